@@ -1,0 +1,155 @@
+"""The result record: one JSON object a sample, raw signed numbers in units of the target."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+SCHEMA: Literal["palrp-onnx/attribution/1.0"] = "palrp-onnx/attribution/1.0"
+
+#: Entries of every ledger. ``residual = target - sum(entries)``; further explained inputs add
+#: entries under their own names.
+LEDGER_ENTRIES = ("content", "position", "segment", "bias", "norm", "softmax", "other")
+_LEDGER_KEYS = ("target", *LEDGER_ENTRIES, "residual", "residual_relative")
+
+Ledger = Annotated[
+    dict[str, float],
+    Meta(
+        description="target = sum of the entries + residual",
+        extra_json_schema={"required": list(_LEDGER_KEYS)},
+    ),
+]
+
+
+def _empty() -> list[Any]:
+    """An empty list that is written even so: readers may rely on the key."""
+    return []
+
+
+class ModelFacts(Struct, frozen=True, kw_only=True):
+    """What was explained. ``nodes`` counts the nodes of the file as it is on disk."""
+
+    sha256: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+    opset: int
+    producer: str
+    nodes: int
+
+
+class Run(Struct, frozen=True, kw_only=True):
+    """How it was explained. ``ms`` holds wall times: ``total``, and ``forward`` where known."""
+
+    version: str
+    method: str
+    params: dict[str, Any]
+    engine: str
+    device: str
+    dtype: Literal["float32", "float64"]
+    providers: list[str]
+    ms: dict[str, float]
+
+
+class InputFacts(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What went in. ``size`` is the image's (width, height) before any resizing."""
+
+    kind: Literal["text", "image", "tensors"]
+    truncated: bool = msgspec.field(default_factory=bool)
+    text: str | None = None
+    text_pair: str | None = None
+    size: tuple[int, int] | None = None
+
+
+class TargetFacts(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What was explained of the output: ``value`` is the logit, or the difference of two.
+
+    ``index`` is the class or token, or all indices of an element; ``position`` the token position
+    where the output has one.
+    """
+
+    output: str
+    kind: Literal["class", "contrast", "token", "element"]
+    index: int | list[int]
+    value: float
+    position: int | None = None
+    label: str | None = None
+    against: int | None = None
+    against_label: str | None = None
+    probability: float | None = None
+
+
+class Units(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What relevance is given for: tokens, or patches in row-major order of ``grid``.
+
+    ``start`` and ``end`` are Unicode code points into ``input.text`` (``input.text_pair`` where
+    ``sequence`` is 1); patches leave the lists of text empty.
+    """
+
+    kind: Literal["token", "patch"]
+    text: list[str] = msgspec.field(default_factory=_empty)
+    id: list[int] = msgspec.field(default_factory=_empty)
+    start: list[int] = msgspec.field(default_factory=_empty)
+    end: list[int] = msgspec.field(default_factory=_empty)
+    special: list[bool] = msgspec.field(default_factory=_empty)
+    sequence: list[int] = []
+    grid: tuple[int, int] | None = None
+
+
+class Relevance(Struct, frozen=True, kw_only=True):
+    """One number a unit. ``position`` is reduced as ``run.params.positions`` says."""
+
+    content: list[float]
+    position: list[float]
+    total: list[float]
+
+
+class Site(Struct, frozen=True, kw_only=True):
+    """Signed relevance that one position sink caught, one number a unit."""
+
+    name: str
+    kind: str
+    layer: int
+    part: str
+    relevance: list[float]
+
+
+class Warning_(Struct, frozen=True, kw_only=True):
+    """Something the reader of the record must know."""
+
+    code: str
+    message: str
+
+
+class Attribution(Struct, frozen=True, kw_only=True):
+    """One explained sample."""
+
+    schema: Literal["palrp-onnx/attribution/1.0"] = SCHEMA
+    id: str
+    model: ModelFacts
+    run: Run
+    input: InputFacts
+    target: TargetFacts
+    units: Units
+    relevance: Relevance
+    sites: list[Site]
+    ledger: Ledger
+    warnings: list[Warning_]
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON Schema (2020-12) of the record, generated from the classes above."""
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": SCHEMA,
+        **msgspec.json.schema(Attribution),
+    }
+
+
+def encode(records: Attribution | list[Attribution], *, indent: int = 2) -> bytes:
+    """JSON of one record, or of a list of them, ending in a newline."""
+    return msgspec.json.format(msgspec.json.encode(records), indent=indent) + b"\n"
+
+
+def decode(data: bytes) -> Attribution:
+    """Read one record back, checking it against the schema."""
+    return msgspec.json.decode(data, type=Attribution)

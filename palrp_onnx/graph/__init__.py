@@ -1,0 +1,1 @@
+"""What the model is: from a file to an annotated graph."""

@@ -1,0 +1,243 @@
+"""The annotated graph: what every value is to the explanation, and why.
+
+Roles come from data flow and from the values of one trial run, never from names. A value that does
+not depend on content is judged where it meets content: along the axes that run over tokens it
+either varies (position, token type or mask, told apart by what it depends on and by its values)
+or it is a parameter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from palrp_onnx.errors import RoleError
+from palrp_onnx.graph.axes import TOKEN, Axes, Shape, axes_of
+from palrp_onnx.graph.content import (
+    attention_depth,
+    content_values,
+    dependencies,
+    probability_operands,
+)
+from palrp_onnx.graph.gates import Scaling, activation_values, find_scaling
+from palrp_onnx.graph.inputs import InputRoles, input_roles, is_float
+from palrp_onnx.graph.model import Model
+from palrp_onnx.graph.probe import probe_feeds
+from palrp_onnx.graph.roles import Fact, Role
+
+Array = NDArray[Any]
+Feeds = Mapping[str, Array]
+#: Runs the graph: (feeds, names of the values wanted) → values.
+Runner = Callable[[Feeds, Iterable[str]], Mapping[str, Array]]
+Operand = tuple[ir.Node, int]
+
+#: Below this an entry switches a score off rather than shifting it.
+MASKED = -50.0
+#: Operations through which a sum of a position and something else is still such a sum.
+_SUMS = frozenset(("Add", "Sub", "Where", "Cast", "Identity"))
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """The graph of ``model`` with its annotations.
+
+    Attributes:
+        inputs: Roles of the graph inputs, and the content lookups.
+        content: Values that depend on the explained inputs, in topological order.
+        operands: Role of every operand (node, index) that meets content.
+        meets: For every operand the content value whose axes it is aligned with.
+        axes: Batch and token axes of every content value.
+        depth: Number of attention layers before every content value.
+        probabilities: Operands of matrix products that hold attention probabilities.
+        activations: Outputs of activation functions.
+        trial: Values of the trial run that are not content: what roles were judged by.
+        shapes: Shapes of the trial run.
+    """
+
+    model: Model
+    inputs: InputRoles
+    content: Mapping[ir.Value, None]
+    operands: Mapping[Operand, Fact]
+    meets: Mapping[Operand, ir.Value]
+    axes: Mapping[ir.Value, Axes]
+    depth: Mapping[ir.Value, int]
+    probabilities: set[Operand]
+    activations: set[ir.Value]
+    trial: Mapping[str, Array] = field(repr=False)
+    shapes: Mapping[ir.Value, Shape] = field(repr=False)
+
+
+def analyse(model: Model, feeds: Feeds, run: Runner) -> Analysis:
+    """Annotate the graph of ``model``; ``feeds`` is an example of what it will be given.
+
+    Raises:
+        RoleError: No input can be explained, or the trial run fails.
+    """
+    graph = model.graph
+    inputs = input_roles(graph, feeds)
+    content = content_values(graph, inputs)
+    trial = run(probe_feeds(model, inputs, feeds), _trial_names(graph))
+    shapes: dict[ir.Value, Shape] = {
+        v: tuple(v.const_value.shape.numpy())
+        for v in graph.initializers.values()
+        if v.const_value is not None
+    }
+    shapes.update((v, trial[v.name].shape) for v in _values(graph) if v.name and v.name in trial)
+    missing = [v.name for v in content if v not in shapes]
+    if missing:
+        raise RoleError("The trial run did not yield a value", place=str(missing[0]))
+    axes = axes_of(graph, inputs, content, shapes)
+    scaling = find_scaling(graph, content)
+    judge = _Judge(graph, inputs, content, axes, trial, scaling)
+    judge.decide()
+    return Analysis(
+        model=model,
+        inputs=inputs,
+        content=content,
+        operands=judge.operands,
+        meets=judge.meets,
+        axes=axes,
+        depth=attention_depth(graph, content),
+        probabilities=probability_operands(graph, content),
+        activations=activation_values(graph, content, scaling),
+        trial=trial,
+        shapes=shapes,
+    )
+
+
+def _values(graph: ir.Graph) -> Iterable[ir.Value]:
+    yield from graph.inputs
+    for node in graph:
+        yield from node.outputs
+
+
+def _trial_names(graph: ir.Graph) -> list[str]:
+    return [v.name for v in _values(graph) if v.name and is_float(v)]
+
+
+class _Judge:
+    """Decides the role of every operand that meets content."""
+
+    def __init__(
+        self,
+        graph: ir.Graph,
+        inputs: InputRoles,
+        content: Mapping[ir.Value, None],
+        axes: Mapping[ir.Value, Axes],
+        trial: Mapping[str, Array],
+        scaling: Scaling,
+    ) -> None:
+        self._graph = graph
+        self._inputs = inputs
+        self._content = content
+        self._axes = axes
+        self._trial = trial
+        self._scaling = scaling.facts()
+        self._segments = dependencies(graph, inputs.named(Role.SEGMENT))
+        self.operands: dict[Operand, Fact] = {}
+        self.meets: dict[Operand, ir.Value] = {}
+
+    def decide(self) -> None:
+        for node in self._graph:
+            meeting = next((v for v in node.outputs if v in self._content), None)
+            if meeting is None:
+                continue
+            for index, value in enumerate(node.inputs):
+                if value is not None:
+                    fact = self._operand(node, index, value, self._axes[meeting])
+                    self._record(node, index, value, fact, meeting)
+
+    def _record(
+        self, node: ir.Node, index: int, value: ir.Value, fact: Fact, meeting: ir.Value
+    ) -> None:
+        self.operands[node, index] = fact
+        self.meets[node, index] = meeting
+        producer = value.producer()
+        if fact.role is not Role.MIXED or producer is None:
+            return
+        for position, term in enumerate(producer.inputs):
+            if term is not None:
+                inner = self._term(producer, term, self._axes[meeting])
+                self._record(producer, position, term, inner, meeting)
+
+    def _term(self, node: ir.Node, value: ir.Value, flags: Axes) -> Fact:
+        if not is_float(value):
+            return Fact(Role.INDEX, "not a real operand")
+        return self._free(node, value, flags)
+
+    def _operand(self, node: ir.Node, index: int, value: ir.Value, flags: Axes) -> Fact:
+        if (node, index) in self._scaling:
+            return self._scaling[node, index]
+        if value in self._content:
+            return Fact(Role.CONTENT, "depends on the explained input")
+        if not is_float(value) or node in self._inputs.lookups:
+            return Fact(Role.INDEX, "not a real operand")
+        return self._free(node, value, flags)
+
+    def _free(self, node: ir.Node, value: ir.Value, flags: Axes) -> Fact:
+        """Role of a value without content where it meets content with axes ``flags``."""
+        if node.op_type not in _BROADCASTING:
+            return Fact(Role.PARAMETER, f"a parameter of {node.op_type}")
+        array = self._value(value)
+        if array is None:
+            return Fact(Role.PARAMETER, "constant")
+        if is_mask(array):
+            return Fact(Role.MASK, "zero or very negative: switches scores off")
+        token_axes = varying_axes(array, flags)
+        segment = self._segments.get(value)
+        if not token_axes:
+            if segment:
+                return Fact(Role.SEGMENT, f"looked up by {', '.join(sorted(segment))}")
+            return Fact(Role.PARAMETER, "the same for every token")
+        if self._parts(value, flags):
+            return Fact(Role.MIXED, "a sum of operands with different roles")
+        if segment:
+            return Fact(Role.SEGMENT, f"varies with {', '.join(sorted(segment))}")
+        if np.isin(array, (0.0, 1.0)).all():
+            return Fact(Role.MASK, "zeros and ones that vary along the sequence")
+        return Fact(
+            Role.POSITION,
+            f"does not depend on content, varies along the token axis "
+            f"{', '.join(str(a) for a in token_axes)}",
+        )
+
+    def _value(self, value: ir.Value) -> Array | None:
+        if value.name and value.name in self._trial:
+            return self._trial[value.name]
+        return value.const_value.numpy() if value.const_value is not None else None
+
+    def _parts(self, value: ir.Value, flags: Axes) -> bool:
+        """Whether ``value`` is a sum whose terms play different roles."""
+        node = value.producer()
+        if node is None or node.op_type not in _SUMS:
+            return False
+        terms = [v for v in node.inputs if v is not None and is_float(v)]
+        roles = {self._free(node, v, flags).role for v in terms}
+        return Role.MIXED in roles or len(roles) > 1
+
+
+#: Operations that align their operands by right-aligned broadcasting.
+_BROADCASTING = frozenset("Add Sub Mul Div Sum Max Min Where PRelu Cast Identity".split())
+
+
+def is_mask(array: Array) -> bool:
+    """Whether an additive operand only switches scores off: zeros and very negative entries."""
+    values = np.unique(array[~np.isnan(array)])
+    low = values[values < MASKED]
+    return bool(low.size and np.isin(values[values >= MASKED], (0.0,)).all())
+
+
+def varying_axes(array: Array, flags: Axes) -> tuple[int, ...]:
+    """Token axes (negative, from the right) along which the operand is not constant."""
+    found = []
+    for axis in range(-min(array.ndim, len(flags)), 0):
+        if flags[axis] & TOKEN and array.shape[axis] > 1:
+            first = np.take(array, [0], axis=axis)
+            if not np.array_equal(np.broadcast_to(first, array.shape), array, equal_nan=True):
+                found.append(axis)
+    return tuple(found)

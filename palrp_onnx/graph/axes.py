@@ -1,0 +1,205 @@
+"""Which axes of a content value run over the batch and which over token positions.
+
+Followed from the explained inputs through the graph with the shapes of one trial run, so that
+it works for static and dynamic axes alike and never guesses from sizes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import onnx_ir as ir
+
+from palrp_onnx.graph.inputs import InputRoles
+
+BATCH = 1
+TOKEN = 2
+
+Axes = tuple[int, ...]
+Shape = tuple[int, ...]
+
+_POOLING = frozenset("Conv ConvTranspose MaxPool AveragePool GlobalAveragePool LpPool".split())
+
+
+def axes_of(
+    graph: ir.Graph,
+    roles: InputRoles,
+    content: Mapping[ir.Value, None],
+    shapes: Mapping[ir.Value, Shape],
+) -> dict[ir.Value, Axes]:
+    """Flags (``BATCH``, ``TOKEN``, their union or 0) for every axis of every content value."""
+    axes = {v: _input_axes(v, len(shapes[v])) for v in graph.inputs if v in content}
+    for node in graph:
+        outputs = [v for v in node.outputs if v in content]
+        if not outputs:
+            continue
+        if node in roles.lookups:
+            flags = _lookup_axes(node, shapes)
+            axes.update(dict.fromkeys(outputs, flags))
+            continue
+        for value in outputs:
+            axes[value] = _fit(_propagate(node, axes, shapes, value), len(shapes[value]))
+    return axes
+
+
+def _input_axes(value: ir.Value, rank: int) -> Axes:
+    """[B, C, *S] for what goes into a convolution and for images, [B, T, F] otherwise."""
+    if rank >= 4 or (rank == 3 and any(node.op_type == "Conv" for node, _ in value.uses())):
+        return (BATCH, 0, *[TOKEN] * (rank - 2))
+    return (BATCH, TOKEN, 0)[:rank]
+
+
+def _lookup_axes(node: ir.Node, shapes: Mapping[ir.Value, Shape]) -> Axes:
+    index = node.inputs[1]
+    assert index is not None
+    rank = len(shapes[node.outputs[0]]) - 1
+    return (BATCH, *[TOKEN] * (rank - 1), 0) if rank > 1 else (TOKEN, 0)
+
+
+def _fit(flags: Axes, rank: int) -> Axes:
+    if len(flags) == rank:
+        return flags
+    return (BATCH, *[0] * (rank - 1)) if rank else ()
+
+
+def _propagate(
+    node: ir.Node,
+    axes: Mapping[ir.Value, Axes],
+    shapes: Mapping[ir.Value, Shape],
+    output: ir.Value,
+) -> Axes:
+    operands = [axes.get(v, ()) if v is not None else () for v in node.inputs]
+    first = next(flags for flags in operands if flags)
+    source = next(v for v in node.inputs if v is not None and v in axes)
+    rank = len(shapes[output])
+    match node.op_type:
+        case "Transpose":
+            perm = node.attributes.get_ints("perm", tuple(reversed(range(len(first)))))
+            return tuple(first[p] for p in perm)
+        case "Reshape" | "Flatten" | "Squeeze" | "Unsqueeze":
+            return regroup(first, shapes[source], shapes[output])
+        case "MatMul":
+            return _matmul(operands, [len(shapes.get(v, ())) for v in node.inputs if v], rank)
+        case "Gemm":
+            flip_a, flip_b = (node.attributes.get_int(k, 0) for k in ("transA", "transB"))
+            left = (operands[0] or (0, 0))[1 if flip_a else 0]
+            right = (operands[1] or (0, 0))[0 if flip_b else 1]
+            return (left, right)
+        case "Einsum":
+            return _einsum(node.attributes.get_string("equation", ""), operands)
+        case "Gather":
+            return _gather(node, first, len(shapes[source]), rank)
+        case "GatherND":
+            return _fit((BATCH, *first[len(first) - rank + 1 :]) if rank else (), rank)
+        case "Concat" | "Where" | "Sum" | "Min" | "Max":
+            return _union(operands, rank)
+        case kind if kind.startswith("Reduce") or kind == "ArgMax":
+            return _reduce(first, shapes[source], shapes[output])
+        case kind if kind in _POOLING:
+            return (first[0], 0, *first[2:])
+        case _:
+            return _union(operands, rank)
+
+
+def _union(operands: Sequence[Axes], rank: int) -> Axes:
+    """Flags under right-aligned broadcasting."""
+    flags = [0] * rank
+    for operand in operands:
+        for offset, flag in enumerate(reversed(operand), start=1):
+            if offset <= rank:
+                flags[-offset] |= flag
+    return tuple(flags)
+
+
+def _matmul(operands: Sequence[Axes], ranks: Sequence[int], rank: int) -> Axes:
+    left = operands[0] or (0,) * ranks[0]
+    right = operands[1] or (0,) * ranks[1]
+    tail = (left[-2:-1] if len(left) > 1 else ()) + (right[-1:] if len(right) > 1 else ())
+    head = _union([left[:-2], right[:-2]], rank - len(tail))
+    return (*head, *tail)
+
+
+def _einsum(equation: str, operands: Sequence[Axes]) -> Axes:
+    terms, _, result = equation.replace(" ", "").partition("->")
+    letters: dict[str, int] = {}
+    for term, flags in zip(terms.split(","), operands, strict=False):
+        for letter, flag in zip(term, flags, strict=False):
+            letters[letter] = letters.get(letter, 0) | flag
+    return tuple(letters.get(letter, 0) for letter in result)
+
+
+def _gather(node: ir.Node, data: Axes, data_rank: int, rank: int) -> Axes:
+    axis = node.attributes.get_int("axis", 0) % data_rank
+    picked = rank - data_rank + 1
+    middle = (data[axis],) if picked == 1 else (0,) * picked
+    return (*data[:axis], *middle, *data[axis + 1 :])
+
+
+def _reduce(flags: Axes, before: Shape, after: Shape) -> Axes:
+    if len(before) == len(after):
+        return flags
+    return regroup(flags, before, after) if _size(before) == _size(after) else _drop(flags, after)
+
+
+def _drop(flags: Axes, after: Shape) -> Axes:
+    """Reduced axes are gone; the batch stays first if it was."""
+    kept = [f for f in flags if f & BATCH][: len(after)]
+    return (*kept, *[0] * (len(after) - len(kept)))
+
+
+def _size(shape: Shape) -> int:
+    size = 1
+    for dim in shape:
+        size *= dim
+    return size
+
+
+def regroup(flags: Axes, before: Shape, after: Shape) -> Axes:
+    """Flags after a reshape: axes are matched in row-major order by equal products.
+
+    Within a group of axes that were split or merged, the batch is the outermost of the new axes
+    and tokens are every new axis longer than one behind it (the outermost if there is none).
+    """
+    result = [0] * len(after)
+    i = j = 0
+    while i < len(before) or j < len(after):
+        start_i, start_j = i, j
+        left, i = _take(before, i)
+        right, j = _take(after, j)
+        while left != right and (i < len(before) or j < len(after)):
+            if left < right or j >= len(after):
+                more, i = _take(before, i)
+                left *= more
+            else:
+                more, j = _take(after, j)
+                right *= more
+        _assign(result, flags[start_i:i], after, start_i == i, start_j, j)
+    return tuple(result)
+
+
+def _take(shape: Shape, index: int) -> tuple[int, int]:
+    return (shape[index], index + 1) if index < len(shape) else (1, index)
+
+
+def _assign(
+    result: list[int], flags: Axes, after: Shape, empty: bool, start: int, stop: int
+) -> None:
+    if empty or start == stop:
+        return
+    if len(flags) == stop - start == 1:
+        result[start] |= flags[0]
+        return
+    group = range(start, stop)
+    merged = 0
+    for flag in flags:
+        merged |= flag
+    tokens = list(group)
+    if merged & BATCH:
+        result[start] |= BATCH
+        if len(group) > 1:
+            tokens = tokens[1:]
+    if merged & TOKEN:
+        # A split of a merged feature axis must not spread the flag: only split token axes do.
+        long = [k for k in tokens if after[k] > 1] or tokens[:1]
+        for k in long:
+            result[k] |= TOKEN

@@ -1,0 +1,100 @@
+"""Which values depend on the explained input, how deep they lie, and what the others depend on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+
+import onnx_ir as ir
+
+from palrp_onnx.graph.inputs import InputRoles, is_float
+from palrp_onnx.graph.roles import Role
+
+
+def content_values(graph: ir.Graph, roles: InputRoles) -> dict[ir.Value, None]:
+    """Real values that depend on the explained inputs by a real path, in topological order.
+
+    Integers and truth values carry no relevance, so a path ends where a value is compared,
+    counted, rounded to an index or reduced to its shape.
+    """
+    explained = roles.named(Role.CONTENT)
+    content: dict[ir.Value, None] = {
+        v: None for v in graph.inputs if is_float(v) and v.name in explained
+    }
+    for node in graph:
+        if node in roles.lookups or any(v in content for v in node_inputs(node)):
+            content.update(dict.fromkeys(v for v in node.outputs if is_float(v)))
+    return content
+
+
+def node_inputs(node: ir.Node) -> Iterator[ir.Value]:
+    """The inputs that are there, and outer values that subgraphs use."""
+    yield from (v for v in node.inputs if v is not None)
+    for attribute in node.attributes.values():
+        if attribute.type == ir.AttributeType.GRAPH:
+            for inner in attribute.as_graph():
+                yield from (v for v in inner.inputs if v is not None and v.graph is node.graph)
+
+
+def dependencies(graph: ir.Graph, sources: Iterable[str]) -> dict[ir.Value, frozenset[str]]:
+    """For every value the inputs among ``sources`` whose entries (not only shape) it depends on."""
+    wanted = set(sources)
+    found: dict[ir.Value, frozenset[str]] = {
+        v: frozenset((v.name,)) for v in graph.inputs if v.name in wanted and v.name is not None
+    }
+    for node in graph:
+        if node.op_type in ("Shape", "Size"):
+            continue
+        reached = frozenset().union(*(found.get(v, frozenset()) for v in node_inputs(node)))
+        if reached:
+            found.update(dict.fromkeys(node.outputs, reached))
+    return found
+
+
+def attention_depth(graph: ir.Graph, content: Mapping[ir.Value, None]) -> dict[ir.Value, int]:
+    """For every content value the number of attention layers before it, on the longest path.
+
+    An attention layer is a softmax of content whose probabilities are multiplied, as a matrix,
+    with other content.
+    """
+    depth: dict[ir.Value, int] = {}
+    for node in graph:
+        before = [depth.get(v, 0) for v in node_inputs(node) if v in content]
+        own = node.op_type == "Softmax" and _weighs_content(node.outputs[0], content)
+        level = max(before, default=0) + int(own)
+        depth.update(dict.fromkeys((v for v in node.outputs if v in content), level))
+    return depth
+
+
+_PROBABILITY_MOVES = frozenset(
+    "Cast Identity Where Mul Add Dropout Reshape Transpose Slice Unsqueeze Squeeze Expand".split()
+)
+
+
+def probability_operands(
+    graph: ir.Graph, content: Mapping[ir.Value, None]
+) -> set[tuple[ir.Node, int]]:
+    """Operands (node, index) of matrix products that hold attention probabilities."""
+    return {
+        operand
+        for node in graph
+        if node.op_type == "Softmax" and node.outputs[0] in content
+        for operand in _weighing(node.outputs[0], content)
+    }
+
+
+def _weighs_content(value: ir.Value, content: Mapping[ir.Value, None]) -> bool:
+    return bool(_weighing(value, content))
+
+
+def _weighing(value: ir.Value, content: Mapping[ir.Value, None]) -> list[tuple[ir.Node, int]]:
+    found, queue, seen = [], [value], {value}
+    while queue:
+        for node, index in queue.pop().uses():
+            if node.op_type in ("MatMul", "Einsum"):
+                if all(v in content for v in node.inputs):
+                    found.append((node, index))
+            elif node.op_type in _PROBABILITY_MOVES:
+                fresh = [v for v in node.outputs if v in content and v not in seen]
+                seen.update(fresh)
+                queue.extend(fresh)
+    return found

@@ -1,0 +1,146 @@
+"""A model file, opened safely: parsed, bounded, fingerprinted and brought to one plain form."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+import onnx_ir.passes.common as passes
+
+from palrp_onnx.errors import InputError, ModelError
+from palrp_onnx.graph.signature import GraphInput
+
+MAX_FILE_BYTES = 2**31
+MAX_NODES = 500_000
+_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True)
+class Model:
+    """An opened model. ``graph`` is normalised: functions inlined, constants are initializers,
+    aliases resolved; names of values stay as they are in the file.
+
+    Attributes:
+        sha256: Digest of the file, followed by its external data files in order of their names.
+        nodes: Number of nodes of the file as it is on disk.
+    """
+
+    path: Path
+    sha256: str
+    opset: int
+    producer: str
+    nodes: int
+    inputs: tuple[GraphInput, ...]
+    outputs: tuple[GraphInput, ...]
+    proto: ir.Model
+
+    @property
+    def graph(self) -> ir.Graph:
+        """The normalised main graph."""
+        return self.proto.graph
+
+    @classmethod
+    def open(cls, path: str | Path) -> Model:
+        """Open ``path`` without loading external data.
+
+        Raises:
+            InputError: The file is not there.
+            ModelError: Not an ONNX model, too large, or its external data leaves its folder.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise InputError("There is no such model file", place=str(path))
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise ModelError("The model file is larger than 2 GiB", place=str(path))
+        proto = _parse(path)
+        nodes = sum(1 for _ in proto.graph.all_nodes())
+        if nodes > MAX_NODES:
+            raise ModelError(f"The graph has {nodes} nodes, more than {MAX_NODES}", place=str(path))
+        external = _external_files(proto, path.parent)
+        opset = proto.opset_imports.get("", 0)
+        return cls(
+            path=path,
+            sha256=_digest([path, *external]),
+            opset=opset,
+            producer=" ".join(filter(None, (proto.producer_name, proto.producer_version))),
+            nodes=len(proto.graph),
+            inputs=tuple(_signature(v) for v in proto.graph.inputs if not v.is_initializer()),
+            outputs=tuple(_signature(v) for v in proto.graph.outputs),
+            proto=_normalise(proto, path),
+        )
+
+
+def _parse(path: Path) -> ir.Model:
+    try:
+        model = ir.load(path)
+    except Exception as error:  # the parser raises many kinds for a damaged file
+        raise ModelError(
+            "The file is not a readable ONNX model",
+            place=str(path),
+            hint=f"The parser says: {type(error).__name__}.",
+        ) from error
+    if not model.graph.outputs or len(model.graph) == 0:
+        raise ModelError("The model has no nodes or no outputs", place=str(path))
+    return model
+
+
+def _external_files(model: ir.Model, folder: Path) -> list[Path]:
+    """External data files in order of name, each proven to lie inside ``folder``."""
+    root = folder.resolve()
+    files: dict[str, Path] = {}
+    for name, value in model.graph.initializers.items():
+        tensor = value.const_value
+        if not isinstance(tensor, ir.ExternalTensor):
+            continue
+        location = str(tensor.location)
+        target = (root / location).resolve()
+        if Path(location).is_absolute() or not target.is_relative_to(root):
+            raise ModelError(
+                f"External data leaves the model's folder: {location!r}",
+                place=f"initializer {name}",
+            )
+        if not target.is_file():
+            raise ModelError(f"External data is missing: {location!r}", place=f"initializer {name}")
+        end = (tensor.offset or 0) + (tensor.length or tensor.nbytes)
+        if end > target.stat().st_size:
+            raise ModelError(
+                f"External data {location!r} is shorter than the tensor",
+                place=f"initializer {name}",
+            )
+        files[location] = target
+    return [files[name] for name in sorted(files)]
+
+
+def _digest(files: list[Path]) -> str:
+    digest = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as stream:
+            while chunk := stream.read(_CHUNK):
+                digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _signature(value: ir.Value) -> GraphInput:
+    dtype = np.dtype(value.dtype.numpy()) if value.dtype is not None else np.dtype(np.float32)
+    shape = value.shape
+    if shape is None:
+        return GraphInput(value.name or "", dtype, None)
+    dims = tuple(d if isinstance(d, int) else d.value for d in shape)
+    return GraphInput(value.name or "", dtype, dims)
+
+
+def _normalise(model: ir.Model, path: Path) -> ir.Model:
+    try:
+        model = passes.InlinePass()(model).model
+        lift = passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)
+        model = lift(model).model
+        model = passes.IdentityEliminationPass()(model).model
+        model = passes.TopologicalSortPass()(model).model
+        return passes.ShapeInferencePass()(model).model
+    except Exception as error:  # a cycle, a dangling input, an attribute of the wrong type
+        raise ModelError(
+            "The graph is not well formed", place=str(path), hint=f"{type(error).__name__}: {error}"
+        ) from error

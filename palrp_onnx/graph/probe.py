@@ -1,0 +1,54 @@
+"""Feeds for the trial run: short, unbroken by special tokens, with padding so that masks show."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from palrp_onnx.graph.inputs import InputRoles
+from palrp_onnx.graph.model import Model
+from palrp_onnx.graph.roles import Role
+from palrp_onnx.graph.signature import GraphInput
+
+#: Tokens of the trial run where the sequence axis is free.
+LENGTH = 11
+PADDED = 2
+
+Array = NDArray[np.generic]
+
+
+def probe_feeds(model: Model, roles: InputRoles, feeds: Mapping[str, Array]) -> dict[str, Array]:
+    """One sample made from the first one in ``feeds``: ``LENGTH`` tokens, the last two masked."""
+    content = [s for s in model.inputs if roles.facts[s.name].role is Role.CONTENT]
+    tokens = [feeds[s.name] for s in content if feeds[s.name].dtype.kind in "iu"]
+    length = next((feed.shape[1] for feed in tokens if feed.ndim == 2), 0)
+    free = all(_dynamic(s, length) for s in model.inputs) and length > 0
+    return {
+        s.name: _probe(s, feeds[s.name][:1], roles.facts[s.name].role, length, free)
+        for s in model.inputs
+    }
+
+
+def _dynamic(signature: GraphInput, length: int) -> bool:
+    """Whether no axis that could be the sequence is fixed to ``length``."""
+    shape = signature.shape or ()
+    return not any(isinstance(dim, int) and dim == length for dim in shape[1:])
+
+
+def _probe(signature: GraphInput, feed: Array, role: Role, length: int, free: bool) -> Array:
+    if feed.ndim != 2 or feed.shape[1] != length:
+        return feed
+    row = feed[0]
+    size = LENGTH if free else length
+    if role is Role.POSITION:
+        return np.arange(size).astype(feed.dtype)[None]
+    if role is Role.MASK:
+        mask = np.ones(size, feed.dtype)
+        mask[max(size - PADDED, 1) :] = 0
+        return mask[None]
+    # Frequent entries are padding or other special tokens: the rarest serve best.
+    values, counts = np.unique(row, return_counts=True)
+    ordinary = values[np.argsort(counts, kind="stable")][:size] if free else row
+    return np.resize(ordinary, size).astype(feed.dtype)[None]

@@ -1,0 +1,144 @@
+"""Where positions enter: one site for every operand that carries them.
+
+A table that is *added* to activations along the token axis is learned or sinusoidal; a table whose
+columns turn with the position and that *multiplies* them is a rotation (RoPE), its cosine one where
+the position is zero and its sine zero; an operand added to attention scores, along queries and
+keys, is a relative bias.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from palrp_onnx.graph.analysis import Analysis, Operand, varying_axes
+from palrp_onnx.graph.axes import BATCH, TOKEN, Axes
+from palrp_onnx.graph.probe import PADDED
+from palrp_onnx.graph.roles import Role
+
+Array = NDArray[Any]
+_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True)
+class Site:
+    """One place where positions meet activations.
+
+    Attributes:
+        operand: The position-carrying operand (node, index).
+        value: The value that carries the positions.
+        kind: ``learned``, ``sinusoidal``, ``rope``, ``relative_bias`` or ``multiplicative``.
+        layer: Number of attention layers before it; 0 at the input.
+        part: ``table``, ``cos``, ``sin`` or ``bias``.
+        axes: Flags of the value it meets.
+        tokens: Token axes (of that value, from the right) along which it varies.
+        features: Further axes (from the right) along which it varies.
+        shape: Lengths of these axes in the trial run.
+        evidence: Why.
+    """
+
+    operand: Operand
+    value: ir.Value
+    kind: str
+    layer: int
+    part: str
+    axes: Axes
+    tokens: tuple[int, ...]
+    features: tuple[int, ...]
+    shape: tuple[int, ...]
+    evidence: str
+
+    @property
+    def name(self) -> str:
+        """``LAYER/PART``, the key of raw arrays."""
+        return f"{self.layer}/{self.part}"
+
+
+def find_sites(analysis: Analysis) -> tuple[Site, ...]:
+    """Every position site, in graph order."""
+    return tuple(
+        _site(analysis, operand)
+        for operand, fact in analysis.operands.items()
+        if fact.role is Role.POSITION
+    )
+
+
+def _site(analysis: Analysis, operand: Operand) -> Site:
+    node, index = operand
+    value = node.inputs[index]
+    assert value is not None
+    meeting = analysis.meets[operand]
+    flags = analysis.axes[meeting]
+    array = _array(analysis.trial, value)
+    tokens = varying_axes(array, flags)
+    features = tuple(
+        axis
+        for axis in range(-array.ndim, 0)
+        if array.shape[axis] > 1 and not flags[axis] & (BATCH | TOKEN)
+    )
+    kind, part, evidence = _kind(node, array, tokens, flags)
+    return Site(
+        operand=operand,
+        value=value,
+        kind=kind,
+        layer=analysis.depth[meeting],
+        part=part,
+        axes=flags,
+        tokens=tokens,
+        features=features,
+        shape=tuple(array.shape[axis] for axis in (*tokens, *features)),
+        evidence=evidence,
+    )
+
+
+def _array(trial: Mapping[str, Array], value: ir.Value) -> Array:
+    if value.name and value.name in trial:
+        return trial[value.name]
+    assert value.const_value is not None
+    return value.const_value.numpy()
+
+
+def _kind(
+    node: ir.Node, array: Array, tokens: tuple[int, ...], flags: Axes
+) -> tuple[str, str, str]:
+    """(kind, part, evidence) of one operand."""
+    if sum(1 for flag in flags if flag & TOKEN) > 1 and len(flags) >= 3 and _scores(flags):
+        return "relative_bias", "bias", f"{node.op_type} to attention scores"
+    table = np.moveaxis(array, tokens[0], 0).reshape(array.shape[tokens[0]], -1)
+    turning = turns(table)
+    if node.op_type in ("Mul", "Div"):
+        if not turning:
+            return "multiplicative", "factor", "multiplies activations along the token axis"
+        part = "sin" if np.abs(table[0]).max() < _TOLERANCE else "cos"
+        return "rope", part, "columns turn with the position and multiply activations"
+    if turning:
+        return "sinusoidal", "table", "columns turn with the position and are added to activations"
+    return "learned", "table", "rows differ from token to token and are added to activations"
+
+
+def _scores(flags: Axes) -> bool:
+    """Whether the last two axes both run over tokens: queries × keys."""
+    return bool(flags[-1] & TOKEN and flags[-2] & TOKEN)
+
+
+def turns(table: Array) -> bool:
+    """Whether every column is a sinusoid of its row: f(t+1) + f(t−1) = 2 cos(ω) f(t)."""
+    rows = table[: len(table) - PADDED] if len(table) > PADDED + 3 else table
+    if len(rows) < 4:
+        return False
+    middle = rows[1:-1].astype(np.float64)
+    around = rows[2:].astype(np.float64) + rows[:-2].astype(np.float64)
+    power = (middle**2).sum(axis=0)
+    scale = np.sqrt(power.max())
+    if scale == 0:
+        return False
+    factor = np.divide(
+        (around * middle).sum(axis=0), power, out=np.zeros_like(power), where=power > 0
+    )
+    misfit = np.sqrt(((around - factor * middle) ** 2).sum(axis=0))
+    return bool(misfit.max() <= _TOLERANCE * scale and np.abs(factor).max() <= 2 + _TOLERANCE)

@@ -1,0 +1,50 @@
+"""What every reader of input returns: arrays for the graph, and the way back to what they mean."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from palrp_onnx.attribution import InputFacts, Units, Warning_
+
+if TYPE_CHECKING:
+    from PIL import Image
+from palrp_onnx.graph.signature import GraphInput as GraphInput
+
+Feeds = dict[str, NDArray[np.generic]]
+
+
+@dataclass(frozen=True)
+class ImageGeometry:
+    """Which part of the original image the network saw.
+
+    ``size`` is (width, height) of the original, upright as its EXIF orientation says. ``box`` is
+    (left, top, right, bottom) in its pixel coordinates; it reaches beyond the image where the
+    crop was padded.
+    """
+
+    size: tuple[int, int]
+    box: tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One input file, ready to run.
+
+    ``feeds`` has a leading batch axis. ``units`` is one entry a row of the batch, or ``None``
+    where the reader cannot know them (raw tensors, patches): the explainer then derives them.
+    ``image`` is the original, upright, in RGB, and ``geometry`` its way to the network; both are
+    ``None`` unless ``kind`` is "image".
+    """
+
+    id: str
+    kind: Literal["text", "image", "tensors"]
+    feeds: Feeds
+    facts: InputFacts
+    units: Units | None = None
+    warnings: tuple[Warning_, ...] = field(default=())
+    geometry: ImageGeometry | None = None
+    image: Image.Image | None = None

@@ -1,0 +1,1 @@
+"""The walk: seed, rules, sinks, ledger, and what becomes of them."""

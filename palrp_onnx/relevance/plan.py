@@ -1,0 +1,236 @@
+"""What will be visited: the nodes between the target and the explained input, each with its rule.
+
+Everything that can be refused is refused here, before anything runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+import onnx_ir as ir
+
+from palrp_onnx.errors import TargetError, UnsupportedError
+from palrp_onnx.graph.analysis import Analysis, Operand
+from palrp_onnx.graph.roles import Role
+from palrp_onnx.relevance.presets import Preset
+from palrp_onnx.rules import Entry, find_rule
+
+T = TypeVar("T")
+
+#: Roles of operands that relevance can be sent to.
+RECEIVING = frozenset(
+    (Role.CONTENT, Role.POSITION, Role.SEGMENT, Role.MASK, Role.PARAMETER, Role.MIXED)
+)
+_ACTIVE = frozenset((Role.CONTENT, Role.POSITION, Role.MIXED))
+
+
+@dataclass(frozen=True)
+class Step:
+    """One node to visit. ``entry`` is ``None`` for a content lookup, where relevance is caught."""
+
+    node: ir.Node
+    entry: Entry | None
+    meeting: ir.Value
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything a walk needs that does not depend on numbers.
+
+    Attributes:
+        steps: Nodes in reverse topological order.
+        output: The explained output.
+        scaling: Operands that receive nothing under this preset.
+    """
+
+    analysis: Analysis
+    preset: Preset
+    output: ir.Value
+    steps: tuple[Step, ...]
+    scaling: frozenset[Operand]
+
+    def view(self, step: Step, values: Callable[[ir.Value], T]) -> View[T]:
+        """The node of a step as rules see it."""
+        return View(self, step.node, values)
+
+
+class View(Generic[T]):
+    """A node with its forward values: :class:`palrp_onnx.rules.Node`."""
+
+    def __init__(self, plan: Plan, node: ir.Node, values: Callable[[ir.Value], T]) -> None:
+        self._plan = plan
+        self._node = node
+        self._values = values
+        self.op_type = node.op_type
+        self.opset = plan.analysis.model.opset
+        self.arity = len(node.inputs)
+
+    def input(self, index: int) -> T:
+        """Forward value of an input."""
+        return self._values(self._operand(index))
+
+    def output(self, index: int = 0) -> T:
+        """Forward value of an output."""
+        return self._values(self._node.outputs[index])
+
+    def has(self, index: int) -> bool:
+        """Whether an optional input is there."""
+        return index < len(self._node.inputs) and self._node.inputs[index] is not None
+
+    def rank(self, index: int) -> int:
+        """Number of axes of an input."""
+        return len(self._plan.analysis.shapes[self._operand(index)])
+
+    def active(self, index: int) -> bool:
+        """Whether an operand of a product takes a share."""
+        operand = (self._node, index)
+        fact = self._plan.analysis.operands.get(operand)
+        return fact is not None and fact.role in _ACTIVE and operand not in self._plan.scaling
+
+    def attribute(self, name: str, default: Any) -> Any:
+        """An attribute, or its default."""
+        attribute = self._node.attributes.get(name)
+        return default if attribute is None else attribute.value
+
+    def integers(self, index: int) -> tuple[int, ...]:
+        """An integer input that is constant."""
+        return tuple(int(v) for v in self._constant(index).ravel())
+
+    def number(self, index: int) -> float:
+        """A real input that is one constant number."""
+        array = self._constant(index)
+        if array.size != 1:
+            raise NotImplementedError(f"input {index} is not a single number")
+        return float(array.ravel()[0])
+
+    def _operand(self, index: int) -> ir.Value:
+        value = self._node.inputs[index]
+        assert value is not None
+        return value
+
+    def _constant(self, index: int) -> np.ndarray[Any, Any]:
+        value = self._operand(index)
+        if value.const_value is not None:
+            return value.const_value.numpy()
+        known = self._plan.analysis.trial.get(value.name or "")
+        if known is None or value in self._plan.analysis.content:
+            raise NotImplementedError(f"input {index} is not constant")
+        return known
+
+
+def make_plan(analysis: Analysis, output: ir.Value, preset: Preset) -> Plan:
+    """Find the nodes to visit and their rules.
+
+    Raises:
+        TargetError: The output does not depend on the explained input.
+        UnsupportedError: A node on the way has no rule; all such nodes are named.
+    """
+    if output not in analysis.content:
+        raise TargetError(
+            "The output does not depend on the explained input", place=f"output {output.name}"
+        )
+    scaling = _scaling(analysis, preset)
+    visited = _visited(analysis, output, scaling)
+    steps, refused = [], []
+    for node in reversed(list(analysis.model.graph)):
+        if node not in visited:
+            continue
+        if node in analysis.inputs.lookups:
+            steps.append(Step(node, None, node.outputs[0]))
+            continue
+        entry = find_rule(node.domain, node.op_type, analysis.model.opset)
+        if entry is None:
+            refused.append(describe(node))
+            continue
+        steps.append(Step(node, entry, visited[node]))
+    if refused:
+        raise UnsupportedError(
+            f"No rule for {len(refused)} node(s) on the path of relevance",
+            place="; ".join(refused[:10]) + ("; …" if len(refused) > 10 else ""),
+            hint="`palrp-onnx inspect` lists every operation and its rule.",
+        )
+    return Plan(analysis, preset, output, tuple(steps), scaling)
+
+
+def describe(node: ir.Node) -> str:
+    """``Domain.Operation 'name'``."""
+    kind = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
+    return f"{kind} {node.name!r}"
+
+
+def _scaling(analysis: Analysis, preset: Preset) -> frozenset[Operand]:
+    found: set[Operand] = set()
+    if not preset.attention:
+        found |= analysis.probabilities
+    for operand, fact in analysis.operands.items():
+        node, index = operand
+        if not preset.positions and fact.role is Role.POSITION:
+            found.add(operand)
+        if (
+            not preset.gates
+            and node.op_type == "Mul"
+            and node.inputs[index] in analysis.activations
+        ):
+            other = analysis.operands.get((node, 1 - index))
+            if other is not None and other.role is Role.CONTENT:
+                found.add(operand)
+    return frozenset(found)
+
+
+_PRODUCTS = frozenset(["Mul", "MatMul", "Gemm", "Einsum", "Div"])
+
+
+def _visited(
+    analysis: Analysis, output: ir.Value, scaling: Iterable[Operand]
+) -> dict[ir.Node, ir.Value]:
+    """Nodes that relevance can reach, with the content value whose axes they are aligned with."""
+    blocked = frozenset(scaling)
+    found: dict[ir.Node, ir.Value] = {}
+    queue = [(output, output)]
+    while queue:
+        value, meeting = queue.pop()
+        node = value.producer()
+        if node is None or node in found:
+            continue
+        found[node] = meeting
+        if node in analysis.inputs.lookups:
+            continue
+        for index, operand in enumerate(node.inputs):
+            fact = analysis.operands.get((node, index))
+            if operand is None or fact is None:
+                continue
+            if node.op_type in _PRODUCTS and (node, index) in blocked:
+                continue
+            if fact.role is Role.CONTENT:
+                queue.append((operand, operand))
+            elif fact.role is Role.MIXED:
+                queue.append((operand, meeting))
+    return found
+
+
+def needed_values(plan: Plan, walk: Callable[..., object]) -> list[ir.Value]:
+    """Values the walk reads, found by walking once with a language that computes nothing."""
+    seen: dict[ir.Value, None] = {}
+
+    def values(value: ir.Value) -> object:
+        seen[value] = None
+        return _NOTHING
+
+    walk(_Recorder(), plan, values, _NOTHING)
+    return list(seen)
+
+
+_NOTHING = object()
+
+
+class _Recorder:
+    """Answers every operation with nothing in particular."""
+
+    def __getattr__(self, name: str) -> Callable[..., object]:
+        return lambda *args, **kwargs: _NOTHING
+
+    def split_like(self, a: object, likes: list[object], axis: int) -> tuple[object, ...]:
+        return (_NOTHING,) * len(likes)

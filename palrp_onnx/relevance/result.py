@@ -1,0 +1,32 @@
+"""The raw result of a walk."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from numpy.typing import NDArray
+
+from palrp_onnx.relevance.sinks import Sink
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Relevance:
+    """Raw result for a batch: signed relevance in units of the target.
+
+    Attributes:
+        content: For the explained input: [B, T, F] for tokens, [B, C, H, W] for images.
+        others: The same for further explained inputs, by name.
+        sinks: Signed position relevance [B, T, F] by kind, layer and part.
+        ledger: Entries, ``target``, ``residual`` and ``residual_relative``, each [B].
+        values: Forward values that were read, the explained output among them.
+    """
+
+    content: Array
+    others: Mapping[str, Array]
+    sinks: tuple[Sink, ...]
+    ledger: Mapping[str, Array]
+    values: Mapping[str, Array] = field(repr=False)

@@ -1,0 +1,30 @@
+"""How relevance passes back through one operation: one function per operation."""
+
+from palrp_onnx.rules import (
+    activation,
+    linear,
+    movement,
+    norm,
+    products,
+    reduction,
+    softmax,
+    sums,
+)
+from palrp_onnx.rules.registry import NO_PATH, Entry, Node, Shares, find_rule, supported
+
+__all__ = [
+    "NO_PATH",
+    "Entry",
+    "Node",
+    "Shares",
+    "activation",
+    "find_rule",
+    "linear",
+    "movement",
+    "norm",
+    "products",
+    "reduction",
+    "softmax",
+    "sums",
+    "supported",
+]

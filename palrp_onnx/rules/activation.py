@@ -1,0 +1,87 @@
+"""Element-wise functions of one activation: the identity rule, m_x = m ∘ y / x.
+
+A function with f(0) ≠ 0 is its value at zero plus a function that vanishes there; the constant goes
+to the ledger like a bias. Self-gated activations written with several operations are products,
+whose second factor is recognised as a gate (see ``products.multiply``).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+from palrp_onnx.rules.registry import Node, Shares, T, rule
+from palrp_onnx.tensor.language import Language
+
+#: Operation → slope at zero, for functions with f(0) = 0.
+_SLOPES: dict[str, float] = {
+    "Abs": 0.0,
+    "Asin": 1.0,
+    "Asinh": 1.0,
+    "Atan": 1.0,
+    "Atanh": 1.0,
+    "Celu": 1.0,
+    "Elu": 1.0,
+    "Erf": 2.0 / math.sqrt(math.pi),
+    "Gelu": 0.5,
+    "HardSwish": 0.5,
+    "LeakyRelu": 0.0,
+    "Mish": 0.6,
+    "PRelu": 0.0,
+    "Relu": 0.0,
+    "Selu": 1.0507009873554805 * 1.6732632423543772,
+    "Sin": 1.0,
+    "Sinh": 1.0,
+    "Softsign": 1.0,
+    "Sqrt": 0.0,
+    "Swish": 0.5,
+    "Tan": 1.0,
+    "Tanh": 1.0,
+    "ThresholdedRelu": 0.0,
+}
+#: Operation → (value at zero, slope at zero).
+_OFFSETS: dict[str, tuple[float, float]] = {
+    "Cos": (1.0, 0.0),
+    "Cosh": (1.0, 0.0),
+    "Exp": (1.0, 1.0),
+    "HardSigmoid": (0.5, 0.2),
+    "Sigmoid": (0.5, 0.25),
+    "Softplus": (math.log(2.0), 0.5),
+}
+
+
+def _vanishing(slope: float) -> Callable[..., Sequence[object]]:
+    def identity(op: Language[T], node: Node[T], m: T) -> Sequence[T | None]:
+        """m_x = m ∘ y / x, the slope at zero where x = 0. Source: identity rule (AttnLRP eq. 9)."""
+        return op.mul(m, op.ratio(node.output(), node.input(0), slope)), *(None,) * (node.arity - 1)
+
+    return identity
+
+
+def _shifted(offset: float, slope: float) -> Callable[..., Shares[object]]:
+    def identity(op: Language[T], node: Node[T], m: T) -> Shares[T]:
+        """m_x = m ∘ (y − f(0)) / x; f(0) ∘ m is absorbed. Source: identity rule after a shift."""
+        rest = op.shift(node.output(), -offset)
+        sent = op.mul(m, op.ratio(rest, node.input(0), slope))
+        inputs = (sent, *(None,) * (node.arity - 1))
+        return Shares(inputs, {"other": op.scale(m, offset)})
+
+    return identity
+
+
+for _name, _slope in _SLOPES.items():
+    rule(_name)(_vanishing(_slope))
+for _name, (_offset, _slope) in _OFFSETS.items():
+    rule(_name)(_shifted(_offset, _slope))
+
+
+@rule("Reciprocal", "Log", "Clip")
+def quotient(op: Language[T], node: Node[T], m: T) -> Sequence[T | None]:
+    """m_x = m ∘ y / x. Source: identity rule; these have no finite or no single value at zero."""
+    return op.mul(m, op.ratio(node.output(), node.input(0), 1.0)), *(None,) * (node.arity - 1)
+
+
+@rule("Pow")
+def power(op: Language[T], node: Node[T], m: T) -> Sequence[T | None]:
+    """y = xⁿ with constant n: m_x = m ∘ xⁿ⁻¹, which is y / x in closed form."""
+    return op.mul(m, op.power(node.input(0), node.number(1) - 1.0)), None

@@ -1,0 +1,66 @@
+"""Linear layers with weights in the file: the transposed linear map; the bias goes to the books."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from palrp_onnx.rules.registry import Node, Shares, T, rule
+from palrp_onnx.tensor.language import Language
+
+
+@rule("Gemm")
+def gemm(op: Language[T], node: Node[T], m: T) -> Sequence[T | None]:
+    """y = α A' B' + β C: m_A = α m B'ᵀ (transposed back), ½ each between activations, m_C = β m.
+
+    Shapes: A' [M, K], B' [K, N], m [M, N]. Source: ε-rule with ε → 0.
+    """
+    alpha, beta = node.attribute("alpha", 1.0), node.attribute("beta", 1.0)
+    flip_a, flip_b = bool(node.attribute("transA", 0)), bool(node.attribute("transB", 0))
+    a, b = node.active(0), node.active(1)
+    share = op.scale(m, alpha * (0.5 if a and b else 1.0))
+    left = right = None
+    if a:
+        left = op.matmul(share, node.input(1), transpose_b=not flip_b)
+        left = op.transpose(left, [1, 0]) if flip_a else left
+    if b:
+        right = op.matmul(node.input(0), share, transpose_a=not flip_a)
+        right = op.transpose(right, [1, 0]) if flip_b else right
+    return left, right, op.scale(m, beta) if node.has(2) else None
+
+
+@rule("Conv")
+def convolution(op: Language[T], node: Node[T], m: T) -> Shares[T]:
+    """m_x = the transposed convolution of m; R_bias = b ∘ m is absorbed.
+
+    Shapes: x [B, C, *S], weight [O, C/group, *K], m [B, O, *S']. Source: ε-rule with ε → 0.
+    """
+    rank = node.rank(1) - 2
+    if node.attribute("auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
+        raise NotImplementedError("auto_pad that depends on the size")
+    sent = op.conv_adjoint(
+        m,
+        node.input(1),
+        node.input(0),
+        strides=node.attribute("strides", (1,) * rank),
+        pads=node.attribute("pads", (0,) * 2 * rank),
+        dilations=node.attribute("dilations", (1,) * rank),
+        group=node.attribute("group", 1),
+    )
+    if not node.has(2):
+        return Shares((sent, None))
+    bias = op.unsqueeze(node.input(2), range(1, rank + 1))
+    return Shares((sent, None, None), {"bias": op.mul(m, bias)})
+
+
+@rule("BatchNormalization")
+def batch_normalization(op: Language[T], node: Node[T], m: T) -> Shares[T]:
+    """y = γ (x − μ)/√(σ² + ε) + β, statistics stored: m_x = γ m / √(σ² + ε); the rest is booked.
+
+    Shapes: x, m [B, C, *S]; γ, β, μ, σ² [C]. Source: ε-rule on an affine map.
+    """
+    axes = range(1, node.rank(0) - 1)
+    gamma, variance = op.unsqueeze(node.input(1), axes), op.unsqueeze(node.input(4), axes)
+    deviation = op.power(op.shift(variance, node.attribute("epsilon", 1e-5)), 0.5)
+    sent = op.mul(m, op.div(gamma, deviation))
+    offset = op.sub(op.mul(m, node.output()), op.mul(sent, node.input(0)))
+    return Shares((sent, None, None, None, None), {"norm": offset})

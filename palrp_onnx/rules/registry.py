@@ -1,0 +1,140 @@
+"""What a rule is, and the table of all rules.
+
+A rule is a plain function ``rule(op, node, m)``. It gets the tensor language, the node with its
+forward values, and the multiplier ``m = R / y`` of the output (a tuple with ``None`` for outputs
+that nothing reached, if the operation is registered with ``outputs="all"``). It returns one
+multiplier per input, ``None`` for no path; or :class:`Shares` where the operation itself absorbs relevance.
+The walk sums what consumers send, undoes broadcasting and keeps the books.
+
+Three cases never look alike: an operation has a rule, carries no relevance on purpose
+(:data:`NO_PATH`), or is unsupported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, Literal, Protocol, TypeVar
+
+from palrp_onnx.tensor.language import Language
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+
+class Node(Protocol[T_co]):
+    """What a rule sees of a node."""
+
+    op_type: str
+    opset: int
+    arity: int
+
+    def input(self, index: int) -> T_co:
+        """Forward value of an input."""
+        ...
+
+    def output(self, index: int = 0) -> T_co:
+        """Forward value of an output."""
+        ...
+
+    def has(self, index: int) -> bool:
+        """Whether an optional input is there."""
+        ...
+
+    def rank(self, index: int) -> int:
+        """Number of axes of an input."""
+        ...
+
+    def active(self, index: int) -> bool:
+        """Whether an operand of a product takes a share: content, or a position under PA-LRP."""
+        ...
+
+    def attribute(self, name: str, default: Any) -> Any:
+        """An attribute, or its default."""
+        ...
+
+    def integers(self, index: int) -> tuple[int, ...]:
+        """An integer input that is constant."""
+        ...
+
+    def number(self, index: int) -> float:
+        """A real input that is one constant number."""
+        ...
+
+
+@dataclass(frozen=True)
+class Shares(Generic[T]):
+    """Multipliers for the inputs, and relevance the operation absorbs.
+
+    Attributes:
+        inputs: One multiplier per input, ``None`` for no path.
+        absorbed: Relevance (shape of the first output) by ledger entry.
+    """
+
+    inputs: Sequence[T | None]
+    absorbed: Mapping[str, T] = field(default_factory=dict)
+
+
+Rule = Callable[[Language[Any], Node[Any], Any], "Sequence[Any] | Shares[Any]"]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A registered rule.
+
+    Attributes:
+        rule: The function.
+        since: First opset it holds for.
+        outputs: Whether it wants the multiplier of the first output or of all.
+        books: Ledger entry of relevance that reaches an operand, by input index, where it is not
+            the entry of the operand's role.
+    """
+
+    rule: Rule
+    since: int
+    outputs: Literal["first", "all"]
+    books: Mapping[int, str]
+
+
+_RULES: dict[tuple[str, str], list[Entry]] = {}
+
+#: Real-valued results that no relevance passes through, on purpose.
+NO_PATH = frozenset(
+    "ArgMax ArgMin ConstantOfShape EyeLike Floor Ceil Round Sign Range RandomNormal "
+    "RandomUniform RandomNormalLike RandomUniformLike Bernoulli Multinomial Shape Size "
+    "NonZero Equal Less LessOrEqual Greater GreaterOrEqual And Or Xor Not IsNaN IsInf TopK "
+    "Unique".split()
+)
+
+
+def rule(
+    *op_types: str,
+    domain: str = "",
+    since: int = 1,
+    outputs: Literal["first", "all"] = "first",
+    books: Mapping[int, str] | None = None,
+) -> Callable[[Rule], Rule]:
+    """Register a function as the rule of ``op_types`` from opset ``since`` on."""
+
+    def register(function: Rule) -> Rule:
+        for op_type in op_types:
+            entries = _RULES.setdefault((domain, op_type), [])
+            if any(e.since == since for e in entries):
+                raise ValueError(f"{op_type} has two rules since opset {since}")
+            entries.append(Entry(function, since, outputs, books or {}))
+        return function
+
+    return register
+
+
+def find_rule(domain: str, op_type: str, opset: int) -> Entry | None:
+    """The rule for an operation at an opset, or ``None`` if there is none."""
+    fitting = [e for e in _RULES.get((domain, op_type), ()) if e.since <= opset]
+    return max(fitting, key=lambda e: e.since, default=None)
+
+
+def supported() -> list[tuple[str, str, int]]:
+    """(domain, operation, first opset) of every rule, sorted."""
+    return sorted(
+        (domain, op_type, e.since) for (domain, op_type), entries in _RULES.items() for e in entries
+    )

@@ -1,0 +1,54 @@
+"""Sums and differences: every operand keeps the multiplier (ε-rule, ε → 0)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from palrp_onnx.rules.registry import Node, T, rule
+from palrp_onnx.tensor.language import Language
+
+
+@rule("Add", "Sum")
+def add(op: Language[T], node: Node[T], m: T) -> Sequence[T | None]:
+    """m_a = m, m_b = m; so R_a = a ∘ R_y / (a + b).
+
+    Source: ε-rule with ε → 0 (Bach et al. 2015, eq. 58). A constant operand (bias) receives b ∘ m,
+    which the walk books.
+    """
+    return (m,) * node.arity
+
+
+@rule("Sub")
+def subtract(op: Language[T], node: Node[T], m: T) -> Sequence[T | None]:
+    """m_a = m, m_b = −m. Source: ε-rule on a + (−b)."""
+    return m, op.scale(m, -1.0)
+
+
+@rule("Mean")
+def average(op: Language[T], node: Node[T], m: T) -> Sequence[T | None]:
+    """m_i = m / n for each of n operands. Source: ε-rule."""
+    return (op.scale(m, 1.0 / node.arity),) * node.arity
+
+
+@rule("Neg")
+def negate(op: Language[T], node: Node[T], m: T) -> Sequence[T | None]:
+    """m_x = −m. Linear."""
+    return (op.scale(m, -1.0),)
+
+
+@rule("Max", "Min")
+def extreme(op: Language[T], node: Node[T], m: T) -> Sequence[T | None]:
+    """m_i = m where operand i is the winner; equal winners share. Source: winner takes all."""
+    won = [op.winners(node.input(i), node.output()) for i in range(node.arity)]
+    total = won[0]
+    for more in won[1:]:
+        total = op.add(total, more)
+    return [op.mul(m, op.div(w, total)) for w in won]
+
+
+@rule("Where")
+def where(op: Language[T], node: Node[T], m: T) -> Sequence[T | None]:
+    """m_a = m where the condition holds, m_b = m where it does not. Nothing is lost."""
+    zero = op.zeros_like(m)
+    condition = node.input(0)
+    return None, op.choose(condition, m, zero), op.choose(condition, zero, m)

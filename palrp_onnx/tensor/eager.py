@@ -1,0 +1,275 @@
+"""The NumPy back end: the auditor's engine, in float32 or float64."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import product
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from palrp_onnx.errors import ModelError
+
+Array = NDArray[Any]
+Index = Any  # NumPy's stubs know no mixed tuples of slices and numbers
+
+
+class Eager:
+    """Operations of :class:`~palrp_onnx.tensor.language.Language` on arrays.
+
+    Args:
+        batch: Number of samples.
+        dtype: Type of multipliers; sums of the books are always float64.
+    """
+
+    def __init__(self, batch: int, dtype: DTypeLike = np.float32) -> None:
+        self.batch = batch
+        self.dtype = np.dtype(dtype)
+
+    # --- arithmetic -----------------------------------------------------------------------------
+    def add(self, a: Array, b: Array) -> Array:
+        return a + b
+
+    def sub(self, a: Array, b: Array) -> Array:
+        return a - b
+
+    def mul(self, a: Array, b: Array) -> Array:
+        return a * b
+
+    def div(self, a: Array, b: Array) -> Array:
+        return a / b
+
+    def scale(self, a: Array, factor: float) -> Array:
+        return np.asarray(a * a.dtype.type(factor))
+
+    def shift(self, a: Array, offset: float) -> Array:
+        return np.asarray(a + a.dtype.type(offset))
+
+    def power(self, a: Array, exponent: float) -> Array:
+        return np.ones_like(a) if exponent == 0 else a ** a.dtype.type(exponent)
+
+    def exp(self, a: Array) -> Array:
+        return np.asarray(np.exp(a))
+
+    def ratio(self, y: Array, x: Array, at_zero: float) -> Array:
+        out = np.full(np.broadcast_shapes(y.shape, x.shape), at_zero, np.result_type(y, x))
+        return np.divide(y, x, out=out, where=x != 0)
+
+    def relevance(self, x: Array, m: Array) -> Array:
+        shape = np.broadcast_shapes(x.shape, m.shape)
+        out = np.zeros(shape, np.result_type(x, m))
+        return np.multiply(x, m, out=out, where=np.broadcast_to(m != 0, shape))
+
+    def choose(self, condition: Array, a: Array, b: Array) -> Array:
+        return np.where(condition, a, b)
+
+    def unnan(self, a: Array) -> Array:
+        return np.asarray(np.where(np.isnan(a), a.dtype.type(0), a))
+
+    def winners(self, x: Array, y: Array) -> Array:
+        return np.asarray(np.equal(x, y), self.dtype)
+
+    def zeros_like(self, like: Array) -> Array:
+        return np.zeros(like.shape, self.dtype)
+
+    # --- linear algebra -------------------------------------------------------------------------
+    def matmul(
+        self, a: Array, b: Array, *, transpose_a: bool = False, transpose_b: bool = False
+    ) -> Array:
+        left = np.swapaxes(a, -1, -2) if transpose_a else a
+        right = np.swapaxes(b, -1, -2) if transpose_b else b
+        return np.asarray(np.matmul(left, right))
+
+    def outer_first(self, a: Array, b: Array) -> Array:
+        return a[..., :, None] * b[..., None, :]
+
+    def einsum(self, equation: str, operands: Sequence[Array]) -> Array:
+        return np.asarray(np.einsum(equation, *operands, optimize=True))
+
+    def conv_adjoint(
+        self,
+        m: Array,
+        weight: Array,
+        like: Array,
+        *,
+        strides: Sequence[int],
+        pads: Sequence[int],
+        dilations: Sequence[int],
+        group: int,
+    ) -> Array:
+        rank = len(strides)
+        shape = [like.shape[2 + k] + pads[k] + pads[k + rank] for k in range(rank)]
+        filters = np.split(weight, group, axis=0)
+        sent = np.split(m, group, axis=1)
+        out = [
+            np.zeros((m.shape[0], f.shape[1], *shape), np.result_type(m, weight)) for f in filters
+        ]
+        for offset in product(*map(range, weight.shape[2:])):
+            window = _window(offset, m.shape[2:], strides, dilations)
+            for result, part, filter_ in zip(out, sent, filters, strict=True):
+                where: Index = (slice(None), slice(None), *offset)
+                taps = filter_[where]
+                result[window] += np.einsum("bo...,oc->bc...", part, taps, optimize=True)
+        inner = tuple(slice(pads[k], pads[k] + like.shape[2 + k]) for k in range(rank))
+        return np.concatenate(out, axis=1)[(slice(None), slice(None), *inner)]
+
+    # --- reductions -----------------------------------------------------------------------------
+    def sum(self, a: Array, axes: Sequence[int], *, keepdims: bool = True) -> Array:
+        return np.asarray(a.sum(axis=tuple(axes), keepdims=keepdims))
+
+    def sum_to(self, a: Array, like: Array) -> Array:
+        if a.shape == like.shape:
+            return a
+        extra = a.ndim - like.ndim
+        axes = [*range(extra)]
+        axes += [k + extra for k, dim in enumerate(like.shape) if dim == 1 != a.shape[k + extra]]
+        summed = a.sum(axis=tuple(axes), keepdims=True)
+        return np.broadcast_to(summed.reshape(summed.shape[extra:]), like.shape)
+
+    def mean_weight(self, like: Array, reduced: Array) -> Array:
+        return np.asarray(reduced.size / like.size, self.dtype)
+
+    def cumulative_adjoint(self, m: Array, axis: int, *, exclusive: bool, reverse: bool) -> Array:
+        turned = m if reverse else np.flip(m, axis)
+        total = np.cumsum(turned, axis=axis)
+        if exclusive:
+            total = total - turned
+        return total if reverse else np.flip(total, axis)
+
+    # --- movement -------------------------------------------------------------------------------
+    def transpose(self, a: Array, perm: Sequence[int]) -> Array:
+        return a.transpose(tuple(perm))
+
+    def unsqueeze(self, a: Array, axes: Sequence[int]) -> Array:
+        return np.expand_dims(a, tuple(axes))
+
+    def reshape_like(self, a: Array, like: Array) -> Array:
+        return a.reshape(like.shape)
+
+    def expand_like(self, a: Array, like: Array) -> Array:
+        return np.broadcast_to(a, like.shape)
+
+    def concat(self, parts: Sequence[Array], axis: int) -> Array:
+        return np.concatenate(list(parts), axis=axis)
+
+    def split_like(self, a: Array, likes: Sequence[Array], axis: int) -> tuple[Array, ...]:
+        ends = np.cumsum([like.shape[axis] for like in likes])[:-1]
+        return tuple(np.split(a, ends.tolist(), axis=axis))
+
+    def slice_adjoint(
+        self,
+        m: Array,
+        like: Array,
+        starts: Array,
+        ends: Array,
+        axes: Array | None,
+        steps: Array | None,
+    ) -> Array:
+        out = np.zeros(like.shape, m.dtype)
+        where = [slice(None)] * like.ndim
+        for k, (start, end) in enumerate(zip(starts.tolist(), ends.tolist(), strict=True)):
+            axis = int(axes[k]) if axes is not None else k
+            step = int(steps[k]) if steps is not None else 1
+            where[axis] = _onnx_slice(start, end, step, like.shape[axis])
+        out[tuple(where)] = m
+        return out
+
+    def pad_adjoint(self, m: Array, like: Array, pads: Array, axes: Array | None) -> Array:
+        chosen = axes.tolist() if axes is not None else list(range(like.ndim))
+        where = [slice(None)] * like.ndim
+        for k, axis in enumerate(chosen):
+            where[axis] = slice(int(pads[k]), int(pads[k]) + like.shape[axis])
+        return m[tuple(where)]
+
+    def tile_adjoint(self, m: Array, like: Array) -> Array:
+        shape: list[int] = []
+        for whole, dim in zip(m.shape, like.shape, strict=True):
+            shape += [whole // max(dim, 1), dim]
+        return np.asarray(m.reshape(shape).sum(axis=tuple(range(0, 2 * like.ndim, 2))))
+
+    def gather_adjoint(self, m: Array, like: Array, index: Array, axis: int) -> Array:
+        out = np.zeros(like.shape, m.dtype)
+        moved = np.moveaxis(out, axis, 0)
+        rank = index.ndim
+        axis %= like.ndim
+        sent = np.moveaxis(m, range(axis, axis + rank), range(rank))
+        np.add.at(moved, index, sent)
+        return out
+
+    def gather_elements_adjoint(self, m: Array, like: Array, index: Array, axis: int) -> Array:
+        out = np.zeros(like.shape, m.dtype)
+        where = list(np.ogrid[tuple(map(slice, index.shape))])
+        where[axis] = index
+        np.add.at(out, tuple(where), m)
+        return out
+
+    def gather_nd_adjoint(self, m: Array, like: Array, index: Array, batch_dims: int) -> Array:
+        out = np.zeros(like.shape, m.dtype)
+        grid = np.ogrid[tuple(map(slice, index.shape[:-1]))] if index.ndim > 1 else []
+        batch = [np.broadcast_to(g, index.shape[:-1]) for g in grid[:batch_dims]]
+        where = (*batch, *np.moveaxis(index, -1, 0))
+        np.add.at(out, where, m)
+        return out
+
+    def scatter_nd_keep(self, m: Array, index: Array) -> Array:
+        out = m.copy()
+        out[tuple(np.moveaxis(index, -1, 0))] = 0
+        return out
+
+    def gather_nd(self, a: Array, index: Array) -> Array:
+        return np.asarray(a[tuple(np.moveaxis(index, -1, 0))])
+
+    def keep_triangle(self, m: Array, k: int, *, upper: bool) -> Array:
+        return np.triu(m, k) if upper else np.tril(m, k)
+
+    # --- books ----------------------------------------------------------------------------------
+    def per_sample(self, relevance: Array, batch_axis: int) -> Array:
+        rows = np.moveaxis(relevance, batch_axis, 0).reshape(self.batch, -1)
+        return np.asarray(rows.sum(axis=1, dtype=np.float64))
+
+    def arrange(
+        self,
+        relevance: Array,
+        *,
+        batch_axis: int,
+        token_axes: Sequence[int],
+        feature_axes: Sequence[int],
+    ) -> Array:
+        rank = relevance.ndim
+        batch = batch_axis % rank
+        tokens, features = ([a % rank for a in axes] for axes in (token_axes, feature_axes))
+        named = [batch, *(a for a in tokens if a != batch), *features]
+        rest = [a for a in range(rank) if a not in named]
+        ordered = relevance.transpose(*named, *rest)
+        summed = ordered.sum(axis=tuple(range(len(named), rank))) if rest else ordered
+        size = math.prod(relevance.shape[a] for a in tokens)
+        if batch in tokens:  # samples and tokens share an axis
+            size //= self.batch
+        return np.asarray(summed.reshape(self.batch, size, -1))
+
+    def check(self, a: Array, place: str) -> None:
+        if not np.isfinite(a).all():
+            raise ModelError(
+                "A multiplier is not finite",
+                place=place,
+                hint="The forward values hold NaN or infinity there, or overflow in this dtype.",
+            )
+
+
+def _window(
+    offset: Sequence[int], size: Sequence[int], strides: Sequence[int], dilations: Sequence[int]
+) -> tuple[slice, ...]:
+    spatial = (
+        slice(o * d, o * d + (n - 1) * s + 1, s)
+        for o, n, s, d in zip(offset, size, strides, dilations, strict=True)
+    )
+    return (slice(None), slice(None), *spatial)
+
+
+def _onnx_slice(start: int, end: int, step: int, size: int) -> slice:
+    """ONNX clamps as Python does, except that a far negative end means 'to the very first'."""
+    if step < 0 and end < -size:
+        return slice(start if start < size else None, None, step)
+    return slice(start, end, step)

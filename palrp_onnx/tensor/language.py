@@ -1,0 +1,200 @@
+"""The small tensor language in which rules and the walk are written.
+
+A back end gives these operations a meaning: numbers (``eager``) or graph nodes. Shapes are never
+asked for: an operation that depends on a shape takes the tensor that has it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol, TypeVar
+
+T = TypeVar("T")
+
+
+class Language(Protocol[T]):
+    """What a rule may use. ``m`` is a multiplier, of ``like`` only the shape counts."""
+
+    # --- arithmetic, with broadcasting ---------------------------------------------------------
+    def add(self, a: T, b: T) -> T:
+        """a + b."""
+        ...
+
+    def sub(self, a: T, b: T) -> T:
+        """a − b."""
+        ...
+
+    def mul(self, a: T, b: T) -> T:
+        """a ∘ b."""
+        ...
+
+    def div(self, a: T, b: T) -> T:
+        """a / b."""
+        ...
+
+    def scale(self, a: T, factor: float) -> T:
+        """factor · a."""
+        ...
+
+    def shift(self, a: T, offset: float) -> T:
+        """a + offset."""
+        ...
+
+    def power(self, a: T, exponent: float) -> T:
+        """a to a constant power."""
+        ...
+
+    def exp(self, a: T) -> T:
+        """e to the power a."""
+        ...
+
+    def ratio(self, y: T, x: T, at_zero: float) -> T:
+        """y / x, and ``at_zero`` where x = 0: the only stabilised division there is."""
+        ...
+
+    def relevance(self, x: T, m: T) -> T:
+        """x ∘ m, and 0 where m = 0: an infinite mask that no multiplier reaches carries nothing."""
+        ...
+
+    def choose(self, condition: T, a: T, b: T) -> T:
+        """a where the condition holds, else b."""
+        ...
+
+    def unnan(self, a: T) -> T:
+        """a with NaN replaced by 0."""
+        ...
+
+    def winners(self, x: T, y: T) -> T:
+        """1 where x equals y, else 0, with broadcasting."""
+        ...
+
+    def zeros_like(self, like: T) -> T:
+        """Zeros of the same shape."""
+        ...
+
+    # --- linear algebra ------------------------------------------------------------------------
+    def matmul(self, a: T, b: T, *, transpose_a: bool = False, transpose_b: bool = False) -> T:
+        """Matrix product of the last two axes; flags swap them first."""
+        ...
+
+    def outer_first(self, a: T, b: T) -> T:
+        """a[..., :, None] ∘ b[..., None, :]."""
+        ...
+
+    def einsum(self, equation: str, operands: Sequence[T]) -> T:
+        """Einstein summation with letters only."""
+        ...
+
+    def conv_adjoint(
+        self,
+        m: T,
+        weight: T,
+        like: T,
+        *,
+        strides: Sequence[int],
+        pads: Sequence[int],
+        dilations: Sequence[int],
+        group: int,
+    ) -> T:
+        """The transposed linear map of a convolution without bias, for its input ``like``."""
+        ...
+
+    # --- reductions ----------------------------------------------------------------------------
+    def sum(self, a: T, axes: Sequence[int], *, keepdims: bool = True) -> T:
+        """Sum over axes."""
+        ...
+
+    def sum_to(self, a: T, like: T) -> T:
+        """Undo right-aligned broadcasting: sum ``a`` to the shape of ``like``."""
+        ...
+
+    def mean_weight(self, like: T, reduced: T) -> T:
+        """Scalar: size of ``reduced`` / size of ``like``."""
+        ...
+
+    def cumulative_adjoint(self, m: T, axis: int, *, exclusive: bool, reverse: bool) -> T:
+        """Adjoint of a cumulative sum."""
+        ...
+
+    # --- movement ------------------------------------------------------------------------------
+    def transpose(self, a: T, perm: Sequence[int]) -> T:
+        """Permute axes."""
+        ...
+
+    def unsqueeze(self, a: T, axes: Sequence[int]) -> T:
+        """Insert axes of length 1."""
+        ...
+
+    def reshape_like(self, a: T, like: T) -> T:
+        """The same numbers in row-major order in the shape of ``like``."""
+        ...
+
+    def expand_like(self, a: T, like: T) -> T:
+        """Broadcast to the shape of ``like``."""
+        ...
+
+    def concat(self, parts: Sequence[T], axis: int) -> T:
+        """Join along an axis."""
+        ...
+
+    def split_like(self, a: T, likes: Sequence[T], axis: int) -> tuple[T, ...]:
+        """Cut into pieces as long as ``likes`` along an axis."""
+        ...
+
+    def slice_adjoint(
+        self, m: T, like: T, starts: T, ends: T, axes: T | None, steps: T | None
+    ) -> T:
+        """Zeros like ``like`` with ``m`` where the slice was taken."""
+        ...
+
+    def pad_adjoint(self, m: T, like: T, pads: T, axes: T | None) -> T:
+        """The part of ``m`` that was not padding."""
+        ...
+
+    def tile_adjoint(self, m: T, like: T) -> T:
+        """Sum of the copies."""
+        ...
+
+    def gather_adjoint(self, m: T, like: T, index: T, axis: int) -> T:
+        """Add ``m`` up where Gather took it from."""
+        ...
+
+    def gather_elements_adjoint(self, m: T, like: T, index: T, axis: int) -> T:
+        """Add ``m`` up where GatherElements took it from."""
+        ...
+
+    def gather_nd_adjoint(self, m: T, like: T, index: T, batch_dims: int) -> T:
+        """Add ``m`` up where GatherND took it from."""
+        ...
+
+    def scatter_nd_keep(self, m: T, index: T) -> T:
+        """``m`` with zeros where ScatterND wrote."""
+        ...
+
+    def gather_nd(self, a: T, index: T) -> T:
+        """GatherND without batch axes."""
+        ...
+
+    def keep_triangle(self, m: T, k: int, *, upper: bool) -> T:
+        """Zero outside a triangle of the last two axes."""
+        ...
+
+    # --- books ---------------------------------------------------------------------------------
+    def per_sample(self, relevance: T, batch_axis: int) -> T:
+        """Sum per sample [B]; the batch is the outermost part of ``batch_axis``."""
+        ...
+
+    def arrange(
+        self,
+        relevance: T,
+        *,
+        batch_axis: int,
+        token_axes: Sequence[int],
+        feature_axes: Sequence[int],
+    ) -> T:
+        """Bring to [B, T, F]: named axes in this order, every other axis summed."""
+        ...
+
+    def check(self, a: T, place: str) -> None:
+        """Where numbers are at hand: refuse NaN and infinity, naming the place."""
+        ...
