@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -200,13 +200,8 @@ class Explainer:
 
     def _prepare(self, feeds: Feeds) -> Prepared:
         model = self.model
-
-        def run(probe: Feeds, names: Any) -> Mapping[str, Array]:
-            wanted = [n for n in names if n not in probe]
-            return {**probe, **RuntimeForward(model, wanted)(probe)}
-
-        analysis = analyse(model, feeds, run)
-        plan = make_plan(analysis, self._find_output(analysis), self.preset)
+        analysis = analyse_model(model, feeds)
+        plan = make_plan(analysis, find_output(analysis, self._output), self.preset)
         names = [v.name for v in needed_values(plan, walk) if v.name and _computed(v)]
         names.append(plan.output.name or "")
         forward: Forward
@@ -217,18 +212,6 @@ class Explainer:
         return Prepared(
             analysis, plan, find_sites(analysis), forward, self._find_explained(analysis)
         )
-
-    def _find_output(self, analysis: Analysis) -> ir.Value:
-        outputs = {v.name: v for v in self.model.graph.outputs}
-        if self._output is not None:
-            if self._output not in outputs:
-                names = ", ".join(str(name) for name in outputs)
-                raise TargetError(f"There is no output {self._output!r}", hint=f"Outputs: {names}.")
-            return outputs[self._output]
-        found = next((v for v in outputs.values() if v in analysis.content), None)
-        if found is None:
-            raise TargetError("No output depends on the explained input by a real-valued path")
-        return found
 
     def _find_explained(self, analysis: Analysis) -> str:
         names = analysis.inputs.named(Role.CONTENT)
@@ -285,6 +268,34 @@ class Prepared:
             if feeds[name].ndim == 2 and feeds[name].shape[1] == length:
                 return feeds[name]
         return None
+
+
+def analyse_model(model: Model, feeds: Feeds) -> Analysis:
+    """Annotate the graph, with the trial run in ONNX Runtime."""
+
+    def run(probe: Feeds, names: Iterable[str]) -> Mapping[str, Array]:
+        wanted = [n for n in names if n not in probe]
+        return {**probe, **RuntimeForward(model, wanted)(probe)}
+
+    return analyse(model, feeds, run)
+
+
+def find_output(analysis: Analysis, name: str | None) -> ir.Value:
+    """The output of this name, or the first that depends on the explained input.
+
+    Raises:
+        TargetError: There is none.
+    """
+    outputs = {v.name: v for v in analysis.model.graph.outputs}
+    if name is not None:
+        if name not in outputs:
+            names = ", ".join(str(known) for known in outputs)
+            raise TargetError(f"There is no output {name!r}", hint=f"Outputs: {names}.")
+        return outputs[name]
+    found = next((v for v in outputs.values() if v in analysis.content), None)
+    if found is None:
+        raise TargetError("No output depends on the explained input by a real-valued path")
+    return found
 
 
 def _computed(value: ir.Value) -> bool:

@@ -69,9 +69,11 @@ def _propagate(
     output: ir.Value,
 ) -> Axes:
     operands = [axes.get(v, ()) if v is not None else () for v in node.inputs]
-    first = next(flags for flags in operands if flags)
-    source = next(v for v in node.inputs if v is not None and v in axes)
     rank = len(shapes[output])
+    source = next((v for v in node.inputs if v is not None and axes.get(v)), None)
+    if source is None:  # content only as a scalar, or inside a subgraph
+        return ()
+    first = axes[source]
     match node.op_type:
         case "Transpose":
             perm = node.attributes.get_ints("perm", tuple(reversed(range(len(first)))))

@@ -22,7 +22,7 @@ def content_values(graph: ir.Graph, roles: InputRoles) -> dict[ir.Value, None]:
     }
     for node in graph:
         if node in roles.lookups or any(v in content for v in node_inputs(node)):
-            content.update(dict.fromkeys(v for v in node.outputs if is_float(v)))
+            content.update(dict.fromkeys(v for v in node.outputs if v.name and is_float(v)))
     return content
 
 

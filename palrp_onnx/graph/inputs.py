@@ -58,7 +58,7 @@ def input_roles(graph: ir.Graph, feeds: Mapping[str, NDArray[np.generic]]) -> In
         RoleError: No input looks like content.
     """
     inputs = [v for v in graph.inputs if not v.is_initializer()]
-    tables = {v: _lookups(v) for v in inputs if not is_float(v)}
+    tables = {v: lookups(v) for v in inputs if not is_float(v)}
     indexing = {v: nodes for v, nodes in tables.items() if nodes}
     facts: dict[str, Fact] = {}
     for value in inputs:
@@ -74,20 +74,20 @@ def input_roles(graph: ir.Graph, feeds: Mapping[str, NDArray[np.generic]]) -> In
             "No graph input can be explained: none indexes a table of vectors or is a real tensor",
             hint=f"Inputs: {', '.join(facts)}.",
         )
-    lookups = {
+    brought_in = {
         node: _name(value)
         for value, nodes in indexing.items()
         if facts[_name(value)].role is Role.CONTENT
         for node in nodes
     }
-    return InputRoles(facts, lookups)
+    return InputRoles(facts, brought_in)
 
 
 def _name(value: ir.Value) -> str:
     return value.name or ""
 
 
-def _lookups(value: ir.Value) -> list[ir.Node]:
+def lookups(value: ir.Value) -> list[ir.Node]:
     """Gather nodes of a real table whose index comes directly from ``value``."""
     seen, queue, found = {value}, [value], []
     while queue:
@@ -136,7 +136,7 @@ def _indexing_role(
         larger or any(not _counts(feeds[_name(v)]) for v in indexing if v is not value)
     ):
         return Fact(Role.POSITION, f"counts up along the sequence and indexes a {rows}-row table")
-    mates = [v for v in larger if _sums(indexing[v]) & _sums(indexing[value])]
+    mates = [v for v in larger if meet(indexing[v], indexing[value])]
     if mates:
         return Fact(
             Role.SEGMENT,
@@ -147,13 +147,19 @@ def _indexing_role(
 
 
 def _rows(nodes: list[ir.Node]) -> int:
-    return max(_table_rows(node) for node in nodes)
+    return max(table_rows(node) for node in nodes)
 
 
-def _table_rows(node: ir.Node) -> int:
+def table_rows(node: ir.Node) -> int:
+    """Rows of the table a lookup reads; 0 where unknown."""
     table = node.inputs[0]
     first = table.shape[0] if table is not None and table.shape is not None else 0
     return first if isinstance(first, int) else 0
+
+
+def meet(first: list[ir.Node], second: list[ir.Node]) -> bool:
+    """Whether rows that two groups of lookups read are terms of one sum."""
+    return bool(_sums(first) & _sums(second))
 
 
 def _sums(nodes: list[ir.Node]) -> set[ir.Value]:

@@ -20,13 +20,14 @@ Array = NDArray[np.generic]
 
 
 def probe_feeds(model: Model, roles: InputRoles, feeds: Mapping[str, Array]) -> dict[str, Array]:
-    """One sample made from the first one in ``feeds``: ``LENGTH`` tokens, the last two masked."""
+    """One sample made from the first in ``feeds``: ``LENGTH`` tokens, the last two masked."""
     content = [s for s in model.inputs if roles.facts[s.name].role is Role.CONTENT]
     tokens = [feeds[s.name] for s in content if feeds[s.name].dtype.kind in "iu"]
     length = next((feed.shape[1] for feed in tokens if feed.ndim == 2), 0)
     free = all(_dynamic(s, length) for s in model.inputs) and length > 0
+    free &= all(s.dtype.kind != "f" for s in content)  # states of one length with the tokens
     return {
-        s.name: _probe(s, feeds[s.name][:1], roles.facts[s.name].role, length, free)
+        s.name: _probe(feeds[s.name][: _rows(s)], roles.facts[s.name].role, length, free)
         for s in model.inputs
     }
 
@@ -37,18 +38,27 @@ def _dynamic(signature: GraphInput, length: int) -> bool:
     return not any(isinstance(dim, int) and dim == length for dim in shape[1:])
 
 
-def _probe(signature: GraphInput, feed: Array, role: Role, length: int, free: bool) -> Array:
-    if feed.ndim != 2 or feed.shape[1] != length:
+def _rows(signature: GraphInput) -> int:
+    """Samples of the trial run: one, unless the graph fixes another number."""
+    first = signature.shape[0] if signature.shape else 1
+    return first if isinstance(first, int) else 1
+
+
+def _probe(feed: Array, role: Role, length: int, free: bool) -> Array:
+    if feed.ndim != 2 or feed.shape[1] != length or feed.dtype.kind == "f":
         return feed
-    row = feed[0]
+    return np.repeat(_row(feed[0], role, length, free)[None], len(feed), axis=0)
+
+
+def _row(row: Array, role: Role, length: int, free: bool) -> Array:
     size = LENGTH if free else length
     if role is Role.POSITION:
-        return np.arange(size).astype(feed.dtype)[None]
+        return np.arange(size).astype(row.dtype)
     if role is Role.MASK:
-        mask = np.ones(size, feed.dtype)
+        mask = np.ones(size, row.dtype)
         mask[max(size - PADDED, 1) :] = 0
-        return mask[None]
+        return mask
     # Frequent entries are padding or other special tokens: the rarest serve best.
     values, counts = np.unique(row, return_counts=True)
     ordinary = values[np.argsort(counts, kind="stable")][:size] if free else row
-    return np.resize(ordinary, size).astype(feed.dtype)[None]
+    return np.resize(ordinary, size).astype(row.dtype)

@@ -5,7 +5,7 @@ Everything that can be refused is refused here, before anything runs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -133,7 +133,7 @@ def make_plan(analysis: Analysis, output: ir.Value, preset: Preset) -> Plan:
             "The output does not depend on the explained input", place=f"output {output.name}"
         )
     scaling = _scaling(analysis, preset)
-    visited = _visited(analysis, output, scaling)
+    visited = visited_nodes(analysis, output, preset)
     steps, refused = [], []
     for node in reversed(list(analysis.model.graph)):
         if node not in visited:
@@ -183,11 +183,9 @@ def _scaling(analysis: Analysis, preset: Preset) -> frozenset[Operand]:
 _PRODUCTS = frozenset(["Mul", "MatMul", "Gemm", "Einsum", "Div"])
 
 
-def _visited(
-    analysis: Analysis, output: ir.Value, scaling: Iterable[Operand]
-) -> dict[ir.Node, ir.Value]:
+def visited_nodes(analysis: Analysis, output: ir.Value, preset: Preset) -> dict[ir.Node, ir.Value]:
     """Nodes that relevance can reach, with the content value whose axes they are aligned with."""
-    blocked = frozenset(scaling)
+    blocked = _scaling(analysis, preset)
     found: dict[ir.Node, ir.Value] = {}
     queue = [(output, output)]
     while queue:

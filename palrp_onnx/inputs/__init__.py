@@ -1,0 +1,25 @@
+"""Input files → arrays for the graph, and the way back to what they mean."""
+
+from __future__ import annotations
+
+from palrp_onnx.inputs.image import ImageReader, default_preprocessor
+from palrp_onnx.inputs.labels import read_labels
+from palrp_onnx.inputs.opening import open_sample
+from palrp_onnx.inputs.sample import Feeds, GraphInput, ImageGeometry, Sample
+from palrp_onnx.inputs.tensors import read_npz
+from palrp_onnx.inputs.text import TextReader
+from palrp_onnx.inputs.tokens import default_tokenizer
+
+__all__ = [
+    "Feeds",
+    "GraphInput",
+    "ImageGeometry",
+    "ImageReader",
+    "Sample",
+    "TextReader",
+    "default_preprocessor",
+    "default_tokenizer",
+    "open_sample",
+    "read_labels",
+    "read_npz",
+]

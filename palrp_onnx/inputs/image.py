@@ -1,0 +1,197 @@
+"""Image files → pixel values, as the Hugging Face image processor of the model makes them."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Sequence
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from palrp_onnx.attribution import InputFacts, Warning_
+from palrp_onnx.errors import InputError
+from palrp_onnx.inputs.preprocessing import Preprocessing, read_preprocessing
+from palrp_onnx.inputs.reading import read_bytes, read_optional_json
+from palrp_onnx.inputs.sample import GraphInput, ImageGeometry, Sample
+from palrp_onnx.inputs.signature import check_shape, describe, describe_input
+
+#: The most pixels an image may have, before and after resizing: where Pillow itself warns.
+PIXEL_LIMIT = 89_478_485
+
+_FILE_LIMIT = 256 << 20
+_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
+_TENSORS_HINT = "pass one array per graph input as .npz"
+# What Pillow's decoders are known to raise on damaged files.
+_DAMAGE = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    LookupError,
+    TypeError,
+    OverflowError,
+    struct.error,
+    zlib.error,
+)
+_BOMB = (Image.DecompressionBombError, Image.DecompressionBombWarning)
+
+
+def default_preprocessor(model_path: Path) -> Path:
+    """Where a model's preprocessing is expected: ``preprocessor_config.json`` beside it."""
+    return model_path.parent / "preprocessor_config.json"
+
+
+class ImageReader:
+    """Turns an image into the feed of one graph: float [1, channels, height, width].
+
+    Images are turned upright by their EXIF orientation and converted to RGB (to grey where the
+    model has one channel), then resized, cropped, rescaled and normalised.
+
+    Args:
+        preprocessor_config: ``preprocessor_config.json``; the ``config.json`` beside it is read
+            for ``num_channels`` where the graph does not fix them.
+        graph_inputs: The inputs of the graph.
+
+    Raises:
+        InputError: The preprocessing is not known, or the graph does not take just an image.
+    """
+
+    def __init__(self, preprocessor_config: Path, graph_inputs: Sequence[GraphInput]) -> None:
+        self._input = _pixel_input(graph_inputs)
+        channels = _channels(self._input, preprocessor_config.parent)
+        self._mode = "L" if channels == 1 else "RGB"
+        self._steps = read_preprocessing(preprocessor_config, channels)
+
+    def read_file(self, path: Path) -> Sample:
+        """Read one image; the id is the file's stem, ``facts.size`` the upright original's.
+
+        Raises:
+            InputError: The file is no readable image, is too large, or does not fit the graph.
+        """
+        image, warnings = _open(path)
+        image, source = _convert(image, self._mode, path), _convert(image, "RGB", path)
+        pixels, geometry = _see(image, self._steps, path)
+        array = np.moveaxis(pixels, -1, 0)[None].astype(self._input.dtype, order="C")
+        check_shape(self._input, array.shape, place=str(path))
+        return Sample(
+            id=path.stem,
+            kind="image",
+            feeds={self._input.name: array},
+            facts=InputFacts(kind="image", size=image.size),
+            warnings=(*self._steps.warnings, *warnings),
+            geometry=geometry,
+            image=source,
+        )
+
+
+def _pixel_input(graph_inputs: Sequence[GraphInput]) -> GraphInput:
+    if len(graph_inputs) == 1:
+        only = graph_inputs[0]
+        is_float = np.dtype(only.dtype).kind == "f"
+        if is_float and (only.shape is None or len(only.shape) == 4):
+            return only
+    message = f"an image gives one float input of rank 4; {describe(graph_inputs)}"
+    raise InputError(message, hint=_TENSORS_HINT)
+
+
+def _channels(graph_input: GraphInput, folder: Path) -> int:
+    declared = graph_input.shape[1] if graph_input.shape else None
+    if isinstance(declared, int):
+        place, channels = graph_input.name, declared
+    else:
+        path = folder / "config.json"
+        place, channels = str(path), read_optional_json(path).get("num_channels", 3)
+    if channels not in (1, 3):
+        message = f"images have 1 or 3 channels, not {channels!r}: {describe_input(graph_input)}"
+        raise InputError(message, place=place, hint=_TENSORS_HINT)
+    return int(channels)
+
+
+def _open(path: Path) -> tuple[Image.Image, list[Warning_]]:
+    """The decoded image, upright; nothing is decoded before its size is known to be fine."""
+    data = read_bytes(path, limit=_FILE_LIMIT)
+    try:
+        image = Image.open(BytesIO(data), formats=_FORMATS)
+        _check_pixels(image.size, path)
+        warnings = _lost(image, path)
+        image.load()
+        return ImageOps.exif_transpose(image), warnings
+    except _BOMB as error:
+        raise _too_large(path) from error
+    except _DAMAGE as error:
+        message = f"is not a readable image ({', '.join(_FORMATS)}): {error}"
+        raise InputError(message, place=str(path)) from error
+
+
+def _lost(image: Image.Image, path: Path) -> list[Warning_]:
+    """What of the file the network does not see."""
+    if image.mode.startswith(("I", "F")):
+        raise InputError(
+            f"has more than 8 bits a channel (mode {image.mode})",
+            place=str(path),
+            hint="convert it to 8 bits a channel",
+        )
+    frames = int(getattr(image, "n_frames", 1))
+    if frames == 1:
+        return []
+    return [Warning_(code="frames", message=f"only the first of {frames} frames was used")]
+
+
+def _convert(image: Image.Image, mode: str, path: Path) -> Image.Image:
+    try:
+        return image.convert(mode)
+    except _DAMAGE as error:
+        message = f"cannot be converted from {image.mode} to {mode}: {error}"
+        raise InputError(message, place=str(path)) from error
+
+
+def _check_pixels(size: tuple[int, int], path: Path) -> None:
+    if size[0] * size[1] > PIXEL_LIMIT:
+        raise _too_large(path)
+
+
+def _too_large(path: Path) -> InputError:
+    message = f"has, or is resized to, more than {PIXEL_LIMIT:,} pixels"
+    return InputError(message, place=str(path), hint="make it smaller, or less elongated")
+
+
+def _see(
+    image: Image.Image, steps: Preprocessing, path: Path
+) -> tuple[NDArray[np.generic], ImageGeometry]:
+    """Pixel values [height, width, channels], and the box of the image they show."""
+    width, height = image.size
+    if steps.resize is not None:
+        target = steps.resize.target(width, height)
+        _check_pixels(target, path)
+        image = image.resize(target, resample=steps.resample)
+    pixels = np.atleast_3d(np.asarray(image))
+    scale_x, scale_y = width / image.width, height / image.height
+    left, top = 0, 0
+    crop = steps.crop
+    if crop is not None:
+        _check_pixels(crop, path)
+        pixels, (left, top) = _center_crop(pixels, crop)
+    box = (
+        left * scale_x,
+        top * scale_y,
+        (left + pixels.shape[1]) * scale_x,
+        (top + pixels.shape[0]) * scale_y,
+    )
+    return steps.scale(pixels), ImageGeometry(size=(width, height), box=box)
+
+
+def _center_crop(
+    pixels: NDArray[np.generic], size: tuple[int, int]
+) -> tuple[NDArray[np.generic], tuple[int, int]]:
+    """The middle (width, height) of the pixels, zeros where they do not reach, and its corner."""
+    height, width = pixels.shape[:2]
+    left, top = (width - size[0]) // 2, (height - size[1]) // 2
+    canvas = np.zeros((size[1], size[0], pixels.shape[2]), pixels.dtype)
+    part = pixels[max(top, 0) : max(top, 0) + size[1], max(left, 0) : max(left, 0) + size[0]]
+    rows, columns = max(-top, 0), max(-left, 0)
+    canvas[rows : rows + part.shape[0], columns : columns + part.shape[1]] = part
+    return canvas, (left, top)

@@ -1,0 +1,36 @@
+"""Class names from the model's ``config.json``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from palrp_onnx.errors import InputError
+from palrp_onnx.inputs.reading import read_optional_json
+
+
+def read_labels(model_path: Path) -> dict[int, str]:
+    """``id2label`` of the ``config.json`` beside the model; empty where there is none.
+
+    Raises:
+        InputError: ``config.json`` or its ``id2label`` is not what it should be.
+    """
+    path = model_path.parent / "config.json"
+    labels = read_optional_json(path).get("id2label")
+    if labels is None:
+        return {}
+    if not isinstance(labels, dict):
+        raise InputError("id2label is not an object", place=str(path))
+    return {_index(key, path): _name(value, path) for key, value in labels.items()}
+
+
+def _index(key: str, path: Path) -> int:
+    if not (key.isascii() and key.isdigit()):
+        raise InputError(f"id2label has the key {key!r}, which is no class index", place=str(path))
+    return int(key)
+
+
+def _name(value: object, path: Path) -> str:
+    # Some models are labelled with plain numbers; anything nested is a mistake.
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise InputError(f"id2label has the label {value!r}, which is no text", place=str(path))
+    return str(value)

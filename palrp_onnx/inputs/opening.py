@@ -1,0 +1,77 @@
+"""One way in: the reader is chosen by the suffix of the file."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import BinaryIO, Literal
+
+from palrp_onnx.errors import InputError
+from palrp_onnx.inputs.image import ImageReader, default_preprocessor
+from palrp_onnx.inputs.reading import read_stream
+from palrp_onnx.inputs.sample import GraphInput, Sample
+from palrp_onnx.inputs.tensors import read_npz
+from palrp_onnx.inputs.text import TEXT_LIMIT, TextReader, decode_text, read_text
+from palrp_onnx.inputs.tokens import default_tokenizer
+
+_TEXT = (".txt",)
+_IMAGE = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
+_TENSORS = (".npz",)
+
+
+def open_sample(
+    source: Path | Literal["-"],
+    *,
+    model_path: Path,
+    graph_inputs: Sequence[GraphInput],
+    tokenizer: Path | None,
+    pair: Path | None = None,
+    stdin: BinaryIO | None = None,
+) -> Sample:
+    """Read one input: text, an image or tensors by its suffix; ``-`` is text from stdin.
+
+    Args:
+        source: The file, or ``-``.
+        model_path: The model; its tokenizer and preprocessing are looked for beside it.
+        graph_inputs: The inputs of the graph, in graph order.
+        tokenizer: ``tokenizer.json``, where it is not beside the model.
+        pair: A second text file, for models that take pairs.
+        stdin: What ``-`` reads; the process's own standard input by default.
+
+    Raises:
+        InputError: The suffix is not known, or the file cannot be used.
+    """
+    suffix = "" if source == "-" else Path(source).suffix.lower()
+    if pair is not None and source != "-" and suffix not in _TEXT:
+        raise InputError("only text goes in pairs", place=str(source))
+    if source == "-":
+        stream = sys.stdin.buffer if stdin is None else stdin
+        text = decode_text(read_stream(stream, limit=TEXT_LIMIT, place="stdin"), place="stdin")
+        second = None if pair is None else read_text(pair)
+        return _text_reader(model_path, graph_inputs, tokenizer).read(text, pair=second, id="stdin")
+    if suffix in _TEXT:
+        return _text_reader(model_path, graph_inputs, tokenizer).read_file(source, pair_path=pair)
+    if suffix in _IMAGE:
+        return ImageReader(default_preprocessor(model_path), graph_inputs).read_file(source)
+    if suffix in _TENSORS:
+        return read_npz(source, graph_inputs, tokenizer=tokenizer or _existing(model_path))
+    taken = f"text ({_list(_TEXT)}), images ({_list(_IMAGE)}) and tensors ({_list(_TENSORS)})"
+    raise InputError(
+        f"the suffix {suffix!r} says nothing known", place=str(source), hint=f"taken are {taken}"
+    )
+
+
+def _text_reader(
+    model_path: Path, graph_inputs: Sequence[GraphInput], tokenizer: Path | None
+) -> TextReader:
+    return TextReader(tokenizer or default_tokenizer(model_path), graph_inputs)
+
+
+def _existing(model_path: Path) -> Path | None:
+    path = default_tokenizer(model_path)
+    return path if path.is_file() else None
+
+
+def _list(suffixes: tuple[str, ...]) -> str:
+    return ", ".join(suffixes)

@@ -1,0 +1,210 @@
+"""Raw tensors: one array per graph input from an ``.npz`` file. Nothing is ever unpickled."""
+
+from __future__ import annotations
+
+import math
+import struct
+import tokenize
+import zipfile
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from palrp_onnx.attribution import InputFacts, Units, Warning_
+from palrp_onnx.errors import InputError
+from palrp_onnx.inputs.sample import Feeds, GraphInput, Sample
+from palrp_onnx.inputs.signature import check_shape, describe, describe_input, is_integer
+from palrp_onnx.inputs.tokens import id_units, load_tokenizer
+
+#: The most bytes that all arrays together may have once unpacked.
+TENSOR_LIMIT = 2 << 30
+
+_SUFFIX = ".npy"
+# From kind to kind of numpy's types: casts that can be free of loss.
+_CASTS = {"bb", "ii", "uu", "ff", "bi", "bu", "bf", "iu", "ui", "if", "uf"}
+# Headers are Python literals; these are what parsing damaged ones is known to raise.
+_BAD_HEADER = (
+    ValueError,
+    LookupError,
+    TypeError,
+    SyntaxError,
+    RecursionError,
+    MemoryError,
+    tokenize.TokenError,
+)
+# The same for archives; OSError is a file that cannot be read.
+_BAD_ZIP = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    EOFError,
+    NotImplementedError,
+    RuntimeError,
+    ValueError,
+    OverflowError,
+    OSError,
+)
+
+
+def read_npz(
+    path: Path, graph_inputs: Sequence[GraphInput], *, tokenizer: Path | None = None
+) -> Sample:
+    """Read the feeds of one sample, or of a batch; the id is the file's stem.
+
+    Args:
+        path: The ``.npz`` file: exactly one array per graph input, under its name.
+        graph_inputs: The inputs of the graph.
+        tokenizer: Where given, the sample's units are the tokens of a batch of one row.
+
+    Raises:
+        InputError: The file is damaged or too large; names, types, shapes or batch sizes do not
+            fit the graph; a number would change by a cast or is not finite; there is no usable
+            tokenizer under the path given.
+    """
+    arrays = _read_arrays(path, graph_inputs)
+    warnings: list[Warning_] = []
+    feeds: Feeds = {}
+    for each in graph_inputs:
+        check_shape(each, arrays[each.name].shape, place=f"{path}:{each.name}")
+        feeds[each.name], changed = _cast(arrays[each.name], each, f"{path}:{each.name}")
+        if changed:
+            message = f"{each.name} was rounded from {arrays[each.name].dtype} to {each.dtype}"
+            warnings.append(Warning_(code="rounded", message=message))
+    batch = _batch_size(feeds, graph_inputs, path)
+    return Sample(
+        id=path.stem,
+        kind="tensors",
+        feeds=feeds,
+        facts=InputFacts(kind="tensors"),
+        units=_units(feeds, graph_inputs, tokenizer) if batch == 1 and tokenizer else None,
+        warnings=tuple(warnings),
+    )
+
+
+def _read_arrays(path: Path, graph_inputs: Sequence[GraphInput]) -> dict[str, NDArray[np.generic]]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = _members(archive, path)
+            _check_names(set(members), graph_inputs, path)
+            return {
+                name: _read_array(archive, member, f"{path}:{name}")
+                for name, member in members.items()
+            }
+    except FileNotFoundError as error:
+        raise InputError("there is no such file", place=str(path)) from error
+    except _BAD_ZIP as error:
+        raise InputError(f"is not a readable .npz file: {error}", place=str(path)) from error
+
+
+def _members(archive: zipfile.ZipFile, path: Path) -> dict[str, zipfile.ZipInfo]:
+    """The arrays by name, once it is certain that they are few enough bytes to unpack."""
+    members = archive.infolist()
+    total = sum(member.file_size for member in members)
+    if total > TENSOR_LIMIT:
+        message = f"unpacks to {total:,} bytes, more than {TENSOR_LIMIT:,}"
+        raise InputError(message, place=str(path))
+    names = [member.filename for member in members]
+    if len(set(names)) < len(names):
+        raise InputError("holds two arrays of the same name", place=str(path))
+    for name in names:
+        if not name.endswith(_SUFFIX):
+            raise InputError(f"holds {name!r}, which is no array", place=str(path))
+    return {member.filename.removesuffix(_SUFFIX): member for member in members}
+
+
+def _check_names(names: set[str], graph_inputs: Sequence[GraphInput], path: Path) -> None:
+    wanted = {each.name for each in graph_inputs}
+    parts = [
+        f"{what}: {', '.join(sorted(which))}"
+        for what, which in (("missing", wanted - names), ("unknown", names - wanted))
+        if which
+    ]
+    if parts:
+        message = f"does not hold one array per graph input ({'; '.join(parts)})"
+        raise InputError(f"{message}; {describe(graph_inputs)}", place=str(path))
+
+
+def _read_array(
+    archive: zipfile.ZipFile, member: zipfile.ZipInfo, place: str
+) -> NDArray[np.generic]:
+    """One ``.npy`` member. Its header must account for every byte before any is unpacked."""
+    with archive.open(member) as stream:
+        try:
+            version = np.lib.format.read_magic(stream)
+            read_header = {
+                (1, 0): np.lib.format.read_array_header_1_0,
+                (2, 0): np.lib.format.read_array_header_2_0,
+            }[version]
+            shape, fortran, dtype = read_header(stream)
+        except _BAD_HEADER as error:
+            raise InputError(f"is not an .npy array: {error}", place=place) from error
+        if dtype.kind not in "biuf":
+            raise InputError(f"holds {dtype}, not numbers", place=place)
+        size = math.prod(shape) * dtype.itemsize
+        if min(shape, default=0) < 0 or size != member.file_size - stream.tell():
+            raise InputError(f"does not hold the {size:,} bytes its header says", place=place)
+        data = bytearray(stream.read(size))
+    return np.frombuffer(data, dtype).reshape(shape, order="F" if fortran else "C")
+
+
+def _cast(
+    array: NDArray[np.generic], graph_input: GraphInput, place: str
+) -> tuple[NDArray[np.generic], bool]:
+    """The array in the graph's type, and whether float values were rounded."""
+    target = np.dtype(graph_input.dtype)
+    wanted = f"{array.dtype} cannot be given to {describe_input(graph_input)}"
+    if array.dtype.kind + target.kind not in _CASTS:
+        raise InputError(f"{wanted} without loss", place=place)
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise InputError("holds NaN or infinity", place=place)
+    with np.errstate(over="ignore"):
+        result = array.astype(target, order="C", copy=False)
+    if target.kind == "f" and not np.isfinite(result).all():
+        raise InputError(f"{wanted}: a value is too large", place=place)
+    if array.dtype.kind == "f":
+        return result, not np.array_equal(result.astype(array.dtype), array)
+    if array.dtype.kind in "iu" and not _survives(array, target):
+        raise InputError(f"{wanted}: a value is too large", place=place)
+    return result, False
+
+
+def _survives(array: NDArray[np.generic], target: np.dtype[np.generic]) -> bool:
+    """Whether whole numbers keep their value: floats hold all of them up to a power of two."""
+    if array.size == 0:
+        return True
+    least, most = int(array.min()), int(array.max())
+    if target.kind == "f":
+        exact = 1 << (int(np.finfo(target.name).nmant) + 1)
+        return -exact <= least and most <= exact
+    info = np.iinfo(target.name)
+    return int(info.min) <= least and most <= int(info.max)
+
+
+def _batch_size(feeds: Feeds, graph_inputs: Sequence[GraphInput], path: Path) -> int | None:
+    """Rows of the batch; inputs whose first dimension the graph fixes need not follow."""
+    sizes = {
+        each.name: feeds[each.name].shape[0]
+        for each in graph_inputs
+        if feeds[each.name].ndim and not (each.shape and isinstance(each.shape[0], int))
+    }
+    if len(set(sizes.values())) > 1:
+        listed = ", ".join(f"{name} {size}" for name, size in sizes.items())
+        raise InputError(f"the batch sizes differ: {listed}", place=str(path))
+    if not sizes:
+        sizes = {each.name: feeds[each.name].shape[0] for each in graph_inputs if each.shape}
+    batch = next(iter(sizes.values()), None)
+    if batch == 0:
+        raise InputError("the batch is empty", place=str(path))
+    return batch
+
+
+def _units(feeds: Feeds, graph_inputs: Sequence[GraphInput], tokenizer: Path) -> Units | None:
+    """Tokens of ``input_ids``, or of the only integer input; ``None`` where there is neither."""
+    integers = [each.name for each in graph_inputs if is_integer(each)]
+    named = [name for name in integers if name == "input_ids"] or integers
+    if len(named) != 1 or feeds[named[0]].ndim != 2:
+        return None
+    return id_units(load_tokenizer(tokenizer), [int(each) for each in feeds[named[0]][0]])

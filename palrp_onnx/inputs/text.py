@@ -1,0 +1,288 @@
+"""Text files → token ids and what goes with them, and back to the text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from palrp_onnx.attribution import InputFacts, Units, Warning_
+from palrp_onnx.errors import InputError
+from palrp_onnx.inputs.lengths import Truncation, find_truncation
+from palrp_onnx.inputs.reading import read_bytes, read_optional_json
+from palrp_onnx.inputs.sample import Feeds, GraphInput, Sample
+from palrp_onnx.inputs.signature import describe, describe_input, is_integer
+from palrp_onnx.inputs.tokens import Encoding, Tokenizer, encoding_units, load_tokenizer
+
+#: The most bytes of text that are read.
+TEXT_LIMIT = 16 << 20
+
+_BOM = b"\xef\xbb\xbf"
+_NAMES = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
+_TENSORS_HINT = "pass one array per graph input as .npz"
+
+
+def decode_text(data: bytes, *, place: str) -> str:
+    """UTF-8 text of a file: a byte order mark and one newline at the end are dropped.
+
+    Raises:
+        InputError: The bytes are not UTF-8, or hold NUL.
+    """
+    skipped = len(_BOM) if data.startswith(_BOM) else 0
+    try:
+        text = data[skipped:].decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"is not UTF-8: {error.reason} at byte {skipped + error.start}",
+            place=place,
+            hint="save the text as UTF-8",
+        ) from error
+    if "\0" in text:
+        message = f"is binary, not text: NUL at byte {data.index(0)}"
+        raise InputError(message, place=place)
+    return text.removesuffix("\n").removesuffix("\r") if text.endswith("\n") else text
+
+
+def read_text(path: Path) -> str:
+    """The text of the file ``path``, as `decode_text` reads it.
+
+    Raises:
+        InputError: The file cannot be read, is larger than `TEXT_LIMIT`, or is not text.
+    """
+    return decode_text(read_bytes(path, limit=TEXT_LIMIT), place=str(path))
+
+
+class TextReader:
+    """Turns text into the feeds of one graph. Not for several threads at a time.
+
+    Args:
+        tokenizer: ``tokenizer.json``; ``tokenizer_config.json`` and ``config.json`` beside it are
+            read for the length limit and the pad token.
+        graph_inputs: The inputs of the graph, in graph order.
+
+    Raises:
+        InputError: There is no usable tokenizer, or the graph takes more than text can give.
+    """
+
+    def __init__(self, tokenizer: Path, graph_inputs: Sequence[GraphInput]) -> None:
+        self._inputs = _assign(graph_inputs)
+        self._length = _fixed_length(self._inputs)
+        self._tokenizer = load_tokenizer(tokenizer)
+        self._truncation = _tighten(
+            find_truncation(self._tokenizer, tokenizer.parent), self._length
+        )
+        self._pad = _find_pad(self._tokenizer, tokenizer.parent)
+        self._tokenizer.no_padding()
+
+    def read(self, text: str, *, pair: str | None = None, id: str) -> Sample:
+        """Encode one text, or a pair of texts; the batch has one row.
+
+        A text that is too long is truncated, which the sample's facts and warnings say. Where the
+        graph has a fixed length, the row is padded on the right.
+
+        Raises:
+            InputError: The text is empty, or cannot be encoded for this graph.
+        """
+        for each in (text,) if pair is None else (text, pair):
+            _check_text(each, id)
+        encoding, warnings = self._encode(text, pair, id)
+        row = _Row.of(encoding, encoding_units(self._tokenizer, encoding, text, pair))
+        if all(row.units.special):
+            raise InputError("the tokenizer finds no tokens in the text", place=id)
+        if self._length is not None and len(row.ids) < self._length:
+            row = row.padded(self._length, self._pad_token(id))
+            if "attention_mask" not in self._inputs:
+                message = "the graph takes no attention_mask, so it sees the padding as tokens"
+                warnings.append(Warning_(code="padded", message=message))
+        facts = InputFacts(
+            kind="text",
+            truncated=any(warning.code == "truncated" for warning in warnings),
+            text=text,
+            text_pair=pair,
+        )
+        return Sample(
+            id=id,
+            kind="text",
+            feeds=self._feeds(row),
+            facts=facts,
+            units=row.units,
+            warnings=tuple(warnings),
+        )
+
+    def read_file(self, path: Path, *, pair_path: Path | None = None) -> Sample:
+        """Read and encode a text file, or a pair of them; the id is the file's stem.
+
+        Raises:
+            InputError: As `read_text` and `read`.
+        """
+        pair = None if pair_path is None else read_text(pair_path)
+        return self.read(read_text(path), pair=pair, id=path.stem)
+
+    def _encode(self, text: str, pair: str | None, id: str) -> tuple[Encoding, list[Warning_]]:
+        self._tokenizer.no_truncation()
+        encoding = self._run(text, pair, id)
+        rule, total = self._truncation, len(encoding.ids)
+        if rule is None or total <= rule.limit:
+            return encoding, []
+        # The library leaves the text whole, without a word, where nothing fits beside these.
+        added = self._tokenizer.num_special_tokens_to_add(pair is not None)
+        if added >= rule.limit:
+            message = f"a length of {rule.limit} has no room beside {added} special tokens"
+            raise InputError(message, place=rule.source)
+        self._tokenizer.enable_truncation(
+            rule.limit, strategy=rule.strategy, direction=rule.direction
+        )
+        encoding = self._run(text, pair, id)
+        message = f"{len(encoding.ids)} of {total} tokens were kept ({rule.source} {rule.limit})"
+        return encoding, [Warning_(code="truncated", message=message)]
+
+    def _run(self, text: str, pair: str | None, id: str) -> Encoding:
+        try:
+            return self._tokenizer.encode(text, pair)
+        except Exception as error:  # the library raises nothing more specific
+            raise InputError(f"cannot be tokenized: {error}", place=id) from error
+
+    def _pad_token(self, id: str) -> tuple[int, str]:
+        if self._pad is None:
+            raise InputError(
+                f"has fewer than the {self._length} tokens that the graph is fixed to, "
+                "and the tokenizer has no pad token",
+                place=id,
+                hint="export the model with a dynamic length, or " + _TENSORS_HINT,
+            )
+        return self._pad
+
+    def _feeds(self, row: _Row) -> Feeds:
+        values = {
+            "input_ids": row.ids,
+            "attention_mask": row.mask,
+            "token_type_ids": row.types,
+            "position_ids": list(range(len(row.ids))),
+        }
+        return {each.name: _array(values[role], each) for role, each in self._inputs.items()}
+
+
+@dataclass(frozen=True)
+class _Row:
+    """One row of the batch, one entry a token."""
+
+    ids: list[int]
+    mask: list[int]
+    types: list[int]
+    units: Units
+
+    @classmethod
+    def of(cls, encoding: Encoding, units: Units) -> _Row:
+        return cls(list(encoding.ids), [1] * len(encoding.ids), list(encoding.type_ids), units)
+
+    def padded(self, length: int, pad: tuple[int, str]) -> _Row:
+        pad_id, pad_text = pad
+        count = length - len(self.ids)
+        units = msgspec.structs.replace(
+            self.units,
+            text=self.units.text + [pad_text] * count,
+            id=self.units.id + [pad_id] * count,
+            start=self.units.start + [0] * count,
+            end=self.units.end + [0] * count,
+            special=self.units.special + [True] * count,
+            sequence=self.units.sequence + self.units.sequence[-1:] * count,
+        )
+        zeros = [0] * count
+        return _Row(self.ids + [pad_id] * count, self.mask + zeros, self.types + zeros, units)
+
+
+def _assign(graph_inputs: Sequence[GraphInput]) -> dict[str, GraphInput]:
+    """Which graph input takes what, keyed by the usual names."""
+    roles = {each.name: each for each in graph_inputs if each.name in _NAMES}
+    others = [each for each in graph_inputs if each.name not in _NAMES]
+    if any(each.name.startswith("past_key_values") for each in others):
+        raise InputError(
+            "the graph takes cached keys and values, which text does not give",
+            place="past_key_values",
+            hint="export the model without cache",
+        )
+    if "input_ids" not in roles and len(others) == 1 and is_integer(others[0]):
+        roles["input_ids"] = others.pop()
+    if others or "input_ids" not in roles:
+        names = ", ".join(each.name for each in others) or "input_ids"
+        message = f"text does not give what the graph takes; {describe(graph_inputs)}"
+        raise InputError(message, place=names, hint=_TENSORS_HINT)
+    for role, graph_input in roles.items():
+        _check_input(role, graph_input)
+    return roles
+
+
+def _check_input(role: str, graph_input: GraphInput) -> None:
+    kinds = "iufb" if role == "attention_mask" else "iu"
+    shape = graph_input.shape
+    if np.dtype(graph_input.dtype).kind in kinds and (
+        shape is None or (len(shape) == 2 and (not isinstance(shape[0], int) or shape[0] == 1))
+    ):
+        return
+    raise InputError(
+        f"text gives a batch of one row of integers, not {describe_input(graph_input)}",
+        place=graph_input.name,
+        hint=_TENSORS_HINT,
+    )
+
+
+def _fixed_length(inputs: dict[str, GraphInput]) -> int | None:
+    lengths = {
+        each.shape[1] for each in inputs.values() if each.shape and isinstance(each.shape[1], int)
+    }
+    if len(lengths) > 1:
+        message = f"the fixed lengths contradict; {describe(list(inputs.values()))}"
+        raise InputError(message, hint=_TENSORS_HINT)
+    return int(lengths.pop()) if lengths else None
+
+
+def _tighten(rule: Truncation | None, length: int | None) -> Truncation | None:
+    """The rule, held to the fixed length of the graph."""
+    if length is None or (rule is not None and rule.limit <= length):
+        return rule
+    source = "the graph's fixed length"
+    return (
+        Truncation(length, source) if rule is None else replace(rule, limit=length, source=source)
+    )
+
+
+def _find_pad(tokenizer: Tokenizer, folder: Path) -> tuple[int, str] | None:
+    """Id and text of the pad token, from the tokenizer or ``tokenizer_config.json``."""
+    own = tokenizer.padding
+    if own is not None:
+        return int(own["pad_id"]), str(own["pad_token"])
+    path = folder / "tokenizer_config.json"
+    token = read_optional_json(path).get("pad_token")
+    if isinstance(token, dict):
+        token = token.get("content")
+    if token is None:
+        return None
+    token_id = tokenizer.token_to_id(token) if isinstance(token, str) else None
+    if token_id is None:
+        raise InputError(f"pad_token {token!r} is not in the tokenizer", place=str(path))
+    return token_id, token
+
+
+def _check_text(text: str, id: str) -> None:
+    if not text.strip():
+        raise InputError("there is no text: it is empty or blank", place=id)
+    if "\0" in text:
+        raise InputError(f"is binary, not text: NUL at character {text.index(chr(0))}", place=id)
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        message = f"is not Unicode text: lone surrogate at character {error.start}"
+        raise InputError(message, place=id) from error
+
+
+def _array(values: list[int], graph_input: GraphInput) -> NDArray[np.generic]:
+    row = np.asarray([values], dtype=np.int64)
+    cast = row.astype(graph_input.dtype)
+    if not np.array_equal(cast, row):
+        message = f"a token id is too large for {describe_input(graph_input)}"
+        raise InputError(message, place=graph_input.name)
+    return cast

@@ -1,0 +1,112 @@
+"""Tokenizers from ``tokenizer.json``, and tokens as a person reads them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from tokenizers import Encoding as Encoding  # type: ignore[import-untyped]
+from tokenizers import Tokenizer as Tokenizer
+
+from palrp_onnx.attribution import Units
+from palrp_onnx.errors import InputError
+
+#: What a decoder writes for bytes that are only part of a character.
+_REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+_HINT = "pass the tokenizer.json of the model with --tokenizer PATH"
+
+
+def default_tokenizer(model_path: Path) -> Path:
+    """Where a model's tokenizer is expected: ``tokenizer.json`` beside it."""
+    return model_path.parent / "tokenizer.json"
+
+
+def load_tokenizer(path: Path) -> Tokenizer:
+    """The tokenizer in the file ``path``.
+
+    Raises:
+        InputError: There is no such file, or it is not a ``tokenizer.json``.
+    """
+    if not path.is_file():
+        raise InputError("there is no tokenizer", place=str(path), hint=_HINT)
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises nothing more specific
+        message = f"is not a tokenizer.json that can be used: {error}"
+        raise InputError(message, place=str(path), hint=_HINT) from error
+
+
+def piece_text(tokenizer: Tokenizer, token_id: int) -> str:
+    """One token on its own: decoded where that gives characters, else as the vocabulary has it.
+
+    Raises:
+        InputError: The tokenizer has no such token.
+    """
+    name: str | None = None
+    if 0 <= token_id < 1 << 32:
+        name = tokenizer.id_to_token(token_id)
+    if name is None:
+        raise InputError(
+            f"the tokenizer has no token with the id {token_id}",
+            hint="is it the tokenizer of another model?",
+        )
+    decoded = str(tokenizer.decode([token_id], skip_special_tokens=False))
+    return name if not decoded or _REPLACEMENT in decoded else decoded
+
+
+def encoding_units(tokenizer: Tokenizer, encoding: Encoding, text: str, pair: str | None) -> Units:
+    """Units of an encoded text or pair; offsets are code points into the text they come from.
+
+    A token is shown as the slice of the text it stands for. Tokens that share characters
+    (pieces of one character in byte-level vocabularies) or stand for none are shown by
+    `piece_text`. Special tokens belong to the sequence before them.
+    """
+    texts = [text] if pair is None else [text, pair]
+    special = [bool(flag) for flag in encoding.special_tokens_mask]
+    sequences = _sequences(encoding)
+    offsets = [
+        (0, 0) if is_special else span
+        for span, is_special in zip(encoding.offsets, special, strict=True)
+    ]
+    coverage = [np.zeros(len(each), np.int64) for each in texts]
+    for (start, end), sequence in zip(offsets, sequences, strict=True):
+        coverage[sequence][start:end] += 1
+
+    def shown(token: int) -> str:
+        if special[token]:
+            return str(encoding.tokens[token])
+        (start, end), sequence = offsets[token], sequences[token]
+        if start < end and coverage[sequence][start:end].max() == 1:
+            return texts[sequence][start:end]
+        return piece_text(tokenizer, encoding.ids[token])
+
+    return Units(
+        kind="token",
+        text=[shown(token) for token in range(len(offsets))],
+        id=list(encoding.ids),
+        start=[start for start, _ in offsets],
+        end=[end for _, end in offsets],
+        special=special,
+        sequence=sequences if pair is not None else [],
+    )
+
+
+def id_units(tokenizer: Tokenizer, ids: list[int]) -> Units:
+    """Units of bare token ids: there is no text, so there are no offsets.
+
+    Raises:
+        InputError: An id is not in the tokenizer's vocabulary.
+    """
+    added = tokenizer.get_added_tokens_decoder()
+    special = [token in added and added[token].special for token in ids]
+    texts = [piece_text(tokenizer, token) for token in ids]
+    return Units(kind="token", text=texts, id=ids, special=special)
+
+
+def _sequences(encoding: Encoding) -> list[int]:
+    sequences: list[int] = []
+    current = 0
+    for sequence in encoding.sequence_ids:
+        current = current if sequence is None else sequence
+        sequences.append(current)
+    return sequences

@@ -1,0 +1,201 @@
+"""What a model is to the explanation: operations and rules, roles, position sites, verdict."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import numpy as np
+import onnx_ir as ir
+from msgspec import Struct
+from numpy.typing import NDArray
+
+from palrp_onnx.attribution import ModelFacts
+from palrp_onnx.explainer import analyse_model, find_output
+from palrp_onnx.forward import RuntimeForward
+from palrp_onnx.graph.analysis import Analysis
+from palrp_onnx.graph.example import example_feeds
+from palrp_onnx.graph.inputs import is_float
+from palrp_onnx.graph.model import Model
+from palrp_onnx.graph.sites import Site, find_sites
+from palrp_onnx.relevance.plan import describe, visited_nodes
+from palrp_onnx.relevance.presets import preset
+from palrp_onnx.rules import NO_PATH, find_rule
+
+Array = NDArray[Any]
+Status = Literal["rule", "no path", "not reached", "unsupported"]
+
+
+class Input(Struct, frozen=True, kw_only=True):
+    """One graph input and its role."""
+
+    name: str
+    dtype: str
+    shape: list[int | str | None]
+    role: str
+    reason: str
+
+
+class Operation(Struct, frozen=True, kw_only=True):
+    """One kind of operation.
+
+    ``status`` is that of the nodes relevance reaches: they have a rule or are unsupported; ``no
+    path`` carries none on purpose; ``not reached`` lies off every path.
+    """
+
+    domain: str
+    op_type: str
+    count: int
+    reached: int
+    status: Status
+    rule: str
+
+
+class PositionSite(Struct, frozen=True, kw_only=True):
+    """One place where positions enter."""
+
+    name: str
+    kind: str
+    layer: int
+    part: str
+    node: str
+    operand: str
+    evidence: str
+
+
+class Coverage(Struct, frozen=True, kw_only=True):
+    """Nodes on the path of relevance, and those of them with a rule."""
+
+    reached: int
+    covered: int
+    unsupported: list[str]
+
+
+class Inspection(Struct, frozen=True, kw_only=True):
+    """The report of ``palrp-onnx inspect``."""
+
+    model: ModelFacts
+    output: str
+    inputs: list[Input]
+    roles: dict[str, int]
+    operations: list[Operation]
+    sites: list[PositionSite]
+    coverage: Coverage
+    explainable: bool
+    verdict: str
+
+
+def inspect(model: Model, feeds: Mapping[str, Array] | None = None) -> Inspection:
+    """Look at a model without explaining anything.
+
+    Args:
+        model: The model.
+        feeds: An example of its input; made up from the graph where it is not given.
+
+    Raises:
+        ModelError: The model does not run, or no input or output can be explained.
+    """
+    if feeds is None:
+        forward = RuntimeForward(model, [s.name for s in model.outputs])
+        feeds = example_feeds(model, forward)
+    analysis = analyse_model(model, {k: np.asarray(v) for k, v in feeds.items()})
+    output = find_output(analysis, None)
+    reached = visited_nodes(analysis, output, preset("pa-lrp"))
+    operations = _operations(analysis, reached)
+    missing = [describe(n) for n in reached if not _covered(analysis, n)]
+    coverage = Coverage(
+        reached=len(reached), covered=len(reached) - len(missing), unsupported=missing
+    )
+    sites = [_site(s) for s in find_sites(analysis) if s.operand[0] in reached]
+    return Inspection(
+        model=ModelFacts(
+            sha256=model.sha256, opset=model.opset, producer=model.producer, nodes=model.nodes
+        ),
+        output=output.name or "",
+        inputs=_inputs(analysis),
+        roles=dict(Counter(fact.role.value for fact in analysis.operands.values())),
+        operations=operations,
+        sites=sites,
+        coverage=coverage,
+        explainable=not missing,
+        verdict=_verdict(coverage, sites),
+    )
+
+
+def _inputs(analysis: Analysis) -> list[Input]:
+    facts = analysis.inputs.facts
+    return [
+        Input(
+            name=s.name,
+            dtype=str(s.dtype),
+            shape=list(s.shape or ()),
+            role=facts[s.name].role.value,
+            reason=facts[s.name].reason,
+        )
+        for s in analysis.model.inputs
+    ]
+
+
+def _covered(analysis: Analysis, node: ir.Node) -> bool:
+    if node in analysis.inputs.lookups:
+        return True
+    return find_rule(node.domain, node.op_type, analysis.model.opset) is not None
+
+
+def _operations(analysis: Analysis, reached: Mapping[ir.Node, ir.Value]) -> list[Operation]:
+    nodes = list(analysis.model.graph)
+    count = Counter((n.domain, n.op_type) for n in nodes)
+    on_path = Counter((n.domain, n.op_type) for n in reached)
+    found = []
+    for (domain, op_type), total in sorted(count.items(), key=lambda item: (-item[1], item[0])):
+        entry = find_rule(domain, op_type, analysis.model.opset)
+        status: Status = "not reached"
+        if on_path[domain, op_type]:
+            status = "rule" if entry or _only_lookups(analysis, reached, op_type) else "unsupported"
+        elif op_type in NO_PATH or _integers(nodes, domain, op_type):
+            status = "no path"
+        name = entry.rule.__name__ if entry is not None else ""
+        found.append(
+            Operation(
+                domain=domain,
+                op_type=op_type,
+                count=total,
+                reached=on_path[domain, op_type],
+                status=status,
+                rule=name,
+            )
+        )
+    return found
+
+
+def _only_lookups(analysis: Analysis, reached: Mapping[ir.Node, ir.Value], op_type: str) -> bool:
+    return all(n in analysis.inputs.lookups for n in reached if n.op_type == op_type)
+
+
+def _integers(nodes: list[ir.Node], domain: str, op_type: str) -> bool:
+    """Whether every node of a kind yields only integers or truth values."""
+    mine = [n for n in nodes if (n.domain, n.op_type) == (domain, op_type)]
+    return not any(is_float(v) for n in mine for v in n.outputs)
+
+
+def _site(site: Site) -> PositionSite:
+    node, _ = site.operand
+    return PositionSite(
+        name=f"site/{site.name}",
+        kind=site.kind,
+        layer=site.layer,
+        part=site.part,
+        node=describe(node),
+        operand=site.value.name or "",
+        evidence=site.evidence,
+    )
+
+
+def _verdict(coverage: Coverage, sites: list[PositionSite]) -> str:
+    if coverage.unsupported:
+        return f"cannot be explained: {len(coverage.unsupported)} nodes have no rule"
+    kinds = sorted({s.kind for s in sites})
+    layers = len({s.layer for s in sites})
+    where = f"{', '.join(kinds)} positions in {layers} layer(s)" if kinds else "no positions found"
+    return f"can be explained; {where}"
