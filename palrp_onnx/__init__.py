@@ -1,9 +1,43 @@
 """Explain exported ONNX Transformers with Positional-Aware Layer-wise Relevance Propagation."""
 
-from palrp_onnx.attribution import Attribution
-from palrp_onnx.errors import PalrpError
-from palrp_onnx.explainer import Explainer
-from palrp_onnx.graph.model import Model
-from palrp_onnx.record import Explanation
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["Attribution", "Explainer", "Explanation", "Model", "PalrpError"]
+if TYPE_CHECKING:
+    from palrp_onnx.attribution import Attribution
+    from palrp_onnx.errors import PalrpError
+    from palrp_onnx.explainer import Explainer
+    from palrp_onnx.graph.model import Model
+    from palrp_onnx.inspection import Inspection, inspect
+    from palrp_onnx.record import Explanation
+
+__all__ = [
+    "Attribution",
+    "Explainer",
+    "Explanation",
+    "Inspection",
+    "Model",
+    "PalrpError",
+    "inspect",
+]
+
+_HOMES = {
+    "Attribution": "attribution",
+    "Explainer": "explainer",
+    "Explanation": "record",
+    "Inspection": "inspection",
+    "Model": "graph.model",
+    "PalrpError": "errors",
+    "inspect": "inspection",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Public names are imported when asked for: `palrp-onnx --help` must not load NumPy."""
+    if name in _HOMES:
+        return getattr(import_module(f"palrp_onnx.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

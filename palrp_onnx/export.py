@@ -1,0 +1,234 @@
+"""Export a Hugging Face model to ONNX through Optimum, and check the file against PyTorch.
+
+The only module that needs the extra ``export``; torch, transformers and optimum are imported inside
+its functions.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+import logging
+import shutil
+import tempfile
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from msgspec import Struct
+from numpy.typing import NDArray
+
+from palrp_onnx.errors import CheckError, InputError, PalrpError, ResourceError, UsageError
+from palrp_onnx.forward import RuntimeForward
+from palrp_onnx.graph.model import Model
+
+#: Task → (Auto class that loads it, ends of architecture names that imply it).
+TASKS: Mapping[str, tuple[str, tuple[str, ...]]] = {
+    "text-classification": ("AutoModelForSequenceClassification", ("ForSequenceClassification",)),
+    "text-generation": ("AutoModelForCausalLM", ("ForCausalLM", "LMHeadModel")),
+    "image-classification": (
+        "AutoModelForImageClassification",
+        ("ForImageClassification", "ForImageClassificationWithTeacher"),
+    ),
+    "fill-mask": ("AutoModelForMaskedLM", ("ForMaskedLM",)),
+    "feature-extraction": ("AutoModel", ("Model",)),
+}
+#: Largest difference to PyTorch that counts as the same model, as a share of the largest output.
+TOLERANCE = 1e-3
+_COMPANIONS = (
+    "tokenizer*",
+    "special_tokens_map.json",
+    "vocab*",
+    "merges.txt",
+    "preprocessor_config.json",
+)
+#: (samples, tokens) of the inputs that the file is compared on.
+_SHAPES = ((2, 12), (1, 7))
+
+Array = NDArray[Any]
+
+
+class ExportReport(Struct, frozen=True, kw_only=True):
+    """What was exported.
+
+    Attributes:
+        path: The ONNX file.
+        task: Task it was exported for.
+        opset: Its opset.
+        differences: Largest absolute difference to PyTorch by output, over all inputs compared.
+        files: Names of the files in its folder.
+    """
+
+    path: str
+    task: str
+    opset: int
+    differences: dict[str, float]
+    files: list[str]
+
+
+def export_model(
+    source: str | Path, output: Path, *, task: str | None = None, opset: int | None = None
+) -> ExportReport:
+    """Export ``source``, a folder or a model's name, into the folder ``output``.
+
+    The configuration, tokenizer and preprocessor are saved beside the model. Nothing is left behind
+    where an export fails; code that a model brings along is never run.
+
+    Raises:
+        ResourceError: The extra ``export`` is not installed.
+        InputError: There is no such model, or it cannot be exported.
+        UsageError: Unknown task, or none that the model's architecture implies.
+        CheckError: The file does not compute what PyTorch computes.
+    """
+    if task is not None and task not in TASKS:
+        raise UsageError(f"Unknown task {task!r}", hint=f"Tasks: {', '.join(TASKS)}.")
+    _import("optimum.exporters.onnx")
+    folder = Path(source)
+    if folder.exists() and not (folder / "config.json").is_file():
+        raise InputError("The folder holds no config.json", place=str(source))
+    output = Path(output)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=output.parent, prefix=".export-") as scratch, _quiet():
+        task = task or _infer_task(str(source))
+        work = Path(scratch)
+        _run_optimum(str(source), work, task, opset)
+        _copy_companions(folder, work)
+        model = Model.open(work / "model.onnx")
+        differences = _compare(str(source), task, model)
+        files = sorted(path.name for path in work.iterdir() if path.is_file())
+        output.mkdir(exist_ok=True)
+        for name in files:
+            (work / name).replace(output / name)
+    return ExportReport(
+        path=str(output / "model.onnx"),
+        task=task,
+        opset=model.opset,
+        differences=differences,
+        files=files,
+    )
+
+
+def _import(name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise ResourceError(
+            f"Export needs a package that is not installed: {error.name}",
+            hint='pip install "palrp-onnx[export]"',
+        ) from error
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the libraries' progress, logs and warnings off stdout and stderr."""
+    reports = _import("transformers").utils.logging
+    verbosity = reports.get_verbosity()
+    reports.set_verbosity_error()
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(logging.NOTSET)
+        reports.set_verbosity(verbosity)
+
+
+def _infer_task(source: str) -> str:
+    transformers = _import("transformers")
+    try:
+        config = transformers.AutoConfig.from_pretrained(source)
+    except (OSError, ValueError) as error:
+        raise _unreadable(source, error) from error
+    for name in config.architectures or ():
+        for task, (_, ends) in TASKS.items():
+            if name.endswith(ends):
+                return task
+    raise UsageError(
+        f"The architecture {config.architectures} implies no task",
+        hint=f"Name it: --task {'|'.join(TASKS)}.",
+    )
+
+
+def _unreadable(source: str, error: Exception) -> InputError:
+    first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return InputError(
+        "The model cannot be loaded",
+        place=source,
+        hint=f"Give a folder with config.json and weights, or a name the hub knows. {first}",
+    )
+
+
+def _run_optimum(source: str, work: Path, task: str, opset: int | None) -> None:
+    main_export = _import("optimum.exporters.onnx").main_export
+    try:
+        main_export(
+            source,
+            output=work,
+            task=task,
+            opset=opset,
+            do_validation=False,
+            no_post_process=True,
+            trust_remote_code=False,
+        )
+    except PalrpError:
+        raise
+    except Exception as error:  # exporters raise whatever the model's code raised
+        raise _unreadable(source, error) from error
+
+
+def _copy_companions(folder: Path, work: Path) -> None:
+    for pattern in _COMPANIONS:
+        for path in folder.glob(pattern) if folder.is_dir() else ():
+            if not (work / path.name).exists():
+                shutil.copyfile(path, work / path.name)
+
+
+def _compare(source: str, task: str, model: Model) -> dict[str, float]:
+    """Largest absolute difference by output; right padding where there is a mask."""
+    torch = _import("torch")
+    transformers = _import("transformers")
+    network = getattr(transformers, TASKS[task][0]).from_pretrained(source).eval()
+    forward = RuntimeForward(model, [s.name for s in model.outputs])
+    differences = {s.name: 0.0 for s in model.outputs}
+    for samples, tokens in _SHAPES:
+        feeds = _example(model, network.config, samples, tokens)
+        with torch.no_grad():
+            expected = network(**{k: torch.from_numpy(v) for k, v in feeds.items()})
+        for name, ours in forward(feeds).items():
+            if name not in expected:
+                continue
+            theirs = expected[name].numpy()
+            difference = float(np.abs(ours - theirs).max())
+            differences[name] = max(differences[name], difference)
+            if not difference <= TOLERANCE * max(1.0, float(np.abs(theirs).max())):
+                raise CheckError(
+                    f"The exported file differs from PyTorch by {difference:.3g}",
+                    place=f"output {name}",
+                )
+    return differences
+
+
+def _example(model: Model, config: Any, samples: int, tokens: int) -> dict[str, Array]:
+    """Ordinary tokens, the last three of the last sample masked; noise for images."""
+    generator = np.random.default_rng(0)
+    feeds: dict[str, Array] = {}
+    for signature in model.inputs:
+        if signature.dtype.kind == "f":
+            size = config.image_size
+            sides = (size, size) if isinstance(size, int) else tuple(size)
+            noise = generator.normal(size=(samples, config.num_channels, *sides))
+            feeds[signature.name] = noise.astype(signature.dtype)
+            continue
+        values = {
+            "input_ids": generator.integers(5, config.vocab_size, size=(samples, tokens)),
+            "position_ids": np.tile(np.arange(tokens), (samples, 1)),
+            "token_type_ids": np.zeros((samples, tokens)),
+        }.get(signature.name, np.ones((samples, tokens)))
+        if signature.name == "attention_mask":
+            values[-1, -3:] = 0
+        feeds[signature.name] = values.astype(signature.dtype)
+    return feeds

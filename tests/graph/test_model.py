@@ -1,0 +1,124 @@
+"""Opening a file: what is refused, and that external data stays where it belongs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from palrp_onnx.errors import InputError, ModelError
+from palrp_onnx.graph import model as module
+from palrp_onnx.graph.model import Model
+
+
+def linear(path: Path, location: str | None = None) -> Path:
+    """y = x W, with W in the file or in the external file ``location``."""
+    weight = numpy_helper.from_array(np.eye(4, dtype=np.float32), "w")
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["y"])],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["b", 3, 4])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["b", 3, 4])],
+        [weight],
+    )
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    if location is not None:
+        tensor = proto.graph.initializer[0]
+        onnx.external_data_helper.set_external_data(tensor, location)
+        tensor.ClearField("raw_data")
+        tensor.data_location = TensorProto.EXTERNAL
+    path.write_bytes(proto.SerializeToString())
+    return path
+
+
+def test_facts(tmp_path: Path) -> None:
+    model = Model.open(linear(tmp_path / "m.onnx"))
+    assert (model.opset, model.nodes) == (18, 1)
+    assert [(s.name, s.shape) for s in model.inputs] == [("x", ("b", 3, 4))]
+    assert [s.name for s in model.outputs] == ["y"]
+    assert len(model.sha256) == 64
+
+
+def test_no_such_file(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such model"):
+        Model.open(tmp_path / "none.onnx")
+
+
+@pytest.mark.parametrize("data", [b"", b"not a model", bytes(range(256)) * 40])
+def test_garbage(tmp_path: Path, data: bytes) -> None:
+    path = tmp_path / "m.onnx"
+    path.write_bytes(data)
+    with pytest.raises(ModelError):
+        Model.open(path)
+
+
+def test_every_truncation_is_refused(tmp_path: Path) -> None:
+    whole = linear(tmp_path / "m.onnx").read_bytes()
+    cut = tmp_path / "cut.onnx"
+    for length in range(0, len(whole), 7):
+        cut.write_bytes(whole[:length])
+        with pytest.raises(ModelError):
+            Model.open(cut)
+
+
+def test_cycle(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Add", ["x", "b"], ["a"]),
+        helper.make_node("Relu", ["a"], ["b"]),
+    ]
+    values = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [1, 2]) for n in "xb"]
+    proto = helper.make_model(helper.make_graph(nodes, "g", values[:1], values[1:]), ir_version=10)
+    path = tmp_path / "m.onnx"
+    path.write_bytes(proto.SerializeToString())
+    with pytest.raises(ModelError, match="not well formed"):
+        Model.open(path)
+
+
+def test_too_many_nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_NODES", 0)
+    with pytest.raises(ModelError, match="nodes"):
+        Model.open(linear(tmp_path / "m.onnx"))
+
+
+def test_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_FILE_BYTES", 10)
+    with pytest.raises(ModelError, match="2 GiB"):
+        Model.open(linear(tmp_path / "m.onnx"))
+
+
+def test_external_data_is_part_of_the_fingerprint(tmp_path: Path) -> None:
+    path = linear(tmp_path / "m.onnx", "w.bin")
+    (tmp_path / "w.bin").write_bytes(np.eye(4, dtype=np.float32).tobytes())
+    first = Model.open(path).sha256
+    (tmp_path / "w.bin").write_bytes((2 * np.eye(4, dtype=np.float32)).tobytes())
+    assert Model.open(path).sha256 != first
+
+
+@pytest.mark.parametrize("location", ["../w.bin", "/etc/hostname", "a/../../w.bin"])
+def test_external_data_must_not_leave_the_folder(tmp_path: Path, location: str) -> None:
+    (tmp_path / "w.bin").write_bytes(bytes(64))
+    inner = tmp_path / "inner"
+    inner.mkdir()
+    with pytest.raises(ModelError, match="leaves"):
+        Model.open(linear(inner / "m.onnx", location))
+
+
+def test_external_data_behind_a_link_must_not_leave_the_folder(tmp_path: Path) -> None:
+    (tmp_path / "w.bin").write_bytes(bytes(64))
+    inner = tmp_path / "inner"
+    inner.mkdir()
+    (inner / "w.bin").symlink_to(tmp_path / "w.bin")
+    with pytest.raises(ModelError, match="leaves"):
+        Model.open(linear(inner / "m.onnx", "w.bin"))
+
+
+def test_external_data_missing_or_short(tmp_path: Path) -> None:
+    path = linear(tmp_path / "m.onnx", "w.bin")
+    with pytest.raises(ModelError, match="missing"):
+        Model.open(path)
+    (tmp_path / "w.bin").write_bytes(bytes(60))
+    with pytest.raises(ModelError, match="shorter"):
+        Model.open(path)
