@@ -4,7 +4,8 @@
     python models/train_digits.py --evaluate models/digits-vit
 
 Data: the 1,797 handwritten digits (8 × 8) of scikit-learn; every fifth is held out. A ViT with
-learned positions: 16 × 16 pixels, patches of 2 × 2, three layers of width 64. Needs the extra ``train``.
+learned positions: 16 × 16 pixels, patches of 2 × 2, three layers of width 64. Needs the extra
+``train``.
 """
 
 from __future__ import annotations

@@ -50,6 +50,12 @@ class InputError(PalrpError):
     exit_code = 3
 
 
+class OutputError(InputError):
+    """The place for the result cannot be written."""
+
+    code = "output"
+
+
 class ModelError(PalrpError):
     """The file is not a model that can be opened safely."""
 

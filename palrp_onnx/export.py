@@ -21,7 +21,14 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from palrp_onnx.errors import CheckError, InputError, PalrpError, ResourceError, UsageError
+from palrp_onnx.errors import (
+    CheckError,
+    InputError,
+    OutputError,
+    PalrpError,
+    ResourceError,
+    UsageError,
+)
 from palrp_onnx.forward import RuntimeForward
 from palrp_onnx.graph.model import Model
 
@@ -90,6 +97,8 @@ def export_model(
     if folder.exists() and not (folder / "config.json").is_file():
         raise InputError("The folder holds no config.json", place=str(source))
     output = Path(output)
+    if output.exists() and not output.is_dir():
+        raise OutputError("The output is not a folder", place=str(output))
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=".export-") as scratch, _quiet():
         task = task or _infer_task(str(source))

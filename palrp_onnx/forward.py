@@ -49,6 +49,8 @@ class RuntimeForward:
             "session.model_external_initializers_file_folder_path", folder
         )
         wanted, provider = _providers(device)
+        if provider not in runtime.get_available_providers():
+            raise _no_device(device, runtime.get_available_providers())
         self._names = list(dict.fromkeys(names))
         graph = _with_outputs(model, self._names)
         try:
@@ -61,10 +63,7 @@ class RuntimeForward:
             ) from error
         self.providers = list(self._session.get_providers())
         if provider not in self.providers:
-            raise ResourceError(
-                f"Asked for {device}, but the runtime offers {', '.join(self.providers)}",
-                hint='Install the GPU runtime: pip install "palrp-onnx[gpu]", or use --device cpu.',
-            )
+            raise _no_device(device, self.providers)
 
     def __call__(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Run once."""
@@ -126,6 +125,13 @@ def _providers(device: str) -> tuple[list[Any], str]:
         return ["CPUExecutionProvider"], "CPUExecutionProvider"
     cuda = ("CUDAExecutionProvider", {"device_id": index or "0"})
     return [cuda, "CPUExecutionProvider"], "CUDAExecutionProvider"
+
+
+def _no_device(device: str, providers: list[str]) -> ResourceError:
+    return ResourceError(
+        f"Asked for {device}, but the runtime offers {', '.join(providers)}",
+        hint='Install the GPU runtime: pip install "palrp-onnx[gpu]", or use --device cpu.',
+    )
 
 
 def _first_line(error: Exception) -> str:

@@ -86,11 +86,14 @@ class Inspection(Struct, frozen=True, kw_only=True):
     verdict: str
 
 
-def inspect(model: Model, feeds: Mapping[str, Array] | None = None) -> Inspection:
+def inspect(
+    model: Model, feeds: Mapping[str, Array] | None = None, *, output: str | None = None
+) -> Inspection:
     """Look at a model without explaining anything.
 
     Args:
         model: The model.
+        output: Name of the output; the first that depends on the input by default.
         feeds: An example of its input; made up from the graph where it is not given.
 
     Raises:
@@ -100,8 +103,8 @@ def inspect(model: Model, feeds: Mapping[str, Array] | None = None) -> Inspectio
         forward = RuntimeForward(model, [s.name for s in model.outputs])
         feeds = example_feeds(model, forward)
     analysis = analyse_model(model, {k: np.asarray(v) for k, v in feeds.items()})
-    output = find_output(analysis, None)
-    reached = visited_nodes(analysis, output, preset("pa-lrp"))
+    explained = find_output(analysis, output)
+    reached = visited_nodes(analysis, explained, preset("pa-lrp"))
     operations = _operations(analysis, reached)
     missing = [describe(n) for n in reached if not _covered(analysis, n)]
     coverage = Coverage(
@@ -112,7 +115,7 @@ def inspect(model: Model, feeds: Mapping[str, Array] | None = None) -> Inspectio
         model=ModelFacts(
             sha256=model.sha256, opset=model.opset, producer=model.producer, nodes=model.nodes
         ),
-        output=output.name or "",
+        output=explained.name or "",
         inputs=_inputs(analysis),
         roles=dict(Counter(fact.role.value for fact in analysis.operands.values())),
         operations=operations,

@@ -141,7 +141,7 @@ def test_the_reference_epsilon_explains_the_rest(
     case: str, which: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """R / (y + ε) is m · y / (y + ε): with that factor on every node the explicit rules are met."""
-    explainer, values = opened(case, "attnlrp", "float64")
+    explainer, _ = opened(case, "attnlrp", "float64")
     plan = explainer.prepare(feeds_of(case, explainer)).plan
     names = [v.name for v in plan.analysis.content if v.name and v.producer() is not None]
     every = ReferenceForward(explainer.model, names)(feeds_of(case, explainer))

@@ -3,8 +3,8 @@
 A rule is a plain function ``rule(op, node, m)``. It gets the tensor language, the node with its
 forward values, and the multiplier ``m = R / y`` of the output (a tuple with ``None`` for outputs
 that nothing reached, if the operation is registered with ``outputs="all"``). It returns one
-multiplier per input, ``None`` for no path; or :class:`Shares` where the operation itself absorbs relevance.
-The walk sums what consumers send, undoes broadcasting and keeps the books.
+multiplier per input, ``None`` for no path; or :class:`Shares` where the operation itself absorbs
+relevance. The walk sums what consumers send, undoes broadcasting and keeps the books.
 
 Three cases never look alike: an operation has a rule, carries no relevance on purpose
 (:data:`NO_PATH`), or is unsupported.

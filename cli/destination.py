@@ -1,0 +1,80 @@
+"""``-o`` and ``--format``: which files a run will write."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from palrp_onnx.errors import UsageError
+
+_SUFFIXES = {".json": "json", ".png": "png"}
+
+
+@dataclass(frozen=True)
+class Destination:
+    """Where results go: stdout (no path), one file, or a folder."""
+
+    kind: Literal["stdout", "file", "folder"]
+    formats: tuple[str, ...]
+    path: Path = Path()
+
+    @classmethod
+    def parse(cls, text: str | None, formats: tuple[str, ...] | None) -> Destination:
+        """Read ``-o``: nothing or ``-`` is stdout, ``.json`` and ``.png`` are files.
+
+        Everything else without a suffix, ending in a slash, or there already, is a folder.
+
+        Raises:
+            UsageError: The suffix is unknown, or the formats do not fit the place.
+        """
+        if text is None or text == "-":
+            return cls("stdout", _only("json", formats, "stdout"))
+        path = Path(text)
+        if path.is_dir() or text.endswith("/") or not path.suffix:
+            return cls("folder", formats or ("json", "png"), path)
+        kind = _SUFFIXES.get(path.suffix.lower())
+        if kind is None:
+            raise UsageError(
+                f"-o {text}: results are written as .json or .png, or to a folder",
+                hint="A folder whose name has a dot ends in a slash.",
+            )
+        return cls("file", _only(kind, formats, text), path)
+
+    def files(self, name: str, rows: int) -> dict[Path, int | None]:
+        """Path → the row of the batch it pictures; ``None`` is the JSON of all rows.
+
+        Raises:
+            UsageError: Several rows are asked for in one picture.
+        """
+        if self.kind == "stdout":
+            return {}
+        if self.kind == "file":
+            return {self.path: self._row(rows)}
+        found: dict[Path, int | None] = {}
+        if "json" in self.formats:
+            found[self.path / f"{name}.json"] = None
+        if "png" in self.formats:
+            for row in range(rows):
+                number = f"-{row}" if rows > 1 else ""
+                found[self.path / f"{name}{number}.png"] = row
+        return found
+
+    def _row(self, rows: int) -> int | None:
+        """What a single file holds."""
+        if self.formats == ("json",):
+            return None
+        if rows > 1:
+            raise UsageError(
+                f"A batch of {rows} rows does not go into one picture",
+                hint="Name a folder: -o DIR --format png.",
+            )
+        return 0
+
+
+def _only(kind: str, formats: tuple[str, ...] | None, place: str) -> tuple[str, ...]:
+    if formats not in (None, (kind,)):
+        raise UsageError(
+            f"{place} takes {kind} alone", hint="For several formats name a folder: -o DIR."
+        )
+    return (kind,)

@@ -1,0 +1,204 @@
+"""``palrp-onnx explain``: one input, one model, one map."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import click
+
+from palrp_onnx.errors import UsageError
+
+from .checks import Check, require_finite, run_checks
+from .destination import Destination
+from .options import (
+    FILE_PATH,
+    fail_on_option,
+    formats,
+    method_options,
+    model_argument,
+    reporting_options,
+)
+from .summary import summary
+from .writing import Content, write_files, write_stdout
+
+if TYPE_CHECKING:
+    from palrp_onnx.attribution import Attribution
+    from palrp_onnx.graph.model import Model
+    from palrp_onnx.inputs import Sample
+    from palrp_onnx.record import Explanation
+
+
+@dataclass(frozen=True)
+class Request:
+    """The options, as parsed."""
+
+    model: Path
+    source: Path
+    pair: Path | None
+    place: str | None
+    formats: tuple[str, ...] | None
+    tokenizer: Path | None
+    tensors: Path | None
+    target: str
+    output_name: str | None
+    explain_input: str | None
+    method: str
+    positions: str
+    engine: str
+    dtype: str
+    device: str
+    checks: tuple[Check, ...]
+    quiet: bool
+    verbose: bool
+
+
+@click.command(short_help="Explain one input: text, an image or tensors.")
+@model_argument
+@click.option(
+    "--input",
+    "source",
+    type=FILE_PATH,
+    required=True,
+    metavar="FILE|-",
+    help="Text (.txt), an image, or tensors (.npz, one array a graph input); - is text on stdin.",
+)
+@click.option("--pair", type=FILE_PATH, help="Second text, for models that take pairs.")
+@click.option(
+    "-o",
+    "place",
+    metavar="DIR|FILE|-",
+    help="A folder, a .json or .png file, or stdout (the default).",
+)
+@click.option(
+    "--format",
+    "formats",
+    type=formats,
+    metavar="LIST",
+    help="json, png or json,png; a folder gets both.",
+)
+@click.option(
+    "--tokenizer", type=FILE_PATH, help="tokenizer.json, where it is not beside the model."
+)
+@method_options
+@click.option(
+    "--tensors", type=FILE_PATH, help="Also write raw signed relevance, to this .npz file."
+)
+@fail_on_option
+@reporting_options
+def explain(**options: Any) -> None:
+    """Explain what MODEL says about one input.
+
+    The record is JSON: one object, or an array of them where a .npz file holds several rows.
+    """
+    request = Request(**options)
+    destination = Destination.parse(request.place, request.formats)
+    model, sample = _open(request)
+    rows = next((len(array) for array in sample.feeds.values() if array.ndim), 1)
+    places = destination.files(sample.id, rows)
+    _check_places(request, [*places, *filter(None, [request.tensors])])
+    explanations = _explain(request, model, sample)
+    records = [each.record for each in explanations]
+    require_finite(records)
+    files = _contents(places, records, sample)
+    if request.tensors is not None:
+        files[request.tensors] = _tensors(explanations)
+    write_files(files)
+    if destination.kind == "stdout":
+        write_stdout(_json(records))
+    if not request.quiet:
+        _tell(request, records, list(files))
+    run_checks(request.checks, records)
+
+
+def _open(request: Request) -> tuple[Model, Sample]:
+    from palrp_onnx.graph.model import Model
+    from palrp_onnx.inputs import open_sample
+
+    model = Model.open(request.model)
+    sample = open_sample(
+        "-" if str(request.source) == "-" else request.source,
+        model_path=request.model,
+        graph_inputs=model.inputs,
+        tokenizer=request.tokenizer,
+        pair=request.pair,
+    )
+    return model, sample
+
+
+def _check_places(request: Request, places: Sequence[Path]) -> None:
+    """A map of ``cat.png`` written to its own folder would take the picture's place."""
+    sources = filter(None, [request.model, request.source, request.pair, request.tokenizer])
+    taken = {path.resolve() for path in sources}
+    for place in places:
+        if place.resolve() in taken:
+            raise UsageError(
+                "The result would replace a file that was read, or another result",
+                place=str(place),
+                hint="Write to another folder or under another name.",
+            )
+        taken.add(place.resolve())
+
+
+def _explain(request: Request, model: Model, sample: Sample) -> Sequence[Explanation]:
+    from palrp_onnx.explainer import Explainer
+    from palrp_onnx.inputs import read_labels
+
+    explainer = Explainer(
+        model,
+        method=request.method,
+        positions=request.positions,
+        engine=request.engine,
+        dtype=request.dtype,
+        device=request.device,
+        output=request.output_name,
+        explain_input=request.explain_input,
+    )
+    return explainer.explain(sample, request.target, read_labels(request.model))
+
+
+def _contents(
+    places: Mapping[Path, int | None],
+    records: Sequence[Attribution],
+    sample: Sample,
+) -> dict[Path, Content]:
+    """Everything is made before anything is written."""
+    return {
+        path: _json(records) if row is None else _png(records[row], sample)
+        for path, row in places.items()
+    }
+
+
+def _json(records: Sequence[Attribution]) -> bytes:
+    from palrp_onnx.attribution import encode
+
+    return encode(list(records) if len(records) > 1 else records[0])
+
+
+def _png(record: Attribution, sample: Sample) -> bytes:
+    from palrp_onnx.render.png import render_png
+
+    box = None if sample.geometry is None else sample.geometry.box
+    return render_png(record, image=sample.image, box=box)
+
+
+def _tensors(explanations: Sequence[Explanation]) -> Content:
+    """The arrays of all rows, joined on the batch axis."""
+    import numpy as np
+
+    names = list(explanations[0].tensors)
+    joined = {name: np.concatenate([e.tensors[name] for e in explanations]) for name in names}
+
+    def write(stream: BinaryIO) -> None:
+        np.savez(stream, allow_pickle=False, **joined)
+
+    return write
+
+
+def _tell(request: Request, records: Sequence[Attribution], files: Sequence[Path]) -> None:
+    for record in records:
+        click.echo(summary(record, verbose=request.verbose), err=True)
+    if files:
+        click.echo(f"  wrote {', '.join(map(str, files))}", err=True)

@@ -1,0 +1,44 @@
+"""``palrp-onnx export``: a Transformers model → a folder that explain can read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from .options import FILE_PATH, reporting_options
+from .writing import write_stdout
+
+if TYPE_CHECKING:
+    from palrp_onnx.export import ExportReport
+
+
+@click.command(short_help='Export a Transformers model to ONNX (needs "palrp-onnx[export]").')
+@click.argument("source")
+@click.option("-o", "folder", type=FILE_PATH, required=True, metavar="DIR", help="Output folder.")
+@click.option("--task", help="Task of the exporter, such as text-classification.")
+@click.option("--opset", type=click.IntRange(min=1), help="ONNX opset.")
+@reporting_options
+def export(
+    source: str, folder: Path, task: str | None, opset: int | None, quiet: bool, verbose: bool
+) -> None:
+    """Export SOURCE, a folder or a model's name, into DIR, and compare it with PyTorch.
+
+    The report goes to stdout as JSON.
+    """
+    del verbose  # read by the program
+    import msgspec
+
+    from palrp_onnx.export import export_model
+
+    report = export_model(source, folder, task=task, opset=opset)
+    write_stdout(msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
+    if not quiet:
+        _tell(report)
+
+
+def _tell(report: ExportReport) -> None:
+    click.echo(f"{report.path}: {report.task}, opset {report.opset}", err=True)
+    for output, difference in report.differences.items():
+        click.echo(f"  {output} differs from PyTorch by at most {difference:.1e}", err=True)

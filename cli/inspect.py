@@ -1,0 +1,37 @@
+"""``palrp-onnx inspect``: what the analysis finds in a model, before anything is explained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from .options import model_argument, reporting_options
+from .writing import write_stdout
+
+
+@click.command(short_help="Show roles, position sites, rules and the verdict for a model.")
+@model_argument
+@click.option("--output", metavar="NAME", help="Output to explain; the first by default.")
+@click.option("--json", "as_json", is_flag=True, help="JSON instead of tables.")
+@reporting_options
+def inspect(model: Path, output: str | None, as_json: bool, quiet: bool, verbose: bool) -> None:
+    """Show what MODEL is made of, and whether it can be explained."""
+    del quiet, verbose  # the result is all there is to say; -v is read by the program
+    from palrp_onnx.graph.model import Model
+    from palrp_onnx.inspection import inspect as inspect_model
+
+    inspection = inspect_model(Model.open(model), output=output)
+    if as_json:
+        import msgspec
+
+        write_stdout(msgspec.json.format(msgspec.json.encode(inspection), indent=2) + b"\n")
+        return
+    from rich.console import Console
+
+    from palrp_onnx.render.terminal import inspection_table
+
+    console = Console()
+    with console.capture() as captured:
+        console.print(inspection_table(inspection))
+    write_stdout(captured.get().encode())

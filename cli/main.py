@@ -1,0 +1,135 @@
+"""The program: commands found when they are needed, and one place that sets exit codes."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import click
+
+from palrp_onnx.errors import PalrpError, ResourceError
+
+from .writing import close_stdout, refusal
+
+_COMMANDS = ("explain", "export", "inspect", "schema")
+_BUG = 1
+_INTERRUPTED = 130
+
+
+@dataclass
+class State:
+    """What the program must know after a command has failed."""
+
+    verbose: bool = False
+
+
+class Program(click.Group):
+    """A group whose commands are imported by name; ``main`` turns outcomes into exit codes."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names of all commands."""
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the module of one command."""
+        if cmd_name not in _COMMANDS:
+            return None
+        command = getattr(importlib.import_module(f"{__package__}.{cmd_name}"), cmd_name)
+        assert isinstance(command, click.Command)
+        return command
+
+    def make_context(
+        self,
+        info_name: str | None,
+        args: list[str],
+        parent: click.Context | None = None,
+        **extra: Any,
+    ) -> click.Context:
+        """Parse the command line; help and version are printed here."""
+        with _closed_pipe_is_fine():
+            return super().make_context(info_name, args, parent, **extra)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        with _closed_pipe_is_fine():
+            return super().invoke(ctx)
+
+    def main(  # type: ignore[override]  # click's overloads allow a return; this never returns
+        self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any
+    ) -> NoReturn:
+        """Run and exit with the documented code."""
+        state = State()
+        extra["standalone_mode"] = False
+        try:
+            result = super().main(args, prog_name, obj=state, **extra)
+        except BaseException as failure:
+            sys.exit(_report(failure, state))
+        sys.exit(result if isinstance(result, int) else 0)
+
+
+@contextmanager
+def _closed_pipe_is_fine() -> Iterator[None]:
+    """``palrp-onnx --help | head -1`` has not failed; click would exit with 1."""
+    try:
+        yield
+    except BrokenPipeError:
+        close_stdout()
+        raise click.exceptions.Exit(0) from None
+
+
+def _report(failure: BaseException, state: State) -> int:
+    """Say on stderr what went wrong; returns the exit code."""
+    match failure:
+        case SystemExit():
+            return failure.code if isinstance(failure.code, int) else 0
+        case click.exceptions.Abort() | KeyboardInterrupt():
+            click.echo("interrupted", err=True)
+            return _INTERRUPTED
+        case click.ClickException():
+            failure.show()
+            return failure.exit_code
+        case PalrpError():
+            return _tell(failure)
+        case OSError(filename=str() as place):
+            return _tell(refusal(failure, place, "Cannot read or write"))
+        case MemoryError():
+            return _tell(ResourceError("Out of memory", hint="Use a shorter input or fewer rows."))
+    if state.verbose:
+        traceback.print_exception(failure)
+    detail = " ".join(str(failure).split())
+    again = "" if state.verbose else " (-v shows the traceback)"
+    click.echo(f"error[bug]: {type(failure).__name__}: {detail}{again}", err=True)
+    return _BUG
+
+
+def _tell(error: PalrpError) -> int:
+    click.echo(f"error[{error.code}]: {error.message}", err=True)
+    if error.place:
+        click.echo(f"  at: {error.place}", err=True)
+    if error.hint:
+        click.echo(f"  hint: {error.hint}", err=True)
+    return error.exit_code
+
+
+@click.group(
+    cls=Program,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Exit codes: 0 fine, 1 bug, 2 usage, 3 bad input, 4 the model cannot be explained as "
+    "asked, 5 a check failed, 7 resources, 130 interrupted.",
+)
+@click.version_option(package_name="palrp-onnx", message="%(prog)s %(version)s")
+def program() -> None:
+    """Explain exported ONNX Transformers with Positional-Aware LRP.
+
+    Results go to stdout or to files; everything else goes to stderr.
+    """
+
+
+def main() -> NoReturn:
+    """Entry point of ``palrp-onnx``."""
+    program.main(prog_name="palrp-onnx")

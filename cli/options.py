@@ -1,0 +1,130 @@
+"""Options that mean the same in every command, and the types of their values."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from .checks import METRICS, Check
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+#: A path as given; whether it can be used is for the library to say.
+FILE_PATH = click.Path(path_type=Path)
+
+FORMATS = ("json", "png")
+#: ``palrp_onnx.relevance`` knows these too; they stand here because its modules are slow to import.
+METHODS = ("pa-lrp", "attnlrp", "pe-only", "cp-lrp")
+POSITIONS = ("relu", "abs", "signed", "single-sink")
+
+
+def device(text: str) -> str:
+    """``cpu``, ``cuda`` or ``cuda:N``."""
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", text):
+        raise click.BadParameter(f"{text!r} is not cpu, cuda or cuda:N")
+    return text
+
+
+def formats(text: str) -> tuple[str, ...]:
+    """A list of formats, separated by commas."""
+    found = tuple(dict.fromkeys(part.strip() for part in text.split(",")))
+    unknown = [each for each in found if each not in FORMATS]
+    if unknown:
+        raise click.BadParameter(f"{unknown[0]!r} is not one of {', '.join(FORMATS)}")
+    return found
+
+
+def check(text: str) -> Check:
+    """``METRIC OPERATOR NUMBER``, as in ``residual>1e-3``."""
+    try:
+        return Check.parse(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+def model_argument(command: F) -> F:
+    """MODEL: the ``.onnx`` file."""
+    return click.argument("model", type=FILE_PATH)(command)
+
+
+def reporting_options(command: F) -> F:
+    """``-q`` and ``-v``."""
+    command = click.option(
+        "-v",
+        "--verbose",
+        is_flag=True,
+        callback=_remember_verbose,
+        help="Say more; show the traceback of an unexpected error.",
+    )(command)
+    return click.option("-q", "--quiet", is_flag=True, help="No summary on stderr.")(command)
+
+
+def method_options(command: F) -> F:
+    """Which relevance, of which output, computed how."""
+    for option in reversed(_METHOD_OPTIONS):
+        command = option(command)
+    return command
+
+
+_METHOD_OPTIONS = (
+    click.option(
+        "--target",
+        default="pred",
+        show_default=True,
+        metavar="TARGET",
+        help="pred, an index, a label, A-B (contrast), token:POS[:ID], or an element I,J,…",
+    ),
+    click.option(
+        "--output", "output_name", metavar="NAME", help="Graph output that holds the target."
+    ),
+    click.option(
+        "--explain-input",
+        metavar="NAME",
+        help="Graph input the record is about, where there are several.",
+    ),
+    click.option("--method", type=click.Choice(METHODS), default=METHODS[0], show_default=True),
+    click.option(
+        "--positions",
+        type=click.Choice(POSITIONS),
+        default=POSITIONS[0],
+        show_default=True,
+        help="How the relevance of positions becomes one number a unit.",
+    ),
+    click.option("--engine", type=click.Choice(["numpy"]), default="numpy", show_default=True),
+    click.option(
+        "--dtype",
+        type=click.Choice(["float32", "float64"]),
+        default="float32",
+        show_default=True,
+    ),
+    click.option(
+        "--device",
+        type=device,
+        default="cpu",
+        show_default=True,
+        metavar="cpu|cuda[:N]",
+        help="Where the forward pass runs; asking for cuda and not getting it is an error.",
+    ),
+)
+
+fail_on_option = click.option(
+    "--fail-on",
+    "checks",
+    type=check,
+    multiple=True,
+    metavar="CHECK",
+    help=f"Exit with 5 where this holds, such as 'residual>1e-3'. Metrics: {', '.join(METRICS)}. "
+    "Files are written all the same. Can be given several times.",
+)
+
+
+def _remember_verbose(ctx: click.Context, _param: click.Parameter, value: bool) -> bool:
+    """Tell the program, which reports errors after the command's context is gone."""
+    state = ctx.find_root().obj
+    if value and state is not None:
+        state.verbose = True
+    return value

@@ -1,0 +1,68 @@
+"""What a person wants to read after a run; for stderr."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from .checks import position_share
+
+if TYPE_CHECKING:
+    from palrp_onnx.attribution import Attribution
+
+_TOP = 5
+
+
+def summary(record: Attribution, *, verbose: bool = False) -> str:
+    """Target, strongest units and the state of the books."""
+    return "\n".join(_lines(record, verbose))
+
+
+def _lines(record: Attribution, verbose: bool) -> Iterator[str]:
+    yield f"{printable(record.id)}: {_target(record)}"
+    yield f"  strongest: {', '.join(_strongest(record))}"
+    yield f"  positions: {position_share(record):.1%} of the map"
+    yield f"  residual:  {abs(record.ledger['residual_relative']):.1e} of the ledger"
+    if verbose:
+        entries = (f"{name} {amount:+.4g}" for name, amount in record.ledger.items())
+        yield f"  ledger:    {', '.join(entries)}"
+        times = (f"{name} {ms:.0f} ms" for name, ms in record.run.ms.items())
+        yield f"  time:      {', '.join(times)}"
+    for warning in record.warnings:
+        yield f"  warning[{warning.code}]: {printable(warning.message)}"
+
+
+def _target(record: Attribution) -> str:
+    target = record.target
+    name = target.output + _index(target.index, target.label)
+    if target.against is not None:
+        name += f" - {target.output}{_index(target.against, target.against_label)}"
+    chance = "" if target.probability is None else f", probability {target.probability:.3f}"
+    return f"{name} = {target.value:.4g}{chance}"
+
+
+def _index(index: int | list[int], label: str | None) -> str:
+    indices = index if isinstance(index, list) else [index]
+    inside = ",".join(map(str, indices))
+    return f"[{inside}]" if label is None else f"[{inside}: {printable(label)}]"
+
+
+def _strongest(record: Attribution) -> list[str]:
+    total = record.relevance.total
+    order = sorted(range(len(total)), key=lambda i: -abs(total[i]))[:_TOP]
+    return [f"{_unit(record, i)} {total[i]:+.3g}" for i in order]
+
+
+def _unit(record: Attribution, index: int) -> str:
+    units = record.units
+    if index < len(units.text):
+        return f'"{printable(units.text[index])}"'
+    if units.grid is not None:
+        row, column = divmod(index, units.grid[1])
+        return f"patch ({row}, {column})"
+    return f"unit {index}"
+
+
+def printable(text: str) -> str:
+    """``text`` with everything that could steer a terminal shown as an escape."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -1,0 +1,68 @@
+"""Tables for people at a terminal."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from palrp_onnx.inspection import Inspection
+
+
+def inspection_table(inspection: Inspection) -> RenderableType:
+    """The report of ``inspect``: inputs, position sites, operations, coverage, verdict."""
+    facts = inspection.model
+    head = Text(
+        f"{facts.nodes} nodes, opset {facts.opset}, {facts.producer or 'unknown producer'}, "
+        f"sha256 {facts.sha256[:16]}…, explains output {inspection.output!r}"
+    )
+    coverage = inspection.coverage
+    share = 100 * coverage.covered / max(coverage.reached, 1)
+    tail = Text(
+        f"{coverage.covered} of {coverage.reached} nodes on the path of relevance have a rule "
+        f"({share:.1f} %)\n",
+    )
+    tail.append(inspection.verdict, style="bold green" if inspection.explainable else "bold red")
+    tables = (_inputs(inspection), _sites(inspection), _operations(inspection))
+    return Group(head, *tables, *_refused(inspection), tail)
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+def _inputs(inspection: Inspection) -> Table:
+    table = _table("Inputs", "name", "type", "role", "because")
+    for item in inspection.inputs:
+        dims = " × ".join(str(d) for d in item.shape)
+        table.add_row(Text(item.name), Text(f"{item.dtype} [{dims}]"), item.role, Text(item.reason))
+    return table
+
+
+def _sites(inspection: Inspection) -> Table:
+    table = _table("Positions", "site", "kind", "where", "because")
+    for site in inspection.sites:
+        table.add_row(site.name, site.kind, Text(site.node), Text(site.evidence))
+    return table
+
+
+def _operations(inspection: Inspection) -> Table:
+    table = _table("Operations", "operation", "nodes", "on the path", "rule")
+    for item in inspection.operations:
+        name = f"{item.domain}.{item.op_type}" if item.domain else item.op_type
+        style = "red" if item.status == "unsupported" else None
+        rule = item.rule if item.status == "rule" else item.status
+        table.add_row(Text(name), str(item.count), str(item.reached or ""), rule, style=style)
+    return table
+
+
+def _refused(inspection: Inspection) -> list[RenderableType]:
+    names = inspection.coverage.unsupported
+    return [Text("No rule for: " + "; ".join(names), style="red")] if names else []

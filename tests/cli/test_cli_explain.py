@@ -1,0 +1,325 @@
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import msgspec
+import numpy as np
+import pytest
+from click.testing import Result
+from PIL import Image
+
+from palrp_onnx.attribution import json_schema
+from palrp_onnx.explainer import Explainer
+from palrp_onnx.inputs.sample import Sample
+from palrp_onnx.record import Explanation
+
+Run = Callable[..., Result]
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.rglob("*") if path.is_file())
+
+
+def check(data: bytes) -> Any:
+    """Parse strictly and hold against the published schema."""
+
+    def refuse(text: str) -> None:
+        raise AssertionError(f"{text} in JSON")
+
+    parsed = json.loads(data, parse_constant=refuse)
+    for record in parsed if isinstance(parsed, list) else [parsed]:
+        jsonschema.validate(record, json_schema())
+    return parsed
+
+
+def test_stdout_holds_the_record_alone(run: Run, model: Path, text: Path) -> None:
+    result = run("explain", model, "--input", text)
+    assert result.exit_code == 0, result.stderr
+    record = check(result.stdout_bytes)
+    assert record["id"] == "review"
+    assert record["units"]["text"] == ["a", "good", "film"]
+    assert record["target"]["label"] in ("NEGATIVE", "POSITIVE")
+    assert abs(record["ledger"]["residual_relative"]) < 1e-5
+    assert "probability" in result.stderr
+    assert "residual" in result.stderr
+
+
+def test_quiet(run: Run, model: Path, text: Path) -> None:
+    result = run("explain", model, "--input", text, "-q", "-o", "-")
+    assert result.stderr == ""
+    check(result.stdout_bytes)
+
+
+def test_verbose_adds_the_ledger(run: Run, model: Path, text: Path) -> None:
+    result = run("explain", model, "--input", text, "-v")
+    assert "bias" in result.stderr
+    assert "total" in result.stderr
+
+
+def test_standard_input(run: Run, model: Path, text: Path) -> None:
+    from_file = check(run("explain", model, "--input", text).stdout_bytes)
+    result = run("explain", model, "--input", "-", stdin=text.read_bytes())
+    record = check(result.stdout_bytes)
+    assert record["id"] == "stdin"
+    assert record["relevance"] == from_file["relevance"]
+
+
+def test_folder_gets_both_formats(run: Run, model: Path, text: Path, tmp_path: Path) -> None:
+    out = tmp_path / "made" / "here"
+    result = run("explain", model, "--input", text, "-o", out)
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout == ""
+    assert names(out) == ["review.json", "review.png"]
+    check((out / "review.json").read_bytes())
+    assert Image.open(io.BytesIO((out / "review.png").read_bytes())).format == "PNG"
+    assert str(out / "review.png") in result.stderr
+
+
+@pytest.mark.parametrize("kind", ["json", "png"])
+def test_folder_gets_one_format(
+    run: Run, model: Path, text: Path, tmp_path: Path, kind: str
+) -> None:
+    out = tmp_path / "out"
+    run("explain", model, "--input", text, "-o", out, "--format", kind)
+    assert names(out) == [f"review.{kind}"]
+
+
+def test_single_files(run: Run, model: Path, text: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    for name in ("map.json", "map.png"):
+        result = run("explain", model, "--input", text, "-o", out / name)
+        assert result.exit_code == 0, result.stderr
+    assert names(out) == ["map.json", "map.png"]
+
+
+def test_batch(run: Run, model: Path, batch: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    tensors = tmp_path / "raw.npz"
+    result = run("explain", model, "--input", batch, "-o", out, "--tensors", tensors)
+    assert result.exit_code == 0, result.stderr
+    assert names(out) == ["batch-0.png", "batch-1.png", "batch.json"]
+    records = check((out / "batch.json").read_bytes())
+    assert len(records) == 2
+    with np.load(tensors) as arrays:
+        assert "site/0/table" in arrays.files
+        content = arrays["content"]
+        position = arrays["site/0/table"]
+    assert content.shape[:2] == position.shape[:2] == (2, 3)
+    for row, record in enumerate(records):
+        np.testing.assert_allclose(
+            content[row].sum(axis=-1), record["relevance"]["content"], rtol=1e-5, atol=1e-7
+        )
+
+
+def test_one_row_is_one_object(run: Run, model: Path, tmp_path: Path) -> None:
+    source = tmp_path / "row.npz"
+    np.savez(source, input_ids=np.array([[1, 2]]))
+    assert check(run("explain", model, "--input", source).stdout_bytes)["id"] == "row"
+
+
+def test_options_reach_the_explainer(run: Run, model: Path, text: Path) -> None:
+    def record(*options: str) -> Any:
+        return check(run("explain", model, "--input", text, *options).stdout_bytes)
+
+    contrast = record("--target", "POSITIVE-NEGATIVE", "--output", "logits")
+    assert contrast["target"]["kind"] == "contrast"
+    assert (contrast["target"]["index"], contrast["target"]["against"]) == (1, 0)
+    other = record("--method", "attnlrp", "--positions", "signed", "--dtype", "float64")
+    assert other["run"]["method"] == "attnlrp"
+    assert other["run"]["params"]["positions"] == "signed"
+    assert other["run"]["dtype"] == "float64"
+    assert other["relevance"]["total"] == other["relevance"]["content"]
+
+
+def test_tokenizer_elsewhere(run: Run, model: Path, text: Path, tmp_path: Path) -> None:
+    alone = tmp_path / "alone.onnx"
+    alone.write_bytes(model.read_bytes())
+    assert run("explain", alone, "--input", text).exit_code == 3
+    tokenizer = model.parent / "tokenizer.json"
+    assert run("explain", alone, "--input", text, "--tokenizer", tokenizer).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "said"),
+    [
+        (["--target", "9"], 4, "error[target]"),
+        (["--target", "no such label"], 4, "POSITIVE"),
+        (["--output", "nothing"], 4, "logits"),
+        (["--explain-input", "nothing"], 2, "input_ids"),
+        (["--tokenizer", "missing.json"], 3, "missing.json"),
+        (["--pair", "missing.txt"], 3, "missing.txt"),
+        (["--dtype", "float64", "--device", "cuda"], 2, "float64"),
+        (["--method", "magic"], 2, "magic"),
+        (["--device", "cuda:x"], 2, "cuda:N"),
+        (["--format", "json,gif"], 2, "gif"),
+        (["--format", "png"], 2, "stdout takes json"),
+        (["-o", "{out}/map.jpg"], 2, ".png"),
+        (["-o", "{out}/map.png", "--format", "json,png"], 2, "-o DIR"),
+        (["--fail-on", "residual=1"], 2, "residual>1e-3"),
+        (["--fail-on", "charm>1"], 2, "position_share"),
+        (["--fail-on", "residual>nan"], 2, "finite"),
+    ],
+)
+def test_errors_come_before_any_file(
+    run: Run,
+    model: Path,
+    text: Path,
+    tmp_path: Path,
+    options: list[str],
+    code: int,
+    said: str,
+) -> None:
+    out = tmp_path / "out"
+    options = [option.format(out=out) for option in options]
+    if "-o" not in options and "--format" not in options:
+        options += ["-o", str(out), "--tensors", str(tmp_path / "raw.npz")]
+    result = run("explain", model, "--input", text, *options)
+    assert result.exit_code == code, result.stderr
+    assert said in result.stderr
+    assert result.stdout == ""
+    assert names(tmp_path) == ["review.txt"]
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("empty.txt", b"", "empty"),
+        ("latin.txt", "café".encode("latin-1"), "latin"),
+        ("what.pdf", b"%PDF", "what.pdf"),
+        ("no.png", b"not a picture", "input_ids"),
+        ("no.npz", b"not an archive", "no.npz"),
+        ("missing.txt", None, "missing.txt"),
+    ],
+)
+def test_bad_input(
+    run: Run, model: Path, tmp_path: Path, name: str, content: bytes | None, said: str
+) -> None:
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    result = run("explain", model, "--input", tmp_path / name, "-o", tmp_path / "out")
+    assert result.exit_code == 3
+    assert result.stderr.startswith("error[input]: ")
+    assert said in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_bad_model(run: Run, text: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.onnx"
+    broken.write_bytes(b"not a model")
+    assert run("explain", broken, "--input", text).exit_code == 4
+    assert run("explain", tmp_path / "missing.onnx", "--input", text).exit_code == 3
+
+
+def test_batch_does_not_fit_one_picture(run: Run, model: Path, batch: Path, tmp_path: Path) -> None:
+    result = run("explain", model, "--input", batch, "-o", tmp_path / "map.png")
+    assert result.exit_code == 2
+    assert "2 rows" in result.stderr
+    assert names(tmp_path) == ["batch.npz"]
+
+
+def test_sources_are_never_replaced(
+    run: Run, model: Path, text: Path, batch: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "link.npz").symlink_to(batch)
+    tokenizer = tmp_path / "tokenizer.json"
+    tokenizer.write_bytes((model.parent / "tokenizer.json").read_bytes())
+    before = {path: path.read_bytes() for path in (batch, tokenizer)}
+    result = run("explain", model, "--input", batch, "--tensors", tmp_path / "link.npz")
+    assert result.exit_code == 2
+    result = run("explain", model, "--input", text, "--tokenizer", tokenizer, "-o", tokenizer)
+    assert result.exit_code == 2
+    same = tmp_path / "same.json"
+    assert run("explain", model, "--input", text, "-o", same, "--tensors", same).exit_code == 2
+    assert before == {path: path.read_bytes() for path in before}
+    assert not same.exists()
+
+
+@pytest.mark.parametrize(
+    ("check", "code"),
+    [
+        ("residual>1e-3", 0),
+        ("residual >= 0", 5),
+        ("position_share>0.999", 0),
+        ("position_share<=1", 5),
+        ("probability<0.01", 0),
+        ("probability>0.01", 5),
+    ],
+)
+def test_fail_on(run: Run, model: Path, text: Path, tmp_path: Path, check: str, code: int) -> None:
+    out = tmp_path / "map.json"
+    result = run("explain", model, "--input", text, "-o", out, "--fail-on", check)
+    assert result.exit_code == code, result.stderr
+    assert out.is_file()
+    assert ("error[check]" in result.stderr) == (code == 5)
+
+
+def test_every_check_and_row_counts(run: Run, model: Path, batch: Path) -> None:
+    checks = ["--fail-on", "residual>1", "--fail-on", "probability<=1"]
+    result = run("explain", model, "--input", batch, *checks)
+    assert result.exit_code == 5
+    assert "probability<=1" in result.stderr
+    assert "1 more failed" in result.stderr
+    assert len(check(result.stdout_bytes)) == 2
+
+
+def test_an_unknown_number_does_not_pass(run: Run, model: Path, text: Path) -> None:
+    options = ["--target", "1", "--fail-on", "probability<0"]
+    assert run("explain", model, "--input", text, *options).exit_code == 0
+    options = ["--target", "0,", "--fail-on", "probability<0"]
+    assert run("explain", model, "--input", text, *options).exit_code == 4
+
+
+def tampered(monkeypatch: pytest.MonkeyPatch, change: Callable[[Explanation], Explanation]) -> None:
+    original = Explainer.explain
+
+    def explain(self: Explainer, sample: Sample, *rest: Any, **named: Any) -> list[Explanation]:
+        return [change(each) for each in original(self, sample, *rest, **named)]
+
+    monkeypatch.setattr(Explainer, "explain", explain)
+
+
+def test_missing_probability_fails_its_check(
+    run: Run, model: Path, text: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forget(each: Explanation) -> Explanation:
+        target = msgspec.structs.replace(each.record.target, probability=None)
+        return Explanation(msgspec.structs.replace(each.record, target=target), each.tensors)
+
+    tampered(monkeypatch, forget)
+    result = run("explain", model, "--input", text, "--fail-on", "probability<0")
+    assert result.exit_code == 5
+    assert "not known" in result.stderr
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_nothing_that_is_not_finite_is_written(
+    run: Run,
+    model: Path,
+    text: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    value: float,
+) -> None:
+    def spoil(each: Explanation) -> Explanation:
+        ledger = {**each.record.ledger, "other": value}
+        return Explanation(msgspec.structs.replace(each.record, ledger=ledger), each.tensors)
+
+    tampered(monkeypatch, spoil)
+    result = run("explain", model, "--input", text, "-o", tmp_path / "out")
+    assert result.exit_code == 4
+    assert "NaN or infinity" in result.stderr
+    assert names(tmp_path) == ["review.txt"]
+
+
+def test_hostile_text_does_not_steer_the_terminal(run: Run, model: Path, tmp_path: Path) -> None:
+    source = tmp_path / "x\x1b[31m.txt"
+    source.write_text("good \x1b]0;title\x07 \u202e film", encoding="utf-8")
+    result = run("explain", model, "--input", source)
+    assert result.exit_code == 0, result.stderr
+    assert not {"\x1b", "\x07", "\u202e"} & set(result.stderr)

@@ -1,0 +1,70 @@
+"""What the README says exists; ``.ci/run`` runs its two marked commands as they stand."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import click
+import pytest
+
+from palrp_onnx import errors
+from palrp_onnx.cli.main import program
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def console_lines() -> list[str]:
+    blocks = re.findall(r"^```console\n(.*?)^```$", README, flags=re.DOTALL | re.MULTILINE)
+    lines = (line for block in blocks for line in block.splitlines())
+    return [
+        part.strip() for line in lines for part in re.split(r"&&|\|", line) if "palrp-onnx " in part
+    ]
+
+
+def test_two_marked_commands_of_one_line() -> None:
+    marked = re.findall(r"^<!-- ci -->\n```console\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+    assert [block.count("\n") for block in marked] == [1, 1]
+    assert marked[1].endswith("pytest -n 2\n")
+
+
+@pytest.mark.parametrize("line", console_lines())
+def test_commands_parse(line: str) -> None:
+    words = shlex.split(line, comments=True)
+    name, arguments = words[1], words[2:]
+    command = program.get_command(click.Context(program), name)
+    assert command is not None
+    command.make_context(name, arguments)
+
+
+def test_every_option_is_explained() -> None:
+    explain = program.get_command(click.Context(program), "explain")
+    assert explain is not None
+    known = {name for parameter in explain.params for name in parameter.opts}
+    mentioned = set(re.findall(r"`(--[a-z-]+)", README))
+    assert mentioned <= known, mentioned - known
+
+
+def test_exit_codes() -> None:
+    def below(kind: type[errors.PalrpError]) -> set[int]:
+        return {kind.exit_code}.union(*map(below, kind.__subclasses__()))
+
+    documented = {int(code) for code in re.findall(r"^\| (\d+) \|", README, re.MULTILINE)}
+    assert below(errors.PalrpError) <= documented
+    assert {0, 130} <= documented
+
+
+def test_python_example(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (example,) = re.findall(r"^```python\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+    monkeypatch.chdir(ROOT)
+    exec(compile(example, "README.md", "exec"), {})
+    assert capsys.readouterr().out.startswith("[")
+
+
+def test_links_lead_somewhere() -> None:
+    for link in re.findall(r"\]\((?!https?:)([^)#]+)\)", README):
+        assert (ROOT / link).exists(), link
