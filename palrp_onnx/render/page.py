@@ -1,94 +1,122 @@
-"""The sheet: its measures, its type, and blocks stacked from top to bottom."""
+"""A page of blocks under one another, and the text that stands on it."""
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Protocol
 
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
-from palrp_onnx.render.glyphs import draw_text, measure, shorten
-from palrp_onnx.render.palette import RGB, TABLE, WHITE
-from palrp_onnx.render.scale import number
+from palrp_onnx.render.palette import BLACK, RGB, WHITE
 
-WIDTH = 1600
-MARGIN = 64
+WIDTH = 1200
+MARGIN = 32
 INNER = WIDTH - 2 * MARGIN
+GREY: RGB = (105, 105, 105)
+LINE: RGB = (210, 210, 210)
 
-INK: RGB = (24, 24, 27)
-GREY: RGB = (92, 92, 99)
-HAIRLINE: RGB = (222, 222, 226)
-AMBER: RGB = (146, 84, 0)
-
-TITLE, FIGURE, HEADING, BODY, SMALL, TINY = 44, 36, 26, 24, 20, 16
+_FONT = Path(__file__).parent / "fonts" / "DejaVuSans.ttf"
 
 
-def blank(height: int) -> tuple[Image.Image, ImageDraw.ImageDraw]:
-    """A white block of the inner width, and the means to draw on it."""
-    image = Image.new("RGB", (INNER, max(height, 1)), WHITE)
-    return image, ImageDraw.Draw(image)
+class Block(Protocol):
+    """Something of a known height that draws itself from ``top`` down."""
+
+    height: int
+
+    def draw(self, page: Image.Image, top: int) -> None:
+        """Draw onto the page."""
+        ...
 
 
-def stack(blocks: Sequence[Image.Image], gap: int) -> Image.Image:
-    """Blocks below one another."""
-    height = sum(block.height for block in blocks) + gap * (len(blocks) - 1)
-    image = Image.new("RGB", (INNER, height), WHITE)
-    top = 0
+def compose(blocks: Sequence[Block], gap: int = 18) -> Image.Image:
+    """Stack blocks on a white page."""
+    height = 2 * MARGIN + sum(b.height for b in blocks) + gap * (len(blocks) - 1)
+    page = Image.new("RGB", (WIDTH, height), WHITE)
+    top = MARGIN
     for block in blocks:
-        image.paste(block, (0, top))
+        block.draw(page, top)
         top += block.height + gap
-    return image
+    return page
 
 
-def with_margins(image: Image.Image) -> Image.Image:
-    """The finished sheet."""
-    sheet = Image.new("RGB", (WIDTH, image.height + 2 * MARGIN), WHITE)
-    sheet.paste(image, (MARGIN, MARGIN))
-    return sheet
+@cache
+def font(size: int) -> ImageFont.FreeTypeFont:
+    """The shipped font; without complex layout, so that pictures are the same everywhere."""
+    return ImageFont.truetype(str(_FONT), size, layout_engine=ImageFont.Layout.BASIC)
 
 
-def line_of_text(text: str, size: int, fill: RGB = GREY) -> Image.Image:
-    """One line across the sheet, shortened where it does not fit."""
-    image, canvas = blank(round(size * 1.4))
-    draw_text(canvas, (0, size), shorten(text, size, INNER), size, fill)
-    return image
+def width(text: str, size: int) -> int:
+    """Width of a line in pixels, rounded up."""
+    return int(-(-font(size).getlength(text) // 1))
 
 
-def rule() -> Image.Image:
-    """A thin line across the sheet."""
-    image, canvas = blank(2)
-    canvas.rectangle((0, 0, INNER, 1), fill=HAIRLINE)
-    return image
+def write(
+    page: Image.Image, place: tuple[float, float], text: str, size: int, ink: RGB = BLACK
+) -> None:
+    """One line; ``place`` is its left end, half way up."""
+    ImageDraw.Draw(page).text(place, text, fill=ink, font=font(size), anchor="lm")
 
 
-def heading(title: str, note: str, figure: str = "") -> Image.Image:
-    """Title, what it means in grey behind it, and a figure at the right end."""
-    image, canvas = blank(36)
-    draw_text(canvas, (0, 27), title, HEADING, INK)
-    start, room = measure(title, HEADING) + 18, INNER - measure(figure, SMALL)
-    draw_text(canvas, (start, 27), shorten(note, SMALL, room - start - 24), SMALL, GREY)
-    draw_text(canvas, (room, 27), figure, SMALL, GREY)
-    return image
+def visible(text: str) -> str:
+    """Text as it can be drawn: what the font lacks, and what would not show, as its code."""
+    return "".join(_visible(character) for character in text)
 
 
-def colour_bar(canvas: ImageDraw.ImageDraw, left: int, top: int, width: int, limit: float) -> None:
-    """The palette with −v, 0 and +v below it; 58 pixels high."""
-    for x in range(width):
-        fill = tuple(TABLE[x * len(TABLE) // width].tolist())
-        canvas.line((left + x, top, left + x, top + 21), fill=fill)
-    canvas.rectangle((left, top, left + width - 1, top + 21), outline=HAIRLINE)
-    ends = (number(-limit), "0", number(limit)) if limit else ("", "0", "")
-    for label, part in zip(ends, (0, 1, 2), strict=True):
-        x = left + part * (width - measure(label, SMALL)) // 2
-        draw_text(canvas, (x, top + 48), label, SMALL, INK)
+@cache
+def _visible(character: str) -> str:
+    hidden = unicodedata.category(character) in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
+    if hidden or not _drawable(character):
+        return f"‹{ord(character):04X}›"
+    return character
 
 
-def facts(entries: Sequence[tuple[str, str]], columns: int) -> Image.Image:
-    """Small grey names above their values, in columns."""
-    room = INNER // columns
-    rows = -(-len(entries) // columns)
-    image, canvas = blank(rows * 72 - 12)
-    for i, (name, value) in enumerate(entries):
-        left, top = i % columns * room, i // columns * 72
-        draw_text(canvas, (left, top + 18), shorten(name, TINY, room - 20), TINY, GREY)
-        draw_text(canvas, (left, top + 50), shorten(value, SMALL, room - 20), SMALL, INK)
-    return image
+def _drawable(character: str) -> bool:
+    if character.isspace():
+        return True
+    shape, missing = (font(24).getmask(c) for c in (character, "\U0010ffff"))
+    return shape.size != missing.size or bytes(shape) != bytes(missing)
+
+
+def shorten(text: str, size: int, room: int) -> str:
+    """The beginning of a text that fits, with an ellipsis where it was cut."""
+    if width(text, size) <= room:
+        return text
+    while text and width(text + "…", size) > room:
+        text = text[:-1]
+    return text + "…"
+
+
+def wrap(words: Sequence[str], size: int, room: int = INNER) -> list[str]:
+    """Words set in lines no longer than ``room`` pixels; a longer word is shortened."""
+    lines: list[str] = []
+    for word in (shorten(w, size, room) for w in words):
+        joined = f"{lines[-1]}   {word}" if lines else word
+        if lines and width(joined, size) <= room:
+            lines[-1] = joined
+        else:
+            lines.append(word)
+    return lines
+
+
+@dataclass
+class Lines:
+    """Lines of text, each with its size and ink."""
+
+    lines: Sequence[tuple[str, int, RGB]]
+
+    def __post_init__(self) -> None:
+        self.height = sum(_leading(size) for _, size, _ in self.lines)
+
+    def draw(self, page: Image.Image, top: int) -> None:
+        """Draw onto the page."""
+        for text, size, ink in self.lines:
+            write(page, (MARGIN, top + _leading(size) / 2), shorten(text, size, INNER), size, ink)
+            top += _leading(size)
+
+
+def _leading(size: int) -> int:
+    return round(size * 1.5)

@@ -31,7 +31,9 @@ class Panel:
         self._columns = self._numbers.shape[1]
         self._cell = min((INNER - _LABEL) / self._columns, 36.0)
         self._named = self._cell >= 15 and bool(self.units.text)
-        self.limit = float(np.abs(self._numbers).max())
+        special = np.array(self.units.special or [False] * self._columns)
+        ordinary = self._numbers[:, ~special]  # [CLS] would make all other columns pale
+        self.limit = float(np.abs(ordinary if ordinary.any() else self._numbers).max())
         self.scale = Scale(self.limit, "signed, at each site")
         foot = _NAMES if self._named else 24
         self.height = 30 + _ROW * len(self.sites) + foot + self.scale.height

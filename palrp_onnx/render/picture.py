@@ -27,6 +27,7 @@ class Pictures:
         limit: The number that takes the full colour.
         image: The original, where it is at hand.
         box: Rectangle of the original, in its pixels, that the network saw.
+        reduction: How sinks were reduced to one number a patch.
     """
 
     relevance: Relevance
@@ -34,6 +35,7 @@ class Pictures:
     limit: float
     image: Image.Image | None
     box: Rectangle | None
+    reduction: str
 
     def __post_init__(self) -> None:
         self._side = (INNER - 3 * _GAP) // 4
@@ -50,7 +52,7 @@ class Pictures:
         """Draw onto the page."""
         panels = [
             ("content", self._map(self.relevance.content)),
-            ("position", self._map(self.relevance.position)),
+            (f"position  ({self.reduction})", self._map(self.relevance.position)),
         ]
         if self.image is None:
             panels.append(("total", self._map(self.relevance.total)))

@@ -31,23 +31,21 @@ def render_png(
         A PNG file. The same record and image give the same bytes.
     """
     limit, remark = _limit(record)
+    reduction = str(record.run.params.get("positions", "signed"))
     blocks: list[Block] = [_head(record)]
     if record.units.grid is not None:
         grid = record.units.grid
-        blocks.append(Pictures(record.relevance, grid, limit, image, box))
+        blocks.append(Pictures(record.relevance, grid, limit, image, box, reduction))
     else:
         blocks += [
             Strip(name, record.units, values, limit, record.input.text)
             for name, values in (
                 ("content", record.relevance.content),
-                (
-                    f"position  ({record.run.params.get('positions', '')})",
-                    record.relevance.position,
-                ),
+                (f"position  ({reduction})", record.relevance.position),
                 ("total", record.relevance.total),
             )
         ]
-    blocks += [Scale(limit, remark), _ledger(record)]
+    blocks += [Scale(limit, remark, *_ends(record)), _ledger(record)]
     if record.sites and record.sites[0].relevance:
         blocks.append(Panel(record.sites, record.units))
     return _encoded(compose(blocks), record)
@@ -83,6 +81,15 @@ def _head(record: Attribution) -> Lines:
     warnings = [visible(w.message) for w in record.warnings]
     lines += [(f"⚠ {text}", _SMALL, BLACK) for text in warnings]
     return Lines(lines)
+
+
+def _ends(record: Attribution) -> tuple[str, str]:
+    """What the ends of the colour bar speak for."""
+    target = record.target
+    low = "against"
+    if target.kind == "contrast":
+        low = f"for {visible(_class(target.against_label, target.against))}"
+    return low, f"for {visible(_class(target.label, target.index))}"
 
 
 def _class(label: str | None, index: int | list[int] | None) -> str:
@@ -129,7 +136,7 @@ def _encoded(page: Image.Image, record: Attribution) -> bytes:
         "Software": f"palrp-onnx {record.run.version}",
         "Schema": record.schema,
         "Model": record.model.sha256,
-        "Id": record.id,
+        "Id": visible(record.id),
     }.items():
         info.add_itxt(key, value)
     data = io.BytesIO()

@@ -132,7 +132,7 @@ def test_any_text_can_be_drawn(texts: list[str]) -> None:
 
 def test_what_would_not_show_is_spelled_out() -> None:
     assert visible("a\u202eb") == "a‹202E›b"
-    assert visible("\u0007") == "\u2407"
+    assert visible("\t") == "‹0009›"
     assert visible("\u4e2d") == "‹4E2D›"
     assert visible("é Ω א") == "é Ω א"
 
