@@ -16,6 +16,7 @@ ROW = 32
 #: Tokens drawn; a longer text is said to be cut.
 LIMIT = 2000
 _PAD = 4
+_TIGHT = 1  # inside a word
 _BLANK = 5
 
 
@@ -28,28 +29,36 @@ class Box:
     left: int
     row: int
     width: int
+    indent: int
 
 
 def place(units: Units, text: str | None, room: int = INNER) -> list[Box]:
     """Set tokens in rows: pieces of one word touch, line breaks of the text are kept."""
+    count = min(len(units.text), LIMIT)
+    between = [_between(units, text, index) for index in range(count)] + [" "]
     boxes: list[Box] = []
     left = row = 0
-    offsets = len(units.start) == len(units.text)
-    for index, piece in enumerate(units.text[:LIMIT]):
-        shown = shorten(visible(piece.strip("\n\r\t ") or piece or " "), SIZE, room - 2 * _PAD)
-        size = width(shown, SIZE) + 2 * _PAD
-        between = (
-            text[units.end[index - 1] : units.start[index]] if offsets and index and text else " "
-        )
-        special = bool(units.special) and (units.special[index] or units.special[index - 1])
-        joined = index > 0 and offsets and between == "" and not special
-        if index and not joined:
-            left += _BLANK
-        if left and (left + size > room or "\n" in between):
+    for index, piece in enumerate(units.text[:count]):
+        before, after = (_TIGHT if between[k] == "" else _PAD for k in (index, index + 1))
+        letters = visible(piece.strip("\n\r\t ") or piece or " ")
+        shown = shorten(letters, SIZE, room - before - after)
+        size = width(shown, SIZE) + before + after
+        left += _BLANK if left and between[index] else 0
+        if left and (left + size > room or "\n" in between[index]):
             left, row = 0, row + 1
-        boxes.append(Box(index, shown, left, row, size))
+        boxes.append(Box(index, shown, left, row, size, before))
         left += size
     return boxes
+
+
+def _between(units: Units, text: str | None, index: int) -> str:
+    """What stands between a token and the one before it; a blank where that is not known."""
+    known = text is not None and len(units.start) == len(units.end) == len(units.text)
+    if index == 0 or text is None or not known:
+        return " "
+    if units.special and (units.special[index] or units.special[index - 1]):
+        return " "
+    return text[units.end[index - 1] : units.start[index]]
 
 
 @dataclass
@@ -87,7 +96,7 @@ class Strip:
             right, lower = left + box.width - 1, upper + ROW - 5
             ground = colour(value, self.limit)
             draw.rectangle((left, upper, right, lower), fill=ground)
-            write(page, (left + _PAD, (upper + lower) / 2), box.text, SIZE, ink(ground))
+            write(page, (left + box.indent, (upper + lower) / 2), box.text, SIZE, ink(ground))
             if abs(value) > self.limit:
                 corner = [(right - 6, upper), (right, upper), (right, upper + 6)]
                 draw.polygon(corner, fill=BLACK)
