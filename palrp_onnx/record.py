@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-import onnx_ir as ir
 from numpy.typing import NDArray
 
 from palrp_onnx.attribution import (
@@ -22,6 +21,7 @@ from palrp_onnx.attribution import (
 )
 from palrp_onnx.graph.analysis import Analysis
 from palrp_onnx.graph.model import Model
+from palrp_onnx.graph.patches import patch_size
 from palrp_onnx.graph.roles import Role
 from palrp_onnx.inputs.sample import Sample
 from palrp_onnx.relevance.result import Relevance as Raw
@@ -176,28 +176,11 @@ def describe_target(output: str, target: Resolved, labels: Mapping[int, str]) ->
 
 
 def patch_grid(analysis: Analysis, name: str, size: Sequence[int]) -> tuple[int, int]:
-    """Rows and columns of patches: the first layer's, where its windows do not overlap.
-
-    Other images are cut into at most 14 × 14 blocks.
-    """
-    value = next(v for v in analysis.model.graph.inputs if v.name == name)
-    for node in _first_convolutions(value):
-        kernel = node.attributes.get_ints("kernel_shape", ())
-        strides = node.attributes.get_ints("strides", ())
-        if len(strides) == 2 and tuple(kernel) == tuple(strides):
-            return size[0] // strides[0], size[1] // strides[1]
-    return min(_GRID, size[0]), min(_GRID, size[1])
-
-
-def _first_convolutions(value: ir.Value) -> list[ir.Node]:
-    found, queue = [], [value]
-    while queue:
-        for node, _ in queue.pop().uses():
-            if node.op_type == "Conv":
-                found.append(node)
-            elif node.op_type in ("Cast", "Identity", "Mul", "Sub", "Div", "Add"):
-                queue.extend(node.outputs)
-    return found
+    """Rows and columns of patches; images without patches are cut into at most 14 × 14 blocks."""
+    sides = patch_size(analysis, name)
+    if sides is None:
+        return min(_GRID, size[0]), min(_GRID, size[1])
+    return size[0] // sides[0], size[1] // sides[1]
 
 
 def to_patches(pixels: Array, grid: tuple[int, int]) -> Array:

@@ -78,6 +78,12 @@ def _propagate(
         case "Transpose":
             perm = node.attributes.get_ints("perm", tuple(reversed(range(len(first)))))
             return tuple(first[p] for p in perm)
+        case "Squeeze" | "Unsqueeze" if (chosen := _constant_axes(node)) is not None:
+            return (
+                _squeeze(first, chosen, rank)
+                if node.op_type == "Squeeze"
+                else _unsqueeze(first, chosen, rank)
+            )
         case "Reshape" | "Flatten" | "Squeeze" | "Unsqueeze":
             return regroup(first, shapes[source], shapes[output])
         case "MatMul":
@@ -101,6 +107,27 @@ def _propagate(
             return (first[0], 0, *first[2:])
         case _:
             return _union(operands, rank)
+
+
+def _constant_axes(node: ir.Node) -> tuple[int, ...] | None:
+    """Axes of a squeeze: an attribute, or from opset 13 on an input."""
+    if "axes" in node.attributes:
+        return tuple(node.attributes.get_ints("axes", ()))
+    value = node.inputs[1] if len(node.inputs) > 1 else None
+    if value is None or value.const_value is None:
+        return None
+    return tuple(int(axis) for axis in value.const_value.numpy().ravel())
+
+
+def _squeeze(flags: Axes, axes: Sequence[int], rank: int) -> Axes:
+    gone = {axis % len(flags) for axis in axes}
+    return _fit(tuple(f for k, f in enumerate(flags) if k not in gone), rank)
+
+
+def _unsqueeze(flags: Axes, axes: Sequence[int], rank: int) -> Axes:
+    new = {axis % rank for axis in axes}
+    old = iter(flags)
+    return tuple(0 if k in new else next(old, 0) for k in range(rank))
 
 
 def _union(operands: Sequence[Axes], rank: int) -> Axes:

@@ -1,4 +1,7 @@
-"""Feeds for the trial run: short, unbroken by special tokens, with padding so that masks show."""
+"""Feeds for the trial run: short, unbroken by special tokens, with padding so that masks show.
+
+Two samples where the batch is free: axes of length 1 could not be told apart after a reshape.
+"""
 
 from __future__ import annotations
 
@@ -20,14 +23,14 @@ Array = NDArray[np.generic]
 
 
 def probe_feeds(model: Model, roles: InputRoles, feeds: Mapping[str, Array]) -> dict[str, Array]:
-    """One sample made from the first in ``feeds``: ``LENGTH`` tokens, the last two masked."""
+    """The first sample of ``feeds``, ``LENGTH`` tokens of it, the last two masked."""
     content = [s for s in model.inputs if roles.facts[s.name].role is Role.CONTENT]
     tokens = [feeds[s.name] for s in content if feeds[s.name].dtype.kind in "iu"]
     length = next((feed.shape[1] for feed in tokens if feed.ndim == 2), 0)
     free = all(_dynamic(s, length) for s in model.inputs) and length > 0
     free &= all(s.dtype.kind != "f" for s in content)  # states of one length with the tokens
     return {
-        s.name: _probe(feeds[s.name][: _rows(s)], roles.facts[s.name].role, length, free)
+        s.name: _probe(_samples(s, feeds[s.name]), roles.facts[s.name].role, length, free)
         for s in model.inputs
     }
 
@@ -38,10 +41,11 @@ def _dynamic(signature: GraphInput, length: int) -> bool:
     return not any(isinstance(dim, int) and dim == length for dim in shape[1:])
 
 
-def _rows(signature: GraphInput) -> int:
-    """Samples of the trial run: one, unless the graph fixes another number."""
-    first = signature.shape[0] if signature.shape else 1
-    return first if isinstance(first, int) else 1
+def _samples(signature: GraphInput, feed: Array) -> Array:
+    """The first sample twice, or as often as the graph asks for."""
+    first = signature.shape[0] if signature.shape else 2
+    count = first if isinstance(first, int) else 2
+    return np.repeat(feed[:1], count, axis=0) if feed.ndim else feed
 
 
 def _probe(feed: Array, role: Role, length: int, free: bool) -> Array:

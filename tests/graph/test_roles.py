@@ -178,6 +178,26 @@ def test_a_bias_per_head_is_no_position(tmp_path: Path) -> None:
     assert roles(analysis, "Add") == [["content", "parameter"]]
 
 
+def test_axes_survive_packed_queries_and_a_batch_of_one(tmp_path: Path) -> None:
+    """[1, T, 3H] → [3, 1, h, T, d] → split → squeezed: the batch is not the first axis of length 1."""
+    body = (
+        LOOKUP + "m = MatMul(e, v) r = Reshape(m, shape) "
+        "q = Transpose<perm = [2, 0, 3, 1, 4]>(r) a, c, d = Split<axis = 0, num_outputs = 3>(q) "
+        "f = Squeeze(a, zero) k = Transpose<perm = [0, 2, 1, 3]>(f) y = Reshape(k, back)"
+    )
+    tables = {
+        "w": noise(30, HIDDEN),
+        "v": noise(HIDDEN, 3 * HIDDEN),
+        "shape": np.array([1, 6, 3, 2, 4]),
+        "zero": np.array([0]),
+        "back": np.array([1, 6, HIDDEN]),
+    }
+    analysis = analysed(tmp_path, "int64[1, 6] i", body, {"i": IDS[:1]}, **tables)
+    axes = {value.name: flags for value, flags in analysis.axes.items()}
+    assert axes["f"] == (BATCH, 0, TOKEN, 0)
+    assert axes["y"] == (BATCH, TOKEN, 0)
+
+
 def test_no_input_to_explain(tmp_path: Path) -> None:
     proto = parser.parse_model(
         '<ir_version: 10, opset_import: ["" : 18]>'
