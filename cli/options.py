@@ -19,6 +19,7 @@ FILE_PATH = click.Path(path_type=Path)
 FORMATS = ("json", "png")
 #: ``palrp_onnx.relevance`` knows these too; they stand here because its modules are slow to import.
 METHODS = ("pa-lrp", "attnlrp", "pe-only", "cp-lrp")
+ENGINES = ("numpy", "onnxruntime")
 POSITIONS = ("relu", "abs", "signed", "single-sink")
 
 
@@ -94,7 +95,13 @@ _METHOD_OPTIONS = (
         show_default=True,
         help="How the relevance of positions becomes one number a unit.",
     ),
-    click.option("--engine", type=click.Choice(["numpy"]), default="numpy", show_default=True),
+    click.option(
+        "--engine",
+        type=click.Choice(ENGINES),
+        default=ENGINES[0],
+        show_default=True,
+        help="The walk in NumPy, or forward and relevance compiled into one graph.",
+    ),
     click.option(
         "--dtype",
         type=click.Choice(["float32", "float64"]),

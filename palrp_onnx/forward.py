@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -40,40 +41,56 @@ class RuntimeForward:
     """
 
     def __init__(self, model: Model, names: Iterable[str], *, device: str = "cpu") -> None:
-        runtime = _import_runtime()
-        options = runtime.SessionOptions()
-        options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
-        options.log_severity_level = 4
-        folder = str(model.path.resolve().parent) + os.sep
-        options.add_session_config_entry(
-            "session.model_external_initializers_file_folder_path", folder
-        )
-        wanted, provider = _providers(device)
-        if provider not in runtime.get_available_providers():
-            raise _no_device(device, runtime.get_available_providers())
         self._names = list(dict.fromkeys(names))
         graph = _with_outputs(model, self._names)
-        try:
-            self._session = runtime.InferenceSession(
-                graph.SerializeToString(), options, providers=wanted
-            )
-        except Exception as error:  # the runtime's own exception types are not public
-            raise ModelError(
-                "ONNX Runtime cannot load the model", place=str(model.path), hint=_first_line(error)
-            ) from error
+        self._session = open_session(graph, model.path, device=device, optimise=False)
         self.providers = list(self._session.get_providers())
-        if provider not in self.providers:
-            raise _no_device(device, self.providers)
 
     def __call__(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Run once."""
-        try:
-            values = self._session.run(self._names, dict(feeds))
-        except Exception as error:
-            raise InputError(
-                "The model does not run on this input", hint=_first_line(error)
-            ) from error
-        return dict(zip(self._names, values, strict=True))
+        return run_session(self._session, self._names, feeds)
+
+
+def open_session(proto: onnx.ModelProto, path: Path, *, device: str, optimise: bool) -> Any:
+    """A session of ``proto``, whose external data lies beside the file ``path``.
+
+    Raises:
+        ResourceError: No runtime is installed, or the device asked for was not obtained.
+        ModelError: The runtime does not take the model.
+    """
+    runtime = _import_runtime()
+    wanted, provider = _providers(device)
+    if provider not in runtime.get_available_providers():
+        raise _no_device(device, runtime.get_available_providers())
+    options = runtime.SessionOptions()
+    if not optimise:
+        options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.log_severity_level = 4
+    folder = str(path.resolve().parent) + os.sep
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", folder)
+    try:
+        session = runtime.InferenceSession(proto.SerializeToString(), options, providers=wanted)
+    except Exception as error:  # the runtime's own exception types are not public
+        raise ModelError(
+            "ONNX Runtime cannot load the model", place=str(path), hint=_first_line(error)
+        ) from error
+    obtained = list(session.get_providers())
+    if provider not in obtained:
+        raise _no_device(device, obtained)
+    return session
+
+
+def run_session(session: Any, names: list[str], feeds: Mapping[str, Array]) -> dict[str, Array]:
+    """Run once; values by name.
+
+    Raises:
+        InputError: The model does not run on this input.
+    """
+    try:
+        values = session.run(names, dict(feeds))
+    except Exception as error:  # the runtime's own exception types are not public
+        raise InputError("The model does not run on this input", hint=_first_line(error)) from error
+    return dict(zip(names, values, strict=True))
 
 
 class ReferenceForward:

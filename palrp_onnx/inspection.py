@@ -12,13 +12,13 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from palrp_onnx.attribution import ModelFacts
-from palrp_onnx.explainer import analyse_model, find_output
 from palrp_onnx.forward import RuntimeForward
 from palrp_onnx.graph.analysis import Analysis
 from palrp_onnx.graph.example import example_feeds
 from palrp_onnx.graph.inputs import is_float
 from palrp_onnx.graph.model import Model
 from palrp_onnx.graph.sites import Site, find_sites
+from palrp_onnx.planning import analyse_model, find_output
 from palrp_onnx.relevance.plan import describe, visited_nodes
 from palrp_onnx.relevance.presets import preset
 from palrp_onnx.rules import NO_PATH, find_rule

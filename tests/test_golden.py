@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from palrp_onnx import Explainer
 from palrp_onnx.attribution import InputFacts
+from palrp_onnx.engines import NumpyEngine
 from palrp_onnx.forward import ReferenceForward
 from palrp_onnx.inputs.sample import Sample
 from palrp_onnx.relevance.plan import Step
@@ -45,14 +46,20 @@ def feeds_of(case: str, explainer: Explainer) -> dict[str, Array]:
 @cache
 def opened(case: str, method: str, dtype: str) -> tuple[Explainer, dict[str, Array]]:
     explainer = Explainer(GOLDEN / case / "model.onnx", method=method, dtype=dtype)
-    return explainer, explainer.forward(feeds_of(case, explainer))
+    return explainer, numpy_engine(case, explainer).forward(feeds_of(case, explainer))
+
+
+def numpy_engine(case: str, explainer: Explainer) -> NumpyEngine:
+    engine = explainer.engine(feeds_of(case, explainer))
+    assert isinstance(engine, NumpyEngine)
+    return engine
 
 
 def propagate(case: str, method: str, dtype: str, rows: list[Array]) -> Relevance:
     """Relevance for one multiplier [classes] a sample, put at the last unmasked token if any."""
     explainer, values = opened(case, method, dtype)
-    prepared = explainer.prepare(feeds_of(case, explainer))
-    output = values[prepared.output]
+    engine = numpy_engine(case, explainer)
+    output = values[engine.planned.output]
     seed = np.zeros(output.shape)
     for sample, row in enumerate(rows):
         if output.ndim == 3:
@@ -60,7 +67,7 @@ def propagate(case: str, method: str, dtype: str, rows: list[Array]) -> Relevanc
             seed[sample, last] = row
         else:
             seed[sample] = row
-    return explainer.propagate(values, seed)
+    return engine.propagate(values, seed)
 
 
 def one_hot(expected: Any, count: int, key: str, size: int) -> list[Array]:
@@ -142,7 +149,7 @@ def test_the_reference_epsilon_explains_the_rest(
 ) -> None:
     """R / (y + ε) is m · y / (y + ε): with that factor on every node the explicit rules are met."""
     explainer, _ = opened(case, "attnlrp", "float64")
-    plan = explainer.prepare(feeds_of(case, explainer)).plan
+    plan = numpy_engine(case, explainer).planned.plan
     names = [v.name for v in plan.analysis.content if v.name and v.producer() is not None]
     every = ReferenceForward(explainer.model, names)(feeds_of(case, explainer))
     visit = _Walk._visit
@@ -221,7 +228,7 @@ def test_records_say_what_arrays_say(case: str) -> None:
     kind = "image" if case == "lxt_vit_hf" else "tensors"
     sample = Sample(id="x", kind=kind, feeds=feeds, facts=InputFacts(kind=kind, truncated=False))
     explained = explainer.explain(sample)
-    assert len(explained) == len(values[explainer.prepare(feeds).output])
+    assert len(explained) == len(values[numpy_engine(case, explainer).planned.output])
     for explanation in explained:
         record = explanation.record
         content = explanation.tensors["content"].sum(axis=-1)[0]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from numpy.typing import NDArray
@@ -22,11 +22,9 @@ class Relevance:
         others: The same for further explained inputs, by name.
         sinks: Signed position relevance [B, T, F] by kind, layer and part.
         ledger: Entries, ``target``, ``residual`` and ``residual_relative``, each [B].
-        values: Forward values that were read, the explained output among them.
     """
 
     content: Array
     others: Mapping[str, Array]
     sinks: tuple[Sink, ...]
     ledger: Mapping[str, Array]
-    values: Mapping[str, Array] = field(repr=False)

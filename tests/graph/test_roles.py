@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 from onnx import numpy_helper, parser
 
 from palrp_onnx.errors import RoleError
-from palrp_onnx.explainer import analyse_model
 from palrp_onnx.graph.analysis import Analysis, is_mask, varying_axes
 from palrp_onnx.graph.axes import BATCH, TOKEN
 from palrp_onnx.graph.inputs import input_roles
 from palrp_onnx.graph.model import Model
 from palrp_onnx.graph.roles import Role
 from palrp_onnx.graph.sites import find_sites, turns
+from palrp_onnx.planning import analyse_model
 
 Array = NDArray[Any]
 HIDDEN = 8
@@ -179,7 +179,7 @@ def test_a_bias_per_head_is_no_position(tmp_path: Path) -> None:
 
 
 def test_axes_survive_packed_queries_and_a_batch_of_one(tmp_path: Path) -> None:
-    """[1, T, 3H] → [3, 1, h, T, d] → split → squeezed: the batch is not the first axis of length 1."""
+    """[1, T, 3H] → [3, 1, h, T, d] → split, squeezed: the batch is not the first of length 1."""
     body = (
         LOOKUP + "m = MatMul(e, v) r = Reshape(m, shape) "
         "q = Transpose<perm = [2, 0, 3, 1, 4]>(r) a, c, d = Split<axis = 0, num_outputs = 3>(q) "

@@ -1,0 +1,140 @@
+"""From an opened model and an example of its input to a plan of the walk."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from palrp_onnx.errors import InputError, TargetError, UsageError
+from palrp_onnx.forward import RuntimeForward
+from palrp_onnx.graph.analysis import Analysis, analyse
+from palrp_onnx.graph.axes import BATCH
+from palrp_onnx.graph.model import Model
+from palrp_onnx.graph.roles import Role
+from palrp_onnx.graph.sites import Site, find_sites
+from palrp_onnx.relevance.plan import Plan, make_plan
+from palrp_onnx.relevance.presets import Preset
+
+Array = NDArray[Any]
+Feeds = Mapping[str, Array]
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A model analysed and planned for one way of explaining it.
+
+    Attributes:
+        explained: Name of the input whose units the record is about.
+    """
+
+    analysis: Analysis
+    plan: Plan
+    sites: tuple[Site, ...]
+    explained: str
+
+    @property
+    def output(self) -> str:
+        """Name of the explained output."""
+        return self.plan.output.name or ""
+
+    def refuse_mixing(self, samples: int) -> None:
+        """Refuse a batch where a value has two batch axes: its samples are not separate."""
+        axes = self.analysis.axes
+        mixed = (s.meeting for s in self.plan.steps if sum(f & BATCH for f in axes[s.meeting]) > 1)
+        value = next(mixed, None)
+        if samples > 1 and value is not None:
+            raise InputError(
+                "The model mixes the samples of a batch",
+                place=f"value {value.name!r}",
+                hint="Explain them singly.",
+            )
+
+    def mask(self, feeds: Feeds, length: int) -> Array | None:
+        """The attention mask [B, T], where the graph has one of this length."""
+        for name in self.analysis.inputs.named(Role.MASK):
+            if feeds[name].ndim == 2 and feeds[name].shape[1] == length:
+                return feeds[name]
+        return None
+
+
+def plan_model(
+    model: Model,
+    feeds: Feeds,
+    preset: Preset,
+    *,
+    output: str | None = None,
+    explain_input: str | None = None,
+) -> Planned:
+    """Analyse ``model`` with ``feeds`` as an example, and plan the walk.
+
+    Raises:
+        InputError: The arrays are not what the graph takes.
+        ModelError: The model cannot be explained as asked.
+    """
+    check_feeds(model, feeds)
+    analysis = analyse_model(model, feeds)
+    plan = make_plan(analysis, find_output(analysis, output), preset)
+    return Planned(analysis, plan, find_sites(analysis), _find_explained(analysis, explain_input))
+
+
+def check_feeds(model: Model, feeds: Feeds) -> None:
+    """Refuse arrays that do not fit the graph's inputs, differ in batch size or are not finite."""
+    wanted = [s.name for s in model.inputs]
+    missing = [name for name in wanted if name not in feeds]
+    unknown = [name for name in feeds if name not in wanted]
+    if missing or unknown:
+        problem = f"missing {missing}" if missing else f"unknown {unknown}"
+        raise InputError(
+            f"The arrays do not fit the graph's inputs: {problem}", hint=f"Inputs: {wanted}."
+        )
+    sizes = {len(array) for array in feeds.values() if array.ndim}
+    if len(sizes) != 1 or 0 in sizes:
+        raise InputError(f"The arrays have batch sizes {sorted(sizes)}; one was expected")
+    for name, array in feeds.items():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise InputError("The input holds NaN or infinity", place=f"input {name}")
+
+
+def analyse_model(model: Model, feeds: Feeds) -> Analysis:
+    """Annotate the graph, with the trial run in ONNX Runtime."""
+
+    def run(probe: Feeds, names: Iterable[str]) -> Mapping[str, Array]:
+        wanted = [n for n in names if n not in probe]
+        return {**probe, **RuntimeForward(model, wanted)(probe)}
+
+    return analyse(model, feeds, run)
+
+
+def find_output(analysis: Analysis, name: str | None) -> ir.Value:
+    """The output of this name, or the first that depends on the explained input.
+
+    Raises:
+        TargetError: There is none.
+    """
+    outputs = {v.name: v for v in analysis.model.graph.outputs}
+    if name is not None:
+        if name not in outputs:
+            names = ", ".join(str(known) for known in outputs)
+            raise TargetError(f"There is no output {name!r}", hint=f"Outputs: {names}.")
+        return outputs[name]
+    found = next((v for v in outputs.values() if v in analysis.content), None)
+    if found is None:
+        raise TargetError("No output depends on the explained input by a real-valued path")
+    return found
+
+
+def _find_explained(analysis: Analysis, name: str | None) -> str:
+    names = analysis.inputs.named(Role.CONTENT)
+    if name is None:
+        return names[0]
+    if name not in names:
+        raise UsageError(
+            f"{name!r} is not an input that can be explained",
+            hint=f"Explained inputs: {', '.join(names)}.",
+        )
+    return name

@@ -1,0 +1,474 @@
+"""The ONNX back end: every operation appends nodes to a graph.
+
+Shapes are looked up where the graph runs, so that one graph serves every batch size and length.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+Value = ir.Value
+
+
+class Emit:
+    """Operations of :class:`~palrp_onnx.tensor.language.Language` as nodes.
+
+    Args:
+        graph: Where nodes are appended.
+        batch: Number of samples, an int64 tensor [1].
+        ranks: Number of axes of the values that exist already.
+        dtype: Real type of the graph.
+        portable: Use operations of the standard only.
+    """
+
+    def __init__(
+        self,
+        graph: ir.Graph,
+        batch: Value,
+        ranks: Mapping[Value, int],
+        *,
+        dtype: ir.DataType = ir.DataType.FLOAT,
+        portable: bool = False,
+    ) -> None:
+        self._graph = graph
+        self._ranks = dict(ranks)
+        self._dtype = dtype
+        self._portable = portable
+        self._constants: dict[tuple[Any, ...], Value] = {}
+        self._shapes: dict[Value, Value] = {}
+        self.batch = batch
+
+    # --- building -------------------------------------------------------------------------------
+    def node(
+        self,
+        op_type: str,
+        inputs: Sequence[Value | None],
+        rank: int,
+        *,
+        domain: str = "",
+        dtype: ir.DataType | None = None,
+        **attributes: Any,
+    ) -> Value:
+        """Append a node with one output of ``rank`` axes."""
+        made = ir.node(op_type, inputs, attributes or None, domain=domain)
+        output = made.outputs[0]
+        output.name = f"relevance/{len(self._graph)}"
+        output.dtype = dtype or self._dtype
+        self._graph.append(made)
+        self._ranks[output] = rank
+        return output
+
+    def declare(self, value: Value, rank: int) -> None:
+        """Make a value known that others made."""
+        self._ranks[value] = rank
+
+    def flag_column(self, flags: Value) -> Value:
+        """Truth values [B] as a column [B, 1]."""
+        return self.node("Unsqueeze", [flags, self.constant([1])], 2, dtype=ir.DataType.BOOL)
+
+    def rank(self, value: Value) -> int:
+        """Number of axes of a value."""
+        if value not in self._ranks:
+            if value.shape is None:
+                raise NotImplementedError(f"a value of unknown rank, {value.name!r}")
+            self._ranks[value] = value.shape.rank()
+        return self._ranks[value]
+
+    def constant(self, numbers: Any, dtype: Any = np.int64) -> Value:
+        """An initializer, shared by all who want the same numbers."""
+        array: NDArray[Any] = np.asarray(numbers, dtype)
+        key = (array.shape, str(array.dtype), array.tobytes())
+        if key not in self._constants:
+            name = f"relevance/constant/{len(self._constants)}"
+            value = ir.val(name, const_value=ir.tensor(array, name=name))
+            self._graph.register_initializer(value)
+            self._ranks[value] = array.ndim
+            self._constants[key] = value
+        return self._constants[key]
+
+    def real(self, number: float) -> Value:
+        """A scalar of the graph's real type."""
+        return self.constant(number, self._dtype.numpy())
+
+    def integers(self, op_type: str, *inputs: Value, **attributes: Any) -> Value:
+        """Append a node on integer vectors."""
+        return self.node(op_type, inputs, 1, dtype=ir.DataType.INT64, **attributes)
+
+    def shape(self, value: Value) -> Value:
+        """Shape of a value [rank]."""
+        if value not in self._shapes:
+            self._shapes[value] = self.integers("Shape", value)
+        return self._shapes[value]
+
+    def dims(self, value: Value, axes: Sequence[int]) -> Value:
+        """Lengths of some axes [len(axes)]."""
+        rank = self.rank(value)
+        return self.integers("Gather", self.shape(value), self.constant([a % rank for a in axes]))
+
+    # --- arithmetic -----------------------------------------------------------------------------
+    def _binary(self, op_type: str, a: Value, b: Value) -> Value:
+        return self.node(op_type, [a, b], max(self.rank(a), self.rank(b)))
+
+    def add(self, a: Value, b: Value) -> Value:
+        return self._binary("Add", a, b)
+
+    def sub(self, a: Value, b: Value) -> Value:
+        return self._binary("Sub", a, b)
+
+    def mul(self, a: Value, b: Value) -> Value:
+        return self._binary("Mul", a, b)
+
+    def div(self, a: Value, b: Value) -> Value:
+        return self._binary("Div", a, b)
+
+    def scale(self, a: Value, factor: float) -> Value:
+        if factor == 1.0:
+            return a
+        if factor == -1.0:
+            return self.node("Neg", [a], self.rank(a))
+        return self.mul(a, self.real(factor))
+
+    def shift(self, a: Value, offset: float) -> Value:
+        return self.add(a, self.real(offset))
+
+    def power(self, a: Value, exponent: float) -> Value:
+        if exponent == 1.0:
+            return a
+        if exponent == 0.5:
+            return self.node("Sqrt", [a], self.rank(a))
+        if exponent == 2.0:
+            return self.mul(a, a)
+        return self._binary("Pow", a, self.real(exponent))
+
+    def exp(self, a: Value) -> Value:
+        return self.node("Exp", [a], self.rank(a))
+
+    def ratio(self, y: Value, x: Value, at_zero: float) -> Value:
+        zero = self._equal(x, self.real(0.0))
+        safe = self.choose(zero, self.real(1.0), x)
+        return self.choose(zero, self.real(at_zero), self.div(y, safe))
+
+    def relevance(self, x: Value, m: Value) -> Value:
+        return self.choose(self._equal(m, self.real(0.0)), self.real(0.0), self.mul(x, m))
+
+    def choose(self, condition: Value, a: Value, b: Value) -> Value:
+        return self.node("Where", [condition, a, b], max(map(self.rank, (condition, a, b))))
+
+    def unnan(self, a: Value) -> Value:
+        missing = self.node("IsNaN", [a], self.rank(a), dtype=ir.DataType.BOOL)
+        return self.choose(missing, self.real(0.0), a)
+
+    def winners(self, x: Value, y: Value) -> Value:
+        equal = self._equal(x, y)
+        return self.node("Cast", [equal], self.rank(equal), to=self._dtype)
+
+    def zeros_like(self, like: Value) -> Value:
+        return self._zeros(self.shape(like), self.rank(like))
+
+    def _equal(self, a: Value, b: Value) -> Value:
+        rank = max(self.rank(a), self.rank(b))
+        return self.node("Equal", [a, b], rank, dtype=ir.DataType.BOOL)
+
+    # --- linear algebra -------------------------------------------------------------------------
+    def matmul(
+        self, a: Value, b: Value, *, transpose_a: bool = False, transpose_b: bool = False
+    ) -> Value:
+        rank = max(self.rank(a), self.rank(b))
+        if not (transpose_a or transpose_b):
+            return self.node("MatMul", [a, b], rank)
+        if self._portable:
+            left = self._swapped(a) if transpose_a else a
+            right = self._swapped(b) if transpose_b else b
+            return self.node("MatMul", [left, right], rank)
+        return self.node(
+            "FusedMatMul",
+            [a, b],
+            rank,
+            domain="com.microsoft",
+            transA=int(transpose_a),
+            transB=int(transpose_b),
+        )
+
+    def _swapped(self, a: Value) -> Value:
+        axes = list(range(self.rank(a)))
+        return self.transpose(a, [*axes[:-2], axes[-1], axes[-2]])
+
+    def outer_first(self, a: Value, b: Value) -> Value:
+        return self.mul(self.unsqueeze(a, [-1]), self.unsqueeze(b, [-2]))
+
+    def einsum(self, equation: str, operands: Sequence[Value]) -> Value:
+        rank = len(equation.partition("->")[2])
+        return self.node("Einsum", list(operands), rank, equation=equation)
+
+    def conv_adjoint(
+        self,
+        m: Value,
+        weight: Value,
+        like: Value,
+        *,
+        strides: Sequence[int],
+        pads: Sequence[int],
+        dilations: Sequence[int],
+        group: int,
+    ) -> Value:
+        rank = self.rank(like)
+        sent = self.node(
+            "ConvTranspose",
+            [m, weight],
+            rank,
+            strides=list(strides),
+            pads=list(pads),
+            dilations=list(dilations),
+            group=group,
+        )
+        # What the windows did not reach at the far end got nothing.
+        rest = self.integers("Sub", self.shape(like), self.shape(sent))
+        ends = self.integers("Concat", self.constant([0] * rank), rest, axis=0)
+        return self.node("Pad", [sent, ends], rank)
+
+    # --- reductions -----------------------------------------------------------------------------
+    def sum(self, a: Value, axes: Sequence[int], *, keepdims: bool = True) -> Value:
+        if not axes:
+            return a
+        rank = self.rank(a) - (0 if keepdims else len(axes))
+        return self.node("ReduceSum", [a, self.constant(list(axes))], rank, keepdims=int(keepdims))
+
+    def sum_to(self, a: Value, like: Value) -> Value:
+        extra = self.rank(a) - self.rank(like)
+        a = self.sum(a, range(extra), keepdims=False)
+        differs = self.node(
+            "Not",
+            [self.node("Equal", [self.shape(a), self.shape(like)], 1, dtype=ir.DataType.BOOL)],
+            1,
+            dtype=ir.DataType.BOOL,
+        )
+        found = self.node("NonZero", [differs], 2, dtype=ir.DataType.INT64)
+        axes = self.integers("Reshape", found, self.constant([-1]))
+        return self.node(
+            "ReduceSum", [a, axes], self.rank(like), keepdims=1, noop_with_empty_axes=1
+        )
+
+    def mean_weight(self, like: Value, reduced: Value) -> Value:
+        sizes = [
+            self.node(
+                "Cast", [self.node("Size", [v], 0, dtype=ir.DataType.INT64)], 0, to=self._dtype
+            )
+            for v in (reduced, like)
+        ]
+        return self.div(*sizes)
+
+    def cumulative_adjoint(self, m: Value, axis: int, *, exclusive: bool, reverse: bool) -> Value:
+        place = self.constant(axis)
+        rank = self.rank(m)
+        return self.node(
+            "CumSum", [m, place], rank, exclusive=int(exclusive), reverse=int(not reverse)
+        )
+
+    # --- movement -------------------------------------------------------------------------------
+    def transpose(self, a: Value, perm: Sequence[int]) -> Value:
+        if list(perm) == list(range(len(perm))):
+            return a
+        return self.node("Transpose", [a], len(perm), perm=list(perm))
+
+    def unsqueeze(self, a: Value, axes: Sequence[int]) -> Value:
+        if not axes:
+            return a
+        return self.node("Unsqueeze", [a, self.constant(list(axes))], self.rank(a) + len(axes))
+
+    def reshape_like(self, a: Value, like: Value) -> Value:
+        return self.reshape(a, self.shape(like), self.rank(like))
+
+    def reshape(self, a: Value, shape: Value, rank: int) -> Value:
+        """Reshape to lengths that are a tensor."""
+        return self.node("Reshape", [a, shape], rank)
+
+    def expand_like(self, a: Value, like: Value) -> Value:
+        return self.node("Expand", [a, self.shape(like)], self.rank(like))
+
+    def concat(self, parts: Sequence[Value], axis: int) -> Value:
+        return self.node("Concat", list(parts), self.rank(parts[0]), axis=axis)
+
+    def split_like(self, a: Value, likes: Sequence[Value], axis: int) -> tuple[Value, ...]:
+        sizes = self.integers("Concat", *(self.dims(v, [axis]) for v in likes), axis=0)
+        rank = self.rank(a)
+        made = ir.node("Split", [a, sizes], {"axis": axis}, num_outputs=len(likes))
+        for index, output in enumerate(made.outputs):
+            output.name = f"relevance/{len(self._graph)}/{index}"
+            output.dtype = self._dtype
+            self._ranks[output] = rank
+        self._graph.append(made)
+        return tuple(made.outputs)
+
+    def slice_adjoint(
+        self,
+        m: Value,
+        like: Value,
+        starts: Value,
+        ends: Value,
+        axes: Value | None,
+        steps: Value | None,
+    ) -> Value:
+        rank = self.rank(like)
+        chosen = self._known(axes) if axes is not None else None
+        if chosen is None:
+            chosen = list(range(self._length(starts)))
+        if steps is None or self._known(steps) == [1] * len(chosen):
+            size = self.dims(like, chosen)
+            return self._placed(m, like, chosen, self._clamped(starts, size))
+        return self._scattered(m, like, [starts, ends, self.constant(chosen), steps], rank)
+
+    def _scattered(self, m: Value, like: Value, where: Sequence[Value], rank: int) -> Value:
+        """Number the entries of ``like``; slicing the numbers tells where ``m`` came from."""
+        size = self.integers("Size", like)
+        numbers = self.integers("Range", self.constant(0), size, self.constant(1))
+        whole = self.integers("Reshape", numbers, self.shape(like))
+        taken = self.integers("Slice", whole, *where)
+        flat = self.integers("Reshape", taken, self.constant([-1]))
+        sent = self.reshape(m, self.constant([-1]), 1)
+        length = self.integers("Reshape", size, self.constant([1]))
+        filled = self.node("ScatterElements", [self._zeros(length, 1), flat, sent], 1, axis=0)
+        return self.reshape_like(filled, like)
+
+    def _placed(self, m: Value, like: Value, axes: Sequence[int], begins: Value) -> Value:
+        """``m`` inside zeros like ``like``, from ``begins`` on along ``axes``."""
+        rank = self.rank(like)
+        places = self.constant([axis % rank for axis in axes])
+        first = self.integers("ScatterElements", self.constant([0] * rank), places, begins, axis=0)
+        room = self.integers("Sub", self.shape(like), self.shape(m))
+        rest = self.integers("Sub", room, first)
+        return self.node("Pad", [m, self.integers("Concat", first, rest, axis=0)], rank)
+
+    def _clamped(self, starts: Value, size: Value) -> Value:
+        """Start indices as counted from the front, inside the axis."""
+        wide = self.integers("Cast", starts, to=ir.DataType.INT64)
+        negative = self.node("Less", [wide, self.constant(0)], 1, dtype=ir.DataType.BOOL)
+        counted = self.integers("Where", negative, self.integers("Add", wide, size), wide)
+        return self.integers("Max", self.integers("Min", counted, size), self.constant(0))
+
+    def _known(self, value: Value) -> list[int] | None:
+        if value.const_value is None:
+            return None
+        return [int(v) for v in value.const_value.numpy().ravel()]
+
+    def _length(self, value: Value) -> int:
+        known = self._known(value)
+        if known is None:
+            raise NotImplementedError("a slice whose axes are not constant")
+        return len(known)
+
+    def _zeros(self, shape: Value, rank: int) -> Value:
+        zero = ir.tensor(np.zeros(1, self._dtype.numpy()))
+        return self.node("ConstantOfShape", [shape], rank, value=zero)
+
+    def pad_adjoint(self, m: Value, like: Value, pads: Value, axes: Value | None) -> Value:
+        rank = self.rank(like)
+        chosen = self._known(axes) if axes is not None else list(range(rank))
+        if chosen is None:
+            raise NotImplementedError("padding whose axes are not constant")
+        starts = self.integers("Slice", pads, self.constant([0]), self.constant([len(chosen)]))
+        ends = self.integers("Add", starts, self.dims(like, chosen))
+        return self.node("Slice", [m, starts, ends, self.constant(chosen)], rank)
+
+    def tile_adjoint(self, m: Value, like: Value) -> Value:
+        rank = self.rank(like)
+        copies = self.integers("Div", self.shape(m), self.shape(like))
+        columns = [
+            self.node("Unsqueeze", [v, self.constant([1])], 2, dtype=ir.DataType.INT64)
+            for v in (copies, self.shape(like))
+        ]
+        pairs = self.node("Concat", columns, 2, dtype=ir.DataType.INT64, axis=1)
+        flat = self.integers("Reshape", pairs, self.constant([-1]))
+        split = self.reshape(m, flat, 2 * rank)
+        return self.sum(split, range(0, 2 * rank, 2), keepdims=False)
+
+    def gather_adjoint(self, m: Value, like: Value, index: Value, axis: int) -> Value:
+        rank, picked = self.rank(like), self.rank(index)
+        axis %= rank
+        size = self.dims(like, [axis])
+        if picked == 0:
+            begin = self._clamped(self.integers("Reshape", index, self.constant([1])), size)
+            return self._placed(self.unsqueeze(m, [axis]), like, [axis], begin)
+        # One-hot rows turn adding up into a matrix product.
+        order = [axis, *(a for a in range(rank) if a != axis)]
+        middle = list(range(axis, axis + picked))
+        moved = self.transpose(m, [*middle, *(a for a in range(self.rank(m)) if a not in middle)])
+        count = self.integers(
+            "Reshape", self.node("Size", [index], 0, dtype=ir.DataType.INT64), self.constant([1])
+        )
+        rows = self.reshape(moved, self.integers("Concat", count, self.constant([-1]), axis=0), 2)
+        flat = self.integers("Reshape", index, self.constant([-1]))
+        hot = self.one_hot(flat, size)
+        summed = self.matmul(hot, rows, transpose_a=True)
+        shape = self.dims(like, order)
+        back = self.reshape(summed, shape, rank)
+        return self.transpose(back, sorted(range(rank), key=lambda k: order[k]))
+
+    def one_hot(self, index: Value, depth: Value) -> Value:
+        """Rows of zeros with a one at ``index``; negative indices count from the end."""
+        values = self.constant([0, 1], self._dtype.numpy())
+        return self.node("OneHot", [index, depth, values], self.rank(index) + 1, axis=-1)
+
+    def gather_elements_adjoint(self, m: Value, like: Value, index: Value, axis: int) -> Value:
+        inputs = [self.zeros_like(like), index, m]
+        return self.node("ScatterElements", inputs, self.rank(like), axis=axis, reduction="add")
+
+    def gather_nd_adjoint(self, m: Value, like: Value, index: Value, batch_dims: int) -> Value:
+        if batch_dims:
+            raise NotImplementedError("GatherND with batch axes in an emitted graph")
+        inputs = [self.zeros_like(like), index, m]
+        return self.node("ScatterND", inputs, self.rank(like), reduction="add")
+
+    def scatter_nd_keep(self, m: Value, index: Value) -> Value:
+        taken = self.gather_nd(m, index)
+        zeros = self.mul(taken, self.real(0.0))
+        return self.node("ScatterND", [m, index, zeros], self.rank(m))
+
+    def gather_nd(self, a: Value, index: Value) -> Value:
+        depth = index.shape[-1] if index.shape is not None else None
+        if not isinstance(depth, int):
+            raise NotImplementedError("ScatterND whose index has no fixed depth")
+        return self.node("GatherND", [a, index], self.rank(index) - 1 + self.rank(a) - depth)
+
+    def keep_triangle(self, m: Value, k: int, *, upper: bool) -> Value:
+        return self.node("Trilu", [m, self.constant(k)], self.rank(m), upper=int(upper))
+
+    # --- books ----------------------------------------------------------------------------------
+    def per_sample(self, relevance: Value, batch_axis: int) -> Value:
+        rank = self.rank(relevance)
+        batch = batch_axis % rank
+        moved = self.transpose(relevance, [batch, *(a for a in range(rank) if a != batch)])
+        shape = self.integers("Concat", self.batch, self.constant([-1]), axis=0)
+        return self.sum(self.reshape(moved, shape, 2), [1], keepdims=False)
+
+    def arrange(
+        self,
+        relevance: Value,
+        *,
+        batch_axis: int,
+        token_axes: Sequence[int],
+        feature_axes: Sequence[int],
+    ) -> Value:
+        rank = self.rank(relevance)
+        batch = batch_axis % rank
+        tokens, features = ([a % rank for a in axes] for axes in (token_axes, feature_axes))
+        named = [batch, *(a for a in tokens if a != batch), *features]
+        rest = [a for a in range(rank) if a not in named]
+        moved = self.transpose(relevance, [*named, *rest])
+        summed = self.sum(moved, range(len(named), rank), keepdims=False)
+        size = self.constant([1])
+        for axis in tokens:
+            size = self.integers("Mul", size, self.dims(relevance, [axis]))
+        if batch in tokens:
+            size = self.integers("Div", size, self.batch)
+        width = self.constant([1])
+        for axis in features:
+            width = self.integers("Mul", width, self.dims(relevance, [axis]))
+        return self.reshape(summed, self.integers("Concat", self.batch, size, width, axis=0), 3)
+
+    def check(self, a: Value, place: str) -> None:
+        """Numbers are not at hand."""
