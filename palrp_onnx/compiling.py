@@ -1,0 +1,50 @@
+"""From a model file to an explainer file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx_ir as ir
+
+from palrp_onnx.compiler import Settings, compile_graph
+from palrp_onnx.errors import UsageError
+from palrp_onnx.forward import RuntimeForward
+from palrp_onnx.graph.example import example_feeds
+from palrp_onnx.graph.model import Model
+from palrp_onnx.planning import plan_model
+from palrp_onnx.relevance.presets import preset
+
+
+def compile_model(
+    path: Path,
+    destination: Path,
+    *,
+    method: str = "pa-lrp",
+    output: str | None = None,
+    explain_input: str | None = None,
+    settings: Settings | None = None,
+) -> bytes:
+    """The explainer of the model at ``path`` as an ONNX file, to be written to ``destination``.
+
+    Weights in external data files stay there: the explainer points to the same files, and must
+    therefore lie in the model's folder.
+
+    Raises:
+        UsageError: The model has external data and ``destination`` lies in another folder.
+        ModelError: The model cannot be explained, or not as a graph.
+    """
+    model = Model.open(path)
+    external = any(
+        isinstance(v.const_value, ir.ExternalTensor) for v in model.graph.initializers.values()
+    )
+    if external and destination.resolve().parent != path.resolve().parent:
+        raise UsageError(
+            "The model's weights are in external data files, which the explainer shares",
+            place=str(destination),
+            hint=f"Write it beside the model, into {path.parent}.",
+        )
+    feeds = example_feeds(model, RuntimeForward(model, [s.name for s in model.outputs]))
+    planned = plan_model(model, feeds, preset(method), output=output, explain_input=explain_input)
+    compiled = compile_graph(planned.plan, planned.explained, settings or Settings())
+    data: bytes = ir.serde.serialize_model(compiled).SerializeToString()
+    return data
