@@ -225,10 +225,8 @@ def find_targets(planned: Planned, feeds: Feeds, output: Array, target: Target) 
     """The target in every row of the output.
 
     Raises:
-        TargetError: The output has no such element, or no batch axis.
+        TargetError: The output has no such element.
     """
-    if output.ndim == 0 or len(output) == 0:
-        raise TargetError("The output has no batch axis", place=f"output {planned.output}")
     mask = planned.mask(feeds, output.shape[1]) if output.ndim == 3 else None
     return [
         resolve(target, row, None if mask is None else mask[index])

@@ -78,7 +78,13 @@ def plan_model(
     """
     check_feeds(model, feeds)
     analysis = analyse_model(model, feeds)
-    plan = make_plan(analysis, find_output(analysis, output), preset)
+    chosen = find_output(analysis, output)
+    axes = analysis.axes.get(chosen, (BATCH,))
+    if not axes or not axes[0] & BATCH:
+        raise TargetError(
+            "The first axis of the output is not the batch", place=f"output {chosen.name}"
+        )
+    plan = make_plan(analysis, chosen, preset)
     return Planned(analysis, plan, find_sites(analysis), _find_explained(analysis, explain_input))
 
 

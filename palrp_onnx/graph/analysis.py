@@ -16,7 +16,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from palrp_onnx.errors import RoleError
+from palrp_onnx.errors import InputError, RoleError
 from palrp_onnx.graph.axes import TOKEN, Axes, Shape, axes_of
 from palrp_onnx.graph.content import (
     attention_depth,
@@ -81,7 +81,7 @@ def analyse(model: Model, feeds: Feeds, run: Runner) -> Analysis:
     graph = model.graph
     inputs = input_roles(graph, feeds)
     content = content_values(graph, inputs)
-    trial = run(probe_feeds(model, inputs, feeds), _trial_names(graph))
+    trial = _trial(model, inputs, feeds, run)
     shapes: dict[ir.Value, Shape] = {
         v: tuple(v.const_value.shape.numpy())
         for v in graph.initializers.values()
@@ -108,6 +108,15 @@ def analyse(model: Model, feeds: Feeds, run: Runner) -> Analysis:
         trial=trial,
         shapes=shapes,
     )
+
+
+def _trial(model: Model, inputs: InputRoles, feeds: Feeds, run: Runner) -> Mapping[str, Array]:
+    """Every real value of a short run; of one sample where the graph takes no two."""
+    names = _trial_names(model.graph)
+    try:
+        return run(probe_feeds(model, inputs, feeds), names)
+    except InputError:
+        return run(probe_feeds(model, inputs, feeds, samples=1), names)
 
 
 def _values(graph: ir.Graph) -> Iterable[ir.Value]:

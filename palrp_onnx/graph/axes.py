@@ -92,9 +92,11 @@ def _propagate(
             flip_a, flip_b = (node.attributes.get_int(k, 0) for k in ("transA", "transB"))
             left = (operands[0] or (0, 0))[1 if flip_a else 0]
             right = (operands[1] or (0, 0))[0 if flip_b else 1]
-            return (left, right)
+            third = operands[2] if len(operands) > 2 else ()
+            return _union([(left, right), third], 2)
         case "Einsum":
-            return _einsum(node.attributes.get_string("equation", ""), operands)
+            ranks = [len(shapes.get(v, ())) for v in node.inputs if v]
+            return _einsum(node.attributes.get_string("equation", ""), operands, ranks)
         case "Gather":
             return _gather(node, first, len(shapes[source]), rank)
         case "GatherND":
@@ -102,7 +104,9 @@ def _propagate(
         case "Concat" | "Where" | "Sum" | "Min" | "Max":
             return _union(operands, rank)
         case kind if kind.startswith("Reduce") or kind == "ArgMax":
-            return _reduce(first, shapes[source], shapes[output])
+            return _reduce(node, first, rank)
+        case "ScatterND" | "ScatterElements":
+            return axes.get(node.inputs[0], ()) if node.inputs[0] is not None else ()
         case kind if kind in _POOLING:
             return (first[0], 0, *first[2:])
         case _:
@@ -148,13 +152,21 @@ def _matmul(operands: Sequence[Axes], ranks: Sequence[int], rank: int) -> Axes:
     return (*head, *tail)
 
 
-def _einsum(equation: str, operands: Sequence[Axes]) -> Axes:
+def _einsum(equation: str, operands: Sequence[Axes], ranks: Sequence[int]) -> Axes:
     terms, _, result = equation.replace(" ", "").partition("->")
+    spelled = terms.split(",")
+    dots = max(r - len(t.replace("...", "")) for t, r in zip(spelled, ranks, strict=True))
     letters: dict[str, int] = {}
-    for term, flags in zip(terms.split(","), operands, strict=False):
-        for letter, flag in zip(term, flags, strict=False):
+    for term, flags, rank in zip(spelled, operands, ranks, strict=True):
+        hidden = rank - len(term.replace("...", ""))
+        for letter, flag in zip(_spell(term, dots, hidden), flags, strict=False):
             letters[letter] = letters.get(letter, 0) | flag
-    return tuple(letters.get(letter, 0) for letter in result)
+    return tuple(letters.get(letter, 0) for letter in _spell(result, dots, dots))
+
+
+def _spell(term: str, dots: int, hidden: int) -> str:
+    """A term with its ellipsis written as digits, aligned from the right."""
+    return term.replace("...", "0123456789"[dots - hidden : dots])
 
 
 def _gather(node: ir.Node, data: Axes, data_rank: int, rank: int) -> Axes:
@@ -164,23 +176,13 @@ def _gather(node: ir.Node, data: Axes, data_rank: int, rank: int) -> Axes:
     return (*data[:axis], *middle, *data[axis + 1 :])
 
 
-def _reduce(flags: Axes, before: Shape, after: Shape) -> Axes:
-    if len(before) == len(after):
+def _reduce(node: ir.Node, flags: Axes, rank: int) -> Axes:
+    if len(flags) == rank:
         return flags
-    return regroup(flags, before, after) if _size(before) == _size(after) else _drop(flags, after)
-
-
-def _drop(flags: Axes, after: Shape) -> Axes:
-    """Reduced axes are gone; the batch stays first if it was."""
-    kept = [f for f in flags if f & BATCH][: len(after)]
-    return (*kept, *[0] * (len(after) - len(kept)))
-
-
-def _size(shape: Shape) -> int:
-    size = 1
-    for dim in shape:
-        size *= dim
-    return size
+    axes = _constant_axes(node)
+    if axes is None and "axis" in node.attributes:  # ArgMax
+        axes = (node.attributes.get_int("axis", 0),)
+    return _squeeze(flags, axes if axes is not None else range(len(flags)), rank)
 
 
 def regroup(flags: Axes, before: Shape, after: Shape) -> Axes:

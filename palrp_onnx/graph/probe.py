@@ -18,11 +18,14 @@ from palrp_onnx.graph.signature import GraphInput
 #: Tokens of the trial run where the sequence axis is free.
 LENGTH = 11
 PADDED = 2
+SAMPLES = 2
 
 Array = NDArray[np.generic]
 
 
-def probe_feeds(model: Model, roles: InputRoles, feeds: Mapping[str, Array]) -> dict[str, Array]:
+def probe_feeds(
+    model: Model, roles: InputRoles, feeds: Mapping[str, Array], samples: int = SAMPLES
+) -> dict[str, Array]:
     """The first sample of ``feeds``, ``LENGTH`` tokens of it, the last two masked."""
     content = [s for s in model.inputs if roles.facts[s.name].role is Role.CONTENT]
     tokens = [feeds[s.name] for s in content if feeds[s.name].dtype.kind in "iu"]
@@ -30,7 +33,7 @@ def probe_feeds(model: Model, roles: InputRoles, feeds: Mapping[str, Array]) -> 
     free = all(_dynamic(s, length) for s in model.inputs) and length > 0
     free &= all(s.dtype.kind != "f" for s in content)  # states of one length with the tokens
     return {
-        s.name: _probe(_samples(s, feeds[s.name]), roles.facts[s.name].role, length, free)
+        s.name: _probe(_repeated(s, feeds[s.name], samples), roles.facts[s.name].role, length, free)
         for s in model.inputs
     }
 
@@ -41,10 +44,10 @@ def _dynamic(signature: GraphInput, length: int) -> bool:
     return not any(isinstance(dim, int) and dim == length for dim in shape[1:])
 
 
-def _samples(signature: GraphInput, feed: Array) -> Array:
-    """The first sample twice, or as often as the graph asks for."""
-    first = signature.shape[0] if signature.shape else 2
-    count = first if isinstance(first, int) else 2
+def _repeated(signature: GraphInput, feed: Array, samples: int) -> Array:
+    """The first sample ``samples`` times, or as often as the graph asks for."""
+    first = signature.shape[0] if signature.shape else samples
+    count = first if isinstance(first, int) else samples
     return np.repeat(feed[:1], count, axis=0) if feed.ndim else feed
 
 

@@ -44,7 +44,6 @@ _OFFSETS: dict[str, tuple[float, float]] = {
     "Cos": (1.0, 0.0),
     "Cosh": (1.0, 0.0),
     "Exp": (1.0, 1.0),
-    "HardSigmoid": (0.5, 0.2),
     "Sigmoid": (0.5, 0.25),
     "Softplus": (math.log(2.0), 0.5),
 }
@@ -61,18 +60,29 @@ def _vanishing(slope: float) -> Callable[..., Sequence[object]]:
 def _shifted(offset: float, slope: float) -> Callable[..., Shares[object]]:
     def identity(op: Language[T], node: Node[T], m: T) -> Shares[T]:
         """m_x = m ∘ (y − f(0)) / x; f(0) ∘ m is absorbed. Source: identity rule after a shift."""
-        rest = op.shift(node.output(), -offset)
-        sent = op.mul(m, op.ratio(rest, node.input(0), slope))
-        inputs = (sent, *(None,) * (node.arity - 1))
-        return Shares(inputs, {"other": op.scale(m, offset)})
+        return _after_shift(op, node, m, offset, slope)
 
     return identity
+
+
+def _after_shift(op: Language[T], node: Node[T], m: T, offset: float, slope: float) -> Shares[T]:
+    rest = op.shift(node.output(), -offset)
+    sent = op.mul(m, op.ratio(rest, node.input(0), slope))
+    return Shares((sent, *(None,) * (node.arity - 1)), {"other": op.scale(m, offset)})
 
 
 for _name, _slope in _SLOPES.items():
     rule(_name)(_vanishing(_slope))
 for _name, (_offset, _slope) in _OFFSETS.items():
     rule(_name)(_shifted(_offset, _slope))
+
+
+@rule("HardSigmoid")
+def hard_sigmoid(op: Language[T], node: Node[T], m: T) -> Shares[T]:
+    """y = max(0, min(1, αx + β)): as every function with f(0) ≠ 0. Source: identity rule."""
+    alpha, beta = node.attribute("alpha", 0.2), node.attribute("beta", 0.5)
+    offset = min(max(beta, 0.0), 1.0)
+    return _after_shift(op, node, m, offset, alpha if 0.0 < beta < 1.0 else 0.0)
 
 
 @rule("Reciprocal", "Log", "Clip")

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from palrp_onnx.rules.registry import Node, Shares, T, rule
 from palrp_onnx.tensor.language import Language
 
 
 @rule("Gemm")
-def gemm(op: Language[T], node: Node[T], m: T) -> Sequence[T | None]:
+def gemm(op: Language[T], node: Node[T], m: T) -> Shares[T]:
     """y = α A' B' + β C: m_A = α m B'ᵀ (transposed back), ½ each between activations, m_C = β m.
 
-    Shapes: A' [M, K], B' [K, N], m [M, N]. Source: ε-rule with ε → 0.
+    Shapes: A' [M, K], B' [K, N], m [M, N]. Source: ε-rule with ε → 0. Where only C is an activation
+    the constant α A' B' is absorbed like a bias.
     """
     alpha, beta = node.attribute("alpha", 1.0), node.attribute("beta", 1.0)
     flip_a, flip_b = bool(node.attribute("transA", 0)), bool(node.attribute("transB", 0))
@@ -25,7 +24,12 @@ def gemm(op: Language[T], node: Node[T], m: T) -> Sequence[T | None]:
     if b:
         right = op.matmul(node.input(0), share, transpose_a=not flip_a)
         right = op.transpose(right, [1, 0]) if flip_b else right
-    return left, right, op.scale(m, beta) if node.has(2) else None
+    third = op.scale(m, beta) if node.has(2) else None
+    sent = (left, right, third)[: node.arity]
+    if a or b:
+        return Shares(sent)
+    constant = op.sub(node.output(), op.scale(node.input(2), beta))
+    return Shares(sent, {"bias": op.mul(m, constant)})
 
 
 @rule("Conv")
@@ -58,6 +62,8 @@ def batch_normalization(op: Language[T], node: Node[T], m: T) -> Shares[T]:
 
     Shapes: x, m [B, C, *S]; γ, β, μ, σ² [C]. Source: ε-rule on an affine map.
     """
+    if node.attribute("training_mode", 0):
+        raise NotImplementedError("statistics of the batch")
     axes = range(1, node.rank(0) - 1)
     gamma, variance = op.unsqueeze(node.input(1), axes), op.unsqueeze(node.input(4), axes)
     deviation = op.power(op.shift(variance, node.attribute("epsilon", 1e-5)), 0.5)

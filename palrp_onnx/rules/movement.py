@@ -7,11 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from palrp_onnx.rules.registry import Node, T, rule
+from palrp_onnx.rules.registry import Node, Shares, T, rule
 from palrp_onnx.tensor.language import Language
 
 
-@rule("Identity", "Cast", "CastLike", "Dropout")
+@rule("Dropout")
+def dropout(op: Language[T], node: Node[T], m: T) -> Sequence[T | None]:
+    """m_x = m: nothing is dropped outside of training."""
+    if node.has(2) and any(node.integers(2)):
+        raise NotImplementedError("training mode")
+    return m, *(None,) * (node.arity - 1)
+
+
+@rule("Identity", "Cast", "CastLike")
 def unchanged(op: Language[T], node: Node[T], m: T) -> Sequence[T | None]:
     """m_x = m. A cast between real types rounds; the rounding is passed straight through."""
     return m, *(None,) * (node.arity - 1)
@@ -68,11 +76,13 @@ def tile(op: Language[T], node: Node[T], m: T) -> Sequence[T | None]:
     return op.tile_adjoint(m, node.input(0)), None
 
 
-@rule("Pad")
+@rule("Pad", since=11)
 def pad(op: Language[T], node: Node[T], m: T) -> Sequence[T | None]:
-    """m_x = m without the padding. Only constant padding is linear in this way."""
+    """m_x = m without the padding, zero where it cropped. Only padding with zeros is linear."""
     if node.attribute("mode", "constant") != "constant":
         raise NotImplementedError("padding that repeats content")
+    if node.has(2) and node.number(2) != 0:
+        raise NotImplementedError("padding with a number that is not zero")
     axes = node.input(3) if node.has(3) else None
     sent = op.pad_adjoint(m, node.input(0), node.input(1), axes)
     return sent, *(None,) * (node.arity - 1)
@@ -100,12 +110,18 @@ def gather_nd(op: Language[T], node: Node[T], m: T) -> Sequence[T | None]:
 
 
 @rule("ScatterND")
-def scatter_nd(op: Language[T], node: Node[T], m: T) -> Sequence[T | None]:
-    """m_data = m with zeros where updates were written, m_updates = m there."""
+def scatter_nd(op: Language[T], node: Node[T], m: T) -> Shares[T]:
+    """m_data = m with zeros where updates were written, m_updates = m there.
+
+    Constant updates absorb what is there, like a bias.
+    """
     if node.attribute("reduction", "none") != "none":
         raise NotImplementedError("ScatterND that reduces")
     index = node.input(1)
-    return op.scatter_nd_keep(m, index), None, op.gather_nd(m, index)
+    kept = op.scatter_nd_keep(m, index)
+    if node.active(2):
+        return Shares((kept, None, op.gather_nd(m, index)))
+    return Shares((kept, None, None), {"bias": op.relevance(node.output(), op.sub(m, kept))})
 
 
 @rule("Trilu")

@@ -74,8 +74,10 @@ def einsum(op: Language[T], node: Node[T], m: T) -> Sequence[T | None]:
 
     Source: uniform rule; every operand's letters occur in the other operand or the result.
     """
-    terms, _, result = str(node.attribute("equation", "")).replace(" ", "").partition("->")
+    terms, arrow, result = str(node.attribute("equation", "")).replace(" ", "").partition("->")
     letters = terms.split(",")
+    if not arrow or "." in terms or any(len(set(t)) < len(t) for t in letters):
+        raise NotImplementedError("an equation with dots, a diagonal, or no result")
     active = [node.active(i) for i in range(node.arity)]
     share = op.scale(m, 1.0 / sum(active)) if sum(active) > 1 else m
     return [

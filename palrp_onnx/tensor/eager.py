@@ -178,10 +178,16 @@ class Eager:
 
     def pad_adjoint(self, m: Array, like: Array, pads: Array, axes: Array | None) -> Array:
         chosen = axes.tolist() if axes is not None else list(range(like.ndim))
-        where = [slice(None)] * like.ndim
+        into, out_of = ([slice(None)] * like.ndim for _ in range(2))
         for k, axis in enumerate(chosen):
-            where[axis] = slice(int(pads[k]), int(pads[k]) + like.shape[axis])
-        return m[tuple(where)]
+            before = int(pads[k])  # negative: that much was cropped
+            start, skipped = max(before, 0), max(-before, 0)
+            length = min(like.shape[axis] - skipped, m.shape[axis] - start)
+            into[axis] = slice(skipped, skipped + length)
+            out_of[axis] = slice(start, start + length)
+        out = np.zeros(like.shape, m.dtype)
+        out[tuple(into)] = m[tuple(out_of)]
+        return out
 
     def tile_adjoint(self, m: Array, like: Array) -> Array:
         shape: list[int] = []
@@ -240,10 +246,15 @@ class Eager:
         rank = relevance.ndim
         batch = batch_axis % rank
         tokens, features = ([a % rank for a in axes] for axes in (token_axes, feature_axes))
+        if batch not in tokens:
+            # Heads may share the axis with samples, which are the outermost part of it.
+            shape = relevance.shape
+            relevance = relevance.reshape(*shape[:batch], self.batch, -1, *shape[batch + 1 :])
+            tokens, features = ([a + (a > batch) for a in axes] for axes in (tokens, features))
         named = [batch, *(a for a in tokens if a != batch), *features]
-        rest = [a for a in range(rank) if a not in named]
+        rest = [a for a in range(relevance.ndim) if a not in named]
         ordered = relevance.transpose(*named, *rest)
-        summed = ordered.sum(axis=tuple(range(len(named), rank))) if rest else ordered
+        summed = ordered.sum(axis=tuple(range(len(named), ordered.ndim))) if rest else ordered
         size = math.prod(relevance.shape[a] for a in tokens)
         if batch in tokens:  # samples and tokens share an axis
             size //= self.batch
@@ -269,7 +280,9 @@ def _window(
 
 
 def _onnx_slice(start: int, end: int, step: int, size: int) -> slice:
-    """ONNX clamps as Python does, except that a far negative end means 'to the very first'."""
-    if step < 0 and end < -size:
-        return slice(start if start < size else None, None, step)
-    return slice(start, end, step)
+    """The slice as ONNX Runtime clamps it."""
+    start, end_ = start + size * (start < 0), end + size * (end < 0)
+    if step > 0:
+        return slice(min(max(start, 0), size), min(max(end_, 0), size), step)
+    last = -1 if end == np.iinfo(np.int64).max else min(max(end_, -1), size - 1)
+    return slice(min(max(start, 0), size - 1), None if last < 0 else last, step)

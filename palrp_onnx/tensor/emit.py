@@ -366,13 +366,10 @@ class Emit:
         return self.node("ConstantOfShape", [shape], rank, value=zero)
 
     def pad_adjoint(self, m: Value, like: Value, pads: Value, axes: Value | None) -> Value:
-        rank = self.rank(like)
-        chosen = self._known(axes) if axes is not None else list(range(rank))
-        if chosen is None:
-            raise NotImplementedError("padding whose axes are not constant")
-        starts = self.integers("Slice", pads, self.constant([0]), self.constant([len(chosen)]))
-        ends = self.integers("Add", starts, self.dims(like, chosen))
-        return self.node("Slice", [m, starts, ends, self.constant(chosen)], rank)
+        inputs: list[Value | None] = [m, self.integers("Neg", pads)]
+        if axes is not None:
+            inputs += [None, axes]
+        return self.node("Pad", inputs, self.rank(like))
 
     def tile_adjoint(self, m: Value, like: Value) -> Value:
         rank = self.rank(like)
@@ -456,6 +453,16 @@ class Emit:
         rank = self.rank(relevance)
         batch = batch_axis % rank
         tokens, features = ([a % rank for a in axes] for axes in (token_axes, feature_axes))
+        if batch not in tokens:
+            # Heads may share the axis with samples, which are the outermost part of it.
+            before, after = list(range(batch)), list(range(batch + 1, rank))
+            parts = [self.dims(relevance, before)] if before else []
+            parts += [self.batch, self.constant([-1])]
+            parts += [self.dims(relevance, after)] if after else []
+            split = self.integers("Concat", *parts, axis=0)
+            relevance = self.reshape(relevance, split, rank + 1)
+            tokens, features = ([a + (a > batch) for a in axes] for axes in (tokens, features))
+            rank += 1
         named = [batch, *(a for a in tokens if a != batch), *features]
         rest = [a for a in range(rank) if a not in named]
         moved = self.transpose(relevance, [*named, *rest])

@@ -1,0 +1,62 @@
+"""Every rule against a second derivation, through the whole path, in float64."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from building import Walk, gradient, run, wide
+from rule_cases import CASES, GRADIENT_CASES, STATED_CASES, Case
+
+from palrp_onnx.rules import find_rule, supported
+
+
+def walked(case: Case, **options: str) -> Walk:
+    options = {"dtype": case.dtype, **options}
+    return run(case.body, case.feed, case.weights, opset=case.opset, free=case.free, **options)
+
+
+def lines(cases: Sequence[Case]) -> list[Any]:
+    """Parameters of a test."""
+    return [pytest.param(case, id=str(case)) for case in cases]
+
+
+def test_every_rule_is_in_the_table() -> None:
+    tried = set()
+    for case in CASES:
+        entry = find_rule("", case.op, case.opset)
+        assert entry is not None, case.op
+        tried.add(("", case.op, entry.since))
+    assert tried == set(supported())
+
+
+@pytest.mark.parametrize("case", lines(STATED_CASES))
+def test_multiplier_is_as_stated(case: Case) -> None:
+    found = walked(case)
+    assert case.law is not None
+    weights = {k: wide(v) if v.dtype.kind == "f" else v for k, v in case.weights.items()}
+    expected = case.law(wide(case.feed), found.y, found.seed, weights)
+    tolerance = 1e-6 if case.dtype == "float64" else 1e-4
+    np.testing.assert_allclose(found.multiplier, expected, rtol=tolerance, atol=1e-7)
+
+
+@pytest.mark.parametrize("case", lines(GRADIENT_CASES))
+def test_multiplier_is_the_gradient(case: Case) -> None:
+    found = walked(case)
+    np.testing.assert_allclose(found.multiplier, gradient(found), rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("case", lines(CASES))
+def test_the_books_close(case: Case) -> None:
+    assert walked(case).residual < (1e-12 if case.dtype == "float64" else 1e-6)
+
+
+@pytest.mark.parametrize("case", lines(CASES))
+def test_the_rule_is_visited_and_float32_agrees(case: Case) -> None:
+    rough, exact = walked(case, dtype="float32"), walked(case)
+    steps = rough.planned.plan.steps
+    assert case.op in {step.node.op_type for step in steps}
+    np.testing.assert_allclose(rough.y, exact.y, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(rough.content, exact.content, rtol=1e-3, atol=1e-4)

@@ -1,0 +1,205 @@
+"""What a rule does not cover is refused, naming the node; nothing is guessed."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from building import Array, floats, ints, opened, proto, real, run
+
+from palrp_onnx import Explainer
+from palrp_onnx.errors import ModelError, TargetError, UnsupportedError
+from palrp_onnx.relevance.target import parse_target
+
+X = real(2, 3, 4, seed=3)
+IMAGE = real(2, 4, 5, 6)
+
+#: name → (graph with a node "here", content, weights, opset).
+REFUSED: dict[str, tuple[str, Array, dict[str, Array], int]] = {
+    "Conv that pads by size": (
+        '[here] y = Conv<auto_pad="SAME_UPPER">(x, w)',
+        IMAGE,
+        {"w": real(4, 4, 3, 3)},
+        18,
+    ),
+    "Pad that reflects": (
+        '[here] y = Pad<mode="reflect">(x, s)',
+        X,
+        {"s": ints(0, 1, 0, 0, 1, 0)},
+        18,
+    ),
+    "Pad that repeats the edge": (
+        '[here] y = Pad<mode="edge">(x, s)',
+        X,
+        {"s": ints(0, 1, 0, 0, 1, 0)},
+        18,
+    ),
+    "ScatterND that adds": (
+        '[here] y = ScatterND<reduction="add">(x, i, w)',
+        X[:1],
+        {"i": ints([[0, 1]]), "w": real(1, 1, 4)},
+        18,
+    ),
+    "Softmax over several axes": ("[here] y = Softmax<axis=1>(x)", X, {}, 11),
+    "LogSoftmax before opset 13": ("[here] y = LogSoftmax<axis=2>(x)", X, {}, 11),
+    "Pow with several exponents": ("[here] y = Pow(x, n)", X, {"n": floats(1, 2, 3, 2)}, 18),
+    "Pow with an exponent that depends on content": ("[here] y = Pow(x, x)", abs(X), {}, 18),
+    "CumSum along a computed axis": (
+        "s = Shape(x)  i = Gather(s, o)  j = Sub(i, i)  [here] y = CumSum(x, j)",
+        X,
+        {"o": np.array(1)},
+        18,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refused_with_the_node(name: str) -> None:
+    body, x, weights, opset = REFUSED[name]
+    with pytest.raises(UnsupportedError, match="'here'") as caught:
+        run(body, x, weights, opset=opset)
+    assert caught.value.exit_code == 4
+
+
+#: (nodes, input, weights, opset, what could go wrong).
+FAULTS: dict[str, tuple[str, Array, dict[str, Array], int, str]] = {
+    "Pad before opset 11": (
+        "y = Pad<pads=[0, 1, 0, 0, 1, 0]>(x)",
+        X,
+        {},
+        10,
+        "pads are an attribute before opset 11: register the rule with since=11",
+    ),
+    "Pad that crops": (
+        "y = Pad(x, s)",
+        X,
+        {"s": ints(0, -1, 0, 0, 1, 0)},
+        18,
+        "negative pads are read as indices from the end",
+    ),
+    "Pad with a number": (
+        "y = Pad(x, s, v)",
+        X,
+        {"s": ints(0, 1, 2, 0, 3, 0), "v": real()},
+        18,
+        "what the padding adds to the target would be missing from the books",
+    ),
+    "Einsum on a diagonal": (
+        'y = Einsum<equation="bii->bi">(x)',
+        real(2, 4, 4),
+        {},
+        18,
+        "a repeated letter of one operand is not refused",
+    ),
+    "Einsum with an implicit result": (
+        'y = Einsum<equation="bij,jk">(x, w)',
+        X,
+        {"w": real(4, 5)},
+        18,
+        "an equation without an arrow is not refused",
+    ),
+    "ScatterND of constants": (
+        "y = ScatterND(x, i, w)",
+        X[:1],
+        {"i": ints([0, 1]), "w": real(1, 4)},
+        18,
+        "updates have axes of their own: they cannot be booked by the batch axis of the output",
+    ),
+    "ScatterND of slices": (
+        "s = Gather<axis=1>(x, k)  y = ScatterND(w, i, s)",
+        X,
+        {"i": ints([0, 2], [1, 0]), "k": np.array(2), "w": real(2, 5, 4)},
+        18,
+        "axes of ScatterND's output are the right-aligned axes of all operands, not those of data",
+    ),
+    "Slice backwards to INT64_MAX": (
+        "y = Slice(x, a, b, c, d)",
+        X,
+        {"a": ints(-1), "b": ints(2**63 - 1), "c": ints(2), "d": ints(-1)},
+        18,
+        "ONNX Runtime reads this end as 'to the very first', the adjoint as nothing",
+    ),
+    "Slice backwards from before the first": (
+        "y = Slice(x, a, b, c, d)",
+        X,
+        {"a": ints(-9), "b": ints(-9), "c": ints(2), "d": ints(-1)},
+        18,
+        "ONNX Runtime clamps this start to 0 and takes one entry, the adjoint none",
+    ),
+    "BatchNormalization in training": (
+        "y, m, v = BatchNormalization<training_mode=1>(x, g, b, u, s)",
+        IMAGE,
+        {"g": real(4), "b": real(4), "u": real(4), "s": real(4, low=0.5)},
+        18,
+        "statistics of the batch are taken for the stored ones",
+    ),
+    "Dropout in training": (
+        "y = Dropout(x, r, t)",
+        X,
+        {"r": np.array(0.5, np.float32), "t": np.array(True)},
+        18,
+        "training_mode is not read",
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    "name",
+    FAULTS,
+)
+def test_right_or_refused(name: str) -> None:
+    """Uses at the edge of a rule: each must be explained rightly or refused."""
+    body, x, weights, opset, _ = FAULTS[name]
+    try:
+        found = run(body, x, weights, opset=opset, free=(), dtype="float32")
+    except ModelError:
+        return
+    bias = found.result.ledger["bias"]
+    expected = (found.y * found.seed).sum(axis=tuple(range(1, found.y.ndim)))
+    np.testing.assert_allclose(
+        found.content.reshape(len(x), -1).sum(axis=1) + bias, expected, rtol=1e-5
+    )
+
+
+@pytest.mark.xfail(strict=True, reason="onnx.reference takes no negative axis for GatherElements")
+def test_gather_elements_from_the_end_in_float64() -> None:
+    """DeBERTa's relative positions are looked up so."""
+    index = ints(*[[[0, 1, 3], [2, 2, 1], [3, 0, 0]]] * 2)
+    found = run("y = GatherElements<axis=-1>(x, i)", X, {"i": index}, free=())
+    assert found.residual < 1e-12
+
+
+def test_an_output_whose_batch_is_not_first() -> None:
+    model = opened(proto("y = Transpose<perm=[1, 0, 2]>(x)", {"x": X}))
+    with pytest.raises(TargetError, match="first axis"):
+        Explainer(model, engine="numpy").engine({"x": X}).explain({"x": X}, parse_target("0,0"))
+
+
+def test_a_graph_that_runs_for_one_sample_only() -> None:
+    """Traced with a free batch axis, but with a reshape that has its length in it."""
+    found = run("h = Reshape(x, s)  y = Neg(h)", X[:1], {"s": ints(1, 3, 2, 2)})
+    assert found.residual < 1e-12
+
+
+@pytest.mark.parametrize("op", ["MaxPool<kernel_shape=[2, 2]>(x)", "LRN<size=3>(x)"])
+def test_no_rule_is_refused_before_anything_runs(op: str) -> None:
+    model = opened(proto(f"h = Relu(x) [culprit] r = {op}  y = Neg(r)", {"x": IMAGE}))
+    with pytest.raises(UnsupportedError, match="'culprit'") as caught:
+        Explainer(model).engine({"x": IMAGE})
+    assert (caught.value.exit_code, caught.value.code) == (4, "unsupported")
+
+
+def test_every_unsupported_node_is_named() -> None:
+    body = "[first] a = LRN<size=3>(x)  [second] b = LRN<size=3>(a)  y = Add(b, x)"
+    with pytest.raises(UnsupportedError, match=r"2 node.*'second'.*'first'"):
+        run(body, IMAGE)
+
+
+def test_unsupported_nodes_beside_the_path_do_no_harm() -> None:
+    body = "a = LRN<size=3>(x)  b = ReduceMax(a)  z = Shape(b)  y = Neg(x)"
+    found = run(body, IMAGE)
+    np.testing.assert_allclose(found.multiplier, -found.seed, rtol=1e-12)
+
+
+def test_a_secondary_output_is_refused() -> None:
+    with pytest.raises(UnsupportedError, match=r"secondary output.*'here'"):
+        run("[here] h, y, v = LayerNormalization(x, g)", X, {"g": real(4)})
