@@ -40,9 +40,8 @@ def test_commands_parse(line: str) -> None:
 
 
 def test_every_option_is_explained() -> None:
-    explain = program.get_command(click.Context(program), "explain")
-    assert explain is not None
-    known = {name for parameter in explain.params for name in parameter.opts}
+    commands = (program.get_command(click.Context(program), n) for n in ("explain", "compile"))
+    known = {name for c in commands if c for parameter in c.params for name in parameter.opts}
     mentioned = set(re.findall(r"`(--[a-z-]+)", README))
     assert mentioned <= known, mentioned - known
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 import numpy as np
 import pytest
 from building import Walk, gradient, run, wide
@@ -18,11 +15,6 @@ def walked(case: Case, **options: str) -> Walk:
     return run(case.body, case.feed, case.weights, opset=case.opset, free=case.free, **options)
 
 
-def lines(cases: Sequence[Case]) -> list[Any]:
-    """Parameters of a test."""
-    return [pytest.param(case, id=str(case)) for case in cases]
-
-
 def test_every_rule_is_in_the_table() -> None:
     tried = set()
     for case in CASES:
@@ -32,7 +24,7 @@ def test_every_rule_is_in_the_table() -> None:
     assert tried == set(supported())
 
 
-@pytest.mark.parametrize("case", lines(STATED_CASES))
+@pytest.mark.parametrize("case", STATED_CASES, ids=str)
 def test_multiplier_is_as_stated(case: Case) -> None:
     found = walked(case)
     assert case.law is not None
@@ -42,18 +34,18 @@ def test_multiplier_is_as_stated(case: Case) -> None:
     np.testing.assert_allclose(found.multiplier, expected, rtol=tolerance, atol=1e-7)
 
 
-@pytest.mark.parametrize("case", lines(GRADIENT_CASES))
+@pytest.mark.parametrize("case", GRADIENT_CASES, ids=str)
 def test_multiplier_is_the_gradient(case: Case) -> None:
     found = walked(case)
     np.testing.assert_allclose(found.multiplier, gradient(found), rtol=1e-6, atol=1e-7)
 
 
-@pytest.mark.parametrize("case", lines(CASES))
+@pytest.mark.parametrize("case", CASES, ids=str)
 def test_the_books_close(case: Case) -> None:
     assert walked(case).residual < (1e-12 if case.dtype == "float64" else 1e-6)
 
 
-@pytest.mark.parametrize("case", lines(CASES))
+@pytest.mark.parametrize("case", CASES, ids=str)
 def test_the_rule_is_visited_and_float32_agrees(case: Case) -> None:
     rough, exact = walked(case, dtype="float32"), walked(case)
     steps = rough.planned.plan.steps

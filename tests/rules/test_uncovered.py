@@ -60,95 +60,80 @@ def test_refused_with_the_node(name: str) -> None:
     assert caught.value.exit_code == 4
 
 
-#: (nodes, input, weights, opset, what could go wrong).
-FAULTS: dict[str, tuple[str, Array, dict[str, Array], int, str]] = {
+#: Uses at the edge of a rule, explained rightly or refused: graph, content, weights, opset.
+EDGES: dict[str, tuple[str, Array, dict[str, Array], int]] = {
     "Pad before opset 11": (
         "y = Pad<pads=[0, 1, 0, 0, 1, 0]>(x)",
         X,
         {},
         10,
-        "pads are an attribute before opset 11: register the rule with since=11",
     ),
     "Pad that crops": (
         "y = Pad(x, s)",
         X,
         {"s": ints(0, -1, 0, 0, 1, 0)},
         18,
-        "negative pads are read as indices from the end",
     ),
     "Pad with a number": (
         "y = Pad(x, s, v)",
         X,
         {"s": ints(0, 1, 2, 0, 3, 0), "v": real()},
         18,
-        "what the padding adds to the target would be missing from the books",
     ),
     "Einsum on a diagonal": (
         'y = Einsum<equation="bii->bi">(x)',
         real(2, 4, 4),
         {},
         18,
-        "a repeated letter of one operand is not refused",
     ),
     "Einsum with an implicit result": (
         'y = Einsum<equation="bij,jk">(x, w)',
         X,
         {"w": real(4, 5)},
         18,
-        "an equation without an arrow is not refused",
     ),
     "ScatterND of constants": (
         "y = ScatterND(x, i, w)",
         X[:1],
         {"i": ints([0, 1]), "w": real(1, 4)},
         18,
-        "updates have axes of their own: they cannot be booked by the batch axis of the output",
     ),
     "ScatterND of slices": (
         "s = Gather<axis=1>(x, k)  y = ScatterND(w, i, s)",
         X,
         {"i": ints([0, 2], [1, 0]), "k": np.array(2), "w": real(2, 5, 4)},
         18,
-        "axes of ScatterND's output are the right-aligned axes of all operands, not those of data",
     ),
     "Slice backwards to INT64_MAX": (
         "y = Slice(x, a, b, c, d)",
         X,
         {"a": ints(-1), "b": ints(2**63 - 1), "c": ints(2), "d": ints(-1)},
         18,
-        "ONNX Runtime reads this end as 'to the very first', the adjoint as nothing",
     ),
     "Slice backwards from before the first": (
         "y = Slice(x, a, b, c, d)",
         X,
         {"a": ints(-9), "b": ints(-9), "c": ints(2), "d": ints(-1)},
         18,
-        "ONNX Runtime clamps this start to 0 and takes one entry, the adjoint none",
     ),
     "BatchNormalization in training": (
         "y, m, v = BatchNormalization<training_mode=1>(x, g, b, u, s)",
         IMAGE,
         {"g": real(4), "b": real(4), "u": real(4), "s": real(4, low=0.5)},
         18,
-        "statistics of the batch are taken for the stored ones",
     ),
     "Dropout in training": (
         "y = Dropout(x, r, t)",
         X,
         {"r": np.array(0.5, np.float32), "t": np.array(True)},
         18,
-        "training_mode is not read",
     ),
 }
 
 
-@pytest.mark.parametrize(
-    "name",
-    FAULTS,
-)
+@pytest.mark.parametrize("name", EDGES)
 def test_right_or_refused(name: str) -> None:
-    """Uses at the edge of a rule: each must be explained rightly or refused."""
-    body, x, weights, opset, _ = FAULTS[name]
+    body, x, weights, opset = EDGES[name]
     try:
         found = run(body, x, weights, opset=opset, free=(), dtype="float32")
     except ModelError:

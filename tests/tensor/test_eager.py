@@ -271,6 +271,15 @@ def test_pad_adjoint() -> None:
     )
 
 
+def test_pad_adjoint_of_a_crop() -> None:
+    x = wide(real(3, 4))
+    assert_adjoint(
+        x,
+        lambda v: np.pad(v[1:, :3], [(0, 2), (1, 0)]),
+        lambda m: OP.pad_adjoint(m, x, np.array([-1, 1, 2, -1]), None),
+    )
+
+
 @pytest.mark.parametrize(("k", "upper"), [(0, True), (-1, False), (2, True), (1, False)])
 def test_keep_triangle(k: int, upper: bool) -> None:
     kept = OP.keep_triangle(np.ones((2, 4, 5)), k, upper=upper)
