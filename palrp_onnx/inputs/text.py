@@ -53,7 +53,9 @@ def read_text(path: Path) -> str:
     Raises:
         InputError: The file cannot be read, is larger than `TEXT_LIMIT`, or is not text.
     """
-    return decode_text(read_bytes(path, limit=TEXT_LIMIT), place=str(path))
+    text = decode_text(read_bytes(path, limit=TEXT_LIMIT), place=str(path))
+    _check_text(text, str(path))
+    return text
 
 
 class TextReader:
