@@ -72,17 +72,25 @@ def _example(model: Model, signature: GraphInput, size: int) -> Array:
     value = values[signature.name]
     counting = np.broadcast_to(np.arange(shape[-1] if shape else 0), shape)
     found = lookups(value)
-    if signature.name == "position_ids":  # the interface's own word for it
-        return counting.astype(signature.dtype)
     if not found:
         return (counting if _reaches_rotation(value) else np.ones(shape)).astype(signature.dtype)
     rows = max(map(table_rows, found))
-    others = [lookups(v) for v in values.values() if v is not value and not is_float(v)]
-    if any(meet(found, other) and max(map(table_rows, other)) > rows for other in others if other):
+    if _beside_words(value, found, rows, list(values.values())):
         return (counting if rows >= shape[-1] else np.zeros(shape)).astype(signature.dtype)
     if _turning(found[0]):
         return counting.astype(signature.dtype)
     return generator.integers(min(5, rows - 1), rows, size=shape).astype(signature.dtype)
+
+
+def _beside_words(value: ir.Value, found: list[ir.Node], rows: int, inputs: list[ir.Value]) -> bool:
+    """Whether its table's rows are added to those of a larger table, or of an earlier equal one."""
+    before = inputs.index(value)
+    for index, other in enumerate(inputs):
+        theirs = lookups(other) if other is not value and not is_float(other) else []
+        size = max(map(table_rows, theirs), default=0)
+        if (size > rows or (size == rows and index < before)) and meet(found, theirs):
+            return True
+    return False
 
 
 def _shape(signature: GraphInput, size: int) -> tuple[int, ...]:

@@ -81,7 +81,8 @@ def _site(analysis: Analysis, operand: Operand) -> Site:
         for axis in range(-array.ndim, 0)
         if array.shape[axis] > 1 and not flags[axis] & (BATCH | TOKEN)
     )
-    kind, part, evidence = _kind(node, array, tokens, flags)
+    weighed = _scores(flags) and _is_product(analysis, meeting)
+    kind, part, evidence = _kind(node, array, tokens, weighed)
     return Site(
         operand=operand,
         value=value,
@@ -104,10 +105,10 @@ def _array(trial: Mapping[str, Array], value: ir.Value) -> Array:
 
 
 def _kind(
-    node: ir.Node, array: Array, tokens: tuple[int, ...], flags: Axes
+    node: ir.Node, array: Array, tokens: tuple[int, ...], scores: bool
 ) -> tuple[str, str, str]:
     """(kind, part, evidence) of one operand."""
-    if sum(1 for flag in flags if flag & TOKEN) > 1 and len(flags) >= 3 and _scores(flags):
+    if scores:
         return "relative_bias", "bias", f"{node.op_type} to attention scores"
     table = np.moveaxis(array, tokens[0], 0).reshape(array.shape[tokens[0]], -1)
     turning = turns(table)
@@ -123,7 +124,32 @@ def _kind(
 
 def _scores(flags: Axes) -> bool:
     """Whether the last two axes both run over tokens: queries × keys."""
-    return bool(flags[-1] & TOKEN and flags[-2] & TOKEN)
+    return len(flags) >= 3 and bool(flags[-1] & TOKEN and flags[-2] & TOKEN)
+
+
+def _is_product(analysis: Analysis, value: ir.Value) -> bool:
+    """Whether a value is a matrix product of two content values, but for element-wise changes.
+
+    Scores are; a feature map, whose last two axes run over tokens too, is not.
+    """
+    queue, seen = [value], {value}
+    while queue:
+        node = queue.pop().producer()
+        if node is None:
+            continue
+        inputs = [v for v in node.inputs if v is not None and v in analysis.content]
+        if node.op_type in ("MatMul", "Einsum", "Gemm"):
+            if len(inputs) > 1:
+                return True
+        elif node.op_type in _ELEMENTWISE:
+            queue.extend(v for v in inputs if v not in seen)
+            seen.update(inputs)
+    return False
+
+
+_ELEMENTWISE = frozenset(
+    "Add Sub Mul Div Where Cast Neg Reshape Transpose Unsqueeze Squeeze Tanh".split()
+)
 
 
 def turns(table: Array) -> bool:

@@ -17,16 +17,23 @@ def layer_normalization(op: Language[T], node: Node[T], m: T) -> Sequence[T | No
     """
     rank = node.rank(0)
     axes = list(range(node.attribute("axis", -1) % rank, rank))
-    x = node.input(0)
-    mean = op.mul(op.sum(x, axes), op.mean_weight(x, op.sum(x, axes)))
-    centred = op.sub(x, mean)
-    square = op.sum(op.mul(centred, centred), axes)
-    variance = op.mul(square, op.mean_weight(x, square))
-    deviation = op.power(op.shift(variance, node.attribute("epsilon", 1e-5)), 0.5)
-    u = op.div(op.mul(m, node.input(1)), deviation)
-    total = op.sum(u, axes)
-    sent = op.sub(u, op.mul(total, op.mean_weight(x, total)))
+    sent = _centred_share(op, node, op.mul(m, node.input(1)), axes)
     return (sent, None, m) if node.has(2) else (sent, None)
+
+
+def _centred_share(op: Language[T], node: Node[T], scaled: T, axes: list[int]) -> T:
+    """u − mean(u) with u = γ ∘ m / σ: the linear part of (x − μ)/σ over ``axes``."""
+    x = node.input(0)
+    centred = op.sub(x, _mean(op, x, x, axes))
+    variance = _mean(op, op.mul(centred, centred), x, axes)
+    deviation = op.power(op.shift(variance, node.attribute("epsilon", 1e-5)), 0.5)
+    u = op.div(scaled, deviation)
+    return op.sub(u, _mean(op, u, x, axes))
+
+
+def _mean(op: Language[T], a: T, like: T, axes: list[int]) -> T:
+    total = op.sum(a, axes)
+    return op.mul(total, op.mean_weight(like, total))
 
 
 @rule("RMSNormalization", "SimplifiedLayerNormalization")
@@ -38,8 +45,7 @@ def rms_normalization(op: Language[T], node: Node[T], m: T) -> Sequence[T | None
     rank = node.rank(0)
     axes = list(range(node.attribute("axis", -1) % rank, rank))
     x = node.input(0)
-    square = op.sum(op.mul(x, x), axes)
-    mean = op.mul(square, op.mean_weight(x, square))
+    mean = _mean(op, op.mul(x, x), x, axes)
     root = op.power(op.shift(mean, node.attribute("epsilon", 1e-5)), 0.5)
     return op.div(op.mul(m, node.input(1)), root), None
 
@@ -51,15 +57,6 @@ def instance_normalization(op: Language[T], node: Node[T], m: T) -> Shares[T]:
     Shapes: x, m [B, C, *S]; γ, β [C].
     """
     rank = node.rank(0)
-    axes = list(range(2, rank))
-    x = node.input(0)
-    mean = op.mul(op.sum(x, axes), op.mean_weight(x, op.sum(x, axes)))
-    centred = op.sub(x, mean)
-    square = op.sum(op.mul(centred, centred), axes)
-    variance = op.mul(square, op.mean_weight(x, square))
-    deviation = op.power(op.shift(variance, node.attribute("epsilon", 1e-5)), 0.5)
     gamma, beta = (op.unsqueeze(node.input(k), range(1, rank - 1)) for k in (1, 2))
-    u = op.div(op.mul(m, gamma), deviation)
-    total = op.sum(u, axes)
-    sent = op.sub(u, op.mul(total, op.mean_weight(x, total)))
+    sent = _centred_share(op, node, op.mul(m, gamma), list(range(2, rank)))
     return Shares((sent, None, None), {"norm": op.mul(m, beta)})

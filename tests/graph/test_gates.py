@@ -62,6 +62,8 @@ SELF_GATED = {
     "mish, gate first": "p = Softplus(x)  t = Tanh(p)  y = Mul(t, x)",
     "mish by exp": "e = Exp(x)  f = Add(e, one)  l = Log(f)  t = Tanh(l)  y = Mul(x, t)",
     "hard-swish": "h = HardSigmoid(x)  y = Mul(x, h)",
+    "gate simpler than what it gates": "s0 = Sigmoid(x)  t = Softsign(x)  u = Tanh(t)  "
+    "y = Mul(s0, u)",
     "square": "y = Mul(x, x)",
     "cube": "h = Mul(x, x)  y = Mul(h, x)",
     "fourth power": "h = Mul(x, x)  y = Mul(h, h)",
@@ -205,6 +207,18 @@ def test_parts_of_one_projection_share(cut: str, gate: str) -> None:
     expected = by_halves(found, a * slope, factor, pair[:, :4], pair[:, 4:])
     np.testing.assert_allclose(found.multiplier, expected, rtol=1e-9, atol=1e-12)
     assert found.residual < 1e-12
+
+
+def test_a_gate_that_also_sees_another_activation_shares() -> None:
+    """a ∘ σ(a + d) is no function of a alone."""
+    found = explained(
+        "a = MatMul(x, w)  d = MatMul(x, v)  h = Add(a, d)  k = Sigmoid(h)  y = Mul(a, k)"
+    )
+    w, v = wide(TABLE["w"]), wide(TABLE["v"])
+    a, h = wide(X) @ w, wide(X) @ (w + v)
+    sigma = 1 / (1 + np.exp(-h))
+    expected = by_halves(found, a * (sigma - 0.5) / h, sigma, w, w + v)
+    np.testing.assert_allclose(found.multiplier, expected, rtol=1e-9, atol=1e-12)
 
 
 def test_cp_lrp_sends_nothing_to_the_gate() -> None:

@@ -155,7 +155,6 @@ def test_tokens_and_their_table() -> None:
     np.testing.assert_allclose(sink_of(found), wide(TABLE) * m, rtol=1e-9)
 
 
-@pytest.mark.xfail(strict=True, reason="two token axes at the end are taken for queries and keys")
 def test_a_table_on_a_grid_is_no_relative_bias() -> None:
     """A table [C, H, W] added to a feature map [B, C, H, W] has one row a place."""
     image, window, table = real(2, 3, 6, 4), real(4, 3, 2, 2, seed=9), real(4, 3, 2, seed=5)
