@@ -25,10 +25,8 @@ from palrp_onnx.compiler import (
 from palrp_onnx.errors import TargetError, UsageError
 from palrp_onnx.forward import Forward, ReferenceForward, RuntimeForward, open_session, run_session
 from palrp_onnx.graph.inputs import is_float
-from palrp_onnx.graph.model import Model
-from palrp_onnx.planning import Planned, check_feeds, plan_model
+from palrp_onnx.planning import Planned, check_feeds
 from palrp_onnx.relevance.plan import needed_values
-from palrp_onnx.relevance.presets import Preset
 from palrp_onnx.relevance.result import Relevance
 from palrp_onnx.relevance.sinks import Sink, gather_sinks
 from palrp_onnx.relevance.target import Resolved, Target, resolve
@@ -136,31 +134,26 @@ class NumpyEngine:
 
 
 class RuntimeEngine:
-    """The relevance pass as nodes behind the forward graph, in one ONNX Runtime session."""
+    """The relevance pass as nodes behind the forward graph, in one ONNX Runtime session.
+
+    ``planned`` must be of a model that nobody else uses: compiling appends to its graph.
+    """
 
     name = "onnxruntime"
 
-    def __init__(
-        self, planned: Planned, feeds: Feeds, *, positions: str, device: str, preset: Preset
-    ) -> None:
+    def __init__(self, planned: Planned, *, positions: str, device: str) -> None:
         self.planned = planned
-        source = planned.analysis.model
-        # Compiling appends to the graph, so it gets one of its own.
-        mine = plan_model(
-            Model.open(source.path),
-            feeds,
-            preset,
-            output=planned.output,
-            explain_input=planned.explained,
-        )
         compiled = compile_graph(
-            mine.plan, mine.explained, Settings(positions=positions, features=True)
+            planned.plan, planned.explained, Settings(positions=positions, features=True)
         )
         facts = compiled.metadata_props
         self._sites = [tuple(site) for site in json.loads(facts[f"{PREFIX}.sites"])]
         self._entries = json.loads(facts[f"{PREFIX}.ledger"])
         self._session = open_session(
-            ir.serde.serialize_model(compiled), source.path, device=device, optimise=True
+            ir.serde.serialize_model(compiled),
+            planned.analysis.model.path,
+            device=device,
+            optimise=True,
         )
         self.providers = list(self._session.get_providers())
         self._inputs = {i.name for i in self._session.get_inputs()} | {

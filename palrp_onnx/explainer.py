@@ -105,18 +105,19 @@ class Explainer:
         return self._engine
 
     def _open(self, feeds: Feeds) -> Engine:
+        compiled = self._kind == "onnxruntime"
+        # Compiling appends to the graph, so it gets one of its own.
+        model = Model.open(self.model.path) if compiled else self.model
         planned = plan_model(
-            self.model,
+            model,
             feeds,
             self.preset,
             output=self._output,
             explain_input=self._explain_input,
         )
-        if self._kind == "numpy":
-            return NumpyEngine(planned, dtype=self.dtype, device=self.device)
-        return RuntimeEngine(
-            planned, feeds, positions=self.positions, device=self.device, preset=self.preset
-        )
+        if compiled:
+            return RuntimeEngine(planned, positions=self.positions, device=self.device)
+        return NumpyEngine(planned, dtype=self.dtype, device=self.device)
 
     def _run(self, engine: Engine, ms: dict[str, float]) -> Run:
         return Run(
