@@ -154,7 +154,10 @@ class Emit:
         return self.choose(zero, self.real(at_zero), self.div(y, safe))
 
     def relevance(self, x: Value, m: Value) -> Value:
-        return self.choose(self._equal(m, self.real(0.0)), self.real(0.0), self.mul(x, m))
+        # A finite stand-in for an infinite mask: times a multiplier of 0 it is 0.
+        largest = float(np.finfo(self._dtype.numpy()).max)
+        bounds = [self.real(-largest), self.real(largest)]
+        return self.mul(self.node("Clip", [x, *bounds], self.rank(x)), m)
 
     def choose(self, condition: Value, a: Value, b: Value) -> Value:
         return self.node("Where", [condition, a, b], max(map(self.rank, (condition, a, b))))
