@@ -16,6 +16,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 from msgspec import Struct
@@ -25,7 +26,6 @@ from palrp_onnx.errors import (
     CheckError,
     InputError,
     OutputError,
-    PalrpError,
     ResourceError,
     UsageError,
 )
@@ -45,6 +45,8 @@ TASKS: Mapping[str, tuple[str, tuple[str, ...]]] = {
 }
 #: Largest difference to PyTorch that counts as the same model, as a share of the largest output.
 TOLERANCE = 1e-3
+#: Outputs smaller than this are compared as if they were this large: what is left is rounding.
+_SMALLEST_SCALE = 1e-3
 _COMPANIONS = (
     "tokenizer*",
     "special_tokens_map.json",
@@ -101,7 +103,8 @@ def export_model(
         raise OutputError("The output is not a folder", place=str(output))
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=".export-") as scratch, _quiet():
-        task = task or _infer_task(str(source))
+        config = _read_config(str(source))
+        task = task or _infer_task(config)
         work = Path(scratch)
         _run_optimum(str(source), work, task, opset)
         _copy_companions(folder, work)
@@ -135,23 +138,34 @@ def _quiet() -> Iterator[None]:
     """Keep the libraries' progress, logs and warnings off stdout and stderr."""
     reports = _import("transformers").utils.logging
     verbosity = reports.get_verbosity()
+    disabled = logging.root.manager.disable
     reports.set_verbosity_error()
-    logging.disable(logging.WARNING)
+    logging.disable(max(disabled, logging.WARNING))
+    # The TorchScript exporter always switches its C++ log on, and that writes the whole graph to
+    # the process's stdout when an export fails, past sys.stdout.
+    torch_log = mock.patch("torch._C._jit_set_onnx_log_enabled", create=True)
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        with torch_log, warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
-        logging.disable(logging.NOTSET)
+        logging.disable(disabled)
         reports.set_verbosity(verbosity)
 
 
-def _infer_task(source: str) -> str:
+def _read_config(source: str) -> Any:
     transformers = _import("transformers")
     try:
-        config = transformers.AutoConfig.from_pretrained(source)
+        return transformers.AutoConfig.from_pretrained(source)
     except (OSError, ValueError) as error:
-        raise _unreadable(source, error) from error
+        raise InputError(
+            f"The model cannot be loaded: {_reason(error)}",
+            place=source,
+            hint="Give a folder with config.json and weights, or a name the hub knows.",
+        ) from error
+
+
+def _infer_task(config: Any) -> str:
     for name in config.architectures or ():
         for task, (_, ends) in TASKS.items():
             if name.endswith(ends):
@@ -162,13 +176,9 @@ def _infer_task(source: str) -> str:
     )
 
 
-def _unreadable(source: str, error: Exception) -> InputError:
-    first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    return InputError(
-        "The model cannot be loaded",
-        place=source,
-        hint=f"Give a folder with config.json and weights, or a name the hub knows. {first}",
-    )
+def _reason(error: Exception) -> str:
+    """The first line of what a library says."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def _run_optimum(source: str, work: Path, task: str, opset: int | None) -> None:
@@ -183,10 +193,10 @@ def _run_optimum(source: str, work: Path, task: str, opset: int | None) -> None:
             no_post_process=True,
             trust_remote_code=False,
         )
-    except PalrpError:
-        raise
     except Exception as error:  # exporters raise whatever the model's code raised
-        raise _unreadable(source, error) from error
+        raise InputError(
+            f"The model cannot be exported for {task}: {_reason(error)}", place=source
+        ) from error
 
 
 def _copy_companions(folder: Path, work: Path) -> None:
@@ -196,11 +206,26 @@ def _copy_companions(folder: Path, work: Path) -> None:
                 shutil.copyfile(path, work / path.name)
 
 
+def _load(source: str, task: str) -> Any:
+    """The PyTorch model; one whose head would be random is refused."""
+    transformers = _import("transformers")
+    network, facts = getattr(transformers, TASKS[task][0]).from_pretrained(
+        source, output_loading_info=True
+    )
+    # Hidden states may lack what they do not need, a pooler; a needed one shows as a difference.
+    if facts["missing_keys"] and task != "feature-extraction":
+        raise InputError(
+            f"The model has no weights for {', '.join(sorted(facts['missing_keys']))}",
+            place=source,
+            hint=f"It was not trained for {task}: name another task or train it first.",
+        )
+    return network.eval()
+
+
 def _compare(source: str, task: str, model: Model) -> dict[str, float]:
     """Largest absolute difference by output; right padding where there is a mask."""
     torch = _import("torch")
-    transformers = _import("transformers")
-    network = getattr(transformers, TASKS[task][0]).from_pretrained(source).eval()
+    network = _load(source, task)
     forward = RuntimeForward(model, [s.name for s in model.outputs])
     differences = {s.name: 0.0 for s in model.outputs}
     for samples, tokens in _SHAPES:
@@ -209,11 +234,14 @@ def _compare(source: str, task: str, model: Model) -> dict[str, float]:
             expected = network(**{k: torch.from_numpy(v) for k, v in feeds.items()})
         for name, ours in forward(feeds).items():
             if name not in expected:
-                continue
+                raise CheckError(
+                    "PyTorch has no such output: it cannot be compared", place=f"output {name}"
+                )
             theirs = expected[name].numpy()
             difference = float(np.abs(ours - theirs).max())
             differences[name] = max(differences[name], difference)
-            if not difference <= TOLERANCE * max(1.0, float(np.abs(theirs).max())):
+            scale = max(_SMALLEST_SCALE, float(np.abs(theirs).max()))
+            if not difference <= TOLERANCE * scale:  # NaN is a difference too
                 raise CheckError(
                     f"The exported file differs from PyTorch by {difference:.3g}",
                     place=f"output {name}",
@@ -222,8 +250,9 @@ def _compare(source: str, task: str, model: Model) -> dict[str, float]:
 
 
 def _example(model: Model, config: Any, samples: int, tokens: int) -> dict[str, Array]:
-    """Ordinary tokens, the last three of the last sample masked; noise for images."""
+    """Ordinary tokens, the last three of the last sample padding; noise for images."""
     generator = np.random.default_rng(0)
+    padding: Any = getattr(config, "pad_token_id", None)
     feeds: dict[str, Array] = {}
     for signature in model.inputs:
         if signature.dtype.kind == "f":
@@ -239,5 +268,8 @@ def _example(model: Model, config: Any, samples: int, tokens: int) -> dict[str, 
         }.get(signature.name, np.ones((samples, tokens)))
         if signature.name == "attention_mask":
             values[-1, -3:] = 0
+        if signature.name == "input_ids" and padding in range(config.vocab_size):
+            values[values == padding] = (padding + 1) % config.vocab_size
+            values[-1, -3:] = padding
         feeds[signature.name] = values.astype(signature.dtype)
     return feeds
