@@ -19,7 +19,7 @@ from palrp_onnx.graph.inputs import is_float
 from palrp_onnx.graph.model import Model
 from palrp_onnx.graph.sites import Site, find_sites
 from palrp_onnx.planning import analyse_model, find_output
-from palrp_onnx.relevance.plan import describe, visited_nodes
+from palrp_onnx.relevance.plan import describe, scaling_operands, visited_nodes
 from palrp_onnx.relevance.presets import preset
 from palrp_onnx.rules import NO_PATH, find_rule
 
@@ -104,7 +104,7 @@ def inspect(
         feeds = example_feeds(model, forward)
     analysis = analyse_model(model, {k: np.asarray(v) for k, v in feeds.items()})
     explained = find_output(analysis, output)
-    reached = visited_nodes(analysis, explained, preset("pa-lrp"))
+    reached = visited_nodes(analysis, explained, scaling_operands(analysis, preset("pa-lrp")))
     operations = _operations(analysis, reached)
     missing = [describe(n) for n in reached if not _covered(analysis, n)]
     coverage = Coverage(

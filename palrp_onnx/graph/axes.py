@@ -78,12 +78,10 @@ def _propagate(
         case "Transpose":
             perm = node.attributes.get_ints("perm", tuple(reversed(range(len(first)))))
             return tuple(first[p] for p in perm)
-        case "Squeeze" | "Unsqueeze" if (chosen := _constant_axes(node)) is not None:
-            return (
-                _squeeze(first, chosen, rank)
-                if node.op_type == "Squeeze"
-                else _unsqueeze(first, chosen, rank)
-            )
+        case "Squeeze" if (gone := _constant_axes(node)) is not None:
+            return _squeeze(first, gone, rank)
+        case "Unsqueeze" if (new := _constant_axes(node)) is not None:
+            return _unsqueeze(first, new, rank)
         case "Reshape" | "Flatten" | "Squeeze" | "Unsqueeze":
             return regroup(first, shapes[source], shapes[output])
         case "MatMul":
@@ -101,8 +99,6 @@ def _propagate(
             return _gather(node, first, len(shapes[source]), rank)
         case "GatherND":
             return _fit((BATCH, *first[len(first) - rank + 1 :]) if rank else (), rank)
-        case "Concat" | "Where" | "Sum" | "Min" | "Max":
-            return _union(operands, rank)
         case kind if kind.startswith("Reduce") or kind == "ArgMax":
             return _reduce(node, first, rank)
         case "ScatterND" | "ScatterElements":
@@ -230,7 +226,5 @@ def _assign(
         if len(group) > 1:
             tokens = tokens[1:]
     if merged & TOKEN:
-        # A split of a merged feature axis must not spread the flag: only split token axes do.
-        long = [k for k in tokens if after[k] > 1] or tokens[:1]
-        for k in long:
+        for k in [k for k in tokens if after[k] > 1] or tokens[:1]:
             result[k] |= TOKEN

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import onnx_ir as ir
 
+from palrp_onnx.graph.follow import uses_of
 from palrp_onnx.graph.inputs import InputRoles, is_float
 from palrp_onnx.graph.roles import Role
 
@@ -59,7 +60,7 @@ def attention_depth(graph: ir.Graph, content: Mapping[ir.Value, None]) -> dict[i
     depth: dict[ir.Value, int] = {}
     for node in graph:
         before = [depth.get(v, 0) for v in node_inputs(node) if v in content]
-        own = node.op_type == "Softmax" and _weighs_content(node.outputs[0], content)
+        own = node.op_type == "Softmax" and bool(_weighing(node.outputs[0], content))
         level = max(before, default=0) + int(own)
         depth.update(dict.fromkeys((v for v in node.outputs if v in content), level))
     return depth
@@ -82,19 +83,12 @@ def probability_operands(
     }
 
 
-def _weighs_content(value: ir.Value, content: Mapping[ir.Value, None]) -> bool:
-    return bool(_weighing(value, content))
-
-
 def _weighing(value: ir.Value, content: Mapping[ir.Value, None]) -> list[tuple[ir.Node, int]]:
-    found, queue, seen = [], [value], {value}
-    while queue:
-        for node, index in queue.pop().uses():
-            if node.op_type in ("MatMul", "Einsum"):
-                if all(v in content for v in node.inputs):
-                    found.append((node, index))
-            elif node.op_type in _PROBABILITY_MOVES:
-                fresh = [v for v in node.outputs if v in content and v not in seen]
-                seen.update(fresh)
-                queue.extend(fresh)
-    return found
+    def onward(node: ir.Node, _: int) -> Iterable[ir.Value]:
+        return [v for v in node.outputs if v in content and node.op_type in _PROBABILITY_MOVES]
+
+    return [
+        (node, index)
+        for node, index in uses_of([value], onward)
+        if node.op_type in ("MatMul", "Einsum") and all(v in content for v in node.inputs)
+    ]

@@ -11,6 +11,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from palrp_onnx.errors import InputError, RoleError
+from palrp_onnx.graph.follow import uses_of
 from palrp_onnx.graph.inputs import is_float, lookups, meet, table_rows
 from palrp_onnx.graph.model import Model
 from palrp_onnx.graph.signature import GraphInput
@@ -107,15 +108,8 @@ def _shape(signature: GraphInput, size: int) -> tuple[int, ...]:
 
 def _reaches_rotation(value: ir.Value) -> bool:
     """Whether a cosine or sine is taken of what follows from an integer input."""
-    queue, seen = [value], {value}
-    while queue:
-        for node, _ in queue.pop().uses():
-            if node.op_type in ("Cos", "Sin"):
-                return True
-            fresh = [v for v in node.outputs if v not in seen]
-            seen.update(fresh)
-            queue.extend(fresh if node.op_type in _TURNS else ())
-    return False
+    uses = uses_of([value], lambda node, _: node.outputs if node.op_type in _TURNS else ())
+    return any(node.op_type in ("Cos", "Sin") for node, _ in uses)
 
 
 _TURNS = frozenset(

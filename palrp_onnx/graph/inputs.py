@@ -15,6 +15,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from palrp_onnx.errors import RoleError
+from palrp_onnx.graph.follow import uses_of
 from palrp_onnx.graph.roles import Fact, Role
 
 #: Operations that hand indices on unchanged, or shifted, or bounded.
@@ -89,25 +90,22 @@ def _name(value: ir.Value) -> str:
 
 def lookups(value: ir.Value) -> list[ir.Node]:
     """Gather nodes of a real table whose index comes directly from ``value``."""
-    seen, queue, found = {value}, [value], []
-    while queue:
-        for node, index in queue.pop().uses():
-            if node.op_type == "Gather":
-                table = node.inputs[0]
-                if index == 1 and table is not None and is_float(table):
-                    found.append(node)
-                elif index == 0:
-                    _extend(node.outputs, seen, queue)
-            elif node.op_type in _INDEX_MOVES:
-                _extend([o for o in node.outputs if not is_float(o)], seen, queue)
-    return found
+    return [
+        node
+        for node, index in uses_of([value], _indices)
+        if node.op_type == "Gather" and index == 1 and _reads_real_table(node)
+    ]
 
 
-def _extend(values: Iterable[ir.Value], seen: set[ir.Value], queue: list[ir.Value]) -> None:
-    for value in values:
-        if value not in seen:
-            seen.add(value)
-            queue.append(value)
+def _indices(node: ir.Node, index: int) -> Iterable[ir.Value]:
+    if node.op_type == "Gather":
+        return node.outputs if index == 0 else ()
+    return [v for v in node.outputs if not is_float(v)] if node.op_type in _INDEX_MOVES else ()
+
+
+def _reads_real_table(node: ir.Node) -> bool:
+    table = node.inputs[0]
+    return table is not None and is_float(table)
 
 
 def _float_role(
@@ -164,13 +162,9 @@ def meet(first: list[ir.Node], second: list[ir.Node]) -> bool:
 
 def _sums(nodes: list[ir.Node]) -> set[ir.Value]:
     """Values that are sums in which a looked-up row is a term."""
-    seen: set[ir.Value] = set()
-    queue = [node.outputs[0] for node in nodes]
-    while queue:
-        for node, _ in queue.pop().uses():
-            if node.op_type in _SUM_MOVES:
-                _extend(node.outputs, seen, queue)
-    return seen
+    rows = [node.outputs[0] for node in nodes]
+    uses = uses_of(rows, lambda node, _: node.outputs if node.op_type in _SUM_MOVES else ())
+    return {v for node, _ in uses if node.op_type in _SUM_MOVES for v in node.outputs}
 
 
 def _counts(feed: NDArray[np.generic]) -> bool:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import onnx_ir as ir
 
 from palrp_onnx.graph.analysis import Analysis
+from palrp_onnx.graph.follow import uses_of
 
 
 def patch_size(analysis: Analysis, name: str) -> tuple[int, int] | None:
@@ -13,7 +16,9 @@ def patch_size(analysis: Analysis, name: str) -> tuple[int, int] | None:
     The first convolution cuts patches when its windows do not overlap; else there are none.
     """
     value = next(v for v in analysis.model.graph.inputs if v.name == name)
-    for node in _first_convolutions(value):
+    for node, _ in uses_of([value], _onward):
+        if node.op_type != "Conv":
+            continue
         kernel = node.attributes.get_ints("kernel_shape", ())
         strides = node.attributes.get_ints("strides", ())
         if len(strides) == 2 and tuple(kernel) == tuple(strides):
@@ -21,12 +26,5 @@ def patch_size(analysis: Analysis, name: str) -> tuple[int, int] | None:
     return None
 
 
-def _first_convolutions(value: ir.Value) -> list[ir.Node]:
-    found, queue = [], [value]
-    while queue:
-        for node, _ in queue.pop().uses():
-            if node.op_type == "Conv":
-                found.append(node)
-            elif node.op_type in ("Cast", "Identity", "Mul", "Sub", "Div", "Add"):
-                queue.extend(node.outputs)
-    return found
+def _onward(node: ir.Node, _: int) -> Iterable[ir.Value]:
+    return node.outputs if node.op_type in ("Cast", "Identity", "Mul", "Sub", "Div", "Add") else ()

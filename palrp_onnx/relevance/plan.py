@@ -132,8 +132,8 @@ def make_plan(analysis: Analysis, output: ir.Value, preset: Preset) -> Plan:
         raise TargetError(
             "The output does not depend on the explained input", place=f"output {output.name}"
         )
-    scaling = _scaling(analysis, preset)
-    visited = visited_nodes(analysis, output, preset)
+    scaling = scaling_operands(analysis, preset)
+    visited = visited_nodes(analysis, output, scaling)
     steps, refused = [], []
     for node in reversed(list(analysis.model.graph)):
         if node not in visited:
@@ -161,7 +161,8 @@ def describe(node: ir.Node) -> str:
     return f"{kind} {node.name!r}"
 
 
-def _scaling(analysis: Analysis, preset: Preset) -> frozenset[Operand]:
+def scaling_operands(analysis: Analysis, preset: Preset) -> frozenset[Operand]:
+    """Operands of products that scale like constants because the preset says so."""
     found: set[Operand] = set()
     if not preset.attention:
         found |= analysis.probabilities
@@ -183,9 +184,10 @@ def _scaling(analysis: Analysis, preset: Preset) -> frozenset[Operand]:
 _PRODUCTS = frozenset(["Mul", "MatMul", "Gemm", "Einsum", "Div"])
 
 
-def visited_nodes(analysis: Analysis, output: ir.Value, preset: Preset) -> dict[ir.Node, ir.Value]:
+def visited_nodes(
+    analysis: Analysis, output: ir.Value, scaling: frozenset[Operand]
+) -> dict[ir.Node, ir.Value]:
     """Nodes that relevance can reach, with the content value whose axes they are aligned with."""
-    blocked = _scaling(analysis, preset)
     found: dict[ir.Node, ir.Value] = {}
     queue = [(output, output)]
     while queue:
@@ -200,7 +202,7 @@ def visited_nodes(analysis: Analysis, output: ir.Value, preset: Preset) -> dict[
             fact = analysis.operands.get((node, index))
             if operand is None or fact is None:
                 continue
-            if node.op_type in _PRODUCTS and (node, index) in blocked:
+            if node.op_type in _PRODUCTS and (node, index) in scaling:
                 continue
             if fact.role is Role.CONTENT:
                 queue.append((operand, operand))
