@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from .options import FILE_PATH, METHODS, POSITIONS, model_argument, reporting_options
+from .options import FILE_PATH, method_options, model_argument, reporting_options
 from .writing import write_files
 
 
@@ -15,10 +15,7 @@ from .writing import write_files
 @click.option(
     "-o", "destination", type=FILE_PATH, required=True, metavar="FILE.onnx", help="Output file."
 )
-@click.option("--output", "output_name", metavar="NAME", help="Output to explain.")
-@click.option("--explain-input", metavar="NAME", help="Input the relevance is about.")
-@click.option("--method", type=click.Choice(METHODS), default=METHODS[0], show_default=True)
-@click.option("--positions", type=click.Choice(POSITIONS), default=POSITIONS[0], show_default=True)
+@method_options
 @click.option("--portable", is_flag=True, help="Operations of the ONNX standard only.")
 @click.option("--no-ledger", is_flag=True, help="Leave the account out.")
 @click.option("--features", is_flag=True, help="Sinks and content feature by feature as well.")

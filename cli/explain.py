@@ -20,6 +20,7 @@ from .options import (
     method_options,
     model_argument,
     reporting_options,
+    run_options,
 )
 from .summary import summary
 from .writing import Content, write_files, write_stdout
@@ -82,6 +83,7 @@ class Request:
 @click.option(
     "--tokenizer", type=FILE_PATH, help="tokenizer.json, where it is not beside the model."
 )
+@run_options
 @method_options
 @click.option(
     "--tensors", type=FILE_PATH, help="Also write raw signed relevance, to this .npz file."

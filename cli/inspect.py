@@ -6,22 +6,24 @@ from pathlib import Path
 
 import click
 
-from .options import model_argument, reporting_options
+from .options import model_argument, output_option, reporting_options
 from .writing import write_stdout
 
 
 @click.command(short_help="Show roles, position sites, rules and the verdict for a model.")
 @model_argument
-@click.option("--output", metavar="NAME", help="Output to explain; the first by default.")
+@output_option
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of tables.")
 @reporting_options
-def inspect(model: Path, output: str | None, as_json: bool, quiet: bool, verbose: bool) -> None:
+def inspect(
+    model: Path, output_name: str | None, as_json: bool, quiet: bool, verbose: bool
+) -> None:
     """Show what MODEL is made of, and whether it can be explained."""
     del quiet, verbose  # the result is all there is to say; -v is read by the program
     from palrp_onnx.graph.model import Model
     from palrp_onnx.inspection import inspect as inspect_model
 
-    inspection = inspect_model(Model.open(model), output=output)
+    inspection = inspect_model(Model.open(model), output=output_name)
     if as_json:
         import msgspec
 

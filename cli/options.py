@@ -64,24 +64,24 @@ def reporting_options(command: F) -> F:
     return click.option("-q", "--quiet", is_flag=True, help="No summary on stderr.")(command)
 
 
-def method_options(command: F) -> F:
-    """Which relevance, of which output, computed how."""
-    for option in reversed(_METHOD_OPTIONS):
-        command = option(command)
-    return command
+def _together(*options: Callable[[F], F]) -> Callable[[F], F]:
+    """Several options as one decorator, shown in this order."""
+
+    def decorate(command: F) -> F:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
 
 
-_METHOD_OPTIONS = (
-    click.option(
-        "--target",
-        default="pred",
-        show_default=True,
-        metavar="TARGET",
-        help="pred, an index, a label, A-B (contrast), token:POS[:ID], or an element I,J,…",
-    ),
-    click.option(
-        "--output", "output_name", metavar="NAME", help="Graph output that holds the target."
-    ),
+output_option = click.option(
+    "--output", "output_name", metavar="NAME", help="Graph output that holds the target."
+)
+
+#: Which relevance, of which output and for which input.
+method_options = _together(
+    output_option,
     click.option(
         "--explain-input",
         metavar="NAME",
@@ -94,6 +94,17 @@ _METHOD_OPTIONS = (
         default=POSITIONS[0],
         show_default=True,
         help="How the relevance of positions becomes one number a unit.",
+    ),
+)
+
+#: What is explained, computed how and where.
+run_options = _together(
+    click.option(
+        "--target",
+        default="pred",
+        show_default=True,
+        metavar="TARGET",
+        help="pred, an index, a label, A-B (contrast), token:POS[:ID], or an element I,J,…",
     ),
     click.option(
         "--engine",

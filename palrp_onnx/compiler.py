@@ -16,12 +16,17 @@ import onnx_ir as ir
 
 from palrp_onnx.attribution import LEDGER_ENTRIES
 from palrp_onnx.errors import TargetError, UnsupportedError
-from palrp_onnx.graph.analysis import Analysis
 from palrp_onnx.graph.patches import patch_size
 from palrp_onnx.graph.roles import Role
-from palrp_onnx.graph.sites import find_sites
-from palrp_onnx.relevance.plan import Plan
-from palrp_onnx.relevance.sinks import Sink, check_reduction, gather_sinks
+from palrp_onnx.planning import Planned
+from palrp_onnx.relevance.ledger import entry_name
+from palrp_onnx.relevance.sinks import (
+    Sink,
+    bring_to_tokens,
+    check_reduction,
+    gather_sinks,
+    sink_numbers,
+)
 from palrp_onnx.relevance.walk import Caught, walk
 from palrp_onnx.tensor.emit import Emit
 
@@ -51,8 +56,8 @@ class Settings:
     portable: bool = False
 
 
-def compile_graph(plan: Plan, explained: str, settings: Settings) -> ir.Model:
-    """Append the relevance pass to the model that ``plan`` was made for, in place.
+def compile_graph(planned: Planned, settings: Settings) -> ir.Model:
+    """Append the relevance pass to the model that was planned, in place.
 
     Outputs: the model's own, then ``relevance_content``, ``relevance_position`` and
     ``relevance_total`` [B, units], ``relevance_sites`` [B, sites, units] (signed),
@@ -64,19 +69,18 @@ def compile_graph(plan: Plan, explained: str, settings: Settings) -> ir.Model:
             emitted for this graph.
     """
     check_reduction(settings.positions)
-    analysis = plan.analysis
-    if analysis.model.opset < OPSET:
-        raise UnsupportedError(
-            f"Opset {analysis.model.opset} is older than {OPSET}", hint="Use --engine numpy."
-        )
-    return _Compiler(plan, explained, settings).run()
+    opset = planned.analysis.model.opset
+    if opset < OPSET:
+        raise UnsupportedError(f"Opset {opset} is older than {OPSET}", hint="Use --engine numpy.")
+    return _Compiler(planned, settings).run()
 
 
 class _Compiler:
-    def __init__(self, plan: Plan, explained: str, settings: Settings) -> None:
-        self._plan = plan
-        self._analysis: Analysis = plan.analysis
-        self._explained = explained
+    def __init__(self, planned: Planned, settings: Settings) -> None:
+        self._plan = planned.plan
+        self._analysis = planned.analysis
+        self._sites = planned.sites
+        self._explained = explained = planned.explained
         self._settings = settings
         self._graph = self._analysis.model.graph
         if not settings.portable:
@@ -89,12 +93,8 @@ class _Compiler:
     def run(self) -> ir.Model:
         seed = self._seed()
         caught = walk(self._op, self._plan, lambda value: value, seed)
-        if self._explained not in caught.content:
-            raise TargetError(
-                "The explained output does not depend on the explained input",
-                place=f"input {self._explained}",
-            )
-        sinks = gather_sinks(self._op, find_sites(self._analysis), caught.positions)
+        caught.require(self._explained)
+        sinks = gather_sinks(self._op, self._sites, caught.positions)
         self._outputs(caught, sinks)
         self._describe(sinks)
         return self._analysis.model.proto
@@ -188,14 +188,7 @@ class _Compiler:
         self._graph.outputs.append(copy)
 
     def _raw(self, relevance: ir.Value) -> ir.Value:
-        """[B, T, F], or an image as it is."""
-        rank = self._op.rank(relevance)
-        if rank in (3, 4):
-            return relevance
-        if rank == 2:
-            return self._op.unsqueeze(relevance, [-1])
-        features = range(2, rank)
-        return self._op.arrange(relevance, batch_axis=0, token_axes=(1,), feature_axes=features)
+        return bring_to_tokens(self._op, relevance, self._op.rank(relevance))
 
     def _units(self, relevance: ir.Value) -> ir.Value:
         """[B, units, F]; an image's patches in row-major order, summed."""
@@ -220,34 +213,17 @@ class _Compiler:
 
     def _reduced(self, sinks: Sequence[Sink], units: ir.Value) -> ir.Value:
         """One number a unit from all sinks, as :func:`reduce_sinks` has it."""
-        op, how = self._op, self._settings.positions
+        op = self._op
         if self._plan.preset.map == "content" or not sinks:
             return op.zeros_like(units)
-        parts = [s.relevance for s in sinks]
-        if how == "single-sink":
-            merged: dict[tuple[str, str], ir.Value] = {}
-            for sink in sinks:
-                key = (sink.kind, sink.part)
-                merged[key] = (
-                    op.add(merged[key], sink.relevance) if key in merged else sink.relevance
-                )
-            parts = list(merged.values())
-        if how in ("relu", "single-sink"):
-            numbers = [op.sum(op.node("Relu", [p], 3), [2], keepdims=False) for p in parts]
-        else:
-            numbers = [op.sum(p, [2], keepdims=False) for p in parts]
-            if how == "abs":
-                numbers = [op.node("Abs", [n], 2) for n in numbers]
-        total = self._aligned(numbers[0], units)
-        for more in numbers[1:]:
-            total = op.add(total, self._aligned(more, units))
+        first, *rest = sink_numbers(op, sinks, self._settings.positions)
+        total = self._aligned(first, units)
+        for numbers in rest:
+            total = op.add(total, self._aligned(numbers, units))
         return total
 
     def _entries(self, ledger: Mapping[str, ir.Value]) -> dict[str, ir.Value]:
-        named = {
-            "content" if k == f"input:{self._explained}" else k.removeprefix("input:"): v
-            for k, v in ledger.items()
-        }
+        named = {entry_name(entry, self._explained): v for entry, v in ledger.items()}
         return {name: named[name] for name in [*LEDGER_ENTRIES, *named] if name in named}
 
     def _ledger(self, ledger: Mapping[str, ir.Value]) -> ir.Value:

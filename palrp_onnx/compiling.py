@@ -8,10 +8,8 @@ import onnx_ir as ir
 
 from palrp_onnx.compiler import Settings, compile_graph
 from palrp_onnx.errors import UsageError
-from palrp_onnx.forward import RuntimeForward
-from palrp_onnx.graph.example import example_feeds
 from palrp_onnx.graph.model import Model
-from palrp_onnx.planning import plan_model
+from palrp_onnx.planning import make_example, plan_model
 from palrp_onnx.relevance.presets import preset
 
 
@@ -43,8 +41,9 @@ def compile_model(
             place=str(destination),
             hint=f"Write it beside the model, into {path.parent}.",
         )
-    feeds = example_feeds(model, RuntimeForward(model, [s.name for s in model.outputs]))
-    planned = plan_model(model, feeds, preset(method), output=output, explain_input=explain_input)
-    compiled = compile_graph(planned.plan, planned.explained, settings or Settings())
+    planned = plan_model(
+        model, make_example(model), preset(method), output=output, explain_input=explain_input
+    )
+    compiled = compile_graph(planned, settings or Settings())
     data: bytes = ir.serde.serialize_model(compiled).SerializeToString()
     return data

@@ -12,7 +12,6 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from palrp_onnx.attribution import LEDGER_ENTRIES
 from palrp_onnx.compiler import (
     AGAINST,
     LEDGER,
@@ -26,9 +25,10 @@ from palrp_onnx.errors import TargetError, UsageError
 from palrp_onnx.forward import Forward, ReferenceForward, RuntimeForward, open_session, run_session
 from palrp_onnx.graph.inputs import is_float
 from palrp_onnx.planning import Planned, check_feeds
+from palrp_onnx.relevance.ledger import close_books, entry_name
 from palrp_onnx.relevance.plan import needed_values
 from palrp_onnx.relevance.result import Relevance
-from palrp_onnx.relevance.sinks import Sink, gather_sinks
+from palrp_onnx.relevance.sinks import Sink, bring_to_tokens, gather_sinks
 from palrp_onnx.relevance.target import Resolved, Target, resolve
 from palrp_onnx.relevance.walk import walk
 from palrp_onnx.tensor.eager import Eager
@@ -117,19 +117,16 @@ class NumpyEngine:
 
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             caught = walk(op, planned.plan, value_of, seed.astype(self._kind))
-        arrays = {name: _tokens(op, r) for name, r in caught.content.items()}
-        if planned.explained not in arrays:
-            raise TargetError(
-                "The explained output does not depend on the explained input",
-                place=f"input {planned.explained}",
-            )
+        caught.require(planned.explained)
+        arrays = {name: bring_to_tokens(op, r, r.ndim) for name, r in caught.content.items()}
+        entries = {entry_name(e, planned.explained): v for e, v in caught.ledger.items()}
         output = values[planned.output].astype(np.float64)
         target = (output * seed).reshape(len(seed), -1).sum(axis=1)
         return Relevance(
             content=arrays.pop(planned.explained),
             others=arrays,
             sinks=tuple(gather_sinks(op, planned.sites, caught.positions)),
-            ledger=close_books(caught.ledger, target, planned.explained),
+            ledger=close_books(entries, target),
         )
 
 
@@ -143,9 +140,7 @@ class RuntimeEngine:
 
     def __init__(self, planned: Planned, *, positions: str, device: str) -> None:
         self.planned = planned
-        compiled = compile_graph(
-            planned.plan, planned.explained, Settings(positions=positions, features=True)
-        )
+        compiled = compile_graph(planned, Settings(positions=positions, features=True))
         facts = compiled.metadata_props
         self._sites = [tuple(site) for site in json.loads(facts[f"{PREFIX}.sites"])]
         self._entries = json.loads(facts[f"{PREFIX}.ledger"])
@@ -179,7 +174,7 @@ class RuntimeEngine:
         sums = np.array([t.value for t in targets])
         entries = dict(zip(self._entries, values[LEDGER].T.astype(np.float64), strict=True))
         sinks = [
-            Sink(kind, layer, part, values[f"site/{layer}/{part}"])
+            Sink(kind, layer, part, (r := values[f"site/{layer}/{part}"]), r.shape[-1])
             for kind, layer, part in self._sites
         ]
         relevance = Relevance(
@@ -188,7 +183,7 @@ class RuntimeEngine:
                 k.removeprefix("input/"): v for k, v in values.items() if k.startswith("input/")
             },
             sinks=tuple(sinks),
-            ledger=close_books(entries, sums, planned.explained),
+            ledger=close_books(entries, sums),
         )
         return Outcome(targets, relevance, {"session": session})
 
@@ -204,16 +199,6 @@ def _indices(target: Target) -> dict[str, int]:
     return {name: index for name, index in named.items() if index is not None}
 
 
-def _tokens(op: Eager, relevance: Array) -> Array:
-    """[B, T, F] for anything but images."""
-    if relevance.ndim == 4:
-        return relevance
-    if relevance.ndim == 2:
-        return relevance[..., None]
-    features = range(2, relevance.ndim)
-    return op.arrange(relevance, batch_axis=0, token_axes=(1,), feature_axes=features)
-
-
 def find_targets(planned: Planned, feeds: Feeds, output: Array, target: Target) -> list[Resolved]:
     """The target in every row of the output.
 
@@ -225,19 +210,3 @@ def find_targets(planned: Planned, feeds: Feeds, output: Array, target: Target) 
         resolve(target, row, None if mask is None else mask[index])
         for index, row in enumerate(output)
     ]
-
-
-def close_books(ledger: Mapping[str, Array], target: Array, explained: str) -> dict[str, Array]:
-    """Entries in float64, the explained input's as ``content``, and what is left of the target.
-
-    residual = target − Σ entries; residual_relative = residual / Σ |entries|.
-    """
-    entries = {entry: np.zeros_like(target) for entry in LEDGER_ENTRIES}
-    for entry, amount in ledger.items():
-        name = entry.removeprefix("input:")
-        entries["content" if name == explained and name != entry else name] = amount
-    total = sum(entries.values(), np.zeros_like(target))
-    scale = sum((np.abs(e) for e in entries.values()), np.zeros_like(target))
-    residual = target - total
-    relative = np.divide(residual, scale, out=np.zeros_like(residual), where=scale > 0)
-    return {"target": target, **entries, "residual": residual, "residual_relative": relative}

@@ -6,19 +6,17 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any, Literal
 
-import numpy as np
 import onnx_ir as ir
 from msgspec import Struct
 from numpy.typing import NDArray
 
 from palrp_onnx.attribution import ModelFacts
-from palrp_onnx.forward import RuntimeForward
 from palrp_onnx.graph.analysis import Analysis
-from palrp_onnx.graph.example import example_feeds
 from palrp_onnx.graph.inputs import is_float
 from palrp_onnx.graph.model import Model
 from palrp_onnx.graph.sites import Site, find_sites
-from palrp_onnx.planning import analyse_model, find_output
+from palrp_onnx.planning import analyse_model, find_output, make_example
+from palrp_onnx.record import model_facts
 from palrp_onnx.relevance.plan import describe, scaling_operands, visited_nodes
 from palrp_onnx.relevance.presets import preset
 from palrp_onnx.rules import NO_PATH, find_rule
@@ -99,10 +97,7 @@ def inspect(
     Raises:
         ModelError: The model does not run, or no input or output can be explained.
     """
-    if feeds is None:
-        forward = RuntimeForward(model, [s.name for s in model.outputs])
-        feeds = example_feeds(model, forward)
-    analysis = analyse_model(model, {k: np.asarray(v) for k, v in feeds.items()})
+    analysis = analyse_model(model, make_example(model) if feeds is None else feeds)
     explained = find_output(analysis, output)
     reached = visited_nodes(analysis, explained, scaling_operands(analysis, preset("pa-lrp")))
     operations = _operations(analysis, reached)
@@ -112,9 +107,7 @@ def inspect(
     )
     sites = [_site(s) for s in find_sites(analysis) if s.operand[0] in reached]
     return Inspection(
-        model=ModelFacts(
-            sha256=model.sha256, opset=model.opset, producer=model.producer, nodes=model.nodes
-        ),
+        model=model_facts(model),
         output=explained.name or "",
         inputs=_inputs(analysis),
         roles=dict(Counter(fact.role.value for fact in analysis.operands.values())),

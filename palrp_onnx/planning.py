@@ -14,6 +14,7 @@ from palrp_onnx.errors import InputError, TargetError, UsageError
 from palrp_onnx.forward import RuntimeForward
 from palrp_onnx.graph.analysis import Analysis, analyse
 from palrp_onnx.graph.axes import BATCH
+from palrp_onnx.graph.example import example_feeds
 from palrp_onnx.graph.model import Model
 from palrp_onnx.graph.roles import Role
 from palrp_onnx.graph.sites import Site, find_sites
@@ -104,6 +105,15 @@ def check_feeds(model: Model, feeds: Feeds) -> None:
     for name, array in feeds.items():
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise InputError("The input holds NaN or infinity", place=f"input {name}")
+
+
+def make_example(model: Model) -> Feeds:
+    """An example of what the model takes, made up from its graph.
+
+    Raises:
+        RoleError: None was found that it runs on.
+    """
+    return example_feeds(model, RuntimeForward(model, [s.name for s in model.outputs]))
 
 
 def analyse_model(model: Model, feeds: Feeds) -> Analysis:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -90,7 +90,7 @@ class Describer:
         target: Resolved,
         labels: Mapping[int, str],
     ) -> Explanation:
-        sinks = [Sink(s.kind, s.layer, s.part, s.relevance[row : row + 1]) for s in raw.sinks]
+        sinks = [replace(s, relevance=s.relevance[row : row + 1]) for s in raw.sinks]
         aligned, warnings = align(sinks, content.shape[1])
         summed = content.sum(axis=-1, dtype=np.float64)
         position = np.zeros_like(summed)
@@ -99,12 +99,7 @@ class Describer:
         total = {"sum": summed + position, "content": summed, "position": position}[self.map]
         record = Attribution(
             id=sample.id if len(raw.content) == 1 else f"{sample.id}-{row}",
-            model=ModelFacts(
-                sha256=self.model.sha256,
-                opset=self.model.opset,
-                producer=self.model.producer,
-                nodes=self.model.nodes,
-            ),
+            model=model_facts(self.model),
             run=self.run,
             input=sample.facts,
             target=describe_target(output, target, labels),
@@ -150,6 +145,13 @@ class Describer:
             id=ids.tolist() if known else [],
             special=(mask == 0).tolist(),
         )
+
+
+def model_facts(model: Model) -> ModelFacts:
+    """The model as records and reports show it."""
+    return ModelFacts(
+        sha256=model.sha256, opset=model.opset, producer=model.producer, nodes=model.nodes
+    )
 
 
 def _floats(values: Array) -> list[float]:
@@ -210,7 +212,7 @@ def align(sinks: Sequence[Sink], units: int) -> tuple[list[Sink], list[Warning_]
     for sink in sinks:
         extra = sink.relevance.shape[1] - units
         if extra >= 0:
-            aligned.append(Sink(sink.kind, sink.layer, sink.part, sink.relevance[:, extra:]))
+            aligned.append(replace(sink, relevance=sink.relevance[:, extra:]))
         else:
             message = (
                 f"site/{sink.name} runs over {sink.relevance.shape[1]} places, not {units} units"

@@ -130,7 +130,7 @@ def test_targets_that_the_graph_does_not_take() -> None:
 
 def compiled_model(name: str, given: Sample, **settings: Any) -> ir.Model:
     planned = plan_model(Model.open(FILES[name]), given.feeds, PRESETS["pa-lrp"])
-    return compile_graph(planned.plan, planned.explained, Settings(**settings))
+    return compile_graph(planned, Settings(**settings))
 
 
 def compiled_session(name: str, given: Sample, **settings: Any) -> Any:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar, get_args
 
 import numpy as np
@@ -13,6 +14,7 @@ from palrp_onnx.errors import UsageError
 from palrp_onnx.graph.analysis import Operand
 from palrp_onnx.graph.axes import BATCH
 from palrp_onnx.graph.sites import Site
+from palrp_onnx.tensor.eager import Eager
 from palrp_onnx.tensor.language import Language
 
 T = TypeVar("T")
@@ -32,6 +34,7 @@ class Sink:
     layer: int
     part: str
     relevance: Any
+    width: int
 
     @property
     def name(self) -> str:
@@ -41,14 +44,17 @@ class Sink:
 
 def gather_sinks(op: Language[T], sites: Sequence[Site], caught: Mapping[Operand, T]) -> list[Sink]:
     """Bring every site's relevance to [B, T, F] and add up sites of one kind, layer and part."""
-    sums: dict[tuple[int, str, str, tuple[int, ...]], T] = {}  # only like shapes add up
+    found: dict[tuple[int, str, str, tuple[int, ...]], Sink] = {}  # only like shapes add up
     for site in sites:
         if site.operand not in caught:
             continue
+        width = math.prod(site.shape[len(site.tokens) :])
         for part, relevance in _parts(op, site, caught[site.operand]):
             key = (site.layer, site.kind, part, site.shape)
-            sums[key] = op.add(sums[key], relevance) if key in sums else relevance
-    return _named([Sink(kind, layer, part, r) for (layer, kind, part, _), r in sums.items()])
+            if key in found:
+                relevance = op.add(found[key].relevance, relevance)
+            found[key] = Sink(site.kind, site.layer, part, relevance, width)
+    return _named(list(found.values()))
 
 
 def _parts(op: Language[T], site: Site, relevance: T) -> list[tuple[str, T]]:
@@ -71,7 +77,7 @@ def _named(sinks: list[Sink]) -> list[Sink]:
         seen[sink.name] = seen.get(sink.name, 0) + 1
         count = seen[sink.name]
         part = sink.part if count == 1 else f"{sink.part}.{count}"
-        result.append(Sink(sink.kind, sink.layer, part, sink.relevance))
+        result.append(replace(sink, part=part))
     return result
 
 
@@ -93,20 +99,32 @@ def reduce_sinks(sinks: Sequence[Sink], how: str, like: Array) -> Array:
     Σ_layers Σ_features R; ``single-sink`` eq. 11 with one sink for all layers,
     Σ_features ReLU(Σ_layers R). Each over the parts of every kind.
     """
-    check_reduction(how)
     total = np.zeros(like.shape, like.dtype)
-    if how == "single-sink":
-        merged: dict[tuple[str, str, int], Array] = {}
-        for sink in sinks:
-            key = (sink.kind, sink.part, sink.relevance.shape[-1])
-            merged[key] = merged[key] + sink.relevance if key in merged else sink.relevance
-        for relevance in merged.values():
-            total += np.maximum(relevance, 0).sum(axis=-1)
-        return total
-    for sink in sinks:
-        if how == "relu":
-            total += np.maximum(sink.relevance, 0).sum(axis=-1)
-        else:
-            features = sink.relevance.sum(axis=-1)
-            total += np.abs(features) if how == "abs" else features
+    for numbers in sink_numbers(Eager(len(like), like.dtype), sinks, how):
+        total += numbers
     return total
+
+
+def sink_numbers(op: Language[T], sinks: Sequence[Sink], how: str) -> list[T]:
+    """The terms of :func:`reduce_sinks`, each [B, T]."""
+    check_reduction(how)
+    parts = [sink.relevance for sink in sinks]
+    if how == "single-sink":
+        merged: dict[tuple[str, str, int], T] = {}
+        for sink in sinks:
+            key = (sink.kind, sink.part, sink.width)
+            merged[key] = op.add(merged[key], sink.relevance) if key in merged else sink.relevance
+        parts = list(merged.values())
+    if how in ("relu", "single-sink"):
+        parts = [op.relu(part) for part in parts]
+    numbers = [op.sum(part, [2], keepdims=False) for part in parts]
+    return [op.absolute(n) for n in numbers] if how == "abs" else numbers
+
+
+def bring_to_tokens(op: Language[T], relevance: T, rank: int) -> T:
+    """Relevance of an explained input of ``rank`` axes as [B, T, F]; an image stays as it is."""
+    if rank == 4:
+        return relevance
+    if rank == 2:
+        return op.unsqueeze(relevance, [-1])
+    return op.arrange(relevance, batch_axis=0, token_axes=(1,), feature_axes=range(2, rank))

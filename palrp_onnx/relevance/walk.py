@@ -8,10 +8,11 @@ from typing import Any, Generic, TypeVar
 
 import onnx_ir as ir
 
-from palrp_onnx.errors import RoleError, UnsupportedError
+from palrp_onnx.errors import RoleError, TargetError, UnsupportedError
 from palrp_onnx.graph.analysis import Operand
 from palrp_onnx.graph.axes import BATCH, Axes
 from palrp_onnx.graph.roles import Role
+from palrp_onnx.relevance.ledger import INPUT
 from palrp_onnx.relevance.plan import RECEIVING, Plan, Step, describe
 from palrp_onnx.rules import Shares
 from palrp_onnx.tensor.language import Language
@@ -30,12 +31,24 @@ class Caught(Generic[T]):
         content: Relevance of every explained input: [B, T, F] for looked-up tokens, else the
             shape of the input.
         positions: Relevance at every position operand, in the shape of the value it meets.
-        ledger: Sum per sample [B] by entry; ``input:NAME`` for explained inputs.
+        ledger: Sum per sample [B] by entry; explained inputs by ``INPUT`` and their name.
     """
 
     content: dict[str, T] = field(default_factory=dict)
     positions: dict[Operand, T] = field(default_factory=dict)
     ledger: dict[str, T] = field(default_factory=dict)
+
+    def require(self, explained: str) -> None:
+        """Refuse a walk that never reached the explained input.
+
+        Raises:
+            TargetError: It did not.
+        """
+        if explained not in self.content:
+            raise TargetError(
+                "The explained output does not depend on the explained input",
+                place=f"input {explained}",
+            )
 
 
 def walk(op: Language[T], plan: Plan, values: Callable[[ir.Value], T], seed: T) -> Caught[T]:
@@ -143,7 +156,7 @@ class _Walk(Generic[T]):
     def _catch(self, name: str, relevance: T) -> None:
         known = self._caught.content.get(name)
         self._caught.content[name] = relevance if known is None else self._op.add(known, relevance)
-        self._add(f"input:{name}", self._op.per_sample(relevance, 0))
+        self._add(f"{INPUT}{name}", self._op.per_sample(relevance, 0))
 
     def _book(self, entry: str, relevance: T, meeting: ir.Value) -> None:
         axis = batch_axis(self._plan.analysis.axes[meeting], meeting)

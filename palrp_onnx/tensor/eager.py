@@ -50,6 +50,12 @@ class Eager:
     def power(self, a: Array, exponent: float) -> Array:
         return np.ones_like(a) if exponent == 0 else a ** a.dtype.type(exponent)
 
+    def relu(self, a: Array) -> Array:
+        return np.asarray(np.maximum(a, 0))
+
+    def absolute(self, a: Array) -> Array:
+        return np.asarray(np.abs(a))
+
     def exp(self, a: Array) -> Array:
         return np.asarray(np.exp(a))
 

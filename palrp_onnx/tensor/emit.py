@@ -99,6 +99,10 @@ class Emit:
         """Append a node on integer vectors."""
         return self.node(op_type, inputs, 1, dtype=ir.DataType.INT64, **attributes)
 
+    def _flat(self, integers: Value) -> Value:
+        """Integers of any shape as a vector."""
+        return self.integers("Reshape", integers, self.constant([-1]))
+
     def shape(self, value: Value) -> Value:
         """Shape of a value [rank]."""
         if value not in self._shapes:
@@ -144,6 +148,12 @@ class Emit:
         if exponent == 2.0:
             return self.mul(a, a)
         return self._binary("Pow", a, self.real(exponent))
+
+    def relu(self, a: Value) -> Value:
+        return self.node("Relu", [a], self.rank(a))
+
+    def absolute(self, a: Value) -> Value:
+        return self.node("Abs", [a], self.rank(a))
 
     def exp(self, a: Value) -> Value:
         return self.node("Exp", [a], self.rank(a))
@@ -251,7 +261,7 @@ class Emit:
             dtype=ir.DataType.BOOL,
         )
         found = self.node("NonZero", [differs], 2, dtype=ir.DataType.INT64)
-        axes = self.integers("Reshape", found, self.constant([-1]))
+        axes = self._flat(found)
         return self.node(
             "ReduceSum", [a, axes], self.rank(like), keepdims=1, noop_with_empty_axes=1
         )
@@ -331,9 +341,9 @@ class Emit:
         numbers = self.integers("Range", self.constant(0), size, self.constant(1))
         whole = self.integers("Reshape", numbers, self.shape(like))
         taken = self.integers("Slice", whole, *where)
-        flat = self.integers("Reshape", taken, self.constant([-1]))
+        flat = self._flat(taken)
         sent = self.reshape(m, self.constant([-1]), 1)
-        length = self.integers("Reshape", size, self.constant([1]))
+        length = self._flat(size)
         filled = self.node("ScatterElements", [self._zeros(length, 1), flat, sent], 1, axis=0)
         return self.reshape_like(filled, like)
 
@@ -382,7 +392,7 @@ class Emit:
             for v in (copies, self.shape(like))
         ]
         pairs = self.node("Concat", columns, 2, dtype=ir.DataType.INT64, axis=1)
-        flat = self.integers("Reshape", pairs, self.constant([-1]))
+        flat = self._flat(pairs)
         split = self.reshape(m, flat, 2 * rank)
         return self.sum(split, range(0, 2 * rank, 2), keepdims=False)
 
@@ -391,18 +401,15 @@ class Emit:
         axis %= rank
         size = self.dims(like, [axis])
         if picked == 0:
-            begin = self._clamped(self.integers("Reshape", index, self.constant([1])), size)
+            begin = self._clamped(self._flat(index), size)
             return self._placed(self.unsqueeze(m, [axis]), like, [axis], begin)
         # One-hot rows turn adding up into a matrix product.
         order = [axis, *(a for a in range(rank) if a != axis)]
         middle = list(range(axis, axis + picked))
         moved = self.transpose(m, [*middle, *(a for a in range(self.rank(m)) if a not in middle)])
-        count = self.integers(
-            "Reshape", self.node("Size", [index], 0, dtype=ir.DataType.INT64), self.constant([1])
-        )
+        count = self._flat(self.integers("Size", index))
         rows = self.reshape(moved, self.integers("Concat", count, self.constant([-1]), axis=0), 2)
-        flat = self.integers("Reshape", index, self.constant([-1]))
-        hot = self.one_hot(flat, size)
+        hot = self.one_hot(self._flat(index), size)
         summed = self.matmul(hot, rows, transpose_a=True)
         shape = self.dims(like, order)
         back = self.reshape(summed, shape, rank)

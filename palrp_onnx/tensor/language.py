@@ -44,6 +44,14 @@ class Language(Protocol[T]):
         """a to a constant power."""
         ...
 
+    def relu(self, a: T) -> T:
+        """max(a, 0)."""
+        ...
+
+    def absolute(self, a: T) -> T:
+        """|a|."""
+        ...
+
     def exp(self, a: T) -> T:
         """e to the power a."""
         ...

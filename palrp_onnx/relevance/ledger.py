@@ -1,0 +1,33 @@
+"""The account of one explanation: where the target's value went."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from palrp_onnx.attribution import LEDGER_ENTRIES
+
+Array = NDArray[Any]
+#: What the walk puts before the name of an explained input.
+INPUT = "input:"
+
+
+def entry_name(entry: str, explained: str) -> str:
+    """An entry as readers know it: ``content`` for the explained input, others by their names."""
+    return "content" if entry == f"{INPUT}{explained}" else entry.removeprefix(INPUT)
+
+
+def close_books(ledger: Mapping[str, Array], target: Array) -> dict[str, Array]:
+    """Entries in float64, the target, and what is left of it, each [B].
+
+    residual = target − Σ entries; residual_relative = residual / Σ |entries|.
+    """
+    entries = {entry: np.zeros_like(target) for entry in LEDGER_ENTRIES} | dict(ledger)
+    total = sum(entries.values(), np.zeros_like(target))
+    scale = sum((np.abs(e) for e in entries.values()), np.zeros_like(target))
+    residual = target - total
+    relative = np.divide(residual, scale, out=np.zeros_like(residual), where=scale > 0)
+    return {"target": target, **entries, "residual": residual, "residual_relative": relative}
