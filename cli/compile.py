@@ -6,7 +6,14 @@ from pathlib import Path
 
 import click
 
-from .options import FILE_PATH, method_options, model_argument, reporting_options
+from .options import (
+    FILE_PATH,
+    METHODS,
+    POSITIONS,
+    method_options,
+    model_argument,
+    reporting_options,
+)
 from .writing import write_files
 
 
@@ -25,8 +32,8 @@ def compile(
     destination: Path,
     output_name: str | None,
     explain_input: str | None,
-    method: str,
-    positions: str,
+    method: str | None,
+    positions: str | None,
     portable: bool,
     no_ledger: bool,
     features: bool,
@@ -44,12 +51,15 @@ def compile(
     from palrp_onnx.compiling import compile_model
 
     settings = Settings(
-        positions=positions, ledger=not no_ledger, features=features, portable=portable
+        positions=positions or POSITIONS[0],
+        ledger=not no_ledger,
+        features=features,
+        portable=portable,
     )
     data = compile_model(
         model,
         destination,
-        method=method,
+        method=method or METHODS[0],
         output=output_name,
         explain_input=explain_input,
         settings=settings,

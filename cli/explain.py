@@ -46,9 +46,9 @@ class Request:
     target: str
     output_name: str | None
     explain_input: str | None
-    method: str
-    positions: str
-    engine: str
+    method: str | None
+    positions: str | None
+    engine: str | None
     dtype: str
     device: str
     checks: tuple[Check, ...]
@@ -191,6 +191,10 @@ def _tensors(explanations: Sequence[Explanation]) -> Content:
     import numpy as np
 
     names = list(explanations[0].tensors)
+    if not names:
+        raise UsageError(
+            "The explainer was compiled without raw relevance", hint="Compile with --features."
+        )
     joined = {name: np.concatenate([e.tensors[name] for e in explanations]) for name in names}
 
     def write(stream: BinaryIO) -> None:

@@ -19,7 +19,7 @@ FILE_PATH = click.Path(path_type=Path)
 FORMATS = ("json", "png")
 #: ``palrp_onnx.relevance`` knows these too; they stand here because its modules are slow to import.
 METHODS = ("pa-lrp", "attnlrp", "pe-only", "cp-lrp")
-ENGINES = ("numpy", "onnxruntime")
+ENGINES = ("onnxruntime", "numpy")
 POSITIONS = ("relu", "abs", "signed", "single-sink")
 
 
@@ -87,12 +87,11 @@ method_options = _together(
         metavar="NAME",
         help="Graph input the record is about, where there are several.",
     ),
-    click.option("--method", type=click.Choice(METHODS), default=METHODS[0], show_default=True),
+    click.option("--method", type=click.Choice(METHODS), show_default=METHODS[0]),
     click.option(
         "--positions",
         type=click.Choice(POSITIONS),
-        default=POSITIONS[0],
-        show_default=True,
+        show_default=POSITIONS[0],
         help="How the relevance of positions becomes one number a unit.",
     ),
 )
@@ -109,9 +108,8 @@ run_options = _together(
     click.option(
         "--engine",
         type=click.Choice(ENGINES),
-        default=ENGINES[0],
-        show_default=True,
-        help="The walk in NumPy, or forward and relevance compiled into one graph.",
+        show_default=f"{ENGINES[0]}; numpy for float64",
+        help="Forward and relevance compiled into one graph, or the walk in NumPy.",
     ),
     click.option(
         "--dtype",

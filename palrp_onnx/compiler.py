@@ -6,20 +6,21 @@ target is chosen inside the graph, by inputs that default to the predicted class
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
+from math import prod
 
 import numpy as np
 import onnx_ir as ir
+from msgspec import structs
 
 from palrp_onnx.attribution import LEDGER_ENTRIES
-from palrp_onnx.errors import TargetError, UnsupportedError
-from palrp_onnx.graph.patches import patch_size
-from palrp_onnx.graph.roles import Role
+from palrp_onnx.errors import UnsupportedError
+from palrp_onnx.manifest import Manifest
 from palrp_onnx.planning import Planned
 from palrp_onnx.relevance.ledger import entry_name
+from palrp_onnx.relevance.maps import GRID, image_grid
 from palrp_onnx.relevance.sinks import (
     Sink,
     bring_to_tokens,
@@ -32,10 +33,10 @@ from palrp_onnx.tensor.emit import Emit
 
 #: First opset whose operations the emitted nodes are written in.
 OPSET = 13
-#: Prefix of metadata keys, and of everything added to the graph.
-PREFIX = "palrp_onnx"
 CONTENT, POSITION, TOTAL = "relevance_content", "relevance_position", "relevance_total"
 SITES, LEDGER = "relevance_sites", "relevance_ledger"
+#: Prefix of outputs with a feature axis.
+FEATURES = "features/"
 TARGET, AGAINST, TARGET_POSITION = "target", "target_against", "target_position"
 
 
@@ -56,13 +57,18 @@ class Settings:
     portable: bool = False
 
 
-def compile_graph(planned: Planned, settings: Settings) -> ir.Model:
-    """Append the relevance pass to the model that was planned, in place.
+def compile_graph(planned: Planned, settings: Settings) -> tuple[ir.Model, Manifest]:
+    """Append the relevance pass to the planned model, in place; returned with its manifest.
+
+    Inputs that may be left out, each int64 [B]: ``target``, ``target_against`` and, where the
+    output has a token axis, ``target_position``. −1 stands for the predicted class, no class and
+    the last unmasked position; −2 is the last of its axis, −3 the last but one. An output of other
+    than two or three axes has no classes: there ``target`` [B, axes − 1] names one element.
 
     Outputs: the model's own, then ``relevance_content``, ``relevance_position`` and
     ``relevance_total`` [B, units], ``relevance_sites`` [B, sites, units] (signed),
-    ``relevance_ledger`` [B, entries]; with ``features`` also ``content`` and
-    ``site/LAYER/PART`` [B, tokens, features]. What the rows mean is in ``metadata_props``.
+    ``relevance_ledger`` [B, entries]; with ``features`` also ``features/content`` and
+    ``features/site/LAYER/PART`` [B, tokens, features]. The manifest says what the rows mean.
 
     Raises:
         UnsupportedError: The opset is older than the emitted operations, or a rule cannot be
@@ -80,6 +86,7 @@ class _Compiler:
         self._plan = planned.plan
         self._analysis = planned.analysis
         self._sites = planned.sites
+        self._subject = planned.subject
         self._explained = explained = planned.explained
         self._settings = settings
         self._graph = self._analysis.model.graph
@@ -90,63 +97,117 @@ class _Compiler:
         self._op = Emit(self._graph, source, ranks, portable=settings.portable)
         self._op.batch = self._op.dims(source, [0])
 
-    def run(self) -> ir.Model:
+    def run(self) -> tuple[ir.Model, Manifest]:
+        self._refuse_clash()
+        source = list(self._graph)
+        self._step_aside(self._graph.initializers.values())
         seed = self._seed()
         caught = walk(self._op, self._plan, lambda value: value, seed)
         caught.require(self._explained)
         sinks = gather_sinks(self._op, self._sites, caught.positions)
-        self._outputs(caught, sinks)
-        self._describe(sinks)
-        return self._analysis.model.proto
+        units = self._trial_units()
+        aligned = [s for s in sinks if s.places >= units]
+        self._outputs(caught, sinks, aligned)
+        manifest = self._manifest(aligned, [s for s in sinks if s.places < units])
+        self._analysis.model.proto.metadata_props.update(manifest.properties())
+        self._step_aside(v for node in source for v in node.outputs)
+        return self._analysis.model.proto, manifest
+
+    def _trial_units(self) -> int:
+        """Units of the trial run: whether a sink runs over them does not depend on sizes."""
+        explained = next(v for v in self._graph.inputs if v.name == self._explained)
+        shape = self._analysis.shapes[explained]
+        return prod(image_grid(self._subject.patch, shape[2:])) if len(shape) == 4 else shape[1]
+
+    def _refuse_clash(self) -> None:
+        """Two inputs or outputs cannot have one name.
+
+        Raises:
+            UnsupportedError: The model has one that explainers need.
+        """
+        public = [v.name or "" for v in (*self._graph.inputs, *self._graph.outputs)]
+        clash = next((name for name in public if _needed(name)), None)
+        if clash is not None:
+            raise UnsupportedError(
+                "An input or output of the model has a name that explainers need",
+                place=clash,
+                hint="Use --engine numpy.",
+            )
+
+    def _step_aside(self, values: Iterable[ir.Value]) -> None:
+        """Values of the source model make way for names that are added."""
+        for value in list(values):
+            if _needed(value.name or ""):
+                value.name = f"source/{value.name}"
 
     # --- the target -------------------------------------------------------------------------------
     def _input(self, name: str) -> ir.Value:
         """An int64 input [B] that may be left out; −1 by default."""
         value = ir.val(name, const_value=ir.tensor(np.array([-1], np.int64), name=name))
-        self._graph.inputs.append(value)
         self._graph.register_initializer(value)
-        value.shape = ir.Shape([None])
-        self._op.declare(value, 1)
+        self._declare(value, [None])
         return self._op.integers("Expand", value, self._op.batch)
 
-    def _chosen(self, given: ir.Value, default: ir.Value) -> ir.Value:
-        negative = self._op.node("Less", [given, self._op.constant(0)], 1, dtype=ir.DataType.BOOL)
-        return self._op.integers("Where", negative, default, given)
+    def _declare(self, value: ir.Value, shape: Sequence[int | None]) -> None:
+        value.dtype, value.shape = ir.DataType.INT64, ir.Shape(shape)
+        self._graph.inputs.append(value)
+        self._op.declare(value, len(shape))
+
+    def _chosen(self, name: str, default: ir.Value) -> ir.Value:
+        """The input where it is given: −1 is the default, −2 the last, −3 the last but one."""
+        given, one = self._input(name), self._op.constant(1)
+        behind = self._op.integers("Add", given, one)
+        counted = self._op.integers("Where", self._negative(given), behind, given)
+        return self._op.integers("Where", self._absent(given), default, counted)
+
+    def _negative(self, given: ir.Value) -> ir.Value:
+        return self._op.flags("Less", given, self._op.constant(0))
+
+    def _absent(self, given: ir.Value) -> ir.Value:
+        return self._op.flags("Equal", given, self._op.constant(-1))
 
     def _seed(self) -> ir.Value:
         """+1 at the target, −1 at what it is held against, in the shape of the output."""
         op, output = self._op, self._plan.output
         rank = op.rank(output)
         if rank not in (2, 3):
-            raise TargetError(
-                f"An output of {rank} axes has no classes", hint="Use --engine numpy."
-            )
+            return self._element(output, rank)
         place = self._place() if rank == 3 else None
         logits = output
         if place is not None:
             logits = op.sum(op.mul(output, op.unsqueeze(place, [-1])), [1], keepdims=False)
         best = op.integers("ArgMax", logits, axis=-1, keepdims=0)
         classes = op.dims(output, [-1])
-        chosen = op.one_hot(self._chosen(self._input(TARGET), best), classes)
-        against = self._input(AGAINST)
-        absent = op.node("Less", [against, op.constant(0)], 1, dtype=ir.DataType.BOOL)
-        held = op.one_hot(against, classes)
-        held = op.choose(op.flag_column(absent), op.real(0.0), held)
-        seed = op.sub(chosen, held)
+        chosen = op.one_hot(self._chosen(TARGET, best), classes)
+        no_one = op.constant([np.iinfo(np.int64).max])
+        seed = op.sub(chosen, op.one_hot(self._chosen(AGAINST, no_one), classes))
         if place is None:
             return seed
         return op.mul(op.unsqueeze(seed, [1]), op.unsqueeze(place, [-1]))
 
+    def _element(self, output: ir.Value, rank: int) -> ir.Value:
+        """+1 at the element that the input ``target`` [B, axes − 1] names."""
+        op = self._op
+        value = ir.val(TARGET)
+        self._declare(value, [None, rank - 1])
+        seed = op.add(op.zeros_like(output), op.real(1.0))
+        for axis in range(1, rank):
+            index = op.integers("Gather", value, op.constant(axis - 1), axis=1)
+            hot = op.one_hot(index, op.dims(output, [axis]))
+            seed = op.mul(seed, op.unsqueeze(hot, [a for a in range(1, rank) if a != axis]))
+        return seed
+
     def _place(self) -> ir.Value:
         """One-hot rows [B, T]: the position asked for, or the last unmasked one."""
-        op = self._op
+        op, shapes = self._op, self._analysis.shapes
         length = op.dims(self._plan.output, [1])
         numbers = op.integers(
             "Range", op.constant(0), op.integers("Squeeze", length), op.constant(1)
         )
         last = op.integers("Expand", op.integers("Sub", length, op.constant([1])), op.batch)
-        masks = self._analysis.inputs.named(Role.MASK)
-        mask = next((v for v in self._graph.inputs if v.name in masks and op.rank(v) == 2), None)
+        trial = shapes[self._plan.output][1]
+        masks = (v for v in self._graph.inputs if v.name in self._subject.masks)
+        mask = next((v for v in masks if shapes[v][1:] == (trial,)), None)
         if mask is not None:
             flags, places = (
                 op.node("Cast", [v], op.rank(v), to=ir.DataType.FLOAT) for v in (mask, numbers)
@@ -154,15 +215,17 @@ class _Compiler:
             # Where nothing is unmasked the small second term leaves the last place.
             rising = op.add(op.mul(flags, op.shift(places, 1.0)), op.scale(places, 1e-6))
             last = op.integers("ArgMax", rising, axis=-1, keepdims=0)
-        return op.one_hot(self._chosen(self._input(TARGET_POSITION), last), length)
+        return op.one_hot(self._chosen(TARGET_POSITION, last), length)
 
     # --- the outputs ------------------------------------------------------------------------------
-    def _outputs(self, caught: Caught[ir.Value], sinks: Sequence[Sink]) -> None:
+    def _outputs(
+        self, caught: Caught[ir.Value], sinks: Sequence[Sink], aligned: Sequence[Sink]
+    ) -> None:
         op = self._op
         content = self._units(caught.content[self._explained])
         summed = op.sum(content, [2], keepdims=False)
-        signed = [self._aligned(op.sum(s.relevance, [2], keepdims=False), summed) for s in sinks]
-        position = self._reduced(sinks, summed)
+        signed = [self._aligned(op.sum(s.relevance, [2], keepdims=False), summed) for s in aligned]
+        position = self._reduced(aligned, summed)
         total = {"sum": op.add(summed, position), "content": summed, "position": position}
         self._publish(CONTENT, summed)
         self._publish(POSITION, position)
@@ -170,15 +233,16 @@ class _Compiler:
         if signed:
             rows = [op.unsqueeze(s, [1]) for s in signed]
             self._publish(SITES, op.concat(rows, 1))
+        self._ledger_names: list[str] = []
         if self._settings.ledger:
             self._publish(LEDGER, self._ledger(caught.ledger))
         if self._settings.features:
-            self._publish("content", self._raw(caught.content[self._explained]))
+            self._publish(f"{FEATURES}content", self._raw(caught.content[self._explained]))
             for sink in sinks:
-                self._publish(f"site/{sink.name}", sink.relevance)
+                self._publish(f"{FEATURES}site/{sink.name}", sink.relevance)
             for name, relevance in caught.content.items():
                 if name != self._explained:
-                    self._publish(f"input/{name}", self._raw(relevance))
+                    self._publish(f"{FEATURES}input/{name}", self._raw(relevance))
 
     def _publish(self, name: str, value: ir.Value) -> None:
         rank = self._op.rank(value)
@@ -195,14 +259,33 @@ class _Compiler:
         op = self._op
         if op.rank(relevance) != 4:
             return self._raw(relevance)
-        sides = patch_size(self._analysis, self._explained)
-        if sides is None:
-            raise UnsupportedError("The image is not cut into patches", hint="Use --engine numpy.")
-        plane = op.sum(relevance, [1])
-        mean = op.node("AveragePool", [plane], 4, kernel_shape=list(sides), strides=list(sides))
-        whole = op.scale(mean, float(sides[0] * sides[1]))
+        plane = op.sum(relevance, [1], keepdims=False)
+        height, width = self._subject.patch or (None, None)
+        rows, columns = self._blocks(plane, 1, height), self._blocks(plane, 2, width)
+        summed = op.matmul(op.matmul(rows, plane), columns, transpose_b=True)
         shape = op.integers("Concat", op.batch, op.constant([-1]), op.constant([1]), axis=0)
-        return op.reshape(whole, shape, 3)
+        return op.reshape(summed, shape, 3)
+
+    def _blocks(self, plane: ir.Value, axis: int, side: int | None) -> ir.Value:
+        """Rows of ones over the pixels of one axis that each block takes [blocks, pixels]."""
+        op = self._op
+        size = op.integers("Squeeze", op.dims(plane, [axis]))
+        if side is None:
+            count = op.integers("Min", size, op.constant(GRID))
+        else:
+            count = op.integers("Div", size, op.constant(side))
+        pixels, blocks = (
+            op.integers("Range", op.constant(0), n, op.constant(1)) for n in (size, count)
+        )
+        begin, end = (
+            op.integers("Div", op.integers("Mul", n, size), count)
+            for n in (blocks, op.integers("Add", blocks, op.constant(1)))
+        )
+        begin, end = (op.integers("Unsqueeze", n, op.constant([1])) for n in (begin, end))
+        outside = op.flags("Or", op.flags("Less", pixels, begin), op.flags("Less", end, pixels))
+        outside = op.flags("Or", outside, op.flags("Equal", pixels, end))
+        op.declare(outside, 2)
+        return op.choose(outside, op.real(0.0), op.real(1.0))
 
     def _aligned(self, tokens: ir.Value, units: ir.Value) -> ir.Value:
         """The last rows of [B, T], as many as there are units: prefix tokens are cut off."""
@@ -231,17 +314,18 @@ class _Compiler:
         self._ledger_names = list(entries)
         return self._op.concat([self._op.unsqueeze(v, [1]) for v in entries.values()], 1)
 
-    def _describe(self, sinks: Sequence[Sink]) -> None:
-        model = self._analysis.model
-        facts = {
-            "version": version("palrp-onnx"),
-            "method": self._plan.preset.name,
-            "positions": self._settings.positions,
-            "source_sha256": model.sha256,
-            "output": self._plan.output.name or "",
-            "input": self._explained,
-            "sites": json.dumps([[s.kind, s.layer, s.part] for s in sinks]),
-            "ledger": json.dumps(self._ledger_names if self._settings.ledger else []),
-        }
-        props = model.proto.metadata_props
-        props.update({f"{PREFIX}.{key}": str(value) for key, value in facts.items()})
+    def _manifest(self, sinks: Sequence[Sink], unaligned: Sequence[Sink]) -> Manifest:
+        return Manifest(
+            **structs.asdict(self._subject),
+            version=version("palrp-onnx"),
+            method=self._plan.preset.name,
+            positions=self._settings.positions,
+            sites=tuple((s.kind, s.layer, s.part) for s in sinks),
+            unaligned=tuple(s.name for s in unaligned),
+            ledger=tuple(self._ledger_names),
+        )
+
+
+def _needed(name: str) -> bool:
+    """Whether explainers use a name."""
+    return name.startswith(("relevance", FEATURES)) or name in (TARGET, AGAINST, TARGET_POSITION)

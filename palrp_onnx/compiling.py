@@ -9,6 +9,7 @@ import onnx_ir as ir
 from palrp_onnx.compiler import Settings, compile_graph
 from palrp_onnx.errors import UsageError
 from palrp_onnx.graph.model import Model
+from palrp_onnx.manifest import Manifest
 from palrp_onnx.planning import make_example, plan_model
 from palrp_onnx.relevance.presets import preset
 
@@ -32,18 +33,28 @@ def compile_model(
         ModelError: The model cannot be explained, or not as a graph.
     """
     model = Model.open(path)
-    external = any(
-        isinstance(v.const_value, ir.ExternalTensor) for v in model.graph.initializers.values()
-    )
-    if external and destination.resolve().parent != path.resolve().parent:
+    if Manifest.read(model.metadata) is not None:
+        raise UsageError("The model is an explainer already", place=str(path))
+    tensors = [v.const_value for v in model.graph.initializers.values()]
+    elsewhere = any(isinstance(t, ir.ExternalTensor) and not _inside(t, model) for t in tensors)
+    if elsewhere and destination.resolve().parent != model.folder:
         raise UsageError(
             "The model's weights are in external data files, which the explainer shares",
             place=str(destination),
-            hint=f"Write it beside the model, into {path.parent}.",
+            hint=f"Write it beside the model, into {model.folder}.",
         )
     planned = plan_model(
         model, make_example(model), preset(method), output=output, explain_input=explain_input
     )
-    compiled = compile_graph(planned, settings or Settings())
+    compiled, _ = compile_graph(planned, settings or Settings())
+    for value in compiled.graph.initializers.values():
+        tensor = value.const_value
+        if isinstance(tensor, ir.ExternalTensor) and _inside(tensor, model):
+            value.const_value = ir.Tensor(tensor.numpy(), dtype=tensor.dtype, name=value.name)
     data: bytes = ir.serde.serialize_model(compiled).SerializeToString()
     return data
+
+
+def _inside(tensor: ir.ExternalTensor, model: Model) -> bool:
+    """Whether a weight lies in the model's own file."""
+    return str(tensor.location) == model.path.resolve().name

@@ -8,13 +8,17 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import onnx_ir as ir
+from msgspec import structs
 from numpy.typing import NDArray
 
 from palrp_onnx.attribution import Run
-from palrp_onnx.engines import Engine, NumpyEngine, RuntimeEngine
+from palrp_onnx.compiler import Settings, compile_graph
+from palrp_onnx.engines import CompiledEngine, Engine, NumpyEngine
 from palrp_onnx.errors import UsageError
-from palrp_onnx.graph.model import Model
+from palrp_onnx.graph.model import Model, parse_model
 from palrp_onnx.inputs.sample import Sample
+from palrp_onnx.manifest import Manifest
 from palrp_onnx.planning import plan_model
 from palrp_onnx.record import Describer, Explanation
 from palrp_onnx.relevance.presets import preset
@@ -23,17 +27,20 @@ from palrp_onnx.relevance.target import parse_target
 
 Feeds = Mapping[str, NDArray[Any]]
 
-ENGINES = ("numpy", "onnxruntime")
+ENGINES = ("onnxruntime", "numpy")
+DEFAULT_METHOD, DEFAULT_POSITIONS = "pa-lrp", "relu"
 
 
 class Explainer:
     """Explains one output of one model.
 
     Args:
-        model: The model, or the path of its file.
-        method: ``pa-lrp``, ``attnlrp``, ``pe-only`` or ``cp-lrp``.
-        positions: How sinks reduce to one number: ``relu``, ``abs``, ``signed``, ``single-sink``.
-        engine: ``numpy``: the walk in NumPy; ``onnxruntime``: forward and relevance in one graph.
+        model: The model or the path of its file, which may be an explainer that was compiled.
+        method: ``pa-lrp`` (default), ``attnlrp``, ``pe-only`` or ``cp-lrp``.
+        positions: How sinks reduce to one number: ``relu`` (default), ``abs``, ``signed``,
+            ``single-sink``.
+        engine: ``onnxruntime`` (default): forward and relevance in one graph; ``numpy``: the walk
+            in NumPy.
         dtype: ``float32``: the forward pass in ONNX Runtime, as deployed; ``float64``: in NumPy.
         device: ``cpu`` or ``cuda[:N]``, for what runs in ONNX Runtime.
         output: Name of the explained output; the first that depends on the input by default.
@@ -47,14 +54,16 @@ class Explainer:
         self,
         model: Model | str | Path,
         *,
-        method: str = "pa-lrp",
-        positions: str = "relu",
-        engine: str = "numpy",
+        method: str | None = None,
+        positions: str | None = None,
+        engine: str | None = None,
         dtype: str = "float32",
         device: str = "cpu",
         output: str | None = None,
         explain_input: str | None = None,
     ) -> None:
+        if engine is None:
+            engine = "numpy" if dtype == "float64" else "onnxruntime"
         if engine not in ENGINES:
             raise UsageError(f"Unknown engine {engine!r}", hint=f"Engines: {', '.join(ENGINES)}.")
         if dtype not in ("float32", "float64"):
@@ -63,10 +72,15 @@ class Explainer:
             raise UsageError(
                 "float64 runs in NumPy on the CPU", hint="Use --engine numpy --device cpu."
             )
-        check_reduction(positions)
         self.model = model if isinstance(model, Model) else Model.open(model)
-        self.preset = preset(method)
-        self.positions = positions
+        self._manifest = Manifest.read(self.model.metadata)
+        if self._manifest is not None:
+            asked = {"method": method, "positions": positions, "output": output}
+            _refuse_changes(self._manifest, {**asked, "input": explain_input}, engine)
+            method, positions = self._manifest.method, self._manifest.positions
+        self.preset = preset(method or DEFAULT_METHOD)
+        self.positions = positions or DEFAULT_POSITIONS
+        check_reduction(self.positions)
         self.dtype = dtype
         self.device = device
         self._kind = engine
@@ -89,9 +103,7 @@ class Explainer:
         engine = self.engine(sample.feeds)
         outcome = engine.explain(sample.feeds, wanted)
         run = self._run(engine, {**outcome.ms, "total": (time.perf_counter() - start) * 1e3})
-        planned = engine.planned
-        describe = Describer(self.model, planned.analysis, planned.explained, run, self.preset.map)
-        return describe(sample, planned.output, outcome.relevance, outcome.targets, labels or {})
+        return Describer(engine.subject, run)(sample, outcome, labels or {})
 
     def engine(self, feeds: Feeds) -> Engine:
         """The opened engine; analysed and planned once, with ``feeds`` as an example.
@@ -105,6 +117,8 @@ class Explainer:
         return self._engine
 
     def _open(self, feeds: Feeds) -> Engine:
+        if self._manifest is not None:
+            return self._open_explainer(self._manifest)
         compiled = self._kind == "onnxruntime"
         # Compiling appends to the graph, so it gets one of its own.
         model = Model.open(self.model.path) if compiled else self.model
@@ -115,9 +129,26 @@ class Explainer:
             output=self._output,
             explain_input=self._explain_input,
         )
-        if compiled:
-            return RuntimeEngine(planned, positions=self.positions, device=self.device)
-        return NumpyEngine(planned, dtype=self.dtype, device=self.device)
+        if not compiled:
+            return NumpyEngine(
+                planned, positions=self.positions, dtype=self.dtype, device=self.device
+            )
+        graph, manifest = compile_graph(planned, Settings(positions=self.positions, features=True))
+        return self._compiled(graph, manifest)
+
+    def _open_explainer(self, manifest: Manifest) -> Engine:
+        if not manifest.ledger:
+            raise UsageError(
+                "The explainer was compiled without its ledger, which every record has",
+                place=str(self.model.path),
+                hint="Compile without --no-ledger.",
+            )
+        return self._compiled(parse_model(self.model.path), manifest)
+
+    def _compiled(self, graph: ir.Model, manifest: Manifest) -> Engine:
+        return CompiledEngine(
+            graph, manifest, self.model.inputs, folder=self.model.folder, device=self.device
+        )
 
     def _run(self, engine: Engine, ms: dict[str, float]) -> Run:
         return Run(
@@ -129,4 +160,17 @@ class Explainer:
             dtype="float64" if self.dtype == "float64" else "float32",
             providers=engine.providers,
             ms={name: round(value, 3) for name, value in ms.items()},
+        )
+
+
+def _refuse_changes(manifest: Manifest, asked: Mapping[str, str | None], engine: str) -> None:
+    """What was fixed when the explainer was compiled cannot be asked for differently."""
+    fixed = structs.asdict(manifest)
+    changed = [name for name, value in asked.items() if value not in (None, fixed[name])]
+    if engine != "onnxruntime":
+        changed.append("engine")
+    if changed:
+        raise UsageError(
+            f"An explainer has its {' and '.join(changed)} compiled in",
+            hint="Explain the model it was compiled from, or compile that again.",
         )

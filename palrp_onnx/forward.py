@@ -6,18 +6,17 @@ outputs; the file itself is never changed.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from palrp_onnx.errors import InputError, ModelError, ResourceError
+from palrp_onnx.errors import InputError
 from palrp_onnx.graph.model import Model
+from palrp_onnx.session import Session, first_line
 
 Array = NDArray[np.generic]
 
@@ -42,55 +41,13 @@ class RuntimeForward:
 
     def __init__(self, model: Model, names: Iterable[str], *, device: str = "cpu") -> None:
         self._names = list(dict.fromkeys(names))
-        graph = _with_outputs(model, self._names)
-        self._session = open_session(graph, model.path, device=device, optimise=False)
-        self.providers = list(self._session.get_providers())
+        graph = _with_outputs(model, self._names).SerializeToString()
+        self._session = Session(graph, model.folder, device=device, optimise=False)
+        self.providers = self._session.providers
 
     def __call__(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Run once."""
-        return run_session(self._session, self._names, feeds)
-
-
-def open_session(proto: onnx.ModelProto, path: Path, *, device: str, optimise: bool) -> Any:
-    """A session of ``proto``, whose external data lies beside the file ``path``.
-
-    Raises:
-        ResourceError: No runtime is installed, or the device asked for was not obtained.
-        ModelError: The runtime does not take the model.
-    """
-    runtime = _import_runtime()
-    wanted, provider = _providers(device)
-    if provider not in runtime.get_available_providers():
-        raise _no_device(device, runtime.get_available_providers())
-    options = runtime.SessionOptions()
-    if not optimise:
-        options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.log_severity_level = 4
-    folder = str(path.resolve().parent) + os.sep
-    options.add_session_config_entry("session.model_external_initializers_file_folder_path", folder)
-    try:
-        session = runtime.InferenceSession(proto.SerializeToString(), options, providers=wanted)
-    except Exception as error:  # the runtime's own exception types are not public
-        raise ModelError(
-            "ONNX Runtime cannot load the model", place=str(path), hint=_first_line(error)
-        ) from error
-    obtained = list(session.get_providers())
-    if provider not in obtained:
-        raise _no_device(device, obtained)
-    return session
-
-
-def run_session(session: Any, names: list[str], feeds: Mapping[str, Array]) -> dict[str, Array]:
-    """Run once; values by name.
-
-    Raises:
-        InputError: The model does not run on this input.
-    """
-    try:
-        values = session.run(names, dict(feeds))
-    except Exception as error:  # the runtime's own exception types are not public
-        raise InputError("The model does not run on this input", hint=_first_line(error)) from error
-    return dict(zip(names, values, strict=True))
+        return self._session.run(self._names, feeds)
 
 
 class ReferenceForward:
@@ -103,7 +60,12 @@ class ReferenceForward:
 
         self._names = list(dict.fromkeys(names))
         proto = _with_outputs(model, self._names)
-        onnx.load_external_data_for_model(proto, str(model.path.parent))
+        del proto.graph.initializer[:]
+        proto.graph.initializer.extend(
+            onnx.numpy_helper.from_array(v.const_value.numpy(), v.name)
+            for v in model.graph.initializers.values()
+            if v.const_value is not None
+        )
         _promote_graph(proto.graph)
         self._real = {
             v.name
@@ -120,39 +82,9 @@ class ReferenceForward:
                 values = self._evaluator.run(self._names, wide)
         except Exception as error:
             raise InputError(
-                "The model does not run on this input in float64", hint=_first_line(error)
+                "The model does not run on this input in float64", hint=first_line(error)
             ) from error
         return {name: np.asarray(value) for name, value in zip(self._names, values, strict=True)}
-
-
-def _import_runtime() -> Any:
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise ResourceError(
-            "ONNX Runtime is not installed",
-            hint='pip install "palrp-onnx[cpu]" or, for NVIDIA GPUs, "palrp-onnx[gpu]".',
-        ) from error
-    return onnxruntime
-
-
-def _providers(device: str) -> tuple[list[Any], str]:
-    name, _, index = device.partition(":")
-    if name == "cpu":
-        return ["CPUExecutionProvider"], "CPUExecutionProvider"
-    cuda = ("CUDAExecutionProvider", {"device_id": index or "0"})
-    return [cuda, "CPUExecutionProvider"], "CUDAExecutionProvider"
-
-
-def _no_device(device: str, providers: list[str]) -> ResourceError:
-    return ResourceError(
-        f"Asked for {device}, but the runtime offers {', '.join(providers)}",
-        hint='Install the GPU runtime: pip install "palrp-onnx[gpu]", or use --device cpu.',
-    )
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0][:500] if str(error).strip() else type(error).__name__
 
 
 def _with_outputs(model: Model, names: list[str]) -> onnx.ModelProto:

@@ -15,8 +15,7 @@ from palrp_onnx.graph.analysis import Analysis
 from palrp_onnx.graph.inputs import is_float
 from palrp_onnx.graph.model import Model
 from palrp_onnx.graph.sites import Site, find_sites
-from palrp_onnx.planning import analyse_model, find_output, make_example
-from palrp_onnx.record import model_facts
+from palrp_onnx.planning import analyse_model, find_output, make_example, model_facts
 from palrp_onnx.relevance.plan import describe, scaling_operands, visited_nodes
 from palrp_onnx.relevance.presets import preset
 from palrp_onnx.rules import NO_PATH, find_rule

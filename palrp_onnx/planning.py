@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,14 +10,18 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from palrp_onnx.attribution import ModelFacts
 from palrp_onnx.errors import InputError, TargetError, UsageError
 from palrp_onnx.forward import RuntimeForward
 from palrp_onnx.graph.analysis import Analysis, analyse
 from palrp_onnx.graph.axes import BATCH
 from palrp_onnx.graph.example import example_feeds
 from palrp_onnx.graph.model import Model
+from palrp_onnx.graph.patches import patch_size
 from palrp_onnx.graph.roles import Role
+from palrp_onnx.graph.signature import GraphInput
 from palrp_onnx.graph.sites import Site, find_sites
+from palrp_onnx.manifest import Subject
 from palrp_onnx.relevance.plan import Plan, make_plan
 from palrp_onnx.relevance.presets import Preset
 
@@ -43,24 +47,28 @@ class Planned:
         """Name of the explained output."""
         return self.plan.output.name or ""
 
-    def refuse_mixing(self, samples: int) -> None:
-        """Refuse a batch where a value has two batch axes: its samples are not separate."""
+    @property
+    def subject(self) -> Subject:
+        """What readers of the result must know of the model."""
         axes = self.analysis.axes
-        mixed = (s.meeting for s in self.plan.steps if sum(f & BATCH for f in axes[s.meeting]) > 1)
-        value = next(mixed, None)
-        if samples > 1 and value is not None:
-            raise InputError(
-                "The model mixes the samples of a batch",
-                place=f"value {value.name!r}",
-                hint="Explain them singly.",
-            )
+        met = (step.meeting for step in self.plan.steps)
+        mixed = next((v for v in met if sum(bool(f & BATCH) for f in axes[v]) > 1), None)
+        return Subject(
+            source=model_facts(self.analysis.model),
+            output=self.output,
+            axes=len(self.analysis.shapes[self.plan.output]),
+            input=self.explained,
+            masks=self.analysis.inputs.named(Role.MASK),
+            patch=patch_size(self.analysis, self.explained),
+            mixed=mixed.name if mixed is not None else None,
+        )
 
-    def mask(self, feeds: Feeds, length: int) -> Array | None:
-        """The attention mask [B, T], where the graph has one of this length."""
-        for name in self.analysis.inputs.named(Role.MASK):
-            if feeds[name].ndim == 2 and feeds[name].shape[1] == length:
-                return feeds[name]
-        return None
+
+def model_facts(model: Model) -> ModelFacts:
+    """The model as records and reports show it."""
+    return ModelFacts(
+        sha256=model.sha256, opset=model.opset, producer=model.producer, nodes=model.nodes
+    )
 
 
 def plan_model(
@@ -77,7 +85,7 @@ def plan_model(
         InputError: The arrays are not what the graph takes.
         ModelError: The model cannot be explained as asked.
     """
-    check_feeds(model, feeds)
+    check_feeds(model.inputs, feeds)
     analysis = analyse_model(model, feeds)
     chosen = find_output(analysis, output)
     axes = analysis.axes.get(chosen, (BATCH,))
@@ -89,9 +97,9 @@ def plan_model(
     return Planned(analysis, plan, find_sites(analysis), _find_explained(analysis, explain_input))
 
 
-def check_feeds(model: Model, feeds: Feeds) -> None:
+def check_feeds(inputs: Sequence[GraphInput], feeds: Feeds) -> None:
     """Refuse arrays that do not fit the graph's inputs, differ in batch size or are not finite."""
-    wanted = [s.name for s in model.inputs]
+    wanted = [s.name for s in inputs]
     missing = [name for name in wanted if name not in feeds]
     unknown = [name for name in feeds if name not in wanted]
     if missing or unknown:

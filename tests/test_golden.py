@@ -45,7 +45,7 @@ def feeds_of(case: str, explainer: Explainer) -> dict[str, Array]:
 
 @cache
 def opened(case: str, method: str, dtype: str) -> tuple[Explainer, dict[str, Array]]:
-    explainer = Explainer(GOLDEN / case / "model.onnx", method=method, dtype=dtype)
+    explainer = Explainer(GOLDEN / case / "model.onnx", engine="numpy", method=method, dtype=dtype)
     return explainer, numpy_engine(case, explainer).forward(feeds_of(case, explainer))
 
 

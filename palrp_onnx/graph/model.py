@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 import onnx_ir.passes.common as passes
 
 from palrp_onnx.errors import InputError, ModelError
 from palrp_onnx.graph.signature import GraphInput
+from palrp_onnx.graph.slim import read_slim
 
 MAX_FILE_BYTES = 2**31
 MAX_NODES = 500_000
@@ -38,6 +41,16 @@ class Model:
     proto: ir.Model
 
     @property
+    def folder(self) -> Path:
+        """Where external data lies, links followed."""
+        return self.path.resolve().parent
+
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        """Properties that tools have left in the file."""
+        return self.proto.metadata_props
+
+    @property
     def graph(self) -> ir.Graph:
         """The normalised main graph."""
         return self.proto.graph
@@ -55,15 +68,15 @@ class Model:
             raise InputError("There is no such model file", place=str(path))
         if path.stat().st_size > MAX_FILE_BYTES:
             raise ModelError("The model file is larger than 2 GiB", place=str(path))
-        proto = _parse(path)
+        proto = parse_model(path)
         nodes = sum(1 for _ in proto.graph.all_nodes())
         if nodes > MAX_NODES:
             raise ModelError(f"The graph has {nodes} nodes, more than {MAX_NODES}", place=str(path))
-        external = _external_files(proto, path.parent)
+        files = _files(proto, path.resolve())
         opset = proto.opset_imports.get("", 0)
         return cls(
             path=path,
-            sha256=_digest([path, *external]),
+            sha256=_digest(files),
             opset=opset,
             producer=" ".join(filter(None, (proto.producer_name, proto.producer_version))),
             nodes=len(proto.graph),
@@ -73,9 +86,16 @@ class Model:
         )
 
 
-def _parse(path: Path) -> ir.Model:
+def parse_model(path: Path) -> ir.Model:
+    """The graph as it is in the file, weights left there.
+
+    Raises:
+        ModelError: The file is not an ONNX model.
+    """
+    file = path.resolve()
     try:
-        model = ir.load(path)
+        model = ir.from_proto(onnx.load_model_from_string(read_slim(file)))
+        ir.external_data.set_base_dir(model.graph, file.parent)
     except Exception as error:  # the parser raises many kinds for a damaged file
         raise ModelError(
             "The file is not a readable ONNX model",
@@ -87,9 +107,9 @@ def _parse(path: Path) -> ir.Model:
     return model
 
 
-def _external_files(model: ir.Model, folder: Path) -> list[Path]:
-    """External data files in order of name, each proven to lie inside ``folder``."""
-    root = folder.resolve()
+def _files(model: ir.Model, file: Path) -> list[Path]:
+    """The model's file, then external data files in order of name, each proven to lie beside it."""
+    root = file.parent
     files: dict[str, Path] = {}
     for name, value in model.graph.initializers.items():
         tensor = value.const_value
@@ -105,13 +125,14 @@ def _external_files(model: ir.Model, folder: Path) -> list[Path]:
         if not target.is_file():
             raise ModelError(f"External data is missing: {location!r}", place=f"initializer {name}")
         end = (tensor.offset or 0) + (tensor.length or tensor.nbytes)
-        if end > target.stat().st_size:
+        if end > target.stat().st_size or (tensor.length or tensor.nbytes) < tensor.nbytes:
             raise ModelError(
                 f"External data {location!r} is shorter than the tensor",
                 place=f"initializer {name}",
             )
-        files[location] = target
-    return [files[name] for name in sorted(files)]
+        if target != file:
+            files[location] = target
+    return [file, *(files[name] for name in sorted(files))]
 
 
 def _digest(files: list[Path]) -> str:

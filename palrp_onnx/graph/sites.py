@@ -39,6 +39,7 @@ class Site:
         tokens: Token axes (of that value, from the right) along which it varies.
         features: Further axes (from the right) along which it varies.
         shape: Lengths of these axes in the trial run.
+        meeting: Shape of the value it meets in the trial run.
         evidence: Why.
     """
 
@@ -51,6 +52,7 @@ class Site:
     tokens: tuple[int, ...]
     features: tuple[int, ...]
     shape: tuple[int, ...]
+    meeting: tuple[int, ...]
     evidence: str
 
     @property
@@ -93,6 +95,7 @@ def _site(analysis: Analysis, operand: Operand) -> Site:
         tokens=tokens,
         features=features,
         shape=tuple(array.shape[axis] for axis in (*tokens, *features)),
+        meeting=analysis.shapes[meeting],
         evidence=evidence,
     )
 

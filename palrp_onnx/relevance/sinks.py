@@ -28,6 +28,10 @@ class Sink:
 
     RoPE: query and key summed, all heads. A relative bias has two sinks, ``query`` and ``key``,
     each with half of what the bias received.
+
+    Attributes:
+        width: Features F.
+        places: Tokens T of the trial run.
     """
 
     kind: str
@@ -35,6 +39,7 @@ class Sink:
     part: str
     relevance: Any
     width: int
+    places: int
 
     @property
     def name(self) -> str:
@@ -49,24 +54,29 @@ def gather_sinks(op: Language[T], sites: Sequence[Site], caught: Mapping[Operand
         if site.operand not in caught:
             continue
         width = math.prod(site.shape[len(site.tokens) :])
-        for part, relevance in _parts(op, site, caught[site.operand]):
+        for part, relevance, places in _parts(op, site, caught[site.operand]):
             key = (site.layer, site.kind, part, site.shape)
             if key in found:
                 relevance = op.add(found[key].relevance, relevance)
-            found[key] = Sink(site.kind, site.layer, part, relevance, width)
+            found[key] = Sink(site.kind, site.layer, part, relevance, width, places)
     return _named(list(found.values()))
 
 
-def _parts(op: Language[T], site: Site, relevance: T) -> list[tuple[str, T]]:
+def _parts(op: Language[T], site: Site, relevance: T) -> list[tuple[str, T, int]]:
+    """(part, [B, T, F], T of the trial run)."""
     batch = next(a for a in range(-len(site.axes), 0) if site.axes[a] & BATCH)
-
-    def arranged(r: T, tokens: Sequence[int]) -> T:
-        return op.arrange(r, batch_axis=batch, token_axes=tokens, feature_axes=site.features)
-
-    if site.kind != "relative_bias":
-        return [(site.part, arranged(relevance, site.tokens))]
-    half = op.scale(relevance, 0.5)
-    return [("query", arranged(half, (-2,))), ("key", arranged(half, (-1,)))]
+    found = [(site.part, relevance, site.tokens)]
+    if site.kind == "relative_bias":
+        halves = op.scale(relevance, 0.5)
+        found = [("query", halves, (-2,)), ("key", halves, (-1,))]
+    return [
+        (
+            part,
+            op.arrange(r, batch_axis=batch, token_axes=tokens, feature_axes=site.features),
+            math.prod(site.meeting[axis] for axis in tokens),
+        )
+        for part, r, tokens in found
+    ]
 
 
 def _named(sinks: list[Sink]) -> list[Sink]:

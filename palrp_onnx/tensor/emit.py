@@ -42,6 +42,7 @@ class Emit:
         self._constants: dict[tuple[Any, ...], Value] = {}
         self._shapes: dict[Value, Value] = {}
         self.batch = batch
+        self._count = 0
 
     # --- building -------------------------------------------------------------------------------
     def node(
@@ -57,19 +58,23 @@ class Emit:
         """Append a node with one output of ``rank`` axes."""
         made = ir.node(op_type, inputs, attributes or None, domain=domain)
         output = made.outputs[0]
-        output.name = f"relevance/{len(self._graph)}"
+        output.name = f"relevance/{self._count}"
         output.dtype = dtype or self._dtype
-        self._graph.append(made)
+        self._append(made)
         self._ranks[output] = rank
         return output
+
+    def _append(self, node: ir.Node) -> None:
+        self._graph.append(node)
+        self._count += 1
 
     def declare(self, value: Value, rank: int) -> None:
         """Make a value known that others made."""
         self._ranks[value] = rank
 
-    def flag_column(self, flags: Value) -> Value:
-        """Truth values [B] as a column [B, 1]."""
-        return self.node("Unsqueeze", [flags, self.constant([1])], 2, dtype=ir.DataType.BOOL)
+    def flags(self, op_type: str, a: Value, b: Value) -> Value:
+        """Append a node that compares."""
+        return self.node(op_type, [a, b], max(self.rank(a), self.rank(b)), dtype=ir.DataType.BOOL)
 
     def rank(self, value: Value) -> int:
         """Number of axes of a value."""
@@ -159,7 +164,7 @@ class Emit:
         return self.node("Exp", [a], self.rank(a))
 
     def ratio(self, y: Value, x: Value, at_zero: float) -> Value:
-        zero = self._equal(x, self.real(0.0))
+        zero = self.flags("Equal", x, self.real(0.0))
         safe = self.choose(zero, self.real(1.0), x)
         return self.choose(zero, self.real(at_zero), self.div(y, safe))
 
@@ -177,15 +182,11 @@ class Emit:
         return self.choose(missing, self.real(0.0), a)
 
     def winners(self, x: Value, y: Value) -> Value:
-        equal = self._equal(x, y)
+        equal = self.flags("Equal", x, y)
         return self.node("Cast", [equal], self.rank(equal), to=self._dtype)
 
     def zeros_like(self, like: Value) -> Value:
         return self._zeros(self.shape(like), self.rank(like))
-
-    def _equal(self, a: Value, b: Value) -> Value:
-        rank = max(self.rank(a), self.rank(b))
-        return self.node("Equal", [a, b], rank, dtype=ir.DataType.BOOL)
 
     # --- linear algebra -------------------------------------------------------------------------
     def matmul(
@@ -311,10 +312,10 @@ class Emit:
         rank = self.rank(a)
         made = ir.node("Split", [a, sizes], {"axis": axis}, num_outputs=len(likes))
         for index, output in enumerate(made.outputs):
-            output.name = f"relevance/{len(self._graph)}/{index}"
+            output.name = f"relevance/{self._count}/{index}"
             output.dtype = self._dtype
             self._ranks[output] = rank
-        self._graph.append(made)
+        self._append(made)
         return tuple(made.outputs)
 
     def slice_adjoint(

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import onnxruntime
-from click.testing import CliRunner
+import pytest
+from click.testing import CliRunner, Result
 
 from palrp_onnx import Explainer
 from palrp_onnx.attribution import InputFacts
@@ -16,6 +21,7 @@ from palrp_onnx.inputs.sample import Sample
 
 MODEL = Path(__file__).parents[2] / "models/reviews-rope/model.onnx"
 IDS = np.random.default_rng(0).integers(5, 8000, size=(2, 14))
+Run = Callable[..., Result]
 FEEDS = {"input_ids": IDS, "attention_mask": np.ones_like(IDS)}
 
 
@@ -27,12 +33,94 @@ def test_compiled_file_explains_itself(tmp_path: Path) -> None:
     session = onnxruntime.InferenceSession(str(place))
     total, logits = session.run(["relevance_total", "logits"], FEEDS)
     sample = Sample("x", "tensors", FEEDS, InputFacts(kind="tensors", truncated=False))
-    for row, explanation in enumerate(Explainer(MODEL).explain(sample)):
+    for row, explanation in enumerate(Explainer(MODEL, engine="numpy").explain(sample)):
         expected = np.array(explanation.record.relevance.total)
         assert np.abs(total[row] - expected).max() < 2e-3 * np.abs(expected).max()
         assert abs(logits[row].max() - explanation.record.target.value) < 1e-5
     facts = {p.key: p.value for p in onnx.load(place).metadata_props}
     assert facts["palrp_onnx.method"] == "pa-lrp"
+
+
+@pytest.mark.parametrize("features", [True, False])
+def test_an_explainer_can_be_explained(run: Run, tmp_path: Path, features: bool) -> None:
+    folder = shutil.copytree(MODEL.parent, tmp_path / "model")
+    place, text = folder / "explainer.onnx", str(folder / "sample.txt")
+    extra = ["--features"] if features else []
+    chosen = ["--method", "attnlrp", "--positions", "abs"]
+    assert run("compile", folder / "model.onnx", "-o", place, *chosen, *extra).exit_code == 0
+    arrays = ["--tensors", tmp_path / "raw.npz"] if features else []
+    ours = run("explain", place, "--input", text, "--target", "0-1", *arrays)
+    reference = run("explain", MODEL, "--input", text, "--target", "0-1", *chosen)
+    assert ours.exit_code == reference.exit_code == 0, ours.stderr + reference.stderr
+    first, second = (json.loads(result.stdout) for result in (ours, reference))
+    for name in ("relevance", "sites", "ledger"):
+        np.testing.assert_allclose(
+            *(numbers(record[name]) for record in (first, second)), atol=1e-6
+        )
+    for record in (first, second):
+        del record["relevance"], record["sites"], record["ledger"], record["run"]["ms"]
+        record["target"].pop("value"), record["target"].pop("probability")
+    assert first == second
+    assert not features or "content" in np.load(tmp_path / "raw.npz")
+
+
+def numbers(tree: Any) -> list[float]:
+    """Every number of a JSON value, in order."""
+    if isinstance(tree, dict):
+        return [n for key in sorted(tree) for n in numbers(tree[key])]
+    if isinstance(tree, list):
+        return [n for each in tree for n in numbers(each)]
+    return [tree] if isinstance(tree, float) else []
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        (["--method", "cp-lrp"], "method compiled in"),
+        (["--engine", "numpy"], "engine compiled in"),
+        (["--dtype", "float64"], "engine compiled in"),
+        (["--output", "other", "--positions", "abs"], "positions and output compiled in"),
+        (["--tensors", "raw.npz"], "--features"),
+    ],
+)
+def test_what_is_compiled_in_cannot_be_changed(
+    run: Run, explainer: Path, text: Path, options: list[str], problem: str
+) -> None:
+    result = run("explain", explainer, "--input", text, *options)
+    assert result.exit_code == 2
+    assert problem in result.stderr
+
+
+def test_an_explainer_without_its_ledger(run: Run, model: Path, text: Path) -> None:
+    place = model.parent / "lean.onnx"
+    assert run("compile", model, "-o", place, "--no-ledger").exit_code == 0
+    result = run("explain", place, "--input", text)
+    assert result.exit_code == 2
+    assert "without its ledger" in result.stderr
+
+
+def test_an_explainer_is_not_compiled_again(run: Run, explainer: Path) -> None:
+    result = run("compile", explainer, "-o", explainer.parent / "twice.onnx")
+    assert result.exit_code == 2
+    assert "already" in result.stderr
+
+
+@pytest.fixture
+def explainer(run: Run, model: Path) -> Path:
+    place = model.parent / "explainer.onnx"
+    assert run("compile", model, "-o", place).exit_code == 0
+    return place
+
+
+def test_damaged_metadata(run: Run, explainer: Path, text: Path) -> None:
+    proto = onnx.load(explainer)
+    damaged = next(p for p in proto.metadata_props if p.key == "palrp_onnx.sites")
+    damaged.value = "[[1, 2"
+    damaged_file = explainer.parent / "damaged.onnx"
+    onnx.save(proto, damaged_file)
+    result = run("explain", damaged_file, "--input", text)
+    assert result.exit_code == 4
+    assert "metadata" in result.stderr
 
 
 def test_external_data_is_shared(tmp_path: Path) -> None:

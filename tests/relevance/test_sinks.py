@@ -11,7 +11,7 @@ from palrp_onnx.relevance.sinks import Sink, reduce_sinks
 
 GENERATOR = np.random.default_rng(4)
 SINKS = [
-    Sink(kind, layer, part, GENERATOR.normal(size=(2, 3, features)), features)
+    Sink(kind, layer, part, GENERATOR.normal(size=(2, 3, features)), features, 3)
     for kind, layer, part, features in [
         ("learned", 0, "table", 5),
         ("rope", 0, "cos", 4),

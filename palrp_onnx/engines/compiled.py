@@ -1,0 +1,147 @@
+"""The compiled engine: forward and relevance pass in one session of ONNX Runtime."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from palrp_onnx.compiler import (
+    AGAINST,
+    CONTENT,
+    FEATURES,
+    LEDGER,
+    POSITION,
+    SITES,
+    TARGET,
+    TARGET_POSITION,
+    TOTAL,
+)
+from palrp_onnx.engines.outcome import Outcome, find_targets
+from palrp_onnx.errors import TargetError
+from palrp_onnx.graph.signature import GraphInput
+from palrp_onnx.manifest import Manifest, Subject
+from palrp_onnx.planning import check_feeds
+from palrp_onnx.relevance.ledger import close_books
+from palrp_onnx.relevance.maps import Maps, image_grid, to_patches, unaligned
+from palrp_onnx.relevance.sinks import Sink
+from palrp_onnx.relevance.target import Target
+from palrp_onnx.session import Session
+
+Array = NDArray[Any]
+Feeds = Mapping[str, Array]
+
+
+class CompiledEngine:
+    """Runs a compiled graph, just made or from an explainer file.
+
+    Args:
+        graph: The compiled graph; its targets become inputs that must be given.
+        manifest: What it says about itself.
+        inputs: Inputs of the model that was compiled.
+        folder: Where external data lies.
+    """
+
+    name = "onnxruntime"
+
+    def __init__(
+        self,
+        graph: ir.Model,
+        manifest: Manifest,
+        inputs: tuple[GraphInput, ...],
+        *,
+        folder: Path,
+        device: str,
+    ) -> None:
+        self.subject: Subject = manifest
+        self.manifest = manifest
+        self._inputs = inputs
+        # ONNX Runtime binds no inputs that have a default.
+        self._targets = [v.name or "" for v in graph.graph.inputs if v.is_initializer()]
+        for name in self._targets:
+            graph.graph.initializers.pop(name).const_value = None
+        outputs = [v.name or "" for v in graph.graph.outputs]
+        published = {manifest.output, CONTENT, POSITION, TOTAL, SITES, LEDGER}
+        self._outputs = [n for n in outputs if n in published or n.startswith(FEATURES)]
+        data = ir.serde.serialize_model(graph).SerializeToString()
+        self._session = Session(data, folder, device=device)
+        self.providers = self._session.providers
+
+    def explain(self, feeds: Feeds, target: Target) -> Outcome:
+        """Explain one batch."""
+        check_feeds(self._inputs, feeds)
+        samples = len(feeds[self.manifest.input])
+        self.manifest.refuse_mixing(samples)
+        start = time.perf_counter()
+        chosen = {name: np.full(samples, -1, np.int64) for name in self._targets}
+        chosen.update(target_inputs(target, self.manifest.axes, samples))
+        values = self._session.run(self._outputs, {**feeds, **chosen})
+        ms = {"session": (time.perf_counter() - start) * 1e3}
+        targets = find_targets(self.manifest, feeds, values[self.manifest.output], target)
+        maps = self._maps(values, feeds)
+        sums = np.array([t.value for t in targets])
+        return Outcome(targets, maps, self._ledger(values, sums), self._tensors(values, maps), ms)
+
+    def _maps(self, values: Mapping[str, Array], feeds: Feeds) -> Maps:
+        image = feeds[self.manifest.input]
+        rows: Sequence[Array] = list(values[SITES].swapaxes(0, 1)) if SITES in values else []
+        sites = [
+            Sink(kind, layer, part, row, width=1, places=row.shape[1])
+            for (kind, layer, part), row in zip(self.manifest.sites, rows, strict=True)
+        ]
+        return Maps(
+            content=values[CONTENT],
+            position=values[POSITION],
+            total=values[TOTAL],
+            sites=tuple(sites),
+            grid=image_grid(self.manifest.patch, image.shape[2:]) if image.ndim == 4 else None,
+            warnings=tuple(map(unaligned, self.manifest.unaligned)),
+        )
+
+    def _ledger(self, values: Mapping[str, Array], target: Array) -> dict[str, Array]:
+        if LEDGER not in values:
+            return {}
+        columns = values[LEDGER].T.astype(np.float64)
+        return close_books(dict(zip(self.manifest.ledger, columns, strict=True)), target)
+
+    def _tensors(self, values: Mapping[str, Array], maps: Maps) -> dict[str, Array]:
+        raw = {name: array for name, array in values.items() if name.startswith(FEATURES)}
+        tensors = {name.removeprefix(FEATURES): array for name, array in raw.items()}
+        if maps.grid is not None and "content" in tensors:
+            tensors["pixels"] = tensors["content"]
+            tensors["content"] = to_patches(tensors["pixels"], maps.grid)
+        return tensors
+
+
+def target_inputs(target: Target, axes: int, samples: int) -> dict[str, Array]:
+    """The target as inputs of the compiled graph: see :mod:`palrp_onnx.compiler`.
+
+    Raises:
+        TargetError: It has no meaning for an output of ``axes`` axes.
+    """
+    if axes not in (2, 3):
+        if target.kind != "element" or len(target.element) != axes - 1:
+            raise TargetError(
+                f"Target {target.kind!r} has no meaning for an output of {axes} axes",
+                hint="Name one element: --target I,J,… (the batch axis not counted).",
+            )
+        return {TARGET: np.tile(np.array(target.element, np.int64), (samples, 1))}
+    named = {TARGET: target.index, AGAINST: target.against, TARGET_POSITION: target.position}
+    if target.kind == "element":
+        if len(target.element) != axes - 1:
+            raise TargetError(
+                f"An element of this output has {axes - 1} indices, not {len(target.element)}"
+            )
+        named = dict(zip((TARGET_POSITION, TARGET)[-axes + 1 :], target.element, strict=True))
+    if axes == 2 and named.get(TARGET_POSITION) is not None:
+        raise TargetError("The output has no token axis", hint="Use a class index or label.")
+    return {
+        name: np.full(samples, index if index >= 0 else index - 1, np.int64)
+        for name, index in named.items()
+        if index is not None
+    }

@@ -1,0 +1,104 @@
+"""What must be known to read what an engine computed; an explainer file carries it along."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+from numpy.typing import NDArray
+
+from palrp_onnx.attribution import ModelFacts
+from palrp_onnx.errors import InputError, ModelError
+
+#: Prefix of the metadata of explainer files.
+PREFIX = "palrp_onnx."
+
+Feeds = Mapping[str, NDArray[Any]]
+
+
+class Subject(Struct, frozen=True, kw_only=True):
+    """What is explained.
+
+    Attributes:
+        source: The model.
+        output: Name of the explained output, and the number of its ``axes``.
+        input: Name of the input whose units the record is about.
+        masks: Names of the inputs that mask.
+        patch: Height and width of the patches an image is cut into.
+        mixed: A value in which the samples of a batch are mixed, if there is one.
+    """
+
+    source: ModelFacts
+    output: str
+    axes: int
+    input: str
+    masks: tuple[str, ...]
+    patch: tuple[int, int] | None
+    mixed: str | None
+
+    def refuse_mixing(self, samples: int) -> None:
+        """Refuse a batch where a value has two batch axes: its samples are not separate."""
+        if samples > 1 and self.mixed is not None:
+            raise InputError(
+                "The model mixes the samples of a batch",
+                place=f"value {self.mixed!r}",
+                hint="Explain them singly.",
+            )
+
+    def mask(self, feeds: Feeds, length: int) -> NDArray[Any] | None:
+        """The attention mask [B, T], where the graph has one of this length."""
+        arrays = (feeds[name] for name in self.masks)
+        return next((a for a in arrays if a.ndim == 2 and a.shape[1] == length), None)
+
+
+class Manifest(Subject, frozen=True, kw_only=True):
+    """What an explainer file says about itself, one metadata property a field.
+
+    Attributes:
+        version: Of the program that compiled it.
+        method: Which relevance it computes.
+        positions: How sinks reduce to one number a unit.
+        sites: Kind, layer and part of every row of ``relevance_sites``.
+        unaligned: Names and lengths of sites that do not run over the units.
+        ledger: Entry of every column of ``relevance_ledger``.
+        features: Sites in the order in which raw arrays come out, where they do.
+    """
+
+    version: str
+    method: str
+    positions: str
+    sites: tuple[tuple[str, int, str], ...]
+    unaligned: tuple[str, ...]
+    ledger: tuple[str, ...]
+
+    def properties(self) -> dict[str, str]:
+        """As metadata: text as it is, everything else as JSON."""
+        fields = msgspec.to_builtins(self)
+        return {
+            PREFIX + name: value if isinstance(value, str) else json.dumps(value)
+            for name, value in fields.items()
+        }
+
+    @classmethod
+    def read(cls, properties: Mapping[str, str]) -> Manifest | None:
+        """The manifest among a model's metadata; ``None`` where it is no explainer.
+
+        Raises:
+            ModelError: It is damaged, or of another version of the format.
+        """
+        mine = {k.removeprefix(PREFIX): v for k, v in properties.items() if k.startswith(PREFIX)}
+        if not mine:
+            return None
+        texts = {f.name for f in msgspec.structs.fields(cls) if f.type is str}
+        try:
+            fields = {k: v if k in texts else json.loads(v) for k, v in mine.items()}
+            return msgspec.convert(fields, cls)
+        except ValueError as error:
+            raise ModelError(
+                "The explainer's metadata cannot be read",
+                place=f"metadata {PREFIX}*",
+                hint=f"Compile the model again. {error}",
+            ) from error

@@ -1,0 +1,115 @@
+"""Sessions of ONNX Runtime: on the device that was asked for, or an error."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from palrp_onnx.errors import InputError, ModelError, ResourceError
+
+Array = NDArray[np.generic]
+#: Sums of the books are compared to rounding, which TF32 does not keep; memory grows as needed.
+_CUDA = {
+    "use_tf32": "0",
+    "arena_extend_strategy": "kSameAsRequested",
+    "cudnn_conv_algo_search": "HEURISTIC",
+}
+
+
+class Session:
+    """An opened graph.
+
+    Args:
+        graph: A serialised model.
+        folder: Where its external data lies.
+        device: ``cpu`` or ``cuda[:N]``.
+        optimise: Off keeps every value the file's own, and every weight as it is on disk.
+
+    Raises:
+        ResourceError: No runtime is installed, or the device asked for was not obtained.
+        ModelError: The runtime does not take the model.
+    """
+
+    def __init__(
+        self, graph: bytes, folder: Path, *, device: str = "cpu", optimise: bool = True
+    ) -> None:
+        runtime = _import_runtime()
+        wanted, provider = _providers(device)
+        if provider not in runtime.get_available_providers():
+            raise _no_device(device, runtime.get_available_providers())
+        options = runtime.SessionOptions()
+        options.log_severity_level = 4
+        if not optimise:
+            options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
+            options.add_session_config_entry("session.disable_prepacking", "1")
+        options.add_session_config_entry(
+            "session.model_external_initializers_file_folder_path", str(folder) + os.sep
+        )
+        try:
+            self._session = runtime.InferenceSession(graph, options, providers=wanted)
+        except Exception as error:  # the runtime's own exception types are not public
+            raise ModelError(
+                "ONNX Runtime cannot load the model", place=str(folder), hint=first_line(error)
+            ) from error
+        self.providers = list(self._session.get_providers())
+        if provider not in self.providers:
+            raise _no_device(device, self.providers)
+        self._device, _, index = device.partition(":")
+        self._index = int(index or 0)
+
+    def run(self, names: Iterable[str], feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """Run once; the values asked for, by name. Only these leave the device.
+
+        Raises:
+            InputError: The model does not run on this input.
+        """
+        wanted = list(names)
+        binding = self._session.io_binding()
+        try:
+            for name, array in feeds.items():
+                binding.bind_cpu_input(name, np.ascontiguousarray(array))
+            for name in wanted:
+                binding.bind_output(name, self._device, self._index)
+            self._session.run_with_iobinding(binding)
+            values = binding.copy_outputs_to_cpu()
+        except Exception as error:  # the runtime's own exception types are not public
+            raise InputError(
+                "The model does not run on this input", hint=first_line(error)
+            ) from error
+        return dict(zip(wanted, values, strict=True))
+
+
+def _import_runtime() -> Any:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise ResourceError(
+            "ONNX Runtime is not installed",
+            hint='pip install "palrp-onnx[cpu]" or, for NVIDIA GPUs, "palrp-onnx[gpu]".',
+        ) from error
+    return onnxruntime
+
+
+def _providers(device: str) -> tuple[list[Any], str]:
+    name, _, index = device.partition(":")
+    if name == "cpu":
+        return ["CPUExecutionProvider"], "CPUExecutionProvider"
+    cuda = ("CUDAExecutionProvider", {"device_id": index or "0", **_CUDA})
+    return [cuda, "CPUExecutionProvider"], "CUDAExecutionProvider"
+
+
+def _no_device(device: str, providers: list[str]) -> ResourceError:
+    return ResourceError(
+        f"Asked for {device}, but the runtime offers {', '.join(providers)}",
+        hint='Install the GPU runtime: pip install "palrp-onnx[gpu]", or use --device cpu.',
+    )
+
+
+def first_line(error: Exception) -> str:
+    """What an error says first."""
+    return str(error).strip().splitlines()[0][:500] if str(error).strip() else type(error).__name__
