@@ -21,6 +21,7 @@ from palrp_onnx.manifest import Manifest
 from palrp_onnx.planning import Planned
 from palrp_onnx.relevance.ledger import entry_name
 from palrp_onnx.relevance.maps import GRID, image_grid
+from palrp_onnx.relevance.rows import Rows
 from palrp_onnx.relevance.sinks import (
     Sink,
     bring_to_tokens,
@@ -101,8 +102,7 @@ class _Compiler:
         self._refuse_clash()
         source = list(self._graph)
         self._step_aside(self._graph.initializers.values())
-        seed = self._seed()
-        caught = walk(self._op, self._plan, lambda value: value, seed)
+        caught = walk(self._op, self._plan, lambda value: value, *self._seed())
         caught.require(self._explained)
         sinks = gather_sinks(self._op, self._sites, caught.positions)
         units = self._trial_units()
@@ -166,24 +166,23 @@ class _Compiler:
     def _absent(self, given: ir.Value) -> ir.Value:
         return self._op.flags("Equal", given, self._op.constant(-1))
 
-    def _seed(self) -> ir.Value:
-        """+1 at the target, −1 at what it is held against, in the shape of the output."""
+    def _seed(self) -> tuple[ir.Value, Rows[ir.Value] | None]:
+        """+1 at the target, −1 at what it is held against; of a token axis that row alone."""
         op, output = self._op, self._plan.output
         rank = op.rank(output)
         if rank not in (2, 3):
-            return self._element(output, rank)
-        place = self._place() if rank == 3 else None
+            return self._element(output, rank), None
+        rows = Rows(self._place(), -3, -2) if rank == 3 else None
         logits = output
-        if place is not None:
-            logits = op.sum(op.mul(output, op.unsqueeze(place, [-1])), [1], keepdims=False)
+        if rows is not None:
+            axis = op.constant([1])
+            logits = op.node("Squeeze", [rows.take(op, output), axis], 2)
         best = op.integers("ArgMax", logits, axis=-1, keepdims=0)
         classes = op.dims(output, [-1])
         chosen = op.one_hot(self._chosen(TARGET, best), classes)
         no_one = op.constant([np.iinfo(np.int64).max])
         seed = op.sub(chosen, op.one_hot(self._chosen(AGAINST, no_one), classes))
-        if place is None:
-            return seed
-        return op.mul(op.unsqueeze(seed, [1]), op.unsqueeze(place, [-1]))
+        return seed if rows is None else op.unsqueeze(seed, [1]), rows
 
     def _element(self, output: ir.Value, rank: int) -> ir.Value:
         """+1 at the element that the input ``target`` [B, axes − 1] names."""
@@ -198,7 +197,7 @@ class _Compiler:
         return seed
 
     def _place(self) -> ir.Value:
-        """One-hot rows [B, T]: the position asked for, or the last unmasked one."""
+        """The position asked for, or the last unmasked one [B]."""
         op, shapes = self._op, self._analysis.shapes
         length = op.dims(self._plan.output, [1])
         numbers = op.integers(
@@ -215,7 +214,7 @@ class _Compiler:
             # Where nothing is unmasked the small second term leaves the last place.
             rising = op.add(op.mul(flags, op.shift(places, 1.0)), op.scale(places, 1e-6))
             last = op.integers("ArgMax", rising, axis=-1, keepdims=0)
-        return op.one_hot(self._chosen(TARGET_POSITION, last), length)
+        return self._chosen(TARGET_POSITION, last)
 
     # --- the outputs ------------------------------------------------------------------------------
     def _outputs(

@@ -7,6 +7,7 @@ code stabilise denominators with an ε.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -159,9 +160,11 @@ def test_the_reference_epsilon_explains_the_rest(
         if epsilon is not None and all(v in plan.analysis.content for v in step.node.inputs):
             epsilon = PAIRED.get(step.node.op_type, epsilon)
         if epsilon is not None and sent[0] is not None:
-            y = every[step.node.outputs[0].name or ""]
+            y, (first, *_) = every[step.node.outputs[0].name or ""], sent
+            y = y if first.rows is None else first.rows.take(self._op, y)
             with np.errstate(invalid="ignore"):
-                sent = [np.where(np.isfinite(y), sent[0] * (y / (y + epsilon)), 0)]
+                factor = np.where(np.isfinite(y), y / (y + epsilon), 0)
+            sent = [replace(first, m=first.m * factor)]
         visit(self, step, sent)
 
     monkeypatch.setattr(_Walk, "_visit", damped)

@@ -23,7 +23,7 @@ from palrp_onnx.compiler import (
     TOTAL,
 )
 from palrp_onnx.engines.outcome import Outcome, find_targets
-from palrp_onnx.errors import TargetError
+from palrp_onnx.errors import InputError, TargetError
 from palrp_onnx.graph.signature import GraphInput
 from palrp_onnx.manifest import Manifest, Subject
 from palrp_onnx.planning import check_feeds
@@ -78,9 +78,16 @@ class CompiledEngine:
         samples = len(feeds[self.manifest.input])
         self.manifest.refuse_mixing(samples)
         start = time.perf_counter()
-        chosen = {name: np.full(samples, -1, np.int64) for name in self._targets}
-        chosen.update(target_inputs(target, self.manifest.axes, samples))
-        values = self._session.run(self._outputs, {**feeds, **chosen})
+        default = {name: np.full(samples, -1, np.int64) for name in self._targets}
+        chosen = target_inputs(target, self.manifest.axes, samples)
+        try:
+            values = self._session.run(self._outputs, {**feeds, **default, **chosen})
+        except InputError:
+            # An index outside of its axis fails inside the graph: the output tells where.
+            if TARGET_POSITION in chosen:
+                output = self._session.run([self.manifest.output], {**feeds, **default})
+                find_targets(self.manifest, feeds, output[self.manifest.output], target)
+            raise
         ms = {"session": (time.perf_counter() - start) * 1e3}
         targets = find_targets(self.manifest, feeds, values[self.manifest.output], target)
         maps = self._maps(values, feeds)

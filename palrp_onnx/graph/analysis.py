@@ -56,6 +56,7 @@ class Analysis:
         probabilities: Operands of matrix products that hold attention probabilities.
         activations: Outputs of activation functions.
         trial: Values of the trial run that are not content: what roles were judged by.
+        indices: Values of the trial run that are not real.
         shapes: Shapes of the trial run.
     """
 
@@ -69,6 +70,7 @@ class Analysis:
     probabilities: set[Operand]
     activations: set[ir.Value]
     trial: Mapping[str, Array] = field(repr=False)
+    indices: Mapping[str, Array] = field(repr=False)
     shapes: Mapping[ir.Value, Shape] = field(repr=False)
 
 
@@ -81,13 +83,15 @@ def analyse(model: Model, feeds: Feeds, run: Runner) -> Analysis:
     graph = model.graph
     inputs = input_roles(graph, feeds)
     content = content_values(graph, inputs)
-    trial = _trial(model, inputs, feeds, run)
+    indexing = _indexing(graph, content)
+    values = _trial(model, inputs, feeds, run, indexing)
+    trial = {name: array for name, array in values.items() if name not in indexing}
     shapes: dict[ir.Value, Shape] = {
         v: tuple(v.const_value.shape.numpy())
         for v in graph.initializers.values()
         if v.const_value is not None
     }
-    shapes.update((v, trial[v.name].shape) for v in _values(graph) if v.name and v.name in trial)
+    shapes.update((v, values[v.name].shape) for v in _values(graph) if v.name and v.name in values)
     missing = [v.name for v in content if v not in shapes]
     if missing:
         raise RoleError("The trial run did not yield a value", place=str(missing[0]))
@@ -106,17 +110,31 @@ def analyse(model: Model, feeds: Feeds, run: Runner) -> Analysis:
         probabilities=probability_operands(graph, content),
         activations=activation_values(graph, content, scaling),
         trial=trial,
+        indices={name: values[name] for name in indexing},
         shapes=shapes,
     )
 
 
-def _trial(model: Model, inputs: InputRoles, feeds: Feeds, run: Runner) -> Mapping[str, Array]:
-    """Every real value of a short run; of one sample where the graph takes no two."""
-    names = _trial_names(model.graph)
+def _trial(
+    model: Model, inputs: InputRoles, feeds: Feeds, run: Runner, indexing: Iterable[str]
+) -> Mapping[str, Array]:
+    """Values of a short run; of one sample where the graph takes no two."""
+    names = [*_trial_names(model.graph), *indexing]
     try:
         return run(probe_feeds(model, inputs, feeds), names)
     except InputError:
         return run(probe_feeds(model, inputs, feeds, samples=1), names)
+
+
+def _indexing(graph: ir.Graph, content: Mapping[ir.Value, None]) -> dict[str, None]:
+    """Names of computed indices and conditions that select among content."""
+    return {
+        v.name: None
+        for node in graph
+        if any(output in content for output in node.outputs)
+        for v in node.inputs
+        if v is not None and v.name and v.producer() is not None and not is_float(v)
+    }
 
 
 def _values(graph: ir.Graph) -> Iterable[ir.Value]:

@@ -78,9 +78,9 @@ def _propagate(
         case "Transpose":
             perm = node.attributes.get_ints("perm", tuple(reversed(range(len(first)))))
             return tuple(first[p] for p in perm)
-        case "Squeeze" if (gone := _constant_axes(node)) is not None:
+        case "Squeeze" if (gone := constant_axes(node)) is not None:
             return _squeeze(first, gone, rank)
-        case "Unsqueeze" if (new := _constant_axes(node)) is not None:
+        case "Unsqueeze" if (new := constant_axes(node)) is not None:
             return _unsqueeze(first, new, rank)
         case "Reshape" | "Flatten" | "Squeeze" | "Unsqueeze":
             return regroup(first, shapes[source], shapes[output])
@@ -109,11 +109,11 @@ def _propagate(
             return _union(operands, rank)
 
 
-def _constant_axes(node: ir.Node) -> tuple[int, ...] | None:
-    """Axes of a squeeze: an attribute, or from opset 13 on an input."""
+def constant_axes(node: ir.Node, index: int = 1) -> tuple[int, ...] | None:
+    """The attribute ``axes``, or the constant input that takes its place in later opsets."""
     if "axes" in node.attributes:
         return tuple(node.attributes.get_ints("axes", ()))
-    value = node.inputs[1] if len(node.inputs) > 1 else None
+    value = node.inputs[index] if len(node.inputs) > index else None
     if value is None or value.const_value is None:
         return None
     return tuple(int(axis) for axis in value.const_value.numpy().ravel())
@@ -175,7 +175,7 @@ def _gather(node: ir.Node, data: Axes, data_rank: int, rank: int) -> Axes:
 def _reduce(node: ir.Node, flags: Axes, rank: int) -> Axes:
     if len(flags) == rank:
         return flags
-    axes = _constant_axes(node)
+    axes = constant_axes(node)
     if axes is None and "axis" in node.attributes:  # ArgMax
         axes = (node.attributes.get_int("axis", 0),)
     return _squeeze(flags, axes if axes is not None else range(len(flags)), rank)

@@ -217,20 +217,17 @@ def needed_values(plan: Plan, walk: Callable[..., object]) -> list[ir.Value]:
 
     def values(value: ir.Value) -> object:
         seen[value] = None
-        return _NOTHING
+        return object()
 
-    walk(_Recorder(), plan, values, _NOTHING)
+    walk(_Recorder(), plan, values, object())
     return list(seen)
 
 
-_NOTHING = object()
-
-
 class _Recorder:
-    """Answers every operation with nothing in particular."""
+    """Answers every operation with something new: what is the same is decided by identity."""
 
     def __getattr__(self, name: str) -> Callable[..., object]:
-        return lambda *args, **kwargs: _NOTHING
+        return lambda *args, **kwargs: object()
 
     def split_like(self, a: object, likes: list[object], axis: int) -> tuple[object, ...]:
-        return (_NOTHING,) * len(likes)
+        return tuple(object() for _ in likes)

@@ -13,7 +13,8 @@ from palrp_onnx.graph.analysis import Operand
 from palrp_onnx.graph.axes import BATCH, Axes
 from palrp_onnx.graph.roles import Role
 from palrp_onnx.relevance.ledger import INPUT
-from palrp_onnx.relevance.plan import RECEIVING, Plan, Step, describe
+from palrp_onnx.relevance.plan import RECEIVING, Plan, Step, View, describe
+from palrp_onnx.relevance.rows import Rows, RowView, picked_row, rows_before
 from palrp_onnx.rules import Shares
 from palrp_onnx.tensor.language import Language
 
@@ -51,7 +52,13 @@ class Caught(Generic[T]):
             )
 
 
-def walk(op: Language[T], plan: Plan, values: Callable[[ir.Value], T], seed: T) -> Caught[T]:
+def walk(
+    op: Language[T],
+    plan: Plan,
+    values: Callable[[ir.Value], T],
+    seed: T,
+    rows: Rows[T] | None = None,
+) -> Caught[T]:
     """Propagate multipliers from the target back to every sink.
 
     Args:
@@ -59,11 +66,20 @@ def walk(op: Language[T], plan: Plan, values: Callable[[ir.Value], T], seed: T) 
         plan: What to visit.
         values: Forward values.
         seed: Multiplier of the explained output: 1 at the target, −1 at what it is held against.
+        rows: The rows of the output that ``seed`` holds, where it does not hold all.
 
     Raises:
         UnsupportedError: A rule does not cover this use of its operation.
     """
-    return _Walk(op, plan, values).run(seed)
+    return _Walk(op, plan, values).run(_Sent(seed, rows))
+
+
+@dataclass(frozen=True)
+class _Sent(Generic[T]):
+    """A multiplier; with ``rows`` it is zero elsewhere and holds only these."""
+
+    m: T
+    rows: Rows[T] | None
 
 
 class _Walk(Generic[T]):
@@ -71,10 +87,10 @@ class _Walk(Generic[T]):
         self._op = op
         self._plan = plan
         self._values = values
-        self._multipliers: dict[ir.Value, T] = {}
+        self._multipliers: dict[ir.Value, _Sent[T]] = {}
         self._caught: Caught[T] = Caught()
 
-    def run(self, seed: T) -> Caught[T]:
+    def run(self, seed: _Sent[T]) -> Caught[T]:
         self._multipliers[self._plan.output] = seed
         for step in self._plan.steps:
             sent = [self._multipliers.pop(v, None) for v in step.node.outputs]
@@ -84,21 +100,33 @@ class _Walk(Generic[T]):
                 self._catch_lookup(step.node, sent[0])
             else:
                 self._visit(step, sent)
-        for value, m in self._multipliers.items():
+        for value, left in self._multipliers.items():
             if value.is_graph_input():
+                m = self._whole(left, value)
                 self._catch(value.name or "", self._op.relevance(self._values(value), m))
         return self._caught
 
-    def _visit(self, step: Step, sent: list[T | None]) -> None:
+    def _whole(self, sent: _Sent[T], like: ir.Value) -> T:
+        """The multiplier of all of a value."""
+        return sent.m if sent.rows is None else sent.rows.put(self._op, sent.m, self._values(like))
+
+    def _visit(self, step: Step, sent: list[_Sent[T] | None]) -> None:
         assert step.entry is not None
-        m: Any = tuple(sent) if step.entry.outputs == "all" else sent[0]
-        if m is None:
+        first = sent[0]
+        if step.entry.outputs == "first" and first is None:
             raise UnsupportedError(
                 "Relevance reaches only a secondary output", place=describe(step.node)
             )
-        view = self._plan.view(step, self._values)
+        if first is not None and first.rows is None and step.node.inputs:
+            picked = picked_row(self._op, self._plan, step, self._values, first.m)
+            source = step.node.inputs[0]
+            if picked is not None and source is not None:
+                self._accumulate(source, _Sent(*picked))
+                return
+        use = self._use(step, sent)
+        m: Any = tuple(use.sent) if step.entry.outputs == "all" else use.sent[0]
         try:
-            shares = step.entry.rule(self._op, view, m)
+            shares = step.entry.rule(self._op, use.view, m)
         except NotImplementedError as error:
             raise UnsupportedError(
                 f"The rule does not cover this: {error}", place=describe(step.node)
@@ -114,43 +142,72 @@ class _Walk(Generic[T]):
             )
         for index, share in enumerate(shares):
             if share is not None:
-                self._send(step, index, share)
+                self._send(step, use, index, share)
 
-    def _send(self, step: Step, index: int, m: T) -> None:
+    def _use(self, step: Step, sent: list[_Sent[T] | None]) -> _Use[T]:
+        """The node as its rule will see it: on rows alone where it can be, else whole."""
+        node = step.node
+        found = [each.rows for each in sent if each is not None]
+        rows = found[0] if all(r == found[0] for r in found) else None
+        if rows is not None:
+            before = rows_before(self._plan.analysis, node, node.outputs[0], rows)
+            if before is not None:
+                view: View[T] = RowView(self._op, self._plan, node, self._values, rows, before)
+                return _Use(view, [None if s is None else s.m for s in sent], before, rows)
+        whole = [
+            None if s is None else self._whole(s, v)
+            for s, v in zip(sent, node.outputs, strict=True)
+        ]
+        view = self._plan.view(step, self._values)
+        return _Use(view, whole, (None,) * len(node.inputs), None)
+
+    def _send(self, step: Step, use: _Use[T], index: int, m: T) -> None:
         assert step.entry is not None
-        operand = (step.node, index)
+        node = step.node
+        operand = (node, index)
         fact = self._plan.analysis.operands.get(operand)
-        value = step.node.inputs[index]
+        value = node.inputs[index]
         if fact is None or value is None or fact.role not in RECEIVING:
             return
         if fact.role is Role.CONTENT:
-            self._accumulate(value, self._fit(m, value, step.node))
+            fitted = self._fit(m, use.view.input(index), value, node)
+            self._accumulate(value, _Sent(fitted, use.before[index]))
         elif fact.role is Role.MIXED:
             # Kept in the shape of the content it meets, so that samples stay apart.
-            self._accumulate(value, m)
+            self._accumulate(value, _Sent(self._spread(m, use, node), None))
         elif fact.role is Role.POSITION:
-            relevance = self._op.relevance(self._values(value), m)
-            self._caught.positions[operand] = relevance
+            relevance = self._op.relevance(use.view.input(index), m)
+            self._caught.positions[operand] = self._spread(relevance, use, node)
             self._book("position", relevance, step.meeting)
         else:
             entry = step.entry.books.get(index, _BOOKS[fact.role])
-            self._book(entry, self._op.relevance(self._values(value), m), step.meeting)
+            self._book(entry, self._op.relevance(use.view.input(index), m), step.meeting)
 
-    def _fit(self, m: T, value: ir.Value, node: ir.Node) -> T:
+    def _spread(self, m: T, use: _Use[T], node: ir.Node) -> T:
+        """Rows in the shape of a node's output back in their places."""
+        return self._whole(_Sent(m, use.rows), node.outputs[0])
+
+    def _fit(self, m: T, like: T, value: ir.Value, node: ir.Node) -> T:
         """Undo broadcasting where the trial run showed any."""
         shapes = self._plan.analysis.shapes
         if node.op_type in _BROADCASTING and shapes[value] != shapes.get(node.outputs[0]):
-            return self._op.sum_to(m, self._values(value))
+            return self._op.sum_to(m, like)
         return m
 
-    def _accumulate(self, value: ir.Value, m: T) -> None:
-        self._op.check(m, f"value {value.name!r}")
+    def _accumulate(self, value: ir.Value, sent: _Sent[T]) -> None:
+        self._op.check(sent.m, f"value {value.name!r}")
         known = self._multipliers.get(value)
-        self._multipliers[value] = m if known is None else self._op.add(known, m)
+        if known is not None and known.rows == sent.rows:
+            sent = _Sent(self._op.add(known.m, sent.m), sent.rows)
+        elif known is not None:
+            whole = self._op.add(self._whole(known, value), self._whole(sent, value))
+            sent = _Sent(whole, None)
+        self._multipliers[value] = sent
 
-    def _catch_lookup(self, node: ir.Node, m: T | None) -> None:
-        assert m is not None
-        relevance = self._op.relevance(self._values(node.outputs[0]), m)
+    def _catch_lookup(self, node: ir.Node, sent: _Sent[T] | None) -> None:
+        assert sent is not None
+        value = node.outputs[0]
+        relevance = self._op.relevance(self._values(value), self._whole(sent, value))
         self._catch(self._plan.analysis.inputs.lookups[node], relevance)
 
     def _catch(self, name: str, relevance: T) -> None:
@@ -165,6 +222,16 @@ class _Walk(Generic[T]):
     def _add(self, entry: str, amount: T) -> None:
         known = self._caught.ledger.get(entry)
         self._caught.ledger[entry] = amount if known is None else self._op.add(known, amount)
+
+
+@dataclass(frozen=True)
+class _Use(Generic[T]):
+    """One visit: the node as its rule sees it, and which rows of its operands that holds."""
+
+    view: View[T]
+    sent: list[T | None]
+    before: tuple[Rows[T] | None, ...]
+    rows: Rows[T] | None
 
 
 #: Operations that may broadcast a content operand.

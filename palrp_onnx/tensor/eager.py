@@ -236,6 +236,45 @@ class Eager:
     def keep_triangle(self, m: Array, k: int, *, upper: bool) -> Array:
         return np.triu(m, k) if upper else np.tril(m, k)
 
+    # --- rows -----------------------------------------------------------------------------------
+    def take_rows(self, x: Array, index: Array, batch: int, axis: int) -> Array:
+        if axis == batch:
+            return self.take_rows(self._parted(x, axis), index, axis - 1, axis).squeeze(axis)
+        return np.take_along_axis(x, self._along(index, x.ndim, batch) % x.shape[axis], axis)
+
+    def take_shared_rows(self, x: Array, index: Array, batch: int, axis: int) -> Array:
+        whole = x.reshape((1,) * (-batch - x.ndim) + x.shape)
+        return np.swapaxes(np.take(whole, index % x.shape[axis], axis), batch, axis)
+
+    def put_rows(self, rows: Array, like: Array, index: Array, batch: int, axis: int) -> Array:
+        out = np.zeros(like.shape, rows.dtype)
+        if axis == batch:
+            parted = self.put_rows(
+                np.expand_dims(rows, axis), self._parted(out, axis), index, axis - 1, axis
+            )
+            return parted.reshape(like.shape)
+        where = self._along(index, like.ndim, batch) % like.shape[axis]
+        np.put_along_axis(out, where, rows, axis)
+        return out
+
+    def _parted(self, x: Array, axis: int) -> Array:
+        """An axis that samples and tokens share as two."""
+        at = axis % x.ndim
+        return x.reshape(*x.shape[:at], self.batch, -1, *x.shape[at + 1 :])
+
+    def _along(self, index: Array, rank: int, batch: int) -> Array:
+        """[B] as an array of ``rank`` axes, all but the batch of length 1."""
+        return index.reshape([self.batch if a == batch else 1 for a in range(-rank, 0)])
+
+    def row_index(self, index: Array) -> Array:
+        return np.full(self.batch, index.item())
+
+    def row_column(self, index: Array, column: int) -> Array:
+        return index[:, column]
+
+    def row_within(self, index: Array, like: Array) -> Array:
+        return np.asarray(index % (like.shape[0] // self.batch))
+
     # --- books ----------------------------------------------------------------------------------
     def per_sample(self, relevance: Array, batch_axis: int) -> Array:
         rows = np.moveaxis(relevance, batch_axis, 0).reshape(self.batch, -1)

@@ -287,12 +287,13 @@ class Emit:
     def transpose(self, a: Value, perm: Sequence[int]) -> Value:
         if list(perm) == list(range(len(perm))):
             return a
-        return self.node("Transpose", [a], len(perm), perm=list(perm))
+        return self.node("Transpose", [a], len(perm), perm=list(perm), dtype=a.dtype)
 
     def unsqueeze(self, a: Value, axes: Sequence[int]) -> Value:
         if not axes:
             return a
-        return self.node("Unsqueeze", [a, self.constant(list(axes))], self.rank(a) + len(axes))
+        rank = self.rank(a) + len(axes)
+        return self.node("Unsqueeze", [a, self.constant(list(axes))], rank, dtype=a.dtype)
 
     def reshape_like(self, a: Value, like: Value) -> Value:
         return self.reshape(a, self.shape(like), self.rank(like))
@@ -445,6 +446,58 @@ class Emit:
     def keep_triangle(self, m: Value, k: int, *, upper: bool) -> Value:
         return self.node("Trilu", [m, self.constant(k)], self.rank(m), upper=int(upper))
 
+    # --- rows -----------------------------------------------------------------------------------
+    def take_rows(self, x: Value, index: Value, batch: int, axis: int) -> Value:
+        rank = self.rank(x)
+        if axis == batch:
+            taken = self.take_rows(self._parted(x, axis), index, axis - 1, axis)
+            gone = self.constant([axis])
+            return self.node("Squeeze", [taken, gone], rank, dtype=x.dtype)
+        order = [rank + batch, rank + axis]
+        order += [a for a in range(rank) if a not in order]
+        where = self.integers("Unsqueeze", index, self.constant([1, 2]))
+        moved = self.transpose(x, order)
+        picked = self.node("GatherND", [moved, where], rank, batch_dims=1, dtype=x.dtype)
+        return self.transpose(picked, sorted(range(rank), key=lambda a: order[a]))
+
+    def take_shared_rows(self, x: Value, index: Value, batch: int, axis: int) -> Value:
+        x = self.unsqueeze(x, list(range(-batch - self.rank(x))))
+        rank = self.rank(x)
+        taken = self.node("Gather", [x, index], rank, axis=rank + axis, dtype=x.dtype)
+        order = list(range(rank))
+        order[batch], order[axis] = order[axis], order[batch]
+        return self.transpose(taken, order)
+
+    def put_rows(self, rows: Value, like: Value, index: Value, batch: int, axis: int) -> Value:
+        rank = self.rank(like)
+        if axis == batch:
+            parts, whole = self.unsqueeze(rows, [rank + axis + 1]), self._parted(like, axis)
+            return self.reshape_like(self.put_rows(parts, whole, index, axis - 1, axis), like)
+        hot = self.one_hot(index, self.dims(like, [axis]))
+        if axis < batch:
+            hot = self.transpose(hot, [1, 0])
+        others = [a for a in range(rank) if a - rank not in (batch, axis)]
+        return self.mul(rows, self.unsqueeze(hot, others))
+
+    def _parted(self, x: Value, axis: int) -> Value:
+        """An axis that samples and tokens share as two."""
+        at = self.rank(x) + axis
+        parts = [self.dims(x, range(at))] if at else []
+        parts += [self.batch, self.constant([-1])]
+        parts += [self.dims(x, range(at + 1, self.rank(x)))] if axis < -1 else []
+        shape = self.integers("Concat", *parts, axis=0)
+        return self.node("Reshape", [x, shape], self.rank(x) + 1, dtype=x.dtype)
+
+    def row_index(self, index: Value) -> Value:
+        return self.integers("Expand", self._flat(index), self.batch)
+
+    def row_column(self, index: Value, column: int) -> Value:
+        return self.integers("Gather", index, self.constant(column), axis=1)
+
+    def row_within(self, index: Value, like: Value) -> Value:
+        size = self.integers("Div", self.dims(like, [0]), self.batch)
+        return self.integers("Mod", index, size)
+
     # --- books ----------------------------------------------------------------------------------
     def per_sample(self, relevance: Value, batch_axis: int) -> Value:
         rank = self.rank(relevance)
@@ -466,12 +519,7 @@ class Emit:
         tokens, features = ([a % rank for a in axes] for axes in (token_axes, feature_axes))
         if batch not in tokens:
             # Heads may share the axis with samples, which are the outermost part of it.
-            before, after = list(range(batch)), list(range(batch + 1, rank))
-            parts = [self.dims(relevance, before)] if before else []
-            parts += [self.batch, self.constant([-1])]
-            parts += [self.dims(relevance, after)] if after else []
-            split = self.integers("Concat", *parts, axis=0)
-            relevance = self.reshape(relevance, split, rank + 1)
+            relevance = self._parted(relevance, batch - rank)
             tokens, features = ([a + (a > batch) for a in axes] for axes in (tokens, features))
             rank += 1
         named = [batch, *(a for a in tokens if a != batch), *features]

@@ -187,6 +187,34 @@ class Language(Protocol[T]):
         """Zero outside a triangle of the last two axes."""
         ...
 
+    # --- rows: one a sample, at ``index`` [B] -----------------------------------------------------
+    def take_rows(self, x: T, index: T, batch: int, axis: int) -> T:
+        """These rows of ``x`` along ``axis``, which keeps length 1.
+
+        Axes are counted from the right. Where ``axis`` is ``batch``, samples × tokens share it.
+        """
+        ...
+
+    def take_shared_rows(self, x: T, index: T, batch: int, axis: int) -> T:
+        """The same of an ``x`` without a batch axis: the rows become its axis ``batch``."""
+        ...
+
+    def put_rows(self, rows: T, like: T, index: T, batch: int, axis: int) -> T:
+        """Zeros like ``like`` with ``rows`` in their places."""
+        ...
+
+    def row_index(self, index: T) -> T:
+        """One number as the index of every sample [B]."""
+        ...
+
+    def row_column(self, index: T, column: int) -> T:
+        """A column of an index [B, k]."""
+        ...
+
+    def row_within(self, index: T, like: T) -> T:
+        """An index into samples × tokens, the first axis of ``like``, counted within the sample."""
+        ...
+
     # --- books ---------------------------------------------------------------------------------
     def per_sample(self, relevance: T, batch_axis: int) -> T:
         """Sum per sample [B]; the batch is the outermost part of ``batch_axis``."""

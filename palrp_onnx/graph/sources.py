@@ -1,0 +1,141 @@
+"""Where one axis of a result comes from: which axis of each operand runs along with it.
+
+An operation is *row-wise* along an axis when entry i of the result along it depends only on entry i
+of each operand that has the axis, and on operands without it as a whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import onnx_ir as ir
+
+from palrp_onnx.graph.axes import Shape, constant_axes
+
+#: Operations whose operands are aligned by right-aligned broadcasting.
+ELEMENTWISE = frozenset(
+    "Abs Acos Add Asin Asinh Atan Atanh Cast CastLike Ceil Celu Clip Cos Cosh Div Dropout Elu Erf "
+    "Exp Expand Floor Gelu HardSigmoid HardSwish Identity LeakyRelu Log Max Mean Min Mish Mul Neg "
+    "PRelu Pow Reciprocal Relu Selu Sigmoid Sin Sinh Softplus Softsign Sqrt Sub Sum Swish Tan Tanh "
+    "ThresholdedRelu Where".split()
+)
+_NORMALISING = frozenset(
+    "LayerNormalization RMSNormalization SimplifiedLayerNormalization Softmax LogSoftmax".split()
+)
+_RESHAPING = frozenset(("Reshape", "Flatten", "Squeeze", "Unsqueeze"))
+
+Sources = tuple[int | None, ...]
+
+
+def source_axes(
+    node: ir.Node, output: ir.Value, axis: int, shapes: Mapping[ir.Value, Shape]
+) -> Sources | None:
+    """For every operand its axis behind ``axis`` of ``output``, ``None`` where it has none.
+
+    All axes are counted from the front; lengths are those of the trial run. ``None`` for all of
+    it where the operation is not row-wise along the axis, or not known to be.
+    """
+    after = shapes[output]
+    before = [shapes.get(v) if v is not None else () for v in node.inputs]
+    first = before[0] if before else None
+    if first is None:
+        return None
+    rest = (None,) * (len(before) - 1)
+    rank = len(first)
+    match node.op_type:
+        case kind if kind in ELEMENTWISE:
+            return _broadcast(before, after, axis)
+        case kind if kind in _NORMALISING:
+            own = node.attributes.get_int("axis", -1) % rank
+            return (axis, *rest) if axis < own else None
+        case kind if kind in _RESHAPING:
+            found = _regrouped(first, after, axis)
+            return None if found is None else (found, *rest)
+        case kind if kind.startswith("Reduce"):
+            return _reduced(node, axis, rank, rest)
+        case "Transpose":
+            perm = node.attributes.get_ints("perm", tuple(reversed(range(rank))))
+            return (perm[axis],)
+        case "MatMul":
+            return _matmul(before, after, axis)
+        case "Gemm" if axis == 0:
+            third = (_broadcast(before[2:], after, 0) or ()) if len(before) > 2 else ()
+            return (node.attributes.get_int("transA", 0), None, *third)
+        case "Concat" if axis != node.attributes.get_int("axis", 0) % rank:
+            return (axis,) * len(before)
+        case "Split" if axis != node.attributes.get_int("axis", 0) % rank:
+            return (axis, *rest)
+        case "Slice":
+            cut = constant_axes(node, 3)
+            whole = cut is not None and axis not in {a % rank for a in cut}
+            return (axis, *rest) if whole else None
+        case "Gather":
+            own = node.attributes.get_int("axis", 0) % rank
+            picked = len(after) - rank + 1
+            if own <= axis < own + picked:
+                return None
+            return (axis if axis < own else axis - picked + 1, None)
+        case "Einsum":
+            return _einsum(node.attributes.get_string("equation", ""), axis)
+        case _:
+            return None
+
+
+def _broadcast(before: Sequence[Shape | None], after: Shape, axis: int) -> Sources | None:
+    behind = axis - len(after)
+    found: list[int | None] = []
+    for shape in before:
+        if shape is None:
+            return None
+        own = len(shape) + behind
+        found.append(own if own >= 0 and shape[own] == after[axis] else None)
+    return tuple(found)
+
+
+def _reduced(node: ir.Node, axis: int, rank: int, rest: tuple[None, ...]) -> Sources | None:
+    gone = constant_axes(node)
+    if gone is None:
+        return None
+    reduced = {a % rank for a in gone}
+    if not node.attributes.get_int("keepdims", 1):
+        axis = [a for a in range(rank) if a not in reduced][axis]
+    return None if axis in reduced else (axis, *rest)
+
+
+def _matmul(before: Sequence[Shape | None], after: Shape, axis: int) -> Sources | None:
+    left, right = before
+    if left is None or right is None or min(len(left), len(right)) < 2:
+        return None
+    match axis - len(after):
+        case -1:
+            return (None, len(right) - 1)
+        case -2:
+            return (len(left) - 2, None)
+        case _:
+            return _broadcast(before, after, axis)
+
+
+def _einsum(equation: str, axis: int) -> Sources | None:
+    terms, _, result = equation.replace(" ", "").partition("->")
+    if "." in terms or not result:
+        return None
+    found = [term.find(result[axis]) for term in terms.split(",")]
+    return tuple(at if at >= 0 else None for at in found)
+
+
+def _regrouped(before: Shape, after: Shape, axis: int) -> int | None:
+    """The axis that a reshape left as it was, but for axes of length one around it."""
+    if after[axis] == 1:
+        return None
+    ahead = _product(after[:axis])
+    same = (
+        k for k, dim in enumerate(before) if dim == after[axis] and _product(before[:k]) == ahead
+    )
+    return next(same, None)
+
+
+def _product(shape: Shape) -> int:
+    total = 1
+    for dim in shape:
+        total *= dim
+    return total
