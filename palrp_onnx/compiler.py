@@ -10,10 +10,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from math import prod
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 from msgspec import structs
+from numpy.typing import NDArray
 
 from palrp_onnx.attribution import LEDGER_ENTRIES
 from palrp_onnx.errors import UnsupportedError
@@ -30,7 +32,7 @@ from palrp_onnx.relevance.sinks import (
     sink_numbers,
 )
 from palrp_onnx.relevance.walk import Caught, walk
-from palrp_onnx.tensor.emit import Emit
+from palrp_onnx.tensor.emit import NARROW, Emit
 
 #: First opset whose operations the emitted nodes are written in.
 OPSET = 13
@@ -38,6 +40,8 @@ CONTENT, POSITION, TOTAL = "relevance_content", "relevance_position", "relevance
 SITES, LEDGER = "relevance_sites", "relevance_ledger"
 #: Prefix of outputs with a feature axis.
 FEATURES = "features/"
+#: Factor of the seed in half precision, which the relevance is divided by in the end.
+SEED_SCALE, DEFAULT_SCALE = "seed_scale", 256.0
 TARGET, AGAINST, TARGET_POSITION = "target", "target_against", "target_position"
 
 
@@ -64,7 +68,8 @@ def compile_graph(planned: Planned, settings: Settings) -> tuple[ir.Model, Manif
     Inputs that may be left out, each int64 [B]: ``target``, ``target_against`` and, where the
     output has a token axis, ``target_position``. −1 stands for the predicted class, no class and
     the last unmasked position; −2 is the last of its axis, −3 the last but one. An output of other
-    than two or three axes has no classes: there ``target`` [B, axes − 1] names one element.
+    than two or three axes has no classes: there ``target`` [B, axes − 1] names one element. Graphs
+    in half precision take ``seed_scale`` [1]: relevance that overflows needs a smaller one.
 
     Outputs: the model's own, then ``relevance_content``, ``relevance_position`` and
     ``relevance_total`` [B, units], ``relevance_sites`` [B, sites, units] (signed),
@@ -76,9 +81,9 @@ def compile_graph(planned: Planned, settings: Settings) -> tuple[ir.Model, Manif
             emitted for this graph.
     """
     check_reduction(settings.positions)
-    opset = planned.analysis.model.opset
+    opset = planned.analysis.model.graph_opset
     if opset < OPSET:
-        raise UnsupportedError(f"Opset {opset} is older than {OPSET}", hint="Use --engine numpy.")
+        raise UnsupportedError(f"Opset {opset} is older than {OPSET}")
     return _Compiler(planned, settings).run()
 
 
@@ -102,7 +107,7 @@ class _Compiler:
         self._refuse_clash()
         source = list(self._graph)
         self._step_aside(self._graph.initializers.values())
-        caught = walk(self._op, self._plan, lambda value: value, *self._seed())
+        caught = self._walk(*self._seed())
         caught.require(self._explained)
         sinks = gather_sinks(self._op, self._sites, caught.positions)
         units = self._trial_units()
@@ -112,6 +117,16 @@ class _Compiler:
         self._analysis.model.proto.metadata_props.update(manifest.properties())
         self._step_aside(v for node in source for v in node.outputs)
         return self._analysis.model.proto, manifest
+
+    def _walk(self, seed: ir.Value, rows: Rows[ir.Value] | None) -> Caught[ir.Value]:
+        """The walk; in half precision with a larger seed, so that no multiplier is lost."""
+        op = self._op
+        if not any(v.dtype in NARROW for v in self._analysis.content):
+            return walk(op, self._plan, lambda value: value, seed, rows)
+        scale = self._optional(SEED_SCALE, np.array([DEFAULT_SCALE], np.float32))
+        raised = op.mul(seed, op.cast_like(scale, seed))
+        caught = walk(op, self._plan, lambda value: value, raised, rows)
+        return caught.map(lambda relevance: op.div(op.wide(relevance), scale))
 
     def _trial_units(self) -> int:
         """Units of the trial run: whether a sink runs over them does not depend on sizes."""
@@ -143,13 +158,17 @@ class _Compiler:
     # --- the target -------------------------------------------------------------------------------
     def _input(self, name: str) -> ir.Value:
         """An int64 input [B] that may be left out; −1 by default."""
-        value = ir.val(name, const_value=ir.tensor(np.array([-1], np.int64), name=name))
-        self._graph.register_initializer(value)
-        self._declare(value, [None])
+        value = self._optional(name, np.array([-1], np.int64))
         return self._op.integers("Expand", value, self._op.batch)
 
-    def _declare(self, value: ir.Value, shape: Sequence[int | None]) -> None:
-        value.dtype, value.shape = ir.DataType.INT64, ir.Shape(shape)
+    def _optional(self, name: str, default: NDArray[Any]) -> ir.Value:
+        value = ir.val(name, const_value=ir.tensor(default, name=name))
+        self._graph.register_initializer(value)
+        self._declare(value, [None], ir.DataType.from_numpy(default.dtype))
+        return value
+
+    def _declare(self, value: ir.Value, shape: Sequence[int | None], kind: ir.DataType) -> None:
+        value.dtype, value.shape = kind, ir.Shape(shape)
         self._graph.inputs.append(value)
         self._op.declare(value, len(shape))
 
@@ -179,20 +198,20 @@ class _Compiler:
             logits = op.node("Squeeze", [rows.take(op, output), axis], 2)
         best = op.integers("ArgMax", logits, axis=-1, keepdims=0)
         classes = op.dims(output, [-1])
-        chosen = op.one_hot(self._chosen(TARGET, best), classes)
+        chosen = op.one_hot(self._chosen(TARGET, best), classes, output)
         no_one = op.constant([np.iinfo(np.int64).max])
-        seed = op.sub(chosen, op.one_hot(self._chosen(AGAINST, no_one), classes))
+        seed = op.sub(chosen, op.one_hot(self._chosen(AGAINST, no_one), classes, output))
         return seed if rows is None else op.unsqueeze(seed, [1]), rows
 
     def _element(self, output: ir.Value, rank: int) -> ir.Value:
         """+1 at the element that the input ``target`` [B, axes − 1] names."""
         op = self._op
         value = ir.val(TARGET)
-        self._declare(value, [None, rank - 1])
-        seed = op.add(op.zeros_like(output), op.real(1.0))
+        self._declare(value, [None, rank - 1], ir.DataType.INT64)
+        seed = op.shift(op.zeros_like(output), 1.0)
         for axis in range(1, rank):
             index = op.integers("Gather", value, op.constant(axis - 1), axis=1)
-            hot = op.one_hot(index, op.dims(output, [axis]))
+            hot = op.one_hot(index, op.dims(output, [axis]), output)
             seed = op.mul(seed, op.unsqueeze(hot, [a for a in range(1, rank) if a != axis]))
         return seed
 
@@ -325,6 +344,9 @@ class _Compiler:
         )
 
 
+_INPUTS = (TARGET, AGAINST, TARGET_POSITION, SEED_SCALE)
+
+
 def _needed(name: str) -> bool:
     """Whether explainers use a name."""
-    return name.startswith(("relevance", FEATURES)) or name in (TARGET, AGAINST, TARGET_POSITION)
+    return name.startswith(("relevance", FEATURES)) or name in _INPUTS

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from palrp_onnx.compiler import Settings, compile_graph
+from palrp_onnx.compiler import OPSET, Settings, compile_graph
 from palrp_onnx.errors import UsageError
 from palrp_onnx.graph.model import Model
 from palrp_onnx.manifest import Manifest
@@ -32,7 +32,7 @@ def compile_model(
         UsageError: The model has external data and ``destination`` lies in another folder.
         ModelError: The model cannot be explained, or not as a graph.
     """
-    model = Model.open(path)
+    model = Model.open(path, at_least=OPSET)
     if Manifest.read(model.metadata) is not None:
         raise UsageError("The model is an explainer already", place=str(path))
     tensors = [v.const_value for v in model.graph.initializers.values()]

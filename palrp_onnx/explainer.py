@@ -13,7 +13,7 @@ from msgspec import structs
 from numpy.typing import NDArray
 
 from palrp_onnx.attribution import Run
-from palrp_onnx.compiler import Settings, compile_graph
+from palrp_onnx.compiler import OPSET, Settings, compile_graph
 from palrp_onnx.engines import CompiledEngine, Engine, NumpyEngine
 from palrp_onnx.errors import UsageError
 from palrp_onnx.graph.model import Model, parse_model
@@ -121,7 +121,7 @@ class Explainer:
             return self._open_explainer(self._manifest)
         compiled = self._kind == "onnxruntime"
         # Compiling appends to the graph, so it gets one of its own.
-        model = Model.open(self.model.path) if compiled else self.model
+        model = Model.open(self.model.path, at_least=OPSET) if compiled else self.model
         planned = plan_model(
             model,
             feeds,

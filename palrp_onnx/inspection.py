@@ -135,7 +135,7 @@ def _inputs(analysis: Analysis) -> list[Input]:
 def _covered(analysis: Analysis, node: ir.Node) -> bool:
     if node in analysis.inputs.lookups:
         return True
-    return find_rule(node.domain, node.op_type, analysis.model.opset) is not None
+    return find_rule(node.domain, node.op_type, analysis.model.graph_opset) is not None
 
 
 def _operations(analysis: Analysis, reached: Mapping[ir.Node, ir.Value]) -> list[Operation]:
@@ -144,7 +144,7 @@ def _operations(analysis: Analysis, reached: Mapping[ir.Node, ir.Value]) -> list
     on_path = Counter((n.domain, n.op_type) for n in reached)
     found = []
     for (domain, op_type), total in sorted(count.items(), key=lambda item: (-item[1], item[0])):
-        entry = find_rule(domain, op_type, analysis.model.opset)
+        entry = find_rule(domain, op_type, analysis.model.graph_opset)
         status: Status = "not reached"
         if on_path[domain, op_type]:
             status = "rule" if entry or _only_lookups(analysis, reached, op_type) else "unsupported"

@@ -314,3 +314,17 @@ def test_an_input_with_the_name_of_one_that_is_added() -> None:
     given = Sample("x", "tensors", {"target": x}, InputFacts(kind="tensors", truncated=False))
     with pytest.raises(UnsupportedError, match="name that explainers need"):
         Explainer(model).explain(given)
+
+
+def test_older_opsets_are_raised() -> None:
+    x = real(2, 5, 4)
+    body = """h = MatMul(x, w)  a = Softmax<axis = 2>(h)  u = Unsqueeze<axes = [1]>(a)
+        s = Squeeze<axes = [1]>(u)  m = Mul(s, x)  y = ReduceSum<axes = [1], keepdims = 0>(m)"""
+    model = opened(proto(body, {"x": x}, {"w": real(4, 4, seed=3)}, opset=11))
+    given = Sample("x", "tensors", {"x": x}, InputFacts(kind="tensors", truncated=False))
+    numpy, compiled = (Explainer(model, engine=e).explain(given) for e in ENGINES)
+    for ours, reference in zip(compiled, numpy, strict=True):
+        assert ours.record.model.opset == 11
+        np.testing.assert_allclose(
+            ours.record.relevance.total, reference.record.relevance.total, atol=1e-6
+        )

@@ -14,9 +14,11 @@ from numpy.typing import NDArray
 from palrp_onnx.compiler import (
     AGAINST,
     CONTENT,
+    DEFAULT_SCALE,
     FEATURES,
     LEDGER,
     POSITION,
+    SEED_SCALE,
     SITES,
     TARGET,
     TARGET_POSITION,
@@ -62,9 +64,11 @@ class CompiledEngine:
         self.manifest = manifest
         self._inputs = inputs
         # ONNX Runtime binds no inputs that have a default.
-        self._targets = [v.name or "" for v in graph.graph.inputs if v.is_initializer()]
-        for name in self._targets:
+        optional = [v.name or "" for v in graph.graph.inputs if v.is_initializer()]
+        for name in optional:
             graph.graph.initializers.pop(name).const_value = None
+        self._scaled = SEED_SCALE in optional
+        self._targets = [name for name in optional if name != SEED_SCALE]
         outputs = [v.name or "" for v in graph.graph.outputs]
         published = {manifest.output, CONTENT, POSITION, TOTAL, SITES, LEDGER}
         self._outputs = [n for n in outputs if n in published or n.startswith(FEATURES)]
@@ -81,11 +85,12 @@ class CompiledEngine:
         default = {name: np.full(samples, -1, np.int64) for name in self._targets}
         chosen = target_inputs(target, self.manifest.axes, samples)
         try:
-            values = self._session.run(self._outputs, {**feeds, **default, **chosen})
+            values = self._run({**feeds, **default, **chosen})
         except InputError:
             # An index outside of its axis fails inside the graph: the output tells where.
             if TARGET_POSITION in chosen:
-                output = self._session.run([self.manifest.output], {**feeds, **default})
+                scale = self._scales()[-1]
+                output = self._session.run([self.manifest.output], {**feeds, **default, **scale})
                 find_targets(self.manifest, feeds, output[self.manifest.output], target)
             raise
         ms = {"session": (time.perf_counter() - start) * 1e3}
@@ -93,6 +98,20 @@ class CompiledEngine:
         maps = self._maps(values, feeds)
         sums = np.array([t.value for t in targets])
         return Outcome(targets, maps, self._ledger(values, sums), self._tensors(values, maps), ms)
+
+    def _run(self, feeds: Feeds) -> dict[str, Array]:
+        """Run; in half precision with smaller seeds where relevance overflows."""
+        for scale in self._scales():
+            values = self._session.run(self._outputs, {**feeds, **scale})
+            if np.isfinite(values[TOTAL]).all():
+                break
+        return values
+
+    def _scales(self) -> list[Feeds]:
+        if not self._scaled:
+            return [{}]
+        factors = (DEFAULT_SCALE, DEFAULT_SCALE / 16, DEFAULT_SCALE / 1024)
+        return [{SEED_SCALE: np.array([factor], np.float32)} for factor in factors]
 
     def _maps(self, values: Mapping[str, Array], feeds: Feeds) -> Maps:
         image = feeds[self.manifest.input]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx.version_converter
 import onnx_ir as ir
 import onnx_ir.passes.common as passes
 
@@ -27,6 +28,7 @@ class Model:
     aliases resolved; names of values stay as they are in the file.
 
     Attributes:
+        opset: Opset of the file.
         sha256: Digest of the file, followed by its external data files in order of their names.
         nodes: Number of nodes of the file as it is on disk.
     """
@@ -55,13 +57,23 @@ class Model:
         """The normalised main graph."""
         return self.proto.graph
 
+    @property
+    def graph_opset(self) -> int:
+        """Opset of ``graph``, which may have been raised."""
+        return self.proto.opset_imports.get("", 0)
+
     @classmethod
-    def open(cls, path: str | Path) -> Model:
+    def open(cls, path: str | Path, *, at_least: int = 0) -> Model:
         """Open ``path`` without loading external data.
+
+        Args:
+            path: The file.
+            at_least: Opset that the graph is raised to where the file has an older one.
 
         Raises:
             InputError: The file is not there.
-            ModelError: Not an ONNX model, too large, or its external data leaves its folder.
+            ModelError: Not an ONNX model, too large, cannot be raised, or its external data leaves
+                its folder.
         """
         path = Path(path)
         if not path.is_file():
@@ -82,7 +94,7 @@ class Model:
             nodes=len(proto.graph),
             inputs=tuple(_signature(v) for v in proto.graph.inputs if not v.is_initializer()),
             outputs=tuple(_signature(v) for v in proto.graph.outputs),
-            proto=_normalise(proto, path),
+            proto=_normalise(_raised(proto, path, at_least), path),
         )
 
 
@@ -151,6 +163,23 @@ def _signature(value: ir.Value) -> GraphInput:
         return GraphInput(value.name or "", dtype, None)
     dims = tuple(d if isinstance(d, int) else d.value for d in shape)
     return GraphInput(value.name or "", dtype, dims)
+
+
+def _raised(model: ir.Model, path: Path, opset: int) -> ir.Model:
+    """The same model in a newer opset."""
+    if model.opset_imports.get("", 0) >= opset:
+        return model
+    try:
+        newer = onnx.version_converter.convert_version(ir.to_proto(model), opset)
+        raised = ir.from_proto(newer)
+    except Exception as error:  # the converter's own exception types are not public
+        raise ModelError(
+            f"The graph cannot be raised to opset {opset}, which is needed to compile it",
+            place=str(path),
+            hint="Use --engine numpy.",
+        ) from error
+    ir.external_data.set_base_dir(raised.graph, path.resolve().parent)
+    return raised
 
 
 def _normalise(model: ir.Model, path: Path) -> ir.Model:

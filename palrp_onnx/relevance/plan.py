@@ -65,7 +65,7 @@ class View(Generic[T]):
         self._node = node
         self._values = values
         self.op_type = node.op_type
-        self.opset = plan.analysis.model.opset
+        self.opset = plan.analysis.model.graph_opset
         self.arity = len(node.inputs)
 
     def input(self, index: int) -> T:
@@ -141,7 +141,7 @@ def make_plan(analysis: Analysis, output: ir.Value, preset: Preset) -> Plan:
         if node in analysis.inputs.lookups:
             steps.append(Step(node, None, node.outputs[0]))
             continue
-        entry = find_rule(node.domain, node.op_type, analysis.model.opset)
+        entry = find_rule(node.domain, node.op_type, analysis.model.graph_opset)
         if entry is None:
             refused.append(describe(node))
             continue

@@ -39,6 +39,14 @@ class Caught(Generic[T]):
     positions: dict[Operand, T] = field(default_factory=dict)
     ledger: dict[str, T] = field(default_factory=dict)
 
+    def map(self, function: Callable[[T], T]) -> Caught[T]:
+        """The same with ``function`` of everything caught."""
+        return Caught(
+            {name: function(r) for name, r in self.content.items()},
+            {operand: function(r) for operand, r in self.positions.items()},
+            {entry: function(r) for entry, r in self.ledger.items()},
+        )
+
     def require(self, explained: str) -> None:
         """Refuse a walk that never reached the explained input.
 

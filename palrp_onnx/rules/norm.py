@@ -23,12 +23,12 @@ def layer_normalization(op: Language[T], node: Node[T], m: T) -> Sequence[T | No
 
 def _centred_share(op: Language[T], node: Node[T], scaled: T, axes: list[int]) -> T:
     """u − mean(u) with u = γ ∘ m / σ: the linear part of (x − μ)/σ over ``axes``."""
-    x = node.input(0)
+    x = op.wide(node.input(0))
     centred = op.sub(x, _mean(op, x, x, axes))
     variance = _mean(op, op.mul(centred, centred), x, axes)
     deviation = op.power(op.shift(variance, node.attribute("epsilon", 1e-5)), 0.5)
     u = op.div(scaled, deviation)
-    return op.sub(u, _mean(op, u, x, axes))
+    return op.cast_like(op.sub(u, _mean(op, u, x, axes)), node.input(0))
 
 
 def _mean(op: Language[T], a: T, like: T, axes: list[int]) -> T:
@@ -44,10 +44,11 @@ def rms_normalization(op: Language[T], node: Node[T], m: T) -> Sequence[T | None
     """
     rank = node.rank(0)
     axes = list(range(node.attribute("axis", -1) % rank, rank))
-    x = node.input(0)
+    x = op.wide(node.input(0))
     mean = _mean(op, op.mul(x, x), x, axes)
     root = op.power(op.shift(mean, node.attribute("epsilon", 1e-5)), 0.5)
-    return op.div(op.mul(m, node.input(1)), root), None
+    sent = op.div(op.mul(m, node.input(1)), root)
+    return op.cast_like(sent, node.input(0)), None
 
 
 @rule("InstanceNormalization", books={2: "norm"})

@@ -80,6 +80,12 @@ class Eager:
     def zeros_like(self, like: Array) -> Array:
         return np.zeros(like.shape, self.dtype)
 
+    def cast_like(self, a: Array, like: Array) -> Array:
+        return a
+
+    def wide(self, a: Array) -> Array:
+        return a
+
     # --- linear algebra -------------------------------------------------------------------------
     def matmul(
         self, a: Array, b: Array, *, transpose_a: bool = False, transpose_b: bool = False

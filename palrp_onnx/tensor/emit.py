@@ -13,6 +13,8 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 Value = ir.Value
+#: Real types in which multipliers may overflow or vanish.
+NARROW = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 
 
 class Emit:
@@ -22,7 +24,6 @@ class Emit:
         graph: Where nodes are appended.
         batch: Number of samples, an int64 tensor [1].
         ranks: Number of axes of the values that exist already.
-        dtype: Real type of the graph.
         portable: Use operations of the standard only.
     """
 
@@ -32,12 +33,10 @@ class Emit:
         batch: Value,
         ranks: Mapping[Value, int],
         *,
-        dtype: ir.DataType = ir.DataType.FLOAT,
         portable: bool = False,
     ) -> None:
         self._graph = graph
         self._ranks = dict(ranks)
-        self._dtype = dtype
         self._portable = portable
         self._constants: dict[tuple[Any, ...], Value] = {}
         self._shapes: dict[Value, Value] = {}
@@ -55,11 +54,11 @@ class Emit:
         dtype: ir.DataType | None = None,
         **attributes: Any,
     ) -> Value:
-        """Append a node with one output of ``rank`` axes."""
+        """Append a node with one output of ``rank`` axes, of the type of its first real input."""
         made = ir.node(op_type, inputs, attributes or None, domain=domain)
         output = made.outputs[0]
         output.name = f"relevance/{self._count}"
-        output.dtype = dtype or self._dtype
+        output.dtype = dtype or self.kind(*inputs)
         self._append(made)
         self._ranks[output] = rank
         return output
@@ -96,9 +95,30 @@ class Emit:
             self._constants[key] = value
         return self._constants[key]
 
-    def real(self, number: float) -> Value:
-        """A scalar of the graph's real type."""
-        return self.constant(number, self._dtype.numpy())
+    def real(self, number: float, *like: Value) -> Value:
+        """A scalar of the real type of ``like``."""
+        return self.constant(number, self.kind(*like).numpy())
+
+    def kind(self, *values: Value | None) -> ir.DataType:
+        """Real type of the first real value."""
+        known = (v.dtype for v in values if v is not None and v.dtype is not None)
+        return next((d for d in known if d.is_floating_point()), ir.DataType.FLOAT)
+
+    def cast(self, a: Value, kind: ir.DataType) -> Value:
+        """The same numbers as another type."""
+        if self.kind(a) == kind:
+            return a
+        return self.node("Cast", [a], self.rank(a), to=kind, dtype=kind)
+
+    def cast_like(self, a: Value, like: Value) -> Value:
+        return self.cast(a, self.kind(like))
+
+    def wide(self, a: Value) -> Value:
+        return self.cast(a, ir.DataType.FLOAT) if self.kind(a) in NARROW else a
+
+    def _alike(self, a: Value, b: Value) -> tuple[Value, Value]:
+        """Both in the wider type."""
+        return (a, b) if self.kind(a) == self.kind(b) else (self.wide(a), self.wide(b))
 
     def integers(self, op_type: str, *inputs: Value, **attributes: Any) -> Value:
         """Append a node on integer vectors."""
@@ -121,6 +141,7 @@ class Emit:
 
     # --- arithmetic -----------------------------------------------------------------------------
     def _binary(self, op_type: str, a: Value, b: Value) -> Value:
+        a, b = self._alike(a, b)
         return self.node(op_type, [a, b], max(self.rank(a), self.rank(b)))
 
     def add(self, a: Value, b: Value) -> Value:
@@ -140,10 +161,10 @@ class Emit:
             return a
         if factor == -1.0:
             return self.node("Neg", [a], self.rank(a))
-        return self.mul(a, self.real(factor))
+        return self.mul(a, self.real(factor, a))
 
     def shift(self, a: Value, offset: float) -> Value:
-        return self.add(a, self.real(offset))
+        return self.add(a, self.real(offset, a))
 
     def power(self, a: Value, exponent: float) -> Value:
         if exponent == 1.0:
@@ -152,7 +173,7 @@ class Emit:
             return self.node("Sqrt", [a], self.rank(a))
         if exponent == 2.0:
             return self.mul(a, a)
-        return self._binary("Pow", a, self.real(exponent))
+        return self._binary("Pow", a, self.real(exponent, a))
 
     def relu(self, a: Value) -> Value:
         return self.node("Relu", [a], self.rank(a))
@@ -164,29 +185,34 @@ class Emit:
         return self.node("Exp", [a], self.rank(a))
 
     def ratio(self, y: Value, x: Value, at_zero: float) -> Value:
-        zero = self.flags("Equal", x, self.real(0.0))
-        safe = self.choose(zero, self.real(1.0), x)
-        return self.choose(zero, self.real(at_zero), self.div(y, safe))
+        zero = self.flags("Equal", x, self.real(0.0, x))
+        safe = self.choose(zero, self.real(1.0, x), x)
+        return self.choose(zero, self.real(at_zero, x), self.div(y, safe))
 
     def relevance(self, x: Value, m: Value) -> Value:
         # A finite stand-in for an infinite mask: times a multiplier of 0 it is 0.
-        largest = float(np.finfo(self._dtype.numpy()).max)
-        bounds = [self.real(-largest), self.real(largest)]
+        x, m = self.wide(x), self.wide(m)
+        largest = float(np.finfo(self.kind(x).numpy()).max)
+        bounds = [self.real(-largest, x), self.real(largest, x)]
         return self.mul(self.node("Clip", [x, *bounds], self.rank(x)), m)
 
     def choose(self, condition: Value, a: Value, b: Value) -> Value:
-        return self.node("Where", [condition, a, b], max(map(self.rank, (condition, a, b))))
+        a, b = self._alike(a, b)
+        rank = max(map(self.rank, (condition, a, b)))
+        return self.node("Where", [condition, a, b], rank, dtype=self.kind(a))
 
     def unnan(self, a: Value) -> Value:
         missing = self.node("IsNaN", [a], self.rank(a), dtype=ir.DataType.BOOL)
-        return self.choose(missing, self.real(0.0), a)
+        return self.choose(missing, self.real(0.0, a), a)
 
     def winners(self, x: Value, y: Value) -> Value:
-        equal = self.flags("Equal", x, y)
-        return self.node("Cast", [equal], self.rank(equal), to=self._dtype)
+        return self._number(self.flags("Equal", x, y), self.kind(x))
+
+    def _number(self, value: Value, kind: ir.DataType) -> Value:
+        return self.node("Cast", [value], self.rank(value), to=kind, dtype=kind)
 
     def zeros_like(self, like: Value) -> Value:
-        return self._zeros(self.shape(like), self.rank(like))
+        return self._zeros(self.shape(like), self.rank(like), self.kind(like))
 
     # --- linear algebra -------------------------------------------------------------------------
     def matmul(
@@ -268,13 +294,9 @@ class Emit:
         )
 
     def mean_weight(self, like: Value, reduced: Value) -> Value:
-        sizes = [
-            self.node(
-                "Cast", [self.node("Size", [v], 0, dtype=ir.DataType.INT64)], 0, to=self._dtype
-            )
-            for v in (reduced, like)
-        ]
-        return self.div(*sizes)
+        sizes = [self.node("Size", [v], 0, dtype=ir.DataType.INT64) for v in (reduced, like)]
+        share = self.div(*(self._number(n, ir.DataType.FLOAT) for n in sizes))
+        return self.cast_like(share, like)
 
     def cumulative_adjoint(self, m: Value, axis: int, *, exclusive: bool, reverse: bool) -> Value:
         place = self.constant(axis)
@@ -314,7 +336,7 @@ class Emit:
         made = ir.node("Split", [a, sizes], {"axis": axis}, num_outputs=len(likes))
         for index, output in enumerate(made.outputs):
             output.name = f"relevance/{self._count}/{index}"
-            output.dtype = self._dtype
+            output.dtype = self.kind(a)
             self._ranks[output] = rank
         self._append(made)
         return tuple(made.outputs)
@@ -346,7 +368,9 @@ class Emit:
         flat = self._flat(taken)
         sent = self.reshape(m, self.constant([-1]), 1)
         length = self._flat(size)
-        filled = self.node("ScatterElements", [self._zeros(length, 1), flat, sent], 1, axis=0)
+        filled = self.node(
+            "ScatterElements", [self._zeros(length, 1, self.kind(m)), flat, sent], 1, axis=0
+        )
         return self.reshape_like(filled, like)
 
     def _placed(self, m: Value, like: Value, axes: Sequence[int], begins: Value) -> Value:
@@ -376,9 +400,9 @@ class Emit:
             raise NotImplementedError("a slice whose axes are not constant")
         return len(known)
 
-    def _zeros(self, shape: Value, rank: int) -> Value:
-        zero = ir.tensor(np.zeros(1, self._dtype.numpy()))
-        return self.node("ConstantOfShape", [shape], rank, value=zero)
+    def _zeros(self, shape: Value, rank: int, kind: ir.DataType) -> Value:
+        zero = ir.tensor(np.zeros(1, kind.numpy()))
+        return self.node("ConstantOfShape", [shape], rank, value=zero, dtype=kind)
 
     def pad_adjoint(self, m: Value, like: Value, pads: Value, axes: Value | None) -> Value:
         inputs: list[Value | None] = [m, self.integers("Neg", pads)]
@@ -411,30 +435,30 @@ class Emit:
         moved = self.transpose(m, [*middle, *(a for a in range(self.rank(m)) if a not in middle)])
         count = self._flat(self.integers("Size", index))
         rows = self.reshape(moved, self.integers("Concat", count, self.constant([-1]), axis=0), 2)
-        hot = self.one_hot(self._flat(index), size)
+        hot = self.one_hot(self._flat(index), size, m)
         summed = self.matmul(hot, rows, transpose_a=True)
         shape = self.dims(like, order)
         back = self.reshape(summed, shape, rank)
         return self.transpose(back, sorted(range(rank), key=lambda k: order[k]))
 
-    def one_hot(self, index: Value, depth: Value) -> Value:
+    def one_hot(self, index: Value, depth: Value, like: Value) -> Value:
         """Rows of zeros with a one at ``index``; negative indices count from the end."""
-        values = self.constant([0, 1], self._dtype.numpy())
+        values = self.constant([0, 1], self.kind(like).numpy())
         return self.node("OneHot", [index, depth, values], self.rank(index) + 1, axis=-1)
 
     def gather_elements_adjoint(self, m: Value, like: Value, index: Value, axis: int) -> Value:
-        inputs = [self.zeros_like(like), index, m]
+        inputs = [self._zeros(self.shape(like), self.rank(like), self.kind(m)), index, m]
         return self.node("ScatterElements", inputs, self.rank(like), axis=axis, reduction="add")
 
     def gather_nd_adjoint(self, m: Value, like: Value, index: Value, batch_dims: int) -> Value:
         if batch_dims:
             raise NotImplementedError("GatherND with batch axes in an emitted graph")
-        inputs = [self.zeros_like(like), index, m]
+        inputs = [self._zeros(self.shape(like), self.rank(like), self.kind(m)), index, m]
         return self.node("ScatterND", inputs, self.rank(like), reduction="add")
 
     def scatter_nd_keep(self, m: Value, index: Value) -> Value:
         taken = self.gather_nd(m, index)
-        zeros = self.mul(taken, self.real(0.0))
+        zeros = self.mul(taken, self.real(0.0, taken))
         return self.node("ScatterND", [m, index, zeros], self.rank(m))
 
     def gather_nd(self, a: Value, index: Value) -> Value:
@@ -473,7 +497,7 @@ class Emit:
         if axis == batch:
             parts, whole = self.unsqueeze(rows, [rank + axis + 1]), self._parted(like, axis)
             return self.reshape_like(self.put_rows(parts, whole, index, axis - 1, axis), like)
-        hot = self.one_hot(index, self.dims(like, [axis]))
+        hot = self.one_hot(index, self.dims(like, [axis]), rows)
         if axis < batch:
             hot = self.transpose(hot, [1, 0])
         others = [a for a in range(rank) if a - rank not in (batch, axis)]
@@ -500,6 +524,7 @@ class Emit:
 
     # --- books ----------------------------------------------------------------------------------
     def per_sample(self, relevance: Value, batch_axis: int) -> Value:
+        relevance = self.wide(relevance)
         rank = self.rank(relevance)
         batch = batch_axis % rank
         moved = self.transpose(relevance, [batch, *(a for a in range(rank) if a != batch)])

@@ -80,6 +80,14 @@ class Language(Protocol[T]):
         """Zeros of the same shape."""
         ...
 
+    def cast_like(self, a: T, like: T) -> T:
+        """The same numbers in the type of ``like``, where types differ."""
+        ...
+
+    def wide(self, a: T) -> T:
+        """The same numbers in a type that holds their squares."""
+        ...
+
     # --- linear algebra ------------------------------------------------------------------------
     def matmul(self, a: T, b: T, *, transpose_a: bool = False, transpose_b: bool = False) -> T:
         """Matrix product of the last two axes; flags swap them first."""
