@@ -157,6 +157,7 @@ def _explain(request: Request, model: Model, sample: Sample) -> Sequence[Explana
         device=request.device,
         output=request.output_name,
         explain_input=request.explain_input,
+        once=True,
     )
     return explainer.explain(sample, request.target, read_labels(request.model))
 

@@ -45,6 +45,7 @@ class Explainer:
         device: ``cpu`` or ``cuda[:N]``, for what runs in ONNX Runtime.
         output: Name of the explained output; the first that depends on the input by default.
         explain_input: Name of the input whose units the record is about; the first by default.
+        once: Open quickly and in little memory, for one explanation; without it many are quicker.
 
     Raises:
         UsageError: An option is unknown, or two contradict each other.
@@ -61,6 +62,7 @@ class Explainer:
         device: str = "cpu",
         output: str | None = None,
         explain_input: str | None = None,
+        once: bool = False,
     ) -> None:
         if engine is None:
             engine = "numpy" if dtype == "float64" else "onnxruntime"
@@ -86,6 +88,7 @@ class Explainer:
         self._kind = engine
         self._output = output
         self._explain_input = explain_input
+        self._once = once
         self._engine: Engine | None = None
 
     def explain(
@@ -120,8 +123,8 @@ class Explainer:
         if self._manifest is not None:
             return self._open_explainer(self._manifest)
         compiled = self._kind == "onnxruntime"
-        # Compiling appends to the graph, so it gets one of its own.
-        model = Model.open(self.model.path, at_least=OPSET) if compiled else self.model
+        # Compiling appends to the graph.
+        model = self.model.copy(at_least=OPSET) if compiled else self.model
         planned = plan_model(
             model,
             feeds,
@@ -147,7 +150,12 @@ class Explainer:
 
     def _compiled(self, graph: ir.Model, manifest: Manifest) -> Engine:
         return CompiledEngine(
-            graph, manifest, self.model.inputs, folder=self.model.folder, device=self.device
+            graph,
+            manifest,
+            self.model.inputs,
+            folder=self.model.folder,
+            device=self.device,
+            prepack=not self._once,
         )
 
     def _run(self, engine: Engine, ms: dict[str, float]) -> Run:

@@ -42,7 +42,7 @@ class RuntimeForward:
     def __init__(self, model: Model, names: Iterable[str], *, device: str = "cpu") -> None:
         self._names = list(dict.fromkeys(names))
         graph = _with_outputs(model, self._names).SerializeToString()
-        self._session = Session(graph, model.folder, device=device, optimise=False)
+        self._session = Session(graph, model.folder, device=device, optimise=False, prepack=False)
         self.providers = self._session.providers
 
     def __call__(self, feeds: Mapping[str, Array]) -> dict[str, Array]:

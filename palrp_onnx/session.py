@@ -28,7 +28,9 @@ class Session:
         graph: A serialised model.
         folder: Where its external data lies.
         device: ``cpu`` or ``cuda[:N]``.
-        optimise: Off keeps every value the file's own, and every weight as it is on disk.
+        optimise: Off keeps every value the file's own.
+        prepack: Copy weights into the layout that products run fastest in; else they stay mapped
+            from the file.
 
     Raises:
         ResourceError: No runtime is installed, or the device asked for was not obtained.
@@ -36,7 +38,13 @@ class Session:
     """
 
     def __init__(
-        self, graph: bytes, folder: Path, *, device: str = "cpu", optimise: bool = True
+        self,
+        graph: bytes,
+        folder: Path,
+        *,
+        device: str = "cpu",
+        optimise: bool = True,
+        prepack: bool = True,
     ) -> None:
         runtime = _import_runtime()
         wanted, provider = _providers(device)
@@ -46,6 +54,7 @@ class Session:
         options.log_severity_level = 4
         if not optimise:
             options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        if not prepack:
             options.add_session_config_entry("session.disable_prepacking", "1")
         options.add_session_config_entry(
             "session.model_external_initializers_file_folder_path", str(folder) + os.sep

@@ -47,6 +47,8 @@ class CompiledEngine:
         manifest: What it says about itself.
         inputs: Inputs of the model that was compiled.
         folder: Where external data lies.
+        device: ``cpu`` or ``cuda[:N]``.
+        prepack: See :class:`Session`.
     """
 
     name = "onnxruntime"
@@ -59,6 +61,7 @@ class CompiledEngine:
         *,
         folder: Path,
         device: str,
+        prepack: bool,
     ) -> None:
         self.subject: Subject = manifest
         self.manifest = manifest
@@ -73,7 +76,7 @@ class CompiledEngine:
         published = {manifest.output, CONTENT, POSITION, TOTAL, SITES, LEDGER}
         self._outputs = [n for n in outputs if n in published or n.startswith(FEATURES)]
         data = ir.serde.serialize_model(graph).SerializeToString()
-        self._session = Session(data, folder, device=device)
+        self._session = Session(data, folder, device=device, prepack=prepack)
         self.providers = self._session.providers
 
     def explain(self, feeds: Feeds, target: Target) -> Outcome:

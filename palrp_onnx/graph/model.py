@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -96,6 +96,12 @@ class Model:
             outputs=tuple(_signature(v) for v in proto.graph.outputs),
             proto=_normalise(_raised(proto, path, at_least), path),
         )
+
+    def copy(self, *, at_least: int = 0) -> Model:
+        """The same model with a graph of its own, of this opset or a later one."""
+        if self.graph_opset < at_least:
+            return Model.open(self.path, at_least=at_least)
+        return replace(self, proto=self.proto.clone())
 
 
 def parse_model(path: Path) -> ir.Model:
