@@ -13,10 +13,12 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib
 import io
 import logging
 import multiprocessing
 import os
+import pkgutil
 import tempfile
 import warnings
 from collections import defaultdict
@@ -28,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 from numpy.typing import NDArray
 
 from palrp_onnx import Explainer, Model, inspect
@@ -44,6 +47,7 @@ Sites = Mapping[str, Collection[int]]
 BATCH, PADDING = 2, 2
 VOCABULARY, PAD = 90, 1
 SCALE = 0.15
+TOLERANCE = 1e-3
 
 TEXT: dict[str, Shape] = {"input_ids": (9,), "attention_mask": (9,)}
 PAIR: dict[str, Shape] = {**TEXT, "token_type_ids": (9,)}
@@ -119,6 +123,7 @@ class Family:
         part: Attribute that is exported instead of the whole network.
         options: Further arguments of the forward pass.
         free: Whether the sides of the image are free too.
+        swaps: Functions of Transformers, as ``MODULE:NAME``, and those that stand in for them.
     """
 
     model: str
@@ -128,6 +133,7 @@ class Family:
     part: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
     free: bool = False
+    swaps: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def exported(self) -> str:
@@ -236,7 +242,17 @@ FAMILIES: dict[str, Family] = {
     "phi": Family("PhiForCausalLM", {**WIDE, "partial_rotary_factor": 0.5}, ROPE),
     "phi3": Family("Phi3ForCausalLM", DECODER, ROPE),
     "falcon-rope": Family("FalconForCausalLM", {**WIDE, "alibi": False}, ROPE),
-    "falcon-alibi": Family("FalconForCausalLM", {**ENCODER, "alibi": True}, BIAS),
+    # Falcon's own function computes in bfloat16, which ONNX Runtime does not on the CPU.
+    "falcon-alibi": Family(
+        "FalconForCausalLM",
+        {**ENCODER, "alibi": True},
+        BIAS,
+        swaps={
+            "transformers.models.falcon.modeling_falcon:build_alibi_tensor": (
+                "transformers.models.bloom.modeling_bloom:build_alibi_tensor"
+            )
+        },
+    ),
     "bloom": Family(
         "BloomForCausalLM", {**WORDS, "hidden_size": 32, "n_layer": 2, "n_head": 4}, BIAS
     ),
@@ -413,23 +429,36 @@ def _export(family: Family, case: Case, path: Path) -> None:
         shared |= {"dynamo": True, "opset_version": 18, "external_data": False, "verbose": False}
         shared["dynamic_shapes"] = (tuple(axes.values()),) if axes else None
     with torch.no_grad():
+        wanted = network(*arrays).numpy()
         torch.onnx.export(network, arrays, str(path), **shared)
+    _check_output(path, make_feeds(family), wanted)
+
+
+def _check_output(path: Path, feeds: dict[str, Array], wanted: Array) -> None:
+    """Exporters also write files that do not load, or compute something else."""
+    (output,) = onnxruntime.InferenceSession(str(path)).run(None, feeds)
+    error = float(np.abs(output - wanted).max() / np.abs(wanted).max())
+    if not error < TOLERANCE:
+        raise RuntimeError(f"the file's output differs from PyTorch's by {error:.1e}")
 
 
 def _build(family: Family, exporter: str) -> Any:
     """The network, no weight or statistic of which has a value that hides a mistake."""
     import torch
     import transformers
-    from optimum.exporters.onnx.model_patcher import eager_mask_without_vmap
     from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 
+    patcher = importlib.import_module("optimum.exporters.onnx.model_patcher")
+    for name, other in family.swaps.items():
+        module, _, function = name.partition(":")
+        setattr(importlib.import_module(module), function, pkgutil.resolve_name(other))
     torch.manual_seed(3)
     kind = getattr(transformers, family.model)
     attention = {}
     if exporter == "legacy":
         attention = {"attn_implementation": "eager"}
         # Transformers builds masks with vmap, which the legacy exporter cannot trace.
-        ALL_MASK_ATTENTION_FUNCTIONS.register("eager", eager_mask_without_vmap)
+        ALL_MASK_ATTENTION_FUNCTIONS.register("eager", patcher.eager_mask_without_vmap)
     model = kind(kind.config_class(use_cache=False, **family.config, **attention))
     with torch.no_grad():
         for parameter in filter(lambda p: p.requires_grad, model.parameters()):

@@ -20,10 +20,9 @@ from palrp_onnx.rules import Entry, find_rule
 
 T = TypeVar("T")
 
-#: Roles of operands that relevance can be sent to.
-RECEIVING = frozenset(
-    (Role.CONTENT, Role.POSITION, Role.SEGMENT, Role.MASK, Role.PARAMETER, Role.MIXED)
-)
+#: Roles of operands that relevance can be sent to. A mask is none: where it is zero it carries
+#: nothing, and where it switches a score off no multiplier arrives.
+RECEIVING = frozenset((Role.CONTENT, Role.POSITION, Role.SEGMENT, Role.PARAMETER, Role.MIXED))
 _ACTIVE = frozenset((Role.CONTENT, Role.POSITION, Role.MIXED))
 
 
@@ -74,7 +73,19 @@ class View(Generic[T]):
 
     def output(self, index: int = 0) -> T:
         """Forward value of an output."""
-        return self._values(self._node.outputs[index])
+        return self._result(self._node.outputs[index])
+
+    def guarded_output(self) -> T:
+        """The first output with 0 for NaN where the graph itself goes on like that."""
+        return self._result(guard_of(self._node.outputs[0]))
+
+    def only_guards(self) -> bool:
+        """Whether a ``Where`` only replaces NaN by 0."""
+        source = self._node.inputs[-1]
+        return source is not None and guard_of(source) is self._node.outputs[0]
+
+    def _result(self, value: ir.Value) -> T:
+        return self._values(value)
 
     def has(self, index: int) -> bool:
         """Whether an optional input is there."""
@@ -119,6 +130,16 @@ class View(Generic[T]):
         if known is None or value in self._plan.analysis.content:
             raise NotImplementedError(f"input {index} is not constant")
         return known
+
+
+def guard_of(value: ir.Value) -> ir.Value:
+    """``Where(IsNaN(x), 0, x)`` in the graph, or ``x`` itself."""
+    guards = (node for node, index in value.uses() if node.op_type == "Where" and index == 2)
+    for guard in guards:
+        test = guard.inputs[0].producer() if guard.inputs[0] is not None else None
+        if test is not None and test.op_type == "IsNaN" and test.inputs[0] is value:
+            return guard.outputs[0]
+    return value
 
 
 def make_plan(analysis: Analysis, output: ir.Value, preset: Preset) -> Plan:

@@ -80,9 +80,8 @@ class RowView(View[T]):
         rows, value = self._sources[index], super().input(index)
         return value if rows is None else rows.take(self._op, value)
 
-    def output(self, index: int = 0) -> T:
-        """Forward value of an output, rows alone."""
-        return self._rows.take(self._op, super().output(index))
+    def _result(self, value: ir.Value) -> T:
+        return self._rows.take(self._op, super()._result(value))
 
 
 def rows_before(

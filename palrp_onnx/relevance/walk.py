@@ -21,7 +21,7 @@ from palrp_onnx.tensor.language import Language
 T = TypeVar("T")
 
 #: Ledger entry of relevance that reaches an operand with this role.
-_BOOKS = {Role.SEGMENT: "segment", Role.PARAMETER: "bias", Role.MASK: "other"}
+_BOOKS = {Role.SEGMENT: "segment", Role.PARAMETER: "bias"}
 
 
 @dataclass
@@ -140,8 +140,9 @@ class _Walk(Generic[T]):
                 f"The rule does not cover this: {error}", place=describe(step.node)
             ) from error
         if isinstance(shares, Shares):
-            for entry, relevance in shares.absorbed.items():
-                self._book(entry, relevance, step.meeting)
+            for entry, absorbed in shares.absorbed.items():
+                for relevance in absorbed if isinstance(absorbed, tuple) else (absorbed,):
+                    self._book(entry, relevance, step.meeting)
             shares = shares.inputs
         if len(shares) != len(step.node.inputs):
             raise RoleError(
@@ -189,11 +190,21 @@ class _Walk(Generic[T]):
             self._book("position", relevance, step.meeting)
         else:
             entry = step.entry.books.get(index, _BOOKS[fact.role])
+            m = self._narrowed(m, value, step)
             self._book(entry, self._op.relevance(use.view.input(index), m), step.meeting)
 
     def _spread(self, m: T, use: _Use[T], node: ir.Node) -> T:
         """Rows in the shape of a node's output back in their places."""
         return self._whole(_Sent(m, use.rows), node.outputs[0])
+
+    def _narrowed(self, m: T, value: ir.Value, step: Step) -> T:
+        """Summed along the axes that a constant is the same on, but not over samples."""
+        shape = self._plan.analysis.shapes.get(value)
+        flags = self._plan.analysis.axes[step.meeting]
+        if step.node.op_type not in _BROADCASTING - {"MatMul"} or shape is None:
+            return m
+        same = (a for a in range(-len(flags), 0) if a < -len(shape) or shape[a] == 1)
+        return self._op.sum(m, [a for a in same if not flags[a] & BATCH])
 
     def _fit(self, m: T, like: T, value: ir.Value, node: ir.Node) -> T:
         """Undo broadcasting where the trial run showed any."""

@@ -37,6 +37,14 @@ class Node(Protocol[T_co]):
         """Forward value of an output."""
         ...
 
+    def guarded_output(self) -> T_co:
+        """The first output with 0 for NaN where the graph itself goes on like that."""
+        ...
+
+    def only_guards(self) -> bool:
+        """Whether a ``Where`` only replaces NaN by 0."""
+        ...
+
     def has(self, index: int) -> bool:
         """Whether an optional input is there."""
         ...
@@ -68,11 +76,12 @@ class Shares(Generic[T]):
 
     Attributes:
         inputs: One multiplier per input, ``None`` for no path.
-        absorbed: Relevance (shape of the first output) by ledger entry.
+        absorbed: Relevance by ledger entry, one or several summands: they have the axes of the
+            first output, those behind the batch summed or not.
     """
 
     inputs: Sequence[T | None]
-    absorbed: Mapping[str, T] = field(default_factory=dict)
+    absorbed: Mapping[str, T | tuple[T, ...]] = field(default_factory=dict)
 
 
 Rule = Callable[[Language[Any], Node[Any], Any], "Sequence[Any] | Shares[Any]"]

@@ -10,9 +10,8 @@ from palrp_onnx.tensor.language import Language
 def softmax(op: Language[T], node: Node[T], m: T) -> Shares[T]:
     """m_x = s ∘ (m − Σ s ∘ m) along the axis; the rest of s ∘ m, a constant term, is absorbed.
 
-    Source: Deep Taylor (AttnLRP prop. 3.1). A row whose entries are all −∞ has s = NaN in the file;
-    what guards it downstream sends nothing back, so it counts as zero here. Masked entries have
-    s = 0.
+    Source: Deep Taylor (AttnLRP prop. 3.1). A row whose entries are all −∞ has s = NaN, or 0 where
+    the file guards it. Masked entries have s = 0.
     """
     axis = node.attribute("axis", -1)
     return _softmax(op, node, m, axis)
@@ -31,10 +30,12 @@ def softmax_of_tail(op: Language[T], node: Node[T], m: T) -> Shares[T]:
 
 
 def _softmax(op: Language[T], node: Node[T], m: T, axis: int) -> Shares[T]:
-    s = op.unnan(node.output())
+    s = node.guarded_output()
     carried = op.mul(s, m)
-    sent = op.sub(carried, op.mul(s, op.sum(carried, [axis])))
-    return Shares((sent,), {"softmax": op.sub(carried, op.relevance(node.input(0), sent))})
+    total = op.sum(carried, [axis])
+    sent = op.sub(carried, op.mul(s, total))
+    passed = op.relevance(node.input(0), sent)
+    return Shares((sent,), {"softmax": (total, op.scale(passed, -1.0))})
 
 
 @rule("LogSoftmax", since=13)
@@ -43,5 +44,6 @@ def log_softmax(op: Language[T], node: Node[T], m: T) -> Shares[T]:
     axis = node.attribute("axis", -1)
     probability = op.exp(node.output())
     sent = op.sub(m, op.mul(probability, op.sum(m, [axis])))
-    rest = op.sub(op.relevance(node.output(), m), op.relevance(node.input(0), sent))
+    passed = op.relevance(node.input(0), sent)
+    rest = (op.relevance(node.output(), m), op.scale(passed, -1.0))
     return Shares((sent,), {"softmax": rest})

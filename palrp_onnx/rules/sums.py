@@ -48,7 +48,11 @@ def extreme(op: Language[T], node: Node[T], m: T) -> Sequence[T | None]:
 
 @rule("Where")
 def where(op: Language[T], node: Node[T], m: T) -> Sequence[T | None]:
-    """m_a = m where the condition holds, m_b = m where it does not. Nothing is lost."""
-    zero = op.zeros_like(m)
+    """m_a = m where the condition holds, m_b = m where it does not. Nothing is lost.
+
+    A guard against NaN hands all of m on: what it guards is 0 there for its own rule.
+    """
+    if node.only_guards():
+        return None, None, m
     condition = node.input(0)
-    return None, op.choose(condition, m, zero), op.choose(condition, zero, m)
+    return None, op.select(m, condition, True), op.select(m, condition, False)

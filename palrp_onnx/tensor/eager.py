@@ -71,8 +71,8 @@ class Eager:
     def choose(self, condition: Array, a: Array, b: Array) -> Array:
         return np.where(condition, a, b)
 
-    def unnan(self, a: Array) -> Array:
-        return np.asarray(np.where(np.isnan(a), a.dtype.type(0), a))
+    def select(self, m: Array, condition: Array, truth: bool) -> Array:
+        return np.asarray(np.where(condition == truth, m, m.dtype.type(0)))
 
     def winners(self, x: Array, y: Array) -> Array:
         return np.asarray(np.equal(x, y), self.dtype)

@@ -190,8 +190,8 @@ class Emit:
         return self.choose(zero, self.real(at_zero, x), self.div(y, safe))
 
     def relevance(self, x: Value, m: Value) -> Value:
-        # A finite stand-in for an infinite mask: times a multiplier of 0 it is 0.
         x, m = self.wide(x), self.wide(m)
+        # A finite stand-in for an infinite mask: times a multiplier of 0 it is 0.
         largest = float(np.finfo(self.kind(x).numpy()).max)
         bounds = [self.real(-largest, x), self.real(largest, x)]
         return self.mul(self.node("Clip", [x, *bounds], self.rank(x)), m)
@@ -201,9 +201,11 @@ class Emit:
         rank = max(map(self.rank, (condition, a, b)))
         return self.node("Where", [condition, a, b], rank, dtype=self.kind(a))
 
-    def unnan(self, a: Value) -> Value:
-        missing = self.node("IsNaN", [a], self.rank(a), dtype=ir.DataType.BOOL)
-        return self.choose(missing, self.real(0.0, a), a)
+    def select(self, m: Value, condition: Value, truth: bool) -> Value:
+        # ONNX Runtime's Where runs on one core; a product does not.
+        if not truth:
+            condition = self.node("Not", [condition], self.rank(condition), dtype=ir.DataType.BOOL)
+        return self.mul(m, self._number(condition, self.kind(m)))
 
     def winners(self, x: Value, y: Value) -> Value:
         return self._number(self.flags("Equal", x, y), self.kind(x))
@@ -527,6 +529,8 @@ class Emit:
         relevance = self.wide(relevance)
         rank = self.rank(relevance)
         batch = batch_axis % rank
+        if batch < rank - 1:  # the last axis first: all cores can share that
+            relevance = self.sum(relevance, [rank - 1])
         moved = self.transpose(relevance, [batch, *(a for a in range(rank) if a != batch)])
         shape = self.integers("Concat", self.batch, self.constant([-1]), axis=0)
         return self.sum(self.reshape(moved, shape, 2), [1], keepdims=False)

@@ -68,8 +68,8 @@ class Language(Protocol[T]):
         """a where the condition holds, else b."""
         ...
 
-    def unnan(self, a: T) -> T:
-        """a with NaN replaced by 0."""
+    def select(self, m: T, condition: T, truth: bool) -> T:
+        """m where the condition is ``truth``, else 0."""
         ...
 
     def winners(self, x: T, y: T) -> T:
