@@ -9,9 +9,9 @@ from enum import StrEnum
 class Role(StrEnum):
     """What a value is to the explanation.
 
-    Of an operand of a node, ``CONTENT``, ``POSITION``, ``SEGMENT``, ``MASK``, ``PARAMETER`` and
-    ``MIXED`` can receive relevance; ``STATISTIC`` (a normaliser, or the gate of a self-gated
-    activation) scales its partner like a constant; ``INDEX`` never carries any.
+    Of an operand of a node, ``CONTENT``, ``POSITION``, ``SEGMENT``, ``PARAMETER`` and ``MIXED`` can
+    receive relevance; ``STATISTIC`` (a normaliser, or the gate of a self-gated activation) scales
+    its partner like a constant; ``MASK`` and ``INDEX`` never carry any.
     """
 
     CONTENT = "content"
