@@ -340,6 +340,10 @@ STATIC = (
 ).split()
 
 
+class ExporterError(Exception):
+    """What an exporter failed with, in one line."""
+
+
 @dataclass(frozen=True)
 class Case:
     """One file: a family as one exporter writes it."""
@@ -399,11 +403,11 @@ def export(case: Case) -> None:
     """Write the file unless it is there; a failure is remembered beside it.
 
     Raises:
-        RuntimeError: The exporter failed, now or before.
+        ExporterError: The exporter failed, now or before.
     """
     note = case.path.with_suffix(".failed")
     if note.exists():
-        raise RuntimeError(note.read_text(encoding="utf-8"))
+        raise ExporterError(note.read_text(encoding="utf-8"))
     if case.path.exists():
         return
     partial = case.path.with_suffix(".part")
@@ -411,7 +415,7 @@ def export(case: Case) -> None:
         _export(FAMILIES[case.name], case, partial)
     except Exception as error:
         note.write_text(_reason(error), encoding="utf-8")
-        raise
+        raise ExporterError(_reason(error)) from None
     partial.replace(case.path)
 
 
@@ -550,6 +554,8 @@ def _difference(ours: Explanation, theirs: Explanation) -> float:
 
 def _reason(error: BaseException) -> str:
     """The first line of what an exception goes back to."""
+    if isinstance(error, ExporterError):
+        return str(error)
     while error.__cause__ is not None:
         error = error.__cause__
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]

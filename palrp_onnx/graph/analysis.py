@@ -22,6 +22,7 @@ from palrp_onnx.graph.content import (
     attention_depth,
     content_values,
     dependencies,
+    fed_values,
     probability_operands,
 )
 from palrp_onnx.graph.gates import Scaling, activation_values, find_scaling
@@ -29,6 +30,7 @@ from palrp_onnx.graph.inputs import InputRoles, input_roles, is_float
 from palrp_onnx.graph.model import Model
 from palrp_onnx.graph.probe import probe_feeds
 from palrp_onnx.graph.roles import Fact, Role
+from palrp_onnx.graph.sources import PRODUCTS, factor_axes
 
 Array = NDArray[Any]
 Feeds = Mapping[str, Array]
@@ -97,7 +99,7 @@ def analyse(model: Model, feeds: Feeds, run: Runner) -> Analysis:
         raise RoleError("The trial run did not yield a value", place=str(missing[0]))
     axes = axes_of(graph, inputs, content, shapes)
     scaling = find_scaling(graph, content)
-    judge = _Judge(graph, inputs, content, axes, trial, scaling)
+    judge = _Judge(graph, inputs, content, axes, trial, scaling, shapes)
     judge.decide()
     return Analysis(
         model=model,
@@ -158,7 +160,10 @@ class _Judge:
         axes: Mapping[ir.Value, Axes],
         trial: Mapping[str, Array],
         scaling: Scaling,
+        shapes: Mapping[ir.Value, Shape],
     ) -> None:
+        self._shapes = shapes
+        self._fed = fed_values(graph)
         self._graph = graph
         self._inputs = inputs
         self._content = content
@@ -208,9 +213,11 @@ class _Judge:
 
     def _free(self, node: ir.Node, value: ir.Value, flags: Axes) -> Fact:
         """Role of a value without content where it meets content with axes ``flags``."""
-        if node.op_type not in _BROADCASTING:
-            return Fact(Role.PARAMETER, f"a parameter of {node.op_type}")
         array = self._value(value)
+        if node.op_type in PRODUCTS and array is not None:
+            return self._factor(node, value, array, flags)
+        if not _aligned(node, flags):
+            return Fact(Role.PARAMETER, f"a parameter of {node.op_type}")
         if array is None:
             return Fact(Role.PARAMETER, "constant")
         if is_mask(array):
@@ -233,6 +240,22 @@ class _Judge:
             f"{', '.join(str(a) for a in token_axes)}",
         )
 
+    def _factor(self, node: ir.Node, value: ir.Value, array: Array, flags: Axes) -> Fact:
+        """Role of a factor of a matrix product whose other factor is content.
+
+        Weights depend on nothing. A table that was made for this length does, and one that was
+        folded into the file runs along the tokens of the product.
+        """
+        if len(np.unique(array)) <= 2 or value in self._segments:
+            return Fact(Role.PARAMETER, f"a parameter of {node.op_type}")
+        sources = factor_axes(node, list(node.inputs).index(value), self._shapes)
+        along = [a for a, own in sources.items() if own is not None and flags[a] & TOKEN]
+        if along:
+            return Fact(Role.POSITION, f"a factor that runs along the token axis {along[0]}")
+        if value in self._fed:
+            return Fact(Role.POSITION, "a factor that is made from the length of the input")
+        return Fact(Role.PARAMETER, f"a parameter of {node.op_type}")
+
     def _value(self, value: ir.Value) -> Array | None:
         if value.name and value.name in self._trial:
             return self._trial[value.name]
@@ -250,6 +273,13 @@ class _Judge:
 
 #: Operations that align their operands by right-aligned broadcasting.
 _BROADCASTING = frozenset("Add Sub Mul Div Sum Max Min Where PRelu Cast Identity".split())
+
+
+def _aligned(node: ir.Node, flags: Axes) -> bool:
+    """Whether a node's operands are aligned with its result by right-aligned broadcasting."""
+    if node.op_type == "Concat":
+        return not flags[node.attributes.get_int("axis", 0) % len(flags)] & TOKEN
+    return node.op_type in _BROADCASTING
 
 
 def is_mask(array: Array) -> bool:

@@ -51,6 +51,15 @@ def dependencies(graph: ir.Graph, sources: Iterable[str]) -> dict[ir.Value, froz
     return found
 
 
+def fed_values(graph: ir.Graph) -> set[ir.Value]:
+    """Values that depend on what is fed, be it only on its shape."""
+    found = {v for v in graph.inputs if not v.is_initializer()}
+    for node in graph:
+        if any(v in found for v in node_inputs(node)):
+            found.update(node.outputs)
+    return found
+
+
 def attention_depth(graph: ir.Graph, content: Mapping[ir.Value, None]) -> dict[ir.Value, int]:
     """For every content value the number of attention layers before it, on the longest path.
 

@@ -8,7 +8,7 @@ keys, is a relative bias.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,8 +18,10 @@ from numpy.typing import NDArray
 
 from palrp_onnx.graph.analysis import Analysis, Operand, varying_axes
 from palrp_onnx.graph.axes import BATCH, TOKEN, Axes
+from palrp_onnx.graph.follow import uses_of
 from palrp_onnx.graph.probe import PADDED
 from palrp_onnx.graph.roles import Role
+from palrp_onnx.graph.sources import PRODUCTS, factor_axes
 
 Array = NDArray[Any]
 _TOLERANCE = 1e-3
@@ -32,7 +34,8 @@ class Site:
     Attributes:
         operand: The position-carrying operand (node, index).
         value: The value that carries the positions.
-        kind: ``learned``, ``sinusoidal``, ``rope``, ``relative_bias`` or ``multiplicative``.
+        kind: ``learned``, ``sinusoidal``, ``rope``, ``relative_bias``, ``relative_key`` or
+            ``multiplicative``.
         layer: Number of attention layers before it; 0 at the input.
         part: ``table``, ``cos``, ``sin`` or ``bias``.
         axes: Flags of the value it meets.
@@ -75,6 +78,8 @@ def _site(analysis: Analysis, operand: Operand) -> Site:
     value = node.inputs[index]
     assert value is not None
     meeting = analysis.meets[operand]
+    if node.op_type in PRODUCTS:
+        return _factor_site(analysis, node, index, value)
     flags = analysis.axes[meeting]
     array = _array(analysis.trial, value)
     tokens = varying_axes(array, flags)
@@ -98,6 +103,45 @@ def _site(analysis: Analysis, operand: Operand) -> Site:
         meeting=analysis.shapes[meeting],
         evidence=evidence,
     )
+
+
+def _factor_site(analysis: Analysis, node: ir.Node, index: int, value: ir.Value) -> Site:
+    """A table that is a factor of a matrix product; its share has the axes of the product."""
+    product = node.outputs[0]
+    shape, flags = analysis.shapes[product], _flags_of_term(analysis, product)
+    tokens = tuple(a for a in range(-len(flags), 0) if flags[a] & TOKEN)
+    own = factor_axes(node, index, analysis.shapes)
+    features = tuple(
+        a for a in own if own[a] is not None and shape[a] > 1 and not flags[a] & (BATCH | TOKEN)
+    )
+    scores = _scores(flags)
+    return Site(
+        operand=(node, index),
+        value=value,
+        kind="relative_key" if scores else "multiplicative",
+        layer=analysis.depth[product],
+        part="bias" if scores else "factor",
+        axes=flags,
+        tokens=tokens,
+        features=() if scores else features,
+        shape=tuple(shape[a] for a in (*tokens, *(() if scores else features))),
+        meeting=shape,
+        evidence=analysis.operands[node, index].reason,
+    )
+
+
+def _flags_of_term(analysis: Analysis, value: ir.Value) -> Axes:
+    """Axes of a product, and of the sum of content that it is a term of."""
+    flags = analysis.axes[value]
+
+    def onward(node: ir.Node, _: int) -> Iterable[ir.Value]:
+        return node.outputs if node.op_type in ("Mul", "Div", "Cast", "Identity") else ()
+
+    for node, _ in uses_of([value], onward):
+        total = node.outputs[0]
+        if node.op_type in ("Add", "Sub") and len(analysis.axes.get(total, ())) == len(flags):
+            return tuple(a | b for a, b in zip(flags, analysis.axes[total], strict=True))
+    return flags
 
 
 def _array(trial: Mapping[str, Array], value: ir.Value) -> Array:

@@ -19,6 +19,8 @@ ELEMENTWISE = frozenset(
     "PRelu Pow Reciprocal Relu Selu Sigmoid Sin Sinh Softplus Softsign Sqrt Sub Sum Swish Tan Tanh "
     "ThresholdedRelu Where".split()
 )
+#: Bilinear operations, which relevance is shared in by their factors.
+PRODUCTS = frozenset(("MatMul", "Einsum"))
 _NORMALISING = frozenset(
     "LayerNormalization RMSNormalization SimplifiedLayerNormalization Softmax LogSoftmax".split()
 )
@@ -139,3 +141,16 @@ def _product(shape: Shape) -> int:
     for dim in shape:
         total *= dim
     return total
+
+
+def factor_axes(
+    node: ir.Node, index: int, shapes: Mapping[ir.Value, Shape]
+) -> dict[int, int | None]:
+    """For every axis of a product (from the right) the axis of one factor behind it."""
+    result = node.outputs[0]
+    rank = len(shapes[result])
+    found = (source_axes(node, result, axis, shapes) for axis in range(rank))
+    return {
+        axis - rank: None if sources is None else sources[index]
+        for axis, sources in enumerate(found)
+    }

@@ -66,7 +66,7 @@ def _parts(op: Language[T], site: Site, relevance: T) -> list[tuple[str, T, int]
     """(part, [B, T, F], T of the trial run)."""
     batch = next(a for a in range(-len(site.axes), 0) if site.axes[a] & BATCH)
     found = [(site.part, relevance, site.tokens)]
-    if site.kind == "relative_bias":
+    if site.kind in ("relative_bias", "relative_key") and len(site.tokens) == 2:
         halves = op.scale(relevance, 0.5)
         found = [("query", halves, (-2,)), ("key", halves, (-1,))]
     return [

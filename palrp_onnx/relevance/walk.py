@@ -12,6 +12,7 @@ from palrp_onnx.errors import RoleError, TargetError, UnsupportedError
 from palrp_onnx.graph.analysis import Operand
 from palrp_onnx.graph.axes import BATCH, Axes
 from palrp_onnx.graph.roles import Role
+from palrp_onnx.graph.sources import PRODUCTS
 from palrp_onnx.relevance.ledger import INPUT
 from palrp_onnx.relevance.plan import RECEIVING, Plan, Step, View, describe
 from palrp_onnx.relevance.rows import Rows, RowView, picked_row, rows_before
@@ -185,13 +186,25 @@ class _Walk(Generic[T]):
             # Kept in the shape of the content it meets, so that samples stay apart.
             self._accumulate(value, _Sent(self._spread(m, use, node), None))
         elif fact.role is Role.POSITION:
-            relevance = self._op.relevance(use.view.input(index), m)
+            relevance = self._position(use, index, m)
             self._caught.positions[operand] = self._spread(relevance, use, node)
             self._book("position", relevance, step.meeting)
         else:
             entry = step.entry.books.get(index, _BOOKS[fact.role])
             m = self._narrowed(m, value, step)
             self._book(entry, self._op.relevance(use.view.input(index), m), step.meeting)
+
+    def _position(self, use: _Use[T], index: int, m: T) -> T:
+        """Relevance of a position operand, along the axes of the result.
+
+        In a matrix product an operand alone would no longer tell samples and tokens apart.
+        """
+        if use.view.op_type not in PRODUCTS:
+            return self._op.relevance(use.view.input(index), m)
+        sent = use.sent[0]
+        assert sent is not None
+        half = 1.0 / sum(use.view.active(i) for i in range(use.view.arity))
+        return self._op.scale(self._op.relevance(use.view.output(), sent), half)
 
     def _spread(self, m: T, use: _Use[T], node: ir.Node) -> T:
         """Rows in the shape of a node's output back in their places."""

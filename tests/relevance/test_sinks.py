@@ -165,14 +165,12 @@ def test_a_table_on_a_grid_is_no_relative_bias() -> None:
     np.testing.assert_allclose(sink.relevance, expected, rtol=1e-9)
 
 
-@pytest.mark.xfail(strict=True, reason="only Mul, not Einsum, lets a position take its half")
 def test_a_position_that_multiplies_in_einsum_gets_half() -> None:
     product = run("y = Mul(x, p)", X, {"p": TABLE})
     found = run('y = Einsum<equation="btf,tf->btf">(x, p)', X, {"p": TABLE})
     np.testing.assert_allclose(found.content, product.content)
 
 
-@pytest.mark.xfail(strict=True, reason="a position beside the features is booked as a bias")
 def test_a_position_concatenated_is_a_position() -> None:
     found = run("y = Concat<axis=-1>(x, p)", X, {"p": real(2, 5, 3, seed=6)}, free=())
     assert found.result.ledger["position"].all()
