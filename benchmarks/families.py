@@ -75,7 +75,7 @@ SWIN: Config = {
     "num_heads": [2, 4],
     "window_size": 4,
 }
-T5: Config = {**WORDS, "d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 2, "num_heads": 4}
+T5: Config = {**WORDS, "d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 3, "num_heads": 4}
 SEQ2SEQ: Config = {
     **WORDS,
     "d_model": 32,
@@ -262,9 +262,10 @@ FAMILIES: dict[str, Family] = {
         BIAS,
     ),
     "opt": Family("OPTForCausalLM", {**ENCODER, "ffn_dim": 48, "word_embed_proj_dim": 32}, LEARNED),
-    "t5-encoder": Family("T5EncoderModel", T5, BIAS),
-    # The second layer of the decoder stands behind two layers of the encoder and a cross-attention.
-    "t5": Family("T5ForConditionalGeneration", T5, {"relative_bias": (0, 1, 3)}, TWO_SIDED),
+    "t5-encoder": Family("T5EncoderModel", T5, {"relative_bias": range(3)}),
+    # Layers 0 to 2 of the encoder; the decoder's stand behind 0, 4 and 6: all of the encoder, and
+    # two attentions a layer.
+    "t5": Family("T5ForConditionalGeneration", T5, {"relative_bias": (0, 1, 2, 4, 6)}, TWO_SIDED),
     "bart": Family(
         "BartForConditionalGeneration",
         {**SEQ2SEQ, "max_position_embeddings": 40},

@@ -30,7 +30,7 @@ from palrp_onnx.graph.inputs import InputRoles, input_roles, is_float
 from palrp_onnx.graph.model import Model
 from palrp_onnx.graph.probe import probe_feeds
 from palrp_onnx.graph.roles import Fact, Role
-from palrp_onnx.graph.sources import PRODUCTS, factor_axes
+from palrp_onnx.graph.sources import PRODUCTS, factor_axes, picked_tables
 
 Array = NDArray[Any]
 Feeds = Mapping[str, Array]
@@ -164,6 +164,7 @@ class _Judge:
     ) -> None:
         self._shapes = shapes
         self._fed = fed_values(graph)
+        self._picked = picked_tables(graph, content, shapes)
         self._graph = graph
         self._inputs = inputs
         self._content = content
@@ -248,7 +249,10 @@ class _Judge:
         """
         if len(np.unique(array)) <= 2 or value in self._segments:
             return Fact(Role.PARAMETER, f"a parameter of {node.op_type}")
-        sources = factor_axes(node, list(node.inputs).index(value), self._shapes)
+        index = list(node.inputs).index(value)
+        if (node, index) in self._picked:
+            return Fact(Role.POSITION, "a factor whose entries are picked by relative position")
+        sources = factor_axes(node, index, self._shapes)
         along = [a for a, own in sources.items() if own is not None and flags[a] & TOKEN]
         if along:
             return Fact(Role.POSITION, f"a factor that runs along the token axis {along[0]}")

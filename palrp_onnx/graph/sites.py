@@ -114,7 +114,7 @@ def _factor_site(analysis: Analysis, node: ir.Node, index: int, value: ir.Value)
     features = tuple(
         a for a in own if own[a] is not None and shape[a] > 1 and not flags[a] & (BATCH | TOKEN)
     )
-    scores = _scores(flags)
+    scores = _reaches_softmax(product)
     return Site(
         operand=(node, index),
         value=value,
@@ -128,6 +128,18 @@ def _factor_site(analysis: Analysis, node: ir.Node, index: int, value: ir.Value)
         meeting=shape,
         evidence=analysis.operands[node, index].reason,
     )
+
+
+def _reaches_softmax(value: ir.Value) -> bool:
+    """Whether a value is a term of attention scores."""
+
+    def onward(node: ir.Node, _: int) -> Iterable[ir.Value]:
+        return node.outputs if node.op_type in _ELEMENTWISE | _PICKING else ()
+
+    return any(node.op_type == "Softmax" for node, _ in uses_of([value], onward))
+
+
+_PICKING = frozenset("Concat Expand Gather GatherElements Identity Pad Slice Split".split())
 
 
 def _flags_of_term(analysis: Analysis, value: ir.Value) -> Axes:

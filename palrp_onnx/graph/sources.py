@@ -154,3 +154,43 @@ def factor_axes(
         axis - rank: None if sources is None else sources[index]
         for axis, sources in enumerate(found)
     }
+
+
+def picked_tables(
+    graph: ir.Graph, content: Mapping[ir.Value, None], shapes: Mapping[ir.Value, Shape]
+) -> set[tuple[ir.Node, int]]:
+    """Factors of products, one of whose axes is picked from by an index that is not content.
+
+    Disentangled attention: queries × a table of relative positions, from which every query takes
+    the column of its distance to every key.
+    """
+    found = set()
+    for node in graph:
+        data = node.inputs[0] if node.inputs else None
+        if node.op_type != "GatherElements" or data is None or data not in content:
+            continue
+        axis = node.attributes.get_int("axis", 0) % len(shapes[data])
+        if (operand := _factor_behind(data, axis, content, shapes)) is not None:
+            found.add(operand)
+    return found
+
+
+def _factor_behind(
+    value: ir.Value, axis: int, content: Mapping[ir.Value, None], shapes: Mapping[ir.Value, Shape]
+) -> tuple[ir.Node, int] | None:
+    """The factor without content that an axis of a product of content runs along."""
+    while (node := value.producer()) is not None:
+        sources = source_axes(node, value, axis, shapes)
+        if sources is None:
+            return None
+        operands = list(zip(node.inputs, sources, strict=True))
+        if node.op_type in PRODUCTS:
+            behind = [i for i, (v, own) in enumerate(operands) if own is not None]
+            if len(behind) == 1 and node.inputs[behind[0]] not in content:
+                return node, behind[0]
+        onward = ((v, own) for v, own in operands if v in content and v is not None)
+        value, own = next(onward, (value, None))
+        if own is None:
+            return None
+        axis = own
+    return None
