@@ -101,7 +101,7 @@ def measure(path: Path, batch: int, tokens: int, rounds: int) -> str:
             task()
             taken.append(time.perf_counter() - start)
     forward, onnx, eager = (float(np.median(taken)) for taken in times)
-    residual = np.abs(compiled.explain(feeds, target).relevance.ledger["residual_relative"]).max()
+    residual = np.abs(compiled.explain(feeds, target).ledger["residual_relative"]).max()
     return (
         f"{path.parent.name:<12}{batch:>6}{tokens:>8}{forward * 1e3:>12.0f}"
         f"{onnx / forward:>12.2f}{eager / forward:>12.2f}{opened:>10.1f}{residual:>12.1e}"

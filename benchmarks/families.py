@@ -108,7 +108,7 @@ LLAMA3: Config = {
 LEARNED: Sites = {"learned": [0]}
 ROPE: Sites = {"rope": range(3)}
 BIAS: Sites = {"relative_bias": range(2)}
-TABLES: Sites = {"disentangled": range(2)}
+TABLES: Sites = {"relative_key": range(2)}
 
 
 @dataclass(frozen=True)

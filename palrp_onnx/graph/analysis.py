@@ -158,9 +158,9 @@ class _Judge:
         inputs: InputRoles,
         content: Mapping[ir.Value, None],
         axes: Mapping[ir.Value, Axes],
-        trial: Mapping[str, Array],
+        trial: dict[str, Array],
         scaling: Scaling,
-        shapes: Mapping[ir.Value, Shape],
+        shapes: dict[ir.Value, Shape],
     ) -> None:
         self._shapes = shapes
         self._fed = fed_values(graph)
@@ -172,11 +172,12 @@ class _Judge:
         self._trial = trial
         self._scaling = scaling.facts()
         self._segments = dependencies(graph, inputs.named(Role.SEGMENT))
+        self._copies = 0
         self.operands: dict[Operand, Fact] = {}
         self.meets: dict[Operand, ir.Value] = {}
 
     def decide(self) -> None:
-        for node in self._graph:
+        for node in list(self._graph):
             meeting = next((v for v in node.outputs if v in self._content), None)
             if meeting is None:
                 continue
@@ -188,6 +189,8 @@ class _Judge:
     def _record(
         self, node: ir.Node, index: int, value: ir.Value, fact: Fact, meeting: ir.Value
     ) -> None:
+        if fact.role is Role.MIXED and len(value.uses()) > 1:
+            value = self._own_copy(node, index, value)
         self.operands[node, index] = fact
         self.meets[node, index] = meeting
         producer = value.producer()
@@ -197,6 +200,32 @@ class _Judge:
             if term is not None:
                 inner = self._term(producer, term, self._axes[meeting])
                 self._record(producer, position, term, inner, meeting)
+
+    def _own_copy(self, node: ir.Node, index: int, value: ir.Value) -> ir.Value:
+        """A sum of mask and position that several layers share, made once more for this one.
+
+        So every layer has a sink of its own.
+        """
+        producer = value.producer()
+        assert producer is not None
+        self._copies += 1
+        copy = ir.node(
+            producer.op_type,
+            producer.inputs,
+            domain=producer.domain,
+            name=f"{producer.name}/own/{self._copies}",
+        )
+        copy.attributes.update(producer.attributes)
+        own = copy.outputs[0]
+        own.name, own.type, own.shape = f"{value.name}/own/{self._copies}", value.type, value.shape
+        self._graph.insert_before(node, copy)
+        node.replace_input_with(index, own)
+        if value.name in self._trial:
+            self._trial[own.name] = self._trial[value.name]
+        self._shapes[own] = self._shapes[value]
+        if value in self._segments:
+            self._segments[own] = self._segments[value]
+        return own
 
     def _term(self, node: ir.Node, value: ir.Value, flags: Axes) -> Fact:
         if not is_float(value):
@@ -247,18 +276,20 @@ class _Judge:
         Weights depend on nothing. A table that was made for this length does, and one that was
         folded into the file runs along the tokens of the product.
         """
-        if len(np.unique(array)) <= 2 or value in self._segments:
-            return Fact(Role.PARAMETER, f"a parameter of {node.op_type}")
         index = list(node.inputs).index(value)
-        if (node, index) in self._picked:
-            return Fact(Role.POSITION, "a factor whose entries are picked by relative position")
         sources = factor_axes(node, index, self._shapes)
         along = [a for a, own in sources.items() if own is not None and flags[a] & TOKEN]
-        if along:
-            return Fact(Role.POSITION, f"a factor that runs along the token axis {along[0]}")
-        if value in self._fed:
-            return Fact(Role.POSITION, "a factor that is made from the length of the input")
-        return Fact(Role.PARAMETER, f"a parameter of {node.op_type}")
+        if (node, index) in self._picked:
+            reason = "a factor whose entries are picked by relative position"
+        elif along:
+            reason = f"a factor that runs along the token axis {along[0]}"
+        elif value in self._fed:
+            reason = "a factor that is made from the length of the input"
+        else:
+            return Fact(Role.PARAMETER, f"a parameter of {node.op_type}")
+        if value in self._segments or _selects(array):
+            return Fact(Role.PARAMETER, "selects or averages tokens")
+        return Fact(Role.POSITION, reason)
 
     def _value(self, value: ir.Value) -> Array | None:
         if value.name and value.name in self._trial:
@@ -284,6 +315,11 @@ def _aligned(node: ir.Node, flags: Axes) -> bool:
     if node.op_type == "Concat":
         return not flags[node.attributes.get_int("axis", 0) % len(flags)] & TOKEN
     return node.op_type in _BROADCASTING
+
+
+def _selects(array: Array) -> bool:
+    """Whether a matrix holds zeros and one other number."""
+    return len(np.unique(array)) <= 2
 
 
 def is_mask(array: Array) -> bool:

@@ -34,8 +34,8 @@ class Site:
     Attributes:
         operand: The position-carrying operand (node, index).
         value: The value that carries the positions.
-        kind: ``learned``, ``sinusoidal``, ``rope``, ``relative_bias``, ``relative_key`` or
-            ``multiplicative``.
+        kind: ``learned``, ``sinusoidal``, ``rope``, ``alibi``, ``relative_bias``,
+            ``disentangled`` or ``multiplicative``.
         layer: Number of attention layers before it; 0 at the input.
         part: ``table``, ``cos``, ``sin`` or ``bias``.
         axes: Flags of the value it meets.
@@ -62,6 +62,11 @@ class Site:
     def name(self) -> str:
         """``LAYER/PART``, the key of raw arrays."""
         return f"{self.layer}/{self.part}"
+
+    @property
+    def pairwise(self) -> bool:
+        """Whether it belongs to pairs of a query and a key, which share it."""
+        return self.kind in ("alibi", "relative_bias", "disentangled") and _scores(self.axes)
 
 
 def find_sites(analysis: Analysis) -> tuple[Site, ...]:
@@ -118,7 +123,7 @@ def _factor_site(analysis: Analysis, node: ir.Node, index: int, value: ir.Value)
     return Site(
         operand=(node, index),
         value=value,
-        kind="relative_key" if scores else "multiplicative",
+        kind="disentangled" if scores else "multiplicative",
         layer=analysis.depth[product],
         part="bias" if scores else "factor",
         axes=flags,
@@ -168,6 +173,8 @@ def _kind(
 ) -> tuple[str, str, str]:
     """(kind, part, evidence) of one operand."""
     if scores:
+        if climbs(array):
+            return "alibi", "bias", f"{node.op_type} to attention scores, in equal steps along keys"
         return "relative_bias", "bias", f"{node.op_type} to attention scores"
     table = np.moveaxis(array, tokens[0], 0).reshape(array.shape[tokens[0]], -1)
     turning = turns(table)
@@ -209,6 +216,15 @@ def _is_product(analysis: Analysis, value: ir.Value) -> bool:
 _ELEMENTWISE = frozenset(
     "Add Sub Mul Div Where Cast Neg Reshape Transpose Unsqueeze Squeeze Tanh".split()
 )
+
+
+def climbs(bias: Array) -> bool:
+    """Whether a bias [.., keys] rises or falls in equal steps along the keys (ALiBi)."""
+    keys = bias[..., :-PADDED] if bias.shape[-1] > PADDED + 3 else bias
+    steps = np.abs(np.diff(keys.astype(np.float64), axis=-1))  # |i − j| turns on the diagonal
+    if steps.shape[-1] < 2 or not np.isfinite(steps).all():
+        return False
+    return bool(steps.max() > 0 and np.ptp(steps, axis=-1).max() <= _TOLERANCE * steps.max())
 
 
 def turns(table: Array) -> bool:

@@ -27,7 +27,7 @@ class Sink:
     """Relevance at one kind of site in one layer: signed, [B, T, F].
 
     RoPE: query and key summed, all heads. A relative bias has two sinks, ``query`` and ``key``,
-    each with half of what the bias received.
+    each with half of what the bias received (PA-LRP, appendix B).
 
     Attributes:
         width: Features F.
@@ -66,7 +66,7 @@ def _parts(op: Language[T], site: Site, relevance: T) -> list[tuple[str, T, int]
     """(part, [B, T, F], T of the trial run)."""
     batch = next(a for a in range(-len(site.axes), 0) if site.axes[a] & BATCH)
     found = [(site.part, relevance, site.tokens)]
-    if site.kind in ("relative_bias", "relative_key") and len(site.tokens) == 2:
+    if site.pairwise:
         halves = op.scale(relevance, 0.5)
         found = [("query", halves, (-2,)), ("key", halves, (-1,))]
     return [
