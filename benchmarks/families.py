@@ -108,7 +108,8 @@ LLAMA3: Config = {
 LEARNED: Sites = {"learned": [0]}
 ROPE: Sites = {"rope": range(3)}
 BIAS: Sites = {"relative_bias": range(2)}
-TABLES: Sites = {"relative_key": range(2)}
+ALIBI: Sites = {"alibi": range(2)}
+TABLES: Sites = {"disentangled": range(2)}
 
 
 @dataclass(frozen=True)
@@ -246,7 +247,7 @@ FAMILIES: dict[str, Family] = {
     "falcon-alibi": Family(
         "FalconForCausalLM",
         {**ENCODER, "alibi": True},
-        BIAS,
+        ALIBI,
         swaps={
             "transformers.models.falcon.modeling_falcon:build_alibi_tensor": (
                 "transformers.models.bloom.modeling_bloom:build_alibi_tensor"
@@ -254,12 +255,12 @@ FAMILIES: dict[str, Family] = {
         },
     ),
     "bloom": Family(
-        "BloomForCausalLM", {**WORDS, "hidden_size": 32, "n_layer": 2, "n_head": 4}, BIAS
+        "BloomForCausalLM", {**WORDS, "hidden_size": 32, "n_layer": 2, "n_head": 4}, ALIBI
     ),
     "mpt": Family(
         "MptForCausalLM",
         {**WORDS, "d_model": 32, "n_heads": 4, "n_layers": 2, "max_seq_len": 40},
-        BIAS,
+        ALIBI,
     ),
     "opt": Family("OPTForCausalLM", {**ENCODER, "ffn_dim": 48, "word_embed_proj_dim": 32}, LEARNED),
     "t5-encoder": Family("T5EncoderModel", T5, {"relative_bias": range(3)}),

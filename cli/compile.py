@@ -34,6 +34,7 @@ def compile(
     explain_input: str | None,
     method: str | None,
     positions: str | None,
+    roles: dict[str, str],
     portable: bool,
     no_ledger: bool,
     features: bool,
@@ -62,6 +63,7 @@ def compile(
         method=method or METHODS[0],
         output=output_name,
         explain_input=explain_input,
+        roles=roles,
         settings=settings,
     )
     write_files({destination: data})

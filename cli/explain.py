@@ -48,6 +48,7 @@ class Request:
     explain_input: str | None
     method: str | None
     positions: str | None
+    roles: dict[str, str]
     engine: str | None
     dtype: str
     device: str
@@ -157,6 +158,7 @@ def _explain(request: Request, model: Model, sample: Sample) -> Sequence[Explana
         device=request.device,
         output=request.output_name,
         explain_input=request.explain_input,
+        roles=request.roles,
         once=True,
     )
     return explainer.explain(sample, request.target, read_labels(request.model))

@@ -6,24 +6,34 @@ from pathlib import Path
 
 import click
 
-from .options import model_argument, output_option, reporting_options
+from .options import model_argument, output_option, reporting_options, role_option
 from .writing import write_stdout
 
 
 @click.command(short_help="Show roles, position sites, rules and the verdict for a model.")
 @model_argument
 @output_option
+@role_option
+@click.option(
+    "--why", multiple=True, metavar="NAME", help="Tell what a value is, and why. Can be repeated."
+)
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of tables.")
 @reporting_options
 def inspect(
-    model: Path, output_name: str | None, as_json: bool, quiet: bool, verbose: bool
+    model: Path,
+    output_name: str | None,
+    roles: dict[str, str],
+    why: tuple[str, ...],
+    as_json: bool,
+    quiet: bool,
+    verbose: bool,
 ) -> None:
     """Show what MODEL is made of, and whether it can be explained."""
     del quiet, verbose  # the result is all there is to say; -v is read by the program
     from palrp_onnx.graph.model import Model
     from palrp_onnx.inspection import inspect as inspect_model
 
-    inspection = inspect_model(Model.open(model), output=output_name)
+    inspection = inspect_model(Model.open(model), output=output_name, roles=roles, why=why)
     if as_json:
         import msgspec
 

@@ -16,7 +16,7 @@ from palrp_onnx.errors import PalrpError, ResourceError
 
 from .writing import close_stdout, refusal
 
-_COMMANDS = ("compile", "explain", "export", "inspect", "schema")
+_COMMANDS = ("compile", "evaluate", "explain", "export", "inspect", "schema")
 _BUG = 1
 _INTERRUPTED = 130
 

@@ -79,6 +79,28 @@ output_option = click.option(
     "--output", "output_name", metavar="NAME", help="Graph output that holds the target."
 )
 
+
+def roles(texts: tuple[str, ...]) -> dict[str, str]:
+    """``NAME=ROLE`` pairs."""
+    found = {}
+    for text in texts:
+        name, equals, role = text.rpartition("=")
+        if not equals or not name:
+            raise click.BadParameter(f"{text!r} is not NAME=ROLE")
+        found[name] = role
+    return found
+
+
+role_option = click.option(
+    "--role",
+    "roles",
+    multiple=True,
+    metavar="NAME=ROLE",
+    callback=lambda _ctx, _param, texts: roles(texts),
+    help="Role of an input, or of a value that is no content: content, position, segment, mask or "
+    "parameter. Can be given several times.",
+)
+
 #: Which relevance, of which output and for which input.
 method_options = _together(
     output_option,
@@ -94,6 +116,7 @@ method_options = _together(
         show_default=POSITIONS[0],
         help="How the relevance of positions becomes one number a unit.",
     ),
+    role_option,
 )
 
 #: What is explained, computed how and where.

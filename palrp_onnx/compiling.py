@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import onnx_ir as ir
@@ -9,6 +10,7 @@ import onnx_ir as ir
 from palrp_onnx.compiler import OPSET, Settings, compile_graph
 from palrp_onnx.errors import UsageError
 from palrp_onnx.graph.model import Model
+from palrp_onnx.graph.roles import parse_roles
 from palrp_onnx.manifest import Manifest
 from palrp_onnx.planning import make_example, plan_model
 from palrp_onnx.relevance.presets import preset
@@ -21,6 +23,7 @@ def compile_model(
     method: str = "pa-lrp",
     output: str | None = None,
     explain_input: str | None = None,
+    roles: Mapping[str, str] | None = None,
     settings: Settings | None = None,
 ) -> bytes:
     """The explainer of the model at ``path`` as an ONNX file, to be written to ``destination``.
@@ -44,7 +47,12 @@ def compile_model(
             hint=f"Write it beside the model, into {model.folder}.",
         )
     planned = plan_model(
-        model, make_example(model), preset(method), output=output, explain_input=explain_input
+        model,
+        make_example(model),
+        preset(method),
+        output=output,
+        explain_input=explain_input,
+        roles=parse_roles(roles or {}),
     )
     compiled, _ = compile_graph(planned, settings or Settings())
     for value in compiled.graph.initializers.values():

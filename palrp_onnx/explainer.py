@@ -17,6 +17,7 @@ from palrp_onnx.compiler import OPSET, Settings, compile_graph
 from palrp_onnx.engines import CompiledEngine, Engine, NumpyEngine
 from palrp_onnx.errors import UsageError
 from palrp_onnx.graph.model import Model, parse_model
+from palrp_onnx.graph.roles import parse_roles
 from palrp_onnx.inputs.sample import Sample
 from palrp_onnx.manifest import Manifest
 from palrp_onnx.planning import plan_model
@@ -45,6 +46,8 @@ class Explainer:
         device: ``cpu`` or ``cuda[:N]``, for what runs in ONNX Runtime.
         output: Name of the explained output; the first that depends on the input by default.
         explain_input: Name of the input whose units the record is about; the first by default.
+        roles: Roles of values by name that take the place of those found: content, position,
+            segment, mask or parameter.
         once: Open quickly and in little memory, for one explanation; without it many are quicker.
 
     Raises:
@@ -62,6 +65,7 @@ class Explainer:
         device: str = "cpu",
         output: str | None = None,
         explain_input: str | None = None,
+        roles: Mapping[str, str] | None = None,
         once: bool = False,
     ) -> None:
         if engine is None:
@@ -79,6 +83,9 @@ class Explainer:
         if self._manifest is not None:
             asked = {"method": method, "positions": positions, "output": output}
             _refuse_changes(self._manifest, {**asked, "input": explain_input}, engine)
+            if roles and dict(roles) != self._manifest.roles:
+                raise UsageError("An explainer has its roles compiled in")
+            roles = self._manifest.roles
             method, positions = self._manifest.method, self._manifest.positions
         self.preset = preset(method or DEFAULT_METHOD)
         self.positions = positions or DEFAULT_POSITIONS
@@ -88,6 +95,7 @@ class Explainer:
         self._kind = engine
         self._output = output
         self._explain_input = explain_input
+        self._roles = parse_roles(roles or {})
         self._once = once
         self._engine: Engine | None = None
 
@@ -131,6 +139,7 @@ class Explainer:
             self.preset,
             output=self._output,
             explain_input=self._explain_input,
+            roles=self._roles,
         )
         if not compiled:
             return NumpyEngine(
@@ -162,13 +171,17 @@ class Explainer:
         return Run(
             version=version("palrp-onnx"),
             method=self.preset.name,
-            params={"positions": self.positions},
+            params=self._params(),
             engine=engine.name,
             device=self.device,
             dtype="float64" if self.dtype == "float64" else "float32",
             providers=engine.providers,
             ms={name: round(value, 3) for name, value in ms.items()},
         )
+
+    def _params(self) -> dict[str, Any]:
+        roles = {name: role.value for name, role in self._roles.items()}
+        return {"positions": self.positions, **({"roles": roles} if roles else {})}
 
 
 def _refuse_changes(manifest: Manifest, asked: Mapping[str, str | None], engine: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 import onnx_ir as ir
@@ -11,9 +11,11 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from palrp_onnx.attribution import ModelFacts
+from palrp_onnx.errors import UsageError
 from palrp_onnx.graph.analysis import Analysis
 from palrp_onnx.graph.inputs import is_float
 from palrp_onnx.graph.model import Model
+from palrp_onnx.graph.roles import parse_roles
 from palrp_onnx.graph.sites import Site, find_sites
 from palrp_onnx.planning import analyse_model, find_output, make_example, model_facts
 from palrp_onnx.relevance.plan import describe, scaling_operands, visited_nodes
@@ -61,6 +63,25 @@ class PositionSite(Struct, frozen=True, kw_only=True):
     evidence: str
 
 
+class Use(Struct, frozen=True, kw_only=True):
+    """What a value is to one of the operations that read it."""
+
+    node: str
+    operand: int
+    role: str
+    reason: str
+
+
+class Why(Struct, frozen=True, kw_only=True):
+    """What one value is to the explanation, and why."""
+
+    name: str
+    made_by: str
+    content: bool
+    layer: int | None
+    uses: list[Use]
+
+
 class Coverage(Struct, frozen=True, kw_only=True):
     """Nodes on the path of relevance, and those of them with a rule."""
 
@@ -81,10 +102,16 @@ class Inspection(Struct, frozen=True, kw_only=True):
     coverage: Coverage
     explainable: bool
     verdict: str
+    why: list[Why] = []
 
 
 def inspect(
-    model: Model, feeds: Mapping[str, Array] | None = None, *, output: str | None = None
+    model: Model,
+    feeds: Mapping[str, Array] | None = None,
+    *,
+    output: str | None = None,
+    roles: Mapping[str, str] | None = None,
+    why: Iterable[str] = (),
 ) -> Inspection:
     """Look at a model without explaining anything.
 
@@ -92,11 +119,15 @@ def inspect(
         model: The model.
         output: Name of the output; the first that depends on the input by default.
         feeds: An example of its input; made up from the graph where it is not given.
+        roles: Roles of values by name that take the place of those found.
+        why: Names of values to tell about.
 
     Raises:
         ModelError: The model does not run, or no input or output can be explained.
+        UsageError: There is no such value or role.
     """
-    analysis = analyse_model(model, make_example(model) if feeds is None else feeds)
+    example = make_example(model) if feeds is None else feeds
+    analysis = analyse_model(model, example, parse_roles(roles or {}))
     explained = find_output(analysis, output)
     reached = visited_nodes(analysis, explained, scaling_operands(analysis, preset("pa-lrp")))
     operations = _operations(analysis, reached)
@@ -115,6 +146,37 @@ def inspect(
         coverage=coverage,
         explainable=not missing,
         verdict=_verdict(coverage, sites),
+        why=[_why(analysis, name) for name in why],
+    )
+
+
+def _why(analysis: Analysis, name: str) -> Why:
+    graph = analysis.model.graph
+    made = (v for node in graph for v in node.outputs)
+    known = (v for v in (*graph.inputs, *graph.initializers.values(), *made) if v.name == name)
+    value = next(known, None)
+    if value is None:
+        raise UsageError(
+            f"There is no value {name!r} in the graph",
+            hint="Values have the names that the nodes of the file give their outputs.",
+        )
+    producer = value.producer()
+    source = "a weight" if value.is_initializer() else "an input"
+    facts = ((use, analysis.operands.get((use.node, use.idx))) for use in value.uses())
+    return Why(
+        name=name,
+        made_by=describe(producer) if producer is not None else source,
+        content=value in analysis.content,
+        layer=analysis.depth.get(value),
+        uses=[
+            Use(
+                node=describe(use.node),
+                operand=use.idx,
+                role=fact.role.value if fact is not None else "none",
+                reason=fact.reason if fact is not None else "the result is not content",
+            )
+            for use, fact in facts
+        ],
     )
 
 

@@ -64,7 +64,7 @@ class Manifest(Subject, frozen=True, kw_only=True):
         sites: Kind, layer and part of every row of ``relevance_sites``.
         unaligned: Names and lengths of sites that do not run over the units.
         ledger: Entry of every column of ``relevance_ledger``.
-        features: Sites in the order in which raw arrays come out, where they do.
+        roles: Roles of values that were given rather than found.
     """
 
     version: str
@@ -73,6 +73,7 @@ class Manifest(Subject, frozen=True, kw_only=True):
     sites: tuple[tuple[str, int, str], ...]
     unaligned: tuple[str, ...]
     ledger: tuple[str, ...]
+    roles: dict[str, str]
 
     def properties(self) -> dict[str, str]:
         """As metadata: text as it is, everything else as JSON."""

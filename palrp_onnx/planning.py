@@ -18,7 +18,7 @@ from palrp_onnx.graph.axes import BATCH
 from palrp_onnx.graph.example import example_feeds
 from palrp_onnx.graph.model import Model
 from palrp_onnx.graph.patches import patch_size
-from palrp_onnx.graph.roles import Role
+from palrp_onnx.graph.roles import Overrides, Role
 from palrp_onnx.graph.signature import GraphInput
 from palrp_onnx.graph.sites import Site, find_sites
 from palrp_onnx.manifest import Subject
@@ -78,6 +78,7 @@ def plan_model(
     *,
     output: str | None = None,
     explain_input: str | None = None,
+    roles: Overrides | None = None,
 ) -> Planned:
     """Analyse ``model`` with ``feeds`` as an example, and plan the walk.
 
@@ -86,7 +87,7 @@ def plan_model(
         ModelError: The model cannot be explained as asked.
     """
     check_feeds(model.inputs, feeds)
-    analysis = analyse_model(model, feeds)
+    analysis = analyse_model(model, feeds, roles)
     chosen = find_output(analysis, output)
     axes = analysis.axes.get(chosen, (BATCH,))
     if not axes or not axes[0] & BATCH:
@@ -124,14 +125,14 @@ def make_example(model: Model) -> Feeds:
     return example_feeds(model, RuntimeForward(model, [s.name for s in model.outputs]))
 
 
-def analyse_model(model: Model, feeds: Feeds) -> Analysis:
+def analyse_model(model: Model, feeds: Feeds, roles: Overrides | None = None) -> Analysis:
     """Annotate the graph, with the trial run in ONNX Runtime."""
 
     def run(probe: Feeds, names: Iterable[str]) -> Mapping[str, Array]:
         wanted = [n for n in names if n not in probe]
         return {**probe, **RuntimeForward(model, wanted)(probe)}
 
-    return analyse(model, feeds, run)
+    return analyse(model, feeds, run, roles)
 
 
 def find_output(analysis: Analysis, name: str | None) -> ir.Value:

@@ -16,7 +16,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from palrp_onnx.errors import InputError, RoleError
+from palrp_onnx.errors import InputError, RoleError, UsageError
 from palrp_onnx.graph.axes import TOKEN, Axes, Shape, axes_of
 from palrp_onnx.graph.content import (
     attention_depth,
@@ -29,7 +29,7 @@ from palrp_onnx.graph.gates import Scaling, activation_values, find_scaling
 from palrp_onnx.graph.inputs import InputRoles, input_roles, is_float
 from palrp_onnx.graph.model import Model
 from palrp_onnx.graph.probe import probe_feeds
-from palrp_onnx.graph.roles import Fact, Role
+from palrp_onnx.graph.roles import SAID, Fact, Overrides, Role
 from palrp_onnx.graph.sources import PRODUCTS, factor_axes, picked_tables
 
 Array = NDArray[Any]
@@ -49,6 +49,7 @@ class Analysis:
     """The graph of ``model`` with its annotations.
 
     Attributes:
+        said: Roles that were given rather than found.
         inputs: Roles of the graph inputs, and the content lookups.
         content: Values that depend on the explained inputs, in topological order.
         operands: Role of every operand (node, index) that meets content.
@@ -63,6 +64,7 @@ class Analysis:
     """
 
     model: Model
+    said: Overrides
     inputs: InputRoles
     content: Mapping[ir.Value, None]
     operands: Mapping[Operand, Fact]
@@ -76,14 +78,21 @@ class Analysis:
     shapes: Mapping[ir.Value, Shape] = field(repr=False)
 
 
-def analyse(model: Model, feeds: Feeds, run: Runner) -> Analysis:
+def analyse(model: Model, feeds: Feeds, run: Runner, said: Overrides | None = None) -> Analysis:
     """Annotate the graph of ``model``; ``feeds`` is an example of what it will be given.
+
+    Args:
+        model: The model; a sum that several layers share may be copied for each of them.
+        feeds: An example.
+        run: Runs the graph.
+        said: Roles of inputs, and of values without content, that a person has given.
 
     Raises:
         RoleError: No input can be explained, or the trial run fails.
+        UsageError: A value with a given role is not there or cannot have it.
     """
     graph = model.graph
-    inputs = input_roles(graph, feeds)
+    inputs = input_roles(graph, feeds, said)
     content = content_values(graph, inputs)
     indexing = _indexing(graph, content)
     values = _trial(model, inputs, feeds, run, indexing)
@@ -99,10 +108,12 @@ def analyse(model: Model, feeds: Feeds, run: Runner) -> Analysis:
         raise RoleError("The trial run did not yield a value", place=str(missing[0]))
     axes = axes_of(graph, inputs, content, shapes)
     scaling = find_scaling(graph, content)
-    judge = _Judge(graph, inputs, content, axes, trial, scaling, shapes)
+    judge = _Judge(graph, inputs, content, axes, trial, scaling, shapes, said or {})
     judge.decide()
+    judge.require_said()
     return Analysis(
         model=model,
+        said=said or {},
         inputs=inputs,
         content=content,
         operands=judge.operands,
@@ -161,7 +172,10 @@ class _Judge:
         trial: dict[str, Array],
         scaling: Scaling,
         shapes: dict[ir.Value, Shape],
+        said: Overrides,
     ) -> None:
+        self._said = said
+        self._followed = {name for name in said if name in inputs.facts}
         self._shapes = shapes
         self._fed = fed_values(graph)
         self._picked = picked_tables(graph, content, shapes)
@@ -244,6 +258,8 @@ class _Judge:
     def _free(self, node: ir.Node, value: ir.Value, flags: Axes) -> Fact:
         """Role of a value without content where it meets content with axes ``flags``."""
         array = self._value(value)
+        if value.name in self._said:
+            return self._follow(value, array, flags)
         if node.op_type in PRODUCTS and array is not None:
             return self._factor(node, value, array, flags)
         if not _aligned(node, flags):
@@ -269,6 +285,32 @@ class _Judge:
             f"does not depend on content, varies along the token axis "
             f"{', '.join(str(a) for a in token_axes)}",
         )
+
+    def _follow(self, value: ir.Value, array: Array | None, flags: Axes) -> Fact:
+        name = value.name or ""
+        role = self._said[name]
+        self._followed.add(name)
+        if role is Role.CONTENT:
+            raise UsageError("Only inputs of the graph can be content", place=f"value {name!r}")
+        if role is Role.POSITION and (array is None or not varying_axes(array, flags)):
+            raise UsageError(
+                "It is the same for every token, so it is no position", place=f"value {name!r}"
+            )
+        return Fact(role, SAID)
+
+    def require_said(self) -> None:
+        """Refuse roles given to values that never meet content.
+
+        Raises:
+            UsageError: There is one.
+        """
+        lost = [name for name in self._said if name not in self._followed]
+        if lost:
+            raise UsageError(
+                "A role was given to a value that is no input and never meets activations",
+                place=f"value {lost[0]!r}",
+                hint="`palrp-onnx inspect MODEL --why NAME` tells what a value is.",
+            )
 
     def _factor(self, node: ir.Node, value: ir.Value, array: Array, flags: Axes) -> Fact:
         """Role of a factor of a matrix product whose other factor is content.

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from palrp_onnx.errors import RoleError
 from palrp_onnx.graph.follow import uses_of
-from palrp_onnx.graph.roles import Fact, Role
+from palrp_onnx.graph.roles import SAID, Fact, Overrides, Role
 
 #: Operations that hand indices on unchanged, or shifted, or bounded.
 _INDEX_MOVES = frozenset(
@@ -52,8 +52,10 @@ def is_float(value: ir.Value) -> bool:
     return value.dtype is None or value.dtype.is_floating_point()
 
 
-def input_roles(graph: ir.Graph, feeds: Mapping[str, NDArray[np.generic]]) -> InputRoles:
-    """Decide the role of every graph input.
+def input_roles(
+    graph: ir.Graph, feeds: Mapping[str, NDArray[np.generic]], said: Overrides | None = None
+) -> InputRoles:
+    """Decide the role of every graph input, but for what was ``said``.
 
     Raises:
         RoleError: No input looks like content.
@@ -70,6 +72,7 @@ def input_roles(graph: ir.Graph, feeds: Mapping[str, NDArray[np.generic]]) -> In
             facts[_name(value)] = _unindexed_role(feed)
         else:
             facts[_name(value)] = _indexing_role(value, indexing, feeds)
+    facts.update((name, Fact(role, SAID)) for name, role in (said or {}).items() if name in facts)
     if not any(fact.role is Role.CONTENT for fact in facts.values()):
         raise RoleError(
             "No graph input can be explained: none indexes a table of vectors or is a real tensor",

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from palrp_onnx.inspection import Inspection
+    from palrp_onnx.inspection import Inspection, Why
 
 
 def inspection_table(inspection: Inspection) -> RenderableType:
@@ -28,7 +28,7 @@ def inspection_table(inspection: Inspection) -> RenderableType:
     )
     tail.append(inspection.verdict, style="bold green" if inspection.explainable else "bold red")
     tables = (_inputs(inspection), _sites(inspection), _operations(inspection))
-    return Group(head, *tables, *_refused(inspection), tail)
+    return Group(head, *tables, *map(_why, inspection.why), *_refused(inspection), tail)
 
 
 def _table(title: str, *columns: str) -> Table:
@@ -50,6 +50,16 @@ def _sites(inspection: Inspection) -> Table:
     table = _table("Positions", "site", "kind", "where", "because")
     for site in inspection.sites:
         table.add_row(site.name, site.kind, Text(site.node), Text(site.evidence))
+    return table
+
+
+def _why(value: Why) -> Table:
+    kind = "content" if value.content else "no content"
+    depth = "" if value.layer is None else f", {value.layer} attention layer(s) before it"
+    title = f"{value.name}: made by {value.made_by}; {kind}{depth}"
+    table = _table(title, "read by", "operand", "role", "because")
+    for use in value.uses:
+        table.add_row(Text(use.node), str(use.operand), use.role, Text(use.reason))
     return table
 
 

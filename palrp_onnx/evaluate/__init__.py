@@ -1,0 +1,1 @@
+"""How good explanations are, measured over a data set."""

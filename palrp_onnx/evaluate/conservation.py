@@ -1,0 +1,98 @@
+"""How much of the relevance positions carry, over a data set (PA-LRP, appendix F)."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from msgspec import Struct
+
+from palrp_onnx.attribution import LEDGER_ENTRIES, Attribution
+from palrp_onnx.errors import InputError
+
+
+class Spread(Struct, frozen=True, kw_only=True):
+    """Mean, standard deviation and quartiles of one number over the samples."""
+
+    mean: float
+    deviation: float
+    quartiles: tuple[float, float, float]
+
+
+class Layer(Struct, frozen=True, kw_only=True):
+    """Positions of one kind and part in one layer: mean share of all that was kept track of."""
+
+    kind: str
+    layer: int
+    part: str
+    share: float
+
+
+class Conservation(Struct, frozen=True, kw_only=True):
+    """Shares over a data set.
+
+    Attributes:
+        samples: Number of records.
+        position_share: ΣR_P / (ΣR_E + ΣR_P) of each sample, signed sums as in appendix F; sums of
+            both signs can cancel, so it may lie outside of 0 … 1.
+        ledger: Mean of each entry's |amount| / Σ |entries|.
+        layers: The same of every position site, from the signed sum over its units.
+        residual: Largest |residual_relative|.
+    """
+
+    samples: int
+    position_share: Spread
+    ledger: dict[str, float]
+    layers: list[Layer]
+    residual: float
+
+
+def conservation(records: Iterable[Attribution]) -> Conservation:
+    """Shares of positions, and of everything else in the ledger, over ``records``.
+
+    Raises:
+        InputError: There are none.
+    """
+    shares: list[float] = []
+    ledgers: dict[str, list[float]] = defaultdict(list)
+    layers: dict[tuple[str, int, str], list[float]] = defaultdict(list)
+    residual = 0.0
+    for record in records:
+        ledger = record.ledger
+        entries = {k: abs(v) for k, v in ledger.items() if k not in _SUMS}
+        whole = sum(entries.values()) or 1.0
+        kept = ledger["content"] + ledger["position"]
+        shares.append(ledger["position"] / kept if kept else 0.0)
+        for name, amount in entries.items():
+            ledgers[name].append(amount / whole)
+        for site in record.sites:
+            layers[site.kind, site.layer, site.part].append(abs(sum(site.relevance)) / whole)
+        residual = max(residual, abs(ledger["residual_relative"]))
+    if not shares:
+        raise InputError("There is nothing to evaluate")
+    return Conservation(
+        samples=len(shares),
+        position_share=_spread(shares),
+        ledger={
+            name: sum(ledgers[name]) / len(shares)
+            for name in [*LEDGER_ENTRIES, *sorted(set(ledgers) - set(LEDGER_ENTRIES))]
+        },
+        layers=[
+            Layer(kind=kind, layer=layer, part=part, share=sum(found) / len(shares))
+            for (kind, layer, part), found in sorted(layers.items(), key=lambda item: item[0][1])
+        ],
+        residual=residual,
+    )
+
+
+_SUMS = ("target", "residual", "residual_relative")
+
+
+def _spread(numbers: Sequence[float]) -> Spread:
+    low, middle, high = np.quantile(numbers, (0.25, 0.5, 0.75)).tolist()
+    return Spread(
+        mean=float(np.mean(numbers)),
+        deviation=float(np.std(numbers)),
+        quartiles=(low, middle, high),
+    )
