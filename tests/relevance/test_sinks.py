@@ -174,3 +174,72 @@ def test_a_position_that_multiplies_in_einsum_gets_half() -> None:
 def test_a_position_concatenated_is_a_position() -> None:
     found = run("y = Concat<axis=-1>(x, p)", X, {"p": real(2, 5, 3, seed=6)}, free=())
     assert found.result.ledger["position"].all()
+
+
+def test_equal_steps_along_the_keys_are_alibi() -> None:
+    steps = -np.abs(np.subtract.outer(np.arange(5), np.arange(5))).astype(np.float32) / 4
+    for bias in (steps, np.arange(5, dtype=np.float32)[None] / 8):
+        found = run(SCORES + "y = Add(a, r)", X, {"r": bias})
+        assert [(s.kind, s.part) for s in found.result.sinks] == [
+            ("alibi", "query"),
+            ("alibi", "key"),
+        ]
+        relevance = 0.5 * wide(bias) * found.seed
+        query, key = (s.relevance[..., 0] for s in found.result.sinks)
+        np.testing.assert_allclose(query, relevance.sum(axis=2), rtol=1e-9)
+        np.testing.assert_allclose(key, relevance.sum(axis=1), rtol=1e-9)
+
+
+def test_relative_keys_take_half_of_their_product() -> None:
+    """q · r[i − j] added to the scores: half to q, half to the table, shared by query and key."""
+    table = real(5, 5, 4, seed=6)
+    body = SCORES + 'e = Einsum<equation = "btf,tsf->bts">(x, r)  z = Add(a, e)  y = Softmax(z)'
+    found = run(body, X, {"r": table})
+    query, key = found.result.sinks
+    assert (query.kind, query.part, key.part) == ("disentangled", "query", "key")
+    product = np.einsum("btf,tsf->bts", wide(X), wide(table))
+    scores = wide(X) @ wide(X).transpose(0, 2, 1) + product
+    s = np.exp(scores - scores.max(axis=2, keepdims=True))
+    s /= s.sum(axis=2, keepdims=True)
+    m = s * (found.seed - (s * found.seed).sum(axis=2, keepdims=True))
+    relevance = 0.25 * m * product
+    np.testing.assert_allclose(query.relevance[..., 0], relevance.sum(axis=2), rtol=1e-7)
+    np.testing.assert_allclose(key.relevance[..., 0], relevance.sum(axis=1), rtol=1e-7)
+    assert found.residual < 1e-12
+
+
+def test_a_table_that_is_picked_from_by_distance() -> None:
+    """Queries × a table of distances, of which every pair takes one column."""
+    table, distance = real(4, 9, seed=6), np.subtract.outer(np.arange(5), np.arange(5)) + 4
+    body = "c = MatMul(x, r)  g = GatherElements<axis = 2>(c, i)  " + SCORES
+    index = np.broadcast_to(distance, (2, 5, 5)).astype(np.int64)
+    found = run(body + "z = Add(a, g)  y = Softmax(z)", X, {"r": table, "i": index})
+    (sink,) = found.result.sinks
+    assert (sink.kind, sink.relevance.shape) == ("disentangled", (2, 5, 1))
+    assert found.residual < 1e-12
+    np.testing.assert_allclose(
+        sink.relevance.sum(axis=(1, 2)), found.result.ledger["position"], rtol=1e-9
+    )
+
+
+def test_weights_and_averages_are_no_positions() -> None:
+    average = np.full((2, 1, 5), 0.2, np.float32)
+    found = run("h = MatMul(x, w)  y = MatMul(n, h)", X, {"w": real(4, 4), "n": average})
+    assert not found.result.sinks
+
+
+def test_layers_that_share_one_sum_of_mask_and_bias_have_a_sink_each() -> None:
+    hidden = np.triu(np.full((5, 5), -1e9, np.float32), 1)
+    layer = """k{0} = Transpose<perm = [0, 2, 1]>({1})  a{0} = MatMul({1}, k{0})
+        z{0} = Add(a{0}, b)  s{0} = Softmax<axis = -1>(z{0})  {2} = MatMul(s{0}, {1})  """
+    body = "b = Add(r, mask)  " + layer.format(0, "x", "h") + layer.format(1, "h", "y")
+    found = run(body, X, {"r": real(5, 5, seed=6), "mask": hidden})
+    assert [(s.kind, s.name) for s in found.result.sinks] == [
+        ("relative_bias", "0/query"),
+        ("relative_bias", "0/key"),
+        ("relative_bias", "1/query"),
+        ("relative_bias", "1/key"),
+    ]
+    caught = sum(s.relevance.sum(axis=(1, 2)) for s in found.result.sinks)
+    np.testing.assert_allclose(caught, found.result.ledger["position"], rtol=1e-9)
+    assert found.residual < 1e-12
