@@ -100,7 +100,8 @@ class _Compiler:
             self._analysis.model.proto.opset_imports.setdefault("com.microsoft", 1)
         ranks = {v: len(shape) for v, shape in self._analysis.shapes.items()}
         source = next(v for v in self._graph.inputs if v.name == explained)
-        self._op = Emit(self._graph, source, ranks, portable=settings.portable)
+        opset = self._analysis.model.graph_opset
+        self._op = Emit(self._graph, source, ranks, opset=opset, portable=settings.portable)
         self._op.batch = self._op.dims(source, [0])
 
     def run(self) -> tuple[ir.Model, Manifest]:

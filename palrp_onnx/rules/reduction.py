@@ -48,6 +48,16 @@ def global_average(op: Language[T], node: Node[T], m: T) -> Sequence[T | None]:
     return (op.mul(op.expand_like(m, x), op.mean_weight(x, m)),)
 
 
+@rule("MaxPool", since=8)
+def max_pool(op: Language[T], node: Node[T], m: T) -> Sequence[T | None]:
+    """m_x = m at the first largest entry of every window. Source: winner takes all."""
+    if node.attribute("auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
+        raise NotImplementedError("auto_pad that depends on the size")
+    names = ("kernel_shape", "strides", "pads", "dilations", "ceil_mode")
+    window = {name: node.attribute(name, None) for name in names}
+    return (op.max_pool_adjoint(m, node.input(0), **{k: v for k, v in window.items() if v}),)
+
+
 @rule("ReduceMax", "ReduceMin")
 def reduce_extreme(op: Language[T], node: Node[T], m: T) -> Sequence[T | None]:
     """m_x = m at the winner; equal winners share. Source: winner takes all."""

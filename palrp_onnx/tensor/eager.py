@@ -127,6 +127,26 @@ class Eager:
         inner = tuple(slice(pads[k], pads[k] + like.shape[2 + k]) for k in range(rank))
         return np.concatenate(out, axis=1)[(slice(None), slice(None), *inner)]
 
+    def max_pool_adjoint(self, m: Array, x: Array, **window: Any) -> Array:
+        kernel, rank = window["kernel_shape"], x.ndim - 2
+        strides, dilations = (window.get(k) or (1,) * rank for k in ("strides", "dilations"))
+        pads = window.get("pads") or (0,) * 2 * rank
+        # Room for every window; with ceil_mode the last one may lie beyond the padding.
+        ends = [
+            max(pads[k + rank], (m.shape[2 + k] - 1) * strides[k] + (kernel[k] - 1) * dilations[k])
+            for k in range(rank)
+        ]
+        room = [(0, 0), (0, 0), *((pads[k], ends[k] + 1) for k in range(rank))]
+        padded = np.pad(x, room, constant_values=-np.inf)
+        offsets = list(product(*map(range, kernel)))
+        windows = [_window(o, m.shape[2:], strides, dilations) for o in offsets]
+        first = np.stack([padded[w] for w in windows]).argmax(axis=0)
+        out = np.zeros(padded.shape, m.dtype)
+        for number, where in enumerate(windows):
+            out[where] += np.where(first == number, m, m.dtype.type(0))
+        inner = tuple(slice(pads[k], pads[k] + x.shape[2 + k]) for k in range(rank))
+        return out[(slice(None), slice(None), *inner)]
+
     # --- reductions -----------------------------------------------------------------------------
     def sum(self, a: Array, axes: Sequence[int], *, keepdims: bool = True) -> Array:
         return np.asarray(a.sum(axis=tuple(axes), keepdims=keepdims))

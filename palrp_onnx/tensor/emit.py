@@ -24,6 +24,7 @@ class Emit:
         graph: Where nodes are appended.
         batch: Number of samples, an int64 tensor [1].
         ranks: Number of axes of the values that exist already.
+        opset: Opset of the graph.
         portable: Use operations of the standard only.
     """
 
@@ -33,8 +34,10 @@ class Emit:
         batch: Value,
         ranks: Mapping[Value, int],
         *,
+        opset: int,
         portable: bool = False,
     ) -> None:
+        self._opset = opset
         self._graph = graph
         self._ranks = dict(ranks)
         self._portable = portable
@@ -259,19 +262,39 @@ class Emit:
         group: int,
     ) -> Value:
         rank = self.rank(like)
-        sent = self.node(
+        whole = self.node(
             "ConvTranspose",
             [m, weight],
             rank,
             strides=list(strides),
-            pads=list(pads),
             dilations=list(dilations),
             group=group,
         )
-        # What the windows did not reach at the far end got nothing.
-        rest = self.integers("Sub", self.shape(like), self.shape(sent))
-        ends = self.integers("Concat", self.constant([0] * rank), rest, axis=0)
-        return self.node("Pad", [sent, ends], rank)
+        # Padding is cut off; what the windows did not reach at the far end got nothing.
+        before = [0, 0, *pads[: len(strides)]]
+        missing = self.integers("Sub", self.shape(like), self.shape(whole))
+        ends = self.integers("Add", missing, self.constant(before))
+        begins = self.constant([-n for n in before])
+        return self.node("Pad", [whole, self.integers("Concat", begins, ends, axis=0)], rank)
+
+    def max_pool_adjoint(self, m: Value, x: Value, **window: Any) -> Value:
+        made = ir.node("MaxPool", [x], window, num_outputs=2)
+        for output, kind in zip(made.outputs, (self.kind(x), ir.DataType.INT64), strict=True):
+            output.name, output.dtype = f"relevance/{self._count}/{kind.name}", kind
+            self._ranks[output] = self.rank(x)
+        self._append(made)
+        size = self._flat(self.integers("Size", x))
+        sent = self.reshape(m, self.constant([-1]), 1)
+        zeros = self._zeros(size, 1, self.kind(m))
+        return self.reshape_like(self._added(zeros, self._flat(made.outputs[1]), sent, 0), x)
+
+    def _added(self, zeros: Value, index: Value, m: Value, axis: int) -> Value:
+        """``m`` added up at ``index``, as ScatterElements counts."""
+        if self._opset < 16:
+            raise NotImplementedError("adding up at indices, in a graph before opset 16")
+        inputs = [zeros, index, m]
+        rank = self.rank(zeros)
+        return self.node("ScatterElements", inputs, rank, axis=axis, reduction="add")
 
     # --- reductions -----------------------------------------------------------------------------
     def sum(self, a: Value, axes: Sequence[int], *, keepdims: bool = True) -> Value:
@@ -449,14 +472,32 @@ class Emit:
         return self.node("OneHot", [index, depth, values], self.rank(index) + 1, axis=-1)
 
     def gather_elements_adjoint(self, m: Value, like: Value, index: Value, axis: int) -> Value:
-        inputs = [self._zeros(self.shape(like), self.rank(like), self.kind(m)), index, m]
-        return self.node("ScatterElements", inputs, self.rank(like), axis=axis, reduction="add")
+        zeros = self._zeros(self.shape(like), self.rank(like), self.kind(m))
+        return self._added(zeros, index, m, axis)
 
     def gather_nd_adjoint(self, m: Value, like: Value, index: Value, batch_dims: int) -> Value:
-        if batch_dims:
-            raise NotImplementedError("GatherND with batch axes in an emitted graph")
-        inputs = [self._zeros(self.shape(like), self.rank(like), self.kind(m)), index, m]
+        if self._opset < 16:
+            raise NotImplementedError("adding up at indices, in a graph before opset 16")
+        inputs = [self.zeros_like(like), self._whole_index(index, batch_dims), m]
         return self.node("ScatterND", inputs, self.rank(like), reduction="add")
+
+    def _whole_index(self, index: Value, batch_dims: int) -> Value:
+        """An index [.., k] below ``batch_dims`` axes with the coordinates of these in front."""
+        rank = self.rank(index)
+        one = self.constant([1])
+        shape = self.integers("Concat", self.dims(index, range(rank - 1)), one, axis=0)
+        columns = []
+        for axis in range(batch_dims):
+            count = self.integers("Squeeze", self.dims(index, [axis]))
+            numbers = self.integers("Range", self.constant(0), count, self.constant(1))
+            others = self.constant([a for a in range(rank) if a != axis])
+            columns.append(
+                self.integers("Expand", self.integers("Unsqueeze", numbers, others), shape)
+            )
+        if not columns:
+            return index
+        wide = self.integers("Cast", index, to=ir.DataType.INT64)
+        return self.integers("Concat", *columns, wide, axis=rank - 1)
 
     def scatter_nd_keep(self, m: Value, index: Value) -> Value:
         taken = self.gather_nd(m, index)

@@ -7,7 +7,7 @@ asked for: an operation that depends on a shape takes the tensor that has it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 T = TypeVar("T")
 
@@ -113,6 +113,10 @@ class Language(Protocol[T]):
         group: int,
     ) -> T:
         """The transposed linear map of a convolution without bias, for its input ``like``."""
+        ...
+
+    def max_pool_adjoint(self, m: T, x: T, **window: Any) -> T:
+        """``m`` added up at the first largest entry of every window; attributes of ``MaxPool``."""
         ...
 
     # --- reductions ----------------------------------------------------------------------------

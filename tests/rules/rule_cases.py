@@ -417,7 +417,12 @@ GRADIENT_CASES = [
         w=real(3, 5),
         free=(),
     ),
+    of("MaxPool", "y = MaxPool<kernel_shape=[2, 2], strides=[2, 2]>(x)", x=IMAGE),
+    of("MaxPool", "y = MaxPool<kernel_shape=[3, 2], pads=[1, 1, 1, 1]>(x)", x=IMAGE),
+    of("MaxPool", "y = MaxPool<kernel_shape=[2, 2], strides=[2, 2], ceil_mode=1>(x)", x=IMAGE),
+    of("MaxPool", "y = MaxPool<kernel_shape=[2], dilations=[2]>(x)", x=(2, 4, 7)),
     of("Conv", "y = Conv(x, w, b)", x=(2, 4, 7), w=real(5, 4, 3), b=real(5)),
+    of("Conv", "y = Conv<strides=[2], pads=[1, 1]>(x, w)", x=(2, 4, 8), w=real(5, 4, 3)),
     of("Conv", "y = Conv<strides=[2], pads=[1, 2]>(x, w)", x=(2, 4, 8), w=real(5, 4, 3)),
     of(
         "Conv",

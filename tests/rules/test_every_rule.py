@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from building import Walk, gradient, run, wide
+from building import Walk, gradient, opened, proto, run, wide
 from rule_cases import CASES, GRADIENT_CASES, STATED_CASES, Case
 
+from palrp_onnx import Explainer
+from palrp_onnx.attribution import InputFacts
+from palrp_onnx.inputs.sample import Sample
 from palrp_onnx.rules import find_rule, supported
 
 
@@ -52,3 +55,23 @@ def test_the_rule_is_visited_and_float32_agrees(case: Case) -> None:
     assert case.op in {step.node.op_type for step in steps}
     np.testing.assert_allclose(rough.y, exact.y, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(rough.content, exact.content, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_the_emitted_rule_computes_the_same(case: Case) -> None:
+    """One place of the output after another, through both engines."""
+    model = opened(
+        proto(case.body, {"x": case.feed}, case.weights, opset=case.opset, free=case.free)
+    )
+    sample = Sample("x", "tensors", {"x": case.feed}, InputFacts(kind="tensors"))
+    shape = walked(case).y.shape
+    if len(shape) < 2 or shape[0] != len(case.feed):
+        pytest.skip("the output has no element in every sample")
+    numpy, compiled = (Explainer(model, engine=engine) for engine in ("numpy", "onnxruntime"))
+    for place in (0.0, 0.5, 0.99):
+        target = ",".join(str(int(place * size)) for size in shape[1:])
+        expected, found = (e.explain(sample, target) for e in (numpy, compiled))
+        for ours, reference in zip(found, expected, strict=True):
+            for name, array in reference.tensors.items():
+                scale = max(np.abs(array).max(), 1e-6)
+                np.testing.assert_allclose(ours.tensors[name], array, atol=1e-4 * scale)

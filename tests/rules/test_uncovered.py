@@ -165,7 +165,7 @@ def test_a_graph_that_runs_for_one_sample_only() -> None:
     assert found.residual < 1e-12
 
 
-@pytest.mark.parametrize("op", ["MaxPool<kernel_shape=[2, 2]>(x)", "LRN<size=3>(x)"])
+@pytest.mark.parametrize("op", ["LpPool<kernel_shape=[2, 2]>(x)", "LRN<size=3>(x)"])
 def test_no_rule_is_refused_before_anything_runs(op: str) -> None:
     model = opened(proto(f"h = Relu(x) [culprit] r = {op}  y = Neg(r)", {"x": IMAGE}))
     with pytest.raises(UnsupportedError, match="'culprit'") as caught:
