@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from palrp_onnx.attribution import LEDGER_ENTRIES
 from palrp_onnx.errors import UnsupportedError
+from palrp_onnx.graph.axes import TOKEN
 from palrp_onnx.manifest import Manifest
 from palrp_onnx.planning import Planned
 from palrp_onnx.relevance.ledger import entry_name
@@ -132,8 +133,10 @@ class _Compiler:
     def _trial_units(self) -> int:
         """Units of the trial run: whether a sink runs over them does not depend on sizes."""
         explained = next(v for v in self._graph.inputs if v.name == self._explained)
-        shape = self._analysis.shapes[explained]
-        return prod(image_grid(self._subject.patch, shape[2:])) if len(shape) == 4 else shape[1]
+        shape, axes = self._analysis.shapes[explained], self._analysis.caught_axes(self._explained)
+        if len(shape) == 4:
+            return prod(image_grid(self._subject.patch, shape[2:]))
+        return prod(shape[a] for a, flag in enumerate(axes) if flag & TOKEN and a)
 
     def _refuse_clash(self) -> None:
         """Two inputs or outputs cannot have one name.
@@ -256,12 +259,14 @@ class _Compiler:
         if self._settings.ledger:
             self._publish(LEDGER, self._ledger(caught.ledger))
         if self._settings.features:
-            self._publish(f"{FEATURES}content", self._raw(caught.content[self._explained]))
+            self._publish(
+                f"{FEATURES}content", self._raw(self._explained, caught.content[self._explained])
+            )
             for sink in sinks:
                 self._publish(f"{FEATURES}site/{sink.name}", sink.relevance)
             for name, relevance in caught.content.items():
                 if name != self._explained:
-                    self._publish(f"{FEATURES}input/{name}", self._raw(relevance))
+                    self._publish(f"{FEATURES}input/{name}", self._raw(name, relevance))
 
     def _publish(self, name: str, value: ir.Value) -> None:
         rank = self._op.rank(value)
@@ -270,14 +275,14 @@ class _Compiler:
         copy.shape = ir.Shape([None] * rank)
         self._graph.outputs.append(copy)
 
-    def _raw(self, relevance: ir.Value) -> ir.Value:
-        return bring_to_tokens(self._op, relevance, self._op.rank(relevance))
+    def _raw(self, name: str, relevance: ir.Value) -> ir.Value:
+        return bring_to_tokens(self._op, relevance, self._analysis.caught_axes(name))
 
     def _units(self, relevance: ir.Value) -> ir.Value:
         """[B, units, F]; an image's patches in row-major order, summed."""
         op = self._op
         if op.rank(relevance) != 4:
-            return self._raw(relevance)
+            return self._raw(self._explained, relevance)
         plane = op.sum(relevance, [1], keepdims=False)
         height, width = self._subject.patch or (None, None)
         rows, columns = self._blocks(plane, 1, height), self._blocks(plane, 2, width)

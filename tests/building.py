@@ -16,6 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from palrp_onnx import Explainer, Model
 from palrp_onnx.engines import NumpyEngine
+from palrp_onnx.graph.axes import TOKEN
 from palrp_onnx.planning import Planned
 from palrp_onnx.relevance.result import Relevance
 
@@ -111,7 +112,11 @@ class Walk:
     @property
     def content(self) -> Array:
         """Relevance of the explained input in its own shape."""
-        return self.result.content.reshape(self.x.shape)
+        flags = self.planned.analysis.caught_axes(self.planned.explained)
+        content = self.result.content
+        if flags[1:] == (0, TOKEN):  # sound and series have their tokens last
+            content = content.swapaxes(1, 2)
+        return content.reshape(self.x.shape)
 
     @property
     def multiplier(self) -> Array:

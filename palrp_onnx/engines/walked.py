@@ -100,7 +100,8 @@ class NumpyEngine:
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             caught = walk(op, planned.plan, value_of, seed.astype(self._kind))
         caught.require(planned.explained)
-        arrays = {name: bring_to_tokens(op, r, r.ndim) for name, r in caught.content.items()}
+        axes = planned.analysis.caught_axes
+        arrays = {name: bring_to_tokens(op, r, axes(name)) for name, r in caught.content.items()}
         entries = {entry_name(e, planned.explained): v for e, v in caught.ledger.items()}
         output = values[planned.output].astype(np.float64)
         target = (output * seed).reshape(len(seed), -1).sum(axis=1)

@@ -17,7 +17,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from palrp_onnx.errors import InputError, RoleError, UsageError
-from palrp_onnx.graph.axes import TOKEN, Axes, Shape, axes_of
+from palrp_onnx.graph.axes import BATCH, TOKEN, Axes, Shape, axes_of
 from palrp_onnx.graph.content import (
     attention_depth,
     content_values,
@@ -77,6 +77,11 @@ class Analysis:
     indices: Mapping[str, Array] = field(repr=False)
     shapes: Mapping[ir.Value, Shape] = field(repr=False)
 
+    def caught_axes(self, name: str) -> Axes:
+        """Axes of what is caught for an explained input: its own, or those of looked-up rows."""
+        source = next(v for v in self.model.graph.inputs if v.name == name)
+        return self.axes.get(source, (BATCH, TOKEN, 0))
+
 
 def analyse(model: Model, feeds: Feeds, run: Runner, said: Overrides | None = None) -> Analysis:
     """Annotate the graph of ``model``; ``feeds`` is an example of what it will be given.
@@ -106,7 +111,8 @@ def analyse(model: Model, feeds: Feeds, run: Runner, said: Overrides | None = No
     missing = [v.name for v in content if v not in shapes]
     if missing:
         raise RoleError("The trial run did not yield a value", place=str(missing[0]))
-    axes = axes_of(graph, inputs, content, shapes)
+    indices = {name: values[name] for name in indexing}
+    axes = axes_of(graph, inputs, content, shapes, indices)
     scaling = find_scaling(graph, content)
     judge = _Judge(graph, inputs, content, axes, trial, scaling, shapes, said or {})
     judge.decide()
@@ -123,7 +129,7 @@ def analyse(model: Model, feeds: Feeds, run: Runner, said: Overrides | None = No
         probabilities=probability_operands(graph, content),
         activations=activation_values(graph, content, scaling),
         trial=trial,
-        indices={name: values[name] for name in indexing},
+        indices=indices,
         shapes=shapes,
     )
 

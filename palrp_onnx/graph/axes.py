@@ -7,8 +7,11 @@ it works for static and dynamic axes alike and never guesses from sizes.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
+import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 from palrp_onnx.graph.inputs import InputRoles
 
@@ -26,6 +29,7 @@ def axes_of(
     roles: InputRoles,
     content: Mapping[ir.Value, None],
     shapes: Mapping[ir.Value, Shape],
+    indices: Mapping[str, NDArray[Any]],
 ) -> dict[ir.Value, Axes]:
     """Flags (``BATCH``, ``TOKEN``, their union or 0) for every axis of every content value."""
     axes = {v: _input_axes(v, len(shapes[v])) for v in graph.inputs if v in content}
@@ -38,7 +42,7 @@ def axes_of(
             axes.update(dict.fromkeys(outputs, flags))
             continue
         for value in outputs:
-            axes[value] = _fit(_propagate(node, axes, shapes, value), len(shapes[value]))
+            axes[value] = _fit(_propagate(node, axes, shapes, indices, value), len(shapes[value]))
     return axes
 
 
@@ -66,6 +70,7 @@ def _propagate(
     node: ir.Node,
     axes: Mapping[ir.Value, Axes],
     shapes: Mapping[ir.Value, Shape],
+    indices: Mapping[str, NDArray[Any]],
     output: ir.Value,
 ) -> Axes:
     operands = [axes.get(v, ()) if v is not None else () for v in node.inputs]
@@ -96,9 +101,9 @@ def _propagate(
             ranks = [len(shapes.get(v, ())) for v in node.inputs if v]
             return _einsum(node.attributes.get_string("equation", ""), operands, ranks)
         case "Gather":
-            return _gather(node, first, len(shapes[source]), rank)
+            return _gather(node, first, len(shapes[source]), rank, _index(node, indices))
         case "GatherND":
-            return _fit((BATCH, *first[len(first) - rank + 1 :]) if rank else (), rank)
+            return _gather_nd(node, first, shapes, rank)
         case kind if kind.startswith("Reduce") or kind == "ArgMax":
             return _reduce(node, first, rank)
         case "ScatterND" | "ScatterElements":
@@ -165,11 +170,44 @@ def _spell(term: str, dots: int, hidden: int) -> str:
     return term.replace("...", "0123456789"[dots - hidden : dots])
 
 
-def _gather(node: ir.Node, data: Axes, data_rank: int, rank: int) -> Axes:
+def _gather(
+    node: ir.Node, data: Axes, data_rank: int, rank: int, index: NDArray[Any] | None
+) -> Axes:
     axis = node.attributes.get_int("axis", 0) % data_rank
     picked = rank - data_rank + 1
     middle = (data[axis],) if picked == 1 else (0,) * picked
+    if picked > 1 and data[axis] & BATCH and index is not None and _by_sample(index):
+        middle = (BATCH, *(0,) * (picked - 1))
     return (*data[:axis], *middle, *data[axis + 1 :])
+
+
+def _index(node: ir.Node, indices: Mapping[str, NDArray[Any]]) -> NDArray[Any] | None:
+    """The index of a gather in the trial run."""
+    value = node.inputs[1]
+    if value is None:
+        return None
+    if value.const_value is not None:
+        return value.const_value.numpy()
+    return indices.get(value.name or "")
+
+
+def _by_sample(index: NDArray[Any]) -> bool:
+    """Whether an index counts through all it picks from, its first axis the slowest."""
+    return bool(np.array_equal(index.ravel(), np.arange(index.size)))
+
+
+def _gather_nd(node: ir.Node, data: Axes, shapes: Mapping[ir.Value, Shape], rank: int) -> Axes:
+    """Picked places have the flags of the axes that were indexed, those behind their own."""
+    index = node.inputs[1]
+    if index is None or index not in shapes:
+        return _fit((), rank)
+    kept = node.attributes.get_int("batch_dims", 0)
+    depth, places = shapes[index][-1], len(shapes[index]) - 1 - kept
+    merged = 0
+    for flag in data[kept : kept + depth]:
+        merged |= flag
+    lead = (BATCH if merged & BATCH else merged,) if places else ()
+    return _fit((*data[:kept], *lead, *(0,) * (places - 1), *data[kept + depth :]), rank)
 
 
 def _reduce(node: ir.Node, flags: Axes, rank: int) -> Axes:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from palrp_onnx.errors import UsageError
 from palrp_onnx.graph.analysis import Operand
-from palrp_onnx.graph.axes import BATCH
+from palrp_onnx.graph.axes import BATCH, TOKEN, Axes
 from palrp_onnx.graph.sites import Site
 from palrp_onnx.tensor.eager import Eager
 from palrp_onnx.tensor.language import Language
@@ -131,10 +131,12 @@ def sink_numbers(op: Language[T], sinks: Sequence[Sink], how: str) -> list[T]:
     return [op.absolute(n) for n in numbers] if how == "abs" else numbers
 
 
-def bring_to_tokens(op: Language[T], relevance: T, rank: int) -> T:
-    """Relevance of an explained input of ``rank`` axes as [B, T, F]; an image stays as it is."""
-    if rank == 4:
+def bring_to_tokens(op: Language[T], relevance: T, axes: Axes) -> T:
+    """Relevance of an explained input with these axes as [B, T, F]; an image stays as it is."""
+    if len(axes) == 4:
         return relevance
-    if rank == 2:
+    if len(axes) == 2:
         return op.unsqueeze(relevance, [-1])
-    return op.arrange(relevance, batch_axis=0, token_axes=(1,), feature_axes=range(2, rank))
+    tokens = [a for a, flag in enumerate(axes) if flag & TOKEN and a]
+    features = [a for a in range(1, len(axes)) if a not in tokens]
+    return op.arrange(relevance, batch_axis=0, token_axes=tokens, feature_axes=features)
