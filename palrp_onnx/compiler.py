@@ -116,6 +116,7 @@ class _Compiler:
         aligned = [s for s in sinks if s.places >= units]
         self._outputs(caught, sinks, aligned)
         manifest = self._manifest(aligned, [s for s in sinks if s.places < units])
+        self._op.drop_unused()
         self._analysis.model.proto.metadata_props.update(manifest.properties())
         self._step_aside(v for node in source for v in node.outputs)
         return self._analysis.model.proto, manifest

@@ -141,9 +141,8 @@ class _Walk(Generic[T]):
                 f"The rule does not cover this: {error}", place=describe(step.node)
             ) from error
         if isinstance(shares, Shares):
-            for entry, absorbed in shares.absorbed.items():
-                for relevance in absorbed if isinstance(absorbed, tuple) else (absorbed,):
-                    self._book(entry, relevance, step.meeting)
+            for entry, relevance in shares.absorbed.items():
+                self._book(entry, relevance, step.meeting)
             shares = shares.inputs
         if len(shares) != len(step.node.inputs):
             raise RoleError(

@@ -76,12 +76,12 @@ class Shares(Generic[T]):
 
     Attributes:
         inputs: One multiplier per input, ``None`` for no path.
-        absorbed: Relevance by ledger entry, one or several summands: they have the axes of the
-            first output, those behind the batch summed or not.
+        absorbed: Relevance by ledger entry, with the axes of the first output; those that are not
+            the batch may be summed, to length 1.
     """
 
     inputs: Sequence[T | None]
-    absorbed: Mapping[str, T | tuple[T, ...]] = field(default_factory=dict)
+    absorbed: Mapping[str, T] = field(default_factory=dict)
 
 
 Rule = Callable[[Language[Any], Node[Any], Any], "Sequence[Any] | Shares[Any]"]

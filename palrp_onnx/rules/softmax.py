@@ -34,8 +34,8 @@ def _softmax(op: Language[T], node: Node[T], m: T, axis: int) -> Shares[T]:
     carried = op.mul(s, m)
     total = op.sum(carried, [axis])
     sent = op.sub(carried, op.mul(s, total))
-    passed = op.relevance(node.input(0), sent)
-    return Shares((sent,), {"softmax": (total, op.scale(passed, -1.0))})
+    passed = op.sum(op.relevance(node.input(0), sent), [axis])
+    return Shares((sent,), {"softmax": op.sub(total, passed)})
 
 
 @rule("LogSoftmax", since=13)
@@ -45,5 +45,5 @@ def log_softmax(op: Language[T], node: Node[T], m: T) -> Shares[T]:
     probability = op.exp(node.output())
     sent = op.sub(m, op.mul(probability, op.sum(m, [axis])))
     passed = op.relevance(node.input(0), sent)
-    rest = (op.relevance(node.output(), m), op.scale(passed, -1.0))
+    rest = op.sub(op.relevance(node.output(), m), passed)
     return Shares((sent,), {"softmax": rest})

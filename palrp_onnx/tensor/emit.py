@@ -45,6 +45,7 @@ class Emit:
         self._shapes: dict[Value, Value] = {}
         self.batch = batch
         self._count = 0
+        self._scalings: dict[ir.Node | None, tuple[Value, float]] = {}
 
     # --- building -------------------------------------------------------------------------------
     def node(
@@ -154,7 +155,14 @@ class Emit:
         return self._binary("Sub", a, b)
 
     def mul(self, a: Value, b: Value) -> Value:
-        return self._binary("Mul", a, b)
+        product = self._binary("Mul", a, b)
+        for scaled, number in ((a, b), (b, a)):
+            constant = number.const_value
+            if constant is not None and constant.size == 1 and self.rank(number) <= 1:
+                node = product.producer()
+                if node is not None and self.kind(product) == self.kind(scaled):
+                    self._scalings[node] = scaled, float(constant.numpy().item())
+        return product
 
     def div(self, a: Value, b: Value) -> Value:
         return self._binary("Div", a, b)
@@ -224,12 +232,14 @@ class Emit:
         self, a: Value, b: Value, *, transpose_a: bool = False, transpose_b: bool = False
     ) -> Value:
         rank = max(self.rank(a), self.rank(b))
-        if not (transpose_a or transpose_b):
-            return self.node("MatMul", [a, b], rank)
         if self._portable:
             left = self._swapped(a) if transpose_a else a
             right = self._swapped(b) if transpose_b else b
             return self.node("MatMul", [left, right], rank)
+        a, first = self._unscaled(a)
+        b, second = self._unscaled(b)
+        if not (transpose_a or transpose_b) and first * second == 1.0:
+            return self.node("MatMul", [a, b], rank)
         return self.node(
             "FusedMatMul",
             [a, b],
@@ -237,7 +247,26 @@ class Emit:
             domain="com.microsoft",
             transA=int(transpose_a),
             transB=int(transpose_b),
+            alpha=first * second,
         )
+
+    def _unscaled(self, a: Value) -> tuple[Value, float]:
+        """What a product that was appended scales by constant numbers, and these multiplied.
+
+        The matrix product scales on its way; so no pass over attention scores is spent on it.
+        """
+        factor = 1.0
+        while (node := a.producer()) in self._scalings:
+            assert node is not None
+            a, number = self._scalings[node]
+            factor *= number
+        return a, factor
+
+    def drop_unused(self) -> None:
+        """Remove products that no one reads any more."""
+        for node in reversed(list(self._scalings)):
+            if node is not None and not node.outputs[0].uses():
+                self._graph.remove(node, safe=True)
 
     def _swapped(self, a: Value) -> Value:
         axes = list(range(self.rank(a)))
