@@ -241,7 +241,7 @@ def test_outputs_and_metadata() -> None:
     assert outputs["relevance_ledger"].shape == (2, len(json.loads(facts["ledger"])))
     lean = compiled_model("llama", given, ledger=False)
     assert "relevance_ledger" not in [output.name for output in lean.graph.outputs]
-    assert len(lean.graph) < len(model.graph)
+    assert len(lean.graph) < 0.95 * len(model.graph)
 
 
 def test_weights_are_neither_copied_nor_transposed() -> None:

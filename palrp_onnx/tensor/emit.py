@@ -44,7 +44,7 @@ class Emit:
         self._constants: dict[tuple[Any, ...], Value] = {}
         self._shapes: dict[Value, Value] = {}
         self.batch = batch
-        self._count = 0
+        self._made: list[ir.Node] = []
         self._scalings: dict[ir.Node | None, tuple[Value, float]] = {}
 
     # --- building -------------------------------------------------------------------------------
@@ -61,7 +61,7 @@ class Emit:
         """Append a node with one output of ``rank`` axes, of the type of its first real input."""
         made = ir.node(op_type, inputs, attributes or None, domain=domain)
         output = made.outputs[0]
-        output.name = f"relevance/{self._count}"
+        output.name = f"relevance/{len(self._made)}"
         output.dtype = dtype or self.kind(*inputs)
         self._append(made)
         self._ranks[output] = rank
@@ -69,7 +69,7 @@ class Emit:
 
     def _append(self, node: ir.Node) -> None:
         self._graph.append(node)
-        self._count += 1
+        self._made.append(node)
 
     def declare(self, value: Value, rank: int) -> None:
         """Make a value known that others made."""
@@ -263,9 +263,9 @@ class Emit:
         return a, factor
 
     def drop_unused(self) -> None:
-        """Remove products that no one reads any more."""
-        for node in reversed(list(self._scalings)):
-            if node is not None and not node.outputs[0].uses():
+        """Remove what was appended and leads to no output."""
+        for node in reversed(self._made):
+            if not any(v.uses() or v.is_graph_output() for v in node.outputs):
                 self._graph.remove(node, safe=True)
 
     def _swapped(self, a: Value) -> Value:
@@ -309,7 +309,7 @@ class Emit:
     def max_pool_adjoint(self, m: Value, x: Value, **window: Any) -> Value:
         made = ir.node("MaxPool", [x], window, num_outputs=2)
         for output, kind in zip(made.outputs, (self.kind(x), ir.DataType.INT64), strict=True):
-            output.name, output.dtype = f"relevance/{self._count}/{kind.name}", kind
+            output.name, output.dtype = f"relevance/{len(self._made)}/{kind.name}", kind
             self._ranks[output] = self.rank(x)
         self._append(made)
         size = self._flat(self.integers("Size", x))
@@ -389,7 +389,7 @@ class Emit:
         rank = self.rank(a)
         made = ir.node("Split", [a, sizes], {"axis": axis}, num_outputs=len(likes))
         for index, output in enumerate(made.outputs):
-            output.name = f"relevance/{self._count}/{index}"
+            output.name = f"relevance/{len(self._made)}/{index}"
             output.dtype = self.kind(a)
             self._ranks[output] = rank
         self._append(made)
