@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+from engines import feeds_for
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
 from palrp_onnx import Explainer
@@ -34,26 +35,11 @@ PROVIDERS = {"cuda": "CUDAExecutionProvider", "cpu": "CPUExecutionProvider"}
 LIMITS = {False: (2e-3, 1e-5), True: (2e-2, 5e-3)}
 
 
-def sample_for(explainer: Explainer, batch: int, tokens: int) -> Sample:
-    """Random tokens or pixels."""
-    generator = np.random.default_rng(0)
-    feeds: dict[str, np.ndarray[Any, Any]] = {}
-    for signature in explainer.model.inputs:
-        if signature.name == "pixel_values":
-            noise = generator.normal(size=(batch, 3, 16, 16))
-            feeds[signature.name] = noise.astype(np.float32)
-        elif signature.name == "input_ids":
-            feeds[signature.name] = generator.integers(5, 8000, size=(batch, tokens))
-        else:
-            ones = np.ones((batch, tokens), np.int64)
-            feeds[signature.name] = ones * (signature.name == "attention_mask")
-    return Sample("random", "tensors", feeds, InputFacts(kind="tensors"))
-
-
 def explain(path: Path, device: str, rounds: int) -> tuple[np.ndarray[Any, Any], float, str, float]:
     """(maps, residual, provider, median seconds)."""
     explainer = Explainer(path, device=device)
-    sample = sample_for(explainer, 4, 128)
+    feeds = feeds_for(explainer.model, 4, 128, vocabulary=8000, side=16)
+    sample = Sample("random", "tensors", feeds, InputFacts(kind="tensors"))
     explanations = explainer.explain(sample, "0")
     times = []
     for _ in range(rounds):

@@ -61,16 +61,18 @@ def build(name: str, cache: Path) -> Path:
     return target / "model.onnx"
 
 
-def feeds_for(model: Model, batch: int, tokens: int) -> dict[str, np.ndarray[Any, Any]]:
+def feeds_for(
+    model: Model, batch: int, tokens: int, *, vocabulary: int = 30000, side: int = 224
+) -> dict[str, np.ndarray[Any, Any]]:
     """Random tokens or pixels."""
     generator = np.random.default_rng(0)
     feeds: dict[str, np.ndarray[Any, Any]] = {}
     for signature in model.inputs:
         if signature.name == "pixel_values":
-            noise = generator.normal(size=(batch, 3, 224, 224))
+            noise = generator.normal(size=(batch, 3, side, side))
             feeds[signature.name] = noise.astype(np.float32)
         elif signature.name == "input_ids":
-            feeds[signature.name] = generator.integers(5, 30000, size=(batch, tokens))
+            feeds[signature.name] = generator.integers(5, vocabulary, size=(batch, tokens))
         else:
             ones = np.ones((batch, tokens), np.int64)
             feeds[signature.name] = ones * (signature.name == "attention_mask")

@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .options import FILE_PATH, method_options, model_argument, reporting_options, run_options
+from .options import (
+    FILE_PATH,
+    method_options,
+    model_argument,
+    reporting_options,
+    run_options,
+    tokenizer_option,
+)
 from .writing import write_files, write_stdout
 
 if TYPE_CHECKING:
@@ -34,7 +41,7 @@ def evaluate() -> None:
 )
 @click.option("-o", "place", type=FILE_PATH, metavar="FILE.json", help="Also write it as JSON.")
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of a table.")
-@click.option("--tokenizer", type=FILE_PATH, help="tokenizer.json, if not beside the model.")
+@tokenizer_option
 @run_options
 @method_options
 @reporting_options

@@ -21,6 +21,7 @@ from .options import (
     model_argument,
     reporting_options,
     run_options,
+    tokenizer_option,
 )
 from .summary import summary
 from .writing import Content, write_files, write_stdout
@@ -81,9 +82,7 @@ class Request:
     metavar="LIST",
     help="json, png or json,png; a folder gets both.",
 )
-@click.option(
-    "--tokenizer", type=FILE_PATH, help="tokenizer.json, where it is not beside the model."
-)
+@tokenizer_option
 @run_options
 @method_options
 @click.option(

@@ -101,6 +101,10 @@ role_option = click.option(
     "parameter. Can be given several times.",
 )
 
+tokenizer_option = click.option(
+    "--tokenizer", type=FILE_PATH, help="tokenizer.json, where it is not beside the model."
+)
+
 #: Which relevance, of which output and for which input.
 method_options = _together(
     output_option,

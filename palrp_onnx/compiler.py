@@ -181,14 +181,10 @@ class _Compiler:
         """The input where it is given: −1 is the default, −2 the last, −3 the last but one."""
         given, one = self._input(name), self._op.constant(1)
         behind = self._op.integers("Add", given, one)
-        counted = self._op.integers("Where", self._negative(given), behind, given)
-        return self._op.integers("Where", self._absent(given), default, counted)
-
-    def _negative(self, given: ir.Value) -> ir.Value:
-        return self._op.flags("Less", given, self._op.constant(0))
-
-    def _absent(self, given: ir.Value) -> ir.Value:
-        return self._op.flags("Equal", given, self._op.constant(-1))
+        negative = self._op.flags("Less", given, self._op.constant(0))
+        absent = self._op.flags("Equal", given, self._op.constant(-1))
+        counted = self._op.integers("Where", negative, behind, given)
+        return self._op.integers("Where", absent, default, counted)
 
     def _seed(self) -> tuple[ir.Value, Rows[ir.Value] | None]:
         """+1 at the target, −1 at what it is held against; of a token axis that row alone."""
@@ -224,9 +220,7 @@ class _Compiler:
         """The position asked for, or the last unmasked one [B]."""
         op, shapes = self._op, self._analysis.shapes
         length = op.dims(self._plan.output, [1])
-        numbers = op.integers(
-            "Range", op.constant(0), op.integers("Squeeze", length), op.constant(1)
-        )
+        numbers = op.counting(op.integers("Squeeze", length))
         last = op.integers("Expand", op.integers("Sub", length, op.constant([1])), op.batch)
         trial = shapes[self._plan.output][1]
         masks = (v for v in self._graph.inputs if v.name in self._subject.masks)
@@ -260,14 +254,11 @@ class _Compiler:
         if self._settings.ledger:
             self._publish(LEDGER, self._ledger(caught.ledger))
         if self._settings.features:
-            self._publish(
-                f"{FEATURES}content", self._raw(self._explained, caught.content[self._explained])
-            )
             for sink in sinks:
                 self._publish(f"{FEATURES}site/{sink.name}", sink.relevance)
             for name, relevance in caught.content.items():
-                if name != self._explained:
-                    self._publish(f"{FEATURES}input/{name}", self._raw(name, relevance))
+                key = "content" if name == self._explained else f"input/{name}"
+                self._publish(f"{FEATURES}{key}", self._raw(name, relevance))
 
     def _publish(self, name: str, value: ir.Value) -> None:
         rank = self._op.rank(value)
@@ -299,16 +290,14 @@ class _Compiler:
             count = op.integers("Min", size, op.constant(GRID))
         else:
             count = op.integers("Div", size, op.constant(side))
-        pixels, blocks = (
-            op.integers("Range", op.constant(0), n, op.constant(1)) for n in (size, count)
-        )
+        pixels, blocks = op.counting(size), op.counting(count)
         begin, end = (
             op.integers("Div", op.integers("Mul", n, size), count)
             for n in (blocks, op.integers("Add", blocks, op.constant(1)))
         )
         begin, end = (op.integers("Unsqueeze", n, op.constant([1])) for n in (begin, end))
-        outside = op.flags("Or", op.flags("Less", pixels, begin), op.flags("Less", end, pixels))
-        outside = op.flags("Or", outside, op.flags("Equal", pixels, end))
+        before, behind = op.flags("Less", pixels, begin), op.flags("GreaterOrEqual", pixels, end)
+        outside = op.flags("Or", before, behind)
         op.declare(outside, 2)
         return op.choose(outside, op.real(0.0), op.real(1.0))
 

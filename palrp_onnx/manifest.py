@@ -62,7 +62,7 @@ class Manifest(Subject, frozen=True, kw_only=True):
         method: Which relevance it computes.
         positions: How sinks reduce to one number a unit.
         sites: Kind, layer and part of every row of ``relevance_sites``.
-        unaligned: Names and lengths of sites that do not run over the units.
+        unaligned: Names of sites that do not run over the units.
         ledger: Entry of every column of ``relevance_ledger``.
         roles: Roles of values that were given rather than found.
     """

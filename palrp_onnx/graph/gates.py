@@ -22,7 +22,7 @@ _UNARY = frozenset(
     "Sin Softplus Softsign Sqrt Swish Tan Tanh ThresholdedRelu".split()
 )
 _NARY = frozenset("Add Div Max Mean Min Mul Sub Sum Where".split())
-_ELEMENTWISE = _UNARY | _NARY
+ELEMENTWISE = _UNARY | _NARY
 #: What may lie between a value and a statistic of it, beside element-wise operations.
 _STATISTIC = frozenset(
     "ReduceMean ReduceSum ReduceSumSquare ReduceL1 ReduceL2 ReduceMax ReduceMin "
@@ -58,8 +58,8 @@ class Scaling:
 
 def find_scaling(graph: ir.Graph, content: Content) -> Scaling:
     """Find the scaling operands of every product and quotient of two content values."""
-    elementwise = _Dominators(content, _ELEMENTWISE)
-    reduced = _Dominators(content, _ELEMENTWISE | _STATISTIC)
+    elementwise = _Dominators(content, ELEMENTWISE)
+    reduced = _Dominators(content, ELEMENTWISE | _STATISTIC)
     gates: dict[Operand, Fact] = {}
     statistics: dict[Operand, Fact] = {}
     for node in graph:

@@ -8,7 +8,7 @@ of ONNX Runtime maps the same pages.
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -42,36 +42,42 @@ def read_slim(path: Path) -> bytes:
 
 
 def _model(data: mmap.mmap, name: str) -> bytes:
-    out = bytearray()
-    for field in _fields(data, 0, len(data)):
-        if field.number == _GRAPH and field.kind == _LENGTH:
-            out += _message(_GRAPH, _graph(data, field, name))
-        else:
-            out += data[field.start : field.end]
-    return bytes(out)
+    def change(field: _Field) -> bytes | None:
+        return _message(_GRAPH, _graph(data, field, name)) if field.number == _GRAPH else None
+
+    return _rewritten(data, 0, len(data), change)
 
 
 def _graph(data: mmap.mmap, graph: _Field, name: str) -> bytes:
-    out = bytearray()
-    for field in _fields(data, graph.body, graph.end):
-        large = field.number == _INITIALIZER and field.end - field.body >= SMALL
-        if large and field.kind == _LENGTH:
-            out += _message(_INITIALIZER, _tensor(data, field, name))
-        else:
-            out += data[field.start : field.end]
-    return bytes(out)
+    def change(field: _Field) -> bytes | None:
+        if field.number != _INITIALIZER or field.end - field.body < SMALL:
+            return None
+        return _message(_INITIALIZER, _tensor(data, field, name))
+
+    return _rewritten(data, graph.body, graph.end, change)
 
 
 def _tensor(data: mmap.mmap, tensor: _Field, name: str) -> bytes:
+    def change(field: _Field) -> bytes | None:
+        if field.number != _RAW_DATA or field.end - field.body < SMALL:
+            return None
+        facts = {"location": name, "offset": field.body, "length": field.end - field.body}
+        entries = [StringStringEntryProto(key=k, value=str(v)) for k, v in facts.items()]
+        reference = TensorProto(external_data=entries, data_location=TensorProto.EXTERNAL)
+        changed: bytes = reference.SerializeToString()
+        return changed
+
+    return _rewritten(data, tensor.body, tensor.end, change)
+
+
+def _rewritten(
+    data: mmap.mmap, start: int, end: int, change: Callable[[_Field], bytes | None]
+) -> bytes:
+    """A message with those nested in it as ``change`` has them, ``None`` for as they are."""
     out = bytearray()
-    for field in _fields(data, tensor.body, tensor.end):
-        if field.number == _RAW_DATA and field.end - field.body >= SMALL:
-            facts = {"location": name, "offset": field.body, "length": field.end - field.body}
-            entries = [StringStringEntryProto(key=k, value=str(v)) for k, v in facts.items()]
-            reference = TensorProto(external_data=entries, data_location=TensorProto.EXTERNAL)
-            out += reference.SerializeToString()
-        else:
-            out += data[field.start : field.end]
+    for field in _fields(data, start, end):
+        changed = change(field) if field.kind == _LENGTH else None
+        out += data[field.start : field.end] if changed is None else changed
     return bytes(out)
 
 

@@ -7,18 +7,15 @@ of each operand that has the axis, and on operands without it as a whole.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import prod
 
 import onnx_ir as ir
 
+from palrp_onnx.graph import gates
 from palrp_onnx.graph.axes import Shape, constant_axes
 
 #: Operations whose operands are aligned by right-aligned broadcasting.
-ELEMENTWISE = frozenset(
-    "Abs Acos Add Asin Asinh Atan Atanh Cast CastLike Ceil Celu Clip Cos Cosh Div Dropout Elu Erf "
-    "Exp Expand Floor Gelu HardSigmoid HardSwish Identity LeakyRelu Log Max Mean Min Mish Mul Neg "
-    "PRelu Pow Reciprocal Relu Selu Sigmoid Sin Sinh Softplus Softsign Sqrt Sub Sum Swish Tan Tanh "
-    "ThresholdedRelu Where".split()
-)
+ELEMENTWISE = gates.ELEMENTWISE | frozenset("Asinh Atanh CastLike Cosh Expand PRelu Sinh".split())
 #: Bilinear operations, which relevance is shared in by their factors.
 PRODUCTS = frozenset(("MatMul", "Einsum"))
 _NORMALISING = frozenset(
@@ -129,18 +126,9 @@ def _regrouped(before: Shape, after: Shape, axis: int) -> int | None:
     """The axis that a reshape left as it was, but for axes of length one around it."""
     if after[axis] == 1:
         return None
-    ahead = _product(after[:axis])
-    same = (
-        k for k, dim in enumerate(before) if dim == after[axis] and _product(before[:k]) == ahead
-    )
+    ahead = prod(after[:axis])
+    same = (k for k, dim in enumerate(before) if dim == after[axis] and prod(before[:k]) == ahead)
     return next(same, None)
-
-
-def _product(shape: Shape) -> int:
-    total = 1
-    for dim in shape:
-        total *= dim
-    return total
 
 
 def factor_axes(

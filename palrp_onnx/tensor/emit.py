@@ -110,9 +110,7 @@ class Emit:
 
     def cast(self, a: Value, kind: ir.DataType) -> Value:
         """The same numbers as another type."""
-        if self.kind(a) == kind:
-            return a
-        return self.node("Cast", [a], self.rank(a), to=kind, dtype=kind)
+        return a if self.kind(a) == kind else self._number(a, kind)
 
     def cast_like(self, a: Value, like: Value) -> Value:
         return self.cast(a, self.kind(like))
@@ -127,6 +125,10 @@ class Emit:
     def integers(self, op_type: str, *inputs: Value, **attributes: Any) -> Value:
         """Append a node on integer vectors."""
         return self.node(op_type, inputs, 1, dtype=ir.DataType.INT64, **attributes)
+
+    def counting(self, count: Value) -> Value:
+        """0, 1, 2, … below a number."""
+        return self.integers("Range", self.constant(0), count, self.constant(1))
 
     def _flat(self, integers: Value) -> Value:
         """Integers of any shape as a vector."""
@@ -319,11 +321,14 @@ class Emit:
 
     def _added(self, zeros: Value, index: Value, m: Value, axis: int) -> Value:
         """``m`` added up at ``index``, as ScatterElements counts."""
-        if self._opset < 16:
-            raise NotImplementedError("adding up at indices, in a graph before opset 16")
+        self._require_adding()
         inputs = [zeros, index, m]
         rank = self.rank(zeros)
         return self.node("ScatterElements", inputs, rank, axis=axis, reduction="add")
+
+    def _require_adding(self) -> None:
+        if self._opset < 16:
+            raise NotImplementedError("adding up at indices, in a graph before opset 16")
 
     # --- reductions -----------------------------------------------------------------------------
     def sum(self, a: Value, axes: Sequence[int], *, keepdims: bool = True) -> Value:
@@ -416,7 +421,7 @@ class Emit:
     def _scattered(self, m: Value, like: Value, where: Sequence[Value], rank: int) -> Value:
         """Number the entries of ``like``; slicing the numbers tells where ``m`` came from."""
         size = self.integers("Size", like)
-        numbers = self.integers("Range", self.constant(0), size, self.constant(1))
+        numbers = self.counting(size)
         whole = self.integers("Reshape", numbers, self.shape(like))
         taken = self.integers("Slice", whole, *where)
         flat = self._flat(taken)
@@ -505,8 +510,7 @@ class Emit:
         return self._added(zeros, index, m, axis)
 
     def gather_nd_adjoint(self, m: Value, like: Value, index: Value, batch_dims: int) -> Value:
-        if self._opset < 16:
-            raise NotImplementedError("adding up at indices, in a graph before opset 16")
+        self._require_adding()
         inputs = [self.zeros_like(like), self._whole_index(index, batch_dims), m]
         return self.node("ScatterND", inputs, self.rank(like), reduction="add")
 
@@ -518,7 +522,7 @@ class Emit:
         columns = []
         for axis in range(batch_dims):
             count = self.integers("Squeeze", self.dims(index, [axis]))
-            numbers = self.integers("Range", self.constant(0), count, self.constant(1))
+            numbers = self.counting(count)
             others = self.constant([a for a in range(rank) if a != axis])
             columns.append(
                 self.integers("Expand", self.integers("Unsqueeze", numbers, others), shape)
