@@ -14,6 +14,7 @@ import onnx_ir as ir
 import onnx_ir.passes.common as passes
 
 from palrp_onnx.errors import InputError, ModelError
+from palrp_onnx.graph.lowering import lower
 from palrp_onnx.graph.signature import GraphInput
 from palrp_onnx.graph.slim import read_slim
 
@@ -25,12 +26,13 @@ _CHUNK = 1 << 20
 @dataclass(frozen=True)
 class Model:
     """An opened model. ``graph`` is normalised: functions inlined, constants are initializers,
-    aliases resolved; names of values stay as they are in the file.
+    fused operations primitive, aliases resolved; names of values stay as they are in the file.
 
     Attributes:
         opset: Opset of the file.
         sha256: Digest of the file, followed by its external data files in order of their names.
         nodes: Number of nodes of the file as it is on disk.
+        lowered: How many nodes of each fused or quantised operation became primitive ones.
     """
 
     path: Path
@@ -40,6 +42,7 @@ class Model:
     nodes: int
     inputs: tuple[GraphInput, ...]
     outputs: tuple[GraphInput, ...]
+    lowered: Mapping[str, int]
     proto: ir.Model
 
     @property
@@ -81,20 +84,27 @@ class Model:
         if path.stat().st_size > MAX_FILE_BYTES:
             raise ModelError("The model file is larger than 2 GiB", place=str(path))
         proto = parse_model(path)
-        nodes = sum(1 for _ in proto.graph.all_nodes())
-        if nodes > MAX_NODES:
-            raise ModelError(f"The graph has {nodes} nodes, more than {MAX_NODES}", place=str(path))
+        every = sum(1 for _ in proto.graph.all_nodes())
+        if every > MAX_NODES:
+            raise ModelError(f"The graph has {every} nodes, more than {MAX_NODES}", place=str(path))
         files = _files(proto, path.resolve())
         opset = proto.opset_imports.get("", 0)
+        inputs, outputs = (
+            tuple(_signature(v) for v in values if not v.is_initializer())
+            for values in (proto.graph.inputs, proto.graph.outputs)
+        )
+        nodes = len(proto.graph)
+        normal, lowered = _normalise(proto, path, at_least)
         return cls(
             path=path,
             sha256=_digest(files),
             opset=opset,
             producer=" ".join(filter(None, (proto.producer_name, proto.producer_version))),
-            nodes=len(proto.graph),
-            inputs=tuple(_signature(v) for v in proto.graph.inputs if not v.is_initializer()),
-            outputs=tuple(_signature(v) for v in proto.graph.outputs),
-            proto=_normalise(_raised(proto, path, at_least), path),
+            nodes=nodes,
+            inputs=inputs,
+            outputs=outputs,
+            lowered=lowered,
+            proto=normal,
         )
 
     def copy(self, *, at_least: int = 0) -> Model:
@@ -188,16 +198,20 @@ def _raised(model: ir.Model, path: Path, opset: int) -> ir.Model:
     return raised
 
 
-def _normalise(model: ir.Model, path: Path) -> ir.Model:
+def _normalise(model: ir.Model, path: Path, opset: int) -> tuple[ir.Model, Mapping[str, int]]:
+    """The graph in its plain form, and what was lowered."""
     try:
         model = passes.InlinePass()(model).model
         lift = passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)
-        model = lift(model).model
+        model = passes.TopologicalSortPass()(lift(model).model).model
+        lowered = lower(model)
+        model = _raised(model, path, opset)
         if not any(True for _ in model.graph.subgraphs()):
             # The pass cannot follow aliases that leave a subgraph; they stay, as nodes.
             model = passes.IdentityEliminationPass()(model).model
-        model = passes.TopologicalSortPass()(model).model
-        return passes.ShapeInferencePass()(model).model
+        return passes.ShapeInferencePass()(model).model, lowered
+    except ModelError:
+        raise
     except Exception as error:  # a cycle, a dangling input, an attribute of the wrong type
         raise ModelError(
             "The graph is not well formed", place=str(path), hint=f"{type(error).__name__}: {error}"

@@ -18,9 +18,7 @@ from palrp_onnx.graph.axes import Shape, constant_axes
 ELEMENTWISE = gates.ELEMENTWISE | frozenset("Asinh Atanh CastLike Cosh Expand PRelu Sinh".split())
 #: Bilinear operations, which relevance is shared in by their factors.
 PRODUCTS = frozenset(("MatMul", "Einsum"))
-_NORMALISING = frozenset(
-    "LayerNormalization RMSNormalization SimplifiedLayerNormalization Softmax LogSoftmax".split()
-)
+_NORMALISING = frozenset("LayerNormalization RMSNormalization Softmax LogSoftmax".split())
 _RESHAPING = frozenset(("Reshape", "Flatten", "Squeeze", "Unsqueeze"))
 
 Sources = tuple[int | None, ...]

@@ -14,6 +14,7 @@ import onnx_ir as ir
 
 from palrp_onnx.errors import TargetError, UnsupportedError
 from palrp_onnx.graph.analysis import Analysis, Operand
+from palrp_onnx.graph.lowering import REFUSED
 from palrp_onnx.graph.roles import Role
 from palrp_onnx.relevance.presets import Preset
 from palrp_onnx.rules import Entry, find_rule
@@ -177,9 +178,10 @@ def make_plan(analysis: Analysis, output: ir.Value, preset: Preset) -> Plan:
 
 
 def describe(node: ir.Node) -> str:
-    """``Domain.Operation 'name'``."""
+    """``Domain.Operation 'name'``, and why it could not be lowered if it should have been."""
     kind = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
-    return f"{kind} {node.name!r}"
+    reason = f" ({node.meta[REFUSED]})" if REFUSED in node.meta else ""
+    return f"{kind} {node.name!r}{reason}"
 
 
 def scaling_operands(analysis: Analysis, preset: Preset) -> frozenset[Operand]:

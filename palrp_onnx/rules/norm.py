@@ -36,7 +36,7 @@ def _mean(op: Language[T], a: T, like: T, axes: list[int]) -> T:
     return op.mul(total, op.mean_weight(like, total))
 
 
-@rule("RMSNormalization", "SimplifiedLayerNormalization")
+@rule("RMSNormalization")
 def rms_normalization(op: Language[T], node: Node[T], m: T) -> Sequence[T | None]:
     """y = γ ∘ x / √(mean(x²) + ε): m_x = m ∘ γ / √(mean(x²) + ε).
 

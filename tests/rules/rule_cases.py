@@ -253,13 +253,6 @@ NORM_CASES = [
         opset=23,
         g=W4,
     ),
-    of(
-        "SimplifiedLayerNormalization",
-        "y = SimplifiedLayerNormalization<epsilon=0.25>(x, g)",
-        rms_norm(0.25),
-        g=W4,
-        dtype="float32",
-    ),
     of("Softmax", "y = Softmax(x)", softmax(-1)),
     of("Softmax", "y = Softmax<axis=1>(x)", softmax(1)),
     of("Softmax", "y = Softmax<axis=2>(x)", softmax(-1), opset=11),

@@ -1,0 +1,6 @@
+"""Fused, quantised and packed operations, rewritten into primitive ones: one file per family."""
+
+from palrp_onnx.graph.lowering import activations, norms, products
+from palrp_onnx.graph.lowering.table import REFUSED, lower, lowerable
+
+__all__ = ["REFUSED", "activations", "lower", "lowerable", "norms", "products"]

@@ -1,0 +1,88 @@
+"""The table of lowerings, and the pass that applies it.
+
+A lowering is a plain function ``lowering(b, node)``: it writes primitive operations with the
+builder ``b`` and returns what takes the place of each output, ``None`` for one that nothing may
+read. What it does not cover it refuses with ``NotImplementedError``; the node then stays, and says
+why.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+
+import onnx_ir as ir
+import onnx_ir.passes.common as passes
+
+from palrp_onnx.graph.lowering.builder import Builder, Fused
+from palrp_onnx.graph.lowering.types import infer
+
+MICROSOFT = "com.microsoft"
+#: Key in the ``meta`` of a node that could not be lowered.
+REFUSED = "refused"
+
+Lowering = Callable[[Builder, Fused], Sequence[ir.Value | None]]
+
+_TABLE: dict[tuple[str, str], Lowering] = {}
+
+
+def lowers(*op_types: str, domain: str = MICROSOFT) -> Callable[[Lowering], Lowering]:
+    """Register a function as the lowering of ``op_types``."""
+
+    def register(function: Lowering) -> Lowering:
+        for op_type in op_types:
+            if (domain, op_type) in _TABLE:
+                raise ValueError(f"{domain}.{op_type} has two lowerings")
+            _TABLE[domain, op_type] = function
+        return function
+
+    return register
+
+
+def lowerable() -> list[tuple[str, str]]:
+    """(domain, operation) of every lowering, sorted."""
+    return sorted(_TABLE)
+
+
+def lower(model: ir.Model) -> Mapping[str, int]:
+    """Rewrite fused and quantised operations of ``model`` into primitive ones, in place.
+
+    Values keep their names. The nodes of the graph must be in topological order.
+
+    Returns:
+        How many nodes of each operation were rewritten.
+    """
+    graph, opset = model.graph, model.opset_imports.get("", 0)
+    if not any((node.domain, node.op_type) in _TABLE for node in graph):
+        return {}
+    passes.ShapeInferencePass()(model)
+    done: Counter[str] = Counter()
+    for node in list(graph):
+        lowering = _TABLE.get((node.domain, node.op_type))
+        if lowering is None:
+            infer(node, opset)
+        elif _lower(Builder(graph, node, opset), Fused(node), lowering):
+            graph.remove(node, safe=True)
+            done[f"{node.domain}.{node.op_type}".lstrip(".")] += 1
+    passes.RemoveUnusedNodesPass()(model)
+    return dict(done)
+
+
+def _lower(b: Builder, fused: Fused, lowering: Lowering) -> bool:
+    try:
+        results = lowering(b, fused)
+    except NotImplementedError as error:
+        fused.node.meta[REFUSED] = str(error)
+        return False
+    for old, new in zip(fused.node.outputs, results, strict=False):
+        if new is not None:
+            _replace(b, old, new)
+    return True
+
+
+def _replace(b: Builder, old: ir.Value, new: ir.Value) -> None:
+    """Put ``new`` in the place of ``old``, under its name."""
+    new = b.own(new)
+    new.type, new.shape = new.type or old.type, old.shape or new.shape
+    ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
+    old.name, new.name = None, old.name

@@ -1,0 +1,52 @@
+"""Types and shapes of one node's results, so far as its operands tell.
+
+Inference over a whole graph stops at the first operation outside of the standard. Lowering goes
+node by node instead, so that types are known behind such operations too.
+"""
+
+from __future__ import annotations
+
+import onnx
+import onnx_ir as ir
+
+#: Constants above this many entries are not shapes, axes or sizes.
+_SMALL = 64
+
+
+def infer(node: ir.Node, opset: int) -> None:
+    """Type the outputs of a standard ``node`` that have none; unknown operations are left alone."""
+    if node.domain or all(v.type is not None for v in node.outputs):
+        return
+    operands = [v for v in node.inputs if v is not None]
+    if any(v.dtype is None for v in operands):
+        return
+    try:
+        schema = onnx.defs.get_schema(node.op_type, opset, "")
+        types = {v.name or "": _type(v) for v in operands}
+        data = {v.name or "": _data(v) for v in operands if _is_small(v)}
+        imports = [onnx.helper.make_opsetid("", opset)]
+        proto = ir.serde.serialize_node(node)
+        found = onnx.shape_inference.infer_node_outputs(
+            schema, proto, types, data, opset_imports=imports
+        )
+    except Exception:  # no schema, or operands it does not allow: the runtime has the last word
+        return
+    for value in node.outputs:
+        if value.name in found:
+            known = ir.serde.deserialize_type_proto_for_type(found[value.name])
+            value.type = known
+            value.shape = ir.serde.deserialize_type_proto_for_shape(found[value.name])
+
+
+def _type(value: ir.Value) -> onnx.TypeProto:
+    proto: onnx.TypeProto = ir.serde.serialize_value(value).type
+    return proto
+
+
+def _is_small(value: ir.Value) -> bool:
+    return value.const_value is not None and value.const_value.size <= _SMALL
+
+
+def _data(value: ir.Value) -> onnx.TensorProto:
+    assert value.const_value is not None
+    return onnx.numpy_helper.from_array(value.const_value.numpy(), value.name)

@@ -1,0 +1,77 @@
+"""One operation at a time: what the runtime computes for it, and for what it is lowered to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from palrp_onnx.forward import RuntimeForward
+from palrp_onnx.graph.model import Model
+
+Array = NDArray[Any]
+
+
+def single(
+    op_type: str,
+    inputs: Sequence[str],
+    feeds: Mapping[str, Array],
+    *,
+    weights: Mapping[str, Array] | None = None,
+    outputs: Sequence[str] = ("y",),
+    domain: str = "com.microsoft",
+    opset: int = 18,
+    kind: int = TensorProto.FLOAT,
+    **attributes: Any,
+) -> onnx.ModelProto:
+    """A model of one node. Inputs in ``feeds`` have free axes; ``weights`` are initializers."""
+    node = helper.make_node(op_type, inputs, outputs, domain=domain, name="node", **attributes)
+    taken = [
+        helper.make_tensor_value_info(
+            name, helper.np_dtype_to_tensor_dtype(array.dtype), [None] * array.ndim
+        )
+        for name, array in feeds.items()
+    ]
+    made = [helper.make_tensor_value_info(name, kind, None) for name in outputs if name]
+    stored = [numpy_helper.from_array(array, name) for name, array in (weights or {}).items()]
+    graph = helper.make_graph([node], "single", taken, made, stored)
+    imports = [helper.make_opsetid("", opset), helper.make_opsetid("com.microsoft", 1)]
+    return helper.make_model(graph, opset_imports=imports, ir_version=10)
+
+
+def compare(
+    model: onnx.ModelProto,
+    feeds: Mapping[str, Array],
+    folder: Path,
+    *,
+    tolerance: float = 1e-5,
+    names: Sequence[str] | None = None,
+) -> Model:
+    """Assert that the lowered graph computes what the runtime computes for ``model``.
+
+    ``tolerance`` is relative to the largest magnitude of each output. Returns the lowered model.
+    """
+    path = folder / "model.onnx"
+    onnx.save(model, path)
+    wanted = list(names or (v.name for v in model.graph.output))
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    session = onnxruntime.InferenceSession(str(path), options)
+    expected = session.run(wanted, dict(feeds))
+    lowered = Model.open(path)
+    assert lowered.lowered, [n.meta for n in lowered.graph]
+    found = RuntimeForward(lowered, wanted)(feeds)
+    for name, array in zip(wanted, expected, strict=True):
+        assert found[name].shape == array.shape, name
+        assert found[name].dtype == array.dtype, name
+        assert np.isfinite(array).all(), f"{name}: nothing to compare"
+        scale = np.abs(array.astype(np.float64)).max()
+        error = np.abs(found[name].astype(np.float64) - array.astype(np.float64)).max()
+        assert error <= tolerance * scale, f"{name}: {error} of {scale}"
+    return lowered
