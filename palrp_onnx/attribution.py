@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 SCHEMA: Literal["palrp-onnx/attribution/1.0"] = "palrp-onnx/attribution/1.0"
 
@@ -113,6 +113,18 @@ class Site(Struct, frozen=True, kw_only=True):
     relevance: list[float]
 
 
+class Fidelity(Struct, frozen=True, kw_only=True):
+    """How far the graph that was explained is from the file, in units of the explained output.
+
+    There where operations were rewritten into primitive ones first; ``rewritten`` counts them.
+    ``difference`` is the largest over the output on this input.
+    """
+
+    rewritten: dict[str, int]
+    difference: float
+    allowed: float
+
+
 class Warning_(Struct, frozen=True, kw_only=True):
     """Something the reader of the record must know."""
 
@@ -134,6 +146,7 @@ class Attribution(Struct, frozen=True, kw_only=True):
     sites: list[Site]
     ledger: Ledger
     warnings: list[Warning_]
+    fidelity: Fidelity | UnsetType = UNSET
 
 
 def json_schema() -> dict[str, Any]:

@@ -9,10 +9,11 @@ import onnx_ir as ir
 
 from palrp_onnx.compiler import OPSET, Settings, compile_graph
 from palrp_onnx.errors import UsageError
+from palrp_onnx.fidelity import Original
 from palrp_onnx.graph.model import Model
 from palrp_onnx.graph.roles import parse_roles
 from palrp_onnx.manifest import Manifest
-from palrp_onnx.planning import make_example, plan_model
+from palrp_onnx.planning import make_example, plan_model, run_graph
 from palrp_onnx.relevance.presets import preset
 
 
@@ -46,14 +47,19 @@ def compile_model(
             place=str(destination),
             hint=f"Write it beside the model, into {model.folder}.",
         )
+    example = make_example(model)
     planned = plan_model(
         model,
-        make_example(model),
+        example,
         preset(method),
         output=output,
         explain_input=explain_input,
         roles=parse_roles(roles or {}),
     )
+    rewritten = planned.analysis.model
+    if rewritten.lowered:
+        values = run_graph(rewritten, example, [planned.output])
+        Original(rewritten, planned.output).check(example, values[planned.output])
     compiled, _ = compile_graph(planned, settings or Settings())
     for value in compiled.graph.initializers.values():
         tensor = value.const_value

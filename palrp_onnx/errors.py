@@ -75,6 +75,12 @@ class RoleError(ModelError):
     code = "role"
 
 
+class FidelityError(ModelError):
+    """What would be explained is not what the file computes."""
+
+    code = "fidelity"
+
+
 class TargetError(ModelError):
     """There is no such target, or the target has to be named."""
 

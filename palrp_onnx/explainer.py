@@ -16,6 +16,7 @@ from palrp_onnx.attribution import Run
 from palrp_onnx.compiler import OPSET, Settings, compile_graph
 from palrp_onnx.engines import CompiledEngine, Engine, NumpyEngine
 from palrp_onnx.errors import UsageError
+from palrp_onnx.fidelity import Original
 from palrp_onnx.graph.model import Model, parse_model
 from palrp_onnx.graph.roles import parse_roles
 from palrp_onnx.inputs.sample import Sample
@@ -98,6 +99,7 @@ class Explainer:
         self._roles = parse_roles(roles or {})
         self._once = once
         self._engine: Engine | None = None
+        self._original: Original | None = None
 
     def explain(
         self, sample: Sample, target: str = "pred", labels: Mapping[int, str] | None = None
@@ -113,8 +115,10 @@ class Explainer:
         wanted = parse_target(target, labels)
         engine = self.engine(sample.feeds)
         outcome = engine.explain(sample.feeds, wanted)
+        original = self._original
+        fidelity = None if original is None else original.check(sample.feeds, outcome.output)
         run = self._run(engine, {**outcome.ms, "total": (time.perf_counter() - start) * 1e3})
-        return Describer(engine.subject, run)(sample, outcome, labels or {})
+        return Describer(engine.subject, run, fidelity)(sample, outcome, labels or {})
 
     def engine(self, feeds: Feeds) -> Engine:
         """The opened engine; analysed and planned once, with ``feeds`` as an example.
@@ -141,6 +145,9 @@ class Explainer:
             explain_input=self._explain_input,
             roles=self._roles,
         )
+        rewritten = planned.analysis.model
+        if rewritten.lowered:
+            self._original = Original(rewritten, planned.output, device=self.device)
         if not compiled:
             return NumpyEngine(
                 planned, positions=self.positions, dtype=self.dtype, device=self.device

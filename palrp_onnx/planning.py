@@ -15,6 +15,7 @@ from palrp_onnx.errors import InputError, TargetError, UsageError
 from palrp_onnx.forward import RuntimeForward
 from palrp_onnx.graph.analysis import Analysis, analyse
 from palrp_onnx.graph.axes import BATCH
+from palrp_onnx.graph.branches import take_branches
 from palrp_onnx.graph.example import example_feeds
 from palrp_onnx.graph.model import Model
 from palrp_onnx.graph.patches import patch_size
@@ -127,12 +128,18 @@ def make_example(model: Model) -> Feeds:
 
 def analyse_model(model: Model, feeds: Feeds, roles: Overrides | None = None) -> Analysis:
     """Annotate the graph, with the trial run in ONNX Runtime."""
+    model = take_branches(model, feeds, run_graph)
 
     def run(probe: Feeds, names: Iterable[str]) -> Mapping[str, Array]:
-        wanted = [n for n in names if n not in probe]
-        return {**probe, **RuntimeForward(model, wanted)(probe)}
+        return run_graph(model, probe, names)
 
     return analyse(model, feeds, run, roles)
+
+
+def run_graph(model: Model, feeds: Feeds, names: Iterable[str]) -> Mapping[str, Array]:
+    """Values of one run by name; those that are fed are among them."""
+    wanted = [n for n in names if n not in feeds]
+    return {**feeds, **RuntimeForward(model, wanted)(feeds)}
 
 
 def find_output(analysis: Analysis, name: str | None) -> ir.Value:

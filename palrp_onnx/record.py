@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from msgspec import UNSET
 from numpy.typing import NDArray
 
-from palrp_onnx.attribution import Attribution, Relevance, Run, Site, TargetFacts, Units
+from palrp_onnx.attribution import Attribution, Fidelity, Relevance, Run, Site, TargetFacts, Units
 from palrp_onnx.engines import Outcome
 from palrp_onnx.inputs.sample import Sample
 from palrp_onnx.manifest import Subject
@@ -38,6 +39,7 @@ class Describer:
 
     subject: Subject
     run: Run
+    fidelity: Fidelity | None = None
 
     def __call__(
         self, sample: Sample, outcome: Outcome, labels: Mapping[int, str]
@@ -74,6 +76,7 @@ class Describer:
             ],
             ledger={name: float(amount[row]) for name, amount in outcome.ledger.items()},
             warnings=[*sample.warnings, *maps.warnings],
+            fidelity=UNSET if self.fidelity is None else self.fidelity,
         )
         tensors = {name: array[row : row + 1] for name, array in outcome.tensors.items()}
         return Explanation(record, tensors)

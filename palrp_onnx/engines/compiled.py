@@ -93,14 +93,16 @@ class CompiledEngine:
             # An index outside of its axis fails inside the graph: the output tells where.
             if TARGET_POSITION in chosen:
                 scale = self._scales()[-1]
-                output = self._session.run([self.manifest.output], {**feeds, **default, **scale})
-                find_targets(self.manifest, feeds, output[self.manifest.output], target)
+                alone = self._session.run([self.manifest.output], {**feeds, **default, **scale})
+                find_targets(self.manifest, feeds, alone[self.manifest.output], target)
             raise
         ms = {"session": (time.perf_counter() - start) * 1e3}
-        targets = find_targets(self.manifest, feeds, values[self.manifest.output], target)
+        output = values[self.manifest.output]
+        targets = find_targets(self.manifest, feeds, output, target)
         maps = self._maps(values, feeds)
         sums = np.array([t.value for t in targets])
-        return Outcome(targets, maps, self._ledger(values, sums), self._tensors(values, maps), ms)
+        ledger = self._ledger(values, sums)
+        return Outcome(output, targets, maps, ledger, self._tensors(values, maps), ms)
 
     def _run(self, feeds: Feeds) -> dict[str, Array]:
         """Run; in half precision with smaller seeds where relevance overflows."""

@@ -21,6 +21,7 @@ class Outcome:
     """One explained batch.
 
     Attributes:
+        output: The explained output.
         targets: Where the target lies in every row.
         maps: Relevance a unit.
         ledger: Entries, each [B].
@@ -28,6 +29,7 @@ class Outcome:
         ms: Wall times.
     """
 
+    output: Array
     targets: list[Resolved]
     maps: Maps
     ledger: Mapping[str, Array]

@@ -66,7 +66,7 @@ class NumpyEngine:
         tensors["content"] = content
         kind = self.planned.plan.preset.map
         maps = make_maps(content, raw.sinks, positions=self._positions, kind=kind, grid=grid)
-        return Outcome(targets, maps, raw.ledger, tensors, {"forward": forward})
+        return Outcome(output, targets, maps, raw.ledger, tensors, {"forward": forward})
 
     def forward(self, feeds: Feeds) -> dict[str, Array]:
         """Forward values the walk reads, the explained output among them."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -107,6 +108,13 @@ class Model:
             proto=normal,
         )
 
+    def rewritten(self, counts: Mapping[str, int]) -> Model:
+        """The same model after ``counts`` of operations were taken out of its graph by hand."""
+        proto, lowered = _normalise(self.proto, self.path, 0)
+        return replace(
+            self, proto=proto, lowered=Counter(self.lowered) + Counter(counts) + Counter(lowered)
+        )
+
     def copy(self, *, at_least: int = 0) -> Model:
         """The same model with a graph of its own, of this opset or a later one."""
         if self.graph_opset < at_least:
@@ -201,11 +209,11 @@ def _raised(model: ir.Model, path: Path, opset: int) -> ir.Model:
 def _normalise(model: ir.Model, path: Path, opset: int) -> tuple[ir.Model, Mapping[str, int]]:
     """The graph in its plain form, and what was lowered."""
     try:
-        model = passes.InlinePass()(model).model
         lift = passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)
-        model = passes.TopologicalSortPass()(lift(model).model).model
+        model = lift(passes.InlinePass()(model).model).model
+        model = passes.TopologicalSortPass()(model).model
         lowered = lower(model)
-        model = _raised(model, path, opset)
+        model = lift(_raised(model, path, opset)).model
         if not any(True for _ in model.graph.subgraphs()):
             # The pass cannot follow aliases that leave a subgraph; they stay, as nodes.
             model = passes.IdentityEliminationPass()(model).model

@@ -1,0 +1,75 @@
+"""Whether what is explained is what the file computes.
+
+Fused and quantised operations are rewritten before rules apply, and of conditional branches one is
+taken. Each such rewriting is checked on the very input that is explained: the file as it is, in
+ONNX Runtime, has to give the same output.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from palrp_onnx.attribution import Fidelity
+from palrp_onnx.errors import FidelityError
+from palrp_onnx.graph.model import Model, parse_model
+from palrp_onnx.session import Session
+
+Array = NDArray[Any]
+
+#: Largest difference allowed, as a share of the output's largest magnitude. With whole numbers
+#: inside, sums in another order may round to the neighbour: one step of eight bits.
+FLOAT, HALF, QUANTISED = 1e-4, 1e-2, 1 / 255
+_HALF = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
+_WHOLE = ("DequantizeLinear", "Round")
+
+
+class Original:
+    """The file as it is, to hold a rewritten graph against.
+
+    Args:
+        model: The rewritten model.
+        output: Name of the explained output.
+        device: ``cpu`` or ``cuda[:N]``.
+    """
+
+    def __init__(self, model: Model, output: str, *, device: str = "cpu") -> None:
+        self._rewritten = dict(model.lowered)
+        self._output = output
+        self._tolerance = tolerance_of(model.graph)
+        data = ir.serde.serialize_model(parse_model(model.path)).SerializeToString()
+        self._session = Session(data, model.folder, device=device, prepack=False)
+
+    def check(self, feeds: Mapping[str, Array], output: Array) -> Fidelity:
+        """Hold the rewritten graph's ``output`` against that of the file.
+
+        Raises:
+            FidelityError: They differ by more than the order of sums explains.
+        """
+        expected = self._session.run([self._output], feeds)[self._output].astype(np.float64)
+        found = output.astype(np.float64)
+        same = expected.shape == found.shape and (np.isnan(expected) == np.isnan(found)).all()
+        largest = float(np.nanmax(np.abs(expected), initial=0.0))
+        difference = float(np.nanmax(np.abs(expected - found), initial=0.0)) if same else np.inf
+        if difference > self._tolerance * largest:
+            raise FidelityError(
+                "The graph with its operations rewritten does not compute what the file computes: "
+                f"they differ by {difference:.3g} of {largest:.3g}",
+                place=f"output {self._output}; rewritten: {', '.join(self._rewritten)}",
+                hint="This explanation would be of another function. Please report the model.",
+            )
+        return Fidelity(
+            rewritten=self._rewritten, difference=difference, allowed=self._tolerance * largest
+        )
+
+
+def tolerance_of(graph: ir.Graph) -> float:
+    """The share of the output's largest magnitude that a rewritten ``graph`` may be off by."""
+    if any(node.op_type in _WHOLE for node in graph):
+        return QUANTISED
+    values = (v for node in graph for v in node.outputs)
+    return HALF if any(v.dtype in _HALF for v in values) else FLOAT

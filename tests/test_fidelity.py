@@ -1,0 +1,152 @@
+"""What is explained is what the file computes: rewritten operations and branches that were taken."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from msgspec import UNSET
+from onnx import TensorProto, helper, numpy_helper
+
+from palrp_onnx import Explainer, inspect
+from palrp_onnx.attribution import Attribution, Fidelity, InputFacts, decode, encode
+from palrp_onnx.compiling import compile_model
+from palrp_onnx.errors import FidelityError
+from palrp_onnx.graph.lowering import activations
+from palrp_onnx.graph.model import Model
+from palrp_onnx.inputs.sample import Sample
+
+GENERATOR = np.random.default_rng(5)
+WEIGHTS = {
+    "w": GENERATOR.normal(size=(4, 4)).astype(np.float32),
+    "b": GENERATOR.normal(size=4).astype(np.float32),
+    "v": GENERATOR.normal(size=(4, 3)).astype(np.float32),
+}
+FEEDS = {"x": GENERATOR.normal(size=(2, 6, 4)).astype(np.float32)}
+
+
+def save(path: Path, nodes: list[onnx.NodeProto]) -> Path:
+    """A model [B, T, 4] → [B, 3] of these nodes, from ``x`` to ``y``, with mean pooling behind."""
+    pooled = [
+        helper.make_node("ReduceMean", ["h"], ["p"], axes=[1], keepdims=0),
+        helper.make_node("MatMul", ["p", "v"], ["y"]),
+    ]
+    graph = helper.make_graph(
+        [*nodes, *pooled],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", "tokens", 4])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 3])],
+        [numpy_helper.from_array(array, name) for name, array in WEIGHTS.items()],
+    )
+    imports = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
+    onnx.save(helper.make_model(graph, opset_imports=imports, ir_version=10), path)
+    return path
+
+
+def fused(path: Path) -> Path:
+    """A matrix product, then a GELU with its bias."""
+    gelu = helper.make_node("BiasGelu", ["z", "b"], ["h"], domain="com.microsoft", name="gelu")
+    return save(path, [helper.make_node("MatMul", ["x", "w"], ["z"]), gelu])
+
+
+def branching(path: Path) -> Path:
+    """Up to eight tokens go through ``w``, more through its double, decided in nested branches."""
+
+    def branch(name: str, nodes: list[onnx.NodeProto], result: str) -> onnx.GraphProto:
+        out = helper.make_tensor_value_info(result, TensorProto.FLOAT, None)
+        inner = [numpy_helper.from_array(np.float32(2.0), f"two_{name}")]
+        return helper.make_graph(nodes, name, [], [out], inner)
+
+    always = helper.make_node("Equal", ["length", "length"], ["always"])
+    short = helper.make_node("MatMul", ["x", "w"], ["s"])
+    nested = helper.make_node(
+        "If",
+        ["always"],
+        ["t"],
+        then_branch=branch("a", [short], "s"),
+        else_branch=branch("b", [helper.make_node("Mul", ["x", "two_b"], ["u"])], "u"),
+    )
+    long = [
+        helper.make_node("MatMul", ["x", "w"], ["m"]),
+        helper.make_node("Mul", ["m", "two_long"], ["n"]),
+    ]
+    choice = helper.make_node(
+        "If",
+        ["few"],
+        ["h"],
+        then_branch=branch("short", [nested], "t"),
+        else_branch=branch("long", long, "n"),
+    )
+    nodes = [
+        helper.make_node("Shape", ["x"], ["shape"], start=1, end=2),
+        helper.make_node("Squeeze", ["shape"], ["length"]),
+        helper.make_node("Constant", [], ["eight"], value_int=8),
+        helper.make_node("LessOrEqual", ["length", "eight"], ["few"]),
+        always,
+        choice,
+    ]
+    return save(path, nodes)
+
+
+def explain(path: Path, feeds: dict[str, Any], **options: Any) -> list[Attribution]:
+    sample = Sample("x", "tensors", feeds, InputFacts(kind="tensors", truncated=False))
+    return [e.record for e in Explainer(path, **options).explain(sample, "1")]
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "numpy"])
+def test_the_record_says_what_was_rewritten(engine: str, tmp_path: Path) -> None:
+    for record in explain(fused(tmp_path / "model.onnx"), FEEDS, engine=engine):
+        assert isinstance(record.fidelity, Fidelity)
+        assert record.fidelity.rewritten == {"com.microsoft.BiasGelu": 1}
+        assert record.fidelity.difference <= record.fidelity.allowed
+        assert decode(encode(record)) == record
+
+
+def test_a_graph_that_is_plain_already_has_no_such_entry(tmp_path: Path) -> None:
+    path = save(tmp_path / "model.onnx", [helper.make_node("MatMul", ["x", "w"], ["h"])])
+    record = explain(path, FEEDS)[0]
+    assert record.fidelity is UNSET
+    assert b"fidelity" not in encode(record)
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "numpy"])
+def test_a_wrong_rewriting_is_an_error(
+    engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(activations, "gelu", lambda b, x: b.op("Relu", x))
+    path = fused(tmp_path / "model.onnx")
+    with pytest.raises(FidelityError, match="output y; rewritten: com.microsoft.BiasGelu"):
+        explain(path, FEEDS, engine=engine)
+    with pytest.raises(FidelityError):
+        compile_model(path, tmp_path / "explainer.onnx")
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "numpy"])
+def test_the_branch_that_is_taken_is_explained(engine: str, tmp_path: Path) -> None:
+    path = branching(tmp_path / "model.onnx")
+    plain = save(tmp_path / "plain.onnx", [helper.make_node("MatMul", ["x", "w"], ["h"])])
+    for ours, reference in zip(
+        explain(path, FEEDS, engine=engine), explain(plain, FEEDS, engine=engine), strict=True
+    ):
+        assert ours.relevance.total == pytest.approx(reference.relevance.total, rel=1e-5)
+        assert isinstance(ours.fidelity, Fidelity)
+        assert ours.fidelity.rewritten == {"If": 2}
+    assert inspect(Model.open(path)).explainable
+
+
+def test_the_file_is_left_as_it_is(tmp_path: Path) -> None:
+    model = Model.open(branching(tmp_path / "model.onnx"))
+    inspect(model)
+    assert [n.op_type for n in model.graph].count("If") == 1
+
+
+def test_another_branch_than_the_planned_one_is_an_error(tmp_path: Path) -> None:
+    explainer = Explainer(branching(tmp_path / "model.onnx"))
+    kind = InputFacts(kind="tensors", truncated=False)
+    explainer.explain(Sample("a", "tensors", FEEDS, kind), "1")
+    longer = {"x": GENERATOR.normal(size=(2, 9, 4)).astype(np.float32)}
+    with pytest.raises(FidelityError):
+        explainer.explain(Sample("b", "tensors", longer, kind), "1")
