@@ -57,7 +57,7 @@ def compile_model(
         roles=parse_roles(roles or {}),
     )
     rewritten = planned.analysis.model
-    if rewritten.lowered:
+    if rewritten.lowered or rewritten.taken_out:
         values = run_graph(rewritten, example, [planned.output])
         Original(rewritten, planned.output).check(example, values[planned.output])
     compiled, _ = compile_graph(planned, settings or Settings())

@@ -12,10 +12,10 @@ import onnx_ir as ir
 from msgspec import structs
 from numpy.typing import NDArray
 
-from palrp_onnx.attribution import Run
+from palrp_onnx.attribution import Fidelity, Run
 from palrp_onnx.compiler import OPSET, Settings, compile_graph
-from palrp_onnx.engines import CompiledEngine, Engine, NumpyEngine
-from palrp_onnx.errors import UsageError
+from palrp_onnx.engines import CompiledEngine, Engine, NumpyEngine, Outcome
+from palrp_onnx.errors import FidelityError, UsageError
 from palrp_onnx.fidelity import Original
 from palrp_onnx.graph.model import Model, parse_model
 from palrp_onnx.graph.roles import parse_roles
@@ -25,7 +25,7 @@ from palrp_onnx.planning import plan_model
 from palrp_onnx.record import Describer, Explanation
 from palrp_onnx.relevance.presets import preset
 from palrp_onnx.relevance.sinks import check_reduction
-from palrp_onnx.relevance.target import parse_target
+from palrp_onnx.relevance.target import Target, parse_target
 
 Feeds = Mapping[str, NDArray[Any]]
 
@@ -113,12 +113,23 @@ class Explainer:
         """
         start = time.perf_counter()
         wanted = parse_target(target, labels)
+        known = self._engine is not None
+        try:
+            outcome, fidelity = self._explain(sample.feeds, wanted)
+        except FidelityError:
+            if not known or self._original is None or not self._original.branches:
+                raise
+            self._engine = None  # this input takes other branches than the one before
+            outcome, fidelity = self._explain(sample.feeds, wanted)
         engine = self.engine(sample.feeds)
-        outcome = engine.explain(sample.feeds, wanted)
-        original = self._original
-        fidelity = None if original is None else original.check(sample.feeds, outcome.output)
         run = self._run(engine, {**outcome.ms, "total": (time.perf_counter() - start) * 1e3})
         return Describer(engine.subject, run, fidelity)(sample, outcome, labels or {})
+
+    def _explain(self, feeds: Feeds, target: Target) -> tuple[Outcome, Fidelity | None]:
+        """What the engine finds, once it is certain that it is about what the file computes."""
+        outcome = self.engine(feeds).explain(feeds, target)
+        original = self._original
+        return outcome, None if original is None else original.check(feeds, outcome.output)
 
     def engine(self, feeds: Feeds) -> Engine:
         """The opened engine; analysed and planned once, with ``feeds`` as an example.
@@ -146,7 +157,7 @@ class Explainer:
             roles=self._roles,
         )
         rewritten = planned.analysis.model
-        if rewritten.lowered:
+        if rewritten.lowered or rewritten.taken_out:
             self._original = Original(rewritten, planned.output, device=self.device)
         if not compiled:
             return NumpyEngine(

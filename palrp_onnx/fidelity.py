@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from palrp_onnx.attribution import Fidelity
 from palrp_onnx.errors import FidelityError
+from palrp_onnx.graph.caches import blank
 from palrp_onnx.graph.model import Model, parse_model
 from palrp_onnx.session import Session
 
@@ -35,10 +36,15 @@ class Original:
         model: The rewritten model.
         output: Name of the explained output.
         device: ``cpu`` or ``cuda[:N]``.
+
+    Attributes:
+        branches: Whether conditional branches were taken, as an example of the input did.
     """
 
     def __init__(self, model: Model, output: str, *, device: str = "cpu") -> None:
         self._rewritten = dict(model.lowered)
+        self.branches = "If" in self._rewritten
+        self._taken_out = model.taken_out
         self._output = output
         self._tolerance = tolerance_of(model.graph)
         data = ir.serde.serialize_model(parse_model(model.path)).SerializeToString()
@@ -50,7 +56,10 @@ class Original:
         Raises:
             FidelityError: They differ by more than the order of sums explains.
         """
-        expected = self._session.run([self._output], feeds)[self._output].astype(np.float64)
+        samples = len(output)
+        blanks = {v.name or "": blank(v, samples) for v in self._taken_out}
+        values = self._session.run([self._output], {**feeds, **blanks})
+        expected = values[self._output].astype(np.float64)
         found = output.astype(np.float64)
         same = expected.shape == found.shape and (np.isnan(expected) == np.isnan(found)).all()
         largest = float(np.nanmax(np.abs(expected), initial=0.0))

@@ -8,16 +8,17 @@ same one is checked with every explanation, as its output is held against that o
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from palrp_onnx.graph.model import Model
+if TYPE_CHECKING:
+    from palrp_onnx.graph.model import Model
 
 Array = NDArray[Any]
 #: Runs a graph: (model, feeds, names of the values wanted) → values.
-Run = Callable[[Model, Mapping[str, Array], Iterable[str]], Mapping[str, Array]]
+Run = Callable[["Model", Mapping[str, Array], Iterable[str]], Mapping[str, Array]]
 
 
 def take_branches(model: Model, feeds: Mapping[str, Array], run: Run) -> Model:
@@ -28,26 +29,45 @@ def take_branches(model: Model, feeds: Mapping[str, Array], run: Run) -> Model:
         feeds: An example of its input.
         run: Runs the graph.
     """
-    while conditions := {n.inputs[0].name or "": None for n in _branching(model) if n.inputs[0]}:
-        values = run(model, feeds, conditions)
+    while conditions := [_condition(n) for n in _branching(model.graph)]:
+        values = run(model, feeds, dict.fromkeys(v.name or "" for v in conditions))
         model = model.copy()
-        taken = _branching(model)
+        taken = _branching(model.graph)
         for node in taken:
-            condition = node.inputs[0]
-            assert condition is not None
-            chosen = bool(values[condition.name or ""].item())
-            _inline(model.graph, node, "then_branch" if chosen else "else_branch")
+            _inline(model.graph, node, bool(values[_condition(node).name or ""].item()))
         model = model.rewritten({"If": len(taken)})
     return model
 
 
-def _branching(model: Model) -> list[ir.Node]:
-    return [node for node in model.graph if node.op_type == "If" and not node.domain]
+def take_constant_branches(graph: ir.Graph) -> int:
+    """Replace branches whose condition is stored, in place; how many there were."""
+    count = 0
+    while taken := [n for n in _branching(graph) if _condition(n).const_value is not None]:
+        for node in taken:
+            stored = _condition(node).const_value
+            assert stored is not None
+            _inline(graph, node, bool(stored.numpy().item()))
+        count += len(taken)
+    return count
 
 
-def _inline(graph: ir.Graph, node: ir.Node, name: str) -> None:
+def _branching(graph: ir.Graph) -> list[ir.Node]:
+    return [node for node in graph if node.op_type == "If" and not node.domain]
+
+
+def _condition(node: ir.Node) -> ir.Value:
+    value = node.inputs[0]
+    assert value is not None
+    return value
+
+
+def _inline(graph: ir.Graph, node: ir.Node, condition: bool) -> None:
     """Put the nodes of one branch in the place of ``node``."""
-    branch = node.attributes[name].as_graph()
+    branches = [node.attributes[name].as_graph() for name in ("else_branch", "then_branch")]
+    branch = branches[condition]
+    for lost in branches[not condition].all_nodes():
+        for index in range(len(lost.inputs)):
+            lost.replace_input_with(index, None)  # so that nothing seems to be read by it
     known = {v.name for n in graph for v in n.outputs} | set(graph.initializers)
     for key, value in list(branch.initializers.items()):
         branch.initializers.pop(key)

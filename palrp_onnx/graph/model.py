@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import onnx
@@ -15,6 +16,8 @@ import onnx_ir as ir
 import onnx_ir.passes.common as passes
 
 from palrp_onnx.errors import InputError, ModelError
+from palrp_onnx.graph.branches import take_constant_branches
+from palrp_onnx.graph.caches import take_out_caches, take_out_switches
 from palrp_onnx.graph.lowering import lower
 from palrp_onnx.graph.signature import GraphInput
 from palrp_onnx.graph.slim import read_slim
@@ -34,6 +37,7 @@ class Model:
         sha256: Digest of the file, followed by its external data files in order of their names.
         nodes: Number of nodes of the file as it is on disk.
         lowered: How many nodes of each fused or quantised operation became primitive ones.
+        taken_out: Inputs of the file that only matter to generation: caches, left empty.
     """
 
     path: Path
@@ -44,6 +48,7 @@ class Model:
     inputs: tuple[GraphInput, ...]
     outputs: tuple[GraphInput, ...]
     lowered: Mapping[str, int]
+    taken_out: tuple[ir.Value, ...]
     proto: ir.Model
 
     @property
@@ -90,30 +95,29 @@ class Model:
             raise ModelError(f"The graph has {every} nodes, more than {MAX_NODES}", place=str(path))
         files = _files(proto, path.resolve())
         opset = proto.opset_imports.get("", 0)
-        inputs, outputs = (
-            tuple(_signature(v) for v in values if not v.is_initializer())
-            for values in (proto.graph.inputs, proto.graph.outputs)
-        )
-        nodes = len(proto.graph)
-        normal, lowered = _normalise(proto, path, at_least)
+        nodes, outputs = len(proto.graph), tuple(map(_signature, proto.graph.outputs))
+        normal = _normalise(proto, path, at_least)
         return cls(
             path=path,
             sha256=_digest(files),
             opset=opset,
             producer=" ".join(filter(None, (proto.producer_name, proto.producer_version))),
             nodes=nodes,
-            inputs=inputs,
+            inputs=tuple(
+                _signature(v) for v in normal.proto.graph.inputs if not v.is_initializer()
+            ),
             outputs=outputs,
-            lowered=lowered,
-            proto=normal,
+            lowered=normal.lowered,
+            taken_out=normal.taken_out,
+            proto=normal.proto,
         )
 
     def rewritten(self, counts: Mapping[str, int]) -> Model:
         """The same model after ``counts`` of operations were taken out of its graph by hand."""
-        proto, lowered = _normalise(self.proto, self.path, 0)
-        return replace(
-            self, proto=proto, lowered=Counter(self.lowered) + Counter(counts) + Counter(lowered)
-        )
+        normal = _normalise(self.proto, self.path, 0)
+        lowered = Counter(self.lowered) + Counter(counts) + Counter(normal.lowered)
+        taken_out = (*self.taken_out, *normal.taken_out)
+        return replace(self, proto=normal.proto, lowered=lowered, taken_out=taken_out)
 
     def copy(self, *, at_least: int = 0) -> Model:
         """The same model with a graph of its own, of this opset or a later one."""
@@ -206,18 +210,29 @@ def _raised(model: ir.Model, path: Path, opset: int) -> ir.Model:
     return raised
 
 
-def _normalise(model: ir.Model, path: Path, opset: int) -> tuple[ir.Model, Mapping[str, int]]:
-    """The graph in its plain form, and what was lowered."""
+class _Normal(NamedTuple):
+    proto: ir.Model
+    lowered: Mapping[str, int]
+    taken_out: tuple[ir.Value, ...]
+
+
+def _normalise(model: ir.Model, path: Path, opset: int) -> _Normal:
+    """The graph in its plain form."""
     try:
         lift = passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)
         model = lift(passes.InlinePass()(model).model).model
-        model = passes.TopologicalSortPass()(model).model
-        lowered = lower(model)
+        switches = take_out_switches(model.graph)
+        branches = take_constant_branches(model.graph)
+        model = lift(passes.TopologicalSortPass()(model).model).model
+        lowered = Counter(lower(model)) + Counter(If=branches)
+        if caches := take_out_caches(model.graph, model.opset_imports.get("", 0)):
+            passes.RemoveUnusedNodesPass()(model)
         model = lift(_raised(model, path, opset)).model
         if not any(True for _ in model.graph.subgraphs()):
             # The pass cannot follow aliases that leave a subgraph; they stay, as nodes.
             model = passes.IdentityEliminationPass()(model).model
-        return passes.ShapeInferencePass()(model).model, lowered
+        model = passes.ShapeInferencePass()(model).model
+        return _Normal(model, lowered, (*switches, *caches))
     except ModelError:
         raise
     except Exception as error:  # a cycle, a dangling input, an attribute of the wrong type

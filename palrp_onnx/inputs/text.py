@@ -201,12 +201,6 @@ def _assign(graph_inputs: Sequence[GraphInput]) -> dict[str, GraphInput]:
     """Which graph input takes what, keyed by the usual names."""
     roles = {each.name: each for each in graph_inputs if each.name in _NAMES}
     others = [each for each in graph_inputs if each.name not in _NAMES]
-    if any(each.name.startswith("past_key_values") for each in others):
-        raise InputError(
-            "the graph takes cached keys and values, which text does not give",
-            place="past_key_values",
-            hint="export the model without cache",
-        )
     if "input_ids" not in roles and len(others) == 1 and is_integer(others[0]):
         roles["input_ids"] = others.pop()
     if others or "input_ids" not in roles:

@@ -238,7 +238,6 @@ FLOAT = GraphInput("pixel_values", np.dtype(np.float32), (1, 3, 4, 4))
         (graph("a", "b"), r"\.npz"),
         ([FLOAT], "does not give"),
         ([], "no inputs"),
-        (graph("input_ids", "past_key_values.0.key"), "without cache"),
         (graph("input_ids", shape=(2, "seq")), "one row"),
         (graph("input_ids", shape=("batch", "seq", 1)), "one row"),
         ([GraphInput("input_ids", np.dtype(np.float32), None)], "one row"),
