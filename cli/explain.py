@@ -45,6 +45,7 @@ class Request:
     tokenizer: Path | None
     tensors: Path | None
     target: str
+    generate: int | None
     output_name: str | None
     explain_input: str | None
     method: str | None
@@ -88,20 +89,30 @@ class Request:
 @click.option(
     "--tensors", type=FILE_PATH, help="Also write raw signed relevance, to this .npz file."
 )
+@click.option(
+    "--generate",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Continue the text by up to N tokens, greedily, and explain each of them.",
+)
 @fail_on_option
 @reporting_options
 def explain(**options: Any) -> None:
     """Explain what MODEL says about one input.
 
-    The record is JSON: one object, or an array of them where a .npz file holds several rows.
+    The record is JSON: one object, or an array of them where a .npz file holds several rows or
+    several tokens are generated.
     """
     request = Request(**options)
+    _check_generation(request)
     destination = Destination.parse(request.place, request.formats)
     model, sample = _open(request)
     rows = next((len(array) for array in sample.feeds.values() if array.ndim), 1)
-    places = destination.files(sample.id, rows)
+    places = destination.files(sample.id, request.generate or rows)
     _check_places(request, [*places, *filter(None, [request.tensors])])
     explanations = _explain(request, model, sample)
+    if request.generate:  # the text may have ended before
+        places = destination.files(sample.id, len(explanations))
     records = [each.record for each in explanations]
     require_finite(records)
     files = _contents(places, records, sample)
@@ -113,6 +124,20 @@ def explain(**options: Any) -> None:
     if not request.quiet:
         _tell(request, records, list(files))
     run_checks(request.checks, records)
+
+
+def _check_generation(request: Request) -> None:
+    if not request.generate:
+        return
+    if request.target != "pred":
+        raise UsageError("--generate explains the tokens it produces, so it takes no --target")
+    if request.source.suffix.lower() != ".txt" and str(request.source) != "-":
+        raise UsageError("--generate continues text", place=str(request.source))
+    if request.tensors is not None:
+        raise UsageError(
+            "--generate yields maps of different lengths, which --tensors cannot join",
+            hint="Explain a step with --target token:POS.",
+        )
 
 
 def _open(request: Request) -> tuple[Model, Sample]:
@@ -146,7 +171,7 @@ def _check_places(request: Request, places: Sequence[Path]) -> None:
 
 def _explain(request: Request, model: Model, sample: Sample) -> Sequence[Explanation]:
     from palrp_onnx.explainer import Explainer
-    from palrp_onnx.inputs import read_labels
+    from palrp_onnx.inputs import Continuation, default_tokenizer, read_labels
 
     explainer = Explainer(
         model,
@@ -158,8 +183,12 @@ def _explain(request: Request, model: Model, sample: Sample) -> Sequence[Explana
         output=request.output_name,
         explain_input=request.explain_input,
         roles=request.roles,
-        once=True,
+        once=request.generate is None,
     )
+    if request.generate:
+        tokenizer = request.tokenizer or default_tokenizer(request.model)
+        text = Continuation(tokenizer, model.inputs)
+        return list(explainer.generate(sample, request.generate, text.extend, text.ends))
     return explainer.explain(sample, request.target, read_labels(request.model))
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -125,6 +126,39 @@ class Explainer:
         run = self._run(engine, {**outcome.ms, "total": (time.perf_counter() - start) * 1e3})
         return Describer(engine.subject, run, fidelity)(sample, outcome, labels or {})
 
+    def generate(
+        self,
+        sample: Sample,
+        count: int,
+        extend: Callable[[Sample, int], Sample],
+        ends: Collection[int] = (),
+    ) -> Iterator[Explanation]:
+        """Continue a text greedily, and explain every token where it is produced.
+
+        Args:
+            sample: One row.
+            count: The most tokens that are produced.
+            extend: Appends a token to a sample: :meth:`palrp_onnx.inputs.Continuation.extend`.
+            ends: Tokens behind which nothing follows.
+
+        Raises:
+            UsageError: The output holds no next token, or the sample several rows.
+        """
+        name = sample.id
+        for step in range(count):
+            explanations = self.explain(replace(sample, id=f"{name}-{step}"))
+            target = explanations[0].record.target
+            if len(explanations) > 1 or target.kind != "token":
+                raise UsageError(
+                    "Only a model that predicts the next token can continue, one text at a time",
+                    place=f"output {target.output}",
+                )
+            assert isinstance(target.index, int)
+            sample = extend(sample, target.index)
+            yield _labelled(explanations[0], sample)
+            if target.index in ends:
+                return
+
     def _explain(self, feeds: Feeds, target: Target) -> tuple[Outcome, Fidelity | None]:
         """What the engine finds, once it is certain that it is about what the file computes."""
         outcome = self.engine(feeds).explain(feeds, target)
@@ -200,6 +234,14 @@ class Explainer:
     def _params(self) -> dict[str, Any]:
         roles = {name: role.value for name, role in self._roles.items()}
         return {"positions": self.positions, **({"roles": roles} if roles else {})}
+
+
+def _labelled(explanation: Explanation, grown: Sample) -> Explanation:
+    """The explanation with the text of the token that it is about."""
+    record = explanation.record
+    label = grown.units.text[-1] if grown.units is not None else None
+    target = structs.replace(record.target, label=label)
+    return replace(explanation, record=structs.replace(record, target=target))
 
 
 def _refuse_changes(manifest: Manifest, asked: Mapping[str, str | None], engine: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from palrp_onnx.inputs.continuation import Continuation
 from palrp_onnx.inputs.image import ImageReader, default_preprocessor
 from palrp_onnx.inputs.labels import read_labels
 from palrp_onnx.inputs.opening import open_sample
@@ -11,6 +12,7 @@ from palrp_onnx.inputs.text import TextReader
 from palrp_onnx.inputs.tokens import default_tokenizer
 
 __all__ = [
+    "Continuation",
     "Feeds",
     "GraphInput",
     "ImageGeometry",

@@ -71,8 +71,8 @@ class TextReader:
     """
 
     def __init__(self, tokenizer: Path, graph_inputs: Sequence[GraphInput]) -> None:
-        self._inputs = _assign(graph_inputs)
-        self._length = _fixed_length(self._inputs)
+        self._inputs = assign_inputs(graph_inputs)
+        self._length = fixed_length(self._inputs)
         self._tokenizer = load_tokenizer(tokenizer)
         self._truncation = _tighten(
             find_truncation(self._tokenizer, tokenizer.parent), self._length
@@ -197,8 +197,12 @@ class _Row:
         return _Row(self.ids + [pad_id] * count, self.mask + zeros, self.types + zeros, units)
 
 
-def _assign(graph_inputs: Sequence[GraphInput]) -> dict[str, GraphInput]:
-    """Which graph input takes what, keyed by the usual names."""
+def assign_inputs(graph_inputs: Sequence[GraphInput]) -> dict[str, GraphInput]:
+    """Which graph input takes what, keyed by the usual names.
+
+    Raises:
+        InputError: The graph takes more than text can give.
+    """
     roles = {each.name: each for each in graph_inputs if each.name in _NAMES}
     others = [each for each in graph_inputs if each.name not in _NAMES]
     if "input_ids" not in roles and len(others) == 1 and is_integer(others[0]):
@@ -226,7 +230,12 @@ def _check_input(role: str, graph_input: GraphInput) -> None:
     )
 
 
-def _fixed_length(inputs: dict[str, GraphInput]) -> int | None:
+def fixed_length(inputs: dict[str, GraphInput]) -> int | None:
+    """The number of tokens that the graph is fixed to, or ``None``.
+
+    Raises:
+        InputError: Its inputs are fixed to different ones.
+    """
     lengths = {
         each.shape[1] for each in inputs.values() if each.shape and isinstance(each.shape[1], int)
     }

@@ -1,0 +1,93 @@
+"""A prompt that grows by the tokens a model produces."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from msgspec import structs
+
+from palrp_onnx.attribution import Units
+from palrp_onnx.errors import InputError
+from palrp_onnx.inputs.reading import read_optional_json
+from palrp_onnx.inputs.sample import GraphInput, Sample
+from palrp_onnx.inputs.text import assign_inputs, fixed_length
+from palrp_onnx.inputs.tokens import id_units, load_tokenizer
+
+#: Tokens before a new one that decide how it is spelled: a space or none, part of a character.
+_CONTEXT = 8
+
+
+class Continuation:
+    """Appends tokens to samples of text, one at a time.
+
+    Args:
+        tokenizer: ``tokenizer.json``; ``generation_config.json`` and ``config.json`` beside it say
+            which tokens end a text.
+        graph_inputs: The inputs of the graph, in graph order.
+
+    Attributes:
+        ends: Tokens behind which nothing follows.
+
+    Raises:
+        InputError: There is no usable tokenizer, or the graph takes no longer text.
+    """
+
+    def __init__(self, tokenizer: Path, graph_inputs: Sequence[GraphInput]) -> None:
+        self._inputs = assign_inputs(graph_inputs)
+        if fixed_length(self._inputs) is not None:
+            raise InputError(
+                "the graph has a fixed length, so nothing can be appended",
+                hint="export the model with a dynamic length",
+            )
+        self._tokenizer = load_tokenizer(tokenizer)
+        self.ends = _ends(tokenizer.parent)
+
+    def extend(self, sample: Sample, token: int) -> Sample:
+        """``sample`` with one more token, and its text with what that token spells."""
+        added = {"input_ids": token, "attention_mask": 1}
+        feeds = dict(sample.feeds)
+        for role, each in self._inputs.items():
+            row = feeds[each.name][0]
+            last = int(row[-1]) + (role == "position_ids")
+            new = np.array([added.get(role, last)], row.dtype)
+            feeds[each.name] = np.concatenate([row, new])[None]
+        assert sample.units is not None and sample.facts.text is not None
+        text, units = self._spelled(sample.facts.text, sample.units, token)
+        return replace(
+            sample, feeds=feeds, units=units, facts=structs.replace(sample.facts, text=text)
+        )
+
+    def _spelled(self, text: str, units: Units, token: int) -> tuple[str, Units]:
+        alone = id_units(self._tokenizer, [token])
+        special = alone.special[0]
+        before, after = (
+            self._tokenizer.decode(ids, skip_special_tokens=True)
+            for ids in (units.id[-_CONTEXT:], [*units.id[-_CONTEXT:], token])
+        )
+        piece = after[len(before) :] if after.startswith(before) and not special else ""
+        start, end = (len(text), len(text) + len(piece)) if piece else (0, 0)
+        grown = structs.replace(
+            units,
+            text=[*units.text, piece or alone.text[0]],
+            id=[*units.id, token],
+            start=[*units.start, start],
+            end=[*units.end, end],
+            special=[*units.special, special],
+            sequence=[*units.sequence, *units.sequence[-1:]],
+        )
+        return text + piece, grown
+
+
+def _ends(folder: Path) -> frozenset[int]:
+    """Ids that end a text, as the files beside the tokenizer have them."""
+    for name in ("generation_config.json", "config.json"):
+        known = read_optional_json(folder / name).get("eos_token_id")
+        if known is not None:
+            ids = known if isinstance(known, list) else [known]
+            if not all(isinstance(each, int) for each in ids):
+                raise InputError(f"eos_token_id is {known!r}", place=str(folder / name))
+            return frozenset(ids)
+    return frozenset()
