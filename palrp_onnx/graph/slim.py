@@ -58,16 +58,20 @@ def _graph(data: mmap.mmap, graph: _Field, name: str) -> bytes:
 
 
 def _tensor(data: mmap.mmap, tensor: _Field, name: str) -> bytes:
+    reference = TensorProto()
+
     def change(field: _Field) -> bytes | None:
         if field.number != _RAW_DATA or field.end - field.body < SMALL:
             return None
         facts = {"location": name, "offset": field.body, "length": field.end - field.body}
         entries = [StringStringEntryProto(key=k, value=str(v)) for k, v in facts.items()]
-        reference = TensorProto(external_data=entries, data_location=TensorProto.EXTERNAL)
-        changed: bytes = reference.SerializeToString()
-        return changed
+        reference.CopyFrom(TensorProto(external_data=entries, data_location=TensorProto.EXTERNAL))
+        return b""
 
-    return _rewritten(data, tensor.body, tensor.end, change)
+    body = _rewritten(data, tensor.body, tensor.end, change)
+    # Last, as the last of two values holds: some files say that their data is inside.
+    changed: bytes = body + reference.SerializeToString()
+    return changed
 
 
 def _rewritten(
