@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from palrp_onnx.attribution import ModelFacts
+from palrp_onnx.attribution import ModelFacts, Warning_
 from palrp_onnx.errors import InputError, ModelError
 
 #: Prefix of the metadata of explainer files.
@@ -29,6 +29,7 @@ class Subject(Struct, frozen=True, kw_only=True):
         masks: Names of the inputs that mask.
         patch: Height and width of the patches an image is cut into.
         mixed: A value in which the samples of a batch are mixed, if there is one.
+        faults: What is wrong with the file's numbers.
     """
 
     source: ModelFacts
@@ -38,6 +39,7 @@ class Subject(Struct, frozen=True, kw_only=True):
     masks: tuple[str, ...]
     patch: tuple[int, int] | None
     mixed: str | None
+    faults: tuple[Warning_, ...] = ()
 
     def refuse_mixing(self, samples: int) -> None:
         """Refuse a batch where a value has two batch axes: its samples are not separate."""

@@ -10,13 +10,14 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from palrp_onnx.attribution import ModelFacts
+from palrp_onnx.attribution import ModelFacts, Warning_
 from palrp_onnx.errors import InputError, TargetError, UsageError
 from palrp_onnx.forward import RuntimeForward
 from palrp_onnx.graph.analysis import Analysis, analyse
 from palrp_onnx.graph.axes import BATCH
 from palrp_onnx.graph.branches import take_branches
 from palrp_onnx.graph.example import example_feeds
+from palrp_onnx.graph.faults import find_faults
 from palrp_onnx.graph.model import Model
 from palrp_onnx.graph.patches import patch_size
 from palrp_onnx.graph.roles import Overrides, Role
@@ -62,6 +63,7 @@ class Planned:
             masks=self.analysis.inputs.named(Role.MASK),
             patch=patch_size(self.analysis, self.explained),
             mixed=mixed.name if mixed is not None else None,
+            faults=tuple(Warning_(code=c, message=m) for c, m in find_faults(self.analysis)),
         )
 
 

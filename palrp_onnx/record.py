@@ -75,7 +75,7 @@ class Describer:
                 for s in maps.sites
             ],
             ledger={name: float(amount[row]) for name, amount in outcome.ledger.items()},
-            warnings=[*sample.warnings, *maps.warnings],
+            warnings=[*sample.warnings, *self.subject.faults, *maps.warnings],
             fidelity=UNSET if self.fidelity is None else self.fidelity,
         )
         tensors = {name: array[row : row + 1] for name, array in outcome.tensors.items()}
