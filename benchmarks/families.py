@@ -6,7 +6,8 @@
 Every family is built once, tiny and with random weights, exported into a folder that later runs
 take the files from, inspected and explained by both engines. One row a file: the nodes relevance
 reaches, the position sites found against those the architecture has, how well the ledger closes,
-and how far the two engines agree. Needs the extras ``export`` and ``cpu``.
+how far the two engines agree, and how far a padded row of tokens is from the same row alone. Needs
+the extras ``export`` and ``cpu``.
 """
 
 from __future__ import annotations
@@ -289,6 +290,13 @@ FAMILIES: dict[str, Family] = {
     "swin": Family("SwinForImageClassification", SWIN, {"relative_bias": range(4)}, LARGER),
     "swinv2": Family("Swinv2ForImageClassification", SWIN, {"relative_bias": range(4)}, LARGER),
     "dinov2": Family("Dinov2ForImageClassification", {**PATCHES, "mlp_ratio": 2}, LEARNED, IMAGE),
+    # Rotations by the rows and columns of the picture.
+    "dinov3": Family(
+        "DINOv3ViTModel",
+        {**PATCHES, "hidden_size": 64, "num_hidden_layers": 3, "num_register_tokens": 2},
+        ROPE,
+        IMAGE,
+    ),
     "clip-vision": Family("CLIPVisionModel", PATCHES, LEARNED, IMAGE),
     "clip-text": Family("CLIPTextModel", {**ENCODER, "eos_token_id": 2}, LEARNED),
     "siglip-vision": Family("SiglipVisionModel", PATCHES, LEARNED, IMAGE),
@@ -366,7 +374,8 @@ class Case:
 class Row:
     """What was found out about one file, as far as it went.
 
-    ``error`` is why ``step`` did not succeed, in one line; empty where every step did.
+    ``padding`` is not a number where a file takes no mask or one length alone; ``error`` is why
+    ``step`` did not succeed, in one line; empty where every step did.
     """
 
     nodes: int = 0
@@ -376,6 +385,7 @@ class Row:
     right: bool = False
     residual: float = np.nan
     difference: float = np.nan
+    padding: float = np.nan
     step: str = "export"
     error: str = ""
 
@@ -524,12 +534,22 @@ def _examine(case: Case, row: Row) -> None:
     _note_structure(row, inspect(model, feeds), family.sites)
     row.step = "numpy"
     target = _target(model)
-    sample = Sample("x", "tensors", feeds, InputFacts(kind="tensors", truncated=False))
+    sample = _sample(feeds)
     walked = Explainer(case.path, engine="numpy").explain(sample, target)
     row.residual = max(abs(e.record.ledger["residual_relative"]) for e in walked)
     row.step = "onnxruntime"
-    compiled = Explainer(case.path, engine="onnxruntime").explain(sample, target)
+    explainer = Explainer(case.path, engine="onnxruntime")
+    compiled = explainer.explain(sample, target)
     row.difference = max(map(_difference, walked, compiled))
+    if "attention_mask" in feeds and not case.static:
+        row.step = "padding"
+        cut = {name: slice(None, -PADDING) for name in PAIR}
+        alone = {name: array[1:, cut.get(name, slice(None))] for name, array in feeds.items()}
+        row.padding = _padding(compiled[1], explainer.explain(_sample(alone), target)[0])
+
+
+def _sample(feeds: dict[str, Array]) -> Sample:
+    return Sample("x", "tensors", feeds, InputFacts(kind="tensors", truncated=False))
 
 
 def _note_structure(row: Row, report: Inspection, expected: Sites) -> None:
@@ -552,6 +572,14 @@ def _difference(ours: Explanation, theirs: Explanation) -> float:
     total = np.array(ours.record.relevance.total)
     other = np.array(theirs.record.relevance.total)
     return float(np.abs(total - other).max() / np.abs(total).max())
+
+
+def _padding(padded: Explanation, alone: Explanation) -> float:
+    """What padding receives, or changes in the map of the real tokens."""
+    total = np.array(alone.record.relevance.total)
+    other = np.array(padded.record.relevance.total)
+    other[: len(total)] -= total
+    return float(np.abs(other).max() / np.abs(total).max())
 
 
 def _reason(error: BaseException) -> str:
@@ -597,9 +625,13 @@ def describe(case: Case, row: Row) -> str:
     line = (
         f"{start}{row.nodes:>6}{row.reached:>8}{row.covered:>8}  "
         f"{_sites(row.sites):<32}{_sites(family.sites):<32}{'ok' if row.right else 'WRONG':<7}"
-        f"{row.residual:>9.1e}{row.difference:>9.1e}  {family.exported}"
+        f"{row.residual:>9.1e}{row.difference:>9.1e}{_padding_text(row):>9}  {family.exported}"
     )
     return f"{line}  {row.step}: {row.error}" if row.error else line
+
+
+def _padding_text(row: Row) -> str:
+    return "" if np.isnan(row.padding) else f"{row.padding:.1e}"
 
 
 def _exporter(case: Case) -> str:
@@ -625,6 +657,8 @@ def summary(rows: Collection[Row]) -> str:
         residual = max(r.residual for r in explained)
         difference = max(r.difference for r in explained)
         lines.append(f"largest residual {residual:.1e}, difference of engines {difference:.1e}")
+    if padded := [r.padding for r in explained if not np.isnan(r.padding)]:
+        lines.append(f"padding changes {max(padded):.1e} at most, in {len(padded)} files")
     return "\n".join(lines)
 
 
@@ -655,7 +689,7 @@ def main() -> None:
     options.cache.mkdir(parents=True, exist_ok=True)
     print(
         f"{'family':<24}{'exporter':<15}{'nodes':>6}{'reached':>8}{'covered':>8}  {'sites':<32}"
-        f"{'expected':<32}{'':<7}{'residual':>9}{'engines':>9}  model"
+        f"{'expected':<32}{'':<7}{'residual':>9}{'engines':>9}{'padding':>9}  model"
     )
     rows = []
     for case in find_cases(options):
