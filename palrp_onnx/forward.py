@@ -7,7 +7,7 @@ outputs; the file itself is never changed.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import onnx
@@ -72,7 +72,7 @@ class ReferenceForward:
             for v in proto.graph.input
             if v.type.tensor_type.elem_type == onnx.TensorProto.DOUBLE
         }
-        self._evaluator = ReferenceEvaluator(proto)
+        self._evaluator = ReferenceEvaluator(proto, new_ops=[_gather_elements()])
 
     def __call__(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Run once."""
@@ -85,6 +85,22 @@ class ReferenceForward:
                 "The model does not run on this input in float64", hint=first_line(error)
             ) from error
         return {name: np.asarray(value) for name, value in zip(self._names, values, strict=True)}
+
+
+def _gather_elements() -> type:
+    """GatherElements; that of the package takes no axis from the end, nor many entries."""
+    from onnx.reference.op_run import OpRun
+
+    class GatherElements(OpRun):
+        def _run(self, data: Any, indices: Any, axis: int = 0) -> tuple[Any]:
+            axis %= data.ndim
+            own = tuple(
+                slice(None) if k == axis else slice(size) for k, size in enumerate(indices.shape)
+            )
+            wrapped = np.where(indices < 0, indices + data.shape[axis], indices)
+            return (np.take_along_axis(data[own], wrapped, axis),)
+
+    return GatherElements
 
 
 def _with_outputs(model: Model, names: list[str]) -> onnx.ModelProto:

@@ -275,7 +275,6 @@ def test_the_last_token_of_a_causal_model(side: str, dtype: str) -> None:
 FEW = 3
 
 
-@pytest.mark.xfail(strict=True, reason="positions are told by counting up over most of some row")
 @pytest.mark.parametrize("name", ["a table, positions fed", "rotations, positions fed"])
 @pytest.mark.parametrize("side", BOTH)
 def test_more_padding_than_tokens(name: str, side: str) -> None:

@@ -435,7 +435,6 @@ GRID_TABLES = {
 FLAT_GRID = "ang_ = Mul(tall, inv_)  " + WAVES + TWICE
 
 
-@pytest.mark.xfail(strict=True, reason="tables of two axes in one do not turn from row to row")
 def test_rows_and_columns_of_a_picture() -> None:
     check(rotated(turned(FLAT_GRID, EVERY_TWO), TURNED_GRID, **GRID_TABLES))
 

@@ -95,6 +95,9 @@ def _site(analysis: Analysis, operand: Operand) -> Site:
     )
     weighed = _scores(flags) and _is_product(analysis, meeting)
     kind, part, evidence = _kind(node, array, tokens, weighed)
+    if part == "factor" and _rotates(analysis, operand, array):
+        kind, part = "rope", _rotation_part(node, index, array, tokens)
+        evidence = "its squares and those of its partner in the sum add up to one number"
     return Site(
         operand=operand,
         value=value,
@@ -108,6 +111,56 @@ def _site(analysis: Analysis, operand: Operand) -> Site:
         meeting=analysis.shapes[meeting],
         evidence=evidence,
     )
+
+
+def _rotates(analysis: Analysis, operand: Operand, array: Array) -> bool:
+    """Whether x ∘ c is added to x' ∘ s with c² + s² the same for every token: planes that turn."""
+    for total, index in operand[0].outputs[0].uses():
+        if total.op_type not in ("Add", "Sub"):
+            continue
+        other = total.inputs[1 - index]
+        product = other.producer() if other is not None else None
+        if product is None or product.op_type != "Mul":
+            continue
+        for k, value in enumerate(product.inputs):
+            fact = analysis.operands.get((product, k))
+            if value is None or fact is None or fact.role is not Role.POSITION:
+                continue
+            partner = _array(analysis.trial, value)
+            if partner.shape == array.shape:
+                square = array.astype(np.float64) ** 2 + partner.astype(np.float64) ** 2
+                return bool(np.ptp(square) <= _ROUNDED * square.max())
+    return False
+
+
+#: Tables of rotations may be stored in bfloat16 or in eight bits.
+_ROUNDED = 0.02
+
+
+def _rotation_part(node: ir.Node, index: int, array: Array, tokens: tuple[int, ...]) -> str:
+    """``cos`` or ``sin``, by the unrotated first token, else by which product is exchanged."""
+    first = np.abs(np.take(array, 0, axis=tokens[0]))
+    if first.max() < _ROUNDED or np.ptp(first) < _ROUNDED:
+        return "sin" if first.max() < _ROUNDED else "cos"
+    return "sin" if _exchanged(node, index) else "cos"
+
+
+def _exchanged(node: ir.Node, index: int) -> bool:
+    """Whether the other factor holds the two features of each plane exchanged, one negated."""
+    queue = [node.inputs[1 - index]]
+    for _ in range(_NEARBY):
+        value = queue.pop(0) if queue else None
+        maker = value.producer() if value is not None else None
+        if maker is None:
+            continue
+        if maker.op_type == "Neg":
+            return True
+        if maker.op_type in ("Concat", "Reshape", "Unsqueeze", "Cast", "Identity", "Mul"):
+            queue.extend(maker.inputs)
+    return False
+
+
+_NEARBY = 12
 
 
 def _factor_site(analysis: Analysis, node: ir.Node, index: int, value: ir.Value) -> Site:

@@ -145,7 +145,6 @@ def test_right_or_refused(name: str) -> None:
     )
 
 
-@pytest.mark.xfail(strict=True, reason="onnx.reference takes no negative axis for GatherElements")
 def test_gather_elements_from_the_end_in_float64() -> None:
     """DeBERTa's relative positions are looked up so."""
     index = ints(*[[[0, 1, 3], [2, 2, 1], [3, 0, 0]]] * 2)
