@@ -27,8 +27,8 @@ class Sink:
     """Relevance at one kind of site in one layer: signed, [B, T, F].
 
     RoPE: query and key summed, all heads. A relative bias has two sinks, ``query`` and ``key``,
-    each with half of what the bias received. (PA-LRP's appendix B splits ALiBi's −m (i − j) into i and
-    −j instead, which depends on where counting starts.)
+    each with half of what the bias received. (PA-LRP's appendix B splits ALiBi's −m (i − j) into i
+    and −j instead, which depends on where counting starts.)
 
     Attributes:
         width: Features F.
