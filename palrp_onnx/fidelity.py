@@ -16,9 +16,8 @@ from numpy.typing import NDArray
 
 from palrp_onnx.attribution import Fidelity
 from palrp_onnx.errors import FidelityError
-from palrp_onnx.graph.caches import blank
-from palrp_onnx.graph.model import Model, parse_model
-from palrp_onnx.session import Session
+from palrp_onnx.forward import ServedForward
+from palrp_onnx.graph.model import Model
 
 Array = NDArray[Any]
 
@@ -44,11 +43,9 @@ class Original:
     def __init__(self, model: Model, output: str, *, device: str = "cpu") -> None:
         self._rewritten = dict(model.lowered)
         self.branches = "If" in self._rewritten
-        self._taken_out = model.taken_out
         self._output = output
         self._tolerance = tolerance_of(model.graph)
-        data = ir.serde.serialize_model(parse_model(model.path)).SerializeToString()
-        self._session = Session(data, model.folder, device=device, prepack=False)
+        self._forward = ServedForward(model, output, device=device, prepack=False)
 
     def check(self, feeds: Mapping[str, Array], output: Array) -> Fidelity:
         """Hold the rewritten graph's ``output`` against that of the file.
@@ -56,10 +53,7 @@ class Original:
         Raises:
             FidelityError: They differ by more than the order of sums explains.
         """
-        samples = len(output)
-        blanks = {v.name or "": blank(v, samples) for v in self._taken_out}
-        values = self._session.run([self._output], {**feeds, **blanks})
-        expected = values[self._output].astype(np.float64)
+        expected = self._forward(feeds).astype(np.float64)
         found = output.astype(np.float64)
         same = expected.shape == found.shape and (np.isnan(expected) == np.isnan(found)).all()
         largest = float(np.nanmax(np.abs(expected), initial=0.0))

@@ -15,7 +15,8 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from palrp_onnx.errors import InputError
-from palrp_onnx.graph.model import Model
+from palrp_onnx.graph.caches import blank
+from palrp_onnx.graph.model import Model, parse_model
 from palrp_onnx.session import Session, first_line
 
 Array = NDArray[np.generic]
@@ -48,6 +49,31 @@ class RuntimeForward:
     def __call__(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Run once."""
         return self._session.run(self._names, feeds)
+
+
+class ServedForward:
+    """The file as it is served: nothing rewritten, optimised by the runtime, caches left empty.
+
+    Args:
+        model: The model, with a plain graph of which inputs may be missing.
+        output: Name of the output that is wanted.
+        device: ``cpu`` or ``cuda[:N]``.
+        prepack: See :class:`palrp_onnx.session.Session`.
+    """
+
+    def __init__(
+        self, model: Model, output: str, *, device: str = "cpu", prepack: bool = True
+    ) -> None:
+        self._output = output
+        self._taken_out = model.taken_out
+        graph = ir.serde.serialize_model(parse_model(model.path)).SerializeToString()
+        self._session = Session(graph, model.folder, device=device, prepack=prepack)
+
+    def __call__(self, feeds: Mapping[str, Array]) -> Array:
+        """Run once; the output."""
+        samples = max((len(array) for array in feeds.values() if array.ndim), default=1)
+        blanks = {v.name or "": blank(v, samples) for v in self._taken_out}
+        return self._session.run([self._output], {**feeds, **blanks})[self._output]
 
 
 class ReferenceForward:

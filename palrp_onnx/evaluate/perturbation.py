@@ -1,0 +1,220 @@
+"""Perturbation of tokens: what a model says as they are put in, or taken out, in a map's order.
+
+The protocol of PA-LRP (sec. 5.2): *generation* starts from unknown tokens alone and puts back those
+of highest relevance first; *pruning* starts from the text and takes out those of lowest relevance
+first. A good map brings the prediction back early, and keeps it for long.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from msgspec import Struct
+from numpy.typing import NDArray
+
+from palrp_onnx.errors import InputError
+
+Array = NDArray[Any]
+#: Token ids [rows, tokens] → logits [rows, classes] at the explained place.
+Predict = Callable[[Array], Array]
+
+#: Shares of the tokens that are put in or taken out.
+FRACTIONS = np.linspace(0.0, 1.0, 11)
+RESAMPLES = 1000
+#: Rows that go through the model at once.
+BATCH = 16
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How a text is perturbed and judged.
+
+    Attributes:
+        unknown: Id of the token that stands for none.
+        magnitude: Whether pruning and the ascending order go by |relevance|, as the paper's code
+            has it for classifiers; else by signed relevance, as for language models.
+        classes: Whether the error is summed over all classes, or taken at the explained one.
+        prefix: Tokens in front that stay as they are.
+        suffix: Tokens at the end that stay as they are.
+    """
+
+    unknown: int
+    magnitude: bool = True
+    classes: bool = True
+    prefix: int = 0
+    suffix: int = 0
+
+
+@dataclass(frozen=True)
+class Steps:
+    """One text along one order, one number a step.
+
+    Attributes:
+        evidence: Softmax of the explained class.
+        error: Squared difference to the logits of the whole text.
+        logit: The explained logit.
+    """
+
+    evidence: Array
+    error: Array
+    logit: Array
+
+
+@dataclass(frozen=True)
+class Curves:
+    """One text: descending and ascending generation, and pruning."""
+
+    generation: Steps
+    ascending: Steps
+    pruning: Steps
+
+
+class Area(Struct, frozen=True, kw_only=True):
+    """Area under the mean of a curve over the samples, with its 95 % interval by bootstrap."""
+
+    area: float
+    low: float
+    high: float
+    curve: list[float]
+
+
+class Perturbation(Struct, frozen=True, kw_only=True):
+    """Areas over a data set, under the names of the paper.
+
+    Attributes:
+        generation_auac: Evidence while relevant tokens are put in: higher is better.
+        generation_mse: Error on the way: lower is better.
+        pruning_auac: Evidence while irrelevant tokens are taken out: higher is better.
+        pruning_mse: Error on the way: lower is better.
+        morf: Logit while the most relevant come first: higher is better.
+        lerf: Logit while the least relevant come first: lower is better.
+    """
+
+    samples: int
+    generation_auac: Area
+    generation_mse: Area
+    pruning_auac: Area
+    pruning_mse: Area
+    morf: Area
+    lerf: Area
+
+
+def perturb(
+    ids: Array, relevance: Array, index: int, predict: Predict, protocol: Protocol
+) -> Curves:
+    """Perturb one text in the order of one map.
+
+    Args:
+        ids: Token ids [T].
+        relevance: The map [T], signed.
+        index: The explained class.
+        predict: The model.
+        protocol: How.
+
+    Raises:
+        InputError: No token is left between prefix and suffix.
+    """
+    free = np.arange(protocol.prefix, len(ids) - protocol.suffix)
+    if not len(free):
+        raise InputError("Every token is protected", hint="Protect fewer.")
+    signed = relevance[free]
+    ranked = np.abs(signed) if protocol.magnitude else signed
+    descending = free[np.argsort(-signed, kind="stable")]
+    ascending = free[np.argsort(ranked, kind="stable")]
+    blank = ids.copy()
+    blank[free] = protocol.unknown
+    rows = np.concatenate(
+        [
+            _replaced(blank, ids, descending),
+            _replaced(blank, ids, ascending),
+            _replaced(ids, blank, ascending),
+            ids[None],
+        ]
+    )
+    logits = predict(rows).astype(np.float64)
+    *parts, whole = np.split(logits, [len(FRACTIONS) * k for k in (1, 2, 3)])
+    return Curves(*(_steps(part, whole[0], index, protocol) for part in parts))
+
+
+def _replaced(start: Array, end: Array, order: Array) -> Array:
+    """``start`` with the first ⌈f n⌉ places of ``order`` taken from ``end``, for every fraction."""
+    rows = np.repeat(start[None], len(FRACTIONS), axis=0)
+    for row, fraction in zip(rows, FRACTIONS, strict=True):
+        places = order[: int(np.ceil(round(fraction * len(order), 9)))]
+        row[places] = end[places]
+    return rows
+
+
+def _steps(logits: Array, whole: Array, index: int, protocol: Protocol) -> Steps:
+    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    error = (logits - whole) ** 2
+    return Steps(
+        evidence=powers[:, index] / powers.sum(axis=-1),
+        error=error.sum(axis=-1) if protocol.classes else error[:, index],
+        logit=logits[:, index],
+    )
+
+
+def predictor(
+    forward: Callable[[Mapping[str, Array]], Array],
+    feeds: Mapping[str, Array],
+    name: str,
+    position: int | None,
+) -> Predict:
+    """Logits of the file itself with other tokens in one sample.
+
+    Args:
+        forward: Runs the file: :class:`palrp_onnx.forward.ServedForward`.
+        feeds: The sample; its other inputs are repeated.
+        name: The input that holds the tokens.
+        position: Token position of the logits, where the output has one.
+    """
+
+    def predict(rows: Array) -> Array:
+        parts = []
+        for start in range(0, len(rows), BATCH):
+            some = rows[start : start + BATCH]
+            others = {key: np.repeat(array[:1], len(some), axis=0) for key, array in feeds.items()}
+            parts.append(forward({**others, name: some.astype(feeds[name].dtype)}))
+        logits = np.concatenate(parts)
+        return logits if position is None else logits[:, position]
+
+    return predict
+
+
+def summarise(curves: Sequence[Curves], *, seed: int = 0) -> Perturbation:
+    """Areas under the mean curves.
+
+    Raises:
+        InputError: There are no samples.
+    """
+    if not curves:
+        raise InputError("There is nothing to evaluate")
+
+    def area(of: Callable[[Curves], Array]) -> Area:
+        return bootstrap(np.stack([of(c) for c in curves]), seed=seed)
+
+    return Perturbation(
+        samples=len(curves),
+        generation_auac=area(lambda c: c.generation.evidence),
+        generation_mse=area(lambda c: c.generation.error),
+        pruning_auac=area(lambda c: c.pruning.evidence),
+        pruning_mse=area(lambda c: c.pruning.error),
+        morf=area(lambda c: c.generation.logit),
+        lerf=area(lambda c: c.ascending.logit),
+    )
+
+
+def bootstrap(curves: Array, *, seed: int = 0) -> Area:
+    """Area by the trapezoidal rule under the mean of ``curves`` [samples, steps].
+
+    Areas are linear in the curve, so the samples' own areas are drawn again.
+    """
+    areas = np.trapezoid(curves, FRACTIONS, axis=1)
+    generator = np.random.default_rng(seed)
+    drawn = generator.choice(areas, size=(RESAMPLES, len(areas))).mean(axis=1)
+    low, high = np.quantile(drawn, (0.025, 0.975)).tolist()
+    return Area(area=float(areas.mean()), low=low, high=high, curve=curves.mean(axis=0).tolist())
