@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,10 +10,13 @@ import click
 
 from .options import (
     FILE_PATH,
+    METHODS,
     method_options,
     model_argument,
+    output_option,
     reporting_options,
     run_options,
+    together,
     tokenizer_option,
 )
 from .writing import write_files, write_stdout
@@ -21,6 +24,7 @@ from .writing import write_files, write_stdout
 if TYPE_CHECKING:
     from palrp_onnx.attribution import Attribution
     from palrp_onnx.evaluate.conservation import Conservation
+    from palrp_onnx.evaluate.perturbation import Perturbation
 
 
 @click.group(short_help="Measure explanations over a data set.")
@@ -28,19 +32,24 @@ def evaluate() -> None:
     """Measure explanations over a data set."""
 
 
+_inputs = together(
+    click.option(
+        "--input",
+        "sources",
+        type=FILE_PATH,
+        multiple=True,
+        required=True,
+        metavar="FILE|DIR",
+        help="Texts, images or tensors; all files of a folder. Can be given several times.",
+    ),
+    click.option("-o", "place", type=FILE_PATH, metavar="FILE.json", help="Also write it as JSON."),
+    click.option("--json", "as_json", is_flag=True, help="JSON instead of a table."),
+)
+
+
 @evaluate.command(short_help="How much of the relevance positions carry.")
 @model_argument
-@click.option(
-    "--input",
-    "sources",
-    type=FILE_PATH,
-    multiple=True,
-    required=True,
-    metavar="FILE|DIR",
-    help="Texts, images or tensors; all files of a folder. Can be given several times.",
-)
-@click.option("-o", "place", type=FILE_PATH, metavar="FILE.json", help="Also write it as JSON.")
-@click.option("--json", "as_json", is_flag=True, help="JSON instead of a table.")
+@_inputs
 @tokenizer_option
 @run_options
 @method_options
@@ -69,6 +78,106 @@ def conservation(
     write_stdout(data if as_json else _table(found).encode())
 
 
+@evaluate.command(short_help="How early a map brings a prediction back.")
+@model_argument
+@_inputs
+@click.option(
+    "--method",
+    "methods",
+    type=click.Choice(METHODS),
+    multiple=True,
+    default=("pa-lrp", "attnlrp"),
+    show_default=True,
+    help="Held against each other, and against a random order. Can be given several times.",
+)
+@click.option(
+    "--unknown",
+    metavar="TOKEN|ID",
+    help="What stands for no token; the tokenizer's unknown token by default.",
+)
+@click.option("--prefix", type=click.IntRange(min=0), default=0, help="Tokens kept in front.")
+@click.option("--suffix", type=click.IntRange(min=0), default=0, help="Tokens kept at the end.")
+@tokenizer_option
+@run_options
+@output_option
+@reporting_options
+def perturbation(
+    model: Path,
+    sources: tuple[Path, ...],
+    place: Path | None,
+    as_json: bool,
+    methods: tuple[str, ...],
+    unknown: str | None,
+    prefix: int,
+    suffix: int,
+    tokenizer: Path | None,
+    target: str,
+    output_name: str | None,
+    quiet: bool,
+    verbose: bool,
+    **options: Any,
+) -> None:
+    """Put tokens in, and take them out, in the order of the map (PA-LRP, section 5.2).
+
+    Generation starts from unknown tokens and puts back those of highest relevance; pruning takes
+    out those of lowest. AUAC is the area under the probability of the explained class, MSE that
+    under the squared change of logits, both with 95 % intervals over the texts.
+    """
+    del verbose  # read by the program
+    import msgspec
+
+    from palrp_onnx.evaluate.contest import contest
+    from palrp_onnx.evaluate.perturbation import Protocol
+    from palrp_onnx.explainer import Explainer
+    from palrp_onnx.graph.model import Model
+    from palrp_onnx.inputs import default_tokenizer, open_sample, read_labels, unknown_token
+
+    opened = Model.open(model)
+    words = tokenizer or default_tokenizer(model)
+    protocol = Protocol(unknown=unknown_token(words, unknown), prefix=prefix, suffix=suffix)
+    explainers = {
+        name: Explainer(opened, method=name, output=output_name, **options) for name in methods
+    }
+    files = list(_files(sources))
+    samples = (
+        open_sample(file, model_path=model, graph_inputs=opened.inputs, tokenizer=tokenizer)
+        for file in files
+    )
+    found = contest(
+        explainers,
+        samples,
+        protocol,
+        target=target,
+        labels=read_labels(model),
+        progress=_progress(len(files), quiet),
+    )
+    data = msgspec.json.format(msgspec.json.encode(found), indent=2) + b"\n"
+    if place is not None:
+        write_files({place: data})
+    write_stdout(data if as_json else _areas(found).encode())
+
+
+def _areas(found: Mapping[str, Perturbation]) -> str:
+    columns = ("generation_auac", "generation_mse", "pruning_auac", "pruning_mse", "morf", "lerf")
+    heads = ("gen. AUAC", "gen. MSE", "prun. AUAC", "prun. MSE", "MoRF", "LeRF")
+    samples = next(iter(found.values())).samples
+    lines = [f"{samples} texts; areas with 95 % intervals", ""]
+    lines.append(f"{'':10}" + "".join(f"{head:>28}" for head in heads))
+    for name, each in found.items():
+        areas = (getattr(each, column) for column in columns)
+        cells = (f"{a.area:.4g} ({a.low:.4g} … {a.high:.4g})" for a in areas)
+        lines.append(f"{name:10}" + "".join(f"{cell:>28}" for cell in cells))
+    return "\n".join(lines) + "\n"
+
+
+def _progress(total: int, quiet: bool) -> Callable[[int], None]:
+    def tell(done: int) -> None:
+        if not quiet and (done % 50 == 0 or done == total):
+            click.echo(f"{done} of {total} files", err=True)
+
+    return tell
+
+
 def _files(sources: tuple[Path, ...]) -> Iterator[Path]:
     for source in sources:
         if source.is_dir():
@@ -92,13 +201,13 @@ def _records(
     target = options.pop("target")
     explainer = Explainer(model, output=options.pop("output_name"), **options)
     labels = read_labels(model_path)
+    tell = _progress(len(files), quiet)
     for number, file in enumerate(files, start=1):
         sample = open_sample(
             file, model_path=model_path, graph_inputs=model.inputs, tokenizer=tokenizer
         )
         yield from (each.record for each in explainer.explain(sample, target, labels))
-        if not quiet and (number % 50 == 0 or number == len(files)):
-            click.echo(f"{number} of {len(files)} files", err=True)
+        tell(number)
 
 
 def _table(found: Conservation) -> str:

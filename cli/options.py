@@ -64,7 +64,7 @@ def reporting_options(command: F) -> F:
     return click.option("-q", "--quiet", is_flag=True, help="No summary on stderr.")(command)
 
 
-def _together(*options: Callable[[F], F]) -> Callable[[F], F]:
+def together(*options: Callable[[F], F]) -> Callable[[F], F]:
     """Several options as one decorator, shown in this order."""
 
     def decorate(command: F) -> F:
@@ -106,7 +106,7 @@ tokenizer_option = click.option(
 )
 
 #: Which relevance, of which output and for which input.
-method_options = _together(
+method_options = together(
     output_option,
     click.option(
         "--explain-input",
@@ -124,7 +124,7 @@ method_options = _together(
 )
 
 #: What is explained, computed how and where.
-run_options = _together(
+run_options = together(
     click.option(
         "--target",
         default="pred",

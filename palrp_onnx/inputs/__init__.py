@@ -9,7 +9,7 @@ from palrp_onnx.inputs.opening import open_sample
 from palrp_onnx.inputs.sample import Feeds, GraphInput, ImageGeometry, Sample
 from palrp_onnx.inputs.tensors import read_npz
 from palrp_onnx.inputs.text import TextReader
-from palrp_onnx.inputs.tokens import default_tokenizer
+from palrp_onnx.inputs.tokens import default_tokenizer, unknown_token
 
 __all__ = [
     "Continuation",
@@ -24,4 +24,5 @@ __all__ = [
     "open_sample",
     "read_labels",
     "read_npz",
+    "unknown_token",
 ]

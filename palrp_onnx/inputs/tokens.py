@@ -36,6 +36,28 @@ def load_tokenizer(path: Path) -> Tokenizer:
         raise InputError(message, place=str(path), hint=_HINT) from error
 
 
+def unknown_token(path: Path, name: str | None) -> int:
+    """Id of the token called ``name``, or of the tokenizer's own unknown token.
+
+    Raises:
+        InputError: There is no such token, or the tokenizer has none for unknown text.
+    """
+    tokenizer = load_tokenizer(path)
+    wanted = name if name is not None else getattr(tokenizer.model, "unk_token", None)
+    if wanted is None:
+        raise InputError(
+            "the tokenizer has no unknown token",
+            place=str(path),
+            hint="name one that says nothing, such as --unknown '#'",
+        )
+    found = tokenizer.token_to_id(wanted)
+    if found is None and wanted.isdecimal():
+        found = int(wanted)
+    if found is None:
+        raise InputError(f"the tokenizer has no token {wanted!r}", place=str(path))
+    return int(found)
+
+
 def piece_text(tokenizer: Tokenizer, token_id: int) -> str:
     """One token on its own: decoded where that gives characters, else as the vocabulary has it.
 
