@@ -1,6 +1,23 @@
 """Fused, quantised and packed operations, rewritten into primitive ones: one file per family."""
 
-from palrp_onnx.graph.lowering import activations, norms, products
+from palrp_onnx.graph.lowering import (
+    activations,
+    attention,
+    embedding,
+    norms,
+    products,
+    rotary,
+)
 from palrp_onnx.graph.lowering.table import REFUSED, lower, lowerable
 
-__all__ = ["REFUSED", "activations", "lower", "lowerable", "norms", "products"]
+__all__ = [
+    "REFUSED",
+    "activations",
+    "attention",
+    "embedding",
+    "lower",
+    "lowerable",
+    "norms",
+    "products",
+    "rotary",
+]
