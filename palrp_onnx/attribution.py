@@ -117,12 +117,14 @@ class Fidelity(Struct, frozen=True, kw_only=True):
     """How far the graph that was explained is from the file, in units of the explained output.
 
     There where operations were rewritten into primitive ones first; ``rewritten`` counts them.
-    ``difference`` is the largest over the output on this input.
+    ``difference`` is the largest over the output on this input. ``served`` is the same between the
+    file to the letter and the file as ONNX Runtime optimises it, where it holds whole numbers.
     """
 
     rewritten: dict[str, int]
     difference: float
     allowed: float
+    served: float = 0.0
 
 
 class Warning_(Struct, frozen=True, kw_only=True):

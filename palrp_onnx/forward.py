@@ -51,23 +51,32 @@ class RuntimeForward:
         return self._session.run(self._names, feeds)
 
 
-class ServedForward:
-    """The file as it is served: nothing rewritten, optimised by the runtime, caches left empty.
+class FileForward:
+    """The file as it is: nothing rewritten, caches left empty.
 
     Args:
         model: The model, with a plain graph of which inputs may be missing.
         output: Name of the output that is wanted.
         device: ``cpu`` or ``cuda[:N]``.
-        prepack: See :class:`palrp_onnx.session.Session`.
+        optimise: See :class:`palrp_onnx.session.Session`; as it is served, or to the letter.
+        prepack: See there.
     """
 
     def __init__(
-        self, model: Model, output: str, *, device: str = "cpu", prepack: bool = True
+        self,
+        model: Model,
+        output: str,
+        *,
+        device: str = "cpu",
+        optimise: bool = True,
+        prepack: bool = True,
     ) -> None:
         self._output = output
         self._taken_out = model.taken_out
         graph = ir.serde.serialize_model(parse_model(model.path)).SerializeToString()
-        self._session = Session(graph, model.folder, device=device, prepack=prepack)
+        self._session = Session(
+            graph, model.folder, device=device, optimise=optimise, prepack=prepack
+        )
 
     def __call__(self, feeds: Mapping[str, Array]) -> Array:
         """Run once; the output."""

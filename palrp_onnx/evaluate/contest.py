@@ -19,7 +19,7 @@ from palrp_onnx.evaluate.perturbation import (
     summarise,
 )
 from palrp_onnx.explainer import Explainer
-from palrp_onnx.forward import ServedForward
+from palrp_onnx.forward import FileForward
 from palrp_onnx.inputs.sample import Sample
 from palrp_onnx.record import Explanation
 
@@ -48,7 +48,7 @@ def contest(
     """
     curves: dict[str, list[Curves]] = {name: [] for name in (*explainers, RANDOM)}
     generator = np.random.default_rng(0)
-    forward: ServedForward | None = None
+    forward: FileForward | None = None
     for done, sample in enumerate(samples, start=1):
         found: dict[str, Explanation] = {}
         wanted = target
@@ -59,7 +59,7 @@ def contest(
         subject = first.engine(sample.feeds).subject
         facts = next(iter(found.values())).record.target
         if forward is None:
-            forward = ServedForward(first.model, subject.output, device=first.device)
+            forward = FileForward(first.model, subject.output, device=first.device)
         ids = sample.feeds[subject.input]
         if ids.dtype.kind not in "iu" or not isinstance(facts.index, int):
             raise UsageError("Only tokens can be perturbed", place=f"input {subject.input}")

@@ -167,7 +167,7 @@ def predictor(
     """Logits of the file itself with other tokens in one sample.
 
     Args:
-        forward: Runs the file: :class:`palrp_onnx.forward.ServedForward`.
+        forward: Runs the file: :class:`palrp_onnx.forward.FileForward`.
         feeds: The sample; its other inputs are repeated.
         name: The input that holds the tokens.
         position: Token position of the logits, where the output has one.

@@ -256,8 +256,8 @@ class _Judge:
         if (node, index) in self._scaling:
             return self._scaling[node, index]
         if value in self._content:
-            if not_a_number(node, self._trial):
-                return Fact(Role.INDEX, "attention that is not a number carries nothing")
+            if not_a_number(value, self._trial):
+                return Fact(Role.INDEX, "what is not a number carries nothing")
             return Fact(Role.CONTENT, "depends on the explained input")
         if not is_float(value) or node in self._inputs.lookups:
             return Fact(Role.INDEX, "not a real operand")
@@ -367,10 +367,10 @@ def _aligned(node: ir.Node, flags: Axes) -> bool:
     return node.op_type in _BROADCASTING
 
 
-def not_a_number(node: ir.Node, trial: Mapping[str, Array]) -> bool:
-    """Whether a softmax yields nothing but NaN, as where a quantiser made scales infinite."""
-    weights = trial.get(node.outputs[0].name or "") if node.op_type == "Softmax" else None
-    return weights is not None and weights.size > 0 and bool(np.isnan(weights).all())
+def not_a_number(value: ir.Value, trial: Mapping[str, Array]) -> bool:
+    """Whether a value is nothing but NaN, as where a quantiser made scales infinite."""
+    array = trial.get(value.name or "")
+    return array is not None and array.size > 0 and bool(np.isnan(array).all())
 
 
 def _selects(array: Array) -> bool:

@@ -54,8 +54,6 @@ def _input_axes(value: ir.Value, rank: int) -> Axes:
 
 
 def _lookup_axes(node: ir.Node, shapes: Mapping[ir.Value, Shape]) -> Axes:
-    index = node.inputs[1]
-    assert index is not None
     rank = len(shapes[node.outputs[0]]) - 1
     return (BATCH, *[TOKEN] * (rank - 1), 0) if rank > 1 else (TOKEN, 0)
 

@@ -10,6 +10,9 @@ from palrp_onnx.graph.follow import uses_of
 from palrp_onnx.graph.inputs import InputRoles, is_float
 from palrp_onnx.graph.roles import Role
 
+#: Operations that measure a whole tensor for a scale, which is a constant to relevance.
+_MEASURES = frozenset(("DynamicQuantizeLinear",))
+
 
 def content_values(graph: ir.Graph, roles: InputRoles) -> dict[ir.Value, None]:
     """Real values that depend on the explained inputs by a real path, in topological order.
@@ -22,6 +25,8 @@ def content_values(graph: ir.Graph, roles: InputRoles) -> dict[ir.Value, None]:
         v: None for v in graph.inputs if is_float(v) and v.name in explained
     }
     for node in graph:
+        if node.op_type in _MEASURES:
+            continue
         if node in roles.lookups or any(v in content for v in node_inputs(node)):
             content.update(dict.fromkeys(v for v in node.outputs if v.name and is_float(v)))
     return content
@@ -43,7 +48,7 @@ def dependencies(graph: ir.Graph, sources: Iterable[str]) -> dict[ir.Value, froz
         v: frozenset((v.name,)) for v in graph.inputs if v.name in wanted and v.name is not None
     }
     for node in graph:
-        if node.op_type in ("Shape", "Size"):
+        if node.op_type in _MEASURES | {"Shape", "Size"}:
             continue
         reached = frozenset().union(*(found.get(v, frozenset()) for v in node_inputs(node)))
         if reached:
@@ -76,7 +81,8 @@ def attention_depth(graph: ir.Graph, content: Mapping[ir.Value, None]) -> dict[i
 
 
 _PROBABILITY_MOVES = frozenset(
-    "Cast Identity Where Mul Add Dropout Reshape Transpose Slice Unsqueeze Squeeze Expand".split()
+    "Add Cast Clip Div Dropout Expand Identity Mul Reshape Round Slice Squeeze Sub Transpose "
+    "Unsqueeze Where".split()
 )
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from palrp_onnx.errors import InputError, RoleError
 from palrp_onnx.graph.follow import uses_of
-from palrp_onnx.graph.inputs import is_float, lookups, meet, table_rows
+from palrp_onnx.graph.inputs import is_float, lookups, meet, table_of, table_rows
 from palrp_onnx.graph.model import Model
 from palrp_onnx.graph.signature import GraphInput
 from palrp_onnx.graph.sites import turns
@@ -118,7 +118,7 @@ _TURNS = frozenset(
 
 
 def _turning(node: ir.Node) -> bool:
-    table = node.inputs[0]
+    table = table_of(node)
     if table is None or table.const_value is None or table.const_value.shape.rank() != 2:
         return False
     return turns(table.const_value.numpy()[:LENGTH])

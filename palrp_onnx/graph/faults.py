@@ -14,7 +14,9 @@ from palrp_onnx.graph.analysis import Analysis, not_a_number
 def find_faults(analysis: Analysis) -> Iterator[tuple[str, str]]:
     """(code, message) of everything that is wrong."""
     for node in analysis.model.graph:
-        if node.outputs[0] in analysis.content and not_a_number(node, analysis.trial):
+        if node.op_type != "Softmax" or node.outputs[0] not in analysis.content:
+            continue
+        if not_a_number(node.outputs[0], analysis.trial):
             layer = analysis.depth[node.outputs[0]]
             yield (
                 "no-attention",

@@ -23,7 +23,7 @@ _INDEX_MOVES = frozenset(
     "Identity Cast Reshape Flatten Squeeze Unsqueeze Transpose Slice Expand Tile Concat Split "
     "Clip Min Max Add Sub Where".split()
 )
-_SUM_MOVES = frozenset(("Add", "Cast", "Identity", "Mul", "Dropout"))
+_SUM_MOVES = frozenset("Add Cast Clip Div Dropout Identity Mul Round Sub".split())
 
 
 @dataclass(frozen=True)
@@ -92,23 +92,39 @@ def _name(value: ir.Value) -> str:
 
 
 def lookups(value: ir.Value) -> list[ir.Node]:
-    """Gather nodes of a real table whose index comes directly from ``value``."""
-    return [
+    """Nodes that yield rows of a table of vectors, whose index comes directly from ``value``.
+
+    They gather; where the table is stored quantised, they read what was gathered.
+    """
+    gathers = [
         node
         for node, index in uses_of([value], _indices)
-        if node.op_type == "Gather" and index == 1 and _reads_real_table(node)
+        if node.op_type == "Gather" and index == 1
     ]
+    return [node for gather in gathers for node in _yielding(gather)]
+
+
+def _yielding(gather: ir.Node) -> list[ir.Node]:
+    table = gather.inputs[0]
+    if table is not None and is_float(table):
+        return [gather]
+    uses = gather.outputs[0].uses()
+    return [u.node for u in uses if u.node.op_type == "DequantizeLinear" and u.idx == 0]
+
+
+def table_of(node: ir.Node) -> ir.Value | None:
+    """The table that a lookup reads."""
+    gathered = node.inputs[0]
+    if node.op_type != "DequantizeLinear" or gathered is None:
+        return gathered
+    gather = gathered.producer()
+    return gather.inputs[0] if gather is not None else None
 
 
 def _indices(node: ir.Node, index: int) -> Iterable[ir.Value]:
     if node.op_type == "Gather":
         return node.outputs if index == 0 else ()
     return [v for v in node.outputs if not is_float(v)] if node.op_type in _INDEX_MOVES else ()
-
-
-def _reads_real_table(node: ir.Node) -> bool:
-    table = node.inputs[0]
-    return table is not None and is_float(table)
 
 
 def _float_role(
@@ -153,7 +169,7 @@ def _rows(nodes: list[ir.Node]) -> int:
 
 def table_rows(node: ir.Node) -> int:
     """Rows of the table a lookup reads; 0 where unknown."""
-    table = node.inputs[0]
+    table = table_of(node)
     first = table.shape[0] if table is not None and table.shape is not None else 0
     return first if isinstance(first, int) else 0
 

@@ -267,7 +267,7 @@ def _is_product(analysis: Analysis, value: ir.Value) -> bool:
 
 
 _ELEMENTWISE = frozenset(
-    "Add Sub Mul Div Where Cast Neg Reshape Transpose Unsqueeze Squeeze Tanh".split()
+    "Add Cast Clip Div Mul Neg Reshape Round Squeeze Sub Tanh Transpose Unsqueeze Where".split()
 )
 
 

@@ -7,6 +7,7 @@ from palrp_onnx.rules import (
     norm,
     products,
     reduction,
+    rounding,
     softmax,
     sums,
 )
@@ -24,6 +25,7 @@ __all__ = [
     "norm",
     "products",
     "reduction",
+    "rounding",
     "softmax",
     "sums",
     "supported",

@@ -109,7 +109,7 @@ _RULES: dict[tuple[str, str], list[Entry]] = {}
 
 #: Real-valued results that no relevance passes through, on purpose.
 NO_PATH = frozenset(
-    "ArgMax ArgMin ConstantOfShape EyeLike Floor Ceil Round Sign Range RandomNormal "
+    "ArgMax ArgMin ConstantOfShape EyeLike Floor Ceil Sign Range RandomNormal "
     "RandomUniform RandomNormalLike RandomUniformLike Bernoulli Multinomial Shape Size "
     "NonZero Equal Less LessOrEqual Greater GreaterOrEqual And Or Xor Not IsNaN IsInf TopK "
     "Unique".split()

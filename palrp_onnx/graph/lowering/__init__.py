@@ -3,9 +3,13 @@
 from palrp_onnx.graph.lowering import (
     activations,
     attention,
+    blocks,
     embedding,
+    integers,
     norms,
     products,
+    qlinear,
+    quantise,
     rotary,
 )
 from palrp_onnx.graph.lowering.table import REFUSED, lower, lowerable
@@ -14,10 +18,14 @@ __all__ = [
     "REFUSED",
     "activations",
     "attention",
+    "blocks",
     "embedding",
+    "integers",
     "lower",
     "lowerable",
     "norms",
     "products",
+    "qlinear",
+    "quantise",
     "rotary",
 ]

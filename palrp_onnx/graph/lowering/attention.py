@@ -136,30 +136,56 @@ def _joined(b: Builder, past: ir.Value | None, own: ir.Value) -> ir.Value:
 def _attention(b: Builder, node: Fused) -> Sequence[ir.Value | None]:
     if node.integer("do_rotary", 0):
         raise NotImplementedError("with rotations inside")
-    count = node.integer("num_heads")
     sizes = node.node.attributes.get("qkv_hidden_sizes")
     width = length_of(node.input(1), 1)
     parts = list(sizes.as_ints()) if sizes is not None else [width // 3] * 3
     product = b.op("MatMul", node.input(0), node.input(1))
-    packed = b.total(product, node.optional(2))
+    return weighed(b, node, b.total(product, node.optional(2)), parts, mask=3, past=4, bias=5)
+
+
+def weighed(
+    b: Builder,
+    node: Fused,
+    packed: ir.Value,
+    parts: Sequence[int],
+    *,
+    mask: int,
+    past: int,
+    bias: int | None,
+) -> Sequence[ir.Value | None]:
+    """What attention makes of queries, keys and values side by side, and its cache.
+
+    Args:
+        b: The builder.
+        node: The node.
+        packed: All three [B, T, ..].
+        parts: Their widths.
+        mask: Index of the mask among the inputs.
+        past: Index of the cache.
+        bias: Index of what is added to the scores.
+    """
+    count = node.integer("num_heads")
     q, k, v = (split_heads(b, part, count) for part in b.split(packed, parts, -1))
-    past = node.optional(4)
-    if past is not None:
+    cache = node.optional(past)
+    if cache is not None:
         k, v = (
-            _joined(b, b.op("Gather", past, b.integer(each), axis=0), own)
+            _joined(b, b.op("Gather", cache, b.integer(each), axis=0), own)
             for each, own in enumerate((k, v))
         )
     heads = Heads(q, k, v)
-    output = attend(b, heads, node.real("scale", 0.0) or None, _biases(b, node, heads, 3, 5))
+    biases = _biases(b, node, heads, mask, bias)
+    output = attend(b, heads, node.real("scale", 0.0) or None, biases)
     present = None
     if node.wants(1):
         present = b.op("Concat", b.unsqueeze(k, 0), b.unsqueeze(v, 0), axis=0)
     return [merge_heads(b, output), present]
 
 
-def _biases(b: Builder, node: Fused, heads: Heads, mask: int, bias: int) -> list[ir.Value | None]:
+def _biases(
+    b: Builder, node: Fused, heads: Heads, mask: int, bias: int | None
+) -> list[ir.Value | None]:
     """Additive terms of the scores, as the fused operations of ONNX Runtime add them."""
-    terms = [node.optional(bias)]
+    terms = [None if bias is None else node.optional(bias)]
     given = node.optional(mask)
     if given is not None:
         terms.append(padding_mask(b, given, node.real("mask_filter_value", -10000.0), heads))

@@ -2,8 +2,8 @@
 
 A lowering is a plain function ``lowering(b, node)``: it writes primitive operations with the
 builder ``b`` and returns what takes the place of each output, ``None`` for one that nothing may
-read. What it does not cover it refuses with ``NotImplementedError``; the node then stays, and says
-why.
+read; or ``None`` for a node that is primitive as it is used. What it does not cover it refuses with
+``NotImplementedError``; the node then stays, and says why.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ MICROSOFT = "com.microsoft"
 #: Key in the ``meta`` of a node that could not be lowered.
 REFUSED = "refused"
 
-Lowering = Callable[[Builder, Fused], Sequence[ir.Value | None]]
+Lowering = Callable[[Builder, Fused], "Sequence[ir.Value | None] | None"]
 
 _TABLE: dict[tuple[str, str], Lowering] = {}
 
@@ -57,32 +57,59 @@ def lower(model: ir.Model) -> Mapping[str, int]:
         return {}
     passes.ShapeInferencePass()(model)
     done: Counter[str] = Counter()
+    real: set[ir.Value] = set()
     for node in list(graph):
         lowering = _TABLE.get((node.domain, node.op_type))
         if lowering is None:
-            infer(node, opset)
-        elif _lower(Builder(graph, node, opset), Fused(node), lowering):
+            _carry_on(Builder(graph, node, opset), node, real)
+        elif _lower(Builder(graph, node, opset), Fused(node), lowering, real):
             graph.remove(node, safe=True)
             done[f"{node.domain}.{node.op_type}".lstrip(".")] += 1
     passes.RemoveUnusedNodesPass()(model)
     return dict(done)
 
 
-def _lower(b: Builder, fused: Fused, lowering: Lowering) -> bool:
+def _lower(b: Builder, fused: Fused, lowering: Lowering, real: set[ir.Value]) -> bool:
     try:
         results = lowering(b, fused)
     except NotImplementedError as error:
         fused.node.meta[REFUSED] = str(error)
         return False
+    if results is None:
+        infer(fused.node, b.opset)
+        return False
     for old, new in zip(fused.node.outputs, results, strict=False):
         if new is not None:
-            _replace(b, old, new)
+            _replace(b, old, new, real)
     return True
 
 
-def _replace(b: Builder, old: ir.Value, new: ir.Value) -> None:
+#: Operations all of whose real operands are of one type.
+_OF_ONE_TYPE = frozenset("Concat Max Min Pad Where".split())
+
+
+def _carry_on(b: Builder, node: ir.Node, real: set[ir.Value]) -> None:
+    """Type a node that stays; whole numbers beside those that became real become real too."""
+    changed = [v for v in node.inputs if v is not None and v in real]
+    if changed and not node.domain:
+        for index, value in enumerate(node.inputs):
+            small = value is not None and value.dtype in (ir.DataType.INT8, ir.DataType.UINT8)
+            if value is not None and small and node.op_type in _OF_ONE_TYPE:
+                node.replace_input_with(index, b.cast_like(value, changed[0]))
+        before = [v.dtype for v in node.outputs]
+        for value in node.outputs:
+            value.type = None
+        infer(node, b.opset)
+        real.update(v for v, was in zip(node.outputs, before, strict=True) if v.dtype != was)
+    else:
+        infer(node, b.opset)
+
+
+def _replace(b: Builder, old: ir.Value, new: ir.Value, real: set[ir.Value]) -> None:
     """Put ``new`` in the place of ``old``, under its name."""
     new = b.own(new)
+    if old.dtype is not None and new.dtype != old.dtype:
+        real.add(new)
     new.type, new.shape = new.type or old.type, old.shape or new.shape
     ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
     old.name, new.name = None, old.name

@@ -1,0 +1,90 @@
+"""Weights in blocks of few bits, each with a scale of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from palrp_onnx.graph.lowering.builder import Builder, Fused, constant, dtype_of
+from palrp_onnx.graph.lowering.table import lowers
+
+Array = NDArray[Any]
+
+
+def unpacked(packed: Array, bits: int) -> Array:
+    """Bytes [.., n] → numbers of ``bits`` bits [.., n · 8 / bits], the lowest bits first."""
+    if bits == 8:
+        return packed
+    shifts = np.arange(0, 8, bits, dtype=np.uint8)
+    apart = (packed[..., None] >> shifts) & np.uint8((1 << bits) - 1)
+    return apart.reshape(*packed.shape[:-1], -1)
+
+
+def _stored(value: ir.Value | None, what: str) -> Array:
+    array = constant(value)
+    if array is None:
+        raise NotImplementedError(f"with {what} that are not stored")
+    return array
+
+
+@lowers("MatMulNBits")
+def _matmul_nbits(b: Builder, node: Fused) -> Sequence[ir.Value]:
+    """x Wᵀ + c with W [N, K] stored a byte a number, read by blocks of one scale."""
+    if node.optional(4) is not None:
+        raise NotImplementedError("with its rows in another order")
+    bits, size = node.integer("bits", 4), node.integer("block_size")
+    rows, columns = node.integer("N"), node.integer("K")
+    x = node.input(0)
+    packed = _stored(node.input(1), "weights").view(np.uint8).reshape(rows, -1, size * bits // 8)
+    numbers = unpacked(packed, bits).reshape(-1, size)
+    blocks = len(numbers) // rows
+    scales = b.array(_stored(node.input(2), "scales").reshape(-1).astype(dtype_of(x)))
+    zeros = _zeros(node.optional(3), bits, rows, blocks)
+    read = b.op("DequantizeLinear", b.array(numbers), scales, b.array(zeros), axis=0)
+    weights = b.slice(b.reshape(read, rows, blocks * size), 0, columns, 1)
+    return [b.total(b.op("MatMul", x, b.transpose(weights, 1, 0)), node.optional(5))]
+
+
+def _zeros(value: ir.Value | None, bits: int, rows: int, blocks: int) -> Array:
+    """The zero point of every block [N · blocks]."""
+    if value is None:
+        return np.full(rows * blocks, 1 << (bits - 1), np.uint8)
+    stored = _stored(value, "zero points")
+    if stored.dtype != np.uint8:
+        raise NotImplementedError("with zero points that are no whole numbers")
+    return unpacked(stored.reshape(rows, -1), bits)[:, :blocks].reshape(-1)
+
+
+@lowers("GatherBlockQuantized")
+def _gather_block_quantized(b: Builder, node: Fused) -> Sequence[ir.Value]:
+    """Rows of a table in few bits: numbers, scales and zero points are looked up alike."""
+    if b.opset < 21:
+        raise NotImplementedError("before opset 21, which reads blocks")
+    data = _stored(node.input(0), "tables")
+    last = data.ndim - 1
+    if node.integer("gather_axis", 0) != 0 or node.integer("quantize_axis", 1) % data.ndim != last:
+        raise NotImplementedError("along other axes than rows, in blocks of columns")
+    kind = node.input(0).dtype
+    signed = kind == ir.DataType.INT4
+    if kind == ir.DataType.UINT8:
+        data = unpacked(data, node.integer("bits", 4))
+    numbers = np.asarray(data).astype(np.int8 if signed else np.uint8)
+    ids = node.input(1)
+    zeros = node.optional(3)
+    read = [b.array(numbers), node.input(2)]
+    if zeros is not None:
+        offsets = _stored(zeros, "zero points")
+        if kind == ir.DataType.UINT8:
+            offsets = unpacked(offsets, node.integer("bits", 4))
+        read.append(b.array(np.asarray(offsets).astype(numbers.dtype)))
+    elif kind == ir.DataType.UINT8:
+        scales = _stored(node.input(2), "scales")
+        middle = 1 << (node.integer("bits", 4) - 1)
+        read.append(b.array(np.full(scales.shape, middle, numbers.dtype)))
+    found = [b.op("Gather", each, ids, axis=0) for each in read]
+    size = node.integer("block_size", 128)
+    return [b.op("DequantizeLinear", *found, axis=-1, block_size=size)]

@@ -1,0 +1,99 @@
+"""Operations between quantised tensors: read, computed with real numbers, quantised again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import onnx_ir as ir
+
+from palrp_onnx.graph.lowering.builder import Builder, Fused
+from palrp_onnx.graph.lowering.quantise import dequantised, quantised
+from palrp_onnx.graph.lowering.table import MICROSOFT, lowers
+
+
+def _read(b: Builder, node: Fused, first: int, axis: int = -1) -> ir.Value:
+    """Operand, scale and zero point in a row, dequantised."""
+    return dequantised(b, node.input(first), node.input(first + 1), node.optional(first + 2), axis)
+
+
+def _written(b: Builder, node: Fused, x: ir.Value, scale: int) -> list[ir.Value]:
+    """``x`` with the scale and the zero point in a row from ``scale`` on."""
+    return [quantised(b, x, node.input(scale), node.optional(scale + 1))]
+
+
+def _attributes(node: Fused, *without: str) -> dict[str, object]:
+    return {k: v.value for k, v in node.node.attributes.items() if k not in without}
+
+
+@lowers("QLinearMatMul", domain="")
+@lowers("QLinearMatMul", domain=MICROSOFT)
+def _matmul(b: Builder, node: Fused) -> Sequence[ir.Value]:
+    product = b.op("MatMul", _read(b, node, 0, -2), _read(b, node, 3, -1))
+    return _written(b, node, product, 6)
+
+
+@lowers("QLinearConv", domain="")
+@lowers("QLinearConv", domain=MICROSOFT)
+def _conv(b: Builder, node: Fused) -> Sequence[ir.Value]:
+    if node.integer("channels_last", 0):
+        raise NotImplementedError("with channels last")
+    bias = node.optional(8)
+    if bias is not None:
+        bias = dequantised(b, bias, b.op("Mul", node.input(1), node.input(4)), None, 0)
+    image, kernel = _read(b, node, 0), _read(b, node, 3, 0)
+    result = b.op("Conv", image, kernel, bias, **_attributes(node, "channels_last"))
+    return _written(b, node, result, 6)
+
+
+@lowers("QGemm")
+def _gemm(b: Builder, node: Fused) -> Sequence[ir.Value]:
+    across = node.integer("transB", 0)
+    alpha = node.real("alpha", 1.0)
+    left, right = _read(b, node, 0), _read(b, node, 3, 0 if across else 1)
+    product = b.op("Gemm", left, right, **_attributes(node))
+    offset = node.optional(6)
+    if offset is not None:
+        scale = b.scale(b.op("Mul", node.input(1), node.input(4)), alpha)
+        product = b.op("Add", product, dequantised(b, offset, scale, None))
+    return [product] if node.optional(7) is None else _written(b, node, product, 7)
+
+
+def _two(op_type: str) -> Callable[[Builder, Fused], Sequence[ir.Value]]:
+    def lowering(b: Builder, node: Fused) -> Sequence[ir.Value]:
+        return _written(b, node, b.op(op_type, _read(b, node, 0), _read(b, node, 3)), 6)
+
+    return lowering
+
+
+def _one(op_type: str, *without: str) -> Callable[[Builder, Fused], Sequence[ir.Value]]:
+    def lowering(b: Builder, node: Fused) -> Sequence[ir.Value]:
+        if node.integer("channels_last", 0):
+            raise NotImplementedError("with channels last")
+        attributes = _attributes(node, "channels_last", *without)
+        return _written(b, node, b.op(op_type, _read(b, node, 0), **attributes), 3)
+
+    return lowering
+
+
+for _name, _op in (("QLinearAdd", "Add"), ("QLinearMul", "Mul")):
+    lowers(_name)(_two(_op))
+for _name, _op in (
+    ("QLinearAveragePool", "AveragePool"),
+    ("QLinearGlobalAveragePool", "GlobalAveragePool"),
+    ("QLinearLeakyRelu", "LeakyRelu"),
+    ("QLinearSigmoid", "Sigmoid"),
+):
+    lowers(_name)(_one(_op))
+lowers("QLinearSoftmax")(_one("Softmax", "opset"))
+
+
+@lowers("QLinearConcat")
+def _concat(b: Builder, node: Fused) -> Sequence[ir.Value]:
+    parts = [_read(b, node, first) for first in range(2, len(node.node.inputs), 3)]
+    return _written(b, node, b.op("Concat", *parts, **_attributes(node)), 0)
+
+
+@lowers("QLinearWhere")
+def _where(b: Builder, node: Fused) -> Sequence[ir.Value]:
+    chosen = b.op("Where", node.input(0), _read(b, node, 1), _read(b, node, 4))
+    return _written(b, node, chosen, 7)

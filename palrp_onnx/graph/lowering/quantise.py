@@ -1,0 +1,184 @@
+"""Quantised numbers: real values that hold the same whole numbers.
+
+What is computed is real from here on; what is stored stays quantised, and ``DequantizeLinear``
+reads it. The type of a value says which of the two it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from palrp_onnx.graph.lowering.builder import (
+    Builder,
+    Fused,
+    constant,
+    dtype_of,
+    rank_of,
+    type_of,
+)
+from palrp_onnx.graph.lowering.table import MICROSOFT, lowers
+
+#: Key in the ``meta`` of a node that adds a zero point: that zero point.
+_ZERO = "zero"
+_BOUNDS = {
+    ir.DataType.UINT8: (0, 255),
+    ir.DataType.INT8: (-128, 127),
+    ir.DataType.UINT16: (0, 65535),
+    ir.DataType.INT16: (-32768, 32767),
+    ir.DataType.UINT4: (0, 15),
+    ir.DataType.INT4: (-8, 7),
+}
+
+
+def is_stored(value: ir.Value) -> bool:
+    """Whether a quantised value still has a type of whole numbers."""
+    return not type_of(value).is_floating_point()
+
+
+def quantised(
+    b: Builder, x: ir.Value, scale: ir.Value, zero: ir.Value | None, kind: ir.DataType | None = None
+) -> ir.Value:
+    """round(x / s) + z within the bounds of the type, as real numbers.
+
+    Raises:
+        NotImplementedError: There is a scale for every slice of an axis, or the type is no integer.
+    """
+    kind = (type_of(zero) if zero is not None else ir.DataType.UINT8) if kind is None else kind
+    if kind not in _BOUNDS:
+        raise NotImplementedError(f"to {kind.name}")
+    for each in (scale, zero):
+        if each is not None and _entries(each) != 1:
+            raise NotImplementedError("activations with a scale for every slice")
+    low, high = _BOUNDS[kind]
+    rounded = b.op("Round", b.op("Div", x, scale))
+    stored = constant(zero)
+    if zero is None or (stored is not None and not stored.any()):
+        return b.op("Clip", rounded, b.real(low, rounded), b.real(high, rounded))
+    shift = _real(b, zero, rounded)
+    below, above = (b.op("Sub", b.real(end, rounded), shift) for end in (low, high))
+    whole = b.op("Add", b.op("Clip", rounded, below, above), shift)
+    producer = whole.producer()
+    assert producer is not None
+    producer.meta[_ZERO] = zero
+    return whole
+
+
+def centred(b: Builder, q: ir.Value, zero: ir.Value | None, axis: int = -1) -> ir.Value:
+    """q − z, as real numbers.
+
+    Args:
+        b: The builder.
+        q: Quantised, stored or not.
+        zero: Its zero point, one number or one for every slice of ``axis``.
+        axis: Only looked at where there are several.
+    """
+    if is_stored(q):
+        return dequantised(b, q, None, zero, axis)
+    stored = constant(zero)
+    if zero is None or (stored is not None and not stored.any()):
+        return q
+    producer = q.producer()
+    if producer is not None and _same(producer.meta.get(_ZERO), zero):
+        before = producer.inputs[0]
+        assert before is not None
+        return before
+    return b.op("Sub", q, _along(b, _real(b, zero, q), q, axis))
+
+
+def dequantised(
+    b: Builder, q: ir.Value, scale: ir.Value | None, zero: ir.Value | None, axis: int = -1
+) -> ir.Value:
+    """(q − z) s; without a scale, q − z.
+
+    Args:
+        b: The builder.
+        q: Quantised, stored or not.
+        scale: One number, or one for every slice of ``axis``.
+        zero: Likewise.
+        axis: Only looked at where there are several.
+    """
+    if not is_stored(q):
+        whole = centred(b, q, zero, axis)
+        return whole if scale is None else b.op("Mul", whole, _along(b, scale, q, axis))
+    if scale is None:
+        count = 1 if zero is None else _entries(zero)
+        ones = np.ones(() if count == 1 else count, np.float32)
+        scale = b.array(ones)
+    if zero is not None and zero.shape != scale.shape:
+        zero = b.op("Expand", zero, b.op("Shape", scale))
+    several = _entries(scale) != 1
+    rank = rank_of(q) if several else 1
+    where = {"axis": axis % rank} if several and b.opset >= 13 else {}
+    return b.op("DequantizeLinear", q, scale, zero, **where)
+
+
+def _real(b: Builder, zero: ir.Value, like: ir.Value) -> ir.Value:
+    """A zero point as real numbers."""
+    stored = constant(zero)
+    if stored is None:
+        return b.cast_like(zero, like)
+    return b.array(np.asarray(stored, dtype_of(like)))
+
+
+def _along(b: Builder, numbers: ir.Value, like: ir.Value, axis: int) -> ir.Value:
+    """One number for every slice of an axis, ready to be broadcast."""
+    if _entries(numbers) == 1:
+        return numbers
+    behind = rank_of(like) - 1 - axis % rank_of(like)
+    return b.reshape(numbers, -1, *[1] * behind)
+
+
+def _entries(value: ir.Value) -> int:
+    """Number of entries of a scale or zero point; 1 where it has no axes, 0 where unknown."""
+    if value.const_value is not None:
+        return int(value.const_value.size)
+    if value.shape is None:
+        return 1  # measured from activations: one number
+    return int(np.prod([d if isinstance(d, int) else 0 for d in value.shape]))
+
+
+def _same(first: Any, second: ir.Value) -> bool:
+    if not isinstance(first, ir.Value):
+        return False
+    one, other = constant(first), constant(second)
+    return first is second or (one is not None and other is not None and np.array_equal(one, other))
+
+
+@lowers("QuantizeLinear", domain="")
+@lowers("QuantizeLinear", domain=MICROSOFT)
+def _quantize_linear(b: Builder, node: Fused) -> Sequence[ir.Value]:
+    if node.integer("block_size", 0):
+        raise NotImplementedError("in blocks")
+    kind = node.integer("output_dtype", 0)
+    wanted = ir.DataType(kind) if kind else None
+    return [quantised(b, node.input(0), node.input(1), node.optional(2), wanted)]
+
+
+@lowers("DequantizeLinear", domain="")
+@lowers("DequantizeLinear", domain=MICROSOFT)
+def _dequantize_linear(b: Builder, node: Fused) -> Sequence[ir.Value] | None:
+    q = node.input(0)
+    if is_stored(q) and not node.node.domain:
+        return None
+    if node.integer("block_size", 0):
+        raise NotImplementedError("in blocks, of what was computed")
+    return [dequantised(b, q, node.input(1), node.optional(2), node.integer("axis", 1))]
+
+
+@lowers("DynamicQuantizeLinear", domain="")
+def _dynamic_quantize_linear(b: Builder, node: Fused) -> Sequence[ir.Value] | None:
+    """Its scale and zero point are measured, and stay what that operation makes of them."""
+    if not node.wants(0):
+        return None
+    scale, zero = measured(b, node.input(0))
+    return [quantised(b, node.input(0), scale, zero), scale, zero]
+
+
+def measured(b: Builder, x: ir.Value) -> tuple[ir.Value, ir.Value]:
+    """Scale and zero point that ``x`` is quantised with as it comes."""
+    _, scale, zero = b.ops("DynamicQuantizeLinear", 3, x)
+    return scale, zero
