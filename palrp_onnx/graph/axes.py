@@ -13,6 +13,8 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from palrp_onnx.graph.follow import uses_of
+from palrp_onnx.graph.gates import ELEMENTWISE
 from palrp_onnx.graph.inputs import InputRoles
 
 BATCH = 1
@@ -48,7 +50,8 @@ def axes_of(
 
 def _input_axes(value: ir.Value, rank: int) -> Axes:
     """[B, C, *S] for what goes into a convolution and for images, [B, T, F] otherwise."""
-    if rank >= 4 or (rank == 3 and any(node.op_type == "Conv" for node, _ in value.uses())):
+    uses = uses_of([value], lambda node, _: node.outputs if node.op_type in ELEMENTWISE else ())
+    if rank >= 4 or (rank == 3 and any(node.op_type == "Conv" for node, _ in uses)):
         return (BATCH, 0, *[TOKEN] * (rank - 2))
     return (BATCH, TOKEN, 0)[:rank]
 

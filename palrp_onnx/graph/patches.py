@@ -8,6 +8,7 @@ import onnx_ir as ir
 
 from palrp_onnx.graph.analysis import Analysis
 from palrp_onnx.graph.follow import uses_of
+from palrp_onnx.graph.gates import ELEMENTWISE
 
 
 def patch_size(analysis: Analysis, name: str) -> tuple[int, int] | None:
@@ -27,4 +28,4 @@ def patch_size(analysis: Analysis, name: str) -> tuple[int, int] | None:
 
 
 def _onward(node: ir.Node, _: int) -> Iterable[ir.Value]:
-    return node.outputs if node.op_type in ("Cast", "Identity", "Mul", "Sub", "Div", "Add") else ()
+    return node.outputs if node.op_type in ELEMENTWISE else ()

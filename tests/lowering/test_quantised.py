@@ -222,7 +222,7 @@ STEPS: dict[str, tuple[list[Any], dict[str, Array], dict[str, Array]]] = {
             node("DequantizeLinear", "yq ss sz", "y"),
         ],
         {"x": X},
-        {"ss": scalar(1 / 256), "sz": zero(0)},
+        {"ss": scalar(1 / 255.6), "sz": zero(0)},
     ),
     "sigmoid": ([READ_X, ms("QLinearSigmoid", "xq xs xz ys yz", "yq"), WRITE], {"x": X}, {}),
     "leaky relu": (

@@ -253,6 +253,7 @@ NORM_CASES = [
         opset=23,
         g=W4,
     ),
+    of("Round", "y = Round(x)", lambda x, y, m, weights: m, low=-4.0, high=4.0),
     of("Softmax", "y = Softmax(x)", softmax(-1)),
     of("Softmax", "y = Softmax<axis=1>(x)", softmax(1)),
     of("Softmax", "y = Softmax<axis=2>(x)", softmax(-1), opset=11),

@@ -79,7 +79,8 @@ class Builder:
 
     def real(self, number: float, like: ir.Value) -> ir.Value:
         """A number without axes, of the type of ``like``."""
-        return self.array(np.array(number, dtype_of(like)))
+        with np.errstate(over="ignore"):  # in half precision the most negative numbers are −∞
+            return self.array(np.array(number, dtype_of(like)))
 
     # --- operations whose form depends on the opset -----------------------------------------------
     def reduce(self, op_type: str, x: ir.Value, axis: int, *, keepdims: bool = True) -> ir.Value:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import onnx_ir as ir
 
-from palrp_onnx.graph.lowering.builder import Builder, Fused
+from palrp_onnx.graph.lowering.builder import Builder, Fused, constant
 from palrp_onnx.graph.lowering.quantise import dequantised, quantised
 from palrp_onnx.graph.lowering.table import MICROSOFT, lowers
 
@@ -84,7 +85,17 @@ for _name, _op in (
     ("QLinearSigmoid", "Sigmoid"),
 ):
     lowers(_name)(_one(_op))
-lowers("QLinearSoftmax")(_one("Softmax", "opset"))
+
+
+@lowers("QLinearSoftmax")
+def _softmax(b: Builder, node: Fused) -> Sequence[ir.Value]:
+    """The kernel multiplies by a whole number of steps, ⌊1/s⌋, where others divide by s."""
+    steps = constant(node.input(3))
+    if steps is None:
+        raise NotImplementedError("with a scale that is not stored")
+    weights = b.op("Softmax", _read(b, node, 0), **_attributes(node, "opset"))
+    scale = b.real(1.0 / np.floor(1.0 / np.float32(steps.item())), weights)
+    return [quantised(b, weights, scale, node.optional(4))]
 
 
 @lowers("QLinearConcat")
