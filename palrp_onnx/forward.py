@@ -15,7 +15,6 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from palrp_onnx.errors import InputError
-from palrp_onnx.graph.caches import blank
 from palrp_onnx.graph.model import Model, parse_model
 from palrp_onnx.session import Session, first_line
 
@@ -81,7 +80,7 @@ class FileForward:
     def __call__(self, feeds: Mapping[str, Array]) -> Array:
         """Run once; the output."""
         samples = max((len(array) for array in feeds.values() if array.ndim), default=1)
-        blanks = {v.name or "": blank(v, samples) for v in self._taken_out}
+        blanks = {blank.name: blank.array(samples) for blank in self._taken_out}
         return self._session.run([self._output], {**feeds, **blanks})[self._output]
 
 

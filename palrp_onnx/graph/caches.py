@@ -6,7 +6,8 @@ With nothing before the prompt, what is put together is what the graph made itse
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -17,7 +18,25 @@ from palrp_onnx.graph.follow import uses_of
 from palrp_onnx.graph.lowering.builder import Builder, constant
 
 Array = NDArray[np.generic]
-Dims = tuple[object, ...]
+
+
+@dataclass(frozen=True)
+class Blank:
+    """What the file is still fed for an input that was taken out: a cache of no tokens, or false.
+
+    Attributes:
+        name: Name of the input.
+        dtype: Its type.
+        shape: Its axes; ``None`` for one of as many entries as there are samples.
+    """
+
+    name: str
+    dtype: np.dtype[np.generic]
+    shape: tuple[int | None, ...]
+
+    def array(self, samples: int) -> Array:
+        """The array for a batch."""
+        return np.zeros([samples if d is None else d for d in self.shape], self.dtype)
 
 
 class _End(NamedTuple):
@@ -25,52 +44,49 @@ class _End(NamedTuple):
 
     node: ir.Node
     operand: int
-    dims: Dims
+    axes: tuple[int, ...]
 
 
-def take_out_switches(graph: ir.Graph) -> tuple[ir.Value, ...]:
+def take_out_switches(graph: ir.Graph) -> tuple[Blank, ...]:
     """Fix inputs to false that only decide whether caches are used, and take them out.
 
     Such an input is the condition of branches, in a graph some of whose inputs only ever stand
     beside others.
     """
     inputs = [v for v in graph.inputs if not v.is_initializer()]
-    if not any(map(_is_joined, inputs)):
+    if all(_token_axis(v) is None for v in inputs):
         return ()
-    switches = tuple(v for v in inputs if v.dtype == ir.DataType.BOOL and _decides(v))
-    for value in switches:
-        fixed = ir.Value(name=value.name, type=value.type, shape=ir.Shape(blank(value, 1).shape))
-        fixed.const_value = ir.Tensor(blank(value, 1), name=value.name)
-        ir.convenience.replace_all_uses_with(value, fixed)
-        graph.inputs.remove(value)
-        graph.register_initializer(fixed)
-    return switches
+    found = []
+    for value in inputs:
+        if value.dtype == ir.DataType.BOOL and _decides(value):
+            shape = tuple(d if isinstance(d, int) else 1 for d in value.shape or ())
+            found.append(Blank(value.name or "", np.dtype(bool), shape))
+            fixed = ir.Value(name=value.name, type=value.type, shape=ir.Shape(shape))
+            fixed.const_value = ir.Tensor(found[-1].array(1), name=value.name)
+            ir.convenience.replace_all_uses_with(value, fixed)
+            graph.inputs.remove(value)
+            graph.register_initializer(fixed)
+    return tuple(found)
 
 
-def take_out_caches(graph: ir.Graph, opset: int) -> tuple[ir.Value, ...]:
+def take_out_caches(graph: ir.Graph, opset: int) -> tuple[Blank, ...]:
     """Take caches out of the graph as if no token came before; the inputs that they were."""
     inputs = [v for v in graph.inputs if not v.is_initializer()]
-    caches = tuple(v for v in inputs if _is_cache(v))
+    caches = {v: axis for v in inputs if (axis := _token_axis(v)) is not None and _is_weighed(v)}
     kept = [v for v in inputs if v not in caches]
-    for value in caches:
-        for end in list(_ends(value, _dims(value))):
+    found = []
+    for value, tokens in caches.items():
+        assert value.dtype is not None and value.shape is not None
+        shape = [d if isinstance(d, int) else None for d in value.shape]
+        shape[tokens] = 0
+        for end in list(_ends(value, tuple(range(len(shape))))):
             if end.node.op_type == "Shape":
-                _measure(end, kept, opset)
+                _measure(end, shape, kept, opset)
             else:
                 _drop(end)
         graph.inputs.remove(value)
-    return caches
-
-
-def blank(value: ir.Value, samples: int) -> Array:
-    """What the file is fed for an input that was taken out: a cache of no tokens, or false."""
-    assert value.dtype is not None
-    dims = value.shape or ()
-    tokens = _tokens(value)
-    sizes = [
-        d if isinstance(d, int) else 0 if axis == tokens else samples for axis, d in enumerate(dims)
-    ]
-    return np.zeros(sizes, value.dtype.numpy())
+        found.append(Blank(value.name or "", np.dtype(value.dtype.numpy()), tuple(shape)))
+    return tuple(found)
 
 
 def _decides(value: ir.Value) -> bool:
@@ -81,40 +97,24 @@ def _decides(value: ir.Value) -> bool:
     return bool(uses) and all(u.node.op_type == "If" for u in rest) and all(map(_decides, onward))
 
 
-def _dims(value: ir.Value) -> Dims:
-    return tuple(value.shape or ())
+def _token_axis(value: ir.Value) -> int | None:
+    """The free axis along which a real input always stands beside something else.
 
-
-def _tokens(value: ir.Value) -> int | None:
-    """The axis of a cache that runs over tokens: the last that is free and not the batch."""
-    free = [axis for axis, d in enumerate(_dims(value)) if not isinstance(d, int)]
-    return free[-1] if len(free) > 1 else None
-
-
-def _is_cache(value: ir.Value) -> bool:
-    """Whether a real input only ever stands beside keys, or values, along a free axis.
-
-    One that nothing reads was left over where a branch was not taken.
+    One that nothing reads was left over where a branch was not taken; its last free axis then.
     """
-    ends = _ends(value, _dims(value))
-    joined = (end.node.outputs[0] for end in ends if end.node.op_type == "Concat")
-    return _is_joined(value) and all(map(_is_weighed, joined))
-
-
-def _is_joined(value: ir.Value) -> bool:
-    """Whether a real input only ever stands beside something else along a free axis."""
+    shape = list(value.shape or ())
+    free = [axis for axis, d in enumerate(shape) if not isinstance(d, int)]
     real = value.dtype is not None and value.dtype.is_floating_point()
-    if not real or len(_dims(value)) < 3 or _tokens(value) is None:
-        return False
-    ends = [end for end in _ends(value, _dims(value)) if end.node.op_type != "Shape"]
-    return all(_joins(end) for end in ends)
-
-
-def _joins(end: _End) -> bool:
-    if end.node.op_type != "Concat" or len(end.node.inputs) < 2:
-        return False
-    axis = end.node.attributes.get_int("axis", 0)
-    return not isinstance(end.dims[axis], int)
+    if not real or len(shape) < 3 or len(free) < 2:
+        return None
+    ends = [e for e in _ends(value, tuple(range(len(shape)))) if e.node.op_type != "Shape"]
+    if not ends:
+        return free[-1]
+    if any(e.node.op_type != "Concat" or len(e.node.inputs) < 2 for e in ends):
+        return None
+    along = {e.axes[e.node.attributes.get_int("axis", 0)] for e in ends}
+    axis = along.pop()
+    return axis if not along and axis in free else None
 
 
 _MOVED = frozenset("Cast Expand Identity Reshape Slice Squeeze Tile Transpose Unsqueeze".split())
@@ -122,6 +122,12 @@ _SCALED = frozenset("Add Clip Div Mul Round Sub".split())
 
 
 def _is_weighed(value: ir.Value) -> bool:
+    """Whether what a cache is joined with is only weighed, if it is read at all."""
+    ends = _ends(value, tuple(range(len(value.shape or ()))))
+    return all(_is_factor(e.node.outputs[0]) for e in ends if e.node.op_type == "Concat")
+
+
+def _is_factor(value: ir.Value) -> bool:
     """Whether a value, scaled or not, is only a factor of products with what the graph computed.
 
     Keys and values are; embeddings that are put before others go through weights and norms.
@@ -132,7 +138,7 @@ def _is_weighed(value: ir.Value) -> bool:
             factors += 1
             if any(v.is_initializer() for v in node.inputs if v is not None):
                 return False
-        elif node.op_type != "Shape" and not _keeps(node, index):
+        elif node.op_type != "Shape" and not _keeps(node, index) and not _only_given_out(node):
             return False
     return factors > 0
 
@@ -144,6 +150,11 @@ def _keeps(node: ir.Node, index: int) -> bool:
     return node.op_type in _MOVED and index == 0
 
 
+def _only_given_out(node: ir.Node) -> bool:
+    """Whether a node puts keys and values together for the next run, and for nothing else."""
+    return node.op_type == "Concat" and not any(v.uses() for v in node.outputs)
+
+
 def _is_setting(value: ir.Value) -> bool:
     """Whether a value is a stored number, or follows from such and from shapes alone."""
     node = value.producer()
@@ -152,16 +163,16 @@ def _is_setting(value: ir.Value) -> bool:
     return node.op_type == "Shape" or all(v is None or _is_setting(v) for v in node.inputs)
 
 
-def _ends(value: ir.Value, dims: Dims) -> Iterator[_End]:
+def _ends(value: ir.Value, axes: tuple[int, ...]) -> Iterator[_End]:
     for use in value.uses():
         node = use.node
         if node.op_type in ("Cast", "Identity"):
-            yield from _ends(node.outputs[0], dims)
+            yield from _ends(node.outputs[0], axes)
         elif node.op_type == "Gather" and use.idx == 0 and _is_scalar(node.inputs[1]):
-            axis = node.attributes.get_int("axis", 0) % len(dims)  # keys, or values, of both
-            yield from _ends(node.outputs[0], (*dims[:axis], *dims[axis + 1 :]))
+            axis = node.attributes.get_int("axis", 0) % len(axes)  # keys, or values, of both
+            yield from _ends(node.outputs[0], (*axes[:axis], *axes[axis + 1 :]))
         else:
-            yield _End(node, use.idx, dims)
+            yield _End(node, use.idx, axes)
 
 
 def _is_scalar(value: ir.Value | None) -> bool:
@@ -188,21 +199,19 @@ def _drop(end: _End) -> None:
     old.name, new.name = None, old.name
 
 
-def _measure(end: _End, inputs: list[ir.Value], opset: int) -> None:
+def _measure(
+    end: _End, shape: Sequence[int | None], inputs: Sequence[ir.Value], opset: int
+) -> None:
     """The shape of an empty cache, the size of the batch taken from another input."""
     node = end.node
     graph = node.graph
     assert isinstance(graph, ir.Graph)
     b = Builder(graph, node, opset)
-    free = [axis for axis, d in enumerate(end.dims) if not isinstance(d, int)]
     source = next(v for v in inputs if v.shape is not None and v.shape.rank())
     batch = b.slice(b.op("Shape", source), 0, 1, 0)
-    parts = [
-        b.integers(d) if isinstance(d, int) else b.integers(0) if axis == free[-1] else batch
-        for axis, d in enumerate(end.dims)
-    ]
+    dims = [shape[axis] for axis in end.axes]
+    whole = b.op("Concat", *(batch if d is None else b.integers(d) for d in dims), axis=0)
     start = node.attributes.get_int("start", 0)
-    stop = node.attributes.get_int("end", len(parts))
-    whole = b.op("Concat", *parts, axis=0)
+    stop = node.attributes.get_int("end", len(dims))
     ir.convenience.replace_all_uses_with(node.outputs[0], b.slice(whole, start, stop, 0))
     graph.remove(node, safe=True)

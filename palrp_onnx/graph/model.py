@@ -17,7 +17,7 @@ import onnx_ir.passes.common as passes
 
 from palrp_onnx.errors import InputError, ModelError
 from palrp_onnx.graph.branches import take_constant_branches
-from palrp_onnx.graph.caches import take_out_caches, take_out_switches
+from palrp_onnx.graph.caches import Blank, take_out_caches, take_out_switches
 from palrp_onnx.graph.lowering import lower
 from palrp_onnx.graph.signature import GraphInput
 from palrp_onnx.graph.slim import read_slim
@@ -48,7 +48,7 @@ class Model:
     inputs: tuple[GraphInput, ...]
     outputs: tuple[GraphInput, ...]
     lowered: Mapping[str, int]
-    taken_out: tuple[ir.Value, ...]
+    taken_out: tuple[Blank, ...]
     proto: ir.Model
 
     @property
@@ -213,7 +213,7 @@ def _raised(model: ir.Model, path: Path, opset: int) -> ir.Model:
 class _Normal(NamedTuple):
     proto: ir.Model
     lowered: Mapping[str, int]
-    taken_out: tuple[ir.Value, ...]
+    taken_out: tuple[Blank, ...]
 
 
 def _normalise(model: ir.Model, path: Path, opset: int) -> _Normal:
