@@ -111,6 +111,10 @@ class View(Generic[T]):
         """An integer input that is constant."""
         return tuple(int(v) for v in self._constant(index).ravel())
 
+    def reals(self, index: int) -> tuple[float, ...]:
+        """A real input that is constant; empty where it has no entries."""
+        return tuple(float(v) for v in self._constant(index).ravel())
+
     def number(self, index: int) -> float:
         """A real input that is one constant number."""
         array = self._constant(index)

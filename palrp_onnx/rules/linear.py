@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from palrp_onnx.rules.registry import Node, Shares, T, rule
 from palrp_onnx.tensor.language import Language
 
@@ -54,6 +56,65 @@ def convolution(op: Language[T], node: Node[T], m: T) -> Shares[T]:
         return Shares((sent, None))
     bias = op.unsqueeze(node.input(2), range(1, rank + 1))
     return Shares((sent, None, None), {"bias": op.mul(m, bias)})
+
+
+@rule("ConvTranspose")
+def transposed_convolution(op: Language[T], node: Node[T], m: T) -> Shares[T]:
+    """m_x = the convolution of m with the same weights; R_bias = b ∘ m is absorbed.
+
+    Shapes: x [B, C, *S], weight [C, O/group, *K], m [B, O, *S']. Source: ε-rule with ε → 0.
+    """
+    rank = node.rank(1) - 2
+    if node.attribute("auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
+        raise NotImplementedError("auto_pad that depends on the size")
+    if node.attribute("output_shape", None) is not None:
+        raise NotImplementedError("padding that depends on the size")
+    sent = op.conv(
+        m,
+        node.input(1),
+        strides=node.attribute("strides", (1,) * rank),
+        pads=node.attribute("pads", (0,) * 2 * rank),
+        dilations=node.attribute("dilations", (1,) * rank),
+        group=node.attribute("group", 1),
+    )
+    if not node.has(2):
+        return Shares((sent, None))
+    bias = op.unsqueeze(node.input(2), range(1, rank + 1))
+    return Shares((sent, None, None), {"bias": op.mul(m, bias)})
+
+
+_RESIZING = (
+    "antialias",
+    "coordinate_transformation_mode",
+    "cubic_coeff_a",
+    "exclude_outside",
+    "mode",
+    "nearest_mode",
+)
+
+
+@rule("Resize", since=13)
+def resize(op: Language[T], node: Node[T], m: T) -> Sequence[T | None]:
+    """y = A x along every axis of the plane: m_x = Aᵀ m. Interpolation is linear and separable.
+
+    Shapes: x [B, C, *S], m [B, C, *S'] with one or two axes in S, A [S', S] what the operation
+    makes of an identity matrix. Source: ε-rule with ε → 0.
+    """
+    rank = node.rank(0)
+    attributes = {k: v for k in _RESIZING if (v := node.attribute(k, None)) is not None}
+    if rank not in (3, 4) or node.attribute("axes", None) is not None:
+        raise NotImplementedError("along other axes than those of a plane")
+    if node.attribute("coordinate_transformation_mode", "half_pixel") == "tf_crop_and_resize":
+        raise NotImplementedError("of a region")
+    if node.attribute("keep_aspect_ratio_policy", "stretch") != "stretch":
+        raise NotImplementedError("that keeps the ratio of the sides")
+    scales = node.reals(2) if node.has(2) else ()
+    for axis in range(2, rank):
+        scale = scales[axis] if scales else None
+        matrix = op.interpolation(node.input(0), node.output(), axis, scale, attributes)
+        last = axis == rank - 1
+        m = op.matmul(m, matrix) if last else op.matmul(matrix, m, transpose_a=True)
+    return m, *(None,) * (node.arity - 1)
 
 
 @rule("BatchNormalization")

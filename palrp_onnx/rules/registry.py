@@ -65,6 +65,10 @@ class Node(Protocol[T_co]):
         """An integer input that is constant."""
         ...
 
+    def reals(self, index: int) -> tuple[float, ...]:
+        """A real input that is constant; empty where it has no entries."""
+        ...
+
     def number(self, index: int) -> float:
         """A real input that is one constant number."""
         ...

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import product
 from typing import Any
 
 import numpy as np
+import onnx
 from numpy.typing import DTypeLike, NDArray
 
 from palrp_onnx.errors import ModelError
 
 Array = NDArray[Any]
 Index = Any  # NumPy's stubs know no mixed tuples of slices and numbers
+
+
+#: Opset whose ``Resize`` knows every attribute of the earlier ones.
+_RESIZE_OPSET = 19
 
 
 class Eager:
@@ -126,6 +131,52 @@ class Eager:
                 result[window] += np.einsum("bo...,oc->bc...", part, taps, optimize=True)
         inner = tuple(slice(pads[k], pads[k] + like.shape[2 + k]) for k in range(rank))
         return np.concatenate(out, axis=1)[(slice(None), slice(None), *inner)]
+
+    def conv(
+        self,
+        a: Array,
+        weight: Array,
+        *,
+        strides: Sequence[int],
+        pads: Sequence[int],
+        dilations: Sequence[int],
+        group: int,
+    ) -> Array:
+        rank = len(strides)
+        room = [(0, 0), (0, 0), *((pads[k], pads[k + rank]) for k in range(rank))]
+        padded = np.pad(a, room)
+        size = [
+            (padded.shape[2 + k] - (weight.shape[2 + k] - 1) * dilations[k] - 1) // strides[k] + 1
+            for k in range(rank)
+        ]
+        filters = np.split(weight, group, axis=0)
+        parts = np.split(padded, group, axis=1)
+        kind = np.result_type(a, weight)
+        out = [np.zeros((len(a), len(f), *size), kind) for f in filters]
+        for offset in product(*map(range, weight.shape[2:])):
+            window = _window(offset, size, strides, dilations)
+            for result, part, filter_ in zip(out, parts, filters, strict=True):
+                where: Index = (slice(None), slice(None), *offset)
+                taps = filter_[where]
+                result += np.einsum("bc...,oc->bo...", part[window], taps, optimize=True)
+        return np.concatenate(out, axis=1)
+
+    def interpolation(
+        self, x: Array, y: Array, axis: int, scale: float | None, attributes: Mapping[str, Any]
+    ) -> Array:
+        from onnx.reference import ReferenceEvaluator
+
+        before, after = x.shape[axis], y.shape[axis]
+        feeds: dict[str, NDArray[Any]] = {"eye": np.eye(before)[None, None]}
+        if scale is None:
+            feeds["sizes"] = np.array([1, 1, after, before])
+        else:
+            feeds["scales"] = np.array([1, 1, scale, 1], np.float32)
+        inputs = [name if name in feeds else "" for name in ("eye", "roi", "scales", "sizes")]
+        node = onnx.helper.make_node("Resize", inputs, ["matrix"], **attributes)
+        evaluator = ReferenceEvaluator(node, opsets={"": _RESIZE_OPSET})
+        plane: Array = np.asarray(next(iter(evaluator.run(None, feeds))), x.dtype)
+        return np.asarray(plane[0, 0])
 
     def max_pool_adjoint(self, m: Array, x: Array, **window: Any) -> Array:
         kernel, rank = window["kernel_shape"], x.ndim - 2

@@ -308,6 +308,43 @@ class Emit:
         begins = self.constant([-n for n in before])
         return self.node("Pad", [whole, self.integers("Concat", begins, ends, axis=0)], rank)
 
+    def conv(
+        self,
+        a: Value,
+        weight: Value,
+        *,
+        strides: Sequence[int],
+        pads: Sequence[int],
+        dilations: Sequence[int],
+        group: int,
+    ) -> Value:
+        return self.node(
+            "Conv",
+            [a, weight],
+            self.rank(a),
+            strides=list(strides),
+            pads=list(pads),
+            dilations=list(dilations),
+            group=group,
+        )
+
+    def interpolation(
+        self, x: Value, y: Value, axis: int, scale: float | None, attributes: Mapping[str, Any]
+    ) -> Value:
+        before, after = self.dims(x, [axis]), self.dims(y, [axis])
+        square = self.integers("Concat", before, before, axis=0)
+        eye = self.node("EyeLike", [self.node("ConstantOfShape", [square], 2)], 2)
+        plane = self.unsqueeze(eye, [0, 1])
+        ones = self.constant([1, 1])
+        if scale is None:
+            sizes = self.integers("Concat", ones, after, before, axis=0)
+            given: list[Value | None] = [plane, None, None, sizes]
+        else:
+            given = [plane, None, self.constant([1, 1, scale, 1], np.float32)]
+        matrix = self.node("Resize", given, 4, **attributes)
+        shape = self.integers("Concat", after, before, axis=0)
+        return self.cast_like(self.reshape(matrix, shape, 2), x)
+
     def max_pool_adjoint(self, m: Value, x: Value, **window: Any) -> Value:
         made = ir.node("MaxPool", [x], window, num_outputs=2)
         for output, kind in zip(made.outputs, (self.kind(x), ir.DataType.INT64), strict=True):

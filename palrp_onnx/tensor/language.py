@@ -6,7 +6,7 @@ asked for: an operation that depends on a shape takes the tensor that has it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 T = TypeVar("T")
@@ -113,6 +113,29 @@ class Language(Protocol[T]):
         group: int,
     ) -> T:
         """The transposed linear map of a convolution without bias, for its input ``like``."""
+        ...
+
+    def conv(
+        self,
+        a: T,
+        weight: T,
+        *,
+        strides: Sequence[int],
+        pads: Sequence[int],
+        dilations: Sequence[int],
+        group: int,
+    ) -> T:
+        """A convolution without bias."""
+        ...
+
+    def interpolation(
+        self, x: T, y: T, axis: int, scale: float | None, attributes: Mapping[str, Any]
+    ) -> T:
+        """What ``Resize`` does along one axis of ``x``, to that of ``y``, as a matrix.
+
+        Its shape is [entries of y, entries of x]; ``scale`` is the factor where the operation was
+        given one, else that of the lengths.
+        """
         ...
 
     def max_pool_adjoint(self, m: T, x: T, **window: Any) -> T:

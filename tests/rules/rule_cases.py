@@ -262,6 +262,33 @@ NORM_CASES = [
 
 GRADIENT_CASES = [
     of("Add", "y = Add(x, w)", w=W4),
+    of(
+        "ConvTranspose",
+        "y = ConvTranspose<strides=[2,1], pads=[1,0,0,1], output_padding=[1,0]>(x, w, b)",
+        x=IMAGE,
+        w=real(4, 3, 3, 2),
+        b=real(3, seed=8),
+    ),
+    of(
+        "ConvTranspose",
+        "y = ConvTranspose<dilations=[1,2]>(x, w)",
+        x=IMAGE,
+        w=real(4, 3, 2, 2),
+    ),
+    of("Resize", 'y = Resize<mode="linear">(x, , , s)', x=IMAGE, s=ints(2, 4, 8, 9)),
+    of(
+        "Resize",
+        'y = Resize<mode="linear", coordinate_transformation_mode="align_corners">(x, , , s)',
+        x=IMAGE,
+        s=ints(2, 4, 3, 11),
+    ),
+    of("Resize", 'y = Resize<mode="nearest">(x, , f)', x=IMAGE, f=floats(1, 1, 2, 1.5)),
+    of(
+        "Resize",
+        'y = Resize<mode="cubic", cubic_coeff_a=-0.5, exclude_outside=1>(x, , , s)',
+        x=IMAGE,
+        s=ints(2, 4, 10, 12),
+    ),
     of("Add", "y = Add(w, x)", x=(2, 1, 4), w=real(5, 4)),
     of("Add", "a = Neg(x)  b = Add(x, a)  y = Add(b, x)"),
     of("Sub", "y = Sub(x, w)", w=W4),

@@ -187,3 +187,15 @@ def test_unsupported_nodes_beside_the_path_do_no_harm() -> None:
 def test_a_secondary_output_is_refused() -> None:
     with pytest.raises(UnsupportedError, match=r"secondary output.*'here'"):
         run("[here] h, y, v = LayerNormalization(x, g)", X, {"g": real(4)})
+
+
+def test_groups_of_transposed_convolutions() -> None:
+    """In float32 alone, as onnx.reference does not compute them."""
+    body, weights = "y = ConvTranspose<group=2, strides=[2,2]>(x, w)", {"w": real(4, 3, 2, 2)}
+    image = real(2, 4, 3, 5)
+    found = run(body, image, weights, dtype="float32", free=(0,))
+    seeds = found.seed.reshape(2, 2, 3, 3, 2, 5, 2)  # windows do not overlap
+    taps = weights["w"].reshape(2, 2, 3, 2, 2)
+    expected = np.einsum("bgoiajc,gqoac->bgqij", seeds, taps).reshape(image.shape)
+    np.testing.assert_allclose(found.multiplier, expected, rtol=1e-4, atol=1e-5)
+    assert found.residual < 1e-6
