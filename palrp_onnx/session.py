@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
 
 from palrp_onnx.errors import InputError, ModelError, ResourceError
@@ -91,6 +93,19 @@ class Session:
                 "The model does not run on this input", hint=first_line(error)
             ) from error
         return dict(zip(wanted, values, strict=True))
+
+
+def saved_as_optimised(graph: bytes) -> onnx.ModelProto:
+    """What the runtime makes of a graph on this machine at its highest level."""
+    runtime = _import_runtime()
+    options = runtime.SessionOptions()
+    options.log_severity_level = 4
+    options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "optimised.onnx"
+        options.optimized_model_filepath = str(path)
+        runtime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        return onnx.load(path)
 
 
 def _import_runtime() -> Any:

@@ -3,6 +3,7 @@
 from palrp_onnx.graph.lowering import (
     activations,
     attention,
+    blocked,
     blocks,
     embedding,
     integers,
@@ -18,6 +19,7 @@ __all__ = [
     "REFUSED",
     "activations",
     "attention",
+    "blocked",
     "blocks",
     "embedding",
     "integers",
