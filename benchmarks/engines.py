@@ -1,10 +1,12 @@
 """What explaining costs, as a ratio to the plain forward session in the same process.
 
     python benchmarks/engines.py --models bert llama --tokens 128 512
+    python benchmarks/engines.py --models bert --tokens 128 --form o2 int8 nbits
 
 Models of the usual sizes with random weights are exported once into the temporary folder. Rounds of
 forward and compiled explanation alternate, so that a busy machine slows both; the NumPy engine
-comes after them. Ratios are of medians. Needs the extras ``export`` and ``cpu``.
+comes after them. Ratios are of medians. ``--form`` takes models as production tools rewrite them;
+the forward session is then that of the same form. Needs the extras ``export`` and ``dev``.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
+from production import FORMS
 
 from palrp_onnx import Explainer, Model
 from palrp_onnx.relevance.target import parse_target
@@ -30,6 +33,13 @@ LLAMA = {
     "num_attention_heads": 12,
     "num_key_value_heads": 4,
     "pad_token_id": 0,
+}
+#: Type, heads and width that the optimiser asks for.
+SHAPES = {
+    "bert": ("bert", 12, 768),
+    "distilbert": ("bert", 12, 768),
+    "llama": ("gpt2", 12, 768),
+    "vit": ("vit", 12, 768),
 }
 #: name → (family, head, configuration, task).
 MODELS: dict[str, tuple[str, str, dict[str, Any], str]] = {
@@ -79,6 +89,14 @@ def feeds_for(
     return feeds
 
 
+def rewrite(plain: Path, name: str, form: str) -> Path:
+    """One production form of a model, written unless it is there already."""
+    target = plain.with_name(f"{form}.onnx")
+    if not target.exists():
+        FORMS[form](plain, target, SHAPES[name])
+    return target
+
+
 def measure(path: Path, batch: int, tokens: int, rounds: int) -> str:
     """One row: times and ratios."""
     model = Model.open(path)
@@ -120,6 +138,7 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", choices=MODELS, default=["bert", "llama", "vit"])
     parser.add_argument("--tokens", nargs="+", type=int, default=[32, 128, 512])
     parser.add_argument("--batch", nargs="+", type=int, default=[1])
+    parser.add_argument("--form", nargs="+", choices=["plain", *FORMS], default=["plain"])
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument(
         "--cache", type=Path, default=Path(tempfile.gettempdir()) / "palrp-benchmarks"
@@ -127,14 +146,16 @@ def main() -> None:
     options = parser.parse_args()
     options.cache.mkdir(parents=True, exist_ok=True)
     print(
-        f"{'model':<12}{'batch':>6}{'tokens':>8}{'forward ms':>12}{'compiled ×':>12}{'numpy ×':>12}"
-        f"{'open s':>10}{'residual':>12}"
+        f"{'form':<8}{'model':<12}{'batch':>6}{'tokens':>8}{'forward ms':>12}"
+        f"{'compiled ×':>12}{'numpy ×':>12}{'open s':>10}{'residual':>12}"
     )
     for name in options.models:
-        path = build(name, options.cache)
-        for batch in options.batch:
-            for tokens in options.tokens if name != "vit" else [196]:
-                print(measure(path, batch, tokens, options.rounds), flush=True)
+        plain = build(name, options.cache)
+        for form in options.form:
+            path = plain if form == "plain" else rewrite(plain, name, form)
+            for batch in options.batch:
+                for tokens in options.tokens if name != "vit" else [196]:
+                    print(f"{form:<8}{measure(path, batch, tokens, options.rounds)}", flush=True)
 
 
 if __name__ == "__main__":

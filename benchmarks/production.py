@@ -36,7 +36,8 @@ from palrp_onnx.inputs.sample import Sample
 Array = NDArray[Any]
 MODELS = Path(__file__).parents[1] / "models"
 #: Model → type, heads and width that the optimiser asks for.
-SHAPES = {
+Shape = tuple[str, int, int]
+SHAPES: dict[str, Shape] = {
     "reviews-rope": ("gpt2", 4, 128),
     "reviews-bert": ("bert", 4, 128),
     "digits-vit": ("vit", 4, 64),
@@ -44,38 +45,38 @@ SHAPES = {
 CALIBRATION = 16
 
 
-def _optimised(source: Path, target: Path, name: str, **options: Any) -> Any:
+def _optimised(source: Path, shape: Shape, *, approximate: bool = False) -> Any:
     """The optimiser that Optimum's levels O2 to O4 call."""
     from onnxruntime.transformers import optimizer
     from onnxruntime.transformers.fusion_options import FusionOptions
 
-    kind, heads, width = SHAPES[name]
+    kind, heads, width = shape
     fusion = FusionOptions(kind)
-    fusion.enable_gelu_approximation = bool(options.get("approximate"))
+    fusion.enable_gelu_approximation = approximate
     with contextlib.redirect_stdout(io.StringIO()):
         return optimizer.optimize_model(
             str(source), kind, heads, width, optimization_options=fusion, opt_level=1
         )
 
 
-def make_o2(source: Path, target: Path, name: str) -> None:
+def make_o2(source: Path, target: Path, shape: Shape) -> None:
     """Attention, norms and activations fused."""
-    _optimised(source, target, name).save_model_to_file(str(target))
+    _optimised(source, shape).save_model_to_file(str(target))
 
 
-def make_o3(source: Path, target: Path, name: str) -> None:
+def make_o3(source: Path, target: Path, shape: Shape) -> None:
     """The same, the activation approximated."""
-    _optimised(source, target, name, approximate=True).save_model_to_file(str(target))
+    _optimised(source, shape, approximate=True).save_model_to_file(str(target))
 
 
-def make_o4(source: Path, target: Path, name: str) -> None:
+def make_o4(source: Path, target: Path, shape: Shape) -> None:
     """The same in half precision, inputs and outputs left as they were."""
-    model = _optimised(source, target, name, approximate=True)
+    model = _optimised(source, shape, approximate=True)
     model.convert_float_to_float16(keep_io_types=True)
     model.save_model_to_file(str(target))
 
 
-def make_session(source: Path, target: Path, name: str) -> None:
+def make_session(source: Path, target: Path, shape: Shape) -> None:
     """What a session of ONNX Runtime saves at its highest level."""
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
@@ -84,28 +85,37 @@ def make_session(source: Path, target: Path, name: str) -> None:
     onnxruntime.InferenceSession(str(source), options)
 
 
-def make_int8(source: Path, target: Path, name: str) -> None:
+def make_int8(source: Path, target: Path, shape: Shape) -> None:
     """Weights in eight bits, activations measured as they come."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     quantize_dynamic(str(source), str(target), weight_type=QuantType.QInt8)
 
 
-def make_qdq(source: Path, target: Path, name: str) -> None:
-    """Everything in eight bits, activations calibrated."""
+def make_qdq(source: Path, target: Path, shape: Shape) -> None:
+    """Products in eight bits, activations calibrated."""
+    _calibrated(source, target, op_types_to_quantize=["MatMul", "Gemm", "Conv"])
+
+
+def make_all_qdq(source: Path, target: Path, shape: Shape) -> None:
+    """Everything in eight bits. Masks of −∞ make scales infinite: causal models break."""
+    _calibrated(source, target)
+
+
+def _calibrated(source: Path, target: Path, **options: Any) -> None:
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_static
 
     class Reader(CalibrationDataReader):
         def __init__(self) -> None:
-            self._rows = iter([s.feeds for s in samples(name, CALIBRATION, seed=1)])
+            self._rows = iter([s.feeds for s in samples(source.parent.name, CALIBRATION, seed=1)])
 
         def get_next(self) -> Mapping[str, Array] | None:
             return next(self._rows, None)
 
-    quantize_static(str(source), str(target), Reader(), quant_format=QuantFormat.QDQ)
+    quantize_static(str(source), str(target), Reader(), quant_format=QuantFormat.QDQ, **options)
 
 
-def make_nbits(source: Path, target: Path, name: str) -> None:
+def make_nbits(source: Path, target: Path, shape: Shape) -> None:
     """Weights of matrix products in four bits, in blocks."""
     from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 
@@ -114,20 +124,21 @@ def make_nbits(source: Path, target: Path, name: str) -> None:
     quantizer.model.save_model_to_file(str(target))
 
 
-def make_slim(source: Path, target: Path, name: str) -> None:
+def make_slim(source: Path, target: Path, shape: Shape) -> None:
     """Constants folded, patterns simplified."""
     import onnxslim
 
     onnx.save(onnxslim.slim(str(source)), target)
 
 
-FORMS: dict[str, Callable[[Path, Path, str], None]] = {
+FORMS: dict[str, Callable[[Path, Path, Shape], None]] = {
     "o2": make_o2,
     "o3": make_o3,
     "o4": make_o4,
     "session": make_session,
     "int8": make_int8,
     "qdq": make_qdq,
+    "all-qdq": make_all_qdq,
     "nbits": make_nbits,
     "slim": make_slim,
 }
@@ -139,7 +150,7 @@ def make_form(name: str, form: str, folder: Path) -> Path:
     target = folder / f"{name}-{form}.onnx"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        FORMS[form](MODELS / name / "model.onnx", target, name)
+        FORMS[form](MODELS / name / "model.onnx", target, SHAPES[name])
     logging.disable(logging.NOTSET)
     return target
 
