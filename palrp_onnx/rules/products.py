@@ -61,6 +61,8 @@ def _left(op: Language[T], node: Node[T], m: T) -> T:
 
 
 def _right(op: Language[T], node: Node[T], m: T) -> T:
+    if node.rank(0) == node.rank(1) == 1:  # y = Σ_k a[k] b[k]
+        return op.mul(op.unsqueeze(m, [-1]), node.input(0))
     if node.rank(0) == 1:
         return op.outer_first(node.input(0), m)
     if node.rank(1) == 1:

@@ -60,6 +60,7 @@ def attend(
     *,
     softcap: float = 0.0,
     sink: ir.Value | None = None,
+    guarded: bool = False,
 ) -> ir.Value:
     """softmax(scale · q kᵀ + biases) v [B, N, T, V].
 
@@ -70,6 +71,7 @@ def attend(
         biases: What is added to the scores, masks among it.
         softcap: Scores are kept within ± this by a tanh, unless it is 0.
         sink: A further score [1, N, 1, 1] that every query may attend to, for nothing.
+        guarded: Whether a query all of whose scores are −∞ attends to nothing.
     """
     q, k, v = heads
     scores = b.op("MatMul", q, b.transpose(k, 0, 1, 3, 2))
@@ -78,7 +80,10 @@ def attend(
         scores = b.scale(b.op("Tanh", b.scale(scores, 1.0 / softcap)), softcap)
     scores = b.total(scores, *biases)
     if sink is None:
-        return b.op("MatMul", b.op("Softmax", scores, axis=-1), v)
+        weights = b.op("Softmax", scores, axis=-1)
+        if guarded and any(term is not None for term in biases):
+            weights = b.op("Where", b.op("IsNaN", weights), b.real(0.0, weights), weights)
+        return b.op("MatMul", weights, v)
     shape = b.op("Shape", b.slice(scores, 0, 1, -1))
     both = b.op("Concat", scores, b.op("Expand", sink, shape), axis=-1)
     weights = b.op("Softmax", both, axis=-1)
@@ -103,10 +108,14 @@ def lowest(like: ir.Value) -> float:
     return float(np.finfo(dtype_of(like)).min)
 
 
-def causal_keep(b: Builder, q: ir.Value, k: ir.Value, window: int = 0) -> ir.Value:
-    """Whether a query may attend to a key: at its place or before, within ``window`` [T, S]."""
-    queries, keys = b.size(q, 2), b.size(k, 2)
-    rows = b.unsqueeze(counted(b, b.op("Sub", keys, queries), queries), 1)
+def causal_keep(b: Builder, heads: Heads, past: ir.Value | None, window: int = 0) -> ir.Value:
+    """Whether a query may attend to a key: at its place or before, within ``window`` [T, S].
+
+    Queries stand behind the ``past`` [B, N, P, H].
+    """
+    queries, keys = b.size(heads.q, 2), b.size(heads.k, 2)
+    start = b.integer(0) if past is None else b.size(past, 2)
+    rows = b.unsqueeze(counted(b, start, queries), 1)
     columns = counted(b, b.integer(0), keys)
     keep = b.op("Not", b.op("Greater", columns, rows))
     if window > 0:
@@ -166,14 +175,12 @@ def weighed(
     """
     count = node.integer("num_heads")
     q, k, v = (split_heads(b, part, count) for part in b.split(packed, parts, -1))
-    cache = node.optional(past)
+    cache, before = node.optional(past), None
     if cache is not None:
-        k, v = (
-            _joined(b, b.op("Gather", cache, b.integer(each), axis=0), own)
-            for each, own in enumerate((k, v))
-        )
+        before, old = (b.op("Gather", cache, b.integer(each), axis=0) for each in range(2))
+        k, v = _joined(b, before, k), _joined(b, old, v)
     heads = Heads(q, k, v)
-    biases = _biases(b, node, heads, mask, bias)
+    biases = _biases(b, node, heads, before, mask, bias)
     output = attend(b, heads, node.real("scale", 0.0) or None, biases)
     present = None
     if node.wants(1):
@@ -182,7 +189,7 @@ def weighed(
 
 
 def _biases(
-    b: Builder, node: Fused, heads: Heads, mask: int, bias: int | None
+    b: Builder, node: Fused, heads: Heads, past: ir.Value | None, mask: int, bias: int | None
 ) -> list[ir.Value | None]:
     """Additive terms of the scores, as the fused operations of ONNX Runtime add them."""
     terms = [None if bias is None else node.optional(bias)]
@@ -190,7 +197,7 @@ def _biases(
     if given is not None:
         terms.append(padding_mask(b, given, node.real("mask_filter_value", -10000.0), heads))
     if node.integer("unidirectional", 0):
-        terms.append(switched(b, causal_keep(b, heads.q, heads.k), lowest(heads.q), heads.q))
+        terms.append(switched(b, causal_keep(b, heads, past), lowest(heads.q), heads.q))
     return terms
 
 
@@ -199,9 +206,11 @@ def _multi_head_attention(b: Builder, node: Fused) -> Sequence[ir.Value | None]:
     if node.wants(3):
         raise NotImplementedError("with its scores read")
     heads = _unpacked(b, node, node.integer("num_heads"))
-    k, v = _joined(b, node.optional(6), heads.k), _joined(b, node.optional(7), heads.v)
+    past = node.optional(6)
+    k, v = _joined(b, past, heads.k), _joined(b, node.optional(7), heads.v)
     heads = Heads(heads.q, k, v)
-    output = attend(b, heads, node.real("scale", 0.0) or None, _biases(b, node, heads, 4, 5))
+    biases = _biases(b, node, heads, past, 4, 5)
+    output = attend(b, heads, node.real("scale", 0.0) or None, biases)
     return [merge_heads(b, output), k, v]
 
 
@@ -257,7 +266,8 @@ def _group_query_attention(b: Builder, node: Fused) -> Sequence[ir.Value | None]
         half, mixed = length_of(node.input(7), 1), bool(node.integer("rotary_interleaved", 0))
         q, k = (rotate(b, x, cos, sin, half, mixed) for x in (q, k))
     k, v = _joined(b, past, k), _joined(b, node.optional(4), v)
-    keep = causal_keep(b, q, k, max(node.integer("local_window_size", -1), 0))
+    window = max(node.integer("local_window_size", -1), 0)
+    keep = causal_keep(b, Heads(q, k, v), past, window)
     sink = node.optional(11)
     if sink is not None:
         sink = b.unsqueeze(sink, 0, 2, 3)
@@ -292,6 +302,8 @@ def _grouped(b: Builder, node: Fused, count: int, groups: int) -> Heads:
 def _standard_attention(b: Builder, node: Fused) -> Sequence[ir.Value | None]:
     if node.wants(3):
         raise NotImplementedError("with its scores read")
+    if any(node.integer(f"{side}_window_size", -1) >= 0 for side in ("left", "right")):
+        raise NotImplementedError("within a window")
     query = node.input(0)
     apart = rank_of(query) == 4
     if apart:
@@ -309,6 +321,7 @@ def _standard_attention(b: Builder, node: Fused) -> Sequence[ir.Value | None]:
         node.real("scale", 0.0) or None,
         _standard_biases(b, node, heads),
         softcap=node.real("softcap", 0.0),
+        guarded=True,
     )
     return [output if apart else merge_heads(b, output), k, v]
 
@@ -319,9 +332,12 @@ def _standard_biases(b: Builder, node: Fused, heads: Heads) -> list[ir.Value | N
     if mask is not None:
         boolean = mask.dtype == ir.DataType.BOOL
         terms.append(switched(b, mask, -np.inf, heads.q) if boolean else b.cast_like(mask, heads.q))
-    if node.integer("is_causal", 0):
-        terms.append(switched(b, causal_keep(b, heads.q, heads.k), -np.inf, heads.q))
     lengths = node.optional(6)
+    if node.integer("is_causal", 0):
+        if lengths is not None:
+            raise NotImplementedError("causal, with key lengths")
+        keep = causal_keep(b, heads, node.optional(4))
+        terms.append(switched(b, keep, -np.inf, heads.q))
     if lengths is not None:
         terms.append(padding_mask(b, lengths, -np.inf, heads))
     return terms
