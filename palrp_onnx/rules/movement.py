@@ -124,6 +124,21 @@ def scatter_nd(op: Language[T], node: Node[T], m: T) -> Shares[T]:
     return Shares((kept, None, None), {"bias": op.relevance(node.output(), op.sub(m, kept))})
 
 
+@rule("ScatterElements")
+def scatter_elements(op: Language[T], node: Node[T], m: T) -> Shares[T]:
+    """m_data = m with zeros where updates were written, m_updates = m there.
+
+    Constant updates absorb what is there, like a bias.
+    """
+    if node.attribute("reduction", "none") != "none":
+        raise NotImplementedError("ScatterElements that reduces")
+    index, axis = node.input(1), node.attribute("axis", 0)
+    kept = op.scatter_elements_keep(m, index, axis)
+    if node.active(2):
+        return Shares((kept, None, op.gather_elements(m, index, axis)))
+    return Shares((kept, None, None), {"bias": op.relevance(node.output(), op.sub(m, kept))})
+
+
 @rule("Trilu")
 def triangle(op: Language[T], node: Node[T], m: T) -> Sequence[T | None]:
     """m_x = m inside the triangle, zero outside."""

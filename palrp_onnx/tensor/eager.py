@@ -310,6 +310,21 @@ class Eager:
     def gather_nd(self, a: Array, index: Array) -> Array:
         return np.asarray(a[tuple(np.moveaxis(index, -1, 0))])
 
+    def scatter_elements_keep(self, m: Array, index: Array, axis: int) -> Array:
+        out = m.copy()
+        out[self._places(index, m.shape, axis)] = 0
+        return out
+
+    def gather_elements(self, a: Array, index: Array, axis: int) -> Array:
+        return np.asarray(a[self._places(index, a.shape, axis)])
+
+    @staticmethod
+    def _places(index: Array, shape: tuple[int, ...], axis: int) -> tuple[Array, ...]:
+        """Every entry of ``index`` as a place in an array of ``shape``."""
+        places: list[Array] = list(np.indices(index.shape))
+        places[axis] = index % shape[axis]
+        return tuple(places)
+
     def keep_triangle(self, m: Array, k: int, *, upper: bool) -> Array:
         return np.triu(m, k) if upper else np.tril(m, k)
 

@@ -580,6 +580,14 @@ class Emit:
             raise NotImplementedError("ScatterND whose index has no fixed depth")
         return self.node("GatherND", [a, index], self.rank(index) - 1 + self.rank(a) - depth)
 
+    def scatter_elements_keep(self, m: Value, index: Value, axis: int) -> Value:
+        taken = self.gather_elements(m, index, axis)
+        zeros = self.mul(taken, self.real(0.0, taken))
+        return self.node("ScatterElements", [m, index, zeros], self.rank(m), axis=axis)
+
+    def gather_elements(self, a: Value, index: Value, axis: int) -> Value:
+        return self.node("GatherElements", [a, index], self.rank(a), axis=axis)
+
     def keep_triangle(self, m: Value, k: int, *, upper: bool) -> Value:
         return self.node("Trilu", [m, self.constant(k)], self.rank(m), upper=int(upper))
 

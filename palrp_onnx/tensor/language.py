@@ -218,6 +218,14 @@ class Language(Protocol[T]):
         """GatherND without batch axes."""
         ...
 
+    def scatter_elements_keep(self, m: T, index: T, axis: int) -> T:
+        """``m`` with zeros where ScatterElements wrote."""
+        ...
+
+    def gather_elements(self, a: T, index: T, axis: int) -> T:
+        """GatherElements."""
+        ...
+
     def keep_triangle(self, m: T, k: int, *, upper: bool) -> T:
         """Zero outside a triangle of the last two axes."""
         ...

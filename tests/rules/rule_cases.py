@@ -364,6 +364,21 @@ GRADIENT_CASES = [
         free=(),
     ),
     of("GatherND", "y = GatherND<batch_dims=2>(x, i)", i=ints(*[[[1], [3], [-1]]] * 2), free=()),
+    of(
+        "ScatterElements",
+        "y = ScatterElements<axis=1>(x, i, w)",
+        i=ints(*[[[2, 0, 1, 2]]] * 2),
+        w=real(2, 1, 4),
+        free=(),
+    ),
+    of(
+        "ScatterElements",
+        "y = ScatterElements<axis=-1>(w, i, x)",
+        x=(2, 3, 2),
+        i=ints(*[[[0, -1], [2, 1], [3, 0]]] * 2),
+        w=real(2, 3, 4),
+        free=(),
+    ),
     of("ScatterND", "y = ScatterND(x, i, w)", i=PLACES, w=real(2, 2, 4), free=()),
     of("ScatterND", "y = ScatterND(w, i, x)", x=(2, 2, 4), i=PLACES, w=real(2, 3, 4), free=()),
     of(

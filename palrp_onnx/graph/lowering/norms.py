@@ -51,6 +51,26 @@ def _with_sum(node: Fused, normed: ir.Value, x: ir.Value) -> Sequence[ir.Value |
     return [normed, None, None, x]
 
 
+@lowers("GroupNormalization", domain="")
+def _group_norm(b: Builder, node: Fused) -> Sequence[ir.Value]:
+    """γ ∘ (x − μ)/√(σ² + ε) + β, statistics over the channels of a group and all places."""
+    x, groups = node.input(0), node.integer("num_groups")
+    rows = b.reshape(x, 0, groups, -1)
+    centred = b.op("Sub", rows, b.reduce("ReduceMean", rows, -1))
+    variance = b.reduce("ReduceMean", b.op("Mul", centred, centred), -1)
+    root = b.op("Sqrt", b.op("Add", variance, b.real(node.real("epsilon", 1e-5), x)))
+    normed = b.op("Div", centred, root)
+    gamma, beta = node.input(1), node.input(2)
+    behind = list(range(1, rank_of(x) - 1))
+    if b.opset < 21:  # a number for every group
+        normed = b.op("Mul", normed, b.unsqueeze(gamma, 1))
+        normed = b.op("Add", normed, b.unsqueeze(beta, 1))
+        return [b.op("Reshape", normed, b.op("Shape", x))]
+    whole = b.op("Reshape", normed, b.op("Shape", x))
+    scaled = b.op("Mul", whole, b.unsqueeze(gamma, *behind))
+    return [b.op("Add", scaled, b.unsqueeze(beta, *behind))]
+
+
 @lowers("SimplifiedLayerNormalization", domain="")
 @lowers("SimplifiedLayerNormalization")
 def _rms_norm(b: Builder, node: Fused) -> Sequence[ir.Value | None]:
