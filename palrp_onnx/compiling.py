@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import onnx_ir as ir
@@ -60,7 +61,7 @@ def compile_model(
     if rewritten.lowered or rewritten.taken_out:
         values = run_graph(rewritten, example, [planned.output])
         Original(rewritten, planned.output).check(example, values[planned.output])
-    compiled, _ = compile_graph(planned, settings or Settings())
+    compiled, _ = compile_graph(replace(planned, unchecked=True), settings or Settings())
     for value in compiled.graph.initializers.values():
         tensor = value.const_value
         if isinstance(tensor, ir.ExternalTensor) and _inside(tensor, model):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,12 +37,14 @@ class Planned:
 
     Attributes:
         explained: Name of the input whose units the record is about.
+        unchecked: Whether what is explained later is no longer held against the file.
     """
 
     analysis: Analysis
     plan: Plan
     sites: tuple[Site, ...]
     explained: str
+    unchecked: bool = False
 
     @property
     def output(self) -> str:
@@ -63,8 +65,18 @@ class Planned:
             masks=self.analysis.inputs.named(Role.MASK),
             patch=patch_size(self.analysis, self.explained),
             mixed=mixed.name if mixed is not None else None,
-            faults=tuple(Warning_(code=c, message=m) for c, m in find_faults(self.analysis)),
+            faults=tuple(Warning_(code=code, message=text) for code, text in self._faults()),
         )
+
+    def _faults(self) -> Iterator[tuple[str, str]]:
+        yield from find_faults(self.analysis)
+        branches = self.analysis.model.lowered.get("If", 0)
+        if self.unchecked and branches:
+            yield (
+                "branches",
+                f"conditional branches ({branches}) were compiled as a short example took them; an "
+                "input that takes others is explained as if it did not",
+            )
 
 
 def model_facts(model: Model) -> ModelFacts:

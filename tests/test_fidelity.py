@@ -160,3 +160,6 @@ def test_an_explainer_keeps_the_branch_it_was_compiled_with(tmp_path: Path) -> N
     explainer = tmp_path / "explainer.onnx"
     explainer.write_bytes(compile_model(branching(tmp_path / "model.onnx"), explainer))
     assert not any(n.op_type == "If" for n in onnx.load(explainer).graph.node)
+    (record, _) = explain(explainer, FEEDS)
+    assert [w.code for w in record.warnings] == ["branches"]
+    assert "as a short example took them" in record.warnings[0].message
