@@ -321,7 +321,7 @@ FAMILIES: dict[str, Family] = {
         {"input_features": (16, 40)},
         part="encoder",
     ),
-    # Its positions come from a convolution over padded states: there is no operand to hold them.
+    # Its positions come from a convolution over padded states.
     "wav2vec2": Family(
         "Wav2Vec2ForCTC",
         {
@@ -333,7 +333,7 @@ FAMILIES: dict[str, Family] = {
             "num_conv_pos_embeddings": 8,
             "num_conv_pos_embedding_groups": 4,
         },
-        {},
+        {"convolution": [0]},
         {"input_values": (400,)},
     ),
     "resnet": Family(

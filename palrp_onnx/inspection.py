@@ -3,26 +3,35 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from math import prod
 from typing import Any, Literal
 
+import numpy as np
 import onnx_ir as ir
 from msgspec import Struct
 from numpy.typing import NDArray
 
 from palrp_onnx.attribution import ModelFacts
 from palrp_onnx.errors import UsageError
-from palrp_onnx.graph.analysis import Analysis
+from palrp_onnx.graph.analysis import MASKED, Analysis
+from palrp_onnx.graph.axes import TOKEN
+from palrp_onnx.graph.content import dependencies
 from palrp_onnx.graph.inputs import is_float
 from palrp_onnx.graph.model import Model
-from palrp_onnx.graph.roles import parse_roles
-from palrp_onnx.graph.sites import Site, find_sites
+from palrp_onnx.graph.roles import SAID, Role, parse_roles
+from palrp_onnx.graph.sites import Site, find_sites, values_of
+from palrp_onnx.graph.sources import PRODUCTS
 from palrp_onnx.planning import analyse_model, find_output, make_example, model_facts
 from palrp_onnx.relevance.plan import describe, scaling_operands, visited_nodes
 from palrp_onnx.relevance.presets import preset
 from palrp_onnx.rules import NO_PATH, find_rule
 
 Array = NDArray[Any]
+#: Fewer tokens than these in the trial run say little about what varies along them.
+FEW_TOKENS = 4
+#: So many different rows are as likely token types or a mask.
+FEW_ROWS = 2
 Status = Literal["rule", "no path", "not reached", "unsupported"]
 
 
@@ -82,6 +91,15 @@ class Why(Struct, frozen=True, kw_only=True):
     uses: list[Use]
 
 
+class Uncertain(Struct, frozen=True, kw_only=True):
+    """A decision that rests on thin evidence; ``say`` is what ``--role`` takes to overrule it."""
+
+    name: str
+    role: str
+    doubt: str
+    say: str
+
+
 class Coverage(Struct, frozen=True, kw_only=True):
     """Nodes on the path of relevance, and those of them with a rule."""
 
@@ -99,6 +117,7 @@ class Inspection(Struct, frozen=True, kw_only=True):
     roles: dict[str, int]
     operations: list[Operation]
     sites: list[PositionSite]
+    uncertain: list[Uncertain]
     coverage: Coverage
     explainable: bool
     verdict: str
@@ -135,7 +154,8 @@ def inspect(
     coverage = Coverage(
         reached=len(reached), covered=len(reached) - len(missing), unsupported=missing
     )
-    sites = [_site(s) for s in find_sites(analysis) if s.operand[0] in reached]
+    found = [s for s in find_sites(analysis) if s.operand[0] in reached]
+    sites = [_site(s) for s in found]
     return Inspection(
         model=model_facts(model),
         output=explained.name or "",
@@ -143,6 +163,7 @@ def inspect(
         roles=dict(Counter(fact.role.value for fact in analysis.operands.values())),
         operations=operations,
         sites=sites,
+        uncertain=find_uncertain(analysis, found),
         coverage=coverage,
         explainable=not missing,
         verdict=_verdict(coverage, sites),
@@ -247,6 +268,81 @@ def _site(site: Site) -> PositionSite:
         operand=site.value.name or "",
         evidence=site.evidence,
     )
+
+
+def find_uncertain(analysis: Analysis, sites: Iterable[Site]) -> list[Uncertain]:
+    """Decisions on inputs and positions that rest on thin evidence."""
+    doubts = [doubt for site in sites for doubt in _doubts(analysis, site)]
+    return list(dict.fromkeys([*_short_inputs(analysis), *_idle_masks(analysis), *doubts]))
+
+
+def _short_inputs(analysis: Analysis) -> Iterator[Uncertain]:
+    """Explained inputs with too few tokens in the trial run to tell what varies along them."""
+    for value in analysis.model.graph.inputs:
+        fact = analysis.inputs.facts.get(value.name or "")
+        if fact is None or fact.role is not Role.CONTENT or not any(analysis.depth.values()):
+            continue
+        flags = analysis.caught_axes(value.name or "")
+        lengths = zip(analysis.shapes[value], flags, strict=False)
+        tokens = prod(length for length, flag in lengths if flag & TOKEN)
+        if tokens < FEW_TOKENS:
+            yield Uncertain(
+                name=value.name or "",
+                role=fact.role.value,
+                doubt=f"the trial run had {tokens} of its tokens: what varies along them is hard "
+                "to tell from what does not",
+                say="VALUE=position for each that carries positions",
+            )
+
+
+def _idle_masks(analysis: Analysis) -> Iterator[Uncertain]:
+    """Integer inputs taken for masks although nothing that they change switches anything off."""
+    for name in analysis.inputs.named(Role.MASK):
+        changed = dependencies(analysis.model.graph, [name])
+        met = [
+            (value, fact)
+            for (node, index), fact in analysis.operands.items()
+            if (value := node.inputs[index]) in changed and value not in analysis.content
+        ]
+        off = any(
+            fact.role is Role.MASK or (value is not None and value.dtype is ir.DataType.BOOL)
+            for value, fact in met
+        )
+        if met and not off and analysis.inputs.facts[name].reason != SAID:
+            yield Uncertain(
+                name=name,
+                role=Role.MASK.value,
+                doubt="indexes no table, but nothing that depends on it switches anything off",
+                say=f"{name}=position",
+            )
+
+
+def _doubts(analysis: Analysis, site: Site) -> Iterator[Uncertain]:
+    """What else the value at a site may be."""
+    name = site.value.name or ""
+    if analysis.operands[site.operand].reason != SAID:
+        for doubt, other in _readings(analysis, site):
+            say = f"{name}={other.value}"
+            yield Uncertain(name=name, role=Role.POSITION.value, doubt=doubt, say=say)
+
+
+def _readings(analysis: Analysis, site: Site) -> Iterator[tuple[str, Role]]:
+    """(why in doubt, the other role) of a position."""
+    if site.kind == "convolution":
+        yield "is content too; nothing else in the graph carries positions", Role.CONTENT
+    if site.kind == "multiplicative":
+        yield "weighs tokens by their place, as a mask may too", Role.MASK
+    if site.operand[0].op_type in PRODUCTS or site.value in analysis.content:
+        return
+    array = values_of(analysis, site.value)
+    rows = max(len(np.unique(np.moveaxis(array, a, 0), axis=0)) for a in site.tokens)
+    if rows <= FEW_ROWS:
+        other = Role.MASK if site.pairwise else Role.SEGMENT
+        yield f"has only {rows} different rows along the tokens", other
+    kept = array[array >= MASKED]
+    whole = site.value.producer() is not None and site.kind != "alibi"
+    if kept.size < array.size and (whole or len(np.unique(kept)) <= FEW_ROWS):
+        yield "shifts some scores and switches others off, and could not be taken apart", Role.MASK
 
 
 def _verdict(coverage: Coverage, sites: list[PositionSite]) -> str:

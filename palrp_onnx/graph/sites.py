@@ -3,12 +3,13 @@
 A table that is *added* to activations along the token axis is learned or sinusoidal; a table whose
 columns turn with the position and that *multiplies* them is a rotation (RoPE), its cosine one where
 the position is zero and its sine zero; an operand added to attention scores, along queries and
-keys, is a relative bias.
+keys, is a relative bias. A convolution that is added to what it was taken of is a position as a
+whole, where nothing else carries any.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +17,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from palrp_onnx.graph.analysis import Analysis, Operand, varying_axes
+from palrp_onnx.graph.analysis import MASKED, Analysis, Operand, varying_axes
 from palrp_onnx.graph.axes import BATCH, TOKEN, Axes
 from palrp_onnx.graph.follow import uses_of
 from palrp_onnx.graph.probe import PADDED
@@ -35,9 +36,9 @@ class Site:
         operand: The position-carrying operand (node, index).
         value: The value that carries the positions.
         kind: ``learned``, ``sinusoidal``, ``rope``, ``alibi``, ``relative_bias``,
-            ``disentangled`` or ``multiplicative``.
+            ``disentangled``, ``multiplicative`` or ``convolution``.
         layer: Number of attention layers before it; 0 at the input.
-        part: ``table``, ``cos``, ``sin`` or ``bias``.
+        part: ``table``, ``cos``, ``sin``, ``bias``, ``factor`` or ``branch``.
         axes: Flags of the value it meets.
         tokens: Token axes (of that value, from the right) along which it varies.
         features: Further axes (from the right) along which it varies.
@@ -86,7 +87,9 @@ def _site(analysis: Analysis, operand: Operand) -> Site:
     if node.op_type in PRODUCTS:
         return _factor_site(analysis, node, index, value)
     flags = analysis.axes[meeting]
-    array = _array(analysis.trial, value)
+    if value in analysis.content:
+        return _branch_site(analysis, operand, value, meeting)
+    array = values_of(analysis, value)
     tokens = varying_axes(array, flags)
     features = tuple(
         axis
@@ -113,6 +116,28 @@ def _site(analysis: Analysis, operand: Operand) -> Site:
     )
 
 
+def _branch_site(analysis: Analysis, operand: Operand, value: ir.Value, meeting: ir.Value) -> Site:
+    """A branch of content that stands for positions: all of its tokens and features."""
+    flags, shape = analysis.axes[meeting], analysis.shapes[meeting]
+    tokens = tuple(a for a in range(-len(flags), 0) if flags[a] & TOKEN)
+    features = tuple(
+        a for a in range(-len(flags), 0) if shape[a] > 1 and not flags[a] & (BATCH | TOKEN)
+    )
+    return Site(
+        operand=operand,
+        value=value,
+        kind="convolution",
+        layer=analysis.depth[meeting],
+        part="branch",
+        axes=flags,
+        tokens=tokens,
+        features=features,
+        shape=tuple(shape[axis] for axis in (*tokens, *features)),
+        meeting=shape,
+        evidence=analysis.operands[operand].reason,
+    )
+
+
 def _rotates(analysis: Analysis, operand: Operand, array: Array) -> bool:
     """Whether x ∘ c is added to x' ∘ s with c² + s² the same for every token: planes that turn."""
     for total, index in operand[0].outputs[0].uses():
@@ -126,7 +151,7 @@ def _rotates(analysis: Analysis, operand: Operand, array: Array) -> bool:
             fact = analysis.operands.get((product, k))
             if value is None or fact is None or fact.role is not Role.POSITION:
                 continue
-            partner = _array(analysis.trial, value)
+            partner = values_of(analysis, value)
             if partner.shape == array.shape:
                 square = array.astype(np.float64) ** 2 + partner.astype(np.float64) ** 2
                 return bool(np.ptp(square) <= _ROUNDED * square.max())
@@ -214,9 +239,10 @@ def _flags_of_term(analysis: Analysis, value: ir.Value) -> Axes:
     return flags
 
 
-def _array(trial: Mapping[str, Array], value: ir.Value) -> Array:
-    if value.name and value.name in trial:
-        return trial[value.name]
+def values_of(analysis: Analysis, value: ir.Value) -> Array:
+    """What a value without content holds in the trial run."""
+    if value.name and value.name in analysis.trial:
+        return analysis.trial[value.name]
     assert value.const_value is not None
     return value.const_value.numpy()
 
@@ -272,12 +298,16 @@ _ELEMENTWISE = frozenset(
 
 
 def climbs(bias: Array) -> bool:
-    """Whether a bias [.., keys] rises or falls in equal steps along the keys (ALiBi)."""
+    """Whether a bias [.., keys] rises or falls in equal steps along the keys (ALiBi).
+
+    What is switched off does not count.
+    """
     keys = bias[..., :-PADDED] if bias.shape[-1] > PADDED + 3 else bias
-    steps = np.abs(np.diff(keys.astype(np.float64), axis=-1))  # |i − j| turns on the diagonal
-    if steps.shape[-1] < 2 or not np.isfinite(steps).all():
+    kept = np.where(keys < MASKED, np.nan, keys.astype(np.float64))
+    steps = np.ma.masked_invalid(np.abs(np.diff(kept, axis=-1)))  # |i − j| turns on the diagonal
+    if not steps.size or steps.count(axis=-1).max() < 2:
         return False
-    return bool(steps.max() > 0 and np.ptp(steps, axis=-1).max() <= _TOLERANCE * steps.max())
+    return bool(steps.max() > 0 and np.ma.ptp(steps, axis=-1).max() <= _TOLERANCE * steps.max())
 
 
 def turns(table: Array) -> bool:

@@ -208,6 +208,20 @@ def scaling_operands(analysis: Analysis, preset: Preset) -> frozenset[Operand]:
     return frozenset(found)
 
 
+def role_of(analysis: Analysis, operand: Operand, scaling: frozenset[Operand]) -> Role | None:
+    """Role of an operand under a preset.
+
+    A branch of content that carries positions is content again where positions take no share.
+    """
+    fact = analysis.operands.get(operand)
+    if fact is None:
+        return None
+    node, index = operand
+    if fact.role is Role.POSITION and operand in scaling and node.inputs[index] in analysis.content:
+        return Role.CONTENT
+    return fact.role
+
+
 _PRODUCTS = frozenset(["Mul", "MatMul", "Gemm", "Einsum", "Div"])
 
 
@@ -226,14 +240,14 @@ def visited_nodes(
         if node in analysis.inputs.lookups:
             continue
         for index, operand in enumerate(node.inputs):
-            fact = analysis.operands.get((node, index))
-            if operand is None or fact is None:
+            role = role_of(analysis, (node, index), scaling)
+            if operand is None or role is None:
                 continue
             if node.op_type in _PRODUCTS and (node, index) in scaling:
                 continue
-            if fact.role is Role.CONTENT:
+            if role is Role.CONTENT:
                 queue.append((operand, operand))
-            elif fact.role is Role.MIXED:
+            elif role is Role.MIXED:
                 queue.append((operand, meeting))
     return found
 

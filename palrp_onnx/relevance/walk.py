@@ -14,7 +14,7 @@ from palrp_onnx.graph.axes import BATCH, Axes
 from palrp_onnx.graph.roles import Role
 from palrp_onnx.graph.sources import PRODUCTS
 from palrp_onnx.relevance.ledger import INPUT
-from palrp_onnx.relevance.plan import RECEIVING, Plan, Step, View, describe
+from palrp_onnx.relevance.plan import RECEIVING, Plan, Step, View, describe, role_of
 from palrp_onnx.relevance.rows import Rows, RowView, picked_row, rows_before
 from palrp_onnx.rules import Shares
 from palrp_onnx.tensor.language import Language
@@ -174,22 +174,22 @@ class _Walk(Generic[T]):
         assert step.entry is not None
         node = step.node
         operand = (node, index)
-        fact = self._plan.analysis.operands.get(operand)
+        role = role_of(self._plan.analysis, operand, self._plan.scaling)
         value = node.inputs[index]
-        if fact is None or value is None or fact.role not in RECEIVING:
+        if value is None or role is None or role not in RECEIVING:
             return
-        if fact.role is Role.CONTENT:
+        if role is Role.CONTENT:
             fitted = self._fit(m, use.view.input(index), value, node)
             self._accumulate(value, _Sent(fitted, use.before[index]))
-        elif fact.role is Role.MIXED:
+        elif role is Role.MIXED:
             # Kept in the shape of the content it meets, so that samples stay apart.
             self._accumulate(value, _Sent(self._spread(m, use, node), None))
-        elif fact.role is Role.POSITION:
+        elif role is Role.POSITION:
             relevance = self._position(use, index, m)
             self._caught.positions[operand] = self._spread(relevance, use, node)
             self._book("position", relevance, step.meeting)
         else:
-            entry = step.entry.books.get(index, _BOOKS[fact.role])
+            entry = step.entry.books.get(index, _BOOKS[role])
             m = self._narrowed(m, value, step)
             self._book(entry, self._op.relevance(use.view.input(index), m), step.meeting)
 

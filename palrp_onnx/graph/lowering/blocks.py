@@ -10,6 +10,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from palrp_onnx.graph.lowering.builder import Builder, Fused, constant, dtype_of
+from palrp_onnx.graph.lowering.quantise import dequantised
 from palrp_onnx.graph.lowering.table import lowers
 
 Array = NDArray[Any]
@@ -33,7 +34,10 @@ def _stored(value: ir.Value | None, what: str) -> Array:
 
 @lowers("MatMulNBits")
 def _matmul_nbits(b: Builder, node: Fused) -> Sequence[ir.Value]:
-    """x Wᵀ + c with W [N, K] stored a byte a number, read by blocks of one scale."""
+    """x Wᵀ + c with W [N, K] stored a byte a number, read by blocks of one scale.
+
+    ``accuracy_level`` says how exact a kernel has to be at least; this is exact.
+    """
     if node.optional(4) is not None:
         raise NotImplementedError("with its rows in another order")
     bits, size = node.integer("bits", 4), node.integer("block_size")
@@ -44,8 +48,10 @@ def _matmul_nbits(b: Builder, node: Fused) -> Sequence[ir.Value]:
     blocks = len(numbers) // rows
     scales = b.array(_stored(node.input(2), "scales").reshape(-1).astype(dtype_of(x)))
     zeros = _zeros(node.optional(3), bits, rows, blocks)
-    read = b.op("DequantizeLinear", b.array(numbers), scales, b.array(zeros), axis=0)
-    weights = b.slice(b.reshape(read, rows, blocks * size), 0, columns, 1)
+    read = dequantised(b, b.array(numbers), scales, b.array(zeros), 0)
+    weights = b.reshape(read, rows, blocks * size)
+    if columns != blocks * size:
+        weights = b.slice(weights, 0, columns, 1)
     return [b.total(b.op("MatMul", x, b.transpose(weights, 1, 0)), node.optional(5))]
 
 
@@ -55,7 +61,7 @@ def _zeros(value: ir.Value | None, bits: int, rows: int, blocks: int) -> Array:
         return np.full(rows * blocks, 1 << (bits - 1), np.uint8)
     stored = _stored(value, "zero points")
     if stored.dtype != np.uint8:
-        raise NotImplementedError("with zero points that are no whole numbers")
+        return stored.reshape(-1)
     return unpacked(stored.reshape(rows, -1), bits)[:, :blocks].reshape(-1)
 
 

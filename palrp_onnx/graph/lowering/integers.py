@@ -8,7 +8,10 @@ import onnx_ir as ir
 
 from palrp_onnx.graph.lowering.attention import weighed
 from palrp_onnx.graph.lowering.builder import Builder, Fused, length_of
+from palrp_onnx.graph.lowering.embedding import _lengths
+from palrp_onnx.graph.lowering.norms import layer_norm
 from palrp_onnx.graph.lowering.quantise import centred, dequantised, measured, quantised
+from palrp_onnx.graph.lowering.rotary import counted
 from palrp_onnx.graph.lowering.table import lowers
 
 
@@ -50,3 +53,19 @@ def _q_attention(b: Builder, node: Fused) -> Sequence[ir.Value | None]:
     packed = b.total(b.op("MatMul", x, weights), node.input(2))
     parts = [length_of(node.input(1), 1) // 3] * 3
     return weighed(b, node, packed, parts, mask=5, past=8, bias=None)
+
+
+@lowers("QEmbedLayerNormalization")
+def _q_embed_layer_norm(b: Builder, node: Fused) -> Sequence[ir.Value | None]:
+    def read(index: int, rows: ir.Value | None = None) -> ir.Value:
+        """A stored operand, or rows of it."""
+        stored = node.input(index)
+        found = stored if rows is None else b.op("Gather", stored, rows, axis=0)
+        return dequantised(b, found, node.input(index + 6), node.input(index + 11))
+
+    ids, segments = node.input(0), node.optional(1)
+    places = b.unsqueeze(read(3, counted(b, b.integer(0), b.size(ids, 1))), 0)
+    kinds = None if segments is None else read(4, segments)
+    x = b.total(read(2, ids), places, kinds)
+    normed = layer_norm(b, x, read(5), read(6), node.real("epsilon", 1e-12))
+    return [normed, _lengths(b, node) if node.wants(1) else None]

@@ -1,4 +1,8 @@
-"""Operations between quantised tensors: read, computed with real numbers, quantised again."""
+"""Operations between quantised tensors: read, computed with real numbers, quantised again.
+
+Sums of products stay whole numbers until they are scaled, once, as in the kernels: scaled any other
+way, a few in a million round to the neighbour.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,14 @@ import numpy as np
 import onnx_ir as ir
 
 from palrp_onnx.graph.lowering.builder import Builder, Fused, constant
-from palrp_onnx.graph.lowering.quantise import dequantised, quantised
+from palrp_onnx.graph.lowering.quantise import (
+    along,
+    centred,
+    dequantised,
+    entries,
+    quantised,
+    rounded_to,
+)
 from palrp_onnx.graph.lowering.table import MICROSOFT, lowers
 
 
@@ -17,9 +28,27 @@ def _read(b: Builder, node: Fused, first: int, axis: int = -1) -> ir.Value:
     return dequantised(b, node.input(first), node.input(first + 1), node.optional(first + 2), axis)
 
 
+def _centred(b: Builder, node: Fused, first: int, axis: int = -1) -> ir.Value:
+    """Operand, scale and zero point in a row, as whole numbers around zero."""
+    return centred(b, node.input(first), node.optional(first + 2), axis)
+
+
 def _written(b: Builder, node: Fused, x: ir.Value, scale: int) -> list[ir.Value]:
     """``x`` with the scale and the zero point in a row from ``scale`` on."""
     return [quantised(b, x, node.input(scale), node.optional(scale + 1))]
+
+
+def _scaled(
+    b: Builder, node: Fused, sums: ir.Value, scale: int, *, axis: int, alpha: float = 1.0
+) -> list[ir.Value]:
+    """Sums of whole numbers, times α sₓ s_w / s_y, with the zero point behind ``scale``.
+
+    The weights have one scale, or one for every slice of ``axis`` of the sums.
+    """
+    first, second, last = (node.input(k) for k in (1, 4, scale))
+    factor = b.op("Div", b.op("Mul", b.scale(first, alpha), second), last)
+    steps = b.op("Mul", sums, along(b, factor, sums, axis))
+    return [rounded_to(b, steps, node.optional(scale + 1))]
 
 
 def _attributes(node: Fused, *without: str) -> dict[str, object]:
@@ -29,8 +58,10 @@ def _attributes(node: Fused, *without: str) -> dict[str, object]:
 @lowers("QLinearMatMul", domain="")
 @lowers("QLinearMatMul", domain=MICROSOFT)
 def _matmul(b: Builder, node: Fused) -> Sequence[ir.Value]:
-    product = b.op("MatMul", _read(b, node, 0, -2), _read(b, node, 3, -1))
-    return _written(b, node, product, 6)
+    if entries(node.input(1)) != 1:
+        raise NotImplementedError("with a scale for every row")
+    sums = b.op("MatMul", _centred(b, node, 0), _centred(b, node, 3, -1))
+    return _scaled(b, node, sums, 6, axis=-1)
 
 
 @lowers("QLinearConv", domain="")
@@ -38,25 +69,25 @@ def _matmul(b: Builder, node: Fused) -> Sequence[ir.Value]:
 def _conv(b: Builder, node: Fused) -> Sequence[ir.Value]:
     if node.integer("channels_last", 0):
         raise NotImplementedError("with channels last")
+    image, kernel = _centred(b, node, 0), _centred(b, node, 3, 0)
     bias = node.optional(8)
-    if bias is not None:
-        bias = dequantised(b, bias, b.op("Mul", node.input(1), node.input(4)), None, 0)
-    image, kernel = _read(b, node, 0), _read(b, node, 3, 0)
-    result = b.op("Conv", image, kernel, bias, **_attributes(node, "channels_last"))
-    return _written(b, node, result, 6)
+    bias = None if bias is None else centred(b, bias, None)
+    sums = b.op("Conv", image, kernel, bias, **_attributes(node, "channels_last"))
+    return _scaled(b, node, sums, 6, axis=1)
 
 
 @lowers("QGemm")
 def _gemm(b: Builder, node: Fused) -> Sequence[ir.Value]:
     across = node.integer("transB", 0)
-    alpha = node.real("alpha", 1.0)
-    left, right = _read(b, node, 0), _read(b, node, 3, 0 if across else 1)
-    product = b.op("Gemm", left, right, **_attributes(node))
     offset = node.optional(6)
-    if offset is not None:
-        scale = b.scale(b.op("Mul", node.input(1), node.input(4)), alpha)
-        product = b.op("Add", product, dequantised(b, offset, scale, None))
-    return [product] if node.optional(7) is None else _written(b, node, product, 7)
+    left, right = _centred(b, node, 0), _centred(b, node, 3, 0 if across else 1)
+    sums = b.op("Gemm", left, right, **_attributes(node, "alpha"))
+    sums = b.total(sums, None if offset is None else centred(b, offset, None))
+    alpha = node.real("alpha", 1.0)
+    if node.optional(7) is not None:
+        return _scaled(b, node, sums, 7, axis=-1, alpha=alpha)
+    factor = b.op("Mul", b.scale(node.input(1), alpha), node.input(4))
+    return [b.op("Mul", sums, factor)]
 
 
 def _two(op_type: str) -> Callable[[Builder, Fused], Sequence[ir.Value]]:

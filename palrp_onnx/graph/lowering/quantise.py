@@ -34,9 +34,17 @@ _BOUNDS = {
 }
 
 
+_REAL = (
+    ir.DataType.FLOAT,
+    ir.DataType.FLOAT16,
+    ir.DataType.BFLOAT16,
+    ir.DataType.DOUBLE,
+)
+
+
 def is_stored(value: ir.Value) -> bool:
-    """Whether a quantised value still has a type of whole numbers."""
-    return not type_of(value).is_floating_point()
+    """Whether a quantised value still has a type of few bits, whole numbers or not."""
+    return type_of(value) not in _REAL
 
 
 def quantised(
@@ -47,14 +55,26 @@ def quantised(
     Raises:
         NotImplementedError: There is a scale for every slice of an axis, or the type is no integer.
     """
+    if entries(scale) != 1:
+        raise NotImplementedError("activations with a scale for every slice")
+    return rounded_to(b, b.op("Div", b.cast_like(x, scale), scale), zero, kind)
+
+
+def rounded_to(
+    b: Builder, steps: ir.Value, zero: ir.Value | None, kind: ir.DataType | None = None
+) -> ir.Value:
+    """round(steps) + z within the bounds of the type, as real numbers.
+
+    Raises:
+        NotImplementedError: There is a zero point for every slice, or the type is no integer.
+    """
     kind = (type_of(zero) if zero is not None else ir.DataType.UINT8) if kind is None else kind
     if kind not in _BOUNDS:
         raise NotImplementedError(f"to {kind.name}")
-    for each in (scale, zero):
-        if each is not None and _entries(each) != 1:
-            raise NotImplementedError("activations with a scale for every slice")
+    if zero is not None and entries(zero) != 1:
+        raise NotImplementedError("activations with a zero point for every slice")
     low, high = _BOUNDS[kind]
-    rounded = b.op("Round", b.op("Div", x, scale))
+    rounded = b.op("Round", steps)
     stored = constant(zero)
     if zero is None or (stored is not None and not stored.any()):
         return b.op("Clip", rounded, b.real(low, rounded), b.real(high, rounded))
@@ -86,7 +106,7 @@ def centred(b: Builder, q: ir.Value, zero: ir.Value | None, axis: int = -1) -> i
         before = producer.inputs[0]
         assert before is not None
         return before
-    return b.op("Sub", q, _along(b, _real(b, zero, q), q, axis))
+    return b.op("Sub", q, along(b, _real(b, zero, q), q, axis))
 
 
 def dequantised(
@@ -103,17 +123,41 @@ def dequantised(
     """
     if not is_stored(q):
         whole = centred(b, q, zero, axis)
-        return whole if scale is None else b.op("Mul", whole, _along(b, scale, q, axis))
+        return whole if scale is None else b.op("Mul", whole, along(b, scale, q, axis))
     if scale is None:
-        count = 1 if zero is None else _entries(zero)
+        count = 1 if zero is None else entries(zero)
         ones = np.ones(() if count == 1 else count, np.float32)
         scale = b.array(ones)
+    if not _has_primitive(b, q, scale, zero):
+        return _written_out(b, q, scale, zero, axis)
+    if b.opset < 19 and scale.dtype != ir.DataType.FLOAT:  # which reads with that type alone
+        wide = dequantised(b, q, b.cast(scale, ir.DataType.FLOAT), zero, axis)
+        return b.cast_like(wide, scale)
     if zero is not None and zero.shape != scale.shape:
         zero = b.op("Expand", zero, b.op("Shape", scale))
-    several = _entries(scale) != 1
+    several = entries(scale) != 1
     rank = rank_of(q) if several else 1
     where = {"axis": axis % rank} if several and b.opset >= 13 else {}
     return b.op("DequantizeLinear", q, scale, zero, **where)
+
+
+def _has_primitive(b: Builder, q: ir.Value, scale: ir.Value, zero: ir.Value | None) -> bool:
+    """Whether ``DequantizeLinear`` of the graph's opset reads these numbers with these scales."""
+    if zero is not None and not is_stored(zero):
+        return False
+    return b.opset >= 21 or (
+        type_of(q) in (ir.DataType.INT8, ir.DataType.UINT8, ir.DataType.INT32)
+        and (b.opset >= 13 or entries(scale) == 1)
+    )
+
+
+def _written_out(
+    b: Builder, q: ir.Value, scale: ir.Value, zero: ir.Value | None, axis: int
+) -> ir.Value:
+    whole = b.cast_like(q, scale)
+    if zero is not None:
+        whole = b.op("Sub", whole, along(b, _real(b, zero, scale), q, axis))
+    return b.op("Mul", whole, along(b, scale, q, axis))
 
 
 def _real(b: Builder, zero: ir.Value, like: ir.Value) -> ir.Value:
@@ -124,15 +168,15 @@ def _real(b: Builder, zero: ir.Value, like: ir.Value) -> ir.Value:
     return b.array(np.asarray(stored, dtype_of(like)))
 
 
-def _along(b: Builder, numbers: ir.Value, like: ir.Value, axis: int) -> ir.Value:
+def along(b: Builder, numbers: ir.Value, like: ir.Value, axis: int) -> ir.Value:
     """One number for every slice of an axis, ready to be broadcast."""
-    if _entries(numbers) == 1:
+    if entries(numbers) == 1:
         return numbers
     behind = rank_of(like) - 1 - axis % rank_of(like)
     return b.reshape(numbers, -1, *[1] * behind)
 
 
-def _entries(value: ir.Value) -> int:
+def entries(value: ir.Value) -> int:
     """Number of entries of a scale or zero point; 1 where it has no axes, 0 where unknown."""
     if value.const_value is not None:
         return int(value.const_value.size)
@@ -166,6 +210,8 @@ def _dequantize_linear(b: Builder, node: Fused) -> Sequence[ir.Value] | None:
         return None
     if node.integer("block_size", 0):
         raise NotImplementedError("in blocks, of what was computed")
+    if node.integer("output_dtype", 0):
+        raise NotImplementedError("to a type of its own")
     return [dequantised(b, q, node.input(1), node.optional(2), node.integer("axis", 1))]
 
 

@@ -1,0 +1,202 @@
+"""Masks and positions that were added and then moved are taken apart: the same sinks as unmoved."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from building import ints, opened, proto, real, walk
+
+from palrp_onnx import Explainer
+from palrp_onnx.attribution import InputFacts
+from palrp_onnx.graph.roles import Role
+from palrp_onnx.inputs.sample import Sample
+from palrp_onnx.record import Explanation
+
+B, T, H, D, LONGER = 2, 9, 2, 3, 14
+F = H * D
+IDS = np.random.default_rng(0).integers(2, 30, size=(B, T))
+MASK = np.ones((B, T), np.int64)
+MASK[1, -2:] = 0
+FEEDS = {"ids": IDS, "mask": MASK}
+LOW = float(np.finfo(np.float32).min)
+SLOPES = np.array([0.5, 0.2], np.float32)[:, None, None]
+HIDDEN = np.triu(np.ones((LONGER, LONGER), bool), 1)[None, None]
+
+LAYER = """q0_ = MatMul(IN, wq)  q1_ = Reshape(q0_, cut)  q_ = Transpose <perm=[0, 2, 1, 3]> (q1_)
+    k0_ = MatMul(IN, wk)  k1_ = Reshape(k0_, cut)  k_ = Transpose <perm=[0, 2, 3, 1]> (k1_)
+    v0_ = MatMul(IN, wv)  v1_ = Reshape(v0_, cut)  v_ = Transpose <perm=[0, 2, 1, 3]> (v1_)
+    s_ = MatMul(q_, k_)  z_ = Add(s_, bias)  p_ = Softmax <axis=-1> (z_)  c_ = MatMul(p_, v_)
+    t_ = Transpose <perm=[0, 2, 1, 3]> (c_)  o_ = Reshape(t_, join)  OUT = Add(IN, o_)
+"""
+
+
+def layer(number: int) -> str:
+    text = LAYER.replace("IN", f"h{number}").replace("OUT", f"h{number + 1}")
+    return re.sub(r"_(?=[ ,)])", f"_{number}", text)
+
+
+HEAD = """h0 = Gather(words, ids)  f = Cast <to=1> (mask)  off = Sub(one, f)  far = Mul(off, low)
+    padding = Unsqueeze(far, i12)  rows = Unsqueeze(far, i1)
+    n = Shape <start=1, end=2> (ids)  all = Shape(ids)
+"""
+TAIL = "y0 = MatMul(hEND, head)  y = ReduceSum <keepdims=0> (y0, i1)"
+WEIGHTS = {
+    "words": real(30, F, seed=1),
+    "wq": real(F, F, seed=2) / 3,
+    "wk": real(F, F, seed=3) / 3,
+    "wv": real(F, F, seed=4),
+    "head": real(F, 3, seed=5),
+    "one": np.array(1, np.float32),
+    "low": np.array(LOW, np.float32),
+    "hidden": HIDDEN,
+    "causal": np.where(HIDDEN, np.float32(LOW / 2), np.float32(0)),
+    "here": np.where(HIDDEN, np.float32(LOW / 2), np.float32(0))[:, :, :T, :T],
+    "slope": (SLOPES * np.arange(LONGER)).astype(np.float32)[None],
+    "near": (SLOPES * np.arange(T)).astype(np.float32)[None],
+    "flatter": (SLOPES * np.arange(T)).astype(np.float32)[None, :1, 0],
+    "far_table": real(1, H, T, T, seed=6),
+    "cut": ints(0, 0, H, D),
+    "join": ints(0, 0, F),
+    "i0": ints(0),
+    "i00": ints(0, 0),
+    "i1": ints(1),
+    "i12": ints(1, 2),
+    "i23": ints(2, 3),
+    "i3": ints(3),
+    "flat": ints(0, -1),
+    "heads": ints(0, H, 1, -1),
+    "big": ints(B, H, T, T),
+    "order": np.arange(T),
+}
+
+
+def explained(bias: str, dtype: str, layers: int = 1, **options: object) -> list[Explanation]:
+    text = HEAD + bias + "".join(map(layer, range(layers))) + TAIL.replace("END", str(layers))
+    used = {k: a for k, a in WEIGHTS.items() if re.search(rf"\b{k}\b", text)}
+    path = opened(proto(text, FEEDS, used)).path
+    sample = Sample("x", "tensors", FEEDS, InputFacts(kind="tensors", truncated=False))
+    return Explainer(path, dtype=dtype, **options).explain(sample, "1")  # type: ignore[arg-type]
+
+
+def same(bias: str, plain: str, kind: str, layers: int = 1) -> None:
+    """Both ways of writing one bias have the same sinks, map and books, in both engines."""
+    for dtype, tolerance, rounding in (("float64", 1e-12, 1e-12), ("float32", 2e-5, 1e-5)):
+        pairs = zip(explained(bias, dtype, layers), explained(plain, dtype, layers), strict=True)
+        for ours, reference in pairs:
+            names = [(s.kind, s.layer, s.part) for s in ours.record.sites]
+            assert names == [(kind, k, p) for k in range(layers) for p in ("query", "key")]
+            assert ours.tensors.keys() == reference.tensors.keys()
+            for name, array in reference.tensors.items():
+                scale = np.abs(array).max()
+                np.testing.assert_allclose(
+                    ours.tensors[name], array, rtol=0, atol=tolerance * scale
+                )
+            assert ours.record.ledger["position"]
+            total = sum(abs(v) for v in reference.record.ledger.values())
+            for entry, value in reference.record.ledger.items():
+                if not entry.startswith("residual"):
+                    assert abs(ours.record.ledger[entry] - value) <= tolerance * total
+            assert abs(ours.record.ledger["residual_relative"]) < rounding
+
+
+@dataclass(frozen=True)
+class Way:
+    """One bias, moved as a whole and written as a plain sum."""
+
+    moved: str
+    plain: str
+    kind: str = "alibi"
+
+
+BOTH = "bias = Add(padding, near)  "
+WAYS = {
+    "sliced as it is": Way("w = Add(padding, near)  bias = Slice(w, i0, n, i3)  ", BOTH),
+    "chosen, then sliced": Way(
+        "c = Less(padding, one)  no = Not(c)  e = Where(no, low, near)  "
+        "m = Add(e, padding)  bias = Slice(m, i0, n, i3)  ",
+        BOTH,
+    ),
+    "filled, then cut from a longer table": Way(
+        "w = Where(hidden, low, slope)  nn = Concat <axis=0> (n, n)  "
+        "bias = Slice(w, i00, nn, i23)  ",
+        "bias = Add(here, near)  ",
+    ),
+    "cut from a longer table": Way(
+        "w = Add(causal, slope)  nn = Concat <axis=0> (n, n)  bias = Slice(w, i00, nn, i23)  ",
+        "bias = Add(here, near)  ",
+    ),
+    "a difference": Way(
+        "minus = Neg(padding)  w = Sub(near, minus)  bias = Slice(w, i0, n, i3)  ", BOTH
+    ),
+    "unsqueezed": Way(
+        "w = Add(rows, flatter)  bias = Unsqueeze(w, i1)  ",
+        "u = Unsqueeze(flatter, i1)  bias = Add(padding, u)  ",
+    ),
+    "flattened and back": Way(
+        "w = Add(padding, near)  g = Reshape(w, flat)  bias = Reshape(g, heads)  ", BOTH
+    ),
+    "turned and back": Way(
+        "w = Add(padding, near)  g = Transpose <perm=[3, 0, 2, 1]> (w)  "
+        "bias = Transpose <perm=[1, 3, 2, 0]> (g)  ",
+        BOTH,
+    ),
+    "expanded": Way("w = Add(padding, near)  bias = Expand(w, big)  ", BOTH),
+    "picked": Way("w = Add(padding, near)  bias = Gather <axis=3> (w, order)  ", BOTH),
+    "in another type for a while": Way(
+        "w0 = Add(padding, near)  w = Cast <to=11> (w0)  g = Slice(w, i0, n, i3)  "
+        "bias = Cast <to=1> (g)  ",
+        BOTH,
+    ),
+    "moved twice": Way(
+        "w = Add(causal, slope)  nn = Concat <axis=0> (n, n)  g = Slice(w, i00, nn, i23)  "
+        "u = Add(padding, g)  bias = Slice(u, i0, n, i3)  ",
+        "u = Add(here, near)  bias = Add(padding, u)  ",
+    ),
+    "a table of pairs": Way(
+        "w = Add(padding, far_table)  bias = Slice(w, i0, n, i3)  ",
+        "bias = Add(padding, far_table)  ",
+        "relative_bias",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WAYS)
+def test_moved_sums(name: str) -> None:
+    same(WAYS[name].moved, WAYS[name].plain, WAYS[name].kind)
+
+
+@pytest.mark.parametrize("name", ["sliced as it is", "cut from a longer table", "moved twice"])
+def test_every_layer_has_a_sink_of_its_own(name: str) -> None:
+    same(WAYS[name].moved, WAYS[name].plain, WAYS[name].kind, layers=2)
+
+
+def test_the_moved_whole_is_taken_for_what_is_said() -> None:
+    (first, _) = explained(WAYS["sliced as it is"].moved, "float32", roles={"bias": "mask"})
+    assert not first.record.sites and first.record.ledger["position"] == 0
+
+
+def test_a_term_keeps_the_name_that_roles_are_said_by() -> None:
+    (first, _) = explained(WAYS["sliced as it is"].moved, "float32", roles={"near": "parameter"})
+    assert not first.record.sites
+    assert first.record.ledger["position"] == 0 and first.record.ledger["bias"]
+
+
+@pytest.mark.parametrize("move", ["m = Identity(w)", "g = Reshape(w, flat)  m = Reshape(g, back)"])
+def test_positions_and_token_types_that_were_moved_together(move: str) -> None:
+    types = (np.arange(B * T).reshape(B, T) % 3 == 0).astype(np.int64)
+    feeds = {"ids": IDS, "types": types}
+    text = f"""x = Gather(words, ids)  s = Gather(kinds, types)  w = Add(places, s)  {move}
+        h = Add(x, m)  y0 = MatMul(h, head)  y = ReduceSum <keepdims=0> (y0, i1)"""
+    kinds, places, back = real(2, F, seed=8), real(T, F, seed=9), ints(0, T, F)
+    known = {**WEIGHTS, "kinds": kinds, "places": places, "back": back}
+    used = {k: a for k, a in known.items() if re.search(rf"\b{k}\b", text)}
+    found = walk(opened(proto(text, feeds, used)), feeds, roles={"types": "segment"})
+    slopes = (found.seed @ used["head"].astype(np.float64).T)[:, None]
+    ledger = found.result.ledger
+    np.testing.assert_allclose(ledger["position"], (places * slopes).sum(axis=(1, 2)), rtol=1e-6)
+    np.testing.assert_allclose(ledger["segment"], (kinds[types] * slopes).sum((1, 2)), rtol=1e-6)
+    facts = found.planned.analysis.operands.values()
+    assert {fact.role for fact in facts} >= {Role.MIXED, Role.POSITION, Role.SEGMENT}
