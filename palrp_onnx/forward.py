@@ -14,7 +14,8 @@ import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from palrp_onnx.errors import InputError
+from palrp_onnx.errors import InputError, ModelError, UnsupportedError
+from palrp_onnx.graph.lowering import REFUSED
 from palrp_onnx.graph.model import Model, parse_model
 from palrp_onnx.session import Session, first_line
 
@@ -42,7 +43,19 @@ class RuntimeForward:
     def __init__(self, model: Model, names: Iterable[str], *, device: str = "cpu") -> None:
         self._names = list(dict.fromkeys(names))
         graph = _with_outputs(model, self._names).SerializeToString()
-        self._session = Session(graph, model.folder, device=device, optimise=False, prepack=False)
+        try:
+            self._session = Session(
+                graph, model.folder, device=device, optimise=False, prepack=False
+            )
+        except ModelError as error:
+            left = [n for n in model.graph if REFUSED in n.meta]
+            if not left:
+                raise
+            raise UnsupportedError(
+                f"{len(left)} node(s) cannot be rewritten into primitive operations",
+                place="; ".join(f"{n.op_type} {n.name!r} ({n.meta[REFUSED]})" for n in left[:5]),
+                hint=error.hint,
+            ) from error
         self.providers = self._session.providers
 
     def __call__(self, feeds: Mapping[str, Array]) -> dict[str, Array]:

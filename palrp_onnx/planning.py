@@ -19,6 +19,7 @@ from palrp_onnx.graph.branches import take_branches
 from palrp_onnx.graph.example import example_feeds
 from palrp_onnx.graph.faults import find_faults
 from palrp_onnx.graph.model import Model
+from palrp_onnx.graph.origins import counted_operands
 from palrp_onnx.graph.patches import patch_size
 from palrp_onnx.graph.roles import Overrides, Role
 from palrp_onnx.graph.signature import GraphInput
@@ -109,8 +110,9 @@ def plan_model(
         raise TargetError(
             "The first axis of the output is not the batch", place=f"output {chosen.name}"
         )
-    plan = make_plan(analysis, chosen, preset)
-    return Planned(analysis, plan, find_sites(analysis), _find_explained(analysis, explain_input))
+    sites = find_sites(analysis)
+    plan = make_plan(analysis, chosen, preset, counted_operands(analysis, sites))
+    return Planned(analysis, plan, sites, _find_explained(analysis, explain_input))
 
 
 def check_feeds(inputs: Sequence[GraphInput], feeds: Feeds) -> None:

@@ -235,7 +235,6 @@ def test_small_graphs(name: str, side: str, dtype: str) -> None:
     check(MODELS[name].path(), side, dtype)
 
 
-@pytest.mark.xfail(strict=True, reason="a slope along the keys alone has an origin, the model none")
 def test_slopes_counted_from_the_end() -> None:
     """MPT: the softmax takes no notice of what all keys share."""
     check(UP_TO_THE_LAST.path(), "right")

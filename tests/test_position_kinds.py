@@ -580,12 +580,19 @@ def scored(
 
 
 def biased(kind: str, text: str, bias: Array, **weights: Array) -> Case:
-    """A bias [H, i, j] or [B, H, i, j]: R = bias ∘ m (ε-rule), query and key half each."""
+    """A bias [H, i, j] or [B, H, i, j]: R = bias ∘ m (ε-rule), query and key half each.
+
+    Slopes are counted from the query: R = (bias_ij − bias_ii) ∘ m.
+    """
     hidden = np.where(np.tri(T, dtype=bool), 0, -1e9) if "causal" in text else 0
     feeds: dict[str, Array] = {k: weights.pop(k) for k in ("mask",) if k in weights}
 
     def expected(mine: Layer) -> dict[tuple[str, int, str], Array]:
-        parts = mine.shared(bias * mine.m_scores)
+        counted = bias
+        if kind == "alibi":
+            whole = np.broadcast_to(bias, mine.m_scores.shape)
+            counted = whole - np.diagonal(whole, axis1=-2, axis2=-1)[..., None]
+        parts = mine.shared(counted * mine.m_scores)
         return {(kind, 0, part): r for part, r in parts.items()}
 
     return scored(text, lambda q, k: bias + hidden, expected, weights, feeds)

@@ -44,6 +44,7 @@ class Plan:
         steps: Nodes in reverse topological order.
         output: The explained output.
         scaling: Operands that receive nothing under this preset.
+        counted: Operands of attention scores that are counted from somewhere, in equal steps.
     """
 
     analysis: Analysis
@@ -51,6 +52,7 @@ class Plan:
     output: ir.Value
     steps: tuple[Step, ...]
     scaling: frozenset[Operand]
+    counted: frozenset[Operand] = frozenset()
 
     def view(self, step: Step, values: Callable[[ir.Value], T]) -> View[T]:
         """The node of a step as rules see it."""
@@ -147,8 +149,19 @@ def guard_of(value: ir.Value) -> ir.Value:
     return value
 
 
-def make_plan(analysis: Analysis, output: ir.Value, preset: Preset) -> Plan:
+def make_plan(
+    analysis: Analysis,
+    output: ir.Value,
+    preset: Preset,
+    counted: frozenset[Operand] = frozenset(),
+) -> Plan:
     """Find the nodes to visit and their rules.
+
+    Args:
+        analysis: The annotated graph.
+        output: The explained output.
+        preset: The method.
+        counted: See :class:`Plan`.
 
     Raises:
         TargetError: The output does not depend on the explained input.
@@ -178,7 +191,7 @@ def make_plan(analysis: Analysis, output: ir.Value, preset: Preset) -> Plan:
             place="; ".join(refused[:10]) + ("; …" if len(refused) > 10 else ""),
             hint="`palrp-onnx inspect` lists every operation and its rule.",
         )
-    return Plan(analysis, preset, output, tuple(steps), scaling)
+    return Plan(analysis, preset, output, tuple(steps), scaling, counted)
 
 
 def describe(node: ir.Node) -> str:

@@ -158,7 +158,8 @@ class _Walk(Generic[T]):
         node = step.node
         found = [each.rows for each in sent if each is not None]
         rows = found[0] if all(r == found[0] for r in found) else None
-        if rows is not None:
+        counted = any((node, k) in self._plan.counted for k in range(len(node.inputs)))
+        if rows is not None and not counted:
             before = rows_before(self._plan.analysis, node, node.outputs[0], rows)
             if before is not None:
                 view: View[T] = RowView(self._op, self._plan, node, self._values, rows, before)
@@ -185,7 +186,7 @@ class _Walk(Generic[T]):
             # Kept in the shape of the content it meets, so that samples stay apart.
             self._accumulate(value, _Sent(self._spread(m, use, node), None))
         elif role is Role.POSITION:
-            relevance = self._position(use, index, m)
+            relevance = self._position(operand, use, m)
             self._caught.positions[operand] = self._spread(relevance, use, node)
             self._book("position", relevance, step.meeting)
         else:
@@ -193,17 +194,29 @@ class _Walk(Generic[T]):
             m = self._narrowed(m, value, step)
             self._book(entry, self._op.relevance(use.view.input(index), m), step.meeting)
 
-    def _position(self, use: _Use[T], index: int, m: T) -> T:
+    def _position(self, operand: Operand, use: _Use[T], m: T) -> T:
         """Relevance of a position operand, along the axes of the result.
 
         In a matrix product an operand alone would no longer tell samples and tokens apart.
         """
+        if operand in self._plan.counted:
+            return self._from_own_place(use.view.input(operand[1]), m)
         if use.view.op_type not in PRODUCTS:
-            return self._op.relevance(use.view.input(index), m)
+            return self._op.relevance(use.view.input(operand[1]), m)
         sent = use.sent[0]
         assert sent is not None
         half = 1.0 / sum(use.view.active(i) for i in range(use.view.arity))
         return self._op.scale(self._op.relevance(use.view.output(), sent), half)
+
+    def _from_own_place(self, bias: T, m: T) -> T:
+        """(b_ij − b_ii) ∘ m_ij: a slope has no origin of its own, as the softmax has none.
+
+        Multipliers of the scores of one query add up to zero, so that the sum stays what it is.
+        """
+        op = self._op
+        whole = op.expand_like(bias, m)
+        own = op.keep_triangle(op.keep_triangle(whole, 0, upper=True), 0, upper=False)
+        return op.relevance(op.sub(whole, op.sum(own, [-1])), m)
 
     def _spread(self, m: T, use: _Use[T], node: ir.Node) -> T:
         """Rows in the shape of a node's output back in their places."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from building import ints, opened, proto, real, walk
+from building import Array, ints, opened, proto, real, walk
 
 from palrp_onnx import Explainer
 from palrp_onnx.attribution import InputFacts
@@ -20,7 +20,7 @@ F = H * D
 IDS = np.random.default_rng(0).integers(2, 30, size=(B, T))
 MASK = np.ones((B, T), np.int64)
 MASK[1, -2:] = 0
-FEEDS = {"ids": IDS, "mask": MASK}
+FEEDS: dict[str, Array] = {"ids": IDS, "mask": MASK}
 LOW = float(np.finfo(np.float32).min)
 SLOPES = np.array([0.5, 0.2], np.float32)[:, None, None]
 HIDDEN = np.triu(np.ones((LONGER, LONGER), bool), 1)[None, None]
@@ -127,9 +127,6 @@ WAYS = {
     "cut from a longer table": Way(
         "w = Add(causal, slope)  nn = Concat <axis=0> (n, n)  bias = Slice(w, i00, nn, i23)  ",
         "bias = Add(here, near)  ",
-    ),
-    "a difference": Way(
-        "minus = Neg(padding)  w = Sub(near, minus)  bias = Slice(w, i0, n, i3)  ", BOTH
     ),
     "unsqueezed": Way(
         "w = Add(rows, flatter)  bias = Unsqueeze(w, i1)  ",

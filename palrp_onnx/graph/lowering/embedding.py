@@ -30,10 +30,10 @@ def _embed_layer_norm(b: Builder, node: Fused) -> Sequence[ir.Value | None]:
         kinds = b.op("Gather", table, segments, axis=0)
     x = b.total(words, places, kinds)
     normed = layer_norm(b, x, node.input(5), node.input(6), node.real("epsilon", 1e-12))
-    return [normed, _lengths(b, node) if node.wants(1) else None, x]
+    return [normed, lengths(b, node) if node.wants(1) else None, x]
 
 
-def _lengths(b: Builder, node: Fused) -> ir.Value:
+def lengths(b: Builder, node: Fused) -> ir.Value:
     """How many tokens of every row are not masked [B]; 0 where there is no mask."""
     mask = node.optional(7)
     if mask is None:

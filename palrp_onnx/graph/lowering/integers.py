@@ -8,7 +8,7 @@ import onnx_ir as ir
 
 from palrp_onnx.graph.lowering.attention import weighed
 from palrp_onnx.graph.lowering.builder import Builder, Fused, length_of
-from palrp_onnx.graph.lowering.embedding import _lengths
+from palrp_onnx.graph.lowering.embedding import lengths
 from palrp_onnx.graph.lowering.norms import layer_norm
 from palrp_onnx.graph.lowering.quantise import centred, dequantised, measured, quantised
 from palrp_onnx.graph.lowering.rotary import counted
@@ -68,4 +68,4 @@ def _q_embed_layer_norm(b: Builder, node: Fused) -> Sequence[ir.Value | None]:
     kinds = None if segments is None else read(4, segments)
     x = b.total(read(2, ids), places, kinds)
     normed = layer_norm(b, x, read(5), read(6), node.real("epsilon", 1e-12))
-    return [normed, _lengths(b, node) if node.wants(1) else None]
+    return [normed, lengths(b, node) if node.wants(1) else None]
