@@ -24,7 +24,12 @@ SEEN = {
     "blocks": PLACE[:, None] // 3 == PLACE // 3,
     "prefix": CAUSAL | (PLACE < 4),
 }
-LOW = {"infinite": -np.inf, "lowest": np.finfo(np.float32).min, "3e38": -3e38, "10000": -1e4}
+LOW: dict[str, float] = {
+    "infinite": -np.inf,
+    "lowest": float(np.finfo(np.float32).min),
+    "3e38": -3e38,
+    "10000": -1e4,
+}
 #: From what is seen (and no padding) to scores; ``z`` is what the softmax takes.
 SPELLINGS = {
     "added": "m = Where(seen, zero, low)  z = Add(s, m)",
