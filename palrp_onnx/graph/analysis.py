@@ -8,7 +8,7 @@ or it is a parameter.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,13 +25,14 @@ from palrp_onnx.graph.content import (
     fed_values,
     probability_operands,
 )
-from palrp_onnx.graph.follow import uses_of
-from palrp_onnx.graph.gates import ELEMENTWISE, Scaling, activation_values, find_scaling
+from palrp_onnx.graph.convolutions import attended, convolution_terms
+from palrp_onnx.graph.gates import Scaling, activation_values, find_scaling
 from palrp_onnx.graph.inputs import InputRoles, input_roles, is_float
 from palrp_onnx.graph.model import Model
 from palrp_onnx.graph.probe import probe_feeds
 from palrp_onnx.graph.roles import SAID, Fact, Overrides, Role
 from palrp_onnx.graph.sources import PRODUCTS, factor_axes, picked_tables
+from palrp_onnx.graph.terms import BROADCASTING, SUMS, TERM, move_terms
 from palrp_onnx.graph.weights import computed_weights
 
 Array = NDArray[Any]
@@ -42,15 +43,6 @@ Operand = tuple[ir.Node, int]
 
 #: Below this an entry switches a score off rather than shifting it.
 MASKED = -50.0
-#: Operations through which a sum of a position and something else is still such a sum.
-_SUMS = frozenset(("Add", "Sub", "Where", "Cast", "Identity"))
-#: Operations that keep the entries of their first operand apart, wherever they move them.
-_MOVES = frozenset(
-    "Cast Expand Flatten Gather Identity Reshape Slice Squeeze Tile Transpose Unsqueeze".split()
-)
-_RETYPING = frozenset(("Cast", "Identity"))
-#: Name that a moved term of a sum had in the file, among the notes of a value.
-_TERM = "palrp_onnx.term"
 
 
 @dataclass(frozen=True)
@@ -107,7 +99,7 @@ def analyse(model: Model, feeds: Feeds, run: Runner, said: Overrides | None = No
         UsageError: A value with a given role is not there or cannot have it.
     """
     analysis, lost = _annotate(model, feeds, run, said or {})
-    while _move_terms(analysis):
+    while move_terms(analysis):
         analysis, lost = _annotate(model, feeds, run, said or {})
     if lost:
         raise UsageError(
@@ -145,7 +137,7 @@ def _annotate(
     depth = attention_depth(graph, content)
     judge = _Judge(graph, inputs, content, axes, trial, scaling, shapes, said)
     judge.decide()
-    judge.decide_branches(_branches(graph, content, axes, shapes), depth)
+    judge.decide_branches(convolution_terms(graph, content, axes, shapes), depth)
     analysis = Analysis(
         model=model,
         said=said,
@@ -243,7 +235,7 @@ class _Judge:
         first = [
             (node, index)
             for node, index in branches
-            if not depth[node.outputs[0]] and _attended(node, depth)
+            if not depth[node.outputs[0]] and attended(node, depth)
         ]
         for (node, index), reason in branches.items():
             value = node.inputs[index]
@@ -317,7 +309,7 @@ class _Judge:
     def _free(self, node: ir.Node, value: ir.Value, flags: Axes) -> Fact:
         """Role of a value without content where it meets content with axes ``flags``."""
         array = self._value(value)
-        for name in (value.name, value.meta.get(_TERM)):
+        for name in (value.name, value.meta.get(TERM)):
             if name in self._said:
                 return self._follow(str(name), array, flags)
         if node.op_type in PRODUCTS and array is not None:
@@ -326,7 +318,7 @@ class _Judge:
             return Fact(Role.PARAMETER, f"a parameter of {node.op_type}")
         if array is None:
             return Fact(Role.PARAMETER, "constant")
-        if is_mask(array):
+        if is_mask(-array if _subtracted(node, value) else array):
             return Fact(Role.MASK, "zero or very negative: switches scores off")
         token_axes = varying_axes(array, flags)
         segment = self._segments.get(value)
@@ -390,22 +382,22 @@ class _Judge:
     def _parts(self, value: ir.Value, flags: Axes) -> bool:
         """Whether ``value`` is a sum whose terms play different roles."""
         node = value.producer()
-        if node is None or node.op_type not in _SUMS:
+        if node is None or node.op_type not in SUMS:
             return False
         terms = [v for v in node.inputs if v is not None and is_float(v)]
         roles = {self._free(node, v, flags).role for v in terms}
         return Role.MIXED in roles or len(roles) > 1
 
 
-#: Operations that align their operands by right-aligned broadcasting.
-_BROADCASTING = frozenset("Add Sub Mul Div Sum Max Min Where PRelu Cast Identity".split())
+def _subtracted(node: ir.Node, value: ir.Value) -> bool:
+    return node.op_type == "Sub" and node.inputs[1] is value
 
 
 def _aligned(node: ir.Node, flags: Axes) -> bool:
     """Whether a node's operands are aligned with its result by right-aligned broadcasting."""
     if node.op_type == "Concat":
         return not flags[node.attributes.get_int("axis", 0) % len(flags)] & TOKEN
-    return node.op_type in _BROADCASTING
+    return node.op_type in BROADCASTING
 
 
 def not_a_number(value: ir.Value, trial: Mapping[str, Array]) -> bool:
@@ -435,184 +427,3 @@ def varying_axes(array: Array, flags: Axes) -> tuple[int, ...]:
             if not np.array_equal(np.broadcast_to(first, array.shape), array, equal_nan=True):
                 found.append(axis)
     return tuple(found)
-
-
-def _branches(
-    graph: ir.Graph,
-    content: Mapping[ir.Value, None],
-    axes: Mapping[ir.Value, Axes],
-    shapes: Mapping[ir.Value, Shape],
-) -> dict[Operand, str]:
-    """Terms of sums that are functions of one convolution, along the tokens, of the other term.
-
-    Zeros around the tokens are what tells one place from another in them (wav2vec 2.0).
-    """
-    found = {}
-    for node in graph:
-        if node.op_type != "Add" or not all(v in content for v in node.inputs):
-            continue
-        for index, branch in enumerate(node.inputs):
-            source = node.inputs[1 - index]
-            assert branch is not None and source is not None
-            same = (shapes[branch], axes[branch]) == (shapes[source], axes[source])
-            conv = _convolution_behind(branch, content) if same else None
-            if conv is None or _origin(conv.inputs[0]) is not _origin(source):
-                continue
-            width = _width(conv, axes, shapes)
-            if width > 1:
-                found[node, index] = (
-                    f"a function of one convolution over {width} tokens of what it is added to, "
-                    "before the first attention; nothing else carries positions"
-                )
-    return found
-
-
-#: What may lie between a convolution and the sum it is a term of, beside element-wise operations.
-_CROPPING = frozenset("Slice Squeeze Transpose Unsqueeze".split())
-#: What may lie between a value and its convolution.
-_FEEDING = frozenset("Cast Dropout Identity Pad Squeeze Transpose Unsqueeze".split())
-
-
-def _convolution_behind(value: ir.Value, content: Mapping[ir.Value, None]) -> ir.Node | None:
-    """The one convolution that a value is an element-wise function of."""
-    found, queue, seen = set(), [value], {value}
-    while queue:
-        node = queue.pop().producer()
-        if node is None or node.op_type not in ELEMENTWISE | _CROPPING | {"Conv"}:
-            return None
-        if node.op_type == "Conv":
-            found.add(node)
-            continue
-        fresh = [v for v in node.inputs if v is not None and v in content and v not in seen]
-        seen.update(fresh)
-        queue.extend(fresh)
-    return found.pop() if len(found) == 1 else None
-
-
-def _origin(value: ir.Value | None) -> ir.Value | None:
-    """What a value is but for movement and padding with a constant."""
-    while value is not None and (node := value.producer()) is not None:
-        if node.op_type not in _FEEDING or node.attributes.get_string("mode", "constant") != (
-            "constant"
-        ):
-            break
-        value = node.inputs[0]
-    return value
-
-
-def _width(conv: ir.Node, axes: Mapping[ir.Value, Axes], shapes: Mapping[ir.Value, Shape]) -> int:
-    """How many tokens one place of a convolution sees; 0 where tokens have not one axis."""
-    source, weight = conv.inputs[:2]
-    assert source is not None and weight is not None
-    tokens = [axis for axis, flag in enumerate(axes[source]) if flag & TOKEN]
-    if len(tokens) != 1 or tokens[0] < 2 or weight not in shapes:
-        return 0
-    return shapes[weight][tokens[0]]
-
-
-def _attended(node: ir.Node, depth: Mapping[ir.Value, int]) -> bool:
-    """Whether attention to what a node yields, or is made of it, follows."""
-    return any(
-        user.op_type == "Softmax" and depth.get(user.outputs[0], 0) > depth.get(user.inputs[0], 0)
-        for user, _ in uses_of(node.outputs, lambda user, _: user.outputs)
-        if user.inputs[0] is not None
-    )
-
-
-def _move_terms(analysis: Analysis) -> bool:
-    """Make sums that are moved before they meet content sums of moved terms, where there are any.
-
-    A mask and a bias that were added and then sliced can be told apart only as terms, and their
-    axes are known only where they stand when they meet content. So every term is spread to the
-    shape of the sum and moved by itself.
-    """
-    behind = dict.fromkeys(
-        node.inputs[index]
-        for (node, index), fact in analysis.operands.items()
-        if fact.role in (Role.POSITION, Role.SEGMENT)
-        and fact.reason != SAID
-        and node.op_type in _BROADCASTING
-        and node.inputs[index] not in analysis.content
-    )
-    found = [(v, moves) for v in behind if v is not None and (moves := _moves_to_sum(v))]
-    for value, moves in found:
-        _distribute(analysis, value, moves)
-    return bool(found)
-
-
-def _moves_to_sum(value: ir.Value) -> list[ir.Node]:
-    """The movements between a sum and ``value``, from the sum on; none where there is no sum."""
-    moves: list[ir.Node] = []
-    node = value.producer()
-    while node is not None and node.op_type in _MOVES and node.inputs[0] is not None:
-        moves.insert(0, node)
-        node = node.inputs[0].producer()
-    moved = any(move.op_type not in _RETYPING for move in moves)
-    return moves if moved and node is not None and node.op_type in _SUMS - _MOVES else []
-
-
-def _distribute(analysis: Analysis, value: ir.Value, moves: list[ir.Node]) -> None:
-    """Let the users of ``value``, a moved sum, read a sum of moved terms: the same numbers."""
-    whole, last = moves[0].inputs[0], value.producer()
-    total = whole.producer() if whole is not None else None
-    assert whole is not None and total is not None and last is not None
-    for each in (whole, *(move.outputs[0] for move in moves)):
-        each.shape = each.shape or ir.Shape([None] * len(analysis.shapes[each]))
-    index = ir.TensorType(ir.DataType.INT64)
-    rank = ir.Shape([len(analysis.shapes[whole])])
-    nodes, terms = [_made("Shape", [whole], f"{value.name}/shape", index, rank)], []
-    for k, term in enumerate(total.inputs):
-        assert term is not None
-        moved = _moved(term, whole, nodes[0].outputs[0], moves, f"{value.name}/{k}")
-        terms.append(moved[-1].outputs[0] if moved else term)
-        nodes += moved
-    name = f"{value.name}/terms"
-    nodes.append(_made(total.op_type, terms, name, value.type, value.shape, total))
-    analysis.model.graph.insert_after(last, nodes)
-    for use in tuple(value.uses()):
-        use.node.replace_input_with(use.idx, nodes[-1].outputs[0])
-    for move in reversed(moves):
-        if move.outputs[0].uses() or move.outputs[0].is_graph_output():
-            break
-        analysis.model.graph.remove(move, safe=True)
-
-
-def _moved(
-    term: ir.Value, whole: ir.Value, shape: ir.Value, moves: list[ir.Node], name: str
-) -> list[ir.Node]:
-    """A term of ``whole`` in its shape, moved like it; a number only changes its type with it."""
-    real, number = is_float(term), _is_number(term)
-    made = [] if number else [_made("Expand", [term, shape], name, term.type, whole.shape)]
-    for step, move in enumerate(moves):
-        applies = real if move.op_type in _RETYPING else not number
-        if not applies:
-            continue
-        after = move.outputs[0]
-        inputs = [made[-1].outputs[0] if made else term, *move.inputs[1:]]
-        kind, rank = (after.type if real else term.type), (term if number else after).shape
-        made.append(_made(move.op_type, inputs, f"{name}/{step}", kind, rank, move))
-    if made:
-        made[-1].outputs[0].meta[_TERM] = term.meta.get(_TERM, term.name)
-    return made
-
-
-def _is_number(value: ir.Value) -> bool:
-    """Whether a value is one stored number without axes."""
-    return value.const_value is not None and value.const_value.shape.rank() == 0
-
-
-def _made(
-    op_type: str,
-    inputs: Sequence[ir.Value | None],
-    name: str,
-    kind: ir.TypeProtocol | None,
-    shape: ir.Shape | None,
-    like: ir.Node | None = None,
-) -> ir.Node:
-    """A node that names its one output as itself, with the attributes of another."""
-    node = ir.node(op_type, inputs, domain=like.domain if like else "", name=name)
-    if like is not None:
-        node.attributes.update(like.attributes)
-    result = node.outputs[0]
-    result.name, result.type, result.shape = name, kind, shape
-    return node

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from palrp_onnx.rules.registry import Node, Shares, T, rule
 from palrp_onnx.tensor.language import Language
@@ -40,22 +41,9 @@ def convolution(op: Language[T], node: Node[T], m: T) -> Shares[T]:
 
     Shapes: x [B, C, *S], weight [O, C/group, *K], m [B, O, *S']. Source: ε-rule with ε → 0.
     """
-    rank = node.rank(1) - 2
-    if node.attribute("auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
-        raise NotImplementedError("auto_pad that depends on the size")
-    sent = op.conv_adjoint(
-        m,
-        node.input(1),
-        node.input(0),
-        strides=node.attribute("strides", (1,) * rank),
-        pads=node.attribute("pads", (0,) * 2 * rank),
-        dilations=node.attribute("dilations", (1,) * rank),
-        group=node.attribute("group", 1),
+    return _with_bias(
+        op, node, m, op.conv_adjoint(m, node.input(1), node.input(0), **_window(node))
     )
-    if not node.has(2):
-        return Shares((sent, None))
-    bias = op.unsqueeze(node.input(2), range(1, rank + 1))
-    return Shares((sent, None, None), {"bias": op.mul(m, bias)})
 
 
 @rule("ConvTranspose")
@@ -64,22 +52,29 @@ def transposed_convolution(op: Language[T], node: Node[T], m: T) -> Shares[T]:
 
     Shapes: x [B, C, *S], weight [C, O/group, *K], m [B, O, *S']. Source: ε-rule with ε → 0.
     """
-    rank = node.rank(1) - 2
-    if node.attribute("auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
-        raise NotImplementedError("auto_pad that depends on the size")
     if node.attribute("output_shape", None) is not None:
         raise NotImplementedError("padding that depends on the size")
-    sent = op.conv(
-        m,
-        node.input(1),
-        strides=node.attribute("strides", (1,) * rank),
-        pads=node.attribute("pads", (0,) * 2 * rank),
-        dilations=node.attribute("dilations", (1,) * rank),
-        group=node.attribute("group", 1),
-    )
+    return _with_bias(op, node, m, op.conv(m, node.input(1), **_window(node)))
+
+
+def _window(node: Node[T]) -> dict[str, Any]:
+    """How the window of a convolution moves."""
+    if node.attribute("auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
+        raise NotImplementedError("auto_pad that depends on the size")
+    rank = node.rank(1) - 2
+    return {
+        "strides": node.attribute("strides", (1,) * rank),
+        "pads": node.attribute("pads", (0,) * 2 * rank),
+        "dilations": node.attribute("dilations", (1,) * rank),
+        "group": node.attribute("group", 1),
+    }
+
+
+def _with_bias(op: Language[T], node: Node[T], m: T, sent: T) -> Shares[T]:
+    """``sent`` to the image; what the bias [O] adds is absorbed."""
     if not node.has(2):
         return Shares((sent, None))
-    bias = op.unsqueeze(node.input(2), range(1, rank + 1))
+    bias = op.unsqueeze(node.input(2), range(1, node.rank(1) - 1))
     return Shares((sent, None, None), {"bias": op.mul(m, bias)})
 
 
