@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from .options import model_argument, output_option, reporting_options, role_option
 from .writing import write_stdout
-
-if TYPE_CHECKING:
-    from rich.table import Table
-
-    from palrp_onnx.inspection import Uncertain
 
 
 @click.command(short_help="Show roles, position sites, rules and the verdict for a model.")
@@ -53,19 +46,4 @@ def inspect(
     console = Console()
     with console.capture() as captured:
         console.print(inspection_table(inspection))
-        if inspection.uncertain:
-            console.print(_doubts(inspection.uncertain))
     write_stdout(captured.get().encode())
-
-
-def _doubts(uncertain: Sequence[Uncertain]) -> Table:
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(title="In doubt", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in ("value", "taken for", "but", "otherwise say"):
-        table.add_column(column, overflow="fold")
-    for item in uncertain:
-        table.add_row(Text(item.name), item.role, Text(item.doubt), Text(f"--role {item.say}"))
-    return table

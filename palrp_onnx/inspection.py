@@ -17,6 +17,7 @@ from palrp_onnx.errors import UsageError
 from palrp_onnx.graph.analysis import MASKED, Analysis
 from palrp_onnx.graph.axes import TOKEN
 from palrp_onnx.graph.content import dependencies
+from palrp_onnx.graph.faults import find_faults
 from palrp_onnx.graph.inputs import is_float
 from palrp_onnx.graph.model import Model
 from palrp_onnx.graph.roles import SAID, Role, parse_roles
@@ -109,15 +110,21 @@ class Coverage(Struct, frozen=True, kw_only=True):
 
 
 class Inspection(Struct, frozen=True, kw_only=True):
-    """The report of ``palrp-onnx inspect``."""
+    """The report of ``palrp-onnx inspect``.
+
+    ``rewritten`` counts fused and quantised operations that became primitive ones, which
+    ``operations`` lists; ``faults`` is what is wrong with the file's numbers.
+    """
 
     model: ModelFacts
     output: str
     inputs: list[Input]
     roles: dict[str, int]
+    rewritten: dict[str, int]
     operations: list[Operation]
     sites: list[PositionSite]
     uncertain: list[Uncertain]
+    faults: list[str]
     coverage: Coverage
     explainable: bool
     verdict: str
@@ -161,9 +168,11 @@ def inspect(
         output=explained.name or "",
         inputs=_inputs(analysis),
         roles=dict(Counter(fact.role.value for fact in analysis.operands.values())),
+        rewritten=dict(analysis.model.lowered),
         operations=operations,
         sites=sites,
         uncertain=find_uncertain(analysis, found),
+        faults=[message for _, message in find_faults(analysis)],
         coverage=coverage,
         explainable=not missing,
         verdict=_verdict(coverage, sites),

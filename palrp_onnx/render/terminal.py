@@ -27,8 +27,11 @@ def inspection_table(inspection: Inspection) -> RenderableType:
         f"({share:.1f} %)\n",
     )
     tail.append(inspection.verdict, style="bold green" if inspection.explainable else "bold red")
-    tables = (_inputs(inspection), _sites(inspection), _operations(inspection))
-    return Group(head, *tables, *map(_why, inspection.why), *_refused(inspection), tail)
+    tables = [_inputs(inspection), _sites(inspection), _operations(inspection)]
+    if inspection.uncertain:
+        tables.append(_uncertain(inspection))
+    notes = [*_rewritten(inspection), *_refused(inspection), *_faults(inspection)]
+    return Group(head, *tables, *map(_why, inspection.why), *notes, tail)
 
 
 def _table(title: str, *columns: str) -> Table:
@@ -71,6 +74,22 @@ def _operations(inspection: Inspection) -> Table:
         rule = item.rule if item.status == "rule" else item.status
         table.add_row(Text(name), str(item.count), str(item.reached or ""), rule, style=style)
     return table
+
+
+def _uncertain(inspection: Inspection) -> Table:
+    table = _table("In doubt", "value", "taken for", "but", "otherwise say")
+    for item in inspection.uncertain:
+        table.add_row(Text(item.name), item.role, Text(item.doubt), Text(f"--role {item.say}"))
+    return table
+
+
+def _rewritten(inspection: Inspection) -> list[RenderableType]:
+    counts = [f"{name} × {count}" for name, count in inspection.rewritten.items()]
+    return [Text("Rewritten into these: " + ", ".join(counts))] if counts else []
+
+
+def _faults(inspection: Inspection) -> list[RenderableType]:
+    return [Text(fault, style="red") for fault in inspection.faults]
 
 
 def _refused(inspection: Inspection) -> list[RenderableType]:

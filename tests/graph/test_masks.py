@@ -33,7 +33,7 @@ LOW: dict[str, float] = {
 #: From what is seen (and no padding) to scores; ``z`` is what the softmax takes.
 SPELLINGS = {
     "added": "m = Where(seen, zero, low)  z = Add(s, m)",
-    "subtracted": "n = Neg(low)  m = Where(seen, zero, n)  z = Sub(s, m)",
+    "subtracted": "far = Neg(low)  m = Where(seen, zero, far)  z = Sub(s, m)",
     "chosen": "z = Where(seen, s, low)",
     "filled": "hidden = Not(seen)  z = Where(hidden, low, s)",
 }
