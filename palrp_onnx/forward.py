@@ -119,7 +119,12 @@ class ReferenceForward:
             for v in proto.graph.input
             if v.type.tensor_type.elem_type == onnx.TensorProto.DOUBLE
         }
-        self._evaluator = ReferenceEvaluator(proto, new_ops=[_gather_elements()])
+        try:
+            self._evaluator = ReferenceEvaluator(proto, new_ops=_own_operations())
+        except Exception as error:  # an operation that it does not know in this opset
+            raise ModelError(
+                "The model cannot be run in float64", hint=f"{first_line(error)} Use float32."
+            ) from error
 
     def __call__(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Run once."""
@@ -134,8 +139,8 @@ class ReferenceForward:
         return {name: np.asarray(value) for name, value in zip(self._names, values, strict=True)}
 
 
-def _gather_elements() -> type:
-    """GatherElements; that of the package takes no axis from the end, nor many entries."""
+def _own_operations() -> list[type]:
+    """Operations that the package's evaluator has not, or not in every opset and form."""
     from onnx.reference.op_run import OpRun
 
     class GatherElements(OpRun):
@@ -147,7 +152,41 @@ def _gather_elements() -> type:
             wrapped = np.where(indices < 0, indices + data.shape[axis], indices)
             return (np.take_along_axis(data[own], wrapped, axis),)
 
-    return GatherElements
+    class DequantizeLinear(OpRun):
+        def _run(
+            self,
+            x: Any,
+            scale: Any,
+            zero: Any = None,
+            axis: int = 1,
+            block_size: int = 0,
+            **_: Any,
+        ) -> tuple[Any]:
+            def spread(numbers: Any) -> Any:
+                """For every entry of x."""
+                if block_size:
+                    place = slice(x.shape[axis])
+                    own = [slice(None)] * x.ndim
+                    own[axis] = place
+                    return np.repeat(numbers, block_size, axis)[tuple(own)]
+                several = numbers.ndim == 1 and numbers.size > 1
+                behind = (1,) * (x.ndim - 1 - axis % x.ndim) if several else ()
+                return numbers.reshape(-1, *behind) if several else numbers
+
+            whole = x.astype(np.float64)
+            if zero is not None:
+                whole = whole - spread(zero.astype(np.float64))
+            return (whole * spread(scale.astype(np.float64)),)
+
+    class DynamicQuantizeLinear(OpRun):
+        def _run(self, x: Any) -> tuple[Any, Any, Any]:
+            high, low = max(x.max(), 0.0), min(x.min(), 0.0)
+            scale = np.float64((high - low) / 255 or 1.0)
+            zero = np.uint8(np.clip(np.rint(-low / scale), 0, 255))
+            q = np.clip(np.rint(x / scale) + zero, 0, 255).astype(np.uint8)
+            return q, np.asarray(scale), np.asarray(zero)
+
+    return [DequantizeLinear, DynamicQuantizeLinear, GatherElements]
 
 
 def _with_outputs(model: Model, names: list[str]) -> onnx.ModelProto:

@@ -53,3 +53,14 @@ def test_a_quantiser_that_broke_attention(engine: str, tmp_path: Path) -> None:
     assert abs(record.ledger["residual_relative"]) < 1e-5
     assert isinstance(record.fidelity, Fidelity)
     assert record.fidelity.difference <= record.fidelity.allowed
+
+
+@pytest.mark.parametrize("form", ["int8", "all-qdq", "nbits"])
+def test_in_float64(form: str, tmp_path: Path) -> None:
+    """Whole numbers are read in NumPy as the runtime reads them; the books close to rounding."""
+    path = make_form("reviews-bert", form, tmp_path)
+    rough, exact = Explainer(path), Explainer(path, dtype="float64")
+    sample = next(samples("reviews-bert", 1))
+    ours, reference = (e.explain(sample)[0].record for e in (rough, exact))
+    assert abs(reference.ledger["residual_relative"]) < 1e-10
+    assert correlation(ours, reference) > 0.99
