@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from palrp_onnx.attribution import ModelFacts
 from palrp_onnx.errors import UsageError
-from palrp_onnx.graph.analysis import MASKED, Analysis
+from palrp_onnx.graph.analysis import MASKED, Analysis, varying_axes
 from palrp_onnx.graph.axes import TOKEN
 from palrp_onnx.graph.content import dependencies
 from palrp_onnx.graph.faults import find_faults
@@ -344,7 +344,8 @@ def _readings(analysis: Analysis, site: Site) -> Iterator[tuple[str, Role]]:
     if site.operand[0].op_type in PRODUCTS or site.value in analysis.content:
         return
     array = values_of(analysis, site.value)
-    rows = max(len(np.unique(np.moveaxis(array, a, 0), axis=0)) for a in site.tokens)
+    along = varying_axes(array, site.axes)
+    rows = max(len(np.unique(np.moveaxis(array, a, 0), axis=0)) for a in along)
     if rows <= FEW_ROWS:
         other = Role.MASK if site.pairwise else Role.SEGMENT
         yield f"has only {rows} different rows along the tokens", other

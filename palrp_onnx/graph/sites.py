@@ -40,7 +40,8 @@ class Site:
         layer: Number of attention layers before it; 0 at the input.
         part: ``table``, ``cos``, ``sin``, ``bias``, ``factor`` or ``branch``.
         axes: Flags of the value it meets.
-        tokens: Token axes (of that value, from the right) along which it varies.
+        tokens: Token axes (of that value, from the right) that its relevance runs along.
+        varying: Those along which it varies itself.
         features: Further axes (from the right) along which it varies.
         shape: Lengths of these axes in the trial run.
         meeting: Shape of the value it meets in the trial run.
@@ -54,6 +55,7 @@ class Site:
     part: str
     axes: Axes
     tokens: tuple[int, ...]
+    varying: tuple[int, ...]
     features: tuple[int, ...]
     shape: tuple[int, ...]
     meeting: tuple[int, ...]
@@ -101,6 +103,9 @@ def _site(analysis: Analysis, operand: Operand) -> Site:
     if part == "factor" and _rotates(analysis, operand, array):
         kind, part = "rope", _rotation_part(node, index, array, tokens)
         evidence = "its squares and those of its partner in the sum add up to one number"
+    shape, varying = analysis.shapes[meeting], tokens
+    if not _scores(flags):  # a table of rows, or of columns, belongs to every place of its grid
+        tokens = tuple(a for a in range(-len(flags), 0) if flags[a] & TOKEN and shape[a] > 1)
     return Site(
         operand=operand,
         value=value,
@@ -109,9 +114,10 @@ def _site(analysis: Analysis, operand: Operand) -> Site:
         part=part,
         axes=flags,
         tokens=tokens,
+        varying=varying,
         features=features,
-        shape=tuple(array.shape[axis] for axis in (*tokens, *features)),
-        meeting=analysis.shapes[meeting],
+        shape=(*(shape[a] for a in tokens), *(array.shape[a] for a in features)),
+        meeting=shape,
         evidence=evidence,
     )
 
@@ -131,6 +137,7 @@ def _branch_site(analysis: Analysis, operand: Operand, value: ir.Value, meeting:
         part="branch",
         axes=flags,
         tokens=tokens,
+        varying=tokens,
         features=features,
         shape=tuple(shape[axis] for axis in (*tokens, *features)),
         meeting=shape,
@@ -206,6 +213,7 @@ def _factor_site(analysis: Analysis, node: ir.Node, index: int, value: ir.Value)
         part="bias" if scores else "factor",
         axes=flags,
         tokens=tokens,
+        varying=tokens,
         features=() if scores else features,
         shape=tuple(shape[a] for a in (*tokens, *(() if scores else features))),
         meeting=shape,

@@ -50,13 +50,13 @@ class Sink:
 
 def gather_sinks(op: Language[T], sites: Sequence[Site], caught: Mapping[Operand, T]) -> list[Sink]:
     """Bring every site's relevance to [B, T, F] and add up sites of one kind, layer and part."""
-    found: dict[tuple[int, str, str, tuple[int, ...]], Sink] = {}  # only like shapes add up
+    found: dict[tuple[object, ...], Sink] = {}  # only like tables add up
     for site in sites:
         if site.operand not in caught:
             continue
         width = math.prod(site.shape[len(site.tokens) :])
         for part, relevance, places in _parts(op, site, caught[site.operand]):
-            key = (site.layer, site.kind, part, site.shape)
+            key = (site.layer, site.kind, part, site.shape, site.varying)
             if key in found:
                 relevance = op.add(found[key].relevance, relevance)
             found[key] = Sink(site.kind, site.layer, part, relevance, width, places)

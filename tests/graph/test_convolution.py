@@ -199,6 +199,12 @@ OTHERS = {
     + BACK
     + SUM
     + ATTENTION,
+    "two convolutions side by side": FIRST
+    + CONV
+    + relu("c2 = Conv <pads=[2, 2], group=2> (u, wide, off)  n = Add(c, c2)  f = Tanh(n)", "f")
+    + BACK
+    + SUM
+    + ATTENTION,
     "a gate": FIRST + CONV + "r = Sigmoid(c)  g = Mul(r, u)  " + BACK + SUM + ATTENTION,
     "repeated at the ends": FIRST
     + """t = Transpose <perm=[0, 2, 1]> (e)  u = Pad <mode="edge"> (t, around)  """

@@ -33,6 +33,9 @@ LAYER = """q0_ = MatMul(IN, wq)  q1_ = Reshape(q0_, cut)  q_ = Transpose <perm=[
 """
 
 
+PARTS = ("query", "key")
+
+
 def layer(number: int) -> str:
     text = LAYER.replace("IN", f"h{number}").replace("OUT", f"h{number + 1}")
     return re.sub(r"_(?=[ ,)])", f"_{number}", text)
@@ -87,7 +90,7 @@ def same(bias: str, plain: str, kind: str, layers: int = 1) -> None:
         pairs = zip(explained(bias, dtype, layers), explained(plain, dtype, layers), strict=True)
         for ours, reference in pairs:
             names = [(s.kind, s.layer, s.part) for s in ours.record.sites]
-            assert names == [(kind, k, p) for k in range(layers) for p in ("query", "key")]
+            assert names == [(kind, k, p) for k in range(layers) for p in PARTS]
             assert ours.tensors.keys() == reference.tensors.keys()
             for name, array in reference.tensors.items():
                 scale = np.abs(array).max()
@@ -147,6 +150,11 @@ WAYS = {
         "bias = Cast <to=1> (g)  ",
         BOTH,
     ),
+    "filled, then in another type": Way(
+        "w0 = Where(hidden, low, slope)  w = Cast <to=11> (w0)  nn = Concat <axis=0> (n, n)  "
+        "g = Slice(w, i00, nn, i23)  bias = Cast <to=1> (g)  ",
+        "bias = Add(here, near)  ",
+    ),
     "moved twice": Way(
         "w = Add(causal, slope)  nn = Concat <axis=0> (n, n)  g = Slice(w, i00, nn, i23)  "
         "u = Add(padding, g)  bias = Slice(u, i0, n, i3)  ",
@@ -173,6 +181,14 @@ def test_every_layer_has_a_sink_of_its_own(name: str) -> None:
 def test_the_moved_whole_is_taken_for_what_is_said() -> None:
     (first, _) = explained(WAYS["sliced as it is"].moved, "float32", roles={"bias": "mask"})
     assert not first.record.sites and first.record.ledger["position"] == 0
+
+
+def test_a_moved_whole_that_is_said_to_be_a_position_stays_whole() -> None:
+    """What is switched off carries nothing, so that the numbers are the same."""
+    for whole in explained(WAYS["sliced as it is"].moved, "float32", roles={"bias": "position"}):
+        assert [(s.kind, s.part) for s in whole.record.sites] == [("alibi", p) for p in PARTS]
+        assert np.isfinite(whole.record.ledger["position"])
+        assert abs(whole.record.ledger["residual_relative"]) < 1e-5
 
 
 def test_a_term_keeps_the_name_that_roles_are_said_by() -> None:
