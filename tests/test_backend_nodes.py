@@ -2,7 +2,8 @@
 
 A rule must not lose relevance on any of them: what it sends to operands and what it absorbs adds up
 to what arrived. Where an operation is linear in its first operand, the multiplier is its gradient.
-What is lowered must compute, in ONNX Runtime, what the case says.
+What it emits computes the same in ONNX Runtime. Both forward passes, and what is lowered, compute
+what the case says.
 """
 
 from __future__ import annotations
@@ -15,26 +16,31 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx_ir as ir
+import onnxruntime
 import pytest
 from numpy.typing import NDArray
 from onnx.reference import ReferenceEvaluator
 
+from palrp_onnx.compiler import OPSET
 from palrp_onnx.errors import PalrpError
-from palrp_onnx.forward import RuntimeForward
+from palrp_onnx.forward import ReferenceForward, RuntimeForward
 from palrp_onnx.graph.lowering import lowerable
 from palrp_onnx.graph.model import Model
 from palrp_onnx.rules import NO_PATH, Shares, find_rule, supported
 from palrp_onnx.tensor.eager import Eager
+from palrp_onnx.tensor.emit import Emit
 
 Array = NDArray[Any]
 RULED = {op for domain, op, _ in supported() if not domain}
 LOWERED = {op for domain, op in lowerable() if not domain}
 #: Linear in the first operand.
 LINEAR = frozenset(
-    "Add AveragePool BatchNormalization Cast Concat Conv ConvTranspose CumSum Div Dropout Einsum "
-    "Expand Flatten Gather GatherElements GatherND Gemm GlobalAveragePool Identity MatMul Mean "
-    "Mul Neg Pad ReduceMean ReduceSum Reshape Resize ScatterND Slice Split Squeeze Sub Sum Tile "
-    "Transpose Trilu Unsqueeze".split()
+    "Add AveragePool BatchNormalization Cast CenterCropPad Compress Concat Conv ConvTranspose "
+    "CumSum DepthToSpace Div Dropout Einsum Expand Flatten Gather GatherElements GatherND Gemm "
+    "GlobalAveragePool Identity MatMul Mean Mul Neg Pad ReduceMean ReduceSum Reshape Resize "
+    "ReverseSequence ScatterElements ScatterND Slice SpaceToDepth Split Squeeze Sub Sum Tile "
+    "Transpose Trilu Unsqueeze Upsample Where".split()
 )
 #: Which the standard does not hold, so that there are no cases.
 WITHOUT_CASES = frozenset(("SimplifiedLayerNormalization",))
@@ -150,12 +156,80 @@ def shares_of(name: str, *, only_first: bool) -> tuple[CaseNode, list[Any], Shar
     return node, sent, shares if isinstance(shares, Shares) else Shares(shares)
 
 
+def emitted(node: CaseNode, sent: list[Array | None], shapes: dict[str, Array]) -> dict[str, Array]:
+    """What the rule makes of a case as a graph: multipliers by input, absorbed by entry."""
+    graph = ir.Graph([], [], nodes=[], opset_imports={"": node.opset, "com.microsoft": 1})
+    view = EmittedNode(node, graph)
+    entry = find_rule("", node.op_type, node.opset)
+    assert entry is not None
+    multipliers = [None if m is None else view.fed(f"m{k}", m) for k, m in enumerate(sent)]
+    batch = view.value("batch", np.array([1]))
+    op = Emit(graph, batch, {}, opset=node.opset)
+    m: Any = tuple(multipliers) if entry.outputs == "all" else multipliers[0]
+    shares = entry.rule(op, view, m)
+    if not isinstance(shares, Shares):
+        shares = Shares(shares)
+    made = {str(k): v for k, v in enumerate(shares.inputs)} | dict(shares.absorbed)
+    for key in shapes:
+        graph.outputs.append(op.node("Identity", [made[key]], op.rank(made[key])))
+    model = ir.to_proto(ir.Model(graph, ir_version=10))
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    known = {v.name for v in graph.inputs}
+    found = session.run(None, {k: v for k, v in view.feeds.items() if k in known})
+    return dict(zip(shapes, found, strict=True))
+
+
+class EmittedNode:
+    """A case as a rule sees it that emits: reals are fed, everything else is in the graph."""
+
+    def __init__(self, node: CaseNode, graph: ir.Graph) -> None:
+        self._node = node
+        self._graph = graph
+        self.feeds: dict[str, Array] = {}
+        pairs = (("x", node.inputs), ("y", node.outputs))
+        self._values = {
+            f"{letter}{k}": self.value(f"{letter}{k}", array)
+            for letter, arrays in pairs
+            for k, array in enumerate(arrays)
+            if array is not None
+        }
+
+    def value(self, name: str, array: Array) -> ir.Value:
+        """A value of the graph: fed if it is real, else stored."""
+        if array.dtype.kind == "f":
+            return self.fed(name, array)
+        value = ir.val(name, const_value=ir.tensor(array, name=name))
+        self._graph.register_initializer(value)
+        return value
+
+    def fed(self, name: str, array: Array) -> ir.Value:
+        """An input of the graph of which only the rank is known."""
+        value = ir.val(name, ir.DataType.FLOAT, [None] * array.ndim)
+        self._graph.inputs.append(value)
+        self.feeds[name] = array.astype(np.float32)
+        return value
+
+    def input(self, index: int) -> ir.Value:
+        return self._values[f"x{index}"]
+
+    def output(self, index: int = 0) -> ir.Value:
+        return self._values[f"y{index}"]
+
+    def guarded_output(self) -> ir.Value:
+        return self.output()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._node, name)
+
+
 #: At x = 0 the identity rule m ∘ y / x has no value; a cut whose bounds are the wrong way round,
 #: or that leaves zero out, loses what stands there.
 AT_ZERO = ("test_clip_min_greater_than_max",)
+#: Cases whose numbers are rounded to four digits.
+ROUNDED = ("test_averagepool_2d_ceil_last_window_starts_on_pad",)
 
 
-@pytest.mark.parametrize("name", [n for n in named(RULED) if n not in AT_ZERO])
+@pytest.mark.parametrize("name", [n for n in named(RULED) if n not in AT_ZERO + ROUNDED])
 def test_nothing_is_lost(name: str) -> None:
     node, sent, shares = shares_of(name, only_first=False)
     arrived = sum(
@@ -203,21 +277,66 @@ def run(case: Any, node: CaseNode, change: Array) -> Iterator[Array]:
     yield from (np.asarray(v, np.float64) for v in values)
 
 
-@pytest.mark.parametrize("name", named(LOWERED))
-def test_what_is_lowered_computes_the_same(name: str, tmp_path: Path) -> None:
-    case = cases()[name]
-    path = tmp_path / "model.onnx"
+@pytest.mark.parametrize("name", named(RULED))
+def test_what_is_emitted_computes_the_same(name: str) -> None:
+    node, sent, shares = shares_of(name, only_first=False)
+    if node.opset < OPSET:
+        pytest.skip("older than what is emitted")
+    if any(m is not None and not m.size for m in sent):
+        pytest.skip("the case is about nothing at all")
+    expected = {str(k): m for k, m in enumerate(shares.inputs) if m is not None}
+    expected |= shares.absorbed
+    try:
+        found = emitted(node, sent, expected)
+    except NotImplementedError as error:
+        pytest.skip(f"refused: {error}")
+    for key, array in expected.items():
+        size = max(1.0, float(np.abs(array).max(initial=0.0)))
+        whole = np.broadcast_to(found[key], array.shape)
+        np.testing.assert_allclose(whole, array, rtol=1e-3, atol=1e-4 * size, err_msg=key)
+
+
+@pytest.mark.parametrize("kind", [RuntimeForward, ReferenceForward])
+@pytest.mark.parametrize("name", named(RULED))
+def test_the_forward_pass_is_the_case(name: str, kind: Any, tmp_path: Path) -> None:
+    shares_of(name, only_first=False)  # skips what no relevance can pass
+    model, given, expected = stored(name, tmp_path)
+    names = [v.name for v in model.graph.output]
+    try:
+        opened = Model.open(tmp_path / "model.onnx")
+        feeds = dict(zip((v.name for v in model.graph.input), given, strict=True))
+        found = kind(opened, names)(feeds)
+    except PalrpError as error:
+        pytest.skip(f"refused: {error.message}: {error.hint}")
+    for key, array in zip(names, expected, strict=True):
+        half = array.dtype == np.float16 or name in ROUNDED
+        np.testing.assert_allclose(
+            found[key].astype(np.float64),
+            array.astype(np.float64),
+            rtol=1e-2 if half else 1e-3,
+            atol=1e-3 if half else 1e-5,
+        )
+
+
+def stored(name: str, folder: Path) -> tuple[onnx.ModelProto, list[Array], list[Array]]:
+    """A case as a file, with what it is fed and what comes out."""
     model = onnx.ModelProto()
-    model.CopyFrom(case.model)
+    model.CopyFrom(cases()[name].model)
     model.ir_version = min(model.ir_version, 10)
-    onnx.save(model, path)
-    given, expected = case.data_sets[0]
+    onnx.save(model, folder / "model.onnx")
+    given, expected = cases()[name].data_sets[0]
     if any(
         not isinstance(v, np.ndarray) or v.dtype.kind not in "iufb" for v in (*given, *expected)
     ):
         pytest.skip("types that NumPy does not have")
+    return model, list(given), list(expected)
+
+
+@pytest.mark.parametrize("name", named(LOWERED))
+def test_what_is_lowered_computes_the_same(name: str, tmp_path: Path) -> None:
+    model, given, expected = stored(name, tmp_path)
     try:
-        lowered = Model.open(path)
+        lowered = Model.open(tmp_path / "model.onnx")
     except PalrpError as error:
         pytest.skip(f"cannot be opened: {error.message}")
     if not lowered.lowered:

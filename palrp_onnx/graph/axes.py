@@ -23,7 +23,9 @@ TOKEN = 2
 Axes = tuple[int, ...]
 Shape = tuple[int, ...]
 
-_POOLING = frozenset("Conv ConvTranspose MaxPool AveragePool GlobalAveragePool LpPool".split())
+_POOLING = frozenset(
+    "AveragePool Conv ConvTranspose GlobalAveragePool GlobalMaxPool LpPool MaxPool".split()
+)
 
 
 def axes_of(

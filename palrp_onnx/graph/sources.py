@@ -15,7 +15,9 @@ from palrp_onnx.graph import gates
 from palrp_onnx.graph.axes import Shape, constant_axes
 
 #: Operations whose operands are aligned by right-aligned broadcasting.
-ELEMENTWISE = gates.ELEMENTWISE | frozenset("Asinh Atanh CastLike Cosh Expand PRelu Sinh".split())
+ELEMENTWISE = gates.ELEMENTWISE | frozenset(
+    "Acosh Asinh Atanh CastLike Cosh Expand PRelu Shrink Sinh".split()
+)
 #: Bilinear operations, which relevance is shared in by their factors.
 PRODUCTS = frozenset(("MatMul", "Einsum"))
 _NORMALISING = frozenset("LayerNormalization RMSNormalization Softmax LogSoftmax".split())
@@ -43,8 +45,7 @@ def source_axes(
         case kind if kind in ELEMENTWISE:
             return _broadcast(before, after, axis)
         case kind if kind in _NORMALISING:
-            own = node.attributes.get_int("axis", -1) % rank
-            return (axis, *rest) if axis < own else None
+            return (axis, *rest) if axis < _first_normalised(node, rank) else None
         case kind if kind in _RESHAPING:
             found = _regrouped(first, after, axis)
             return None if found is None else (found, *rest)
@@ -76,6 +77,13 @@ def source_axes(
             return _einsum(node.attributes.get_string("equation", ""), axis)
         case _:
             return None
+
+
+def _first_normalised(node: ir.Node, rank: int) -> int:
+    """The first axis that is normalised over."""
+    opset = node.graph.opset_imports.get("", 0) if isinstance(node.graph, ir.Graph) else 0
+    of_tail = node.op_type in ("Softmax", "LogSoftmax") and opset < 13
+    return node.attributes.get_int("axis", 1 if of_tail else -1) % rank
 
 
 def _broadcast(before: Sequence[Shape | None], after: Shape, axis: int) -> Sources | None:

@@ -30,6 +30,7 @@ _SLOPES: dict[str, float] = {
     "PRelu": 0.0,
     "Relu": 0.0,
     "Selu": 1.0507009873554805 * 1.6732632423543772,
+    "Shrink": 0.0,
     "Sin": 1.0,
     "Sinh": 1.0,
     "Softsign": 1.0,
@@ -41,6 +42,7 @@ _SLOPES: dict[str, float] = {
 }
 #: Operation → (value at zero, slope at zero).
 _OFFSETS: dict[str, tuple[float, float]] = {
+    "Acos": (math.pi / 2.0, -1.0),
     "Cos": (1.0, 0.0),
     "Cosh": (1.0, 0.0),
     "Exp": (1.0, 1.0),
@@ -85,7 +87,7 @@ def hard_sigmoid(op: Language[T], node: Node[T], m: T) -> Shares[T]:
     return _after_shift(op, node, m, offset, alpha if 0.0 < beta < 1.0 else 0.0)
 
 
-@rule("Reciprocal", "Log", "Clip")
+@rule("Acosh", "Clip", "Log", "Reciprocal")
 def quotient(op: Language[T], node: Node[T], m: T) -> Sequence[T | None]:
     """m_x = m ∘ y / x. Source: identity rule; these have no finite or no single value at zero."""
     return op.mul(m, op.ratio(node.output(), node.input(0), 1.0)), *(None,) * (node.arity - 1)

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 from palrp_onnx.rules.registry import Node, Shares, T, rule
-from palrp_onnx.tensor.language import Language
+from palrp_onnx.tensor.language import Language, Window
 
 
 @rule("Gemm")
@@ -41,9 +38,7 @@ def convolution(op: Language[T], node: Node[T], m: T) -> Shares[T]:
 
     Shapes: x [B, C, *S], weight [O, C/group, *K], m [B, O, *S']. Source: ε-rule with ε → 0.
     """
-    return _with_bias(
-        op, node, m, op.conv_adjoint(m, node.input(1), node.input(0), **_window(node))
-    )
+    return _with_bias(op, node, m, op.conv_adjoint(m, node.input(1), node.input(0), _window(node)))
 
 
 @rule("ConvTranspose")
@@ -52,22 +47,25 @@ def transposed_convolution(op: Language[T], node: Node[T], m: T) -> Shares[T]:
 
     Shapes: x [B, C, *S], weight [C, O/group, *K], m [B, O, *S']. Source: ε-rule with ε → 0.
     """
-    if node.attribute("output_shape", None) is not None:
-        raise NotImplementedError("padding that depends on the size")
-    return _with_bias(op, node, m, op.conv(m, node.input(1), **_window(node)))
+    return _with_bias(op, node, m, op.conv(m, node.input(1), node.input(0), _window(node)))
 
 
-def _window(node: Node[T]) -> dict[str, Any]:
+def _window(node: Node[T]) -> Window:
     """How the window of a convolution moves."""
-    if node.attribute("auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
-        raise NotImplementedError("auto_pad that depends on the size")
     rank = node.rank(1) - 2
-    return {
-        "strides": node.attribute("strides", (1,) * rank),
-        "pads": node.attribute("pads", (0,) * 2 * rank),
-        "dilations": node.attribute("dilations", (1,) * rank),
-        "group": node.attribute("group", 1),
-    }
+    same = node.attribute("auto_pad", "NOTSET")
+    pads = node.attribute("pads", (0,) * 2 * rank)
+    if same.startswith("SAME"):
+        pads = same
+    elif node.attribute("output_shape", None) is not None:  # the odd place before
+        pads = "SAME_LOWER"
+    return Window(
+        strides=node.attribute("strides", (1,) * rank),
+        pads=pads,
+        dilations=node.attribute("dilations", (1,) * rank),
+        group=node.attribute("group", 1),
+        spare=node.attribute("output_padding", (0,) * rank),
+    )
 
 
 def _with_bias(op: Language[T], node: Node[T], m: T, sent: T) -> Shares[T]:
@@ -78,41 +76,7 @@ def _with_bias(op: Language[T], node: Node[T], m: T, sent: T) -> Shares[T]:
     return Shares((sent, None, None), {"bias": op.mul(m, bias)})
 
 
-_RESIZING = (
-    "antialias",
-    "coordinate_transformation_mode",
-    "cubic_coeff_a",
-    "exclude_outside",
-    "mode",
-    "nearest_mode",
-)
-
-
-@rule("Resize", since=13)
-def resize(op: Language[T], node: Node[T], m: T) -> Sequence[T | None]:
-    """y = A x along every axis of the plane: m_x = Aᵀ m. Interpolation is linear and separable.
-
-    Shapes: x [B, C, *S], m [B, C, *S'] with one or two axes in S, A [S', S] what the operation
-    makes of an identity matrix. Source: ε-rule with ε → 0.
-    """
-    rank = node.rank(0)
-    attributes = {k: v for k in _RESIZING if (v := node.attribute(k, None)) is not None}
-    if rank not in (3, 4) or node.attribute("axes", None) is not None:
-        raise NotImplementedError("along other axes than those of a plane")
-    if node.attribute("coordinate_transformation_mode", "half_pixel") == "tf_crop_and_resize":
-        raise NotImplementedError("of a region")
-    if node.attribute("keep_aspect_ratio_policy", "stretch") != "stretch":
-        raise NotImplementedError("that keeps the ratio of the sides")
-    scales = node.reals(2) if node.has(2) else ()
-    for axis in range(2, rank):
-        scale = scales[axis] if scales else None
-        matrix = op.interpolation(node.input(0), node.output(), axis, scale, attributes)
-        last = axis == rank - 1
-        m = op.matmul(m, matrix) if last else op.matmul(matrix, m, transpose_a=True)
-    return m, *(None,) * (node.arity - 1)
-
-
-@rule("BatchNormalization")
+@rule("BatchNormalization", since=7)
 def batch_normalization(op: Language[T], node: Node[T], m: T) -> Shares[T]:
     """y = γ (x − μ)/√(σ² + ε) + β, statistics stored: m_x = γ m / √(σ² + ε); the rest is booked.
 
@@ -120,6 +84,8 @@ def batch_normalization(op: Language[T], node: Node[T], m: T) -> Shares[T]:
     """
     if node.attribute("training_mode", 0):
         raise NotImplementedError("statistics of the batch")
+    if not node.attribute("spatial", 1):
+        raise NotImplementedError("statistics of every place")
     axes = range(1, node.rank(0) - 1)
     gamma, variance = op.unsqueeze(node.input(1), axes), op.unsqueeze(node.input(4), axes)
     deviation = op.power(op.shift(variance, node.attribute("epsilon", 1e-5)), 0.5)

@@ -5,9 +5,10 @@ All are linear with entries 0 and 1: m_x[i] is the sum of m over the places entr
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from palrp_onnx.rules.registry import Node, Shares, T, rule
+from palrp_onnx.rules.registry import Node, Shares, T, given, rule
 from palrp_onnx.tensor.language import Language
 
 
@@ -78,14 +79,70 @@ def tile(op: Language[T], node: Node[T], m: T) -> Sequence[T | None]:
 
 @rule("Pad", since=11)
 def pad(op: Language[T], node: Node[T], m: T) -> Sequence[T | None]:
-    """m_x = m without the padding, zero where it cropped. Only padding with zeros is linear."""
-    if node.attribute("mode", "constant") != "constant":
-        raise NotImplementedError("padding that repeats content")
+    """m_x = m without the padding, zero where it cropped; what was repeated adds up.
+
+    Padding with numbers is linear only where they are zero.
+    """
+    rest = (None,) * (node.arity - 1)
+    mode = node.attribute("mode", "constant")
+    axes = node.input(3) if node.has(3) else None
+    if mode != "constant":
+        operands = [node.input(1)] if axes is None else [node.input(1), None, axes]
+        return _moved(op, node, m, operands, {"mode": mode}, repeats=True), *rest
     if node.has(2) and node.number(2) != 0:
         raise NotImplementedError("padding with a number that is not zero")
-    axes = node.input(3) if node.has(3) else None
-    sent = op.pad_adjoint(m, node.input(0), node.input(1), axes)
-    return sent, *(None,) * (node.arity - 1)
+    return op.pad_adjoint(m, node.input(0), node.input(1), axes), *rest
+
+
+@rule("Pad", since=2)
+def pad_with_attributes(op: Language[T], node: Node[T], m: T) -> Sequence[T | None]:
+    """The same, with the padding as an attribute."""
+    if node.attribute("value", 0.0) != 0:
+        raise NotImplementedError("padding with a number that is not zero")
+    attributes = given(node, "mode", "pads")
+    return (_moved(op, node, m, [], attributes, repeats=attributes.get("mode") != "constant"),)
+
+
+@rule("DepthToSpace", "SpaceToDepth")
+def blocks(op: Language[T], node: Node[T], m: T) -> Sequence[T | None]:
+    """m_x = m moved back between channels and places."""
+    return (_moved(op, node, m, [], given(node, "blocksize", "mode")),)
+
+
+@rule("ReverseSequence")
+def reverse_sequence(op: Language[T], node: Node[T], m: T) -> Sequence[T | None]:
+    """m_x = m turned round again."""
+    attributes = given(node, "batch_axis", "time_axis")
+    return _moved(op, node, m, [node.input(1)], attributes), None
+
+
+@rule("Compress")
+def compress(op: Language[T], node: Node[T], m: T) -> Sequence[T | None]:
+    """m_x = m where entries were kept, zero elsewhere."""
+    if node.attribute("axis", None) is None:
+        raise NotImplementedError("of all samples in one row")
+    return _moved(op, node, m, [node.input(1)], given(node, "axis")), None
+
+
+@rule("CenterCropPad")
+def center_crop_pad(op: Language[T], node: Node[T], m: T) -> Sequence[T | None]:
+    """m_x = m in the middle of x, zero where it cropped."""
+    return _moved(op, node, m, [node.input(1)], given(node, "axes")), None
+
+
+def _moved(
+    op: Language[T],
+    node: Node[T],
+    m: T,
+    operands: Sequence[T | None],
+    attributes: Mapping[str, Any],
+    *,
+    repeats: bool = False,
+) -> T:
+    """``m`` where the node took it from."""
+    kind, opset = node.op_type, node.opset
+    like = node.input(0)
+    return op.moved_adjoint(m, like, kind, operands, attributes, opset=opset, repeats=repeats)
 
 
 @rule("Gather")
@@ -113,30 +170,39 @@ def gather_nd(op: Language[T], node: Node[T], m: T) -> Sequence[T | None]:
 def scatter_nd(op: Language[T], node: Node[T], m: T) -> Shares[T]:
     """m_data = m with zeros where updates were written, m_updates = m there.
 
-    Constant updates absorb what is there, like a bias.
+    Updates that are added leave m_data = m. Constant updates absorb what they write or add, like
+    a bias.
     """
-    if node.attribute("reduction", "none") != "none":
-        raise NotImplementedError("ScatterND that reduces")
     index = node.input(1)
-    kept = op.scatter_nd_keep(m, index)
-    if node.active(2):
-        return Shares((kept, None, op.gather_nd(m, index)))
-    return Shares((kept, None, None), {"bias": op.relevance(node.output(), op.sub(m, kept))})
+    kept = m if _adds(node) else op.scatter_nd_keep(m, index)
+    return _written(op, node, m, kept, op.gather_nd(m, index))
 
 
 @rule("ScatterElements")
 def scatter_elements(op: Language[T], node: Node[T], m: T) -> Shares[T]:
     """m_data = m with zeros where updates were written, m_updates = m there.
 
-    Constant updates absorb what is there, like a bias.
+    Updates that are added leave m_data = m. Constant updates absorb what they write or add, like
+    a bias.
     """
-    if node.attribute("reduction", "none") != "none":
-        raise NotImplementedError("ScatterElements that reduces")
     index, axis = node.input(1), node.attribute("axis", 0)
-    kept = op.scatter_elements_keep(m, index, axis)
+    kept = m if _adds(node) else op.scatter_elements_keep(m, index, axis)
+    return _written(op, node, m, kept, op.gather_elements(m, index, axis))
+
+
+def _adds(node: Node[T]) -> bool:
+    """Whether updates are added to what is there."""
+    reduction = node.attribute("reduction", "none")
+    if reduction not in ("none", "add"):
+        raise NotImplementedError("updates that are multiplied or compared")
+    return bool(reduction == "add")
+
+
+def _written(op: Language[T], node: Node[T], m: T, kept: T, taken: T) -> Shares[T]:
     if node.active(2):
-        return Shares((kept, None, op.gather_elements(m, index, axis)))
-    return Shares((kept, None, None), {"bias": op.relevance(node.output(), op.sub(m, kept))})
+        return Shares((kept, None, taken))
+    constant = op.sub(op.relevance(node.output(), m), op.relevance(node.input(0), kept))
+    return Shares((kept, None, None), {"bias": constant})
 
 
 @rule("Trilu")

@@ -7,6 +7,9 @@ from collections.abc import Sequence
 from palrp_onnx.rules.registry import Node, Shares, T, rule
 from palrp_onnx.tensor.language import Language
 
+#: What the standard adds to the deviation in MeanVarianceNormalization.
+_EPSILON = 1e-9
+
 
 @rule("LayerNormalization", books={2: "norm"})
 def layer_normalization(op: Language[T], node: Node[T], m: T) -> Sequence[T | None]:
@@ -31,7 +34,7 @@ def _centred_share(op: Language[T], node: Node[T], scaled: T, axes: list[int]) -
     return op.cast_like(op.sub(u, _mean(op, u, x, axes)), node.input(0))
 
 
-def _mean(op: Language[T], a: T, like: T, axes: list[int]) -> T:
+def _mean(op: Language[T], a: T, like: T, axes: Sequence[int]) -> T:
     total = op.sum(a, axes)
     return op.mul(total, op.mean_weight(like, total))
 
@@ -61,3 +64,34 @@ def instance_normalization(op: Language[T], node: Node[T], m: T) -> Shares[T]:
     gamma, beta = (op.unsqueeze(node.input(k), range(1, rank - 1)) for k in (1, 2))
     sent = _centred_share(op, node, op.mul(m, gamma), list(range(2, rank)))
     return Shares((sent, None, None), {"norm": op.mul(m, beta)})
+
+
+@rule("MeanVarianceNormalization")
+def mean_variance_normalization(op: Language[T], node: Node[T], m: T) -> Sequence[T | None]:
+    """y = (x − μ)/(σ + ε): m_x = u − mean(u) with u = m / (σ + ε). R_y = R_x exactly.
+
+    Source: as LayerNormalization. ε = 1e-9 is the standard's.
+    """
+    axes = node.attribute("axes", (0, 2, 3))
+    if 0 in axes or -node.rank(0) in axes:
+        raise NotImplementedError("statistics of the batch")
+    x = op.wide(node.input(0))
+    centred = op.sub(x, _mean(op, x, x, axes))
+    variance = _mean(op, op.mul(centred, centred), x, axes)
+    u = op.div(m, op.shift(op.power(variance, 0.5), _EPSILON))
+    return (op.cast_like(op.sub(u, _mean(op, u, x, axes)), node.input(0)),)
+
+
+@rule("LpNormalization")
+def lp_normalization(op: Language[T], node: Node[T], m: T) -> Sequence[T | None]:
+    """y = x / ‖x‖ along an axis: m_x = m / ‖x‖, 0 for what is all zeros.
+
+    Source: identity rule; the norm is a constant, as the deviation of LayerNormalization is.
+    """
+    axes = [node.attribute("axis", -1)]
+    x = op.wide(node.input(0))
+    if node.attribute("p", 2) == 1:
+        norm = op.sum(op.absolute(x), axes)
+    else:
+        norm = op.power(op.sum(op.mul(x, x), axes), 0.5)
+    return (op.cast_like(op.ratio(m, norm, 0.0), node.input(0)),)

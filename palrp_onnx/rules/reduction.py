@@ -1,17 +1,17 @@
-"""Reductions and pooling: the adjoint where they are linear, the winner where they choose."""
+"""Reductions: the adjoint where they are linear, the winner where they choose."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from palrp_onnx.rules.registry import Node, T, rule
+from palrp_onnx.rules.registry import Node, Shares, T, rule
 from palrp_onnx.tensor.language import Language
 
 
 def _axes(node: Node[T], since_input: int) -> list[int]:
     """The reduced axes, from the attribute or, from an opset on, from the second input."""
     rank = node.rank(0)
-    if node.opset >= since_input and node.has(1):
+    if node.opset >= since_input and node.has(1) and node.integers(1):
         return [a % rank for a in node.integers(1)]
     if node.opset >= since_input and node.attribute("noop_with_empty_axes", 0):
         return []
@@ -41,23 +41,6 @@ def reduce_mean(op: Language[T], node: Node[T], m: T) -> Sequence[T | None]:
     return op.mul(sent, op.mean_weight(node.input(0), m)), *_rest(node)
 
 
-@rule("GlobalAveragePool")
-def global_average(op: Language[T], node: Node[T], m: T) -> Sequence[T | None]:
-    """m_x = m / n over the n spatial entries. Linear."""
-    x = node.input(0)
-    return (op.mul(op.expand_like(m, x), op.mean_weight(x, m)),)
-
-
-@rule("MaxPool", since=8)
-def max_pool(op: Language[T], node: Node[T], m: T) -> Sequence[T | None]:
-    """m_x = m at the first largest entry of every window. Source: winner takes all."""
-    if node.attribute("auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
-        raise NotImplementedError("auto_pad that depends on the size")
-    names = ("kernel_shape", "strides", "pads", "dilations", "ceil_mode")
-    window = {name: node.attribute(name, None) for name in names}
-    return (op.max_pool_adjoint(m, node.input(0), **{k: v for k, v in window.items() if v}),)
-
-
 @rule("ReduceMax", "ReduceMin")
 def reduce_extreme(op: Language[T], node: Node[T], m: T) -> Sequence[T | None]:
     """m_x = m at the winner; equal winners share. Source: winner takes all."""
@@ -77,6 +60,42 @@ def reduce_l2(op: Language[T], node: Node[T], m: T) -> Sequence[T | None]:
     if not node.attribute("keepdims", 1):
         m, y = op.unsqueeze(m, axes), op.unsqueeze(y, axes)
     return op.mul(m, op.ratio(node.input(0), y, 0.0)), *_rest(node)
+
+
+@rule("ReduceL1")
+def reduce_l1(op: Language[T], node: Node[T], m: T) -> Sequence[T | None]:
+    """y = Σ|x|: m_x = m ∘ |x| / x, since y = Σ x · (|x| / x). Source: identity rule."""
+    x = node.input(0)
+    sent = _spread(op, node, m, _axes(node, 18))
+    return op.mul(sent, op.ratio(op.absolute(x), x, 0.0)), *_rest(node)
+
+
+@rule("ReduceSumSquare")
+def reduce_sum_square(op: Language[T], node: Node[T], m: T) -> Sequence[T | None]:
+    """y = Σx²: m_x = m ∘ x, since y = Σ x · x. Source: identity rule."""
+    return op.mul(_spread(op, node, m, _axes(node, 18)), node.input(0)), *_rest(node)
+
+
+@rule("ReduceLogSum")
+def reduce_log_sum(op: Language[T], node: Node[T], m: T) -> Sequence[T | None]:
+    """y = log Σx: m_x = m ∘ y / Σx. Source: identity rule, as for ``Log``."""
+    share = op.mul(m, op.mul(node.output(), op.exp(op.scale(node.output(), -1.0))))
+    return _spread(op, node, share, _axes(node, 18)), *_rest(node)
+
+
+@rule("ReduceLogSumExp")
+def reduce_log_sum_exp(op: Language[T], node: Node[T], m: T) -> Shares[T]:
+    """y = log Σ eˣ: m_x = s ∘ m with s = eˣ⁻ʸ, the softmax of x; the rest is absorbed.
+
+    The rest is the entropy of s. Source: Deep Taylor, as for ``LogSoftmax``, which subtracts it.
+    """
+    axes = _axes(node, 18)
+    probability = op.exp(op.sub(node.input(0), _spread(op, node, node.output(), axes)))
+    sent = op.mul(probability, _spread(op, node, m, axes))
+    keepdims = bool(node.attribute("keepdims", 1))
+    passed = op.sum(op.relevance(node.input(0), sent), axes, keepdims=keepdims)
+    rest = op.sub(op.relevance(node.output(), m), passed)
+    return Shares((sent, *_rest(node)), {"softmax": rest})
 
 
 @rule("CumSum")

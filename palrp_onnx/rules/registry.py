@@ -116,7 +116,7 @@ NO_PATH = frozenset(
     "ArgMax ArgMin ConstantOfShape EyeLike Floor Ceil Sign Range RandomNormal "
     "RandomUniform RandomNormalLike RandomUniformLike Bernoulli Multinomial Shape Size "
     "NonZero Equal Less LessOrEqual Greater GreaterOrEqual And Or Xor Not IsNaN IsInf TopK "
-    "Unique".split()
+    "Unique Hardmax OneHot BlackmanWindow HammingWindow HannWindow".split()
 )
 
 
@@ -138,6 +138,11 @@ def rule(
         return function
 
     return register
+
+
+def given(node: Node[Any], *names: str) -> dict[str, Any]:
+    """The attributes of these names that are there."""
+    return {k: v for k in names if (v := node.attribute(k, None)) is not None}
 
 
 def find_rule(domain: str, op_type: str, opset: int) -> Entry | None:

@@ -12,13 +12,14 @@ import onnx
 from numpy.typing import DTypeLike, NDArray
 
 from palrp_onnx.errors import ModelError
+from palrp_onnx.tensor.language import Window
 
 Array = NDArray[Any]
 Index = Any  # NumPy's stubs know no mixed tuples of slices and numbers
 
 
-#: Opset whose ``Resize`` knows every attribute of the earlier ones.
-_RESIZE_OPSET = 19
+#: Opset whose ``Resize`` and ``AveragePool`` know every attribute of the earlier ones.
+_LATE_OPSET = 19
 
 
 class Eager:
@@ -73,9 +74,6 @@ class Eager:
         out = np.zeros(shape, np.result_type(x, m))
         return np.multiply(x, m, out=out, where=np.broadcast_to(m != 0, shape))
 
-    def choose(self, condition: Array, a: Array, b: Array) -> Array:
-        return np.where(condition, a, b)
-
     def select(self, m: Array, condition: Array, truth: bool) -> Array:
         return np.asarray(np.where(condition == truth, m, m.dtype.type(0)))
 
@@ -105,97 +103,81 @@ class Eager:
     def einsum(self, equation: str, operands: Sequence[Array]) -> Array:
         return np.asarray(np.einsum(equation, *operands, optimize=True))
 
-    def conv_adjoint(
-        self,
-        m: Array,
-        weight: Array,
-        like: Array,
-        *,
-        strides: Sequence[int],
-        pads: Sequence[int],
-        dilations: Sequence[int],
-        group: int,
-    ) -> Array:
-        rank = len(strides)
-        shape = [like.shape[2 + k] + pads[k] + pads[k + rank] for k in range(rank)]
-        filters = np.split(weight, group, axis=0)
-        sent = np.split(m, group, axis=1)
-        out = [
-            np.zeros((m.shape[0], f.shape[1], *shape), np.result_type(m, weight)) for f in filters
-        ]
-        for offset in product(*map(range, weight.shape[2:])):
-            window = _window(offset, m.shape[2:], strides, dilations)
+    def conv_adjoint(self, m: Array, weight: Array, like: Array, window: Window) -> Array:
+        small, large, taps = m.shape[2:], like.shape[2:], weight.shape[2:]
+        begins, needed = _extent(window, taps, small, large)
+        shape = [max(*sizes) for sizes in zip(needed, np.add(begins, large).tolist(), strict=True)]
+        filters = np.split(weight, window.group, axis=0)
+        sent = np.split(m, window.group, axis=1)
+        kind = np.result_type(m, weight)
+        out = [np.zeros((len(m), f.shape[1], *shape), kind) for f in filters]
+        for offset in product(*map(range, taps)):
+            places = _places(offset, small, window.strides, window.dilations)
             for result, part, filter_ in zip(out, sent, filters, strict=True):
                 where: Index = (slice(None), slice(None), *offset)
-                taps = filter_[where]
-                result[window] += np.einsum("bo...,oc->bc...", part, taps, optimize=True)
-        inner = tuple(slice(pads[k], pads[k] + like.shape[2 + k]) for k in range(rank))
+                result[places] += np.einsum("bo...,oc->bc...", part, filter_[where], optimize=True)
+        inner = tuple(slice(b, b + n) for b, n in zip(begins, large, strict=True))
         return np.concatenate(out, axis=1)[(slice(None), slice(None), *inner)]
 
-    def conv(
-        self,
-        a: Array,
-        weight: Array,
-        *,
-        strides: Sequence[int],
-        pads: Sequence[int],
-        dilations: Sequence[int],
-        group: int,
-    ) -> Array:
-        rank = len(strides)
-        room = [(0, 0), (0, 0), *((pads[k], pads[k + rank]) for k in range(rank))]
-        padded = np.pad(a, room)
-        size = [
-            (padded.shape[2 + k] - (weight.shape[2 + k] - 1) * dilations[k] - 1) // strides[k] + 1
-            for k in range(rank)
-        ]
-        filters = np.split(weight, group, axis=0)
-        parts = np.split(padded, group, axis=1)
-        kind = np.result_type(a, weight)
-        out = [np.zeros((len(a), len(f), *size), kind) for f in filters]
-        for offset in product(*map(range, weight.shape[2:])):
-            window = _window(offset, size, strides, dilations)
+    def conv(self, image: Array, weight: Array, like: Array, window: Window) -> Array:
+        small, large, taps = like.shape[2:], image.shape[2:], weight.shape[2:]
+        begins, needed = _extent(window, taps, small, large)
+        ends = [max(n - b - s, 0) for n, b, s in zip(needed, begins, large, strict=True)]
+        padded = np.pad(image, [(0, 0), (0, 0), *zip(begins, ends, strict=True)])
+        filters = np.split(weight, window.group, axis=0)
+        parts = np.split(padded, window.group, axis=1)
+        kind = np.result_type(image, weight)
+        out = [np.zeros((len(image), len(f), *small), kind) for f in filters]
+        for offset in product(*map(range, taps)):
+            places = _places(offset, small, window.strides, window.dilations)
             for result, part, filter_ in zip(out, parts, filters, strict=True):
                 where: Index = (slice(None), slice(None), *offset)
-                taps = filter_[where]
-                result += np.einsum("bc...,oc->bo...", part[window], taps, optimize=True)
+                result += np.einsum("bc...,oc->bo...", part[places], filter_[where], optimize=True)
         return np.concatenate(out, axis=1)
 
     def interpolation(
         self, x: Array, y: Array, axis: int, scale: float | None, attributes: Mapping[str, Any]
     ) -> Array:
-        from onnx.reference import ReferenceEvaluator
-
         before, after = x.shape[axis], y.shape[axis]
-        feeds: dict[str, NDArray[Any]] = {"eye": np.eye(before)[None, None]}
-        if scale is None:
-            feeds["sizes"] = np.array([1, 1, after, before])
-        else:
-            feeds["scales"] = np.array([1, 1, scale, 1], np.float32)
-        inputs = [name if name in feeds else "" for name in ("eye", "roi", "scales", "sizes")]
-        node = onnx.helper.make_node("Resize", inputs, ["matrix"], **attributes)
-        evaluator = ReferenceEvaluator(node, opsets={"": _RESIZE_OPSET})
-        plane: Array = np.asarray(next(iter(evaluator.run(None, feeds))), x.dtype)
-        return np.asarray(plane[0, 0])
+        operands: list[Array | None] = [None, None, np.array([1, 1, after, before])]
+        if scale is not None:
+            operands = [None, np.array([1, 1, scale, 1], np.float32)]
+        return self._of_identity("Resize", x, axis, operands, attributes)
+
+    def averaging(self, x: Array, axis: int, window: Mapping[str, Any]) -> Array:
+        return self._of_identity("AveragePool", x, axis, [], window)
+
+    def _of_identity(
+        self,
+        op_type: str,
+        x: Array,
+        axis: int,
+        operands: Sequence[Array | None],
+        attributes: Mapping[str, Any],
+    ) -> Array:
+        """The matrix of an operation along the rows of an image."""
+        plane = np.eye(x.shape[axis])[None, None]
+        made = _evaluated(op_type, [plane, *operands], attributes, _LATE_OPSET)
+        return np.asarray(made[0, 0], x.dtype)
 
     def max_pool_adjoint(self, m: Array, x: Array, **window: Any) -> Array:
         kernel, rank = window["kernel_shape"], x.ndim - 2
         strides, dilations = (window.get(k) or (1,) * rank for k in ("strides", "dilations"))
-        pads = window.get("pads") or (0,) * 2 * rank
+        same = str(window.get("auto_pad", ""))
+        pads = same if same.startswith("SAME") else window.get("pads") or (0,) * 2 * rank
+        moves = Window(strides, pads, dilations, 1, (0,) * rank)
+        begins, needed = _extent(moves, kernel, m.shape[2:], x.shape[2:])
         # Room for every window; with ceil_mode the last one may lie beyond the padding.
-        ends = [
-            max(pads[k + rank], (m.shape[2 + k] - 1) * strides[k] + (kernel[k] - 1) * dilations[k])
-            for k in range(rank)
-        ]
-        room = [(0, 0), (0, 0), *((pads[k], ends[k] + 1) for k in range(rank))]
+        ends = [max(n - b - s, 0) for n, b, s in zip(needed, begins, x.shape[2:], strict=True)]
+        room = [(0, 0), (0, 0), *zip(begins, ends, strict=True)]
         padded = np.pad(x, room, constant_values=-np.inf)
         offsets = list(product(*map(range, kernel)))
-        windows = [_window(o, m.shape[2:], strides, dilations) for o in offsets]
+        windows = [_places(o, m.shape[2:], strides, dilations) for o in offsets]
         first = np.stack([padded[w] for w in windows]).argmax(axis=0)
         out = np.zeros(padded.shape, m.dtype)
         for number, where in enumerate(windows):
             out[where] += np.where(first == number, m, m.dtype.type(0))
-        inner = tuple(slice(pads[k], pads[k] + x.shape[2 + k]) for k in range(rank))
+        inner = tuple(slice(b, b + n) for b, n in zip(begins, x.shape[2:], strict=True))
         return out[(slice(None), slice(None), *inner)]
 
     # --- reductions -----------------------------------------------------------------------------
@@ -312,18 +294,35 @@ class Eager:
 
     def scatter_elements_keep(self, m: Array, index: Array, axis: int) -> Array:
         out = m.copy()
-        out[self._places(index, m.shape, axis)] = 0
+        out[self._entries(index, m.shape, axis)] = 0
         return out
 
     def gather_elements(self, a: Array, index: Array, axis: int) -> Array:
-        return np.asarray(a[self._places(index, a.shape, axis)])
+        return np.asarray(a[self._entries(index, a.shape, axis)])
 
     @staticmethod
-    def _places(index: Array, shape: tuple[int, ...], axis: int) -> tuple[Array, ...]:
+    def _entries(index: Array, shape: tuple[int, ...], axis: int) -> tuple[Array, ...]:
         """Every entry of ``index`` as a place in an array of ``shape``."""
         places: list[Array] = list(np.indices(index.shape))
         places[axis] = index % shape[axis]
         return tuple(places)
+
+    def moved_adjoint(
+        self,
+        m: Array,
+        like: Array,
+        op_type: str,
+        operands: Sequence[Array | None],
+        attributes: Mapping[str, Any],
+        *,
+        opset: int,
+        repeats: bool = False,
+    ) -> Array:
+        numbers = np.arange(1.0, like.size + 1).reshape(like.shape)
+        moved = _evaluated(op_type, [numbers, *operands], attributes, opset).astype(np.int64)
+        out = np.zeros(like.size + 1, m.dtype)
+        np.add.at(out, moved, m)
+        return out[1:].reshape(like.shape)
 
     def keep_triangle(self, m: Array, k: int, *, upper: bool) -> Array:
         return np.triu(m, k) if upper else np.tril(m, k)
@@ -406,14 +405,45 @@ class Eager:
             )
 
 
-def _window(
+def _extent(
+    window: Window, taps: Sequence[int], small: Sequence[int], large: Sequence[int]
+) -> tuple[list[int], list[int]]:
+    """Zeros before each axis of an image, and the places all windows reach over.
+
+    ``small`` are the windows along each axis, ``large`` the places of the image.
+    """
+    reach = [(k - 1) * d + 1 for k, d in zip(taps, window.dilations, strict=True)]
+    needed = [(n - 1) * s + r for n, s, r in zip(small, window.strides, reach, strict=True)]
+    if not isinstance(window.pads, str):
+        return list(window.pads[: len(needed)]), needed
+    lacking = np.add(needed, window.spare) - np.asarray(large)
+    halves = (np.maximum(lacking, 0) + (window.pads == "SAME_LOWER")) // 2
+    return [int(half) for half in halves], needed
+
+
+def _places(
     offset: Sequence[int], size: Sequence[int], strides: Sequence[int], dilations: Sequence[int]
 ) -> tuple[slice, ...]:
+    """Where one tap of every window lies in a padded image."""
     spatial = (
         slice(o * d, o * d + (n - 1) * s + 1, s)
         for o, n, s, d in zip(offset, size, strides, dilations, strict=True)
     )
     return (slice(None), slice(None), *spatial)
+
+
+def _evaluated(
+    op_type: str, inputs: Sequence[Array | None], attributes: Mapping[str, Any], opset: int
+) -> Array:
+    """One operation as the onnx package computes it."""
+    from onnx.reference import ReferenceEvaluator
+
+    names = ["" if array is None else f"input{k}" for k, array in enumerate(inputs)]
+    node = onnx.helper.make_node(op_type, names, ["output"], **attributes)
+    feeds = {n: array for n, array in zip(names, inputs, strict=True) if n}
+    with np.errstate(all="ignore"):
+        found: list[Any] = list(ReferenceEvaluator(node, opsets={"": opset}).run(None, feeds))
+    return np.asarray(found[0])
 
 
 def _onnx_slice(start: int, end: int, step: int, size: int) -> slice:

@@ -12,6 +12,8 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from palrp_onnx.tensor.language import Window
+
 Value = ir.Value
 #: Real types in which multipliers may overflow or vanish.
 NARROW = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
@@ -281,69 +283,79 @@ class Emit:
         rank = len(equation.partition("->")[2])
         return self.node("Einsum", list(operands), rank, equation=equation)
 
-    def conv_adjoint(
-        self,
-        m: Value,
-        weight: Value,
-        like: Value,
-        *,
-        strides: Sequence[int],
-        pads: Sequence[int],
-        dilations: Sequence[int],
-        group: int,
-    ) -> Value:
-        rank = self.rank(like)
-        whole = self.node(
-            "ConvTranspose",
-            [m, weight],
-            rank,
-            strides=list(strides),
-            dilations=list(dilations),
-            group=group,
-        )
+    def conv_adjoint(self, m: Value, weight: Value, like: Value, window: Window) -> Value:
+        whole = self.node("ConvTranspose", [m, weight], self.rank(like), **_moves(window))
+        begins = self._begins(window, weight, m, like)
         # Padding is cut off; what the windows did not reach at the far end got nothing.
-        before = [0, 0, *pads[: len(strides)]]
-        missing = self.integers("Sub", self.shape(like), self.shape(whole))
-        ends = self.integers("Add", missing, self.constant(before))
-        begins = self.constant([-n for n in before])
-        return self.node("Pad", [whole, self.integers("Concat", begins, ends, axis=0)], rank)
+        return self._framed(whole, self.integers("Neg", begins), self.shape(like))
 
-    def conv(
-        self,
-        a: Value,
-        weight: Value,
-        *,
-        strides: Sequence[int],
-        pads: Sequence[int],
-        dilations: Sequence[int],
-        group: int,
-    ) -> Value:
-        return self.node(
-            "Conv",
-            [a, weight],
-            self.rank(a),
-            strides=list(strides),
-            pads=list(pads),
-            dilations=list(dilations),
-            group=group,
-        )
+    def conv(self, image: Value, weight: Value, like: Value, window: Window) -> Value:
+        begins = self._begins(window, weight, like, image)
+        needed = self._needed(window, weight, like)
+        shape = self.integers("Concat", self.dims(image, [0, 1]), needed, axis=0)
+        framed = self._framed(image, begins, shape)
+        return self.node("Conv", [framed, weight], self.rank(image), **_moves(window))
+
+    def _framed(self, image: Value, begins: Value, shape: Value) -> Value:
+        """An image with zeros before its plane, cut where negative, and behind up to ``shape``."""
+        first = self.integers("Concat", self.constant([0, 0]), begins, axis=0)
+        room = self.integers("Sub", shape, self.shape(image))
+        pads = self.integers("Concat", first, self.integers("Sub", room, first), axis=0)
+        return self.node("Pad", [image, pads], self.rank(image))
+
+    def _needed(self, window: Window, weight: Value, small: Value) -> Value:
+        """Places of an image that windows reach over, as many of them as ``small`` has places."""
+        plane = range(2, self.rank(small))
+        last = [
+            self.integers("Sub", self.dims(v, plane), self.constant(1)) for v in (small, weight)
+        ]
+        steps = (window.strides, window.dilations)
+        walked = [
+            self.integers("Mul", number, self.constant(list(step)))
+            for number, step in zip(last, steps, strict=True)
+        ]
+        return self.integers("Add", self.integers("Add", *walked), self.constant(1))
+
+    def _begins(self, window: Window, weight: Value, small: Value, large: Value) -> Value:
+        """Zeros before each axis of the plane of an image ``large``."""
+        if not isinstance(window.pads, str):
+            return self.constant(list(window.pads[: len(window.strides)]))
+        needed = self._needed(window, weight, small)
+        wanted = self.integers("Add", needed, self.constant(list(window.spare)))
+        lacking = self.integers("Sub", wanted, self.dims(large, range(2, self.rank(large))))
+        lacking = self.integers("Max", lacking, self.constant(0))
+        if window.pads == "SAME_LOWER":
+            lacking = self.integers("Add", lacking, self.constant(1))
+        return self.integers("Div", lacking, self.constant(2))
 
     def interpolation(
         self, x: Value, y: Value, axis: int, scale: float | None, attributes: Mapping[str, Any]
     ) -> Value:
         before, after = self.dims(x, [axis]), self.dims(y, [axis])
-        square = self.integers("Concat", before, before, axis=0)
+        sizes = self.integers("Concat", self.constant([1, 1]), after, before, axis=0)
+        operands: list[Value | None] = [None, None, sizes]
+        if scale is not None:
+            operands = [None, self.constant([1, 1, scale, 1], np.float32)]
+        return self._of_identity("Resize", x, axis, operands, attributes)
+
+    def averaging(self, x: Value, axis: int, window: Mapping[str, Any]) -> Value:
+        return self._of_identity("AveragePool", x, axis, [], window)
+
+    def _of_identity(
+        self,
+        op_type: str,
+        x: Value,
+        axis: int,
+        operands: Sequence[Value | None],
+        attributes: Mapping[str, Any],
+    ) -> Value:
+        """The matrix of an operation along the rows of an image."""
+        size = self.dims(x, [axis])
+        square = self.integers("Concat", size, size, axis=0)
         eye = self.node("EyeLike", [self.node("ConstantOfShape", [square], 2)], 2)
-        plane = self.unsqueeze(eye, [0, 1])
-        ones = self.constant([1, 1])
-        if scale is None:
-            sizes = self.integers("Concat", ones, after, before, axis=0)
-            given: list[Value | None] = [plane, None, None, sizes]
-        else:
-            given = [plane, None, self.constant([1, 1, scale, 1], np.float32)]
-        matrix = self.node("Resize", given, 4, **attributes)
-        shape = self.integers("Concat", after, before, axis=0)
-        return self.cast_like(self.reshape(matrix, shape, 2), x)
+        made = self.node(op_type, [self.unsqueeze(eye, [0, 1]), *operands], 4, **attributes)
+        matrix = self.node("Squeeze", [made, self.constant([0, 1])], 2)
+        return self.cast_like(matrix, x)
 
     def max_pool_adjoint(self, m: Value, x: Value, **window: Any) -> Value:
         made = ir.node("MaxPool", [x], window, num_outputs=2)
@@ -446,28 +458,14 @@ class Emit:
         axes: Value | None,
         steps: Value | None,
     ) -> Value:
-        rank = self.rank(like)
         chosen = self._known(axes) if axes is not None else None
         if chosen is None:
             chosen = list(range(self._length(starts)))
         if steps is None or self._known(steps) == [1] * len(chosen):
             size = self.dims(like, chosen)
             return self._placed(m, like, chosen, self._clamped(starts, size))
-        return self._scattered(m, like, [starts, ends, self.constant(chosen), steps], rank)
-
-    def _scattered(self, m: Value, like: Value, where: Sequence[Value], rank: int) -> Value:
-        """Number the entries of ``like``; slicing the numbers tells where ``m`` came from."""
-        size = self.integers("Size", like)
-        numbers = self.counting(size)
-        whole = self.integers("Reshape", numbers, self.shape(like))
-        taken = self.integers("Slice", whole, *where)
-        flat = self._flat(taken)
-        sent = self.reshape(m, self.constant([-1]), 1)
-        length = self._flat(size)
-        filled = self.node(
-            "ScatterElements", [self._zeros(length, 1, self.kind(m)), flat, sent], 1, axis=0
-        )
-        return self.reshape_like(filled, like)
+        operands = [starts, ends, self.constant(chosen), steps]
+        return self.moved_adjoint(m, like, "Slice", operands, {}, opset=self._opset)
 
     def _placed(self, m: Value, like: Value, axes: Sequence[int], begins: Value) -> Value:
         """``m`` inside zeros like ``like``, from ``begins`` on along ``axes``."""
@@ -588,6 +586,34 @@ class Emit:
     def gather_elements(self, a: Value, index: Value, axis: int) -> Value:
         return self.node("GatherElements", [a, index], self.rank(a), axis=axis)
 
+    def moved_adjoint(
+        self,
+        m: Value,
+        like: Value,
+        op_type: str,
+        operands: Sequence[Value | None],
+        attributes: Mapping[str, Any],
+        *,
+        opset: int,
+        repeats: bool = False,
+    ) -> Value:
+        count = self.integers("Add", self.integers("Size", like), self.constant(1))
+        numbers = self.integers("Range", self.constant(1), count, self.constant(1))
+        # Doubles hold every number, and no operation that moves is without them.
+        whole = self.reshape_like(self._number(numbers, ir.DataType.DOUBLE), like)
+        moved = self.node(
+            op_type, [whole, *operands], self.rank(m), dtype=ir.DataType.DOUBLE, **attributes
+        )
+        index = self._flat(self._number(moved, ir.DataType.INT64))
+        sent = self.reshape(m, self.constant([-1]), 1)
+        zeros = self._zeros(self._flat(count), 1, self.kind(m))
+        if repeats:
+            added = self._added(zeros, index, sent, 0)
+        else:
+            added = self.node("ScatterElements", [zeros, index, sent], 1, axis=0)
+        ends = self.constant([np.iinfo(np.int64).max])
+        return self.reshape_like(self.node("Slice", [added, self.constant([1]), ends], 1), like)
+
     def keep_triangle(self, m: Value, k: int, *, upper: bool) -> Value:
         return self.node("Trilu", [m, self.constant(k)], self.rank(m), upper=int(upper))
 
@@ -686,3 +712,12 @@ class Emit:
 
     def check(self, a: Value, place: str) -> None:
         """Numbers are not at hand."""
+
+
+def _moves(window: Window) -> dict[str, Any]:
+    """Attributes of a convolution without padding."""
+    return {
+        "strides": list(window.strides),
+        "dilations": list(window.dilations),
+        "group": window.group,
+    }

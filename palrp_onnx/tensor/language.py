@@ -7,9 +7,30 @@ asked for: an operation that depends on a shape takes the tensor that has it.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Window:
+    """How the window of a convolution moves over an image, axis by axis of its plane.
+
+    Attributes:
+        strides: Steps of the window.
+        pads: Zeros before every axis, then behind every axis; or ``SAME_UPPER`` or ``SAME_LOWER``,
+            halved from what the windows need beyond the image, the odd one behind or before it.
+        dilations: Steps between the taps of the window.
+        group: In how many groups channels are convolved apart.
+        spare: Places of the image behind the last window (``output_padding``).
+    """
+
+    strides: Sequence[int]
+    pads: Sequence[int] | str
+    dilations: Sequence[int]
+    group: int
+    spare: Sequence[int]
 
 
 class Language(Protocol[T]):
@@ -64,10 +85,6 @@ class Language(Protocol[T]):
         """x ∘ m, and 0 where m = 0: an infinite mask that no multiplier reaches carries nothing."""
         ...
 
-    def choose(self, condition: T, a: T, b: T) -> T:
-        """a where the condition holds, else b."""
-        ...
-
     def select(self, m: T, condition: T, truth: bool) -> T:
         """m where the condition is ``truth``, else 0."""
         ...
@@ -101,31 +118,12 @@ class Language(Protocol[T]):
         """Einstein summation with letters only."""
         ...
 
-    def conv_adjoint(
-        self,
-        m: T,
-        weight: T,
-        like: T,
-        *,
-        strides: Sequence[int],
-        pads: Sequence[int],
-        dilations: Sequence[int],
-        group: int,
-    ) -> T:
+    def conv_adjoint(self, m: T, weight: T, like: T, window: Window) -> T:
         """The transposed linear map of a convolution without bias, for its input ``like``."""
         ...
 
-    def conv(
-        self,
-        a: T,
-        weight: T,
-        *,
-        strides: Sequence[int],
-        pads: Sequence[int],
-        dilations: Sequence[int],
-        group: int,
-    ) -> T:
-        """A convolution without bias."""
+    def conv(self, image: T, weight: T, like: T, window: Window) -> T:
+        """A convolution without bias, with as many places as ``like``."""
         ...
 
     def interpolation(
@@ -135,6 +133,13 @@ class Language(Protocol[T]):
 
         Its shape is [entries of y, entries of x]; ``scale`` is the factor where the operation was
         given one, else that of the lengths.
+        """
+        ...
+
+    def averaging(self, x: T, axis: int, window: Mapping[str, Any]) -> T:
+        """What ``AveragePool`` with these attributes does along one axis of ``x``, as a matrix.
+
+        Its shape is [entries of the result, entries of ``x``].
         """
         ...
 
@@ -224,6 +229,33 @@ class Language(Protocol[T]):
 
     def gather_elements(self, a: T, index: T, axis: int) -> T:
         """GatherElements."""
+        ...
+
+    def moved_adjoint(
+        self,
+        m: T,
+        like: T,
+        op_type: str,
+        operands: Sequence[T | None],
+        attributes: Mapping[str, Any],
+        *,
+        opset: int,
+        repeats: bool = False,
+    ) -> T:
+        """``m`` added up where an operation that only moves took it from.
+
+        The operation itself moves the numbers of the entries of ``like``, counted from one: zero
+        is what it puts between them.
+
+        Args:
+            m: Multiplier of what was moved.
+            like: First operand of the operation.
+            op_type: The operation.
+            operands: The others.
+            attributes: Its attributes.
+            opset: Opset of the operation.
+            repeats: Whether an entry may be moved to several places.
+        """
         ...
 
     def keep_triangle(self, m: T, k: int, *, upper: bool) -> T:

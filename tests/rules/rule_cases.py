@@ -106,6 +106,50 @@ def softmax(axis: int) -> Law:
     return law
 
 
+def softmax_of_tail(axis: int) -> Law:
+    """The same over all axes from one on, as one row."""
+
+    def law(x: Array, y: Array, m: Array, weights: Weights) -> Array:
+        rows = (-1, math.prod(x.shape[axis:]))
+        found = softmax(-1)(x.reshape(rows), y, m.reshape(rows), weights)
+        return found.reshape(x.shape)
+
+    return law
+
+
+def log_sum_exp(axes: tuple[int, ...]) -> Law:
+    """m times the softmax over all ``axes``, one row after another."""
+
+    def law(x: Array, y: Array, m: Array, weights: Weights) -> Array:
+        total = np.zeros(m.shape)
+        for k in np.ndindex(*x.shape):
+            total[tuple(0 if a in axes else i for a, i in enumerate(k))] += math.exp(x[k])
+        return m * np.exp(x) / total
+
+    return law
+
+
+def log_sum(x: Array, y: Array, m: Array, weights: Weights) -> Array:
+    """log Σ / Σ over the last axis, the sum by hand."""
+    result = np.empty_like(x)
+    for k in np.ndindex(*x.shape[:-1]):
+        total = sum(x[k].tolist())
+        result[k] = m[k] * math.log(total) / total
+    return result
+
+
+def unit_length(p: int) -> Law:
+    """m / ‖x‖, row by row."""
+
+    def law(x: Array, y: Array, m: Array, weights: Weights) -> Array:
+        result = np.empty_like(x)
+        for k in np.ndindex(*x.shape[:-1]):
+            result[k] = m[k] / sum(abs(v) ** p for v in x[k].tolist()) ** (1 / p)
+        return result
+
+    return law
+
+
 def log_softmax(x: Array, y: Array, m: Array, weights: Weights) -> Array:
     """Row by row through the Jacobian I − 1 sᵀ."""
     result = np.empty_like(x)
@@ -132,18 +176,22 @@ def layer_norm(axes: int, epsilon: float = 1e-5) -> Law:
     return law
 
 
-def instance_norm(x: Array, y: Array, m: Array, weights: Weights) -> Array:
+def instance_norm(epsilon: float) -> Law:
     """A layer norm of every sample and channel, scaled by one γ."""
-    result = np.empty_like(x)
-    for b, c in np.ndindex(*x.shape[:2]):
-        flat = layer_norm(1)(
-            x[b, c].reshape(1, -1),
-            y,
-            m[b, c].reshape(1, -1),
-            {"g": np.full(x[b, c].size, weights["g"][c])},
-        )
-        result[b, c] = flat.reshape(x[b, c].shape)
-    return result
+
+    def law(x: Array, y: Array, m: Array, weights: Weights) -> Array:
+        result = np.empty_like(x)
+        for b, c in np.ndindex(*x.shape[:2]):
+            flat = layer_norm(1, epsilon)(
+                x[b, c].reshape(1, -1),
+                y,
+                m[b, c].reshape(1, -1),
+                {"g": np.full(x[b, c].size, weights.get("g", np.ones(x.shape[1]))[c])},
+            )
+            result[b, c] = flat.reshape(x[b, c].shape)
+        return result
+
+    return law
 
 
 def rms_norm(epsilon: float) -> Law:
@@ -181,9 +229,13 @@ def softplus(v: float) -> float:
 
 
 W4 = real(4)
+KERNEL = real(4, 4, 3, 2)
+DOUBLED, ROI = floats(1, 1, 2, 3), floats()
 PLACES = ints([[0, 0], [0, 2]], [[1, 1], [1, -1]])
 IDENTITY_CASES = [
     same("Abs", abs),
+    same("Acos", math.acos, low=-0.9, high=0.9),
+    same("Acosh", math.acosh, low=1.1, high=3.0),
     same("Asin", math.asin, low=-0.9, high=0.9),
     same("Asinh", math.asinh),
     same("Atan", math.atan),
@@ -199,6 +251,11 @@ IDENTITY_CASES = [
     of("PRelu", "y = PRelu(x, w)", lambda x, y, m, w: m * np.where(x > 0, 1, wide(w["w"])), w=W4),
     same("Relu", lambda v: max(v, 0)),
     same("Selu", selu),
+    same(
+        "Shrink",
+        lambda v: 0.0 if abs(v) <= 0.5 else v - math.copysign(0.25, v),
+        attributes="<lambd=0.5, bias=0.25>",
+    ),
     same("Sin", math.sin),
     same("Sinh", math.sinh),
     same("Softsign", lambda v: v / (1 + abs(v))),
@@ -241,7 +298,7 @@ NORM_CASES = [
     of(
         "InstanceNormalization",
         "y = InstanceNormalization(x, g, b)",
-        instance_norm,
+        instance_norm(1e-5),
         x=IMAGE,
         g=W4,
         b=real(4, seed=8),
@@ -257,7 +314,30 @@ NORM_CASES = [
     of("Softmax", "y = Softmax(x)", softmax(-1)),
     of("Softmax", "y = Softmax<axis=1>(x)", softmax(1)),
     of("Softmax", "y = Softmax<axis=2>(x)", softmax(-1), opset=11),
+    of("Softmax", "y = Softmax(x)", softmax_of_tail(1), opset=11, dtype="float32"),
     of("LogSoftmax", "y = LogSoftmax(x)", log_softmax),
+    of("LogSoftmax", "y = LogSoftmax<axis=-1>(x)", log_softmax, opset=11),
+    of("LpNormalization", "y = LpNormalization(x)", unit_length(2)),
+    of("LpNormalization", "y = LpNormalization<p=1, axis=2>(x)", unit_length(1), dtype="float32"),
+    of(
+        "MeanVarianceNormalization",
+        "y = MeanVarianceNormalization<axes=[2, 3]>(x)",
+        instance_norm(0.0),
+        x=IMAGE,
+        dtype="float32",
+    ),
+    of("ReduceL1", "y = ReduceL1(x, a)", lambda x, y, m, w: m * np.sign(x), a=ints(1)),
+    of("ReduceL1", "y = ReduceL1<axes=[1]>(x)", lambda x, y, m, w: m * np.sign(x), opset=13),
+    of("ReduceSumSquare", "y = ReduceSumSquare(x, a)", lambda x, y, m, w: m * x, a=ints(1, 2)),
+    of("ReduceLogSumExp", "y = ReduceLogSumExp(x, a)", log_sum_exp((1,)), a=ints(1)),
+    of("ReduceLogSumExp", "y = ReduceLogSumExp(x, a)", log_sum_exp((1, 2)), a=ints(-1, 1)),
+    of(
+        "ReduceLogSumExp",
+        "y = ReduceLogSumExp<keepdims=0>(x, a)",
+        lambda x, y, m, w: log_sum_exp((2,))(x, y, m[..., None], w),
+        a=ints(-1),
+    ),
+    of("ReduceLogSum", "y = ReduceLogSum(x, a)", log_sum, a=ints(-1), low=0.1),
 ]
 
 GRADIENT_CASES = [
@@ -275,7 +355,78 @@ GRADIENT_CASES = [
         x=IMAGE,
         w=real(4, 3, 2, 2),
     ),
+    *[
+        of(
+            "ConvTranspose",
+            f"y = ConvTranspose<{how}, strides=[2,1]>(x, w)",
+            x=IMAGE,
+            w=KERNEL,
+            dtype="float32",
+        )
+        for how in (
+            'auto_pad="SAME_UPPER"',
+            'auto_pad="SAME_LOWER"',
+            'auto_pad="VALID"',
+            "output_shape=[10, 6]",
+            "output_shape=[11, 6], output_padding=[1, 0]",
+        )
+    ],
+    of(
+        "ConvTranspose",
+        "y = ConvTranspose<strides=[2], dilations=[2], pads=[1, 2]>(x, w)",
+        x=(2, 3, 6),
+        w=real(3, 2, 3),
+    ),
+    of(
+        "ConvTranspose",
+        "h = Reshape(x, s)  y = ConvTranspose<strides=[2,1,2], pads=[1,0,1,0,0,1]>(h, w)",
+        x=(2, 6, 6),
+        s=ints(0, 2, 3, 2, 3),
+        w=real(2, 3, 3, 2, 2),
+    ),
+    *[
+        of(
+            "Conv",
+            f'y = Conv<auto_pad="{how}", strides=[2, 1]>(x, w)',
+            x=(2, 4, 6, 5),
+            w=KERNEL,
+        )
+        for how in ("SAME_UPPER", "SAME_LOWER", "VALID")
+    ],
     of("Resize", 'y = Resize<mode="linear">(x, , , s)', x=IMAGE, s=ints(2, 4, 8, 9)),
+    of("Resize", 'y = Resize<mode="linear">(x, r, f)', x=IMAGE, opset=11, r=ROI, f=DOUBLED),
+    of("Resize", "y = Resize(x, f)", x=IMAGE, opset=10, f=DOUBLED, dtype="float32"),
+    of("Resize", "y = Resize(x, , f)", x=(2, 3, 4, 2), f=floats(1, 2, 1.5, 1)),
+    of("Resize", 'y = Resize<mode="linear">(x, , , s)', x=(2, 3, 4), s=ints(2, 3, 7)),
+    of(
+        "Resize",
+        'h = Reshape(x, d)  y = Resize<mode="linear">(h, , , s)',
+        x=(2, 6, 6),
+        d=ints(0, 2, 3, 2, 3),
+        s=ints(2, 2, 4, 3, 5),
+    ),
+    of("Resize", "y = Resize<axes=[3, -2]>(x, , , s)", x=IMAGE, s=ints(9, 8), dtype="float32"),
+    of(
+        "Resize",
+        'y = Resize<mode="nearest", nearest_mode="ceil", '
+        'coordinate_transformation_mode="asymmetric">(x, , , s)',
+        x=IMAGE,
+        s=ints(2, 4, 3, 9),
+    ),
+    of(
+        "Resize",
+        'y = Resize<mode="linear", coordinate_transformation_mode="pytorch_half_pixel">(x, , f)',
+        x=IMAGE,
+        f=floats(1, 1, 0.6, 0.5),
+    ),
+    of("Upsample", "y = Upsample(x, f)", x=IMAGE, opset=9, f=DOUBLED),
+    of(
+        "Upsample",
+        "y = Upsample<scales=[1.0, 1.0, 2.0, 3.0]>(x)",
+        x=IMAGE,
+        opset=8,
+        dtype="float32",
+    ),
     of(
         "Resize",
         'y = Resize<mode="linear", coordinate_transformation_mode="align_corners">(x, , , s)',
@@ -340,6 +491,27 @@ GRADIENT_CASES = [
     of("Pad", "y = Pad(x, s)", s=ints(0, 1, 2, 0, 3, 0)),
     of("Pad", "y = Pad(x, s, v, a)", s=ints(1, 2, 0, 1), v=np.zeros((), np.float32), a=ints(-1, 1)),
     of("Pad", "y = Pad(x, s)", s=ints(0, 1, 2, 0, 3, 0), opset=11),
+    *[
+        of("Pad", f'y = Pad<mode="{mode}">(x, s)', s=ints(0, 1, 2, 0, 2, 3), opset=19)
+        for mode in ("reflect", "edge", "wrap")
+    ],
+    of("Pad", 'y = Pad<mode="reflect">(x, s, , a)', s=ints(1, 2), a=ints(-1)),
+    of("Pad", "y = Pad<pads=[0, 1, 0, 0, 1, 2]>(x)", opset=10),
+    of("DepthToSpace", "y = DepthToSpace<blocksize=2>(x)", x=(2, 8, 2, 3)),
+    of("DepthToSpace", 'y = DepthToSpace<blocksize=2, mode="CRD">(x)', x=(2, 8, 2, 3)),
+    of("SpaceToDepth", "y = SpaceToDepth<blocksize=2>(x)", x=(2, 3, 4, 6)),
+    of(
+        "ReverseSequence",
+        "y = ReverseSequence<batch_axis=0, time_axis=1>(x, n)",
+        n=ints(2, 3),
+        free=(),
+    ),
+    of(
+        "Compress",
+        "y = Compress<axis=1>(x, c)",
+        c=np.array([True, False, True]),
+    ),
+    of("CenterCropPad", "y = CenterCropPad<axes=[1, 2]>(x, s)", s=ints(5, 2)),
     of("Gather", "y = Gather<axis=1>(x, i)", i=ints(2, 0, 2, -1)),
     of("Gather", "y = Gather<axis=-1>(x, i)", i=ints([0, 3], [3, 1])),
     of("Gather", "y = Gather<axis=1>(x, i)", i=np.array(-1)),
@@ -377,6 +549,35 @@ GRADIENT_CASES = [
         x=(2, 3, 2),
         i=ints(*[[[0, -1], [2, 1], [3, 0]]] * 2),
         w=real(2, 3, 4),
+        free=(),
+    ),
+    of(
+        "ScatterElements",
+        'y = ScatterElements<axis=1, reduction="add">(x, i, w)',
+        i=ints(*[[[2, 0, 1, 2], [2, 0, 0, -1]]] * 2),
+        w=real(2, 2, 4),
+        free=(),
+    ),
+    of(
+        "ScatterElements",
+        'y = ScatterElements<axis=-1, reduction="add">(w, i, x)',
+        x=(2, 3, 2),
+        i=ints(*[[[0, 0], [2, -2], [3, 0]]] * 2),
+        w=real(2, 3, 4),
+        free=(),
+    ),
+    of(
+        "ScatterND",
+        'y = ScatterND<reduction="add">(x, i, w)',
+        i=ints([[0, 0], [0, 0]], [[1, 1], [1, -1]]),
+        w=real(2, 2, 4),
+        free=(),
+    ),
+    of(
+        "ScatterND",
+        's = Gather<axis=1>(x, k)  y = ScatterND<reduction="add">(x, i, s)',
+        i=ints([[0, 0], [0, 0]], [[1, 1], [1, -1]]),
+        k=ints(0, 1),
         free=(),
     ),
     of("ScatterND", "y = ScatterND(x, i, w)", i=PLACES, w=real(2, 2, 4), free=()),
@@ -510,6 +711,29 @@ GRADIENT_CASES = [
     of("ReduceMean", "y = ReduceMean<axes=[1], keepdims=0>(x)", opset=13),
     of("ReduceMean", "y = ReduceMean<axes=[-1, -2]>(x)", opset=17),
     of("GlobalAveragePool", "y = GlobalAveragePool(x)", x=IMAGE),
+    of("GlobalMaxPool", "y = GlobalMaxPool(x)", x=IMAGE),
+    *[
+        of("AveragePool", f"y = AveragePool<{how}>(x)", x=IMAGE, opset=19)
+        for how in (
+            "kernel_shape=[3, 2], strides=[2, 1]",
+            "kernel_shape=[3, 3], pads=[1, 1, 1, 1], strides=[2, 2]",
+            "kernel_shape=[3, 2], pads=[1, 0, 1, 1], count_include_pad=1",
+            "kernel_shape=[2, 2], strides=[2, 4], ceil_mode=1",
+            "kernel_shape=[2, 3], dilations=[2, 1]",
+            'kernel_shape=[3, 3], strides=[2, 2], auto_pad="SAME_UPPER"',
+            'kernel_shape=[2, 3], strides=[2, 2], auto_pad="SAME_LOWER"',
+        )
+    ],
+    of("AveragePool", "y = AveragePool<kernel_shape=[2]>(x)", x=(2, 3, 5)),
+    of("AveragePool", "y = AveragePool<kernel_shape=[2, 2, 2]>(x)", x=(2, 1, 3, 2, 4)),
+    *[
+        of("MaxPool", f"y = MaxPool<kernel_shape=[3, 3], strides=[2, 2], {how}>(x)", x=IMAGE)
+        for how in (
+            'auto_pad="SAME_UPPER"',
+            'auto_pad="VALID"',
+            "dilations=[2, 1]",
+        )
+    ],
     of("CumSum", "y = CumSum(x, a)", a=np.array(1)),
     of("CumSum", "y = CumSum<exclusive=1>(x, a)", a=np.array(-1)),
     of("CumSum", "y = CumSum<reverse=1>(x, a)", a=np.array(1)),

@@ -8,6 +8,7 @@ from building import real, run, wide
 
 #: Functions that are smooth at zero: the limit is the slope there.
 SMOOTH = {
+    "Acos": 18,
     "Asin": 18,
     "Asinh": 18,
     "Atan": 18,
@@ -32,7 +33,7 @@ SMOOTH = {
 }
 #: Functions with a kink at zero: the convention.
 KINKED = {"Abs": 0.0, "LeakyRelu": 0.0, "Relu": 0.0, "Sqrt": 0.0, "ThresholdedRelu": 0.0}
-KINKED |= {"Elu": 1.0, "Selu": 1.0507009873554805 * 1.6732632423543772}
+KINKED |= {"Shrink": 0.0, "Elu": 1.0, "Selu": 1.0507009873554805 * 1.6732632423543772}
 
 
 def multiplier_at_zero(body: str, opset: int = 18) -> float:

@@ -17,6 +17,7 @@ from onnx.reference import ReferenceEvaluator
 
 from palrp_onnx.errors import ModelError
 from palrp_onnx.tensor.eager import Eager
+from palrp_onnx.tensor.language import Window
 
 OP = Eager(2, np.float64)
 LONG = 2**63 - 1
@@ -93,11 +94,12 @@ def convolve(x: Array, weight: Array, case: dict[str, Any]) -> Array:
 def test_conv_adjoint(case: dict[str, Any]) -> None:
     x = wide(real(2, case["group"] * case["inner"], *case["size"]))
     weight = wide(real(case["group"] * case["outer"], case["inner"], *case["kernel"], seed=8))
-    options = {k: case[k] for k in ("strides", "pads", "dilations", "group")}
+    steps = {k: case[k] for k in ("strides", "pads", "dilations", "group")}
+    window = Window(**steps, spare=[0] * len(case["kernel"]))
     assert_adjoint(
         x,
         lambda v: convolve(v, weight, case),
-        lambda m: OP.conv_adjoint(m, weight, x, **options),
+        lambda m: OP.conv_adjoint(m, weight, x, window),
     )
 
 

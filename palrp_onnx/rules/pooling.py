@@ -1,0 +1,58 @@
+"""Pooling: the adjoint where it is linear, the winner where it chooses."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from palrp_onnx.rules.registry import Node, T, given, rule
+from palrp_onnx.rules.resizing import along
+from palrp_onnx.tensor.language import Language
+
+
+@rule("GlobalAveragePool")
+def global_average(op: Language[T], node: Node[T], m: T) -> Sequence[T | None]:
+    """m_x = m / n over the n spatial entries. Linear."""
+    x = node.input(0)
+    return (op.mul(op.expand_like(m, x), op.mean_weight(x, m)),)
+
+
+@rule("GlobalMaxPool")
+def global_max(op: Language[T], node: Node[T], m: T) -> Sequence[T | None]:
+    """m_x = m at the largest spatial entry; equal ones share. Source: winner takes all."""
+    won = op.winners(node.input(0), node.output())
+    return (op.mul(m, op.div(won, op.sum(won, range(2, node.rank(0))))),)
+
+
+@rule("AveragePool")
+def average_pool(op: Language[T], node: Node[T], m: T) -> Sequence[T | None]:
+    """y = A x along every axis of the plane: m_x = Aᵀ m. Linear, and windows are rectangles.
+
+    Shapes: x [B, C, *S], m [B, C, *S'], A [S', S] of an axis what the operation makes of an
+    identity matrix.
+    """
+    rank = node.rank(0)
+    for axis in range(2, rank):
+        m = along(op, m, op.averaging(node.input(0), axis, _of_axis(node, axis - 2)), axis, rank)
+    return (m,)
+
+
+def _of_axis(node: Node[T], axis: int) -> dict[str, Any]:
+    """Attributes of the same pooling along the rows of an image alone."""
+    kernel = node.attribute("kernel_shape", ())
+    rank = len(kernel)
+    window: dict[str, Any] = given(node, "auto_pad", "ceil_mode", "count_include_pad")
+    window["kernel_shape"] = [kernel[axis], 1]
+    for name in ("strides", "dilations"):
+        if steps := node.attribute(name, None):
+            window[name] = [steps[axis], 1]
+    if pads := node.attribute("pads", None):
+        window["pads"] = [pads[axis], 0, pads[axis + rank], 0]
+    return window
+
+
+@rule("MaxPool", since=8)
+def max_pool(op: Language[T], node: Node[T], m: T) -> Sequence[T | None]:
+    """m_x = m at the first largest entry of every window. Source: winner takes all."""
+    names = ("kernel_shape", "strides", "pads", "dilations", "ceil_mode", "auto_pad")
+    return (op.max_pool_adjoint(m, node.input(0), **given(node, *names)),)
