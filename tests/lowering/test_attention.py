@@ -6,9 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from numpy.typing import NDArray
 
+from palrp_onnx.forward import RuntimeForward
+from palrp_onnx.graph.lowering import REFUSED
+from palrp_onnx.graph.model import Model
 from tests.lowering.checking import compare, single
 
 Array = NDArray[Any]
@@ -25,6 +29,9 @@ PACKED = {"w": real(WIDTH, 3 * WIDTH) / 4, "b": real(3 * WIDTH)}
 #: Right and left padding, a hole, and a row of which nothing is left.
 MASKS: dict[str, Array] = {
     "lengths": np.array([5, 3], np.int32),
+    "no length": np.array([5, 0], np.int32),
+    "ends and starts": np.array([5, 4, 0, 2], np.int32),
+    "packed lengths": np.array([5, 3, 0, 5, 10, 0, 5, 10], np.int32),
     "right": np.array([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]], np.int32),
     "left": np.array([[1, 1, 1, 1, 1], [0, 0, 1, 1, 1]], np.int32),
     "hole": np.array([[1, 1, 0, 1, 1], [1, 0, 1, 0, 1]], np.int32),
@@ -33,9 +40,13 @@ MASKS: dict[str, Array] = {
 }
 
 
+LOWEST = float(np.finfo(np.float32).min)
+
+
+@pytest.mark.parametrize("low", [-10000.0, LOWEST])
 @pytest.mark.parametrize("unidirectional", [0, 1])
 @pytest.mark.parametrize("mask", [None, *MASKS])
-def test_attention(mask: str | None, unidirectional: int, tmp_path: Path) -> None:
+def test_attention(mask: str | None, unidirectional: int, low: float, tmp_path: Path) -> None:
     feeds = {"x": X, **({"m": MASKS[mask]} if mask else {})}
     inputs = ["x", "w", "b", "m" if mask else ""]
     model = single(
@@ -45,8 +56,66 @@ def test_attention(mask: str | None, unidirectional: int, tmp_path: Path) -> Non
         weights=PACKED,
         num_heads=HEADS,
         unidirectional=unidirectional,
+        mask_filter_value=low,
     )
     compare(model, feeds, tmp_path)
+
+
+@pytest.mark.parametrize("mask", [[3], [5, 2], [3, 0, 5, 0, 5]], ids=str)
+def test_attention_over_one_sample(mask: list[int], tmp_path: Path) -> None:
+    """A length, an end with a start, and lengths of what was packed are told apart."""
+    feeds = {"x": X[:1], "m": np.array(mask, np.int32)}
+    model = single("Attention", ["x", "w", "b", "m"], feeds, weights=PACKED, num_heads=HEADS)
+    compare(model, feeds, tmp_path)
+
+
+def formula(q: Array, k: Array, v: Array, keep: Array | None = None) -> Array:
+    """Heads [B, N, T, H] that attend where ``keep`` is true: [B, T, N·H]."""
+    scores = q @ k.swapaxes(-1, -2) / np.sqrt(q.shape[-1])
+    scores = scores if keep is None else np.where(keep, scores, scores - 10000)
+    weights = np.exp(scores - scores.max(-1, keepdims=True))
+    output: Array = weights / weights.sum(-1, keepdims=True) @ v
+    return output.transpose(0, 2, 1, 3).reshape(output.shape[0], output.shape[2], -1)
+
+
+def heads_of(x: Array) -> Array:
+    return x.reshape(*x.shape[:2], HEADS, -1).transpose(0, 2, 1, 3)
+
+
+def computed(model: onnx.ModelProto, feeds: dict[str, Array], folder: Path) -> Array:
+    """What the lowered graph makes of an operation for which the processor has no kernel."""
+    onnx.save(model, folder / "model.onnx")
+    lowered = Model.open(folder / "model.onnx")
+    assert lowered.lowered, [n.meta for n in lowered.graph]
+    return RuntimeForward(lowered, ["y"])(feeds)["y"]
+
+
+def refused(model: onnx.ModelProto, folder: Path) -> str:
+    """Why the only node of a model stays."""
+    onnx.save(model, folder / "model.onnx")
+    (node,) = Model.open(folder / "model.onnx").graph
+    return str(node.meta[REFUSED])
+
+
+@pytest.mark.parametrize("earlier", [0, 3])
+def test_attention_with_a_mask_of_four_axes(earlier: int, tmp_path: Path) -> None:
+    """Of the mask of the longest text, rows and columns of the tokens at hand count."""
+    mask = GENERATOR.integers(0, 2, size=(BATCH, 1, 12, 12)).astype(np.int32)
+    mask[..., 0] = 1
+    past = real(2, BATCH, HEADS, earlier, WIDTH // HEADS)
+    feeds = {"x": X, "m": mask}
+    model = single(
+        "Attention",
+        ["x", "w", "b", "m", "p"],
+        feeds,
+        weights={**PACKED, "p": past},
+        num_heads=HEADS,
+    )
+    q, k, v = (heads_of(x) for x in np.split(X @ PACKED["w"] + PACKED["b"], 3, -1))
+    k, v = (np.concatenate(each, 2) for each in ((past[0], k), (past[1], v)))
+    keep = mask[:, :, earlier : earlier + TOKENS, : earlier + TOKENS] > 0
+    found = computed(model, feeds, tmp_path)
+    np.testing.assert_allclose(found, formula(q, k, v, keep), rtol=1e-4, atol=1e-5)
 
 
 def test_attention_with_a_bias_and_a_scale(tmp_path: Path) -> None:
@@ -92,28 +161,157 @@ def test_attention_with_a_cache(tmp_path: Path) -> None:
     compare(model, feeds, tmp_path)
 
 
+@pytest.mark.parametrize("unidirectional", [0, 1])
+@pytest.mark.parametrize("mask", [None, "lengths", "ends and starts", "right", "pairs"])
+def test_attention_behind_stored_tokens(
+    mask: str | None, unidirectional: int, tmp_path: Path
+) -> None:
+    masks = {
+        "lengths": np.array([8, 6], np.int32),
+        "ends and starts": np.array([8, 6, 0, 1], np.int32),
+        "right": np.array([[1] * 8, [0] * 2 + [1] * 4 + [0] * 2], np.int32),
+        "pairs": GENERATOR.integers(0, 2, size=(BATCH, TOKENS, 8)).astype(np.int32),
+    }
+    feeds = {"x": X, **({"m": masks[mask]} if mask else {})}
+    model = single(
+        "Attention",
+        ["x", "w", "b", "m" if mask else "", "p"],
+        feeds,
+        weights={**PACKED, "p": real(2, BATCH, HEADS, 3, WIDTH // HEADS)},
+        outputs=["y", "present"],
+        num_heads=HEADS,
+        unidirectional=unidirectional,
+    )
+    compare(model, feeds, tmp_path)
+
+
 QUERY, KEY, VALUE = (real(BATCH, n, WIDTH) for n in (TOKENS, 7, 7))
 
 
+KEY_MASKS = {
+    "lengths": np.array([7, 4], np.int32),
+    "packed lengths": np.array([7, 4, 0, 5, 10, 0, 7, 14], np.int32),
+    "right": np.array([[1] * 7, [1] * 4 + [0] * 3], np.int32),
+    "nothing": np.array([[1] * 7, [0] * 7], np.int32),
+    "pairs": GENERATOR.integers(0, 2, size=(BATCH, TOKENS, 7)).astype(np.int32),
+}
+
+
 @pytest.mark.parametrize("bias", [False, True])
-@pytest.mark.parametrize("mask", [None, "lengths", "right"])
+@pytest.mark.parametrize("mask", [None, *KEY_MASKS])
 def test_multi_head(mask: str | None, bias: bool, tmp_path: Path) -> None:
-    masks = {
-        "lengths": np.array([7, 4], np.int32),
-        "right": np.array([[1] * 7, [1] * 4 + [0] * 3], np.int32),
-    }
-    feeds = {"q": QUERY, "k": KEY, "v": VALUE, **({"m": masks[mask]} if mask else {})}
+    feeds = {"q": QUERY, "k": KEY, "v": VALUE, **({"m": KEY_MASKS[mask]} if mask else {})}
     inputs = ["q", "k", "v", "b" if bias else "", "m" if mask else ""]
     weights = {"b": PACKED["b"]} if bias else {}
     model = single("MultiHeadAttention", inputs, feeds, weights=weights, num_heads=HEADS)
     compare(model, feeds, tmp_path)
 
 
-def test_multi_head_over_ready_keys(tmp_path: Path) -> None:
+def test_multi_head_of_other_widths(tmp_path: Path) -> None:
+    feeds = {"q": QUERY, "k": KEY, "v": real(BATCH, 7, 32)}
+    weights = {"b": real(2 * WIDTH + 32)}
+    names = ["q", "k", "v", "b"]
+    model = single("MultiHeadAttention", names, feeds, weights=weights, num_heads=HEADS)
+    compare(model, feeds, tmp_path)
+
+
+@pytest.mark.parametrize("given", [[], ["b"], ["", "m"]], ids=str)
+def test_multi_head_over_ready_keys(given: list[str], tmp_path: Path) -> None:
     shape = (BATCH, HEADS, 7, WIDTH // HEADS)
     feeds = {"q": QUERY, "k": real(*shape), "v": real(*shape)}
-    model = single("MultiHeadAttention", ["q", "k", "v"], feeds, num_heads=HEADS)
+    feeds |= {"m": KEY_MASKS["right"]} if "m" in given else {}
+    weights = {"b": PACKED["b"]} if "b" in given else {}
+    names = ["q", "k", "v", *given]
+    model = single("MultiHeadAttention", names, feeds, weights=weights, num_heads=HEADS)
     compare(model, feeds, tmp_path)
+
+
+def test_multi_head_whose_scores_are_read(tmp_path: Path) -> None:
+    feeds = {"q": QUERY, "k": KEY, "v": VALUE, "m": KEY_MASKS["right"]}
+    model = single(
+        "MultiHeadAttention",
+        ["q", "k", "v", "", "m"],
+        feeds,
+        outputs=["y", "", "", "scores"],
+        num_heads=HEADS,
+        mask_filter_value=-50.0,
+    )
+    compare(model, feeds, tmp_path)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("unidirectional", [0, 1])
+@pytest.mark.parametrize("earlier", [0, 3])
+def test_multi_head_with_a_cache(
+    earlier: int, unidirectional: int, bias: bool, tmp_path: Path
+) -> None:
+    """One that is fed is left empty; one that is stored stands before the keys."""
+    caches = {name: real(BATCH, HEADS, earlier, WIDTH // HEADS) for name in ("pk", "pv")}
+    mask = np.array([[1] * (earlier + TOKENS), [0] + [1] * (earlier + TOKENS - 1)], np.int32)
+    feeds = {"q": QUERY, "k": QUERY * 2, "v": QUERY - 1, "m": mask, **({} if earlier else caches)}
+    weights = {**(caches if earlier else {}), **({"b": PACKED["b"]} if bias else {})}
+    model = single(
+        "MultiHeadAttention",
+        ["q", "k", "v", "b" if bias else "", "m", "", "pk", "pv"],
+        feeds,
+        weights=weights,
+        outputs=["y", "present_k", "present_v"],
+        num_heads=HEADS,
+        unidirectional=unidirectional,
+    )
+    compare(model, feeds, tmp_path)
+
+
+def test_multi_head_packed(tmp_path: Path) -> None:
+    packed = real(BATCH, TOKENS, HEADS, 3, WIDTH // HEADS)
+    q, k, v = (packed[..., each, :].transpose(0, 2, 1, 3) for each in range(3))
+    model = single("MultiHeadAttention", ["q"], {"q": packed}, num_heads=HEADS)
+    found = computed(model, {"q": packed}, tmp_path)
+    np.testing.assert_allclose(found, formula(q, k, v), rtol=1e-4, atol=1e-5)
+
+
+def test_multi_head_with_packed_keys(tmp_path: Path) -> None:
+    packed = real(BATCH, 7, HEADS, 2, WIDTH // HEADS)
+    k, v = (packed[..., each, :].transpose(0, 2, 1, 3) for each in range(2))
+    feeds = {"q": QUERY, "k": packed, "m": KEY_MASKS["right"]}
+    model = single("MultiHeadAttention", ["q", "k", "", "", "m"], feeds, num_heads=HEADS)
+    keep = KEY_MASKS["right"][:, None, None] > 0
+    found = computed(model, feeds, tmp_path)
+    np.testing.assert_allclose(found, formula(heads_of(QUERY), k, v, keep), rtol=1e-4, atol=1e-5)
+
+
+def test_multi_head_packed_with_a_bias_is_refused(tmp_path: Path) -> None:
+    feeds = {"q": QUERY, "k": real(BATCH, 7, HEADS, 2, WIDTH // HEADS)}
+    weights = {"b": PACKED["b"]}
+    names = ["q", "k", "", "b"]
+    model = single("MultiHeadAttention", names, feeds, weights=weights, num_heads=HEADS)
+    assert "bias" in refused(model, tmp_path)
+
+
+@pytest.mark.parametrize("mask", [False, True])
+@pytest.mark.parametrize("bias", [False, True])
+def test_decoder_over_ready_keys(mask: bool, bias: bool, tmp_path: Path) -> None:
+    shape = (BATCH, HEADS, 7, WIDTH // HEADS)
+    feeds = {"q": QUERY[:, :1], "k": real(*shape), "v": real(*shape)}
+    feeds |= {"m": KEY_MASKS["right"]} if mask else {}
+    names = ["q", "k", "v", "m" if mask else "", *[""] * 6, *(["b"] if bias else [])]
+    model = single(
+        "DecoderMaskedMultiHeadAttention",
+        names,
+        feeds,
+        weights={"b": PACKED["b"]} if bias else {},
+        outputs=["y", "", "", "scores"],
+        num_heads=HEADS,
+        output_qk=1,
+        mask_filter_value=-50.0,
+    )
+    compare(model, feeds, tmp_path)
+
+
+def test_decoder_over_its_own_cache_is_refused(tmp_path: Path) -> None:
+    feeds = dict.fromkeys("qkv", QUERY[:, :1])
+    model = single("DecoderMaskedMultiHeadAttention", [*"qkv"], feeds, num_heads=HEADS)
+    assert "cache" in refused(model, tmp_path)
 
 
 @pytest.mark.parametrize("unidirectional", [0, 1])
@@ -175,31 +373,79 @@ def test_grouped(packed: bool, rotary: int, more: dict[str, Any], tmp_path: Path
     compare(model, feeds, tmp_path)
 
 
-def test_grouped_with_a_sink_and_padding(tmp_path: Path) -> None:
+def grouped(
+    more: dict[str, Array], inputs: list[str], lengths: list[int], **attributes: Any
+) -> tuple[onnx.ModelProto, dict[str, Array]]:
+    """A node with an empty cache; ``inputs`` come behind the total length."""
     past = np.zeros((BATCH, GROUPS, 0, HEAD), np.float32)
     q, k, v = (real(BATCH, TOKENS, n * HEAD) for n in (HEADS, GROUPS, GROUPS))
     feeds = {
         **dict(zip("qkv", (q, k, v), strict=True)),
         "pk": past,
         "pv": past,
-        "len": np.array([TOKENS - 1, TOKENS - 3], np.int32),
+        "len": np.array(lengths, np.int32) - 1,
         "total": np.array(TOKENS, np.int32),
+        **{name: array for name, array in more.items() if name not in WEIGHTS},
     }
-    names = ["q", "k", "v", "pk", "pv", "len", "total", "cos", "sin", "", "", "sink"]
     model = single(
         "GroupQueryAttention",
-        names,
+        ["q", "k", "v", "pk", "pv", "len", "total", *inputs],
         feeds,
-        weights={**CACHES, "sink": real(HEADS)},
+        weights={name: array for name, array in more.items() if name in WEIGHTS},
         outputs=["y", "present_k", "present_v"],
         num_heads=HEADS,
         kv_num_heads=GROUPS,
-        do_rotary=1,
+        **attributes,
     )
-    compare(model, feeds, tmp_path, names=["y"], rows=[slice(0, 5), slice(0, 3)])
+    return model, feeds
 
 
-STANDARD = {
+WEIGHTS = ("cos", "sin", "sink")
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [{}, {"local_window_size": 1}, {"smooth_softmax": 1}, {"causal": 0}],
+    ids=str,
+)
+def test_grouped_with_padding(attributes: dict[str, Any], tmp_path: Path) -> None:
+    """Keys end where a sample does, for queries in its padding too."""
+    model, feeds = grouped({}, [], [TOKENS, TOKENS - 2], **attributes)
+    compare(model, feeds, tmp_path)
+
+
+def test_grouped_with_a_sink_and_padding(tmp_path: Path) -> None:
+    names = ["cos", "sin", "", "", "sink"]
+    more = {**CACHES, "sink": real(HEADS)}
+    model, feeds = grouped(more, names, [TOKENS, TOKENS - 2], do_rotary=1)
+    compare(model, feeds, tmp_path)
+
+
+@pytest.mark.parametrize("heads", [1, HEADS])
+@pytest.mark.parametrize("attributes", [{}, {"softcap": 2.0}, {"local_window_size": 2}], ids=str)
+def test_grouped_with_a_bias_on_scores(
+    heads: int, attributes: dict[str, Any], tmp_path: Path
+) -> None:
+    names = ["", "", "", "r"]
+    model, feeds = grouped({"r": real(BATCH, heads, TOKENS, TOKENS)}, names, [5, 5], **attributes)
+    compare(model, feeds, tmp_path)
+
+
+def test_grouped_with_positions(tmp_path: Path) -> None:
+    """Only the very first is read: where the prompts of all samples begin."""
+    more = {**CACHES, "at": np.array([[3, 4, 9, 6, 7], [2, 0, 1, 2, 3]])}
+    model, feeds = grouped(more, ["cos", "sin", "at"], [5, 5], do_rotary=1)
+    compare(model, feeds, tmp_path)
+
+
+def test_grouped_with_a_cache_of_fixed_length_is_refused(tmp_path: Path) -> None:
+    model, _ = grouped({}, [], [5, 5])
+    for value in model.graph.input[3:5]:
+        value.type.tensor_type.shape.dim[2].dim_value = 8
+    assert "fixed" in refused(model, tmp_path)
+
+
+STANDARD: dict[str, tuple[list[str], dict[str, Any]]] = {
     "plain": ([], {}),
     "causal": ([], {"is_causal": 1}),
     "scale": ([], {"scale": 0.2}),
@@ -231,83 +477,86 @@ def test_standard(name: str, groups: int, rank: int, tmp_path: Path) -> None:
     compare(model, feeds, tmp_path)
 
 
-@pytest.mark.parametrize("interleaved", [0, 1])
-@pytest.mark.parametrize("offset", [False, True])
-@pytest.mark.parametrize("rank", [3, 4])
-def test_rotations(interleaved: int, offset: bool, rank: int, tmp_path: Path) -> None:
-    x = real(BATCH, HEADS, TOKENS, HEAD)
-    if rank == 3:
-        x = x.transpose(0, 2, 1, 3).reshape(BATCH, TOKENS, -1)
-    places = np.array([3]) if offset else np.array([[0, 1, 2, 3, 4], [9, 3, 3, 0, 20]])
-    feeds = {"x": x, "p": places}
+@pytest.mark.parametrize("mode", range(4))
+@pytest.mark.parametrize("softcap", [0.0, 2.0])
+def test_standard_scores(mode: int, softcap: float, tmp_path: Path) -> None:
+    q, k, v = (real(BATCH, TOKENS, n * HEAD) for n in (HEADS, GROUPS, GROUPS))
+    feeds = {"q": q, "k": k, "v": v, "a": TERMS["a"]}
     model = single(
-        "RotaryEmbedding",
-        ["x", "p", "cos", "sin"],
+        "Attention",
+        ["q", "k", "v", "a"],
         feeds,
-        weights=CACHES,
-        interleaved=interleaved,
+        outputs=["y", "", "", "scores"],
+        domain="",
+        opset=24,
+        q_num_heads=HEADS,
+        kv_num_heads=GROUPS,
+        softcap=softcap,
+        qk_matmul_output_mode=mode,
     )
     compare(model, feeds, tmp_path)
 
 
-def test_rotations_of_a_part(tmp_path: Path) -> None:
-    feeds = {"x": real(BATCH, TOKENS, HEADS * 24), "p": np.array([[0, 1, 2, 3, 4]] * 2)}
+@pytest.mark.parametrize("kind", [bool, np.float32])
+def test_standard_where_nothing_is_left(kind: type, tmp_path: Path) -> None:
+    """A query that may attend to no key gets zeros."""
+    keep = np.ones((BATCH, 1, TOKENS, TOKENS), bool)
+    keep[1, 0, 2] = False
+    mask = keep if kind is bool else np.where(keep, 0, -np.inf).astype(np.float32)
+    q, k, v = (real(BATCH, TOKENS, HEADS * HEAD) for _ in range(3))
+    feeds = {"q": q, "k": k, "v": v, "m": mask}
     model = single(
-        "RotaryEmbedding",
-        ["x", "p", "cos", "sin"],
+        "Attention",
+        ["q", "k", "v", "m"],
         feeds,
-        weights=CACHES,
-        num_heads=HEADS,
-        rotary_embedding_dim=HEAD,
-    )
-    compare(model, feeds, tmp_path)
-
-
-@pytest.mark.parametrize("interleaved", [0, 1])
-@pytest.mark.parametrize("fed", [False, True])
-def test_standard_rotations(interleaved: int, fed: bool, tmp_path: Path) -> None:
-    x = real(BATCH, HEADS, TOKENS, HEAD)
-    places = np.array([[0, 1, 2, 3, 4], [9, 3, 3, 0, 20]])
-    feeds, inputs = {"x": x}, ["x", "cos", "sin"]
-    weights = CACHES if fed else {name: table[places] for name, table in CACHES.items()}
-    if fed:
-        feeds, inputs = {"x": x, "p": places}, [*inputs, "p"]
-    model = single(
-        "RotaryEmbedding",
-        inputs,
-        feeds,
-        weights=weights,
         domain="",
         opset=23,
-        interleaved=interleaved,
+        q_num_heads=HEADS,
+        kv_num_heads=HEADS,
     )
     compare(model, feeds, tmp_path)
 
 
-@pytest.mark.parametrize("segments", [False, True])
-@pytest.mark.parametrize("fed", [False, True])
-@pytest.mark.parametrize("masked", [False, True])
-def test_embeddings(segments: bool, fed: bool, masked: bool, tmp_path: Path) -> None:
-    feeds: dict[str, Array] = {"ids": GENERATOR.integers(0, 9, (2, 5)).astype(np.int32)}
-    weights = {"words": real(9, 6), "places": real(8, 6), "g": real(6), "t": real(6)}
-    inputs = ["ids", "", "words", "places", "", "g", "t", "", ""]
-    if segments:
-        feeds["kinds"] = np.array([[0, 0, 1, 1, 1]] * 2, np.int32)
-        weights["table"] = real(2, 6)
-        inputs[1], inputs[4] = "kinds", "table"
-    if masked:
-        feeds["mask"] = np.array([[1, 1, 1, 1, 1], [1, 1, 0, 0, 0]], np.int32)
-        inputs[7] = "mask"
-    if fed:
-        feeds["at"] = np.array([[0, 1, 2, 3, 4], [7, 0, 1, 2, 3]], np.int32)
-        inputs[8] = "at"
+@pytest.mark.parametrize("causal", [0, 1])
+@pytest.mark.parametrize("earlier", [0, 3])
+def test_standard_with_a_cache(earlier: int, causal: int, tmp_path: Path) -> None:
+    caches = {name: real(BATCH, GROUPS, earlier, HEAD) for name in ("pk", "pv")}
+    q, k, v = (real(BATCH, TOKENS, n * HEAD) for n in (HEADS, GROUPS, GROUPS))
+    feeds = {"q": q, "k": k, "v": v, **({} if earlier else caches)}
     model = single(
-        "EmbedLayerNormalization",
-        inputs,
+        "Attention",
+        ["q", "k", "v", "", "pk", "pv"],
         feeds,
-        weights=weights,
-        outputs=["y", "lengths", "sum"],
-        epsilon=1e-5,
+        weights=caches if earlier else {},
+        outputs=["y", "present_k", "present_v"],
+        domain="",
+        opset=23,
+        is_causal=causal,
+        q_num_heads=HEADS,
+        kv_num_heads=GROUPS,
     )
-    model.graph.output[1].type.tensor_type.elem_type = 6  # int32
+    compare(model, feeds, tmp_path)
+
+
+@pytest.mark.parametrize("causal", [0, 1])
+@pytest.mark.parametrize("keys", [[5, 5, 3], [5, 5, 0], [9, 9, 6], [9, 3, 9]], ids=str)
+@pytest.mark.parametrize("masked", [False, True])
+def test_standard_with_key_lengths(
+    keys: list[int], causal: int, masked: bool, tmp_path: Path
+) -> None:
+    """Causal queries are the last tokens before the padding."""
+    length, *counts = keys
+    q, k, v = (real(BATCH, n, HEADS * HEAD) for n in (TOKENS, length, length))
+    feeds = {"q": q, "k": k, "v": v, "n": np.array(counts, np.int64)}
+    feeds |= {"a": real(TOKENS, length)} if masked else {}
+    model = single(
+        "Attention",
+        ["q", "k", "v", "a" if masked else "", "", "", "n"],
+        feeds,
+        domain="",
+        opset=24,
+        is_causal=causal,
+        q_num_heads=HEADS,
+        kv_num_heads=HEADS,
+    )
     compare(model, feeds, tmp_path)

@@ -13,7 +13,14 @@ from typing import NamedTuple
 import numpy as np
 import onnx_ir as ir
 
-from palrp_onnx.graph.lowering.builder import Builder, Fused, dtype_of, length_of, rank_of
+from palrp_onnx.graph.lowering.builder import (
+    END,
+    Builder,
+    Fused,
+    dtype_of,
+    length_of,
+    rank_of,
+)
 from palrp_onnx.graph.lowering.rotary import counted, picked, rotate
 from palrp_onnx.graph.lowering.table import lowers
 
@@ -24,6 +31,16 @@ class Heads(NamedTuple):
     q: ir.Value
     k: ir.Value
     v: ir.Value
+
+
+class Attended(NamedTuple):
+    """What was weighed [B, N, T, V], and the scores [B, N, T, S] on their way to weights."""
+
+    output: ir.Value
+    raw: ir.Value
+    capped: ir.Value
+    biased: ir.Value
+    weights: ir.Value
 
 
 def split_heads(b: Builder, x: ir.Value, heads: int) -> ir.Value:
@@ -61,8 +78,8 @@ def attend(
     softcap: float = 0.0,
     sink: ir.Value | None = None,
     guarded: bool = False,
-) -> ir.Value:
-    """softmax(scale · q kᵀ + biases) v [B, N, T, V].
+) -> Attended:
+    """softmax(scale · q kᵀ + biases) v.
 
     Args:
         b: The builder.
@@ -74,20 +91,21 @@ def attend(
         guarded: Whether a query all of whose scores are −∞ attends to nothing.
     """
     q, k, v = heads
-    scores = b.op("MatMul", q, b.transpose(k, 0, 1, 3, 2))
-    scores = b.scale(scores, scale) if scale else b.op("Mul", scores, _usual_scale(b, q))
+    product = b.op("MatMul", q, b.transpose(k, 0, 1, 3, 2))
+    raw = b.scale(product, scale) if scale else b.op("Mul", product, _usual_scale(b, q))
+    capped = raw
     if softcap:
-        scores = b.scale(b.op("Tanh", b.scale(scores, 1.0 / softcap)), softcap)
-    scores = b.total(scores, *biases)
+        capped = b.scale(b.op("Tanh", b.scale(raw, 1.0 / softcap)), softcap)
+    biased = b.total(capped, *biases)
     if sink is None:
-        weights = b.op("Softmax", scores, axis=-1)
+        weights = b.op("Softmax", biased, axis=-1)
         if guarded and any(term is not None for term in biases):
             weights = b.op("Where", b.op("IsNaN", weights), b.real(0.0, weights), weights)
-        return b.op("MatMul", weights, v)
-    shape = b.op("Shape", b.slice(scores, 0, 1, -1))
-    both = b.op("Concat", scores, b.op("Expand", sink, shape), axis=-1)
-    weights = b.op("Softmax", both, axis=-1)
-    return b.op("MatMul", b.slice(weights, 0, -1, -1), v)
+    else:
+        shape = b.op("Shape", b.slice(biased, 0, 1, -1))
+        both = b.op("Concat", biased, b.op("Expand", sink, shape), axis=-1)
+        weights = b.slice(b.op("Softmax", both, axis=-1), 0, -1, -1)
+    return Attended(b.op("MatMul", weights, v), raw, capped, biased, weights)
 
 
 def _usual_scale(b: Builder, q: ir.Value) -> ir.Value:
@@ -108,15 +126,23 @@ def lowest(like: ir.Value) -> float:
     return float(np.finfo(dtype_of(like)).min)
 
 
-def causal_keep(b: Builder, heads: Heads, past: ir.Value | None, window: int = 0) -> ir.Value:
-    """Whether a query may attend to a key: at its place or before, within ``window`` [T, S].
+def _columns(b: Builder, heads: Heads) -> ir.Value:
+    """0, 1, … for every key [S]."""
+    return counted(b, b.integer(0), b.size(heads.k, 2))
 
-    Queries stand behind the ``past`` [B, N, P, H].
-    """
-    queries, keys = b.size(heads.q, 2), b.size(heads.k, 2)
+
+def places(b: Builder, heads: Heads, past: ir.Value | None) -> ir.Value:
+    """The key [T, 1] that stands where each query does, behind the ``past`` [B, N, P, H]."""
     start = b.integer(0) if past is None else b.size(past, 2)
-    rows = b.unsqueeze(counted(b, start, queries), 1)
-    columns = counted(b, b.integer(0), keys)
+    return b.unsqueeze(counted(b, start, b.size(heads.q, 2)), 1)
+
+
+def causal_keep(b: Builder, rows: ir.Value, heads: Heads, window: int = 0) -> ir.Value:
+    """Whether a query may attend to a key: the one at ``rows`` [.., T, 1] or before [.., T, S].
+
+    Only the last ``window`` of them, unless it is 0.
+    """
+    columns = _columns(b, heads)
     keep = b.op("Not", b.op("Greater", columns, rows))
     if window > 0:
         near = b.op("Greater", columns, b.op("Sub", rows, b.integer(window)))
@@ -124,17 +150,50 @@ def causal_keep(b: Builder, heads: Heads, past: ir.Value | None, window: int = 0
     return keep
 
 
-def padding_mask(b: Builder, mask: ir.Value, low: float, heads: Heads) -> ir.Value:
-    """An additive mask [B, 1, T or 1, S] from key lengths [B], or from what is more than 0."""
+def each_sample(b: Builder, numbers: ir.Value) -> ir.Value:
+    """Whole numbers, one for each sample, to hold against scores [B, 1, 1, 1]."""
+    return b.op("Reshape", b.cast(numbers, ir.DataType.INT64), b.integers(-1, 1, 1, 1))
+
+
+def padding_keep(b: Builder, mask: ir.Value, heads: Heads, past: ir.Value | None) -> ir.Value:
+    """Whether a query may attend to a key [B, 1, T or 1, S], as a mask of any rank says it.
+
+    Of one axis: see :func:`_spans`; of two: keys [B, S]; of three: [B, T, S]; of four:
+    [B, 1, M, M], of which rows and columns of the tokens at hand count. More than 0 keeps.
+    """
     rank = rank_of(mask)
     if rank == 1:
-        keys = counted(b, b.integer(0), b.size(heads.k, 2))
-        keep = b.op("Less", keys, b.unsqueeze(b.cast(mask, ir.DataType.INT64), 1))
-        return switched(b, b.unsqueeze(keep, 1, 2), low, heads.q)
-    keep = b.op("Greater", b.cast(mask, ir.DataType.INT32), b.array(np.array(0, np.int32)))
+        return _spans(b, mask, heads)
     if rank == 4:
-        raise NotImplementedError("with a mask of four axes")
-    return switched(b, b.unsqueeze(keep, *((1, 2) if rank == 2 else (1,))), low, heads.q)
+        start = b.integer(0) if past is None else b.size(past, 2)
+        end = b.op("Add", start, b.size(heads.q, 2))
+        begins = b.op("Concat", b.unsqueeze(start, 0), b.integers(0), axis=0)
+        ends = (b.unsqueeze(each, 0) for each in (end, b.size(heads.k, 2)))
+        mask = b.op("Slice", mask, begins, b.op("Concat", *ends, axis=0), b.integers(2, 3))
+    keep = b.op("Greater", b.cast(mask, ir.DataType.INT32), b.array(np.array(0, np.int32)))
+    return keep if rank == 4 else b.unsqueeze(keep, *((1, 2) if rank == 2 else (1,)))
+
+
+def _spans(b: Builder, mask: ir.Value, heads: Heads) -> ir.Value:
+    """Keys between a start and an end [B, 1, 1, S].
+
+    A mask of 2 B entries holds ends, then starts. Of any other length its first B are ends (what
+    may follow counts tokens that were packed), and all begin with the first key.
+    """
+    mask, batch = b.cast(mask, ir.DataType.INT64), b.size(heads.q, 0)
+    first, twice = b.integers(0), b.op("Mul", batch, b.integer(2))
+    ends = b.op("Slice", mask, first, b.unsqueeze(batch, 0), first)
+    last = b.op("Slice", mask, b.op("Neg", b.unsqueeze(batch, 0)), b.integers(END), first)
+    both = b.op("Equal", b.size(mask, 0), twice)
+    starts = b.op("Where", both, last, b.integer(0))
+    columns = _columns(b, heads)
+    early = b.op("Less", columns, each_sample(b, starts))
+    return b.op("And", b.op("Less", columns, each_sample(b, ends)), b.op("Not", early))
+
+
+def _given_out(node: Fused, *results: ir.Value) -> list[ir.Value | None]:
+    """Of the results those that something reads."""
+    return [result if node.wants(index) else None for index, result in enumerate(results)]
 
 
 def _joined(b: Builder, past: ir.Value | None, own: ir.Value) -> ir.Value:
@@ -181,7 +240,7 @@ def weighed(
         k, v = _joined(b, before, k), _joined(b, old, v)
     heads = Heads(q, k, v)
     biases = _biases(b, node, heads, before, mask, bias)
-    output = attend(b, heads, node.real("scale", 0.0) or None, biases)
+    output = attend(b, heads, node.real("scale", 0.0) or None, biases).output
     present = None
     if node.wants(1):
         present = b.op("Concat", b.unsqueeze(k, 0), b.unsqueeze(v, 0), axis=0)
@@ -191,37 +250,56 @@ def weighed(
 def _biases(
     b: Builder, node: Fused, heads: Heads, past: ir.Value | None, mask: int, bias: int | None
 ) -> list[ir.Value | None]:
-    """Additive terms of the scores, as the fused operations of ONNX Runtime add them."""
-    terms = [None if bias is None else node.optional(bias)]
-    given = node.optional(mask)
+    """Additive terms of the scores, as the fused operations of ONNX Runtime add them.
+
+    A key that both masks hide gets the number of the causal one, not the sum.
+    """
+    given, masked = node.optional(mask), None
     if given is not None:
-        terms.append(padding_mask(b, given, node.real("mask_filter_value", -10000.0), heads))
+        keep = padding_keep(b, given, heads, past)
+        masked = switched(b, keep, node.real("mask_filter_value", -10000.0), heads.q)
     if node.integer("unidirectional", 0):
-        terms.append(switched(b, causal_keep(b, heads, past), lowest(heads.q), heads.q))
-    return terms
+        keep = causal_keep(b, places(b, heads, past), heads)
+        otherwise = masked if masked is not None else b.real(0.0, heads.q)
+        masked = b.op("Where", keep, otherwise, b.real(lowest(heads.q), heads.q))
+    return [None if bias is None else node.optional(bias), masked]
 
 
 @lowers("MultiHeadAttention")
 def _multi_head_attention(b: Builder, node: Fused) -> Sequence[ir.Value | None]:
-    if node.wants(3):
-        raise NotImplementedError("with its scores read")
     heads = _unpacked(b, node, node.integer("num_heads"))
     past = node.optional(6)
     k, v = _joined(b, past, heads.k), _joined(b, node.optional(7), heads.v)
     heads = Heads(heads.q, k, v)
     biases = _biases(b, node, heads, past, 4, 5)
-    output = attend(b, heads, node.real("scale", 0.0) or None, biases)
-    return [merge_heads(b, output), k, v]
+    attended = attend(b, heads, node.real("scale", 0.0) or None, biases)
+    return _given_out(node, merge_heads(b, attended.output), k, v, attended.biased)
+
+
+@lowers("DecoderMaskedMultiHeadAttention")
+def _decoder_attention(b: Builder, node: Fused) -> Sequence[ir.Value | None]:
+    """One query over the keys of an encoder, ready-made."""
+    key, value, offset = node.optional(1), node.optional(2), node.optional(10)
+    if key is None or value is None or rank_of(key) != 4:
+        raise NotImplementedError("with a cache that is written in place")
+    query, count = node.input(0), node.integer("num_heads")
+    if offset is not None:  # of queries, keys and values; of the last two it was added before
+        offset = _offsets(b, offset, query)[0]
+    heads = Heads(split_heads(b, b.total(query, offset), count), key, value)
+    biases = _biases(b, node, heads, None, 3, 4)
+    attended = attend(b, heads, node.real("scale", 0.0) or None, biases)
+    return _given_out(node, merge_heads(b, attended.output), key, value, attended.biased)
 
 
 def _unpacked(b: Builder, node: Fused, count: int) -> Heads:
     """Queries, keys and values, however they are packed."""
     query, key, value = node.input(0), node.optional(1), node.optional(2)
+    if value is None and node.optional(3) is not None:
+        raise NotImplementedError("packed, with a bias")
     if key is None:  # [B, T, N, 3, H]
-        if node.optional(3) is not None:
-            raise NotImplementedError("packed, with a bias")
         return Heads(*(_piece(b, query, each) for each in range(3)))
-    offsets = _offsets(b, node, query)
+    bias = node.optional(3)
+    offsets = [None] * 3 if bias is None else _offsets(b, bias, query)
     q = split_heads(b, b.total(query, offsets[0]), count)
     if value is None:  # [B, S, N, 2, H]
         return Heads(q, _piece(b, key, 0), _piece(b, key, 1))
@@ -238,15 +316,12 @@ def _piece(b: Builder, packed: ir.Value, index: int) -> ir.Value:
     return b.transpose(b.op("Gather", packed, b.integer(index), axis=3), 0, 2, 1, 3)
 
 
-def _offsets(b: Builder, node: Fused, query: ir.Value) -> list[ir.Value | None]:
-    """The bias of each of the three."""
-    bias = node.optional(3)
-    if bias is None:
-        return [None] * 3
-    total = length_of(bias, 0)
-    own = query.shape[2] if query.shape is not None else None
-    width = own if isinstance(own, int) else total // 3
-    return list(b.split(bias, [width, width, total - 2 * width], 0))
+def _offsets(b: Builder, bias: ir.Value, query: ir.Value) -> list[ir.Value | None]:
+    """The bias of each of the three, that of queries as wide as the ``query`` [B, T, N·H]."""
+    width = b.unsqueeze(b.size(query, 2), 0)
+    twice, first = b.op("Mul", width, b.integers(2)), b.integers(0)
+    ends = ((first, width), (width, twice), (twice, b.integers(END)))
+    return [b.op("Slice", bias, start, end, first) for start, end in ends]
 
 
 @lowers("GroupQueryAttention")
@@ -254,36 +329,58 @@ def _group_query_attention(b: Builder, node: Fused) -> Sequence[ir.Value | None]
     for index, what in ((12, "scales"), (13, "scales"), (14, "norms"), (15, "norms"), (16, "rows")):
         if node.optional(index) is not None:
             raise NotImplementedError(f"with {what} of its own")
-    if node.wants(3) or not node.integer("causal", 1):
-        raise NotImplementedError("not causal, or with its scores read")
+    if node.wants(3):
+        raise NotImplementedError("with its scores read")
+    past = node.optional(3)
+    length = 0 if past is None or past.shape is None else past.shape[2]
+    if isinstance(length, int) and length:
+        raise NotImplementedError("with a cache of fixed length")
     count, groups = node.integer("num_heads"), node.integer("kv_num_heads")
     q, k, v = _grouped(b, node, count, groups)
-    past = node.optional(3)
-    start = b.integer(0) if past is None else b.size(past, 2)
     if node.integer("do_rotary", 0):
-        positions = counted(b, start, b.size(q, 2))
+        positions = _positions(b, node, past, q)
         cos, sin = (picked(b, node.input(each), positions) for each in (7, 8))
         half, mixed = length_of(node.input(7), 1), bool(node.integer("rotary_interleaved", 0))
         q, k = (rotate(b, x, cos, sin, half, mixed) for x in (q, k))
     k, v = _joined(b, past, k), _joined(b, node.optional(4), v)
+    heads = Heads(q, *(repeat_heads(b, x, count // groups, count) for x in (k, v)))
     window = max(node.integer("local_window_size", -1), 0)
-    keep = causal_keep(b, Heads(q, k, v), past, window)
-    sink = node.optional(11)
-    if sink is not None:
-        sink = b.unsqueeze(sink, 0, 2, 3)
-    elif node.integer("smooth_softmax", 0) == 1:
-        sink = b.array(np.zeros((1, 1, 1, 1), dtype_of(q)))
-        sink = b.op("Expand", sink, b.integers(1, count, 1, 1))
-    each = Heads(q, *(repeat_heads(b, x, count // groups, count) for x in (k, v)))
-    output = attend(
+    keep = causal_keep(b, each_sample(b, node.input(5)), heads)  # behind the last key is padding
+    if node.integer("causal", 1):
+        keep = b.op("And", keep, causal_keep(b, places(b, heads, past), heads, window))
+    low = -np.inf if window else lowest(q)  # in padding, a window may hold no key
+    attended = attend(
         b,
-        each,
+        heads,
         node.real("scale", 0.0) or None,
-        [node.optional(10), switched(b, keep, lowest(q), q)],
+        [node.optional(10), switched(b, keep, low, q)],
         softcap=node.real("softcap", 0.0),
-        sink=sink,
+        sink=_sink(b, node, q, count),
+        guarded=window > 0,
     )
-    return [merge_heads(b, output), k, v]
+    return _given_out(node, merge_heads(b, attended.output), k, v)
+
+
+def _positions(b: Builder, node: Fused, past: ir.Value | None, q: ir.Value) -> ir.Value:
+    """Where the tokens of a prompt stand [T]: of given positions only the first is read."""
+    given = node.optional(9)
+    if given is not None:
+        flat = b.reshape(b.cast(given, ir.DataType.INT64), -1)
+        start = b.op("Gather", flat, b.integer(0), axis=0)
+    else:
+        start = b.integer(0) if past is None else b.size(past, 2)
+    return counted(b, start, b.size(q, 2))
+
+
+def _sink(b: Builder, node: Fused, q: ir.Value, count: int) -> ir.Value | None:
+    """The score that takes weight for nothing: one that a head learned, or 0."""
+    learned = node.optional(11)
+    if learned is not None:
+        return b.unsqueeze(learned, 0, 2, 3)
+    if node.integer("smooth_softmax", 0) != 1:
+        return None
+    zero = b.array(np.zeros((1, 1, 1, 1), dtype_of(q)))
+    return b.op("Expand", zero, b.integers(1, count, 1, 1))
 
 
 def _grouped(b: Builder, node: Fused, count: int, groups: int) -> Heads:
@@ -300,8 +397,6 @@ def _grouped(b: Builder, node: Fused, count: int, groups: int) -> Heads:
 
 @lowers("Attention", domain="")
 def _standard_attention(b: Builder, node: Fused) -> Sequence[ir.Value | None]:
-    if node.wants(3):
-        raise NotImplementedError("with its scores read")
     if any(node.integer(f"{side}_window_size", -1) >= 0 for side in ("left", "right")):
         raise NotImplementedError("within a window")
     query = node.input(0)
@@ -315,7 +410,7 @@ def _standard_attention(b: Builder, node: Fused) -> Sequence[ir.Value | None]:
         k, v = (split_heads(b, node.input(each), groups) for each in (1, 2))
     k, v = _joined(b, node.optional(4), k), _joined(b, node.optional(5), v)
     heads = Heads(q, *(repeat_heads(b, x, count // groups, count) for x in (k, v)))
-    output = attend(
+    attended = attend(
         b,
         heads,
         node.real("scale", 0.0) or None,
@@ -323,7 +418,9 @@ def _standard_attention(b: Builder, node: Fused) -> Sequence[ir.Value | None]:
         softcap=node.real("softcap", 0.0),
         guarded=True,
     )
-    return [output if apart else merge_heads(b, output), k, v]
+    scores = attended[1 + node.integer("qk_matmul_output_mode", 0)]
+    output = attended.output if apart else merge_heads(b, attended.output)
+    return _given_out(node, output, k, v, scores)
 
 
 def _standard_biases(b: Builder, node: Fused, heads: Heads) -> list[ir.Value | None]:
@@ -333,11 +430,14 @@ def _standard_biases(b: Builder, node: Fused, heads: Heads) -> list[ir.Value | N
         boolean = mask.dtype == ir.DataType.BOOL
         terms.append(switched(b, mask, -np.inf, heads.q) if boolean else b.cast_like(mask, heads.q))
     lengths = node.optional(6)
-    if node.integer("is_causal", 0):
-        if lengths is not None:
-            raise NotImplementedError("causal, with key lengths")
-        keep = causal_keep(b, heads, node.optional(4))
-        terms.append(switched(b, keep, -np.inf, heads.q))
-    if lengths is not None:
-        terms.append(padding_mask(b, lengths, -np.inf, heads))
+    if lengths is None and not node.integer("is_causal", 0):
+        return terms
+    if lengths is None:
+        rows = places(b, heads, node.optional(4))
+    else:
+        rows = b.op("Sub", each_sample(b, lengths), b.integer(1))
+        if node.integer("is_causal", 0):  # queries are the last tokens before the padding
+            own = b.op("Sub", places(b, heads, None), b.size(heads.q, 2))
+            rows = b.op("Add", each_sample(b, lengths), own)
+    terms.append(switched(b, causal_keep(b, rows, heads), -np.inf, heads.q))
     return terms
