@@ -124,6 +124,10 @@ class View(Generic[T]):
             raise NotImplementedError(f"input {index} is not a single number")
         return float(array.ravel()[0])
 
+    def parameter(self, name: str) -> float:
+        """A number of the method."""
+        return self._plan.preset.parameters[name]
+
     def _operand(self, index: int) -> ir.Value:
         value = self._node.inputs[index]
         assert value is not None
@@ -180,7 +184,7 @@ def make_plan(
         if node in analysis.inputs.lookups:
             steps.append(Step(node, None, node.outputs[0]))
             continue
-        entry = find_rule(node.domain, node.op_type, analysis.model.graph_opset)
+        entry = find_rule(node.domain, node.op_type, analysis.model.graph_opset, preset.rules)
         if entry is None:
             refused.append(describe(node))
             continue

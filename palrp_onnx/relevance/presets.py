@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 from palrp_onnx.errors import UsageError
@@ -17,6 +18,8 @@ class Preset:
         attention: Attention probabilities take their half of each product with values.
         gates: The activated branch of a gated unit takes its half.
         map: What the total of a unit is: content, position, or their sum.
+        rules: Sets of rules that come before the usual ones, the first first.
+        parameters: Numbers that those rules ask for.
     """
 
     name: str
@@ -25,6 +28,8 @@ class Preset:
     gates: bool
     map: Literal["sum", "content", "position"]
     source: str
+    rules: tuple[str, ...] = ()
+    parameters: Mapping[str, float] = field(default_factory=dict)
 
 
 PRESETS = {

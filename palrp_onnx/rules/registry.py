@@ -73,6 +73,14 @@ class Node(Protocol[T_co]):
         """A real input that is one constant number."""
         ...
 
+    def parameter(self, name: str) -> float:
+        """A number of the method: γ, ε, ….
+
+        Raises:
+            KeyError: The method has none of this name.
+        """
+        ...
+
 
 @dataclass(frozen=True)
 class Shares(Generic[T]):
@@ -109,7 +117,8 @@ class Entry:
     books: Mapping[int, str]
 
 
-_RULES: dict[tuple[str, str], list[Entry]] = {}
+#: By (set of rules, domain, operation); the usual rules are the set without a name.
+_RULES: dict[tuple[str, str, str], list[Entry]] = {}
 
 #: Real-valued results that no relevance passes through, on purpose.
 NO_PATH = frozenset(
@@ -124,14 +133,24 @@ def rule(
     *op_types: str,
     domain: str = "",
     since: int = 1,
+    under: str = "",
     outputs: Literal["first", "all"] = "first",
     books: Mapping[int, str] | None = None,
 ) -> Callable[[Rule], Rule]:
-    """Register a function as the rule of ``op_types`` from opset ``since`` on."""
+    """Register a function as the rule of ``op_types`` from opset ``since`` on.
+
+    Args:
+        op_types: The operations.
+        domain: Their domain.
+        since: First opset it holds for.
+        under: The set of rules it belongs to, which methods choose by name; the usual ones without.
+        outputs: See :class:`Entry`.
+        books: See there.
+    """
 
     def register(function: Rule) -> Rule:
         for op_type in op_types:
-            entries = _RULES.setdefault((domain, op_type), [])
+            entries = _RULES.setdefault((under, domain, op_type), [])
             if any(e.since == since for e in entries):
                 raise ValueError(f"{op_type} has two rules since opset {since}")
             entries.append(Entry(function, since, outputs, books or {}))
@@ -145,14 +164,23 @@ def given(node: Node[Any], *names: str) -> dict[str, Any]:
     return {k: v for k in names if (v := node.attribute(k, None)) is not None}
 
 
-def find_rule(domain: str, op_type: str, opset: int) -> Entry | None:
-    """The rule for an operation at an opset, or ``None`` if there is none."""
-    fitting = [e for e in _RULES.get((domain, op_type), ()) if e.since <= opset]
-    return max(fitting, key=lambda e: e.since, default=None)
+def find_rule(domain: str, op_type: str, opset: int, sets: Sequence[str] = ()) -> Entry | None:
+    """The rule for an operation at an opset, or ``None`` if there is none.
+
+    The first of ``sets`` that has one decides; the usual rules come last.
+    """
+    for name in (*sets, ""):
+        fitting = [e for e in _RULES.get((name, domain, op_type), ()) if e.since <= opset]
+        if fitting:
+            return max(fitting, key=lambda e: e.since)
+    return None
 
 
-def supported() -> list[tuple[str, str, int]]:
-    """(domain, operation, first opset) of every rule, sorted."""
+def supported(under: str = "") -> list[tuple[str, str, int]]:
+    """(domain, operation, first opset) of every rule of a set, sorted."""
     return sorted(
-        (domain, op_type, e.since) for (domain, op_type), entries in _RULES.items() for e in entries
+        (domain, op_type, e.since)
+        for (name, domain, op_type), entries in _RULES.items()
+        for e in entries
+        if name == under
     )
