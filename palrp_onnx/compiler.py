@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from palrp_onnx.attribution import LEDGER_ENTRIES
 from palrp_onnx.errors import UnsupportedError
 from palrp_onnx.graph.axes import TOKEN
+from palrp_onnx.graph.served import put_back
 from palrp_onnx.manifest import Manifest
 from palrp_onnx.planning import Planned
 from palrp_onnx.relevance.ledger import entry_name
@@ -117,6 +118,7 @@ class _Compiler:
         self._outputs(caught, sinks, aligned)
         manifest = self._manifest(aligned, [s for s in sinks if s.places < units])
         self._op.drop_unused()
+        put_back(self._analysis.model, portable=self._settings.portable)
         self._analysis.model.proto.metadata_props.update(manifest.properties())
         self._step_aside(v for node in source for v in node.outputs)
         return self._analysis.model.proto, manifest
