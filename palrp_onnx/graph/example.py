@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from math import isqrt
+from math import isqrt, prod
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from palrp_onnx.errors import InputError, RoleError
+from palrp_onnx.errors import InputError, ModelError, RoleError
 from palrp_onnx.graph.follow import uses_of
 from palrp_onnx.graph.inputs import is_float, lookups, meet, table_of, table_rows
 from palrp_onnx.graph.model import Model
@@ -20,6 +20,8 @@ from palrp_onnx.graph.sites import turns
 Array = NDArray[Any]
 LENGTH = 12
 SAMPLES = 8000
+#: The most numbers that one input of an example may have.
+MAX_NUMBERS = 1 << 26
 #: Image sizes tried after those that the model's own tables suggest.
 _SIZES = (224, 384, 256, 336, 512, 448, 128, 96, 64, 48, 32, 28, 16, 8)
 
@@ -71,13 +73,14 @@ def _example(model: Model, signature: GraphInput, size: int) -> Array:
         return generator.normal(size=shape).astype(signature.dtype)
     values = {v.name: v for v in model.graph.inputs}
     value = values[signature.name]
-    counting = np.broadcast_to(np.arange(shape[-1] if shape else 0), shape)
+    length = shape[-1] if shape else 1
+    counting = np.broadcast_to(np.arange(length) if shape else 0, shape)
     found = lookups(value)
     if not found:
         return (counting if _reaches_rotation(value) else np.ones(shape)).astype(signature.dtype)
     rows = max(map(table_rows, found))
     if _beside_words(value, found, rows, list(values.values())):
-        return (counting if rows >= shape[-1] else np.zeros(shape)).astype(signature.dtype)
+        return (counting if rows >= length else np.zeros(shape)).astype(signature.dtype)
     if _turning(found[0]):
         return counting.astype(signature.dtype)
     return generator.integers(min(5, rows - 1), rows, size=shape).astype(signature.dtype)
@@ -100,10 +103,13 @@ def _shape(signature: GraphInput, size: int) -> tuple[int, ...]:
     image = len(dims) == 4 and signature.dtype.kind == "f"
     sound = len(dims) == 2 and signature.dtype.kind == "f"
     free = {0: 1, 1: 3 if image else SAMPLES if sound else LENGTH}
-    return tuple(
+    shape = tuple(
         dim if isinstance(dim, int) and dim > 0 else free.get(k, size if image else LENGTH)
         for k, dim in enumerate(dims)
     )
+    if prod(shape) > MAX_NUMBERS:
+        raise ModelError(f"An input of the shape {shape} is too large", place=signature.name)
+    return shape
 
 
 def _reaches_rotation(value: ir.Value) -> bool:

@@ -21,9 +21,9 @@ from palrp_onnx.graph.caches import Blank, take_out_caches, take_out_switches
 from palrp_onnx.graph.lowering import lower
 from palrp_onnx.graph.signature import GraphInput
 from palrp_onnx.graph.slim import read_slim
+from palrp_onnx.graph.soundness import check_size, check_tensors, check_values
 
 MAX_FILE_BYTES = 2**31
-MAX_NODES = 500_000
 _CHUNK = 1 << 20
 
 
@@ -90,13 +90,12 @@ class Model:
         if path.stat().st_size > MAX_FILE_BYTES:
             raise ModelError("The model file is larger than 2 GiB", place=str(path))
         proto = parse_model(path)
-        every = sum(1 for _ in proto.graph.all_nodes())
-        if every > MAX_NODES:
-            raise ModelError(f"The graph has {every} nodes, more than {MAX_NODES}", place=str(path))
-        files = _files(proto, path.resolve())
+        check_size(proto, str(path))
+        files = check_tensors(proto, path.resolve())
         opset = proto.opset_imports.get("", 0)
         nodes, outputs = len(proto.graph), tuple(map(_signature, proto.graph.outputs))
         normal = _normalise(proto, path, at_least)
+        check_values(normal.proto.graph, str(path))
         return cls(
             path=path,
             sha256=_digest(files),
@@ -136,6 +135,7 @@ def parse_model(path: Path) -> ir.Model:
     try:
         model = ir.from_proto(onnx.load_model_from_string(read_slim(file)))
         ir.external_data.set_base_dir(model.graph, file.parent)
+        ir.serde.serialize_model(model)  # text that is not UTF-8 is read, but cannot be written
     except Exception as error:  # the parser raises many kinds for a damaged file
         raise ModelError(
             "The file is not a readable ONNX model",
@@ -145,34 +145,6 @@ def parse_model(path: Path) -> ir.Model:
     if not model.graph.outputs or len(model.graph) == 0:
         raise ModelError("The model has no nodes or no outputs", place=str(path))
     return model
-
-
-def _files(model: ir.Model, file: Path) -> list[Path]:
-    """The model's file, then external data files in order of name, each proven to lie beside it."""
-    root = file.parent
-    files: dict[str, Path] = {}
-    for name, value in model.graph.initializers.items():
-        tensor = value.const_value
-        if not isinstance(tensor, ir.ExternalTensor):
-            continue
-        location = str(tensor.location)
-        target = (root / location).resolve()
-        if Path(location).is_absolute() or not target.is_relative_to(root):
-            raise ModelError(
-                f"External data leaves the model's folder: {location!r}",
-                place=f"initializer {name}",
-            )
-        if not target.is_file():
-            raise ModelError(f"External data is missing: {location!r}", place=f"initializer {name}")
-        end = (tensor.offset or 0) + (tensor.length or tensor.nbytes)
-        if end > target.stat().st_size or (tensor.length or tensor.nbytes) < tensor.nbytes:
-            raise ModelError(
-                f"External data {location!r} is shorter than the tensor",
-                place=f"initializer {name}",
-            )
-        if target != file:
-            files[location] = target
-    return [file, *(files[name] for name in sorted(files))]
 
 
 def _digest(files: list[Path]) -> str:
@@ -185,7 +157,8 @@ def _digest(files: list[Path]) -> str:
 
 
 def _signature(value: ir.Value) -> GraphInput:
-    dtype = np.dtype(value.dtype.numpy()) if value.dtype is not None else np.dtype(np.float32)
+    known = value.dtype is not None and value.dtype != ir.DataType.UNDEFINED
+    dtype = np.dtype(value.dtype.numpy()) if known else np.dtype(np.float32)
     shape = value.shape
     if shape is None:
         return GraphInput(value.name or "", dtype, None)

@@ -560,3 +560,32 @@ def test_standard_with_key_lengths(
         kv_num_heads=HEADS,
     )
     compare(model, feeds, tmp_path)
+
+
+@pytest.mark.parametrize("left", [-1, 0, 2])
+@pytest.mark.parametrize("right", [-1, 0, 1])
+def test_a_window_around_every_query(left: int, right: int, tmp_path: Path) -> None:
+    """Opset 25; the runtime has no kernel for it yet."""
+    generator = np.random.default_rng(0)
+    feeds = {n: generator.normal(size=(2, 5, 8)).astype(np.float32) for n in "qkv"}
+    model = single(
+        "Attention",
+        list("qkv"),
+        feeds,
+        domain="",
+        opset=23,
+        q_num_heads=2,
+        kv_num_heads=2,
+        left_window_size=left,
+        right_window_size=right,
+    )
+    onnx.save(model, tmp_path / "model.onnx")
+    found = RuntimeForward(Model.open(tmp_path / "model.onnx"), ["y"])(feeds)["y"]
+    q, k, v = (feeds[n].reshape(2, 5, 2, 4).transpose(0, 2, 1, 3) for n in "qkv")
+    scores = q @ k.transpose(0, 1, 3, 2) / 2.0
+    ahead = np.arange(5)[None] - np.arange(5)[:, None]
+    seen = (ahead >= -left if left >= 0 else True) & (ahead <= right if right >= 0 else True)
+    powers = np.exp(scores) * seen
+    expected = powers / powers.sum(axis=-1, keepdims=True) @ v
+    expected = expected.transpose(0, 2, 1, 3).reshape(2, 5, 8)
+    np.testing.assert_allclose(found, expected, atol=1e-5)

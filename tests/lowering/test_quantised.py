@@ -11,6 +11,8 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from palrp_onnx.forward import RuntimeForward
+from palrp_onnx.graph.model import Model
 from tests.lowering.checking import compare
 
 Array = NDArray[Any]
@@ -404,9 +406,22 @@ def test_a_kernel_that_may_be_less_exact(tmp_path: Path) -> None:
     compare(made, feeds, tmp_path, tolerance=2e-2)
 
 
+@pytest.mark.parametrize("zeros", ["", "real"])
+@pytest.mark.parametrize("columns", [64, 40])
+def test_columns_that_name_their_block(zeros: str, columns: int, tmp_path: Path) -> None:
+    made, feeds = in_blocks(zeros, columns=columns)
+    order = GENERATOR.integers(0, -(-columns // 16), size=columns).astype(np.int32)
+    made.graph.initializer.append(numpy_helper.from_array(order, "order"))
+    made.graph.node[0].input.extend(["order"] if zeros else ["", "order"])
+    compare(made, feeds, tmp_path, tolerance=1e-3)
+
+
 @pytest.mark.parametrize("zeros", [False, True])
-@pytest.mark.parametrize("kind", [TensorProto.UINT4, TensorProto.INT4, TensorProto.UINT8])
-def test_a_table_in_blocks(kind: int, zeros: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("kind", "opset"),
+    [(TensorProto.UINT4, 21), (TensorProto.INT4, 21), (TensorProto.UINT8, 21), (2, 17)],
+)
+def test_a_table_in_blocks(kind: int, opset: int, zeros: bool, tmp_path: Path) -> None:
     """In four bits, or two of them a byte."""
     low = -8 if kind == TensorProto.INT4 else 0
 
@@ -430,8 +445,25 @@ def test_a_table_in_blocks(kind: int, zeros: bool, tmp_path: Path) -> None:
         quantize_axis=1,
         **bits,
     )
-    made = model([look], feeds, own, opset=21)
+    made = model([look], feeds, own, opset=opset)
     made.graph.initializer.append(four("t", 10, 32))
     if zeros:
         made.graph.initializer.append(four("k", 10, 2))
     compare(made, feeds, tmp_path)
+
+
+def test_a_mean_of_whole_numbers(tmp_path: Path) -> None:
+    """The processor has no kernel for it."""
+    x = GENERATOR.normal(size=(2, 5, 4)).astype(np.float32)
+    own = {
+        "xs": np.float32(0.05),
+        "xz": np.uint8(120),
+        "ys": np.float32(0.0173),
+        "yz": np.uint8(128),
+    }
+    mean = ms("QLinearReduceMean", "xq xs xz ys yz", "yq", axes=[-1, 1], keepdims=0)
+    onnx.save(model([READ_X, mean, WRITE], {"x": x}, own), tmp_path / "model.onnx")
+    found = RuntimeForward(Model.open(tmp_path / "model.onnx"), ["y"])({"x": x})["y"]
+    read = (np.clip(np.rint(x / own["xs"]) + 120, 0, 255) - 120) * own["xs"]
+    steps = np.clip(np.rint(read.mean(axis=(1, 2)) / own["ys"]) + 128, 0, 255)
+    np.testing.assert_allclose(found, (steps - 128) * own["ys"], atol=1e-6)

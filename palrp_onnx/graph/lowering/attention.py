@@ -397,8 +397,6 @@ def _grouped(b: Builder, node: Fused, count: int, groups: int) -> Heads:
 
 @lowers("Attention", domain="")
 def _standard_attention(b: Builder, node: Fused) -> Sequence[ir.Value | None]:
-    if any(node.integer(f"{side}_window_size", -1) >= 0 for side in ("left", "right")):
-        raise NotImplementedError("within a window")
     query = node.input(0)
     apart = rank_of(query) == 4
     if apart:
@@ -429,6 +427,7 @@ def _standard_biases(b: Builder, node: Fused, heads: Heads) -> list[ir.Value | N
     if mask is not None:
         boolean = mask.dtype == ir.DataType.BOOL
         terms.append(switched(b, mask, -np.inf, heads.q) if boolean else b.cast_like(mask, heads.q))
+    terms.append(_window(b, node, heads))
     lengths = node.optional(6)
     if lengths is None and not node.integer("is_causal", 0):
         return terms
@@ -441,3 +440,20 @@ def _standard_biases(b: Builder, node: Fused, heads: Heads) -> list[ir.Value | N
             rows = b.op("Add", each_sample(b, lengths), own)
     terms.append(switched(b, causal_keep(b, rows, heads), -np.inf, heads.q))
     return terms
+
+
+def _window(b: Builder, node: Fused, heads: Heads) -> ir.Value | None:
+    """Keys at most so many places before a query, and so many behind it; −1 is any number."""
+    left, right = (node.integer(f"{side}_window_size", -1) for side in ("left", "right"))
+    if left < 0 and right < 0:
+        return None
+    if node.optional(6) is not None:
+        raise NotImplementedError("within a window, with key lengths")
+    rows, columns = places(b, heads, node.optional(4)), _columns(b, heads)
+    apart = []
+    if left >= 0:
+        apart.append(b.op("Less", columns, b.op("Sub", rows, b.integer(left))))
+    if right >= 0:
+        apart.append(b.op("Greater", columns, b.op("Add", rows, b.integer(right))))
+    outside = apart[0] if len(apart) == 1 else b.op("Or", *apart)
+    return switched(b, b.op("Not", outside), -np.inf, heads.q)

@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from palrp_onnx.graph.lowering.builder import Builder, Fused, constant, dtype_of
+from palrp_onnx.graph.lowering.builder import Builder, Fused, constant, dtype_of, type_of
 from palrp_onnx.graph.lowering.quantise import dequantised
 from palrp_onnx.graph.lowering.table import lowers
 
@@ -38,8 +38,6 @@ def _matmul_nbits(b: Builder, node: Fused) -> Sequence[ir.Value]:
 
     ``accuracy_level`` says how exact a kernel has to be at least; this is exact.
     """
-    if node.optional(4) is not None:
-        raise NotImplementedError("with its rows in another order")
     bits, size = node.integer("bits", 4), node.integer("block_size")
     rows, columns = node.integer("N"), node.integer("K")
     x = node.input(0)
@@ -47,11 +45,18 @@ def _matmul_nbits(b: Builder, node: Fused) -> Sequence[ir.Value]:
     numbers = unpacked(packed, bits).reshape(-1, size)
     blocks = len(numbers) // rows
     scales = b.array(_stored(node.input(2), "scales").reshape(-1).astype(dtype_of(x)))
-    zeros = _zeros(node.optional(3), bits, rows, blocks)
-    read = dequantised(b, b.array(numbers), scales, b.array(zeros), 0)
-    weights = b.reshape(read, rows, blocks * size)
-    if columns != blocks * size:
-        weights = b.slice(weights, 0, columns, 1)
+    zeros = b.array(_zeros(node.optional(3), bits, rows, blocks))
+    if (order := node.optional(4)) is not None:
+        if node.optional(3) is not None and type_of(node.input(3)) == ir.DataType.UINT8:
+            raise NotImplementedError("with columns in another order, and packed zero points")
+        whole = b.array(numbers.reshape(rows, -1)[:, :columns])
+        parts = (b.reshape(each, rows, blocks) for each in (scales, zeros))
+        weights = _by_column(b, whole, order, *parts)
+    else:
+        read = dequantised(b, b.array(numbers), scales, zeros, 0)
+        weights = b.reshape(read, rows, blocks * size)
+        if columns != blocks * size:
+            weights = b.slice(weights, 0, columns, 1)
     return [b.total(b.op("MatMul", x, b.transpose(weights, 1, 0)), node.optional(5))]
 
 
@@ -68,8 +73,6 @@ def _zeros(value: ir.Value | None, bits: int, rows: int, blocks: int) -> Array:
 @lowers("GatherBlockQuantized")
 def _gather_block_quantized(b: Builder, node: Fused) -> Sequence[ir.Value]:
     """Rows of a table in few bits: numbers, scales and zero points are looked up alike."""
-    if b.opset < 21:
-        raise NotImplementedError("before opset 21, which reads blocks")
     data = _stored(node.input(0), "tables")
     last = data.ndim - 1
     if node.integer("gather_axis", 0) != 0 or node.integer("quantize_axis", 1) % data.ndim != last:
@@ -93,4 +96,22 @@ def _gather_block_quantized(b: Builder, node: Fused) -> Sequence[ir.Value]:
         read.append(b.array(np.full(scales.shape, middle, numbers.dtype)))
     found = [b.op("Gather", each, ids, axis=0) for each in read]
     size = node.integer("block_size", 128)
-    return [b.op("DequantizeLinear", *found, axis=-1, block_size=size)]
+    if b.opset >= 21:
+        return [b.op("DequantizeLinear", *found, axis=-1, block_size=size)]
+    columns = b.array(np.arange(numbers.shape[last]) // size)
+    return [_by_column(b, found[0], columns, *found[1:])]
+
+
+def _by_column(
+    b: Builder,
+    numbers: ir.Value,
+    blocks: ir.Value,
+    scales: ir.Value,
+    zeros: ir.Value | None = None,
+) -> ir.Value:
+    """(q − z) s where every column names the block of its zero point and scale."""
+    whole = b.cast_like(numbers, scales)
+    if zeros is not None:
+        offsets = b.op("Gather", b.cast_like(zeros, scales), blocks, axis=-1)
+        whole = b.op("Sub", whole, offsets)
+    return b.op("Mul", whole, b.op("Gather", scales, blocks, axis=-1))

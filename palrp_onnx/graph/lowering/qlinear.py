@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import onnx_ir as ir
 
-from palrp_onnx.graph.lowering.builder import Builder, Fused, constant
+from palrp_onnx.graph.lowering.builder import Builder, Fused, constant, rank_of
 from palrp_onnx.graph.lowering.quantise import (
     along,
     centred,
@@ -139,3 +139,14 @@ def _concat(b: Builder, node: Fused) -> Sequence[ir.Value]:
 def _where(b: Builder, node: Fused) -> Sequence[ir.Value]:
     chosen = b.op("Where", node.input(0), _read(b, node, 1), _read(b, node, 4))
     return _written(b, node, chosen, 7)
+
+
+@lowers("QLinearReduceMean")
+def _reduce_mean(b: Builder, node: Fused) -> Sequence[ir.Value]:
+    axes = node.node.attributes.get("axes")
+    if axes is None:
+        raise NotImplementedError("over all axes")
+    x = _read(b, node, 0)
+    for axis in sorted(axes.as_ints(), key=lambda a: a % rank_of(x), reverse=True):
+        x = b.reduce("ReduceMean", x, axis, keepdims=bool(node.integer("keepdims", 1)))
+    return _written(b, node, x, 3)

@@ -1,0 +1,163 @@
+"""What a file must be before anything else looks at it: bounded, typed, whole, and beside its data.
+
+ONNX Runtime and the ``onnx`` package are native code. They are given only what was read and
+checked here and written again, never the bytes of the file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import onnx_ir as ir
+
+from palrp_onnx.errors import ModelError
+
+#: The most nodes, subgraphs included, and with every function written out.
+MAX_NODES = 500_000
+
+
+def check_size(model: ir.Model, place: str) -> None:
+    """Refuse a graph that is too large, counted as if every function were already written out.
+
+    Few functions that call each other several times each make more nodes than fit in memory.
+
+    Raises:
+        ModelError: There are more than `MAX_NODES`, or a function calls itself.
+    """
+    calls = {name: _calls(function) for name, function in model.functions.items()}
+    known = {name: [each for each in called if each in calls] for name, called in calls.items()}
+    try:
+        order = list(TopologicalSorter(known).static_order())
+    except CycleError as error:
+        raise ModelError("A function of the model calls itself", place=place) from error
+    sizes: dict[ir.OperatorIdentifier, int] = {}
+    for name in order:
+        sizes[name] = sum(sizes.get(called, 1) for called in calls[name])
+    every = sum(sizes.get(node.op_identifier(), 1) for node in model.graph.all_nodes())
+    if every > MAX_NODES:
+        raise ModelError(f"The graph has {every} nodes, more than {MAX_NODES}", place=place)
+
+
+def _calls(function: ir.Function) -> list[ir.OperatorIdentifier]:
+    return [node.op_identifier() for node in function.all_nodes()]
+
+
+def check_values(graph: ir.Graph, place: str) -> None:
+    """Refuse inputs without a type, and values that are read but made by nothing.
+
+    Raises:
+        ModelError: There is such a value.
+    """
+    for value in graph.inputs:
+        # A sequence or a map has no such type either.
+        if value.dtype is None or value.dtype == ir.DataType.UNDEFINED:
+            raise ModelError("An input is no tensor of a known type", place=f"input {value.name!r}")
+    for node in graph.all_nodes():
+        for value in (*node.inputs, *node.outputs):
+            _check_value(value, place)
+    for each in (graph, *graph.subgraphs()):
+        for value in each.outputs:
+            _check_value(value, place)
+
+
+def _check_value(value: ir.Value | None, place: str) -> None:
+    if value is None:
+        return
+    # Text that is not UTF-8 is read as bytes, and cannot be written again.
+    if not isinstance(value.name, str):
+        raise ModelError(f"A name is not UTF-8: {value.name!r}", place=place)
+    if value.producer() is None and not value.is_graph_input() and not value.is_initializer():
+        raise ModelError(f"Nothing makes the value {value.name!r}", place=place)
+
+
+def check_tensors(model: ir.Model, file: Path) -> list[Path]:
+    """Hold every stored tensor against its shape; the files they lie in.
+
+    Args:
+        model: The model, weights left in its files.
+        file: The model's own file, links followed.
+
+    Returns:
+        ``file``, then the external data files in order of name, each proven to lie beside it.
+
+    Raises:
+        ModelError: Data is not there, or not what its shape says, or leaves the folder.
+    """
+    files: dict[str, Path] = {}
+    for name, tensor in _tensors(model):
+        place = f"tensor {name!r}"
+        if any(not isinstance(size, int) or size < 0 for size in tensor.shape):
+            raise ModelError(f"A stored tensor has the shape {tensor.shape}", place=place)
+        if isinstance(tensor, ir.ExternalTensor):
+            target = _external(tensor, file.parent, place)
+            if target != file:
+                files[str(tensor.location)] = target
+        else:
+            _check_data(tensor, place)
+    return [file, *(files[name] for name in sorted(files))]
+
+
+def _tensors(model: ir.Model) -> Iterator[tuple[str, ir.TensorProtocol]]:
+    """Initializers and attributes of the graph, of its subgraphs and of functions, with a name."""
+    for graph in (model.graph, *model.graph.subgraphs()):
+        for name, value in graph.initializers.items():
+            if value.const_value is not None:
+                yield name, value.const_value
+    for holder in (model.graph, *model.functions.values()):
+        for node in holder.all_nodes():
+            for attribute in node.attributes.values():
+                yield from _in_attribute(attribute, node)
+    for function in model.functions.values():
+        for graph in function.subgraphs():
+            for name, value in graph.initializers.items():
+                if value.const_value is not None:
+                    yield name, value.const_value
+
+
+def _in_attribute(attribute: ir.Attr, node: ir.Node) -> Iterator[tuple[str, ir.TensorProtocol]]:
+    name = f"{attribute.name} of {node.op_type}"
+    if attribute.is_ref():
+        return
+    if attribute.type == ir.AttributeType.TENSOR:
+        yield name, attribute.as_tensor()
+    elif attribute.type == ir.AttributeType.TENSORS:
+        yield from ((name, tensor) for tensor in attribute.as_tensors())
+
+
+def _external(tensor: ir.ExternalTensor, root: Path, place: str) -> Path:
+    location = str(tensor.location)
+    try:
+        target = (root / location).resolve()
+        inside = not Path(location).is_absolute() and target.is_relative_to(root)
+        there = inside and target.is_file()
+    except (OSError, ValueError) as error:  # a loop of links, a NUL, a name that is too long
+        raise ModelError(f"External data is missing: {location!r}", place=place) from error
+    if not inside:
+        raise ModelError(f"External data leaves the model's folder: {location!r}", place=place)
+    if not there:
+        raise ModelError(f"External data is missing: {location!r}", place=place)
+    start, needed = tensor.offset or 0, _bytes(tensor, place)
+    length = needed if tensor.length is None else tensor.length
+    if start < 0 or length < needed or start + length > target.stat().st_size:
+        raise ModelError(f"External data {location!r} is shorter than the tensor", place=place)
+    return target
+
+
+def _bytes(tensor: ir.TensorProtocol, place: str) -> int:
+    try:
+        return tensor.nbytes
+    except TypeError as error:
+        raise ModelError("A stored tensor has no type", place=place) from error
+
+
+def _check_data(tensor: ir.TensorProtocol, place: str) -> None:
+    """What is inside of the file is read at once: anything large and raw is external by now."""
+    try:
+        if tensor.dtype != ir.DataType.STRING:
+            tensor.numpy()
+    except Exception as error:  # the parser raises many kinds for damaged data
+        raise ModelError(
+            "A stored tensor does not hold what its shape says", place=place, hint=str(error)
+        ) from error
