@@ -119,12 +119,14 @@ class Fidelity(Struct, frozen=True, kw_only=True):
     There where operations were rewritten into primitive ones first; ``rewritten`` counts them.
     ``difference`` is the largest over the output on this input. ``served`` is the same between the
     file to the letter and the file as ONNX Runtime optimises it, where it holds whole numbers.
+    ``unverified`` says why there is no difference, where ONNX Runtime cannot run the file itself.
     """
 
     rewritten: dict[str, int]
-    difference: float
-    allowed: float
+    difference: float | None
+    allowed: float | None
     served: float = 0.0
+    unverified: str | UnsetType = UNSET
 
 
 class Warning_(Struct, frozen=True, kw_only=True):

@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from palrp_onnx.compiler import OPSET, Settings, compile_graph
 from palrp_onnx.errors import UsageError
-from palrp_onnx.fidelity import Original
+from palrp_onnx.fidelity import Original, doubts
 from palrp_onnx.graph.model import Model
 from palrp_onnx.graph.roles import parse_roles
 from palrp_onnx.manifest import Manifest
@@ -60,7 +60,8 @@ def compile_model(
     rewritten = planned.analysis.model
     if rewritten.lowered or rewritten.taken_out:
         values = run_graph(rewritten, example, [planned.output])
-        Original(rewritten, planned.output).check(example, values[planned.output])
+        fidelity = Original(rewritten, planned.output).check(example, values[planned.output])
+        planned = replace(planned, doubts=doubts(fidelity))
     compiled, _ = compile_graph(replace(planned, unchecked=True), settings or Settings())
     for value in compiled.graph.initializers.values():
         tensor = value.const_value

@@ -3,7 +3,9 @@
 Fused and quantised operations are rewritten before rules apply, and of conditional branches one is
 taken. Each such rewriting is checked on the very input that is explained: the file as it is, run by
 ONNX Runtime to the letter, has to give the same output. A runtime that serves the file may fuse
-quantised operations and round elsewhere; how far that moves the output is measured too.
+quantised operations and round elsewhere; how far that moves the output is measured too. Where the
+runtime has no kernel for the file on this device, the record says that nothing was checked, and
+why.
 """
 
 from __future__ import annotations
@@ -13,10 +15,11 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
+from msgspec import UNSET, UnsetType
 from numpy.typing import NDArray
 
-from palrp_onnx.attribution import Fidelity
-from palrp_onnx.errors import FidelityError
+from palrp_onnx.attribution import Fidelity, Warning_
+from palrp_onnx.errors import FidelityError, ModelError
 from palrp_onnx.forward import FileForward
 from palrp_onnx.graph.model import Model
 
@@ -24,7 +27,7 @@ Array = NDArray[Any]
 
 #: Largest difference allowed, as a share of the output's largest magnitude. With whole numbers
 #: inside, sums in another order may round to the neighbour: a few steps of eight bits.
-FLOAT, HALF, QUANTISED = 1e-4, 1e-2, 5 / 255
+FLOAT, HALF, QUANTISED, BFLOAT = 1e-4, 1e-2, 5 / 255, 5e-2
 _HALF = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 _WHOLE = ("DequantizeLinear", "Round")
 
@@ -45,11 +48,16 @@ class Original:
         self._rewritten = dict(model.lowered)
         self.branches = "If" in self._rewritten
         self._output = output
-        self._tolerance = tolerance_of(model.graph)
-        self._forward = FileForward(model, output, device=device, optimise=False, prepack=False)
+        self._tolerance = BFLOAT if "bfloat16" in model.lowered else tolerance_of(model.graph)
+        self._forward: FileForward | None = None
         self._served: FileForward | None = None
-        if self._tolerance == QUANTISED:
-            self._served = FileForward(model, output, device=device)
+        self._reason: str | UnsetType = UNSET
+        try:
+            self._forward = FileForward(model, output, device=device, optimise=False, prepack=False)
+            if self._tolerance == QUANTISED:
+                self._served = FileForward(model, output, device=device)
+        except ModelError as error:  # no kernel for an operation, or for a type of numbers
+            self._reason = error.hint or error.message
 
     def check(self, feeds: Mapping[str, Array], output: Array) -> Fidelity:
         """Hold the rewritten graph's ``output`` against that of the file.
@@ -57,6 +65,10 @@ class Original:
         Raises:
             FidelityError: They differ by more than the order of sums explains.
         """
+        if self._forward is None:
+            return Fidelity(
+                rewritten=self._rewritten, difference=None, allowed=None, unverified=self._reason
+            )
         expected = self._forward(feeds)
         largest = float(np.nanmax(np.abs(expected.astype(np.float64)), initial=0.0))
         difference = distance(expected, output)
@@ -74,6 +86,15 @@ class Original:
             allowed=self._tolerance * largest,
             served=served,
         )
+
+
+def doubts(fidelity: Fidelity | None) -> tuple[Warning_, ...]:
+    """What a record must say of a file that could not be held against what was explained."""
+    reason = UNSET if fidelity is None else fidelity.unverified
+    if reason is UNSET:
+        return ()
+    text = f"whether the explained graph computes what the file computes is not known: {reason}"
+    return (Warning_(code="unverified", message=text),)
 
 
 def distance(first: Array, second: Array) -> float:

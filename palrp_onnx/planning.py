@@ -39,6 +39,7 @@ class Planned:
     Attributes:
         explained: Name of the input whose units the record is about.
         unchecked: Whether what is explained later is no longer held against the file.
+        doubts: What else every record must say.
     """
 
     analysis: Analysis
@@ -46,6 +47,7 @@ class Planned:
     sites: tuple[Site, ...]
     explained: str
     unchecked: bool = False
+    doubts: tuple[Warning_, ...] = ()
 
     @property
     def output(self) -> str:
@@ -66,7 +68,10 @@ class Planned:
             masks=self.analysis.inputs.named(Role.MASK),
             patch=patch_size(self.analysis, self.explained),
             mixed=mixed.name if mixed is not None else None,
-            faults=tuple(Warning_(code=code, message=text) for code, text in self._faults()),
+            faults=(
+                *(Warning_(code=code, message=text) for code, text in self._faults()),
+                *self.doubts,
+            ),
         )
 
     def _faults(self) -> Iterator[tuple[str, str]]:

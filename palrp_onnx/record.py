@@ -9,8 +9,17 @@ from typing import Any
 from msgspec import UNSET
 from numpy.typing import NDArray
 
-from palrp_onnx.attribution import Attribution, Fidelity, Relevance, Run, Site, TargetFacts, Units
+from palrp_onnx.attribution import (
+    Attribution,
+    Fidelity,
+    Relevance,
+    Run,
+    Site,
+    TargetFacts,
+    Units,
+)
 from palrp_onnx.engines import Outcome
+from palrp_onnx.fidelity import doubts
 from palrp_onnx.inputs.sample import Sample
 from palrp_onnx.manifest import Subject
 from palrp_onnx.relevance.maps import Maps
@@ -75,7 +84,12 @@ class Describer:
                 for s in maps.sites
             ],
             ledger={name: float(amount[row]) for name, amount in outcome.ledger.items()},
-            warnings=[*sample.warnings, *self.subject.faults, *maps.warnings],
+            warnings=[
+                *sample.warnings,
+                *self.subject.faults,
+                *maps.warnings,
+                *doubts(self.fidelity),
+            ],
             fidelity=UNSET if self.fidelity is None else self.fidelity,
         )
         tensors = {name: array[row : row + 1] for name, array in outcome.tensors.items()}

@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import pytest
 from building import Array, ints, proto, real
+from onnx import numpy_helper
 from test_compiled import FILES, sample
 
 from palrp_onnx import Explainer
@@ -47,6 +48,49 @@ def test_half_precision_is_close_to_full(name: str, keep: bool, tmp_path: Path) 
             mine, theirs = (np.array(e.record.relevance.total) for e in (half, full))
             assert np.abs(mine - theirs).max() <= 5e-3 * np.abs(theirs).max()
             assert abs(half.record.ledger["residual_relative"]) < 2e-3
+
+
+def narrowed(tensor: onnx.TensorProto) -> onnx.TensorProto:
+    """The same numbers in bfloat16: the upper half of their bits."""
+    bits = numpy_helper.to_array(tensor).astype(np.float32).view(np.uint32)
+    upper = ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
+    kind, name = onnx.TensorProto.BFLOAT16, tensor.name
+    return onnx.helper.make_tensor(name, kind, upper.shape, upper.tobytes(), raw=True)
+
+
+def in_bfloat(source: Path, path: Path) -> Path:
+    """The model with all its numbers in bfloat16."""
+    model, wide = onnx.load(source), onnx.TensorProto.FLOAT
+    for tensor in model.graph.initializer:
+        if tensor.data_type == wide:
+            tensor.CopyFrom(narrowed(tensor))
+    for attribute in (a for node in model.graph.node for a in node.attribute):
+        if attribute.name == "to" and attribute.i == wide:
+            attribute.i = onnx.TensorProto.BFLOAT16
+        elif attribute.t.data_type == wide:
+            attribute.t.CopyFrom(narrowed(attribute.t))
+    for info in (*model.graph.value_info, *model.graph.output):
+        if info.type.tensor_type.elem_type == wide:
+            info.type.tensor_type.elem_type = onnx.TensorProto.BFLOAT16
+    onnx.save(model, path)
+    return path
+
+
+@pytest.mark.filterwarnings("ignore:.*[Ss]hape inference")
+@pytest.mark.parametrize("engine", ["onnxruntime", "numpy"])
+@pytest.mark.parametrize("name", ["reviews-rope", "reviews-bert"])
+def test_bfloat16_is_computed_in_float32(name: str, engine: str, tmp_path: Path) -> None:
+    """The processor runs no such file, so that nothing can be checked, which the record says."""
+    path = in_bfloat(FILES[name], tmp_path / "model.onnx")
+    given = sample(name)
+    full = Explainer(FILES[name], engine=engine).explain(given, "0")[0].record
+    ours = Explainer(path, engine=engine).explain(given, "0")[0].record
+    mine, theirs = (np.array(r.relevance.total) for r in (ours, full))
+    assert np.abs(mine - theirs).max() <= 3e-2 * np.abs(theirs).max()
+    assert abs(ours.ledger["residual_relative"]) < 1e-5
+    assert ours.fidelity.difference is None
+    assert "ONNXRuntimeError" in str(ours.fidelity.unverified)
+    assert [w.code for w in ours.warnings] == ["unverified"]
 
 
 def explainer_of(scale: float, tmp_path: Path) -> tuple[Explainer, Sample, Array]:

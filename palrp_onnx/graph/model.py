@@ -16,6 +16,7 @@ import onnx_ir as ir
 import onnx_ir.passes.common as passes
 
 from palrp_onnx.errors import InputError, ModelError
+from palrp_onnx.graph.bfloat import widen
 from palrp_onnx.graph.branches import take_constant_branches
 from palrp_onnx.graph.caches import Blank, take_out_caches, take_out_switches
 from palrp_onnx.graph.lowering import lower
@@ -197,7 +198,8 @@ def _normalise(model: ir.Model, path: Path, opset: int) -> _Normal:
         switches = take_out_switches(model.graph)
         branches = take_constant_branches(model.graph)
         model = lift(passes.TopologicalSortPass()(model).model).model
-        lowered = Counter(lower(model)) + Counter(If=branches)
+        widened = widen(model.graph)
+        lowered = Counter(lower(model)) + Counter(If=branches, bfloat16=widened)
         if caches := take_out_caches(model.graph, model.opset_imports.get("", 0)):
             passes.RemoveUnusedNodesPass()(model)
         model = lift(_raised(model, path, opset)).model
