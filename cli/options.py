@@ -16,9 +16,20 @@ F = TypeVar("F", bound=Callable[..., Any])
 #: A path as given; whether it can be used is for the library to say.
 FILE_PATH = click.Path(path_type=Path)
 
-FORMATS = ("json", "png")
+FORMATS = ("json", "png", "html")
 #: ``palrp_onnx.relevance`` knows these too; they stand here because its modules are slow to import.
-METHODS = ("pa-lrp", "attnlrp", "pe-only", "cp-lrp")
+METHODS = (
+    "pa-lrp",
+    "attnlrp",
+    "pe-only",
+    "cp-lrp",
+    "pa-lrp-kept",
+    "attnlrp-kept",
+    "eps-lrp",
+    "gradient-x-input",
+)
+#: What methods are held against in evaluations alone; ``palrp_onnx.evaluate`` knows these.
+BASELINES = ("single-sink", "rollout", "chefer", "ig")
 ENGINES = ("onnxruntime", "numpy")
 POSITIONS = ("relu", "abs", "signed", "single-sink")
 

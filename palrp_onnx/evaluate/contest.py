@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -9,7 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from palrp_onnx.attribution import TargetFacts
 from palrp_onnx.errors import UsageError
+from palrp_onnx.evaluate.baselines import Baseline, Competitor
+from palrp_onnx.evaluate.journal import Journal
 from palrp_onnx.evaluate.perturbation import (
     Curves,
     Perturbation,
@@ -18,10 +22,8 @@ from palrp_onnx.evaluate.perturbation import (
     predictor,
     summarise,
 )
-from palrp_onnx.explainer import Explainer
 from palrp_onnx.forward import FileForward
 from palrp_onnx.inputs.sample import Sample
-from palrp_onnx.record import Explanation
 
 Array = NDArray[Any]
 #: A map that knows nothing: the same numbers in another order.
@@ -29,12 +31,13 @@ RANDOM = "random"
 
 
 def contest(
-    explainers: Mapping[str, Explainer],
+    competitors: Mapping[str, Competitor],
     samples: Iterable[Sample],
     protocol: Protocol,
     *,
     target: str = "pred",
     labels: Mapping[int, str] | None = None,
+    journal: Journal | None = None,
     progress: Callable[[int], None] = lambda done: None,
 ) -> dict[str, Perturbation]:
     """Perturb every text in the order of every method's map, and of a random one.
@@ -43,45 +46,88 @@ def contest(
     the explained class alone and by signed relevance, classifiers over all classes and by its
     magnitude, as the paper's code does.
 
+    Args:
+        competitors: The methods by name.
+        samples: One text each.
+        protocol: How they are perturbed.
+        target: What is explained.
+        labels: Names of classes by index.
+        journal: Samples that it knows are not explained again.
+        progress: Told how many samples are done.
+
     Raises:
         UsageError: An input holds several rows, or is no text.
     """
-    curves: dict[str, list[Curves]] = {name: [] for name in (*explainers, RANDOM)}
-    generator = np.random.default_rng(0)
-    forward: FileForward | None = None
+    curves: dict[str, list[Curves]] = {name: [] for name in (*competitors, RANDOM)}
+    perturbed = _Perturbed(competitors, protocol, target, labels)
     for done, sample in enumerate(samples, start=1):
-        found: dict[str, Explanation] = {}
-        wanted = target
-        for name, explainer in explainers.items():
-            found[name] = _single(explainer.explain(sample, wanted, labels))
-            wanted = _same(found[name])
-        first = next(iter(explainers.values()))
-        subject = first.engine(sample.feeds).subject
-        facts = next(iter(found.values())).record.target
-        if forward is None:
-            forward = FileForward(first.model, subject.output, device=first.device)
-        ids = sample.feeds[subject.input]
-        if ids.dtype.kind not in "iu" or not isinstance(facts.index, int):
-            raise UsageError("Only tokens can be perturbed", place=f"input {subject.input}")
-        predict = predictor(forward, sample.feeds, subject.input, facts.position)
-        own = protocol if facts.kind != "token" else _for_language(protocol)
-        maps = {name: np.array(each.record.relevance.total) for name, each in found.items()}
-        maps[RANDOM] = generator.permutation(next(iter(maps.values())))
-        for name, relevance in maps.items():
-            curves[name].append(perturb(ids[0], relevance, facts.index, predict, own))
+        found = journal[sample.id] if journal is not None else None
+        if found is None:
+            found = perturbed(sample)
+            if journal is not None:
+                journal.add(sample.id, found)
+        for name, each in curves.items():
+            each.append(found[name])
         progress(done)
     return {name: summarise(each) for name, each in curves.items()}
 
 
-def _single(explanations: list[Explanation]) -> Explanation:
-    if len(explanations) != 1:
+class _Perturbed:
+    """Curves of a text by method."""
+
+    def __init__(
+        self,
+        competitors: Mapping[str, Competitor],
+        protocol: Protocol,
+        target: str,
+        labels: Mapping[int, str] | None,
+    ) -> None:
+        self._competitors = competitors
+        self._protocol = protocol
+        self._target = target
+        self._labels = labels
+        self._forward: FileForward | None = None
+
+    def __call__(self, sample: Sample) -> dict[str, Curves]:
+        maps: dict[str, Array] = {}
+        wanted = self._target
+        for name, each in self._competitors.items():
+            facts, maps[name] = _explained(each, sample, wanted, self._labels)
+            wanted = _same(facts)
+        first = next(iter(self._competitors.values()))
+        subject = first.engine(sample.feeds).subject
+        if self._forward is None:
+            self._forward = FileForward(first.model, subject.output, device=first.device)
+        ids = sample.feeds[subject.input]
+        if ids.dtype.kind not in "iu" or not isinstance(facts.index, int):
+            raise UsageError("Only tokens can be perturbed", place=f"input {subject.input}")
+        predict = predictor(self._forward, sample.feeds, subject.input, facts.position)
+        own = self._protocol if facts.kind != "token" else _for_language(self._protocol)
+        # Seeded by the sample, so that one that is left out changes no other.
+        generator = np.random.default_rng(zlib.crc32(sample.id.encode()))
+        maps[RANDOM] = generator.permutation(next(iter(maps.values())))
+        return {
+            name: perturb(ids[0], relevance, facts.index, predict, own)
+            for name, relevance in maps.items()
+        }
+
+
+def _explained(
+    competitor: Competitor, sample: Sample, target: str, labels: Mapping[int, str] | None
+) -> tuple[TargetFacts, Array]:
+    """Target and map [T] of the one text in a sample."""
+    if isinstance(competitor, Baseline):
+        found = competitor.explain(sample, target, labels)
+    else:
+        records = [each.record for each in competitor.explain(sample, target, labels)]
+        found = [(record.target, np.array(record.relevance.total)) for record in records]
+    if len(found) != 1:
         raise UsageError("Each input holds one text", hint="Give every row a file of its own.")
-    return explanations[0]
+    return found[0]
 
 
-def _same(explanation: Explanation) -> str:
-    """The target of an explanation, spelled out."""
-    target = explanation.record.target
+def _same(target: TargetFacts) -> str:
+    """A target, spelled out."""
     if target.kind == "token":
         return f"token:{target.position}:{target.index}"
     return str(target.index)

@@ -65,11 +65,12 @@ class Steps:
 
 @dataclass(frozen=True)
 class Curves:
-    """One text: descending and ascending generation, and pruning."""
+    """One text: descending and ascending generation, pruning, and removal of what matters most."""
 
     generation: Steps
     ascending: Steps
     pruning: Steps
+    removal: Steps
 
 
 class Area(Struct, frozen=True, kw_only=True):
@@ -91,6 +92,10 @@ class Perturbation(Struct, frozen=True, kw_only=True):
         pruning_mse: Error on the way: lower is better.
         morf: Logit while the most relevant come first: higher is better.
         lerf: Logit while the least relevant come first: lower is better.
+        comprehensiveness: Evidence lost while relevant tokens are taken out (DeYoung et al. 2020):
+            higher is better.
+        sufficiency: Evidence that is missing while only relevant tokens are in: lower is better.
+        between: Area between taking out irrelevant and relevant tokens first: higher is better.
     """
 
     samples: int
@@ -100,6 +105,9 @@ class Perturbation(Struct, frozen=True, kw_only=True):
     pruning_mse: Area
     morf: Area
     lerf: Area
+    comprehensiveness: Area
+    sufficiency: Area
+    between: Area
 
 
 def perturb(
@@ -131,11 +139,12 @@ def perturb(
             _replaced(blank, ids, descending),
             _replaced(blank, ids, ascending),
             _replaced(ids, blank, ascending),
+            _replaced(ids, blank, descending),
             ids[None],
         ]
     )
     logits = predict(rows).astype(np.float64)
-    *parts, whole = np.split(logits, [len(FRACTIONS) * k for k in (1, 2, 3)])
+    *parts, whole = np.split(logits, [len(FRACTIONS) * k for k in (1, 2, 3, 4)])
     return Curves(*(_steps(part, whole[0], index, protocol) for part in parts))
 
 
@@ -205,6 +214,9 @@ def summarise(curves: Sequence[Curves], *, seed: int = 0) -> Perturbation:
         pruning_mse=area(lambda c: c.pruning.error),
         morf=area(lambda c: c.generation.logit),
         lerf=area(lambda c: c.ascending.logit),
+        comprehensiveness=area(lambda c: c.removal.evidence[0] - c.removal.evidence),
+        sufficiency=area(lambda c: c.removal.evidence[0] - c.generation.evidence),
+        between=area(lambda c: c.pruning.evidence - c.removal.evidence),
     )
 
 

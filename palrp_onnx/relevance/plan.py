@@ -5,8 +5,8 @@ Everything that can be refused is refused here, before anything runs.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -15,7 +15,8 @@ import onnx_ir as ir
 from palrp_onnx.errors import TargetError, UnsupportedError
 from palrp_onnx.graph.analysis import Analysis, Operand
 from palrp_onnx.graph.lowering import REFUSED
-from palrp_onnx.graph.roles import Role
+from palrp_onnx.graph.roles import Fact, Role
+from palrp_onnx.relevance.kept import kept_scores
 from palrp_onnx.relevance.presets import Preset
 from palrp_onnx.rules import Entry, find_rule
 
@@ -45,6 +46,7 @@ class Plan:
         output: The explained output.
         scaling: Operands that receive nothing under this preset.
         counted: Operands of attention scores that are counted from somewhere, in equal steps.
+        kept: Attention probabilities whose products know the scores behind them.
     """
 
     analysis: Analysis
@@ -53,6 +55,7 @@ class Plan:
     steps: tuple[Step, ...]
     scaling: frozenset[Operand]
     counted: frozenset[Operand] = frozenset()
+    kept: Mapping[Operand, ir.Value] = field(default_factory=dict)
 
     def view(self, step: Step, values: Callable[[ir.Value], T]) -> View[T]:
         """The node of a step as rules see it."""
@@ -124,6 +127,15 @@ class View(Generic[T]):
             raise NotImplementedError(f"input {index} is not a single number")
         return float(array.ravel()[0])
 
+    def scores(self, index: int) -> T | None:
+        """Scores whose softmax an operand is, in its shape; ``None`` where it is none."""
+        found = self._plan.kept.get((self._node, index))
+        return None if found is None else self._values(found)
+
+    def keeps(self) -> bool:
+        """Whether products know the scores of this softmax."""
+        return self._node.inputs[0] in self._plan.kept.values()
+
     def parameter(self, name: str) -> float:
         """A number of the method."""
         return self._plan.preset.parameters[name]
@@ -175,6 +187,8 @@ def make_plan(
         raise TargetError(
             "The output does not depend on the explained input", place=f"output {output.name}"
         )
+    if preset.gradient:
+        analysis = with_every_path(analysis)
     scaling = scaling_operands(analysis, preset)
     visited = visited_nodes(analysis, output, scaling)
     steps, refused = [], []
@@ -195,7 +209,8 @@ def make_plan(
             place="; ".join(refused[:10]) + ("; …" if len(refused) > 10 else ""),
             hint="`palrp-onnx inspect` lists every operation and its rule.",
         )
-    return Plan(analysis, preset, output, tuple(steps), scaling, counted)
+    kept = kept_scores(analysis)
+    return Plan(analysis, preset, output, tuple(steps), scaling, counted, kept)
 
 
 def describe(node: ir.Node) -> str:
@@ -203,6 +218,17 @@ def describe(node: ir.Node) -> str:
     kind = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
     reason = f" ({node.meta[REFUSED]})" if REFUSED in node.meta else ""
     return f"{kind} {node.name!r}{reason}"
+
+
+def with_every_path(analysis: Analysis) -> Analysis:
+    """The same graph, where gates, statistics and normalisers are the content that they are.
+
+    A value that is not a number still carries nothing.
+    """
+    content = Fact(Role.CONTENT, "depends on the explained input")
+    statistics = {o for o, fact in analysis.operands.items() if fact.role is Role.STATISTIC}
+    found = {o for o in statistics if o[0].inputs[o[1]] in analysis.content}
+    return replace(analysis, operands={**analysis.operands, **dict.fromkeys(found, content)})
 
 
 def scaling_operands(analysis: Analysis, preset: Preset) -> frozenset[Operand]:

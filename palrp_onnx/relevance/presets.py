@@ -20,6 +20,8 @@ class Preset:
         map: What the total of a unit is: content, position, or their sum.
         rules: Sets of rules that come before the usual ones, the first first.
         parameters: Numbers that those rules ask for.
+        gradient: Gates, statistics and normalisers are content as well, so that with the rules of
+            derivatives multipliers are the gradient.
     """
 
     name: str
@@ -30,6 +32,7 @@ class Preset:
     source: str
     rules: tuple[str, ...] = ()
     parameters: Mapping[str, float] = field(default_factory=dict)
+    gradient: bool = False
 
 
 PRESETS = {
@@ -39,6 +42,46 @@ PRESETS = {
         Preset("attnlrp", False, True, True, "content", "AttnLRP (Achtibat et al. 2024)"),
         Preset("pe-only", True, True, True, "position", "PA-LRP, the position part alone"),
         Preset("cp-lrp", False, False, False, "content", "CP-LRP (Ali et al. 2022)"),
+        Preset(
+            "pa-lrp-kept",
+            True,
+            True,
+            True,
+            "sum",
+            "PA-LRP whose softmax keeps its constant part for the values",
+            rules=("kept",),
+            parameters={"kept": 0.5},
+        ),
+        Preset(
+            "attnlrp-kept",
+            False,
+            True,
+            True,
+            "content",
+            "AttnLRP whose softmax keeps its constant part for the values",
+            rules=("kept",),
+            parameters={"kept": 0.5},
+        ),
+        Preset(
+            "eps-lrp",
+            False,
+            True,
+            True,
+            "content",
+            "ε-rule at every sum (Bach et al. 2015), identity rule for softmax",
+            rules=("epsilon",),
+            parameters={"epsilon": 1e-6},
+        ),
+        Preset(
+            "gradient-x-input",
+            False,
+            True,
+            True,
+            "content",
+            "Gradient × input (Shrikumar et al. 2016)",
+            rules=("gradient",),
+            gradient=True,
+        ),
     )
 }
 

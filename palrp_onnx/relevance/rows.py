@@ -80,6 +80,11 @@ class RowView(View[T]):
         rows, value = self._sources[index], super().input(index)
         return value if rows is None else rows.take(self._op, value)
 
+    def scores(self, index: int) -> T | None:
+        """Scores of the rows that the operand has."""
+        rows, scores = self._sources[index], super().scores(index)
+        return scores if rows is None or scores is None else rows.take(self._op, scores)
+
     def _result(self, value: ir.Value) -> T:
         return self._rows.take(self._op, super()._result(value))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
@@ -34,11 +34,13 @@ class Caught(Generic[T]):
             shape of the input.
         positions: Relevance at every position operand, in the shape of the value it meets.
         ledger: Sum per sample [B] by entry; explained inputs by ``INPUT`` and their name.
+        watched: Multipliers of the watched values that any reached.
     """
 
     content: dict[str, T] = field(default_factory=dict)
     positions: dict[Operand, T] = field(default_factory=dict)
     ledger: dict[str, T] = field(default_factory=dict)
+    watched: dict[ir.Value, T] = field(default_factory=dict)
 
     def map(self, function: Callable[[T], T]) -> Caught[T]:
         """The same with ``function`` of everything caught."""
@@ -46,6 +48,7 @@ class Caught(Generic[T]):
             {name: function(r) for name, r in self.content.items()},
             {operand: function(r) for operand, r in self.positions.items()},
             {entry: function(r) for entry, r in self.ledger.items()},
+            {value: function(m) for value, m in self.watched.items()},
         )
 
     def require(self, explained: str) -> None:
@@ -67,6 +70,7 @@ def walk(
     values: Callable[[ir.Value], T],
     seed: T,
     rows: Rows[T] | None = None,
+    watch: Collection[ir.Value] = (),
 ) -> Caught[T]:
     """Propagate multipliers from the target back to every sink.
 
@@ -76,11 +80,12 @@ def walk(
         values: Forward values.
         seed: Multiplier of the explained output: 1 at the target, −1 at what it is held against.
         rows: The rows of the output that ``seed`` holds, where it does not hold all.
+        watch: Values whose whole multipliers are kept.
 
     Raises:
         UnsupportedError: A rule does not cover this use of its operation.
     """
-    return _Walk(op, plan, values).run(_Sent(seed, rows))
+    return _Walk(op, plan, values, watch).run(_Sent(seed, rows))
 
 
 @dataclass(frozen=True)
@@ -92,10 +97,17 @@ class _Sent(Generic[T]):
 
 
 class _Walk(Generic[T]):
-    def __init__(self, op: Language[T], plan: Plan, values: Callable[[ir.Value], T]) -> None:
+    def __init__(
+        self,
+        op: Language[T],
+        plan: Plan,
+        values: Callable[[ir.Value], T],
+        watch: Collection[ir.Value],
+    ) -> None:
         self._op = op
         self._plan = plan
         self._values = values
+        self._watch = watch
         self._multipliers: dict[ir.Value, _Sent[T]] = {}
         self._caught: Caught[T] = Caught()
 
@@ -105,15 +117,23 @@ class _Walk(Generic[T]):
             sent = [self._multipliers.pop(v, None) for v in step.node.outputs]
             if all(m is None for m in sent):
                 continue
+            for value, arrived in zip(step.node.outputs, sent, strict=True):
+                self._keep(value, arrived)
             if step.entry is None:
                 self._catch_lookup(step.node, sent[0])
             else:
                 self._visit(step, sent)
         for value, left in self._multipliers.items():
             if value.is_graph_input():
+                self._keep(value, left)
                 m = self._whole(left, value)
                 self._catch(value.name or "", self._op.relevance(self._values(value), m))
         return self._caught
+
+    def _keep(self, value: ir.Value, sent: _Sent[T] | None) -> None:
+        """A watched multiplier, now that all consumers have sent theirs."""
+        if value in self._watch and sent is not None:
+            self._caught.watched[value] = self._whole(sent, value)
 
     def _whole(self, sent: _Sent[T], like: ir.Value) -> T:
         """The multiplier of all of a value."""

@@ -2,6 +2,9 @@
 
 from palrp_onnx.rules import (
     activation,
+    epsilon,
+    gradient,
+    kept,
     linear,
     movement,
     norm,
@@ -21,7 +24,10 @@ __all__ = [
     "Node",
     "Shares",
     "activation",
+    "epsilon",
     "find_rule",
+    "gradient",
+    "kept",
     "linear",
     "movement",
     "norm",

@@ -76,27 +76,39 @@ def einsum(op: Language[T], node: Node[T], m: T) -> Sequence[T | None]:
 
     Source: uniform rule; every operand's letters occur in the other operand or the result.
     """
-    terms, arrow, result = str(node.attribute("equation", "")).replace(" ", "").partition("->")
-    letters = terms.split(",")
-    if not arrow or "." in terms or any(len(set(t)) < len(t) for t in letters):
-        raise NotImplementedError("an equation with dots, a diagonal, or no result")
+    letters, result = equation_of(node)
     active = [node.active(i) for i in range(node.arity)]
     share = op.scale(m, 1.0 / sum(active)) if sum(active) > 1 else m
+    operands = [node.input(i) for i in range(node.arity)]
     return [
-        _einsum_share(op, node, share, letters, result, i) if active[i] else None
+        einsum_share(op, operands, share, letters, result, i) if active[i] else None
         for i in range(node.arity)
     ]
 
 
-def _einsum_share(
-    op: Language[T], node: Node[T], m: T, letters: list[str], result: str, index: int
+def equation_of(node: Node[T]) -> tuple[list[str], str]:
+    """Letters of every operand, and of the result.
+
+    Raises:
+        NotImplementedError: The equation has more than letters.
+    """
+    terms, arrow, result = str(node.attribute("equation", "")).replace(" ", "").partition("->")
+    letters = terms.split(",")
+    if not arrow or "." in terms or any(len(set(t)) < len(t) for t in letters):
+        raise NotImplementedError("an equation with dots, a diagonal, or no result")
+    return letters, result
+
+
+def einsum_share(
+    op: Language[T], operands: Sequence[T], m: T, letters: list[str], result: str, index: int
 ) -> T:
-    others = [i for i in range(node.arity) if i != index]
+    """What one operand of an equation gets of ``m``, given the others."""
+    others = [i for i in range(len(operands)) if i != index]
     source = ",".join([result, *(letters[i] for i in others)])
     known = set(source)
     reachable = "".join(c for c in letters[index] if c in known)
-    sent = op.einsum(f"{source}->{reachable}", [m, *(node.input(i) for i in others)])
+    sent = op.einsum(f"{source}->{reachable}", [m, *(operands[i] for i in others)])
     absent = [k for k, c in enumerate(letters[index]) if c not in known]
     if not absent:
         return sent
-    return op.expand_like(op.unsqueeze(sent, absent), node.input(index))
+    return op.expand_like(op.unsqueeze(sent, absent), operands[index])

@@ -73,6 +73,14 @@ class Node(Protocol[T_co]):
         """A real input that is one constant number."""
         ...
 
+    def scores(self, index: int) -> T_co | None:
+        """What the softmax was taken of that an operand of a product is, if it is one."""
+        ...
+
+    def keeps(self) -> bool:
+        """Whether all that reads this softmax are products that know its scores."""
+        ...
+
     def parameter(self, name: str) -> float:
         """A number of the method: γ, ε, ….
 
@@ -98,6 +106,7 @@ class Shares(Generic[T]):
 
 Rule = Callable[[Language[Any], Node[Any], Any], "Sequence[Any] | Shares[Any]"]
 
+F = TypeVar("F", bound=Rule)
 
 @dataclass(frozen=True)
 class Entry:
@@ -136,7 +145,7 @@ def rule(
     under: str = "",
     outputs: Literal["first", "all"] = "first",
     books: Mapping[int, str] | None = None,
-) -> Callable[[Rule], Rule]:
+) -> Callable[[F], F]:
     """Register a function as the rule of ``op_types`` from opset ``since`` on.
 
     Args:
@@ -148,7 +157,7 @@ def rule(
         books: See there.
     """
 
-    def register(function: Rule) -> Rule:
+    def register(function: F) -> F:
         for op_type in op_types:
             entries = _RULES.setdefault((under, domain, op_type), [])
             if any(e.since == since for e in entries):

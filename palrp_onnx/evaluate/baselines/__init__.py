@@ -1,0 +1,136 @@
+"""Other ways to explain, on the same file: what relevance is held against."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from numpy.typing import NDArray
+
+from palrp_onnx.attribution import TargetFacts
+from palrp_onnx.engines import NumpyEngine
+from palrp_onnx.evaluate.baselines.chefer import chefer
+from palrp_onnx.evaluate.baselines.gradients import integrated_gradients
+from palrp_onnx.evaluate.baselines.question import Answer, Question
+from palrp_onnx.evaluate.baselines.rollout import rollout
+from palrp_onnx.explainer import Explainer
+from palrp_onnx.fidelity import Original
+from palrp_onnx.graph.model import Model
+from palrp_onnx.inputs.sample import Sample
+from palrp_onnx.record import describe_target
+from palrp_onnx.relevance.target import Target, parse_target
+
+Array = NDArray[Any]
+Feeds = Mapping[str, Array]
+
+#: Baselines that are no preset, by name.
+BASELINES: dict[str, Answer] = {
+    "rollout": rollout,
+    "chefer": chefer,
+    "ig": integrated_gradients,
+}
+#: PA-LRP with one sink for the positions of all layers.
+SINGLE_SINK = "single-sink"
+
+
+class Baseline:
+    """A model that is explained by a baseline.
+
+    Args:
+        model: The model.
+        answer: The baseline.
+        dtype: As of :class:`palrp_onnx.Explainer`.
+        device: Where the forward pass runs; gradients are walked in NumPy.
+        output: Name of the explained output.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        answer: Answer,
+        *,
+        dtype: str = "float32",
+        device: str = "cpu",
+        output: str | None = None,
+    ) -> None:
+        self.model = model
+        self.device = device
+        self._answer = answer
+        self._original: Original | None = None
+        self._explainer = Explainer(
+            model,
+            method="gradient-x-input",
+            engine="numpy",
+            dtype=dtype,
+            device=device,
+            output=output,
+        )
+
+    def engine(self, feeds: Feeds) -> NumpyEngine:
+        """The opened engine; planned once, with ``feeds`` as an example."""
+        engine = self._explainer.engine(feeds)
+        assert isinstance(engine, NumpyEngine)
+        return engine
+
+    def ask(self, feeds: Feeds, target: Target) -> Question:
+        """Input and target, certain that they are about what the file computes.
+
+        Raises:
+            FidelityError: The rewritten graph computes something else.
+        """
+        engine = self.engine(feeds)
+        question = Question.ask(engine, feeds, target)
+        rewritten = engine.planned.analysis.model
+        if rewritten.lowered or rewritten.taken_out:
+            if self._original is None:
+                output = engine.planned.output
+                self._original = Original(rewritten, output, device=self.device)
+            self._original.check(feeds, question.values[engine.planned.output])
+        return question
+
+    def map(self, feeds: Feeds, target: Target) -> Array:
+        """Relevance a unit [B, units]."""
+        return self._answer(self.ask(feeds, target))
+
+    def explain(
+        self, sample: Sample, target: str = "pred", labels: Mapping[int, str] | None = None
+    ) -> list[tuple[TargetFacts, Array]]:
+        """Target and map [units] of every row of an input."""
+        question = self.ask(sample.feeds, parse_target(target, labels))
+        output = question.engine.planned.output
+        facts = [describe_target(output, found, labels or {}) for found in question.targets]
+        return list(zip(facts, self._answer(question), strict=True))
+
+
+#: What takes part in a contest.
+Competitor = Explainer | Baseline
+
+
+def competitor(
+    name: str,
+    model: Model,
+    *,
+    engine: str | None = None,
+    dtype: str = "float32",
+    device: str = "cpu",
+    output: str | None = None,
+) -> Competitor:
+    """The explainer of a preset, of PA-LRP with a single sink, or of a baseline.
+
+    ``engine`` is that of presets; baselines walk in NumPy.
+
+    Raises:
+        UsageError: There is no such method.
+    """
+    if name in BASELINES:
+        return Baseline(model, BASELINES[name], dtype=dtype, device=device, output=output)
+    single = name == SINGLE_SINK
+    return Explainer(
+        model,
+        method="pa-lrp" if single else name,
+        positions=SINGLE_SINK if single else None,
+        engine=engine,
+        dtype=dtype,
+        device=device,
+        output=output,
+    )

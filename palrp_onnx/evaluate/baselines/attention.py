@@ -1,0 +1,112 @@
+"""Attention of a model, layer by layer, found by what probabilities are multiplied with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from palrp_onnx.errors import UsageError
+from palrp_onnx.evaluate.baselines.question import Question
+from palrp_onnx.graph.analysis import Operand
+from palrp_onnx.relevance.walk import batch_axis
+
+Array = NDArray[Any]
+
+
+class Attention:
+    """Probabilities [B, heads, T, T] (queries, then keys) and their gradients, first layer first.
+
+    Attributes:
+        probabilities: One array a layer.
+        slopes: ∂ target / ∂ probabilities.
+
+    Raises:
+        UsageError: There is no attention, or it does not lead from all tokens to all tokens, as
+            within windows or between two sequences.
+    """
+
+    def __init__(self, question: Question) -> None:
+        self._question = question
+        operands = _layers(question)
+        slopes = question.gradients(list(operands))
+        shown = {v: o for v, o in operands.items() if v in slopes}
+        self.probabilities = [
+            self._square(v, o, question.values[v.name or ""]) for v, o in shown.items()
+        ]
+        self.slopes = [self._square(v, o, slopes[v]) for v, o in shown.items()]
+        shapes = {array.shape[2:] for array in self.probabilities}
+        if len(shapes) != 1 or len(set(next(iter(shapes)))) != 1:
+            raise UsageError(
+                "Attention does not lead from all tokens to all tokens in every layer",
+                place=f"(queries, keys) {sorted(shapes)}",
+            )
+
+    def _square(self, value: ir.Value, operand: Operand, array: Array) -> Array:
+        """[B, heads, queries, keys], whatever the order of axes in the graph."""
+        analysis = self._question.engine.planned.analysis
+        rank = array.ndim
+        query, key = _query_and_key(operand, rank)
+        batch = batch_axis(analysis.axes[value], value) + rank
+        heads = [a for a in range(rank) if a not in (batch, query, key)]
+        moved = array.transpose(batch, *heads, query, key)
+        size = len(self._question.seed)
+        return np.asarray(moved.reshape(size, -1, *moved.shape[-2:]))
+
+    def of_target(self, matrix: Array) -> Array:
+        """Rows of [B, T, T] that the target is read from, as units [B, units].
+
+        These are the queries of the last layer with a gradient: one for a class token, the last
+        token or a place of a language model; where tokens are pooled, the mean of their rows.
+        Places before the first unit, as of a class token beside patches, are cut off.
+        """
+        read = self.slopes[-1].any(axis=(1, 3)).astype(np.float64)
+        share = read / np.maximum(read.sum(axis=1, keepdims=True), 1.0)
+        rows = np.einsum("bq,bqk->bk", share, matrix)
+        units = self._units()
+        if rows.shape[1] < units:
+            raise UsageError(f"There are {units} units, but attention between {rows.shape[1]}")
+        return np.asarray(rows[:, rows.shape[1] - units :])
+
+    def _units(self) -> int:
+        grid = self._question.grid()
+        if grid is not None:
+            return grid[0] * grid[1]
+        return int(self._question.feeds[self._question.explained].shape[1])
+
+
+def _layers(question: Question) -> Mapping[ir.Value, Operand]:
+    """Attention probabilities on the way to the target, in order, with a product they weigh in."""
+    plan = question.engine.planned.plan
+    found: dict[ir.Value, Operand] = {}
+    for step in reversed(plan.steps):
+        for index, value in enumerate(step.node.inputs):
+            if value is not None and (step.node, index) in plan.analysis.probabilities:
+                found.setdefault(value, (step.node, index))
+    if not found:
+        raise UsageError("The model has no attention layers")
+    return found
+
+
+def _query_and_key(operand: Operand, rank: int) -> tuple[int, int]:
+    """Axes of probabilities: a product sums over keys and keeps queries."""
+    node, index = operand
+    if node.op_type == "MatMul":
+        return (rank - 2, rank - 1) if index == 0 else (rank - 1, rank - 2)
+    terms, _, result = node.attributes.get_string("equation", "").replace(" ", "").partition("->")
+    letters = terms.split(",")
+    own, other = letters[index], letters[1 - index]
+    query = [a for a, c in enumerate(own) if c in result and c not in other]
+    key = [a for a, c in enumerate(own) if c in other and c not in result]
+    if len(query) != 1 or len(key) != 1:
+        raise UsageError("Attention over several axes at once", place=f"node {node.name!r}")
+    return query[0], key[0]
+
+
+def identity(like: Array) -> Array:
+    """The unit matrix [B, T, T] of as many tokens."""
+    batch, _, tokens, _ = like.shape
+    return np.broadcast_to(np.eye(tokens), (batch, tokens, tokens))

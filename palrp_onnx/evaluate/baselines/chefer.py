@@ -1,0 +1,29 @@
+"""Gradient-weighted attention (Chefer et al. 2021, generic explainability, self-attention)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from palrp_onnx.evaluate.baselines.attention import Attention, identity
+from palrp_onnx.evaluate.baselines.question import Question
+
+Array = NDArray[Any]
+
+
+def chefer(question: Question) -> Array:
+    """R ← R + Ā R from R = I, layer after layer, with Ā the mean over heads of (∇A ∘ A)⁺.
+
+    The map [B, units] is the row of the explained position (:meth:`Attention.of_target`).
+
+    Raises:
+        UsageError: The model has no attention between all tokens.
+    """
+    attention = Attention(question)
+    relevance = identity(attention.probabilities[0])
+    for heads, slopes in zip(attention.probabilities, attention.slopes, strict=True):
+        weighed = np.maximum(heads * slopes, 0.0).mean(axis=1, dtype=np.float64)
+        relevance = relevance + weighed @ relevance
+    return attention.of_target(relevance)

@@ -1,0 +1,30 @@
+"""Attention rollout (Abnar & Zuidema 2020)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from palrp_onnx.evaluate.baselines.attention import Attention, identity
+from palrp_onnx.evaluate.baselines.question import Question
+
+Array = NDArray[Any]
+
+
+def rollout(question: Question) -> Array:
+    """Ã_L … Ã_1 with Ã = ½ A + ½ I, rows made to sum to one, A the mean of the heads.
+
+    The map [B, units] is the row of the explained position (:meth:`Attention.of_target`). It is the
+    same for every class.
+
+    Raises:
+        UsageError: The model has no attention between all tokens.
+    """
+    attention = Attention(question)
+    joint = identity(attention.probabilities[0])
+    for heads in attention.probabilities:
+        mixed = 0.5 * heads.mean(axis=1, dtype=np.float64) + 0.5 * identity(heads)
+        joint = mixed / mixed.sum(axis=-1, keepdims=True) @ joint
+    return attention.of_target(joint)

@@ -1,0 +1,102 @@
+"""Masks of objects: read from files, and brought together with maps of what the network saw."""
+
+from __future__ import annotations
+
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from palrp_onnx.errors import InputError
+from palrp_onnx.evaluate.segmentation import IGNORED
+from palrp_onnx.inputs import ImageGeometry
+from palrp_onnx.inputs.image import PIXEL_LIMIT
+from palrp_onnx.inputs.reading import read_bytes
+
+Array = NDArray[Any]
+_FILE_LIMIT = 256 << 20
+#: One number a pixel: black and white, grey, or an index into a palette.
+_MODES = ("1", "L", "P")
+
+
+def read_mask(path: Path, *, ignored: int | None = None) -> Array:
+    """Labels of every pixel [height, width] from a PNG: 0 background, 1 foreground, -1 ignored.
+
+    Args:
+        path: 0 is background, every other grey or palette index foreground.
+        ignored: The one that is not judged.
+
+    Raises:
+        InputError: The file cannot be read, is no such PNG, or too large.
+    """
+    data = read_bytes(path, limit=_FILE_LIMIT, hint="every image has a mask of its own name")
+    try:
+        image = Image.open(BytesIO(data), formats=("PNG",))
+        if image.width * image.height > PIXEL_LIMIT:
+            raise InputError(f"has more than {PIXEL_LIMIT:,} pixels", place=str(path))
+        if image.mode not in _MODES:
+            raise InputError(
+                f"has mode {image.mode}, not one 8-bit number a pixel",
+                place=str(path),
+                hint="save it in grey or with a palette",
+            )
+        levels = np.asarray(image).astype(np.int16)
+    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+        raise InputError(f"is not a readable PNG: {error}", place=str(path)) from error
+    labels: Array = (levels != 0).astype(np.int8)
+    if ignored is not None:
+        labels[levels == ignored] = IGNORED
+    return labels
+
+
+def align(relevance: Array, mask: Array, geometry: ImageGeometry | None) -> tuple[Array, Array]:
+    """The map at the mask's pixels, and the mask, where the network looked.
+
+    Resizing is bilinear between the centres of pixels. What a crop took away is not judged.
+
+    Args:
+        relevance: The map [H, W] over the network's input.
+        mask: Labels [height, width] over the whole picture.
+        geometry: Which part of the picture the network saw; all of it where this is ``None``.
+
+    Raises:
+        InputError: The mask is not shaped like the picture, or none of it was seen.
+    """
+    height, width = mask.shape
+    size, box = (width, height), (0.0, 0.0, float(width), float(height))
+    if geometry is not None:
+        size, box = geometry.size, geometry.box
+    if abs(width * size[1] - height * size[0]) > max(*size, width, height):
+        raise InputError(
+            f"The mask is {width} × {height}, its picture {size[0]} × {size[1]}",
+            hint="Masks cover the whole picture.",
+        )
+    rows, row_places = _seen(height, size[1], (box[1], box[3]), relevance.shape[0])
+    columns, column_places = _seen(width, size[0], (box[0], box[2]), relevance.shape[1])
+    if not len(rows) or not len(columns):
+        raise InputError("The network saw nothing of the mask")
+    across = _interpolate(relevance.T, column_places).T
+    return _interpolate(across, row_places), mask[np.ix_(rows, columns)]
+
+
+def _seen(count: int, length: int, edges: tuple[float, float], size: int) -> tuple[Array, Array]:
+    """Rows of a mask that the network saw, and their places between the rows of its map.
+
+    ``count`` rows cover a picture of ``length``, of which the map's ``size`` rows cover what lies
+    between ``edges``.
+    """
+    centres = (np.arange(count) + 0.5) * length / count
+    (rows,) = np.nonzero((centres >= edges[0]) & (centres < edges[1]))
+    places = (centres[rows] - edges[0]) / (edges[1] - edges[0]) * size - 0.5
+    return rows, places.clip(0, size - 1)
+
+
+def _interpolate(values: Array, places: Array) -> Array:
+    """Rows of ``values`` at fractional places."""
+    below = np.floor(places).astype(np.int64)
+    above = np.minimum(below + 1, len(values) - 1)
+    share = (places - below).astype(values.dtype)[:, None]
+    return np.asarray((1 - share) * values[below] + share * values[above])

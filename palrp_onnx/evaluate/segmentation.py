@@ -1,0 +1,151 @@
+"""Segmentation: how well a map alone tells an object from its background.
+
+The protocol of PA-LRP for images: a map is stretched to 0 … 1, and what lies above its mean is
+foreground. Average precision needs no threshold: it asks whether the map ranks pixels rightly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from msgspec import Struct
+from numpy.typing import NDArray
+
+from palrp_onnx.errors import InputError
+from palrp_onnx.evaluate.intervals import interval
+
+Array = NDArray[Any]
+#: Label of pixels that are not judged.
+IGNORED = -1
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """One image.
+
+    Attributes:
+        correct: Pixels on the right side.
+        labelled: Pixels that are judged.
+        intersection: Pixels that are background, foreground in both map and mask [2].
+        union: Pixels that are so in map or mask [2].
+        precision: Average precision.
+    """
+
+    correct: int
+    labelled: int
+    intersection: Array
+    union: Array
+    precision: float
+
+
+class Estimate(Struct, frozen=True, kw_only=True):
+    """A figure over a data set, with its 95 % interval by bootstrap over the images."""
+
+    value: float
+    low: float
+    high: float
+
+
+class Segmentation(Struct, frozen=True, kw_only=True):
+    """Figures over a data set; higher is better.
+
+    Attributes:
+        pixel_accuracy: Σ correct / Σ labelled.
+        mean_iou: Mean over background and foreground of Σ intersection / Σ union.
+        mean_ap: Mean over the images of average precision.
+    """
+
+    samples: int
+    pixel_accuracy: Estimate
+    mean_iou: Estimate
+    mean_ap: Estimate
+
+
+def judge(relevance: Array, labels: Array) -> Judgement:
+    """Hold one map against one mask.
+
+    Args:
+        relevance: The map [H, W].
+        labels: 0 background, 1 foreground, -1 not judged [H, W].
+
+    Raises:
+        InputError: No pixel is judged, or relevance is not finite.
+    """
+    if not np.isfinite(relevance).all():
+        raise InputError("The map has numbers that are not finite")
+    judged = labels != IGNORED
+    if not judged.any():
+        raise InputError("Every pixel of the mask is ignored")
+    stretched = _stretch(relevance)
+    guess = (stretched > stretched.mean())[judged]
+    truth, scores = labels[judged] == 1, stretched[judged]
+    sides = ((~guess, ~truth), (guess, truth))
+    return Judgement(
+        correct=int((guess == truth).sum()),
+        labelled=len(truth),
+        intersection=np.array([(ours & theirs).sum() for ours, theirs in sides]),
+        union=np.array([(ours | theirs).sum() for ours, theirs in sides]),
+        precision=average_precision(
+            np.concatenate([~truth, truth]), np.concatenate([1 - scores, scores])
+        ),
+    )
+
+
+def _stretch(relevance: Array) -> Array:
+    """0 … 1; a map without contrast is 0."""
+    lowest = relevance.min()
+    span = relevance.max() - lowest
+    return np.asarray((relevance - lowest) / (span or 1))
+
+
+def average_precision(truth: Array, scores: Array) -> float:
+    """Σ_n (R_n − R_{n−1}) P_n over the distinct scores, from the highest down.
+
+    P_n and R_n are precision and recall of what scores at least the n-th score. Equal scores are
+    one step, so their order does not matter.
+
+    Args:
+        truth: Whether each is positive [n]; at least one is.
+        scores: [n].
+    """
+    order = np.argsort(-scores, kind="stable")
+    hits = np.cumsum(truth[order])
+    falls = np.flatnonzero(np.diff(scores[order]))
+    ends = np.append(falls, len(scores) - 1)
+    precision = hits[ends] / (ends + 1)
+    gained = np.diff(hits[ends], prepend=0)
+    return float((gained * precision).sum() / hits[-1])
+
+
+def summarise(judged: Sequence[Judgement], *, seed: int = 0) -> Segmentation:
+    """Figures over all images; counts are pooled before they are divided.
+
+    Raises:
+        InputError: There are no images.
+    """
+    if not judged:
+        raise InputError("There is nothing to evaluate")
+    counts = np.array(
+        [[j.correct, j.labelled, *j.intersection, *j.union] for j in judged], dtype=np.float64
+    )
+
+    def figure(samples: Array, statistic: Callable[[Array], Array]) -> Estimate:
+        low, high = interval(samples, statistic, seed=seed)
+        (value,) = statistic(samples.mean(axis=0, keepdims=True)).tolist()
+        return Estimate(value=value, low=low, high=high)
+
+    return Segmentation(
+        samples=len(judged),
+        pixel_accuracy=figure(counts, lambda c: np.asarray(c[:, 0] / c[:, 1])),
+        mean_iou=figure(counts, _mean_iou),
+        mean_ap=figure(np.array([j.precision for j in judged]), lambda means: means),
+    )
+
+
+def _mean_iou(counts: Array) -> Array:
+    intersection, union = counts[:, 2:4], counts[:, 4:6]
+    # A side that neither map nor mask has anywhere counts as missed.
+    return np.asarray(np.divide(intersection, union, where=union > 0, out=0 * union).mean(axis=1))

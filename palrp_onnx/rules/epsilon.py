@@ -1,0 +1,62 @@
+"""ε-LRP: the set of rules ``epsilon``, the classical baseline with one stabiliser everywhere.
+
+The stabiliser stands at every sum that an operation makes, ``R_x = x w R_y / (y + ε sign y)``
+(Bach et al. 2015, eq. 58): multipliers shrink by |y| / (|y| + ε), and what it takes, ε sign(y)
+times the new multiplier, is booked under ``other``. A layer of two operations, product and bias,
+has two. In a product of two activations each takes half of the stabilised relevance. Softmax is
+taken for an element-wise function, as by methods without a rule of its own. Everything else, norms
+and activation functions among it, has the usual rules.
+"""
+
+from __future__ import annotations
+
+from palrp_onnx.rules import linear, products, reduction, sums
+from palrp_onnx.rules.registry import Node, Rule, Shares, T, rule
+from palrp_onnx.tensor.language import Language
+
+SET = "epsilon"
+_SUMS: dict[str, Rule] = {
+    "Add": sums.add,
+    "Conv": linear.convolution,
+    "ConvTranspose": linear.transposed_convolution,
+    "Einsum": products.einsum,
+    "Gemm": linear.gemm,
+    "MatMul": products.matmul,
+    "Mean": sums.average,
+    "ReduceMean": reduction.reduce_mean,
+    "ReduceSum": reduction.reduce_sum,
+    "Sub": sums.subtract,
+    "Sum": sums.add,
+}
+
+
+def _stabilised(usual: Rule) -> Rule:
+    def stabilised(op: Language[T], node: Node[T], m: T) -> Shares[T]:
+        """The usual rule for m ∘ |y| / (|y| + ε)."""
+        y, epsilon = node.output(), node.parameter("epsilon")
+        taken = op.scale(op.mul(m, op.power(op.shift(op.absolute(y), epsilon), -1.0)), epsilon)
+        shares = usual(op, node, op.sub(m, taken))
+        if not isinstance(shares, Shares):
+            shares = Shares(shares)
+        return Shares(shares.inputs, {**shares.absorbed, "other": op.relevance(y, taken)})
+
+    return stabilised
+
+
+for _name, _usual in _SUMS.items():
+    rule(_name, under=SET)(_stabilised(_usual))
+
+
+@rule("Softmax", under=SET)
+def softmax(op: Language[T], node: Node[T], m: T) -> Shares[T]:
+    """R_x = R_s: m_x = m ∘ s / (x + ε sign x), with a positive sign at zero.
+
+    Source: identity rule; what the stabiliser takes is booked under ``softmax``.
+    """
+    x, s = node.input(0), node.guarded_output()
+    weighed = op.relevance(x, s)  # has the sign of x, and 0 where x is masked by −∞
+    sign = op.ratio(weighed, op.absolute(weighed), 1.0)
+    shrunk = op.div(op.mul(s, m), op.shift(op.absolute(x), node.parameter("epsilon")))
+    sent = op.cast_like(op.mul(sign, shrunk), x)
+    rest = op.sub(op.relevance(s, m), op.relevance(x, sent))
+    return Shares((sent,), {"softmax": rest})
