@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import operator
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -55,8 +55,8 @@ class Check:
     limit: float
 
     @classmethod
-    def parse(cls, text: str) -> Check:
-        """Read ``METRIC OPERATOR NUMBER``.
+    def parse(cls, text: str, known: Iterable[str] = tuple(METRICS)) -> Check:
+        """Read ``METRIC OPERATOR NUMBER``, where the metric is one of those ``known``.
 
         Raises:
             ValueError: It is not of that form, the metric is unknown or the number not finite.
@@ -65,8 +65,8 @@ class Check:
         if match is None:
             raise ValueError(f"{text!r} is not of the form 'residual>1e-3'")
         metric, sign, number = match.groups()
-        if metric not in METRICS:
-            raise ValueError(f"{metric!r} is not one of {', '.join(METRICS)}")
+        if metric not in known:
+            raise ValueError(f"{metric!r} is not one of {', '.join(known)}")
         try:
             limit = float(number)
         except ValueError:
@@ -76,11 +76,14 @@ class Check:
         return cls(metric, sign, limit)
 
     def failure(self, record: Attribution) -> str | None:
-        """Why ``record`` fails; ``None`` where it passes.
+        """Why ``record`` fails; ``None`` where it passes."""
+        return self.verdict(METRICS[self.metric](record))
+
+    def verdict(self, value: float | None) -> str | None:
+        """Why ``value`` fails; ``None`` where it passes.
 
         A number that is not there cannot pass: a pipeline must not go on because of it.
         """
-        value = METRICS[self.metric](record)
         if value is None or not math.isfinite(value):
             return f"{self.metric} is not known"
         if _OPERATORS[self.operator](value, self.limit):

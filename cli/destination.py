@@ -8,7 +8,7 @@ from typing import Literal
 
 from palrp_onnx.errors import UsageError
 
-_SUFFIXES = {".json": "json", ".png": "png"}
+_SUFFIXES = {".json": "json", ".png": "png", ".html": "html"}
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Destination:
 
     @classmethod
     def parse(cls, text: str | None, formats: tuple[str, ...] | None) -> Destination:
-        """Read ``-o``: nothing or ``-`` is stdout, ``.json`` and ``.png`` are files.
+        """Read ``-o``: nothing or ``-`` is stdout, ``.json``, ``.png`` and ``.html`` are files.
 
         Everything else without a suffix, ending in a slash, or there already, is a folder.
 
@@ -36,13 +36,13 @@ class Destination:
         kind = _SUFFIXES.get(path.suffix.lower())
         if kind is None:
             raise UsageError(
-                f"-o {text}: results are written as .json or .png, or to a folder",
+                f"-o {text}: results are written as .json, .png or .html, or to a folder",
                 hint="A folder whose name has a dot ends in a slash.",
             )
         return cls("file", _only(kind, formats, text), path)
 
     def files(self, name: str, rows: int) -> dict[Path, int | None]:
-        """Path → the row of the batch it pictures; ``None`` is the JSON of all rows.
+        """Path → the row of the batch it pictures; ``None`` is all rows, as JSON or as a page.
 
         Raises:
             UsageError: Several rows are asked for in one picture.
@@ -54,6 +54,8 @@ class Destination:
         found: dict[Path, int | None] = {}
         if "json" in self.formats:
             found[self.path / f"{name}.json"] = None
+        if "html" in self.formats:
+            found[self.path / f"{name}.html"] = None
         if "png" in self.formats:
             for row in range(rows):
                 number = f"-{row}" if rows > 1 else ""
@@ -62,7 +64,7 @@ class Destination:
 
     def _row(self, rows: int) -> int | None:
         """What a single file holds."""
-        if self.formats == ("json",):
+        if self.formats != ("png",):
             return None
         if rows > 1:
             raise UsageError(

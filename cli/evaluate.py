@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from .evaluate_images import pixels, segmentation
 from .options import (
+    BASELINES,
     FILE_PATH,
     METHODS,
     method_options,
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     from palrp_onnx.evaluate.perturbation import Perturbation
 
 
-@click.group(short_help="Measure explanations over a data set.")
+@click.group(commands=[pixels, segmentation], short_help="Measure explanations over a data set.")
 def evaluate() -> None:
     """Measure explanations over a data set."""
 
@@ -84,7 +86,7 @@ def conservation(
 @click.option(
     "--method",
     "methods",
-    type=click.Choice(METHODS),
+    type=click.Choice((*METHODS, *BASELINES)),
     multiple=True,
     default=("pa-lrp", "attnlrp"),
     show_default=True,
@@ -126,17 +128,18 @@ def perturbation(
     del verbose  # read by the program
     import msgspec
 
+    from palrp_onnx.evaluate.baselines import competitor
     from palrp_onnx.evaluate.contest import contest
     from palrp_onnx.evaluate.perturbation import Protocol
-    from palrp_onnx.explainer import Explainer
     from palrp_onnx.graph.model import Model
     from palrp_onnx.inputs import default_tokenizer, open_sample, read_labels, unknown_token
 
     opened = Model.open(model)
     words = tokenizer or default_tokenizer(model)
     protocol = Protocol(unknown=unknown_token(words, unknown), prefix=prefix, suffix=suffix)
-    explainers = {
-        name: Explainer(opened, method=name, output=output_name, **options) for name in methods
+    competitors = {
+        name: competitor(name, opened, output=output_name, unknown=protocol.unknown, **options)
+        for name in methods
     }
     files = list(_files(sources))
     samples = (
@@ -144,7 +147,7 @@ def perturbation(
         for file in files
     )
     found = contest(
-        explainers,
+        competitors,
         samples,
         protocol,
         target=target,
@@ -162,11 +165,12 @@ def _areas(found: Mapping[str, Perturbation]) -> str:
     heads = ("gen. AUAC", "gen. MSE", "prun. AUAC", "prun. MSE", "MoRF", "LeRF")
     samples = next(iter(found.values())).samples
     lines = [f"{samples} texts; areas with 95 % intervals", ""]
-    lines.append(f"{'':10}" + "".join(f"{head:>28}" for head in heads))
+    width = max(len(name) for name in found) + 1
+    lines.append(" " * width + "".join(f"{head:>28}" for head in heads))
     for name, each in found.items():
         areas = (getattr(each, column) for column in columns)
         cells = (f"{a.area:.4g} ({a.low:.4g} … {a.high:.4g})" for a in areas)
-        lines.append(f"{name:10}" + "".join(f"{cell:>28}" for cell in cells))
+        lines.append(f"{name:{width}}" + "".join(f"{cell:>28}" for cell in cells))
     return "\n".join(lines) + "\n"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,14 +75,14 @@ class Request:
     "-o",
     "place",
     metavar="DIR|FILE|-",
-    help="A folder, a .json or .png file, or stdout (the default).",
+    help="A folder, a .json, .png or .html file, or stdout (the default).",
 )
 @click.option(
     "--format",
     "formats",
     type=formats,
     metavar="LIST",
-    help="json, png or json,png; a folder gets both.",
+    help="Of json, png and html, with commas; a folder gets json,png.",
 )
 @tokenizer_option
 @run_options
@@ -158,15 +159,16 @@ def _open(request: Request) -> tuple[Model, Sample]:
 def _check_places(request: Request, places: Sequence[Path]) -> None:
     """A map of ``cat.png`` written to its own folder would take the picture's place."""
     sources = filter(None, [request.model, request.source, request.pair, request.tokenizer])
-    taken = {path.resolve() for path in sources}
+    taken = {os.path.realpath(path) for path in sources}
     for place in places:
-        if place.resolve() in taken:
+        real = os.path.realpath(place)  # unlike Path.resolve, no error for a link to itself
+        if real in taken:
             raise UsageError(
                 "The result would replace a file that was read, or another result",
                 place=str(place),
                 hint="Write to another folder or under another name.",
             )
-        taken.add(place.resolve())
+        taken.add(real)
 
 
 def _explain(request: Request, model: Model, sample: Sample) -> Sequence[Explanation]:
@@ -198,10 +200,15 @@ def _contents(
     sample: Sample,
 ) -> dict[Path, Content]:
     """Everything is made before anything is written."""
-    return {
-        path: _json(records) if row is None else _png(records[row], sample)
-        for path, row in places.items()
-    }
+    return {path: _content(path, row, records, sample) for path, row in places.items()}
+
+
+def _content(
+    path: Path, row: int | None, records: Sequence[Attribution], sample: Sample
+) -> Content:
+    if row is not None:
+        return _png(records[row], sample)
+    return _html(records, sample) if path.suffix.lower() == ".html" else _json(records)
 
 
 def _json(records: Sequence[Attribution]) -> bytes:
@@ -215,6 +222,17 @@ def _png(record: Attribution, sample: Sample) -> bytes:
 
     box = None if sample.geometry is None else sample.geometry.box
     return render_png(record, image=sample.image, box=box)
+
+
+def _html(records: Sequence[Attribution], sample: Sample) -> bytes:
+    """The page of one record; several are listed."""
+    from palrp_onnx.render.html import render_html
+    from palrp_onnx.render.listing import Entry, render_run
+
+    if len(records) > 1:
+        return render_run(sample.id, [Entry(record.id, record) for record in records]).html
+    box = None if sample.geometry is None else sample.geometry.box
+    return render_html(records[0], image=sample.image, box=box)
 
 
 def _tensors(explanations: Sequence[Explanation]) -> Content:

@@ -13,10 +13,14 @@ from typing import Any, NoReturn
 import click
 
 from palrp_onnx.errors import PalrpError, ResourceError
+from palrp_onnx.printable import printable
 
 from .writing import close_stdout, refusal
 
-_COMMANDS = ("compile", "evaluate", "explain", "export", "inspect", "schema")
+_COMMANDS = (
+    *("batch", "compare", "compile", "evaluate", "explain", "export", "inspect", "report"),
+    "schema",
+)
 _BUG = 1
 _INTERRUPTED = 130
 
@@ -56,6 +60,7 @@ class Program(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
+        _keep_logs_off_the_terminal()
         with _closed_pipe_is_fine():
             return super().invoke(ctx)
 
@@ -82,6 +87,13 @@ def _closed_pipe_is_fine() -> Iterator[None]:
         raise click.exceptions.Exit(0) from None
 
 
+def _keep_logs_off_the_terminal() -> None:
+    """Without a handler, Python writes the logs of libraries to stderr, tracebacks included."""
+    import logging  # late: --help does not need it
+
+    logging.getLogger("onnx_ir").addHandler(logging.NullHandler())
+
+
 def _report(failure: BaseException, state: State) -> int:
     """Say on stderr what went wrong; returns the exit code."""
     match failure:
@@ -97,22 +109,25 @@ def _report(failure: BaseException, state: State) -> int:
             return _tell(failure)
         case OSError(filename=str() as place):
             return _tell(refusal(failure, place, "Cannot read or write"))
+        case OSError():  # a stream, not a file
+            close_stdout()
+            return _tell(refusal(failure, "stdout"))
         case MemoryError():
             return _tell(ResourceError("Out of memory", hint="Use a shorter input or fewer rows."))
     if state.verbose:
         traceback.print_exception(failure)
-    detail = " ".join(str(failure).split())
+    detail = printable(" ".join(str(failure).split()))
     again = "" if state.verbose else " (-v shows the traceback)"
     click.echo(f"error[bug]: {type(failure).__name__}: {detail}{again}", err=True)
     return _BUG
 
 
 def _tell(error: PalrpError) -> int:
-    click.echo(f"error[{error.code}]: {error.message}", err=True)
+    click.echo(f"error[{error.code}]: {printable(error.message)}", err=True)
     if error.place:
-        click.echo(f"  at: {error.place}", err=True)
+        click.echo(f"  at: {printable(error.place)}", err=True)
     if error.hint:
-        click.echo(f"  hint: {error.hint}", err=True)
+        click.echo(f"  hint: {printable(error.hint)}", err=True)
     return error.exit_code
 
 
@@ -120,7 +135,7 @@ def _tell(error: PalrpError) -> int:
     cls=Program,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Exit codes: 0 fine, 1 bug, 2 usage, 3 bad input, 4 the model cannot be explained as "
-    "asked, 5 a check failed, 7 resources, 130 interrupted.",
+    "asked, 5 a check failed, 6 some records of a batch failed, 7 resources, 130 interrupted.",
 )
 @click.version_option(package_name="palrp-onnx", message="%(prog)s %(version)s")
 def program() -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from palrp_onnx.printable import printable
+
 from .checks import position_share
 
 if TYPE_CHECKING:
@@ -61,8 +63,3 @@ def _unit(record: Attribution, index: int) -> str:
         row, column = divmod(index, units.grid[1])
         return f"patch ({row}, {column})"
     return f"unit {index}"
-
-
-def printable(text: str) -> str:
-    """``text`` with everything that could steer a terminal shown as an escape."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

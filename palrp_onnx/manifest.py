@@ -99,7 +99,7 @@ class Manifest(Subject, frozen=True, kw_only=True):
         try:
             fields = {k: v if k in texts else json.loads(v) for k, v in mine.items()}
             return msgspec.convert(fields, cls)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ModelError(
                 "The explainer's metadata cannot be read",
                 place=f"metadata {PREFIX}*",

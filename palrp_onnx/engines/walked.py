@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 
 from palrp_onnx.engines.outcome import Outcome, find_targets
 from palrp_onnx.forward import Forward, ReferenceForward, RuntimeForward
+from palrp_onnx.graph.feeding import with_values_fed
 from palrp_onnx.graph.inputs import is_float
+from palrp_onnx.graph.model import Model
 from palrp_onnx.planning import Planned, check_feeds
 from palrp_onnx.relevance.ledger import close_books, entry_name
 from palrp_onnx.relevance.maps import image_grid, make_maps, to_patches
@@ -20,7 +22,7 @@ from palrp_onnx.relevance.plan import needed_values
 from palrp_onnx.relevance.result import Relevance
 from palrp_onnx.relevance.sinks import bring_to_tokens, gather_sinks
 from palrp_onnx.relevance.target import Target
-from palrp_onnx.relevance.walk import walk
+from palrp_onnx.relevance.walk import Caught, walk
 from palrp_onnx.tensor.eager import Eager
 
 Array = NDArray[Any]
@@ -37,15 +39,17 @@ class NumpyEngine:
         self.subject = planned.subject
         self._positions = positions
         self._kind = np.dtype(dtype)
-        model = planned.analysis.model
-        names = [v.name for v in needed_values(planned.plan, walk) if v.name and v.producer()]
-        names.append(planned.output)
-        self._forward: Forward
-        if dtype == "float64":
-            self._forward = ReferenceForward(model, names)
-        else:
-            self._forward = RuntimeForward(model, names, device=device)
+        self._device = device
+        needed = needed_values(planned.plan, walk)
+        self._names = [v.name for v in needed if v.name and v.producer()] + [planned.output]
+        self._forward = self._open(planned.analysis.model, self._names)
+        self._forward_given: dict[frozenset[str], Forward] = {}
         self.providers = self._forward.providers
+
+    def _open(self, model: Model, names: list[str]) -> Forward:
+        if self._kind == np.float64:
+            return ReferenceForward(model, names)
+        return RuntimeForward(model, names, device=self._device)
 
     def explain(self, feeds: Feeds, target: Target) -> Outcome:
         """Explain one batch."""
@@ -71,7 +75,27 @@ class NumpyEngine:
     def forward(self, feeds: Feeds) -> dict[str, Array]:
         """Forward values the walk reads, the explained output among them."""
         check_feeds(self.planned.analysis.model.inputs, feeds)
-        values = {**feeds, **self._forward(feeds)}
+        return self._numbers({**feeds, **self._forward(feeds)})
+
+    def forward_from(self, names: Collection[str]) -> Callable[[Feeds], dict[str, Array]]:
+        """Forward passes that are fed the values of these names beside the inputs."""
+        given = frozenset(names)
+        if given not in self._forward_given:
+            model = with_values_fed(self.planned.analysis.model, given)
+            rest = [name for name in self._names if name not in given]
+            self._forward_given[given] = self._open(model, rest)
+        forward = self._forward_given[given]
+        graph = self.planned.analysis.model.graph
+        made = (v for node in graph for v in node.outputs if v.name in given)
+        kinds = {v.name: np.float64 if self._kind == np.float64 else _kind(v) for v in made}
+
+        def run(feeds: Feeds) -> dict[str, Array]:
+            fitting = {n: a.astype(kinds[n]) if n in kinds else a for n, a in feeds.items()}
+            return self._numbers({**feeds, **forward(fitting)})
+
+        return run
+
+    def _numbers(self, values: Feeds) -> dict[str, Array]:
         return {
             name: value.astype(self._kind) if value.dtype.kind == "f" else value
             for name, value in values.items()
@@ -83,8 +107,35 @@ class NumpyEngine:
         Any seed is allowed: relevance is linear in it. ``values`` come from :meth:`forward`.
         """
         planned = self.planned
-        self.subject.refuse_mixing(len(seed))
         op = Eager(len(seed), self._kind)
+        caught = self._walk(op, values, seed)
+        caught.require(planned.explained)
+        axes = planned.analysis.caught_axes
+        arrays = {name: bring_to_tokens(op, r, axes(name)) for name, r in caught.content.items()}
+        entries = {entry_name(e, planned.explained): v for e, v in caught.ledger.items()}
+        output = values[planned.output].astype(np.float64)
+        target = (output * seed).reshape(len(seed), -1).sum(axis=1)
+        return Relevance(
+            content=arrays.pop(planned.explained),
+            others=arrays,
+            sinks=tuple(gather_sinks(op, planned.sites, caught.positions)),
+            ledger=close_books(entries, target),
+        )
+
+    def multipliers(
+        self, values: Mapping[str, Array], seed: Array, watch: Collection[ir.Value]
+    ) -> dict[ir.Value, Array]:
+        """Multipliers of the watched values that any reached, by the same walk."""
+        return self._walk(Eager(len(seed), self._kind), values, seed, watch).watched
+
+    def _walk(
+        self,
+        op: Eager,
+        values: Mapping[str, Array],
+        seed: Array,
+        watch: Collection[ir.Value] = (),
+    ) -> Caught[Array]:
+        self.subject.refuse_mixing(len(seed))
         constants: dict[ir.Value, Array] = {}
 
         def value_of(value: ir.Value) -> Array:
@@ -98,16 +149,9 @@ class NumpyEngine:
             return constants[value]
 
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-            caught = walk(op, planned.plan, value_of, seed.astype(self._kind))
-        caught.require(planned.explained)
-        axes = planned.analysis.caught_axes
-        arrays = {name: bring_to_tokens(op, r, axes(name)) for name, r in caught.content.items()}
-        entries = {entry_name(e, planned.explained): v for e, v in caught.ledger.items()}
-        output = values[planned.output].astype(np.float64)
-        target = (output * seed).reshape(len(seed), -1).sum(axis=1)
-        return Relevance(
-            content=arrays.pop(planned.explained),
-            others=arrays,
-            sinks=tuple(gather_sinks(op, planned.sites, caught.positions)),
-            ledger=close_books(entries, target),
-        )
+            return walk(op, self.planned.plan, value_of, seed.astype(self._kind), watch=watch)
+
+
+def _kind(value: ir.Value) -> np.dtype[Any]:
+    """The type of a value's numbers in the file."""
+    return np.dtype(np.float32) if value.dtype is None else np.dtype(value.dtype.numpy())

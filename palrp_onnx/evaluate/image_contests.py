@@ -96,8 +96,9 @@ class _Judge:
         subject = competitor.engine(sample.feeds).subject
         self._name = subject.input
         self._baseline = baseline
-        channels = sample.feeds[self._name].shape[1]
-        self._black = black_pixel(competitor.model, channels)
+        self._black: Array | None = None
+        if baseline == "black":
+            self._black = black_pixel(competitor.model, sample.feeds[self._name].shape[1])
         forward = FileForward(competitor.model, subject.output, device=competitor.device)
         rows = _rows(competitor.model, self._name)
         self._predict = _in_batches(forward, self._name, rows)

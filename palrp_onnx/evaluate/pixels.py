@@ -50,7 +50,7 @@ class Directions(Struct, frozen=True, kw_only=True):
     negative: Area
 
 
-def replacement(pixels: Array, baseline: str, black: Array) -> Array:
+def replacement(pixels: Array, baseline: str, black: Array | None = None) -> Array:
     """What takes the place of pixels, in the network's own numbers.
 
     Rescaling and normalising are affine in every channel, so means and blurs may be taken behind
@@ -60,12 +60,14 @@ def replacement(pixels: Array, baseline: str, black: Array) -> Array:
         pixels: The image [C, H, W], preprocessed.
         baseline: ``black``, ``mean`` (of every channel) or ``blur`` (Gaussian, σ = 20, 51 pixels
             wide, edges mirrored).
-        black: The preprocessed black pixel [C].
+        black: The preprocessed black pixel [C], for that baseline.
 
     Raises:
-        UsageError: The baseline is unknown.
+        UsageError: The baseline is unknown, or the black pixel missing.
     """
     if baseline == "black":
+        if black is None:
+            raise UsageError("What black becomes by preprocessing is not known")
         return np.broadcast_to(black[:, None, None], pixels.shape)
     if baseline == "mean":
         return np.broadcast_to(pixels.mean(axis=(1, 2), keepdims=True), pixels.shape)

@@ -158,8 +158,8 @@ def _digest(files: list[Path]) -> str:
 
 
 def _signature(value: ir.Value) -> GraphInput:
-    known = value.dtype is not None and value.dtype != ir.DataType.UNDEFINED
-    dtype = np.dtype(value.dtype.numpy()) if known else np.dtype(np.float32)
+    known = None if value.dtype == ir.DataType.UNDEFINED else value.dtype
+    dtype = np.dtype(np.float32 if known is None else known.numpy())
     shape = value.shape
     if shape is None:
         return GraphInput(value.name or "", dtype, None)

@@ -55,11 +55,11 @@ def check_values(graph: ir.Graph, place: str) -> None:
         if value.dtype is None or value.dtype == ir.DataType.UNDEFINED:
             raise ModelError("An input is no tensor of a known type", place=f"input {value.name!r}")
     for node in graph.all_nodes():
-        for value in (*node.inputs, *node.outputs):
-            _check_value(value, place)
+        for operand in (*node.inputs, *node.outputs):
+            _check_value(operand, place)
     for each in (graph, *graph.subgraphs()):
-        for value in each.outputs:
-            _check_value(value, place)
+        for result in each.outputs:
+            _check_value(result, place)
 
 
 def _check_value(value: ir.Value | None, place: str) -> None:
@@ -101,19 +101,16 @@ def check_tensors(model: ir.Model, file: Path) -> list[Path]:
 
 def _tensors(model: ir.Model) -> Iterator[tuple[str, ir.TensorProtocol]]:
     """Initializers and attributes of the graph, of its subgraphs and of functions, with a name."""
-    for graph in (model.graph, *model.graph.subgraphs()):
+    functions = list(model.functions.values())
+    inner = [graph for function in functions for graph in function.subgraphs()]
+    for graph in (model.graph, *model.graph.subgraphs(), *inner):
         for name, value in graph.initializers.items():
             if value.const_value is not None:
                 yield name, value.const_value
-    for holder in (model.graph, *model.functions.values()):
-        for node in holder.all_nodes():
+    for nodes in (model.graph.all_nodes(), *(each.all_nodes() for each in functions)):
+        for node in nodes:
             for attribute in node.attributes.values():
                 yield from _in_attribute(attribute, node)
-    for function in model.functions.values():
-        for graph in function.subgraphs():
-            for name, value in graph.initializers.items():
-                if value.const_value is not None:
-                    yield name, value.const_value
 
 
 def _in_attribute(attribute: ir.Attr, node: ir.Node) -> Iterator[tuple[str, ir.TensorProtocol]]:
@@ -121,9 +118,9 @@ def _in_attribute(attribute: ir.Attr, node: ir.Node) -> Iterator[tuple[str, ir.T
     if attribute.is_ref():
         return
     if attribute.type == ir.AttributeType.TENSOR:
-        yield name, attribute.as_tensor()
+        yield name, attribute.value
     elif attribute.type == ir.AttributeType.TENSORS:
-        yield from ((name, tensor) for tensor in attribute.as_tensors())
+        yield from ((name, tensor) for tensor in attribute.value)
 
 
 def _external(tensor: ir.ExternalTensor, root: Path, place: str) -> Path:
@@ -132,7 +129,11 @@ def _external(tensor: ir.ExternalTensor, root: Path, place: str) -> Path:
         target = (root / location).resolve()
         inside = not Path(location).is_absolute() and target.is_relative_to(root)
         there = inside and target.is_file()
-    except (OSError, ValueError) as error:  # a loop of links, a NUL, a name that is too long
+    except (
+        OSError,
+        RuntimeError,
+        ValueError,
+    ) as error:  # a loop of links, a NUL, a name that is too long
         raise ModelError(f"External data is missing: {location!r}", place=place) from error
     if not inside:
         raise ModelError(f"External data leaves the model's folder: {location!r}", place=place)

@@ -11,6 +11,7 @@ from msgspec import structs
 
 from palrp_onnx.attribution import Units
 from palrp_onnx.errors import InputError
+from palrp_onnx.inputs.distrust import panics_are_errors
 from palrp_onnx.inputs.reading import read_optional_json
 from palrp_onnx.inputs.sample import GraphInput, Sample
 from palrp_onnx.inputs.text import assign_inputs, fixed_length
@@ -63,10 +64,11 @@ class Continuation:
     def _spelled(self, text: str, units: Units, token: int) -> tuple[str, Units]:
         alone = id_units(self._tokenizer, [token])
         special = alone.special[0]
-        before, after = (
-            self._tokenizer.decode(ids, skip_special_tokens=True)
-            for ids in (units.id[-_CONTEXT:], [*units.id[-_CONTEXT:], token])
-        )
+        with panics_are_errors("cannot be decoded", place=f"token {token}"):
+            before, after = (
+                self._tokenizer.decode(ids, skip_special_tokens=True)
+                for ids in (units.id[-_CONTEXT:], [*units.id[-_CONTEXT:], token])
+            )
         piece = after[len(before) :] if after.startswith(before) and not special else ""
         start, end = (len(text), len(text) + len(piece)) if piece else (0, 0)
         grown = structs.replace(

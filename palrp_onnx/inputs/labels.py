@@ -24,7 +24,7 @@ def read_labels(model_path: Path) -> dict[int, str]:
 
 
 def _index(key: str, path: Path) -> int:
-    if not (key.isascii() and key.isdigit()):
+    if not (key.isascii() and key.isdigit() and len(key) < 10):
         raise InputError(f"id2label has the key {key!r}, which is no class index", place=str(path))
     return int(key)
 

@@ -43,6 +43,8 @@ _KINDS = {
     "ConvNext": _Kind("edge", 384, None, Image.Resampling.BILINEAR, _HALF),
 }
 _CROP_PCT = 224 / 256
+#: Above this a number of the file is no statistic but a mistake, or an attack.
+_LARGEST = 1e30
 # Steps done here, and steps that change nothing for one RGB image.
 _STEPS = {"do_resize", "do_center_crop", "do_rescale", "do_normalize"}
 _NEUTRAL = {"do_convert_rgb", "do_reduce_labels"}
@@ -137,7 +139,7 @@ def _convnext(reader: _ConfigReader) -> tuple[Resize | None, tuple[int, int] | N
     if edge >= _CONVNEXT_STRETCH:
         return Resize(edge, edge), None
     crop_pct = reader.number("crop_pct", _CROP_PCT)
-    return Resize(int(edge / crop_pct), None), (edge, edge)
+    return Resize(max(int(edge / crop_pct), 1), None), (edge, edge)
 
 
 def _differences(name: str) -> tuple[Warning_, ...]:
@@ -237,7 +239,9 @@ class _ConfigReader:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return abs(value) <= _LARGEST and math.isfinite(value)
 
 
 def _is_length(value: object) -> bool:

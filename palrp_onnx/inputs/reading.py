@@ -53,6 +53,7 @@ def read_json_object(path: Path, *, hint: str = "") -> dict[str, Any]:
     data = read_bytes(path, limit=_CONFIG_LIMIT, hint=hint)
     try:
         value = json.loads(data)
+        json.dumps(value, ensure_ascii=False).encode()  # half a surrogate pair is no text
     except (ValueError, RecursionError) as error:
         raise InputError(f"is not valid JSON: {error}", place=str(path)) from error
     if not isinstance(value, dict):

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from palrp_onnx.attribution import InputFacts, Units, Warning_
 from palrp_onnx.errors import InputError
+from palrp_onnx.inputs.distrust import panics_are_errors
 from palrp_onnx.inputs.lengths import Truncation, find_truncation
 from palrp_onnx.inputs.reading import read_bytes, read_optional_json
 from palrp_onnx.inputs.sample import Feeds, GraphInput, Sample
@@ -19,7 +20,9 @@ from palrp_onnx.inputs.signature import describe, describe_input, is_integer
 from palrp_onnx.inputs.tokens import Encoding, Tokenizer, encoding_units, load_tokenizer
 
 #: The most bytes of text that are read.
-TEXT_LIMIT = 16 << 20
+TEXT_LIMIT = 4 << 20
+#: The most tokens that are taken where nothing else limits them.
+TOKEN_LIMIT = 1 << 20
 
 _BOM = b"\xef\xbb\xbf"
 _NAMES = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
@@ -128,6 +131,8 @@ class TextReader:
         self._tokenizer.no_truncation()
         encoding = self._run(text, pair, id)
         rule, total = self._truncation, len(encoding.ids)
+        if rule is None and total > TOKEN_LIMIT:
+            raise InputError(f"{total:,} tokens are more than {TOKEN_LIMIT:,}", place=id)
         if rule is None or total <= rule.limit:
             return encoding, []
         # The library leaves the text whole, without a word, where nothing fits beside these.
@@ -143,10 +148,11 @@ class TextReader:
         return encoding, [Warning_(code="truncated", message=message)]
 
     def _run(self, text: str, pair: str | None, id: str) -> Encoding:
-        try:
-            return self._tokenizer.encode(text, pair)
-        except Exception as error:  # the library raises nothing more specific
-            raise InputError(f"cannot be tokenized: {error}", place=id) from error
+        with panics_are_errors("cannot be tokenized", place=id):
+            encoding = self._tokenizer.encode(text, pair)
+        if len({len(each) for each in (encoding.ids, encoding.tokens, encoding.offsets)}) > 1:
+            raise InputError("the tokenizer gives tokens and ids of different number", place=id)
+        return encoding
 
     def _pad_token(self, id: str) -> tuple[int, str]:
         if self._pad is None:

@@ -10,6 +10,11 @@ from tokenizers import Tokenizer as Tokenizer
 
 from palrp_onnx.attribution import Units
 from palrp_onnx.errors import InputError
+from palrp_onnx.inputs.distrust import check_normalizer, panics_are_errors
+from palrp_onnx.inputs.reading import read_bytes
+
+#: The most bytes of a ``tokenizer.json`` that are read.
+TOKENIZER_LIMIT = 64 << 20
 
 #: What a decoder writes for bytes that are only part of a character.
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
@@ -25,15 +30,16 @@ def load_tokenizer(path: Path) -> Tokenizer:
     """The tokenizer in the file ``path``.
 
     Raises:
-        InputError: There is no such file, or it is not a ``tokenizer.json``.
+        InputError: There is no such file, it is larger than `TOKENIZER_LIMIT`, or it is not a
+            ``tokenizer.json``.
     """
     if not path.is_file():
         raise InputError("there is no tokenizer", place=str(path), hint=_HINT)
-    try:
-        return Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises nothing more specific
-        message = f"is not a tokenizer.json that can be used: {error}"
-        raise InputError(message, place=str(path), hint=_HINT) from error
+    data = read_bytes(path, limit=TOKENIZER_LIMIT, hint=_HINT)
+    check_normalizer(data, str(path))
+    problem = "is not a tokenizer.json that can be used"
+    with panics_are_errors(problem, place=str(path), hint=_HINT):
+        return Tokenizer.from_buffer(data)
 
 
 def unknown_token(path: Path, name: str | None) -> int:
@@ -72,7 +78,8 @@ def piece_text(tokenizer: Tokenizer, token_id: int) -> str:
             f"the tokenizer has no token with the id {token_id}",
             hint="is it the tokenizer of another model?",
         )
-    decoded = str(tokenizer.decode([token_id], skip_special_tokens=False))
+    with panics_are_errors("cannot be decoded", place=f"token {token_id}"):
+        decoded = str(tokenizer.decode([token_id], skip_special_tokens=False))
     return name if not decoded or _REPLACEMENT in decoded else decoded
 
 

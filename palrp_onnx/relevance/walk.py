@@ -80,7 +80,8 @@ def walk(
         values: Forward values.
         seed: Multiplier of the explained output: 1 at the target, −1 at what it is held against.
         rows: The rows of the output that ``seed`` holds, where it does not hold all.
-        watch: Values whose whole multipliers are kept.
+        watch: Values whose whole multipliers are kept. One that is reached in single rows has to be
+            among the forward values, for its shape.
 
     Raises:
         UnsupportedError: A rule does not cover this use of its operation.

@@ -9,6 +9,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from palrp_onnx.printable import printable
+
 if TYPE_CHECKING:
     from palrp_onnx.inspection import Inspection, Why
 
@@ -16,17 +18,19 @@ if TYPE_CHECKING:
 def inspection_table(inspection: Inspection) -> RenderableType:
     """The report of ``inspect``: inputs, position sites, operations, coverage, verdict."""
     facts = inspection.model
-    head = Text(
+    head = _text(
         f"{facts.nodes} nodes, opset {facts.opset}, {facts.producer or 'unknown producer'}, "
         f"sha256 {facts.sha256[:16]}…, explains output {inspection.output!r}"
     )
     coverage = inspection.coverage
     share = 100 * coverage.covered / max(coverage.reached, 1)
-    tail = Text(
+    tail = _text(
         f"{coverage.covered} of {coverage.reached} nodes on the path of relevance have a rule "
         f"({share:.1f} %)\n",
     )
-    tail.append(inspection.verdict, style="bold green" if inspection.explainable else "bold red")
+    tail.append_text(
+        _text(inspection.verdict, "bold green" if inspection.explainable else "bold red")
+    )
     tables = [_inputs(inspection), _sites(inspection), _operations(inspection)]
     if inspection.uncertain:
         tables.append(_uncertain(inspection))
@@ -34,8 +38,15 @@ def inspection_table(inspection: Inspection) -> RenderableType:
     return Group(head, *tables, *map(_why, inspection.why), *notes, tail)
 
 
+def _text(text: str, style: str = "") -> Text:
+    """Names are the file's: nothing in them is markup, and nothing steers the terminal."""
+    return Text("\n".join(map(printable, text.split("\n"))), style=style)
+
+
 def _table(title: str, *columns: str) -> Table:
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(
+        title=_text(title, "table.title"), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False
+    )
     for column in columns:
         table.add_column(column, overflow="fold")
     return table
@@ -45,14 +56,16 @@ def _inputs(inspection: Inspection) -> Table:
     table = _table("Inputs", "name", "type", "role", "because")
     for item in inspection.inputs:
         dims = " × ".join(str(d) for d in item.shape)
-        table.add_row(Text(item.name), Text(f"{item.dtype} [{dims}]"), item.role, Text(item.reason))
+        table.add_row(
+            _text(item.name), _text(f"{item.dtype} [{dims}]"), item.role, _text(item.reason)
+        )
     return table
 
 
 def _sites(inspection: Inspection) -> Table:
     table = _table("Positions", "site", "kind", "where", "because")
     for site in inspection.sites:
-        table.add_row(site.name, site.kind, Text(site.node), Text(site.evidence))
+        table.add_row(_text(site.name), site.kind, _text(site.node), _text(site.evidence))
     return table
 
 
@@ -62,7 +75,7 @@ def _why(value: Why) -> Table:
     title = f"{value.name}: made by {value.made_by}; {kind}{depth}"
     table = _table(title, "read by", "operand", "role", "because")
     for use in value.uses:
-        table.add_row(Text(use.node), str(use.operand), use.role, Text(use.reason))
+        table.add_row(_text(use.node), str(use.operand), use.role, _text(use.reason))
     return table
 
 
@@ -72,26 +85,28 @@ def _operations(inspection: Inspection) -> Table:
         name = f"{item.domain}.{item.op_type}" if item.domain else item.op_type
         style = "red" if item.status == "unsupported" else None
         rule = item.rule if item.status == "rule" else item.status
-        table.add_row(Text(name), str(item.count), str(item.reached or ""), rule, style=style)
+        table.add_row(
+            _text(name), str(item.count), str(item.reached or ""), _text(rule), style=style
+        )
     return table
 
 
 def _uncertain(inspection: Inspection) -> Table:
     table = _table("In doubt", "value", "taken for", "but", "otherwise say")
     for item in inspection.uncertain:
-        table.add_row(Text(item.name), item.role, Text(item.doubt), Text(f"--role {item.say}"))
+        table.add_row(_text(item.name), item.role, _text(item.doubt), _text(f"--role {item.say}"))
     return table
 
 
 def _rewritten(inspection: Inspection) -> list[RenderableType]:
     counts = [f"{name} × {count}" for name, count in inspection.rewritten.items()]
-    return [Text("Rewritten into these: " + ", ".join(counts))] if counts else []
+    return [_text("Rewritten into these: " + ", ".join(counts))] if counts else []
 
 
 def _faults(inspection: Inspection) -> list[RenderableType]:
-    return [Text(fault, style="red") for fault in inspection.faults]
+    return [_text(fault, style="red") for fault in inspection.faults]
 
 
 def _refused(inspection: Inspection) -> list[RenderableType]:
     names = inspection.coverage.unsupported
-    return [Text("No rule for: " + "; ".join(names), style="red")] if names else []
+    return [_text("No rule for: " + "; ".join(names), style="red")] if names else []

@@ -34,7 +34,7 @@ def _stabilised(usual: Rule) -> Rule:
     def stabilised(op: Language[T], node: Node[T], m: T) -> Shares[T]:
         """The usual rule for m ∘ |y| / (|y| + ε)."""
         y, epsilon = node.output(), node.parameter("epsilon")
-        taken = op.scale(op.mul(m, op.power(op.shift(op.absolute(y), epsilon), -1.0)), epsilon)
+        taken = op.div(op.scale(m, epsilon), op.shift(op.absolute(y), epsilon))
         shares = usual(op, node, op.sub(m, taken))
         if not isinstance(shares, Shares):
             shares = Shares(shares)

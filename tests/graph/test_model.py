@@ -11,6 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from palrp_onnx.errors import InputError, ModelError
 from palrp_onnx.graph import model as module
+from palrp_onnx.graph import soundness
 from palrp_onnx.graph.model import Model
 
 
@@ -78,7 +79,7 @@ def test_cycle(tmp_path: Path) -> None:
 
 
 def test_too_many_nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MAX_NODES", 0)
+    monkeypatch.setattr(soundness, "MAX_NODES", 0)
     with pytest.raises(ModelError, match="nodes"):
         Model.open(linear(tmp_path / "m.onnx"))
 

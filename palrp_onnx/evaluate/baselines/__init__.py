@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from numpy.typing import NDArray
@@ -114,16 +115,27 @@ def competitor(
     dtype: str = "float32",
     device: str = "cpu",
     output: str | None = None,
+    unknown: int | None = None,
 ) -> Competitor:
     """The explainer of a preset, of PA-LRP with a single sink, or of a baseline.
 
-    ``engine`` is that of presets; baselines walk in NumPy.
+    Args:
+        name: Its name.
+        model: The model.
+        engine: That of presets; baselines walk in NumPy.
+        dtype: As of :class:`palrp_onnx.Explainer`.
+        device: The same.
+        output: The same.
+        unknown: Id of the token that integrated gradients start from, as perturbation does.
 
     Raises:
         UsageError: There is no such method.
     """
     if name in BASELINES:
-        return Baseline(model, BASELINES[name], dtype=dtype, device=device, output=output)
+        answer = BASELINES[name]
+        if answer is integrated_gradients:
+            answer = partial(integrated_gradients, unknown=unknown)
+        return Baseline(model, answer, dtype=dtype, device=device, output=output)
     single = name == SINGLE_SINK
     return Explainer(
         model,

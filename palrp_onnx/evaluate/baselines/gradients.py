@@ -26,7 +26,8 @@ def integrated_gradients(
     Args:
         question: Input and target.
         steps: Number of steps.
-        unknown: Id of the token whose row is the baseline; zeros without.
+        unknown: Id of the token whose row is the baseline; zeros without. Where a norm comes before
+            anything is added, as in Llama, the model jumps near zero, and no few steps find that.
     """
     ends = {v: question.values[v.name or ""] for v in _varied(question)}
     starts = _starts(question, list(ends), unknown)

@@ -1,0 +1,291 @@
+"""How far two runs over the same inputs agree: in what they predict, and in why.
+
+Maps are compared unit by unit where both have the same units. Where tokens differ, as with
+another tokenizer, the relevance of each token is spread evenly over its visible characters and
+summed over the words of the text (runs of letters and digits; any other visible character by
+itself). Special tokens stand for no characters and drop out. Without offsets, or where the inputs
+themselves differ, a pair cannot be compared, which is counted.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from msgspec import Struct
+from numpy.typing import NDArray
+
+from palrp_onnx.attribution import Attribution
+from palrp_onnx.errors import InputError
+from palrp_onnx.evaluate.pairing import Pairs
+
+Array = NDArray[np.float64]
+
+#: Units that count as the strongest of a map.
+TOP = 5
+#: Pairs that are listed as those that agree least.
+WORST = 10
+_WORD = re.compile(r"\w+|[^\w\s]")
+
+
+class Distribution(Struct, frozen=True, kw_only=True):
+    """One number over the pairs that it is known of; ``None`` where there are none."""
+
+    known: int
+    mean: float | None
+    quartiles: tuple[float, float, float] | None
+    least: float | None
+
+
+class Pair(Struct, frozen=True, kw_only=True):
+    """Two records of one input.
+
+    Attributes:
+        same_target: Whether the same class or token is explained: by label where both have one.
+        basis: ``units`` or ``words``, what the maps were compared by.
+        correlation: Spearman's rank correlation of the total relevance; ``None`` where a map is
+            constant.
+        pearson: Pearson's.
+        overlap: Share of the strongest units, by magnitude, that both maps have in common.
+        position_share: Σ|position| / (Σ|position| + Σ|content|), second minus first.
+    """
+
+    id: str
+    same_target: bool
+    basis: str
+    correlation: float | None
+    pearson: float | None
+    overlap: float
+    position_share: float
+
+
+class Side(Struct, frozen=True, kw_only=True):
+    """What one run is made with, and of which inputs it alone has something to say."""
+
+    models: dict[str, int]
+    methods: dict[str, int]
+    only: list[str]
+    failed: list[str]
+
+
+class Incomparable(Struct, frozen=True, kw_only=True):
+    """A pair whose maps cannot be held against each other."""
+
+    id: str
+    reason: str
+
+
+class Agreement(Struct, frozen=True, kw_only=True):
+    """Two runs held against each other.
+
+    Attributes:
+        compared: Number of pairs.
+        top: How many units count as strongest.
+        bases: How many pairs were compared by what.
+        same_target: Share of pairs with the same target.
+        worst: The pairs of lowest correlation, lowest first; those without one come before.
+    """
+
+    a: Side
+    b: Side
+    compared: int
+    incomparable: list[Incomparable]
+    top: int
+    bases: dict[str, int]
+    same_target: float
+    correlation: Distribution
+    pearson: Distribution
+    overlap: Distribution
+    position_share: Distribution
+    worst: list[Pair]
+
+
+def agreement(pairs: Pairs, *, top: int = TOP, worst: int = WORST) -> Agreement:
+    """Hold the records of two runs against each other.
+
+    Args:
+        pairs: The runs.
+        top: How many units count as the strongest of a map.
+        worst: How many pairs are listed.
+
+    Raises:
+        InputError: There is nothing to compare.
+    """
+    numbers: dict[str, list[float]] = defaultdict(list)
+    models, methods = (Counter[str](), Counter[str]()), (Counter[str](), Counter[str]())
+    bases, same, refused = Counter[str](), 0, list[Incomparable]()
+    listed: list[tuple[float, int, Pair]] = []
+    for number, records in enumerate(pairs):
+        for side, record in enumerate(records):
+            models[side][record.model.sha256] += 1
+            methods[side][record.run.method] += 1
+        try:
+            pair = compare(*records, top=top)
+        except InputError as error:
+            refused.append(Incomparable(id=records[0].id, reason=error.message))
+            continue
+        bases[pair.basis] += 1
+        same += pair.same_target
+        for name in _NUMBERS:
+            if (value := getattr(pair, name)) is not None:
+                numbers[name].append(value)
+        rank = -math.inf if pair.correlation is None else pair.correlation
+        # A heap of the worst: its first entry is the best of them.
+        heapq.heappush(listed, (-rank, -number, pair))
+        if len(listed) > worst:
+            heapq.heappop(listed)
+    compared = bases.total()
+    if not compared:
+        raise _nothing(pairs, refused)
+    return Agreement(
+        a=_side(models[0], methods[0], pairs.only_a, pairs.failed_a),
+        b=_side(models[1], methods[1], pairs.only_b, pairs.failed_b),
+        compared=compared,
+        incomparable=refused,
+        top=top,
+        bases=dict(bases),
+        same_target=same / compared,
+        worst=[pair for _, _, pair in sorted(listed, key=lambda each: each[:2], reverse=True)],
+        **{name: _distribution(numbers[name]) for name in _NUMBERS},
+    )
+
+
+_NUMBERS = ("correlation", "pearson", "overlap", "position_share")
+
+
+def _side(models: Counter[str], methods: Counter[str], only: list[str], failed: list[str]) -> Side:
+    return Side(models=dict(models), methods=dict(methods), only=only, failed=failed)
+
+
+def _nothing(pairs: Pairs, refused: list[Incomparable]) -> InputError:
+    if refused:
+        return InputError(f"No pair can be compared: {refused[0].reason}", place=refused[0].id)
+    return InputError(
+        "The runs have no explained input in common",
+        hint=f"The first alone has {len(pairs.only_a)}, the second {len(pairs.only_b)}; "
+        f"{len(pairs.failed_a)} and {len(pairs.failed_b)} failed.",
+    )
+
+
+def compare(a: Attribution, b: Attribution, *, top: int = TOP) -> Pair:
+    """Hold two records of one input against each other.
+
+    Raises:
+        InputError: They are of different inputs, or have different units without offsets.
+    """
+    basis, first, second = _aligned(a, b)
+    return Pair(
+        id=a.id,
+        same_target=_target(a, b) == _target(b, a),
+        basis=basis,
+        correlation=_pearson(_ranks(first), _ranks(second)),
+        pearson=_pearson(first, second),
+        overlap=_overlap(first, second, top),
+        position_share=_position_share(b) - _position_share(a),
+    )
+
+
+def _aligned(a: Attribution, b: Attribution) -> tuple[str, Array, Array]:
+    """The two maps over what both have: their units, or the words of the text."""
+    if (a.input.text, a.input.text_pair) != (b.input.text, b.input.text_pair):
+        raise InputError("the texts differ", place=a.id)
+    first, second = (np.asarray(each.relevance.total, np.float64) for each in (a, b))
+    if len(first) == len(second) and _units(a) == _units(b):
+        return "units", first, second
+    return "words", _by_word(a, first), _by_word(b, second)
+
+
+def _units(record: Attribution) -> tuple[Any, ...]:
+    """What makes two units the same: place and look, not the id that a vocabulary gives it."""
+    units = record.units
+    return (units.kind, units.text, units.start, units.end, units.sequence, units.grid)
+
+
+def _by_word(record: Attribution, relevance: Array) -> Array:
+    units = record.units
+    texts = [each for each in (record.input.text, record.input.text_pair) if each is not None]
+    if units.kind != "token" or not texts or len(units.start) != len(relevance):
+        raise InputError("the units differ, and have no offsets into a text", place=record.id)
+    sequences = units.sequence or [0] * len(relevance)
+    visible = [np.array([not each.isspace() for each in text], np.float64) for text in texts]
+    characters = [np.zeros(len(text)) for text in texts]
+    try:
+        for value, start, end, sequence in zip(
+            relevance, units.start, units.end, sequences, strict=True
+        ):
+            share = visible[sequence][start:end]
+            if share.any():
+                characters[sequence][start:end] += value * share / share.sum()
+    except (IndexError, ValueError) as error:
+        raise InputError("the offsets do not fit the text", place=record.id) from error
+    sums = [
+        float(characters[k][match.start() : match.end()].sum())
+        for k, text in enumerate(texts)
+        for match in _WORD.finditer(text)
+    ]
+    return np.asarray(sums, np.float64)
+
+
+def _target(record: Attribution, other: Attribution) -> tuple[Any, ...]:
+    """What is explained; classes of two models may have one label and different numbers."""
+    target, theirs = record.target, other.target
+    label = target.label if target.label is not None and theirs.label is not None else None
+    against = target.against_label if target.against_label and theirs.against_label else None
+    return (
+        target.kind,
+        target.index if label is None else label,
+        target.position,
+        target.against if against is None else against,
+    )
+
+
+def _ranks(values: Array) -> Array:
+    """Ranks, equal values sharing the mean of theirs."""
+    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return np.asarray((np.cumsum(counts) - (counts - 1) / 2)[place], np.float64)
+
+
+def _pearson(a: Array, b: Array) -> float | None:
+    """Σ(a − ā)(b − b̄) / √(Σ(a − ā)² Σ(b − b̄)²); ``None`` where one does not vary."""
+    if a.size < 2 or np.ptp(a) == 0 or np.ptp(b) == 0:
+        return None
+    # Scaled first, so that squares of very small or large relevance stay numbers.
+    a, b = ((each - each.mean()) / np.ptp(each) for each in (a, b))
+    value = float((a * b).sum() / np.sqrt((a * a).sum() * (b * b).sum()))
+    return min(1.0, max(-1.0, value))
+
+
+def _overlap(a: Array, b: Array, top: int) -> float:
+    """|top(a) ∩ top(b)| / top; of equal magnitudes the first counts."""
+    count = min(top, a.size)
+    if count == 0:
+        return 1.0
+    first, second = (
+        set(np.argsort(-np.abs(each), kind="stable")[:count].tolist()) for each in (a, b)
+    )
+    return len(first & second) / count
+
+
+def _position_share(record: Attribution) -> float:
+    position, content = (
+        math.fsum(map(abs, each)) for each in (record.relevance.position, record.relevance.content)
+    )
+    return position / (position + content) if position + content else 0.0
+
+
+def _distribution(numbers: Iterable[float]) -> Distribution:
+    values = np.fromiter(numbers, np.float64)
+    if not values.size:
+        return Distribution(known=0, mean=None, quartiles=None, least=None)
+    low, middle, high = np.quantile(values, (0.25, 0.5, 0.75)).tolist()
+    return Distribution(
+        known=values.size,
+        mean=float(values.mean()),
+        quartiles=(low, middle, high),
+        least=float(values.min()),
+    )

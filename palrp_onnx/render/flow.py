@@ -1,0 +1,159 @@
+"""Text as it was read, cut into the units that carry relevance, and units joined into words."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cache
+
+from palrp_onnx.attribution import InputFacts, Units
+
+_APOSTROPHES = "'’"
+_JOINERS = "\u200c\u200d"
+_HIDDEN = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
+#: Scripts written without blanks: a character is no part of a longer word that we could know.
+_NO_BLANKS = ("CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR", "BOPOMOFO")
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What is shown for one unit."""
+
+    unit: int
+    text: str
+    special: bool = False
+
+
+Word = tuple[Piece, ...]
+#: Words, and the text between them.
+Paragraph = list[Word | str]
+
+
+def visible(text: str, keep: str = "") -> str:
+    """Text whose control and format characters show as their code, as ``‹202E›``.
+
+    Those of ``keep`` stay. So do the joiners U+200C and U+200D behind a character beyond ASCII,
+    where they shape what is written: Persian words, Indic conjuncts, joined emoji.
+    """
+    shown = []
+    before = " "
+    for character in text:
+        shaping = character in _JOINERS and before > "\x7f"
+        plain = shaping or character in keep or unicodedata.category(character) not in _HIDDEN
+        shown.append(character if plain else f"‹{ord(character):04X}›")
+        before = character
+    return "".join(shown)
+
+
+def paragraphs(units: Units, facts: InputFacts) -> list[Paragraph]:
+    """The text with its units in place, one paragraph a text; of a pair there are two.
+
+    Where units have offsets, what is shown is the text itself, whole: what no unit covers stands
+    between them. Otherwise units are shown one by one, with blanks between them.
+    """
+    placed = facts.text is not None and len(units.start) == len(units.end) == len(units.text) > 0
+    if not placed:
+        count = len(units.text)
+        singles = [(Piece(i, _alone(units.text[i]), _special(units, i)),) for i in range(count)]
+        return [[item for single in singles for item in (single, " ")]]
+    setter = _Setter(units, (facts.text or "", facts.text_pair or ""))
+    return setter.set()
+
+
+def words(flow: list[Paragraph]) -> Iterator[Word]:
+    """All words of all paragraphs."""
+    return (item for paragraph in flow for item in paragraph if not isinstance(item, str))
+
+
+@dataclass
+class _Setter:
+    """Goes through the units and keeps what of the text has been shown."""
+
+    units: Units
+    texts: tuple[str, str]
+    done: int = 0
+    sequence: int = 0
+    open: list[Piece] = field(default_factory=list)
+    made: list[Paragraph] = field(default_factory=lambda: [[]])
+
+    def set(self) -> list[Paragraph]:
+        for unit in range(len(self.units.text)):
+            if _special(self.units, unit):
+                self._close()
+                self._between(" " if self.made[-1] else "")
+                shown = _alone(self.units.text[unit])
+                self.made[-1] += [(Piece(unit, shown, True),), " "]
+            else:
+                self._place(unit)
+        self._rest()
+        return self.made
+
+    def _place(self, unit: int) -> None:
+        sequence = self.units.sequence[unit] if self.units.sequence else 0
+        if sequence != self.sequence:
+            self._rest()
+            self.made.append([])
+            self.sequence, self.done = sequence, 0
+        text = self.texts[min(sequence, 1)]
+        start, end = self.units.start[unit], self.units.end[unit]
+        overlaps = start < self.done and start < end
+        touches = start == self.done and 0 < start < len(text) and _inside_word(text, start)
+        if not (overlaps or touches):
+            self._close()
+            self._between(text[self.done : start])
+        shown = text[max(self.done, start) : end]
+        letters = shown.lstrip()
+        if letters and letters != shown:
+            self._close()
+            self._between(shown[: -len(letters)])
+        self.open.append(Piece(unit, visible(letters) or _alone(shown or self.units.text[unit])))
+        if "\n" in shown and not letters:
+            self._close()
+            self._between("\n")
+        self.done = max(self.done, end)
+
+    def _between(self, text: str) -> None:
+        if text:
+            self.made[-1].append(visible(text, keep="\n\t"))
+
+    def _close(self) -> None:
+        if self.open:
+            self.made[-1].append(tuple(self.open))
+            self.open = []
+
+    def _rest(self) -> None:
+        self._close()
+        self._between(self.texts[min(self.sequence, 1)][self.done :])
+
+
+def _special(units: Units, unit: int) -> bool:
+    return bool(units.special) and units.special[unit]
+
+
+def _alone(text: str) -> str:
+    """A unit without its surroundings: blanks show, as nothing else would."""
+    if not text:
+        return "∅"
+    if text.isspace():
+        return "".join({" ": "␣", "\n": "↵", "\t": "⇥"}.get(c, f"‹{ord(c):04X}›") for c in text)
+    return visible(text)
+
+
+def _inside_word(text: str, at: int) -> bool:
+    """Whether the place before ``text[at]`` is inside a word: letters on both sides."""
+    left, right = text[at - 1], text[at]
+    if right in _APOSTROPHES and at + 1 < len(text):
+        right = text[at + 1]
+    if left in _APOSTROPHES and at > 1:
+        left = text[at - 2]
+    return _letter(left) and _letter(right)
+
+
+@cache
+def _letter(character: str) -> bool:
+    if character in _JOINERS:
+        return True
+    if unicodedata.category(character)[0] not in "LMN":
+        return False
+    return not unicodedata.name(character, "").startswith(_NO_BLANKS)

@@ -1,0 +1,370 @@
+"""A record as a page: one file, no network, readable without its script."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from typing import Any
+
+import jinja2
+import msgspec
+import numpy as np
+from markupsafe import Markup
+from msgspec import UNSET
+from numpy.typing import ArrayLike, NDArray
+from PIL import Image
+
+from palrp_onnx.attribution import LEDGER_ENTRIES, Attribution, Units
+from palrp_onnx.render.flow import Word, paragraphs, visible, words
+from palrp_onnx.render.palette import BLACK, TABLE, colours, ink
+from palrp_onnx.render.picture import Rectangle
+from palrp_onnx.render.png import _class, _limit, _shares
+from palrp_onnx.render.scale import number
+
+#: Longer side of an embedded picture, in pixels.
+PICTURE = 1024
+_SHORT = 80
+_ZERO = len(TABLE) // 2
+_FULL = 1.0
+
+
+def render_html(
+    record: Attribution, *, image: Image.Image | None = None, box: Rectangle | None = None
+) -> bytes:
+    """Draw a record as an HTML page that needs nothing else, neither files nor a network.
+
+    Args:
+        record: What to draw. The page carries its relevance as it is, every digit.
+        image: The original image, for patches; without it the map stands alone.
+        box: Rectangle of the original, in its pixels, that the network saw; all by default.
+
+    Returns:
+        The page in UTF-8. The same record and image give the same bytes.
+    """
+    title = f"{target_name(record)} – {visible(record.id)}"
+    return page("record.html.j2", title, view=view(record, image, box)).encode()
+
+
+def page(template: str, title: str, **values: Any) -> str:
+    """Fill a template, with the style and the script that every page carries.
+
+    The content security policy lets run this script alone, known by its hash, and lets load
+    nothing but ``data:`` images.
+    """
+    script = _source("script.js")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return (
+        _environment()
+        .get_template("page.html.j2")
+        .render(
+            body=template,
+            title=short(title, 200),
+            style=Markup(_source("style.css") + _palette()),
+            script=Markup(script),
+            digest=digest,
+            ramp=[_hex(TABLE[step]) for step in (0, 32, 64, 96, _ZERO, 159, 191, 223, 255)],
+            **values,
+        )
+    )
+
+
+def fragment(record: Attribution) -> str:
+    """What a page shows of one record, without the page around it."""
+    template = _environment().get_template("view.html.j2")
+    return template.render(view=view(record, None, None))
+
+
+def view(record: Attribution, image: Image.Image | None, box: Rectangle | None) -> dict[str, Any]:
+    """Everything the template of a record asks for; texts are not escaped yet."""
+    limit, remark = _limit(record)
+    units = _named(record.units, len(record.relevance.total))
+    flow = paragraphs(units, record.input) if units.grid is None else []
+    facts: dict[str, Any] = {
+        "record": record,
+        "target": target_name(record),
+        "low": _against(record),
+        "limit": number(limit).lstrip("+"),
+        "remark": remark,
+        "reduction": str(record.run.params.get("positions", "signed")),
+        "shares": _shares(record),
+        "warnings": [(visible(w.code), visible(w.message)) for w in record.warnings],
+        "flow": flow,
+        "shades": shades(record.relevance.total, limit),
+        "over": [abs(value) > limit for value in record.relevance.total],
+        "several": any(len(word) > 1 for word in words(flow)),
+        "rows": list(_rows(record, units, flow)),
+        "ledger": _ledger(record.ledger),
+        "panel": _panel(record),
+        "facts": _facts(record),
+        "picture": _picture(record, limit, image, box) if units.grid is not None else None,
+    }
+    return facts | {"data": _data(record, flow, limit, facts["panel"])}
+
+
+def target_name(record: Attribution) -> str:
+    """What was explained: a class, one rather than another, a token at its place."""
+    target = record.target
+    name = _class(target.label, target.index)
+    if target.kind == "contrast":
+        name = f"{name} rather than {_class(target.against_label, target.against)}"
+    if target.position is not None:
+        name = f"{name} at token {target.position}"
+    return visible(name)
+
+
+def shades(values: ArrayLike, limit: float) -> list[int]:
+    """Rows of the palette for signed numbers; as `palrp_onnx.render.palette.colours` picks them."""
+    numbers = np.asarray(values, dtype=np.float64)
+    strength = np.zeros(numbers.shape) if limit == 0 else np.minimum(np.abs(numbers) / limit, 1.0)
+    step = np.rint(strength * (_ZERO - 1)).astype(np.int64)
+    return np.where(numbers < 0, _ZERO - 1 - step, _ZERO + step).tolist()  # type: ignore[no-any-return]
+
+
+def short(text: str, length: int = _SHORT) -> str:
+    """The beginning of a long text, and how long it was."""
+    return text if len(text) <= length else f"{text[:length]}… ({len(text)} characters)"
+
+
+@cache
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("palrp_onnx.render"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(number=number, visible=visible, short=short)
+    return environment
+
+
+@cache
+def _source(name: str) -> str:
+    environment = _environment()
+    assert environment.loader is not None
+    return environment.loader.get_source(environment, name)[0]
+
+
+@cache
+def _palette() -> str:
+    """A class for every colour, with ink that can be read on it."""
+    rules = []
+    for step, (red, green, blue) in enumerate(TABLE.tolist()):
+        letters = "#000" if ink((red, green, blue)) == BLACK else "#fff"
+        rules.append(f".k{step}{{background:{_hex(TABLE[step])};color:{letters}}}")
+    return "\n".join(rules)
+
+
+def _hex(colour: NDArray[np.uint8]) -> str:
+    return "#" + colour.tobytes().hex()
+
+
+def _named(units: Units, count: int) -> Units:
+    """Tokens without a text are known by their number."""
+    if units.grid is not None or units.text:
+        return units
+    return msgspec.structs.replace(units, text=[str(unit) for unit in range(count)])
+
+
+def _against(record: Attribution) -> str:
+    target = record.target
+    if target.kind != "contrast":
+        return "against"
+    return f"for {visible(_class(target.against_label, target.against))}"
+
+
+def _rows(record: Attribution, units: Units, flow: list[Any]) -> Iterator[dict[str, Any]]:
+    """The table of numbers, one row a unit."""
+    shown = {piece.unit: piece.text for word in words(flow) for piece in word}
+    for unit, (content, position, total) in enumerate(
+        zip(
+            record.relevance.content,
+            record.relevance.position,
+            record.relevance.total,
+            strict=True,
+        )
+    ):
+        yield {
+            "unit": unit,
+            "name": f"({unit // units.grid[1]}, {unit % units.grid[1]})"
+            if units.grid is not None
+            else short(shown[unit]),
+            "content": _digits(content),
+            "position": _digits(position),
+            "total": _digits(total),
+        }
+
+
+def _digits(value: float) -> str:
+    return f"{value:+.6g}".replace("-", "−") if value else "0"
+
+
+def _ledger(ledger: Mapping[str, float]) -> list[dict[str, Any]]:
+    """Entries with their bars, which grow from the middle: half the width is the largest."""
+    known = {*LEDGER_ENTRIES, "target", "residual", "residual_relative"}
+    names = [*LEDGER_ENTRIES, *(n for n in ledger if n not in known), "residual", "target"]
+    largest = max(abs(ledger[name]) for name in names) or 1.0
+    return [
+        {
+            "name": visible(name),
+            "value": _digits(ledger[name]),
+            "share": _share(ledger[name], ledger["target"]),
+            "width": f"{50 * abs(ledger[name]) / largest:.3f}",
+            "left": f"{50 - 50 * max(-ledger[name], 0.0) / largest:.3f}",
+            "sign": "minus" if ledger[name] < 0 else "plus",
+        }
+        for name in names
+    ]
+
+
+def _share(part: float, whole: float) -> str:
+    return f"{100 * part / whole:z.1f} %".replace("-", "−") if whole else "–"
+
+
+def _panel(record: Attribution) -> dict[str, Any] | None:
+    """Positions × layers as a picture of one pixel a cell, and the sums in numbers."""
+    sites = record.sites
+    if not sites or not sites[0].relevance:
+        return None
+    numbers = np.array([site.relevance for site in sites])
+    special = np.array(record.units.special or [False] * numbers.shape[1])
+    ordinary = numbers[:, ~special]  # special tokens would make all other columns pale
+    limit = float(np.abs(ordinary if ordinary.any() else numbers).max())
+    return {
+        "source": _data_uri(Image.fromarray(colours(numbers, limit))),
+        "columns": numbers.shape[1],
+        "limit": limit,
+        "sites": [
+            {
+                "label": visible(f"layer {site.layer}, {site.kind} {site.part}"),
+                "sum": _digits(float(row.sum())),
+                "size": _digits(float(np.abs(row).sum())),
+            }
+            for site, row in zip(sites, numbers, strict=True)
+        ],
+    }
+
+
+def _facts(record: Attribution) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Lists of names and values, under their headings."""
+    run, source = record.run, record.input
+    groups: list[tuple[str, dict[str, Any]]] = [
+        ("Model", msgspec.structs.asdict(record.model)),
+        (
+            "Run",
+            {
+                "palrp-onnx": run.version,
+                "method": run.method,
+                **run.params,
+                "engine": run.engine,
+                "device": run.device,
+                "numbers": run.dtype,
+                "providers": ", ".join(run.providers),
+                **{f"{name}, ms": amount for name, amount in run.ms.items()},
+            },
+        ),
+        (
+            "Input",
+            {
+                "id": record.id,
+                "kind": source.kind,
+                "units": f"{len(record.relevance.total)} × {record.units.kind}",
+                **({"truncated": "yes"} if source.truncated else {}),
+                **({"size": "{} × {}".format(*source.size)} if source.size else {}),
+            },
+        ),
+    ]
+    if record.fidelity is not UNSET:
+        fidelity = msgspec.structs.asdict(record.fidelity)
+        rewritten = ", ".join(f"{n} × {count}" for n, count in fidelity.pop("rewritten").items())
+        groups.append(("Fidelity to the file", {"rewritten": rewritten, **fidelity}))
+    return [
+        (heading, [(visible(str(n)), short(visible(str(v)), 500)) for n, v in pairs.items()])
+        for heading, pairs in groups
+    ]
+
+
+def _picture(
+    record: Attribution, limit: float, image: Image.Image | None, box: Rectangle | None
+) -> dict[str, Any]:
+    """The maps as pictures of one pixel a patch, and the place of the map on the original."""
+    rows, columns = record.units.grid or (1, 1)
+    width, height = image.size if image is not None else (columns, rows)
+    left, upper, right, lower = (box if image is not None else None) or (0, 0, width, height)
+    return {
+        "rows": rows,
+        "columns": columns,
+        "ratio": f"{width} / {height}",
+        "ground": None if image is None else _data_uri(_small(image)),
+        "field": (
+            f"left:{100 * left / width:.4f}%;top:{100 * upper / height:.4f}%;"
+            f"width:{100 * (right - left) / width:.4f}%;"
+            f"height:{100 * (lower - upper) / height:.4f}%"
+        ),
+        "maps": [
+            (name, _data_uri(_map(values, (rows, columns), limit, clear=image is not None)))
+            for name, values in _maps(record)
+        ],
+    }
+
+
+def _maps(record: Attribution) -> list[tuple[str, list[float]]]:
+    relevance = record.relevance
+    return [
+        ("content", relevance.content),
+        ("position", relevance.position),
+        ("total", relevance.total),
+    ]
+
+
+def _map(values: Sequence[float], grid: tuple[int, int], limit: float, clear: bool) -> Image.Image:
+    """Colours of the patches; over a picture the less a patch counts the clearer it is."""
+    numbers = np.array(values, dtype=np.float64).reshape(grid)
+    if not clear:
+        return Image.fromarray(colours(numbers, limit))
+    strength = np.abs(numbers) / limit if limit else np.zeros_like(numbers)
+    alpha = np.rint(np.minimum(strength, 1) * 255).astype(np.uint8)
+    return Image.fromarray(np.dstack([colours(np.sign(numbers), _FULL), alpha]))
+
+
+def _small(image: Image.Image) -> Image.Image:
+    picture = image.convert("RGB")
+    picture.thumbnail((PICTURE, PICTURE), Image.Resampling.LANCZOS)
+    return picture
+
+
+def _data_uri(image: Image.Image) -> str:
+    data = io.BytesIO()
+    image.save(data, "PNG")
+    return "data:image/png;base64," + base64.b64encode(data.getvalue()).decode()
+
+
+def _data(
+    record: Attribution, flow: list[Any], limit: float, panel: dict[str, Any] | None
+) -> dict[str, Any]:
+    """Numbers for the script, as the record has them; texts it takes from the page."""
+    return {
+        **dict(_maps(record)),
+        "special": record.units.special,
+        "limit": limit,
+        "word_limit": _word_limit(record, list(words(flow))),
+        "columns": record.units.grid[1] if record.units.grid is not None else None,
+        "sites": [site.relevance for site in record.sites] if panel is not None else [],
+    }
+
+
+def _word_limit(record: Attribution, joined: Sequence[Word]) -> float:
+    """The scale of words: their largest sum of any map, special tokens not counted."""
+    sums = {
+        special: [
+            abs(sum(values[piece.unit] for piece in word))
+            for _, values in _maps(record)
+            for word in joined
+            if word[0].special == special
+        ]
+        for special in (False, True)
+    }
+    return max(sums[False], default=0.0) or max(sums[True], default=0.0)
