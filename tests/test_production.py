@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.production import FORMS, MODELS, SHAPES, correlation, make_form, samples
+from benchmarks.production import FORMS, SHAPES, correlation, make_form, samples
 from palrp_onnx import Explainer
 from palrp_onnx.attribution import Fidelity
 

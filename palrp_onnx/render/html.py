@@ -21,8 +21,8 @@ from palrp_onnx.attribution import LEDGER_ENTRIES, Attribution, Units
 from palrp_onnx.render.flow import Word, paragraphs, visible, words
 from palrp_onnx.render.palette import BLACK, TABLE, colours, ink
 from palrp_onnx.render.picture import Rectangle
-from palrp_onnx.render.png import _class, _limit, _shares
 from palrp_onnx.render.scale import number
+from palrp_onnx.render.wording import common_scale, ends, shares, target_name
 
 #: Longer side of an embedded picture, in pixels.
 PICTURE = 1024
@@ -44,7 +44,7 @@ def render_html(
     Returns:
         The page in UTF-8. The same record and image give the same bytes.
     """
-    title = f"{target_name(record)} – {visible(record.id)}"
+    title = f"{visible(target_name(record.target))} – {visible(record.id)}"
     return page("record.html.j2", title, view=view(record, image, box)).encode()
 
 
@@ -79,17 +79,17 @@ def fragment(record: Attribution) -> str:
 
 def view(record: Attribution, image: Image.Image | None, box: Rectangle | None) -> dict[str, Any]:
     """Everything the template of a record asks for; texts are not escaped yet."""
-    limit, remark = _limit(record)
+    limit, remark = common_scale(record)
     units = _named(record.units, len(record.relevance.total))
     flow = paragraphs(units, record.input) if units.grid is None else []
     facts: dict[str, Any] = {
         "record": record,
-        "target": target_name(record),
-        "low": _against(record),
+        "target": visible(target_name(record.target)),
+        "low": ends(record)[0],
         "limit": number(limit).lstrip("+"),
         "remark": remark,
         "reduction": str(record.run.params.get("positions", "signed")),
-        "shares": _shares(record),
+        "shares": shares(record),
         "warnings": [(visible(w.code), visible(w.message)) for w in record.warnings],
         "flow": flow,
         "shades": shades(record.relevance.total, limit),
@@ -102,17 +102,6 @@ def view(record: Attribution, image: Image.Image | None, box: Rectangle | None) 
         "picture": _picture(record, limit, image, box) if units.grid is not None else None,
     }
     return facts | {"data": _data(record, flow, limit, facts["panel"])}
-
-
-def target_name(record: Attribution) -> str:
-    """What was explained: a class, one rather than another, a token at its place."""
-    target = record.target
-    name = _class(target.label, target.index)
-    if target.kind == "contrast":
-        name = f"{name} rather than {_class(target.against_label, target.against)}"
-    if target.position is not None:
-        name = f"{name} at token {target.position}"
-    return visible(name)
 
 
 def shades(values: ArrayLike, limit: float) -> list[int]:
@@ -167,13 +156,6 @@ def _named(units: Units, count: int) -> Units:
     if units.grid is not None or units.text:
         return units
     return msgspec.structs.replace(units, text=[str(unit) for unit in range(count)])
-
-
-def _against(record: Attribution) -> str:
-    target = record.target
-    if target.kind != "contrast":
-        return "against"
-    return f"for {visible(_class(target.against_label, target.against))}"
 
 
 def _rows(record: Attribution, units: Units, flow: list[Any]) -> Iterator[dict[str, Any]]:

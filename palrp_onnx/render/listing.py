@@ -15,7 +15,8 @@ import msgspec
 from palrp_onnx.attribution import LEDGER_ENTRIES, Attribution, decode
 from palrp_onnx.errors import InputError
 from palrp_onnx.render.flow import visible
-from palrp_onnx.render.html import fragment, page, short, target_name
+from palrp_onnx.render.html import fragment, page, short
+from palrp_onnx.render.wording import target_name
 
 #: MiB of packed maps in a page; beyond it records are listed without.
 ROOM = 64
@@ -228,7 +229,7 @@ def _rows(entries: Iterable[Entry], room: int) -> Iterator[_Row]:
             name,
             place,
             packed=None if full else packed,
-            target=short(target_name(record)),
+            target=short(visible(target_name(record.target))),
             value=record.target.value,
             probability=record.target.probability,
             positions=_position_share(record),

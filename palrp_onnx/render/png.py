@@ -13,6 +13,7 @@ from palrp_onnx.render.panel import Panel
 from palrp_onnx.render.picture import Pictures, Rectangle
 from palrp_onnx.render.scale import Scale, number
 from palrp_onnx.render.strip import Strip
+from palrp_onnx.render.wording import common_scale, ends, shares, target_name
 
 _SMALL = 15
 
@@ -30,7 +31,7 @@ def render_png(
     Returns:
         A PNG file. The same record and image give the same bytes.
     """
-    limit, remark = _limit(record)
+    limit, remark = common_scale(record)
     reduction = str(record.run.params.get("positions", "signed"))
     blocks: list[Block] = [_head(record)]
     if record.units.grid is not None:
@@ -45,31 +46,15 @@ def render_png(
                 ("total", record.relevance.total),
             )
         ]
-    blocks += [Scale(limit, remark, *_ends(record)), _ledger(record)]
+    blocks += [Scale(limit, remark, *ends(record)), _ledger(record)]
     if record.sites and record.sites[0].relevance:
         blocks.append(Panel(record.sites, record.units))
     return _encoded(compose(blocks), record)
 
 
-def _limit(record: Attribution) -> tuple[float, str]:
-    """The common scale of the three maps, special tokens not counted, and what to say of it."""
-    special = record.units.special or [False] * len(record.relevance.total)
-    maps = (record.relevance.content, record.relevance.position, record.relevance.total)
-    ordinary = [abs(v) for m in maps for v, s in zip(m, special, strict=False) if not s]
-    peak = max((abs(v) for m in maps for v in m), default=0.0)
-    limit = max(ordinary, default=0.0) or peak
-    if peak > limit:
-        return limit, f"special tokens go up to {number(peak)[1:]}; ◥ marks what is off the scale"
-    return limit, "one scale for all maps, in units of the target"
-
-
 def _head(record: Attribution) -> Lines:
     target = record.target
-    name = _class(target.label, target.index)
-    if target.kind == "contrast":
-        name = f"{name} rather than {_class(target.against_label, target.against)}"
-    if target.position is not None:
-        name = f"{name} at token {target.position}"
+    name = target_name(target)
     facts = [f"{target.output} {number(target.value)}"]
     if target.probability is not None:
         facts.append(f"probability {target.probability:.3g}")
@@ -83,21 +68,6 @@ def _head(record: Attribution) -> Lines:
     return Lines(lines)
 
 
-def _ends(record: Attribution) -> tuple[str, str]:
-    """What the ends of the colour bar speak for."""
-    target = record.target
-    low = "against"
-    if target.kind == "contrast":
-        low = f"for {visible(_class(target.against_label, target.against))}"
-    return low, f"for {visible(_class(target.label, target.index))}"
-
-
-def _class(label: str | None, index: int | list[int] | None) -> str:
-    if label is not None:
-        return label
-    return f"element {index}" if isinstance(index, list) else f"class {index}"
-
-
 def _ledger(record: Attribution) -> Lines:
     ledger = record.ledger
     known = {*LEDGER_ENTRIES, "target", "residual", "residual_relative"}
@@ -108,26 +78,8 @@ def _ledger(record: Attribution) -> Lines:
     account.append(f"{residual} ({abs(ledger['residual_relative']):.1e} of the entries)")
     lines = [("ledger", 16, GREY)]
     lines += [(line, _SMALL, BLACK) for line in wrap(account, _SMALL)]
-    lines.append((_shares(record), _SMALL, GREY))
+    lines.append((shares(record), _SMALL, GREY))
     return Lines(lines)
-
-
-def _shares(record: Attribution) -> str:
-    """How much of the map special tokens and positions are."""
-    content, position = (
-        sum(map(abs, values)) for values in (record.relevance.content, record.relevance.position)
-    )
-    shares = [f"positions are {_percent(position, content + position)} of the map"]
-    if any(record.units.special):
-        pairs = zip(record.relevance.total, record.units.special, strict=False)
-        special = sum(abs(v) for v, s in pairs if s)
-        whole = sum(map(abs, record.relevance.total))
-        shares.append(f"special tokens {_percent(special, whole)}")
-    return ", ".join(shares) + "  (of Σ|relevance|)"
-
-
-def _percent(part: float, whole: float) -> str:
-    return f"{100 * part / whole:.1f} %" if whole else "0 %"
 
 
 def _encoded(page: Image.Image, record: Attribution) -> bytes:

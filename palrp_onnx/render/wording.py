@@ -1,0 +1,61 @@
+"""What pictures and pages say of a record, in the same words."""
+
+from __future__ import annotations
+
+from palrp_onnx.attribution import Attribution, TargetFacts
+from palrp_onnx.render.page import visible
+from palrp_onnx.render.scale import number
+
+
+def target_name(target: TargetFacts) -> str:
+    """What is explained: a class, one rather than another, a token at its place."""
+    name = class_name(target.label, target.index)
+    if target.kind == "contrast":
+        name = f"{name} rather than {class_name(target.against_label, target.against)}"
+    return name if target.position is None else f"{name} at token {target.position}"
+
+
+def class_name(label: str | None, index: int | list[int] | None) -> str:
+    """A class by its label, else by its index; an element by its place."""
+    if label is not None:
+        return label
+    return f"element {index}" if isinstance(index, list) else f"class {index}"
+
+
+def ends(record: Attribution) -> tuple[str, str]:
+    """What the ends of the colour bar speak for."""
+    target = record.target
+    low = "against"
+    if target.kind == "contrast":
+        low = f"for {visible(class_name(target.against_label, target.against))}"
+    return low, f"for {visible(class_name(target.label, target.index))}"
+
+
+def common_scale(record: Attribution) -> tuple[float, str]:
+    """The common scale of the three maps, special tokens not counted, and what to say of it."""
+    special = record.units.special or [False] * len(record.relevance.total)
+    maps = (record.relevance.content, record.relevance.position, record.relevance.total)
+    ordinary = [abs(v) for m in maps for v, s in zip(m, special, strict=False) if not s]
+    peak = max((abs(v) for m in maps for v in m), default=0.0)
+    limit = max(ordinary, default=0.0) or peak
+    if peak > limit:
+        return limit, f"special tokens go up to {number(peak)[1:]}; ◥ marks what is off the scale"
+    return limit, "one scale for all maps, in units of the target"
+
+
+def shares(record: Attribution) -> str:
+    """How much of the map special tokens and positions are."""
+    content, position = (
+        sum(map(abs, values)) for values in (record.relevance.content, record.relevance.position)
+    )
+    found = [f"positions are {_percent(position, content + position)} of the map"]
+    if any(record.units.special):
+        pairs = zip(record.relevance.total, record.units.special, strict=False)
+        special = sum(abs(v) for v, s in pairs if s)
+        whole = sum(map(abs, record.relevance.total))
+        found.append(f"special tokens {_percent(special, whole)}")
+    return ", ".join(found) + "  (of Σ|relevance|)"
+
+
+def _percent(part: float, whole: float) -> str:
+    return f"{100 * part / whole:.1f} %" if whole else "0 %"
