@@ -33,9 +33,12 @@ from palrp_onnx.inputs.sample import Sample
 
 sys.path.insert(0, str(MODELS))
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
-#: Methods that follow the walk, by what they are built of; ``NAME:REDUCTION`` reduces otherwise.
-WALKED = ("pa-lrp", "attnlrp", "pe-only", "single-sink", "pa-lrp-kept", "attnlrp-kept", "cp-lrp")
-OTHERS = ("pa-lrp:abs", "pa-lrp:signed", "eps-lrp", "gradient-x-input", "ig", "rollout", "chefer")
+#: What is compared unless ``--methods`` says otherwise; ``NAME:REDUCTION`` reduces sinks otherwise.
+METHODS = (
+    "pa-lrp attnlrp pe-only single-sink pa-lrp:abs pa-lrp:signed pa-lrp-kept attnlrp-kept cp-lrp "
+    "gradient-x-input rollout chefer"
+).split()
+#: The same for models in production forms.
 FEW = ("pa-lrp", "attnlrp", "pe-only", "pa-lrp-kept")
 COLUMNS = {
     "generation_auac": "gen. AUAC ↑",
@@ -172,7 +175,7 @@ def main() -> None:
         name = options.name or folder.name
         for form in options.form or ["plain"]:
             options.model_folder = folder
-            methods = tuple(options.methods or (WALKED + OTHERS if form == "plain" else FEW))
+            methods = tuple(options.methods or (METHODS if form == "plain" else FEW))
             with tempfile.TemporaryDirectory() as scratch:
                 path = folder / "model.onnx"
                 if form != "plain":
