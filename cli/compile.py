@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
+from typing import BinaryIO
 
 import click
+
+from palrp_onnx.errors import UsageError
 
 from .options import (
     FILE_PATH,
@@ -14,13 +18,18 @@ from .options import (
     model_argument,
     reporting_options,
 )
-from .writing import write_files
+from .writing import Content, write_files
 
 
 @click.command(short_help="Write the explanation as an ONNX graph.")
 @model_argument
+@click.option("-o", "destination", type=FILE_PATH, metavar="FILE.onnx", help="Output file.")
 @click.option(
-    "-o", "destination", type=FILE_PATH, required=True, metavar="FILE.onnx", help="Output file."
+    "--triton",
+    "triton",
+    type=FILE_PATH,
+    metavar="DIR",
+    help="Also, or only, write it to this model repository of the Triton Inference Server.",
 )
 @method_options
 @click.option("--portable", is_flag=True, help="Operations of the ONNX standard only.")
@@ -29,7 +38,8 @@ from .writing import write_files
 @reporting_options
 def compile(
     model: Path,
-    destination: Path,
+    destination: Path | None,
+    triton: Path | None,
     output_name: str | None,
     explain_input: str | None,
     method: str | None,
@@ -51,6 +61,8 @@ def compile(
     from palrp_onnx.compiler import Settings
     from palrp_onnx.compiling import compile_model
 
+    if destination is None and triton is None:
+        raise UsageError("There is nowhere to write to", hint="Give -o FILE.onnx or --triton DIR.")
     settings = Settings(
         positions=positions or POSITIONS[0],
         ledger=not no_ledger,
@@ -59,13 +71,38 @@ def compile(
     )
     data = compile_model(
         model,
-        destination,
+        # A repository has copies of external data, so that any place is as good as the model's.
+        destination or model,
         method=method or METHODS[0],
         output=output_name,
         explain_input=explain_input,
         roles=roles,
         settings=settings,
     )
-    write_files({destination: data})
+    files: dict[Path, Content] = {} if destination is None else {destination: data}
+    if triton is not None:
+        files |= _repository(data, model, triton)
+    write_files(files)
     if not quiet:
-        click.echo(f"wrote {destination} ({len(data) / 2**20:.1f} MiB)", err=True)
+        for place in files:
+            click.echo(f"wrote {place}", err=True)
+
+
+def _repository(data: bytes, model: Path, folder: Path) -> dict[Path, Content]:
+    """The files of the repository; a model called ``model.onnx`` has the name of its folder."""
+    from palrp_onnx.triton import repository
+
+    model = model.resolve()
+    name = model.parent.name if model.stem == "model" else model.stem
+    return {
+        folder / place: content if isinstance(content, bytes) else _copy(content)
+        for place, content in repository(data, name, model.parent).items()
+    }
+
+
+def _copy(source: Path) -> Content:
+    def write(stream: BinaryIO) -> None:
+        with source.open("rb") as original:
+            shutil.copyfileobj(original, stream)
+
+    return write

@@ -146,3 +146,16 @@ def test_a_model_that_cannot_be_explained(tmp_path: Path) -> None:
     result = CliRunner().invoke(program, ["compile", str(bad), "-o", str(place)])
     assert result.exit_code == 4
     assert not place.exists()
+
+
+def test_a_triton_repository(run: Run, model: Path, tmp_path: Path) -> None:
+    place = tmp_path / "repository"
+    found = run("compile", model, "--triton", place)
+    assert found.exit_code == 0, found.output
+    name = model.parent.name
+    assert (place / name / "config.pbtxt").read_text().startswith(f'name: "{name}"')
+    assert (place / name / "1" / "model.onnx").is_file()
+
+
+def test_nowhere_to_write(run: Run, model: Path) -> None:
+    assert run("compile", model).exit_code == 2

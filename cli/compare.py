@@ -1,0 +1,164 @@
+"""``palrp-onnx compare``: two runs over the same inputs held against each other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from palrp_onnx.errors import CheckError
+from palrp_onnx.printable import printable
+
+from .checks import Check
+from .options import FILE_PATH, reporting_options
+from .writing import write_files, write_stdout
+
+if TYPE_CHECKING:
+    from palrp_onnx.evaluate.agreement import Agreement, Distribution, Pair, Side
+
+_NAMED = 5
+_METRICS: dict[str, Callable[[Agreement], float | None]] = {
+    "same_target": lambda found: found.same_target,
+    "correlation": lambda found: found.correlation.mean,
+    "worst_correlation": lambda found: found.correlation.least,
+    "pearson": lambda found: found.pearson.mean,
+    "overlap": lambda found: found.overlap.mean,
+    "position_share": lambda found: found.position_share.mean,
+    "unmatched": lambda found: len(found.a.only) + len(found.b.only),
+    "failed": lambda found: len(found.a.failed) + len(found.b.failed),
+    "incomparable": lambda found: len(found.incomparable),
+}
+
+
+def _parse(_: click.Context, __: click.Parameter, texts: tuple[str, ...]) -> tuple[Check, ...]:
+    try:
+        return tuple(Check.parse(text, tuple(_METRICS)) for text in texts)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+@click.command(short_help="Hold two runs over the same inputs against each other.")
+@click.argument("first", type=FILE_PATH, metavar="RUN_A")
+@click.argument("second", type=FILE_PATH, metavar="RUN_B")
+@click.option(
+    "--top",
+    type=click.IntRange(min=1),
+    default=5,
+    show_default=True,
+    help="Units that count as the strongest of a map.",
+)
+@click.option(
+    "--worst",
+    type=click.IntRange(min=0),
+    default=10,
+    show_default=True,
+    help="Pairs that are listed as those that agree least.",
+)
+@click.option("-o", "place", type=FILE_PATH, metavar="FILE.json", help="Also write it as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="JSON instead of a table.")
+@click.option(
+    "--fail-on",
+    "checks",
+    multiple=True,
+    callback=_parse,
+    metavar="CHECK",
+    help="Exit with 5 where this holds, such as 'correlation<0.9'. Metrics, means over the pairs "
+    f"or counts: {', '.join(_METRICS)}. Can be given several times.",
+)
+@reporting_options
+def compare(
+    first: Path,
+    second: Path,
+    top: int,
+    worst: int,
+    place: Path | None,
+    as_json: bool,
+    checks: tuple[Check, ...],
+    quiet: bool,
+    verbose: bool,
+) -> None:
+    """Tell how far two models, or two periods, agree on the same inputs, and where least.
+
+    A run is a .jsonl file with a record a line, a folder of these (part-*.jsonl, as `batch` writes
+    them), or a folder of .json files with a record each. Records are matched by id. Where tokens
+    differ, maps are compared word by word.
+    """
+    del quiet, verbose  # the result is all there is to say; -v is read by the program
+    import msgspec
+
+    from palrp_onnx.evaluate.agreement import agreement
+    from palrp_onnx.evaluate.pairing import Pairs
+
+    found = agreement(Pairs(first, second), top=top, worst=worst)
+    data = msgspec.json.format(msgspec.json.encode(found), indent=2) + b"\n"
+    if place is not None:
+        write_files({place: data})
+    write_stdout(data if as_json else _table(found).encode())
+    _run_checks(checks, found)
+
+
+def _run_checks(checks: tuple[Check, ...], found: Agreement) -> None:
+    failures = [
+        f"{reason} (--fail-on '{check}')"
+        for check in checks
+        if (reason := check.verdict(_METRICS[check.metric](found))) is not None
+    ]
+    if failures:
+        raise CheckError(f"A check failed: {'; '.join(failures)}")
+
+
+def _table(found: Agreement) -> str:
+    return "\n".join(_lines(found)) + "\n"
+
+
+def _lines(found: Agreement) -> Iterator[str]:
+    bases = ", ".join(f"{count} by {name}" for name, count in found.bases.items())
+    yield f"{found.compared} pairs compared ({bases})"
+    for name, side in (("RUN_A", found.a), ("RUN_B", found.b)):
+        yield from _side(name, side)
+    if found.incomparable:
+        first = found.incomparable[0]
+        ids = _ids([each.id for each in found.incomparable])
+        yield f"not comparable: {ids}: {printable(first.reason)}"
+    yield ""
+    yield f"{'same target':24}{found.same_target:10.1%}"
+    yield f"{'':24}{'mean':>10}{'25 %':>10}{'50 %':>10}{'75 %':>10}{'least':>10}"
+    yield _row("rank correlation", found.correlation)
+    yield _row("Pearson correlation", found.pearson)
+    yield _row(f"overlap of the top {found.top}", found.overlap)
+    yield _row("position share, B − A", found.position_share)
+    if found.worst:
+        yield ""
+        yield "agree least"
+        yield from map(_worst, found.worst)
+
+
+def _side(name: str, side: Side) -> Iterator[str]:
+    models = ", ".join(model[:12] for model in side.models)
+    yield f"{name}: model {models}, {', '.join(map(printable, side.methods))}"
+    if side.only:
+        yield f"  only here: {_ids(side.only)}"
+    if side.failed:
+        yield f"  failed: {_ids(side.failed)}"
+
+
+def _ids(ids: list[str]) -> str:
+    more = ", …" if len(ids) > _NAMED else ""
+    return f"{len(ids)} ({', '.join(map(printable, ids[:_NAMED]))}{more})"
+
+
+def _row(name: str, numbers: Distribution) -> str:
+    cells = [numbers.mean, *(numbers.quartiles or [None] * 3), numbers.least]
+    return f"{name:24}" + "".join(f"{_number(cell):>10}" for cell in cells)
+
+
+def _worst(pair: Pair) -> str:
+    target = "same target" if pair.same_target else "another target"
+    correlation = _number(pair.correlation)
+    return f"  {printable(pair.id):24}{correlation:>10}  overlap {pair.overlap:.2f}, {target}"
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
