@@ -109,7 +109,7 @@ def _report(failure: BaseException, state: State) -> int:
             return _tell(failure)
         case OSError(filename=str() as place):
             return _tell(refusal(failure, place, "Cannot read or write"))
-        case OSError():  # a stream, not a file
+        case OSError(errno=int()):  # a stream, not a file
             close_stdout()
             return _tell(refusal(failure, "stdout"))
         case MemoryError():

@@ -1,0 +1,230 @@
+"""``palrp-onnx batch``: a data set, one line a record, through kills and bad records."""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from palrp_onnx.errors import UsageError
+
+from .options import (
+    FILE_PATH,
+    method_options,
+    model_argument,
+    reporting_options,
+    run_options,
+    together,
+    tokenizer_option,
+)
+from .progress import duration, progress
+
+if TYPE_CHECKING:
+    from palrp_onnx.jobs.run import Outcome, Plan
+    from palrp_onnx.jobs.settings import Settings
+    from palrp_onnx.jobs.sources import Source
+
+_SOME_FAILED = 6
+
+
+@dataclass(frozen=True)
+class Request:
+    """The options, as parsed."""
+
+    model: Path
+    source: Path
+    place: Path
+    resume: bool
+    shard: str
+    max_errors: int | None
+    workers: int
+    batch_size: int
+    batch_tokens: int
+    part_size: int
+    parquet: bool
+    pictures: int
+    tokenizer: Path | None
+    target: str
+    output_name: str | None
+    explain_input: str | None
+    method: str | None
+    positions: str | None
+    roles: dict[str, str]
+    engine: str | None
+    dtype: str
+    device: str
+    quiet: bool
+    verbose: bool
+
+
+_at_least_one = click.IntRange(min=1)
+
+_places = together(
+    click.option(
+        "--input",
+        "source",
+        type=FILE_PATH,
+        required=True,
+        metavar="FILE|DIR|-",
+        help="Records: .jsonl, .parquet, a folder of texts, images and .npz files, or - for JSON "
+        "lines on stdin.",
+    ),
+    click.option(
+        "-o", "place", type=FILE_PATH, required=True, metavar="DIR", help="Folder for the parts."
+    ),
+    click.option(
+        "--resume", is_flag=True, help="Go on with the batch in DIR; what is there is kept."
+    ),
+    click.option(
+        "--shard",
+        default="1/1",
+        metavar="i/n",
+        help="Explain every n-th record, from the i-th on; each shard has a DIR of its own.",
+    ),
+    click.option(
+        "--max-errors",
+        type=click.IntRange(min=0),
+        metavar="N",
+        help="Stop behind the part in which more than N records have failed in all.",
+    ),
+)
+
+_sizes = together(
+    click.option(
+        "--workers",
+        type=_at_least_one,
+        default=1,
+        show_default=True,
+        help="Processes with a session each. One uses all cores already.",
+    ),
+    click.option(
+        "--batch-size",
+        type=_at_least_one,
+        default=16,
+        show_default=True,
+        help="The most records in one run of the model.",
+    ),
+    click.option(
+        "--batch-tokens",
+        type=_at_least_one,
+        default=8192,
+        show_default=True,
+        help="The most tokens in one run, padding included.",
+    ),
+    click.option(
+        "--part-size",
+        type=_at_least_one,
+        default=256,
+        show_default=True,
+        help="Records of a part, which is written whole.",
+    ),
+    click.option("--parquet", is_flag=True, help="Also write every part as a Parquet file."),
+    click.option(
+        "--pictures",
+        type=click.IntRange(min=0),
+        default=0,
+        metavar="N",
+        help="Also draw the N records with the largest |target value|, when all are explained.",
+    ),
+)
+
+
+@click.command(short_help="Explain a data set, one line of JSON a record.")
+@model_argument
+@_places
+@_sizes
+@tokenizer_option
+@run_options
+@method_options
+@reporting_options
+def batch(**options: Any) -> int:
+    """Explain what MODEL says about every record of a data set.
+
+    DIR gets part-00000.jsonl, part-00001.jsonl, … in the order of the input, and manifest.json. A
+    record that cannot be explained has a line that says why, and the exit code is 6.
+    """
+    request = Request(**options)
+    _check(request)
+    from palrp_onnx.jobs.run import run
+    from palrp_onnx.jobs.sources import open_source
+
+    source = open_source(request.source, sys.stdin.buffer)
+    settings, plan = _settings(request), _plan(request)
+    start = time.monotonic()
+    with progress(quiet=request.quiet) as bar:
+        outcome = run(request.model, settings, source, plan, bar)
+    if outcome.complete and request.pictures:
+        _draw(request, source, plan)
+    if not request.quiet:
+        click.echo(_summary(outcome, request.place, time.monotonic() - start), err=True)
+    return _SOME_FAILED if outcome.tally.failed else 0
+
+
+def _check(request: Request) -> None:
+    stream = str(request.source) == "-"
+    if stream and request.pictures:
+        raise UsageError(
+            "--pictures reads the input once more, which stdin does not allow",
+            hint="Name a file.",
+        )
+    if not stream and request.source.resolve() == request.place.resolve():
+        raise UsageError(
+            "Results would lie among the input", place=str(request.place), hint="Name another DIR."
+        )
+
+
+def _settings(request: Request) -> Settings:
+    from palrp_onnx.jobs.settings import Settings
+
+    return Settings(
+        target=request.target,
+        method=request.method,
+        positions=request.positions,
+        engine=request.engine,
+        dtype=request.dtype,
+        device=request.device,
+        output=request.output_name,
+        explain_input=request.explain_input,
+        roles=request.roles,
+        tokenizer=None if request.tokenizer is None else str(request.tokenizer),
+        batch_size=request.batch_size,
+        batch_tokens=request.batch_tokens,
+    )
+
+
+def _plan(request: Request) -> Plan:
+    from palrp_onnx.jobs.run import Plan
+    from palrp_onnx.jobs.settings import Shard
+    from palrp_onnx.jobs.tables import table_encoder
+
+    return Plan(
+        folder=request.place,
+        resume=request.resume,
+        shard=Shard.parse(request.shard),
+        part_size=request.part_size,
+        workers=request.workers,
+        max_errors=request.max_errors,
+        table=table_encoder() if request.parquet else None,
+    )
+
+
+def _draw(request: Request, source: Source, plan: Plan) -> None:
+    from palrp_onnx.graph.model import Model
+    from palrp_onnx.jobs.pictures import draw
+    from palrp_onnx.jobs.samples import SampleReader
+
+    inputs = Model.open(request.model).inputs
+    reader = SampleReader(request.model, inputs, request.tokenizer)
+    draw(request.place, request.pictures, source, plan.shard, reader)
+
+
+def _summary(outcome: Outcome, place: Path, seconds: float) -> str:
+    tally = outcome.tally
+    state = "" if outcome.complete else "stopped after too many errors: "
+    failed = f", {tally.failed} failed" if tally.failed else ""
+    other = f" ({outcome.ignored} other files ignored)" if outcome.ignored else ""
+    return f"{state}{tally.records} records{failed}{other} in {duration(seconds)}; wrote {place}"

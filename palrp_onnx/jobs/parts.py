@@ -1,0 +1,68 @@
+"""The result in parts: a part that is there is complete, and no other state is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from palrp_onnx.jobs.files import write_whole
+from palrp_onnx.jobs.lines import Line
+
+#: How the line of a record that was explained begins.
+EXPLAINED = b'{"schema":'
+
+Encode = Callable[[Sequence[bytes]], bytes]
+
+
+@dataclass(frozen=True)
+class Tally:
+    """Numbers of records."""
+
+    records: int = 0
+    failed: int = 0
+
+    def __add__(self, other: Tally) -> Tally:
+        return Tally(self.records + other.records, self.failed + other.failed)
+
+
+class Parts:
+    """The parts in one folder.
+
+    Args:
+        folder: Where they lie.
+        table: Makes a Parquet file of the same lines, where one is wanted.
+    """
+
+    def __init__(self, folder: Path, table: Encode | None = None) -> None:
+        self._folder = folder
+        self._table = table
+
+    def path(self, number: int, suffix: str = ".jsonl") -> Path:
+        """Where a part lies."""
+        return self._folder / f"part-{number:05}{suffix}"
+
+    def tally(self, number: int) -> Tally | None:
+        """What a part holds; ``None`` where it is not there."""
+        path = self.path(number)
+        if not path.is_file() or (self._table and not self.path(number, ".parquet").is_file()):
+            return None
+        records = explained = 0
+        with path.open("rb") as stream:
+            for line in stream:
+                records += 1
+                explained += line.startswith(EXPLAINED)
+        return Tally(records, records - explained)
+
+    def write(self, number: int, lines: Sequence[Line]) -> Tally:
+        """Write a part; the lines come last, so that with them everything is there.
+
+        Raises:
+            OutputError: The folder cannot be written to.
+            ResourceError: There is no room.
+        """
+        data = [line.data for line in lines]
+        if self._table is not None:
+            write_whole(self.path(number, ".parquet"), [self._table(data)])
+        write_whole(self.path(number), (line + b"\n" for line in data))
+        return Tally(len(lines), sum(line.failed for line in lines))

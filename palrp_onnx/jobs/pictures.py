@@ -1,0 +1,83 @@
+"""Pictures of the records with the most to explain."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+
+from palrp_onnx.attribution import Attribution, decode
+from palrp_onnx.jobs.files import make_folder, write_whole
+from palrp_onnx.jobs.parts import EXPLAINED
+from palrp_onnx.jobs.records import Record, parse
+from palrp_onnx.jobs.samples import SampleReader
+from palrp_onnx.jobs.settings import Shard
+from palrp_onnx.render.png import render_png
+
+FOLDER = "pictures"
+
+
+class _Value(Struct):
+    value: float
+
+
+class _Target(Struct):
+    target: _Value
+
+
+def draw(
+    folder: Path, count: int, source: Iterable[Record], shard: Shard, reader: SampleReader
+) -> list[Path]:
+    """Draw the ``count`` records of the parts in ``folder`` with the largest ``|target.value|``.
+
+    The first of equal ones come first. Names are ``pictures/NUMBER.png`` by the record's number in
+    the input. The input is read once more, for images to draw on.
+
+    Raises:
+        InputError: An image is no longer there.
+        OutputError: A picture cannot be written.
+    """
+    chosen = {place: line for _, place, line in _largest(folder, count)}
+    made: list[Path] = []
+    if not chosen:
+        return made
+    make_folder(folder / FOLDER)
+    own = (record for place, record in enumerate(source) if shard.has(place))
+    for place, record in enumerate(own):
+        if place in chosen:
+            path = folder / FOLDER / f"{record.number:08}.png"
+            write_whole(path, [_draw(decode(chosen.pop(place)), record, reader)])
+            made.append(path)
+        if not chosen:
+            break
+    return made
+
+
+def _largest(folder: Path, count: int) -> list[tuple[float, int, bytes]]:
+    def valued() -> Iterator[tuple[float, int, bytes]]:
+        for place, line in enumerate(_lines(folder)):
+            if line.startswith(EXPLAINED):
+                value = msgspec.json.decode(line, type=_Target).target.value
+                yield abs(value), place, line
+
+    return heapq.nlargest(count, valued(), key=lambda each: (each[0], -each[1]))
+
+
+def _lines(folder: Path) -> Iterator[bytes]:
+    """All lines of all parts, in order."""
+    for path in sorted(folder.glob("part-*.jsonl"), key=lambda p: (len(p.name), p.name)):
+        with path.open("rb") as stream:
+            yield from stream
+
+
+def _draw(line: Attribution, record: Record, reader: SampleReader) -> bytes:
+    """The map; of an image, on it."""
+    image = parse(record).image
+    if image is None:
+        return render_png(line)
+    sample = reader.picture(record.folder / image)
+    box = None if sample.geometry is None else sample.geometry.box
+    return render_png(line, image=sample.image, box=box)

@@ -1,0 +1,113 @@
+"""What one record of a data set says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from msgspec import UNSET, Struct, UnsetType
+
+from palrp_onnx.errors import InputError
+
+KINDS = ("text", "text_file", "image", "input_ids", "tensors")
+
+
+@dataclass(frozen=True)
+class Record:
+    """One record as its source has it, not looked at yet.
+
+    Attributes:
+        number: Counted from 1: the line of a file, the row of a table.
+        data: A JSON object, its fields, or why the source could not read it.
+        source: Name of the source, for messages.
+        folder: What paths in the record are relative to.
+    """
+
+    number: int
+    data: bytes | Mapping[str, Any] | InputError
+    source: str = "record"
+    folder: Path = Path()
+
+    @property
+    def place(self) -> str:
+        """Where it stands, for messages."""
+        return f"{self.source}:{self.number}"
+
+
+class Fields(Struct, frozen=True, forbid_unknown_fields=True):
+    """The fields of a record: exactly one of `KINDS`, and what goes with it.
+
+    Attributes:
+        id: The record's number where it is left out.
+        text: Text, of a pair the first.
+        text_pair: The second text.
+        text_file: Path of a file of text in UTF-8.
+        image: Path of an image.
+        input_ids: Tokens, special ones included.
+        tensors: Path of an ``.npz`` file with one array of one row per graph input.
+        target: What is explained, in the words of ``--target``, or an index.
+        meta: Anything; carried through.
+    """
+
+    id: str | int | None = None
+    text: str | None = None
+    text_pair: str | None = None
+    text_file: str | None = None
+    image: str | None = None
+    input_ids: list[int] | None = None
+    tensors: str | None = None
+    target: str | int | None = None
+    meta: Any | UnsetType = UNSET
+
+
+class _Name(Struct, frozen=True):
+    id: str | int | None = None
+
+
+def parse(record: Record) -> Fields:
+    """Read the fields of a record.
+
+    Raises:
+        InputError: It is no JSON object, holds an unknown field or one of a wrong type, or does
+            not hold exactly one input.
+    """
+    data = record.data
+    if isinstance(data, InputError):
+        raise data
+    try:
+        fields = (
+            msgspec.json.decode(data, type=Fields)
+            if isinstance(data, bytes)
+            else msgspec.convert(data, Fields)
+        )
+    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+        message = f"The record cannot be read: {error}"
+        raise InputError(message, place=record.place, hint=_hint()) from error
+    given = [kind for kind in KINDS if getattr(fields, kind) is not None]
+    if len(given) != 1:
+        found = " and ".join(given) or "none of them"
+        message = f"A record has exactly one input; this one has {found}"
+        raise InputError(message, place=record.place, hint=_hint())
+    if fields.text_pair is not None and given != ["text"]:
+        raise InputError("text_pair goes with text alone", place=record.place)
+    return fields
+
+
+def _hint() -> str:
+    return f"Fields: {', '.join(KINDS)}; text_pair, id, target, meta."
+
+
+def name_of(record: Record) -> str:
+    """The id of a record, which may be damaged in other ways; its number where there is none."""
+    found: str | int | None = None
+    try:
+        if isinstance(record.data, bytes):
+            found = msgspec.json.decode(record.data, type=_Name).id
+        elif isinstance(record.data, Mapping):
+            found = msgspec.convert({"id": record.data.get("id")}, _Name).id
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        pass
+    return str(record.number if found is None else found)

@@ -1,0 +1,97 @@
+"""From a record to arrays for the graph."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+
+from palrp_onnx.errors import InputError
+from palrp_onnx.inputs import (
+    GraphInput,
+    ImageReader,
+    Sample,
+    TextReader,
+    default_preprocessor,
+    default_tokenizer,
+    read_npz,
+)
+from palrp_onnx.inputs.ids import IdReader
+from palrp_onnx.inputs.text import read_text
+from palrp_onnx.jobs.records import Fields
+
+
+class SampleReader:
+    """Reads records for one graph. Not for several threads at a time.
+
+    Args:
+        model_path: The model; its tokenizer and preprocessing are looked for beside it.
+        graph_inputs: The inputs of the graph, in graph order.
+        tokenizer: ``tokenizer.json``, where it is not beside the model.
+
+    Raises:
+        InputError: The tokenizer that was named cannot be used for this graph.
+    """
+
+    def __init__(
+        self, model_path: Path, graph_inputs: Sequence[GraphInput], tokenizer: Path | None
+    ) -> None:
+        self._model_path = model_path
+        self._inputs = graph_inputs
+        self._tokenizer = tokenizer or default_tokenizer(model_path)
+        if tokenizer is not None:
+            self._text  # noqa: B018 - reads it, so that a bad one is said before anything runs
+
+    def read(self, fields: Fields, name: str, folder: Path) -> Sample:
+        """The sample of one record; pictures are not kept.
+
+        Raises:
+            InputError: The input cannot be used.
+        """
+        if fields.text is not None:
+            return self._text.read(fields.text, pair=fields.text_pair, id=name)
+        if fields.text_file is not None:
+            return self._text.read(read_text(folder / fields.text_file), id=name)
+        if fields.input_ids is not None:
+            return self._ids.read(fields.input_ids, id=name)
+        if fields.image is not None:
+            sample = self._image.read_file(folder / fields.image)
+            return replace(sample, id=name, image=None)
+        assert fields.tensors is not None
+        return self._tensors(folder / fields.tensors, name)
+
+    def picture(self, path: Path) -> Sample:
+        """An image with its original, to draw maps on.
+
+        Raises:
+            InputError: It cannot be used.
+        """
+        return self._image.read_file(path)
+
+    def _tensors(self, path: Path, name: str) -> Sample:
+        sample = read_npz(path, self._inputs, tokenizer=self._existing)
+        rows = max((len(array) for array in sample.feeds.values() if array.ndim), default=1)
+        if rows > 1:
+            raise InputError(
+                f"A record is one row; the file holds {rows}",
+                place=str(path),
+                hint="Write one file a row.",
+            )
+        return replace(sample, id=name)
+
+    @property
+    def _existing(self) -> Path | None:
+        return self._tokenizer if self._tokenizer.is_file() else None
+
+    @cached_property
+    def _text(self) -> TextReader:
+        return TextReader(self._tokenizer, self._inputs)
+
+    @cached_property
+    def _ids(self) -> IdReader:
+        return IdReader(self._inputs, self._existing)
+
+    @cached_property
+    def _image(self) -> ImageReader:
+        return ImageReader(default_preprocessor(self._model_path), self._inputs)

@@ -1,0 +1,59 @@
+"""What decides the content of every line of a batch."""
+
+from __future__ import annotations
+
+import msgspec
+from msgspec import Struct
+
+from palrp_onnx.errors import UsageError
+
+
+class Settings(Struct, frozen=True, kw_only=True):
+    """How records are explained; see :class:`palrp_onnx.Explainer` for most of it.
+
+    Attributes:
+        target: What is explained of records that name no target of their own.
+        tokenizer: Path of ``tokenizer.json``, where it is not beside the model.
+        batch_size: The most records in one run of the model.
+        batch_tokens: The most tokens in one run, padding included; a longer record runs alone.
+    """
+
+    target: str = "pred"
+    method: str | None = None
+    positions: str | None = None
+    engine: str | None = None
+    dtype: str = "float32"
+    device: str = "cpu"
+    output: str | None = None
+    explain_input: str | None = None
+    roles: dict[str, str] = msgspec.field(default_factory=dict)
+    tokenizer: str | None = None
+    batch_size: int = 16
+    batch_tokens: int = 8192
+
+
+class Shard(Struct, frozen=True):
+    """Every ``count``-th record, from the ``index``-th on; both count from 1."""
+
+    index: int = 1
+    count: int = 1
+
+    @classmethod
+    def parse(cls, text: str) -> Shard:
+        """Read ``i/n``.
+
+        Raises:
+            UsageError: It is not of that form, or ``i`` is not between 1 and ``n``.
+        """
+        first, slash, second = text.partition("/")
+        numbers = [int(part) for part in (first, second) if part.isascii() and part.isdecimal()]
+        if not slash or len(numbers) != 2 or not 1 <= numbers[0] <= numbers[1]:
+            raise UsageError(f"--shard {text}: not of the form i/n with 1 ≤ i ≤ n")
+        return cls(*numbers)
+
+    def __str__(self) -> str:
+        return f"{self.index}/{self.count}"
+
+    def has(self, place: int) -> bool:
+        """Whether the record at ``place``, counted from 0, is one of the shard's."""
+        return place % self.count == self.index - 1

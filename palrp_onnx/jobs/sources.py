@@ -1,0 +1,204 @@
+"""Where records come from: a file of JSON lines, a table, a folder, a stream.
+
+Every source reads on and on in bounded memory, gives its records in one order, and can say how many
+they are and what its bytes are before the first is read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol
+
+from palrp_onnx.errors import InputError, ResourceError
+from palrp_onnx.jobs.records import Record
+
+#: The most bytes of one line.
+LINE_LIMIT = 64 << 20
+
+_BOM = b"\xef\xbb\xbf"
+_CHUNK = 1 << 20
+_ROWS = 256
+_FIELD_OF = {
+    ".txt": "text_file",
+    **dict.fromkeys((".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif"), "image"),
+    ".npz": "tensors",
+}
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known of a source beforehand.
+
+    Attributes:
+        kind: ``jsonl``, ``parquet``, ``folder`` or ``stream``.
+        sha256: Digest of its bytes; ``None`` for a stream.
+        records: About how many it has; ``None`` for a stream.
+        ignored: Files of a folder that are no input.
+    """
+
+    kind: str
+    sha256: str | None
+    records: int | None
+    ignored: int = 0
+
+
+class Source(Protocol):
+    """A source that can be read from its start."""
+
+    def facts(self) -> Facts:
+        """Look at the source without keeping it."""
+        ...
+
+    def __iter__(self) -> Iterator[Record]:
+        """All records."""
+        ...
+
+
+def open_source(path: Path, stdin: BinaryIO) -> Source:
+    """The source at ``path``; ``-`` is JSON lines on ``stdin``.
+
+    Raises:
+        InputError: There is none, or of a kind that is not known.
+        ResourceError: pyarrow is not installed, for a table.
+    """
+    if str(path) == "-":
+        return Stream(stdin)
+    if path.is_dir():
+        return Folder(path)
+    kinds: dict[str, type[Lines | Table]] = {".jsonl": Lines, ".parquet": Table}
+    kind = kinds.get(path.suffix.lower())
+    if kind is None:
+        raise InputError(
+            f"the suffix {path.suffix!r} says nothing known",
+            place=str(path),
+            hint="A data set is a .jsonl file, a .parquet file, a folder, or - for JSON lines on "
+            "stdin.",
+        )
+    if not path.is_file():
+        raise InputError("There is no such file", place=str(path))
+    return kind(path)
+
+
+class Lines:
+    """A file of JSON lines; blank lines are no records."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def facts(self) -> Facts:  # noqa: D102
+        sha, count, last = hashlib.sha256(), 0, b"\n"
+        with self._path.open("rb") as stream:
+            while chunk := stream.read(_CHUNK):
+                sha.update(chunk)
+                count += chunk.count(b"\n")
+                last = chunk[-1:]
+        return Facts("jsonl", sha.hexdigest(), count + (last != b"\n"))
+
+    def __iter__(self) -> Iterator[Record]:
+        with self._path.open("rb") as stream:
+            yield from read_lines(stream, self._path.name, self._path.parent)
+
+
+class Stream:
+    """JSON lines on a stream, which can be read once."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+
+    def facts(self) -> Facts:  # noqa: D102
+        return Facts("stream", None, None)
+
+    def __iter__(self) -> Iterator[Record]:
+        return read_lines(self._stream, "stdin", Path())
+
+
+def read_lines(stream: BinaryIO, name: str, folder: Path) -> Iterator[Record]:
+    """One record a line; a line that is too long is not kept, but has its record."""
+    number = 0
+    while line := stream.readline(LINE_LIMIT + 1):
+        number += 1
+        data: bytes | InputError = line.removeprefix(_BOM) if number == 1 else line
+        if len(line) > LINE_LIMIT:
+            while line and not line.endswith(b"\n"):
+                line = stream.readline(_CHUNK)
+            data = InputError(f"The line is longer than {LINE_LIMIT >> 20} MiB")
+        elif line.isspace():
+            continue
+        yield Record(number=number, data=data, source=name, folder=folder)
+
+
+class Folder:
+    """The files of a folder by name: texts, images and tensors; the name is the id."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def _names(self) -> tuple[list[str], int]:
+        files = [p.name for p in self._path.iterdir() if p.is_file() and p.name[0] != "."]
+        known = sorted(name for name in files if Path(name).suffix.lower() in _FIELD_OF)
+        return known, len(files) - len(known)
+
+    def facts(self) -> Facts:  # noqa: D102
+        names, ignored = self._names()
+        sha = hashlib.sha256()
+        for name in names:
+            with (self._path / name).open("rb") as stream:
+                content = hashlib.file_digest(stream, "sha256").hexdigest()
+            sha.update(f"{content} {name}\0".encode(errors="surrogateescape"))
+        return Facts("folder", sha.hexdigest(), len(names), ignored)
+
+    def __iter__(self) -> Iterator[Record]:
+        for number, name in enumerate(self._names()[0], start=1):
+            data = {"id": name, _FIELD_OF[Path(name).suffix.lower()]: name}
+            yield Record(number=number, data=data, source=self._path.name, folder=self._path)
+
+
+class Table:
+    """A Parquet file: the fields of a record are its columns, empty cells are left out."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._open()
+
+    def facts(self) -> Facts:  # noqa: D102
+        with self._path.open("rb") as stream:
+            sha = hashlib.file_digest(stream, "sha256").hexdigest()
+        return Facts("parquet", sha, self._open().metadata.num_rows)
+
+    def __iter__(self) -> Iterator[Record]:
+        rows = (row for batch in self._batches() for row in batch.to_pylist())
+        for number, row in enumerate(rows, start=1):
+            data = {name: value for name, value in row.items() if value is not None}
+            yield Record(number, data, source=self._path.name, folder=self._path.parent)
+
+    def _batches(self) -> Iterator[Any]:
+        try:
+            yield from self._open().iter_batches(batch_size=_ROWS)
+        except (OSError, ValueError) as error:  # pyarrow's own errors are of this kind
+            raise InputError(f"cannot be read on: {error}", place=str(self._path)) from error
+
+    def _open(self) -> Any:
+        parquet = import_parquet()
+        try:
+            return parquet.ParquetFile(self._path)
+        except (OSError, ValueError) as error:  # as above
+            raise InputError(f"is no readable table: {error}", place=str(self._path)) from error
+
+
+def import_parquet() -> Any:
+    """``pyarrow.parquet``.
+
+    Raises:
+        ResourceError: It is not installed.
+    """
+    try:
+        parquet = importlib.import_module("pyarrow.parquet")
+    except ImportError as error:
+        raise ResourceError(
+            "Parquet needs pyarrow", hint='pip install "palrp-onnx[parquet]".'
+        ) from error
+    return parquet

@@ -1,0 +1,102 @@
+"""The lines of a part as a Parquet file: one row a record, lists as lists."""
+
+from __future__ import annotations
+
+import importlib
+import io
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from palrp_onnx.jobs.sources import import_parquet
+
+
+def table_encoder() -> Callable[[Sequence[bytes]], bytes]:
+    """A function that turns lines into a Parquet file.
+
+    Every part has the same columns, those of the record; ``meta``, the ledger, ``run.params`` and
+    the index of an element, which may hold anything, are text in JSON. ``error`` is empty where the
+    record was explained, everything but it and ``id`` where it was not.
+
+    Raises:
+        ResourceError: pyarrow is not installed.
+    """
+    parquet = import_parquet()
+    arrow = importlib.import_module("pyarrow")
+    schema = _schema(arrow)
+
+    def encode(lines: Sequence[bytes]) -> bytes:
+        rows = [_row(json.loads(line)) for line in lines]
+        stream = io.BytesIO()
+        parquet.write_table(arrow.Table.from_pylist(rows, schema=schema), stream)
+        return stream.getvalue()
+
+    return encode
+
+
+def _row(record: dict[str, Any]) -> dict[str, Any]:
+    """A record with what has no fixed columns as text."""
+    row = dict(record)
+    for name in ("meta", "ledger", "fidelity"):
+        if name in row:
+            row[name] = json.dumps(row[name], ensure_ascii=False)
+    if "run" in row:
+        row["run"] = {**row["run"], "params": json.dumps(row["run"]["params"])}
+    if "target" in row:
+        row["target"] = {**row["target"], "index": json.dumps(row["target"]["index"])}
+    return row
+
+
+def _schema(arrow: Any) -> Any:
+    """The columns, in the order of the record."""
+    text, whole, real, flag = arrow.string(), arrow.int64(), arrow.float64(), arrow.bool_()
+
+    def struct(**fields: Any) -> Any:
+        return arrow.struct(list(fields.items()))
+
+    reals = arrow.list_(real)
+    wholes = arrow.list_(whole)
+    columns = {
+        "schema": text,
+        "id": text,
+        "model": struct(sha256=text, opset=whole, producer=text, nodes=whole),
+        "run": struct(
+            version=text,
+            method=text,
+            params=text,
+            engine=text,
+            device=text,
+            dtype=text,
+            providers=arrow.list_(text),
+        ),
+        "input": struct(kind=text, truncated=flag, text=text, text_pair=text, size=wholes),
+        "target": struct(
+            output=text,
+            kind=text,
+            index=text,
+            value=real,
+            position=whole,
+            label=text,
+            against=whole,
+            against_label=text,
+            probability=real,
+        ),
+        "units": struct(
+            kind=text,
+            text=arrow.list_(text),
+            id=wholes,
+            start=wholes,
+            end=wholes,
+            special=arrow.list_(flag),
+            sequence=wholes,
+            grid=wholes,
+        ),
+        "relevance": struct(content=reals, position=reals, total=reals),
+        "sites": arrow.list_(struct(name=text, kind=text, layer=whole, part=text, relevance=reals)),
+        "ledger": text,
+        "warnings": arrow.list_(struct(code=text, message=text)),
+        "fidelity": text,
+        "meta": text,
+        "error": struct(code=text, message=text, place=text, hint=text),
+    }
+    return arrow.schema(list(columns.items()))

@@ -1,0 +1,186 @@
+"""Records in, lines out: one opened model that knows nothing of files of results."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from palrp_onnx.attribution import Attribution
+from palrp_onnx.errors import ModelError, RoleError
+from palrp_onnx.explainer import Explainer
+from palrp_onnx.inputs import Sample, default_tokenizer, read_labels
+from palrp_onnx.inputs.ids import find_pad_id
+from palrp_onnx.jobs.buckets import cut
+from palrp_onnx.jobs.lines import Line, explained, failed
+from palrp_onnx.jobs.records import Record, name_of, parse
+from palrp_onnx.jobs.samples import SampleReader
+from palrp_onnx.jobs.settings import Settings
+from palrp_onnx.jobs.stacking import Padding, own_record, stack
+from palrp_onnx.jobs.trial import Batching, try_batching
+from palrp_onnx.planning import make_example
+from palrp_onnx.relevance.target import parse_target
+
+
+@dataclass(frozen=True)
+class _Task:
+    """A record that was read. ``index`` is its place among those given."""
+
+    index: int
+    record: Record
+    meta: Any
+    sample: Sample
+    target: str
+    padded: int | None
+    key: Hashable
+
+    @property
+    def length(self) -> int:
+        return self.padded or 0
+
+
+class Worker:
+    """Explains records with one opened model.
+
+    Lines depend on the records given together, on nothing else: the same list gives the same bytes
+    on the same machine. What goes wrong with a record stands in its line.
+
+    Args:
+        model: Path of the model.
+        settings: How to explain.
+
+    Raises:
+        PalrpError: The model cannot be explained as asked, whatever the record.
+    """
+
+    def __init__(self, model: str | Path, settings: Settings) -> None:
+        self.path = path = Path(model)
+        self.settings = settings
+        self._labels = read_labels(path)
+        parse_target(settings.target, self._labels)
+        self._explainer = Explainer(
+            path,
+            method=settings.method,
+            positions=settings.positions,
+            engine=settings.engine,
+            dtype=settings.dtype,
+            device=settings.device,
+            output=settings.output,
+            explain_input=settings.explain_input,
+            roles=settings.roles,
+        )
+        self.model = self._explainer.model
+        words = None if settings.tokenizer is None else Path(settings.tokenizer)
+        self.reader = SampleReader(path, self.model.inputs, words)
+        self._reading = threading.Lock()
+        self._batching = self._try_batching(path, words or default_tokenizer(path))
+
+    @property
+    def overlaps(self) -> bool:
+        """Whether two threads may use the worker at once: reading and writing then cost no time.
+
+        A model with conditional branches is planned anew where a record takes others.
+        """
+        branches = any(node.op_type == "If" for node in self.model.graph)
+        return self.settings.engine != "numpy" and self.settings.dtype == "float32" and not branches
+
+    def _try_batching(self, path: Path, tokenizer: Path) -> Batching:
+        """Opens the engine; with a made-up example, so that no record decides how others look."""
+        try:
+            example = dict(make_example(self.model))
+        except RoleError:
+            return Batching(together=False, padding=None)
+        subject = self._explainer.engine(example).subject
+        token = find_pad_id(path, tokenizer)
+        padding = None
+        if token is not None:
+            padding = Padding(subject.input, token, frozenset(subject.masks))
+        return try_batching(self._explainer, example, padding, self.settings.target)
+
+    def __call__(
+        self, records: Sequence[Record], done: Callable[[int], None] | None = None
+    ) -> list[Line]:
+        """One line a record, in their order.
+
+        Args:
+            records: What to explain; batches are made of records given together.
+            done: Called with the number of further records that have their line.
+        """
+        lines: dict[int, Line] = {}
+        tell = done or (lambda _: None)
+        tasks = []
+        for index, record in enumerate(records):
+            task = self._read(index, record)
+            if isinstance(task, Line):
+                lines[index] = task
+            else:
+                tasks.append(task)
+        tell(len(lines))
+        size = self.settings.batch_size if self._batching.together else 1
+        for batch in cut(tasks, size=size, tokens=self.settings.batch_tokens):
+            found = self._explain(batch)
+            lines.update(zip((task.index for task in batch), found, strict=True))
+            tell(len(batch))
+        return [lines[index] for index in range(len(records))]
+
+    def _read(self, index: int, record: Record) -> _Task | Line:
+        name = name_of(record)
+        try:
+            fields = parse(record)
+            wanted = self.settings.target if fields.target is None else str(fields.target)
+            target = parse_target(wanted, self._labels)
+            with self._reading:
+                sample = self.reader.read(fields, name, record.folder)
+        except Exception as error:  # whatever is wrong with a record costs that record alone
+            return failed(name, record.place, error)
+        padding = self._batching.padding
+        padded = None
+        # A place that is named must be one of the record's own, not one that was filled in.
+        if padding is not None and target.kind in ("pred", "index", "contrast"):
+            padded = padding.length(sample.feeds) if self._free() else None
+        key = (wanted, padded is None, _form(sample, fixed=padded is None))
+        return _Task(index, record, fields.meta, sample, wanted, padded, key)
+
+    def _free(self) -> bool:
+        """Whether the graph takes rows of any length."""
+        return not any(
+            isinstance(s.shape[1], int) for s in self.model.inputs if s.shape and len(s.shape) > 1
+        )
+
+    def _explain(self, batch: Sequence[_Task]) -> list[Line]:
+        """The lines of a batch; where it fails as a whole, of its records singly."""
+        if len(batch) > 1:
+            try:
+                return self._lines(batch)
+            except Exception:  # one record may be at fault, or memory too small for all
+                return [line for task in batch for line in self._explain([task])]
+        try:
+            return self._lines(batch)
+        except Exception as error:  # as above
+            return [failed(batch[0].sample.id, batch[0].record.place, error)]
+
+    def _lines(self, batch: Sequence[_Task]) -> list[Line]:
+        records = self._run(batch)
+        return [
+            explained(own_record(row, task.sample, task.padded), task.meta)
+            for row, task in zip(records, batch, strict=True)
+        ]
+
+    def _run(self, batch: Sequence[_Task]) -> list[Attribution]:
+        padding = self._batching.padding if batch[0].padded is not None else None
+        whole = stack([task.sample for task in batch], padding)
+        found = self._explainer.explain(whole, batch[0].target, self._labels)
+        if len(found) != len(batch):
+            raise ModelError(f"The output has {len(found)} rows for {len(batch)} records")
+        return [each.record for each in found]
+
+
+def _form(sample: Sample, *, fixed: bool) -> Hashable:
+    """What arrays must share to be joined."""
+    arrays = tuple(
+        (name, array.dtype.str, array.shape if fixed else array.ndim)
+        for name, array in sample.feeds.items()
+    )
+    return sample.units is None, arrays
