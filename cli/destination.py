@@ -29,9 +29,11 @@ class Destination:
             UsageError: The suffix is unknown, or the formats do not fit the place.
         """
         if text is None or text == "-":
-            return cls("stdout", _only("json", formats, "stdout"))
+            return cls("stdout", _only(("json", "kserve"), formats, "stdout"))
         path = Path(text)
         if path.is_dir() or text.endswith("/") or not path.suffix:
+            if formats and "kserve" in formats:
+                raise UsageError("kserve is written to stdout or to a .json file")
             return cls("folder", formats or ("json", "png"), path)
         kind = _SUFFIXES.get(path.suffix.lower())
         if kind is None:
@@ -39,7 +41,8 @@ class Destination:
                 f"-o {text}: results are written as .json, .png or .html, or to a folder",
                 hint="A folder whose name has a dot ends in a slash.",
             )
-        return cls("file", _only(kind, formats, text), path)
+        kinds = (kind, "kserve") if kind == "json" else (kind,)
+        return cls("file", _only(kinds, formats, text), path)
 
     def files(self, name: str, rows: int) -> dict[Path, int | None]:
         """Path → the row of the batch it pictures; ``None`` is all rows, as JSON or as a page.
@@ -74,9 +77,13 @@ class Destination:
         return 0
 
 
-def _only(kind: str, formats: tuple[str, ...] | None, place: str) -> tuple[str, ...]:
-    if formats not in (None, (kind,)):
+def _only(kinds: tuple[str, ...], formats: tuple[str, ...] | None, place: str) -> tuple[str, ...]:
+    """The one format of a place, the first of its kinds by default."""
+    if formats is None:
+        return kinds[:1]
+    if len(formats) > 1 or formats[0] not in kinds:
         raise UsageError(
-            f"{place} takes {kind} alone", hint="For several formats name a folder: -o DIR."
+            f"{place} takes {' or '.join(kinds)} alone",
+            hint="For several formats name a folder: -o DIR.",
         )
-    return (kind,)
+    return formats

@@ -82,7 +82,8 @@ class Request:
     "formats",
     type=formats,
     metavar="LIST",
-    help="Of json, png and html, with commas; a folder gets json,png.",
+    help="Of json, png and html, with commas; a folder gets json,png. Or kserve: the answer to an "
+    "explain request of KServe's V1 protocol.",
 )
 @tokenizer_option
 @run_options
@@ -116,12 +117,13 @@ def explain(**options: Any) -> None:
         places = destination.files(sample.id, len(explanations))
     records = [each.record for each in explanations]
     require_finite(records)
-    files = _contents(places, records, sample)
+    data = _kserve(records) if "kserve" in destination.formats else _json(records)
+    files = _contents(places, records, sample, data)
     if request.tensors is not None:
         files[request.tensors] = _tensors(explanations)
     write_files(files)
     if destination.kind == "stdout":
-        write_stdout(_json(records))
+        write_stdout(data)
     if not request.quiet:
         _tell(request, records, list(files))
     run_checks(request.checks, records)
@@ -198,23 +200,31 @@ def _contents(
     places: Mapping[Path, int | None],
     records: Sequence[Attribution],
     sample: Sample,
+    data: bytes,
 ) -> dict[Path, Content]:
-    """Everything is made before anything is written."""
-    return {path: _content(path, row, records, sample) for path, row in places.items()}
+    """Everything is made before anything is written; ``data`` is all records as JSON."""
+    return {path: _content(path, row, records, sample, data) for path, row in places.items()}
 
 
 def _content(
-    path: Path, row: int | None, records: Sequence[Attribution], sample: Sample
+    path: Path, row: int | None, records: Sequence[Attribution], sample: Sample, data: bytes
 ) -> Content:
     if row is not None:
         return _png(records[row], sample)
-    return _html(records, sample) if path.suffix.lower() == ".html" else _json(records)
+    return _html(records, sample) if path.suffix.lower() == ".html" else data
 
 
 def _json(records: Sequence[Attribution]) -> bytes:
     from palrp_onnx.attribution import encode
 
     return encode(list(records) if len(records) > 1 else records[0])
+
+
+def _kserve(records: Sequence[Attribution]) -> bytes:
+    """``{"explanations": [...]}``, as KServe's V1 protocol answers ``:explain``."""
+    import msgspec
+
+    return msgspec.json.format(msgspec.json.encode({"explanations": records}), indent=2) + b"\n"
 
 
 def _png(record: Attribution, sample: Sample) -> bytes:

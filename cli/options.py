@@ -16,7 +16,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 #: A path as given; whether it can be used is for the library to say.
 FILE_PATH = click.Path(path_type=Path)
 
-FORMATS = ("json", "png", "html")
+FORMATS = ("json", "png", "html", "kserve")
 #: ``palrp_onnx.relevance`` knows these too; they stand here because its modules are slow to import.
 METHODS = (
     "pa-lrp",

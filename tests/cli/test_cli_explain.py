@@ -116,6 +116,20 @@ def test_batch(run: Run, model: Path, batch: Path, tmp_path: Path) -> None:
         )
 
 
+def test_answers_of_kserve(run: Run, model: Path, text: Path, batch: Path, tmp_path: Path) -> None:
+    for source, rows in ((text, 1), (batch, 3)):
+        result = run("explain", model, "--input", source, "--format", "kserve", "-q")
+        assert result.exit_code == 0, result.stderr
+        answer = json.loads(result.stdout_bytes)
+        assert list(answer) == ["explanations"]
+        assert len(check(json.dumps(answer["explanations"]).encode())) == rows
+    file = tmp_path / "answer.json"
+    run("explain", model, "--input", text, "--format", "kserve", "-o", file)
+    assert list(json.loads(file.read_bytes())) == ["explanations"]
+    folder = run("explain", model, "--input", text, "--format", "kserve", "-o", tmp_path)
+    assert folder.exit_code == 2
+
+
 def test_one_row_is_one_object(run: Run, model: Path, tmp_path: Path) -> None:
     source = tmp_path / "row.npz"
     np.savez(source, input_ids=np.array([[1, 2]]))
