@@ -171,7 +171,7 @@ def _check(request: Request) -> None:
             "--pictures reads the input once more, which stdin does not allow",
             hint="Name a file.",
         )
-    if not stream and request.source.resolve() == request.place.resolve():
+    if not stream and os.path.realpath(request.source) == os.path.realpath(request.place):
         raise UsageError(
             "Results would lie among the input", place=str(request.place), hint="Name another DIR."
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 from typing import BinaryIO
@@ -63,6 +64,8 @@ def compile(
 
     if destination is None and triton is None:
         raise UsageError("There is nowhere to write to", hint="Give -o FILE.onnx or --triton DIR.")
+    if destination is not None and os.path.realpath(destination) == os.path.realpath(model):
+        raise UsageError("The explainer would replace its model", place=str(destination))
     settings = Settings(
         positions=positions or POSITIONS[0],
         ledger=not no_ledger,

@@ -40,7 +40,8 @@ def test_commands_parse(line: str) -> None:
 
 
 def test_every_option_is_explained() -> None:
-    commands = (program.get_command(click.Context(program), n) for n in ("explain", "compile"))
+    names = ("explain", "compile", "batch", "report", "compare")
+    commands = (program.get_command(click.Context(program), name) for name in names)
     known = {name for c in commands if c for parameter in c.params for name in parameter.opts}
     mentioned = set(re.findall(r"`(--[a-z-]+)", README))
     assert mentioned <= known, mentioned - known

@@ -159,3 +159,10 @@ def test_a_triton_repository(run: Run, model: Path, tmp_path: Path) -> None:
 
 def test_nowhere_to_write(run: Run, model: Path) -> None:
     assert run("compile", model).exit_code == 2
+
+
+def test_a_model_is_never_replaced(run: Run, model: Path) -> None:
+    before = model.read_bytes()
+    result = run("compile", model, "-o", model)
+    assert result.exit_code == 2
+    assert model.read_bytes() == before
