@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from .dataset import files_in, inputs_option, methods_option, progress, report_options
 from .evaluate_images import pixels, segmentation
 from .options import (
-    BASELINES,
-    FILE_PATH,
-    METHODS,
     method_options,
     model_argument,
     output_option,
@@ -34,19 +32,7 @@ def evaluate() -> None:
     """Measure explanations over a data set."""
 
 
-_inputs = together(
-    click.option(
-        "--input",
-        "sources",
-        type=FILE_PATH,
-        multiple=True,
-        required=True,
-        metavar="FILE|DIR",
-        help="Texts, images or tensors; all files of a folder. Can be given several times.",
-    ),
-    click.option("-o", "place", type=FILE_PATH, metavar="FILE.json", help="Also write it as JSON."),
-    click.option("--json", "as_json", is_flag=True, help="JSON instead of a table."),
-)
+_inputs = together(inputs_option("Texts, images or tensors"), report_options)
 
 
 @evaluate.command(short_help="How much of the relevance positions carry.")
@@ -72,7 +58,7 @@ def conservation(
 
     from palrp_onnx.evaluate.conservation import conservation as measure
 
-    files = list(_files(sources))
+    files = list(files_in(sources))
     found = measure(_records(model, files, tokenizer, options, quiet))
     data = msgspec.json.format(msgspec.json.encode(found), indent=2) + b"\n"
     if place is not None:
@@ -83,15 +69,7 @@ def conservation(
 @evaluate.command(short_help="How early a map brings a prediction back.")
 @model_argument
 @_inputs
-@click.option(
-    "--method",
-    "methods",
-    type=click.Choice((*METHODS, *BASELINES)),
-    multiple=True,
-    default=("pa-lrp", "attnlrp"),
-    show_default=True,
-    help="Held against each other, and against a random order. Can be given several times.",
-)
+@methods_option
 @click.option(
     "--unknown",
     metavar="TOKEN|ID",
@@ -141,7 +119,7 @@ def perturbation(
         name: competitor(name, opened, output=output_name, unknown=protocol.unknown, **options)
         for name in methods
     }
-    files = list(_files(sources))
+    files = list(files_in(sources))
     samples = (
         open_sample(file, model_path=model, graph_inputs=opened.inputs, tokenizer=tokenizer)
         for file in files
@@ -152,7 +130,7 @@ def perturbation(
         protocol,
         target=target,
         labels=read_labels(model),
-        progress=_progress(len(files), quiet),
+        progress=progress(len(files), quiet),
     )
     data = msgspec.json.format(msgspec.json.encode(found), indent=2) + b"\n"
     if place is not None:
@@ -174,22 +152,6 @@ def _areas(found: Mapping[str, Perturbation]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _progress(total: int, quiet: bool) -> Callable[[int], None]:
-    def tell(done: int) -> None:
-        if not quiet and (done % 50 == 0 or done == total):
-            click.echo(f"{done} of {total} files", err=True)
-
-    return tell
-
-
-def _files(sources: tuple[Path, ...]) -> Iterator[Path]:
-    for source in sources:
-        if source.is_dir():
-            yield from sorted(p for p in source.iterdir() if p.is_file())
-        else:
-            yield source
-
-
 def _records(
     model_path: Path,
     files: list[Path],
@@ -205,7 +167,7 @@ def _records(
     target = options.pop("target")
     explainer = Explainer(model, output=options.pop("output_name"), **options)
     labels = read_labels(model_path)
-    tell = _progress(len(files), quiet)
+    tell = progress(len(files), quiet)
     for number, file in enumerate(files, start=1):
         sample = open_sample(
             file, model_path=model_path, graph_inputs=model.inputs, tokenizer=tokenizer

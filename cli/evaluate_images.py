@@ -8,11 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .dataset import files_in, progress, report_options
+from .dataset import files_in, inputs_option, methods_option, progress, report_options
 from .options import (
-    BASELINES,
     FILE_PATH,
-    METHODS,
     model_argument,
     output_option,
     reporting_options,
@@ -34,24 +32,8 @@ _REPLACEMENTS = ("black", "mean", "blur")
 
 _common = together(
     model_argument,
-    click.option(
-        "--input",
-        "sources",
-        type=FILE_PATH,
-        multiple=True,
-        required=True,
-        metavar="FILE|DIR",
-        help="Images; all files of a folder. Can be given several times.",
-    ),
-    click.option(
-        "--method",
-        "methods",
-        type=click.Choice((*METHODS, *BASELINES)),
-        multiple=True,
-        default=("pa-lrp", "attnlrp"),
-        show_default=True,
-        help="Held against each other, and against a random map. Can be given several times.",
-    ),
+    inputs_option("Images"),
+    methods_option,
     report_options,
     run_options,
     output_option,
