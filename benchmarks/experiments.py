@@ -17,17 +17,19 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
+import numpy as np
 from production import MODELS, make_form
 
 from palrp_onnx import Explainer, Model
 from palrp_onnx.evaluate.baselines import Competitor, competitor
 from palrp_onnx.evaluate.contest import contest
 from palrp_onnx.evaluate.journal import Journal
-from palrp_onnx.evaluate.perturbation import Area, Perturbation, Protocol
+from palrp_onnx.evaluate.perturbation import Area, Curves, Perturbation, Protocol, bootstrap
 from palrp_onnx.inputs import default_tokenizer, open_sample, read_labels, unknown_token
 from palrp_onnx.inputs.sample import Sample
 
@@ -56,6 +58,7 @@ class Result(msgspec.Struct, kw_only=True):
     Attributes:
         sha256: Digest of the model's file.
         words: How many words of each text were taken; all where 0.
+        gains: First method minus every other, text by text: mean and 95 % interval of each column.
     """
 
     model: str
@@ -64,6 +67,7 @@ class Result(msgspec.Struct, kw_only=True):
     samples: int
     words: int
     methods: dict[str, Perturbation]
+    gains: dict[str, dict[str, tuple[float, float, float]]]
 
 
 def texts(count: int, words: int, cache: Path, folder: Path) -> Iterator[Path]:
@@ -116,9 +120,10 @@ def measure(
             protocol,
             labels=read_labels(folder / "model.onnx"),
             journal=journal,
-            progress=lambda done: print(f"\r{name} {form} {done}", end="", file=sys.stderr),
+            progress=lambda done: print(f"\r{name} {form} {done} ", end="", file=sys.stderr),
         )
     print(file=sys.stderr)
+    done = [journal[f"{number:04}"] for number in range(options.samples)]
     return Result(
         model=name,
         form=form,
@@ -126,7 +131,46 @@ def measure(
         samples=options.samples,
         words=options.words,
         methods=found,
+        gains=gains([each for each in done if each is not None]),
     )
+
+
+#: What is measured of one text under one method, by column.
+AREAS: dict[str, Callable[[Curves], Any]] = {
+    "generation_auac": lambda c: c.generation.evidence,
+    "generation_mse": lambda c: c.generation.error,
+    "pruning_auac": lambda c: c.pruning.evidence,
+    "pruning_mse": lambda c: c.pruning.error,
+    "comprehensiveness": lambda c: c.removal.evidence[0] - c.removal.evidence,
+    "between": lambda c: c.pruning.evidence - c.removal.evidence,
+}
+
+
+def gains(done: Sequence[Mapping[str, Curves]]) -> dict[str, dict[str, tuple[float, float, float]]]:
+    """The first method's area minus that of every other on the same text."""
+    first, *others = done[0]
+    found: dict[str, dict[str, tuple[float, float, float]]] = {name: {} for name in others}
+    for column, of in AREAS.items():
+        for name in others:
+            pairs = np.stack([of(each[first]) - of(each[name]) for each in done])
+            area = bootstrap(pairs)
+            found[name][column] = (area.area, area.low, area.high)
+    return found
+
+
+def gain_table(result: Result) -> str:
+    """The same as Markdown; bold where the interval leaves out 0."""
+    first = next(iter(result.methods))
+    heads = [head.rstrip(" ↑↓") for head in COLUMNS.values()]
+    lines = [f"| {first} − | " + " | ".join(heads) + " |", "|---" * (len(heads) + 1) + "|"]
+    for name, each in result.gains.items():
+        cells = []
+        for column in COLUMNS:
+            mean, low, high = each[column]
+            text = f"{mean:+.3f} ({low:+.3f} … {high:+.3f})"
+            cells.append(f"**{text}**" if low > 0 or high < 0 else text)
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
 
 
 def table(result: Result) -> str:
@@ -183,10 +227,11 @@ def main() -> None:
                 result = measure(path, name, form, methods, options)
             data = msgspec.json.format(msgspec.json.encode(result), indent=1)
             (RESULTS / f"perturbation-{name}-{form}.json").write_bytes(data + b"\n")
-            print(table(result))
+            print(table(result), gain_table(result), sep="\n")
     if options.table:
         for path in sorted(RESULTS.glob("perturbation-*.json")):
-            print(table(msgspec.json.decode(path.read_bytes(), type=Result)))
+            result = msgspec.json.decode(path.read_bytes(), type=Result)
+            print(table(result), gain_table(result), sep="\n")
 
 
 if __name__ == "__main__":
