@@ -97,15 +97,13 @@ def encoding_units(tokenizer: Tokenizer, encoding: Encoding, text: str, pair: st
         (0, 0) if is_special else span
         for span, is_special in zip(encoding.offsets, special, strict=True)
     ]
-    coverage = [np.zeros(len(each), np.int64) for each in texts]
-    for (start, end), sequence in zip(offsets, sequences, strict=True):
-        coverage[sequence][start:end] += 1
+    alone = _unshared(offsets, sequences, [len(each) for each in texts])
 
     def shown(token: int) -> str:
         if special[token]:
             return str(encoding.tokens[token])
         (start, end), sequence = offsets[token], sequences[token]
-        if start < end and coverage[sequence][start:end].max() == 1:
+        if alone[token]:
             return texts[sequence][start:end]
         return piece_text(tokenizer, encoding.ids[token])
 
@@ -118,6 +116,23 @@ def encoding_units(tokenizer: Tokenizer, encoding: Encoding, text: str, pair: st
         special=special,
         sequence=sequences if pair is not None else [],
     )
+
+
+def _unshared(
+    offsets: list[tuple[int, int]], sequences: list[int], lengths: list[int]
+) -> list[bool]:
+    """Whether a token stands for characters, and no other token for any of them."""
+    spans, found = np.array(offsets, np.int64).reshape(-1, 2), np.array(sequences)
+    alone = spans[:, 0] < spans[:, 1]
+    for sequence, length in enumerate(lengths):
+        own = found == sequence
+        starts, ends = np.clip(spans[own], 0, length).T
+        steps = np.zeros(length + 1, np.int64)
+        np.add.at(steps, starts, 1)
+        np.add.at(steps, ends, -1)
+        shared = np.concatenate([[0], np.cumsum(np.cumsum(steps) > 1)])
+        alone[own] &= shared[ends] == shared[starts]
+    return [bool(flag) for flag in alone]
 
 
 def id_units(tokenizer: Tokenizer, ids: list[int]) -> Units:
