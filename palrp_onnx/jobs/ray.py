@@ -1,0 +1,190 @@
+"""The same worker on many machines: an actor of Ray Data.
+
+Ray schedules, and runs again what a lost machine had begun; nothing is written by actors, so that
+work done twice leaves no trace. Results come back in the order of the input and are counted.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from palrp_onnx.errors import InputError, ResourceError, UsageError
+from palrp_onnx.jobs.files import write_whole
+from palrp_onnx.jobs.records import Record
+from palrp_onnx.jobs.settings import Settings
+from palrp_onnx.jobs.sources import read_lines
+from palrp_onnx.jobs.worker import Worker
+
+#: Lines and bytes that one task reads.
+_LINES, _BYTES = 256, 8 << 20
+
+
+class RayExplainer:
+    """Explains batches of a Ray data set.
+
+    ``ray.data.read_json(...).map_batches(RayExplainer, fn_constructor_args=(model, settings),
+    compute=ray.data.ActorPoolStrategy(size=4), num_gpus=1)``. Rows are records as ``palrp-onnx
+    batch`` takes them, each with an ``id``.
+
+    Args:
+        model: Path of the model, the same on every machine.
+        settings: How to explain.
+    """
+
+    def __init__(self, model: str, settings: Settings | None = None) -> None:
+        self._worker = Worker(model, settings or Settings())
+
+    def __call__(self, batch: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Columns ``id`` or ``number``, as they came, ``line`` (JSON) and ``failed``.
+
+        Raises:
+            UsageError: Rows have neither.
+        """
+        key = next((name for name in ("number", "id") if name in batch), None)
+        if key is None:
+            raise UsageError("Records of a data set need an id")
+        lines = self._worker(list(_records(batch)))
+        return {
+            key: batch[key],
+            "line": np.array([line.data for line in lines], object),
+            "failed": np.array([line.failed for line in lines]),
+        }
+
+
+def _records(batch: Mapping[str, NDArray[Any]]) -> Iterator[Record]:
+    """Rows as records: raw lines as :func:`_read` makes them, or fields."""
+    for row in range(len(next(iter(batch.values())))):
+        fields = {name: _plain(column[row]) for name, column in batch.items()}
+        if "record" not in fields:
+            yield Record(number=row + 1, data={k: v for k, v in fields.items() if v is not None})
+            continue
+        data = InputError(fields["problem"]) if fields["problem"] else fields["record"]
+        folder, source = Path(fields["folder"]), fields["source"]
+        yield Record(number=fields["number"], data=data, source=source, folder=folder)
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON has it; missing fields of a table are NaN."""
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    value = value.item() if isinstance(value, np.generic) else value
+    return None if isinstance(value, float) and np.isnan(value) else value
+
+
+def explain_lines(
+    model: str | Path,
+    settings: Settings,
+    source: Path,
+    place: Path,
+    *,
+    actors: int = 2,
+    batch_size: int = 64,
+    num_gpus: float = 0.0,
+) -> tuple[int, int]:
+    """Explain a file of JSON lines on the cluster that Ray is connected to.
+
+    Args:
+        model: The model; every machine sees it and ``source`` under the same path.
+        settings: How to explain.
+        source: JSON lines, as ``palrp-onnx batch`` takes them.
+        place: Where the lines of the result go, all of them or none.
+        actors: Models that are open at once.
+        batch_size: Records an actor gets at a time.
+        num_gpus: GPUs of an actor.
+
+    Returns:
+        Number of records, and how many of them failed.
+
+    Raises:
+        ResourceError: Ray is not installed, or did not return every record once.
+        OutputError: The place cannot be written to.
+    """
+    ray = _import_ray()
+    context = ray.data.DataContext.get_current()
+    context.execution_options.preserve_order = True
+    parts = list(_parts(source.resolve()))
+    counted = [0, 0]
+    if not parts:
+        write_whole(place, [])
+        return 0, 0
+    rows = (
+        ray.data.from_items(parts, override_num_blocks=len(parts))
+        .flat_map(_read)
+        .map_batches(
+            RayExplainer,
+            fn_constructor_args=(str(model), settings),
+            batch_size=batch_size,
+            batch_format="numpy",
+            compute=ray.data.ActorPoolStrategy(size=actors),
+            num_gpus=num_gpus or None,
+        )
+        .iter_rows()
+    )
+    expected = (number for part in parts for number in part["numbers"])
+    write_whole(place, _counted(rows, expected, counted))
+    return counted[0], counted[1]
+
+
+def _counted(
+    rows: Iterable[Mapping[str, Any]], expected: Iterator[int], counted: list[int]
+) -> Iterator[bytes]:
+    for row in rows:
+        if next(expected, None) != row["number"]:
+            raise ResourceError("A record came back twice, or not in its place")
+        counted[0] += 1
+        counted[1] += bool(row["failed"])
+        yield bytes(row["line"]) + b"\n"
+    if (missing := next(expected, None)) is not None:
+        raise ResourceError(f"Record {missing} and those behind it did not come back")
+
+
+def _parts(source: Path) -> Iterator[dict[str, Any]]:
+    """Stretches of the file: where they start, how long they are, and numbers of their records."""
+    part: dict[str, Any] = {"source": str(source), "start": 0, "size": 0, "first": 1, "numbers": []}
+    with source.open("rb") as stream:
+        for number, line in enumerate(stream, start=1):
+            part["size"] += len(line)
+            if not line.isspace():
+                part["numbers"].append(number)
+            if number - part["first"] + 1 >= _LINES or part["size"] >= _BYTES:
+                yield part
+                begun = {"start": part["start"] + part["size"], "first": number + 1}
+                part = {**part, **begun, "size": 0, "numbers": []}
+    if part["numbers"]:
+        yield part
+
+
+def _read(part: dict[str, Any]) -> list[dict[str, Any]]:
+    """Records of one stretch."""
+    source = Path(part["source"])
+    with source.open("rb") as stream:
+        stream.seek(part["start"])
+        data = io.BytesIO(stream.read(part["size"]))
+    found = []
+    for record in read_lines(data, source.name, source.parent):
+        broken = isinstance(record.data, InputError)
+        found.append(
+            {
+                "number": record.number + part["first"] - 1,
+                "record": b"" if broken else record.data,
+                "problem": str(record.data) if broken else "",
+                "folder": str(source.parent),
+                "source": source.name,
+            }
+        )
+    return found
+
+
+def _import_ray() -> Any:
+    try:
+        import ray
+        import ray.data
+    except ImportError as error:
+        raise ResourceError("Ray is not installed", hint='pip install "palrp-onnx[ray]"') from error
+    return ray
