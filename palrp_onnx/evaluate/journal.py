@@ -56,6 +56,7 @@ class Journal:
 
     def add(self, name: str, curves: Mapping[str, Curves]) -> None:
         """Keep the curves of a sample."""
+        self._known[name] = dict(curves)
         data = {method: _plain(each) for method, each in curves.items()}
         with self._path.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps({"id": name, "curves": data}) + "\n")
