@@ -13,13 +13,24 @@ from palrp_onnx import Explainer, inspect
 from palrp_onnx.inputs import open_sample, read_labels
 
 MODELS = Path(__file__).parents[1] / "models"
-SAMPLES = {"reviews-rope": "sample.txt", "reviews-bert": "sample.txt", "digits-vit": "sample.png"}
+SAMPLES = {
+    "reviews-rope": "sample.txt",
+    "reviews-bert": "sample.txt",
+    "digits-vit": "sample.png",
+    "clothes-vit": "sample.png",
+}
 SITES = {
     "reviews-rope": {("rope", 0), ("rope", 1)},
     "reviews-bert": {("learned", 0)},
     "digits-vit": {("learned", 0)},
+    "clothes-vit": {("learned", 0)},
 }
-EXPECTED = {"reviews-rope": "POSITIVE", "reviews-bert": "POSITIVE", "digits-vit": "3"}
+EXPECTED = {
+    "reviews-rope": "POSITIVE",
+    "reviews-bert": "POSITIVE",
+    "digits-vit": "3",
+    "clothes-vit": "Sneaker",
+}
 
 
 def explained(name: str, **options: Any) -> Any:
@@ -67,10 +78,10 @@ def test_the_map_of_the_sample_reads_sensibly(name: str) -> None:
     assert max(total[word] for word in blame) < 0
 
 
-@pytest.mark.parametrize("name", ["reviews-rope", "reviews-bert", "digits-vit"])
+@pytest.mark.parametrize("name", SAMPLES)
 def test_files_are_small_and_complete(name: str) -> None:
     folder = MODELS / name
     assert (folder / "model.onnx").stat().st_size < 8 * 2**20
     assert json.loads((folder / "config.json").read_text())["id2label"]
-    companion = "preprocessor_config.json" if name == "digits-vit" else "tokenizer.json"
+    companion = "preprocessor_config.json" if name.endswith("-vit") else "tokenizer.json"
     assert (folder / companion).is_file()
