@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from .dataset import files_in, inputs_option, methods_option, progress, report_options
+from .evaluate_checks import randomisation, stability
 from .evaluate_images import pixels, segmentation
 from .options import (
+    FILE_PATH,
     method_options,
     model_argument,
     output_option,
@@ -19,15 +24,21 @@ from .options import (
     together,
     tokenizer_option,
 )
-from .writing import write_files, write_stdout
+from .progress import counting
+from .writing import refusal, write_files, write_stdout
 
 if TYPE_CHECKING:
     from palrp_onnx.attribution import Attribution
     from palrp_onnx.evaluate.conservation import Conservation
-    from palrp_onnx.evaluate.perturbation import Perturbation
+    from palrp_onnx.evaluate.journal import Journal
+    from palrp_onnx.evaluate.perturbation import Perturbation, Protocol
+    from palrp_onnx.graph.model import Model
 
 
-@click.group(commands=[pixels, segmentation], short_help="Measure explanations over a data set.")
+@click.group(
+    commands=[pixels, segmentation, randomisation, stability],
+    short_help="Measure explanations over a data set.",
+)
 def evaluate() -> None:
     """Measure explanations over a data set."""
 
@@ -77,6 +88,16 @@ def conservation(
 )
 @click.option("--prefix", type=click.IntRange(min=0), default=0, help="Tokens kept in front.")
 @click.option("--suffix", type=click.IntRange(min=0), default=0, help="Tokens kept at the end.")
+@click.option(
+    "--curves", type=FILE_PATH, metavar="FILE.png", help="Also draw generation and pruning."
+)
+@click.option(
+    "--journal",
+    "notes",
+    type=FILE_PATH,
+    metavar="FILE.jsonl",
+    help="Keep what is done, text by text; the same call goes on from there.",
+)
 @tokenizer_option
 @run_options
 @output_option
@@ -90,6 +111,8 @@ def perturbation(
     unknown: str | None,
     prefix: int,
     suffix: int,
+    curves: Path | None,
+    notes: Path | None,
     tokenizer: Path | None,
     target: str,
     output_name: str | None,
@@ -124,18 +147,92 @@ def perturbation(
         open_sample(file, model_path=model, graph_inputs=opened.inputs, tokenizer=tokenizer)
         for file in files
     )
-    found = contest(
-        competitors,
-        samples,
-        protocol,
-        target=target,
-        labels=read_labels(model),
-        progress=progress(len(files), quiet),
-    )
+    settings = {"target": target, "output": output_name, **options}
+    journal = None
+    if notes is not None:
+        _check_names(files)
+        journal = _journal(notes, opened, methods, protocol, words, settings)
+    with counting(len(files), quiet=quiet) as tell:
+        found = contest(
+            competitors,
+            samples,
+            protocol,
+            target=target,
+            labels=read_labels(model),
+            journal=journal,
+            progress=tell,
+        )
     data = msgspec.json.format(msgspec.json.encode(found), indent=2) + b"\n"
-    if place is not None:
-        write_files({place: data})
+    written = {} if place is None else {place: data}
+    if curves is not None:
+        written[curves] = _drawn(found, opened)
+    write_files(written)
     write_stdout(data if as_json else _areas(found).encode())
+
+
+def _check_names(files: list[Path]) -> None:
+    """A journal knows texts by name."""
+    from palrp_onnx.errors import UsageError
+
+    names = Counter(file.stem for file in files)
+    name, times = max(names.items(), key=lambda item: item[1], default=("", 0))
+    if times > 1:
+        raise UsageError(
+            f"{times} files are named {name!r}, and a journal knows texts by name",
+            hint="Give each a name of its own.",
+        )
+
+
+def _journal(
+    path: Path,
+    model: Model,
+    methods: tuple[str, ...],
+    protocol: Protocol,
+    tokenizer: Path,
+    options: Mapping[str, Any],
+) -> Journal:
+    """The journal of this evaluation and no other."""
+    from palrp_onnx.errors import InputError
+    from palrp_onnx.evaluate.journal import Journal
+
+    settings = {
+        "model": model.sha256,
+        "tokenizer": sha256(tokenizer.read_bytes()).hexdigest(),
+        "methods": methods,
+        "protocol": asdict(protocol),
+        **options,
+    }
+    try:
+        return Journal(path, settings)
+    except UnicodeDecodeError as error:
+        raise InputError("The file holds no evaluation", place=str(path)) from error
+    except OSError as error:
+        raise refusal(error, path) from error
+
+
+def _drawn(found: Mapping[str, Perturbation], model: Model) -> bytes:
+    from palrp_onnx.evaluate.perturbation import FRACTIONS
+    from palrp_onnx.render.curves import Chart, render_curves
+
+    samples = next(iter(found.values())).samples
+    return render_curves(
+        "Perturbation of tokens",
+        f"{samples} texts, model {model.sha256[:12]}",
+        FRACTIONS.tolist(),
+        [
+            Chart(
+                "generation",
+                "tokens put in, the most relevant first",
+                {name: each.generation_auac.curve for name, each in found.items()},
+            ),
+            Chart(
+                "pruning",
+                "tokens taken out, the least relevant first",
+                {name: each.pruning_auac.curve for name, each in found.items()},
+            ),
+        ],
+        "mean probability",
+    )
 
 
 def _areas(found: Mapping[str, Perturbation]) -> str:

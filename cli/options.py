@@ -27,6 +27,10 @@ METHODS = (
     "attnlrp-kept",
     "eps-lrp",
     "gradient-x-input",
+    "pa-lrp-gamma",
+    "attnlrp-gamma",
+    "pa-lrp-alpha",
+    "cp-lrp-gamma",
 )
 #: What methods are held against in evaluations alone; ``palrp_onnx.evaluate`` knows these.
 BASELINES = ("single-sink", "rollout", "chefer", "ig")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -33,6 +33,21 @@ def progress(*, quiet: bool) -> Iterator[Progress]:
             yield bar
     else:
         yield Plain(every=float("inf") if quiet else EVERY)
+
+
+@contextmanager
+def counting(total: int, *, quiet: bool) -> Iterator[Callable[[int], None]]:
+    """The same, for who is told how many of ``total`` are done."""
+    with progress(quiet=quiet) as bar:
+        told = 0
+
+        def tell(done: int) -> None:
+            nonlocal told
+            bar.advance(done - told)
+            told = done
+
+        bar.start(total)
+        yield tell
 
 
 class Plain:

@@ -14,10 +14,12 @@ import onnx_ir as ir
 
 from palrp_onnx.errors import TargetError, UnsupportedError
 from palrp_onnx.graph.analysis import Analysis, Operand
+from palrp_onnx.graph.axes import BATCH
 from palrp_onnx.graph.lowering import REFUSED
 from palrp_onnx.graph.roles import Fact, Role
 from palrp_onnx.relevance.kept import kept_scores
 from palrp_onnx.relevance.presets import Preset
+from palrp_onnx.relevance.regions import added_biases, attention_layers
 from palrp_onnx.rules import Entry, find_rule
 
 T = TypeVar("T")
@@ -47,6 +49,7 @@ class Plan:
         scaling: Operands that receive nothing under this preset.
         counted: Operands of attention scores that are counted from somewhere, in equal steps.
         kept: Attention probabilities whose products know the scores behind them.
+        biases: What an ``Add`` directly behind a linear layer adds.
     """
 
     analysis: Analysis
@@ -56,6 +59,7 @@ class Plan:
     scaling: frozenset[Operand]
     counted: frozenset[Operand] = frozenset()
     kept: Mapping[Operand, ir.Value] = field(default_factory=dict)
+    biases: Mapping[ir.Node, ir.Value] = field(default_factory=dict)
 
     def view(self, step: Step, values: Callable[[ir.Value], T]) -> View[T]:
         """The node of a step as rules see it."""
@@ -136,6 +140,24 @@ class View(Generic[T]):
         """Whether products know the scores of this softmax."""
         return self._node.inputs[0] in self._plan.kept.values()
 
+    def weighs(self, index: int) -> bool:
+        """Whether an operand of a product is weights."""
+        fact = self._plan.analysis.operands.get((self._node, index))
+        return fact is not None and fact.role is Role.PARAMETER
+
+    def bias(self) -> T | None:
+        """What an ``Add`` directly behind adds, if it is the bias of this linear layer."""
+        found = self._plan.biases.get(self._node)
+        return None if found is None else self._values(found)
+
+    def samples(self) -> int:
+        """The axis of the first output that runs over samples alone."""
+        flags = self._plan.analysis.axes[self._node.outputs[0]]
+        axis = next((k - len(flags) for k, flag in enumerate(flags) if flag == BATCH), None)
+        if axis is None:
+            raise NotImplementedError("samples share their axis with something else")
+        return axis
+
     def parameter(self, name: str) -> float:
         """A number of the method."""
         return self._plan.preset.parameters[name]
@@ -191,6 +213,7 @@ def make_plan(
         analysis = with_every_path(analysis)
     scaling = scaling_operands(analysis, preset)
     visited = visited_nodes(analysis, output, scaling)
+    spared = attention_layers(analysis) if preset.spared else frozenset()
     steps, refused = [], []
     for node in reversed(list(analysis.model.graph)):
         if node not in visited:
@@ -198,7 +221,8 @@ def make_plan(
         if node in analysis.inputs.lookups:
             steps.append(Step(node, None, node.outputs[0]))
             continue
-        entry = find_rule(node.domain, node.op_type, analysis.model.graph_opset, preset.rules)
+        sets = () if node in spared else preset.rules
+        entry = find_rule(node.domain, node.op_type, analysis.model.graph_opset, sets)
         if entry is None:
             refused.append(describe(node))
             continue
@@ -210,7 +234,8 @@ def make_plan(
             hint="`palrp-onnx inspect` lists every operation and its rule.",
         )
     kept = kept_scores(analysis)
-    return Plan(analysis, preset, output, tuple(steps), scaling, counted, kept)
+    biases = added_biases(analysis)
+    return Plan(analysis, preset, output, tuple(steps), scaling, counted, kept, biases)
 
 
 def describe(node: ir.Node) -> str:

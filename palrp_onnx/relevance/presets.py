@@ -20,6 +20,8 @@ class Preset:
         map: What the total of a unit is: content, position, or their sum.
         rules: Sets of rules that come before the usual ones, the first first.
         parameters: Numbers that those rules ask for.
+        spared: Linear layers that make values of attention, or read what it made, keep the usual
+            rules.
         gradient: Gates, statistics and normalisers are content as well, so that with the rules of
             derivatives multipliers are the gradient.
     """
@@ -33,6 +35,7 @@ class Preset:
     rules: tuple[str, ...] = ()
     parameters: Mapping[str, float] = field(default_factory=dict)
     gradient: bool = False
+    spared: bool = False
 
 
 PRESETS = {
@@ -81,6 +84,48 @@ PRESETS = {
             "Gradient × input (Shrikumar et al. 2016)",
             rules=("gradient",),
             gradient=True,
+        ),
+        Preset(
+            "pa-lrp-gamma",
+            True,
+            True,
+            True,
+            "sum",
+            "PA-LRP on vision transformers: γ-rules, the half of probabilities stays there",
+            rules=("gamma", "stopped"),
+            parameters={"gamma": 0.05, "gamma_conv": 100.0},
+            spared=True,
+        ),
+        Preset(
+            "attnlrp-gamma",
+            False,
+            True,
+            True,
+            "content",
+            "The content of pa-lrp-gamma, which PA-LRP is held against on images",
+            rules=("gamma", "stopped"),
+            parameters={"gamma": 0.05, "gamma_conv": 100.0},
+            spared=True,
+        ),
+        Preset(
+            "pa-lrp-alpha",
+            True,
+            True,
+            True,
+            "sum",
+            "PA-LRP on vision transformers as its figures: α1-rule, normalised sums",
+            rules=("alpha", "stopped"),
+        ),
+        Preset(
+            "cp-lrp-gamma",
+            False,
+            False,
+            False,
+            "content",
+            "CP-LRP with γ-rules (Achtibat et al. 2024, vision transformers)",
+            rules=("gamma",),
+            parameters={"gamma": 0.05, "gamma_conv": 0.25},
+            spared=True,
         ),
     )
 }

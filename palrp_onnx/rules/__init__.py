@@ -13,6 +13,7 @@ from palrp_onnx.rules import (
     reduction,
     resizing,
     rounding,
+    signed,
     softmax,
     sums,
 )
@@ -36,6 +37,7 @@ __all__ = [
     "reduction",
     "resizing",
     "rounding",
+    "signed",
     "softmax",
     "sums",
     "supported",

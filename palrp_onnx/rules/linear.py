@@ -38,7 +38,7 @@ def convolution(op: Language[T], node: Node[T], m: T) -> Shares[T]:
 
     Shapes: x [B, C, *S], weight [O, C/group, *K], m [B, O, *S']. Source: ε-rule with ε → 0.
     """
-    return _with_bias(op, node, m, op.conv_adjoint(m, node.input(1), node.input(0), _window(node)))
+    return _with_bias(op, node, m, op.conv_adjoint(m, node.input(1), node.input(0), window(node)))
 
 
 @rule("ConvTranspose")
@@ -47,10 +47,10 @@ def transposed_convolution(op: Language[T], node: Node[T], m: T) -> Shares[T]:
 
     Shapes: x [B, C, *S], weight [C, O/group, *K], m [B, O, *S']. Source: ε-rule with ε → 0.
     """
-    return _with_bias(op, node, m, op.conv(m, node.input(1), node.input(0), _window(node)))
+    return _with_bias(op, node, m, op.conv(m, node.input(1), node.input(0), window(node)))
 
 
-def _window(node: Node[T]) -> Window:
+def window(node: Node[T]) -> Window:
     """How the window of a convolution moves."""
     rank = node.rank(1) - 2
     same = node.attribute("auto_pad", "NOTSET")

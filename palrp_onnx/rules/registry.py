@@ -81,6 +81,18 @@ class Node(Protocol[T_co]):
         """Whether all that reads this softmax are products that know its scores."""
         ...
 
+    def weighs(self, index: int) -> bool:
+        """Whether an operand of a product is weights: it depends on nothing explained."""
+        ...
+
+    def bias(self) -> T_co | None:
+        """Parameters of one axis that an ``Add`` directly behind adds to the output, if any."""
+        ...
+
+    def samples(self) -> int:
+        """The axis of the output that runs over samples alone, from the right."""
+        ...
+
     def parameter(self, name: str) -> float:
         """A number of the method: γ, ε, ….
 
@@ -107,6 +119,7 @@ class Shares(Generic[T]):
 Rule = Callable[[Language[Any], Node[Any], Any], "Sequence[Any] | Shares[Any]"]
 
 F = TypeVar("F", bound=Rule)
+
 
 @dataclass(frozen=True)
 class Entry:

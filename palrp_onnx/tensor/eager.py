@@ -62,6 +62,9 @@ class Eager:
     def absolute(self, a: Array) -> Array:
         return np.asarray(np.abs(a))
 
+    def sign(self, a: Array) -> Array:
+        return np.asarray(np.sign(a))
+
     def exp(self, a: Array) -> Array:
         return np.asarray(np.exp(a))
 

@@ -196,6 +196,9 @@ class Emit:
     def absolute(self, a: Value) -> Value:
         return self.node("Abs", [a], self.rank(a))
 
+    def sign(self, a: Value) -> Value:
+        return self.node("Sign", [a], self.rank(a))
+
     def exp(self, a: Value) -> Value:
         return self.node("Exp", [a], self.rank(a))
 

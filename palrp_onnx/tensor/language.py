@@ -73,6 +73,10 @@ class Language(Protocol[T]):
         """|a|."""
         ...
 
+    def sign(self, a: T) -> T:
+        """−1, 0 or 1."""
+        ...
+
     def exp(self, a: T) -> T:
         """e to the power a."""
         ...

@@ -1,0 +1,212 @@
+"""``palrp-onnx evaluate randomisation`` and ``evaluate stability``: whether maps can be trusted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .dataset import files_in, inputs_option, report_options
+from .options import (
+    BASELINES,
+    METHODS,
+    model_argument,
+    output_option,
+    reporting_options,
+    run_options,
+    together,
+    tokenizer_option,
+)
+from .progress import counting
+from .writing import write_files, write_stdout
+
+if TYPE_CHECKING:
+    from palrp_onnx.evaluate.baselines import Competitor
+    from palrp_onnx.evaluate.randomisation import Randomisation
+    from palrp_onnx.evaluate.ranks import Correlation
+    from palrp_onnx.evaluate.stability import Stability
+    from palrp_onnx.graph.model import Model
+    from palrp_onnx.inputs import Sample
+
+_methods = click.option(
+    "--method",
+    "methods",
+    type=click.Choice((*METHODS, *BASELINES)),
+    multiple=True,
+    default=("pa-lrp", "attnlrp"),
+    show_default=True,
+    help="Held against each other. Can be given several times.",
+)
+_common = together(
+    _methods, report_options, tokenizer_option, run_options, output_option, reporting_options
+)
+
+
+@click.command(short_help="Whether maps depend on what the model has learnt.")
+@model_argument
+@inputs_option("Texts, images or tensors")
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the permutations."
+)
+@_common
+def randomisation(
+    model: Path,
+    sources: tuple[Path, ...],
+    seed: int,
+    methods: tuple[str, ...],
+    place: Path | None,
+    as_json: bool,
+    tokenizer: Path | None,
+    target: str,
+    output_name: str | None,
+    quiet: bool,
+    verbose: bool,
+    **options: Any,
+) -> None:
+    """Shuffle the weights from the output down, and compare maps (Adebayo et al. 2018).
+
+    One quarter of the weights after the other gets its entries permuted. Rank
+    correlations with the maps of the model as it is, of relevance and of its magnitude, should
+    fall; both with 95 % intervals over the samples. How the permutations fall matters too: try
+    several seeds.
+    """
+    del verbose  # read by the program
+    from palrp_onnx.evaluate.randomisation import SHARES
+    from palrp_onnx.evaluate.randomisation import randomisation as measure
+    from palrp_onnx.graph.model import Model
+    from palrp_onnx.inputs import read_labels
+
+    opened = Model.open(model)
+    files = list(files_in(sources))
+    with counting(len(files) * (len(SHARES) + 1), quiet=quiet) as tell:
+        found = measure(
+            opened,
+            lambda other: _competitors(other, methods, output=output_name, **options),
+            lambda: _samples(opened, files, tokenizer),
+            target=target,
+            labels=read_labels(model),
+            seed=seed,
+            progress=tell,
+        )
+    _report(found, _steps_table(found), place, as_json)
+
+
+@click.command(short_help="Whether maps stay where one token changes.")
+@model_argument
+@inputs_option("Texts")
+@click.option(
+    "--unknown",
+    metavar="TOKEN|ID",
+    help="What takes a token's place; the tokenizer's unknown token by default.",
+)
+@click.option("--prefix", type=click.IntRange(min=0), default=0, help="Tokens kept in front.")
+@click.option("--suffix", type=click.IntRange(min=0), default=0, help="Tokens kept at the end.")
+@_common
+def stability(
+    model: Path,
+    sources: tuple[Path, ...],
+    unknown: str | None,
+    prefix: int,
+    suffix: int,
+    methods: tuple[str, ...],
+    place: Path | None,
+    as_json: bool,
+    tokenizer: Path | None,
+    target: str,
+    output_name: str | None,
+    quiet: bool,
+    verbose: bool,
+    **options: Any,
+) -> None:
+    """Replace single tokens by the unknown token, and compare maps.
+
+    Five tokens of a text are replaced, each alone. Rank correlations with the map of the text as
+    it is, over the tokens that stay, with 95 % intervals over the texts.
+    """
+    del verbose  # read by the program
+    from palrp_onnx.evaluate.stability import Replacement
+    from palrp_onnx.evaluate.stability import stability as measure
+    from palrp_onnx.graph.model import Model
+    from palrp_onnx.inputs import default_tokenizer, read_labels, unknown_token
+
+    opened = Model.open(model)
+    token = unknown_token(tokenizer or default_tokenizer(model), unknown)
+    files = list(files_in(sources))
+    with counting(len(files), quiet=quiet) as tell:
+        found = measure(
+            _competitors(opened, methods, output=output_name, unknown=token, **options),
+            _samples(opened, files, tokenizer),
+            Replacement(token, prefix, suffix),
+            target=target,
+            labels=read_labels(model),
+            progress=tell,
+        )
+    _report(found, _stability_table(found), place, as_json)
+
+
+def _competitors(model: Model, methods: tuple[str, ...], **options: Any) -> dict[str, Competitor]:
+    from palrp_onnx.evaluate.baselines import competitor
+
+    return {name: competitor(name, model, **options) for name in methods}
+
+
+def _samples(model: Model, files: list[Path], tokenizer: Path | None) -> Iterator[Sample]:
+    from palrp_onnx.inputs import open_sample
+
+    for file in files:
+        yield open_sample(
+            file, model_path=model.path, graph_inputs=model.inputs, tokenizer=tokenizer
+        )
+
+
+def _report(
+    found: Mapping[str, Randomisation] | Mapping[str, Stability],
+    table: str,
+    place: Path | None,
+    as_json: bool,
+) -> None:
+    import msgspec
+
+    data = msgspec.json.format(msgspec.json.encode(found), indent=2) + b"\n"
+    if place is not None:
+        write_files({place: data})
+    write_stdout(data if as_json else table.encode())
+
+
+def _steps_table(found: Mapping[str, Randomisation]) -> str:
+    first = next(iter(found.values()))
+    lines = [
+        f"{first.samples} samples, permutations of seed {first.seed}; rank correlations with 95 % "
+        "intervals over the samples"
+    ]
+    heads = [f"{step.share:.0%} ({step.tensors} tensors)" for step in first.steps]
+    for part in ("signed", "magnitude"):
+        rows = {
+            name: [_cell(getattr(step, part)) for step in each.steps]
+            for name, each in found.items()
+        }
+        lines += ["", *_table(part, heads, rows)]
+    return "\n".join(lines) + "\n"
+
+
+def _stability_table(found: Mapping[str, Stability]) -> str:
+    first = next(iter(found.values()))
+    rows = {name: [_cell(each.signed), _cell(each.magnitude)] for name, each in found.items()}
+    title = (
+        f"{first.samples} texts, {first.draws} tokens each; rank correlations with 95 % intervals"
+    )
+    return "\n".join([title, "", *_table("", ["signed", "magnitude"], rows)]) + "\n"
+
+
+def _cell(figure: Correlation) -> str:
+    return f"{figure.value:.3f} ({figure.low:.3f} … {figure.high:.3f})"
+
+
+def _table(corner: str, heads: Sequence[str], rows: Mapping[str, Sequence[str]]) -> list[str]:
+    width = max(map(len, (*rows, corner))) + 2
+    return [
+        f"{corner:{width}}" + "".join(f"{head:>26}" for head in heads),
+        *(f"{name:{width}}" + "".join(f"{c:>26}" for c in cells) for name, cells in rows.items()),
+    ]

@@ -1,0 +1,234 @@
+"""Whether maps depend on what a model has learnt: its weights are shuffled, from the output down.
+
+The cascading randomisation of Adebayo et al. (2018), "Sanity checks for saliency maps". A map that
+stays as it was shows the input, or the architecture, and not what the model makes of it.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from msgspec import Struct
+from numpy.typing import NDArray
+
+from palrp_onnx.errors import InputError, UsageError
+from palrp_onnx.evaluate.baselines import Competitor
+from palrp_onnx.evaluate.ranks import Correlation, explained, mean_correlation, spearman
+from palrp_onnx.graph.content import content_values, fed_values, node_inputs
+from palrp_onnx.graph.inputs import input_roles
+from palrp_onnx.graph.model import Model
+from palrp_onnx.inputs.sample import Sample
+from palrp_onnx.manifest import Manifest
+
+Array = NDArray[Any]
+
+#: Shares of the weights that are shuffled, from the output down.
+SHARES = (0.25, 0.5, 0.75, 1.0)
+#: Operations that multiply their first two inputs.
+_PRODUCTS = frozenset(("Conv", "ConvTranspose", "Gemm", "MatMul"))
+_LARGE = 1 << 16  # bytes; smaller tensors stay in the file
+
+
+class Step(Struct, frozen=True, kw_only=True):
+    """Rank correlation of maps before and after.
+
+    Attributes:
+        share: Of the weights, from the output down, that were shuffled.
+        tensors: How many these are.
+        signed: Of relevance: 1 is the same order, 0 none in common.
+        magnitude: Of |relevance|.
+    """
+
+    share: float
+    tensors: int
+    signed: Correlation
+    magnitude: Correlation
+
+
+class Randomisation(Struct, frozen=True, kw_only=True):
+    """One method on a model that is shuffled step by step.
+
+    Intervals are over the samples alone. How the permutations fell is the same for all of them and
+    can matter more, above all for signs: one permuted classifier may turn a class into its
+    opposite. Several seeds show how much.
+    """
+
+    samples: int
+    seed: int
+    steps: list[Step]
+
+
+def randomisation(
+    model: Model,
+    build: Callable[[Model], Mapping[str, Competitor]],
+    samples: Callable[[], Iterable[Sample]],
+    *,
+    target: str = "pred",
+    labels: Mapping[int, str] | None = None,
+    seed: int = 0,
+    progress: Callable[[int], None] = lambda done: None,
+) -> dict[str, Randomisation]:
+    """Compare the maps of a model with those of its shuffled copies.
+
+    All maps of a sample are of one target, which the first method finds in the model as it is.
+
+    Args:
+        model: The model.
+        build: Methods by name, on a given model.
+        samples: One row each; they are read once for every step and once before.
+        target: What is explained.
+        labels: Names of classes by index.
+        seed: Of the permutations.
+        progress: Told how many samples are done, all steps together.
+
+    Raises:
+        UsageError: An input holds several rows, the model has no weights to shuffle, or it is an
+            explainer that was compiled.
+        InputError: There are no samples.
+    """
+    if Manifest.read(model.metadata) is not None:
+        raise UsageError(
+            "An explainer cannot be shuffled",
+            place=str(model.path),
+            hint="Name the model it was compiled from.",
+        )
+    plain = model.copy()  # planning may add to the graph
+    competitors = build(model)
+    before: list[tuple[str, dict[str, Array]]] = []
+    names: list[str] = []
+    done = 0
+    for sample in samples():
+        before.append(_maps(competitors, sample, target, labels))
+        if not names:
+            first = next(iter(competitors.values()))
+            names = weights(plain, sample.feeds, first.engine(sample.feeds).subject.output)
+        progress(done := done + 1)
+    if not before:
+        raise InputError("There is nothing to evaluate")
+    steps: dict[str, list[Step]] = {name: [] for name in competitors}
+    for share in SHARES:
+        count = math.ceil(share * len(names))
+        with shuffled(plain, names[:count], seed=seed) as other:
+            rivals = build(other)
+            after = []
+            for sample, (wanted, _) in zip(samples(), before, strict=True):
+                after.append(_maps(rivals, sample, wanted, labels)[1])
+                progress(done := done + 1)
+        for name in competitors:
+            pairs = [(maps[name], new[name]) for (_, maps), new in zip(before, after, strict=True)]
+            steps[name].append(_step(share, count, pairs))
+    return {
+        name: Randomisation(samples=len(before), seed=seed, steps=found)
+        for name, found in steps.items()
+    }
+
+
+def _maps(
+    competitors: Mapping[str, Competitor],
+    sample: Sample,
+    target: str,
+    labels: Mapping[int, str] | None,
+) -> tuple[str, dict[str, Array]]:
+    maps: dict[str, Array] = {}
+    for name, each in competitors.items():
+        target, maps[name] = explained(each, sample, target, labels)
+    return target, maps
+
+
+def _step(share: float, tensors: int, pairs: Sequence[tuple[Array, Array]]) -> Step:
+    return Step(
+        share=share,
+        tensors=tensors,
+        signed=mean_correlation([spearman(old, new) for old, new in pairs]),
+        magnitude=mean_correlation([spearman(np.abs(old), np.abs(new)) for old, new in pairs]),
+    )
+
+
+def weights(model: Model, feeds: Mapping[str, Array], output: str) -> list[str]:
+    """Initializers that hold weights, those next to the output first.
+
+    A weight is what a matrix product or a convolution on the way to the output multiplies content
+    with, the same for every input. Where it is computed from stored numbers, as in quantised files,
+    these are meant: of the tensors of two or more axes that it depends on, the largest. One that is
+    used several times stands where it is used last.
+
+    Args:
+        model: The model.
+        feeds: An example, which tells content from other inputs.
+        output: The explained output.
+
+    Raises:
+        UsageError: There are none.
+    """
+    graph = model.graph
+    content = content_values(graph, input_roles(graph, feeds))
+    fed = fed_values(graph)
+    above = _above(graph, output)
+    found: dict[str, None] = {}
+    for node in reversed(list(graph)):
+        if node.op_type not in _PRODUCTS or node not in above:
+            continue
+        factors = [v for v in node.inputs[:2] if v is not None]
+        if any(v in content for v in factors):
+            stored = (_stored(v) for v in factors if v not in fed)
+            found.update(dict.fromkeys(name for name in stored if name))
+    if not found:
+        raise UsageError("The model multiplies by no weights", place=str(model.path))
+    return list(found)
+
+
+def _above(graph: ir.Graph, output: str) -> set[ir.Node]:
+    """Nodes that an output depends on."""
+    waiting = [v for v in graph.outputs if v.name == output]
+    found: set[ir.Node] = set()
+    while waiting:
+        node = waiting.pop().producer()
+        if node is not None and node not in found:
+            found.add(node)
+            waiting.extend(node_inputs(node))
+    return found
+
+
+def _stored(weight: ir.Value) -> str | None:
+    """Name of the largest tensor of two or more axes that a weight is computed from."""
+    waiting, tensors = [weight], []
+    while waiting:
+        value = waiting.pop()
+        if value.const_value is not None and len(value.const_value.shape) > 1:
+            tensors.append(value)
+        elif (node := value.producer()) is not None:
+            waiting.extend(node_inputs(node))
+    largest = max(tensors, key=lambda v: v.const_value.size if v.const_value else 0, default=None)
+    return largest.name if largest is not None else None
+
+
+@contextmanager
+def shuffled(model: Model, names: Iterable[str], *, seed: int = 0) -> Iterator[Model]:
+    """The model with the entries of some initializers permuted, as a file that goes in the end.
+
+    What is written is the plain graph, so the copy holds primitive operations alone and is held
+    against itself, not against the file that it was made from. The permutation of an initializer
+    is drawn for its place among ``names`` alone, so that a longer list goes on from a shorter one.
+    """
+    copy = model.copy()
+    for number, name in enumerate(names):
+        value = copy.graph.initializers[name]
+        assert value.const_value is not None
+        value.const_value = _permuted(value.const_value, np.random.default_rng((seed, number)))
+    with tempfile.TemporaryDirectory(prefix="palrp-") as folder:
+        path = Path(folder) / "model.onnx"
+        ir.save(copy.proto, path, external_data="weights", size_threshold_bytes=_LARGE)
+        yield Model.open(path)
+
+
+def _permuted(tensor: ir.TensorProtocol, generator: np.random.Generator) -> ir.TensorProtocol:
+    array = tensor.numpy()
+    entries = generator.permutation(array.reshape(-1)).reshape(array.shape)
+    return ir.Tensor(entries, dtype=tensor.dtype, name=tensor.name)

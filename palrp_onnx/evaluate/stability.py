@@ -1,0 +1,141 @@
+"""Whether maps stay as they are where a text hardly changes: one token becomes unknown."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from msgspec import Struct
+from numpy.typing import NDArray
+
+from palrp_onnx.errors import InputError, UsageError
+from palrp_onnx.evaluate.baselines import Competitor
+from palrp_onnx.evaluate.ranks import Correlation, explained, mean_correlation, spearman
+from palrp_onnx.inputs.sample import Sample
+
+Array = NDArray[Any]
+
+#: Tokens of a text that are replaced, one after the other.
+DRAWS = 5
+
+
+@dataclass(frozen=True)
+class Replacement:
+    """Which tokens may be replaced, and by what.
+
+    Attributes:
+        unknown: Id of the token that takes their place.
+        prefix: Tokens in front that stay as they are.
+        suffix: Tokens at the end that stay as they are.
+    """
+
+    unknown: int
+    prefix: int = 0
+    suffix: int = 0
+
+
+class Stability(Struct, frozen=True, kw_only=True):
+    """One method over a data set.
+
+    Attributes:
+        samples: Number of texts.
+        draws: The most tokens that were replaced in a text.
+        signed: Rank correlation of relevance over the tokens that stayed: 1 is the same order.
+        magnitude: Of |relevance|.
+    """
+
+    samples: int
+    draws: int
+    signed: Correlation
+    magnitude: Correlation
+
+
+def stability(
+    competitors: Mapping[str, Competitor],
+    samples: Iterable[Sample],
+    replacement: Replacement,
+    *,
+    target: str = "pred",
+    labels: Mapping[int, str] | None = None,
+    progress: Callable[[int], None] = lambda done: None,
+) -> dict[str, Stability]:
+    """Compare the map of every text with those of the text with one token replaced.
+
+    The target is the one that the first method finds in the text as it is. Tokens are drawn for
+    the name of a text, the same for all methods; texts count equally.
+
+    Args:
+        competitors: The methods by name.
+        samples: One text each.
+        replacement: What is replaced.
+        target: What is explained.
+        labels: Names of classes by index.
+        progress: Told how many texts are done.
+
+    Raises:
+        UsageError: An input holds several rows, or is no text.
+        InputError: There are no texts, or one has too few tokens.
+    """
+    signed: dict[str, list[float]] = {name: [] for name in competitors}
+    magnitude: dict[str, list[float]] = {name: [] for name in competitors}
+    for done, sample in enumerate(samples, start=1):
+        wanted, altered = target, None
+        for name, each in competitors.items():
+            wanted, before = explained(each, sample, wanted, labels)
+            if altered is None:
+                altered = _altered(sample, each.engine(sample.feeds).subject.input, replacement)
+            pairs = [
+                (
+                    np.delete(before, place),
+                    np.delete(explained(each, other, wanted, labels)[1], place),
+                )
+                for place, other in altered
+            ]
+            signed[name].append(_mean(spearman(old, new) for old, new in pairs))
+            magnitude[name].append(_mean(spearman(abs(old), abs(new)) for old, new in pairs))
+        progress(done)
+    if not any(signed.values()):
+        raise InputError("There is nothing to evaluate")
+    return {
+        name: Stability(
+            samples=len(signed[name]),
+            draws=DRAWS,
+            signed=mean_correlation(signed[name]),
+            magnitude=mean_correlation(magnitude[name]),
+        )
+        for name in competitors
+    }
+
+
+def _altered(sample: Sample, name: str, replacement: Replacement) -> list[tuple[int, Sample]]:
+    """Places, and the sample with the token at each of them replaced."""
+    ids = sample.feeds[name]
+    if ids.dtype.kind not in "iu" or ids.ndim != 2:
+        raise UsageError("Only tokens can be replaced", place=f"input {name}")
+    count = ids.shape[1]
+    free = np.arange(replacement.prefix, count - replacement.suffix)
+    free = free[ids[0, free] != replacement.unknown]
+    if not len(free) or count < 3:
+        raise InputError(
+            "The text has too few tokens",
+            place=sample.id,
+            hint="At least three, one of them known and not protected.",
+        )
+    generator = np.random.default_rng(zlib.crc32(sample.id.encode()))
+    return [
+        (place, _replaced(sample, name, place, replacement.unknown))
+        for place in generator.permutation(free)[:DRAWS].tolist()
+    ]
+
+
+def _replaced(sample: Sample, name: str, place: int, unknown: int) -> Sample:
+    ids = sample.feeds[name].copy()
+    ids[0, place] = unknown
+    return replace(sample, feeds={**sample.feeds, name: ids})
+
+
+def _mean(numbers: Iterable[float]) -> float:
+    return float(np.mean(list(numbers)))

@@ -1,0 +1,221 @@
+"""Curves of several methods as a picture: charts side by side on one scale, and a legend."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from PIL import Image, ImageDraw
+
+from palrp_onnx.render.page import (
+    GREY,
+    INNER,
+    LINE,
+    MARGIN,
+    Block,
+    Lines,
+    compose,
+    shorten,
+    visible,
+    width,
+    write,
+)
+from palrp_onnx.render.palette import BLACK, RGB, WHITE
+
+#: The palette of Okabe and Ito (2008), told apart with every kind of colour blindness; its yellow
+#: is left out, as it does not show on white.
+COLOURS: tuple[RGB, ...] = (
+    (0, 114, 178),
+    (213, 94, 0),
+    (0, 158, 115),
+    (204, 121, 167),
+    (230, 159, 0),
+    (86, 180, 233),
+    (0, 0, 0),
+)
+#: Pixels of ink and of gap; the colours come again with the next pattern.
+_PATTERNS = ((1, 0), (12, 6), (3, 5), (12, 12))
+
+Point = tuple[float, float]
+
+_SIZE = 14
+_GAP = 40
+_AXIS = 56  # room for numbers on the left
+_HEAD = 34
+_FOOT = 52
+_PLOT = 340
+_INSET = 8  # so that thick lines at the ends are whole
+_THICK = 3
+_FINE = 4  # drawn this many times larger, then averaged
+_KEY = 36
+_ROW = 24
+
+
+@dataclass(frozen=True)
+class Chart:
+    """One chart.
+
+    Attributes:
+        title: What stands above it.
+        label: What the horizontal axis counts.
+        lines: Heights by method, one for every share.
+    """
+
+    title: str
+    label: str
+    lines: Mapping[str, Sequence[float]]
+
+
+def render_curves(
+    title: str, remark: str, shares: Sequence[float], charts: Sequence[Chart], height: str
+) -> bytes:
+    """Draw charts with one vertical scale and one legend.
+
+    Args:
+        title: What stands above all of them.
+        remark: A line below it.
+        shares: Where the lines have their points, from 0 to 1.
+        charts: Side by side; all with the same methods, in the same order.
+        height: What the vertical axes measure.
+
+    Returns:
+        A PNG file. The same numbers give the same bytes.
+    """
+    head = Lines([(visible(title), 28, BLACK), (visible(remark), 15, GREY)])
+    blocks: list[Block] = [head, _Charts(shares, charts, height), _Legend(list(charts[0].lines))]
+    data = io.BytesIO()
+    compose(blocks).save(data, "PNG")
+    return data.getvalue()
+
+
+def style(place: int) -> tuple[RGB, tuple[int, int]]:
+    """Colour and pattern of the line in this place."""
+    turn, colour = divmod(place, len(COLOURS))
+    return COLOURS[colour], _PATTERNS[turn % len(_PATTERNS)]
+
+
+def ticks(low: float, high: float) -> list[float]:
+    """Round numbers, four to eleven of them, from ``low`` or below to ``high`` or above."""
+    span = (high - low) or abs(high) or 1.0
+    unit: float = 10.0 ** math.floor(math.log10(span / 5))
+    step = next(s * unit for s in (1, 2, 5, 10) if s * unit >= span / 5)
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return [k * step for k in range(first, max(last, first + 1) + 1)]
+
+
+class _Charts:
+    """Charts side by side."""
+
+    def __init__(self, shares: Sequence[float], charts: Sequence[Chart], label: str) -> None:
+        self._shares, self._charts, self._label = shares, charts, label
+        numbers = [v for chart in charts for line in chart.lines.values() for v in line]
+        self._ticks = ticks(min(numbers), max(numbers))
+        self._width = (INNER - _GAP * (len(charts) - 1)) // len(charts) - _AXIS
+        self.height = _HEAD + _PLOT + _FOOT
+
+    def draw(self, page: Image.Image, top: int) -> None:
+        """Draw onto the page."""
+        for number, chart in enumerate(self._charts):
+            left = MARGIN + number * (self._width + _AXIS + _GAP)
+            head = f"{visible(chart.title)}: {visible(self._label)}"
+            write(page, (left, top + 11), shorten(head, 16, self._width + _AXIS), 16, GREY)
+            self._plot(page, (left + _AXIS, top + _HEAD), chart)
+
+    def _plot(self, page: Image.Image, corner: tuple[int, int], chart: Chart) -> None:
+        left, top = corner
+        page.paste(self._drawn(chart), (left, top))
+        for value in self._ticks:
+            text = f"{value:.4g}".replace("-", "−")
+            place = (left - 8 - width(text, _SIZE), top + self._down(value))
+            write(page, place, text, _SIZE)
+        lower = top + _PLOT
+        for fifth in range(6):
+            text = f"{fifth * 20} %"
+            across = left + self._across(fifth / 5) - width(text, _SIZE) / 2
+            write(page, (across, lower + 14), text, _SIZE)
+        label = shorten(visible(chart.label), _SIZE, self._width)
+        middle = left + (self._width - width(label, _SIZE)) / 2
+        write(page, (middle, lower + 38), label, _SIZE, GREY)
+
+    def _drawn(self, chart: Chart) -> Image.Image:
+        """Grid and lines, smooth."""
+        fine = Image.new("RGB", (self._width * _FINE, _PLOT * _FINE), WHITE)
+        draw = ImageDraw.Draw(fine)
+        for value in self._ticks:
+            row = self._down(value)
+            _stroke(draw, [(0, row), (self._width, row)], LINE, 1)
+        # The first method is the one in question, so it lies on top.
+        for place, line in reversed(list(enumerate(chart.lines.values()))):
+            colour, pattern = style(place)
+            points = [
+                (self._across(x), self._down(y)) for x, y in zip(self._shares, line, strict=True)
+            ]
+            for piece in pieces(points, pattern):
+                _stroke(draw, piece, colour, _THICK)
+        return fine.reduce(_FINE)
+
+    def _across(self, share: float) -> float:
+        return _INSET + share * (self._width - 2 * _INSET)
+
+    def _down(self, value: float) -> float:
+        low, high = self._ticks[0], self._ticks[-1]
+        return _INSET + (high - value) / (high - low) * (_PLOT - 2 * _INSET)
+
+
+class _Legend:
+    """What every line is."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._places: list[tuple[int, int, str]] = []
+        left = row = 0
+        for name in (shorten(visible(n), _SIZE, INNER - _KEY - 8) for n in names):
+            room = _KEY + 8 + width(name, _SIZE)
+            if left and left + room > INNER:
+                left, row = 0, row + 1
+            self._places.append((left, row, name))
+            left += room + 28
+        self.height = _ROW * (row + 1)
+
+    def draw(self, page: Image.Image, top: int) -> None:
+        """Draw onto the page."""
+        for place, (left, row, name) in enumerate(self._places):
+            colour, pattern = style(place)
+            key = Image.new("RGB", (_KEY * _FINE, 8 * _FINE), WHITE)
+            for piece in pieces([(0, 4), (_KEY, 4)], pattern):
+                _stroke(ImageDraw.Draw(key), piece, colour, _THICK)
+            middle = top + row * _ROW + _ROW // 2
+            page.paste(key.reduce(_FINE), (MARGIN + left, middle - 4))
+            write(page, (MARGIN + left + _KEY + 8, middle), name, _SIZE)
+
+
+def pieces(points: Sequence[Point], pattern: tuple[int, int]) -> Iterator[list[Point]]:
+    """A line cut into its dashes, which go on around corners."""
+    ink, gap = pattern
+    if not gap:
+        yield list(points)
+        return
+    walked = 0.0
+    for (x, y), (u, v) in pairwise(points):
+        length = math.hypot(u - x, v - y)
+        for start, end in _dashes(walked, length, ink, gap):
+            yield [(x + (u - x) * at / length, y + (v - y) * at / length) for at in (start, end)]
+        walked += length
+
+
+def _dashes(walked: float, length: float, ink: int, gap: int) -> Iterator[tuple[float, float]]:
+    """Where ink begins and ends on a stretch, after ``walked`` pixels of the line."""
+    first = math.floor(walked / (ink + gap))
+    last = math.ceil((walked + length) / (ink + gap))
+    for number in range(first, last):
+        start = max(number * (ink + gap) - walked, 0.0)
+        end = min(number * (ink + gap) + ink - walked, length)
+        if start < end:
+            yield start, end
+
+
+def _stroke(draw: ImageDraw.ImageDraw, points: Sequence[Point], ink: RGB, thickness: int) -> None:
+    large = [(x * _FINE, y * _FINE) for x, y in points]
+    draw.line(large, fill=ink, width=thickness * _FINE, joint="curve")

@@ -1,0 +1,113 @@
+"""``evaluate randomisation``, ``evaluate stability``, and what ``perturbation`` draws and keeps."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from conftest import Run
+from PIL import Image
+
+from palrp_onnx.cli.progress import counting
+
+TEXTS = ("a good film", "a bad film a bad film", "good good bad film", "film a good a")
+
+
+@pytest.fixture
+def texts(tmp_path: Path) -> Path:
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    for number, text in enumerate(TEXTS):
+        (folder / f"{number}.txt").write_text(text)
+    return folder
+
+
+@pytest.mark.parametrize("command", ["randomisation", "stability"])
+def test_table_and_json(command: str, model: Path, texts: Path, run: Run, tmp_path: Path) -> None:
+    out = tmp_path / "out.json"
+    given = ("evaluate", command, model, "--input", texts, "-q")
+    result = run(*given, "-o", out)
+    assert result.exit_code == 0, result.output
+    assert result.stderr == ""
+    found = json.loads(out.read_text())
+    assert list(found) == ["pa-lrp", "attnlrp"]
+    assert all(name in result.stdout for name in (*found, "signed", "magnitude", "4 "))
+    assert json.loads(run(*given, "--json").stdout) == found
+    assert found["pa-lrp"]["samples"] == len(TEXTS)
+    one = json.loads(run(*given, "--json", "--method", "eps-lrp").stdout)
+    assert list(one) == ["eps-lrp"]
+
+
+def test_steps_and_seeds(model: Path, texts: Path, run: Run) -> None:
+    given = ("evaluate", "randomisation", model, "--input", texts, "-q", "--json")
+    found = [json.loads(run(*given, "--seed", seed).stdout)["pa-lrp"] for seed in (0, 0, 3)]
+    assert [each["seed"] for each in found] == [0, 0, 3]
+    steps = [each["steps"] for each in found]
+    assert [step["share"] for step in steps[0]] == [0.25, 0.5, 0.75, 1.0]
+    assert steps[0] == steps[1] != steps[2]
+
+
+def test_an_explainer_is_no_model(model: Path, texts: Path, run: Run, tmp_path: Path) -> None:
+    explainer = tmp_path / "explainer.onnx"
+    assert run("compile", model, "-o", explainer, "-q").exit_code == 0
+    tokenizer = ("--tokenizer", model.parent / "tokenizer.json", "--method", "pa-lrp")
+    result = run("evaluate", "randomisation", explainer, "--input", texts, *tokenizer)
+    assert (result.exit_code, "cannot be shuffled" in result.stderr) == (2, True), result.output
+
+
+def test_protected_tokens(model: Path, texts: Path, run: Run) -> None:
+    given = ("evaluate", "stability", model, "--input", texts, "-q")
+    assert run(*given, "--prefix", 1, "--suffix", 1, "--unknown", "a").exit_code == 0
+    result = run(*given, "--prefix", 9)
+    assert (result.exit_code, "too few tokens" in result.stderr) == (3, True)
+
+
+def test_curves(model: Path, texts: Path, run: Run, tmp_path: Path) -> None:
+    picture, out = tmp_path / "curves.png", tmp_path / "out.json"
+    given = ("evaluate", "perturbation", model, "--input", texts, "-q")
+    assert run(*given, "--curves", picture, "-o", out).exit_code == 0
+    with Image.open(picture) as page:
+        assert (page.format, page.width) == ("PNG", 1200)
+    assert json.loads(out.read_text())["random"]["samples"] == len(TEXTS)
+
+
+def test_a_journal_goes_on(model: Path, texts: Path, run: Run, tmp_path: Path) -> None:
+    journal = tmp_path / "journal.jsonl"
+    given = ("evaluate", "perturbation", model, "--json", "-q")
+    whole = run(*given, "--input", texts).stdout
+    kept = (*given, "--journal", journal)
+    assert run(*kept, "--input", texts / "0.txt", "--input", texts / "1.txt").exit_code == 0
+    first, *lines = journal.read_text().splitlines()
+    assert len(lines) == 2
+    settings = json.loads(first)
+    assert {"model", "tokenizer", "methods", "protocol", "target", "engine", "dtype"} <= {*settings}
+    assert run(*kept, "--input", texts).stdout == whole
+    assert journal.read_text().splitlines()[:3] == [first, *lines]
+    assert len(journal.read_text().splitlines()) == 1 + len(TEXTS)
+    (texts / "0.txt").write_text("bad")  # what is known is not explained again
+    assert run(*kept, "--input", texts).stdout == whole
+    for other in (("--method", "attnlrp"), ("--prefix", 1), ("--target", 1), ("--engine", "numpy")):
+        result = run(*kept, "--input", texts, *other)
+        assert (result.exit_code, "other settings" in result.stderr) == (2, True)
+
+
+def test_journals_that_cannot_be(model: Path, texts: Path, run: Run, tmp_path: Path) -> None:
+    given = ("evaluate", "perturbation", model, "--input", texts, "-q", "--journal")
+    for journal in (tmp_path, model):
+        before = model.read_bytes()
+        assert run(*given, journal).exit_code == 3
+        assert model.read_bytes() == before
+    (tmp_path / "0.txt").write_text("a film")
+    twice = run(*given, tmp_path / "journal.jsonl", "--input", tmp_path / "0.txt")
+    assert (twice.exit_code, "named '0'" in twice.stderr) == (2, True)
+
+
+def test_progress(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("palrp_onnx.cli.progress.EVERY", 0.0)
+    for quiet in (False, True):
+        with counting(4, quiet=quiet) as tell:
+            tell(1)
+            tell(4)
+        lines = capsys.readouterr().err.splitlines()
+        assert [line.split()[0] for line in lines] == ([] if quiet else ["1/4", "4/4"])
