@@ -109,11 +109,12 @@ def test_the_reference_epsilon_explains_the_rest(
     engine, _ = opened(method, "float64")
     plan, visit = engine.planned.plan, _Walk._visit
     inside = biases_inside(plan)
+    values = every_value()  # opened before the walk is another
 
     def damped(self: Any, step: Step, sent: list[Any]) -> None:
         epsilon = reference_epsilon(plan, step.node, METHODS[method], inside)
         if epsilon and sent[0] is not None:
-            y, (first, *rest) = every_value()[step.node.outputs[0].name or ""], sent
+            y, (first, *rest) = values[step.node.outputs[0].name or ""], sent
             y = y if first.rows is None else first.rows.take(self._op, y)
             sent = [replace(first, m=first.m * y / (y + epsilon)), *rest]
         visit(self, step, sent)
