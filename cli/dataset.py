@@ -33,7 +33,7 @@ methods_option = click.option(
     multiple=True,
     default=("pa-lrp", "attnlrp"),
     show_default=True,
-    help="Held against each other, and against a random order. Can be given several times.",
+    help="Held against each other. Can be given several times.",
 )
 report_options = together(
     click.option("-o", "place", type=FILE_PATH, metavar="FILE.json", help="Also write it as JSON."),
@@ -48,13 +48,3 @@ def files_in(sources: tuple[Path, ...]) -> Iterator[Path]:
             yield from sorted(p for p in source.iterdir() if p.is_file())
         else:
             yield source
-
-
-def progress(total: int, quiet: bool) -> Callable[[int], None]:
-    """Says now and then how many files are done."""
-
-    def tell(done: int) -> None:
-        if not quiet and (done % 50 == 0 or done == total):
-            click.echo(f"{done} of {total} files", err=True)
-
-    return tell

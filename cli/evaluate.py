@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .dataset import files_in, inputs_option, methods_option, progress, report_options
+from .dataset import files_in, inputs_option, methods_option, report_options
 from .evaluate_checks import randomisation, stability
 from .evaluate_images import pixels, segmentation
 from .options import (
@@ -264,13 +264,13 @@ def _records(
     target = options.pop("target")
     explainer = Explainer(model, output=options.pop("output_name"), **options)
     labels = read_labels(model_path)
-    tell = progress(len(files), quiet)
-    for number, file in enumerate(files, start=1):
-        sample = open_sample(
-            file, model_path=model_path, graph_inputs=model.inputs, tokenizer=tokenizer
-        )
-        yield from (each.record for each in explainer.explain(sample, target, labels))
-        tell(number)
+    with counting(len(files), quiet=quiet) as tell:
+        for number, file in enumerate(files, start=1):
+            sample = open_sample(
+                file, model_path=model_path, graph_inputs=model.inputs, tokenizer=tokenizer
+            )
+            yield from (each.record for each in explainer.explain(sample, target, labels))
+            tell(number)
 
 
 def _table(found: Conservation) -> str:

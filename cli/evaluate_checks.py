@@ -8,10 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .dataset import files_in, inputs_option, report_options
+from .dataset import files_in, inputs_option, methods_option, report_options
 from .options import (
-    BASELINES,
-    METHODS,
     model_argument,
     output_option,
     reporting_options,
@@ -30,17 +28,8 @@ if TYPE_CHECKING:
     from palrp_onnx.graph.model import Model
     from palrp_onnx.inputs import Sample
 
-_methods = click.option(
-    "--method",
-    "methods",
-    type=click.Choice((*METHODS, *BASELINES)),
-    multiple=True,
-    default=("pa-lrp", "attnlrp"),
-    show_default=True,
-    help="Held against each other. Can be given several times.",
-)
 _common = together(
-    _methods, report_options, tokenizer_option, run_options, output_option, reporting_options
+    methods_option, report_options, tokenizer_option, run_options, output_option, reporting_options
 )
 
 

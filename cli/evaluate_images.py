@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .dataset import files_in, inputs_option, methods_option, progress, report_options
+from .dataset import files_in, inputs_option, methods_option, report_options
 from .options import (
     FILE_PATH,
     model_argument,
@@ -17,6 +17,7 @@ from .options import (
     run_options,
     together,
 )
+from .progress import counting
 from .writing import write_files, write_stdout
 
 if TYPE_CHECKING:
@@ -90,13 +91,14 @@ def pixels(
     truth = None if classes is None else _read_classes(classes)
     if target != "pred":
         truth = dict.fromkeys((file.stem for file in files), target)
-    found = contest_pixels(
-        _rivals(opened, methods, output_name, options),
-        _samples(opened, files),
-        baseline=baseline,
-        truth=truth,
-        progress=progress(len(files), quiet),
-    )
+    with counting(len(files), quiet=quiet) as tell:
+        found = contest_pixels(
+            _rivals(opened, methods, output_name, options),
+            _samples(opened, files),
+            baseline=baseline,
+            truth=truth,
+            progress=tell,
+        )
     _report(found, _pixels_table(found), place, as_json)
 
 
@@ -144,12 +146,13 @@ def segmentation(
     opened = Model.open(model)
     files = list(files_in(sources))
     labels = (read_mask(masks / f"{file.stem}.png", ignored=ignored) for file in files)
-    found = contest_segmentation(
-        _rivals(opened, methods, output_name, options),
-        zip(_samples(opened, files), labels, strict=True),
-        target=target,
-        progress=progress(len(files), quiet),
-    )
+    with counting(len(files), quiet=quiet) as tell:
+        found = contest_segmentation(
+            _rivals(opened, methods, output_name, options),
+            zip(_samples(opened, files), labels, strict=True),
+            target=target,
+            progress=tell,
+        )
     _report(found, _segmentation_table(found), place, as_json)
 
 
