@@ -42,6 +42,7 @@ class Request:
     resume: bool
     shard: str
     max_errors: int | None
+    engine_workers: int | None
     workers: int
     batch_size: int
     batch_tokens: int
@@ -95,6 +96,13 @@ _places = together(
 )
 
 _sizes = together(
+    click.option(
+        "--engine-workers",
+        type=_at_least_one,
+        metavar="N",
+        help="Explain a file of JSON lines with N actors on a cluster of Ray: the one RAY_ADDRESS "
+        "names, else this machine. DIR gets explained.jsonl, whole or not at all.",
+    ),
     click.option(
         "--workers",
         type=_at_least_one,
@@ -150,6 +158,8 @@ def batch(**options: Any) -> int:
     """
     request = Request(**options)
     _check(request)
+    if request.engine_workers:
+        return _on_a_cluster(request, request.engine_workers)
     from palrp_onnx.jobs.run import run
     from palrp_onnx.jobs.sources import open_source
 
@@ -163,6 +173,35 @@ def batch(**options: Any) -> int:
     if not request.quiet:
         click.echo(_summary(outcome, request.place, time.monotonic() - start), err=True)
     return _SOME_FAILED if outcome.tally.failed else 0
+
+
+def _on_a_cluster(request: Request, actors: int) -> int:
+    """The same with Ray, which does again what a lost machine had begun."""
+    alone = (request.resume, request.shard != "1/1", request.parquet, request.pictures)
+    if any(alone) or request.workers > 1 or request.source.suffix.lower() != ".jsonl":
+        raise UsageError(
+            "--engine-workers takes a .jsonl file, whole: no --resume, --shard, --workers, "
+            "--parquet or --pictures"
+        )
+    from palrp_onnx.jobs.files import make_folder
+    from palrp_onnx.jobs.ray import explain_lines
+
+    start = time.monotonic()
+    make_folder(request.place)
+    place = request.place / "explained.jsonl"
+    records, failed = explain_lines(
+        request.model.resolve(),
+        _settings(request),
+        request.source,
+        place,
+        actors=actors,
+        batch_size=request.batch_size,
+        num_gpus=1.0 if request.device.startswith("cuda") else 0.0,
+    )
+    if not request.quiet:
+        seconds = duration(time.monotonic() - start)
+        click.echo(f"{records} records, {failed} failed in {seconds}; wrote {place}", err=True)
+    return _SOME_FAILED if failed else 0
 
 
 def _check(request: Request) -> None:

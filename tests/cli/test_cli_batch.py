@@ -341,3 +341,14 @@ def test_a_bar_on_a_terminal(model: Path, data: Path, tmp_path: Path) -> None:
     os.close(main)
     assert done.returncode == 6 and done.stdout == b""
     assert b"explaining" in shown and b"40/40" in shown and b"records/s" in shown
+
+
+@pytest.mark.parametrize("more", [["--resume"], ["--pictures", "2"], ["--shard", "1/2"]])
+def test_a_cluster_takes_whole_files(
+    run: Run, model: Path, tmp_path: Path, more: list[str]
+) -> None:
+    source = tmp_path / "records.jsonl"
+    source.write_text('{"id": "a", "text": "good"}\n')
+    arguments = ("batch", model, "--input", source, "-o", tmp_path / "out", "--engine-workers", "2")
+    assert run(*arguments, *more).exit_code == 2
+    assert not (tmp_path / "out").exists()
