@@ -114,13 +114,13 @@ def measure(
         "unknown": protocol.unknown,
         "words": options.words,
     }
-    journal = Journal(options.cache / f"journal-{name}-{form}.jsonl", settings)
-    ids = []
+    journal = Journal(options.cache / f"journal-{name}-{form}.jsonl", Curves, settings)
+    seen: list[Sample] = []
 
     def told(samples: Iterator[Sample]) -> Iterator[Sample]:
         for sample in samples:
-            print(f"\r{name} {form} {len(ids)} ", end="", file=sys.stderr)
-            ids.append(sample.id)
+            print(f"\r{name} {form} {len(seen)} ", end="", file=sys.stderr)
+            seen.append(sample)
             yield sample
 
     with tempfile.TemporaryDirectory() as scratch:
@@ -137,12 +137,12 @@ def measure(
             journal=journal,
         )
     print(file=sys.stderr)
-    done = [journal[each] for each in ids]
+    done = [journal.find(each) for each in seen]
     return Result(
         model=name,
         form=form,
         sha256=model.sha256,
-        samples=len(ids),
+        samples=len(seen),
         words=options.words,
         methods=found,
         gains=gains([each for each in done if each is not None]),

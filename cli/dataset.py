@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from .options import BASELINES, FILE_PATH, METHODS, together
+from .writing import refusal, write_files, write_stdout
+
+if TYPE_CHECKING:
+    from palrp_onnx.evaluate.baselines import Competitor
+    from palrp_onnx.evaluate.journal import Journal
+    from palrp_onnx.graph.model import Model
+    from palrp_onnx.inputs import Sample
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
+Kept = TypeVar("Kept")
 
 
 def inputs_option(what: str) -> Callable[[Decorated], Decorated]:
@@ -39,6 +47,16 @@ report_options = together(
     click.option("-o", "place", type=FILE_PATH, metavar="FILE.json", help="Also write it as JSON."),
     click.option("--json", "as_json", is_flag=True, help="JSON instead of a table."),
 )
+journal_option = click.option(
+    "--journal",
+    "notes",
+    type=FILE_PATH,
+    metavar="FILE.jsonl",
+    help="Keep what is done, input by input; the same call goes on from there.",
+)
+curves_option = click.option(
+    "--curves", type=FILE_PATH, metavar="FILE.png", help="Also draw the curves."
+)
 
 
 def files_in(sources: tuple[Path, ...]) -> Iterator[Path]:
@@ -48,3 +66,75 @@ def files_in(sources: tuple[Path, ...]) -> Iterator[Path]:
             yield from sorted(p for p in source.iterdir() if p.is_file())
         else:
             yield source
+
+
+def samples_in(files: list[Path], model: Model, tokenizer: Path | None = None) -> Iterator[Sample]:
+    """What the files hold, one after the other."""
+    from palrp_onnx.inputs import open_sample
+
+    for file in files:
+        yield open_sample(
+            file, model_path=model.path, graph_inputs=model.inputs, tokenizer=tokenizer
+        )
+
+
+def competitors(model: Model, methods: tuple[str, ...], **options: Any) -> dict[str, Competitor]:
+    """What is held against each other, by name."""
+    from palrp_onnx.evaluate.baselines import competitor
+
+    return {name: competitor(name, model, **options) for name in methods}
+
+
+def read_names(path: Path, what: str) -> dict[str, str]:
+    """One label or index for every file name without suffix."""
+    from palrp_onnx.errors import InputError
+    from palrp_onnx.inputs.reading import read_json_object
+
+    found = read_json_object(path)
+    for name, value in found.items():
+        if isinstance(value, bool) or not isinstance(value, str | int):
+            raise InputError(f"{name!r} has {value!r}, no {what}", place=str(path))
+    return {name: str(value) for name, value in found.items()}
+
+
+def open_journal(
+    path: Path | None, kind: type[Kept], model: Model, settings: Mapping[str, Any]
+) -> Journal[Kept] | None:
+    """The journal of this evaluation and no other."""
+    from palrp_onnx.evaluate.journal import Journal
+
+    if path is None:
+        return None
+    try:
+        return Journal(path, kind, {"model": model.sha256, **settings})
+    except OSError as error:
+        raise refusal(error, path) from error
+
+
+def report(
+    found: object,
+    table: str,
+    place: Path | None,
+    as_json: bool,
+    pictures: Mapping[Path, bytes] | None = None,
+) -> None:
+    """Write what was found, and print it."""
+    import msgspec
+
+    data = msgspec.json.format(msgspec.json.encode(found), indent=2) + b"\n"
+    write_files({**({} if place is None else {place: data}), **(pictures or {})})
+    write_stdout(data if as_json else table.encode())
+
+
+def estimate(value: float, low: float, high: float) -> str:
+    """A figure with its interval."""
+    return f"{value:.3f} ({low:.3f} … {high:.3f})"
+
+
+def grid(heads: Sequence[str], rows: Mapping[str, Sequence[str]], corner: str = "") -> list[str]:
+    """Lines of a table, one row a method."""
+    width = max(map(len, (*rows, corner))) + 2
+    return [
+        f"{corner:{width}}" + "".join(f"{head:>28}" for head in heads),
+        *(f"{name:{width}}" + "".join(f"{c:>28}" for c in cells) for name, cells in rows.items()),
+    ]

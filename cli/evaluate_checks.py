@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from .dataset import files_in, inputs_option, methods_option, report_options
+from .dataset import (
+    competitors,
+    estimate,
+    files_in,
+    grid,
+    inputs_option,
+    methods_option,
+    report,
+    report_options,
+    samples_in,
+)
 from .options import (
     model_argument,
     output_option,
@@ -18,15 +28,11 @@ from .options import (
     tokenizer_option,
 )
 from .progress import counting
-from .writing import write_files, write_stdout
 
 if TYPE_CHECKING:
-    from palrp_onnx.evaluate.baselines import Competitor
     from palrp_onnx.evaluate.randomisation import Randomisation
     from palrp_onnx.evaluate.ranks import Correlation
     from palrp_onnx.evaluate.stability import Stability
-    from palrp_onnx.graph.model import Model
-    from palrp_onnx.inputs import Sample
 
 _common = together(
     methods_option, report_options, tokenizer_option, run_options, output_option, reporting_options
@@ -39,11 +45,19 @@ _common = together(
 @click.option(
     "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the permutations."
 )
+@click.option(
+    "--draws",
+    type=click.IntRange(min=1),
+    default=3,
+    show_default=True,
+    help="How many permutations are tried.",
+)
 @_common
 def randomisation(
     model: Path,
     sources: tuple[Path, ...],
     seed: int,
+    draws: int,
     methods: tuple[str, ...],
     place: Path | None,
     as_json: bool,
@@ -56,10 +70,9 @@ def randomisation(
 ) -> None:
     """Shuffle the weights from the output down, and compare maps (Adebayo et al. 2018).
 
-    One quarter of the weights after the other gets its entries permuted. Rank
-    correlations with the maps of the model as it is, of relevance and of its magnitude, should
-    fall; both with 95 % intervals over the samples. How the permutations fall matters too: try
-    several seeds.
+    One quarter of the weights after the other gets its entries permuted. Rank correlations with
+    the maps of the model as it is, of relevance and of its magnitude, should fall; both with 95 %
+    intervals over the samples and the draws. How a permutation falls matters more than the samples.
     """
     del verbose  # read by the program
     from palrp_onnx.evaluate.randomisation import SHARES
@@ -69,17 +82,18 @@ def randomisation(
 
     opened = Model.open(model)
     files = list(files_in(sources))
-    with counting(len(files) * (len(SHARES) + 1), quiet=quiet) as tell:
+    with counting(len(files) * (len(SHARES) * draws + 1), quiet=quiet) as tell:
         found = measure(
             opened,
-            lambda other: _competitors(other, methods, output=output_name, **options),
-            lambda: _samples(opened, files, tokenizer),
+            lambda other: competitors(other, methods, output=output_name, **options),
+            lambda: samples_in(files, opened, tokenizer),
             target=target,
             labels=read_labels(model),
             seed=seed,
+            draws=draws,
             progress=tell,
         )
-    _report(found, _steps_table(found), place, as_json)
+    report(found, _steps_table(found), place, as_json)
 
 
 @click.command(short_help="Whether maps stay where one token changes.")
@@ -125,50 +139,21 @@ def stability(
     files = list(files_in(sources))
     with counting(len(files), quiet=quiet) as tell:
         found = measure(
-            _competitors(opened, methods, output=output_name, unknown=token, **options),
-            _samples(opened, files, tokenizer),
+            competitors(opened, methods, output=output_name, unknown=token, **options),
+            samples_in(files, opened, tokenizer),
             Replacement(token, prefix, suffix),
             target=target,
             labels=read_labels(model),
             progress=tell,
         )
-    _report(found, _stability_table(found), place, as_json)
-
-
-def _competitors(model: Model, methods: tuple[str, ...], **options: Any) -> dict[str, Competitor]:
-    from palrp_onnx.evaluate.baselines import competitor
-
-    return {name: competitor(name, model, **options) for name in methods}
-
-
-def _samples(model: Model, files: list[Path], tokenizer: Path | None) -> Iterator[Sample]:
-    from palrp_onnx.inputs import open_sample
-
-    for file in files:
-        yield open_sample(
-            file, model_path=model.path, graph_inputs=model.inputs, tokenizer=tokenizer
-        )
-
-
-def _report(
-    found: Mapping[str, Randomisation] | Mapping[str, Stability],
-    table: str,
-    place: Path | None,
-    as_json: bool,
-) -> None:
-    import msgspec
-
-    data = msgspec.json.format(msgspec.json.encode(found), indent=2) + b"\n"
-    if place is not None:
-        write_files({place: data})
-    write_stdout(data if as_json else table.encode())
+    report(found, _stability_table(found), place, as_json)
 
 
 def _steps_table(found: Mapping[str, Randomisation]) -> str:
     first = next(iter(found.values()))
     lines = [
-        f"{first.samples} samples, permutations of seed {first.seed}; rank correlations with 95 % "
-        "intervals over the samples"
+        f"{first.samples} samples, {first.draws} draws from seed {first.seed}; rank correlations "
+        "with 95 % intervals"
     ]
     heads = [f"{step.share:.0%} ({step.tensors} tensors)" for step in first.steps]
     for part in ("signed", "magnitude"):
@@ -176,7 +161,7 @@ def _steps_table(found: Mapping[str, Randomisation]) -> str:
             name: [_cell(getattr(step, part)) for step in each.steps]
             for name, each in found.items()
         }
-        lines += ["", *_table(part, heads, rows)]
+        lines += ["", *grid(heads, rows, part)]
     return "\n".join(lines) + "\n"
 
 
@@ -186,16 +171,8 @@ def _stability_table(found: Mapping[str, Stability]) -> str:
     title = (
         f"{first.samples} texts, {first.draws} tokens each; rank correlations with 95 % intervals"
     )
-    return "\n".join([title, "", *_table("", ["signed", "magnitude"], rows)]) + "\n"
+    return "\n".join([title, "", *grid(["signed", "magnitude"], rows)]) + "\n"
 
 
 def _cell(figure: Correlation) -> str:
-    return f"{figure.value:.3f} ({figure.low:.3f} … {figure.high:.3f})"
-
-
-def _table(corner: str, heads: Sequence[str], rows: Mapping[str, Sequence[str]]) -> list[str]:
-    width = max(map(len, (*rows, corner))) + 2
-    return [
-        f"{corner:{width}}" + "".join(f"{head:>26}" for head in heads),
-        *(f"{name:{width}}" + "".join(f"{c:>26}" for c in cells) for name, cells in rows.items()),
-    ]
+    return estimate(figure.value, figure.low, figure.high)

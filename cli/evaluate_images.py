@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from .dataset import files_in, inputs_option, methods_option, report_options
+from .dataset import (
+    competitors,
+    curves_option,
+    estimate,
+    files_in,
+    grid,
+    inputs_option,
+    journal_option,
+    methods_option,
+    open_journal,
+    read_names,
+    report,
+    report_options,
+    samples_in,
+)
 from .options import (
     FILE_PATH,
     model_argument,
@@ -18,15 +32,12 @@ from .options import (
     together,
 )
 from .progress import counting
-from .writing import write_files, write_stdout
 
 if TYPE_CHECKING:
     from palrp_onnx.evaluate.image_contests import Pixels
     from palrp_onnx.evaluate.images import Rivals
-    from palrp_onnx.evaluate.perturbation import Area
-    from palrp_onnx.evaluate.segmentation import Estimate, Segmentation
+    from palrp_onnx.evaluate.segmentation import Segmentation
     from palrp_onnx.graph.model import Model
-    from palrp_onnx.inputs import Sample
 
 #: ``palrp_onnx.evaluate.pixels`` knows these too; it is slow to import.
 _REPLACEMENTS = ("black", "mean", "blur")
@@ -36,6 +47,7 @@ _common = together(
     inputs_option("Images"),
     methods_option,
     report_options,
+    journal_option,
     run_options,
     output_option,
     reporting_options,
@@ -57,6 +69,7 @@ _common = together(
     metavar="FILE.json",
     help="True classes: an object of file names without suffix, and labels or indices.",
 )
+@curves_option
 def pixels(
     model: Path,
     sources: tuple[Path, ...],
@@ -65,6 +78,8 @@ def pixels(
     as_json: bool,
     baseline: str,
     classes: Path | None,
+    curves: Path | None,
+    notes: Path | None,
     target: str,
     output_name: str | None,
     quiet: bool,
@@ -81,25 +96,36 @@ def pixels(
     """
     del verbose  # read by the program
     from palrp_onnx.errors import UsageError
-    from palrp_onnx.evaluate.image_contests import contest_pixels
+    from palrp_onnx.evaluate.image_contests import Perturbed, contest_pixels
     from palrp_onnx.graph.model import Model
 
     if classes is not None and target != "pred":
         raise UsageError("--classes and --target both say what the true class is")
     opened = Model.open(model)
     files = list(files_in(sources))
-    truth = None if classes is None else _read_classes(classes)
+    truth = None if classes is None else read_names(classes, "label or index")
+    settings = {
+        "methods": methods,
+        "baseline": baseline,
+        "classes": truth,
+        "target": target,
+        "output": output_name,
+        **options,
+    }
+    journal = open_journal(notes, Perturbed, opened, settings)
     if target != "pred":
         truth = dict.fromkeys((file.stem for file in files), target)
     with counting(len(files), quiet=quiet) as tell:
         found = contest_pixels(
             _rivals(opened, methods, output_name, options),
-            _samples(opened, files),
+            samples_in(files, opened),
             baseline=baseline,
             truth=truth,
+            journal=journal,
             progress=tell,
         )
-    _report(found, _pixels_table(found), place, as_json)
+    drawn = {} if curves is None else {curves: _drawn(found, opened)}
+    report(found, _pixels_table(found), place, as_json, drawn)
 
 
 @click.command(short_help="How well a map tells an object from its background.")
@@ -126,6 +152,7 @@ def segmentation(
     as_json: bool,
     masks: Path,
     ignored: int | None,
+    notes: Path | None,
     target: str,
     output_name: str | None,
     quiet: bool,
@@ -141,62 +168,54 @@ def segmentation(
     del verbose  # read by the program
     from palrp_onnx.evaluate.image_contests import contest_segmentation
     from palrp_onnx.evaluate.masks import read_mask
+    from palrp_onnx.evaluate.segmentation import Judgement
     from palrp_onnx.graph.model import Model
 
     opened = Model.open(model)
     files = list(files_in(sources))
+    settings = {"methods": methods, "target": target, "output": output_name, **options}
+    journal = open_journal(notes, Judgement, opened, settings)
     labels = (read_mask(masks / f"{file.stem}.png", ignored=ignored) for file in files)
     with counting(len(files), quiet=quiet) as tell:
         found = contest_segmentation(
             _rivals(opened, methods, output_name, options),
-            zip(_samples(opened, files), labels, strict=True),
+            zip(samples_in(files, opened), labels, strict=True),
             target=target,
+            journal=journal,
             progress=tell,
         )
-    _report(found, _segmentation_table(found), place, as_json)
+    report(found, _segmentation_table(found), place, as_json)
 
 
 def _rivals(
     model: Model, methods: tuple[str, ...], output: str | None, options: dict[str, Any]
 ) -> Rivals:
-    from palrp_onnx.evaluate.baselines import competitor
     from palrp_onnx.evaluate.images import Rivals
     from palrp_onnx.inputs import read_labels
 
-    competitors = {name: competitor(name, model, output=output, **options) for name in methods}
-    return Rivals(competitors, read_labels(model.path))
+    found = competitors(model, methods, output=output, **options)
+    return Rivals(found, read_labels(model.path))
 
 
-def _samples(model: Model, files: list[Path]) -> Iterator[Sample]:
-    from palrp_onnx.inputs import open_sample
+def _drawn(found: Mapping[str, Pixels], model: Model) -> bytes:
+    from palrp_onnx.evaluate.pixels import TENTHS
+    from palrp_onnx.render.curves import Chart, render_curves
 
-    for file in files:
-        yield open_sample(file, model_path=model.path, graph_inputs=model.inputs, tokenizer=None)
-
-
-def _read_classes(path: Path) -> dict[str, str]:
-    from palrp_onnx.errors import InputError
-    from palrp_onnx.inputs.reading import read_json_object
-
-    found = read_json_object(path)
-    for name, value in found.items():
-        if isinstance(value, bool) or not isinstance(value, str | int):
-            raise InputError(f"{name!r} has {value!r}, no label or index", place=str(path))
-    return {name: str(value) for name, value in found.items()}
-
-
-def _report(
-    found: Mapping[str, Pixels] | Mapping[str, Segmentation],
-    table: str,
-    place: Path | None,
-    as_json: bool,
-) -> None:
-    import msgspec
-
-    data = msgspec.json.format(msgspec.json.encode(found), indent=2) + b"\n"
-    if place is not None:
-        write_files({place: data})
-    write_stdout(data if as_json else table.encode())
+    first = next(iter(found.values()))
+    return render_curves(
+        "Perturbation of pixels",
+        f"{first.samples} images, {first.baseline} baseline, model {model.sha256[:12]}",
+        [tenth / 10 for tenth in TENTHS],
+        [
+            Chart(
+                way,
+                f"pixels taken out, the {what} relevant first",
+                {name: getattr(each.predicted, way).curve for name, each in found.items()},
+            )
+            for way, what in (("positive", "most"), ("negative", "least"))
+        ],
+        "share that keeps its class",
+    )
 
 
 def _pixels_table(found: Mapping[str, Pixels]) -> str:
@@ -205,34 +224,23 @@ def _pixels_table(found: Mapping[str, Pixels]) -> str:
     heads = [f"{part}, {way}" for part in parts for way in ("positive", "negative")]
     rows = {
         name: [
-            _cell(getattr(getattr(each, part), way), "area")
+            estimate(area.area, area.low, area.high)
             for part in parts
-            for way in ("positive", "negative")
+            for area in (getattr(each, part).positive, getattr(each, part).negative)
         ]
         for name, each in found.items()
     }
     title = f"{first.samples} images, {first.baseline} baseline; areas with 95 % intervals"
-    return _table(title, heads, rows)
+    return "\n".join([title, "", *grid(heads, rows)]) + "\n"
 
 
 def _segmentation_table(found: Mapping[str, Segmentation]) -> str:
     rows = {
-        name: [_cell(each, "value") for each in (f.pixel_accuracy, f.mean_iou, f.mean_ap)]
-        for name, f in found.items()
+        name: [
+            estimate(figure.value, figure.low, figure.high)
+            for figure in (each.pixel_accuracy, each.mean_iou, each.mean_ap)
+        ]
+        for name, each in found.items()
     }
-    samples = next(iter(found.values())).samples
-    title = f"{samples} images, with 95 % intervals"
-    return _table(title, ["pixel accuracy", "mIoU", "mAP"], rows)
-
-
-def _cell(figure: Area | Estimate, name: str) -> str:
-    return f"{getattr(figure, name):.3f} ({figure.low:.3f} … {figure.high:.3f})"
-
-
-def _table(title: str, heads: Sequence[str], rows: Mapping[str, Sequence[str]]) -> str:
-    width = max(map(len, rows)) + 2
-    lines = [title, "", " " * width + "".join(f"{head:>26}" for head in heads)]
-    lines += [
-        f"{name:{width}}" + "".join(f"{cell:>26}" for cell in cells) for name, cells in rows.items()
-    ]
-    return "\n".join(lines) + "\n"
+    title = f"{next(iter(found.values())).samples} images, with 95 % intervals"
+    return "\n".join([title, "", *grid(["pixel accuracy", "mIoU", "mAP"], rows)]) + "\n"

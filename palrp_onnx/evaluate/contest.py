@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,9 @@ from numpy.typing import NDArray
 
 from palrp_onnx.attribution import TargetFacts
 from palrp_onnx.errors import UsageError
-from palrp_onnx.evaluate.baselines import Baseline, Competitor
-from palrp_onnx.evaluate.journal import Journal
+from palrp_onnx.evaluate.baselines import Competitor
+from palrp_onnx.evaluate.journal import Journal, recalled
+from palrp_onnx.evaluate.maps import explained, spelled
 from palrp_onnx.evaluate.perturbation import (
     Curves,
     Perturbation,
@@ -26,6 +28,8 @@ from palrp_onnx.forward import FileForward
 from palrp_onnx.inputs.sample import Sample
 
 Array = NDArray[Any]
+#: A text, and what is explained of it.
+Accept = Callable[[Sample, TargetFacts], bool]
 #: A map that knows nothing: the same numbers in another order.
 RANDOM = "random"
 
@@ -37,7 +41,8 @@ def contest(
     *,
     target: str = "pred",
     labels: Mapping[int, str] | None = None,
-    journal: Journal | None = None,
+    accept: Accept = lambda sample, facts: True,
+    journal: Journal[Curves] | None = None,
     progress: Callable[[int], None] = lambda done: None,
 ) -> dict[str, Perturbation]:
     """Perturb every text in the order of every method's map, and of a random one.
@@ -52,28 +57,27 @@ def contest(
         protocol: How they are perturbed.
         target: What is explained.
         labels: Names of classes by index.
+        accept: Whether a text counts, once it is known what is explained of it; for the reference's
+            multiple choice these are the questions that are answered right.
         journal: Samples that it knows are not explained again.
         progress: Told how many samples are done.
 
     Raises:
         UsageError: An input holds several rows, or is no text.
+        InputError: No text counts.
     """
     curves: dict[str, list[Curves]] = {name: [] for name in (*competitors, RANDOM)}
-    perturbed = _Perturbed(competitors, protocol, target, labels)
+    perturbed = _Perturbed(competitors, protocol, target, labels, accept)
     for done, sample in enumerate(samples, start=1):
-        found = journal[sample.id] if journal is not None else None
-        if found is None:
-            found = perturbed(sample)
-            if journal is not None:
-                journal.add(sample.id, found)
-        for name, each in curves.items():
-            each.append(found[name])
+        found = recalled(journal, partial(perturbed, sample), sample)
+        for name, steps in found.items():
+            curves[name].append(steps)
         progress(done)
     return {name: summarise(each) for name, each in curves.items()}
 
 
 class _Perturbed:
-    """Curves of a text by method."""
+    """Curves of a text by method; none where it does not count."""
 
     def __init__(
         self,
@@ -81,7 +85,9 @@ class _Perturbed:
         protocol: Protocol,
         target: str,
         labels: Mapping[int, str] | None,
+        accept: Accept,
     ) -> None:
+        self._accept = accept
         self._competitors = competitors
         self._protocol = protocol
         self._target = target
@@ -92,8 +98,10 @@ class _Perturbed:
         maps: dict[str, Array] = {}
         wanted = self._target
         for name, each in self._competitors.items():
-            facts, maps[name] = _explained(each, sample, wanted, self._labels)
-            wanted = _same(facts)
+            facts, maps[name] = explained(each, sample, wanted, self._labels)
+            wanted = spelled(facts, wanted)
+            if not self._accept(sample, facts):
+                return {}
         first = next(iter(self._competitors.values()))
         subject = first.engine(sample.feeds).subject
         if self._forward is None:
@@ -110,27 +118,6 @@ class _Perturbed:
             name: perturb(ids[0], relevance, facts.index, predict, own)
             for name, relevance in maps.items()
         }
-
-
-def _explained(
-    competitor: Competitor, sample: Sample, target: str, labels: Mapping[int, str] | None
-) -> tuple[TargetFacts, Array]:
-    """Target and map [T] of the one text in a sample."""
-    if isinstance(competitor, Baseline):
-        found = competitor.explain(sample, target, labels)
-    else:
-        records = [each.record for each in competitor.explain(sample, target, labels)]
-        found = [(record.target, np.array(record.relevance.total)) for record in records]
-    if len(found) != 1:
-        raise UsageError("Each input holds one text", hint="Give every row a file of its own.")
-    return found[0]
-
-
-def _same(target: TargetFacts) -> str:
-    """A target, spelled out."""
-    if target.kind == "token":
-        return f"token:{target.position}:{target.index}"
-    return str(target.index)
 
 
 def _for_language(protocol: Protocol) -> Protocol:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,8 +14,8 @@ from numpy.typing import NDArray
 from palrp_onnx.errors import InputError, UsageError
 from palrp_onnx.evaluate import pixels as perturbation
 from palrp_onnx.evaluate import segmentation
-from palrp_onnx.evaluate.baselines import Competitor
-from palrp_onnx.evaluate.images import Maps, Rivals
+from palrp_onnx.evaluate.images import Rivals
+from palrp_onnx.evaluate.journal import Journal, recalled
 from palrp_onnx.evaluate.masks import align
 from palrp_onnx.evaluate.pixels import Directions, Kept, Predict, replacement
 from palrp_onnx.evaluate.segmentation import Judgement, Segmentation
@@ -44,12 +46,21 @@ class Pixels(Struct, frozen=True, kw_only=True):
     target: Directions | None = None
 
 
+@dataclass(frozen=True)
+class Perturbed:
+    """One image along the maps of one method: of the predicted class, and of the true one."""
+
+    predicted: Kept
+    target: Kept | None = None
+
+
 def contest_pixels(
     rivals: Rivals,
     samples: Iterable[Sample],
     *,
     baseline: str = "black",
     truth: Mapping[str, str] | None = None,
+    journal: Journal[Perturbed] | None = None,
     progress: Progress = lambda done: None,
 ) -> dict[str, Pixels]:
     """Perturb every image in the order of every method's map, and of a random one.
@@ -59,57 +70,70 @@ def contest_pixels(
         samples: Images, preprocessed as the model's ``preprocessor_config.json`` says.
         baseline: See :func:`palrp_onnx.evaluate.pixels.replacement`.
         truth: The true class of every sample by its id, as a target.
+        journal: Samples that it knows are not explained again.
         progress: Told the number of images that are done.
 
     Raises:
         UsageError: An input is no single image, or the output no class.
         InputError: The class of a sample is missing, or there are no samples.
     """
-    predicted: dict[str, list[Kept]] = {name: [] for name in rivals.names}
-    target: dict[str, list[Kept]] = {name: [] for name in rivals.names}
-    judge: _Judge | None = None
+    perturbed: dict[str, list[Perturbed]] = {name: [] for name in rivals.names}
+    judge = _Judge(rivals, baseline, truth)
     for done, sample in enumerate(samples, start=1):
-        maps, index = rivals.maps(sample, "pred")
-        if judge is None:
-            judge = _Judge(rivals.first, sample, baseline)
-        for name, kept in judge(sample, maps, index):
-            predicted[name].append(kept)
-        if truth is not None:
-            for name, kept in judge(sample, *rivals.maps(sample, _true(truth, sample))):
-                target[name].append(kept)
+        found = recalled(journal, partial(judge, sample), sample)
+        for name, each in perturbed.items():
+            each.append(found[name])
         progress(done)
-    return {
-        name: Pixels(
-            samples=len(predicted[name]),
-            baseline=baseline,
-            predicted=perturbation.summarise(predicted[name]),
-            target=None if truth is None else perturbation.summarise(target[name]),
-        )
-        for name in rivals.names
-    }
+    return {name: _pixels(each, baseline) for name, each in perturbed.items()}
+
+
+def _pixels(perturbed: list[Perturbed], baseline: str) -> Pixels:
+    target = [each.target for each in perturbed if each.target is not None]
+    return Pixels(
+        samples=len(perturbed),
+        baseline=baseline,
+        predicted=perturbation.summarise([each.predicted for each in perturbed]),
+        target=perturbation.summarise(target) if target else None,
+    )
 
 
 class _Judge:
     """The model's file itself, asked about perturbed images."""
 
-    def __init__(self, competitor: Competitor, sample: Sample, baseline: str) -> None:
-        subject = competitor.engine(sample.feeds).subject
-        self._name = subject.input
+    def __init__(self, rivals: Rivals, baseline: str, truth: Mapping[str, str] | None) -> None:
+        self._rivals = rivals
         self._baseline = baseline
+        self._truth = truth
+        self._predict: Predict | None = None
         self._black: Array | None = None
-        if baseline == "black":
-            self._black = black_pixel(competitor.model, sample.feeds[self._name].shape[1])
-        forward = FileForward(competitor.model, subject.output, device=competitor.device)
-        rows = _rows(competitor.model, self._name)
-        self._predict = _in_batches(forward, self._name, rows)
 
-    def __call__(self, sample: Sample, maps: Maps, index: int) -> Iterator[tuple[str, Kept]]:
+    def __call__(self, sample: Sample) -> dict[str, Perturbed]:
+        predicted = dict(self._kept(sample, "pred"))
+        if self._truth is None:
+            return {name: Perturbed(kept) for name, kept in predicted.items()}
+        true = dict(self._kept(sample, _true(self._truth, sample)))
+        return {name: Perturbed(kept, true[name]) for name, kept in predicted.items()}
+
+    def _kept(self, sample: Sample, target: str) -> Iterator[tuple[str, Kept]]:
+        maps, index = self._rivals.maps(sample, target)
+        name = self._rivals.first.engine(sample.feeds).subject.input
         if len(sample.feeds) != 1:
             raise UsageError("Only a model with one input can be evaluated on pixels")
-        pixels = sample.feeds[self._name][0]
+        pixels = sample.feeds[name][0]
+        if self._predict is None:
+            self._open(sample, name)
+        assert self._predict is not None
         instead = replacement(pixels, self._baseline, self._black)
-        for name, relevance in maps.items():
-            yield name, perturbation.perturb(pixels, instead, relevance, index, self._predict)
+        for each, relevance in maps.items():
+            yield each, perturbation.perturb(pixels, instead, relevance, index, self._predict)
+
+    def _open(self, sample: Sample, name: str) -> None:
+        first = self._rivals.first
+        if self._baseline == "black":
+            self._black = black_pixel(first.model, sample.feeds[name].shape[1])
+        output = first.engine(sample.feeds).subject.output
+        forward = FileForward(first.model, output, device=first.device)
+        self._predict = _in_batches(forward, name, _rows(first.model, name))
 
 
 def black_pixel(model: Model, channels: int) -> Array:
@@ -143,6 +167,7 @@ def contest_segmentation(
     samples: Iterable[tuple[Sample, Array]],
     *,
     target: str = "pred",
+    journal: Journal[Judgement] | None = None,
     progress: Progress = lambda done: None,
 ) -> dict[str, Segmentation]:
     """Hold every method's map, and a random one, against the same masks.
@@ -154,6 +179,7 @@ def contest_segmentation(
         samples: Images, and their masks over the whole picture: 0 background, 1 foreground,
             -1 not judged.
         target: The explained class; the first method's choice holds for all.
+        journal: Samples that it knows, with this mask, are not explained again.
         progress: Told the number of images that are done.
 
     Raises:
@@ -162,15 +188,24 @@ def contest_segmentation(
     """
     judged: dict[str, list[Judgement]] = {name: [] for name in rivals.names}
     for done, (sample, mask) in enumerate(samples, start=1):
-        maps, _ = rivals.maps(sample, target)
-        for name, relevance in maps.items():
-            positive = np.maximum(relevance, 0).astype(np.float32)
-            try:
-                judged[name].append(segmentation.judge(*align(positive, mask, sample.geometry)))
-            except InputError as error:
-                raise InputError(error.message, place=sample.id, hint=error.hint) from error
+        found = recalled(journal, partial(_judged, rivals, sample, mask, target), sample, mask)
+        for name, each in judged.items():
+            each.append(found[name])
         progress(done)
     return {name: segmentation.summarise(each) for name, each in judged.items()}
+
+
+def _judged(rivals: Rivals, sample: Sample, mask: Array, target: str) -> dict[str, Judgement]:
+    maps, _ = rivals.maps(sample, target)
+    try:
+        return {
+            name: segmentation.judge(
+                *align(np.maximum(relevance, 0).astype(np.float32), mask, sample.geometry)
+            )
+            for name, relevance in maps.items()
+        }
+    except InputError as error:
+        raise InputError(error.message, place=sample.id, hint=error.hint) from error
 
 
 def _true(truth: Mapping[str, str], sample: Sample) -> str:

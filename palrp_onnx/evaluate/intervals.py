@@ -23,10 +23,27 @@ def interval(
         statistic: Averages [sets, …] → one number a set.
         seed: Of the drawing.
     """
-    count = len(samples)
+    averages = np.tensordot(_drawn(len(samples), np.random.default_rng(seed)), samples, axes=1)
+    return _ends(statistic(averages))
+
+
+def crossed_interval(values: Array, *, seed: int = 0) -> tuple[float, float]:
+    """The same of the mean of ``values`` [draws, samples], where both are drawn again.
+
+    For numbers that depend on a sample and on a random draw that all samples share. Of one draw
+    nothing is known but the samples.
+    """
     generator = np.random.default_rng(seed)
-    # How often each sample is in each set, so that a set's average is a row times the samples.
+    samples, draws = (_drawn(size, generator) for size in values.shape[::-1])
+    return _ends(np.einsum("rd,ds,rs->r", draws, values, samples, optimize=True))
+
+
+def _drawn(count: int, generator: np.random.Generator) -> Array:
+    """What each of ``count`` weighs in each set, so that a set's average is a row times them."""
     often = generator.multinomial(count, np.full(count, 1 / count), size=RESAMPLES)
-    averages = np.tensordot(often / count, samples, axes=1)
-    low, high = np.quantile(statistic(averages), (0.025, 0.975)).tolist()
+    return np.asarray(often / count)
+
+
+def _ends(statistics: Array) -> tuple[float, float]:
+    low, high = np.quantile(statistics, (0.025, 0.975)).tolist()
     return low, high

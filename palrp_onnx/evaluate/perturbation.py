@@ -160,10 +160,11 @@ def _replaced(start: Array, end: Array, order: Array) -> Array:
 def _steps(logits: Array, whole: Array, index: int, protocol: Protocol) -> Steps:
     powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
     error = (logits - whole) ** 2
+    # Copies: a view would keep the logits of a whole vocabulary alive for every text.
     return Steps(
         evidence=powers[:, index] / powers.sum(axis=-1),
-        error=error.sum(axis=-1) if protocol.classes else error[:, index],
-        logit=logits[:, index],
+        error=error.sum(axis=-1) if protocol.classes else error[:, index].copy(),
+        logit=logits[:, index].copy(),
     )
 
 

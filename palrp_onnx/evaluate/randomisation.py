@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 
 from palrp_onnx.errors import InputError, UsageError
 from palrp_onnx.evaluate.baselines import Competitor
-from palrp_onnx.evaluate.ranks import Correlation, explained, mean_correlation, spearman
+from palrp_onnx.evaluate.maps import explained, spelled
+from palrp_onnx.evaluate.ranks import Correlation, mean_correlation, spearman
 from palrp_onnx.graph.content import content_values, fed_values, node_inputs
 from palrp_onnx.graph.inputs import input_roles
 from palrp_onnx.graph.model import Model
@@ -55,13 +56,20 @@ class Step(Struct, frozen=True, kw_only=True):
 class Randomisation(Struct, frozen=True, kw_only=True):
     """One method on a model that is shuffled step by step.
 
-    Intervals are over the samples alone. How the permutations fell is the same for all of them and
-    can matter more, above all for signs: one permuted classifier may turn a class into its
-    opposite. Several seeds show how much.
+    How a permutation falls is the same for all samples and matters more than which these are, above
+    all for signs: one permuted classifier may turn a class into its opposite. So intervals are over
+    samples and draws, where there are several of them.
+
+    Attributes:
+        samples: Number of samples.
+        seed: Of the first draw; the next one's is one more.
+        draws: How many times the model was shuffled.
+        steps: By share.
     """
 
     samples: int
     seed: int
+    draws: int
     steps: list[Step]
 
 
@@ -73,6 +81,7 @@ def randomisation(
     target: str = "pred",
     labels: Mapping[int, str] | None = None,
     seed: int = 0,
+    draws: int = 1,
     progress: Callable[[int], None] = lambda done: None,
 ) -> dict[str, Randomisation]:
     """Compare the maps of a model with those of its shuffled copies.
@@ -82,11 +91,12 @@ def randomisation(
     Args:
         model: The model.
         build: Methods by name, on a given model.
-        samples: One row each; they are read once for every step and once before.
+        samples: One row each; they are read once for every step of every draw, and once before.
         target: What is explained.
         labels: Names of classes by index.
         seed: Of the permutations.
-        progress: Told how many samples are done, all steps together.
+        draws: How many permutations are tried.
+        progress: Told how many samples are done, all steps and draws together.
 
     Raises:
         UsageError: An input holds several rows, the model has no weights to shuffle, or it is an
@@ -115,17 +125,26 @@ def randomisation(
     steps: dict[str, list[Step]] = {name: [] for name in competitors}
     for share in SHARES:
         count = math.ceil(share * len(names))
-        with shuffled(plain, names[:count], seed=seed) as other:
-            rivals = build(other)
-            after = []
-            for sample, (wanted, _) in zip(samples(), before, strict=True):
-                after.append(_maps(rivals, sample, wanted, labels)[1])
-                progress(done := done + 1)
-        for name in competitors:
-            pairs = [(maps[name], new[name]) for (_, maps), new in zip(before, after, strict=True)]
-            steps[name].append(_step(share, count, pairs))
+        pairs: dict[str, list[tuple[float, float]]] = {name: [] for name in competitors}
+        for draw in range(draws):
+            with shuffled(plain, names[:count], seed=seed + draw) as other:
+                rivals = build(other)
+                for sample, (wanted, old) in zip(samples(), before, strict=True):
+                    for name, new in _maps(rivals, sample, wanted, labels)[1].items():
+                        pairs[name].append(_correlations(old[name], new))
+                    progress(done := done + 1)
+        for name, found in pairs.items():
+            signed, magnitude = np.reshape(found, (draws, len(before), 2)).transpose(2, 0, 1)
+            steps[name].append(
+                Step(
+                    share=share,
+                    tensors=count,
+                    signed=mean_correlation(signed),
+                    magnitude=mean_correlation(magnitude),
+                )
+            )
     return {
-        name: Randomisation(samples=len(before), seed=seed, steps=found)
+        name: Randomisation(samples=len(before), seed=seed, draws=draws, steps=found)
         for name, found in steps.items()
     }
 
@@ -138,17 +157,14 @@ def _maps(
 ) -> tuple[str, dict[str, Array]]:
     maps: dict[str, Array] = {}
     for name, each in competitors.items():
-        target, maps[name] = explained(each, sample, target, labels)
+        facts, maps[name] = explained(each, sample, target, labels)
+        target = spelled(facts, target)
     return target, maps
 
 
-def _step(share: float, tensors: int, pairs: Sequence[tuple[Array, Array]]) -> Step:
-    return Step(
-        share=share,
-        tensors=tensors,
-        signed=mean_correlation([spearman(old, new) for old, new in pairs]),
-        magnitude=mean_correlation([spearman(np.abs(old), np.abs(new)) for old, new in pairs]),
-    )
+def _correlations(old: Array, new: Array) -> tuple[float, float]:
+    """Of relevance, and of its magnitude."""
+    return spearman(old, new), spearman(np.abs(old), np.abs(new))
 
 
 def weights(model: Model, feeds: Mapping[str, Array], output: str) -> list[str]:

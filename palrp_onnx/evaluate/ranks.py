@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from palrp_onnx.attribution import TargetFacts
-from palrp_onnx.errors import UsageError
-from palrp_onnx.evaluate.baselines import Baseline, Competitor
-from palrp_onnx.evaluate.intervals import interval
-from palrp_onnx.inputs.sample import Sample
+from palrp_onnx.evaluate.intervals import crossed_interval
 
 Array = NDArray[Any]
 
 
 class Correlation(Struct, frozen=True, kw_only=True):
-    """Mean rank correlation over the samples, with its 95 % interval by bootstrap."""
+    """Mean rank correlation, with its 95 % interval by bootstrap."""
 
     value: float
     low: float
@@ -43,40 +38,7 @@ def _centred(values: Array) -> Array:
     return np.asarray(ranks - (len(values) + 1) / 2)
 
 
-def mean_correlation(values: Sequence[float], *, seed: int = 0) -> Correlation:
-    """Mean of one number a sample."""
-    numbers = np.asarray(values, np.float64)
-    low, high = interval(numbers, lambda means: means, seed=seed)
-    return Correlation(value=float(numbers.mean()), low=low, high=high)
-
-
-def explained(
-    competitor: Competitor,
-    sample: Sample,
-    target: str,
-    labels: Mapping[int, str] | None = None,
-) -> tuple[str, Array]:
-    """The target, spelled out so that any model takes the same, and the map [units] of it.
-
-    Raises:
-        UsageError: The input holds several rows.
-    """
-    if isinstance(competitor, Baseline):
-        found = competitor.explain(sample, target, labels)
-    else:
-        records = [each.record for each in competitor.explain(sample, target, labels)]
-        found = [(record.target, np.array(record.relevance.total)) for record in records]
-    if len(found) != 1:
-        raise UsageError(
-            f"Each input holds one sample, not {len(found)}",
-            place=sample.id,
-            hint="Give every row a file of its own.",
-        )
-    facts, relevance = found[0]
-    return _spelled(facts, target), relevance
-
-
-def _spelled(facts: TargetFacts, asked: str) -> str:
-    if facts.kind == "token":
-        return f"token:{facts.position}:{facts.index}"
-    return str(facts.index) if isinstance(facts.index, int) else asked
+def mean_correlation(values: Array, *, seed: int = 0) -> Correlation:
+    """Mean of one number a draw and sample [draws, samples]; both are drawn again."""
+    low, high = crossed_interval(values, seed=seed)
+    return Correlation(value=float(values.mean()), low=low, high=high)

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from palrp_onnx.errors import InputError, UsageError
 from palrp_onnx.evaluate.baselines import Competitor
-from palrp_onnx.evaluate.ranks import Correlation, explained, mean_correlation, spearman
+from palrp_onnx.evaluate.maps import explained, spelled
+from palrp_onnx.evaluate.ranks import Correlation, mean_correlation, spearman
 from palrp_onnx.inputs.sample import Sample
 
 Array = NDArray[Any]
@@ -84,7 +85,8 @@ def stability(
     for done, sample in enumerate(samples, start=1):
         wanted, altered = target, None
         for name, each in competitors.items():
-            wanted, before = explained(each, sample, wanted, labels)
+            facts, before = explained(each, sample, wanted, labels)
+            wanted = spelled(facts, wanted)
             if altered is None:
                 altered = _altered(sample, each.engine(sample.feeds).subject.input, replacement)
             pairs = [
@@ -103,8 +105,8 @@ def stability(
         name: Stability(
             samples=len(signed[name]),
             draws=DRAWS,
-            signed=mean_correlation(signed[name]),
-            magnitude=mean_correlation(magnitude[name]),
+            signed=mean_correlation(np.array([signed[name]])),
+            magnitude=mean_correlation(np.array([magnitude[name]])),
         )
         for name in competitors
     }

@@ -39,6 +39,16 @@ def test_table_and_json(command: str, model: Path, texts: Path, run: Run, tmp_pa
     assert list(one) == ["eps-lrp"]
 
 
+def test_draws(model: Path, texts: Path, run: Run) -> None:
+    given = ("evaluate", "randomisation", model, "--input", texts, "-q", "--json", "--seed")
+    alone = [json.loads(run(*given, seed, "--draws", 1).stdout)["pa-lrp"] for seed in (4, 5)]
+    both = json.loads(run(*given, 4, "--draws", 2).stdout)["pa-lrp"]
+    assert (both["seed"], both["draws"], alone[0]["draws"]) == (4, 2, 1)
+    for one, other, mean in zip(alone[0]["steps"], alone[1]["steps"], both["steps"], strict=True):
+        expected = (one["signed"]["value"] + other["signed"]["value"]) / 2
+        assert mean["signed"]["value"] == pytest.approx(expected)
+
+
 def test_steps_and_seeds(model: Path, texts: Path, run: Run) -> None:
     given = ("evaluate", "randomisation", model, "--input", texts, "-q", "--json")
     found = [json.loads(run(*given, "--seed", seed).stdout)["pa-lrp"] for seed in (0, 0, 3)]
@@ -81,12 +91,15 @@ def test_a_journal_goes_on(model: Path, texts: Path, run: Run, tmp_path: Path) -
     first, *lines = journal.read_text().splitlines()
     assert len(lines) == 2
     settings = json.loads(first)
-    assert {"model", "tokenizer", "methods", "protocol", "target", "engine", "dtype"} <= {*settings}
+    assert {"model", "answers", "methods", "protocol", "target", "engine", "dtype"} <= {*settings}
     assert run(*kept, "--input", texts).stdout == whole
     assert journal.read_text().splitlines()[:3] == [first, *lines]
     assert len(journal.read_text().splitlines()) == 1 + len(TEXTS)
-    (texts / "0.txt").write_text("bad")  # what is known is not explained again
     assert run(*kept, "--input", texts).stdout == whole
+    assert len(journal.read_text().splitlines()) == 1 + len(TEXTS)  # nothing was done again
+    (texts / "0.txt").write_text("bad")
+    assert run(*kept, "--input", texts).stdout != whole
+    assert len(journal.read_text().splitlines()) == 2 + len(TEXTS)
     for other in (("--method", "attnlrp"), ("--prefix", 1), ("--target", 1), ("--engine", "numpy")):
         result = run(*kept, "--input", texts, *other)
         assert (result.exit_code, "other settings" in result.stderr) == (2, True)
@@ -98,9 +111,32 @@ def test_journals_that_cannot_be(model: Path, texts: Path, run: Run, tmp_path: P
         before = model.read_bytes()
         assert run(*given, journal).exit_code == 3
         assert model.read_bytes() == before
-    (tmp_path / "0.txt").write_text("a film")
-    twice = run(*given, tmp_path / "journal.jsonl", "--input", tmp_path / "0.txt")
-    assert (twice.exit_code, "named '0'" in twice.stderr) == (2, True)
+
+
+def test_only_what_is_answered_right(model: Path, texts: Path, run: Run, tmp_path: Path) -> None:
+    given = ("evaluate", "perturbation", model, "--input", texts, "-q", "--json")
+    said = [
+        json.loads(run("explain", model, "--input", texts / f"{k}.txt", "-q").stdout)
+        for k in range(len(TEXTS))
+    ]
+    right = {str(k): each["target"]["index"] for k, each in enumerate(said)}
+    labels = {str(k): each["target"]["label"].lower() for k, each in enumerate(said)}
+    answers = tmp_path / "answers.json"
+    whole = run(*given).stdout
+    for known in (right, labels):
+        answers.write_text(json.dumps(known))
+        assert run(*given, "--answers", answers).stdout == whole
+    answers.write_text(json.dumps({**right, "1": 1 - right["1"]}))
+    journal = ("--journal", tmp_path / "journal.jsonl")
+    for _ in range(2):
+        found = run(*given, "--answers", answers, *journal)
+        assert json.loads(found.stdout)["pa-lrp"]["samples"] == len(TEXTS) - 1
+    assert "3 of 4 texts" in run(*given[:-1], "--answers", answers).stdout
+    answers.write_text(json.dumps({each: 1 - index for each, index in right.items()}))
+    assert run(*given, "--answers", answers).exit_code == 3
+    answers.write_text("{}")
+    missing = run(*given, "--answers", answers)
+    assert (missing.exit_code, "answer is missing" in missing.stderr) == (3, True)
 
 
 def test_progress(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

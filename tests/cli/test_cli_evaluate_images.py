@@ -105,6 +105,31 @@ def test_a_mask_that_is_missing(digits: Path, run: Run, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("command", ["pixels", "segmentation"])
+def test_a_journal_goes_on(command: str, digits: Path, run: Run, tmp_path: Path) -> None:
+    journal = tmp_path / "journal.jsonl"
+    masks = ("--masks", digits / "masks") if command == "segmentation" else ()
+    classes = ("--classes", digits / "classes.json") if command == "pixels" else ()
+    given = ("evaluate", command, MODEL, "--json", "-q", *masks, *classes)
+    whole = run(*given, "--input", digits / "images")
+    assert whole.exit_code == 0, whole.output
+    kept = (*given, "--journal", journal)
+    assert run(*kept, "--input", digits / "images" / "10.png").exit_code == 0
+    for _ in range(2):
+        assert run(*kept, "--input", digits / "images").stdout == whole.stdout
+        assert len(journal.read_text().splitlines()) == 1 + len(CHOSEN)
+    other = run(*kept, "--input", digits / "images", "--method", "attnlrp")
+    assert (other.exit_code, "other settings" in other.stderr) == (2, True)
+
+
+def test_curves(digits: Path, run: Run, tmp_path: Path) -> None:
+    picture = tmp_path / "curves.png"
+    given = ("--input", digits / "images" / "0.png", "--method", "attnlrp", "-q")
+    assert run("evaluate", "pixels", MODEL, *given, "--curves", picture).exit_code == 0
+    with Image.open(picture) as page:
+        assert (page.format, page.width) == ("PNG", 1200)
+
+
+@pytest.mark.parametrize("command", ["pixels", "segmentation"])
 def test_texts_are_refused(
     command: str, run: Run, model: Path, text: Path, digits: Path, tmp_path: Path
 ) -> None:

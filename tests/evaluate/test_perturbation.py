@@ -144,3 +144,12 @@ def test_intervals() -> None:
     assert bootstrap(spread) == area
     with pytest.raises(InputError):
         summarise([])
+
+
+def test_curves_do_not_keep_the_vocabulary() -> None:
+    def predict(rows: Array) -> Array:
+        return np.random.default_rng(0).normal(size=(len(rows), 1000))
+
+    found = perturb(np.arange(6), np.arange(6.0), 3, predict, NEXT)
+    for steps in vars(found).values():
+        assert all(array.base is None for array in vars(steps).values())

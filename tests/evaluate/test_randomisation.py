@@ -16,8 +16,8 @@ from onnxruntime.quantization import quantize_dynamic
 
 from palrp_onnx.errors import InputError, UsageError
 from palrp_onnx.evaluate.baselines import Competitor, competitor
+from palrp_onnx.evaluate.maps import explained, spelled
 from palrp_onnx.evaluate.randomisation import SHARES, randomisation, shuffled, weights
-from palrp_onnx.evaluate.ranks import explained
 from palrp_onnx.forward import FileForward
 from palrp_onnx.graph.model import Model
 from palrp_onnx.inputs import Sample, open_sample
@@ -146,7 +146,8 @@ def test_numbers_of_few_bits(tmp_path: Path) -> None:
     names = weights(quantised, sample.feeds, "logits")
     assert len(names) == len(weights(real, sample.feeds, "logits"))
     assert {stored(quantised, name).dtype for name in names} == {np.dtype(np.int8)}
-    wanted, before = explained(competitor("pa-lrp", quantised), sample, "pred")
+    facts, before = explained(competitor("pa-lrp", quantised), sample, "pred")
+    wanted = spelled(facts, "pred")
     with shuffled(quantised, []) as same:
         assert not same.lowered  # what is written is the plain graph
         again = explained(competitor("pa-lrp", same), sample, wanted)[1]

@@ -23,8 +23,20 @@ def test_a_constant_map_orders_nothing() -> None:
 
 
 def test_intervals() -> None:
-    same = mean_correlation([0.5] * 10)
+    same = mean_correlation(np.full((1, 10), 0.5))
     assert same.low == pytest.approx(0.5) and same.high == pytest.approx(0.5)
-    spread = mean_correlation([0.0, 1.0] * 10)
+    values = np.array([[0.0, 1.0] * 10])
+    spread = mean_correlation(values)
     assert spread.low < spread.value == 0.5 < spread.high
-    assert spread == mean_correlation([0.0, 1.0] * 10)
+    assert spread == mean_correlation(values)
+
+
+def test_draws_count_as_samples_do() -> None:
+    generator = np.random.default_rng(0)
+    draws, samples = generator.normal(size=(40, 1)), generator.normal(size=(1, 60))
+    found = mean_correlation(draws + samples)
+    # Of a sum of two independent means: σ² = 1/40 + 1/60.
+    width = 2 * 1.96 * np.hypot(draws.std() / 40**0.5, samples.std() / 60**0.5)
+    assert found.high - found.low == pytest.approx(width, rel=0.1)
+    one = mean_correlation(samples)
+    assert one.high - one.low == pytest.approx(2 * 1.96 * samples.std() / 60**0.5, rel=0.1)

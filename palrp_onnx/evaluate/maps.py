@@ -1,0 +1,48 @@
+"""The map of one sample, by any method."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from palrp_onnx.attribution import TargetFacts
+from palrp_onnx.errors import UsageError
+from palrp_onnx.evaluate.baselines import Baseline, Competitor
+from palrp_onnx.inputs.sample import Sample
+
+Array = NDArray[Any]
+
+
+def explained(
+    competitor: Competitor,
+    sample: Sample,
+    target: str,
+    labels: Mapping[int, str] | None = None,
+) -> tuple[TargetFacts, Array]:
+    """The target that was found, and the map [units] of it.
+
+    Raises:
+        UsageError: The input holds several rows.
+    """
+    if isinstance(competitor, Baseline):
+        found = competitor.explain(sample, target, labels)
+    else:
+        records = [each.record for each in competitor.explain(sample, target, labels)]
+        found = [(record.target, np.array(record.relevance.total)) for record in records]
+    if len(found) != 1:
+        raise UsageError(
+            f"Each input holds one sample, not {len(found)}",
+            place=sample.id,
+            hint="Give every row a file of its own.",
+        )
+    return found[0]
+
+
+def spelled(facts: TargetFacts, asked: str) -> str:
+    """What was found, as a target that is the same for any method and model."""
+    if facts.kind == "token":
+        return f"token:{facts.position}:{facts.index}"
+    return str(facts.index) if isinstance(facts.index, int) else asked
