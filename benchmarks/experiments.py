@@ -40,8 +40,8 @@ sys.path.insert(0, str(MODELS))
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
 #: What is compared unless ``--methods`` says otherwise; ``NAME:REDUCTION`` reduces sinks otherwise.
 METHODS = (
-    "pa-lrp attnlrp pe-only single-sink pa-lrp:abs pa-lrp:signed pa-lrp-kept attnlrp-kept cp-lrp "
-    "eps-lrp gradient-x-input ig rollout chefer"
+    "pa-lrp attnlrp pe-only single-sink pa-lrp:abs pa-lrp:signed pa-lrp-kept attnlrp-kept "
+    "pa-lrp-adaptive cp-lrp pa-cp-lrp eps-lrp gradient-x-input ig rollout chefer"
 ).split()
 #: The same for models in production forms.
 FEW = ("pa-lrp", "attnlrp", "pe-only", "pa-lrp-kept")

@@ -86,8 +86,8 @@ def _table(found: Conservation) -> str:
     low, middle, high = found.position_share.quartiles
     lines = [
         f"{found.samples} samples",
-        f"position share  {found.position_share.mean:8.2%} ± {found.position_share.deviation:.2%} "
-        f"(quartiles {low:.2%}, {middle:.2%}, {high:.2%})",
+        f"position share  {middle:8.2%} (median; quartiles {low:.2%}, {high:.2%}; "
+        f"mean {found.position_share.mean:.2%} ± {found.position_share.deviation:.2%})",
         f"residual        {found.residual:8.1e} at most",
         "",
         "share of the ledger",

@@ -25,6 +25,8 @@ METHODS = (
     "cp-lrp",
     "pa-lrp-kept",
     "attnlrp-kept",
+    "pa-lrp-adaptive",
+    "pa-cp-lrp",
     "eps-lrp",
     "gradient-x-input",
     "pa-lrp-gamma",

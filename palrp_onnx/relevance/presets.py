@@ -66,6 +66,16 @@ PRESETS = {
             parameters={"kept": 0.5},
         ),
         Preset(
+            "pa-lrp-adaptive",
+            True,
+            True,
+            True,
+            "sum",
+            "pa-lrp-kept whose scores take less where they and the constant part cancel",
+            rules=("adaptive",),
+        ),
+        Preset("pa-cp-lrp", True, False, False, "sum", "CP-LRP with position sinks"),
+        Preset(
             "eps-lrp",
             False,
             True,

@@ -37,8 +37,12 @@ WEIGHTS = {
 }
 
 
-def expected(x: Array, seed: Array, share: float, mask: Array | float = 0.0) -> Array:
-    """Relevance of ``x`` [T, 4] when s = c + J z, c and J constants, and o = c V + (J z) V."""
+def expected(x: Array, seed: Array, share: float | None, mask: Array | float = 0.0) -> Array:
+    """Relevance of ``x`` [T, 4] when s = c + J z, c and J constants, and o = c V + (J z) V.
+
+    ``None`` is the adaptive share: with k and l what the two terms are worth to each query,
+    ½ |k + l| / (|k| + |l|).
+    """
     a, b, v = (wide(WEIGHTS[name]) for name in "abv")
     q, k, u = x @ a, x @ b, x @ v
     z = q @ k.T
@@ -47,8 +51,13 @@ def expected(x: Array, seed: Array, share: float, mask: Array | float = 0.0) -> 
     jacobian = np.einsum("ij,jk->ijk", s, np.eye(len(x))) - np.einsum("ij,ik->ijk", s, s)
     linear = np.einsum("ijk,ik->ij", jacobian, z)
     m = np.full(u.shape, seed)
-    from_values = u * ((s - share * linear).T @ m)
-    of_scores = share * np.einsum("id,jd,ijk->ik", m, u, jacobian)
+    lam = np.full((len(x), 1), share, float)
+    if share is None:
+        k_, l_ = ((part @ u * m).sum(axis=1, keepdims=True) for part in (s - linear, linear))
+        lam = abs(k_ + l_) / (abs(k_) + abs(l_)) / 2
+        assert lam.min() < 0.45 and lam.max() <= 0.5 + 1e-12
+    from_values = u * ((s - lam * linear).T @ m)
+    of_scores = np.einsum("id,jd,ijk->ik", lam * m, u, jacobian)
     relevance = z * of_scores
     from_q = q * (of_scores @ k) / 2
     from_k = k * (of_scores.T @ q) / 2
@@ -61,25 +70,27 @@ def expected(x: Array, seed: Array, share: float, mask: Array | float = 0.0) -> 
     return through(v, u, from_values) + through(a, q, from_q) + through(b, k, from_k)
 
 
-@pytest.fixture(params=[0.0, 0.5, 1.0])
-def share(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> float:
-    """A method of this share of the scores."""
-    own = Preset(
+@pytest.fixture(params=[0.0, 0.5, 1.0, None])
+def share(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> float | None:
+    """A method of this share of the scores; adaptive where there is none."""
+    constant = Preset(
         "own", True, True, True, "sum", "", rules=("kept",), parameters={"kept": request.param}
     )
+    adaptive = presets.PRESETS["pa-lrp-adaptive"]
+    own = adaptive if request.param is None else constant
     monkeypatch.setitem(presets.PRESETS, "own", own)
-    return float(request.param)
+    return None if request.param is None else float(request.param)
 
 
 @pytest.mark.parametrize("name", ["plain", "letters"])
-def test_the_linear_part_alone_is_shared(name: str, share: float) -> None:
+def test_the_linear_part_alone_is_shared(name: str, share: float | None) -> None:
     found = run(BODIES[name] + SUMMED, X, WEIGHTS, method="own")
     for x, seed, content in zip(wide(X), found.seed, found.content, strict=True):
         np.testing.assert_allclose(content, expected(x, seed, share), rtol=1e-9, atol=1e-12)
     assert_nothing_lost(found)
 
 
-def test_what_is_masked_takes_no_part(share: float) -> None:
+def test_what_is_masked_takes_no_part(share: float | None) -> None:
     body = BODIES["plain"].replace("s = Softmax<axis = -1>(z)", "n = Add(z, mask)  s = Softmax(n)")
     found = run(body + SUMMED, X, WEIGHTS, method="own")
     mask = wide(WEIGHTS["mask"])
@@ -101,12 +112,16 @@ def test_no_share_is_cp_lrp(monkeypatch: pytest.MonkeyPatch) -> None:
     np.testing.assert_allclose(ours.content, theirs.content, rtol=1e-12)
 
 
+METHODS = ("pa-lrp-kept", "pa-lrp-adaptive")
+
+
+@pytest.mark.parametrize("method", METHODS)
 @settings(max_examples=25, deadline=None)
 @given(scale=st.floats(0.01, 8.0), seed=st.integers(0, 1000))
-def test_all_of_attention_is_conserved(scale: float, seed: int) -> None:
+def test_all_of_attention_is_conserved(method: str, scale: float, seed: int) -> None:
     """Whether attention is nearly uniform or nearly one-hot."""
     weights = {**WEIGHTS, "a": scale * real(4, 4, seed=seed)}
-    found = run(BODIES["plain"] + SUMMED, X, weights, method="pa-lrp-kept")
+    found = run(BODIES["plain"] + SUMMED, X, weights, method=method)
     books = found.result.ledger
     entries = np.abs(found.content).sum(axis=(1, 2))
     np.testing.assert_array_less(np.abs(books["content"] - books["target"]), 1e-9 * entries)
@@ -134,7 +149,8 @@ def test_probabilities_in_another_order_are_left_to_the_usual_rule() -> None:
 
 @pytest.mark.parametrize("name", ["plain", "letters"])
 @pytest.mark.parametrize("one", [False, True])
-def test_both_engines_agree(name: str, one: bool) -> None:
+@pytest.mark.parametrize("method", METHODS)
+def test_both_engines_agree(name: str, one: bool, method: str) -> None:
     """``one``: relevance comes from one row, which is then all that is computed."""
     if one:
         end = "  r = Gather<axis = 1>(o, first)  y = ReduceSum<keepdims = 0>(r, last)"
@@ -146,7 +162,7 @@ def test_both_engines_agree(name: str, one: bool) -> None:
     facts = InputFacts(kind="tensors", truncated=False)
     sample = Sample(id="x", kind="tensors", feeds={"x": X}, facts=facts)
     maps = [
-        [e.record for e in Explainer(model, method="pa-lrp-kept", engine=engine).explain(sample)]
+        [e.record for e in Explainer(model, method=method, engine=engine).explain(sample)]
         for engine in ("numpy", "onnxruntime")
     ]
     for walked, compiled in zip(*maps, strict=True):
