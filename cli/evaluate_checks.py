@@ -152,7 +152,7 @@ def stability(
 def _steps_table(found: Mapping[str, Randomisation]) -> str:
     first = next(iter(found.values()))
     lines = [
-        f"{first.samples} samples, {first.draws} draws from seed {first.seed}; rank correlations "
+        f"{first.samples} samples, seed {first.seed}, draws {first.draws}; rank correlations "
         "with 95 % intervals"
     ]
     heads = [f"{step.share:.0%} ({step.tensors} tensors)" for step in first.steps]

@@ -176,22 +176,29 @@ def predictor(
 ) -> Predict:
     """Logits of the file itself with other tokens in one sample.
 
+    Rows are asked for once: curves share their ends, and maps that agree whole stretches.
+
     Args:
         forward: Runs the file: :class:`palrp_onnx.forward.FileForward`.
         feeds: The sample; its other inputs are repeated.
         name: The input that holds the tokens.
         position: Token position of the logits, where the output has one.
     """
+    known: dict[bytes, Array] = {}
+
+    def ask(rows: Array) -> Array:
+        others = {key: np.repeat(array[:1], len(rows), axis=0) for key, array in feeds.items()}
+        logits = forward({**others, name: rows.astype(feeds[name].dtype)})
+        return logits if position is None else logits[:, position]
 
     def predict(rows: Array) -> Array:
-        rows, where = np.unique(rows, axis=0, return_inverse=True)  # curves share their ends
-        parts = []
-        for start in range(0, len(rows), BATCH):
-            some = rows[start : start + BATCH]
-            others = {key: np.repeat(array[:1], len(some), axis=0) for key, array in feeds.items()}
-            parts.append(forward({**others, name: some.astype(feeds[name].dtype)}))
-        logits = np.concatenate(parts)[where.ravel()]
-        return logits if position is None else logits[:, position]
+        keys = [row.tobytes() for row in rows]
+        new = {key: row for key, row in zip(keys, rows, strict=True) if key not in known}
+        for start in range(0, len(new), BATCH):
+            some = list(new)[start : start + BATCH]
+            # Copies: a view would keep the logits of all places alive.
+            known.update(zip(some, ask(np.stack([new[key] for key in some])).copy(), strict=True))
+        return np.stack([known[key] for key in keys])
 
     return predict
 

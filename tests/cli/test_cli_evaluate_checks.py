@@ -9,7 +9,10 @@ import pytest
 from conftest import Run
 from PIL import Image
 
+from palrp_onnx.attribution import InputFacts, TargetFacts
+from palrp_onnx.cli.evaluate_texts import _right
 from palrp_onnx.cli.progress import counting
+from palrp_onnx.inputs import Sample
 
 TEXTS = ("a good film", "a bad film a bad film", "good good bad film", "film a good a")
 
@@ -147,3 +150,13 @@ def test_progress(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Monkey
             tell(4)
         lines = capsys.readouterr().err.splitlines()
         assert [line.split()[0] for line in lines] == ([] if quiet else ["1/4", "4/4"])
+
+
+def test_the_answer_of_a_language_model(model: Path, text: Path) -> None:
+    accept = _right({text.stem: " Good "}, model.parent / "tokenizer.json")
+    sample = Sample(text.stem, "text", {}, InputFacts(kind="text"))
+
+    def said(index: int) -> TargetFacts:
+        return TargetFacts(output="logits", kind="token", index=index, value=1.0, position=2)
+
+    assert [accept(sample, said(index)) for index in range(5)] == [False, False, True, False, False]
