@@ -2,6 +2,7 @@
 
     python models/train_digits.py -o models/digits-vit
     python models/train_digits.py --evaluate models/digits-vit
+    python models/train_digits.py --write digits --samples 100
 
 Data: the 1,797 handwritten digits (8 × 8) of scikit-learn; every fifth is held out. A ViT with
 learned positions: 16 × 16 pixels, patches of 2 × 2, three layers of width 64. Needs the extra
@@ -17,16 +18,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 SEED = 0
 SIZE = 16
 #: Digits are enlarged to this size, as a person would store them, before they are preprocessed.
 PICTURE = 64
+#: What is lighter belongs to the stroke.
+INK = 100
 
 
 def pictures() -> tuple[list[Any], np.ndarray]:
     """The digits as greyscale pictures, and their labels."""
-    from PIL import Image
     from sklearn.datasets import load_digits
 
     digits = load_digits()
@@ -112,6 +115,21 @@ def train(output: Path, epochs: int) -> None:
     images[sample].save(output / "sample.png")
 
 
+def write(folder: Path, count: int) -> None:
+    """Held-out digits, masks of their strokes, and classes, for ``palrp-onnx evaluate``."""
+    (folder / "images").mkdir(parents=True, exist_ok=True)
+    (folder / "masks").mkdir(exist_ok=True)
+    images, labels = pictures()
+    classes = {}
+    for index in np.flatnonzero(held_out(len(images)))[:count]:
+        name = f"{index:04}"
+        images[index].save(folder / "images" / f"{name}.png")
+        stroke = (np.asarray(images[index]) > INK).astype(np.uint8) * 255
+        Image.fromarray(stroke).save(folder / "masks" / f"{name}.png")
+        classes[name] = int(labels[index])
+    (folder / "classes.json").write_text(json.dumps(classes, indent=1) + "\n", encoding="utf-8")
+
+
 def evaluate(folder: Path) -> float:
     """Held-out accuracy of the exported file, through this project's own image reader."""
     import onnxruntime
@@ -143,8 +161,13 @@ def main() -> None:
     )
     parser.add_argument("-o", "--output", type=Path, default=Path(__file__).parent / "digits-vit")
     parser.add_argument("--evaluate", type=Path, metavar="FOLDER")
+    parser.add_argument("--write", type=Path, metavar="FOLDER", help="only write pictures")
+    parser.add_argument("--samples", type=int, default=360, help="held-out pictures")
     parser.add_argument("--epochs", type=int, default=120)
     options = parser.parse_args()
+    if options.write is not None:
+        write(options.write, options.samples)
+        return
     if options.evaluate is None:
         train(options.output, options.epochs)
     folder = options.evaluate or options.output
