@@ -28,7 +28,9 @@ def convolution_terms(
 
     Zeros around the tokens are what tells one place from another in them (wav2vec 2.0).
     """
-    found = {}
+    found: dict[Operand, str] = {}
+    if not any(node.op_type == "Conv" for node in graph):
+        return found
     for node in graph:
         if node.op_type != "Add" or not all(v in content for v in node.inputs):
             continue
