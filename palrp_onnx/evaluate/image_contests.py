@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from palrp_onnx.errors import InputError, UsageError
 from palrp_onnx.evaluate import pixels as perturbation
 from palrp_onnx.evaluate import segmentation
-from palrp_onnx.evaluate.images import Rivals
+from palrp_onnx.evaluate.images import Maps, Rivals
 from palrp_onnx.evaluate.journal import Journal, recalled
 from palrp_onnx.evaluate.masks import align
 from palrp_onnx.evaluate.pixels import Directions, Kept, Predict, replacement
@@ -108,14 +108,18 @@ class _Judge:
         self._black: Array | None = None
 
     def __call__(self, sample: Sample) -> dict[str, Perturbed]:
-        predicted = dict(self._kept(sample, "pred"))
+        maps, index = self._rivals.maps(sample, "pred")
+        predicted = self._kept(sample, maps, index)
         if self._truth is None:
             return {name: Perturbed(kept) for name, kept in predicted.items()}
-        true = dict(self._kept(sample, _true(self._truth, sample)))
+        wanted = _true(self._truth, sample)
+        if self._rivals.index(wanted) == index:
+            true = predicted
+        else:
+            true = self._kept(sample, *self._rivals.maps(sample, wanted))
         return {name: Perturbed(kept, true[name]) for name, kept in predicted.items()}
 
-    def _kept(self, sample: Sample, target: str) -> Iterator[tuple[str, Kept]]:
-        maps, index = self._rivals.maps(sample, target)
+    def _kept(self, sample: Sample, maps: Maps, index: int) -> dict[str, Kept]:
         name = self._rivals.first.engine(sample.feeds).subject.input
         if len(sample.feeds) != 1:
             raise UsageError("Only a model with one input can be evaluated on pixels")
@@ -124,8 +128,10 @@ class _Judge:
             self._open(sample, name)
         assert self._predict is not None
         instead = replacement(pixels, self._baseline, self._black)
-        for each, relevance in maps.items():
-            yield each, perturbation.perturb(pixels, instead, relevance, index, self._predict)
+        return {
+            each: perturbation.perturb(pixels, instead, relevance, index, self._predict)
+            for each, relevance in maps.items()
+        }
 
     def _open(self, sample: Sample, name: str) -> None:
         first = self._rivals.first

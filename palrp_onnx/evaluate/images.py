@@ -16,6 +16,7 @@ from palrp_onnx.evaluate.contest import RANDOM
 from palrp_onnx.inputs import Sample
 from palrp_onnx.record import Explanation
 from palrp_onnx.relevance.maps import image_grid
+from palrp_onnx.relevance.target import parse_target
 
 Array = NDArray[Any]
 Maps = dict[str, Array]
@@ -74,6 +75,11 @@ class Rivals:
         self.first = next(iter(competitors.values()))
         #: Methods as given, the random map last.
         self.names = (*competitors, RANDOM)
+
+    def index(self, target: str) -> int | None:
+        """The class that a target names, if it is one."""
+        found = parse_target(target, self._labels)
+        return found.index if found.kind == "index" else None
 
     def maps(self, sample: Sample, target: str) -> tuple[Maps, int]:
         """Every method's map [H, W] of one class, and that class.
