@@ -13,12 +13,11 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from tokenizers import Tokenizer
-
 from palrp_onnx import Model
 from palrp_onnx.forward import FileForward
 from palrp_onnx.inputs import open_sample
 from palrp_onnx.inputs.sample import Sample
+from palrp_onnx.inputs.tokens import load_tokenizer
 
 QUESTIONS = Path(__file__).with_name("questions.json")
 PREFIX = "Options: grass, blood, sky, coal\nQuestion: Which is blue?\nAnswer: sky\n\nOptions:"
@@ -32,7 +31,7 @@ def prompt(question: str, answers: list[str]) -> str:
 
 def protected(tokenizer: Path) -> tuple[int, int]:
     """Tokens of the prompt in front and at the end that are no part of the question."""
-    encode = Tokenizer.from_file(str(tokenizer)).encode
+    encode = load_tokenizer(tokenizer).encode
     return len(encode(PREFIX).ids), len(encode(SUFFIX).ids)
 
 
@@ -45,7 +44,7 @@ def answered(model: Model, tokenizer: Path, folder: Path) -> Iterator[Sample]:
         folder: Where prompts are written.
     """
     says = FileForward(model, "logits")
-    encode = Tokenizer.from_file(str(tokenizer)).encode
+    encode = load_tokenizer(tokenizer).encode
     for number, asked in enumerate(json.loads(QUESTIONS.read_text("utf-8"))):
         wanted = encode(f" {asked['answer']}").ids[0]
         for turn in range(4):

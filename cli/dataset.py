@@ -47,6 +47,16 @@ report_options = together(
     click.option("-o", "place", type=FILE_PATH, metavar="FILE.json", help="Also write it as JSON."),
     click.option("--json", "as_json", is_flag=True, help="JSON instead of a table."),
 )
+#: What takes the place of tokens, and which ones stay.
+replacement_options = together(
+    click.option(
+        "--unknown",
+        metavar="TOKEN|ID",
+        help="What stands for no token; the tokenizer's unknown token by default.",
+    ),
+    click.option("--prefix", type=click.IntRange(min=0), default=0, help="Tokens kept in front."),
+    click.option("--suffix", type=click.IntRange(min=0), default=0, help="Tokens kept at the end."),
+)
 journal_option = click.option(
     "--journal",
     "notes",

@@ -15,6 +15,7 @@ from .dataset import (
     grid,
     inputs_option,
     methods_option,
+    replacement_options,
     report,
     report_options,
     samples_in,
@@ -99,13 +100,7 @@ def randomisation(
 @click.command(short_help="Whether maps stay where one token changes.")
 @model_argument
 @inputs_option("Texts")
-@click.option(
-    "--unknown",
-    metavar="TOKEN|ID",
-    help="What takes a token's place; the tokenizer's unknown token by default.",
-)
-@click.option("--prefix", type=click.IntRange(min=0), default=0, help="Tokens kept in front.")
-@click.option("--suffix", type=click.IntRange(min=0), default=0, help="Tokens kept at the end.")
+@replacement_options
 @_common
 def stability(
     model: Path,

@@ -19,6 +19,7 @@ from .dataset import (
     methods_option,
     open_journal,
     read_names,
+    replacement_options,
     report,
     report_options,
     samples_in,
@@ -46,13 +47,7 @@ if TYPE_CHECKING:
 @inputs_option("Texts")
 @report_options
 @methods_option
-@click.option(
-    "--unknown",
-    metavar="TOKEN|ID",
-    help="What stands for no token; the tokenizer's unknown token by default.",
-)
-@click.option("--prefix", type=click.IntRange(min=0), default=0, help="Tokens kept in front.")
-@click.option("--suffix", type=click.IntRange(min=0), default=0, help="Tokens kept at the end.")
+@replacement_options
 @click.option(
     "--answers",
     type=FILE_PATH,
@@ -118,7 +113,7 @@ def perturbation(
             protocol,
             target=target,
             labels=read_labels(model),
-            accept=_any if right is None else _right(right, words),
+            accept=None if right is None else _right(right, words),
             journal=journal,
             progress=tell,
         )
@@ -126,15 +121,12 @@ def perturbation(
     report(found, _areas(found, len(files)), place, as_json, drawn)
 
 
-def _any(sample: Sample, facts: TargetFacts) -> bool:
-    del sample, facts
-    return True
-
-
 def _right(answers: Mapping[str, str], tokenizer: Path) -> Accept:
     """Whether what is explained is the answer: its index, its label, or what the token says."""
     from palrp_onnx.errors import InputError
     from palrp_onnx.inputs.tokens import load_tokenizer, piece_text
+
+    opened = load_tokenizer(tokenizer)
 
     def accept(sample: Sample, facts: TargetFacts) -> bool:
         if sample.id not in answers:
@@ -142,7 +134,7 @@ def _right(answers: Mapping[str, str], tokenizer: Path) -> Accept:
         if not isinstance(facts.index, int):
             return False
         token = facts.kind == "token"
-        said = piece_text(load_tokenizer(tokenizer), facts.index) if token else facts.label or ""
+        said = piece_text(opened, facts.index) if token else facts.label or ""
         wanted = answers[sample.id].strip().casefold()
         return wanted in (said.strip().casefold(), str(facts.index))
 

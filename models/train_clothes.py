@@ -260,17 +260,14 @@ def save(model: Any, output: Path) -> None:
 
 def write(folder: Path, cache: Path, count: int) -> None:
     """Held-out pictures and masks as PNG, and their true classes, for ``palrp-onnx evaluate``."""
+    from picture_files import write_pictures
     from PIL import Image
 
-    (folder / "images").mkdir(parents=True, exist_ok=True)
-    (folder / "masks").mkdir(exist_ok=True)
-    classes = {}
-    for index, (picture, mask, label) in enumerate(held_out_pictures(cache, count)):
-        name = f"{index:04}"
-        Image.fromarray(picture).save(folder / "images" / f"{name}.png")
-        Image.fromarray(mask.astype(np.uint8) * 255).save(folder / "masks" / f"{name}.png")
-        classes[name] = LABELS[label]
-    (folder / "classes.json").write_text(json.dumps(classes, indent=1) + "\n", encoding="utf-8")
+    found = enumerate(held_out_pictures(cache, count))
+    write_pictures(
+        folder,
+        ((k, Image.fromarray(picture), mask, LABELS[label]) for k, (picture, mask, label) in found),
+    )
 
 
 def evaluate(folder: Path, cache: Path, count: int) -> float:

@@ -117,17 +117,12 @@ def train(output: Path, epochs: int) -> None:
 
 def write(folder: Path, count: int) -> None:
     """Held-out digits, masks of their strokes, and classes, for ``palrp-onnx evaluate``."""
-    (folder / "images").mkdir(parents=True, exist_ok=True)
-    (folder / "masks").mkdir(exist_ok=True)
+    from picture_files import write_pictures
+
     images, labels = pictures()
-    classes = {}
-    for index in np.flatnonzero(held_out(len(images)))[:count]:
-        name = f"{index:04}"
-        images[index].save(folder / "images" / f"{name}.png")
-        stroke = (np.asarray(images[index]) > INK).astype(np.uint8) * 255
-        Image.fromarray(stroke).save(folder / "masks" / f"{name}.png")
-        classes[name] = int(labels[index])
-    (folder / "classes.json").write_text(json.dumps(classes, indent=1) + "\n", encoding="utf-8")
+    chosen = np.flatnonzero(held_out(len(images)))[:count]
+    strokes = {k: np.asarray(images[k]) > INK for k in chosen}
+    write_pictures(folder, ((k, images[k], strokes[k], int(labels[k])) for k in chosen))
 
 
 def evaluate(folder: Path) -> float:

@@ -15,7 +15,7 @@ from palrp_onnx.attribution import TargetFacts
 from palrp_onnx.errors import UsageError
 from palrp_onnx.evaluate.baselines import Competitor
 from palrp_onnx.evaluate.journal import Journal, recalled
-from palrp_onnx.evaluate.maps import explained, spelled
+from palrp_onnx.evaluate.maps import in_turn
 from palrp_onnx.evaluate.perturbation import (
     Curves,
     Perturbation,
@@ -41,7 +41,7 @@ def contest(
     *,
     target: str = "pred",
     labels: Mapping[int, str] | None = None,
-    accept: Accept = lambda sample, facts: True,
+    accept: Accept | None = None,
     journal: Journal[Curves] | None = None,
     progress: Callable[[int], None] = lambda done: None,
 ) -> dict[str, Perturbation]:
@@ -85,7 +85,7 @@ class _Perturbed:
         protocol: Protocol,
         target: str,
         labels: Mapping[int, str] | None,
-        accept: Accept,
+        accept: Accept | None,
     ) -> None:
         self._accept = accept
         self._competitors = competitors
@@ -96,12 +96,12 @@ class _Perturbed:
 
     def __call__(self, sample: Sample) -> dict[str, Curves]:
         maps: dict[str, Array] = {}
-        wanted = self._target
-        for name, each in self._competitors.items():
-            facts, maps[name] = explained(each, sample, wanted, self._labels)
-            wanted = spelled(facts, wanted)
-            if not self._accept(sample, facts):
+        for name, facts, relevance in in_turn(
+            self._competitors, sample, self._target, self._labels
+        ):
+            if not maps and self._accept is not None and not self._accept(sample, facts):
                 return {}
+            maps[name] = relevance
         first = next(iter(self._competitors.values()))
         subject = first.engine(sample.feeds).subject
         if self._forward is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -39,6 +39,19 @@ def explained(
             hint="Give every row a file of its own.",
         )
     return found[0]
+
+
+def in_turn(
+    competitors: Mapping[str, Competitor],
+    sample: Sample,
+    target: str,
+    labels: Mapping[int, str] | None = None,
+) -> Iterator[tuple[str, TargetFacts, Array]]:
+    """Every method's target and map; what the first one finds is what all others explain."""
+    for name, each in competitors.items():
+        facts, relevance = explained(each, sample, target, labels)
+        target = spelled(facts, target)
+        yield name, facts, relevance
 
 
 def spelled(facts: TargetFacts, asked: str) -> str:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from palrp_onnx.errors import InputError, UsageError
 from palrp_onnx.evaluate.baselines import Competitor
-from palrp_onnx.evaluate.maps import explained, spelled
+from palrp_onnx.evaluate.maps import in_turn, spelled
 from palrp_onnx.evaluate.ranks import Correlation, mean_correlation, spearman
 from palrp_onnx.graph.content import content_values, fed_values, node_inputs
 from palrp_onnx.graph.inputs import input_roles
@@ -156,9 +156,8 @@ def _maps(
     labels: Mapping[int, str] | None,
 ) -> tuple[str, dict[str, Array]]:
     maps: dict[str, Array] = {}
-    for name, each in competitors.items():
-        facts, maps[name] = explained(each, sample, target, labels)
-        target = spelled(facts, target)
+    for name, facts, relevance in in_turn(competitors, sample, target, labels):
+        target, maps[name] = spelled(facts, target), relevance
     return target, maps
 
 

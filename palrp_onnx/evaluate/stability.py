@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from palrp_onnx.errors import InputError, UsageError
 from palrp_onnx.evaluate.baselines import Competitor
-from palrp_onnx.evaluate.maps import explained, spelled
+from palrp_onnx.evaluate.maps import explained, in_turn, spelled
 from palrp_onnx.evaluate.ranks import Correlation, mean_correlation, spearman
 from palrp_onnx.inputs.sample import Sample
 
@@ -83,10 +83,9 @@ def stability(
     signed: dict[str, list[float]] = {name: [] for name in competitors}
     magnitude: dict[str, list[float]] = {name: [] for name in competitors}
     for done, sample in enumerate(samples, start=1):
-        wanted, altered = target, None
-        for name, each in competitors.items():
-            facts, before = explained(each, sample, wanted, labels)
-            wanted = spelled(facts, wanted)
+        altered = None
+        for name, facts, before in in_turn(competitors, sample, target, labels):
+            each, wanted = competitors[name], spelled(facts, target)
             if altered is None:
                 altered = _altered(sample, each.engine(sample.feeds).subject.input, replacement)
             pairs = [

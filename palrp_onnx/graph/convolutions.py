@@ -28,9 +28,8 @@ def convolution_terms(
 
     Zeros around the tokens are what tells one place from another in them (wav2vec 2.0).
     """
-    found: dict[Operand, str] = {}
-    if not any(node.op_type == "Conv" for node in graph):
-        return found
+    found = {}
+    convolved = _convolved(graph, content)
     for node in graph:
         if node.op_type != "Add" or not all(v in content for v in node.inputs):
             continue
@@ -38,7 +37,7 @@ def convolution_terms(
             source = node.inputs[1 - index]
             assert branch is not None and source is not None
             same = (shapes[branch], axes[branch]) == (shapes[source], axes[source])
-            conv = _convolution_behind(branch, content) if same else None
+            conv = convolved.get(branch) if same else None
             if conv is None or _origin(conv.inputs[0]) is not _origin(source):
                 continue
             width = _width(conv, axes, shapes)
@@ -50,20 +49,18 @@ def convolution_terms(
     return found
 
 
-def _convolution_behind(value: ir.Value, content: Mapping[ir.Value, None]) -> ir.Node | None:
-    """The one convolution that a value is an element-wise function of."""
-    found, queue, seen = set(), [value], {value}
-    while queue:
-        node = queue.pop().producer()
-        if node is None or node.op_type not in ELEMENTWISE | _CROPPING | {"Conv"}:
-            return None
+def _convolved(graph: ir.Graph, content: Mapping[ir.Value, None]) -> dict[ir.Value, ir.Node]:
+    """Values that are an element-wise function of one convolution, and which."""
+    found: dict[ir.Value, ir.Node] = {}
+    for node in graph:
         if node.op_type == "Conv":
-            found.add(node)
-            continue
-        fresh = [v for v in node.inputs if v is not None and v in content and v not in seen]
-        seen.update(fresh)
-        queue.extend(fresh)
-    return found.pop() if len(found) == 1 else None
+            found.update(dict.fromkeys(node.outputs, node))
+        elif node.op_type in ELEMENTWISE | _CROPPING:
+            sources = {found.get(v) for v in node.inputs if v is not None and v in content}
+            conv = sources.pop() if len(sources) == 1 else None
+            if conv is not None:
+                found.update(dict.fromkeys(node.outputs, conv))
+    return found
 
 
 def _origin(value: ir.Value | None) -> ir.Value | None:
