@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
-from math import prod
 from typing import Any
 
 import numpy as np
@@ -19,12 +18,12 @@ from numpy.typing import NDArray
 
 from palrp_onnx.attribution import LEDGER_ENTRIES
 from palrp_onnx.errors import UnsupportedError
-from palrp_onnx.graph.axes import TOKEN
+from palrp_onnx.graph.axes import Places
 from palrp_onnx.graph.served import put_back
 from palrp_onnx.manifest import Manifest
 from palrp_onnx.planning import Planned
 from palrp_onnx.relevance.ledger import entry_name
-from palrp_onnx.relevance.maps import GRID, image_grid
+from palrp_onnx.relevance.maps import GRID
 from palrp_onnx.relevance.rows import Rows
 from palrp_onnx.relevance.sinks import (
     Sink,
@@ -96,6 +95,7 @@ class _Compiler:
         self._sites = planned.sites
         self._subject = planned.subject
         self._explained = explained = planned.explained
+        self._places = planned.places
         self._settings = settings
         self._graph = self._analysis.model.graph
         if not settings.portable:
@@ -112,11 +112,10 @@ class _Compiler:
         self._step_aside(self._graph.initializers.values())
         caught = self._walk(*self._seed())
         caught.require(self._explained)
-        sinks = gather_sinks(self._op, self._sites, caught.positions)
-        units = self._trial_units()
-        aligned = [s for s in sinks if s.places >= units]
+        sinks = gather_sinks(self._op, self._sites, caught.positions, self._places)
+        aligned = [s for s in sinks if s.places is not None]
         self._outputs(caught, sinks, aligned)
-        manifest = self._manifest(aligned, [s for s in sinks if s.places < units])
+        manifest = self._manifest(aligned, [s for s in sinks if s.places is None])
         self._op.drop_unused()
         put_back(self._analysis.model, portable=self._settings.portable)
         self._analysis.model.proto.metadata_props.update(manifest.properties())
@@ -132,14 +131,6 @@ class _Compiler:
         raised = op.mul(seed, op.cast_like(scale, seed))
         caught = walk(op, self._plan, lambda value: value, raised, rows)
         return caught.map(lambda relevance: op.div(op.wide(relevance), scale))
-
-    def _trial_units(self) -> int:
-        """Units of the trial run: whether a sink runs over them does not depend on sizes."""
-        explained = next(v for v in self._graph.inputs if v.name == self._explained)
-        shape, axes = self._analysis.shapes[explained], self._analysis.caught_axes(self._explained)
-        if len(shape) == 4:
-            return prod(image_grid(self._subject.patch, shape[2:]))
-        return prod(shape[a] for a, flag in enumerate(axes) if flag & TOKEN and a)
 
     def _refuse_clash(self) -> None:
         """Two inputs or outputs cannot have one name.
@@ -220,13 +211,11 @@ class _Compiler:
 
     def _place(self) -> ir.Value:
         """The position asked for, or the last unmasked one [B]."""
-        op, shapes = self._op, self._analysis.shapes
+        op = self._op
         length = op.dims(self._plan.output, [1])
         numbers = op.counting(op.integers("Squeeze", length))
         last = op.integers("Expand", op.integers("Sub", length, op.constant([1])), op.batch)
-        trial = shapes[self._plan.output][1]
-        masks = (v for v in self._graph.inputs if v.name in self._subject.masks)
-        mask = next((v for v in masks if shapes[v][1:] == (trial,)), None)
+        mask = next((v for v in self._graph.inputs if v.name == self._subject.mask), None)
         if mask is not None:
             flags, places = (
                 op.node("Cast", [v], op.rank(v), to=ir.DataType.FLOAT) for v in (mask, numbers)
@@ -243,7 +232,7 @@ class _Compiler:
         op = self._op
         content = self._units(caught.content[self._explained])
         summed = op.sum(content, [2], keepdims=False)
-        signed = [self._aligned(op.sum(s.relevance, [2], keepdims=False), summed) for s in aligned]
+        signed = [self._aligned(op.sum(s.relevance, [2], keepdims=False), s) for s in aligned]
         position = self._reduced(aligned, summed)
         total = {"sum": op.add(summed, position), "content": summed, "position": position}
         self._publish(CONTENT, summed)
@@ -270,14 +259,14 @@ class _Compiler:
         self._graph.outputs.append(copy)
 
     def _raw(self, name: str, relevance: ir.Value) -> ir.Value:
-        return bring_to_tokens(self._op, relevance, self._analysis.caught_axes(name))
+        return bring_to_tokens(self._op, relevance, self._analysis.input_axes(name))
 
     def _units(self, relevance: ir.Value) -> ir.Value:
         """[B, units, F]; an image's patches in row-major order, summed."""
-        op = self._op
-        if op.rank(relevance) != 4:
-            return self._raw(self._explained, relevance)
-        plane = op.sum(relevance, [1], keepdims=False)
+        op, raw = self._op, self._raw(self._explained, relevance)
+        if self._subject.image is None:
+            return raw
+        plane = op.sum(raw, [1], keepdims=False)
         height, width = self._subject.patch or (None, None)
         rows, columns = self._blocks(plane, 1, height), self._blocks(plane, 2, width)
         summed = op.matmul(op.matmul(rows, plane), columns, transpose_b=True)
@@ -303,22 +292,29 @@ class _Compiler:
         op.declare(outside, 2)
         return op.choose(outside, op.real(0.0), op.real(1.0))
 
-    def _aligned(self, tokens: ir.Value, units: ir.Value) -> ir.Value:
-        """The last rows of [B, T], as many as there are units: prefix tokens are cut off."""
-        op = self._op
-        start = op.integers("Sub", op.dims(tokens, [1]), op.dims(units, [1]))
-        far = op.constant([np.iinfo(np.int64).max])
-        return op.node("Slice", [tokens, start, far, op.constant([1])], 2)
+    def _aligned(self, tokens: ir.Value, sink: Sink) -> ir.Value:
+        """[B, T] without the places ahead of the units and behind them."""
+        op, places = self._op, sink.places
+        assert places is not None
+        if places == Places():
+            return tokens
+        far = np.iinfo(np.int64).max
+        ends = op.constant([-places.after if places.after else far])
+        return op.node("Slice", [tokens, op.constant([places.before]), ends, op.constant([1])], 2)
 
     def _reduced(self, sinks: Sequence[Sink], units: ir.Value) -> ir.Value:
         """One number a unit from all sinks, as :func:`reduce_sinks` has it."""
         op = self._op
         if self._plan.preset.map == "content" or not sinks:
             return op.zeros_like(units)
-        first, *rest = sink_numbers(op, sinks, self._settings.positions)
-        total = self._aligned(first, units)
-        for numbers in rest:
-            total = op.add(total, self._aligned(numbers, units))
+        terms = [
+            self._aligned(numbers, alike[0])
+            for alike in _by_places(sinks)
+            for numbers in sink_numbers(op, alike, self._settings.positions)
+        ]
+        total = terms[0]
+        for term in terms[1:]:
+            total = op.add(total, term)
         return total
 
     def _entries(self, ledger: Mapping[str, ir.Value]) -> dict[str, ir.Value]:
@@ -341,6 +337,14 @@ class _Compiler:
             ledger=tuple(self._ledger_names),
             roles={name: role.value for name, role in self._analysis.said.items()},
         )
+
+
+def _by_places(sinks: Sequence[Sink]) -> list[list[Sink]]:
+    """Sinks whose units are in the same places."""
+    found: dict[Places | None, list[Sink]] = {}
+    for sink in sinks:
+        found.setdefault(sink.places, []).append(sink)
+    return list(found.values())
 
 
 _INPUTS = (TARGET, AGAINST, TARGET_POSITION, SEED_SCALE)

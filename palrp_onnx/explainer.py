@@ -112,6 +112,9 @@ class Explainer:
             target: ``pred``, an index, a label, ``A-B``, ``token:POS[:ID]`` or ``I,J,…``.
             labels: Names of classes by index.
         """
+        rows = self._singly(sample)
+        if len(rows) > 1:
+            return [each for row in rows for each in self.explain(row, target, labels)]
         start = time.perf_counter()
         wanted = parse_target(target, labels)
         known = self._engine is not None
@@ -125,6 +128,24 @@ class Explainer:
         engine = self.engine(sample.feeds)
         run = self._run(engine, {**outcome.ms, "total": (time.perf_counter() - start) * 1e3})
         return Describer(engine.subject, run, fidelity)(sample, outcome, labels or {})
+
+    def _singly(self, sample: Sample) -> list[Sample]:
+        """Samples that meet others in a table of all with all, each with all the others."""
+        subject = self.engine(sample.feeds).subject
+        count = len(sample.feeds[subject.input])
+        if not subject.crossed or subject.mixed is not None or count == 1:
+            return [sample]
+        return [
+            replace(
+                sample,
+                id=f"{sample.id}-{row}",
+                feeds={
+                    name: array[row : row + 1] if name in subject.batched else array
+                    for name, array in sample.feeds.items()
+                },
+            )
+            for row in range(count)
+        ]
 
     def generate(
         self,

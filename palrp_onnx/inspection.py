@@ -3,36 +3,28 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from math import prod
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
-import numpy as np
 import onnx_ir as ir
 from msgspec import Struct
 from numpy.typing import NDArray
 
 from palrp_onnx.attribution import ModelFacts
 from palrp_onnx.errors import UsageError
-from palrp_onnx.graph.analysis import MASKED, Analysis, varying_axes
-from palrp_onnx.graph.axes import TOKEN
-from palrp_onnx.graph.content import dependencies
+from palrp_onnx.graph.analysis import Analysis
+from palrp_onnx.graph.doubts import Uncertain, find_uncertain
 from palrp_onnx.graph.faults import find_faults
 from palrp_onnx.graph.inputs import is_float
 from palrp_onnx.graph.model import Model
-from palrp_onnx.graph.roles import SAID, Role, parse_roles
-from palrp_onnx.graph.sites import Site, find_sites, values_of
-from palrp_onnx.graph.sources import PRODUCTS
-from palrp_onnx.planning import analyse_model, find_output, make_example, model_facts
+from palrp_onnx.graph.roles import parse_roles
+from palrp_onnx.graph.sites import Site, find_sites
+from palrp_onnx.planning import analyse_model, choose, model_facts
 from palrp_onnx.relevance.plan import describe, scaling_operands, visited_nodes
 from palrp_onnx.relevance.presets import preset
 from palrp_onnx.rules import NO_PATH, find_rule
 
 Array = NDArray[Any]
-#: Fewer tokens than these in the trial run say little about what varies along them.
-FEW_TOKENS = 4
-#: So many different rows are as likely token types or a mask.
-FEW_ROWS = 2
 Status = Literal["rule", "no path", "not reached", "unsupported"]
 
 
@@ -92,15 +84,6 @@ class Why(Struct, frozen=True, kw_only=True):
     uses: list[Use]
 
 
-class Uncertain(Struct, frozen=True, kw_only=True):
-    """A decision that rests on thin evidence; ``say`` is what ``--role`` takes to overrule it."""
-
-    name: str
-    role: str
-    doubt: str
-    say: str
-
-
 class Coverage(Struct, frozen=True, kw_only=True):
     """Nodes on the path of relevance, and those of them with a rule."""
 
@@ -144,7 +127,8 @@ def inspect(
     Args:
         model: The model.
         output: Name of the output; the first that depends on the input by default.
-        feeds: An example of its input; made up from the graph where it is not given.
+        feeds: Arrays that it takes: their shapes stand in where the graph leaves lengths open, and
+            they are the trial run where no example of ours runs.
         roles: Roles of values by name that take the place of those found.
         why: Names of values to tell about.
 
@@ -152,9 +136,8 @@ def inspect(
         ModelError: The model does not run, or no input or output can be explained.
         UsageError: There is no such value or role.
     """
-    example = make_example(model) if feeds is None else feeds
-    analysis = analyse_model(model, example, parse_roles(roles or {}))
-    explained = find_output(analysis, output)
+    analysis = analyse_model(model, feeds, parse_roles(roles or {}))
+    explained, _ = choose(analysis, output, None)
     reached = visited_nodes(analysis, explained, scaling_operands(analysis, preset("pa-lrp")))
     operations = _operations(analysis, reached)
     missing = [describe(n) for n in reached if not _covered(analysis, n)]
@@ -277,82 +260,6 @@ def _site(site: Site) -> PositionSite:
         operand=site.value.name or "",
         evidence=site.evidence,
     )
-
-
-def find_uncertain(analysis: Analysis, sites: Iterable[Site]) -> list[Uncertain]:
-    """Decisions on inputs and positions that rest on thin evidence."""
-    doubts = [doubt for site in sites for doubt in _doubts(analysis, site)]
-    return list(dict.fromkeys([*_short_inputs(analysis), *_idle_masks(analysis), *doubts]))
-
-
-def _short_inputs(analysis: Analysis) -> Iterator[Uncertain]:
-    """Explained inputs with too few tokens in the trial run to tell what varies along them."""
-    for value in analysis.model.graph.inputs:
-        fact = analysis.inputs.facts.get(value.name or "")
-        if fact is None or fact.role is not Role.CONTENT or not any(analysis.depth.values()):
-            continue
-        flags = analysis.caught_axes(value.name or "")
-        lengths = zip(analysis.shapes[value], flags, strict=False)
-        tokens = prod(length for length, flag in lengths if flag & TOKEN)
-        if tokens < FEW_TOKENS:
-            yield Uncertain(
-                name=value.name or "",
-                role=fact.role.value,
-                doubt=f"the trial run had {tokens} of its tokens: what varies along them is hard "
-                "to tell from what does not",
-                say="VALUE=position for each that carries positions",
-            )
-
-
-def _idle_masks(analysis: Analysis) -> Iterator[Uncertain]:
-    """Integer inputs taken for masks although nothing that they change switches anything off."""
-    for name in analysis.inputs.named(Role.MASK):
-        changed = dependencies(analysis.model.graph, [name])
-        met = [
-            (value, fact)
-            for (node, index), fact in analysis.operands.items()
-            if (value := node.inputs[index]) in changed and value not in analysis.content
-        ]
-        off = any(
-            fact.role is Role.MASK or (value is not None and value.dtype is ir.DataType.BOOL)
-            for value, fact in met
-        )
-        if met and not off and analysis.inputs.facts[name].reason != SAID:
-            yield Uncertain(
-                name=name,
-                role=Role.MASK.value,
-                doubt="indexes no table, but nothing that depends on it switches anything off",
-                say=f"{name}=position",
-            )
-
-
-def _doubts(analysis: Analysis, site: Site) -> Iterator[Uncertain]:
-    """What else the value at a site may be."""
-    name = site.value.name or ""
-    if analysis.operands[site.operand].reason != SAID:
-        for doubt, other in _readings(analysis, site):
-            say = f"{name}={other.value}"
-            yield Uncertain(name=name, role=Role.POSITION.value, doubt=doubt, say=say)
-
-
-def _readings(analysis: Analysis, site: Site) -> Iterator[tuple[str, Role]]:
-    """(why in doubt, the other role) of a position."""
-    if site.kind == "convolution":
-        yield "is content too; nothing else in the graph carries positions", Role.CONTENT
-    if site.kind == "multiplicative":
-        yield "weighs tokens by their place, as a mask may too", Role.MASK
-    if site.operand[0].op_type in PRODUCTS or site.value in analysis.content:
-        return
-    array = values_of(analysis, site.value)
-    along = varying_axes(array, site.axes)
-    rows = max(len(np.unique(np.moveaxis(array, a, 0), axis=0)) for a in along)
-    if rows <= FEW_ROWS:
-        other = Role.MASK if site.pairwise else Role.SEGMENT
-        yield f"has only {rows} different rows along the tokens", other
-    kept = array[array >= MASKED]
-    whole = site.value.producer() is not None and site.kind != "alibi"
-    if kept.size < array.size and (whole or len(np.unique(kept)) <= FEW_ROWS):
-        yield "shifts some scores and switches others off, and could not be taken apart", Role.MASK
 
 
 def _verdict(coverage: Coverage, sites: list[PositionSite]) -> str:

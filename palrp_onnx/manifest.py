@@ -26,9 +26,15 @@ class Subject(Struct, frozen=True, kw_only=True):
         source: The model.
         output: Name of the explained output, and the number of its ``axes``.
         input: Name of the input whose units the record is about.
+        batched: Names of the inputs whose first axis runs over the samples that are explained.
         masks: Names of the inputs that mask.
+        mask: The one that masks the tokens of the output, if there is one.
+        unit_mask: The one that masks the units, if there is one.
+        image: Where an image has its batch, channel, row and column axis.
         patch: Height and width of the patches an image is cut into.
-        mixed: A value in which the samples of a batch are mixed, if there is one.
+        mixed: Why samples of a batch are not separate, if they are not.
+        crossed: Whether samples meet others only in a table of all with all, so that each can be
+            explained by itself.
         faults: What is wrong with the file's numbers.
     """
 
@@ -36,24 +42,39 @@ class Subject(Struct, frozen=True, kw_only=True):
     output: str
     axes: int
     input: str
+    batched: tuple[str, ...]
     masks: tuple[str, ...]
+    mask: str | None
+    unit_mask: str | None
+    image: tuple[int, int, int, int] | None
     patch: tuple[int, int] | None
     mixed: str | None
+    crossed: bool = False
     faults: tuple[Warning_, ...] = ()
 
     def refuse_mixing(self, samples: int) -> None:
-        """Refuse a batch where a value has two batch axes: its samples are not separate."""
-        if samples > 1 and self.mixed is not None:
+        """Refuse a batch whose samples are not separate."""
+        if samples > 1 and (self.mixed is not None or self.crossed):
+            reason = self.mixed or "two batches meet in a table of all with all"
             raise InputError(
-                "The model mixes the samples of a batch",
-                place=f"value {self.mixed!r}",
-                hint="Explain them singly.",
+                f"The model mixes the samples of a batch: {reason}",
+                place=f"{samples} entries along the first axis of input {self.input!r}",
+                hint="Explain samples singly. If the first axis of this input is no batch, the "
+                "file cannot be explained.",
             )
 
-    def mask(self, feeds: Feeds, length: int) -> NDArray[Any] | None:
-        """The attention mask [B, T], where the graph has one of this length."""
-        arrays = (feeds[name] for name in self.masks)
-        return next((a for a in arrays if a.ndim == 2 and a.shape[1] == length), None)
+    def output_mask(self, feeds: Feeds, length: int) -> NDArray[Any] | None:
+        """The attention mask [B, T] of the output's tokens, where the graph has one."""
+        return _of_length(feeds, self.mask, length)
+
+    def units_mask(self, feeds: Feeds, length: int) -> NDArray[Any] | None:
+        """The attention mask [B, units], where the graph has one."""
+        return _of_length(feeds, self.unit_mask, length)
+
+
+def _of_length(feeds: Feeds, name: str | None, length: int) -> NDArray[Any] | None:
+    array = None if name is None else feeds[name]
+    return array if array is not None and array.shape[1:] == (length,) else None
 
 
 class Manifest(Subject, frozen=True, kw_only=True):

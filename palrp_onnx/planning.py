@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,18 +11,21 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from palrp_onnx.attribution import ModelFacts, Warning_
-from palrp_onnx.errors import InputError, TargetError, UsageError
+from palrp_onnx.errors import InputError, RoleError, TargetError, UnsupportedError, UsageError
 from palrp_onnx.forward import RuntimeForward
 from palrp_onnx.graph.analysis import Analysis, analyse
-from palrp_onnx.graph.axes import BATCH
+from palrp_onnx.graph.axes import BATCH, Places, Source, Units, places_of
 from palrp_onnx.graph.branches import take_branches
-from palrp_onnx.graph.example import example_feeds
+from palrp_onnx.graph.doubts import find_uncertain
+from palrp_onnx.graph.example import forms, make_feeds
 from palrp_onnx.graph.faults import find_faults
+from palrp_onnx.graph.inputs import input_roles
 from palrp_onnx.graph.model import Model
 from palrp_onnx.graph.origins import counted_operands
+from palrp_onnx.graph.output_mask import mask_of_input, mask_of_output
 from palrp_onnx.graph.patches import patch_size
 from palrp_onnx.graph.roles import Overrides, Role
-from palrp_onnx.graph.signature import GraphInput
+from palrp_onnx.graph.signature import GraphInput, first_axes
 from palrp_onnx.graph.sites import Site, find_sites
 from palrp_onnx.manifest import Subject
 from palrp_onnx.relevance.plan import Plan, make_plan
@@ -38,6 +41,7 @@ class Planned:
 
     Attributes:
         explained: Name of the input whose units the record is about.
+        crossed: Whether samples meet others in a table of all with all.
         unchecked: Whether what is explained later is no longer held against the file.
         doubts: What else every record must say.
     """
@@ -46,6 +50,7 @@ class Planned:
     plan: Plan
     sites: tuple[Site, ...]
     explained: str
+    crossed: bool = False
     unchecked: bool = False
     doubts: tuple[Warning_, ...] = ()
 
@@ -57,25 +62,64 @@ class Planned:
     @property
     def subject(self) -> Subject:
         """What readers of the result must know of the model."""
-        axes = self.analysis.axes
-        met = (step.meeting for step in self.plan.steps)
-        mixed = next((v for v in met if sum(bool(f & BATCH) for f in axes[v]) > 1), None)
+        analysis = self.analysis
+        met = [step.meeting for step in self.plan.steps]
+        mixing = next((m for v in met if (m := analysis.layouts.mixing.get(v))), None)
         return Subject(
-            source=model_facts(self.analysis.model),
+            source=model_facts(analysis.model),
             output=self.output,
-            axes=len(self.analysis.shapes[self.plan.output]),
+            axes=len(analysis.shapes[self.plan.output]),
             input=self.explained,
-            masks=self.analysis.inputs.named(Role.MASK),
-            patch=patch_size(self.analysis, self.explained),
-            mixed=mixed.name if mixed is not None else None,
+            batched=batched_inputs(analysis, self.explained),
+            masks=analysis.inputs.named(Role.MASK),
+            mask=mask_of_output(analysis, self.plan.output),
+            unit_mask=mask_of_input(analysis, self.explained),
+            image=self._image(),
+            patch=patch_size(analysis, self.explained),
+            mixed=mixing.reason if mixing is not None else None,
+            crossed=self.crossed,
             faults=(
                 *(Warning_(code=code, message=text) for code, text in self._faults()),
                 *self.doubts,
             ),
         )
 
+    def _image(self) -> tuple[int, int, int, int] | None:
+        axes = self.analysis.input_axes(self.explained)
+        if axes.channels is None:
+            return None
+        return axes.flags.index(BATCH), axes.channels, axes.units[0], axes.units[1]
+
+    @property
+    def units(self) -> Units | None:
+        """What units of the explained input are; ``None`` for an image that has no patches."""
+        axes = self.analysis.input_axes(self.explained)
+        steps = (1,) * len(axes.units)
+        if axes.channels is not None:
+            patch = patch_size(self.analysis, self.explained)
+            if patch is None:
+                return None
+            steps = patch
+        return Units(self.explained, tuple(zip(axes.units, steps, strict=True)))
+
+    def places(self, site: Site, tokens: Sequence[int]) -> Places | None:
+        """Where units of the explained input are among the places of a site's token axes."""
+        if (units := self.units) is None:
+            return None
+        return places_of(site.runs(tokens), units, self.analysis.layouts)
+
     def _faults(self) -> Iterator[tuple[str, str]]:
         yield from find_faults(self.analysis)
+        visited = {step.node for step in self.plan.steps}
+        reached = [site for site in self.sites if site.operand[0] in visited]
+        for each in find_uncertain(self.analysis, reached):
+            yield "uncertain", f"{each.name} was taken for {each.role}, but {each.doubt}"
+        if self.analysis.given:
+            yield (
+                "uncertain",
+                "roles were told from the arrays that were given: the graph runs on none that "
+                "could be made up",
+            )
         branches = self.analysis.model.lowered.get("If", 0)
         if self.unchecked and branches:
             yield (
@@ -94,30 +138,80 @@ def model_facts(model: Model) -> ModelFacts:
 
 def plan_model(
     model: Model,
-    feeds: Feeds,
+    feeds: Feeds | None,
     preset: Preset,
     *,
     output: str | None = None,
     explain_input: str | None = None,
     roles: Overrides | None = None,
 ) -> Planned:
-    """Analyse ``model`` with ``feeds`` as an example, and plan the walk.
+    """Analyse ``model``, and plan the walk; ``feeds`` are arrays that it takes, if any are known.
 
     Raises:
         InputError: The arrays are not what the graph takes.
         ModelError: The model cannot be explained as asked.
     """
-    check_feeds(model.inputs, feeds)
+    if feeds is not None:
+        check_feeds(model.inputs, feeds)
     analysis = analyse_model(model, feeds, roles)
-    chosen = find_output(analysis, output)
-    axes = analysis.axes.get(chosen, (BATCH,))
-    if not axes or not axes[0] & BATCH:
+    chosen, explained = choose(analysis, output, explain_input)
+    flags = analysis.axes.get(chosen, (BATCH,))
+    if not flags or flags[0] != BATCH:
         raise TargetError(
             "The first axis of the output is not the batch", place=f"output {chosen.name}"
         )
+    layouts = analysis.layouts
+    own, batch = batch_of(analysis, explained), layouts.batch(chosen)
+    batches = {each for each in (own, batch) if each is not None}
+    if batches:
+        analysis = replace(analysis, axes=layouts.flags(batches))
     sites = find_sites(analysis)
     plan = make_plan(analysis, chosen, preset, counted_operands(analysis, sites))
-    return Planned(analysis, plan, sites, _find_explained(analysis, explain_input))
+    met = [step.meeting for step in plan.steps]
+    crossed = len(batches) > 1 or any(layouts.crossed(v) for v in met)
+    planned = Planned(analysis, plan, sites, explained, crossed)
+    _refuse_mixing(planned)
+    return planned
+
+
+def _refuse_mixing(planned: Planned) -> None:
+    """Refuse a graph whose batch is not that of its input, however many samples there are."""
+    layouts = planned.analysis.layouts
+    for step in planned.plan.steps:
+        mixing = layouts.mixing.get(step.meeting)
+        if mixing is not None and not mixing.alone:
+            raise UnsupportedError(
+                f"The first axis of the input is no batch of separate samples: {mixing.reason}",
+                place=f"value {step.meeting.name!r}",
+                hint="What is explained must be separate for each sample.",
+            )
+
+
+def batch_of(analysis: Analysis, name: str) -> Source | None:
+    """The batch of an explained input."""
+    flags = analysis.input_axes(name).flags
+    at = next((k for k, flag in enumerate(flags) if flag & BATCH), None)
+    return None if at is None else analysis.layouts.canonical((name, at))
+
+
+def batched_inputs(analysis: Analysis, explained: str) -> tuple[str, ...]:
+    """Inputs whose first axis runs over the samples of the explained input.
+
+    Of those that are not explained: masks and positions whose first axis has the same symbol.
+    """
+    own = batch_of(analysis, explained)
+    signatures = {s.name: s for s in analysis.model.inputs}
+    shape = signatures[explained].shape
+    symbol = shape[0] if shape else None
+    found = []
+    for name, signature in signatures.items():
+        if analysis.inputs.facts[name].role is Role.CONTENT:
+            same = batch_of(analysis, name) == own
+        else:
+            same = bool(signature.shape) and signature.shape[0] == symbol  # type: ignore[index]
+        if same or name == explained:
+            found.append(name)
+    return tuple(found)
 
 
 def check_feeds(inputs: Sequence[GraphInput], feeds: Feeds) -> None:
@@ -130,31 +224,67 @@ def check_feeds(inputs: Sequence[GraphInput], feeds: Feeds) -> None:
         raise InputError(
             f"The arrays do not fit the graph's inputs: {problem}", hint=f"Inputs: {wanted}."
         )
-    sizes = {len(array) for array in feeds.values() if array.ndim}
-    if len(sizes) != 1 or 0 in sizes:
-        raise InputError(f"The arrays have batch sizes {sorted(sizes)}; one was expected")
+    lengths = {name: len(array) for name, array in feeds.items() if array.ndim}
+    if (differ := first_axes(inputs, lengths)) is not None:
+        raise InputError(differ[0].upper() + differ[1:])
     for name, array in feeds.items():
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise InputError("The input holds NaN or infinity", place=f"input {name}")
 
 
-def make_example(model: Model) -> Feeds:
-    """An example of what the model takes, made up from its graph.
+def make_example(model: Model, given: Feeds | None = None) -> Feeds:
+    """One sample that the model takes, made up from its graph, nothing masked.
+
+    Args:
+        model: The model.
+        given: Arrays that it is known to take, which are the example where none of ours runs.
 
     Raises:
         RoleError: None was found that it runs on.
     """
-    return example_feeds(model, RuntimeForward(model, [s.name for s in model.outputs]))
+    roles = input_roles(model.graph)
+    forward = RuntimeForward(model, [s.name for s in model.outputs])
+    problem = ""
+    for form in forms(model, _shapes(given)):
+        feeds = make_feeds(model, roles, replace(form, samples=1, masked=False))
+        try:
+            forward(feeds)
+        except InputError as error:
+            problem = error.hint or error.message
+        else:
+            return feeds
+    if given is not None:
+        return given
+    raise RoleError(
+        "No example input could be made up that the model runs on",
+        hint=f"{problem} Give one with --example FILE.npz.",
+    )
 
 
-def analyse_model(model: Model, feeds: Feeds, roles: Overrides | None = None) -> Analysis:
-    """Annotate the graph, with the trial run in ONNX Runtime."""
-    model = take_branches(model, feeds, run_graph)
+def analyse_model(
+    model: Model, feeds: Feeds | None = None, roles: Overrides | None = None
+) -> Analysis:
+    """Annotate the graph, with trial runs in ONNX Runtime on examples of our own.
 
-    def run(probe: Feeds, names: Iterable[str]) -> Mapping[str, Array]:
-        return run_graph(model, probe, names)
+    Args:
+        model: The model.
+        feeds: Arrays that it takes, which say where conditional branches lead, how long free axes
+            of real inputs are, and what the trial run is of where no example of ours runs.
+        roles: Roles that a person has given.
+    """
+    if any(node.op_type == "If" for node in model.graph):
+        model = take_branches(model, feeds if feeds is not None else make_example(model), run_graph)
 
-    return analyse(model, feeds, run, roles)
+    def run(names: Iterable[str]) -> Callable[[Feeds], Mapping[str, Array]]:
+        fed = {s.name for s in model.inputs}
+        forward = RuntimeForward(model, [n for n in names if n not in fed])
+        return lambda probe: {**probe, **forward(probe)}
+
+    return analyse(model, run, said=roles, shapes=_shapes(feeds), given=feeds)
+
+
+def _shapes(feeds: Feeds | None) -> Mapping[str, tuple[int, ...]] | None:
+    return None if feeds is None else {name: array.shape for name, array in feeds.items()}
 
 
 def run_graph(model: Model, feeds: Feeds, names: Iterable[str]) -> Mapping[str, Array]:
@@ -163,31 +293,49 @@ def run_graph(model: Model, feeds: Feeds, names: Iterable[str]) -> Mapping[str, 
     return {**feeds, **RuntimeForward(model, wanted)(feeds)}
 
 
-def find_output(analysis: Analysis, name: str | None) -> ir.Value:
-    """The output of this name, or the first that depends on the explained input.
+def choose(
+    analysis: Analysis, output: str | None, explain_input: str | None
+) -> tuple[ir.Value, str]:
+    """The output and the input that are explained.
+
+    Of what is not named the first is taken that has the same batch as the other: of two towers a
+    table of all with all belongs to one with its rows and to the other with its columns.
+
+    Raises:
+        TargetError: There is no such output, or none depends on an explained input.
+        UsageError: The named input cannot be explained.
+    """
+    names = analysis.inputs.explained()
+    if explain_input is not None and explain_input not in names:
+        raise UsageError(
+            f"{explain_input!r} is not an input that can be explained",
+            hint=f"Explained inputs: {', '.join(names)}.",
+        )
+    outputs = [find_output(analysis, output)] if output else _dependent_outputs(analysis)
+    inputs = [explain_input] if explain_input is not None else list(names)
+    for value in outputs:
+        batch = analysis.layouts.batch(value)
+        for name in inputs:
+            if batch is None or batch == batch_of(analysis, name):
+                return value, name
+    return outputs[0], inputs[0]
+
+
+def _dependent_outputs(analysis: Analysis) -> list[ir.Value]:
+    found = [v for v in analysis.model.graph.outputs if v in analysis.content]
+    if not found:
+        raise TargetError("No output depends on the explained input by a real-valued path")
+    return found
+
+
+def find_output(analysis: Analysis, name: str) -> ir.Value:
+    """The output of this name.
 
     Raises:
         TargetError: There is none.
     """
     outputs = {v.name: v for v in analysis.model.graph.outputs}
-    if name is not None:
-        if name not in outputs:
-            names = ", ".join(str(known) for known in outputs)
-            raise TargetError(f"There is no output {name!r}", hint=f"Outputs: {names}.")
-        return outputs[name]
-    found = next((v for v in outputs.values() if v in analysis.content), None)
-    if found is None:
-        raise TargetError("No output depends on the explained input by a real-valued path")
-    return found
-
-
-def _find_explained(analysis: Analysis, name: str | None) -> str:
-    names = analysis.inputs.named(Role.CONTENT)
-    if name is None:
-        return names[0]
-    if name not in names:
-        raise UsageError(
-            f"{name!r} is not an input that can be explained",
-            hint=f"Explained inputs: {', '.join(names)}.",
-        )
-    return name
+    if name not in outputs:
+        names = ", ".join(str(known) for known in outputs)
+        raise TargetError(f"There is no output {name!r}", hint=f"Outputs: {names}.")
+    return outputs[name]

@@ -102,7 +102,7 @@ class Describer:
         if sample.units is not None and len(sample.units.text) == count:
             return sample.units
         ids = sample.feeds[self.subject.input][row]
-        mask = self.subject.mask(sample.feeds, count)
+        mask = self.subject.units_mask(sample.feeds, count)
         known = ids.dtype.kind in "iu" and ids.shape == (count,)
         return Units(
             kind="token",

@@ -112,7 +112,7 @@ class Walk:
     @property
     def content(self) -> Array:
         """Relevance of the explained input in its own shape."""
-        flags = self.planned.analysis.caught_axes(self.planned.explained)
+        flags = self.planned.analysis.input_axes(self.planned.explained).flags
         content = self.result.content
         if flags[1:] == (0, TOKEN):  # sound and series have their tokens last
             content = content.swapaxes(1, 2)

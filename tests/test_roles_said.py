@@ -71,7 +71,7 @@ def test_roles_that_cannot_be(name: str, role: str, problem: str) -> None:
 def test_an_input_can_be_given_a_role() -> None:
     """Ids that count up look like positions only beside other ids; a person may know better."""
     feeds = {"i": np.array([[3, 1, 4, 2]]), "k": np.array([[5, 2, 1, 3]])}
-    weights = {"a": real(20, 4), "b": real(12, 4, seed=2), "axis": ints(1)}
+    weights = {"a": real(20, 4), "b": real(8, 4, seed=2), "axis": ints(1)}
     body = "e = Gather(a, i)  f = Gather(b, k)  h = Add(e, f)  y = ReduceSum<keepdims = 0>(h, axis)"
     little = opened(proto(body, feeds, weights, free=(0, 1)))
     assert walk(little, feeds).result.ledger["segment"].any()

@@ -26,6 +26,7 @@ from palrp_onnx.compiler import (
 )
 from palrp_onnx.engines.outcome import Outcome, find_targets
 from palrp_onnx.errors import InputError, TargetError
+from palrp_onnx.graph.axes import Places
 from palrp_onnx.graph.signature import GraphInput
 from palrp_onnx.manifest import Manifest, Subject
 from palrp_onnx.planning import check_feeds
@@ -119,10 +120,11 @@ class CompiledEngine:
         return [{SEED_SCALE: np.array([factor], np.float32)} for factor in factors]
 
     def _maps(self, values: Mapping[str, Array], feeds: Feeds) -> Maps:
-        image = feeds[self.manifest.input]
+        pixels, axes = feeds[self.manifest.input], self.manifest.image
+        size = None if axes is None else (pixels.shape[axes[2]], pixels.shape[axes[3]])
         rows: Sequence[Array] = list(values[SITES].swapaxes(0, 1)) if SITES in values else []
         sites = [
-            Sink(kind, layer, part, row, width=1, places=row.shape[1])
+            Sink(kind, layer, part, row, width=1, places=Places())
             for (kind, layer, part), row in zip(self.manifest.sites, rows, strict=True)
         ]
         return Maps(
@@ -130,7 +132,7 @@ class CompiledEngine:
             position=values[POSITION],
             total=values[TOTAL],
             sites=tuple(sites),
-            grid=image_grid(self.manifest.patch, image.shape[2:]) if image.ndim == 4 else None,
+            grid=None if size is None else image_grid(self.manifest.patch, size),
             warnings=tuple(map(unaligned, self.manifest.unaligned)),
         )
 

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
+from palrp_onnx.errors import TargetError
 from palrp_onnx.manifest import Subject
 from palrp_onnx.relevance.maps import Maps
 from palrp_onnx.relevance.target import Resolved, Target, resolve
@@ -55,7 +56,15 @@ def find_targets(subject: Subject, feeds: Feeds, output: Array, target: Target) 
     Raises:
         TargetError: The output has no such element.
     """
-    mask = subject.mask(feeds, output.shape[1]) if output.ndim == 3 else None
+    samples = len(feeds[subject.input])
+    if output.ndim and len(output) != samples:
+        raise TargetError(
+            f"The output has {len(output)} rows for {samples} samples of input {subject.input!r}",
+            place=f"output {subject.output}",
+            hint="Explain the input whose samples the rows are (--explain-input), or the output "
+            "that has a row for each sample (--output).",
+        )
+    mask = subject.output_mask(feeds, output.shape[1]) if output.ndim == 3 else None
     return [
         resolve(target, row, None if mask is None else mask[index])
         for index, row in enumerate(output)

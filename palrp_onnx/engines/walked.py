@@ -63,7 +63,7 @@ class NumpyEngine:
         content, grid = raw.content, None
         tensors: dict[str, Array] = {f"site/{s.name}": s.relevance for s in raw.sinks}
         tensors.update((f"input/{name}", r) for name, r in raw.others.items())
-        if content.ndim == 4:
+        if self.subject.image is not None:
             tensors["pixels"] = content
             grid = image_grid(self.subject.patch, content.shape[2:])
             content = to_patches(content, grid)
@@ -110,7 +110,7 @@ class NumpyEngine:
         op = Eager(len(seed), self._kind)
         caught = self._walk(op, values, seed)
         caught.require(planned.explained)
-        axes = planned.analysis.caught_axes
+        axes = planned.analysis.input_axes
         arrays = {name: bring_to_tokens(op, r, axes(name)) for name, r in caught.content.items()}
         entries = {entry_name(e, planned.explained): v for e, v in caught.ledger.items()}
         output = values[planned.output].astype(np.float64)
@@ -118,7 +118,7 @@ class NumpyEngine:
         return Relevance(
             content=arrays.pop(planned.explained),
             others=arrays,
-            sinks=tuple(gather_sinks(op, planned.sites, caught.positions)),
+            sinks=tuple(gather_sinks(op, planned.sites, caught.positions, planned.places)),
             ledger=close_books(entries, target),
         )
 

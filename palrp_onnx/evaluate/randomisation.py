@@ -118,7 +118,7 @@ def randomisation(
         before.append(_maps(competitors, sample, target, labels))
         if not names:
             first = next(iter(competitors.values()))
-            names = weights(plain, sample.feeds, first.engine(sample.feeds).subject.output)
+            names = weights(plain, first.engine(sample.feeds).subject.output)
         progress(done := done + 1)
     if not before:
         raise InputError("There is nothing to evaluate")
@@ -166,7 +166,7 @@ def _correlations(old: Array, new: Array) -> tuple[float, float]:
     return spearman(old, new), spearman(np.abs(old), np.abs(new))
 
 
-def weights(model: Model, feeds: Mapping[str, Array], output: str) -> list[str]:
+def weights(model: Model, output: str) -> list[str]:
     """Initializers that hold weights, those next to the output first.
 
     A weight is what a matrix product or a convolution on the way to the output multiplies content
@@ -176,14 +176,13 @@ def weights(model: Model, feeds: Mapping[str, Array], output: str) -> list[str]:
 
     Args:
         model: The model.
-        feeds: An example, which tells content from other inputs.
         output: The explained output.
 
     Raises:
         UsageError: There are none.
     """
     graph = model.graph
-    content = content_values(graph, input_roles(graph, feeds))
+    content = content_values(graph, input_roles(graph))
     fed = fed_values(graph)
     above = _above(graph, output)
     found: dict[str, None] = {}

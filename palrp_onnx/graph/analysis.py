@@ -9,7 +9,7 @@ or it is a parameter.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from palrp_onnx.errors import InputError, RoleError, UsageError
-from palrp_onnx.graph.axes import BATCH, TOKEN, Axes, Shape, axes_of
+from palrp_onnx.graph.axes import BATCH, TOKEN, Axes, Layouts, Shape, axes_of, sources
 from palrp_onnx.graph.content import (
     attention_depth,
     content_values,
@@ -26,10 +26,13 @@ from palrp_onnx.graph.content import (
     probability_operands,
 )
 from palrp_onnx.graph.convolutions import attended, convolution_terms
+from palrp_onnx.graph.example import Form, Shapes, another, forms, make_feeds
 from palrp_onnx.graph.gates import Scaling, activation_values, find_scaling
+from palrp_onnx.graph.input_axes import InputAxes, input_axes
 from palrp_onnx.graph.inputs import InputRoles, input_roles, is_float
+from palrp_onnx.graph.masking import accumulated, ends_in_choice
 from palrp_onnx.graph.model import Model
-from palrp_onnx.graph.probe import probe_feeds
+from palrp_onnx.graph.moved_lookups import move_lookups
 from palrp_onnx.graph.roles import SAID, Fact, Overrides, Role
 from palrp_onnx.graph.sources import PRODUCTS, factor_axes, picked_tables
 from palrp_onnx.graph.terms import BROADCASTING, SUMS, TERM, move_terms
@@ -37,10 +40,14 @@ from palrp_onnx.graph.weights import computed_weights
 
 Array = NDArray[Any]
 Feeds = Mapping[str, Array]
-#: Runs the graph: (feeds, names of the values wanted) → values.
-Runner = Callable[[Feeds, Iterable[str]], Mapping[str, Array]]
+#: One run of the graph: feeds → values by name, what is fed among them.
+Values = Callable[[Feeds], Mapping[str, Array]]
+#: Names of the values wanted → runs of the graph.
+Runner = Callable[[Iterable[str]], Values]
 Operand = tuple[ir.Node, int]
 
+#: Operations in which zeros and ones keep some content and drop the rest.
+_WEIGHING = frozenset("Div Min Mul Where".split())
 #: Below this an entry switches a score off rather than shifting it.
 MASKED = -50.0
 
@@ -56,12 +63,14 @@ class Analysis:
         operands: Role of every operand (node, index) that meets content.
         meets: For every operand the content value whose axes it is aligned with.
         axes: Batch and token axes of every content value.
+        layouts: What these axes run along.
         depth: Number of attention layers before every content value.
         probabilities: Operands of matrix products that hold attention probabilities.
         activations: Outputs of activation functions.
         trial: Values of the trial run that are not content: what roles were judged by.
         indices: Values of the trial run that are not real.
         shapes: Shapes of the trial run.
+        given: Whether the trial run was of arrays that a caller gave, as none of ours ran.
     """
 
     model: Model
@@ -71,36 +80,50 @@ class Analysis:
     operands: Mapping[Operand, Fact]
     meets: Mapping[Operand, ir.Value]
     axes: Mapping[ir.Value, Axes]
+    layouts: Layouts = field(repr=False)
     depth: Mapping[ir.Value, int]
     probabilities: set[Operand]
     activations: set[ir.Value]
     trial: Mapping[str, Array] = field(repr=False)
     indices: Mapping[str, Array] = field(repr=False)
     shapes: Mapping[ir.Value, Shape] = field(repr=False)
+    given: bool = False
 
-    def caught_axes(self, name: str) -> Axes:
-        """Axes of what is caught for an explained input: its own, or those of looked-up rows."""
-        source = next(v for v in self.model.graph.inputs if v.name == name)
-        return self.axes.get(source, (BATCH, TOKEN, 0))
+    def input_axes(self, name: str) -> InputAxes:
+        """Axes of an explained input."""
+        return input_axes(self.model.graph, self.inputs, name, self.shapes)
 
 
-def analyse(model: Model, feeds: Feeds, run: Runner, said: Overrides | None = None) -> Analysis:
-    """Annotate the graph of ``model``; ``feeds`` is an example of what it will be given.
+def analyse(
+    model: Model,
+    run: Runner,
+    *,
+    said: Overrides | None = None,
+    shapes: Shapes | None = None,
+    given: Feeds | None = None,
+) -> Analysis:
+    """Annotate the graph of ``model``.
 
     Args:
-        model: The model. A sum that several layers share may be copied for each of them, and one
-            that is moved before it meets content becomes a sum of moved terms.
-        feeds: An example.
+        model: The model. A lookup of words that were moved becomes a movement of looked-up words; a
+            sum that several layers share may be copied for each of them, and one that is moved
+            before it meets content becomes a sum of moved terms.
         run: Runs the graph.
         said: Roles of inputs, and of values without content, that a person has given.
+        shapes: Shapes that the model is known to take, where it leaves lengths open.
+        given: Arrays that it is known to take: for the trial run, if nothing else runs.
 
     Raises:
-        RoleError: No input can be explained, or the trial run fails.
+        RoleError: No input can be explained, or no trial run succeeds.
         UsageError: A value with a given role is not there or cannot have it.
     """
-    analysis, lost = _annotate(model, feeds, run, said or {})
-    while move_terms(analysis):
-        analysis, lost = _annotate(model, feeds, run, said or {})
+    said = dict(said or {})
+    if moved := move_lookups(model.graph, input_roles(model.graph, said)):
+        model = model.rewritten({"moved lookups": moved})
+    analyst = _Analyst(model, run, said, shapes, given)
+    analysis, lost = analyst.annotate()
+    while move_terms(analysis) or analyst.learn(analysis):
+        analysis, lost = analyst.annotate()
     if lost:
         raise UsageError(
             "A role was given to a value that is no input and never meets activations",
@@ -110,60 +133,165 @@ def analyse(model: Model, feeds: Feeds, run: Runner, said: Overrides | None = No
     return analysis
 
 
-def _annotate(
-    model: Model, feeds: Feeds, run: Runner, said: Overrides
-) -> tuple[Analysis, list[str]]:
-    """The analysis, and those names in ``said`` that nothing was found for."""
-    graph = model.graph
-    inputs = input_roles(graph, feeds, said)
-    content = content_values(graph, inputs)
-    indexing, weights = _indexing(graph, content), computed_weights(graph)
-    names = [v.name for v in _values(graph) if v.name and is_float(v) and v not in weights]
-    values = _trial(model, inputs, feeds, run, [*names, *indexing])
-    trial = {name: array for name, array in values.items() if name not in indexing}
-    shapes: dict[ir.Value, Shape] = {
-        v: tuple(v.const_value.shape.numpy())
-        for v in graph.initializers.values()
-        if v.const_value is not None
-    }
-    shapes.update(weights)
-    shapes.update((v, values[v.name].shape) for v in _values(graph) if v.name and v.name in values)
-    missing = [v.name for v in content if v not in shapes]
-    if missing:
-        raise RoleError("The trial run did not yield a value", place=str(missing[0]))
-    indices = {name: values[name] for name in indexing}
-    axes = axes_of(graph, inputs, content, shapes, indices)
-    scaling = find_scaling(graph, content)
-    depth = attention_depth(graph, content)
-    judge = _Judge(graph, inputs, content, axes, trial, scaling, shapes, said)
-    judge.decide()
-    judge.decide_branches(convolution_terms(graph, content, axes, shapes), depth)
-    analysis = Analysis(
-        model=model,
-        said=said,
-        inputs=inputs,
-        content=content,
-        operands=judge.operands,
-        meets=judge.meets,
-        axes=axes,
-        depth=depth,
-        probabilities=probability_operands(graph, content),
-        activations=activation_values(graph, content, scaling),
-        trial=trial,
-        indices=indices,
-        shapes=shapes,
-    )
-    return analysis, judge.lost()
+class _Analyst:
+    """Annotates one graph, again after every change."""
+
+    def __init__(
+        self,
+        model: Model,
+        run: Runner,
+        said: dict[str, Role],
+        shapes: Shapes | None,
+        given: Feeds | None,
+    ) -> None:
+        self._model = model
+        self._run = run
+        self._said = said
+        self._found: dict[str, Fact] = {}
+        self._shapes = shapes
+        self._given = given
+        self._form: Form | None = None
+
+    def annotate(self) -> tuple[Analysis, list[str]]:
+        """The analysis, and those names with a given role that nothing was found for."""
+        inputs = input_roles(self._model.graph, self._said)
+        inputs = replace(inputs, facts={**inputs.facts, **self._found})
+        model, graph = self._model, self._model.graph
+        content = content_values(graph, inputs)
+        indexing, weights = _indexing(graph, content), computed_weights(graph)
+        names = [v.name for v in _values(graph) if v.name and is_float(v) and v not in weights]
+        values, again, given = self._trial(inputs, [*names, *indexing])
+        trial = {name: array for name, array in values.items() if name not in indexing}
+        shapes: dict[ir.Value, Shape] = {
+            v: tuple(v.const_value.shape.numpy())
+            for v in graph.initializers.values()
+            if v.const_value is not None
+        }
+        shapes.update(weights)
+        shapes.update(
+            (v, values[v.name].shape) for v in _values(graph) if v.name and v.name in values
+        )
+        missing = [v.name for v in content if v not in shapes]
+        if missing:
+            raise RoleError("The trial run did not yield a value", place=str(missing[0]))
+        _check_places(graph, inputs, shapes)
+        indices = {name: values[name] for name in indexing}
+        layouts = axes_of(graph, inputs, content, shapes, indices)
+        axes = layouts.flags()
+        scaling = find_scaling(graph, content)
+        depth = attention_depth(graph, content)
+        judge = _Judge(
+            graph, inputs, content, axes, trial, again, scaling, shapes, self._said, layouts
+        )
+        judge.decide()
+        judge.decide_branches(convolution_terms(graph, content, axes, shapes), depth)
+        analysis = Analysis(
+            model=model,
+            said=self._said,
+            inputs=inputs,
+            content=content,
+            operands=judge.operands,
+            meets=judge.meets,
+            axes=axes,
+            layouts=layouts,
+            depth=depth,
+            probabilities=probability_operands(graph, content),
+            activations=activation_values(graph, content, scaling),
+            trial=trial,
+            indices=indices,
+            shapes=shapes,
+            given=given,
+        )
+        return analysis, judge.lost()
+
+    def learn(self, analysis: Analysis) -> bool:
+        """Inputs that were taken for masks and mask nothing count places; whether there are any."""
+        idle = [name for name in idle_masks(analysis) if name not in self._found]
+        reason = "what is made of it meets content and switches nothing off"
+        self._found.update((name, Fact(Role.POSITION, reason)) for name in idle)
+        return bool(idle)
+
+    def _trial(
+        self, inputs: InputRoles, names: list[str]
+    ) -> tuple[Mapping[str, Array], Mapping[str, Array], bool]:
+        """Values of a run on an example of ours, of one of another character, and whether neither.
+
+        Raises:
+            RoleError: Nothing runs.
+        """
+        problem = ""
+        run = self._run(names)
+        known = iter([self._form]) if self._form is not None else forms(self._model, self._shapes)
+        for form in known:
+            try:
+                values = run(make_feeds(self._model, inputs, form))
+            except InputError as error:
+                problem = error.hint or error.message
+                continue
+            self._form = form
+            return values, self._again(inputs, form, run), False
+        if self._given is not None:
+            return run(self._given), {}, True
+        raise RoleError(
+            "No example input could be made up that the model runs on",
+            hint=f"{problem} Give one with --example FILE.npz.",
+        )
+
+    def _again(self, inputs: InputRoles, form: Form, run: Values) -> Mapping[str, Array]:
+        """Values of another example, of words without padding; none where nothing varies."""
+        if all(is_float(v) for v in self._model.graph.inputs if not v.is_initializer()):
+            return {}
+        try:
+            return run(make_feeds(self._model, inputs, another(form)))
+        except InputError:
+            return {}
 
 
-def _trial(
-    model: Model, inputs: InputRoles, feeds: Feeds, run: Runner, names: Iterable[str]
-) -> Mapping[str, Array]:
-    """Values of a short run; of one sample where the graph takes no two."""
-    try:
-        return run(probe_feeds(model, inputs, feeds), names)
-    except InputError:
-        return run(probe_feeds(model, inputs, feeds, samples=1), names)
+def _check_places(graph: ir.Graph, inputs: InputRoles, shapes: Mapping[ir.Value, Shape]) -> None:
+    """Every entry of an explained input is looked up in its own place.
+
+    Raises:
+        RoleError: It is not known where.
+    """
+    named = {v.name: v for v in graph.inputs}
+    for node, name in inputs.lookups.items():
+        own, found = shapes[named[name]], shapes[node.outputs[0]]
+        if found[: len(own)] != own:
+            raise RoleError(
+                f"Entries of an input of shape {list(own)} become values of shape {list(found)}: "
+                "where each of them goes cannot be followed",
+                place=f"input {name}, {node.op_type} {node.name!r}",
+            )
+
+
+def idle_masks(analysis: Analysis) -> list[str]:
+    """Integer inputs taken for masks although nothing that they change switches anything off.
+
+    One that is summed up along the tokens is a mask: positions are made by counting what it keeps.
+    """
+    found = []
+    for name in analysis.inputs.named(Role.MASK):
+        value = next(v for v in analysis.model.graph.inputs if v.name == name)
+        if name in analysis.said or is_float(value) or value.dtype is ir.DataType.BOOL:
+            continue
+        if len(analysis.shapes[value]) < 2:
+            continue
+        changed = dependencies(analysis.model.graph, [name])
+        met = [
+            (operand, fact)
+            for (node, index), fact in analysis.operands.items()
+            if (operand := node.inputs[index]) in changed and operand not in analysis.content
+        ]
+        off = any(
+            fact.role is Role.MASK
+            or fact.reason == SAID
+            or (operand is not None and operand.dtype is ir.DataType.BOOL)
+            for operand, fact in met
+        )
+        reads = any(fact.role is not Role.INDEX for _, fact in met)
+        if reads and not off and not accumulated(value):
+            found.append(name)
+    return found
 
 
 def _indexing(graph: ir.Graph, content: Mapping[ir.Value, None]) -> dict[str, None]:
@@ -193,11 +321,15 @@ class _Judge:
         content: Mapping[ir.Value, None],
         axes: Mapping[ir.Value, Axes],
         trial: dict[str, Array],
+        again: Mapping[str, Array],
         scaling: Scaling,
         shapes: dict[ir.Value, Shape],
         said: Overrides,
+        layouts: Layouts,
     ) -> None:
         self._said = said
+        self._again = again
+        self._layouts = layouts
         self._followed = {name for name in said if name in inputs.facts}
         self._shapes = shapes
         self._fed = fed_values(graph)
@@ -210,6 +342,7 @@ class _Judge:
         self._scaling = scaling.facts()
         self._segments = dependencies(graph, inputs.named(Role.SEGMENT))
         self._copies = 0
+        self._ending: dict[ir.Value, bool] = {}
         self.operands: dict[Operand, Fact] = {}
         self.meets: dict[Operand, ir.Value] = {}
 
@@ -220,7 +353,7 @@ class _Judge:
                 continue
             for index, value in enumerate(node.inputs):
                 if value is not None:
-                    fact = self._operand(node, index, value, self._axes[meeting])
+                    fact = self._operand(node, index, value, meeting)
                     self._record(node, index, value, fact, meeting)
 
     def decide_branches(
@@ -261,7 +394,7 @@ class _Judge:
             return
         for position, term in enumerate(producer.inputs):
             if term is not None:
-                inner = self._term(producer, term, self._axes[meeting])
+                inner = self._term(producer, term, meeting)
                 self._record(producer, position, term, inner, meeting)
 
     def _own_copy(self, node: ir.Node, index: int, value: ir.Value) -> ir.Value:
@@ -290,12 +423,12 @@ class _Judge:
             self._segments[own] = self._segments[value]
         return own
 
-    def _term(self, node: ir.Node, value: ir.Value, flags: Axes) -> Fact:
+    def _term(self, node: ir.Node, value: ir.Value, meeting: ir.Value) -> Fact:
         if not is_float(value):
             return Fact(Role.INDEX, "not a real operand")
-        return self._free(node, value, flags)
+        return self._free(node, value, meeting)
 
-    def _operand(self, node: ir.Node, index: int, value: ir.Value, flags: Axes) -> Fact:
+    def _operand(self, node: ir.Node, index: int, value: ir.Value, meeting: ir.Value) -> Fact:
         if (node, index) in self._scaling:
             return self._scaling[node, index]
         if value in self._content:
@@ -304,10 +437,11 @@ class _Judge:
             return Fact(Role.CONTENT, "depends on the explained input")
         if not is_float(value) or node in self._inputs.lookups:
             return Fact(Role.INDEX, "not a real operand")
-        return self._free(node, value, flags)
+        return self._free(node, value, meeting)
 
-    def _free(self, node: ir.Node, value: ir.Value, flags: Axes) -> Fact:
-        """Role of a value without content where it meets content with axes ``flags``."""
+    def _free(self, node: ir.Node, value: ir.Value, meeting: ir.Value) -> Fact:
+        """Role of a value without content where it meets the content value ``meeting``."""
+        flags = self._axes[meeting]
         array = self._value(value)
         for name in (value.name, value.meta.get(TERM)):
             if name in self._said:
@@ -318,7 +452,7 @@ class _Judge:
             return Fact(Role.PARAMETER, f"a parameter of {node.op_type}")
         if array is None:
             return Fact(Role.PARAMETER, "constant")
-        if is_mask(-array if _subtracted(node, value) else array):
+        if self._hides(node, value, array, meeting):
             return Fact(Role.MASK, "zero or very negative: switches scores off")
         token_axes = varying_axes(array, flags)
         segment = self._segments.get(value)
@@ -326,16 +460,58 @@ class _Judge:
             if segment:
                 return Fact(Role.SEGMENT, f"looked up by {', '.join(sorted(segment))}")
             return Fact(Role.PARAMETER, "the same for every token")
-        if self._parts(value, flags):
+        if (weights := self._per_column(node, array, meeting)) is not None:
+            return Fact(Role.PARAMETER, weights)
+        if self._parts(value, meeting):
             return Fact(Role.MIXED, "a sum of operands with different roles")
         if segment:
             return Fact(Role.SEGMENT, f"varies with {', '.join(sorted(segment))}")
-        if np.isin(array, (0.0, 1.0)).all():
-            return Fact(Role.MASK, "zeros and ones that vary along the sequence")
+        if node.op_type in _WEIGHING and np.isin(array, (0.0, 1.0)).all():
+            return Fact(Role.MASK, "zeros and ones that weigh tokens")
         return Fact(
             Role.POSITION,
             f"does not depend on content, varies along the token axis "
             f"{', '.join(str(a) for a in token_axes)}",
+        )
+
+    def _hides(self, node: ir.Node, value: ir.Value, array: Array, meeting: ir.Value) -> bool:
+        """Whether an operand only switches off what a softmax or a maximum chooses among.
+
+        Where one of the examples has no padding it may be zero everywhere. What is very negative
+        everywhere is a constant, but for the choice that a ``Where`` makes; −∞ cannot be one.
+        """
+        known = [array, *(a for a in [self._again.get(value.name or "")] if a is not None)]
+        signed = [-a if _subtracted(node, value) else a for a in known]
+        if not any(map(is_mask, signed)) or not all(is_mask(a) or not a.any() for a in signed):
+            return False
+        if any(np.isneginf(a).any() for a in signed):
+            return True
+        some = node.op_type == "Where" or any((a == 0).any() for a in signed)
+        return some and self._chosen_among(meeting)
+
+    def _chosen_among(self, meeting: ir.Value) -> bool:
+        if meeting not in self._ending:
+            self._ending[meeting] = ends_in_choice(meeting)
+        return self._ending[meeting]
+
+    def _per_column(self, node: ir.Node, array: Array, meeting: ir.Value) -> str | None:
+        """Why numbers that differ from token to token are the weights of columns, if they are."""
+        flags = self._axes[meeting]
+        if flags == (BATCH, TOKEN) and self._columns(meeting):
+            return "one number for every column"
+        content = [v for v in node.inputs if v in self._content and v in self._shapes]
+        wide = array.ndim and array.shape[-1] > 1 and not flags[-1] & TOKEN
+        narrow = all(self._shapes[v] and self._shapes[v][-1] == 1 for v in content if v is not None)
+        if node.op_type == "Mul" and content and wide and narrow:
+            return "a linear layer for every column"
+        return None
+
+    def _columns(self, value: ir.Value) -> bool:
+        """Whether a value holds the columns of a real input [B, F] as they are."""
+        inputs = {v.name: v for v in self._graph.inputs}
+        found = sources(self._layouts.layouts[value][1])
+        return bool(found) and all(
+            is_float(inputs[name]) and len(self._shapes[inputs[name]]) == 2 for name, _ in found
         )
 
     def _follow(self, name: str, array: Array | None, flags: Axes) -> Fact:
@@ -379,13 +555,13 @@ class _Judge:
             return self._trial[value.name]
         return value.const_value.numpy() if value.const_value is not None else None
 
-    def _parts(self, value: ir.Value, flags: Axes) -> bool:
+    def _parts(self, value: ir.Value, meeting: ir.Value) -> bool:
         """Whether ``value`` is a sum whose terms play different roles."""
         node = value.producer()
         if node is None or node.op_type not in SUMS:
             return False
         terms = [v for v in node.inputs if v is not None and is_float(v)]
-        roles = {self._free(node, v, flags).role for v in terms}
+        roles = {self._free(node, v, meeting).role for v in terms}
         return Role.MIXED in roles or len(roles) > 1
 
 

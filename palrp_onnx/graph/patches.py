@@ -28,4 +28,4 @@ def patch_size(analysis: Analysis, name: str) -> tuple[int, int] | None:
 
 
 def _onward(node: ir.Node, _: int) -> Iterable[ir.Value]:
-    return node.outputs if node.op_type in ELEMENTWISE else ()
+    return node.outputs if node.op_type in ELEMENTWISE | {"Pad", "Transpose"} else ()

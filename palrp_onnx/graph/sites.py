@@ -18,11 +18,11 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from palrp_onnx.graph.analysis import MASKED, Analysis, Operand, varying_axes
-from palrp_onnx.graph.axes import BATCH, TOKEN, Axes
+from palrp_onnx.graph.axes import BATCH, TOKEN, Axes, Layout
 from palrp_onnx.graph.follow import uses_of
-from palrp_onnx.graph.probe import PADDED
 from palrp_onnx.graph.roles import Role
 from palrp_onnx.graph.sources import PRODUCTS, factor_axes
+from palrp_onnx.graph.turning import PADDED, turns
 
 Array = NDArray[Any]
 _TOLERANCE = 1e-3
@@ -44,6 +44,7 @@ class Site:
         varying: Those along which it varies itself.
         features: Further axes (from the right) along which it varies.
         shape: Lengths of these axes in the trial run.
+        layout: What the axes of the value it meets run along.
         meeting: Shape of the value it meets in the trial run.
         evidence: Why.
     """
@@ -58,6 +59,7 @@ class Site:
     varying: tuple[int, ...]
     features: tuple[int, ...]
     shape: tuple[int, ...]
+    layout: Layout
     meeting: tuple[int, ...]
     evidence: str
 
@@ -65,6 +67,10 @@ class Site:
     def name(self) -> str:
         """``LAYER/PART``, the key of raw arrays."""
         return f"{self.layer}/{self.part}"
+
+    def runs(self, tokens: Iterable[int]) -> Layout:
+        """What some of the axes run along: sites of two towers may have one shape."""
+        return tuple(self.layout[axis] for axis in tokens)
 
     @property
     def pairwise(self) -> bool:
@@ -117,6 +123,7 @@ def _site(analysis: Analysis, operand: Operand) -> Site:
         varying=varying,
         features=features,
         shape=(*(shape[a] for a in tokens), *(array.shape[a] for a in features)),
+        layout=analysis.layouts.layouts[meeting],
         meeting=shape,
         evidence=evidence,
     )
@@ -140,6 +147,7 @@ def _branch_site(analysis: Analysis, operand: Operand, value: ir.Value, meeting:
         varying=tokens,
         features=features,
         shape=tuple(shape[axis] for axis in (*tokens, *features)),
+        layout=analysis.layouts.layouts[meeting],
         meeting=shape,
         evidence=analysis.operands[operand].reason,
     )
@@ -198,7 +206,8 @@ _NEARBY = 12
 def _factor_site(analysis: Analysis, node: ir.Node, index: int, value: ir.Value) -> Site:
     """A table that is a factor of a matrix product; its share has the axes of the product."""
     product = node.outputs[0]
-    shape, flags = analysis.shapes[product], _flags_of_term(analysis, product)
+    total = _sum_of_term(analysis, product)
+    shape, flags = analysis.shapes[product], _union(analysis.axes[product], analysis.axes[total])
     tokens = tuple(a for a in range(-len(flags), 0) if flags[a] & TOKEN)
     own = factor_axes(node, index, analysis.shapes)
     features = tuple(
@@ -216,6 +225,7 @@ def _factor_site(analysis: Analysis, node: ir.Node, index: int, value: ir.Value)
         varying=tokens,
         features=() if scores else features,
         shape=tuple(shape[a] for a in (*tokens, *(() if scores else features))),
+        layout=analysis.layouts.layouts[total],
         meeting=shape,
         evidence=analysis.operands[node, index].reason,
     )
@@ -233,18 +243,22 @@ def _reaches_softmax(value: ir.Value) -> bool:
 _PICKING = frozenset("Concat Expand Gather GatherElements Identity Pad Slice Split".split())
 
 
-def _flags_of_term(analysis: Analysis, value: ir.Value) -> Axes:
-    """Axes of a product, and of the sum of content that it is a term of."""
-    flags = analysis.axes[value]
+def _sum_of_term(analysis: Analysis, value: ir.Value) -> ir.Value:
+    """The sum of content that a product is a term of, or the product itself."""
+    rank = len(analysis.axes[value])
 
     def onward(node: ir.Node, _: int) -> Iterable[ir.Value]:
         return node.outputs if node.op_type in ("Mul", "Div", "Cast", "Identity") else ()
 
     for node, _ in uses_of([value], onward):
         total = node.outputs[0]
-        if node.op_type in ("Add", "Sub") and len(analysis.axes.get(total, ())) == len(flags):
-            return tuple(a | b for a, b in zip(flags, analysis.axes[total], strict=True))
-    return flags
+        if node.op_type in ("Add", "Sub") and len(analysis.axes.get(total, ())) == rank:
+            return total
+    return value
+
+
+def _union(first: Axes, second: Axes) -> Axes:
+    return tuple(a | b for a, b in zip(first, second, strict=True))
 
 
 def values_of(analysis: Analysis, value: ir.Value) -> Array:
@@ -316,21 +330,3 @@ def climbs(bias: Array) -> bool:
     if not steps.size or steps.count(axis=-1).max() < 2:
         return False
     return bool(steps.max() > 0 and np.ma.ptp(steps, axis=-1).max() <= _TOLERANCE * steps.max())
-
-
-def turns(table: Array) -> bool:
-    """Whether every column is a sinusoid of its row: f(t+1) + f(t−1) = 2 cos(ω) f(t)."""
-    rows = table[: len(table) - PADDED] if len(table) > PADDED + 3 else table
-    if len(rows) < 4:
-        return False
-    middle = rows[1:-1].astype(np.float64)
-    around = rows[2:].astype(np.float64) + rows[:-2].astype(np.float64)
-    power = (middle**2).sum(axis=0)
-    scale = np.sqrt(power.max())
-    if scale == 0:
-        return False
-    factor = np.divide(
-        (around * middle).sum(axis=0), power, out=np.zeros_like(power), where=power > 0
-    )
-    misfit = np.sqrt(((around - factor * middle) ** 2).sum(axis=0))
-    return bool(misfit.max() <= _TOLERANCE * scale and np.abs(factor).max() <= 2 + _TOLERANCE)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from palrp_onnx.attribution import InputFacts, Units, Warning_
 from palrp_onnx.errors import InputError
+from palrp_onnx.graph.signature import first_axes
 from palrp_onnx.inputs.sample import Feeds, GraphInput, Sample
 from palrp_onnx.inputs.signature import check_shape, describe, describe_input, is_integer
 from palrp_onnx.inputs.tokens import id_units, load_tokenizer
@@ -73,13 +74,15 @@ def read_npz(
         if changed:
             message = f"{each.name} was rounded from {arrays[each.name].dtype} to {each.dtype}"
             warnings.append(Warning_(code="rounded", message=message))
-    batch = _batch_size(feeds, graph_inputs, path)
+    lengths = {name: len(array) for name, array in feeds.items() if array.ndim}
+    if (problem := first_axes(graph_inputs, lengths)) is not None:
+        raise InputError(problem, place=str(path))
     return Sample(
         id=path.stem,
         kind="tensors",
         feeds=feeds,
         facts=InputFacts(kind="tensors"),
-        units=_units(feeds, graph_inputs, tokenizer) if batch == 1 and tokenizer else None,
+        units=_units(feeds, graph_inputs, tokenizer) if tokenizer else None,
         warnings=tuple(warnings),
     )
 
@@ -183,28 +186,10 @@ def _survives(array: NDArray[np.generic], target: np.dtype[np.generic]) -> bool:
     return int(info.min) <= least and most <= int(info.max)
 
 
-def _batch_size(feeds: Feeds, graph_inputs: Sequence[GraphInput], path: Path) -> int | None:
-    """Rows of the batch; inputs whose first dimension the graph fixes need not follow."""
-    sizes = {
-        each.name: feeds[each.name].shape[0]
-        for each in graph_inputs
-        if feeds[each.name].ndim and not (each.shape and isinstance(each.shape[0], int))
-    }
-    if len(set(sizes.values())) > 1:
-        listed = ", ".join(f"{name} {size}" for name, size in sizes.items())
-        raise InputError(f"the batch sizes differ: {listed}", place=str(path))
-    if not sizes:
-        sizes = {each.name: feeds[each.name].shape[0] for each in graph_inputs if each.shape}
-    batch = next(iter(sizes.values()), None)
-    if batch == 0:
-        raise InputError("the batch is empty", place=str(path))
-    return batch
-
-
 def _units(feeds: Feeds, graph_inputs: Sequence[GraphInput], tokenizer: Path) -> Units | None:
     """Tokens of ``input_ids``, or of the only integer input; ``None`` where there is neither."""
     integers = [each.name for each in graph_inputs if is_integer(each)]
     named = [name for name in integers if name == "input_ids"] or integers
-    if len(named) != 1 or feeds[named[0]].ndim != 2:
+    if len(named) != 1 or feeds[named[0]].ndim != 2 or len(feeds[named[0]]) != 1:
         return None
     return id_units(load_tokenizer(tokenizer), [int(each) for each in feeds[named[0]][0]])

@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from palrp_onnx.attribution import Warning_
+from palrp_onnx.errors import RoleError
+from palrp_onnx.graph.axes import Places
 from palrp_onnx.relevance.sinks import Sink, reduce_sinks
 
 Array = NDArray[Any]
@@ -45,7 +47,7 @@ def make_maps(
     """Sum features of ``content`` [B, units, F] and reduce the sinks."""
     summed = content.sum(axis=-1, dtype=np.float64)
     units = content.shape[1]
-    aligned = [cut_prefix(s, units) for s in sinks if s.relevance.shape[1] >= units]
+    aligned = [at_units(s, s.places, units) for s in sinks if s.places is not None]
     position = np.zeros_like(summed)
     if kind != "content":
         position = reduce_sinks(aligned, positions, summed)
@@ -57,19 +59,26 @@ def make_maps(
             replace(s, relevance=s.relevance.sum(axis=-1, dtype=np.float64)) for s in aligned
         ),
         grid=grid,
-        warnings=tuple(unaligned(s.name) for s in sinks if s.relevance.shape[1] < units),
+        warnings=tuple(unaligned(s.name) for s in sinks if s.places is None),
     )
 
 
-def cut_prefix(sink: Sink, units: int) -> Sink:
-    """A sink with one row a unit: prefix tokens (class, distillation) are cut off."""
-    return replace(sink, relevance=sink.relevance[:, sink.relevance.shape[1] - units :])
+def at_units(sink: Sink, places: Places, units: int) -> Sink:
+    """A sink with one row a unit: places ahead (class, distillation) and behind are cut off."""
+    rows = sink.relevance[:, places.before : places.before + units]
+    if rows.shape[1] != units or sink.relevance.shape[1] != places.before + units + places.after:
+        raise RoleError(
+            f"{sink.relevance.shape[1]} places cannot belong to {units} units",
+            place=f"site/{sink.name}",
+        )
+    return replace(sink, relevance=rows)
 
 
 def unaligned(name: str) -> Warning_:
-    """A sink with fewer places than units stays in the ledger and in the arrays only."""
+    """A sink whose places are not known to be units stays in the ledger and in the arrays only."""
     return Warning_(
-        code="unaligned-site", message=f"site/{name} runs over fewer places than there are units"
+        code="unaligned-site",
+        message=f"the places of site/{name} are not those of the units: it is not on the map",
     )
 
 

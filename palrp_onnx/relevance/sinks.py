@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar, get_args
 
@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from palrp_onnx.errors import UsageError
 from palrp_onnx.graph.analysis import Operand
-from palrp_onnx.graph.axes import BATCH, TOKEN, Axes
+from palrp_onnx.graph.axes import BATCH, Places, batch_axis
+from palrp_onnx.graph.input_axes import InputAxes
 from palrp_onnx.graph.sites import Site
 from palrp_onnx.tensor.eager import Eager
 from palrp_onnx.tensor.language import Language
@@ -32,7 +33,8 @@ class Sink:
 
     Attributes:
         width: Features F.
-        places: Tokens T of the trial run.
+        places: Where units of the explained input are among the tokens; ``None`` where that is not
+            known, or nowhere.
     """
 
     kind: str
@@ -40,7 +42,7 @@ class Sink:
     part: str
     relevance: Any
     width: int
-    places: int
+    places: Places | None
 
     @property
     def name(self) -> str:
@@ -48,35 +50,38 @@ class Sink:
         return f"{self.layer}/{self.part}"
 
 
-def gather_sinks(op: Language[T], sites: Sequence[Site], caught: Mapping[Operand, T]) -> list[Sink]:
+#: Where units are among the places of a site's token axes (from the right).
+Align = Callable[[Site, Sequence[int]], "Places | None"]
+
+
+def gather_sinks(
+    op: Language[T], sites: Sequence[Site], caught: Mapping[Operand, T], align: Align
+) -> list[Sink]:
     """Bring every site's relevance to [B, T, F] and add up sites of one kind, layer and part."""
-    found: dict[tuple[object, ...], Sink] = {}  # only like tables add up
+    found: dict[tuple[object, ...], Sink] = {}  # only like tables of the same tokens add up
     for site in sites:
         if site.operand not in caught:
             continue
         width = math.prod(site.shape[len(site.tokens) :])
-        for part, relevance, places in _parts(op, site, caught[site.operand]):
-            key = (site.layer, site.kind, part, site.shape, site.varying)
+        for part, relevance, tokens in _parts(op, site, caught[site.operand]):
+            places = align(site, tokens)
+            key = (site.layer, site.kind, part, site.shape, site.varying, site.runs(tokens), places)
             if key in found:
                 relevance = op.add(found[key].relevance, relevance)
             found[key] = Sink(site.kind, site.layer, part, relevance, width, places)
     return _named(list(found.values()))
 
 
-def _parts(op: Language[T], site: Site, relevance: T) -> list[tuple[str, T, int]]:
-    """(part, [B, T, F], T of the trial run)."""
-    batch = next(a for a in range(-len(site.axes), 0) if site.axes[a] & BATCH)
+def _parts(op: Language[T], site: Site, relevance: T) -> list[tuple[str, T, tuple[int, ...]]]:
+    """(part, [B, T, F], token axes)."""
+    batch = batch_axis(site.axes)
     found = [(site.part, relevance, site.tokens)]
     if site.pairwise:
         halves = op.scale(relevance, 0.5)
         found = [("query", halves, (-2,)), ("key", halves, (-1,))]
     return [
-        (
-            part,
-            op.arrange(r, batch_axis=batch, token_axes=tokens, feature_axes=site.features),
-            math.prod(site.meeting[axis] for axis in tokens),
-        )
-        for part, r, tokens in found
+        (part, op.arrange(r, batch_axis=batch, token_axes=t, feature_axes=site.features), t)
+        for part, r, t in found
     ]
 
 
@@ -121,9 +126,9 @@ def sink_numbers(op: Language[T], sinks: Sequence[Sink], how: str) -> list[T]:
     check_reduction(how)
     parts = [sink.relevance for sink in sinks]
     if how == "single-sink":
-        merged: dict[tuple[str, str, int], T] = {}
+        merged: dict[tuple[object, ...], T] = {}
         for sink in sinks:
-            key = (sink.kind, sink.part, sink.width)
+            key = (sink.kind, sink.part, sink.width, sink.places)
             merged[key] = op.add(merged[key], sink.relevance) if key in merged else sink.relevance
         parts = list(merged.values())
     if how in ("relu", "single-sink"):
@@ -132,12 +137,13 @@ def sink_numbers(op: Language[T], sinks: Sequence[Sink], how: str) -> list[T]:
     return [op.absolute(n) for n in numbers] if how == "abs" else numbers
 
 
-def bring_to_tokens(op: Language[T], relevance: T, axes: Axes) -> T:
-    """Relevance of an explained input with these axes as [B, T, F]; an image stays as it is."""
-    if len(axes) == 4:
-        return relevance
-    if len(axes) == 2:
-        return op.unsqueeze(relevance, [-1])
-    tokens = [a for a, flag in enumerate(axes) if flag & TOKEN and a]
-    features = [a for a in range(1, len(axes)) if a not in tokens]
-    return op.arrange(relevance, batch_axis=0, token_axes=tokens, feature_axes=features)
+def bring_to_tokens(op: Language[T], relevance: T, axes: InputAxes) -> T:
+    """Relevance of an explained input with these axes as [B, T, F]; of an image as [B, C, H, W]."""
+    flags = axes.flags
+    if axes.channels is not None:
+        order = (flags.index(BATCH), axes.channels, *axes.units)
+        return relevance if order == (0, 1, 2, 3) else op.transpose(relevance, order)
+    batch = flags.index(BATCH) if BATCH in flags else 0
+    return op.arrange(
+        relevance, batch_axis=batch, token_axes=axes.units, feature_axes=axes.features
+    )

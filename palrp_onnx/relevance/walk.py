@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from palrp_onnx.errors import RoleError, TargetError, UnsupportedError
 from palrp_onnx.graph.analysis import Operand
-from palrp_onnx.graph.axes import BATCH, Axes
+from palrp_onnx.graph.axes import BATCH, batch_axis
 from palrp_onnx.graph.roles import Role
 from palrp_onnx.graph.sources import PRODUCTS
 from palrp_onnx.relevance.ledger import INPUT
@@ -128,7 +128,8 @@ class _Walk(Generic[T]):
             if value.is_graph_input():
                 self._keep(value, left)
                 m = self._whole(left, value)
-                self._catch(value.name or "", self._op.relevance(self._values(value), m))
+                relevance = self._op.relevance(self._values(value), m)
+                self._catch(value.name or "", relevance, value)
         return self._caught
 
     def _keep(self, value: ir.Value, sent: _Sent[T] | None) -> None:
@@ -273,15 +274,15 @@ class _Walk(Generic[T]):
         assert sent is not None
         value = node.outputs[0]
         relevance = self._op.relevance(self._values(value), self._whole(sent, value))
-        self._catch(self._plan.analysis.inputs.lookups[node], relevance)
+        self._catch(self._plan.analysis.inputs.lookups[node], relevance, value)
 
-    def _catch(self, name: str, relevance: T) -> None:
+    def _catch(self, name: str, relevance: T, value: ir.Value) -> None:
         known = self._caught.content.get(name)
         self._caught.content[name] = relevance if known is None else self._op.add(known, relevance)
-        self._add(f"{INPUT}{name}", self._op.per_sample(relevance, 0))
+        self._book(f"{INPUT}{name}", relevance, value)
 
     def _book(self, entry: str, relevance: T, meeting: ir.Value) -> None:
-        axis = batch_axis(self._plan.analysis.axes[meeting], meeting)
+        axis = batch_axis(self._plan.analysis.axes[meeting])
         self._add(entry, self._op.per_sample(relevance, axis))
 
     def _add(self, entry: str, amount: T) -> None:
@@ -301,15 +302,3 @@ class _Use(Generic[T]):
 
 #: Operations that may broadcast a content operand.
 _BROADCASTING = frozenset("Add Sub Mul Div Sum Mean Max Min Where MatMul PRelu".split())
-
-
-def batch_axis(axes: Axes, value: ir.Value) -> int:
-    """The axis (from the right) whose outermost part is the batch.
-
-    Raises:
-        RoleError: No axis runs over the batch.
-    """
-    for axis in range(-len(axes), 0):
-        if axes[axis] & BATCH:
-            return axis
-    raise RoleError("No axis of a value runs over the batch", place=str(value.name))

@@ -371,7 +371,8 @@ class Eager:
 
     # --- books ----------------------------------------------------------------------------------
     def per_sample(self, relevance: Array, batch_axis: int) -> Array:
-        rows = np.moveaxis(relevance, batch_axis, 0).reshape(self.batch, -1)
+        first = np.moveaxis(relevance, batch_axis, 0) if relevance.ndim else relevance
+        rows = first.reshape(self.batch, -1)
         return np.asarray(rows.sum(axis=1, dtype=np.float64))
 
     def arrange(

@@ -676,7 +676,7 @@ class Emit:
     def per_sample(self, relevance: Value, batch_axis: int) -> Value:
         relevance = self.wide(relevance)
         rank = self.rank(relevance)
-        batch = batch_axis % rank
+        batch = batch_axis % rank if rank else 0
         if batch < rank - 1:  # the last axis first: all cores can share that
             relevance = self.sum(relevance, [rank - 1])
         moved = self.transpose(relevance, [batch, *(a for a in range(rank) if a != batch)])

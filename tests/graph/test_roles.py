@@ -21,7 +21,8 @@ from palrp_onnx.graph.axes import BATCH, TOKEN
 from palrp_onnx.graph.inputs import input_roles
 from palrp_onnx.graph.model import Model
 from palrp_onnx.graph.roles import Role
-from palrp_onnx.graph.sites import find_sites, turns
+from palrp_onnx.graph.sites import find_sites
+from palrp_onnx.graph.turning import turns
 from palrp_onnx.planning import analyse_model
 
 Array = NDArray[Any]
@@ -206,7 +207,7 @@ def test_no_input_to_explain(tmp_path: Path) -> None:
     path = tmp_path / "m.onnx"
     onnx.save(proto, path)
     with pytest.raises(RoleError, match="No graph input"):
-        input_roles(Model.open(path).graph, {"i": IDS})
+        input_roles(Model.open(path).graph)
 
 
 def test_is_mask() -> None:

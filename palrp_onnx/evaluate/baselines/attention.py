@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from palrp_onnx.errors import UsageError
 from palrp_onnx.evaluate.baselines.question import Question
 from palrp_onnx.graph.analysis import Operand
-from palrp_onnx.relevance.walk import batch_axis
+from palrp_onnx.graph.axes import batch_axis
 
 Array = NDArray[Any]
 
@@ -50,7 +50,7 @@ class Attention:
         analysis = self._question.engine.planned.analysis
         rank = array.ndim
         query, key = _query_and_key(operand, rank)
-        batch = batch_axis(analysis.axes[value], value) + rank
+        batch = batch_axis(analysis.axes[value]) + rank
         heads = [a for a in range(rank) if a not in (batch, query, key)]
         moved = array.transpose(batch, *heads, query, key)
         size = len(self._question.seed)

@@ -64,14 +64,15 @@ class Question:
 
     def grid(self) -> tuple[int, int] | None:
         """Rows and columns of the units of an image; ``None`` where units are tokens."""
-        array = self.feeds[self.explained]
-        patch = self.engine.subject.patch
-        return image_grid(patch, array.shape[2:]) if array.ndim == 4 else None
+        array, subject = self.feeds[self.explained], self.engine.subject
+        if subject.image is None:
+            return None
+        return image_grid(subject.patch, [array.shape[axis] for axis in subject.image[2:]])
 
     def per_unit(self, relevance: Array) -> Array:
         """Relevance of the explained input, or of its looked-up rows, summed to [B, units]."""
         op = Eager(len(relevance), relevance.dtype)
-        axes = self.engine.planned.analysis.caught_axes(self.explained)
+        axes = self.engine.planned.analysis.input_axes(self.explained)
         content, grid = bring_to_tokens(op, relevance, axes), self.grid()
         if grid is not None:
             content = to_patches(content, grid)
