@@ -42,6 +42,7 @@ class Planned:
     Attributes:
         explained: Name of the input whose units the record is about.
         crossed: Whether samples meet others in a table of all with all.
+        foreign: Whether the rows of the output are samples of another input.
         unchecked: Whether what is explained later is no longer held against the file.
         doubts: What else every record must say.
     """
@@ -51,6 +52,7 @@ class Planned:
     sites: tuple[Site, ...]
     explained: str
     crossed: bool = False
+    foreign: bool = False
     unchecked: bool = False
     doubts: tuple[Warning_, ...] = ()
 
@@ -64,7 +66,9 @@ class Planned:
         """What readers of the result must know of the model."""
         analysis = self.analysis
         met = [step.meeting for step in self.plan.steps]
-        mixing = next((m for v in met if (m := analysis.layouts.mixing.get(v))), None)
+        found = [m.reason for v in met if (m := analysis.layouts.mixing.get(v))]
+        if self.foreign:
+            found.append(f"the rows of output {self.output!r} are samples of another input")
         return Subject(
             source=model_facts(analysis.model),
             output=self.output,
@@ -76,7 +80,7 @@ class Planned:
             unit_mask=mask_of_input(analysis, self.explained),
             image=self._image(),
             patch=patch_size(analysis, self.explained),
-            mixed=mixing.reason if mixing is not None else None,
+            mixed=found[0] if found else None,
             crossed=self.crossed,
             faults=(
                 *(Warning_(code=code, message=text) for code, text in self._faults()),
@@ -168,8 +172,8 @@ def plan_model(
     sites = find_sites(analysis)
     plan = make_plan(analysis, chosen, preset, counted_operands(analysis, sites))
     met = [step.meeting for step in plan.steps]
-    crossed = len(batches) > 1 or any(layouts.crossed(v) for v in met)
-    planned = Planned(analysis, plan, sites, explained, crossed)
+    crossed = any(layouts.crossed(v) for v in met)
+    planned = Planned(analysis, plan, sites, explained, crossed, foreign=len(batches) > 1)
     _refuse_mixing(planned)
     return planned
 

@@ -76,6 +76,7 @@ class _Rewriter:
         new.type, new.shape = old.type, old.shape or new.shape
         ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
         old.name, new.name = None, old.name
+        self._graph.remove(self._lookup, safe=True)
 
     def _rows(self, value: ir.Value, pending: Sequence[ir.Node]) -> ir.Value:
         """The vectors of ``value``, after the arithmetic that is pending."""

@@ -22,6 +22,7 @@ from palrp_onnx.inputs.signature import check_shape, describe, describe_input
 #: The most pixels an image may have, before and after resizing: where Pillow itself warns.
 PIXEL_LIMIT = 89_478_485
 
+_CHANNELS = (1, 3)
 _FILE_LIMIT = 256 << 20
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
 _TENSORS_HINT = "pass one array per graph input as .npz"
@@ -46,7 +47,9 @@ def default_preprocessor(model_path: Path) -> Path:
 
 
 class ImageReader:
-    """Turns an image into the feed of one graph: float [1, channels, height, width].
+    """Turns an image into the feed of one graph: [1, channels, height, width], or channels last.
+
+    Pixels are real numbers, or bytes where the graph takes them.
 
     Images are turned upright by their EXIF orientation and converted to RGB (to grey where the
     model has one channel), then resized, cropped, rescaled and normalised.
@@ -62,7 +65,9 @@ class ImageReader:
 
     def __init__(self, preprocessor_config: Path, graph_inputs: Sequence[GraphInput]) -> None:
         self._input = _pixel_input(graph_inputs)
-        channels = _channels(self._input, preprocessor_config.parent)
+        self._last = _channels_last(self._input)
+        axis = -1 if self._last else 1
+        channels = _channels(self._input, axis, preprocessor_config.parent)
         self._mode = "L" if channels == 1 else "RGB"
         self._steps = read_preprocessing(preprocessor_config, channels)
 
@@ -75,7 +80,8 @@ class ImageReader:
         image, warnings = _open(path)
         image, source = _convert(image, self._mode, path), _convert(image, "RGB", path)
         pixels, geometry = _see(image, self._steps, path)
-        array = np.moveaxis(pixels, -1, 0)[None].astype(self._input.dtype, order="C")
+        ordered = pixels if self._last else np.moveaxis(pixels, -1, 0)
+        array = _in_type(ordered[None], self._input, path)
         check_shape(self._input, array.shape, place=str(path))
         return Sample(
             id=path.stem,
@@ -91,21 +97,46 @@ class ImageReader:
 def _pixel_input(graph_inputs: Sequence[GraphInput]) -> GraphInput:
     if len(graph_inputs) == 1:
         only = graph_inputs[0]
-        is_float = np.dtype(only.dtype).kind == "f"
-        if is_float and (only.shape is None or len(only.shape) == 4):
+        numbers = np.dtype(only.dtype).kind == "f" or only.dtype == np.uint8
+        if numbers and (only.shape is None or len(only.shape) == 4):
             return only
-    message = f"an image gives one float input of rank 4; {describe(graph_inputs)}"
+    message = f"an image gives one float or uint8 input of rank 4; {describe(graph_inputs)}"
     raise InputError(message, hint=_TENSORS_HINT)
 
 
-def _channels(graph_input: GraphInput, folder: Path) -> int:
-    declared = graph_input.shape[1] if graph_input.shape else None
+def _channels_last(graph_input: GraphInput) -> bool:
+    """Whether the last axis is as long as channels are, and the second is not."""
+    shape = graph_input.shape or (None,) * 4
+    return shape[-1] in _CHANNELS and shape[1] not in _CHANNELS
+
+
+def _in_type(
+    pixels: NDArray[np.generic], graph_input: GraphInput, path: Path
+) -> NDArray[np.generic]:
+    """Pixels in the type of the graph.
+
+    Raises:
+        InputError: It takes bytes, and these are none.
+    """
+    made = pixels.astype(graph_input.dtype, order="C")
+    if made.dtype.kind == "u" and not np.array_equal(made, pixels):
+        raise InputError(
+            f"pixels that are rescaled or normalised do not fit {describe_input(graph_input)}",
+            place=str(path),
+            hint='Set "do_rescale" and "do_normalize" to false in preprocessor_config.json: a '
+            "graph that takes bytes does both itself.",
+        )
+    return made
+
+
+def _channels(graph_input: GraphInput, axis: int, folder: Path) -> int:
+    declared = graph_input.shape[axis] if graph_input.shape else None
     if isinstance(declared, int):
         place, channels = graph_input.name, declared
     else:
         path = folder / "config.json"
         place, channels = str(path), read_optional_json(path).get("num_channels", 3)
-    if channels not in (1, 3):
+    if channels not in _CHANNELS:
         message = f"images have 1 or 3 channels, not {channels!r}: {describe_input(graph_input)}"
         raise InputError(message, place=place, hint=_TENSORS_HINT)
     return int(channels)

@@ -1,0 +1,367 @@
+"""What inputs are, told from the graph: each with a relevance that is known by construction."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pytest
+from building import Array, ints, opened, proto, real, walk, wide
+
+from palrp_onnx import Explainer, Model
+from palrp_onnx.attribution import InputFacts
+from palrp_onnx.errors import PalrpError
+from palrp_onnx.graph.roles import Role
+from palrp_onnx.inputs.sample import Sample
+from palrp_onnx.planning import analyse_model
+from palrp_onnx.record import Explanation
+
+V, F, C = 30, 6, 4
+WORDS, HEAD = real(V, F, seed=1), real(F, C, seed=2)
+IDS = ints(7, 20, 3, 3, 21)[None]
+ONE = ints(1)
+
+
+def roles(model: Model) -> dict[str, str]:
+    facts = analyse_model(model).inputs.facts
+    return {name: fact.role.value for name, fact in facts.items()}
+
+
+def explained(model: Model, feeds: Mapping[str, Array], target: str = "1") -> list[Explanation]:
+    """The explanation of the default engine, whose numbers the other one gives too."""
+    sample = Sample("x", "tensors", dict(feeds), InputFacts(kind="tensors", truncated=False))
+    first = Explainer(model.path).explain(sample, target)
+    second = Explainer(model.path, dtype="float64").explain(sample, target)
+    for one, other in zip(first, second, strict=True):
+        np.testing.assert_allclose(
+            one.record.relevance.content, other.record.relevance.content, atol=1e-4
+        )
+        assert abs(one.record.ledger["residual_relative"]) < 1e-5
+        assert abs(other.record.ledger["residual_relative"]) < 1e-9
+    return first
+
+
+def content(model: Model, feeds: Mapping[str, Array]) -> Array:
+    (found,) = explained(model, feeds)
+    return np.array(found.record.relevance.content)
+
+
+def of_words(ids: Array) -> Array:
+    """Relevance of every word of a bag of words for class 1."""
+    return np.asarray((wide(WORDS) @ wide(HEAD))[ids, 1])
+
+
+BAG = "h = ReduceSum <keepdims=0> (e, one)  y = MatMul(h, head)"
+TABLES = {"words": WORDS, "head": HEAD, "one": ONE}
+
+
+# --- ids ------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("fed", [ints(1, 2, 3, 4, 5), ints(5, 4, 3, 2, 1), ints(0, 1, 1, 0, 1)])
+def test_ids_are_content_whatever_they_are(fed: Array) -> None:
+    model = opened(proto("e = Gather(words, ids)  " + BAG, {"ids": IDS}, TABLES, free=(0, 1)))
+    np.testing.assert_allclose(content(model, {"ids": fed[None]}), of_words(fed), rtol=1e-5)
+
+
+def test_ids_that_come_as_real_numbers() -> None:
+    body = "i = Cast <to=7> (ids)  e = Gather(words, i)  " + BAG
+    feeds = {"ids": IDS.astype(np.float32)}
+    model = opened(proto(body, feeds, TABLES, free=(0, 1)))
+    np.testing.assert_allclose(content(model, feeds), of_words(IDS[0]), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "spelling",
+    [
+        "e1 = OneHot <axis=-1> (ids, depth, values)",
+        "u = Unsqueeze(ids, last)  q = Equal(u, names)  e1 = Cast <to=1> (q)",
+    ],
+)
+def test_ids_that_become_one_hot_vectors(spelling: str) -> None:
+    known = {
+        "depth": np.array(V),
+        "values": np.array([0, 1], np.float32),
+        "last": ints(-1),
+        "names": np.arange(V),
+    }
+    used = {name: array for name, array in known.items() if name in spelling}
+    body = spelling + "  e = MatMul(e1, words)  " + BAG
+    model = opened(proto(body, {"ids": IDS}, {**TABLES, **used}, free=(0, 1)))
+    np.testing.assert_allclose(content(model, {"ids": IDS}), of_words(IDS[0]), rtol=1e-5)
+
+
+def test_ids_that_are_hashed() -> None:
+    body = "a = Mul(ids, prime)  b = Add(a, one)  i = Mod(b, rows)  e = Gather(words, i)  " + BAG
+    weights = {**TABLES, "prime": np.array(31), "rows": np.array(V)}
+    model = opened(proto(body, {"ids": IDS}, weights, free=(0, 1)))
+    expected = of_words((IDS[0] * 31 + 1) % V)
+    np.testing.assert_allclose(content(model, {"ids": IDS}), expected, rtol=1e-5)
+
+
+def test_ids_times_a_mask_are_content_and_the_mask_is_none() -> None:
+    body = """i = Mul(ids, mask)  e = Gather(words, i)  f = Cast <to=1> (mask)
+        u = Unsqueeze(f, last)  g = Mul(e, u)  h = ReduceSum <keepdims=0> (g, one)
+        y = MatMul(h, head)"""
+    mask = ints(1, 1, 1, 0, 0)[None]
+    for order in (("ids", "mask"), ("mask", "ids")):
+        feeds = {name: {"ids": IDS, "mask": mask}[name] for name in order}
+        model = opened(proto(body, feeds, {**TABLES, "last": ints(-1)}, free=(0, 1)))
+        assert roles(model) == {"ids": "content", "mask": "mask"}
+        expected = of_words(IDS[0]) * mask[0]
+        np.testing.assert_allclose(content(model, feeds), expected, rtol=1e-5, atol=1e-7)
+
+
+def test_categories_one_a_sample() -> None:
+    body = "e = Gather(words, c)  z = Concat <axis=-1> (x, e)  y = MatMul(z, w)"
+    feeds = {"x": real(2, 3), "c": ints(3, 9)}
+    model = opened(proto(body, feeds, {"words": WORDS, "w": real(3 + F, C, seed=4)}))
+    assert roles(model) == {"x": "content", "c": "content"}
+    found = explained(model, feeds)
+    for row, each in enumerate(found):
+        expected = wide(feeds["x"][row]) * wide(real(3 + F, C, seed=4))[:3, 1]
+        np.testing.assert_allclose(each.record.relevance.content, expected, rtol=1e-5)
+        category = wide(WORDS[feeds["c"][row]]) @ wide(real(3 + F, C, seed=4))[3:, 1]
+        assert each.record.ledger["c"] == pytest.approx(category, rel=1e-5)
+
+
+# --- words that are moved -------------------------------------------------------------------------
+SHIFTED = "c = Slice(ids, zero, minus, one)  i = Concat <axis=1> (start, c)"
+MOVES: dict[str, tuple[str, list[int | None]]] = {
+    "shifted": (SHIFTED, [None, 0, 1, 2, 3]),
+    "shifted along a negative axis": (
+        "c = Slice(ids, zero, minus, minus)  i = Concat <axis=-1> (start, c)",
+        [None, 0, 1, 2, 3],
+    ),
+    "reversed": ("i = Slice(ids, minus, first, one, minus)", [4, 3, 2, 1, 0]),
+    "scattered": (
+        "u = Slice(ids, zero, three, one)  i = ScatterND(blank, places, u)",
+        [1, None, 0, None, 2],
+    ),
+    "scattered along an axis": (
+        "i = ScatterElements <axis=1> (ids, there, start)",
+        [0, 1, None, 3, 4],
+    ),
+    "chosen": ("q = Equal(ids, twenty)  i = Where(q, unknown, ids)", [0, None, 2, 3, 4]),
+    "picked": ("i = Gather <axis=1> (ids, order)", [4, 0, 0, 2, 1]),
+    "flattened": ("r = Reshape(ids, flat)  i = Reshape(r, back)", [0, 1, 2, 3, 4]),
+    "hashed, then shifted": (
+        "a = Mul(ids, seven)  b = Mod(a, rows)  c = Slice(b, zero, minus, one)  "
+        "i = Concat <axis=1> (start, c)",
+        [None, 0, 1, 2, 3],
+    ),
+    "shifted, then moved up": (
+        SHIFTED.replace("i =", "j =") + "  i = Add(j, two)",
+        [None, 0, 1, 2, 3],
+    ),
+}
+CONSTANTS = {
+    "zero": ints(0),
+    "minus": ints(-1),
+    "first": ints(-100),
+    "three": ints(3),
+    "start": ints(2)[None],
+    "blank": np.zeros((1, 5), np.int64),
+    "places": np.array([[[0, 2], [0, 0], [0, 4]]]),
+    "there": ints(2)[None],
+    "twenty": np.array(20),
+    "unknown": np.array(1),
+    "order": ints(4, 0, 0, 2, 1),
+    "flat": ints(-1),
+    "back": ints(1, 5),
+    "seven": np.array(7),
+    "rows": np.array(V),
+    "two": np.array(2),
+}
+
+
+@pytest.mark.parametrize("name", MOVES)
+def test_relevance_lands_on_the_word_that_was_moved(name: str) -> None:
+    """Places weigh differently, so that a word in the wrong place would be seen."""
+    move, origin = MOVES[name]
+    body = move + "  e0 = Gather(words, i)  e = Mul(e0, weights)  " + BAG
+    weights = real(5, 1, seed=9)
+    used = {k: a for k, a in CONSTANTS.items() if f"{k}," in body or f"{k})" in body}
+    given = {**TABLES, **used, "weights": np.tile(weights, (1, F))}
+    model = opened(proto(body, {"ids": IDS}, given, free=()))
+    changed = {"hashed, then shifted": IDS[0] * 7 % V, "shifted, then moved up": IDS[0] + 2}
+    own = of_words(changed.get(name, IDS[0]))
+    expected = np.zeros(5)
+    for place, word in enumerate(origin):
+        if word is not None:
+            expected[word] += own[word] * weights[place, 0]
+    feeds = {"ids": IDS}
+    sample = Sample("x", "tensors", feeds, InputFacts(kind="tensors", truncated=False))
+    method = {"roles": {"weights": "parameter"}}
+    for dtype, tolerance in (("float32", 1e-4), ("float64", 1e-9)):
+        (found,) = Explainer(model.path, dtype=dtype, **method).explain(sample, "1")
+        np.testing.assert_allclose(found.record.relevance.content, expected, atol=tolerance)
+        assert abs(found.record.ledger["residual_relative"]) < tolerance / 10
+        assert "moved lookups" in found.record.fidelity.rewritten
+
+
+def test_words_that_cannot_be_followed_are_refused() -> None:
+    body = "i = Pad(ids, pads)  e = Gather(words, i)  " + BAG
+    model = opened(proto(body, {"ids": IDS}, {**TABLES, "pads": ints(0, 1, 0, 0)}, free=()))
+    with pytest.raises(PalrpError, match="cannot be followed"):
+        explained(model, {"ids": IDS})
+
+
+# --- words and places -----------------------------------------------------------------------------
+def beside(words: int, places: int, tail: str, **weights: Array) -> Model:
+    body = "e = Gather(a, i)  p = Gather(b, j)  x = Add(e, p)  r = Relu(x)  " + tail
+    feeds = {"i": IDS, "j": ints(*range(5))[None]}
+    tables = {"a": real(words, F, seed=5), "b": real(places, F, seed=6), **weights}
+    return opened(proto(body, feeds, tables, free=(0, 1)))
+
+
+def test_a_vocabulary_may_be_smaller_than_the_table_of_positions() -> None:
+    predicts = beside(53, 512, "y = MatMul(r, w)", w=real(F, 53))
+    assert roles(predicts) == {"i": "content", "j": "position"}
+    assert not analyse_model(predicts).inputs.doubts
+    classifies = beside(53, 512, "h = ReduceSum <keepdims=0> (r, one)  y = MatMul(h, w)",
+                        w=real(F, 3), one=ONE)  # fmt: skip
+    assert roles(classifies) == {"i": "content", "j": "position"}
+    assert "i" in analyse_model(classifies).inputs.doubts
+
+
+def test_long_vocabularies_are_told_from_positions_in_any_order() -> None:
+    swapped = beside(512, 6000, "y = MatMul(r, w)", w=real(F, 3))
+    assert roles(swapped) == {"i": "position", "j": "content"}
+
+
+def test_what_is_in_doubt_is_in_the_record() -> None:
+    model = beside(53, 512, "h = ReduceSum <keepdims=0> (r, one)  y = MatMul(h, w)",
+                   w=real(F, 3), one=ONE)  # fmt: skip
+    (found,) = explained(model, {"i": IDS, "j": ints(*range(5))[None]})
+    assert [w.code for w in found.record.warnings] == ["uncertain"]
+
+
+# --- numbers --------------------------------------------------------------------------------------
+@pytest.mark.parametrize("fed", ["noise", "zeros and ones", "ones"])
+def test_columns_of_a_table(fed: str) -> None:
+    """Per-column weights are weights, scalers are no positions, 0 and 1 are numbers."""
+    body = (
+        """c = Sub(x, mean)  s = Mul(c, scale)  h = MatMul(s, w)  r = Relu(h)  y = MatMul(r, v)"""
+    )
+    weights = {
+        "mean": real(6, seed=3),
+        "scale": np.abs(real(6, seed=4)) + 0.5,
+        "w": real(6, 8, seed=5),
+        "v": real(8, 3, seed=6),
+    }
+    x = {
+        "noise": real(1, 6),
+        "zeros and ones": np.array([[0, 1, 1, 0, 1, 0]], np.float32),
+        "ones": np.ones((1, 6), np.float32),
+    }[fed]
+    found = walk(opened(proto(body, {"x": x}, weights)), {"x": x})
+    assert not found.planned.sites and not found.result.ledger["position"].any()
+    scaled = (wide(x) - weights["mean"]) * weights["scale"]
+    open_ = (scaled @ wide(weights["w"]) > 0) * (found.seed @ wide(weights["v"]).T)
+    expected = wide(x) * weights["scale"] * (open_ @ wide(weights["w"]).T)
+    np.testing.assert_allclose(found.content, expected, rtol=1e-6)
+
+
+def test_tokens_made_of_columns_have_positions_and_weights() -> None:
+    body = """u = Unsqueeze(x, last)  m = Mul(u, w)  n = Add(m, b)
+        k = Transpose <perm=[0, 2, 1]> (n)  s = MatMul(n, k)  p = Softmax <axis=-1> (s)
+        o = MatMul(p, n)  y = ReduceSum <keepdims=0> (o, one)"""
+    feeds = {"x": real(1, 5)}
+    weights = {"w": real(5, 4), "b": real(5, 4, seed=2), "last": ints(-1), "one": ONE}
+    found = analyse_model(opened(proto(body, feeds, weights)))
+    told = {node.outputs[0].name: fact.role for (node, k), fact in found.operands.items() if k}
+    assert told["m"] is Role.PARAMETER and told["n"] is Role.POSITION
+
+
+PIXELS = np.random.default_rng(1).integers(0, 256, (2, 3, 8, 8)).astype(np.uint8)
+CONV = {"w": real(5, 3, 2, 2, seed=3), "v": real(5, C, seed=4), "axes": ints(2, 3)}
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_pixels_that_come_as_whole_numbers(last: bool) -> None:
+    turn = "t = Transpose <perm=[0, 3, 1, 2]> (x)  f = Cast <to=1> (t)  "
+    turn = turn if last else "f = Cast <to=1> (x)  "
+    body = (
+        turn
+        + """d = Div(f, top)  c = Conv <kernel_shape=[2, 2], strides=[2, 2]> (d, w)
+        g = ReduceSum <keepdims=0> (c, axes)  y = MatMul(g, v)"""
+    )
+    x = PIXELS.transpose(0, 2, 3, 1) if last else PIXELS
+    x = np.ascontiguousarray(x)
+    model = opened(proto(body, {"x": x}, {**CONV, "top": np.array(255, np.float32)}))
+    kernel = np.einsum("oikl,o->ikl", wide(CONV["w"]), wide(CONV["v"])[:, 1]) / 255
+    tiled = np.tile(kernel, (1, 4, 4))
+    expected = (PIXELS * tiled).sum(axis=1).reshape(2, 4, 2, 4, 2).sum((2, 4)).reshape(2, 16)
+    for row, found in enumerate(explained(model, {"x": x})):
+        assert found.record.units.grid == (4, 4)
+        np.testing.assert_allclose(found.record.relevance.content, expected[row], rtol=2e-4)
+
+
+@pytest.mark.parametrize("mean", [0.5, 120.0, -120.0])
+@pytest.mark.parametrize("op", ["Add", "Sub"])
+def test_a_constant_beside_pixels_is_a_bias(mean: float, op: str) -> None:
+    body = f"""c = {op}(x, mean)  d = Conv <kernel_shape=[2, 2], strides=[2, 2]> (c, w)
+        g = ReduceSum <keepdims=0> (d, axes)  y = MatMul(g, v)"""
+    x = PIXELS.astype(np.float32)
+    weights = {**CONV, "mean": np.full((1, 3, 1, 1), mean, np.float32)}
+    found = walk(opened(proto(body, {"x": x}, weights)), {"x": x})
+    kernel = np.einsum("oikl,o->ikl", wide(CONV["w"]), (found.seed @ wide(CONV["v"]).T)[0])
+    signed = mean if op == "Add" else -mean
+    assert found.residual < 1e-10
+    np.testing.assert_allclose(
+        found.result.ledger["bias"][0], 16 * signed * kernel.sum(), rtol=1e-6
+    )
+
+
+# --- masks ----------------------------------------------------------------------------------------
+@pytest.mark.parametrize("low", [1.0, -100.0, -1e9])
+def test_a_table_of_two_numbers_that_is_added_is_a_position(low: float) -> None:
+    table = np.where(np.random.default_rng(2).random((5, F)) < 0.5, np.float32(low), np.float32(0))
+    body = """e = Gather(words, ids)  x = Add(e, table)  h = ReduceSum <keepdims=0> (x, one)
+        y = MatMul(h, head)"""
+    model = opened(proto(body, {"ids": IDS}, {**TABLES, "table": table}, free=()))
+    found = walk(model, {"ids": IDS})
+    slopes = found.seed @ wide(HEAD).T
+    np.testing.assert_allclose(
+        found.result.ledger["position"], (wide(table) * slopes).sum(), rtol=1e-6
+    )
+    assert found.residual < 1e-10
+
+
+def test_group_norm_written_out_has_no_positions() -> None:
+    """Channels are cut into groups and put together again: they are never tokens."""
+    body = """c = Conv <kernel_shape=[1, 1]> (x, k)  r = Reshape(c, groups)
+        n = InstanceNormalization(r, ones, zeros)  b = Reshape(n, whole)  m = Mul(b, gamma)
+        a = Add(m, beta)  g = GlobalAveragePool(a)  f = Flatten(g)  y = MatMul(f, v)"""
+    x = real(2, 3, 4, 4)
+    weights = {
+        "k": real(8, 3, 1, 1),
+        "groups": ints(0, 2, -1),
+        "ones": np.ones(2, np.float32),
+        "zeros": np.zeros(2, np.float32),
+        "whole": ints(-1, 8, 4, 4),
+        "gamma": real(8, 1, 1, seed=3),
+        "beta": real(8, 1, 1, seed=4),
+        "v": real(8, C, seed=5),
+    }
+    analysis = analyse_model(opened(proto(body, {"x": x}, weights)))
+    assert not [f for f in analysis.operands.values() if f.role is Role.POSITION]
+
+
+@pytest.mark.parametrize("numbers", [(0, 1), (0, 2), (0, 7)])
+def test_a_mask_may_hold_any_numbers(numbers: tuple[int, int]) -> None:
+    body = """e = Gather(words, ids)  z = Equal(mask, none)  f = Where(z, low, nothing)
+        u = Unsqueeze(f, one)  k = Transpose <perm=[0, 2, 1]> (e)  s = MatMul(e, k)  a = Add(s, u)
+        p = Softmax <axis=-1> (a)  h = MatMul(p, e)  y = MatMul(h, head)"""
+    off, on = numbers
+    feeds = {"ids": IDS, "mask": np.where(ints(1, 1, 1, 0, 0)[None] > 0, on, off)}
+    weights = {
+        **TABLES,
+        "none": np.array(0),
+        "low": np.array(-1e9, np.float32),
+        "nothing": np.array(0, np.float32),
+    }
+    model = opened(proto(body, feeds, weights, free=(0, 1)))
+    assert roles(model) == {"ids": "content", "mask": "mask"}
+    (found,) = explained(model, feeds, "pred")
+    assert found.record.target.position == 2
+    assert found.record.units.special == [False, False, False, True, True]
