@@ -19,6 +19,7 @@ from palrp_onnx.errors import InputError, ModelError
 from palrp_onnx.graph.bfloat import widen
 from palrp_onnx.graph.branches import take_constant_branches
 from palrp_onnx.graph.caches import Blank, take_out_caches, take_out_switches
+from palrp_onnx.graph.declared import infer_shapes, keep_what_binds
 from palrp_onnx.graph.lowering import lower
 from palrp_onnx.graph.signature import GraphInput
 from palrp_onnx.graph.slim import read_slim
@@ -32,6 +33,7 @@ _CHUNK = 1 << 20
 class Model:
     """An opened model. ``graph`` is normalised: functions inlined, constants are initializers,
     fused operations primitive, aliases resolved; names of values stay as they are in the file.
+    Inputs with a stored value are constants, and shapes follow from the inputs that are left.
 
     Attributes:
         opset: Opset of the file.
@@ -95,7 +97,7 @@ class Model:
         files = check_tensors(proto, path.resolve())
         opset = proto.opset_imports.get("", 0)
         nodes, outputs = len(proto.graph), tuple(map(_signature, proto.graph.outputs))
-        normal = _normalise(proto, path, at_least)
+        normal = _normalise(keep_what_binds(proto), path, at_least)
         check_values(normal.proto.graph, str(path))
         return cls(
             path=path,
@@ -103,9 +105,7 @@ class Model:
             opset=opset,
             producer=" ".join(filter(None, (proto.producer_name, proto.producer_version))),
             nodes=nodes,
-            inputs=tuple(
-                _signature(v) for v in normal.proto.graph.inputs if not v.is_initializer()
-            ),
+            inputs=tuple(map(_signature, normal.proto.graph.inputs)),
             outputs=outputs,
             lowered=normal.lowered,
             taken_out=normal.taken_out,
@@ -206,7 +206,7 @@ def _normalise(model: ir.Model, path: Path, opset: int) -> _Normal:
         if not any(True for _ in model.graph.subgraphs()):
             # The pass cannot follow aliases that leave a subgraph; they stay, as nodes.
             model = passes.IdentityEliminationPass()(model).model
-        model = passes.ShapeInferencePass()(model).model
+        infer_shapes(model)
         return _Normal(model, lowered, (*switches, *caches))
     except ModelError:
         raise

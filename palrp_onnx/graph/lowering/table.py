@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 import onnx_ir as ir
 import onnx_ir.passes.common as passes
 
+from palrp_onnx.graph.declared import infer_shapes
 from palrp_onnx.graph.lowering.builder import Builder, Fused
 from palrp_onnx.graph.lowering.types import infer
 
@@ -55,7 +56,7 @@ def lower(model: ir.Model) -> Mapping[str, int]:
     graph, opset = model.graph, model.opset_imports.get("", 0)
     if not any((node.domain, node.op_type) in _TABLE for node in graph):
         return {}
-    passes.ShapeInferencePass()(model)
+    infer_shapes(model)
     done: Counter[str] = Counter()
     real: set[ir.Value] = set()
     for node in list(graph):
@@ -110,6 +111,6 @@ def _replace(b: Builder, old: ir.Value, new: ir.Value, real: set[ir.Value]) -> N
     new = b.own(new)
     if old.dtype is not None and new.dtype != old.dtype:
         real.add(new)
-    new.type, new.shape = new.type or old.type, old.shape or new.shape
+    new.type, new.shape = new.type or old.type, old.shape if new.shape is None else new.shape
     ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
     old.name, new.name = None, old.name

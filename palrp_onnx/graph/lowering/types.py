@@ -14,8 +14,8 @@ _SMALL = 64
 
 
 def infer(node: ir.Node, opset: int) -> None:
-    """Type the outputs of a standard ``node`` that have none; unknown operations are left alone."""
-    if node.domain or all(v.type is not None for v in node.outputs):
+    """Type the outputs of a standard ``node`` where that is open; unknown operations stay open."""
+    if node.domain or all(map(_is_known, node.outputs)):
         return
     operands = [v for v in node.inputs if v is not None]
     if any(v.dtype is None for v in operands):
@@ -33,9 +33,18 @@ def infer(node: ir.Node, opset: int) -> None:
         return
     for value in node.outputs:
         if value.name in found:
-            known = ir.serde.deserialize_type_proto_for_type(found[value.name])
-            value.type = known
-            value.shape = ir.serde.deserialize_type_proto_for_shape(found[value.name])
+            value.type = ir.serde.deserialize_type_proto_for_type(found[value.name])
+            shape = ir.serde.deserialize_type_proto_for_shape(found[value.name])
+            value.shape = value.shape if shape is None else shape
+
+
+def _is_known(value: ir.Value) -> bool:
+    """Whether type and sizes are known; an axis that goes by a name is."""
+    return (
+        value.type is not None
+        and value.shape is not None
+        and all(isinstance(d, int) or d.value is not None for d in value.shape)
+    )
 
 
 def _type(value: ir.Value) -> onnx.TypeProto:
