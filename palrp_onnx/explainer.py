@@ -191,7 +191,7 @@ class Explainer:
             roles=self._roles,
         )
         rewritten = planned.analysis.model
-        if rewritten.lowered or rewritten.taken_out:
+        if rewritten.changes:
             self._original = Original(rewritten, planned.output, device=self.device)
         if not compiled:
             return NumpyEngine(

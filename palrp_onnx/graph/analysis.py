@@ -137,6 +137,7 @@ def _annotate(
     depth = attention_depth(graph, content)
     judge = _Judge(graph, inputs, content, axes, trial, scaling, shapes, said)
     judge.decide()
+    model.changes.add("sum copied", judge.copies)
     judge.decide_branches(convolution_terms(graph, content, axes, shapes), depth)
     analysis = Analysis(
         model=model,
@@ -209,7 +210,7 @@ class _Judge:
         self._trial = trial
         self._scaling = scaling.facts()
         self._segments = dependencies(graph, inputs.named(Role.SEGMENT))
-        self._copies = 0
+        self.copies = 0
         self.operands: dict[Operand, Fact] = {}
         self.meets: dict[Operand, ir.Value] = {}
 
@@ -271,16 +272,16 @@ class _Judge:
         """
         producer = value.producer()
         assert producer is not None
-        self._copies += 1
+        self.copies += 1
         copy = ir.node(
             producer.op_type,
             producer.inputs,
             domain=producer.domain,
-            name=f"{producer.name}/own/{self._copies}",
+            name=f"{producer.name}/own/{self.copies}",
         )
         copy.attributes.update(producer.attributes)
         own = copy.outputs[0]
-        own.name, own.type, own.shape = f"{value.name}/own/{self._copies}", value.type, value.shape
+        own.name, own.type, own.shape = f"{value.name}/own/{self.copies}", value.type, value.shape
         self._graph.insert_before(node, copy)
         node.replace_input_with(index, own)
         if value.name in self._trial:

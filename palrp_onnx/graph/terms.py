@@ -44,6 +44,7 @@ def move_terms(analysis: Analysis) -> bool:
     found = [(v, moves) for v in behind if v is not None and (moves := _moves_to_sum(v))]
     for value, moves in found:
         _distribute(analysis, value, moves)
+    analysis.model.changes.add("sum moved", len(found))
     return bool(found)
 
 
