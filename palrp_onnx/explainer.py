@@ -30,6 +30,7 @@ from palrp_onnx.record import Describer, Explanation
 from palrp_onnx.relevance.presets import preset
 from palrp_onnx.relevance.sinks import check_reduction
 from palrp_onnx.relevance.target import parse_target
+from palrp_onnx.zero_maps import WARNING, find_zero_maps
 
 Feeds = Mapping[str, NDArray[Any]]
 
@@ -135,8 +136,10 @@ class Explainer:
         # Certain that it is about what the file computes:
         original = opened.original
         fidelity = None if original is None else original.check(sample.feeds, outcome.output)
+        zero = find_zero_maps(engine, sample.feeds, wanted, outcome)
         run = self._run(engine, {**outcome.ms, "total": (time.perf_counter() - start) * 1e3})
-        return Describer(engine.subject, run, fidelity)(sample, outcome, labels or {})
+        found = Describer(engine.subject, run, fidelity)(sample, outcome, labels or {})
+        return [_warned(each) if row in zero else each for row, each in enumerate(found)]
 
     def generate(
         self,
@@ -270,6 +273,14 @@ def _labelled(explanation: Explanation, grown: Sample) -> Explanation:
     label = grown.units.text[-1] if grown.units is not None else None
     target = structs.replace(record.target, label=label)
     return replace(explanation, record=structs.replace(record, target=target))
+
+
+def _warned(explanation: Explanation) -> Explanation:
+    """The explanation with the warning that its map is zero everywhere."""
+    record = explanation.record
+    return replace(
+        explanation, record=structs.replace(record, warnings=[*record.warnings, WARNING])
+    )
 
 
 def _refuse_changes(manifest: Manifest, asked: Mapping[str, str | None], engine: str) -> None:
