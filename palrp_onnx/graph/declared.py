@@ -60,8 +60,9 @@ def _make_constants(model: ir.Model) -> None:
 
 
 def _computed(model: ir.Model) -> Iterator[ir.Value]:
-    """Values of the graph and its subgraphs that are neither inputs of the model nor stored."""
-    for node in model.graph.all_nodes():
-        yield from node.outputs
-    for graph in model.graph.subgraphs():
-        yield from graph.inputs
+    """Values of graphs and functions that are neither inputs of the model nor stored."""
+    for body in (model.graph, *(each.graph for each in model.functions.values())):
+        for node in body.all_nodes():
+            yield from node.outputs
+        for graph in body.subgraphs():
+            yield from graph.inputs
