@@ -105,7 +105,7 @@ class Model:
         opset = proto.opset_imports.get("", 0)
         nodes, outputs = len(proto.graph), tuple(map(_signature, proto.graph.outputs))
         changes = Changes()
-        normal = _normalise(keep_what_binds(proto), path, at_least, changes)
+        normal = _normalise(proto, path, at_least, changes, as_stored=True)
         check_values(normal.graph, str(path))
         return cls(
             path=path,
@@ -193,9 +193,13 @@ def _raised(model: ir.Model, path: Path, opset: int, changes: Changes) -> ir.Mod
     return raised
 
 
-def _normalise(model: ir.Model, path: Path, opset: int, changes: Changes) -> ir.Model:
+def _normalise(
+    model: ir.Model, path: Path, opset: int, changes: Changes, *, as_stored: bool = False
+) -> ir.Model:
     """The graph in its plain form; what is changed on the way is written to ``changes``."""
     try:
+        if as_stored:
+            keep_what_binds(model)
         lift = passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)
         model = lift(_inlined(model, changes)).model
         changes.take_out("switch", take_out_switches(model.graph))

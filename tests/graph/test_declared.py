@@ -154,3 +154,26 @@ def test_a_stale_shape_beside_fused_operations() -> None:
         for record in explain(opened(model), {"x": real(2, 5, 4)}, engine=engine, target="pred"):
             assert abs(record.ledger["residual_relative"]) < 1e-5
             assert np.abs(record.relevance.content).sum() > 0
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_sizes_are_followed_behind_fused_operations(engine: str) -> None:
+    """The number of heads is known only once the fused norm before them is primitive."""
+    weights = {
+        "w": real(4, 4),
+        "g": real(4, seed=4),
+        "b": real(4, seed=5),
+        "v": real(4, 3, seed=2),
+        "last": ints(-1),
+    }
+    body = """h = MatMul(x, w)  s = com.microsoft.SkipLayerNormalization(h, x, g, b)
+        t = Transpose<perm=[0, 2, 1]>(s)  q = Unsqueeze(t, last)  a = Attention(q, q, q)
+        c = Squeeze(a, last)  d = Transpose<perm=[0, 2, 1]>(c)  y = MatMul(d, v)"""
+    model = proto(body, {"x": real(1, 8, 4)}, weights, opset=23, free=(0, 1))
+    model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+    for name, dims in {"s": [1, 8, 4], "t": [1, 4, 8], "q": [1, 4, 8, 1]}.items():
+        info = helper.make_tensor_value_info(name, TensorProto.FLOAT, dims)
+        model.graph.value_info.append(info)
+    for record in explain(opened(model), {"x": real(2, 5, 4)}, engine=engine, target="pred"):
+        assert abs(record.ledger["residual_relative"]) < 1e-5
+        assert np.abs(record.relevance.content).sum() > 0
