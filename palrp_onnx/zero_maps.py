@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from palrp_onnx.attribution import Warning_
 from palrp_onnx.engines import Engine, Outcome
-from palrp_onnx.errors import InputError, ZeroMapError
+from palrp_onnx.errors import PalrpError, ZeroMapError
 from palrp_onnx.relevance.target import Target
 
 Array = NDArray[Any]
@@ -48,7 +48,7 @@ def find_zero_maps(engine: Engine, feeds: Feeds, target: Target, outcome: Outcom
     for changed in _changed(feeds[name]) if rows else ():
         try:
             found = engine.explain({**feeds, name: changed}, target)
-        except InputError:  # not an input of this model
+        except PalrpError:  # not an input that this model takes
             continue
         suspects &= set(zero_rows(found))
         moved |= {row for row in suspects if _moves(outcome, found, row)}
