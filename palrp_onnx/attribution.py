@@ -116,7 +116,9 @@ class Site(Struct, frozen=True, kw_only=True):
 class Fidelity(Struct, frozen=True, kw_only=True):
     """How far the graph that was explained is from the file, in units of the explained output.
 
-    There where operations were rewritten into primitive ones first; ``rewritten`` counts them.
+    There where something was changed before rules apply: ``rewritten`` counts operations, inlined
+    functions, branches (``If``), ``cache`` and ``switch`` inputs, ``bfloat16`` values, a raised
+    opset (``opset 9 to 13``), and sums of positions and masks (``sum moved``, ``sum copied``).
     ``difference`` is the largest over the output on this input. ``served`` is the same between the
     file to the letter and the file as ONNX Runtime optimises it, where it holds whole numbers.
     ``unverified`` says why there is no difference, where ONNX Runtime cannot run the file itself.

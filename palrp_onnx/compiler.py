@@ -44,6 +44,8 @@ FEATURES = "features/"
 #: Factor of the seed in half precision, which the relevance is divided by in the end.
 SEED_SCALE, DEFAULT_SCALE = "seed_scale", 256.0
 TARGET, AGAINST, TARGET_POSITION = "target", "target_against", "target_position"
+#: Inputs that explainers add, and that may be left out.
+OPTIONAL = (TARGET, AGAINST, TARGET_POSITION, SEED_SCALE)
 
 
 @dataclass(frozen=True)
@@ -347,9 +349,6 @@ def _by_places(sinks: Sequence[Sink]) -> list[list[Sink]]:
     return list(found.values())
 
 
-_INPUTS = (TARGET, AGAINST, TARGET_POSITION, SEED_SCALE)
-
-
 def _needed(name: str) -> bool:
     """Whether explainers use a name."""
-    return name.startswith(("relevance", FEATURES)) or name in _INPUTS
+    return name.startswith(("relevance", FEATURES)) or name in OPTIONAL

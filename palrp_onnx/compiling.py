@@ -58,7 +58,7 @@ def compile_model(
         roles=parse_roles(roles or {}),
     )
     rewritten = planned.analysis.model
-    if rewritten.lowered or rewritten.taken_out:
+    if rewritten.changes:
         values = run_graph(rewritten, example, [planned.output])
         fidelity = Original(rewritten, planned.output).check(example, values[planned.output])
         planned = replace(planned, doubts=doubts(fidelity))

@@ -81,6 +81,12 @@ class FidelityError(ModelError):
     code = "fidelity"
 
 
+class ZeroMapError(ModelError):
+    """The map is zero everywhere although the output depends on the input."""
+
+    code = "zero_map"
+
+
 class TargetError(ModelError):
     """There is no such target, or the target has to be named."""
 

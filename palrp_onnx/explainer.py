@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -13,25 +14,40 @@ import onnx_ir as ir
 from msgspec import structs
 from numpy.typing import NDArray
 
-from palrp_onnx.attribution import Fidelity, Run
+from palrp_onnx.attribution import Run
+from palrp_onnx.branching import Branches, Taken
 from palrp_onnx.compiler import OPSET, Settings, compile_graph
-from palrp_onnx.engines import CompiledEngine, Engine, NumpyEngine, Outcome
-from palrp_onnx.errors import FidelityError, UsageError
+from palrp_onnx.engines import CompiledEngine, Engine, NumpyEngine
+from palrp_onnx.errors import UsageError
 from palrp_onnx.fidelity import Original
+from palrp_onnx.graph.branches import condition_names
 from palrp_onnx.graph.model import Model, parse_model
 from palrp_onnx.graph.roles import parse_roles
 from palrp_onnx.inputs.sample import Sample
 from palrp_onnx.manifest import Manifest
-from palrp_onnx.planning import plan_model
+from palrp_onnx.planning import Planned, check_feeds, plan_model
 from palrp_onnx.record import Describer, Explanation
 from palrp_onnx.relevance.presets import preset
 from palrp_onnx.relevance.sinks import check_reduction
-from palrp_onnx.relevance.target import Target, parse_target
+from palrp_onnx.relevance.target import parse_target
+from palrp_onnx.zero_maps import WARNING, find_zero_maps
 
 Feeds = Mapping[str, NDArray[Any]]
 
 ENGINES = ("onnxruntime", "numpy")
 DEFAULT_METHOD, DEFAULT_POSITIONS = "pa-lrp", "relu"
+
+
+#: Engines that are kept for inputs that take different branches.
+_KEPT = 4
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """An engine, and the file to compare its output with where the graph was changed."""
+
+    engine: Engine
+    original: Original | None
 
 
 class Explainer:
@@ -99,8 +115,8 @@ class Explainer:
         self._explain_input = explain_input
         self._roles = parse_roles(roles or {})
         self._once = once
-        self._engine: Engine | None = None
-        self._original: Original | None = None
+        self._branches: Branches | None = None
+        self._opened: OrderedDict[Taken, _Opened] = OrderedDict()
 
     def explain(
         self, sample: Sample, target: str = "pred", labels: Mapping[int, str] | None = None
@@ -117,17 +133,16 @@ class Explainer:
             return [each for row in rows for each in self.explain(row, target, labels)]
         start = time.perf_counter()
         wanted = parse_target(target, labels)
-        known = self._engine is not None
-        try:
-            outcome, fidelity = self._explain(sample.feeds, wanted)
-        except FidelityError:
-            if not known or self._original is None or not self._original.branches:
-                raise
-            self._engine = None  # this input takes other branches than the one before
-            outcome, fidelity = self._explain(sample.feeds, wanted)
-        engine = self.engine(sample.feeds)
+        opened = self._open_for(sample.feeds)
+        engine = opened.engine
+        outcome = engine.explain(sample.feeds, wanted)
+        # Certain that it is about what the file computes:
+        original = opened.original
+        fidelity = None if original is None else original.check(sample.feeds, outcome.output)
+        zero = find_zero_maps(engine, sample.feeds, wanted, outcome)
         run = self._run(engine, {**outcome.ms, "total": (time.perf_counter() - start) * 1e3})
-        return Describer(engine.subject, run, fidelity)(sample, outcome, labels or {})
+        found = Describer(engine.subject, run, fidelity)(sample, outcome, labels or {})
+        return [_warned(each) if row in zero else each for row, each in enumerate(found)]
 
     def _singly(self, sample: Sample) -> list[Sample]:
         """Samples that meet others in a table of all with all, each with all the others."""
@@ -180,26 +195,38 @@ class Explainer:
             if target.index in ends:
                 return
 
-    def _explain(self, feeds: Feeds, target: Target) -> tuple[Outcome, Fidelity | None]:
-        """What the engine finds, once it is certain that it is about what the file computes."""
-        outcome = self.engine(feeds).explain(feeds, target)
-        original = self._original
-        return outcome, None if original is None else original.check(feeds, outcome.output)
-
     def engine(self, feeds: Feeds) -> Engine:
         """The opened engine; analysed and planned once, with ``feeds`` as an example.
+
+        Where the model has conditional branches, once for every choice of them that inputs make.
 
         Raises:
             InputError: The arrays are not what the graph takes.
             ModelError: The model cannot be explained as asked.
         """
-        if self._engine is None:
-            self._engine = self._open(feeds)
-        return self._engine
+        return self._open_for(feeds).engine
 
-    def _open(self, feeds: Feeds) -> Engine:
+    def _open_for(self, feeds: Feeds) -> _Opened:
+        taken = self._taken(feeds)
+        if taken not in self._opened:
+            self._opened[taken] = self._open(feeds)
+        self._opened.move_to_end(taken)
+        while len(self._opened) > _KEPT:
+            self._opened.popitem(last=False)
+        return self._opened[taken]
+
+    def _taken(self, feeds: Feeds) -> Taken:
+        """The branches that this input takes; those of an explainer are compiled in."""
+        if self._manifest is not None or not condition_names(self.model):
+            return ()
+        check_feeds(self.model.inputs, feeds)
+        if self._branches is None:
+            self._branches = Branches(self.model)
+        return self._branches.taken(feeds)
+
+    def _open(self, feeds: Feeds) -> _Opened:
         if self._manifest is not None:
-            return self._open_explainer(self._manifest)
+            return _Opened(self._open_explainer(self._manifest), None)
         compiled = self._kind == "onnxruntime"
         # Compiling appends to the graph.
         model = self.model.copy(at_least=OPSET) if compiled else self.model
@@ -212,9 +239,13 @@ class Explainer:
             roles=self._roles,
         )
         rewritten = planned.analysis.model
-        if rewritten.lowered or rewritten.taken_out:
-            self._original = Original(rewritten, planned.output, device=self.device)
-        if not compiled:
+        original = None
+        if rewritten.changes:
+            original = Original(rewritten, planned.output, device=self.device)
+        return _Opened(self._engine_of(planned), original)
+
+    def _engine_of(self, planned: Planned) -> Engine:
+        if self._kind != "onnxruntime":
             return NumpyEngine(
                 planned, positions=self.positions, dtype=self.dtype, device=self.device
             )
@@ -263,6 +294,14 @@ def _labelled(explanation: Explanation, grown: Sample) -> Explanation:
     label = grown.units.text[-1] if grown.units is not None else None
     target = structs.replace(record.target, label=label)
     return replace(explanation, record=structs.replace(record, target=target))
+
+
+def _warned(explanation: Explanation) -> Explanation:
+    """The explanation with the warning that its map is zero everywhere."""
+    record = explanation.record
+    return replace(
+        explanation, record=structs.replace(record, warnings=[*record.warnings, WARNING])
+    )
 
 
 def _refuse_changes(manifest: Manifest, asked: Mapping[str, str | None], engine: str) -> None:

@@ -39,14 +39,10 @@ class Original:
         model: The rewritten model.
         output: Name of the explained output.
         device: ``cpu`` or ``cuda[:N]``.
-
-    Attributes:
-        branches: Whether conditional branches were taken, as an example of the input did.
     """
 
     def __init__(self, model: Model, output: str, *, device: str = "cpu") -> None:
         self._rewritten = dict(model.lowered)
-        self.branches = "If" in self._rewritten
         self._output = output
         self._tolerance = BFLOAT if "bfloat16" in model.lowered else tolerance_of(model.graph)
         self._forward: FileForward | None = None

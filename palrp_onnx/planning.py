@@ -21,6 +21,7 @@ from palrp_onnx.graph.example import forms, make_feeds
 from palrp_onnx.graph.faults import find_faults
 from palrp_onnx.graph.inputs import input_roles
 from palrp_onnx.graph.model import Model
+from palrp_onnx.graph.moved_lookups import move_lookups
 from palrp_onnx.graph.origins import counted_operands
 from palrp_onnx.graph.output_mask import mask_of_input, mask_of_output
 from palrp_onnx.graph.patches import patch_size
@@ -278,6 +279,8 @@ def analyse_model(
     """
     if any(node.op_type == "If" for node in model.graph):
         model = take_branches(model, feeds if feeds is not None else make_example(model), run_graph)
+    if moved := move_lookups(model.graph, input_roles(model.graph, roles)):
+        model = model.rewritten({"lookup moved": moved})
 
     def run(names: Iterable[str]) -> Callable[[Feeds], Mapping[str, Array]]:
         fed = {s.name for s in model.inputs}

@@ -12,12 +12,14 @@ from msgspec import UNSET
 from onnx import TensorProto, helper, numpy_helper
 
 from palrp_onnx import Explainer, inspect
+from palrp_onnx import explainer as explainers
 from palrp_onnx.attribution import Attribution, Fidelity, InputFacts, decode, encode
 from palrp_onnx.compiling import compile_model
 from palrp_onnx.errors import FidelityError
 from palrp_onnx.graph.lowering import activations
 from palrp_onnx.graph.model import Model
 from palrp_onnx.inputs.sample import Sample
+from palrp_onnx.planning import Planned, plan_model
 
 GENERATOR = np.random.default_rng(5)
 WEIGHTS = {
@@ -154,6 +156,57 @@ def test_inputs_that_take_different_branches(engine: str, tmp_path: Path) -> Non
         alone = explain(path, feeds, engine=engine)
         assert [f.record.relevance for f in found] == [a.relevance for a in alone]
         assert [f.record.target for f in found] == [a.target for a in alone]
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "numpy"])
+def test_inputs_that_alternate_are_analysed_once_a_branch(
+    engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planned: list[Any] = []
+
+    def counted(*args: Any, **options: Any) -> Planned:
+        planned.append(args)
+        return plan_model(*args, **options)
+
+    monkeypatch.setattr(explainers, "plan_model", counted)
+    explainer = Explainer(branching(tmp_path / "model.onnx"), engine=engine)
+    kind = InputFacts(kind="tensors", truncated=False)
+    for tokens in (6, 9, 3, 12, 8, 10):
+        feeds = {"x": GENERATOR.normal(size=(1, tokens, 4)).astype(np.float32)}
+        explainer.explain(Sample("x", "tensors", feeds, kind), "1")
+    assert len(planned) == 2
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "numpy"])
+def test_branches_are_decided_even_where_outputs_agree(engine: str, tmp_path: Path) -> None:
+    """Both branches give the same numbers; their relevance is not the same."""
+
+    def branch(name: str, kind: str, *operands: str) -> onnx.GraphProto:
+        out = helper.make_tensor_value_info(f"o{name}", TensorProto.FLOAT, None)
+        node = helper.make_node(kind, ["x", *operands], [f"o{name}"])
+        return helper.make_graph([node], name, [], [out])
+
+    nodes = [
+        helper.make_node("Shape", ["x"], ["shape"], start=1, end=2),
+        helper.make_node("Squeeze", ["shape"], ["length"]),
+        helper.make_node("Constant", [], ["eight"], value_int=8),
+        helper.make_node("Constant", [], ["one"], value_float=1.0),
+        helper.make_node("LessOrEqual", ["length", "eight"], ["few"]),
+        helper.make_node(
+            "If",
+            ["few"],
+            ["h"],
+            then_branch=branch("a", "Exp"),
+            else_branch=branch("b", "Add", "one"),
+        ),
+    ]
+    explainer = Explainer(save(tmp_path / "model.onnx", nodes), engine=engine)
+    kind = InputFacts(kind="tensors", truncated=False)
+    for tokens, entry in ((6, "other"), (9, "bias"), (6, "other")):
+        feeds = {"x": np.zeros((1, tokens, 4), np.float32)}
+        (found,) = explainer.explain(Sample("x", "tensors", feeds, kind), "1")
+        expected = WEIGHTS["v"][:, 1].sum()
+        assert found.record.ledger[entry] == pytest.approx(expected, rel=1e-5)
 
 
 def test_an_explainer_keeps_the_branch_it_was_compiled_with(tmp_path: Path) -> None:

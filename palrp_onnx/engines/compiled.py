@@ -17,6 +17,7 @@ from palrp_onnx.compiler import (
     DEFAULT_SCALE,
     FEATURES,
     LEDGER,
+    OPTIONAL,
     POSITION,
     SEED_SCALE,
     SITES,
@@ -68,7 +69,9 @@ class CompiledEngine:
         self.manifest = manifest
         self._inputs = inputs
         # ONNX Runtime binds no inputs that have a default.
-        optional = [v.name or "" for v in graph.graph.inputs if v.is_initializer()]
+        optional = [
+            v.name or "" for v in graph.graph.inputs if v.name in OPTIONAL and v.is_initializer()
+        ]
         for name in optional:
             graph.graph.initializers.pop(name).const_value = None
         self._scaled = SEED_SCALE in optional

@@ -32,7 +32,6 @@ from palrp_onnx.graph.input_axes import InputAxes, input_axes
 from palrp_onnx.graph.inputs import InputRoles, input_roles, is_float
 from palrp_onnx.graph.masking import accumulated, ends_in_choice
 from palrp_onnx.graph.model import Model
-from palrp_onnx.graph.moved_lookups import move_lookups
 from palrp_onnx.graph.roles import SAID, Fact, Overrides, Role
 from palrp_onnx.graph.sources import PRODUCTS, factor_axes, picked_tables
 from palrp_onnx.graph.terms import BROADCASTING, SUMS, TERM, move_terms
@@ -105,9 +104,8 @@ def analyse(
     """Annotate the graph of ``model``.
 
     Args:
-        model: The model. A lookup of words that were moved becomes a movement of looked-up words; a
-            sum that several layers share may be copied for each of them, and one that is moved
-            before it meets content becomes a sum of moved terms.
+        model: The model. A sum that several layers share may be copied for each of them, and one
+            that is moved before it meets content becomes a sum of moved terms.
         run: Runs the graph.
         said: Roles of inputs, and of values without content, that a person has given.
         shapes: Shapes that the model is known to take, where it leaves lengths open.
@@ -117,10 +115,7 @@ def analyse(
         RoleError: No input can be explained, or no trial run succeeds.
         UsageError: A value with a given role is not there or cannot have it.
     """
-    said = dict(said or {})
-    if moved := move_lookups(model.graph, input_roles(model.graph, said)):
-        model = model.rewritten({"moved lookups": moved})
-    analyst = _Analyst(model, run, said, shapes, given)
+    analyst = _Analyst(model, run, dict(said or {}), shapes, given)
     analysis, lost = analyst.annotate()
     while move_terms(analysis) or analyst.learn(analysis):
         analysis, lost = analyst.annotate()
@@ -184,6 +179,7 @@ class _Analyst:
             graph, inputs, content, axes, trial, again, scaling, shapes, self._said, layouts
         )
         judge.decide()
+        model.changes.add("sum copied", judge.copies)
         judge.decide_branches(convolution_terms(graph, content, axes, shapes), depth)
         analysis = Analysis(
             model=model,
@@ -341,7 +337,7 @@ class _Judge:
         self._trial = trial
         self._scaling = scaling.facts()
         self._segments = dependencies(graph, inputs.named(Role.SEGMENT))
-        self._copies = 0
+        self.copies = 0
         self._ending: dict[ir.Value, bool] = {}
         self.operands: dict[Operand, Fact] = {}
         self.meets: dict[Operand, ir.Value] = {}
@@ -404,16 +400,16 @@ class _Judge:
         """
         producer = value.producer()
         assert producer is not None
-        self._copies += 1
+        self.copies += 1
         copy = ir.node(
             producer.op_type,
             producer.inputs,
             domain=producer.domain,
-            name=f"{producer.name}/own/{self._copies}",
+            name=f"{producer.name}/own/{self.copies}",
         )
         copy.attributes.update(producer.attributes)
         own = copy.outputs[0]
-        own.name, own.type, own.shape = f"{value.name}/own/{self._copies}", value.type, value.shape
+        own.name, own.type, own.shape = f"{value.name}/own/{self.copies}", value.type, value.shape
         self._graph.insert_before(node, copy)
         node.replace_input_with(index, own)
         if value.name in self._trial:

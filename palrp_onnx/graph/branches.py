@@ -1,13 +1,13 @@
 """Conditional branches, replaced by the one that an example of the input takes.
 
 Exporters leave an ``If`` where a choice was made from shapes, caches or settings. Relevance passes
-back through what was computed, so the branch is a fact about the input; that later inputs take the
-same one is checked with every explanation, as its output is held against that of the file.
+back through what was computed, so the branch is a fact about the input: later inputs that take
+others are analysed for themselves (see :mod:`palrp_onnx.branching`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
@@ -29,14 +29,24 @@ def take_branches(model: Model, feeds: Mapping[str, Array], run: Run) -> Model:
         feeds: An example of its input.
         run: Runs the graph.
     """
-    while conditions := [_condition(n) for n in _branching(model.graph)]:
-        values = run(model, feeds, dict.fromkeys(v.name or "" for v in conditions))
-        model = model.copy()
-        taken = _branching(model.graph)
-        for node in taken:
-            _inline(model.graph, node, bool(values[_condition(node).name or ""].item()))
-        model = model.rewritten({"If": len(taken)})
+    while names := condition_names(model):
+        values = run(model, feeds, dict.fromkeys(names))
+        model = with_branches(model, [bool(values[name].item()) for name in names])
     return model
+
+
+def condition_names(model: Model) -> list[str]:
+    """Names of what decides each ``If`` of the graph, in its order; nested ones come up later."""
+    return [_condition(node).name or "" for node in _branching(model.graph)]
+
+
+def with_branches(model: Model, taken: Sequence[bool]) -> Model:
+    """A copy of ``model`` where every ``If`` of its graph is the branch that it takes."""
+    model = model.copy()
+    nodes = _branching(model.graph)
+    for node, condition in zip(nodes, taken, strict=True):
+        _inline(model.graph, node, condition)
+    return model.rewritten({"If": len(nodes)})
 
 
 def take_constant_branches(graph: ir.Graph) -> int:

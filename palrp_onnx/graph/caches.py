@@ -7,36 +7,14 @@ With nothing before the prompt, what is put together is what the graph made itse
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 
+from palrp_onnx.graph.changes import Blank
 from palrp_onnx.graph.follow import uses_of
 from palrp_onnx.graph.lowering.builder import Builder, constant
-
-Array = NDArray[np.generic]
-
-
-@dataclass(frozen=True)
-class Blank:
-    """What the file is still fed for an input that was taken out: a cache of no tokens, or false.
-
-    Attributes:
-        name: Name of the input.
-        dtype: Its type.
-        shape: Its axes; ``None`` for one of as many entries as there are samples.
-    """
-
-    name: str
-    dtype: np.dtype[np.generic]
-    shape: tuple[int | None, ...]
-
-    def array(self, samples: int) -> Array:
-        """The array for a batch."""
-        return np.zeros([samples if d is None else d for d in self.shape], self.dtype)
 
 
 class _End(NamedTuple):

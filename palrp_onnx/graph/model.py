@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import onnx
@@ -18,7 +16,9 @@ import onnx_ir.passes.common as passes
 from palrp_onnx.errors import InputError, ModelError
 from palrp_onnx.graph.bfloat import widen
 from palrp_onnx.graph.branches import take_constant_branches
-from palrp_onnx.graph.caches import Blank, take_out_caches, take_out_switches
+from palrp_onnx.graph.caches import take_out_caches, take_out_switches
+from palrp_onnx.graph.changes import Blank, Changes
+from palrp_onnx.graph.declared import infer_shapes, keep_what_binds
 from palrp_onnx.graph.lowering import lower
 from palrp_onnx.graph.signature import GraphInput
 from palrp_onnx.graph.slim import read_slim
@@ -32,13 +32,13 @@ _CHUNK = 1 << 20
 class Model:
     """An opened model. ``graph`` is normalised: functions inlined, constants are initializers,
     fused operations primitive, aliases resolved; names of values stay as they are in the file.
+    Inputs with a stored value are constants, and shapes follow from the inputs that are left.
 
     Attributes:
         opset: Opset of the file.
         sha256: Digest of the file, followed by its external data files in order of their names.
         nodes: Number of nodes of the file as it is on disk.
-        lowered: How many nodes of each fused or quantised operation became primitive ones.
-        taken_out: Inputs of the file that only matter to generation: caches, left empty.
+        changes: What was changed on the way from the file to ``graph``.
     """
 
     path: Path
@@ -48,9 +48,18 @@ class Model:
     nodes: int
     inputs: tuple[GraphInput, ...]
     outputs: tuple[GraphInput, ...]
-    lowered: Mapping[str, int]
-    taken_out: tuple[Blank, ...]
+    changes: Changes
     proto: ir.Model
+
+    @property
+    def lowered(self) -> Mapping[str, int]:
+        """How many of each were changed, as :attr:`Changes.counts` has it."""
+        return self.changes.counts
+
+    @property
+    def taken_out(self) -> tuple[Blank, ...]:
+        """Inputs of the file that only matter to generation: caches, left empty."""
+        return self.changes.blanks
 
     @property
     def folder(self) -> Path:
@@ -95,35 +104,33 @@ class Model:
         files = check_tensors(proto, path.resolve())
         opset = proto.opset_imports.get("", 0)
         nodes, outputs = len(proto.graph), tuple(map(_signature, proto.graph.outputs))
-        normal = _normalise(proto, path, at_least)
-        check_values(normal.proto.graph, str(path))
+        changes = Changes()
+        normal = _normalise(proto, path, at_least, changes, as_stored=True)
+        check_values(normal.graph, str(path))
         return cls(
             path=path,
             sha256=_digest(files),
             opset=opset,
             producer=" ".join(filter(None, (proto.producer_name, proto.producer_version))),
             nodes=nodes,
-            inputs=tuple(
-                _signature(v) for v in normal.proto.graph.inputs if not v.is_initializer()
-            ),
+            inputs=tuple(map(_signature, normal.graph.inputs)),
             outputs=outputs,
-            lowered=normal.lowered,
-            taken_out=normal.taken_out,
-            proto=normal.proto,
+            changes=changes,
+            proto=normal,
         )
 
     def rewritten(self, counts: Mapping[str, int]) -> Model:
         """The same model after ``counts`` of operations were taken out of its graph by hand."""
-        normal = _normalise(self.proto, self.path, 0)
-        lowered = Counter(self.lowered) + Counter(counts) + Counter(normal.lowered)
-        taken_out = (*self.taken_out, *normal.taken_out)
-        return replace(self, proto=normal.proto, lowered=lowered, taken_out=taken_out)
+        changes = self.changes.copy()
+        changes.update(counts)
+        normal = _normalise(self.proto, self.path, 0, changes)
+        return replace(self, proto=normal, changes=changes)
 
     def copy(self, *, at_least: int = 0) -> Model:
         """The same model with a graph of its own, of this opset or a later one."""
         if self.graph_opset < at_least:
             return Model.open(self.path, at_least=at_least)
-        return replace(self, proto=self.proto.clone())
+        return replace(self, proto=self.proto.clone(), changes=self.changes.copy())
 
 
 def parse_model(path: Path) -> ir.Model:
@@ -167,9 +174,10 @@ def _signature(value: ir.Value) -> GraphInput:
     return GraphInput(value.name or "", dtype, dims)
 
 
-def _raised(model: ir.Model, path: Path, opset: int) -> ir.Model:
+def _raised(model: ir.Model, path: Path, opset: int, changes: Changes) -> ir.Model:
     """The same model in a newer opset."""
-    if model.opset_imports.get("", 0) >= opset:
+    before = model.opset_imports.get("", 0)
+    if before >= opset:
         return model
     try:
         newer = onnx.version_converter.convert_version(ir.to_proto(model), opset)
@@ -181,36 +189,46 @@ def _raised(model: ir.Model, path: Path, opset: int) -> ir.Model:
             hint="Use --engine numpy.",
         ) from error
     ir.external_data.set_base_dir(raised.graph, path.resolve().parent)
+    changes.add(f"opset {before} to {opset}")
     return raised
 
 
-class _Normal(NamedTuple):
-    proto: ir.Model
-    lowered: Mapping[str, int]
-    taken_out: tuple[Blank, ...]
-
-
-def _normalise(model: ir.Model, path: Path, opset: int) -> _Normal:
-    """The graph in its plain form."""
+def _normalise(
+    model: ir.Model, path: Path, opset: int, changes: Changes, *, as_stored: bool = False
+) -> ir.Model:
+    """The graph in its plain form; what is changed on the way is written to ``changes``."""
     try:
+        if as_stored:
+            keep_what_binds(model)
         lift = passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)
-        model = lift(passes.InlinePass()(model).model).model
-        switches = take_out_switches(model.graph)
-        branches = take_constant_branches(model.graph)
+        model = lift(_inlined(model, changes)).model
+        changes.take_out("switch", take_out_switches(model.graph))
+        changes.add("If", take_constant_branches(model.graph))
         model = lift(passes.TopologicalSortPass()(model).model).model
-        widened = widen(model.graph)
-        lowered = Counter(lower(model)) + Counter(If=branches, bfloat16=widened)
-        if caches := take_out_caches(model.graph, model.opset_imports.get("", 0)):
+        changes.add("bfloat16", widen(model.graph))
+        changes.update(lower(model))
+        caches = take_out_caches(model.graph, model.opset_imports.get("", 0))
+        changes.take_out("cache", caches)
+        if caches:
             passes.RemoveUnusedNodesPass()(model)
-        model = lift(_raised(model, path, opset)).model
+        model = lift(_raised(model, path, opset, changes)).model
         if not any(True for _ in model.graph.subgraphs()):
             # The pass cannot follow aliases that leave a subgraph; they stay, as nodes.
             model = passes.IdentityEliminationPass()(model).model
-        model = passes.ShapeInferencePass()(model).model
-        return _Normal(model, lowered, (*switches, *caches))
+        infer_shapes(model)
+        return model
     except ModelError:
         raise
     except Exception as error:  # a cycle, a dangling input, an attribute of the wrong type
         raise ModelError(
             "The graph is not well formed", place=str(path), hint=f"{type(error).__name__}: {error}"
         ) from error
+
+
+def _inlined(model: ir.Model, changes: Changes) -> ir.Model:
+    """Calls of the file's own functions, replaced by their nodes."""
+    result = passes.InlinePass()(model)
+    assert isinstance(result, passes.inliner.InlinePassResult)
+    for (domain, name, _), count in result.id_count.items():
+        changes.add(f"{domain}.{name}".lstrip("."), count)
+    return result.model

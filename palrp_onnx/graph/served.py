@@ -10,6 +10,7 @@ from __future__ import annotations
 import onnx_ir as ir
 import onnx_ir.passes.common as passes
 
+from palrp_onnx.graph.declared import infer_shapes, keep_what_binds
 from palrp_onnx.graph.model import Model, parse_model
 
 _SERVED = frozenset(
@@ -29,7 +30,8 @@ def put_back(model: Model, *, portable: bool = False) -> None:
     """
     if not any(name.rpartition(".")[2] in _SERVED for name in model.lowered):
         return
-    file = passes.ShapeInferencePass()(parse_model(model.path)).model
+    file = keep_what_binds(parse_model(model.path))
+    infer_shapes(file)
     served = _Served(model.graph)
     for node in file.graph:
         if node.op_type in _SERVED and not (portable and node.domain):

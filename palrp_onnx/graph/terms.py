@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 #: Operations through which a sum of a position and something else is still such a sum.
 SUMS = frozenset(("Add", "Sub", "Where", "Cast", "Identity"))
 #: Operations that align their operands by right-aligned broadcasting.
-BROADCASTING = frozenset("Add Sub Mul Div Sum Max Min Where PRelu Cast Identity".split())
+BROADCASTING = frozenset("Add Sub Mul Div Sum Mean Max Min Where PRelu Cast Identity".split())
 #: Operations that keep the entries of their first operand apart, wherever they move them.
 _MOVES = frozenset(
     "Cast Expand Flatten Gather Identity Reshape Slice Squeeze Tile Transpose Unsqueeze".split()
@@ -44,6 +44,7 @@ def move_terms(analysis: Analysis) -> bool:
     found = [(v, moves) for v in behind if v is not None and (moves := _moves_to_sum(v))]
     for value, moves in found:
         _distribute(analysis, value, moves)
+    analysis.model.changes.add("sum moved", len(found))
     return bool(found)
 
 

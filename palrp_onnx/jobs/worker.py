@@ -81,7 +81,7 @@ class Worker:
     def overlaps(self) -> bool:
         """Whether two threads may use the worker at once: reading and writing then cost no time.
 
-        A model with conditional branches is planned anew where a record takes others.
+        A model with conditional branches is planned again where a record takes others.
         """
         branches = any(node.op_type == "If" for node in self.model.graph)
         return self.settings.engine != "numpy" and self.settings.dtype == "float32" and not branches

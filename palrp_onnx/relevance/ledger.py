@@ -23,11 +23,24 @@ def entry_name(entry: str, explained: str) -> str:
 def close_books(ledger: Mapping[str, Array], target: Array) -> dict[str, Array]:
     """Entries in float64, the target, and what is left of it, each [B].
 
-    residual = target − Σ entries; residual_relative = residual / Σ |entries|.
+    residual = target − Σ entries; residual_relative = residual / Σ |entries|. Where all entries
+    are zero, nothing of the target is accounted for: residual_relative is then ±1, with the sign
+    of the target, and 0 only where the target is 0 too. Where a sum is not finite it is 1.
     """
     entries = {entry: np.zeros_like(target) for entry in LEDGER_ENTRIES} | dict(ledger)
     total = sum(entries.values(), np.zeros_like(target))
     scale = sum((np.abs(e) for e in entries.values()), np.zeros_like(target))
     residual = target - total
-    relative = np.divide(residual, scale, out=np.zeros_like(residual), where=scale > 0)
-    return {"target": target, **entries, "residual": residual, "residual_relative": relative}
+    return {
+        "target": target,
+        **entries,
+        "residual": residual,
+        "residual_relative": _relative(residual, scale),
+    }
+
+
+def _relative(residual: Array, scale: Array) -> Array:
+    """residual / scale; the sign of the residual where the scale is zero; never NaN."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        share = np.divide(residual, scale, out=np.sign(residual), where=scale > 0)
+    return np.where(np.isfinite(scale) & np.isfinite(share), share, 1.0)

@@ -131,6 +131,11 @@ class View(Generic[T]):
             raise NotImplementedError(f"input {index} is not a single number")
         return float(array.ravel()[0])
 
+    def stored(self, index: int) -> float | None:
+        """The one number of a real input that is stored; ``None`` where it is computed."""
+        tensor = self._operand(index).const_value
+        return float(tensor.numpy().item()) if tensor is not None and tensor.size == 1 else None
+
     def scores(self, index: int) -> T | None:
         """Scores whose softmax an operand is, in its shape; ``None`` where it is none."""
         found = self._plan.kept.get((self._node, index))

@@ -81,13 +81,22 @@ def _drawable(character: str) -> bool:
     return shape.size != missing.size or bytes(shape) != bytes(missing)
 
 
+#: Letters beyond these fit no line of a page, however narrow they are.
+_LONGEST = 2000
+
+
 def shorten(text: str, size: int, room: int) -> str:
     """The beginning of a text that fits, with an ellipsis where it was cut."""
-    if width(text, size) <= room:
+    if len(text) <= _LONGEST and width(text, size) <= room:
         return text
-    while text and width(text + "…", size) > room:
-        text = text[:-1]
-    return text + "…"
+    fits, too_long = 0, min(len(text), _LONGEST)
+    while too_long - fits > 1:
+        middle = (fits + too_long) // 2
+        if width(text[:middle] + "…", size) <= room:
+            fits = middle
+        else:
+            too_long = middle
+    return text[:fits] + "…"
 
 
 def wrap(words: Sequence[str], size: int, room: int = INNER) -> list[str]:

@@ -100,7 +100,7 @@ def _uncertain(inspection: Inspection) -> Table:
 
 def _rewritten(inspection: Inspection) -> list[RenderableType]:
     counts = [f"{name} × {count}" for name, count in inspection.rewritten.items()]
-    return [_text("Rewritten into these: " + ", ".join(counts))] if counts else []
+    return [_text("Changed before rules apply: " + ", ".join(counts))] if counts else []
 
 
 def _faults(inspection: Inspection) -> list[RenderableType]:

@@ -30,7 +30,6 @@ _SLOPES: dict[str, float] = {
     "PRelu": 0.0,
     "Relu": 0.0,
     "Selu": 1.0507009873554805 * 1.6732632423543772,
-    "Shrink": 0.0,
     "Sin": 1.0,
     "Sinh": 1.0,
     "Softsign": 1.0,
@@ -87,13 +86,66 @@ def hard_sigmoid(op: Language[T], node: Node[T], m: T) -> Shares[T]:
     return _after_shift(op, node, m, offset, alpha if 0.0 < beta < 1.0 else 0.0)
 
 
-@rule("Acosh", "Clip", "Log", "Reciprocal")
+@rule("Shrink")
+def shrink(op: Language[T], node: Node[T], m: T) -> Shares[T] | Sequence[T | None]:
+    """y = x + β below −λ, x − β above λ, else 0: with λ < 0 f(0) = β. Source: identity rule."""
+    if node.attribute("lambd", 0.5) >= 0.0:
+        return (op.mul(m, op.ratio(node.output(), node.input(0), 0.0)),)
+    return _after_shift(op, node, m, node.attribute("bias", 0.0), 1.0)
+
+
+@rule("Clip")
+def clip(op: Language[T], node: Node[T], m: T) -> Shares[T] | Sequence[T | None]:
+    """y = min(max(x, a), b): m_x = m ∘ (y − f(0)) / x; f(0) ∘ m is absorbed.
+
+    f(0) = min(max(0, a), b) is 0 unless the bounds leave zero out. At x = 0 the multiplier is m
+    where f(0) = 0, and 0 where zero is cut off. Source: identity rule after a shift.
+    """
+    low, high = (_bound(node, k, name) for k, name in ((1, "min"), (2, "max")))
+    if isinstance(low, float) and isinstance(high, float):
+        offset = min(max(0.0, low), high)
+        if offset == 0.0:
+            return quotient(op, node, m)
+        return _after_shift(op, node, m, offset, 0.0)
+    return _clipped_by_tensors(op, node, m)
+
+
+def _bound(node: Node[T], index: int, name: str) -> float | None:
+    """A bound that is known beforehand, infinite where there is none; ``None`` if computed."""
+    if node.has(index):
+        return node.stored(index)
+    return float(node.attribute(name, -math.inf if index == 1 else math.inf))
+
+
+def _clipped_by_tensors(op: Language[T], node: Node[T], m: T) -> Shares[T]:
+    x = node.input(0)
+    offset = op.relu(node.input(1)) if node.has(1) else None
+    if node.has(2):
+        above = node.input(2)
+        first = op.scale(above, -1.0) if offset is None else op.sub(offset, above)
+        cut = op.relu(first)
+        offset = op.scale(cut, -1.0) if offset is None else op.sub(offset, cut)
+    assert offset is not None
+    sent = op.mul(m, op.ratio(op.sub(node.output(), offset), x, 0.0))
+    return Shares((sent, *(None,) * (node.arity - 1)), {"other": op.mul(m, offset)})
+
+
+@rule("Acosh", "Log", "Reciprocal")
 def quotient(op: Language[T], node: Node[T], m: T) -> Sequence[T | None]:
     """m_x = m ∘ y / x. Source: identity rule; these have no finite or no single value at zero."""
     return op.mul(m, op.ratio(node.output(), node.input(0), 1.0)), *(None,) * (node.arity - 1)
 
 
 @rule("Pow")
-def power(op: Language[T], node: Node[T], m: T) -> Sequence[T | None]:
-    """y = xⁿ with constant n: m_x = m ∘ xⁿ⁻¹, which is y / x in closed form."""
-    return op.mul(m, op.power(node.input(0), node.number(1) - 1.0)), None
+def power(op: Language[T], node: Node[T], m: T) -> Shares[T] | Sequence[T | None]:
+    """y = xⁿ with constant n: m_x = m ∘ xⁿ⁻¹, which is y / x in closed form.
+
+    For n = 0 all of y = 1 is absorbed. For 0 < n < 1 the multiplier is m ∘ y / x, and 0 at x = 0,
+    where the slope is infinite.
+    """
+    exponent = node.number(1)
+    if exponent == 0.0:
+        return Shares((op.scale(m, 0.0), None), {"other": m})
+    if 0.0 < exponent < 1.0:
+        return op.mul(m, op.ratio(node.output(), node.input(0), 0.0)), None
+    return op.mul(m, op.power(node.input(0), exponent - 1.0)), None

@@ -247,9 +247,12 @@ def square_root(op: Language[T], node: Node[T], m: T) -> Shares[T]:
 
 @rule("Pow", under=SET)
 def power(op: Language[T], node: Node[T], m: T) -> Shares[T]:
-    """y = xⁿ with constant n: m_x = n m ∘ xⁿ⁻¹."""
+    """y = xⁿ with constant n: m_x = n m ∘ xⁿ⁻¹, and 0 at x = 0 where n < 1."""
     exponent = node.number(1)
-    slope = op.scale(op.power(node.input(0), exponent - 1.0), exponent)
+    if exponent < 1.0:
+        slope = op.scale(op.ratio(node.output(), node.input(0), 0.0), exponent)
+    else:
+        slope = op.scale(op.power(node.input(0), exponent - 1.0), exponent)
     return _book(op, node, m, op.mul(m, slope))
 
 

@@ -28,13 +28,18 @@ def multiply(op: Language[T], node: Node[T], m: T) -> Sequence[T | None]:
 
 @rule("Div")
 def divide(op: Language[T], node: Node[T], m: T) -> Sequence[T | None]:
-    """m_a = m / b; the denominator is a normaliser or a scale and receives nothing.
+    """m_a = m / b; a denominator of content is a normaliser or a scale and receives nothing.
 
-    A constant over an activation is a function of it: identity rule, m_b = m ∘ y / b.
+    A constant over an activation is a function of it: identity rule, m_b = m ∘ y / b. Where
+    content and a position share the quotient, it is the product of one and the inverse of the
+    other: half each, m_a = ½ m / b and m_b = ½ m ∘ y / b. Source: uniform rule.
     """
-    if node.active(0):
-        return op.div(m, node.input(1)), None
-    return None, op.mul(m, op.ratio(node.output(), node.input(1), 0.0))
+    a, b = node.active(0), node.active(1)
+    share = op.scale(m, 0.5) if a and b else m
+    return (
+        op.div(share, node.input(1)) if a else None,
+        op.mul(share, op.ratio(node.output(), node.input(1), 0.0)) if b or not a else None,
+    )
 
 
 @rule("MatMul")

@@ -73,6 +73,10 @@ class Node(Protocol[T_co]):
         """A real input that is one constant number."""
         ...
 
+    def stored(self, index: int) -> float | None:
+        """The one number of a real input that is stored in the graph; ``None`` where it is not."""
+        ...
+
     def scores(self, index: int) -> T_co | None:
         """What the softmax was taken of that an operand of a product is, if it is one."""
         ...

@@ -195,7 +195,7 @@ def test_relevance_lands_on_the_word_that_was_moved(name: str) -> None:
         (found,) = Explainer(model.path, dtype=dtype, **method).explain(sample, "1")
         np.testing.assert_allclose(found.record.relevance.content, expected, atol=tolerance)
         assert abs(found.record.ledger["residual_relative"]) < tolerance / 10
-        assert "moved lookups" in found.record.fidelity.rewritten
+        assert "lookup moved" in found.record.fidelity.rewritten
 
 
 def test_words_that_cannot_be_followed_are_refused() -> None:

@@ -10,7 +10,7 @@ import pytest
 from building import Array, ints, opened, proto, real, walk
 
 from palrp_onnx import Explainer
-from palrp_onnx.attribution import InputFacts
+from palrp_onnx.attribution import Fidelity, InputFacts
 from palrp_onnx.graph.roles import Role
 from palrp_onnx.inputs.sample import Sample
 from palrp_onnx.record import Explanation
@@ -89,6 +89,8 @@ def same(bias: str, plain: str, kind: str, layers: int = 1) -> None:
     for dtype, tolerance, rounding in (("float64", 1e-12, 1e-12), ("float32", 2e-5, 1e-5)):
         pairs = zip(explained(bias, dtype, layers), explained(plain, dtype, layers), strict=True)
         for ours, reference in pairs:
+            assert isinstance(ours.record.fidelity, Fidelity)
+            assert ours.record.fidelity.rewritten["sum moved"] >= 1
             names = [(s.kind, s.layer, s.part) for s in ours.record.sites]
             assert names == [(kind, k, p) for k in range(layers) for p in PARTS]
             assert ours.tensors.keys() == reference.tensors.keys()
@@ -213,3 +215,12 @@ def test_positions_and_token_types_that_were_moved_together(move: str) -> None:
     np.testing.assert_allclose(ledger["segment"], (kinds[types] * slopes).sum((1, 2)), rtol=1e-6)
     facts = found.planned.analysis.operands.values()
     assert {fact.role for fact in facts} >= {Role.MIXED, Role.POSITION, Role.SEGMENT}
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "numpy"])
+def test_copies_of_shared_sums_are_checked(engine: str) -> None:
+    """Both layers read one sum of mask and bias; one more is made for each of them."""
+    for ours in explained(BOTH, "float32", layers=2, engine=engine):
+        assert isinstance(ours.record.fidelity, Fidelity)
+        assert ours.record.fidelity.rewritten == {"sum copied": 1}
+        assert ours.record.fidelity.difference == 0.0

@@ -23,6 +23,7 @@ from palrp_onnx.attribution import (
     Units,
     Warning_,
 )
+from palrp_onnx.render import page
 from palrp_onnx.render.page import INNER, MARGIN, WIDTH, visible, wrap
 from palrp_onnx.render.palette import WHITE, colour
 from palrp_onnx.render.png import render_png
@@ -195,3 +196,28 @@ def test_wrapping() -> None:
     lines = wrap(["word"] * 200, 15)
     assert len(lines) > 1
     assert "   ".join(lines).split() == ["word"] * 200
+
+
+@pytest.mark.parametrize("letters", [1, 100, 4_000, 1_000_000])
+def test_long_labels_are_measured_a_few_times(
+    letters: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured: list[int] = []
+
+    def counted(text: str, size: int) -> int:
+        measured.append(len(text))
+        return 7 * len(text)
+
+    monkeypatch.setattr(page, "width", counted)
+    found = page.shorten("i" * letters, 16, 700)
+    assert found == ("i" * letters if letters <= 100 else "i" * 99 + "…")
+    assert len(measured) < 15 and max(measured) <= 2001
+
+
+@given(st.text(max_size=40), st.integers(20, 300))
+def test_what_is_shortened_fits_as_far_as_it_goes(text: str, room: int) -> None:
+    found = page.shorten(text, 16, room)
+    if found != text:
+        assert found[:-1] == text[: len(found) - 1]
+        assert page.width(found, 16) <= room
+        assert page.width(text[: len(found)] + "…", 16) > room

@@ -215,3 +215,22 @@ def test_attention_written_out() -> None:
     np.testing.assert_allclose(found.content, expected, rtol=1e-9, atol=1e-12)
     np.testing.assert_allclose(found.result.ledger["softmax"], constant, rtol=1e-9)
     assert found.residual < 1e-12
+
+
+@pytest.mark.parametrize("body", ["Div(t, x)", "Div(x, t)", "Mul(x, t)"])
+def test_a_quotient_is_shared_as_a_product_is(body: str) -> None:
+    """Position table and content, whichever divides: each takes half."""
+    table = real(3, 4, seed=5)
+    found = run(f"y = {body}", X, {"t": table})
+    half = found.seed * found.y / 2
+    np.testing.assert_allclose(found.content, half, rtol=1e-12)
+    np.testing.assert_allclose(found.result.ledger["position"], half.sum(axis=(1, 2)), rtol=1e-12)
+    assert [sink.kind for sink in found.result.sinks] == ["multiplicative"]
+
+
+def test_positions_in_a_mean_are_positions() -> None:
+    table = real(3, 4, seed=5)
+    found = run("y = Mean(x, t, x)", X, {"t": table})
+    np.testing.assert_allclose(found.content, wide(X) * found.seed * 2 / 3, rtol=1e-12)
+    absorbed = (wide(table) * found.seed / 3).sum(axis=(1, 2))
+    np.testing.assert_allclose(found.result.ledger["position"], absorbed, rtol=1e-12)

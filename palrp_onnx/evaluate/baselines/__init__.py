@@ -82,7 +82,7 @@ class Baseline:
         engine = self.engine(feeds)
         question = Question.ask(engine, feeds, target)
         rewritten = engine.planned.analysis.model
-        if rewritten.lowered or rewritten.taken_out:
+        if rewritten.changes:
             if self._original is None:
                 output = engine.planned.output
                 self._original = Original(rewritten, output, device=self.device)

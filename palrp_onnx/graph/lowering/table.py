@@ -10,10 +10,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import onnx_ir as ir
 import onnx_ir.passes.common as passes
 
+from palrp_onnx.graph.declared import infer_shapes
 from palrp_onnx.graph.lowering.builder import Builder, Fused
 from palrp_onnx.graph.lowering.types import infer
 
@@ -55,21 +57,33 @@ def lower(model: ir.Model) -> Mapping[str, int]:
     graph, opset = model.graph, model.opset_imports.get("", 0)
     if not any((node.domain, node.op_type) in _TABLE for node in graph):
         return {}
-    passes.ShapeInferencePass()(model)
+    infer_shapes(model)
     done: Counter[str] = Counter()
-    real: set[ir.Value] = set()
+    made = _Made(set(), set())
     for node in list(graph):
         lowering = _TABLE.get((node.domain, node.op_type))
         if lowering is None:
-            _carry_on(Builder(graph, node, opset), node, real)
-        elif _lower(Builder(graph, node, opset), Fused(node), lowering, real):
+            _carry_on(Builder(graph, node, opset), node, made)
+        elif _lower(Builder(graph, node, opset), Fused(node), lowering, made):
             graph.remove(node, safe=True)
             done[f"{node.domain}.{node.op_type}".lstrip(".")] += 1
     passes.RemoveUnusedNodesPass()(model)
     return dict(done)
 
 
-def _lower(b: Builder, fused: Fused, lowering: Lowering, real: set[ir.Value]) -> bool:
+class _Made(NamedTuple):
+    """What lowering has made of values.
+
+    Attributes:
+        real: Whole numbers that are held as real ones now.
+        fresh: Values of which more is known than inference over the graph had found.
+    """
+
+    real: set[ir.Value]
+    fresh: set[ir.Value]
+
+
+def _lower(b: Builder, fused: Fused, lowering: Lowering, made: _Made) -> bool:
     try:
         results = lowering(b, fused)
     except NotImplementedError as error:
@@ -80,7 +94,7 @@ def _lower(b: Builder, fused: Fused, lowering: Lowering, real: set[ir.Value]) ->
         return False
     for old, new in zip(fused.node.outputs, results, strict=False):
         if new is not None:
-            _replace(b, old, new, real)
+            _replace(b, old, new, made)
     return True
 
 
@@ -88,28 +102,30 @@ def _lower(b: Builder, fused: Fused, lowering: Lowering, real: set[ir.Value]) ->
 _OF_ONE_TYPE = frozenset("Concat Max Min Pad Where".split())
 
 
-def _carry_on(b: Builder, node: ir.Node, real: set[ir.Value]) -> None:
+def _carry_on(b: Builder, node: ir.Node, made: _Made) -> None:
     """Type a node that stays; whole numbers beside those that became real become real too."""
-    changed = [v for v in node.inputs if v is not None and v in real]
+    changed = [v for v in node.inputs if v is not None and v in made.real]
+    before = [v.dtype for v in node.outputs]
     if changed and not node.domain:
         for index, value in enumerate(node.inputs):
             small = value is not None and value.dtype in (ir.DataType.INT8, ir.DataType.UINT8)
             if value is not None and small and node.op_type in _OF_ONE_TYPE:
                 node.replace_input_with(index, b.cast_like(value, changed[0]))
-        before = [v.dtype for v in node.outputs]
         for value in node.outputs:
             value.type = None
-        infer(node, b.opset)
-        real.update(v for v, was in zip(node.outputs, before, strict=True) if v.dtype != was)
-    else:
-        infer(node, b.opset)
+    if infer(node, b.opset, again=any(v in made.fresh for v in node.inputs)):
+        made.fresh.update(node.outputs)
+    if changed:
+        pairs = zip(node.outputs, before, strict=True)
+        made.real.update(v for v, was in pairs if v.dtype != was)
 
 
-def _replace(b: Builder, old: ir.Value, new: ir.Value, real: set[ir.Value]) -> None:
+def _replace(b: Builder, old: ir.Value, new: ir.Value, made: _Made) -> None:
     """Put ``new`` in the place of ``old``, under its name."""
     new = b.own(new)
+    made.fresh.add(new)
     if old.dtype is not None and new.dtype != old.dtype:
-        real.add(new)
-    new.type, new.shape = new.type or old.type, old.shape or new.shape
+        made.real.add(new)
+    new.type, new.shape = new.type or old.type, old.shape if new.shape is None else new.shape
     ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
     old.name, new.name = None, old.name

@@ -13,13 +13,22 @@ import onnx_ir as ir
 _SMALL = 64
 
 
-def infer(node: ir.Node, opset: int) -> None:
-    """Type the outputs of a standard ``node`` that have none; unknown operations are left alone."""
-    if node.domain or all(v.type is not None for v in node.outputs):
-        return
+def infer(node: ir.Node, opset: int, *, again: bool = False) -> bool:
+    """Type the outputs of a standard ``node``; unknown operations are left alone.
+
+    Args:
+        node: The node.
+        opset: Opset of its graph.
+        again: Look once more at outputs that are known, since more is known of the operands.
+
+    Returns:
+        Whether that told more than was known.
+    """
+    if node.domain or (not again and all(map(_is_known, node.outputs))):
+        return False
     operands = [v for v in node.inputs if v is not None]
     if any(v.dtype is None for v in operands):
-        return
+        return False
     try:
         schema = onnx.defs.get_schema(node.op_type, opset, "")
         types = {v.name or "": _type(v) for v in operands}
@@ -30,12 +39,31 @@ def infer(node: ir.Node, opset: int) -> None:
             schema, proto, types, data, opset_imports=imports
         )
     except Exception:  # no schema, or operands it does not allow: the runtime has the last word
-        return
+        return False
+    before = [(v.type, v.shape) for v in node.outputs]
     for value in node.outputs:
         if value.name in found:
-            known = ir.serde.deserialize_type_proto_for_type(found[value.name])
-            value.type = known
-            value.shape = ir.serde.deserialize_type_proto_for_shape(found[value.name])
+            value.type = ir.serde.deserialize_type_proto_for_type(found[value.name])
+            shape = ir.serde.deserialize_type_proto_for_shape(found[value.name])
+            value.shape = _merged(value.shape, shape)
+    return before != [(v.type, v.shape) for v in node.outputs]
+
+
+def _is_known(value: ir.Value) -> bool:
+    """Whether type and sizes are known; an axis that goes by a name is."""
+    return (
+        value.type is not None
+        and value.shape is not None
+        and all(isinstance(d, int) or d.value is not None for d in value.shape)
+    )
+
+
+def _merged(before: ir.Shape | None, now: ir.Shape | None) -> ir.Shape | None:
+    """What both tell of one shape; a size tells more than a name, and a name than nothing."""
+    if before is None or now is None or before.rank() != now.rank():
+        return before if now is None else now
+    pairs = zip(before, now, strict=True)
+    return ir.Shape([new if isinstance(new, int) else old for old, new in pairs])
 
 
 def _type(value: ir.Value) -> onnx.TypeProto:

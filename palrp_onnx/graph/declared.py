@@ -1,0 +1,68 @@
+"""What a file declares about its values, as far as ONNX Runtime relies on it.
+
+The runtime computes the shape of every value anew; a declared one that differs is a warning at
+most. Exporters that are told of free axes for inputs only leave the sizes of their example on
+everything else. So declared sizes of computed values are dropped here, and shapes follow from the
+inputs. Types bind, and are kept.
+
+Until IR version 4 every initializer had to be listed among the inputs, as a default that a caller
+may replace. For an explanation stored values are constants.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import onnx_ir as ir
+import onnx_ir.passes.common as passes
+
+#: Key in the ``meta`` of a value: the number of axes that the file declares for it.
+_RANK = "declared rank"
+#: First IR version in which initializers need not be inputs.
+_FIRST_WITH_CONSTANTS = 4
+
+
+def keep_what_binds(model: ir.Model) -> ir.Model:
+    """Drop declared shapes of computed values, and inputs that have a stored value, in place."""
+    _make_constants(model)
+    for value in _computed(model):
+        if value.shape is not None and isinstance(value.type, ir.TensorType):
+            value.meta[_RANK] = value.shape.rank()
+            producer = value.producer()
+            known = producer is not None and not producer.domain
+            value.shape = None if known else ir.Shape([None] * value.shape.rank())
+    return model
+
+
+def infer_shapes(model: ir.Model) -> None:
+    """Types and shapes that follow from inputs and stored values, in place.
+
+    Where inference finds no shape, the declared number of axes stands in for it.
+    """
+    passes.ShapeInferencePass()(model)
+    lacking = [v for v in _computed(model) if v.shape is None and _RANK in v.meta]
+    for value in lacking:
+        value.shape = ir.Shape([None] * value.meta[_RANK])
+    if lacking:
+        passes.ShapeInferencePass()(model)
+
+
+def _make_constants(model: ir.Model) -> None:
+    graph = model.graph
+    for value in [v for v in graph.inputs if v.is_initializer()]:
+        graph.inputs.remove(value)
+        assert value.const_value is not None
+        value.dtype, value.shape = (
+            value.const_value.dtype,
+            ir.Shape(value.const_value.shape.numpy()),
+        )
+    model.ir_version = max(model.ir_version, _FIRST_WITH_CONSTANTS)
+
+
+def _computed(model: ir.Model) -> Iterator[ir.Value]:
+    """Values of graphs and functions that are neither inputs of the model nor stored."""
+    for body in (model.graph, *(each.graph for each in model.functions.values())):
+        for node in body.all_nodes():
+            yield from node.outputs
+        for graph in body.subgraphs():
+            yield from graph.inputs

@@ -1,0 +1,92 @@
+"""Maps that are zero everywhere: right where nothing acts on the target, an error where it does.
+
+Such a map is right where an input happens to lie behind a dead ReLU, and wrong where the way from
+the input to the output is cut, as by operations on whole numbers. The two are told apart by other
+inputs, which are made of the one that was explained: if the target's value moves with them, and
+their maps are zero everywhere too, the map is no explanation. Nothing is run for ordinary maps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from palrp_onnx.attribution import Warning_
+from palrp_onnx.engines import Engine, Outcome
+from palrp_onnx.errors import PalrpError, ZeroMapError
+from palrp_onnx.relevance.target import Target
+
+Array = NDArray[Any]
+Feeds = Mapping[str, Array]
+
+#: The share of the output's largest magnitude that a target has to move by.
+_MOVED = 1e-5
+WARNING = Warning_(
+    code="zero_map",
+    message="the map is zero everywhere: near this input nothing changes the target",
+)
+
+
+def find_zero_maps(engine: Engine, feeds: Feeds, target: Target, outcome: Outcome) -> list[int]:
+    """Rows of ``outcome`` whose map is zero everywhere, and rightly so.
+
+    Args:
+        engine: What explained them.
+        feeds: Their input.
+        target: What was explained.
+        outcome: What was found.
+
+    Raises:
+        ZeroMapError: The target's value of a row depends on the input all the same.
+    """
+    name = engine.subject.input
+    rows = [row for row in zero_rows(outcome) if np.any(feeds[name][row])]
+    suspects, moved = set(rows), set[int]()
+    for changed in _changed(feeds[name]) if rows else ():
+        try:
+            found = engine.explain({**feeds, name: changed}, target)
+        except PalrpError:  # not an input that this model takes
+            continue
+        suspects &= set(zero_rows(found))
+        moved |= {row for row in suspects if _moves(outcome, found, row)}
+    lost = sorted(suspects & moved)
+    if lost:
+        raise ZeroMapError(
+            "The map is zero everywhere although the output depends on the input",
+            place=f"input {name}, output {engine.subject.output}, row {lost[0]}",
+            hint="What depends on it does so by operations that carry no relevance, such as "
+            "comparisons or casts to whole numbers: `palrp-onnx inspect` shows what is content.",
+        )
+    return rows
+
+
+def zero_rows(outcome: Outcome) -> list[int]:
+    """Rows whose content and whose sites hold nothing but zeros."""
+    maps = outcome.maps
+    arrays = [maps.content, *(site.relevance for site in maps.sites)]
+    return [row for row in range(len(maps.content)) if not any(np.any(a[row]) for a in arrays)]
+
+
+def _moves(before: Outcome, after: Outcome, row: int) -> bool:
+    """Whether the value of the target that was explained before is another one after."""
+    if before.output.shape != after.output.shape:
+        return True
+    old, new = (o.output[row].astype(np.float64) for o in (before, after))
+    seed = before.targets[row].seed(old)
+    largest = max(np.abs(old).max(), np.abs(new).max())
+    return bool(abs(float(((new - old) * seed).sum())) > _MOVED * largest)
+
+
+def _changed(given: Array) -> Iterator[Array]:
+    """Other inputs of the same kind: smaller ids, which every table has, or scaled and shifted."""
+    if given.dtype.kind in "iu":
+        yield np.where(given > 0, given - 1, given)
+        yield given // 2
+        yield given[:, ::-1].copy() if given.ndim > 1 else given[::-1].copy()
+        return
+    largest = np.abs(given).max(axis=tuple(range(1, given.ndim)), keepdims=True)
+    for factor, shift in ((1.5, 0.25), (-1.0, 0.0), (0.5, -0.5)):
+        yield (factor * given + shift * largest).astype(given.dtype)

@@ -1,0 +1,179 @@
+"""Files as they are: initializers among the inputs, old IR versions, stale declared shapes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from building import ints, opened, proto, real
+from numpy.typing import NDArray
+from onnx import TensorProto, helper
+
+from palrp_onnx import Explainer
+from palrp_onnx.attribution import Attribution, InputFacts
+from palrp_onnx.compiling import compile_model
+from palrp_onnx.graph.model import Model
+from palrp_onnx.inputs.sample import Sample
+
+Array = NDArray[Any]
+ENGINES = ("onnxruntime", "numpy")
+
+
+def explain(model: Model | Path, feeds: Mapping[str, Array], **options: Any) -> list[Attribution]:
+    sample = Sample("x", "tensors", dict(feeds), InputFacts(kind="tensors", truncated=False))
+    target = options.pop("target", "1")
+    return [e.record for e in Explainer(model, **options).explain(sample, target)]
+
+
+def listed(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with its initializers among the inputs, as IR version 3 asks."""
+    for tensor in model.graph.initializer:
+        kind, dims = tensor.data_type, list(tensor.dims)
+        model.graph.input.append(helper.make_tensor_value_info(tensor.name, kind, dims))
+    return model
+
+
+def two_layers(opset: int, ir_version: int) -> onnx.ModelProto:
+    weights = {"w": real(4, 4), "v": real(4, 3, seed=2), "b": real(3, seed=3)}
+    body = "h = MatMul(x, w)  r = Relu(h)  o = MatMul(r, v)  y = Add(o, b)"
+    model = proto(body, {"x": real(1, 4)}, weights, opset=opset)
+    model.ir_version = ir_version
+    return model
+
+
+X = real(3, 4, seed=8)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("among_inputs", [True, False])
+@pytest.mark.parametrize(("opset", "ir_version"), [(7, 3), (9, 3), (12, 3), (17, 3), (17, 8)])
+def test_initializers_keep_what_is_stored(
+    engine: str, among_inputs: bool, opset: int, ir_version: int
+) -> None:
+    stored = two_layers(opset, ir_version)
+    model = opened(listed(stored) if among_inputs else stored)
+    assert [each.name for each in model.inputs] == ["x"]
+    reference = explain(opened(two_layers(17, 10)), {"x": X})
+    for ours, expected in zip(explain(model, {"x": X}, engine=engine), reference, strict=True):
+        assert ours.target.value == pytest.approx(expected.target.value, rel=1e-5)
+        assert ours.relevance.content == pytest.approx(expected.relevance.content, rel=1e-4)
+        assert abs(ours.ledger["residual_relative"]) < 1e-5
+
+
+def test_an_explainer_file_of_such_a_model(tmp_path: Path) -> None:
+    path, explainer = tmp_path / "model.onnx", tmp_path / "explainer.onnx"
+    path.write_bytes(listed(two_layers(9, 3)).SerializeToString())
+    explainer.write_bytes(compile_model(path, explainer))
+    session = onnxruntime.InferenceSession(explainer, providers=["CPUExecutionProvider"])
+    assert [each.name for each in session.get_inputs()] == ["x"]
+    (direct,) = explain(path, {"x": X[:1]})
+    (ours,) = session.run(["relevance_total"], {"x": X[:1], "target": ints(1)})
+    assert ours[0].tolist() == pytest.approx(direct.relevance.total, rel=1e-5)
+    (record,) = explain(explainer, {"x": X[:1]})
+    assert record.relevance.total == pytest.approx(direct.relevance.total, rel=1e-5)
+
+
+def test_a_weight_that_goes_by_the_name_of_an_input_of_explainers() -> None:
+    model = opened(listed(proto("y = MatMul(x, target)", {"x": X}, {"target": real(4, 3)})))
+    for engine in ENGINES:
+        record = explain(model, {"x": X}, engine=engine)[0]
+        assert abs(record.ledger["residual_relative"]) < 1e-5
+
+
+# --- shapes that the file declares, and that its run does not have --------------------------------
+STALE = {
+    "output": {"y": [1, 8, 3]},
+    "intermediate": {"h": [1, 8, 4], "o": [1, 8, 3]},
+    "both": {"h": [1, 8, 4], "r": [2, 2, 4], "y": [1, 8, 3]},
+    "features": {"h": [1, 8, 9]},
+    "axes of intermediates": {"h": [8, 4]},
+    "axes of the output": {"y": [1, 3]},
+}
+
+
+def stale(declared: Mapping[str, list[int]]) -> onnx.ModelProto:
+    """[B, T, 4] → [B, T, 3], with the sizes of another run."""
+    weights = {"w": real(4, 4), "v": real(4, 3, seed=2)}
+    body = "h = MatMul(x, w)  s = Shape(h)  r = Reshape(h, s)  t = Relu(r)  y = MatMul(t, v)"
+    model = proto(body, {"x": real(1, 8, 4)}, weights, free=(0, 1))
+    for name, dims in declared.items():
+        info = helper.make_tensor_value_info(name, TensorProto.FLOAT, dims)
+        if name == "y":
+            model.graph.output[0].CopyFrom(info)
+        else:
+            model.graph.value_info.append(info)
+    return model
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("declared", STALE.values(), ids=STALE)
+def test_stale_shapes_do_not_matter(engine: str, declared: Mapping[str, list[int]]) -> None:
+    explainer = Explainer(opened(stale(declared)), engine=engine)
+    plain = Explainer(opened(stale({})), engine=engine)
+    for samples, tokens in ((2, 5), (1, 8), (3, 11), (1, 1)):
+        feeds = {"x": real(samples, tokens, 4, seed=tokens)}
+        for target in ("pred", "token:-1:2", "token:0:1"):
+            for ours, expected in zip(
+                records(explainer, feeds, target), records(plain, feeds, target), strict=True
+            ):
+                assert ours.target == expected.target
+                assert ours.relevance == expected.relevance
+                assert abs(ours.ledger["residual_relative"]) < 1e-5
+
+
+def records(explainer: Explainer, feeds: dict[str, Array], target: str) -> Iterator[Attribution]:
+    sample = Sample("x", "tensors", feeds, InputFacts(kind="tensors", truncated=False))
+    return (e.record for e in explainer.explain(sample, target))
+
+
+def test_a_stale_shape_in_an_explainer_file(tmp_path: Path) -> None:
+    path, explainer = tmp_path / "model.onnx", tmp_path / "explainer.onnx"
+    path.write_bytes(stale(STALE["both"]).SerializeToString())
+    explainer.write_bytes(compile_model(path, explainer))
+    session = onnxruntime.InferenceSession(explainer, providers=["CPUExecutionProvider"])
+    x = real(3, 6, 4)
+    (ledger, y) = session.run(["relevance_ledger", "y"], {"x": x})
+    assert ledger.sum(axis=1) == pytest.approx(y[:, -1].max(axis=1), rel=1e-5)
+
+
+def test_a_stale_shape_beside_fused_operations() -> None:
+    weights = {"w": real(4, 4), "b": real(4, seed=4), "v": real(4, 3, seed=2)}
+    body = "h = MatMul(x, w)  g = com.microsoft.BiasGelu(h, b)  y = MatMul(g, v)"
+    model = proto(body, {"x": real(1, 8, 4)}, weights, free=(0, 1))
+    model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+    for name, dims in {"h": [1, 8, 4], "g": [1, 8, 4]}.items():
+        info = helper.make_tensor_value_info(name, TensorProto.FLOAT, dims)
+        model.graph.value_info.append(info)
+    model.graph.output[0].CopyFrom(helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 8, 3]))
+    for engine in ENGINES:
+        for record in explain(opened(model), {"x": real(2, 5, 4)}, engine=engine, target="pred"):
+            assert abs(record.ledger["residual_relative"]) < 1e-5
+            assert np.abs(record.relevance.content).sum() > 0
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_sizes_are_followed_behind_fused_operations(engine: str) -> None:
+    """The number of heads is known only once the fused norm before them is primitive."""
+    weights = {
+        "w": real(4, 4),
+        "g": real(4, seed=4),
+        "b": real(4, seed=5),
+        "v": real(4, 3, seed=2),
+        "last": ints(-1),
+    }
+    body = """h = MatMul(x, w)  s = com.microsoft.SkipLayerNormalization(h, x, g, b)
+        t = Transpose<perm=[0, 2, 1]>(s)  q = Unsqueeze(t, last)  a = Attention(q, q, q)
+        c = Squeeze(a, last)  d = Transpose<perm=[0, 2, 1]>(c)  y = MatMul(d, v)"""
+    model = proto(body, {"x": real(1, 8, 4)}, weights, opset=23, free=(0, 1))
+    model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+    for name, dims in {"s": [1, 8, 4], "t": [1, 4, 8], "q": [1, 4, 8, 1]}.items():
+        info = helper.make_tensor_value_info(name, TensorProto.FLOAT, dims)
+        model.graph.value_info.append(info)
+    for record in explain(opened(model), {"x": real(2, 5, 4)}, engine=engine, target="pred"):
+        assert abs(record.ledger["residual_relative"]) < 1e-5
+        assert np.abs(record.relevance.content).sum() > 0
