@@ -2,10 +2,10 @@
 
 Fused and quantised operations are rewritten before rules apply, and of conditional branches one is
 taken. Each such rewriting is checked on the very input that is explained: the file as it is, run by
-ONNX Runtime to the letter, has to give the same output. A runtime that serves the file may fuse
-quantised operations and round elsewhere; how far that moves the output is measured too. Where the
-runtime has no kernel for the file on this device, the record says that nothing was checked, and
-why.
+ONNX Runtime to the letter, has to give the same output. Two things more are measured, as they make
+machines answer differently: a runtime that serves the file may fuse quantised operations and round
+elsewhere, and its kernels for whole numbers need not be exact. Where the runtime has no kernel for
+the file on this device, the record says that nothing was checked, and why.
 """
 
 from __future__ import annotations
@@ -20,16 +20,17 @@ from numpy.typing import NDArray
 
 from palrp_onnx.attribution import Fidelity, Warning_
 from palrp_onnx.errors import FidelityError, ModelError
-from palrp_onnx.forward import FileForward
+from palrp_onnx.forward import FileForward, RuntimeForward
 from palrp_onnx.graph.model import Model
+from palrp_onnx.graph.served import kernel_nodes
+from palrp_onnx.kernels import are_exact
 
 Array = NDArray[Any]
 
-#: Largest difference allowed, as a share of the output's largest magnitude. With whole numbers
-#: inside, sums in another order may round to the neighbour: a few steps of eight bits.
+#: Largest difference allowed, as a share of the output's largest magnitude. Where activations are
+#: rounded, sums in another order may round to the neighbour: a few steps of eight bits.
 FLOAT, HALF, QUANTISED, BFLOAT = 1e-4, 1e-2, 5 / 255, 5e-2
 _HALF = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
-_WHOLE = ("DequantizeLinear", "Round")
 
 
 class Original:
@@ -51,11 +52,17 @@ class Original:
         self._tolerance = BFLOAT if "bfloat16" in model.lowered else tolerance_of(model.graph)
         self._forward: FileForward | None = None
         self._served: FileForward | None = None
+        self._exact: RuntimeForward | None = None
         self._reason: str | UnsetType = UNSET
         try:
             self._forward = FileForward(model, output, device=device, optimise=False, prepack=False)
+            inside = self._forward.rounds_inside
+            if inside and self._tolerance < QUANTISED:
+                self._tolerance = QUANTISED
             if self._tolerance == QUANTISED:
                 self._served = FileForward(model, output, device=device)
+            if kernel_nodes(model) and (inside or not are_exact()):
+                self._exact = RuntimeForward(model, [output], device=device)
         except ModelError as error:  # no kernel for an operation, or for a type of numbers
             self._reason = error.hint or error.message
 
@@ -80,21 +87,39 @@ class Original:
                 hint="This explanation would be of another function. Please report the model.",
             )
         served = distance(expected, self._served(feeds)) if self._served is not None else 0.0
+        exact = output if self._exact is None else self._exact(feeds)[self._output]
         return Fidelity(
             rewritten=self._rewritten,
             difference=difference,
             allowed=self._tolerance * largest,
             served=served,
+            kernels=distance(exact, output),
         )
 
 
 def doubts(fidelity: Fidelity | None) -> tuple[Warning_, ...]:
-    """What a record must say of a file that could not be held against what was explained."""
-    reason = UNSET if fidelity is None else fidelity.unverified
-    if reason is UNSET:
+    """What readers of a record must know: that nothing was checked, or that machines differ."""
+    if fidelity is None:
         return ()
-    text = f"whether the explained graph computes what the file computes is not known: {reason}"
-    return (Warning_(code="unverified", message=text),)
+    if fidelity.unverified is not UNSET:
+        reason = fidelity.unverified
+        text = f"whether the explained graph computes what the file computes is not known: {reason}"
+        return (Warning_(code="unverified", message=text),)
+    allowed = fidelity.allowed or 0.0
+    found = []
+    if fidelity.kernels > allowed:
+        text = (
+            "products of whole numbers are not exact in ONNX Runtime on this machine, which moves "
+            f"the output by {fidelity.kernels:.3g}: other processors answer differently"
+        )
+        found.append(Warning_(code="kernels", message=text))
+    if fidelity.served > allowed:
+        text = (
+            "ONNX Runtime as it optimises the file gives another output, by "
+            f"{fidelity.served:.3g}: a service that runs it answers differently"
+        )
+        found.append(Warning_(code="served", message=text))
+    return tuple(found)
 
 
 def distance(first: Array, second: Array) -> float:
@@ -107,7 +132,19 @@ def distance(first: Array, second: Array) -> float:
 
 def tolerance_of(graph: ir.Graph) -> float:
     """The share of the output's largest magnitude that a rewritten ``graph`` may be off by."""
-    if any(node.op_type in _WHOLE for node in graph):
+    if _rounds_activations(graph):
         return QUANTISED
     values = (v for node in graph for v in node.outputs)
     return HALF if any(v.dtype in _HALF for v in values) else FLOAT
+
+
+def _rounds_activations(graph: ir.Graph) -> bool:
+    """Whether something that depends on an input is rounded; stored weights are not."""
+    depends = {v for v in graph.inputs if not v.is_initializer()}
+    for node in graph:
+        if depends.isdisjoint(node.inputs):
+            continue
+        if node.op_type == "Round":
+            return True
+        depends.update(node.outputs)
+    return False

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from palrp_onnx.attribution import LEDGER_ENTRIES
+from palrp_onnx.attribution import LEDGER_ENTRIES, QUANTISED_ENTRIES
 
 Array = NDArray[Any]
 #: What the walk puts before the name of an explained input.
 INPUT = "input:"
+#: Where results of kernels for whole numbers differ from exact arithmetic.
+KERNEL = "kernel"
 
 
 def entry_name(entry: str, explained: str) -> str:
@@ -20,12 +22,21 @@ def entry_name(entry: str, explained: str) -> str:
     return "content" if entry == f"{INPUT}{explained}" else entry.removeprefix(INPUT)
 
 
+def in_order(entries: Collection[str]) -> list[str]:
+    """Names of entries as every record has them: the usual ones, inputs, those of quantisation."""
+    known = (*LEDGER_ENTRIES, *QUANTISED_ENTRIES)
+    inputs = [name for name in entries if name not in known]
+    ordered = [*LEDGER_ENTRIES, *inputs, *QUANTISED_ENTRIES]
+    return [name for name in ordered if name in entries]
+
+
 def close_books(ledger: Mapping[str, Array], target: Array) -> dict[str, Array]:
     """Entries in float64, the target, and what is left of it, each [B].
 
     residual = target − Σ entries; residual_relative = residual / Σ |entries|.
     """
-    entries = {entry: np.zeros_like(target) for entry in LEDGER_ENTRIES} | dict(ledger)
+    known = {entry: np.zeros_like(target) for entry in LEDGER_ENTRIES} | dict(ledger)
+    entries = {entry: known[entry] for entry in in_order(known)}
     total = sum(entries.values(), np.zeros_like(target))
     scale = sum((np.abs(e) for e in entries.values()), np.zeros_like(target))
     residual = target - total
