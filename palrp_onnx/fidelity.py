@@ -43,13 +43,14 @@ class Original:
 
     Attributes:
         branches: Whether conditional branches were taken, as an example of the input did.
+        tolerance: Largest difference allowed, as a share of the output's largest magnitude.
     """
 
     def __init__(self, model: Model, output: str, *, device: str = "cpu") -> None:
         self._rewritten = dict(model.lowered)
         self.branches = "If" in self._rewritten
         self._output = output
-        self._tolerance = BFLOAT if "bfloat16" in model.lowered else tolerance_of(model.graph)
+        self.tolerance = BFLOAT if "bfloat16" in model.lowered else tolerance_of(model.graph)
         self._forward: FileForward | None = None
         self._served: FileForward | None = None
         self._exact: RuntimeForward | None = None
@@ -57,9 +58,9 @@ class Original:
         try:
             self._forward = FileForward(model, output, device=device, optimise=False, prepack=False)
             inside = self._forward.rounds_inside
-            if inside and self._tolerance < QUANTISED:
-                self._tolerance = QUANTISED
-            if self._tolerance == QUANTISED:
+            if inside and self.tolerance < QUANTISED:
+                self.tolerance = QUANTISED
+            if self.tolerance == QUANTISED:
                 self._served = FileForward(model, output, device=device)
             if kernel_nodes(model) and (inside or not are_exact()):
                 self._exact = RuntimeForward(model, [output], device=device)
@@ -79,7 +80,7 @@ class Original:
         expected = self._forward(feeds)
         largest = float(np.nanmax(np.abs(expected.astype(np.float64)), initial=0.0))
         difference = distance(expected, output)
-        if not difference <= self._tolerance * largest:
+        if not difference <= self.tolerance * largest:
             raise FidelityError(
                 "The graph with its operations rewritten does not compute what the file computes: "
                 f"they differ by {difference:.3g} of {largest:.3g}",
@@ -91,7 +92,7 @@ class Original:
         return Fidelity(
             rewritten=self._rewritten,
             difference=difference,
-            allowed=self._tolerance * largest,
+            allowed=self.tolerance * largest,
             served=served,
             kernels=distance(exact, output),
         )

@@ -1,10 +1,11 @@
 """Products of few bits in the forward pass, run by the operations that the file has for them.
 
-Rules look at real numbers: a product of quantised numbers was rewritten as one of whole numbers held
-as real ones. Its value, however, is what the runtime's kernel computes on this machine, which need
-not be the exact sum: on x86 processors without VNNI, sums of two neighbouring products of unsigned
-and signed bytes are cut off at 16 bits. So the forward pass gets the file's own operations back, and
-the walk enters into the ledger what they differ by from exact arithmetic.
+Rules look at real numbers: a product of quantised numbers was rewritten as one of whole numbers,
+held as real ones. Its value, however, is what the runtime's kernel computes on this machine, and
+that need not be the exact sum: on x86 processors without VNNI, two neighbouring products of
+unsigned and signed bytes are added in 16 bits, and what does not fit is cut off. So the forward
+pass gets the file's own operations back, and the walk enters into the ledger what they differ by
+from exact arithmetic.
 """
 
 from __future__ import annotations
