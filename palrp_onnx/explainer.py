@@ -163,7 +163,9 @@ class Explainer:
         """What the engine finds, once it is certain that it is about what the file computes."""
         outcome = self.engine(feeds).explain(feeds, target)
         original = self._original
-        return outcome, None if original is None else original.check(feeds, outcome.output)
+        if original is None:
+            return outcome, None
+        return outcome, original.check(feeds, outcome.output, outcome.ledger)
 
     def engine(self, feeds: Feeds) -> Engine:
         """The opened engine; analysed and planned once, with ``feeds`` as an example.

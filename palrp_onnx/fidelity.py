@@ -24,6 +24,7 @@ from palrp_onnx.forward import FileForward, RuntimeForward
 from palrp_onnx.graph.model import Model
 from palrp_onnx.graph.served import kernel_nodes
 from palrp_onnx.kernels import are_exact
+from palrp_onnx.relevance.ledger import KERNEL, in_order
 
 Array = NDArray[Any]
 
@@ -54,6 +55,7 @@ class Original:
         self._forward: FileForward | None = None
         self._served: FileForward | None = None
         self._exact: RuntimeForward | None = None
+        self._exact_kernels = False
         self._reason: str | UnsetType = UNSET
         try:
             self._forward = FileForward(model, output, device=device, optimise=False, prepack=False)
@@ -62,16 +64,29 @@ class Original:
                 self.tolerance = QUANTISED
             if self.tolerance == QUANTISED:
                 self._served = FileForward(model, output, device=device)
-            if kernel_nodes(model) and (inside or not are_exact()):
+            differing = inside or not are_exact()
+            if differing and kernel_nodes(model):
                 self._exact = RuntimeForward(model, [output], device=device)
+            self._exact_kernels = not differing
         except ModelError as error:  # no kernel for an operation, or for a type of numbers
             self._reason = error.hint or error.message
 
-    def check(self, feeds: Mapping[str, Array], output: Array) -> Fidelity:
-        """Hold the rewritten graph's ``output`` against that of the file.
+    def check(
+        self,
+        feeds: Mapping[str, Array],
+        output: Array,
+        ledger: Mapping[str, Array] | None = None,
+    ) -> Fidelity:
+        """Compare the rewritten graph's ``output`` with that of the file.
+
+        Args:
+            feeds: The input.
+            output: The explained output [B, …].
+            ledger: Entries of its explanation, each [B], where there is one.
 
         Raises:
-            FidelityError: They differ by more than the order of sums explains.
+            FidelityError: They differ by more than the order of sums explains; or products of
+                whole numbers do from exact ones, though this machine's kernels are exact.
         """
         if self._forward is None:
             return Fidelity(
@@ -84,6 +99,13 @@ class Original:
             raise FidelityError(
                 "The graph with its operations rewritten does not compute what the file computes: "
                 f"they differ by {difference:.3g} of {largest:.3g}",
+                place=f"output {self._output}; rewritten: {', '.join(self._rewritten)}",
+                hint="This explanation would be of another function. Please report the model.",
+            )
+        if self._exact_kernels and _kernel_share(ledger or {}) > QUANTISED:
+            raise FidelityError(
+                "Products of whole numbers as they were rewritten are not what the file computes: "
+                "the ledger's entry kernel is not small, though this machine's kernels are exact",
                 place=f"output {self._output}; rewritten: {', '.join(self._rewritten)}",
                 hint="This explanation would be of another function. Please report the model.",
             )
@@ -137,6 +159,14 @@ def tolerance_of(graph: ir.Graph) -> float:
         return QUANTISED
     values = (v for node in graph for v in node.outputs)
     return HALF if any(v.dtype in _HALF for v in values) else FLOAT
+
+
+def _kernel_share(ledger: Mapping[str, Array]) -> float:
+    """The largest |kernel| / Σ |entries| of a batch."""
+    if KERNEL not in ledger:
+        return 0.0
+    sizes = sum(np.abs(ledger[name]) for name in in_order(ledger))
+    return float(np.max(np.abs(ledger[KERNEL]) / np.maximum(sizes, np.finfo(float).tiny)))
 
 
 def _rounds_activations(graph: ir.Graph) -> bool:

@@ -15,6 +15,8 @@ Array = NDArray[Any]
 INPUT = "input:"
 #: Where results of kernels for whole numbers differ from exact arithmetic.
 KERNEL = "kernel"
+#: What a closed ledger holds beside its entries.
+_SUMS = ("target", "residual", "residual_relative")
 
 
 def entry_name(entry: str, explained: str) -> str:
@@ -24,7 +26,7 @@ def entry_name(entry: str, explained: str) -> str:
 
 def in_order(entries: Collection[str]) -> list[str]:
     """Names of entries as every record has them: the usual ones, inputs, those of quantisation."""
-    known = (*LEDGER_ENTRIES, *QUANTISED_ENTRIES)
+    known = (*LEDGER_ENTRIES, *QUANTISED_ENTRIES, *_SUMS)
     inputs = [name for name in entries if name not in known]
     ordered = [*LEDGER_ENTRIES, *inputs, *QUANTISED_ENTRIES]
     return [name for name in ordered if name in entries]

@@ -76,7 +76,7 @@ WRITE = node("DequantizeLinear", "yq ys yz", "y")
 
 
 def weights(kind: Any, *shape: int) -> Array:
-    """Any numbers of a type; signed bytes of seven bits, which every processor multiplies exactly."""
+    """Any numbers of a type; signed ones in seven bits: every processor multiplies them exactly."""
     info = np.iinfo(kind)
     low, high = (-63, 63) if kind == np.int8 else (info.min, info.max)
     return GENERATOR.integers(low, high + 1, size=shape).astype(kind)
