@@ -12,6 +12,9 @@ SCHEMA: Literal["palrp-onnx/attribution/1.0"] = "palrp-onnx/attribution/1.0"
 #: Entries of every ledger. ``residual = target - sum(entries)``; further explained inputs add
 #: entries under their own names.
 LEDGER_ENTRIES = ("content", "position", "segment", "bias", "norm", "softmax", "other")
+#: Further entries of quantised models: what rounding changed, and what kernels for whole numbers
+#: make of products, (y − x W) ∘ m with y as the machine at hand computes it.
+QUANTISED_ENTRIES = ("rounding", "kernel")
 _LEDGER_KEYS = ("target", *LEDGER_ENTRIES, "residual", "residual_relative")
 
 Ledger = Annotated[
@@ -120,7 +123,9 @@ class Fidelity(Struct, frozen=True, kw_only=True):
     functions, branches (``If``), ``cache`` and ``switch`` inputs, ``bfloat16`` values, a raised
     opset (``opset 9 to 13``), and sums of positions and masks (``sum moved``, ``sum copied``).
     ``difference`` is the largest over the output on this input. ``served`` is the same between the
-    file to the letter and the file as ONNX Runtime optimises it, where it holds whole numbers.
+    file to the letter and the file as ONNX Runtime optimises it, where it rounds activations.
+    ``kernels`` is the same between exact products of whole numbers and those that the runtime
+    computes on this machine; 0 where its kernels are exact.
     ``unverified`` says why there is no difference, where ONNX Runtime cannot run the file itself.
     """
 
@@ -128,6 +133,7 @@ class Fidelity(Struct, frozen=True, kw_only=True):
     difference: float | None
     allowed: float | None
     served: float = 0.0
+    kernels: float = 0.0
     unverified: str | UnsetType = UNSET
 
 

@@ -16,13 +16,12 @@ import onnx_ir as ir
 from msgspec import structs
 from numpy.typing import NDArray
 
-from palrp_onnx.attribution import LEDGER_ENTRIES
 from palrp_onnx.errors import UnsupportedError
 from palrp_onnx.graph.axes import Places
 from palrp_onnx.graph.served import put_back
 from palrp_onnx.manifest import Manifest
 from palrp_onnx.planning import Planned
-from palrp_onnx.relevance.ledger import entry_name
+from palrp_onnx.relevance.ledger import entry_name, in_order
 from palrp_onnx.relevance.maps import GRID
 from palrp_onnx.relevance.rows import Rows
 from palrp_onnx.relevance.sinks import (
@@ -321,7 +320,7 @@ class _Compiler:
 
     def _entries(self, ledger: Mapping[str, ir.Value]) -> dict[str, ir.Value]:
         named = {entry_name(entry, self._explained): v for entry, v in ledger.items()}
-        return {name: named[name] for name in [*LEDGER_ENTRIES, *named] if name in named}
+        return {name: named[name] for name in in_order(named)}
 
     def _ledger(self, ledger: Mapping[str, ir.Value]) -> ir.Value:
         entries = self._entries(ledger)

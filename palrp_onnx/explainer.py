@@ -138,7 +138,11 @@ class Explainer:
         outcome = engine.explain(sample.feeds, wanted)
         # Certain that it is about what the file computes:
         original = opened.original
-        fidelity = None if original is None else original.check(sample.feeds, outcome.output)
+        fidelity = (
+            None
+            if original is None
+            else original.check(sample.feeds, outcome.output, outcome.ledger)
+        )
         zero = find_zero_maps(engine, sample.feeds, wanted, outcome)
         run = self._run(engine, {**outcome.ms, "total": (time.perf_counter() - start) * 1e3})
         found = Describer(engine.subject, run, fidelity)(sample, outcome, labels or {})

@@ -2,10 +2,10 @@
 
 Fused and quantised operations are rewritten before rules apply, and of conditional branches one is
 taken. Each such rewriting is checked on the very input that is explained: the file as it is, run by
-ONNX Runtime to the letter, has to give the same output. A runtime that serves the file may fuse
-quantised operations and round elsewhere; how far that moves the output is measured too. Where the
-runtime has no kernel for the file on this device, the record says that nothing was checked, and
-why.
+ONNX Runtime to the letter, has to give the same output. Two things more are measured, as they make
+machines answer differently: a runtime that serves the file may fuse quantised operations and round
+elsewhere, and its kernels for whole numbers need not be exact. Where the runtime has no kernel for
+the file on this device, the record says that nothing was checked, and why.
 """
 
 from __future__ import annotations
@@ -20,16 +20,18 @@ from numpy.typing import NDArray
 
 from palrp_onnx.attribution import Fidelity, Warning_
 from palrp_onnx.errors import FidelityError, ModelError
-from palrp_onnx.forward import FileForward
+from palrp_onnx.forward import FileForward, RuntimeForward
 from palrp_onnx.graph.model import Model
+from palrp_onnx.graph.served import kernel_nodes
+from palrp_onnx.kernels import are_exact
+from palrp_onnx.relevance.ledger import KERNEL, in_order
 
 Array = NDArray[Any]
 
-#: Largest difference allowed, as a share of the output's largest magnitude. With whole numbers
-#: inside, sums in another order may round to the neighbour: a few steps of eight bits.
+#: Largest difference allowed, as a share of the output's largest magnitude. Where activations are
+#: rounded, sums in another order may round to the neighbour: a few steps of eight bits.
 FLOAT, HALF, QUANTISED, BFLOAT = 1e-4, 1e-2, 5 / 255, 5e-2
 _HALF = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
-_WHOLE = ("DequantizeLinear", "Round")
 
 
 class Original:
@@ -39,27 +41,50 @@ class Original:
         model: The rewritten model.
         output: Name of the explained output.
         device: ``cpu`` or ``cuda[:N]``.
+
+    Attributes:
+        tolerance: Largest difference allowed, as a share of the output's largest magnitude.
     """
 
     def __init__(self, model: Model, output: str, *, device: str = "cpu") -> None:
         self._rewritten = dict(model.lowered)
         self._output = output
-        self._tolerance = BFLOAT if "bfloat16" in model.lowered else tolerance_of(model.graph)
+        self.tolerance = BFLOAT if "bfloat16" in model.lowered else tolerance_of(model.graph)
         self._forward: FileForward | None = None
         self._served: FileForward | None = None
+        self._exact: RuntimeForward | None = None
+        self._exact_kernels = False
         self._reason: str | UnsetType = UNSET
         try:
             self._forward = FileForward(model, output, device=device, optimise=False, prepack=False)
-            if self._tolerance == QUANTISED:
+            inside = self._forward.rounds_inside
+            if inside and self.tolerance < QUANTISED:
+                self.tolerance = QUANTISED
+            if self.tolerance == QUANTISED:
                 self._served = FileForward(model, output, device=device)
+            differing = inside or not are_exact()
+            if differing and kernel_nodes(model):
+                self._exact = RuntimeForward(model, [output], device=device)
+            self._exact_kernels = not differing
         except ModelError as error:  # no kernel for an operation, or for a type of numbers
             self._reason = error.hint or error.message
 
-    def check(self, feeds: Mapping[str, Array], output: Array) -> Fidelity:
-        """Hold the rewritten graph's ``output`` against that of the file.
+    def check(
+        self,
+        feeds: Mapping[str, Array],
+        output: Array,
+        ledger: Mapping[str, Array] | None = None,
+    ) -> Fidelity:
+        """Compare the rewritten graph's ``output`` with that of the file.
+
+        Args:
+            feeds: The input.
+            output: The explained output [B, …].
+            ledger: Entries of its explanation, each [B], where there is one.
 
         Raises:
-            FidelityError: They differ by more than the order of sums explains.
+            FidelityError: They differ by more than the order of sums explains; or products of
+                whole numbers do from exact ones, though this machine's kernels are exact.
         """
         if self._forward is None:
             return Fidelity(
@@ -68,29 +93,54 @@ class Original:
         expected = self._forward(feeds)
         largest = float(np.nanmax(np.abs(expected.astype(np.float64)), initial=0.0))
         difference = distance(expected, output)
-        if not difference <= self._tolerance * largest:
+        if not difference <= self.tolerance * largest:
             raise FidelityError(
                 "The graph with its operations rewritten does not compute what the file computes: "
                 f"they differ by {difference:.3g} of {largest:.3g}",
                 place=f"output {self._output}; rewritten: {', '.join(self._rewritten)}",
                 hint="This explanation would be of another function. Please report the model.",
             )
+        if self._exact_kernels and _kernel_share(ledger or {}) > QUANTISED:
+            raise FidelityError(
+                "Products of whole numbers as they were rewritten are not what the file computes: "
+                "the ledger's entry kernel is not small, though this machine's kernels are exact",
+                place=f"output {self._output}; rewritten: {', '.join(self._rewritten)}",
+                hint="This explanation would be of another function. Please report the model.",
+            )
         served = distance(expected, self._served(feeds)) if self._served is not None else 0.0
+        exact = output if self._exact is None else self._exact(feeds)[self._output]
         return Fidelity(
             rewritten=self._rewritten,
             difference=difference,
-            allowed=self._tolerance * largest,
+            allowed=self.tolerance * largest,
             served=served,
+            kernels=distance(exact, output),
         )
 
 
 def doubts(fidelity: Fidelity | None) -> tuple[Warning_, ...]:
-    """What a record must say of a file that could not be held against what was explained."""
-    reason = UNSET if fidelity is None else fidelity.unverified
-    if reason is UNSET:
+    """What readers of a record must know: that nothing was checked, or that machines differ."""
+    if fidelity is None:
         return ()
-    text = f"whether the explained graph computes what the file computes is not known: {reason}"
-    return (Warning_(code="unverified", message=text),)
+    if fidelity.unverified is not UNSET:
+        reason = fidelity.unverified
+        text = f"whether the explained graph computes what the file computes is not known: {reason}"
+        return (Warning_(code="unverified", message=text),)
+    allowed = fidelity.allowed or 0.0
+    found = []
+    if fidelity.kernels > allowed:
+        text = (
+            "products of whole numbers are not exact in ONNX Runtime on this machine, which moves "
+            f"the output by {fidelity.kernels:.3g}: other processors answer differently"
+        )
+        found.append(Warning_(code="kernels", message=text))
+    if fidelity.served > allowed:
+        text = (
+            "ONNX Runtime as it optimises the file gives another output, by "
+            f"{fidelity.served:.3g}: a service that runs it answers differently"
+        )
+        found.append(Warning_(code="served", message=text))
+    return tuple(found)
 
 
 def distance(first: Array, second: Array) -> float:
@@ -103,7 +153,27 @@ def distance(first: Array, second: Array) -> float:
 
 def tolerance_of(graph: ir.Graph) -> float:
     """The share of the output's largest magnitude that a rewritten ``graph`` may be off by."""
-    if any(node.op_type in _WHOLE for node in graph):
+    if _rounds_activations(graph):
         return QUANTISED
     values = (v for node in graph for v in node.outputs)
     return HALF if any(v.dtype in _HALF for v in values) else FLOAT
+
+
+def _kernel_share(ledger: Mapping[str, Array]) -> float:
+    """The largest |kernel| / Σ |entries| of a batch."""
+    if KERNEL not in ledger:
+        return 0.0
+    sizes = sum(np.abs(ledger[name]) for name in in_order(ledger))
+    return float(np.max(np.abs(ledger[KERNEL]) / np.maximum(sizes, np.finfo(float).tiny)))
+
+
+def _rounds_activations(graph: ir.Graph) -> bool:
+    """Whether something that depends on an input is rounded; stored weights are not."""
+    depends = {v for v in graph.inputs if not v.is_initializer()}
+    for node in graph:
+        if depends.isdisjoint(node.inputs):
+            continue
+        if node.op_type == "Round":
+            return True
+        depends.update(node.outputs)
+    return False

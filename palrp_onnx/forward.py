@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from palrp_onnx.errors import InputError, ModelError, UnsupportedError
 from palrp_onnx.graph.lowering import REFUSED
 from palrp_onnx.graph.model import Model, parse_model
+from palrp_onnx.graph.served import rounds_inside
+from palrp_onnx.onenode import runtime_operations
 from palrp_onnx.session import Session, first_line
 
 Array = NDArray[np.generic]
@@ -36,6 +38,11 @@ class Forward(Protocol):
 class RuntimeForward:
     """ONNX Runtime with intermediates exposed, optimisation off so that they are the file's own.
 
+    Args:
+        model: The model.
+        names: Values that are wanted.
+        device: ``cpu`` or ``cuda[:N]``.
+
     Raises:
         ResourceError: No runtime is installed, or the device asked for was not obtained.
         ModelError: The runtime does not take the model.
@@ -46,7 +53,11 @@ class RuntimeForward:
         graph = _with_outputs(model, self._names).SerializeToString()
         try:
             self._session = Session(
-                graph, model.folder, device=device, optimise=False, prepack=False
+                graph,
+                model.folder,
+                device=device,
+                optimise=False,
+                prepack=rounds_inside(model.graph),
             )
         except ModelError as error:
             left = [n for n in model.graph if REFUSED in n.meta]
@@ -72,7 +83,10 @@ class FileForward:
         output: Name of the output that is wanted.
         device: ``cpu`` or ``cuda[:N]``.
         optimise: See :class:`palrp_onnx.session.Session`; as it is served, or to the letter.
-        prepack: See there.
+        prepack: See there; done anyway where the values depend on it.
+
+    Attributes:
+        rounds_inside: Whether an operation of the file rounds activations by itself.
     """
 
     def __init__(
@@ -86,9 +100,14 @@ class FileForward:
     ) -> None:
         self._output = output
         self._taken_out = model.taken_out
-        graph = ir.serde.serialize_model(parse_model(model.path)).SerializeToString()
+        file = parse_model(model.path)
+        self.rounds_inside = rounds_inside(file.graph)
         self._session = Session(
-            graph, model.folder, device=device, optimise=optimise, prepack=prepack
+            ir.serde.serialize_model(file).SerializeToString(),
+            model.folder,
+            device=device,
+            optimise=optimise,
+            prepack=prepack or self.rounds_inside,
         )
 
     def __call__(self, feeds: Mapping[str, Array]) -> Array:
@@ -99,7 +118,10 @@ class FileForward:
 
 
 class ReferenceForward:
-    """The onnx package's NumPy evaluator with every real number in float64."""
+    """The onnx package's NumPy evaluator with every real number in float64.
+
+    Products of whole numbers, where the graph holds operations for them, are ONNX Runtime's.
+    """
 
     providers: list[str] = ["NumPy"]  # noqa: RUF012 - a constant of the class
 
@@ -121,7 +143,8 @@ class ReferenceForward:
             if v.type.tensor_type.elem_type == onnx.TensorProto.DOUBLE
         }
         try:
-            self._evaluator = ReferenceEvaluator(proto, new_ops=_own_operations())
+            own = [*_own_operations(), *runtime_operations(proto)]
+            self._evaluator = ReferenceEvaluator(proto, new_ops=own)
         except Exception as error:  # an operation that it does not know in this opset
             raise ModelError(
                 "The model cannot be run in float64", hint=f"{first_line(error)} Use float32."

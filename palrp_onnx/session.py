@@ -32,7 +32,7 @@ class Session:
         device: ``cpu`` or ``cuda[:N]``.
         optimise: Off keeps every value the file's own.
         prepack: Copy weights into the layout that products run fastest in; else they stay mapped
-            from the file.
+            from the file. Kernels that round activations by themselves do so only with it.
 
     Raises:
         ResourceError: No runtime is installed, or the device asked for was not obtained.

@@ -28,6 +28,7 @@ from palrp_onnx.compiler import (
 from palrp_onnx.engines.outcome import Outcome, find_targets
 from palrp_onnx.errors import InputError, TargetError
 from palrp_onnx.graph.axes import Places
+from palrp_onnx.graph.served import rounds_inside
 from palrp_onnx.graph.signature import GraphInput
 from palrp_onnx.manifest import Manifest, Subject
 from palrp_onnx.planning import check_feeds
@@ -80,6 +81,7 @@ class CompiledEngine:
         published = {manifest.output, CONTENT, POSITION, TOTAL, SITES, LEDGER}
         self._outputs = [n for n in outputs if n in published or n.startswith(FEATURES)]
         data = ir.serde.serialize_model(graph).SerializeToString()
+        prepack = prepack or rounds_inside(graph.graph)
         self._session = Session(data, folder, device=device, prepack=prepack)
         self.providers = self._session.providers
 

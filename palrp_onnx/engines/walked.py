@@ -15,6 +15,7 @@ from palrp_onnx.forward import Forward, ReferenceForward, RuntimeForward
 from palrp_onnx.graph.feeding import with_values_fed
 from palrp_onnx.graph.inputs import is_float
 from palrp_onnx.graph.model import Model
+from palrp_onnx.graph.served import with_own_products
 from palrp_onnx.planning import Planned, check_feeds
 from palrp_onnx.relevance.ledger import close_books, entry_name
 from palrp_onnx.relevance.maps import image_grid, make_maps, to_patches
@@ -42,7 +43,11 @@ class NumpyEngine:
         self._device = device
         needed = needed_values(planned.plan, walk)
         self._names = [v.name for v in needed if v.name and v.producer()] + [planned.output]
-        self._forward = self._open(planned.analysis.model, self._names)
+        # The values are those of the file's own kernels; in float64 all that is real stays exact.
+        self._model = with_own_products(
+            planned.analysis.model, frozenset(self._names), whole=self._kind == np.float64
+        )
+        self._forward = self._open(self._model, self._names)
         self._forward_given: dict[frozenset[str], Forward] = {}
         self.providers = self._forward.providers
 
@@ -81,7 +86,7 @@ class NumpyEngine:
         """Forward passes that are fed the values of these names beside the inputs."""
         given = frozenset(names)
         if given not in self._forward_given:
-            model = with_values_fed(self.planned.analysis.model, given)
+            model = with_values_fed(self._model, given)
             rest = [name for name in self._names if name not in given]
             self._forward_given[given] = self._open(model, rest)
         forward = self._forward_given[given]

@@ -228,7 +228,8 @@ def shuffled(model: Model, names: Iterable[str], *, seed: int = 0) -> Iterator[M
     """The model with the entries of some initializers permuted, as a file that goes in the end.
 
     What is written is the plain graph, so the copy holds primitive operations alone and is held
-    against itself, not against the file that it was made from. The permutation of an initializer
+    against itself, not against the file that it was made from; products of whole numbers are
+    exact in it on every processor. The permutation of an initializer
     is drawn for its place among ``names`` alone, so that a longer list goes on from a shorter one.
     """
     copy = model.copy()

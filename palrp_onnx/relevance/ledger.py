@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from palrp_onnx.attribution import LEDGER_ENTRIES
+from palrp_onnx.attribution import LEDGER_ENTRIES, QUANTISED_ENTRIES
 
 Array = NDArray[Any]
 #: What the walk puts before the name of an explained input.
 INPUT = "input:"
+#: Where results of kernels for whole numbers differ from exact arithmetic.
+KERNEL = "kernel"
+#: What a closed ledger holds beside its entries.
+_SUMS = ("target", "residual", "residual_relative")
 
 
 def entry_name(entry: str, explained: str) -> str:
     """An entry as readers know it: ``content`` for the explained input, others by their names."""
     return "content" if entry == f"{INPUT}{explained}" else entry.removeprefix(INPUT)
+
+
+def in_order(entries: Collection[str]) -> list[str]:
+    """Names of entries as every record has them: the usual ones, inputs, those of quantisation."""
+    known = (*LEDGER_ENTRIES, *QUANTISED_ENTRIES, *_SUMS)
+    inputs = [name for name in entries if name not in known]
+    ordered = [*LEDGER_ENTRIES, *inputs, *QUANTISED_ENTRIES]
+    return [name for name in ordered if name in entries]
 
 
 def close_books(ledger: Mapping[str, Array], target: Array) -> dict[str, Array]:
@@ -27,7 +39,8 @@ def close_books(ledger: Mapping[str, Array], target: Array) -> dict[str, Array]:
     are zero, nothing of the target is accounted for: residual_relative is then ±1, with the sign
     of the target, and 0 only where the target is 0 too. Where a sum is not finite it is 1.
     """
-    entries = {entry: np.zeros_like(target) for entry in LEDGER_ENTRIES} | dict(ledger)
+    known = {entry: np.zeros_like(target) for entry in LEDGER_ENTRIES} | dict(ledger)
+    entries = {entry: known[entry] for entry in in_order(known)}
     total = sum(entries.values(), np.zeros_like(target))
     scale = sum((np.abs(e) for e in entries.values()), np.zeros_like(target))
     residual = target - total

@@ -17,6 +17,7 @@ from palrp_onnx.graph.analysis import Analysis, Operand
 from palrp_onnx.graph.axes import BATCH
 from palrp_onnx.graph.lowering import REFUSED
 from palrp_onnx.graph.roles import Fact, Role
+from palrp_onnx.graph.served import kernel_nodes
 from palrp_onnx.relevance.kept import kept_scores
 from palrp_onnx.relevance.presets import Preset
 from palrp_onnx.relevance.regions import added_biases, attention_layers
@@ -50,6 +51,7 @@ class Plan:
         counted: Operands of attention scores that are counted from somewhere, in equal steps.
         kept: Attention probabilities whose products know the scores behind them.
         biases: What an ``Add`` directly behind a linear layer adds.
+        kernels: Nodes whose results the forward pass takes from a kernel for whole numbers.
     """
 
     analysis: Analysis
@@ -60,6 +62,7 @@ class Plan:
     counted: frozenset[Operand] = frozenset()
     kept: Mapping[Operand, ir.Value] = field(default_factory=dict)
     biases: Mapping[ir.Node, ir.Value] = field(default_factory=dict)
+    kernels: frozenset[ir.Node] = frozenset()
 
     def view(self, step: Step, values: Callable[[ir.Value], T]) -> View[T]:
         """The node of a step as rules see it."""
@@ -240,7 +243,8 @@ def make_plan(
         )
     kept = kept_scores(analysis)
     biases = added_biases(analysis)
-    return Plan(analysis, preset, output, tuple(steps), scaling, counted, kept, biases)
+    kernels = kernel_nodes(analysis.model)
+    return Plan(analysis, preset, output, tuple(steps), scaling, counted, kept, biases, kernels)
 
 
 def describe(node: ir.Node) -> str:

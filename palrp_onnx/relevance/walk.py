@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
@@ -13,7 +13,7 @@ from palrp_onnx.graph.analysis import Operand
 from palrp_onnx.graph.axes import BATCH, batch_axis
 from palrp_onnx.graph.roles import Role
 from palrp_onnx.graph.sources import PRODUCTS
-from palrp_onnx.relevance.ledger import INPUT
+from palrp_onnx.relevance.ledger import INPUT, KERNEL
 from palrp_onnx.relevance.plan import RECEIVING, Plan, Step, View, describe, role_of
 from palrp_onnx.relevance.rows import Rows, RowView, picked_row, rows_before
 from palrp_onnx.rules import Shares
@@ -162,15 +162,18 @@ class _Walk(Generic[T]):
             raise UnsupportedError(
                 f"The rule does not cover this: {error}", place=describe(step.node)
             ) from error
+        absorbed: Sequence[T] = ()
         if isinstance(shares, Shares):
             for entry, relevance in shares.absorbed.items():
                 self._book(entry, relevance, step.meeting)
-            shares = shares.inputs
+            absorbed, shares = tuple(shares.absorbed.values()), shares.inputs
         if len(shares) != len(step.node.inputs):
             raise RoleError(
                 f"The rule returned {len(shares)} multipliers for {len(step.node.inputs)} inputs",
                 place=describe(step.node),
             )
+        if step.node in self._plan.kernels:
+            self._book_kernel(step, use, shares, absorbed)
         for index, share in enumerate(shares):
             if share is not None:
                 self._send(step, use, index, share)
@@ -215,6 +218,41 @@ class _Walk(Generic[T]):
             entry = step.entry.books.get(index, _BOOKS[role])
             m = self._narrowed(m, value, step)
             self._book(entry, self._op.relevance(use.view.input(index), m), step.meeting)
+
+    def _book_kernel(
+        self, step: Step, use: _Use[T], shares: Sequence[T | None], absorbed: Sequence[T]
+    ) -> None:
+        """kernel += Σ y ∘ m − Σ_i x_i ∘ m_i − absorbed, with y as the runtime's kernel computes it.
+
+        Linear rules hand on exactly what exact arithmetic makes of the operands, by the adjoint
+        identity Σ x ∘ (m Wᵀ) = Σ (x W) ∘ m: this is (y − x W) ∘ m, and x W need not be computed.
+        """
+        op, m = self._op, use.sent[0]
+        assert m is not None
+        self._book(KERNEL, op.relevance(use.view.output(), m), step.meeting)
+        for relevance in absorbed:
+            self._book(KERNEL, op.scale(relevance, -1.0), step.meeting)
+        for index, share in enumerate(shares):
+            taken = None if share is None else self._taken(step, use, index, share)
+            if taken is not None:
+                self._add(KERNEL, op.scale(taken, -1.0))
+
+    def _taken(self, step: Step, use: _Use[T], index: int, m: T) -> T | None:
+        """Relevance that an operand is sent, per sample; ``None`` where it can receive none."""
+        value, node = step.node.inputs[index], step.node
+        role = role_of(self._plan.analysis, (node, index), self._plan.scaling)
+        if value is None or role is None or role not in RECEIVING:
+            return None
+        meeting = step.meeting
+        if role is Role.POSITION:
+            relevance = self._position((node, index), use, m)
+        elif role is Role.CONTENT:
+            x, meeting = use.view.input(index), value
+            relevance = self._op.relevance(x, self._fit(m, x, value, node))
+        else:
+            relevance = self._op.relevance(use.view.input(index), m)
+        axis = batch_axis(self._plan.analysis.axes[meeting])
+        return self._op.per_sample(relevance, axis)
 
     def _position(self, operand: Operand, use: _Use[T], m: T) -> T:
         """Relevance of a position operand, along the axes of the result.

@@ -140,7 +140,8 @@ def test_entries_are_permuted_and_nothing_else(rope: Model) -> None:
 def test_numbers_of_few_bits(tmp_path: Path) -> None:
     folder = MODELS / "reviews-bert"
     path = tmp_path / "int8.onnx"
-    quantize_dynamic(folder / "model.onnx", path)
+    # In seven bits, so that every processor multiplies exactly: what is written does.
+    quantize_dynamic(folder / "model.onnx", path, reduce_range=True)
     real, quantised = Model.open(folder / "model.onnx"), Model.open(path)
     sample = read(real, folder)
     names = weights(quantised, sample.feeds, "logits")

@@ -15,6 +15,7 @@ from palrp_onnx.graph.lowering import (
     quantise,
     rotary,
 )
+from palrp_onnx.graph.lowering.builder import product_name
 from palrp_onnx.graph.lowering.table import REFUSED, lower, lowerable
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "nchwc",
     "norms",
     "packed",
+    "product_name",
     "products",
     "qlinear",
     "quantise",

@@ -36,7 +36,8 @@ def _stored(value: ir.Value | None, what: str) -> Array:
 def _matmul_nbits(b: Builder, node: Fused) -> Sequence[ir.Value]:
     """x Wᵀ + c with W [N, K] stored a byte a number, read by blocks of one scale.
 
-    ``accuracy_level`` says how exact a kernel has to be at least; this is exact.
+    ``accuracy_level`` says how exact a kernel has to be at least; this is exact. What a kernel that
+    rounds activations computes instead is put in its place later (``graph/served.py``).
     """
     bits, size = node.integer("bits", 4), node.integer("block_size")
     rows, columns = node.integer("N"), node.integer("K")
@@ -57,7 +58,8 @@ def _matmul_nbits(b: Builder, node: Fused) -> Sequence[ir.Value]:
         weights = b.reshape(read, rows, blocks * size)
         if columns != blocks * size:
             weights = b.slice(weights, 0, columns, 1)
-    return [b.total(b.op("MatMul", x, b.transpose(weights, 1, 0)), node.optional(5))]
+    product = b.product("MatMul", x, b.transpose(weights, 1, 0))
+    return [b.total(product, node.optional(5))]
 
 
 def _zeros(value: ir.Value | None, bits: int, rows: int, blocks: int) -> Array:

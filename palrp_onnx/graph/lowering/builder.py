@@ -14,6 +14,11 @@ from palrp_onnx.graph.lowering.types import infer
 END = int(np.iinfo(np.int64).max)
 
 
+def product_name(result: str) -> str:
+    """Name of the product in what an operation with a result of this name is lowered to."""
+    return f"{result}/lowered/product"
+
+
 class Builder:
     """Makes nodes of the standard domain in the opset of the graph.
 
@@ -45,6 +50,15 @@ class Builder:
         self._free.update(outputs)
         infer(node, self.opset)
         return tuple(outputs)
+
+    def product(self, op_type: str, *inputs: ir.Value | None, **attributes: Any) -> ir.Value:
+        """The part of a quantised operation that its kernel computes, with nothing added to it.
+
+        It can be found by its name; where it is the whole result, by the name of that.
+        """
+        value = self.op(op_type, *inputs, **attributes)
+        value.name = product_name(self._node.outputs[0].name or "")
+        return value
 
     def own(self, value: ir.Value) -> ir.Value:
         """``value`` if it was made here and is asked for once, else a copy: free to be renamed."""

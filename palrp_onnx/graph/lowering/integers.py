@@ -32,7 +32,7 @@ def _conv_integer(b: Builder, node: Fused) -> Sequence[ir.Value]:
 def _matmul_integer_to_float(b: Builder, node: Fused) -> Sequence[ir.Value]:
     left = dequantised(b, node.input(0), node.input(2), node.optional(4), -2)
     right = dequantised(b, node.input(1), node.input(3), node.optional(5), -1)
-    return [b.total(b.op("MatMul", left, right), node.optional(6))]
+    return [b.total(b.product("MatMul", left, right), node.optional(6))]
 
 
 @lowers("DynamicQuantizeMatMul")
@@ -41,7 +41,7 @@ def _dynamic_quantize_matmul(b: Builder, node: Fused) -> Sequence[ir.Value]:
     scale, zero = measured(b, x)
     left = dequantised(b, quantised(b, x, scale, zero), scale, zero)
     right = dequantised(b, node.input(1), node.input(2), node.optional(3), -1)
-    return [b.total(b.op("MatMul", left, right), node.optional(4))]
+    return [b.total(b.product("MatMul", left, right), node.optional(4))]
 
 
 @lowers("QAttention")
@@ -50,7 +50,7 @@ def _q_attention(b: Builder, node: Fused) -> Sequence[ir.Value | None]:
         raise NotImplementedError("with rotations inside")
     x = dequantised(b, node.input(0), node.input(3), node.optional(6))
     weights = dequantised(b, node.input(1), node.input(4), node.optional(7), 1)
-    packed = b.total(b.op("MatMul", x, weights), node.input(2))
+    packed = b.total(b.product("MatMul", x, weights), node.input(2))
     parts = [length_of(node.input(1), 1) // 3] * 3
     return weighed(b, node, packed, parts, mask=5, past=8, bias=None)
 

@@ -48,7 +48,7 @@ def _scaled(
     first, second, last = (node.input(k) for k in (1, 4, scale))
     factor = b.op("Div", b.op("Mul", b.scale(first, alpha), second), last)
     steps = b.op("Mul", sums, along(b, factor, sums, axis))
-    return [rounded_to(b, steps, node.optional(scale + 1))]
+    return [rounded_to(b, steps, node.optional(scale + 1), of_product=True)]
 
 
 def _attributes(node: Fused, *without: str) -> dict[str, object]:

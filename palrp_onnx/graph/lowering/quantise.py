@@ -61,9 +61,21 @@ def quantised(
 
 
 def rounded_to(
-    b: Builder, steps: ir.Value, zero: ir.Value | None, kind: ir.DataType | None = None
+    b: Builder,
+    steps: ir.Value,
+    zero: ir.Value | None,
+    kind: ir.DataType | None = None,
+    *,
+    of_product: bool = False,
 ) -> ir.Value:
     """round(steps) + z within the bounds of the type, as real numbers.
+
+    Args:
+        b: The builder.
+        steps: What is rounded.
+        zero: The zero point.
+        kind: The type; that of the zero point by default.
+        of_product: Whether one kernel of the file computes all of this from whole numbers.
 
     Raises:
         NotImplementedError: There is a zero point for every slice, or the type is no integer.
@@ -77,14 +89,24 @@ def rounded_to(
     rounded = b.op("Round", steps)
     stored = constant(zero)
     if zero is None or (stored is not None and not stored.any()):
-        return b.op("Clip", rounded, b.real(low, rounded), b.real(high, rounded))
+        clipped = b.op("Clip", rounded, b.real(low, rounded), b.real(high, rounded))
+        return _of_kernel(b, clipped) if of_product else clipped
     shift = _real(b, zero, rounded)
     below, above = (b.op("Sub", b.real(end, rounded), shift) for end in (low, high))
-    whole = b.op("Add", b.op("Clip", rounded, below, above), shift)
+    clipped = b.op("Clip", rounded, below, above)
+    whole = b.op("Add", _of_kernel(b, clipped) if of_product else clipped, shift)
     producer = whole.producer()
     assert producer is not None
     producer.meta[_ZERO] = zero
     return whole
+
+
+def _of_kernel(b: Builder, exact: ir.Value) -> ir.Value:
+    """The same numbers in a node of their own, where those of the file's kernel come in later.
+
+    No rule that reads the exact numbers then meets the others.
+    """
+    return b.product("Cast", exact, to=int(type_of(exact)))
 
 
 def centred(b: Builder, q: ir.Value, zero: ir.Value | None, axis: int = -1) -> ir.Value:
