@@ -102,19 +102,19 @@ class Request:
 def explain(**options: Any) -> None:
     """Explain what MODEL says about one input.
 
-    The record is JSON: one object, or an array of them where a .npz file holds several rows or
-    several tokens are generated.
+    The record is JSON: one object, or an array of them where a .npz file holds several rows,
+    several targets are asked for (--target A,B or --target all) or several tokens are generated.
     """
     request = Request(**options)
     _check_generation(request)
     destination = Destination.parse(request.place, request.formats)
     model, sample = _open(request)
-    rows = next((len(array) for array in sample.feeds.values() if array.ndim), 1)
-    places = destination.files(sample.id, request.generate or rows)
+    places = destination.files(sample.id, request.generate or _expected(request, sample))
     _check_places(request, [*places, *filter(None, [request.tensors])])
     explanations = _explain(request, model, sample)
-    if request.generate:  # the text may have ended before
-        places = destination.files(sample.id, len(explanations))
+    # A text may have ended before; only the output tells how many classes there are.
+    places = destination.files(sample.id, len(explanations))
+    _check_places(request, [*places, *filter(None, [request.tensors])])
     records = [each.record for each in explanations]
     require_finite(records)
     data = _kserve(records) if "kserve" in destination.formats else _json(records)
@@ -127,6 +127,19 @@ def explain(**options: Any) -> None:
     if not request.quiet:
         _tell(request, records, list(files))
     run_checks(request.checks, records)
+
+
+def _expected(request: Request, sample: Sample) -> int:
+    """How many records there will be, at least."""
+    from palrp_onnx.inputs import read_labels
+    from palrp_onnx.relevance.asking import parse_targets
+
+    labels = read_labels(request.model)
+    targets = parse_targets(request.target, labels)
+    rows = next((len(array) for array in sample.feeds.values() if array.ndim), 1)
+    if targets[0].kind == "all":
+        return rows * max(len(labels), 1)
+    return rows * len(targets)
 
 
 def _check_generation(request: Request) -> None:

@@ -69,10 +69,13 @@ class FileForward:
 
     Args:
         model: The model, with a plain graph of which inputs may be missing.
-        output: Name of the output that is wanted.
+        output: Name of the output that is wanted, or of a value inside.
         device: ``cpu`` or ``cuda[:N]``.
         optimise: See :class:`palrp_onnx.session.Session`; as it is served, or to the letter.
         prepack: See there.
+
+    Raises:
+        ModelError: The runtime does not take the file, or there is no such value in it.
     """
 
     def __init__(
@@ -86,7 +89,9 @@ class FileForward:
     ) -> None:
         self._output = output
         self._taken_out = model.taken_out
-        graph = ir.serde.serialize_model(parse_model(model.path)).SerializeToString()
+        file = parse_model(model.path)
+        _expose(file.graph, output)
+        graph = ir.serde.serialize_model(file).SerializeToString()
         self._session = Session(
             graph, model.folder, device=device, optimise=optimise, prepack=prepack
         )
@@ -96,6 +101,20 @@ class FileForward:
         samples = max((len(array) for array in feeds.values() if array.ndim), default=1)
         blanks = {blank.name: blank.array(samples) for blank in self._taken_out}
         return self._session.run([self._output], {**feeds, **blanks})[self._output]
+
+
+def _expose(graph: ir.Graph, name: str) -> None:
+    """Make a value inside an output of the graph.
+
+    Raises:
+        ModelError: There is no such value.
+    """
+    if any(v.name == name for v in graph.outputs):
+        return
+    found = next((v for node in graph for v in node.outputs if v.name == name), None)
+    if found is None:
+        raise ModelError("The file has no value of this name", place=name)
+    graph.outputs.append(found)
 
 
 class ReferenceForward:

@@ -19,6 +19,26 @@ PREFIX = "palrp_onnx."
 Feeds = Mapping[str, NDArray[Any]]
 
 
+class OutputFacts(Struct, frozen=True, kw_only=True):
+    """What the graph says of the explained output.
+
+    Attributes:
+        ending: ``Softmax``, ``Sigmoid`` or ``LogSoftmax``, where it is the result of one.
+        before: Name of the value that was taken of.
+        followed: Which of these is taken of it, where the result of that is an output.
+        inner: Whether it is a value inside the graph, and no output of the model.
+        tokens: Whether its last axis runs along tokens.
+        vocabularies: Rows of the tables that tokens are looked up in.
+    """
+
+    ending: str | None = None
+    before: str | None = None
+    followed: str | None = None
+    inner: bool = False
+    tokens: bool = False
+    vocabularies: tuple[int, ...] = ()
+
+
 class Subject(Struct, frozen=True, kw_only=True):
     """What is explained.
 
@@ -30,6 +50,7 @@ class Subject(Struct, frozen=True, kw_only=True):
         patch: Height and width of the patches an image is cut into.
         mixed: A value in which the samples of a batch are mixed, if there is one.
         faults: What is wrong with the file's numbers.
+        facts: What the graph says of the output.
     """
 
     source: ModelFacts
@@ -40,6 +61,7 @@ class Subject(Struct, frozen=True, kw_only=True):
     patch: tuple[int, int] | None
     mixed: str | None
     faults: tuple[Warning_, ...] = ()
+    facts: OutputFacts = OutputFacts()
 
     def refuse_mixing(self, samples: int) -> None:
         """Refuse a batch where a value has two batch axes: its samples are not separate."""

@@ -24,6 +24,7 @@ from palrp_onnx.graph.patches import patch_size
 from palrp_onnx.graph.roles import Overrides, Role
 from palrp_onnx.graph.signature import GraphInput
 from palrp_onnx.graph.sites import Site, find_sites
+from palrp_onnx.head import output_facts, probability_warnings
 from palrp_onnx.manifest import Subject
 from palrp_onnx.relevance.plan import Plan, make_plan
 from palrp_onnx.relevance.presets import Preset
@@ -60,6 +61,7 @@ class Planned:
         axes = self.analysis.axes
         met = (step.meeting for step in self.plan.steps)
         mixed = next((v for v in met if sum(bool(f & BATCH) for f in axes[v]) > 1), None)
+        facts = output_facts(self.analysis, self.plan.output)
         return Subject(
             source=model_facts(self.analysis.model),
             output=self.output,
@@ -70,8 +72,10 @@ class Planned:
             mixed=mixed.name if mixed is not None else None,
             faults=(
                 *(Warning_(code=code, message=text) for code, text in self._faults()),
+                *(Warning_(code=c, message=text) for c, text in probability_warnings(facts)),
                 *self.doubts,
             ),
+            facts=facts,
         )
 
     def _faults(self) -> Iterator[tuple[str, str]]:
@@ -166,18 +170,30 @@ def run_graph(model: Model, feeds: Feeds, names: Iterable[str]) -> Mapping[str, 
 def find_output(analysis: Analysis, name: str | None) -> ir.Value:
     """The output of this name, or the first that depends on the explained input.
 
+    The name may also be that of a value inside the graph.
+
     Raises:
         TargetError: There is none.
     """
     outputs = {v.name: v for v in analysis.model.graph.outputs}
     if name is not None:
-        if name not in outputs:
-            names = ", ".join(str(known) for known in outputs)
-            raise TargetError(f"There is no output {name!r}", hint=f"Outputs: {names}.")
-        return outputs[name]
+        return outputs[name] if name in outputs else _inner_value(analysis, name)
     found = next((v for v in outputs.values() if v in analysis.content), None)
     if found is None:
         raise TargetError("No output depends on the explained input by a real-valued path")
+    return found
+
+
+def _inner_value(analysis: Analysis, name: str) -> ir.Value:
+    """A real value inside the graph that depends on the explained input."""
+    found = next((v for v in analysis.content if v.name == name and v.producer()), None)
+    if found is None:
+        names = ", ".join(str(v.name) for v in analysis.model.graph.outputs)
+        raise TargetError(
+            f"There is no output {name!r}, nor a real value inside that depends on the explained "
+            "input",
+            hint=f"Outputs: {names}.",
+        )
     return found
 
 

@@ -8,11 +8,18 @@ from palrp_onnx.render.scale import number
 
 
 def target_name(target: TargetFacts) -> str:
-    """What is explained: a class, one rather than another, a token at its place."""
-    name = class_name(target.label, target.index)
+    """What is explained: a class, one rather than another, a token at its place, a product."""
+    name = _first(target)
     if target.kind == "contrast":
         name = f"{name} rather than {class_name(target.against_label, target.against)}"
     return name if target.position is None else f"{name} at token {target.position}"
+
+
+def _first(target: TargetFacts) -> str:
+    """What speaks for the target."""
+    if target.vector is not None:
+        return f"{'similarity to' if target.kind == 'cosine' else 'product with'} {target.vector}"
+    return class_name(target.label, target.index)
 
 
 def class_name(label: str | None, index: int | list[int] | None) -> str:
@@ -28,7 +35,7 @@ def ends(record: Attribution) -> tuple[str, str]:
     low = "against"
     if target.kind == "contrast":
         low = f"for {visible(class_name(target.against_label, target.against))}"
-    return low, f"for {visible(class_name(target.label, target.index))}"
+    return low, f"for {visible(_first(target))}"
 
 
 def common_scale(record: Attribution) -> tuple[float, str]:
