@@ -72,7 +72,8 @@ def compile_graph(planned: Planned, settings: Settings) -> tuple[ir.Model, Manif
     Inputs that may be left out, each int64 [B]: ``target``, ``target_against`` and, where the
     output has a token axis, ``target_position``. −1 stands for the predicted class, no class and
     the last unmasked position; −2 is the last of its axis, −3 the last but one. An output of other
-    than two or three axes has no classes: there ``target`` [B, axes − 1] names one element. Graphs
+    than two or three axes has no classes: there ``target`` [B, axes − 1] names one element, where
+    there is a choice. Graphs
     in half precision take ``seed_scale`` [1]: relevance that overflows needs a smaller one.
     ``target_vector`` float [B, D], with two or three axes: relevance of its product with the
     output, or with the row at ``target_position``; where a row of it is zero, as by default,
@@ -211,8 +212,10 @@ class _Compiler:
         return op.cast_like(op.choose(absent, op.cast_like(seed, given), given), seed)
 
     def _element(self, output: ir.Value, rank: int) -> ir.Value:
-        """+1 at the element that the input ``target`` [B, axes − 1] names."""
+        """+1 at the element that the input ``target`` [B, axes − 1] names, or at the only one."""
         op = self._op
+        if rank == 1:
+            return op.shift(op.zeros_like(output), 1.0)
         value = ir.val(TARGET)
         self._declare(value, [None, rank - 1], ir.DataType.INT64)
         seed = op.shift(op.zeros_like(output), 1.0)

@@ -219,7 +219,7 @@ def test_a_logarithm_of_probabilities(tmp_path: Path) -> None:
 
 
 def test_what_is_no_probability_any_more(tmp_path: Path) -> None:
-    """A softmax that is scaled, of classes that are known: neither its value nor a softmax of it."""
+    """A sigmoid that is scaled is none."""
     body, weights = f"{HEAD}  p = Sigmoid(z)  y = Mul(p, k)", {"k": np.float32(5)}
     (record, _) = explained(tmp_path, body, None, "1", weights=weights)
     assert (record.target.kind, record.target.probability) == ("element", None)

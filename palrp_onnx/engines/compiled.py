@@ -201,7 +201,7 @@ def target_inputs(target: Target, axes: int, samples: int) -> dict[str, Array]:
         TargetError: It has no meaning for an output of ``axes`` axes.
     """
     if axes == 1 and target.kind == "pred":
-        return {TARGET: np.zeros((samples, 0), np.int64)}
+        return {}
     if axes not in (2, 3):
         if target.kind != "element" or len(target.element) != axes - 1:
             raise TargetError(
