@@ -119,14 +119,14 @@ def _softmax(scores: Array, index: int) -> float | None:
 def output_facts(analysis: Analysis, output: ir.Value) -> OutputFacts:
     """What the graph says of an output, or of a value inside."""
     graph, ending = analysis.model.graph, ending_of(output)
-    rank = len(analysis.shapes[output])
+    rank, opset = len(analysis.shapes[output]), analysis.model.graph_opset
     flags = analysis.axes.get(output, ())
     tables = {table_of(node) for node in analysis.inputs.lookups}
     rows = {analysis.shapes[v][0] for v in tables if v is not None and analysis.shapes.get(v)}
     return OutputFacts(
         ending=ending.kind if ending else None,
         before=ending.before.name if ending else None,
-        followed=None if ending else followed_by(output, graph.outputs, rank),
+        followed=None if ending else followed_by(output, graph.outputs, rank, opset),
         inner=output not in graph.outputs,
         tokens=bool(len(flags) > 1 and flags[-1] & TOKEN),
         vocabularies=tuple(sorted(rows)),

@@ -10,9 +10,11 @@ import numpy as np
 import onnx
 import pytest
 from building import ints, proto, real
+from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_static
 
 from palrp_onnx import Explainer
 from palrp_onnx.attribution import Attribution, InputFacts
+from palrp_onnx.compiling import compile_model
 from palrp_onnx.errors import TargetError
 from palrp_onnx.head import find_head
 from palrp_onnx.inputs import Sample, read_labels
@@ -209,6 +211,46 @@ def test_an_output_that_is_a_probability(
     assert not behind[0].warnings
     assert behind[0].target.output == before
     assert behind[0].target.probability == pytest.approx(link(Z[0])[1], rel=1e-5)
+
+
+class Calibration(CalibrationDataReader):
+    def __init__(self) -> None:
+        self._next = iter([{"x": real(2, 5, 4, seed=k)} for k in range(4)])
+
+    def get_next(self) -> Any:
+        return next(self._next, None)
+
+
+@pytest.mark.parametrize("form", [QuantFormat.QDQ, QuantFormat.QOperator])
+@pytest.mark.parametrize(("kind", "link"), [("Softmax<axis = -1>", softmax), ("Sigmoid", sigmoid)])
+def test_a_quantised_probability(tmp_path: Path, kind: str, link: Any, form: Any) -> None:
+    """The factors and offsets of quantising and dequantising cancel."""
+    plain, path = tmp_path / "plain.onnx", tmp_path / "model.onnx"
+    model = proto(f"{HEAD}  y = {kind}(z)", {"x": X}, WEIGHTS)
+    known = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, ["axis0", 3])
+    model.graph.output[0].CopyFrom(known)
+    onnx.save(model, plain)
+    quantize_static(plain, path, Calibration(), quant_format=form)
+    given = Sample("x", "tensors", {"x": X}, InputFacts(kind="tensors"))
+    for engine in ENGINES:
+        record = Explainer(path, engine=engine).explain(given, "1")[0].record
+        assert record.target.probability == record.target.value
+        assert record.target.value == pytest.approx(link(Z[0])[1], abs=0.03)
+        (warning,) = (w for w in record.warnings if w.code == "probability")
+        before = warning.message.rpartition("--output ")[2]
+        behind = Explainer(path, engine=engine, output=before).explain(given, "1")[0].record
+        assert behind.target.probability == pytest.approx(link(Z[0])[1], abs=0.03)
+        assert behind.target.value == pytest.approx(Z[0, 1], abs=0.1)
+
+
+def test_a_compiled_file_knows_its_ending(tmp_path: Path) -> None:
+    (record, _) = explained(tmp_path, f"{HEAD}  y = Sigmoid(z)", None, "1")
+    file = tmp_path / "explainer.onnx"
+    file.write_bytes(compile_model(tmp_path / "model.onnx", file))
+    given = Sample("x", "tensors", {"x": X}, InputFacts(kind="tensors"))
+    ours = Explainer(file).explain(given, "1")[0].record
+    assert ours.target == record.target
+    assert [w.code for w in ours.warnings] == ["probability"]
 
 
 def test_a_logarithm_of_probabilities(tmp_path: Path) -> None:

@@ -85,20 +85,22 @@ def _number(value: ir.Value) -> float | None:
     return float(constant.numpy().item()) if constant is not None and constant.size == 1 else None
 
 
-def followed_by(value: ir.Value, outputs: Iterable[ir.Value], rank: int) -> str | None:
+def followed_by(value: ir.Value, outputs: Iterable[ir.Value], rank: int, opset: int) -> str | None:
     """Which of the endings is taken of ``value`` itself, on the way to an output of the graph.
 
     Args:
         value: Scores, perhaps.
         outputs: The graph's outputs.
-        rank: Number of axes of ``value``; a softmax has to run along the last.
+        rank: Number of axes of ``value``; a softmax has to run along the last alone.
+        opset: Before 13, a softmax runs over all axes from the second on by default.
     """
+    usual = -1 if opset >= 13 else 1
     for output in outputs:
         found = ending_of(output)
         if found is None or _retyped(found.before) is not _retyped(value):
             continue
-        axis = found.node.attributes.get("axis")
-        if found.kind == SIGMOID or axis is None or axis.as_int() % rank == rank - 1:
+        axis = found.node.attributes.get_int("axis", usual)
+        if found.kind == SIGMOID or axis % rank == rank - 1:
             return found.kind
     return None
 

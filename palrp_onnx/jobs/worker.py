@@ -129,7 +129,7 @@ class Worker:
         name = name_of(record)
         try:
             fields = parse(record)
-            wanted = self.settings.target if fields.target is None else str(fields.target)
+            wanted = self._wanted(fields.target)
             target = parse_target(wanted, self._labels)
             if target.file is not None and wanted != self.settings.target:
                 raise InputError("A record cannot name a file as its target")
@@ -145,6 +145,12 @@ class Worker:
             padded = padding.length(sample.feeds) if self._free() else None
         key = (wanted, padded is None, _form(sample, fixed=padded is None))
         return _Task(index, record, fields.meta, sample, wanted, padded, key)
+
+    def _wanted(self, own: str | int | None) -> str:
+        """The target of a record; a number is an index, never a label."""
+        if own is None:
+            return self.settings.target
+        return f"index:{own}" if isinstance(own, int) else own
 
     def _free(self) -> bool:
         """Whether the graph takes rows of any length."""

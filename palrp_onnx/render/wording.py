@@ -26,7 +26,9 @@ def class_name(label: str | None, index: int | list[int] | None) -> str:
     """A class by its label, else by its index; an element by its place."""
     if label is not None:
         return label
-    return f"element {index}" if isinstance(index, list) else f"class {index}"
+    if isinstance(index, list):
+        return f"element {index}" if index else "the only element"
+    return f"class {index}"
 
 
 def ends(record: Attribution) -> tuple[str, str]:
