@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from palrp_onnx.graph.model import Model
     from palrp_onnx.inputs import Sample
     from palrp_onnx.record import Explanation
+    from palrp_onnx.relevance.target import Target
 
 
 @dataclass(frozen=True)
@@ -109,12 +110,14 @@ def explain(**options: Any) -> None:
     _check_generation(request)
     destination = Destination.parse(request.place, request.formats)
     model, sample = _open(request)
-    places = destination.files(sample.id, request.generate or _expected(request, sample))
-    _check_places(request, [*places, *filter(None, [request.tensors])])
+    targets = _targets(request)
+    places = destination.files(sample.id, request.generate or _expected(request, targets, sample))
+    read = [Path(target.file) for target in targets if target.file is not None]
+    _check_places(request, [*places, *filter(None, [request.tensors])], read)
     explanations = _explain(request, model, sample)
     # A text may have ended before; only the output tells how many classes there are.
     places = destination.files(sample.id, len(explanations))
-    _check_places(request, [*places, *filter(None, [request.tensors])])
+    _check_places(request, [*places, *filter(None, [request.tensors])], read)
     records = [each.record for each in explanations]
     require_finite(records)
     data = _kserve(records) if "kserve" in destination.formats else _json(records)
@@ -129,17 +132,21 @@ def explain(**options: Any) -> None:
     run_checks(request.checks, records)
 
 
-def _expected(request: Request, sample: Sample) -> int:
-    """How many records there will be, at least."""
+def _targets(request: Request) -> tuple[Target, ...]:
+    """The targets as asked for, so that what is wrong with them comes before any work."""
     from palrp_onnx.inputs import read_labels
     from palrp_onnx.relevance.asking import parse_targets
 
-    labels = read_labels(request.model)
-    targets = parse_targets(request.target, labels)
+    return parse_targets(request.target, read_labels(request.model))
+
+
+def _expected(request: Request, targets: Sequence[Target], sample: Sample) -> int:
+    """How many records there will be; of ``all`` targets only the output tells."""
+    from palrp_onnx.inputs import read_labels
+
     rows = next((len(array) for array in sample.feeds.values() if array.ndim), 1)
-    if targets[0].kind == "all":
-        return rows * max(len(labels), 1)
-    return rows * len(targets)
+    every = targets[0].kind == "all"
+    return rows * (max(len(read_labels(request.model)), 1) if every else len(targets))
 
 
 def _check_generation(request: Request) -> None:
@@ -171,9 +178,9 @@ def _open(request: Request) -> tuple[Model, Sample]:
     return model, sample
 
 
-def _check_places(request: Request, places: Sequence[Path]) -> None:
+def _check_places(request: Request, places: Sequence[Path], read: Sequence[Path]) -> None:
     """A map of ``cat.png`` written to its own folder would take the picture's place."""
-    sources = filter(None, [request.model, request.source, request.pair, request.tokenizer])
+    sources = filter(None, [request.model, request.source, request.pair, request.tokenizer, *read])
     taken = {os.path.realpath(path) for path in sources}
     for place in places:
         real = os.path.realpath(place)  # unlike Path.resolve, no error for a link to itself

@@ -191,6 +191,11 @@ def test_a_product_with_a_vector(run: Run, model: Path, text: Path, tmp_path: Pa
     )
     assert list(record["target"]) == ["output", "kind", "value", "vector", "vector_sha256"]
     assert "product with query.npy" in (out / "review.html").read_text()
+    refused = run(
+        "explain", model, "--input", text, "--target", f"dot:{vector}", "--tensors", vector
+    )
+    assert refused.exit_code == 2
+    assert "would replace a file that was read" in refused.stderr
     cosine = run("explain", model, "--input", text, "--target", f"cos:{vector}")
     assert "logits cosine with query.npy = " in cosine.stderr
     assert -1 <= check(cosine.stdout_bytes)["target"]["value"] <= 1
