@@ -9,7 +9,7 @@ they say.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -17,7 +17,7 @@ from palrp_onnx.errors import TargetError
 from palrp_onnx.relevance.target import Target
 
 #: Longer texts are no targets; records of a data set bring their own.
-_LONGEST = 1 << 16
+_LONGEST = 4096
 _NUMBER = re.compile(r"-?[0-9]{1,18}")
 _FORMS = (
     "pred, all, an index, a label, A-B, several with commas, token:POS[:ID], I,J,…, dot:FILE.npy "
@@ -26,11 +26,16 @@ _FORMS = (
 
 
 class _Reading(NamedTuple):
-    """A way to read a text: what it means, in words, and how to say just that."""
+    """A way to read a text: what it means, in words, and how to say just that.
+
+    ``form`` has labels; where they are such that it could be read in several ways itself, ``sure``
+    says the same with numbers.
+    """
 
     targets: tuple[Target, ...]
     words: str
     form: str
+    sure: str
 
 
 def parse_target(text: str, labels: Mapping[int, str] | None = None) -> Target:
@@ -63,12 +68,17 @@ def parse_targets(text: str, labels: Mapping[int, str] | None = None) -> tuple[T
     Raises:
         TargetError: It is none of these, or can be read in ways that differ.
     """
+    if len(text) > _LONGEST:
+        raise TargetError(
+            f"A target has at most {_LONGEST} characters", hint="`all` stands for every class."
+        )
     names = _Names(labels or {})
-    readings = [*names.single(text), *names.several(text)] if len(text) <= _LONGEST else []
-    return _only(text[:200], readings, names).targets
+    return _only(text[:200], names.readings(text), names, names.form).targets
 
 
-def _only(text: str, readings: list[_Reading], names: _Names) -> _Reading:
+def _only(
+    text: str, readings: list[_Reading], names: _Names, form: Callable[[_Reading], str]
+) -> _Reading:
     """The one reading; those that mean the same are one."""
     distinct = {names.meaning(each): each for each in reversed(readings)}
     if len(distinct) == 1:
@@ -78,7 +88,7 @@ def _only(text: str, readings: list[_Reading], names: _Names) -> _Reading:
     ways = list(reversed(distinct.values()))[:4]
     raise TargetError(
         f"Target {text!r} is ambiguous: it can be " + ", or ".join(each.words for each in ways),
-        hint=f"Say {' or '.join(each.form for each in ways)}.",
+        hint=f"Say {' or '.join(map(form, ways))}.",
     )
 
 
@@ -111,6 +121,18 @@ class _Names:
             replace(t, index=front(t.index), against=front(t.against)) for t in reading.targets
         )
 
+    def readings(self, text: str) -> list[_Reading]:
+        """Every way to read ``text``."""
+        return [*self.single(text), *self.several(text)]
+
+    def form(self, reading: _Reading) -> str:
+        """How to say a reading so that it is the only one."""
+        try:
+            found = {self.meaning(each) for each in self.readings(reading.form)}
+        except TargetError:  # a member of a list has several
+            return reading.sure
+        return reading.form if found == {self.meaning(reading)} else reading.sure
+
     # --- one target ---------------------------------------------------------------------------
     def single(self, text: str) -> list[_Reading]:
         """Every way to read ``text`` as one target, or ``all``."""
@@ -132,11 +154,11 @@ class _Names:
             return [_keyword(text.removeprefix("index:"))]
         if match := re.fullmatch(r"token:(-?\d+)(?::(\d+))?", text):
             token = int(match[2]) if match[2] else None
-            return [_Reading((Target("token", token, position=int(match[1])),), text, text)]
+            return [_said(Target("token", token, position=int(match[1])), text)]
         if match := re.fullmatch(r"(dot|cos):([^,]+\.npy)(?::(-?\d+))?", text):
             place = int(match[3]) if match[3] else None
-            vector = Target("vector", position=place, file=match[2], cosine=match[1] == "cos")
-            return [_Reading((vector,), text, text)]
+            cosine = match[1] == "cos"
+            return [_said(Target("vector", position=place, file=match[2], cosine=cosine), text)]
         if match := re.fullmatch(r"element:(-?\d+(?:,-?\d+)*)", text):
             return [_element(match[1])]
         return self._named_kind(text)
@@ -157,7 +179,7 @@ class _Names:
     def _by_number(self, index: int) -> _Reading:
         label = self._labels.get(index)
         words = f"class {index}" if label is None else f"class {index} ({label!r})"
-        return _Reading((Target("index", index),), words, f"index:{index}")
+        return _Reading((Target("index", index),), words, f"index:{index}", f"index:{index}")
 
     def _by_label(self, text: str) -> list[_Reading]:
         text = text.strip()
@@ -166,7 +188,8 @@ class _Names:
             _Reading(
                 (Target("index", index, labelled=True),),
                 f"class {index} with the label {self._labels[index]!r}",
-                f"label:{self._labels[index]}" if len(found) == 1 else f"index:{index}",
+                f"label:{self._labels[index].strip()}" if len(found) == 1 else f"index:{index}",
+                f"index:{index}",
             )
             for index in found
         ]
@@ -204,21 +227,26 @@ class _Names:
         return [r for r in found if r.targets[0].kind not in ("element", "all")]
 
     def _list(self, parts: tuple[str, ...]) -> _Reading:
-        members = [_only(part, self._listed(part), self) for part in parts]
-        form = ",".join(each.form for each in members)
+        members = [_only(part, self._listed(part), self, lambda way: way.sure) for part in parts]
+        form, sure = (",".join(forms) for forms in zip(*(m[2:] for m in members), strict=True))
         targets = tuple(target for each in members for target in each.targets)
-        return _Reading(targets, f"the targets {' and '.join(map(repr, parts))}", form)
+        return _Reading(targets, f"the targets {' and '.join(map(repr, parts))}", form, sure)
+
+
+def _said(target: Target, form: str, words: str = "") -> _Reading:
+    """What has one form."""
+    return _Reading((target,), words or form, form, form)
 
 
 def _keyword(text: str) -> _Reading:
     if text == "all":
-        return _Reading((Target("all"),), "every class", "index:all")
-    return _Reading((Target("pred"),), "the predicted class", "index:pred")
+        return _said(Target("all"), "index:all", "every class")
+    return _said(Target("pred"), "index:pred", "the predicted class")
 
 
 def _element(text: str) -> _Reading:
     element = tuple(int(part) for part in text.split(","))
-    return _Reading((Target("element", element=element),), f"element [{text}]", f"element:{text}")
+    return _said(Target("element", element=element), f"element:{text}", f"element [{text}]")
 
 
 def _contrast(first: _Reading, second: _Reading) -> _Reading:
@@ -226,4 +254,5 @@ def _contrast(first: _Reading, second: _Reading) -> _Reading:
     labelled = one.labelled or other.labelled
     target = Target("contrast", one.index, other.index, labelled=labelled)
     words = f"{first.words} against {second.words}"
-    return _Reading((target,), words, f"{first.form}-{second.form}")
+    form, sure = (f"{a}-{b}" for a, b in zip(first[2:], second[2:], strict=True))
+    return _Reading((target,), words, form, sure)
