@@ -56,7 +56,7 @@ def compile(
 
     Outputs: those of MODEL, relevance_content, relevance_position, relevance_total [B, units],
     relevance_sites [B, sites, units], relevance_ledger [B, entries]. Inputs that may be left out:
-    target, target_against and, for language models, target_position [B].
+    target, target_against and, for language models, target_position [B]; target_vector [B, D].
     """
     del verbose  # read by the program
     from palrp_onnx.compiler import Settings

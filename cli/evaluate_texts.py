@@ -131,12 +131,12 @@ def _right(answers: Mapping[str, str], tokenizer: Path) -> Accept:
     def accept(sample: Sample, facts: TargetFacts) -> bool:
         if sample.id not in answers:
             raise InputError("The answer is missing", place=sample.id)
-        if not isinstance(facts.index, int):
+        if facts.entry is None:
             return False
-        token = facts.kind == "token"
-        said = piece_text(opened, facts.index) if token else facts.label or ""
+        token = facts.kind == "token" and facts.label is None
+        said = piece_text(opened, facts.entry) if token else facts.label or ""
         wanted = answers[sample.id].strip().casefold()
-        return wanted in (said.strip().casefold(), str(facts.index))
+        return wanted in (said.strip().casefold(), str(facts.entry))
 
     return accept
 

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from palrp_onnx.graph.model import Model
     from palrp_onnx.inputs import Sample
     from palrp_onnx.record import Explanation
+    from palrp_onnx.relevance.target import Target
 
 
 @dataclass(frozen=True)
@@ -102,19 +103,21 @@ class Request:
 def explain(**options: Any) -> None:
     """Explain what MODEL says about one input.
 
-    The record is JSON: one object, or an array of them where a .npz file holds several rows or
-    several tokens are generated.
+    The record is JSON: one object, or an array of them where a .npz file holds several rows,
+    several targets are asked for (--target A,B or --target all) or several tokens are generated.
     """
     request = Request(**options)
     _check_generation(request)
     destination = Destination.parse(request.place, request.formats)
     model, sample = _open(request)
-    rows = next((len(array) for array in sample.feeds.values() if array.ndim), 1)
-    places = destination.files(sample.id, request.generate or rows)
-    _check_places(request, [*places, *filter(None, [request.tensors])])
+    targets = _targets(request)
+    places = destination.files(sample.id, request.generate or _expected(request, targets, sample))
+    read = [Path(target.file) for target in targets if target.file is not None]
+    _check_places(request, [*places, *filter(None, [request.tensors])], read)
     explanations = _explain(request, model, sample)
-    if request.generate:  # the text may have ended before
-        places = destination.files(sample.id, len(explanations))
+    # A text may have ended before; only the output tells how many classes there are.
+    places = destination.files(sample.id, len(explanations))
+    _check_places(request, [*places, *filter(None, [request.tensors])], read)
     records = [each.record for each in explanations]
     require_finite(records)
     data = _kserve(records) if "kserve" in destination.formats else _json(records)
@@ -127,6 +130,23 @@ def explain(**options: Any) -> None:
     if not request.quiet:
         _tell(request, records, list(files))
     run_checks(request.checks, records)
+
+
+def _targets(request: Request) -> tuple[Target, ...]:
+    """The targets as asked for, so that what is wrong with them comes before any work."""
+    from palrp_onnx.inputs import read_labels
+    from palrp_onnx.relevance.asking import parse_targets
+
+    return parse_targets(request.target, read_labels(request.model))
+
+
+def _expected(request: Request, targets: Sequence[Target], sample: Sample) -> int:
+    """How many records there will be; of ``all`` targets only the output tells."""
+    from palrp_onnx.inputs import read_labels
+
+    rows = next((len(array) for array in sample.feeds.values() if array.ndim), 1)
+    every = targets[0].kind == "all"
+    return rows * (max(len(read_labels(request.model)), 1) if every else len(targets))
 
 
 def _check_generation(request: Request) -> None:
@@ -158,9 +178,9 @@ def _open(request: Request) -> tuple[Model, Sample]:
     return model, sample
 
 
-def _check_places(request: Request, places: Sequence[Path]) -> None:
+def _check_places(request: Request, places: Sequence[Path], read: Sequence[Path]) -> None:
     """A map of ``cat.png`` written to its own folder would take the picture's place."""
-    sources = filter(None, [request.model, request.source, request.pair, request.tokenizer])
+    sources = filter(None, [request.model, request.source, request.pair, request.tokenizer, *read])
     taken = {os.path.realpath(path) for path in sources}
     for place in places:
         real = os.path.realpath(place)  # unlike Path.resolve, no error for a link to itself

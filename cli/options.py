@@ -93,7 +93,10 @@ def together(*options: Callable[[F], F]) -> Callable[[F], F]:
 
 
 output_option = click.option(
-    "--output", "output_name", metavar="NAME", help="Graph output that holds the target."
+    "--output",
+    "output_name",
+    metavar="NAME",
+    help="Graph output that holds the target, or a value inside the graph.",
 )
 
 
@@ -147,7 +150,9 @@ run_options = together(
         default="pred",
         show_default=True,
         metavar="TARGET",
-        help="pred, an index, a label, A-B (contrast), token:POS[:ID], or an element I,J,…",
+        help="pred, an index, a label, A-B (contrast), token:POS[:ID], an element I,J,…, or "
+        "dot:FILE.npy or cos:FILE.npy (product with a vector); index:2 or label:2 where a text can "
+        "be read as both.",
     ),
     click.option(
         "--engine",

@@ -10,7 +10,7 @@ from palrp_onnx.printable import printable
 from .checks import position_share
 
 if TYPE_CHECKING:
-    from palrp_onnx.attribution import Attribution
+    from palrp_onnx.attribution import Attribution, TargetFacts
 
 _TOP = 5
 
@@ -36,14 +36,22 @@ def _lines(record: Attribution, verbose: bool) -> Iterator[str]:
 
 def _target(record: Attribution) -> str:
     target = record.target
+    chance = "" if target.probability is None else f", probability {target.probability:.3f}"
+    return f"{_name(target)} = {target.value:.4g}{chance}"
+
+
+def _name(target: TargetFacts) -> str:
+    if target.vector is not None:
+        place = "" if target.position is None else f"[{target.position}]"
+        product = "·" if target.kind == "dot" else " cosine with "
+        return f"{target.output}{place}{product}{printable(target.vector)}"
     name = target.output + _index(target.index, target.label)
     if target.against is not None:
         name += f" - {target.output}{_index(target.against, target.against_label)}"
-    chance = "" if target.probability is None else f", probability {target.probability:.3f}"
-    return f"{name} = {target.value:.4g}{chance}"
+    return name
 
 
-def _index(index: int | list[int], label: str | None) -> str:
+def _index(index: int | list[int] | None, label: str | None) -> str:
     indices = index if isinstance(index, list) else [index]
     inside = ",".join(map(str, indices))
     return f"[{inside}]" if label is None else f"[{inside}: {printable(label)}]"

@@ -64,21 +64,34 @@ class InputFacts(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class TargetFacts(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What was explained of the output: ``value`` is the logit, or the difference of two.
+    """What was explained of the output: ``value`` is an entry, the logit, or the difference of two.
 
-    ``index`` is the class or token, or all indices of an element; ``position`` the token position
-    where the output has one.
+    ``kind`` is ``class`` or ``token`` (a class or a token of the vocabulary at a token position)
+    where something says that entries are classes, else ``element``. ``index`` is the class or
+    token, or all indices of an element; ``position`` the token position where the output has one.
+    ``dot`` and ``cosine`` are products of the output, or of its row at ``position``, with
+    ``vector``, a file: they have no index, and ``vector_sha256`` is that of its numbers as
+    little-endian float64. ``probability`` is there where the model has one.
     """
 
     output: str
-    kind: Literal["class", "contrast", "token", "element"]
-    index: int | list[int]
+    kind: Literal["class", "contrast", "token", "element", "dot", "cosine"]
+    index: int | list[int] | None = None
     value: float
     position: int | None = None
     label: str | None = None
     against: int | None = None
     against_label: str | None = None
     probability: float | None = None
+    vector: str | None = None
+    vector_sha256: str | None = None
+
+    @property
+    def entry(self) -> int | None:
+        """Which entry of an output [B, entries], or of a row of tokens, is explained."""
+        if isinstance(self.index, list):
+            return self.index[0] if len(self.index) == 1 else None
+        return self.index
 
 
 class Units(Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -43,8 +43,10 @@ FEATURES = "features/"
 #: Factor of the seed in half precision, which the relevance is divided by in the end.
 SEED_SCALE, DEFAULT_SCALE = "seed_scale", 256.0
 TARGET, AGAINST, TARGET_POSITION = "target", "target_against", "target_position"
+#: What the output is multiplied with instead of one of its entries being taken.
+TARGET_VECTOR = "target_vector"
 #: Inputs that explainers add, and that may be left out.
-OPTIONAL = (TARGET, AGAINST, TARGET_POSITION, SEED_SCALE)
+OPTIONAL = (TARGET, AGAINST, TARGET_POSITION, TARGET_VECTOR, SEED_SCALE)
 
 
 @dataclass(frozen=True)
@@ -70,13 +72,20 @@ def compile_graph(planned: Planned, settings: Settings) -> tuple[ir.Model, Manif
     Inputs that may be left out, each int64 [B]: ``target``, ``target_against`` and, where the
     output has a token axis, ``target_position``. −1 stands for the predicted class, no class and
     the last unmasked position; −2 is the last of its axis, −3 the last but one. An output of other
-    than two or three axes has no classes: there ``target`` [B, axes − 1] names one element. Graphs
+    than two or three axes has no classes: there ``target`` [B, axes − 1] names one element, where
+    there is a choice. Graphs
     in half precision take ``seed_scale`` [1]: relevance that overflows needs a smaller one.
+    ``target_vector`` float [B, D], with two or three axes: relevance of its product with the
+    output, or with the row at ``target_position``; where a row of it is zero, as by default,
+    ``target`` counts.
 
-    Outputs: the model's own, then ``relevance_content``, ``relevance_position`` and
+    Outputs: the model's own, the explained value where it is none of them, then
+    ``relevance_content``, ``relevance_position`` and
     ``relevance_total`` [B, units], ``relevance_sites`` [B, sites, units] (signed),
     ``relevance_ledger`` [B, entries]; with ``features`` also ``features/content`` and
     ``features/site/LAYER/PART`` [B, tokens, features]. The manifest says what the rows mean.
+
+    Inputs and outputs of the model that have a name of these are renamed (:func:`inside`).
 
     Raises:
         UnsupportedError: The opset is older than the emitted operations, or a rule cannot be
@@ -108,8 +117,10 @@ class _Compiler:
         self._op.batch = self._op.dims(source, [0])
 
     def run(self) -> tuple[ir.Model, Manifest]:
-        self._refuse_clash()
         source = list(self._graph)
+        public = list(self._graph.inputs)
+        if self._plan.output not in self._graph.outputs:
+            self._graph.outputs.append(self._plan.output)
         self._step_aside(self._graph.initializers.values())
         caught = self._walk(*self._seed())
         caught.require(self._explained)
@@ -120,6 +131,7 @@ class _Compiler:
         self._op.drop_unused()
         put_back(self._analysis.model, portable=self._settings.portable)
         self._analysis.model.proto.metadata_props.update(manifest.properties())
+        self._step_aside(public)
         self._step_aside(v for node in source for v in node.outputs)
         return self._analysis.model.proto, manifest
 
@@ -133,26 +145,10 @@ class _Compiler:
         caught = walk(op, self._plan, lambda value: value, raised, rows)
         return caught.map(lambda relevance: op.div(op.wide(relevance), scale))
 
-    def _refuse_clash(self) -> None:
-        """Two inputs or outputs cannot have one name.
-
-        Raises:
-            UnsupportedError: The model has one that explainers need.
-        """
-        public = [v.name or "" for v in (*self._graph.inputs, *self._graph.outputs)]
-        clash = next((name for name in public if _needed(name)), None)
-        if clash is not None:
-            raise UnsupportedError(
-                "An input or output of the model has a name that explainers need",
-                place=clash,
-                hint="Use --engine numpy.",
-            )
-
     def _step_aside(self, values: Iterable[ir.Value]) -> None:
         """Values of the source model make way for names that are added."""
         for value in list(values):
-            if _needed(value.name or ""):
-                value.name = f"source/{value.name}"
+            value.name = inside(value.name or "")
 
     # --- the target -------------------------------------------------------------------------------
     def _input(self, name: str) -> ir.Value:
@@ -163,7 +159,7 @@ class _Compiler:
     def _optional(self, name: str, default: NDArray[Any]) -> ir.Value:
         value = ir.val(name, const_value=ir.tensor(default, name=name))
         self._graph.register_initializer(value)
-        self._declare(value, [None], ir.DataType.from_numpy(default.dtype))
+        self._declare(value, [None] * default.ndim, ir.DataType.from_numpy(default.dtype))
         return value
 
     def _declare(self, value: ir.Value, shape: Sequence[int | None], kind: ir.DataType) -> None:
@@ -196,11 +192,22 @@ class _Compiler:
         chosen = op.one_hot(self._chosen(TARGET, best), classes, output)
         no_one = op.constant([np.iinfo(np.int64).max])
         seed = op.sub(chosen, op.one_hot(self._chosen(AGAINST, no_one), classes, output))
+        seed = self._vector_or(seed)
         return seed if rows is None else op.unsqueeze(seed, [1]), rows
 
-    def _element(self, output: ir.Value, rank: int) -> ir.Value:
-        """+1 at the element that the input ``target`` [B, axes − 1] names."""
+    def _vector_or(self, seed: ir.Value) -> ir.Value:
+        """The input ``target_vector`` [B, D] in place of a seed, but for rows of zeros."""
         op = self._op
+        given = self._optional(TARGET_VECTOR, np.zeros((1, 1), np.float32))
+        nothing = op.sum(op.absolute(given), [1])
+        absent = op.flags("Equal", nothing, op.real(0.0, given))
+        return op.cast_like(op.choose(absent, op.cast_like(seed, given), given), seed)
+
+    def _element(self, output: ir.Value, rank: int) -> ir.Value:
+        """+1 at the element that the input ``target`` [B, axes − 1] names, or at the only one."""
+        op = self._op
+        if rank == 1:
+            return op.shift(op.zeros_like(output), 1.0)
         value = ir.val(TARGET)
         self._declare(value, [None, rank - 1], ir.DataType.INT64)
         seed = op.shift(op.zeros_like(output), 1.0)
@@ -218,8 +225,9 @@ class _Compiler:
         last = op.integers("Expand", op.integers("Sub", length, op.constant([1])), op.batch)
         mask = next((v for v in self._graph.inputs if v.name == self._subject.mask), None)
         if mask is not None:
+            unmasked = op.node("Cast", [mask], 2, to=ir.DataType.BOOL, dtype=ir.DataType.BOOL)
             flags, places = (
-                op.node("Cast", [v], op.rank(v), to=ir.DataType.FLOAT) for v in (mask, numbers)
+                op.node("Cast", [v], op.rank(v), to=ir.DataType.FLOAT) for v in (unmasked, numbers)
             )
             # Where nothing is unmasked the small second term leaves the last place.
             rising = op.add(op.mul(flags, op.shift(places, 1.0)), op.scale(places, 1e-6))
@@ -348,6 +356,14 @@ def _by_places(sinks: Sequence[Sink]) -> list[list[Sink]]:
     return list(found.values())
 
 
-def _needed(name: str) -> bool:
+_OUTPUTS = (CONTENT, POSITION, TOTAL, SITES, LEDGER)
+
+
+def needed(name: str) -> bool:
     """Whether explainers use a name."""
-    return name.startswith(("relevance", FEATURES)) or name in OPTIONAL
+    return name.startswith(("relevance/", FEATURES)) or name in (*OPTIONAL, *_OUTPUTS)
+
+
+def inside(name: str) -> str:
+    """What a value of the model is called in its explainer, which has names of its own."""
+    return f"source/{name}" if needed(name) else name

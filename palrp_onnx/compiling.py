@@ -8,8 +8,8 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from palrp_onnx.compiler import OPSET, Settings, compile_graph
-from palrp_onnx.errors import UsageError
+from palrp_onnx.compiler import OPSET, Settings, compile_graph, needed
+from palrp_onnx.errors import UnsupportedError, UsageError
 from palrp_onnx.fidelity import Original, doubts
 from palrp_onnx.graph.model import Model
 from palrp_onnx.graph.roles import parse_roles
@@ -36,6 +36,7 @@ def compile_model(
 
     Raises:
         UsageError: The model has external data and ``destination`` lies in another folder.
+        UnsupportedError: An input or output of the model has a name that explainers need.
         ModelError: The model cannot be explained, or not as a graph.
     """
     model = Model.open(path, at_least=OPSET)
@@ -49,6 +50,7 @@ def compile_model(
             place=str(destination),
             hint=f"Write it beside the model, into {model.folder}.",
         )
+    _refuse_clash(model)
     example = make_example(model)
     planned = plan_model(
         model,
@@ -73,6 +75,22 @@ def compile_model(
             value.const_value = ir.Tensor(tensor.numpy(), dtype=tensor.dtype, name=value.name)
     data: bytes = ir.serde.serialize_model(compiled).SerializeToString()
     return data
+
+
+def _refuse_clash(model: Model) -> None:
+    """A file cannot have two inputs or outputs of one name, and those of the model stay.
+
+    Raises:
+        UnsupportedError: The model has one that explainers need.
+    """
+    public = (v.name or "" for v in (*model.graph.inputs, *model.graph.outputs))
+    clash = next((name for name in public if needed(name)), None)
+    if clash is not None:
+        raise UnsupportedError(
+            "An input or output of the model has a name that explainers need",
+            place=clash,
+            hint="Rename it, or use `palrp-onnx explain`, which renames it inside.",
+        )
 
 
 def _inside(tensor: ir.ExternalTensor, model: Model) -> bool:

@@ -18,18 +18,22 @@ from palrp_onnx.attribution import Run
 from palrp_onnx.branching import Branches, Taken
 from palrp_onnx.compiler import OPSET, Settings, compile_graph
 from palrp_onnx.engines import CompiledEngine, Engine, NumpyEngine
-from palrp_onnx.errors import UsageError
+from palrp_onnx.errors import TargetError, UsageError
 from palrp_onnx.fidelity import Original
 from palrp_onnx.graph.branches import condition_names
 from palrp_onnx.graph.model import Model, parse_model
 from palrp_onnx.graph.roles import parse_roles
+from palrp_onnx.head import Head, find_head
+from palrp_onnx.inputs.declared import Declared, read_declared
 from palrp_onnx.inputs.sample import Sample
-from palrp_onnx.manifest import Manifest
+from palrp_onnx.inputs.vectors import read_vector
+from palrp_onnx.manifest import Manifest, Subject
 from palrp_onnx.planning import Planned, check_feeds, plan_model
 from palrp_onnx.record import Describer, Explanation
+from palrp_onnx.relevance.asking import parse_targets
 from palrp_onnx.relevance.presets import preset
 from palrp_onnx.relevance.sinks import check_reduction
-from palrp_onnx.relevance.target import parse_target
+from palrp_onnx.relevance.target import Target
 from palrp_onnx.zero_maps import WARNING, find_zero_maps
 
 Feeds = Mapping[str, NDArray[Any]]
@@ -117,35 +121,51 @@ class Explainer:
         self._once = once
         self._branches: Branches | None = None
         self._opened: OrderedDict[Taken, _Opened] = OrderedDict()
+        self._declared: Declared | None = None
 
     def explain(
         self, sample: Sample, target: str = "pred", labels: Mapping[int, str] | None = None
     ) -> list[Explanation]:
-        """Explain one input; one explanation for every row of its batch.
+        """Explain one input; one explanation for every row of its batch and every target.
 
         Args:
             sample: What a reader of :mod:`palrp_onnx.inputs` returned.
-            target: ``pred``, an index, a label, ``A-B``, ``token:POS[:ID]`` or ``I,J,…``.
+            target: ``pred``, an index, a label, ``A-B``, ``token:POS[:ID]``, ``I,J,…``,
+                ``dot:FILE.npy`` or ``cos:FILE.npy``; also ``all``, or several with commas: then
+                every row has an explanation for each, in this order.
             labels: Names of classes by index.
+
+        Raises:
+            TargetError: There is no such target, or its text can be read in several ways.
+            InputError: The sample, the vector or ``config.json`` cannot be used.
         """
-        rows = self._singly(sample)
-        if len(rows) > 1:
-            return [each for row in rows for each in self.explain(row, target, labels)]
+        samples = self._singly(sample)
+        if len(samples) > 1:
+            return [each for one in samples for each in self.explain(one, target, labels)]
+        wanted = [self._with_vector(each) for each in parse_targets(target, labels)]
+        if wanted[0].kind == "all":
+            wanted = self._every_class(sample, labels or {})
+        found = [self._explain_one(sample, each, labels or {}) for each in wanted]
+        rows = [each for row in zip(*found, strict=True) for each in row]
+        if len(wanted) == 1:
+            return rows
+        return [_numbered(each, f"{sample.id}-{k}") for k, each in enumerate(rows)]
+
+    def _explain_one(
+        self, sample: Sample, wanted: Target, labels: Mapping[int, str]
+    ) -> list[Explanation]:
         start = time.perf_counter()
-        wanted = parse_target(target, labels)
         opened = self._open_for(sample.feeds)
         engine = opened.engine
         outcome = engine.explain(sample.feeds, wanted)
-        # Certain that it is about what the file computes:
-        original = opened.original
-        fidelity = (
-            None
-            if original is None
-            else original.check(sample.feeds, outcome.output, outcome.ledger)
-        )
+        fidelity = None
+        if (original := opened.original) is not None:  # certain that it is about the file
+            fidelity = original.check(sample.feeds, outcome.output, outcome.ledger)
+        head = self.head(engine.subject, outcome.output.shape, labels)
+        head.check(wanted, engine.subject.output, labels)
         zero = find_zero_maps(engine, sample.feeds, wanted, outcome)
         run = self._run(engine, {**outcome.ms, "total": (time.perf_counter() - start) * 1e3})
-        found = Describer(engine.subject, run, fidelity)(sample, outcome, labels or {})
+        found = Describer(engine.subject, run, head, fidelity)(sample, outcome, labels)
         return [_warned(each) if row in zero else each for row, each in enumerate(found)]
 
     def _singly(self, sample: Sample) -> list[Sample]:
@@ -165,6 +185,39 @@ class Explainer:
             )
             for row in range(count)
         ]
+
+    def head(self, subject: Subject, shape: tuple[int, ...], labels: Mapping[int, str]) -> Head:
+        """What is known of the entries of an output of this shape, the batch axis among them.
+
+        Raises:
+            InputError: The ``config.json`` beside the model is not what it should be.
+        """
+        if self._declared is None:
+            self._declared = read_declared(self.model.path)
+        return find_head(subject, shape, self._declared, labels)
+
+    def _with_vector(self, target: Target) -> Target:
+        """The target with its vector, if it is a product with one."""
+        if target.file is None:
+            return target
+        return replace(target, vector=read_vector(Path(target.file)))
+
+    def _every_class(self, sample: Sample, labels: Mapping[int, str]) -> list[Target]:
+        """Each entry of the output's last axis.
+
+        Raises:
+            TargetError: They are the vocabulary, or nothing says that those of a token are classes.
+        """
+        engine = self.engine(sample.feeds)
+        subject, outcome = engine.subject, engine.explain(sample.feeds, Target("pred"))
+        head = self.head(subject, outcome.output.shape, labels)
+        if head.vocabulary or (outcome.output.ndim > 2 and not head.classes):
+            raise TargetError(
+                f"The {head.size} entries of the output are not known to be classes",
+                place=f"output {subject.output}",
+                hint="Name those that are wanted: --target index:0,index:1.",
+            )
+        return [Target("index", index) for index in range(head.size)]
 
     def generate(
         self,
@@ -290,6 +343,11 @@ class Explainer:
     def _params(self) -> dict[str, Any]:
         roles = {name: role.value for name, role in self._roles.items()}
         return {"positions": self.positions, **({"roles": roles} if roles else {})}
+
+
+def _numbered(explanation: Explanation, name: str) -> Explanation:
+    """The explanation under another id."""
+    return replace(explanation, record=structs.replace(explanation.record, id=name))
 
 
 def _labelled(explanation: Explanation, grown: Sample) -> Explanation:

@@ -80,13 +80,16 @@ class FileForward:
 
     Args:
         model: The model, with a plain graph of which inputs may be missing.
-        output: Name of the output that is wanted.
+        output: Name of the output that is wanted, or of a value inside.
         device: ``cpu`` or ``cuda[:N]``.
         optimise: See :class:`palrp_onnx.session.Session`; as it is served, or to the letter.
         prepack: See there; done anyway where the values depend on it.
 
     Attributes:
         rounds_inside: Whether an operation of the file rounds activations by itself.
+
+    Raises:
+        ModelError: The runtime does not take the file, or there is no such value in it.
     """
 
     def __init__(
@@ -102,6 +105,7 @@ class FileForward:
         self._taken_out = model.taken_out
         file = parse_model(model.path)
         self.rounds_inside = rounds_inside(file.graph)
+        _expose(file.graph, output)
         self._session = Session(
             ir.serde.serialize_model(file).SerializeToString(),
             model.folder,
@@ -115,6 +119,20 @@ class FileForward:
         samples = max((len(array) for array in feeds.values() if array.ndim), default=1)
         blanks = {blank.name: blank.array(samples) for blank in self._taken_out}
         return self._session.run([self._output], {**feeds, **blanks})[self._output]
+
+
+def _expose(graph: ir.Graph, name: str) -> None:
+    """Make a value inside an output of the graph.
+
+    Raises:
+        ModelError: There is no such value.
+    """
+    if any(v.name == name for v in graph.outputs):
+        return
+    found = next((v for node in graph for v in node.outputs if v.name == name), None)
+    if found is None:
+        raise ModelError("The file has no value of this name", place=name)
+    graph.outputs.append(found)
 
 
 class ReferenceForward:

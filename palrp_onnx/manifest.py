@@ -19,6 +19,26 @@ PREFIX = "palrp_onnx."
 Feeds = Mapping[str, NDArray[Any]]
 
 
+class OutputFacts(Struct, frozen=True, kw_only=True):
+    """What the graph says of the explained output.
+
+    Attributes:
+        ending: ``Softmax``, ``Sigmoid`` or ``LogSoftmax``, where it is the result of one.
+        before: Name of the value that was taken of.
+        followed: Which of these is taken of it, where the result of that is an output.
+        inner: Whether it is a value inside the graph, and no output of the model.
+        tokens: Whether its last axis runs along tokens.
+        vocabularies: Rows of the tables that tokens are looked up in.
+    """
+
+    ending: str | None = None
+    before: str | None = None
+    followed: str | None = None
+    inner: bool = False
+    tokens: bool = False
+    vocabularies: tuple[int, ...] = ()
+
+
 class Subject(Struct, frozen=True, kw_only=True):
     """What is explained.
 
@@ -36,6 +56,7 @@ class Subject(Struct, frozen=True, kw_only=True):
         crossed: Whether samples meet others only in a table of all with all, so that each can be
             explained by itself.
         faults: What is wrong with the file's numbers.
+        facts: What the graph says of the output.
     """
 
     source: ModelFacts
@@ -51,6 +72,7 @@ class Subject(Struct, frozen=True, kw_only=True):
     mixed: str | None
     crossed: bool = False
     faults: tuple[Warning_, ...] = ()
+    facts: OutputFacts = OutputFacts()
 
     def refuse_mixing(self, samples: int) -> None:
         """Refuse a batch whose samples are not separate."""

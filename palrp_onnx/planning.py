@@ -28,6 +28,7 @@ from palrp_onnx.graph.patches import patch_size
 from palrp_onnx.graph.roles import Overrides, Role
 from palrp_onnx.graph.signature import GraphInput, first_axes
 from palrp_onnx.graph.sites import Site, find_sites
+from palrp_onnx.head import output_facts, probability_warnings
 from palrp_onnx.manifest import Subject
 from palrp_onnx.relevance.plan import Plan, make_plan
 from palrp_onnx.relevance.presets import Preset
@@ -70,6 +71,7 @@ class Planned:
         found = [m.reason for v in met if (m := analysis.layouts.mixing.get(v))]
         if self.foreign:
             found.append(f"the rows of output {self.output!r} are samples of another input")
+        facts = output_facts(analysis, self.plan.output)
         return Subject(
             source=model_facts(analysis.model),
             output=self.output,
@@ -85,8 +87,10 @@ class Planned:
             crossed=self.crossed,
             faults=(
                 *(Warning_(code=code, message=text) for code, text in self._faults()),
+                *(Warning_(code=c, message=text) for c, text in probability_warnings(facts)),
                 *self.doubts,
             ),
+            facts=facts,
         )
 
     def _image(self) -> tuple[int, int, int, int] | None:
@@ -338,11 +342,23 @@ def _dependent_outputs(analysis: Analysis) -> list[ir.Value]:
 def find_output(analysis: Analysis, name: str) -> ir.Value:
     """The output of this name.
 
+    The name may also be that of a value inside the graph.
+
     Raises:
         TargetError: There is none.
     """
     outputs = {v.name: v for v in analysis.model.graph.outputs}
-    if name not in outputs:
-        names = ", ".join(str(known) for known in outputs)
-        raise TargetError(f"There is no output {name!r}", hint=f"Outputs: {names}.")
-    return outputs[name]
+    return outputs[name] if name in outputs else _inner_value(analysis, name)
+
+
+def _inner_value(analysis: Analysis, name: str) -> ir.Value:
+    """A real value inside the graph that depends on the explained input."""
+    found = next((v for v in analysis.content if v.name == name and v.producer()), None)
+    if found is None:
+        names = ", ".join(str(v.name) for v in analysis.model.graph.outputs)
+        raise TargetError(
+            f"There is no output {name!r}, nor a real value inside that depends on the explained "
+            "input",
+            hint=f"Outputs: {names}.",
+        )
+    return found

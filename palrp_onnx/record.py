@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from msgspec import UNSET
 from numpy.typing import NDArray
@@ -17,9 +17,11 @@ from palrp_onnx.attribution import (
     Site,
     TargetFacts,
     Units,
+    Warning_,
 )
 from palrp_onnx.engines import Outcome
 from palrp_onnx.fidelity import doubts
+from palrp_onnx.head import Head, class_warnings
 from palrp_onnx.inputs.sample import Sample
 from palrp_onnx.manifest import Subject
 from palrp_onnx.relevance.maps import Maps
@@ -48,18 +50,36 @@ class Describer:
 
     subject: Subject
     run: Run
+    head: Head
     fidelity: Fidelity | None = None
 
     def __call__(
         self, sample: Sample, outcome: Outcome, labels: Mapping[int, str]
     ) -> list[Explanation]:
         """Describe every row."""
+        output = self.subject.output
         return [
-            self._row(sample, outcome, row, describe_target(self.subject.output, target, labels))
+            self._row(
+                sample,
+                outcome,
+                row,
+                describe_target(output, target, self.head),
+                [
+                    Warning_(code=code, message=text)
+                    for code, text in class_warnings(self.head, target, output, labels)
+                ],
+            )
             for row, target in enumerate(outcome.targets)
         ]
 
-    def _row(self, sample: Sample, outcome: Outcome, row: int, target: TargetFacts) -> Explanation:
+    def _row(
+        self,
+        sample: Sample,
+        outcome: Outcome,
+        row: int,
+        target: TargetFacts,
+        warnings: Sequence[Warning_],
+    ) -> Explanation:
         maps = outcome.maps
         record = Attribution(
             id=sample.id if len(outcome.targets) == 1 else f"{sample.id}-{row}",
@@ -87,6 +107,7 @@ class Describer:
             warnings=[
                 *sample.warnings,
                 *self.subject.faults,
+                *warnings,
                 *maps.warnings,
                 *doubts(self.fidelity),
             ],
@@ -116,20 +137,39 @@ def _floats(values: Array) -> list[float]:
     return [float(v) for v in values]
 
 
-def describe_target(output: str, target: Resolved, labels: Mapping[int, str]) -> TargetFacts:
+def describe_target(output: str, target: Resolved, head: Head) -> TargetFacts:
     """The target as the record shows it."""
+    position = target.place[0] if target.place else None
+    if target.vector is not None:
+        return TargetFacts(
+            output=output,
+            kind="cosine" if target.kind == "cosine" else "dot",
+            value=target.value,
+            position=position,
+            vector=target.vector.name,
+            vector_sha256=target.vector.sha256,
+        )
     index, _ = target.where[0]
-    if target.kind == "element":
-        return TargetFacts(output=output, kind="element", index=list(index), value=target.value)
-    against = target.where[1][0][-1] if len(target.where) > 1 else None
+    probability = head.probability(target)
+    if target.kind == "element" or (target.kind == "index" and not head.classes):
+        return TargetFacts(
+            output=output,
+            kind="element",
+            index=list(index),
+            value=target.value,
+            label=head.names.get(index[-1]) if target.kind == "index" else None,
+            probability=probability,
+        )
+    against = target.where[1][0][-1] if target.kind == "contrast" else None
+    named: Literal["class", "token"] = "class" if position is None else "token"
     return TargetFacts(
         output=output,
-        kind=target.kind,
+        kind=named if against is None else "contrast",
         index=index[-1],
         value=target.value,
-        position=index[0] if len(index) > 1 else None,
-        label=labels.get(index[-1]),
+        position=position,
+        label=head.names.get(index[-1]),
         against=against,
-        against_label=labels.get(against) if against is not None else None,
-        probability=target.probability,
+        against_label=head.names.get(against) if against is not None else None,
+        probability=probability,
     )

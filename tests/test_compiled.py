@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from palrp_onnx import Explainer
 from palrp_onnx.attribution import InputFacts
 from palrp_onnx.compiler import Settings, compile_graph
+from palrp_onnx.compiling import compile_model
 from palrp_onnx.errors import TargetError, UnsupportedError
 from palrp_onnx.graph.model import Model
 from palrp_onnx.inputs.sample import Sample
@@ -307,13 +308,138 @@ def test_values_with_the_names_of_outputs_step_aside() -> None:
     np.testing.assert_allclose(ours, reference, rtol=1e-5)
 
 
-def test_an_input_with_the_name_of_one_that_is_added() -> None:
+@pytest.mark.parametrize("name", ["target", "target_vector", "relevance_content", "features/x"])
+@pytest.mark.parametrize("side", ["input", "output"])
+def test_an_input_or_output_with_a_name_that_explainers_need(
+    tmp_path: Path, name: str, side: str
+) -> None:
+    """It is renamed inside; only a file cannot have both."""
     x = real(2, 5, 4)
-    body = "h = MatMul(target, w)  y = ReduceMean<keepdims = 0>(h, axis)"
-    model = opened(proto(body, {"target": x}, {"w": real(4, 4), "axis": ints(1)}))
-    given = Sample("x", "tensors", {"target": x}, InputFacts(kind="tensors", truncated=False))
+    source, result = (name, "y") if side == "input" else ("x", name)
+    body = f"h = MatMul({source}, w)  {result} = ReduceMean<keepdims = 0>(h, axis)"
+    weights = {"w": real(4, 3), "axis": ints(1)}
+    path = tmp_path / "model.onnx"
+    onnx.save(named(body, {source: x}, weights, result), path)
+    given = Sample("x", "tensors", {source: x}, InputFacts(kind="tensors", truncated=False))
+    for target in ("pred", "1", "0-2"):
+        numpy, compiled = (Explainer(path, engine=e).explain(given, target) for e in ENGINES)
+        for ours, reference in zip(compiled, numpy, strict=True):
+            assert ours.record.target.output == result
+            assert ours.record.target.index == reference.record.target.index
+            np.testing.assert_allclose(
+                ours.record.relevance.total, reference.record.relevance.total, rtol=1e-5
+            )
+            assert list(ours.tensors) == list(reference.tensors)
     with pytest.raises(UnsupportedError, match="name that explainers need"):
-        Explainer(model).explain(given)
+        compile_model(path, tmp_path / "explainer.onnx")
+
+
+def named(body: str, feeds: dict[str, Array], weights: Any, output: str) -> onnx.ModelProto:
+    """The same as ``proto``, with names that ONNX text has no letters for."""
+    plain = {name: name.replace("/", "_") for name in (*feeds, output)}
+    for name, other in plain.items():
+        body = body.replace(name, other)
+    model = proto(body, {plain[n]: a for n, a in feeds.items()}, weights, outputs=[plain[output]])
+    for name, other in plain.items():
+        for value in (*model.graph.input, *model.graph.output):
+            value.name = name if value.name == other else value.name
+        for node in model.graph.node:
+            for names in (node.input, node.output):
+                names[:] = [name if n == other else n for n in names]
+    return model
+
+
+def test_a_name_that_only_looks_like_one(tmp_path: Path) -> None:
+    """Rerankers call their output ``relevance_score``."""
+    x = real(2, 5, 4)
+    body = "h = MatMul(x, w)  relevance_score = ReduceMean<keepdims = 0>(h, axis)"
+    weights = {"w": real(4, 1), "axis": ints(1)}
+    path, explainer = tmp_path / "model.onnx", tmp_path / "explainer.onnx"
+    onnx.save(proto(body, {"x": x}, weights, outputs=["relevance_score"]), path)
+    explainer.write_bytes(compile_model(path, explainer))
+    given = Sample("x", "tensors", {"x": x}, InputFacts(kind="tensors", truncated=False))
+    reference = Explainer(path, engine="numpy").explain(given)
+    for file in (path, explainer):
+        for ours, theirs in zip(Explainer(file).explain(given), reference, strict=True):
+            assert ours.record.target.output == "relevance_score"
+            np.testing.assert_allclose(
+                ours.record.relevance.total, theirs.record.relevance.total, rtol=1e-5
+            )
+
+
+@pytest.mark.parametrize("inner", ["h", "m"])
+def test_a_file_for_a_value_inside(tmp_path: Path, inner: str) -> None:
+    """It becomes an output of the explainer, beside those of the model."""
+    x = real(2, 5, 4)
+    body = "h = MatMul(x, w)  m = ReduceMean<keepdims = 0>(h, axis)  y = Softmax<axis = -1>(m)"
+    weights = {"w": real(4, 3), "axis": ints(1)}
+    path, explainer = tmp_path / "model.onnx", tmp_path / "explainer.onnx"
+    onnx.save(proto(body, {"x": x}, weights), path)
+    explainer.write_bytes(compile_model(path, explainer, output=inner))
+    outputs = [each.name for each in onnx.load(explainer).graph.output]
+    assert outputs[:3] == ["y", inner, "relevance_content"]
+    given = Sample("x", "tensors", {"x": x}, InputFacts(kind="tensors", truncated=False))
+    reference = Explainer(path, engine="numpy", output=inner).explain(given, "1")
+    for ours, theirs in zip(Explainer(explainer).explain(given, "1"), reference, strict=True):
+        assert ours.record.target.output == inner
+        assert ours.record.target.kind == theirs.record.target.kind
+        assert ours.record.target.probability == pytest.approx(theirs.record.target.probability)
+        np.testing.assert_allclose(
+            ours.record.relevance.total, theirs.record.relevance.total, rtol=1e-5
+        )
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [
+        np.array([[1, 2, 0, 0, 0], [5, 3, 1, 2, 0]]),
+        np.array([[-1, 1, 0, 1, 0], [1, 1, 1, 1, 1]]),
+        np.array([[True, False, True, False, False], [True, True, True, False, False]]),
+        np.array([[0.5, 0.25, 0.0, 0.0, 0.0], [1.0, 0.5, 0.5, 0.0, 0.0]], np.float32),
+    ],
+)
+def test_whatever_is_not_zero_is_unmasked(tmp_path: Path, mask: Array) -> None:
+    x = real(2, 5, 4)
+    body = """b = Cast<to = 9>(mask)  u = Unsqueeze(b, two)  h = Where(u, x, zero)
+        y = MatMul(h, w)"""
+    weights = {"w": real(4, 3), "two": ints(2), "zero": np.float32(0)}
+    path, explainer = tmp_path / "model.onnx", tmp_path / "explainer.onnx"
+    onnx.save(proto(body, {"x": x, "mask": mask}, weights, free=(0, 1)), path)
+    roles = {"mask": "mask"} if mask.dtype.kind == "f" else {}
+    if not roles:  # no example of a real mask is found
+        explainer.write_bytes(compile_model(path, explainer))
+    feeds = {"x": x, "mask": mask}
+    given = Sample("x", "tensors", feeds, InputFacts(kind="tensors", truncated=False))
+    expected = [int(np.flatnonzero(row)[-1]) for row in mask]
+    for file, options in (
+        (path, {"engine": "numpy", "roles": roles}),
+        (path, {"roles": roles}),
+        *([] if roles else [(explainer, {})]),
+    ):
+        found = Explainer(file, **options).explain(given)
+        for place, each in zip(expected, found, strict=True):
+            index = each.record.target.index
+            assert isinstance(index, list)
+            assert index[0] == place
+            reached = np.flatnonzero(each.record.relevance.content).tolist()
+            assert reached == [place]
+
+
+def test_one_number_a_sample(tmp_path: Path) -> None:
+    """The output of some rerankers."""
+    x = real(2, 5, 4)
+    body = "h = MatMul(x, w)  m = ReduceMean<keepdims = 0>(h, axis)  y = Squeeze(m, axis)"
+    path, explainer = tmp_path / "model.onnx", tmp_path / "explainer.onnx"
+    onnx.save(proto(body, {"x": x}, {"w": real(4, 1), "axis": ints(1)}), path)
+    explainer.write_bytes(compile_model(path, explainer))
+    given = Sample("x", "tensors", {"x": x}, InputFacts(kind="tensors", truncated=False))
+    expected = (x.astype(np.float64) @ real(4, 1))[..., 0] / 5
+    for explained in (Explainer(path, engine="numpy"), Explainer(path), Explainer(explainer)):
+        for row, each in zip(expected, explained.explain(given), strict=True):
+            assert (each.record.target.kind, each.record.target.index) == ("element", [])
+            assert each.record.target.value == pytest.approx(row.sum(), rel=1e-5)
+            np.testing.assert_allclose(each.record.relevance.content, row, rtol=1e-5)
+            assert not each.record.warnings
 
 
 def test_older_opsets_are_raised() -> None:

@@ -23,7 +23,9 @@ from palrp_onnx.compiler import (
     SITES,
     TARGET,
     TARGET_POSITION,
+    TARGET_VECTOR,
     TOTAL,
+    inside,
 )
 from palrp_onnx.engines.outcome import Outcome, find_targets
 from palrp_onnx.errors import InputError, TargetError
@@ -35,7 +37,7 @@ from palrp_onnx.planning import check_feeds
 from palrp_onnx.relevance.ledger import close_books
 from palrp_onnx.relevance.maps import Maps, image_grid, to_patches, unaligned
 from palrp_onnx.relevance.sinks import Sink
-from palrp_onnx.relevance.target import Target
+from palrp_onnx.relevance.target import Resolved, Target, vector_factor
 from palrp_onnx.session import Session
 
 Array = NDArray[Any]
@@ -76,9 +78,11 @@ class CompiledEngine:
         for name in optional:
             graph.graph.initializers.pop(name).const_value = None
         self._scaled = SEED_SCALE in optional
-        self._targets = [name for name in optional if name != SEED_SCALE]
+        self._targets = [n for n in optional if n not in (SEED_SCALE, TARGET_VECTOR)]
+        self._takes_vectors = TARGET_VECTOR in optional
+        self._output = inside(manifest.output)
         outputs = [v.name or "" for v in graph.graph.outputs]
-        published = {manifest.output, CONTENT, POSITION, TOTAL, SITES, LEDGER}
+        published = {self._output, CONTENT, POSITION, TOTAL, SITES, LEDGER}
         self._outputs = [n for n in outputs if n in published or n.startswith(FEATURES)]
         data = ir.serde.serialize_model(graph).SerializeToString()
         prepack = prepack or rounds_inside(graph.graph)
@@ -91,24 +95,65 @@ class CompiledEngine:
         samples = len(feeds[self.manifest.input])
         self.manifest.refuse_mixing(samples)
         start = time.perf_counter()
-        default = {name: np.full(samples, -1, np.int64) for name in self._targets}
-        chosen = target_inputs(target, self.manifest.axes, samples)
+        given = {inside(name): array for name, array in feeds.items()}
+        default, chosen = self._default(samples), self._chosen(target, samples)
         try:
-            values = self._run({**feeds, **default, **chosen})
+            values = self._run({**given, **default, **chosen})
         except InputError:
-            # An index outside of its axis fails inside the graph: the output tells where.
-            if TARGET_POSITION in chosen:
+            # A place outside of its axis, or a vector of another length, fails inside the graph:
+            # the output tells why.
+            if TARGET_POSITION in chosen or TARGET_VECTOR in chosen:
                 scale = self._scales()[-1]
-                alone = self._session.run([self.manifest.output], {**feeds, **default, **scale})
-                find_targets(self.manifest, feeds, alone[self.manifest.output], target)
+                alone = self._session.run([self._output], {**given, **default, **scale})
+                find_targets(self.manifest, feeds, alone[self._output], target)
             raise
         ms = {"session": (time.perf_counter() - start) * 1e3}
-        output = values[self.manifest.output]
+        output = values[self._output]
         targets = find_targets(self.manifest, feeds, output, target)
+        if target.vector is not None:
+            values = self._stretched(values, target, targets)
         maps = self._maps(values, feeds)
         sums = np.array([t.value for t in targets])
         ledger = self._ledger(values, sums)
         return Outcome(output, targets, maps, ledger, self._tensors(values, maps), ms)
+
+    def _default(self, samples: int) -> Feeds:
+        """Inputs for the target that ask for nothing."""
+        vector = {TARGET_VECTOR: np.zeros((samples, 1), np.float32)}
+        return {
+            **{name: np.full(samples, -1, np.int64) for name in self._targets},
+            **(vector if self._takes_vectors else {}),
+        }
+
+    def _chosen(self, target: Target, samples: int) -> Feeds:
+        """The target as inputs.
+
+        Raises:
+            TargetError: It has no meaning for the output, or the explainer cannot take it.
+        """
+        chosen = target_inputs(target, self.manifest.axes, samples)
+        if TARGET_VECTOR in chosen and not self._takes_vectors:
+            raise TargetError(
+                "The explainer takes no vector as a target",
+                hint="Compile the model again, or explain the model itself.",
+            )
+        return chosen
+
+    def _stretched(
+        self, values: Mapping[str, Array], target: Target, targets: Sequence[Resolved]
+    ) -> dict[str, Array]:
+        """Relevance of a product with a vector from that with the normalised vector.
+
+        Relevance is linear in the seed, and every reduction of it is in a positive factor. So the
+        length of the output, which a cosine divides by, need not be known before.
+        """
+        factors = np.array([vector_factor(target, each.scores) for each in targets])
+        return {
+            name: array * factors.reshape(-1, *[1] * (array.ndim - 1)).astype(array.dtype)
+            if name != self._output
+            else array
+            for name, array in values.items()
+        }
 
     def _run(self, feeds: Feeds) -> dict[str, Array]:
         """Run; in half precision with smaller seeds where relevance overflows."""
@@ -162,6 +207,8 @@ def target_inputs(target: Target, axes: int, samples: int) -> dict[str, Array]:
     Raises:
         TargetError: It has no meaning for an output of ``axes`` axes.
     """
+    if axes == 1 and target.kind == "pred":
+        return {}
     if axes not in (2, 3):
         if target.kind != "element" or len(target.element) != axes - 1:
             raise TargetError(
@@ -173,13 +220,18 @@ def target_inputs(target: Target, axes: int, samples: int) -> dict[str, Array]:
     if target.kind == "element":
         if len(target.element) != axes - 1:
             raise TargetError(
-                f"An element of this output has {axes - 1} indices, not {len(target.element)}"
+                f"An element of this output has {axes - 1} indices, not {len(target.element)}",
+                hint="Several classes of one output are said like index:0,index:1.",
             )
         named = dict(zip((TARGET_POSITION, TARGET)[-axes + 1 :], target.element, strict=True))
     if axes == 2 and named.get(TARGET_POSITION) is not None:
         raise TargetError("The output has no token axis", hint="Use a class index or label.")
-    return {
+    inputs: dict[str, Array] = {
         name: np.full(samples, index if index >= 0 else index - 1, np.int64)
         for name, index in named.items()
         if index is not None
     }
+    if target.vector is not None:
+        unit = target.vector.numbers / np.linalg.norm(target.vector.numbers)
+        inputs[TARGET_VECTOR] = np.tile(unit.astype(np.float32), (samples, 1))
+    return inputs

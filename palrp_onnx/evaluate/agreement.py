@@ -241,6 +241,7 @@ def _target(record: Attribution, other: Attribution) -> tuple[Any, ...]:
         target.index if label is None else label,
         target.position,
         target.against if against is None else against,
+        target.vector_sha256,
     )
 
 

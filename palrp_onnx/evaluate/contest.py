@@ -107,15 +107,23 @@ class _Perturbed:
         if self._forward is None:
             self._forward = FileForward(first.model, subject.output, device=first.device)
         ids = sample.feeds[subject.input]
-        if ids.dtype.kind not in "iu" or not isinstance(facts.index, int):
+        if ids.dtype.kind not in "iu":
             raise UsageError("Only tokens can be perturbed", place=f"input {subject.input}")
+        entry = facts.entry
+        if entry is None:
+            raise UsageError(
+                "Only evidence for a class or a token can be followed",
+                place=f"output {facts.output}",
+                hint="Nothing says that the output's entries are classes; see id2label in "
+                "config.json.",
+            )
         predict = predictor(self._forward, sample.feeds, subject.input, facts.position)
         own = self._protocol if facts.kind != "token" else _for_language(self._protocol)
         # Seeded by the sample, so that one that is left out changes no other.
         generator = np.random.default_rng(zlib.crc32(sample.id.encode()))
         maps[RANDOM] = generator.permutation(next(iter(maps.values())))
         return {
-            name: perturb(ids[0], relevance, facts.index, predict, own)
+            name: perturb(ids[0], relevance, entry, predict, own)
             for name, relevance in maps.items()
         }
 

@@ -15,8 +15,8 @@ from palrp_onnx.evaluate.baselines import Baseline, Competitor
 from palrp_onnx.evaluate.contest import RANDOM
 from palrp_onnx.inputs import Sample
 from palrp_onnx.record import Explanation
+from palrp_onnx.relevance.asking import parse_target
 from palrp_onnx.relevance.maps import image_grid
-from palrp_onnx.relevance.target import parse_target
 
 Array = NDArray[Any]
 Maps = dict[str, Array]
@@ -100,7 +100,7 @@ class Rivals:
         for name, competitor in self._competitors.items():
             facts, maps[name] = self._map(competitor, sample, target, pixels.shape[2:])
             index = _class(facts)
-            target = str(index)
+            target = f"index:{index}"
         first = next(iter(maps.values()))
         generator = np.random.default_rng(crc32(sample.id.encode()))
         maps[RANDOM] = generator.permutation(first.ravel()).reshape(first.shape)
@@ -118,6 +118,6 @@ class Rivals:
 
 
 def _class(facts: TargetFacts) -> int:
-    if facts.kind != "class" or not isinstance(facts.index, int):
+    if facts.kind not in ("class", "element") or facts.entry is None:
         raise UsageError("Only a class can be evaluated on images", place=f"output {facts.output}")
-    return facts.index
+    return facts.entry

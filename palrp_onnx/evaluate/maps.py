@@ -12,6 +12,7 @@ from palrp_onnx.attribution import TargetFacts
 from palrp_onnx.errors import UsageError
 from palrp_onnx.evaluate.baselines import Baseline, Competitor
 from palrp_onnx.inputs.sample import Sample
+from palrp_onnx.relevance.asking import parse_target
 
 Array = NDArray[Any]
 
@@ -26,7 +27,9 @@ def explained(
 
     Raises:
         UsageError: The input holds several rows.
+        TargetError: The target is none, or several.
     """
+    parse_target(target, labels)
     if isinstance(competitor, Baseline):
         found = competitor.explain(sample, target, labels)
     else:
@@ -55,7 +58,9 @@ def in_turn(
 
 
 def spelled(facts: TargetFacts, asked: str) -> str:
-    """What was found, as a target that is the same for any method and model."""
+    """What was found, as a target that is the same for any method, model and set of labels."""
+    if isinstance(facts.index, list):
+        return "element:" + ",".join(map(str, facts.index))
     if facts.kind == "token":
         return f"token:{facts.position}:{facts.index}"
-    return str(facts.index) if isinstance(facts.index, int) else asked
+    return asked if facts.index is None or facts.kind == "contrast" else f"index:{facts.index}"

@@ -9,6 +9,7 @@ import zipfile
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -135,21 +136,30 @@ def _read_array(
 ) -> NDArray[np.generic]:
     """One ``.npy`` member. Its header must account for every byte before any is unpacked."""
     with archive.open(member) as stream:
-        try:
-            version = np.lib.format.read_magic(stream)
-            read_header = {
-                (1, 0): np.lib.format.read_array_header_1_0,
-                (2, 0): np.lib.format.read_array_header_2_0,
-            }[version]
-            shape, fortran, dtype = read_header(stream)
-        except _BAD_HEADER as error:
-            raise InputError(f"is not an .npy array: {error}", place=place) from error
-        if dtype.kind not in "biuf":
-            raise InputError(f"holds {dtype}, not numbers", place=place)
-        size = math.prod(shape) * dtype.itemsize
-        if min(shape, default=0) < 0 or size != member.file_size - stream.tell():
-            raise InputError(f"does not hold the {size:,} bytes its header says", place=place)
-        data = bytearray(stream.read(size))
+        return read_npy(stream, member.file_size, place)
+
+
+def read_npy(stream: IO[bytes], length: int, place: str) -> NDArray[np.generic]:
+    """The array of a ``.npy`` stream of ``length`` bytes, of which the header accounts for all.
+
+    Raises:
+        InputError: It does not, or the array holds something else than numbers.
+    """
+    try:
+        version = np.lib.format.read_magic(stream)
+        read_header = {
+            (1, 0): np.lib.format.read_array_header_1_0,
+            (2, 0): np.lib.format.read_array_header_2_0,
+        }[version]
+        shape, fortran, dtype = read_header(stream)
+    except _BAD_HEADER as error:
+        raise InputError(f"is not an .npy array: {error}", place=place) from error
+    if dtype.kind not in "biuf":
+        raise InputError(f"holds {dtype}, not numbers", place=place)
+    size = math.prod(shape) * dtype.itemsize
+    if min(shape, default=0) < 0 or size != length - stream.tell():
+        raise InputError(f"does not hold the {size:,} bytes its header says", place=place)
+    data = bytearray(stream.read(size))
     return np.frombuffer(data, dtype).reshape(shape, order="F" if fortran else "C")
 
 

@@ -42,7 +42,7 @@ def _row(record: dict[str, Any]) -> dict[str, Any]:
             row[name] = json.dumps(row[name], ensure_ascii=False)
     if "run" in row:
         row["run"] = {**row["run"], "params": json.dumps(row["run"]["params"])}
-    if "target" in row:
+    if "index" in row.get("target", ()):
         row["target"] = {**row["target"], "index": json.dumps(row["target"]["index"])}
     return row
 
@@ -80,6 +80,8 @@ def _schema(arrow: Any) -> Any:
             against=whole,
             against_label=text,
             probability=real,
+            vector=text,
+            vector_sha256=text,
         ),
         "units": struct(
             kind=text,

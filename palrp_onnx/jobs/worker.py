@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from palrp_onnx.attribution import Attribution
-from palrp_onnx.errors import ModelError, RoleError
+from palrp_onnx.errors import InputError, ModelError, RoleError
 from palrp_onnx.explainer import Explainer
 from palrp_onnx.inputs import Sample, default_tokenizer, read_labels
 from palrp_onnx.inputs.ids import find_pad_id
@@ -21,7 +21,7 @@ from palrp_onnx.jobs.settings import Settings
 from palrp_onnx.jobs.stacking import Padding, own_record, stack
 from palrp_onnx.jobs.trial import Batching, try_batching
 from palrp_onnx.planning import make_example
-from palrp_onnx.relevance.target import parse_target
+from palrp_onnx.relevance.asking import parse_target
 
 
 @dataclass(frozen=True)
@@ -129,8 +129,10 @@ class Worker:
         name = name_of(record)
         try:
             fields = parse(record)
-            wanted = self.settings.target if fields.target is None else str(fields.target)
+            wanted = self._wanted(fields.target)
             target = parse_target(wanted, self._labels)
+            if target.file is not None and wanted != self.settings.target:
+                raise InputError("A record cannot name a file as its target")
             with self._reading:
                 sample = self.reader.read(fields, name, record.folder)
         except Exception as error:  # whatever is wrong with a record costs that record alone
@@ -138,10 +140,17 @@ class Worker:
         padding = self._batching.padding
         padded = None
         # A place that is named must be one of the record's own, not one that was filled in.
-        if padding is not None and target.kind in ("pred", "index", "contrast"):
+        named = target.position is not None or target.kind in ("token", "element")
+        if padding is not None and not named:
             padded = padding.length(sample.feeds) if self._free() else None
         key = (wanted, padded is None, _form(sample, fixed=padded is None))
         return _Task(index, record, fields.meta, sample, wanted, padded, key)
+
+    def _wanted(self, own: str | int | None) -> str:
+        """The target of a record; a number is an index, never a label."""
+        if own is None:
+            return self.settings.target
+        return f"index:{own}" if isinstance(own, int) else own
 
     def _free(self) -> bool:
         """Whether the graph takes rows of any length."""

@@ -15,6 +15,7 @@ import onnx_ir as ir
 from palrp_onnx.errors import TargetError, UnsupportedError
 from palrp_onnx.graph.analysis import Analysis, Operand
 from palrp_onnx.graph.axes import BATCH
+from palrp_onnx.graph.ending import ending_of
 from palrp_onnx.graph.lowering import REFUSED
 from palrp_onnx.graph.roles import Fact, Role
 from palrp_onnx.graph.served import kernel_nodes
@@ -28,6 +29,8 @@ T = TypeVar("T")
 #: Roles of operands that relevance can be sent to. A mask is none: where it is zero it carries
 #: nothing, and where it switches a score off no multiplier arrives.
 RECEIVING = frozenset((Role.CONTENT, Role.POSITION, Role.SEGMENT, Role.PARAMETER, Role.MIXED))
+#: Rules that stop at the softmax of attention; at that of a head nothing would be explained.
+_STOPPED = "stopped"
 _ACTIVE = frozenset((Role.CONTENT, Role.POSITION, Role.MIXED))
 
 
@@ -221,6 +224,7 @@ def make_plan(
         analysis = with_every_path(analysis)
     scaling = scaling_operands(analysis, preset)
     visited = visited_nodes(analysis, output, scaling)
+    ending = ending_of(output)
     spared = attention_layers(analysis) if preset.spared else frozenset()
     steps, refused = [], []
     for node in reversed(list(analysis.model.graph)):
@@ -230,6 +234,8 @@ def make_plan(
             steps.append(Step(node, None, node.outputs[0]))
             continue
         sets = () if node in spared else preset.rules
+        if ending is not None and node is ending.node:
+            sets = tuple(each for each in sets if each != _STOPPED)
         entry = find_rule(node.domain, node.op_type, analysis.model.graph_opset, sets)
         if entry is None:
             refused.append(describe(node))

@@ -1,10 +1,8 @@
-"""What is explained: the predicted class, an index or label, a contrast, a token, any element."""
+"""What is explained: a class, a contrast, a token, any element, or a product with a vector."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -13,8 +11,23 @@ from numpy.typing import NDArray
 from palrp_onnx.errors import TargetError
 
 Array = NDArray[Any]
-ResolvedKind = Literal["class", "contrast", "token", "element"]
-Kind = Literal["pred", "index", "contrast", "token", "element"]
+Kind = Literal["pred", "index", "contrast", "token", "element", "vector", "all"]
+ResolvedKind = Literal["index", "contrast", "element", "dot", "cosine"]
+
+
+@dataclass(frozen=True)
+class Vector:
+    """A vector that the output is multiplied with.
+
+    Attributes:
+        name: Of its file.
+        numbers: [D], float64.
+        sha256: Of the numbers as little-endian float64.
+    """
+
+    name: str
+    numbers: Array = field(repr=False)
+    sha256: str
 
 
 @dataclass(frozen=True)
@@ -25,8 +38,12 @@ class Target:
         kind: What it names.
         index: Class or token; ``None`` for the predicted one.
         against: Class held against, for a contrast.
-        position: Token position, for a token.
+        position: Token position, for a token or a vector.
         element: Indices of an element, the batch axis not counted.
+        file: Path of the vector.
+        cosine: Whether the product with the vector is divided by both lengths.
+        vector: The vector, once it was read.
+        labelled: Whether a label was read as a number, which needs an output with these classes.
     """
 
     kind: Kind
@@ -34,6 +51,10 @@ class Target:
     against: int | None = None
     position: int | None = None
     element: tuple[int, ...] = ()
+    file: str | None = None
+    cosine: bool = False
+    vector: Vector | None = field(default=None, compare=False)
+    labelled: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -41,59 +62,33 @@ class Resolved:
     """A target in one row of an output: where its multiplier is not zero.
 
     Attributes:
-        where: Index into the row and weight, one or two of them.
-        value: Σ weight · output.
-        probability: Softmax along the last axis at the first place.
-        kind: How the record names it.
+        kind: What was found there.
+        where: Index into the row and weight, one or two of them; none for a vector.
+        value: Σ multiplier · output.
+        scores: Entries along the last axis at the place of the target [D].
+        place: Index of these entries in the row.
+        predicted: Whether the largest of them was taken.
+        vector: What these entries are multiplied with, for a vector.
+        direction: Their multiplier, for a vector [D].
     """
 
     kind: ResolvedKind
     where: tuple[tuple[tuple[int, ...], float], ...]
     value: float
-    probability: float | None
+    scores: Array = field(repr=False, compare=False)
+    place: tuple[int, ...] = ()
+    predicted: bool = False
+    vector: Vector | None = None
+    direction: Array | None = field(default=None, repr=False, compare=False)
 
     def seed(self, row: Array) -> Array:
         """The multiplier of a row of the output."""
         seed = np.zeros_like(row)
         for index, weight in self.where:
             seed[index] += weight
+        if self.direction is not None:
+            seed[self.place] = self.direction
         return seed
-
-
-def parse_target(text: str, labels: Mapping[int, str] | None = None) -> Target:
-    """Parse ``pred``, an index, a label, ``A-B``, ``token:POS[:ID]`` or ``I,J,…``.
-
-    Raises:
-        TargetError: It is none of these.
-    """
-    names = {name.casefold(): index for index, name in (labels or {}).items()}
-    if text == "pred":
-        return Target("pred")
-    if (index := _class(text, names)) is not None:
-        return Target("index", index)
-    if match := re.fullmatch(r"token:(-?\d+)(?::(\d+))?", text):
-        token = int(match[2]) if match[2] else None
-        return Target("token", token, position=int(match[1]))
-    if re.fullmatch(r"-?\d+(,-?\d+)+", text):
-        return Target("element", element=tuple(int(part) for part in text.split(",")))
-    for dash in (m.start() for m in re.finditer("-", text)):
-        first, second = _class(text[:dash], names), _class(text[dash + 1 :], names)
-        if first is not None and second is not None:
-            return Target("contrast", first, second)
-    known = (
-        f"Labels: {', '.join((labels or {}).values())}." if labels else "The model has no labels."
-    )
-    raise TargetError(
-        f"There is no target {text!r}",
-        hint=f"Use pred, an index, a label, A-B, token:POS[:ID] or I,J,…  {known}",
-    )
-
-
-def _class(text: str, names: Mapping[str, int]) -> int | None:
-    text = text.strip()
-    if text.casefold() in names:
-        return names[text.casefold()]
-    return int(text) if re.fullmatch(r"-?\d+", text) else None
 
 
 def resolve(target: Target, row: Array, mask: Array | None) -> Resolved:
@@ -101,45 +96,52 @@ def resolve(target: Target, row: Array, mask: Array | None) -> Resolved:
 
     Args:
         target: What to explain.
-        row: [classes], or [tokens, classes], or any shape for an element.
-        mask: Attention mask [tokens], where the graph has one.
+        row: [entries], or [tokens, entries], or any shape for an element. One number has the one
+            element (), which is predicted.
+        mask: Attention mask [tokens], where the graph has one: whatever is not 0 is unmasked.
 
     Raises:
         TargetError: The output has no such element, or the target has no meaning for its shape.
     """
-    if target.kind == "element":
+    if target.kind == "element" or (row.ndim == 0 and target.kind == "pred"):
         return _element(target.element, row)
     if row.ndim not in (1, 2) or row.size == 0:
         raise TargetError(
             f"Target {target.kind!r} has no meaning for an output of shape {list(row.shape)}",
             hint="Name one element: --target I,J,… (the batch axis not counted).",
         )
-    at = _place(target, row, mask)
-    logits = row[at] if row.ndim == 2 else row
-    prefix = (at,) if row.ndim == 2 else ()
-    index = int(logits.argmax()) if target.index is None else _bounded(target.index, logits.size)
-    where = [((*prefix, index), 1.0)]
-    value = float(logits[index])
+    place = (_place(target, row, mask),) if row.ndim == 2 else _no_place(target)
+    scores = row[place]
+    if target.kind == "vector":
+        return _product(target, scores, place)
+    index = int(scores.argmax()) if target.index is None else _bounded(target.index, scores.size)
+    where = [((*place, index), 1.0)]
+    value = float(scores[index])
     if target.against is not None:
-        against = _bounded(target.against, logits.size)
-        where.append(((*prefix, against), -1.0))
-        value -= float(logits[against])
-    named: ResolvedKind = "token" if row.ndim == 2 else "class"
-    if target.against is not None:
-        named = "contrast"
-    return Resolved(named, tuple(where), value, _probability(logits, index))
+        against = _bounded(target.against, scores.size)
+        where.append(((*place, against), -1.0))
+        value -= float(scores[against])
+    kind: ResolvedKind = "index" if target.against is None else "contrast"
+    return Resolved(kind, tuple(where), value, scores, place, predicted=target.index is None)
+
+
+def _no_place(target: Target) -> tuple[int, ...]:
+    """Of an output without a token axis.
+
+    Raises:
+        TargetError: A position was named.
+    """
+    if target.position is not None:
+        raise TargetError("The output has no token axis", hint="Use a class index or label.")
+    return ()
 
 
 def _place(target: Target, row: Array, mask: Array | None) -> int:
     """The token position: as named, else the last unmasked one."""
-    if row.ndim == 1:
-        if target.kind == "token":
-            raise TargetError("The output has no token axis", hint="Use a class index or label.")
-        return 0
     if target.position is not None:
         return _bounded(target.position, len(row))
-    if mask is not None and len(mask) == len(row) and mask.any():
-        return int(np.flatnonzero(mask)[-1])
+    if mask is not None and len(mask) == len(row) and (mask != 0).any():
+        return int(np.flatnonzero(mask != 0)[-1])
     return len(row) - 1
 
 
@@ -147,24 +149,62 @@ def _element(element: tuple[int, ...], row: Array) -> Resolved:
     if len(element) != row.ndim:
         raise TargetError(
             f"An element of an output of shape {list(row.shape)} has {row.ndim} indices, "
-            f"not {len(element)}"
+            f"not {len(element)}",
+            hint="Several classes of one output are said like index:0,index:1.",
         )
     index = tuple(_bounded(i, size) for i, size in zip(element, row.shape, strict=True))
-    return Resolved("element", ((index, 1.0),), float(row[index]), None)
+    scores = row[index[:-1]] if index else row.reshape(1)
+    return Resolved("element", ((index, 1.0),), float(row[index]), scores, index[:-1])
+
+
+def _product(target: Target, scores: Array, place: tuple[int, ...]) -> Resolved:
+    """v · y with the seed v; for a cosine the seed v / (|v| |y|), in which |y| is a constant."""
+    vector = target.vector
+    assert vector is not None, "explainers read the vector first"
+    fits(vector, scores.size)
+    wide = scores.astype(np.float64)
+    factor = vector_factor(target, wide)
+    direction = vector.numbers / np.linalg.norm(vector.numbers) * factor
+    return Resolved(
+        "cosine" if target.cosine else "dot",
+        (),
+        float(direction @ wide),
+        scores,
+        place,
+        vector=vector,
+        direction=direction,
+    )
+
+
+def vector_factor(target: Target, scores: Array) -> float:
+    """What the seed is of the normalised vector: its length, or 1 / |y| for a cosine.
+
+    Raises:
+        TargetError: The output is zero, and has no direction.
+    """
+    assert target.vector is not None
+    if not target.cosine:
+        return float(np.linalg.norm(target.vector.numbers))
+    length = float(np.linalg.norm(scores.astype(np.float64)))
+    if length == 0:
+        raise TargetError("The output is zero, so that it has no cosine with anything")
+    return 1 / length
+
+
+def fits(vector: Vector, size: int) -> None:
+    """Refuse a vector of another length than the output's last axis.
+
+    Raises:
+        TargetError: It has.
+    """
+    if len(vector.numbers) != size:
+        raise TargetError(
+            f"The vector has {len(vector.numbers)} numbers, but the last axis of the output {size}",
+            place=vector.name,
+        )
 
 
 def _bounded(index: int, size: int) -> int:
     if not -size <= index < size:
         raise TargetError(f"Index {index} is outside an axis of {size}")
     return index % size
-
-
-def _probability(logits: Array, index: int) -> float | None:
-    """Softmax probability; the value itself where the row already is a distribution."""
-    if logits.size < 2:
-        return None
-    wide = logits.astype(np.float64)
-    if wide.min() >= 0 and abs(wide.sum() - 1) < 1e-4:
-        return float(wide[index])
-    shifted = np.exp(wide - wide.max())
-    return float(shifted[index] / shifted.sum())

@@ -59,8 +59,10 @@ class Caught(Generic[T]):
         """
         if explained not in self.content:
             raise TargetError(
-                "The explained output does not depend on the explained input",
+                "No relevance reaches the explained input",
                 place=f"input {explained}",
+                hint="The output does not depend on it, or the method sends nothing that way; try "
+                "another --method.",
             )
 
 

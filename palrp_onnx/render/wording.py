@@ -8,18 +8,27 @@ from palrp_onnx.render.scale import number
 
 
 def target_name(target: TargetFacts) -> str:
-    """What is explained: a class, one rather than another, a token at its place."""
-    name = class_name(target.label, target.index)
+    """What is explained: a class, one rather than another, a token at its place, a product."""
+    name = _first(target)
     if target.kind == "contrast":
         name = f"{name} rather than {class_name(target.against_label, target.against)}"
     return name if target.position is None else f"{name} at token {target.position}"
+
+
+def _first(target: TargetFacts) -> str:
+    """What speaks for the target."""
+    if target.vector is not None:
+        return f"{'similarity to' if target.kind == 'cosine' else 'product with'} {target.vector}"
+    return class_name(target.label, target.index)
 
 
 def class_name(label: str | None, index: int | list[int] | None) -> str:
     """A class by its label, else by its index; an element by its place."""
     if label is not None:
         return label
-    return f"element {index}" if isinstance(index, list) else f"class {index}"
+    if isinstance(index, list):
+        return f"element {index}" if index else "the only element"
+    return f"class {index}"
 
 
 def ends(record: Attribution) -> tuple[str, str]:
@@ -28,7 +37,7 @@ def ends(record: Attribution) -> tuple[str, str]:
     low = "against"
     if target.kind == "contrast":
         low = f"for {visible(class_name(target.against_label, target.against))}"
-    return low, f"for {visible(class_name(target.label, target.index))}"
+    return low, f"for {visible(_first(target))}"
 
 
 def common_scale(record: Attribution) -> tuple[float, str]:

@@ -130,6 +130,77 @@ def test_answers_of_kserve(run: Run, model: Path, text: Path, batch: Path, tmp_p
     assert folder.exit_code == 2
 
 
+def test_several_targets(run: Run, model: Path, text: Path, tmp_path: Path) -> None:
+    """One record for each, in the order asked for, as each alone; pictures have own names."""
+    alone = [
+        check(run("explain", model, "--input", text, "--target", each).stdout_bytes)
+        for each in ("POSITIVE", "0")
+    ]
+    result = run("explain", model, "--input", text, "--target", "positive,0")
+    found = check(result.stdout_bytes)
+    assert [each["id"] for each in found] == ["review-0", "review-1"]
+    assert [each["target"] for each in found] == [each["target"] for each in alone]
+    assert [each["relevance"] for each in found] == [each["relevance"] for each in alone]
+    assert "review-1: logits[0: NEGATIVE]" in result.stderr
+    every = check(run("explain", model, "--input", text, "--target", "all").stdout_bytes)
+    assert [each["target"]["index"] for each in every] == [0, 1]
+    out, tensors = tmp_path / "out", tmp_path / "raw.npz"
+    options = ["--format", "json,png,html", "--tensors", tensors]
+    result = run("explain", model, "--input", text, "--target", "all", "-o", out, *options)
+    assert result.exit_code == 0, result.stderr
+    assert names(out) == ["review-0.png", "review-1.png", "review.html", "review.json"]
+    assert len(check((out / "review.json").read_bytes())) == 2
+    with np.load(tensors) as arrays:
+        sums = arrays["content"].sum(axis=-1)
+    for row, each in zip(sums, every, strict=True):
+        np.testing.assert_allclose(row, each["relevance"]["content"], rtol=1e-4, atol=1e-7)
+
+
+def test_several_targets_of_several_rows(run: Run, model: Path, batch: Path) -> None:
+    """All targets of a row, then those of the next."""
+    result = run("explain", model, "--input", batch, "--target", "1,index:0,POSITIVE-NEGATIVE")
+    found = check(result.stdout_bytes)
+    assert [each["id"] for each in found] == [f"batch-{k}" for k in range(6)]
+    assert [each["target"]["index"] for each in found] == [1, 0, 1] * 2
+    assert [each["units"]["text"][1] for each in found] == ["2"] * 3 + ["3"] * 3
+    checked = ["--target", "all", "--fail-on", "probability<0.5"]
+    assert run("explain", model, "--input", batch, *checked).exit_code == 5
+
+
+@pytest.mark.parametrize("target", ["0,POSITIVE", "all"])
+def test_several_targets_do_not_fit_one_picture(
+    run: Run, model: Path, text: Path, tmp_path: Path, target: str
+) -> None:
+    result = run("explain", model, "--input", text, "--target", target, "-o", tmp_path / "map.png")
+    assert result.exit_code == 2
+    assert "-o DIR" in result.stderr
+
+
+def test_a_product_with_a_vector(run: Run, model: Path, text: Path, tmp_path: Path) -> None:
+    vector, out = tmp_path / "query.npy", tmp_path / "out"
+    np.save(vector, np.array([1.0, -1.0]))
+    contrast = check(run("explain", model, "--input", text, "--target", "0-1").stdout_bytes)
+    options = ["-o", out, "--format", "json,png,html"]
+    result = run("explain", model, "--input", text, "--target", f"dot:{vector}", *options)
+    assert result.exit_code == 0, result.stderr
+    assert "review: logits·query.npy = " in result.stderr
+    assert "warning" not in result.stderr
+    record = check((out / "review.json").read_bytes())
+    np.testing.assert_allclose(
+        record["relevance"]["total"], contrast["relevance"]["total"], rtol=1e-4
+    )
+    assert list(record["target"]) == ["output", "kind", "value", "vector", "vector_sha256"]
+    assert "product with query.npy" in (out / "review.html").read_text()
+    refused = run(
+        "explain", model, "--input", text, "--target", f"dot:{vector}", "--tensors", vector
+    )
+    assert refused.exit_code == 2
+    assert "would replace a file that was read" in refused.stderr
+    cosine = run("explain", model, "--input", text, "--target", f"cos:{vector}")
+    assert "logits cosine with query.npy = " in cosine.stderr
+    assert -1 <= check(cosine.stdout_bytes)["target"]["value"] <= 1
+
+
 def test_one_row_is_one_object(run: Run, model: Path, tmp_path: Path) -> None:
     source = tmp_path / "row.npz"
     np.savez(source, input_ids=np.array([[1, 2]]))
@@ -163,6 +234,9 @@ def test_tokenizer_elsewhere(run: Run, model: Path, text: Path, tmp_path: Path) 
     [
         (["--target", "9"], 4, "error[target]"),
         (["--target", "no such label"], 4, "POSITIVE"),
+        (["--target", "POSITIVE,nobody"], 4, "nobody"),
+        (["--target", "0,1"], 4, "index:0,index:1"),
+        (["--target", "dot:nowhere.npy"], 3, "nowhere.npy"),
         (["--output", "nothing"], 4, "logits"),
         (["--explain-input", "nothing"], 2, "input_ids"),
         (["--tokenizer", "missing.json"], 3, "missing.json"),

@@ -56,7 +56,7 @@ def test_over_the_tokens_that_stay() -> None:
     first = [ids.tolist() for _, ids in still.asked]
     assert first == [ids.tolist() for _, ids in turning.asked]
     assert len(first) == 1 + DRAWS + 1 + 4  # a text of four tokens has four to replace
-    assert [target for target, _ in still.asked[:3]] == ["pred", "1", "1"]
+    assert [target for target, _ in still.asked[:3]] == ["pred", "index:1", "index:1"]
     assert len({ids.index(UNKNOWN) for ids in first[1 : 1 + DRAWS]}) == DRAWS
 
 

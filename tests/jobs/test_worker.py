@@ -187,6 +187,36 @@ def test_places_that_are_named_are_the_records_own(monkeypatch: pytest.MonkeyPat
     assert {shape[1] for shape in seen.shapes} == {5, 10}
 
 
+def test_what_records_may_ask_for(tmp_path: Path) -> None:
+    """A number is an index; several targets have no line, and files are not the data's to name."""
+    folder = tmp_path / "stars"
+    shutil.copytree(BERT.parent, folder)
+    config = json.loads((folder / "config.json").read_text())
+    config["id2label"] = {"0": "1", "1": "2"}
+    (folder / "config.json").write_text(json.dumps(config))
+    np.save(tmp_path / "v.npy", np.array([1.0, -1.0]))
+    wanted: list[Any] = [1, "index:1", "label:1", "1", "all", f"dot:{tmp_path / 'v.npy'}"]
+    rows = [{"text": "good", "target": each} for each in wanted]
+    found = decoded(Worker(folder / "model.onnx", Settings())(records(rows)))
+    assert [each["target"]["index"] for each in found[:3]] == [1, 1, 0]
+    assert "ambiguous" in found[3]["error"]["message"]
+    assert "several" in found[4]["error"]["message"]
+    assert "file" in found[5]["error"]["message"]
+    with pytest.raises(TargetError, match="several"):
+        Worker(BERT, Settings(target="0,POSITIVE"))
+
+
+def test_products_with_a_vector(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    np.save(tmp_path / "v.npy", np.array([1.0, -1.0]))
+    rows = texts(BERT, 4)
+    found = decoded(Worker(BERT, Settings(target=f"dot:{tmp_path / 'v.npy'}"))(records(rows)))
+    contrasts = decoded(Worker(BERT, Settings(target="0-1"))(records(rows)))
+    for ours, theirs in zip(found, contrasts, strict=True):
+        assert ours["target"]["kind"] == "dot"
+        assert ours["target"]["value"] == pytest.approx(theirs["target"]["value"], rel=1e-4)
+        alike(ours["relevance"], theirs["relevance"], abs(theirs["target"]["value"]))
+
+
 def test_without_a_mask_only_equal_lengths_run_together(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

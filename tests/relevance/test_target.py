@@ -2,63 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from building import Array
 
 from palrp_onnx.errors import TargetError
-from palrp_onnx.relevance.target import Target, parse_target, resolve
-
-LABELS = {0: "NEGATIVE", 1: "very-good", 2: "good", 3: "very", 4: "3", 5: "B-PER", 6: "I-PER"}
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("pred", Target("pred")),
-        ("1", Target("index", 1)),
-        ("-1", Target("index", -1)),
-        ("0-2", Target("contrast", 0, 2)),
-        ("-1-0", Target("contrast", -1, 0)),
-        ("1--2", Target("contrast", 1, -2)),
-        ("-1--2", Target("contrast", -1, -2)),
-        ("token:3", Target("token", None, position=3)),
-        ("token:-1", Target("token", None, position=-1)),
-        ("token:3:77", Target("token", 77, position=3)),
-        ("1,2", Target("element", element=(1, 2))),
-        ("0,-1,5", Target("element", element=(0, -1, 5))),
-        ("negative", Target("index", 0)),
-        ("NEGATIVE", Target("index", 0)),
-        ("very-good", Target("index", 1)),
-        ("very-good-good", Target("contrast", 1, 2)),
-        ("good-very-good", Target("contrast", 2, 1)),
-        ("very-very-good", Target("contrast", 3, 1)),
-        ("B-PER-I-PER", Target("contrast", 5, 6)),
-        ("good-0", Target("contrast", 2, 0)),
-        ("good - negative", Target("contrast", 2, 0)),
-        ("3", Target("index", 4)),
-    ],
-)
-def test_every_form(text: str, expected: Target) -> None:
-    assert parse_target(text, LABELS) == expected
-
-
-@pytest.mark.parametrize("text", ["", "nobody", "token:", "token:x", "1,", ",", "a-b", "1.5", "-"])
-def test_what_is_no_target(text: str) -> None:
-    with pytest.raises(TargetError, match="There is no target") as caught:
-        parse_target(text, LABELS)
-    assert caught.value.exit_code == 4
-    assert "very-good" in caught.value.hint
-
-
-def test_labels_need_a_model_that_has_them() -> None:
-    with pytest.raises(TargetError, match="no labels"):
-        parse_target("good")
-
-
-def softmax(logits: Array, index: int) -> float:
-    return float(np.exp(logits[index]) / np.exp(logits).sum())
-
+from palrp_onnx.relevance.asking import parse_target
+from palrp_onnx.relevance.target import Target, Vector, resolve
 
 ROW = np.array([0.5, 2.0, -1.0])
 TOKENS = np.array([[0.0, 1.0, 2.0, 3.0], [5.0, 1.0, 0.0, 2.0], [0.0, 9.0, 1.0, 1.0]])
@@ -67,9 +19,9 @@ TOKENS = np.array([[0.0, 1.0, 2.0, 3.0], [5.0, 1.0, 0.0, 2.0], [0.0, 9.0, 1.0, 1
 @pytest.mark.parametrize(
     ("text", "where", "value", "kind"),
     [
-        ("pred", (((1,), 1.0),), 2.0, "class"),
-        ("2", (((2,), 1.0),), -1.0, "class"),
-        ("-1", (((2,), 1.0),), -1.0, "class"),
+        ("pred", (((1,), 1.0),), 2.0, "index"),
+        ("2", (((2,), 1.0),), -1.0, "index"),
+        ("-1", (((2,), 1.0),), -1.0, "index"),
         ("0-1", (((0,), 1.0), ((1,), -1.0)), -1.5, "contrast"),
     ],
 )
@@ -78,7 +30,7 @@ def test_one_row_of_classes(
 ) -> None:
     found = resolve(parse_target(text), ROW, None)
     assert (found.where, found.value, found.kind) == (where, value, kind)
-    assert found.probability == pytest.approx(softmax(ROW, where[0][0][0]))
+    assert found.predicted == (text == "pred")
     seed = found.seed(ROW)
     assert float((seed * ROW).sum()) == pytest.approx(value)
 
@@ -91,6 +43,9 @@ def test_one_row_of_classes(
         ("pred", [0, 1, 0], 1, 0),
         ("pred", [0, 0, 0], 2, 1),
         ("pred", [1, 0, 1, 1], 2, 1),
+        ("pred", [1, 2, 0], 1, 0),
+        ("pred", [2, 1, 0], 1, 0),
+        ("pred", [1, -1, 0], 1, 0),
         ("3", [1, 1, 0], 1, 3),
         ("token:0", [1, 1, 0], 0, 3),
         ("token:-1", None, 2, 1),
@@ -116,10 +71,63 @@ def test_a_class_against_itself_is_nothing() -> None:
     assert not resolve(parse_target("1-1"), ROW, None).seed(ROW).any()
 
 
-def test_elements_have_no_probability() -> None:
+def test_a_mask_of_real_numbers_or_truth_values() -> None:
+    for mask in (np.array([0.5, 0.5, 0.0]), np.array([True, True, False])):
+        assert resolve(Target("pred"), TOKENS, mask).place == (1,)
+
+
+def test_an_element_of_many_axes() -> None:
     output = np.arange(8.0).reshape(2, 2, 2)
     found = resolve(parse_target("1,0,-1"), output, None)
-    assert (found.kind, found.value, found.probability) == ("element", 5.0, None)
+    assert (found.kind, found.value, found.place) == ("element", 5.0, (1, 0))
+
+
+def test_an_output_of_one_number() -> None:
+    found = resolve(Target("pred"), np.array(3.0), None)
+    assert (found.kind, found.where, found.value) == ("element", (((), 1.0),), 3.0)
+    assert found.seed(np.array(3.0)) == 1
+
+
+def product(
+    row: Array, *, cosine: bool = False, position: int | None = None, mask: Array | None = None
+) -> Any:
+    vector = Vector("v.npy", np.array([1.0, -2.0, 0.5, 4.0])[: row.shape[-1]], "0")
+    target = Target("vector", position=position, file="v.npy", cosine=cosine, vector=vector)
+    return resolve(target, row, mask), vector.numbers
+
+
+def test_a_product_with_a_vector() -> None:
+    found, v = product(ROW)
+    assert (found.kind, found.where) == ("dot", ())
+    assert found.value == pytest.approx(v @ ROW)
+    assert found.seed(ROW) == pytest.approx(v)
+
+
+def test_a_cosine_is_the_product_of_the_normalised() -> None:
+    found, v = product(ROW, cosine=True)
+    assert found.kind == "cosine"
+    assert found.value == pytest.approx(v @ ROW / (np.linalg.norm(v) * np.linalg.norm(ROW)))
+    assert float(found.seed(ROW) @ ROW) == pytest.approx(found.value)
+
+
+def test_a_product_at_a_token() -> None:
+    last, v = product(TOKENS, mask=np.array([1, 1, 0]))
+    assert (last.place, last.value) == ((1,), pytest.approx(v @ TOKENS[1]))
+    first, _ = product(TOKENS, position=0)
+    seed = first.seed(TOKENS)
+    assert seed[0] == pytest.approx(v)
+    assert not seed[1:].any()
+
+
+def test_a_vector_of_another_length() -> None:
+    target = Target("vector", file="v.npy", vector=Vector("v.npy", np.ones(2), "0"))
+    with pytest.raises(TargetError, match="2 numbers, but the last axis of the output 3"):
+        resolve(target, ROW, None)
+
+
+def test_zeros_have_no_cosine() -> None:
+    with pytest.raises(TargetError, match="is zero"):
+        product(np.zeros(3), cosine=True)
 
 
 @pytest.mark.parametrize(
@@ -136,7 +144,7 @@ def test_elements_have_no_probability() -> None:
         ("0,0,0", TOKENS),
         ("pred", np.zeros((2, 2, 2))),
         ("1", np.zeros((2, 2, 2))),
-        ("pred", np.zeros(())),
+        ("0", np.zeros(())),
         ("pred", np.zeros((0,))),
     ],
 )
@@ -144,17 +152,3 @@ def test_targets_that_are_not_there(text: str, row: Array) -> None:
     with pytest.raises(TargetError) as caught:
         resolve(parse_target(text), row, None)
     assert caught.value.exit_code == 4
-
-
-def test_probability_is_the_value_of_a_distribution() -> None:
-    row = np.array([0.2, 0.7, 0.1], np.float32)
-    assert resolve(parse_target("pred"), row, None).probability == pytest.approx(0.7)
-
-
-def test_probability_of_one_logit_is_unknown() -> None:
-    assert resolve(parse_target("pred"), np.array([3.0]), None).probability is None
-
-
-def test_probability_of_large_logits_is_finite() -> None:
-    row = np.array([1e4, -1e4, 0.0], np.float32)
-    assert resolve(parse_target("pred"), row, None).probability == 1.0

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from palrp_onnx.attribution import TargetFacts
 from palrp_onnx.engines import NumpyEngine
+from palrp_onnx.errors import TargetError
 from palrp_onnx.evaluate.baselines.chefer import chefer
 from palrp_onnx.evaluate.baselines.gradients import integrated_gradients
 from palrp_onnx.evaluate.baselines.question import Answer, Question
@@ -19,7 +20,8 @@ from palrp_onnx.fidelity import Original
 from palrp_onnx.graph.model import Model
 from palrp_onnx.inputs.sample import Sample
 from palrp_onnx.record import describe_target
-from palrp_onnx.relevance.target import Target, parse_target
+from palrp_onnx.relevance.asking import parse_target
+from palrp_onnx.relevance.target import Target
 
 Array = NDArray[Any]
 Feeds = Mapping[str, Array]
@@ -97,9 +99,15 @@ class Baseline:
         self, sample: Sample, target: str = "pred", labels: Mapping[int, str] | None = None
     ) -> list[tuple[TargetFacts, Array]]:
         """Target and map [units] of every row of an input."""
-        question = self.ask(sample.feeds, parse_target(target, labels))
-        output = question.engine.planned.output
-        facts = [describe_target(output, found, labels or {}) for found in question.targets]
+        names, wanted = labels or {}, parse_target(target, labels)
+        if wanted.file is not None:
+            raise TargetError("Baselines explain entries of the output, not products with a vector")
+        question = self.ask(sample.feeds, wanted)
+        subject = question.engine.subject
+        shape = question.values[subject.output].shape
+        head = self._explainer.head(subject, shape, names)
+        head.check(wanted, subject.output, names)
+        facts = [describe_target(subject.output, found, head) for found in question.targets]
         return list(zip(facts, self._answer(question), strict=True))
 
 

@@ -1,0 +1,114 @@
+"""Whether a value is a probability: the softmax or sigmoid that it comes from.
+
+Structure decides, not numbers: the producer of the value is looked for behind operations that only
+move, cast or round it. Dequantising undoes quantising, so that factors and offsets on the way have
+to cancel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+import onnx_ir as ir
+
+_RETYPED = frozenset("Cast CastLike Dropout Identity".split())
+_MOVED = frozenset("Flatten Gather Reshape Slice Split Squeeze Transpose Unsqueeze".split())
+#: Within the bounds of the type, or of 0 and 1, these change nothing but the last digits.
+_ROUNDED = frozenset("Clip Round".split())
+_AFFINE = frozenset("Add Div Mul Sub".split())
+SOFTMAX, SIGMOID, LOG_SOFTMAX = "Softmax", "Sigmoid", "LogSoftmax"
+_ENDINGS = frozenset((SOFTMAX, SIGMOID, LOG_SOFTMAX))
+#: exp(log softmax) and log(softmax), written out.
+_INVERSE = {("Exp", LOG_SOFTMAX): SOFTMAX, ("Log", SOFTMAX): LOG_SOFTMAX}
+
+
+@dataclass(frozen=True)
+class Ending:
+    """Where a value comes from.
+
+    Attributes:
+        kind: ``Softmax``, ``Sigmoid`` or ``LogSoftmax``.
+        node: That node.
+        before: What it was taken of: scores, or logits.
+    """
+
+    kind: str
+    node: ir.Node
+    before: ir.Value
+
+
+def ending_of(value: ir.Value) -> Ending | None:
+    """The softmax or sigmoid whose result ``value`` is; ``None`` where it is another number."""
+    factor, offset = 1.0, 0.0
+    while (node := value.producer()) is not None:
+        source = node.inputs[0] if node.inputs else None
+        if source is None:
+            return None
+        if node.op_type in _ENDINGS:
+            same = abs(factor - 1) < 1e-5 and abs(offset) < 1e-5
+            return Ending(node.op_type, node, source) if same else None
+        if node.op_type in ("Exp", "Log"):
+            inner = ending_of(source)
+            kind = None if inner is None else _INVERSE.get((node.op_type, inner.kind))
+            same = factor == 1 and offset == 0
+            return replace(inner, kind=kind) if inner and kind and same else None
+        if node.op_type in _AFFINE:
+            moved = _affine(node, factor, offset)
+            if moved is None:
+                return None
+            source, factor, offset = moved
+        elif node.op_type not in _RETYPED | _MOVED | _ROUNDED:
+            return None
+        value = source
+    return None
+
+
+def _affine(node: ir.Node, factor: float, offset: float) -> tuple[ir.Value, float, float] | None:
+    """With y = factor · (the node's result) + offset: the same of the operand that is no number."""
+    first, second = node.inputs[:2]
+    if first is None or second is None:
+        return None
+    number = _number(second)
+    if number is None and node.op_type in ("Add", "Mul"):
+        first, number = second, _number(first)
+    if number is None or (node.op_type == "Div" and number == 0):
+        return None
+    if node.op_type in ("Mul", "Div"):
+        return first, factor * number if node.op_type == "Mul" else factor / number, offset
+    return first, factor, offset + factor * (number if node.op_type == "Add" else -number)
+
+
+def _number(value: ir.Value) -> float | None:
+    """A constant that is one number."""
+    constant = value.const_value
+    return float(constant.numpy().item()) if constant is not None and constant.size == 1 else None
+
+
+def followed_by(value: ir.Value, outputs: Iterable[ir.Value], rank: int, opset: int) -> str | None:
+    """Which of the endings is taken of ``value`` itself, on the way to an output of the graph.
+
+    Args:
+        value: Scores, perhaps.
+        outputs: The graph's outputs.
+        rank: Number of axes of ``value``; a softmax has to run along the last alone.
+        opset: Before 13, a softmax runs over all axes from the second on by default.
+    """
+    usual = -1 if opset >= 13 else 1
+    for output in outputs:
+        found = ending_of(output)
+        if found is None or _retyped(found.before) is not _retyped(value):
+            continue
+        axis = found.node.attributes.get_int("axis", usual)
+        if found.kind == SIGMOID or axis % rank == rank - 1:
+            return found.kind
+    return None
+
+
+def _retyped(value: ir.Value) -> ir.Value:
+    """The value before casts."""
+    while (node := value.producer()) is not None and node.op_type in _RETYPED:
+        source = node.inputs[0]
+        assert source is not None
+        value = source
+    return value

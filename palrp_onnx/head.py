@@ -1,0 +1,165 @@
+"""What the entries of the explained output are: classes with names and a probability, or numbers.
+
+Classes, labels and probabilities are never made up. Entries are classes where the graph takes a
+softmax or sigmoid of them, where ``config.json`` has as many classes, or where there is one for
+every token of the vocabulary; hidden states and embeddings are none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from palrp_onnx.errors import TargetError
+from palrp_onnx.graph.analysis import Analysis
+from palrp_onnx.graph.axes import TOKEN
+from palrp_onnx.graph.ending import LOG_SOFTMAX, SIGMOID, SOFTMAX, ending_of, followed_by
+from palrp_onnx.graph.inputs import table_of
+from palrp_onnx.inputs.declared import MULTI_LABEL, REGRESSION, SINGLE_LABEL, Declared
+from palrp_onnx.manifest import OutputFacts, Subject
+from palrp_onnx.relevance.target import Resolved, Target
+
+Array = NDArray[Any]
+#: How a probability follows from an entry: it is one, its exponential is, or a function of all.
+Link = Literal["value", "exponential", "softmax", "sigmoid"]
+_OWN: dict[str, Link] = {SOFTMAX: "value", SIGMOID: "value", LOG_SOFTMAX: "exponential"}
+_TAKEN: dict[str, Link] = {SOFTMAX: "softmax", SIGMOID: "sigmoid", LOG_SOFTMAX: "softmax"}
+
+
+@dataclass(frozen=True)
+class Head:
+    """What is known of the last axis of the output.
+
+    Attributes:
+        size: Its length.
+        classes: Whether its entries are classes, or tokens of the vocabulary.
+        vocabulary: Whether they are tokens.
+        names: Labels, where there is one for every entry.
+        link: How a probability follows; ``None``: there is none.
+    """
+
+    size: int
+    classes: bool
+    vocabulary: bool
+    names: Mapping[int, str]
+    link: Link | None
+
+    def probability(self, target: Resolved) -> float | None:
+        """Of the first entry that the target names, in float64."""
+        if self.link is None or not target.where:
+            return None
+        wide = target.scores.astype(np.float64)
+        index = target.where[0][0][-1] if target.where[0][0] else 0
+        if self.link == "softmax":
+            return _softmax(wide, index)
+        number = float(wide[index])
+        if self.link == "sigmoid":
+            return float(1 / (1 + np.exp(-number))) if number > -700 else 0.0
+        return float(np.exp(number)) if self.link == "exponential" else number
+
+    def check(self, target: Target, output: str, labels: Mapping[int, str]) -> None:
+        """Refuse a label as a target where labels are not those of the output.
+
+        Raises:
+            TargetError: They are not.
+        """
+        if target.labelled and not self.names:
+            raise TargetError(
+                f"There are labels for {len(labels)} classes, but the last axis of the output has "
+                f"{self.size} entries",
+                place=f"output {output}",
+                hint="Name an entry by its number, as in --target index:0.",
+            )
+
+
+def find_head(
+    subject: Subject, shape: tuple[int, ...], declared: Declared, labels: Mapping[int, str]
+) -> Head:
+    """What is known of an output of this shape, the batch axis among them."""
+    facts, size = subject.facts, shape[-1] if len(shape) > 1 else 1
+    if len(shape) > 3 or facts.tokens:
+        return Head(size, False, False, {}, _OWN.get(facts.ending or ""))
+    names = dict(labels) if set(labels) == set(range(size)) else {}
+    told = bool(names) or (not labels and declared.classes == size)
+    if facts.ending is not None:
+        return Head(size, True, False, names, _OWN[facts.ending])
+    if facts.followed is not None:
+        return Head(size, True, False, names, _TAKEN[facts.followed])
+    if told:
+        classes = declared.problem != REGRESSION
+        link = None if facts.inner else _link(declared.problem, size)
+        return Head(size, classes, False, names, link)
+    if size > 1 and (size in facts.vocabularies or declared.is_vocabulary(size)):
+        return Head(size, True, True, {}, None if facts.inner else "softmax")
+    return Head(size, False, False, {}, None)
+
+
+def _link(problem: str | None, size: int) -> Link | None:
+    """As ``config.json`` says; one score without a word on it may be a regression."""
+    if problem == REGRESSION:
+        return None
+    if problem == MULTI_LABEL or (size == 1 and problem == SINGLE_LABEL):
+        return "sigmoid"
+    return "softmax" if size > 1 else None
+
+
+def _softmax(scores: Array, index: int) -> float | None:
+    """``None`` where the scores are a distribution already, of which a softmax means nothing."""
+    if scores.min() >= 0 and abs(scores.sum() - 1) < 1e-4:
+        return None
+    shifted = np.exp(scores - scores.max())
+    return float(shifted[index] / shifted.sum())
+
+
+def output_facts(analysis: Analysis, output: ir.Value) -> OutputFacts:
+    """What the graph says of an output, or of a value inside."""
+    graph, ending = analysis.model.graph, ending_of(output)
+    rank, opset = len(analysis.shapes[output]), analysis.model.graph_opset
+    flags = analysis.axes.get(output, ())
+    tables = {table_of(node) for node in analysis.inputs.lookups}
+    rows = {analysis.shapes[v][0] for v in tables if v is not None and analysis.shapes.get(v)}
+    return OutputFacts(
+        ending=ending.kind if ending else None,
+        before=ending.before.name if ending else None,
+        followed=None if ending else followed_by(output, graph.outputs, rank, opset),
+        inner=output not in graph.outputs,
+        tokens=bool(len(flags) > 1 and flags[-1] & TOKEN),
+        vocabularies=tuple(sorted(rows)),
+    )
+
+
+_KEPT = {
+    SOFTMAX: "its softmax keeps nearly everything of a sure prediction (`softmax` in the ledger)",
+    LOG_SOFTMAX: "its softmax keeps much of it (`softmax` in the ledger)",
+    SIGMOID: "its sigmoid keeps a constant half (`other` in the ledger)",
+}
+
+
+def probability_warnings(facts: OutputFacts) -> Iterator[tuple[str, str]]:
+    """Code and text of what a map of a probability has to say."""
+    if facts.ending is not None:
+        yield (
+            "probability",
+            f"the map is of a probability: {_KEPT[facts.ending]}; to explain the score before it: "
+            f"--output {facts.before}",
+        )
+
+
+def class_warnings(
+    head: Head, target: Resolved, output: str, labels: Mapping[int, str]
+) -> Iterator[tuple[str, str]]:
+    """Code and text where the largest entry was taken, though nothing says what it is."""
+    if not target.predicted or head.classes or head.size < 2:
+        return
+    known = f" (there are labels for {len(labels)})" if labels and not head.names else ""
+    yield (
+        "no-classes",
+        f"nothing says that the {head.size} entries of output {output} are classes{known}; the "
+        "largest was taken. Choose with --target (dot:FILE.npy is a product with a vector), or "
+        "name the classes in id2label of config.json",
+    )

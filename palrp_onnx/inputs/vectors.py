@@ -1,0 +1,37 @@
+"""One vector from a ``.npy`` file. Nothing is ever unpickled."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from pathlib import Path
+
+import numpy as np
+
+from palrp_onnx.errors import InputError
+from palrp_onnx.inputs.reading import read_bytes
+from palrp_onnx.inputs.tensors import read_npy
+from palrp_onnx.relevance.target import Vector
+
+#: The most bytes that the file may have.
+_LIMIT = 16 << 20
+
+
+def read_vector(path: Path) -> Vector:
+    """The vector in ``path``: an array [D] or [1, D] of finite real numbers, not all of them zero.
+
+    Raises:
+        InputError: It is something else, cannot be read, or is larger than 16 MiB.
+    """
+    data = read_bytes(path, limit=_LIMIT)
+    array = read_npy(io.BytesIO(data), len(data), str(path))
+    if array.ndim != 1 and (array.ndim != 2 or len(array) != 1):
+        raise InputError(
+            f"holds an array of shape {list(array.shape)}, not one vector",
+            place=str(path),
+            hint="Write one row of it: np.save(file, array[0]).",
+        )
+    numbers = array.reshape(-1).astype("<f8")
+    if not np.isfinite(numbers).all() or not numbers.any():
+        raise InputError("holds NaN, infinity, or nothing but zeros", place=str(path))
+    return Vector(path.name, numbers, hashlib.sha256(numbers.tobytes()).hexdigest())

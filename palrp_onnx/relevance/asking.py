@@ -1,0 +1,258 @@
+"""What ``--target`` says: one target, or several, each of which can be read in one way only.
+
+Labels are free text, so that ``1`` may be a class's number and another's label. Where a text can
+be read in several ways that differ, all are named, with a form of each that nothing else can be
+read as: ``index:``, ``label:``, ``token:``, ``element:``, ``dot:`` and ``cos:`` always mean what
+they say.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from typing import NamedTuple
+
+from palrp_onnx.errors import TargetError
+from palrp_onnx.relevance.target import Target
+
+#: Longer texts are no targets; records of a data set bring their own.
+_LONGEST = 4096
+_NUMBER = re.compile(r"-?[0-9]{1,18}")
+_FORMS = (
+    "pred, all, an index, a label, A-B, several with commas, token:POS[:ID], I,J,…, dot:FILE.npy "
+    "or cos:FILE.npy"
+)
+
+
+class _Reading(NamedTuple):
+    """A way to read a text: what it means, in words, and how to say just that.
+
+    ``form`` has labels; where they are such that it could be read in several ways itself, ``sure``
+    says the same with numbers.
+    """
+
+    targets: tuple[Target, ...]
+    words: str
+    form: str
+    sure: str
+
+
+def parse_target(text: str, labels: Mapping[int, str] | None = None) -> Target:
+    """Parse what names one target; see :func:`parse_targets`.
+
+    Raises:
+        TargetError: It names none, several, or can be read in several ways.
+    """
+    targets = parse_targets(text, labels)
+    if len(targets) != 1 or targets[0].kind == "all":
+        raise TargetError(
+            f"{text!r} names several targets where one is expected",
+            hint="`palrp-onnx explain` takes several.",
+        )
+    return targets[0]
+
+
+def parse_targets(text: str, labels: Mapping[int, str] | None = None) -> tuple[Target, ...]:
+    """Parse a target, or a list of them.
+
+    ``pred``, ``all``, an index, a label, a contrast ``A-B`` of these, ``token:POS[:ID]``, an
+    element ``I,J,…``, ``dot:FILE.npy[:POS]`` or ``cos:FILE.npy[:POS]``; all but elements also as a
+    list with commas. Numbers alone, with commas, are one element. ``index:N``, ``index:pred``,
+    ``index:all``, ``label:NAME`` and ``element:I,J,…`` can be read in one way only.
+
+    Args:
+        text: What was asked for.
+        labels: Names of classes by index.
+
+    Raises:
+        TargetError: It is none of these, or can be read in ways that differ.
+    """
+    if len(text) > _LONGEST:
+        raise TargetError(
+            f"A target has at most {_LONGEST} characters", hint="`all` stands for every class."
+        )
+    names = _Names(labels or {})
+    return _only(text[:200], names.readings(text), names, names.form).targets
+
+
+def _only(
+    text: str, readings: list[_Reading], names: _Names, form: Callable[[_Reading], str]
+) -> _Reading:
+    """The one reading; those that mean the same are one."""
+    distinct = {names.meaning(each): each for each in reversed(readings)}
+    if len(distinct) == 1:
+        return next(iter(distinct.values()))
+    if not distinct:
+        raise TargetError(f"There is no target {text!r}", hint=f"Use {_FORMS}. {names}")
+    ways = list(reversed(distinct.values()))[:4]
+    raise TargetError(
+        f"Target {text!r} is ambiguous: it can be " + ", or ".join(each.words for each in ways),
+        hint=f"Say {' or '.join(map(form, ways))}.",
+    )
+
+
+class _Names:
+    """The labels of a model, and what texts mean with them."""
+
+    def __init__(self, labels: Mapping[int, str]) -> None:
+        self._labels = labels
+        self._exact: dict[str, list[int]] = {}
+        self._folded: dict[str, list[int]] = {}
+        for index, name in labels.items():
+            self._exact.setdefault(name.strip(), []).append(index)
+            self._folded.setdefault(name.strip().casefold(), []).append(index)
+        commas = max((name.count(",") for name in labels.values()), default=0)
+        self._span = 2 * commas + 1  # pieces that a contrast of two labels may have
+
+    def __str__(self) -> str:
+        names = [str(name) for name in self._labels.values()]
+        more = f", … ({len(names)} in all)" if len(names) > 20 else ""
+        return f"Labels: {', '.join(names[:20])}{more}." if names else "The model has no labels."
+
+    def meaning(self, reading: _Reading) -> tuple[Target, ...]:
+        """With numbers counted from the front, as far as the number of classes is known."""
+        count = len(self._labels)
+
+        def front(index: int | None) -> int | None:
+            return index + count if index is not None and -count <= index < 0 else index
+
+        return tuple(
+            replace(t, index=front(t.index), against=front(t.against)) for t in reading.targets
+        )
+
+    def readings(self, text: str) -> list[_Reading]:
+        """Every way to read ``text``."""
+        return [*self.single(text), *self.several(text)]
+
+    def form(self, reading: _Reading) -> str:
+        """How to say a reading so that it is the only one."""
+        try:
+            found = {self.meaning(each) for each in self.readings(reading.form)}
+        except TargetError:  # a member of a list has several
+            return reading.sure
+        return reading.form if found == {self.meaning(reading)} else reading.sure
+
+    # --- one target ---------------------------------------------------------------------------
+    def single(self, text: str) -> list[_Reading]:
+        """Every way to read ``text`` as one target, or ``all``."""
+        certain = self._prefixed(text)
+        if certain:
+            return certain
+        found = self._classes(text)
+        if text in ("pred", "all"):
+            found.append(_keyword(text))
+        if re.fullmatch(r"-?\d+(,-?\d+)+", text):
+            found.append(_element(text))
+        contrasts = list(self._contrasts(text))
+        outspoken = [each for each, certain in contrasts if certain]
+        return outspoken or [*found, *(each for each, _ in contrasts)]
+
+    def _prefixed(self, text: str) -> list[_Reading]:
+        """What can be read in one way only; labels that several classes have in several."""
+        if text in ("index:pred", "index:all"):
+            return [_keyword(text.removeprefix("index:"))]
+        if match := re.fullmatch(r"token:(-?\d+)(?::(\d+))?", text):
+            token = int(match[2]) if match[2] else None
+            return [_said(Target("token", token, position=int(match[1])), text)]
+        if match := re.fullmatch(r"(dot|cos):([^,]+\.npy)(?::(-?\d+))?", text):
+            place = int(match[3]) if match[3] else None
+            cosine = match[1] == "cos"
+            return [_said(Target("vector", position=place, file=match[2], cosine=cosine), text)]
+        if match := re.fullmatch(r"element:(-?\d+(?:,-?\d+)*)", text):
+            return [_element(match[1])]
+        return self._named_kind(text)
+
+    def _named_kind(self, text: str) -> list[_Reading]:
+        """``index:N`` or ``label:NAME``."""
+        kind, colon, rest = text.strip().partition(":")
+        if colon and kind == "index" and _NUMBER.fullmatch(rest):
+            return [self._by_number(int(rest))]
+        return self._by_label(rest) if colon and kind == "label" else []
+
+    def _classes(self, text: str) -> list[_Reading]:
+        """``text`` as a number and as a label."""
+        text = text.strip()
+        number = [self._by_number(int(text))] if _NUMBER.fullmatch(text) else []
+        return [*number, *self._by_label(text)]
+
+    def _by_number(self, index: int) -> _Reading:
+        label = self._labels.get(index)
+        words = f"class {index}" if label is None else f"class {index} ({label!r})"
+        return _Reading((Target("index", index),), words, f"index:{index}", f"index:{index}")
+
+    def _by_label(self, text: str) -> list[_Reading]:
+        text = text.strip()
+        found = self._exact.get(text) or self._folded.get(text.casefold(), [])
+        return [
+            _Reading(
+                (Target("index", index, labelled=True),),
+                f"class {index} with the label {self._labels[index]!r}",
+                f"label:{self._labels[index].strip()}" if len(found) == 1 else f"index:{index}",
+                f"index:{index}",
+            )
+            for index in found
+        ]
+
+    def _contrasts(self, text: str) -> Iterator[tuple[_Reading, bool]]:
+        """Every way to read ``A-B``, and whether both are said in a form with a prefix."""
+        for dash in (m.start() for m in re.finditer("-", text)):
+            sides = text[:dash], text[dash + 1 :]
+            named = [self._named_kind(side) for side in sides]
+            first, second = (
+                certain or self._classes(side) for certain, side in zip(named, sides, strict=True)
+            )
+            for one in first:
+                for other in second:
+                    yield _contrast(one, other), all(named)
+
+    # --- several ------------------------------------------------------------------------------
+    def several(self, text: str) -> list[_Reading]:
+        """The ways to read ``text`` as a list; numbers alone are an element."""
+        pieces = text.split(",")
+        if len(pieces) == 1 or self._prefixed(text) or re.fullmatch(r"[-\d,]*", text):
+            return []
+        ways: list[list[tuple[str, ...]]] = [[()], *([] for _ in pieces)]
+        for end in range(1, len(pieces) + 1):
+            for start in range(max(0, end - self._span), end):
+                part = ",".join(pieces[start:end]).strip()
+                if ways[start] and self._listed(part):
+                    ways[end] += [(*way, part) for way in ways[start]]
+            del ways[end][2:]  # two are enough to tell that there are several
+        return [self._list(way) for way in ways[-1]]
+
+    def _listed(self, text: str) -> list[_Reading]:
+        """As a member of a list."""
+        found = self.single(text)
+        return [r for r in found if r.targets[0].kind not in ("element", "all")]
+
+    def _list(self, parts: tuple[str, ...]) -> _Reading:
+        members = [_only(part, self._listed(part), self, lambda way: way.sure) for part in parts]
+        form, sure = (",".join(forms) for forms in zip(*(m[2:] for m in members), strict=True))
+        targets = tuple(target for each in members for target in each.targets)
+        return _Reading(targets, f"the targets {' and '.join(map(repr, parts))}", form, sure)
+
+
+def _said(target: Target, form: str, words: str = "") -> _Reading:
+    """What has one form."""
+    return _Reading((target,), words or form, form, form)
+
+
+def _keyword(text: str) -> _Reading:
+    if text == "all":
+        return _said(Target("all"), "index:all", "every class")
+    return _said(Target("pred"), "index:pred", "the predicted class")
+
+
+def _element(text: str) -> _Reading:
+    element = tuple(int(part) for part in text.split(","))
+    return _said(Target("element", element=element), f"element:{text}", f"element [{text}]")
+
+
+def _contrast(first: _Reading, second: _Reading) -> _Reading:
+    one, other = first.targets[0], second.targets[0]
+    labelled = one.labelled or other.labelled
+    target = Target("contrast", one.index, other.index, labelled=labelled)
+    words = f"{first.words} against {second.words}"
+    form, sure = (f"{a}-{b}" for a, b in zip(first[2:], second[2:], strict=True))
+    return _Reading((target,), words, form, sure)
