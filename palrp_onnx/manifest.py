@@ -122,11 +122,16 @@ class Manifest(Subject, frozen=True, kw_only=True):
 
     def properties(self) -> dict[str, str]:
         """As metadata: text as it is, everything else as JSON."""
-        fields = msgspec.to_builtins(self)
+        fields, texts = msgspec.to_builtins(self), self._texts()
         return {
-            PREFIX + name: value if isinstance(value, str) else json.dumps(value)
+            PREFIX + name: value if name in texts else json.dumps(value)
             for name, value in fields.items()
         }
+
+    @classmethod
+    def _texts(cls) -> set[str]:
+        """Names of the fields that are text and never left out."""
+        return {f.name for f in msgspec.structs.fields(cls) if f.type is str}
 
     @classmethod
     def read(cls, properties: Mapping[str, str]) -> Manifest | None:
@@ -138,7 +143,7 @@ class Manifest(Subject, frozen=True, kw_only=True):
         mine = {k.removeprefix(PREFIX): v for k, v in properties.items() if k.startswith(PREFIX)}
         if not mine:
             return None
-        texts = {f.name for f in msgspec.structs.fields(cls) if f.type is str}
+        texts = cls._texts()
         try:
             fields = {k: v if k in texts else json.loads(v) for k, v in mine.items()}
             return msgspec.convert(fields, cls)

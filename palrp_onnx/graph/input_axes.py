@@ -19,6 +19,11 @@ TOKEN = 2
 
 #: What a channel axis is likely to have where no convolution tells.
 _CHANNELS = (1, 3, 4)
+#: Operations that read [B, C, *S].
+_CHANNELS_SECOND = frozenset(
+    "AveragePool BatchNormalization Conv ConvTranspose DepthToSpace GlobalAveragePool "
+    "GlobalMaxPool GroupNormalization InstanceNormalization LpPool MaxPool SpaceToDepth".split()
+)
 #: What a column of a table may pass before columns are summed with weights.
 _PER_COLUMN = ELEMENTWISE | frozenset(
     "BatchNormalization Concat Flatten LayerNormalization LpNormalization".split()
@@ -86,18 +91,18 @@ def _is_table(value: ir.Value) -> bool:
 
 
 def _convolved(value: ir.Value, rank: int) -> tuple[int, int] | None:
-    """Batch and channel axis, where a convolution reads the input; else ``None``."""
+    """Batch and channel axis, where a convolution or its like reads the input."""
     start = tuple(range(rank))
     return next(((perm[0], perm[1]) for perm in _before_convolutions(value, start)), None)
 
 
 def _before_convolutions(value: ir.Value, start: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
-    """For every convolution that reads the input its axes, as the input has them."""
+    """For every convolution or its like that reads the input its axes, as the input has them."""
     queue, seen = [(value, start)], {value}
     while queue:
         current, perm = queue.pop(0)
         for node, index in tuple(current.uses()):
-            if node.op_type == "Conv" and index == 0:
+            if node.op_type in _CHANNELS_SECOND and index == 0:
                 yield perm
             after = perm
             if node.op_type == "Transpose":

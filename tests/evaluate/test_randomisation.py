@@ -91,8 +91,8 @@ def tied(path: Path) -> Model:
 def test_weights_from_the_output_down(tmp_path: Path) -> None:
     feeds = {"ids": np.array([[1, 2, 3]])}
     # Products of constants, and what the length of the input cuts out, are no weights of content.
-    assert weights(tied(tmp_path / "m.onnx"), feeds, "logits") == ["table", "first"]
-    assert weights(tied(tmp_path / "m.onnx"), feeds, "unused") == ["aside", "first"]
+    assert weights(tied(tmp_path / "m.onnx"), "logits") == ["table", "first"]
+    assert weights(tied(tmp_path / "m.onnx"), "unused") == ["aside", "first"]
 
 
 def test_a_model_without_weights(tmp_path: Path) -> None:
@@ -114,12 +114,12 @@ def test_a_model_without_weights(tmp_path: Path) -> None:
     path = tmp_path / "m.onnx"
     onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=9), path)
     with pytest.raises(UsageError, match="no weights"):
-        weights(Model.open(path), {"ids": np.array([[1, 2]])}, "logits")
+        weights(Model.open(path), "logits")
 
 
 def test_entries_are_permuted_and_nothing_else(rope: Model) -> None:
     sample = read(rope)
-    names = weights(rope, sample.feeds, "logits")
+    names = weights(rope, "logits")
     before = {name: stored(rope, name).copy() for name in rope.graph.initializers}
     with shuffled(rope, names[:4], seed=1) as some:
         for name, array in before.items():
@@ -144,8 +144,8 @@ def test_numbers_of_few_bits(tmp_path: Path) -> None:
     quantize_dynamic(folder / "model.onnx", path, reduce_range=True)
     real, quantised = Model.open(folder / "model.onnx"), Model.open(path)
     sample = read(real, folder)
-    names = weights(quantised, sample.feeds, "logits")
-    assert len(names) == len(weights(real, sample.feeds, "logits"))
+    names = weights(quantised, "logits")
+    assert len(names) == len(weights(real, "logits"))
     assert {stored(quantised, name).dtype for name in names} == {np.dtype(np.int8)}
     facts, before = explained(competitor("pa-lrp", quantised), sample, "pred")
     wanted = spelled(facts, "pred")
@@ -175,7 +175,7 @@ def test_randomisation(rope: Model) -> None:
     assert told == list(range(1, 2 * (len(SHARES) + 1) + 1))
     ours, rollout = found["pa-lrp"], found["rollout"]
     assert (ours.samples, [step.share for step in ours.steps]) == (2, list(SHARES))
-    count = len(weights(rope, sample.feeds, "logits"))
+    count = len(weights(rope, "logits"))
     assert [step.tensors for step in ours.steps] == [ceil(share * count) for share in SHARES]
     # Attention comes before the last quarter of the weights, so rollout cannot see them change.
     assert rollout.steps[0].signed.value == pytest.approx(1)

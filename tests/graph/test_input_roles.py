@@ -363,5 +363,5 @@ def test_a_mask_may_hold_any_numbers(numbers: tuple[int, int]) -> None:
     model = opened(proto(body, feeds, weights, free=(0, 1)))
     assert roles(model) == {"ids": "content", "mask": "mask"}
     (found,) = explained(model, feeds, "pred")
-    assert found.record.target.position == 2
+    assert found.record.target.index[0] == 2
     assert found.record.units.special == [False, False, False, True, True]

@@ -261,7 +261,7 @@ def test_the_mask_of_the_output_is_found_by_data_flow() -> None:
     sample = Sample("x", "tensors", feeds, InputFacts(kind="tensors", truncated=False))
     for dtype in ("float32", "float64"):
         (found,) = Explainer(model.path, dtype=dtype).explain(sample)
-        assert found.record.target.position == 2
+        assert found.record.target.index[0] == 2
 
 
 def test_equal_axes_are_one_and_others_are_not() -> None:
