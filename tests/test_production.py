@@ -47,7 +47,7 @@ def test_a_quantiser_that_broke_attention(engine: str, tmp_path: Path) -> None:
     """The file runs, and attends to nothing: that is what is explained, with a warning."""
     name, form = BROKEN
     path = make_form(MODELS / name, form, tmp_path)
-    record = Explainer(path, engine=engine).explain(next(samples(name, 1)))[0].record
+    record = Explainer(path, engine=engine).explain(next(samples(name, 1)), "0")[0].record
     assert {w.code for w in record.warnings} == {"no-attention"}
     assert len(record.warnings) == 2
     assert abs(record.ledger["residual_relative"]) < 1e-5

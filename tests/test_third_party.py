@@ -110,9 +110,10 @@ def test_a_tagger_in_eight_bits(
     sample = read(tagger, text, tmp_path)
     assert sample.units is not None
     place = sample.units.text.index(word)
-    record = Explainer(tagger).explain(sample, f"token:{place}")[0].record
+    labels = dict(enumerate(tags))
+    record = Explainer(tagger).explain(sample, f"token:{place}", labels)[0].record
     assert faithful(record)
-    assert tags[record.target.index] == tag  # type: ignore[index]
+    assert (record.target.kind, record.target.label) == ("token", tag)
     others = {
         t: r
         for t, r, s in zip(
@@ -195,7 +196,8 @@ def test_a_guard_with_rotary_positions(opset: int, tmp_path: Path) -> None:
     name = Explainer(path).model.inputs[0].name
     explainer = Explainer(path)
     for ids, label in ((ATTACK, 1), (HARMLESS, 0)):
-        record = explainer.explain(raw({name: np.array([ids])}))[0].record
+        labels = {0: "harmless", 1: "attack"}
+        record = explainer.explain(raw({name: np.array([ids])}), "pred", labels)[0].record
         assert record.target.index == label
         assert record.target.probability is not None
         assert record.target.probability > 0.9
