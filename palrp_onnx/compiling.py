@@ -62,9 +62,11 @@ def compile_model(
     )
     rewritten = planned.analysis.model
     if rewritten.changes:
-        own = with_own_products(rewritten, ())
-        values = run_graph(own, example, [planned.output])
-        fidelity = Original(rewritten, planned.output).check(example, values[planned.output])
+        original = Original(rewritten, planned.output)
+        exact = original.kernels_exact
+        checked = rewritten if exact else with_own_products(rewritten, ())
+        values = run_graph(checked, example, [planned.output])
+        fidelity = original.check(example, values[planned.output])
         # How far kernels are from exact arithmetic is a fact about this machine, not the explainer.
         lasting = tuple(w for w in doubts(fidelity) if w.code == "unverified")
         planned = replace(planned, doubts=lasting)

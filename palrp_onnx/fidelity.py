@@ -44,16 +44,17 @@ class Original:
 
     Attributes:
         tolerance: Largest difference allowed, as a share of the output's largest magnitude.
+        kernels_exact: Whether the runtime computes the file's products of whole numbers exactly.
     """
 
     def __init__(self, model: Model, output: str, *, device: str = "cpu") -> None:
         self._rewritten = dict(model.lowered)
+        self.kernels_exact = True
         self._output = output
         self.tolerance = BFLOAT if "bfloat16" in model.lowered else tolerance_of(model.graph)
         self._forward: FileForward | None = None
         self._served: FileForward | None = None
         self._exact: RuntimeForward | None = None
-        self._exact_kernels = False
         self._reason: str | UnsetType = UNSET
         try:
             self._forward = FileForward(model, output, device=device, optimise=False, prepack=False)
@@ -62,10 +63,9 @@ class Original:
                 self.tolerance = QUANTISED
             if self.tolerance == QUANTISED:
                 self._served = FileForward(model, output, device=device)
-            differing = inside or not are_exact()
-            if differing and kernel_nodes(model):
+            if kernel_nodes(model) and (inside or not are_exact()):
+                self.kernels_exact = False
                 self._exact = RuntimeForward(model, [output], device=device)
-            self._exact_kernels = not differing
         except ModelError as error:  # no kernel for an operation, or for a type of numbers
             self._reason = error.hint or error.message
 
@@ -100,7 +100,7 @@ class Original:
                 place=f"output {self._output}; rewritten: {', '.join(self._rewritten)}",
                 hint="This explanation would be of another function. Please report the model.",
             )
-        if self._exact_kernels and _kernel_share(ledger or {}) > QUANTISED:
+        if self.kernels_exact and _kernel_share(ledger or {}) > QUANTISED:
             raise FidelityError(
                 "Products of whole numbers as they were rewritten are not what the file computes: "
                 "the ledger's entry kernel is not small, though this machine's kernels are exact",

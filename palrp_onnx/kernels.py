@@ -44,7 +44,7 @@ def _is_exact(left: Any, right: Any) -> bool:
 
 
 def run_one(op_type: str, operands: tuple[Array, ...]) -> Array:
-    """The first result of one operation of the standard, run by ONNX Runtime on the processor."""
+    """The result of one operation of the standard, run by ONNX Runtime on the processor."""
     names = [f"x{index}" for index in range(len(operands))]
     inputs = [
         helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(a.dtype), a.shape)

@@ -48,8 +48,9 @@ def test_a_quantiser_that_broke_attention(engine: str, tmp_path: Path) -> None:
     name, form = BROKEN
     path = make_form(MODELS / name, form, tmp_path)
     record = Explainer(path, engine=engine).explain(next(samples(name, 1)), "0")[0].record
-    assert {w.code for w in record.warnings} == {"no-attention"}
-    assert len(record.warnings) == 2
+    codes = [w.code for w in record.warnings]
+    assert codes.count("no-attention") == 2
+    assert set(codes) <= {"no-attention", "served"}  # how the file is served depends on the machine
     assert abs(record.ledger["residual_relative"]) < 1e-5
     assert isinstance(record.fidelity, Fidelity)
     assert record.fidelity.difference <= record.fidelity.allowed

@@ -58,8 +58,6 @@ _PRODUCTS: dict[str, _Own] = {
     "QLinearConv": _Own(range(9), {0: 2, 3: 5}, result=7),
     "QLinearMatMul": _Own(range(8), {0: 2, 3: 5}, result=7),
 }
-
-
 #: Operations that are put back.
 OPERATIONS = frozenset(_PRODUCTS)
 

@@ -89,7 +89,6 @@ def tied(path: Path) -> Model:
 
 
 def test_weights_from_the_output_down(tmp_path: Path) -> None:
-    feeds = {"ids": np.array([[1, 2, 3]])}
     # Products of constants, and what the length of the input cuts out, are no weights of content.
     assert weights(tied(tmp_path / "m.onnx"), "logits") == ["table", "first"]
     assert weights(tied(tmp_path / "m.onnx"), "unused") == ["aside", "first"]
