@@ -164,6 +164,12 @@ def plan_model(
         check_feeds(model.inputs, feeds)
     analysis = analyse_model(model, feeds, roles)
     chosen, explained = choose(analysis, output, explain_input)
+    own_flags = analysis.input_axes(explained).flags
+    if own_flags and own_flags[0] != BATCH:
+        raise UnsupportedError(
+            "The samples of the explained input are not along its first axis",
+            place=f"input {explained}",
+        )
     flags = analysis.axes.get(chosen, (BATCH,))
     if not flags or flags[0] != BATCH:
         raise TargetError(

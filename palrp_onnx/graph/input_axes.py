@@ -71,6 +71,7 @@ def input_axes(
     if rank == 2:
         return InputAxes((BATCH, 0 if _is_table(value) else TOKEN), (1,))
     batch, channel = _convolved(value, rank) or _by_size(value, rank)
+    batch = _named_batch(graph, value, batch)
     spatial = tuple(k for k in range(rank) if k not in (batch, channel))
     flags = tuple(BATCH if k == batch else TOKEN if k in spatial else 0 for k in range(rank))
     return InputAxes(flags, spatial, channel if rank == 4 else None)
@@ -113,6 +114,27 @@ def _before_convolutions(value: ir.Value, start: tuple[int, ...]) -> Iterator[tu
             fresh = [v for v in node.outputs if v not in seen]
             seen.update(fresh)
             queue.extend((v, after) for v in fresh)
+
+
+def _named_batch(graph: ir.Graph, value: ir.Value, batch: int) -> int:
+    """The axis that has the symbol of another input's first axis, where its own first is fixed.
+
+    States of recurrent layers are [layers, batch, features].
+    """
+    dims = list(value.shape) if value.shape is not None else []
+    firsts = {
+        v.shape[0].value
+        for v in graph.inputs
+        if v is not value and v.shape and isinstance(v.shape[0], ir.SymbolicDim)
+    }
+    if batch or not dims or not isinstance(dims[0], int):
+        return batch
+    named = (
+        k
+        for k, dim in enumerate(dims[:-1])
+        if isinstance(dim, ir.SymbolicDim) and dim.value is not None and dim.value in firsts
+    )
+    return next(named, batch)
 
 
 def _by_size(value: ir.Value, rank: int) -> tuple[int, int]:
