@@ -14,6 +14,7 @@ from palrp_onnx.fidelity import Original, doubts
 from palrp_onnx.graph.model import Model
 from palrp_onnx.graph.roles import parse_roles
 from palrp_onnx.graph.served import with_own_products
+from palrp_onnx.inputs import read_npz
 from palrp_onnx.manifest import Manifest
 from palrp_onnx.planning import make_example, plan_model, run_graph
 from palrp_onnx.relevance.presets import preset
@@ -28,16 +29,22 @@ def compile_model(
     explain_input: str | None = None,
     roles: Mapping[str, str] | None = None,
     settings: Settings | None = None,
+    example: Path | None = None,
 ) -> bytes:
     """The explainer of the model at ``path`` as an ONNX file, to be written to ``destination``.
 
     Weights in external data files stay there: the explainer points to the same files, and must
     therefore lie in the model's folder.
 
+    ``example`` is an ``.npz`` file with arrays that the model takes. They say where conditional
+    branches lead and how long free axes of real inputs are, and are the trial run where the model
+    runs on no example of ours. Without it all of this is an example of ours.
+
     Raises:
         UsageError: The model has external data and ``destination`` lies in another folder.
         UnsupportedError: An input or output of the model has a name that explainers need.
         ModelError: The model cannot be explained, or not as a graph.
+        InputError: The example cannot be read, or is not what the graph takes.
     """
     model = Model.open(path, at_least=OPSET)
     if Manifest.read(model.metadata) is not None:
@@ -51,10 +58,10 @@ def compile_model(
             hint=f"Write it beside the model, into {model.folder}.",
         )
     _refuse_clash(model)
-    example = make_example(model)
+    feeds = make_example(model) if example is None else read_npz(example, model.inputs).feeds
     planned = plan_model(
         model,
-        example,
+        feeds,
         preset(method),
         output=output,
         explain_input=explain_input,
@@ -65,8 +72,8 @@ def compile_model(
         original = Original(rewritten, planned.output)
         exact = original.kernels_exact
         checked = rewritten if exact else with_own_products(rewritten, ())
-        values = run_graph(checked, example, [planned.output])
-        fidelity = original.check(example, values[planned.output])
+        values = run_graph(checked, feeds, [planned.output])
+        fidelity = original.check(feeds, values[planned.output])
         # How far kernels are from exact arithmetic is a fact about this machine, not the explainer.
         lasting = tuple(w for w in doubts(fidelity) if w.code == "unverified")
         planned = replace(planned, doubts=lasting)
