@@ -254,6 +254,8 @@ class _Follower:
                 return _pool(node, first, before, after)
             case kind if kind in _NORMALISING:
                 return self._normalise(node, first)
+            case "CumSum":
+                return self._accumulate(node, first)
             case "Expand" | "Tile":
                 return self._stretch(first, before, after)
             case _:
@@ -352,7 +354,11 @@ class _Follower:
         own = data[axis]
         if picked == 1 and index is not None and (one := _one_of_each(own, index)) is not None:
             return (*data[:axis], one, *data[axis + 1 :])
-        if flag_of(own) == BATCH and not (picked > 1 and index is not None and _by_sample(index)):
+        if (
+            flag_of(own) == BATCH
+            and before[axis] > 1
+            and not (picked > 1 and index is not None and _by_sample(index))
+        ):
             self._mixed("samples are picked along the batch", alone=False)
         if picked == 1:
             whole = index is not None and np.array_equal(index, np.arange(before[axis]))
@@ -497,6 +503,12 @@ class _Follower:
                 _axis(_opaque(axis, 1)) if k in gone else axis for k, axis in enumerate(layout)
             )
         return tuple(axis for k, axis in enumerate(layout) if k not in gone)
+
+    def _accumulate(self, node: ir.Node, layout: Layout) -> Layout:
+        axis = self._index(_at(node, 1))
+        if axis is None or flag_of(layout[int(axis.ravel()[0]) % len(layout)]) & BATCH:
+            self._mixed("it is summed up along the batch")
+        return layout
 
     def _normalise(self, node: ir.Node, layout: Layout) -> Layout:
         rank = len(layout)

@@ -179,6 +179,7 @@ MEETING = {
     "a mean over everything": "m = ReduceMean(x)  c = Sub(x, m)  y = MatMul(c, w)",
     "a product of all with all": """k = Transpose <perm=[1, 0]> (x)  s = MatMul(x, k)
         y = MatMul(s, x)""",
+    "summed up along the batch": "s = CumSum(x, i0)  y = MatMul(s, w)",
     "a softmax along the batch": "s = Softmax <axis=0> (x)  y = MatMul(s, w)",
     "normalised along the batch": """m = ReduceMean <keepdims=1> (x, i0)  c = Sub(x, m)
         y = MatMul(c, w)""",
