@@ -25,6 +25,10 @@ _FIRST_WITH_CONSTANTS = 4
 def keep_what_binds(model: ir.Model) -> ir.Model:
     """Drop declared shapes of computed values, and inputs that have a stored value, in place."""
     _make_constants(model)
+    for value in model.graph.inputs:
+        if value.shape is not None and any(isinstance(d, int) and d < 0 for d in value.shape):
+            free = (None if isinstance(d, int) and d < 0 else d for d in value.shape)
+            value.shape = ir.Shape(list(free))  # some tools write −1 for a free axis
     for value in _computed(model):
         if value.shape is not None and isinstance(value.type, ir.TensorType):
             value.meta[_SHAPE] = tuple(d if isinstance(d, int) else None for d in value.shape)

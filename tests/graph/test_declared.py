@@ -194,3 +194,12 @@ def test_heads_that_only_the_file_declares(engine: str, tokens: int) -> None:
     for record in explain(opened(model), {"x": x}, engine=engine, target="0,1"):
         assert abs(record.ledger["residual_relative"]) < 1e-5
         assert record.fidelity.difference <= record.fidelity.allowed
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_an_axis_of_minus_one_is_free(engine: str) -> None:
+    model = two_layers(17, 8)
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = -1
+    for rows in (1, 3):
+        for record in explain(opened(model), {"x": X[:rows]}, engine=engine):
+            assert abs(record.ledger["residual_relative"]) < 1e-5
