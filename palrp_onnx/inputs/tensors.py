@@ -57,7 +57,8 @@ def read_npz(
     """Read the feeds of one sample, or of a batch; the id is the file's stem.
 
     Args:
-        path: The ``.npz`` file: exactly one array per graph input, under its name.
+        path: The ``.npz`` file: exactly one array per graph input, under its name. Further arrays
+            must be empty, as the caches are that a session of the model itself is fed.
         graph_inputs: The inputs of the graph.
         tokenizer: Where given, the sample's units are the tokens of a batch of one row.
 
@@ -92,11 +93,15 @@ def _read_arrays(path: Path, graph_inputs: Sequence[GraphInput]) -> dict[str, ND
     try:
         with zipfile.ZipFile(path) as archive:
             members = _members(archive, path)
-            _check_names(set(members), graph_inputs, path)
-            return {
+            arrays = {
                 name: _read_array(archive, member, f"{path}:{name}")
                 for name, member in members.items()
             }
+            # Caches of no tokens, which the model's own session asks for, hold nothing to be lost.
+            known = {each.name for each in graph_inputs}
+            arrays = {n: array for n, array in arrays.items() if n in known or array.size}
+            _check_names(set(arrays), graph_inputs, path)
+            return arrays
     except FileNotFoundError as error:
         raise InputError("there is no such file", place=str(path)) from error
     except _BAD_ZIP as error:

@@ -283,3 +283,14 @@ def test_damaged_files_are_read_or_refused(
     except InputError:
         return
     assert np.isfinite(sample.feeds["x"].astype(np.float64)).all()
+
+
+def test_further_arrays_may_be_empty(tmp_path: Path) -> None:
+    """Caches of no tokens are what a session of the model itself is fed."""
+    path = tmp_path / "x.npz"
+    inputs = [GraphInput("ids", np.dtype(np.int64), ("batch", "tokens"))]
+    np.savez(path, ids=np.ones((1, 3), np.int64), past=np.zeros((1, 2, 0, 4), np.float32))
+    assert set(read_npz(path, inputs).feeds) == {"ids"}
+    np.savez(path, ids=np.ones((1, 3), np.int64), past=np.zeros((1, 2, 1, 4), np.float32))
+    with pytest.raises(InputError, match="unknown: past"):
+        read_npz(path, inputs)
