@@ -340,7 +340,8 @@ def _dependent_outputs(analysis: Analysis) -> list[ir.Value]:
     found = [v for v in analysis.model.graph.outputs if v in analysis.content]
     if not found:
         raise TargetError("No output depends on the explained input by a real-valued path")
-    return found
+    # Caches [2, B, …] that a decoder hands on come before its logits in some files.
+    return sorted(found, key=lambda v: analysis.axes[v][:1] != (BATCH,))
 
 
 def find_output(analysis: Analysis, name: str) -> ir.Value:

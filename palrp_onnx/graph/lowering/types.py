@@ -30,7 +30,7 @@ def infer(node: ir.Node, opset: int, *, again: bool = False) -> bool:
     if any(v.dtype is None for v in operands):
         return False
     try:
-        schema = onnx.defs.get_schema(node.op_type, opset, "")
+        schema, opset = _schema(node.op_type, opset)
         types = {v.name or "": _type(v) for v in operands}
         data = {v.name or "": _data(v) for v in operands if _is_small(v)}
         imports = [onnx.helper.make_opsetid("", opset)]
@@ -47,6 +47,18 @@ def infer(node: ir.Node, opset: int, *, again: bool = False) -> bool:
             shape = ir.serde.deserialize_type_proto_for_shape(found[value.name])
             value.shape = _merged(value.shape, shape)
     return before != [(v.type, v.shape) for v in node.outputs]
+
+
+def _schema(op_type: str, opset: int) -> tuple[onnx.defs.OpSchema, int]:
+    """The schema of an operation, and the opset it is from.
+
+    ONNX Runtime's optimiser writes ``LayerNormalization`` into files of any opset: where the own
+    one has no such operation the first later one that has it tells.
+    """
+    for version in range(opset, onnx.defs.onnx_opset_version() + 1):
+        if onnx.defs.has(op_type, version, ""):
+            return onnx.defs.get_schema(op_type, version, ""), version
+    raise ValueError(f"{op_type} is no operation of the standard")
 
 
 def _is_known(value: ir.Value) -> bool:
