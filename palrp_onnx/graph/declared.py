@@ -18,6 +18,10 @@ import onnx_ir.passes.common as passes
 
 #: Key in the ``meta`` of a value: the shape that the file declares for it.
 _SHAPE = "declared shape"
+#: The long name of the standard's domain.
+_STANDARD = "ai.onnx"
+#: Of a graph without operations of the standard, which any opset fits.
+_ANY_OPSET = 17
 #: First IR version in which initializers need not be inputs.
 _FIRST_WITH_CONSTANTS = 4
 
@@ -25,6 +29,7 @@ _FIRST_WITH_CONSTANTS = 4
 def keep_what_binds(model: ir.Model) -> ir.Model:
     """Drop declared shapes of computed values, and inputs that have a stored value, in place."""
     _make_constants(model)
+    _name_the_standard(model)
     for value in model.graph.inputs:
         if value.shape is not None and any(isinstance(d, int) and d < 0 for d in value.shape):
             free = (None if isinstance(d, int) and d < 0 else d for d in value.shape)
@@ -58,6 +63,21 @@ def declared_length(value: ir.Value, axis: int) -> int | None:
     """
     shape: tuple[int | None, ...] | None = value.meta.get(_SHAPE)
     return None if shape is None or not -len(shape) <= axis < len(shape) else shape[axis]
+
+
+def _name_the_standard(model: ir.Model) -> None:
+    """The standard's domain by its short name, with an opset where the file names none.
+
+    A file whose operations are all of other domains need not import it.
+    """
+    imports = model.opset_imports
+    if (version := imports.pop(_STANDARD, None)) is not None:
+        imports.setdefault("", version)
+    imports.setdefault("", _ANY_OPSET)
+    for body in (model.graph, *(each.graph for each in model.functions.values())):
+        for node in body.all_nodes():
+            if node.domain == _STANDARD:
+                node.domain = ""
 
 
 def _make_constants(model: ir.Model) -> None:

@@ -102,7 +102,7 @@ class Model:
         proto = parse_model(path)
         check_size(proto, str(path))
         files = check_tensors(proto, path.resolve())
-        opset = proto.opset_imports.get("", 0)
+        opset = proto.opset_imports.get("", proto.opset_imports.get("ai.onnx", 0))
         nodes, outputs = len(proto.graph), tuple(map(_signature, proto.graph.outputs))
         changes = Changes()
         normal = _normalise(proto, path, at_least, changes, as_stored=True)

@@ -203,3 +203,42 @@ def test_an_axis_of_minus_one_is_free(engine: str) -> None:
     for rows in (1, 3):
         for record in explain(opened(model), {"x": X[:rows]}, engine=engine):
             assert abs(record.ledger["residual_relative"]) < 1e-5
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_the_long_name_of_the_standard(engine: str) -> None:
+    model = two_layers(17, 8)
+    (expected,) = explain(opened(model), {"x": X[:1]}, engine=engine)
+    model.opset_import[0].domain = "ai.onnx"
+    for node in model.graph.node:
+        node.domain = "ai.onnx"
+    (found,) = explain(opened(model), {"x": X[:1]}, engine=engine)
+    assert found.relevance == expected.relevance and found.model.opset == 17
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_file_without_operations_of_the_standard(engine: str) -> None:
+    model = proto("y = Relu(x)", {"x": real(2, 4)}, {})
+    model.graph.node[0].op_type, model.graph.node[0].domain = "QuickGelu", "com.microsoft"
+    del model.opset_import[:]
+    model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+    for record in explain(opened(model), {"x": real(2, 4)}, engine=engine):
+        assert abs(record.ledger["residual_relative"]) < 1e-5
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("opset", [11, 13, 15])
+def test_what_the_optimiser_writes_into_older_opsets(opset: int, engine: str) -> None:
+    """LayerNormalization is of opset 17; what stands behind it needs to know its type."""
+    x = real(2, 5, 8)
+    weights = {"g": real(8, seed=2), "b": real(8, seed=3), "w": real(8, 24), "c": real(24, seed=4)}
+    model = proto(
+        "n = LayerNormalization <axis=-1> (x, g, b)  y = Relu(n)", {"x": x}, weights, opset=opset
+    )
+    del model.graph.node[1]
+    model.graph.node.append(
+        helper.make_node("Attention", ["n", "w", "c"], ["y"], domain="com.microsoft", num_heads=2)
+    )
+    model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+    for record in explain(opened(model), {"x": x}, engine=engine, target="0,1"):
+        assert abs(record.ledger["residual_relative"]) < 1e-5
