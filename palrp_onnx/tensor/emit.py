@@ -467,7 +467,8 @@ class Emit:
         if steps is None or self._known(steps) == [1] * len(chosen):
             size = self.dims(like, chosen)
             return self._placed(m, like, chosen, self._clamped(starts, size))
-        operands = [starts, ends, self.constant(chosen), steps]
+        whole = [self.integers("Cast", v, to=ir.DataType.INT64) for v in (starts, ends, steps)]
+        operands = [*whole[:2], self.constant(chosen), whole[2]]
         return self.moved_adjoint(m, like, "Slice", operands, {}, opset=self._opset)
 
     def _placed(self, m: Value, like: Value, axes: Sequence[int], begins: Value) -> Value:

@@ -242,3 +242,35 @@ def test_what_the_optimiser_writes_into_older_opsets(opset: int, engine: str) ->
     model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
     for record in explain(opened(model), {"x": x}, engine=engine, target="0,1"):
         assert abs(record.ledger["residual_relative"]) < 1e-5
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_cast_of_quantised_numbers_to_their_own_type(engine: str) -> None:
+    """As PyTorch's static quantisation writes it between quantising and reading."""
+    body = """q = QuantizeLinear(x, s, z)  c = Cast <to=2> (q)  d = DequantizeLinear(c, s, z)
+        y = MatMul(d, w)"""
+    weights = {
+        "s": np.array(0.02, np.float32),
+        "z": np.array(63, np.uint8),
+        "w": real(4, 3, seed=5),
+    }
+    (record,) = explain(opened(proto(body, {"x": X[:1]}, weights)), {"x": X[:1]}, engine=engine)
+    expected = X[0].astype(np.float64) * weights["w"][:, 1]
+    inside = np.abs(X[0] / 0.02 + 63 - 127.5) < 127
+    np.testing.assert_allclose(
+        np.array(record.relevance.content)[inside], expected[inside], atol=1e-4
+    )
+    assert abs(record.ledger["residual_relative"]) < 1e-5
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_slices_with_short_integers(engine: str) -> None:
+    body = "h = Slice(x, s, e, a, t)  y = MatMul(h, w)"
+    short = {
+        name: np.array([n], np.int32) for name, n in {"s": -1, "e": -7, "a": 1, "t": -2}.items()
+    }
+    model = opened(proto(body, {"x": X[:1]}, {**short, "w": real(2, 3, seed=5)}))
+    (record,) = explain(model, {"x": X[:1]}, engine=engine)
+    column = real(2, 3, seed=5)[:, 1]
+    expected = [0.0, X[0, 1] * column[1], 0.0, X[0, 3] * column[0]]
+    np.testing.assert_allclose(record.relevance.content, expected, rtol=1e-5)

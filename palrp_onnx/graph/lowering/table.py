@@ -22,6 +22,8 @@ from palrp_onnx.graph.lowering.types import infer
 MICROSOFT = "com.microsoft"
 #: Key in the ``meta`` of a node that could not be lowered.
 REFUSED = "refused"
+#: Key in the ``meta`` of a value that became real: the type it has in the file.
+_WAS = "was"
 
 Lowering = Callable[[Builder, Fused], "Sequence[ir.Value | None] | None"]
 
@@ -62,7 +64,11 @@ def lower(model: ir.Model) -> Mapping[str, int]:
     made = _Made(set(), set())
     for node in list(graph):
         lowering = _TABLE.get((node.domain, node.op_type))
-        if lowering is None:
+        source = node.inputs[0] if node.inputs else None
+        if source is not None and _keeps_type(node, source):
+            _replace(Builder(graph, node, opset), node.outputs[0], source, made)
+            graph.remove(node, safe=True)
+        elif lowering is None:
             _carry_on(Builder(graph, node, opset), node, made)
         elif _lower(Builder(graph, node, opset), Fused(node), lowering, made):
             graph.remove(node, safe=True)
@@ -120,12 +126,19 @@ def _carry_on(b: Builder, node: ir.Node, made: _Made) -> None:
         made.real.update(v for v, was in pairs if v.dtype != was)
 
 
+def _keeps_type(node: ir.Node, source: ir.Value) -> bool:
+    """Whether a node casts quantised numbers, which are real ones by now, to the type they have."""
+    was = source.meta.get(_WAS)
+    return node.op_type == "Cast" and was is not None and node.attributes.get_int("to", 0) == was
+
+
 def _replace(b: Builder, old: ir.Value, new: ir.Value, made: _Made) -> None:
     """Put ``new`` in the place of ``old``, under its name."""
     new = b.own(new)
     made.fresh.add(new)
     if old.dtype is not None and new.dtype != old.dtype:
         made.real.add(new)
+        new.meta[_WAS] = int(old.dtype)
     new.type, new.shape = new.type or old.type, old.shape if new.shape is None else new.shape
     ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
     old.name, new.name = None, old.name
