@@ -81,7 +81,8 @@ class CompiledEngine:
         self._targets = [n for n in optional if n not in (SEED_SCALE, TARGET_VECTOR)]
         self._takes_vectors = TARGET_VECTOR in optional
         self._output = inside(manifest.output)
-        outputs = [v.name or "" for v in graph.graph.outputs]
+        # A file may list one value twice.
+        outputs = dict.fromkeys(v.name or "" for v in graph.graph.outputs)
         published = {self._output, CONTENT, POSITION, TOTAL, SITES, LEDGER}
         self._outputs = [n for n in outputs if n in published or n.startswith(FEATURES)]
         data = ir.serde.serialize_model(graph).SerializeToString()

@@ -274,3 +274,11 @@ def test_slices_with_short_integers(engine: str) -> None:
     column = real(2, 3, seed=5)[:, 1]
     expected = [0.0, X[0, 1] * column[1], 0.0, X[0, 3] * column[0]]
     np.testing.assert_allclose(record.relevance.content, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_value_that_is_listed_twice_as_an_output(engine: str) -> None:
+    model = two_layers(17, 8)
+    model.graph.output.append(model.graph.output[0])
+    (record,) = explain(opened(model), {"x": X[:1]}, engine=engine)
+    assert abs(record.ledger["residual_relative"]) < 1e-5
