@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from palrp_onnx.errors import UnsupportedError
 from palrp_onnx.graph.axes import Places
-from palrp_onnx.graph.served import put_back
+from palrp_onnx.graph.served import OwnProducts
 from palrp_onnx.manifest import Manifest
 from palrp_onnx.planning import Planned
 from palrp_onnx.relevance.ledger import entry_name, in_order
@@ -108,6 +108,10 @@ class _Compiler:
         self._places = planned.places
         self._settings = settings
         self._graph = self._analysis.model.graph
+        self._own = OwnProducts(self._analysis.model)
+        self._public = list(self._graph.inputs)
+        self._computed = [v for node in self._graph for v in node.outputs]
+        self._step_aside(self._graph.initializers.values())
         if not settings.portable:
             self._analysis.model.proto.opset_imports.setdefault("com.microsoft", 1)
         ranks = {v: len(shape) for v, shape in self._analysis.shapes.items()}
@@ -117,11 +121,8 @@ class _Compiler:
         self._op.batch = self._op.dims(source, [0])
 
     def run(self) -> tuple[ir.Model, Manifest]:
-        source = list(self._graph)
-        public = list(self._graph.inputs)
         if self._plan.output not in self._graph.outputs:
             self._graph.outputs.append(self._plan.output)
-        self._step_aside(self._graph.initializers.values())
         caught = self._walk(*self._seed())
         caught.require(self._explained)
         sinks = gather_sinks(self._op, self._sites, caught.positions, self._places)
@@ -129,10 +130,10 @@ class _Compiler:
         self._outputs(caught, sinks, aligned)
         manifest = self._manifest(aligned, [s for s in sinks if s.places is None])
         self._op.drop_unused()
-        put_back(self._analysis.model, portable=self._settings.portable)
+        self._own.put_back(portable=self._settings.portable, named=inside)
         self._analysis.model.proto.metadata_props.update(manifest.properties())
-        self._step_aside(public)
-        self._step_aside(v for node in source for v in node.outputs)
+        self._step_aside(self._public)
+        self._step_aside(self._computed)
         return self._analysis.model.proto, manifest
 
     def _walk(self, seed: ir.Value, rows: Rows[ir.Value] | None) -> Caught[ir.Value]:
