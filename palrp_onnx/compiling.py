@@ -9,7 +9,7 @@ from pathlib import Path
 import onnx_ir as ir
 
 from palrp_onnx.compiler import OPSET, Settings, compile_graph, needed
-from palrp_onnx.errors import UnsupportedError, UsageError
+from palrp_onnx.errors import LaterOpsetError, UnsupportedError, UsageError
 from palrp_onnx.fidelity import Original, doubts
 from palrp_onnx.graph.model import Model
 from palrp_onnx.graph.roles import parse_roles
@@ -51,6 +51,28 @@ def compile_model(
             hint=f"Write it beside the model, into {model.folder}.",
         )
     _refuse_clash(model)
+    try:
+        compiled = _compiled(model, method, output, explain_input, roles, settings)
+    except LaterOpsetError as error:
+        model = Model.open(path, at_least=error.opset)
+        compiled = _compiled(model, method, output, explain_input, roles, settings)
+    for value in compiled.graph.initializers.values():
+        tensor = value.const_value
+        if isinstance(tensor, ir.ExternalTensor) and _inside(tensor, model):
+            value.const_value = ir.Tensor(tensor.numpy(), dtype=tensor.dtype, name=value.name)
+    data: bytes = ir.serde.serialize_model(compiled).SerializeToString()
+    return data
+
+
+def _compiled(
+    model: Model,
+    method: str,
+    output: str | None,
+    explain_input: str | None,
+    roles: Mapping[str, str] | None,
+    settings: Settings | None,
+) -> ir.Model:
+    """The graph of a model with its explanation, checked on an example."""
     example = make_example(model)
     planned = plan_model(
         model,
@@ -71,12 +93,7 @@ def compile_model(
         lasting = tuple(w for w in doubts(fidelity) if w.code == "unverified")
         planned = replace(planned, doubts=lasting)
     compiled, _ = compile_graph(replace(planned, unchecked=True), settings or Settings())
-    for value in compiled.graph.initializers.values():
-        tensor = value.const_value
-        if isinstance(tensor, ir.ExternalTensor) and _inside(tensor, model):
-            value.const_value = ir.Tensor(tensor.numpy(), dtype=tensor.dtype, name=value.name)
-    data: bytes = ir.serde.serialize_model(compiled).SerializeToString()
-    return data
+    return compiled
 
 
 def _refuse_clash(model: Model) -> None:

@@ -228,11 +228,16 @@ def _own_operations() -> list[type]:
             q = np.clip(np.rint(x / scale) + zero, 0, 255).astype(np.uint8)
             return q, np.asarray(scale), np.asarray(zero)
 
+    class LpNormalization(OpRun):  # the package's own forgets the magnitude for p = 1
+        def _run(self, x: Any, axis: int = -1, p: int = 2) -> tuple[Any]:
+            norm = np.linalg.norm(x, ord=p, axis=axis, keepdims=True)
+            return (np.divide(x, norm, out=np.zeros_like(x), where=norm != 0),)
+
     class Erf(OpRun):  # the package's own computes it in single precision
         def _run(self, x: Any) -> tuple[Any]:
             return (np.vectorize(math.erf, otypes=[np.float64])(x),)
 
-    return [DequantizeLinear, DynamicQuantizeLinear, Erf, GatherElements]
+    return [DequantizeLinear, DynamicQuantizeLinear, Erf, GatherElements, LpNormalization]
 
 
 def _with_outputs(model: Model, names: list[str]) -> onnx.ModelProto:
