@@ -3,10 +3,11 @@
     python benchmarks/others.py FOLDER [--only TEXT] [--jobs N] [--table FILE.md]
 
 FOLDER holds models, each with an input of the same name (``.npz``) that plain ONNX Runtime
-runs, and may hold an ``index.json``: a list of objects with ``file`` and ``repo``. Every file is
-explained by the command line, as a user would. A file is *explained* where the exit code is 0, the
-ledger closes to 1e-3 and something was accounted for; *wrong* where the exit code is 0 and it does
-not; else it is refused, and the reason counts. Nothing is copied from the folder.
+runs; where there is none, one is made up. It may hold an ``index.json``: a list of objects with
+``file`` and ``repo``. Every file is explained by the command line, as a user would. A file is
+*explained* where the exit code is 0, the ledger closes to 1e-3 and something was accounted for;
+*wrong* where the exit code is 0 and it does not; else it is refused, and the reason counts. Nothing
+is copied from the folder.
 """
 
 from __future__ import annotations
@@ -22,6 +23,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from palrp_onnx import Model
+from palrp_onnx.errors import PalrpError
+from palrp_onnx.planning import make_example
+
 TOOL = Path(sys.executable).with_name("palrp-onnx")
 #: Outputs without classes need an element; these are tried one after the other.
 TARGETS = ("pred", "0", "0,0", "0,0,0")
@@ -32,10 +39,15 @@ SECONDS = 180
 def verdict(model: Path) -> tuple[str, str]:
     """("explained" | "wrong" | "refused", reason) of one file."""
     said = ""
-    for target in TARGETS:
-        with tempfile.TemporaryDirectory() as folder:
-            out = Path(folder) / "record.json"
-            feeds = model.with_suffix(".npz")
+    with tempfile.TemporaryDirectory() as folder:
+        out, feeds = Path(folder) / "record.json", model.with_suffix(".npz")
+        if not feeds.is_file():
+            feeds = Path(folder) / "input.npz"
+            try:
+                np.savez(feeds, **make_example(Model.open(model)))
+            except PalrpError as error:
+                return "refused", reason(f"error[{error.code}]: {error.message}")
+        for target in TARGETS:
             call = [TOOL, "explain", model, "--input", feeds, "-o", out, "-q", "--target", target]
             try:
                 done = subprocess.run(
@@ -82,8 +94,8 @@ def main() -> None:
     options = parser.parse_args()
     index = options.folder / "index.json"
     rows = json.loads(index.read_text()) if index.is_file() else []
-    projects = {row["file"]: row["repo"] for row in rows}
-    models = sorted(p for p in options.folder.rglob("*.onnx") if p.with_suffix(".npz").is_file())
+    projects = {row["file"]: row["repo"] for row in rows if "repo" in row}
+    models = sorted(options.folder.rglob("*.onnx"))
     models = [m for m in models if options.only in f"{projects.get(m.name, '')} {m}"]
     counts: dict[str, Counter[str]] = defaultdict(Counter)
     reasons: Counter[str] = Counter()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from palrp_onnx.errors import UsageError
 
 from .options import (
     FILE_PATH,
+    example_option,
     method_options,
     model_argument,
     reporting_options,
@@ -50,6 +51,7 @@ class Request:
     parquet: bool
     pictures: int
     tokenizer: Path | None
+    example: Path | None
     target: str
     output_name: str | None
     explain_input: str | None
@@ -149,6 +151,7 @@ _sizes = together(
 @tokenizer_option
 @run_options
 @method_options
+@example_option
 @reporting_options
 def batch(**options: Any) -> int:
     """Explain what MODEL says about every record of a data set.
@@ -191,7 +194,7 @@ def _on_a_cluster(request: Request, actors: int) -> int:
     place = request.place / "explained.jsonl"
     records, failed = explain_lines(
         request.model.resolve(),
-        _settings(request),
+        _settings(_with_absolute_paths(request)),
         request.source,
         place,
         actors=actors,
@@ -202,6 +205,16 @@ def _on_a_cluster(request: Request, actors: int) -> int:
         seconds = duration(time.monotonic() - start)
         click.echo(f"{records} records, {failed} failed in {seconds}; wrote {place}", err=True)
     return _SOME_FAILED if failed else 0
+
+
+def _with_absolute_paths(request: Request) -> Request:
+    """Actors start in folders of their own."""
+    tokenizer, example = request.tokenizer, request.example
+    return replace(
+        request,
+        tokenizer=tokenizer and tokenizer.absolute(),
+        example=example and example.absolute(),
+    )
 
 
 def _check(request: Request) -> None:
@@ -231,6 +244,7 @@ def _settings(request: Request) -> Settings:
         explain_input=request.explain_input,
         roles=request.roles,
         tokenizer=None if request.tokenizer is None else str(request.tokenizer),
+        example=None if request.example is None else str(request.example),
         batch_size=request.batch_size,
         batch_tokens=request.batch_tokens,
     )

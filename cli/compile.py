@@ -15,6 +15,7 @@ from .options import (
     FILE_PATH,
     METHODS,
     POSITIONS,
+    example_option,
     method_options,
     model_argument,
     reporting_options,
@@ -33,6 +34,7 @@ from .writing import Content, write_files
     help="Also, or only, write it to this model repository of the Triton Inference Server.",
 )
 @method_options
+@example_option
 @click.option("--portable", is_flag=True, help="Operations of the ONNX standard only.")
 @click.option("--no-ledger", is_flag=True, help="Leave the account out.")
 @click.option("--features", is_flag=True, help="Sinks and content feature by feature as well.")
@@ -46,6 +48,7 @@ def compile(
     method: str | None,
     positions: str | None,
     roles: dict[str, str],
+    example: Path | None,
     portable: bool,
     no_ledger: bool,
     features: bool,
@@ -81,6 +84,7 @@ def compile(
         explain_input=explain_input,
         roles=roles,
         settings=settings,
+        example=example,
     )
     files: dict[Path, Content] = {} if destination is None else {destination: data}
     if triton is not None:

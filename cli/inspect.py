@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from .options import model_argument, output_option, reporting_options, role_option
+from .options import example_option, model_argument, output_option, reporting_options, role_option
 from .writing import write_stdout
 
 
@@ -14,6 +14,7 @@ from .writing import write_stdout
 @model_argument
 @output_option
 @role_option
+@example_option
 @click.option(
     "--why", multiple=True, metavar="NAME", help="Tell what a value is, and why. Can be repeated."
 )
@@ -23,6 +24,7 @@ def inspect(
     model: Path,
     output_name: str | None,
     roles: dict[str, str],
+    example: Path | None,
     why: tuple[str, ...],
     as_json: bool,
     quiet: bool,
@@ -33,7 +35,13 @@ def inspect(
     from palrp_onnx.graph.model import Model
     from palrp_onnx.inspection import inspect as inspect_model
 
-    inspection = inspect_model(Model.open(model), output=output_name, roles=roles, why=why)
+    opened = Model.open(model)
+    feeds = None
+    if example is not None:
+        from palrp_onnx.inputs import read_npz
+
+        feeds = read_npz(example, opened.inputs).feeds
+    inspection = inspect_model(opened, feeds, output=output_name, roles=roles, why=why)
     if as_json:
         import msgspec
 

@@ -125,6 +125,14 @@ tokenizer_option = click.option(
     "--tokenizer", type=FILE_PATH, help="tokenizer.json, where it is not beside the model."
 )
 
+example_option = click.option(
+    "--example",
+    type=FILE_PATH,
+    metavar="FILE.npz",
+    help="Arrays that the model takes, one for each graph input: for models that run on none that "
+    "are made up from the graph. Their shapes serve where the graph leaves lengths open.",
+)
+
 #: Which relevance, of which output and for which input.
 method_options = together(
     output_option,

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 from palrp_onnx.compiler import OPSET, Settings, compile_graph, needed
 from palrp_onnx.errors import LaterOpsetError, UnsupportedError, UsageError
@@ -14,9 +16,12 @@ from palrp_onnx.fidelity import Original, doubts
 from palrp_onnx.graph.model import Model
 from palrp_onnx.graph.roles import parse_roles
 from palrp_onnx.graph.served import with_own_products
+from palrp_onnx.inputs import read_npz
 from palrp_onnx.manifest import Manifest
-from palrp_onnx.planning import make_example, plan_model, run_graph
+from palrp_onnx.planning import Planned, make_example, plan_model, run_graph
 from palrp_onnx.relevance.presets import preset
+
+Array = NDArray[Any]
 
 
 def compile_model(
@@ -28,16 +33,22 @@ def compile_model(
     explain_input: str | None = None,
     roles: Mapping[str, str] | None = None,
     settings: Settings | None = None,
+    example: Path | None = None,
 ) -> bytes:
     """The explainer of the model at ``path`` as an ONNX file, to be written to ``destination``.
 
     Weights in external data files stay there: the explainer points to the same files, and must
     therefore lie in the model's folder.
 
+    ``example`` is an ``.npz`` file with arrays that the model takes. They say where conditional
+    branches lead and how long free axes of real inputs are, and are the trial run where the model
+    runs on no example of ours. Without it all of this is an example of ours.
+
     Raises:
         UsageError: The model has external data and ``destination`` lies in another folder.
         UnsupportedError: An input or output of the model has a name that explainers need.
         ModelError: The model cannot be explained, or not as a graph.
+        InputError: The example cannot be read, or is not what the graph takes.
     """
     model = Model.open(path, at_least=OPSET)
     if Manifest.read(model.metadata) is not None:
@@ -51,11 +62,23 @@ def compile_model(
             hint=f"Write it beside the model, into {model.folder}.",
         )
     _refuse_clash(model)
+    feeds = make_example(model) if example is None else read_npz(example, model.inputs).feeds
+
+    def planned(opened: Model) -> Planned:
+        return plan_model(
+            opened,
+            feeds,
+            preset(method),
+            output=output,
+            explain_input=explain_input,
+            roles=parse_roles(roles or {}),
+        )
+
     try:
-        compiled = _compiled(model, method, output, explain_input, roles, settings)
+        compiled = _compiled(planned(model), feeds, settings or Settings())
     except LaterOpsetError as error:
         model = Model.open(path, at_least=error.opset)
-        compiled = _compiled(model, method, output, explain_input, roles, settings)
+        compiled = _compiled(planned(model), feeds, settings or Settings())
     for value in compiled.graph.initializers.values():
         tensor = value.const_value
         if isinstance(tensor, ir.ExternalTensor) and _inside(tensor, model):
@@ -64,35 +87,19 @@ def compile_model(
     return data
 
 
-def _compiled(
-    model: Model,
-    method: str,
-    output: str | None,
-    explain_input: str | None,
-    roles: Mapping[str, str] | None,
-    settings: Settings | None,
-) -> ir.Model:
-    """The graph of a model with its explanation, checked on an example."""
-    example = make_example(model)
-    planned = plan_model(
-        model,
-        example,
-        preset(method),
-        output=output,
-        explain_input=explain_input,
-        roles=parse_roles(roles or {}),
-    )
+def _compiled(planned: Planned, feeds: Mapping[str, Array], settings: Settings) -> ir.Model:
+    """The graph of a model with its explanation, held against the file on ``feeds``."""
     rewritten = planned.analysis.model
     if rewritten.changes:
         original = Original(rewritten, planned.output)
         exact = original.kernels_exact
         checked = rewritten if exact else with_own_products(rewritten, ())
-        values = run_graph(checked, example, [planned.output])
-        fidelity = original.check(example, values[planned.output])
+        values = run_graph(checked, feeds, [planned.output])
+        fidelity = original.check(feeds, values[planned.output])
         # How far kernels are from exact arithmetic is a fact about this machine, not the explainer.
         lasting = tuple(w for w in doubts(fidelity) if w.code == "unverified")
         planned = replace(planned, doubts=lasting)
-    compiled, _ = compile_graph(replace(planned, unchecked=True), settings or Settings())
+    compiled, _ = compile_graph(replace(planned, unchecked=True), settings)
     return compiled
 
 

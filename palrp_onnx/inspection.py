@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from palrp_onnx.attribution import ModelFacts
 from palrp_onnx.errors import UsageError
-from palrp_onnx.graph.analysis import Analysis
+from palrp_onnx.graph.analysis import GIVEN, Analysis
 from palrp_onnx.graph.doubts import Uncertain, find_uncertain
 from palrp_onnx.graph.faults import find_faults
 from palrp_onnx.graph.inputs import is_float
@@ -96,7 +96,8 @@ class Inspection(Struct, frozen=True, kw_only=True):
     """The report of ``palrp-onnx inspect``.
 
     ``rewritten`` counts fused and quantised operations that became primitive ones, which
-    ``operations`` lists; ``faults`` is what is wrong with the file's numbers.
+    ``operations`` lists; ``faults`` is what is wrong with the file's numbers, and ``notes``
+    what else must be known of how all this was found.
     """
 
     model: ModelFacts
@@ -112,6 +113,7 @@ class Inspection(Struct, frozen=True, kw_only=True):
     explainable: bool
     verdict: str
     why: list[Why] = []
+    notes: list[str] = []
 
 
 def inspect(
@@ -160,6 +162,7 @@ def inspect(
         explainable=not missing,
         verdict=_verdict(coverage, sites),
         why=[_why(analysis, name) for name in why],
+        notes=[GIVEN] if analysis.given else [],
     )
 
 

@@ -11,13 +11,13 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from palrp_onnx.attribution import ModelFacts, Warning_
-from palrp_onnx.errors import InputError, RoleError, TargetError, UnsupportedError, UsageError
+from palrp_onnx.errors import InputError, TargetError, UnsupportedError, UsageError
 from palrp_onnx.forward import RuntimeForward
-from palrp_onnx.graph.analysis import Analysis, analyse
+from palrp_onnx.graph.analysis import GIVEN, Analysis, analyse
 from palrp_onnx.graph.axes import BATCH, Places, Source, Units, places_of
 from palrp_onnx.graph.branches import take_branches
 from palrp_onnx.graph.doubts import find_uncertain
-from palrp_onnx.graph.example import forms, make_feeds
+from palrp_onnx.graph.example import forms, make_feeds, none_runs
 from palrp_onnx.graph.faults import find_faults
 from palrp_onnx.graph.inputs import input_roles
 from palrp_onnx.graph.model import Model
@@ -125,16 +125,12 @@ class Planned:
         for each in find_uncertain(self.analysis, reached):
             yield "uncertain", f"{each.name} was taken for {each.role}, but {each.doubt}"
         if self.analysis.given:
-            yield (
-                "uncertain",
-                "roles were told from the arrays that were given: the graph runs on none that "
-                "could be made up",
-            )
+            yield "uncertain", GIVEN
         branches = self.analysis.model.lowered.get("If", 0)
         if self.unchecked and branches:
             yield (
                 "branches",
-                f"conditional branches ({branches}) were compiled as a short example took them; an "
+                f"conditional branches ({branches}) were compiled as one example took them; an "
                 "input that takes others is explained as if it did not",
             )
 
@@ -257,6 +253,7 @@ def make_example(model: Model, given: Feeds | None = None) -> Feeds:
 
     Raises:
         RoleError: None was found that it runs on.
+        InputError: It does not run on the given arrays either.
     """
     roles = input_roles(model.graph)
     forward = RuntimeForward(model, [s.name for s in model.outputs])
@@ -269,12 +266,13 @@ def make_example(model: Model, given: Feeds | None = None) -> Feeds:
             problem = error.hint or error.message
         else:
             return feeds
-    if given is not None:
-        return given
-    raise RoleError(
-        "No example input could be made up that the model runs on",
-        hint=f"{problem} Give one with --example FILE.npz.",
-    )
+    if given is None:
+        raise none_runs(problem)
+    try:
+        forward(given)
+    except InputError as error:
+        raise InputError("The model does not run on the example", hint=error.hint) from error
+    return given
 
 
 def analyse_model(

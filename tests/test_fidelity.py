@@ -217,7 +217,18 @@ def test_an_explainer_keeps_the_branch_it_was_compiled_with(tmp_path: Path) -> N
     assert not any(n.op_type == "If" for n in onnx.load(explainer).graph.node)
     (record, _) = explain(explainer, FEEDS)
     assert [w.code for w in record.warnings] == ["branches"]
-    assert "as a short example took them" in record.warnings[0].message
+    assert "as one example took them" in record.warnings[0].message
+
+
+def test_an_example_chooses_the_branch_that_is_compiled(tmp_path: Path) -> None:
+    model, explainer = branching(tmp_path / "model.onnx"), tmp_path / "explainer.onnx"
+    for tokens in (6, 9):
+        feeds = {"x": GENERATOR.normal(size=(1, tokens, 4)).astype(np.float32)}
+        np.savez(tmp_path / "example.npz", **feeds)
+        explainer.write_bytes(compile_model(model, explainer, example=tmp_path / "example.npz"))
+        (ours,), (theirs,) = explain(explainer, feeds), explain(model, feeds)
+        assert ours.target.value == pytest.approx(theirs.target.value, rel=1e-5)
+        np.testing.assert_allclose(ours.relevance.total, theirs.relevance.total, atol=1e-5)
 
 
 @pytest.mark.parametrize(

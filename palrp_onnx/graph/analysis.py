@@ -26,7 +26,7 @@ from palrp_onnx.graph.content import (
     probability_operands,
 )
 from palrp_onnx.graph.convolutions import attended, convolution_terms
-from palrp_onnx.graph.example import Form, Shapes, another, forms, make_feeds
+from palrp_onnx.graph.example import Form, Shapes, another, forms, make_feeds, none_runs
 from palrp_onnx.graph.gates import Scaling, activation_values, find_scaling
 from palrp_onnx.graph.input_axes import InputAxes, input_axes
 from palrp_onnx.graph.inputs import InputRoles, input_roles, is_float
@@ -47,6 +47,10 @@ Operand = tuple[ir.Node, int]
 
 #: Operations in which zeros and ones keep some content and drop the rest.
 _WEIGHING = frozenset("Div Min Mul Where".split())
+#: What to say where the trial run was of arrays that a caller gave.
+GIVEN = (
+    "roles were told from the arrays that were given: the graph runs on none that could be made up"
+)
 #: Below this an entry switches a score off rather than shifting it.
 MASKED = -50.0
 
@@ -228,10 +232,7 @@ class _Analyst:
             return values, self._again(inputs, form, run), False
         if self._given is not None:
             return run(self._given), {}, True
-        raise RoleError(
-            "No example input could be made up that the model runs on",
-            hint=f"{problem} Give one with --example FILE.npz.",
-        )
+        raise none_runs(problem)
 
     def _again(self, inputs: InputRoles, form: Form, run: Values) -> Mapping[str, Array]:
         """Values of another example, of words without padding; none where nothing varies."""

@@ -16,8 +16,8 @@ from collections.abc import Iterator
 import onnx_ir as ir
 import onnx_ir.passes.common as passes
 
-#: Key in the ``meta`` of a value: the number of axes that the file declares for it.
-_RANK = "declared rank"
+#: Key in the ``meta`` of a value: the shape that the file declares for it.
+_SHAPE = "declared shape"
 #: First IR version in which initializers need not be inputs.
 _FIRST_WITH_CONSTANTS = 4
 
@@ -27,7 +27,7 @@ def keep_what_binds(model: ir.Model) -> ir.Model:
     _make_constants(model)
     for value in _computed(model):
         if value.shape is not None and isinstance(value.type, ir.TensorType):
-            value.meta[_RANK] = value.shape.rank()
+            value.meta[_SHAPE] = tuple(d if isinstance(d, int) else None for d in value.shape)
             producer = value.producer()
             known = producer is not None and not producer.domain
             value.shape = None if known else ir.Shape([None] * value.shape.rank())
@@ -40,11 +40,20 @@ def infer_shapes(model: ir.Model) -> None:
     Where inference finds no shape, the declared number of axes stands in for it.
     """
     passes.ShapeInferencePass()(model)
-    lacking = [v for v in _computed(model) if v.shape is None and _RANK in v.meta]
+    lacking = [v for v in _computed(model) if v.shape is None and _SHAPE in v.meta]
     for value in lacking:
-        value.shape = ir.Shape([None] * value.meta[_RANK])
+        value.shape = ir.Shape([None] * len(value.meta[_SHAPE]))
     if lacking:
         passes.ShapeInferencePass()(model)
+
+
+def declared_length(value: ir.Value, axis: int) -> int | None:
+    """The length of an axis as the file declares it, if it does.
+
+    It need not be that of a run: what rests on it has to be compared with the file.
+    """
+    shape: tuple[int | None, ...] | None = value.meta.get(_SHAPE)
+    return None if shape is None or not -len(shape) <= axis < len(shape) else shape[axis]
 
 
 def _make_constants(model: ir.Model) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from palrp_onnx.errors import ModelError
+from palrp_onnx.errors import ModelError, RoleError
 from palrp_onnx.graph.follow import uses_of
 from palrp_onnx.graph.inputs import InputRoles, is_float, lookups, table_rows
 from palrp_onnx.graph.masking import MOVING
@@ -84,6 +84,14 @@ def forms(model: Model, shapes: Shapes | None = None) -> Iterator[Form]:
         yield Form(shapes=shapes, whole=True)
         yield Form(samples=1, shapes=shapes, whole=True)
         yield Form(samples=1, shapes=shapes, whole=True, few=True)
+
+
+def none_runs(problem: str) -> RoleError:
+    """The error where the model runs on no example; ``problem`` is what the last one met."""
+    return RoleError(
+        "No example input could be made up that the model runs on",
+        hint=f"Give one with --example FILE.npz. The last that was tried: {problem}",
+    )
 
 
 def another(form: Form) -> Form:

@@ -14,6 +14,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     Attributes:
         target: What is explained of records that name no target of their own.
         tokenizer: Path of ``tokenizer.json``, where it is not beside the model.
+        example: Path of an ``.npz`` file with arrays that the model takes, for the trial runs where
+            it runs on no example that is made up.
         batch_size: The most records in one run of the model.
         batch_tokens: The most tokens in one run, padding included; a longer record runs alone.
     """
@@ -28,6 +30,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     explain_input: str | None = None
     roles: dict[str, str] = msgspec.field(default_factory=dict)
     tokenizer: str | None = None
+    example: str | None = None
     batch_size: int = 16
     batch_tokens: int = 8192
 

@@ -27,7 +27,7 @@ _COMPANIONS = (
 
 
 class ModelDigests(Struct, frozen=True):
-    """Of the model, as records have it, and of the files beside it that are read."""
+    """Of the model, as records have it, and of the files that are read with it."""
 
     sha256: str
     files: dict[str, str]
@@ -151,6 +151,8 @@ def describe_job(
     if settings.tokenizer is not None:
         files["tokenizer.json"] = Path(settings.tokenizer)
         files["tokenizer_config.json"] = Path(settings.tokenizer).parent / "tokenizer_config.json"
+    if settings.example is not None:
+        files["example"] = Path(settings.example)
     digests = {
         name: hashlib.sha256(file.read_bytes()).hexdigest()
         for name, file in files.items()
@@ -159,8 +161,8 @@ def describe_job(
     return Job(
         version=version("palrp-onnx"),
         model=ModelDigests(sha256, digests),
-        # Its content counts, not its path.
-        settings=structs.replace(settings, tokenizer=None),
+        # Content counts, not paths.
+        settings=structs.replace(settings, tokenizer=None, example=None),
         input=InputDigest(*source),
         shard=shard,
         part_size=part_size,

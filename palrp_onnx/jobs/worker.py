@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Collection, Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 from palrp_onnx.attribution import Attribution
 from palrp_onnx.errors import InputError, ModelError, RoleError
 from palrp_onnx.explainer import Explainer
-from palrp_onnx.inputs import Sample, default_tokenizer, read_labels
+from palrp_onnx.inputs import Feeds, Sample, default_tokenizer, read_labels, read_npz
 from palrp_onnx.inputs.ids import find_pad_id
 from palrp_onnx.jobs.buckets import cut
 from palrp_onnx.jobs.lines import Line, explained, failed
@@ -87,9 +87,14 @@ class Worker:
         return self.settings.engine != "numpy" and self.settings.dtype == "float32" and not branches
 
     def _try_batching(self, path: Path, tokenizer: Path) -> Batching:
-        """Opens the engine; with a made-up example, so that no record decides how others look."""
+        """Opens the engine; not with a record, so that none decides how others look.
+
+        The first record does where there is no example, made up or given; records then run alone.
+        """
+        given = self.settings.example
+        arrays = None if given is None else read_npz(Path(given), self.model.inputs).feeds
         try:
-            example = dict(make_example(self.model))
+            example = dict(make_example(self.model, arrays))
         except RoleError:
             return Batching(together=False, padding=None)
         subject = self._explainer.engine(example).subject
@@ -97,6 +102,8 @@ class Worker:
         padding = None
         if token is not None:
             padding = Padding(subject.input, token, frozenset(subject.masks))
+        if arrays is not None:
+            example = _first_row(example, subject.batched)
         return try_batching(self._explainer, example, padding, self.settings.target)
 
     def __call__(
@@ -184,6 +191,11 @@ class Worker:
         if len(found) != len(batch):
             raise ModelError(f"The output has {len(found)} rows for {len(batch)} records")
         return [each.record for each in found]
+
+
+def _first_row(example: Feeds, batched: Collection[str]) -> Feeds:
+    """One sample of an example that was given, or has its shapes: it may hold several."""
+    return {name: array[:1] if name in batched else array for name, array in example.items()}
 
 
 def _form(sample: Sample, *, fixed: bool) -> Hashable:

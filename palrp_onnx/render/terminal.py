@@ -35,6 +35,7 @@ def inspection_table(inspection: Inspection) -> RenderableType:
     if inspection.uncertain:
         tables.append(_uncertain(inspection))
     notes = [*_rewritten(inspection), *_refused(inspection), *_faults(inspection)]
+    notes += map(_text, inspection.notes)
     return Group(head, *tables, *map(_why, inspection.why), *notes, tail)
 
 

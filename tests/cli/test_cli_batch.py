@@ -13,11 +13,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import shifted_ids
 from click.testing import Result
 
 from palrp_onnx.attribution import decode
 from palrp_onnx.cli.progress import Plain, duration
+from palrp_onnx.jobs import Settings, ray
 
 Run = Callable[..., Result]
 
@@ -210,6 +213,101 @@ def test_a_folder_of_images(run: Run, tmp_path: Path) -> None:
         ("c.png", True),
     ]
     assert [path.name for path in (out / "pictures").iterdir()] == ["00000001.png"]
+
+
+# ------------------------------------------------------------------------------------- examples
+
+
+@pytest.fixture
+def shifted(tmp_path: Path) -> Path:
+    """A model that runs on no input that is made up."""
+    return shifted_ids.write_model(tmp_path / "shifted.onnx")
+
+
+ROWS = ([1001, 1009], [1003, 1003, 1007], [1000, 1008], [1004])
+CHOSEN = ("--target", "1", "--positions", "signed")
+
+
+def write_ids(path: Path) -> Path:
+    path.write_text("".join(json.dumps({"input_ids": ids}) + "\n" for ids in ROWS))
+    return path
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_a_model_that_runs_on_nothing_made_up(
+    run: Run, shifted: Path, tmp_path: Path, given: bool
+) -> None:
+    """With an example; without one the first record is it, and records run one at a time."""
+    example = shifted_ids.write_example(tmp_path / "example.npz")
+    data, out = write_ids(tmp_path / "data.jsonl"), tmp_path / "out"
+    more = ("--example", example) if given else ()
+    result = run("batch", shifted, "--input", data, "-o", out, *CHOSEN, *more)
+    assert result.exit_code == 0, result.stderr
+    for line, ids in zip(lines(out), ROWS, strict=True):
+        shifted_ids.check(line, ids)
+
+
+def test_an_example_decides_what_a_batch_is(run: Run, shifted: Path, tmp_path: Path) -> None:
+    """Its content does, not its path."""
+    example = shifted_ids.write_example(tmp_path / "example.npz")
+    moved = shifted_ids.write_example(tmp_path / "moved.npz")
+    other = shifted_ids.write_example(tmp_path / "other.npz", shifted_ids.IDS[:1])
+    data, out = write_ids(tmp_path / "data.jsonl"), tmp_path / "out"
+    call = ("batch", shifted, "--input", data, "-o", out, *CHOSEN, "--resume")
+    assert run(*call, "--example", example).exit_code == 0
+    whole = content(out)
+    (out / "part-00000.jsonl").unlink()
+    assert run(*call, "--example", moved).exit_code == 0
+    assert content(out) == whole
+    for change in (("--example", other), ()):
+        result = run(*call, *change)
+        assert result.exit_code == 2 and "another model.files.example" in result.stderr
+    assert content(out) == whole
+
+
+@pytest.mark.parametrize(
+    ("ids", "problem"),
+    [(None, "no such file"), ([[1, 2]], "The model does not run on the example")],
+)
+def test_an_example_that_is_none(
+    run: Run, shifted: Path, tmp_path: Path, ids: list[list[int]] | None, problem: str
+) -> None:
+    example = tmp_path / "example.npz"
+    if ids is not None:
+        shifted_ids.write_example(example, np.array(ids))
+    data, out = write_ids(tmp_path / "data.jsonl"), tmp_path / "out"
+    result = run("batch", shifted, "--input", data, "-o", out, "--example", example)
+    assert result.exit_code == 3 and problem in result.stderr
+    assert not out.exists()
+
+
+def test_an_example_reaches_every_worker(shifted: Path, tmp_path: Path) -> None:
+    example = shifted_ids.write_example(tmp_path / "example.npz")
+    data, alone, several = write_ids(tmp_path / "data.jsonl"), tmp_path / "a", tmp_path / "s"
+    options = ("--example", example, "--part-size", 2, *CHOSEN)
+    assert start(shifted, data, alone, *options).wait(120) == 0
+    assert start(shifted, data, several, *options, "--workers", 2).wait(120) == 0
+    assert content(several) == content(alone)
+
+
+def test_files_reach_a_cluster(
+    run: Run, shifted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Actors start in other folders."""
+    found: list[Settings] = []
+
+    def explain_lines(_model: Path, settings: Settings, *_: Any, **__: Any) -> tuple[int, int]:
+        found.append(settings)
+        return 4, 0
+
+    monkeypatch.setattr(ray, "explain_lines", explain_lines)
+    monkeypatch.chdir(tmp_path)
+    data = write_ids(tmp_path / "data.jsonl")
+    call = ("batch", shifted, "--input", data, "-o", tmp_path / "out", "--engine-workers", 2)
+    assert run(*call, "--example", "e.npz", "--tokenizer", "t.json").exit_code == 0
+    assert run(*call).exit_code == 0
+    files = [(each.example, each.tokenizer) for each in found]
+    assert files == [(str(tmp_path / "e.npz"), str(tmp_path / "t.json")), (None, None)]
 
 
 # ---------------------------------------------------------------------------------------- kills

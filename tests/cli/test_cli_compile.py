@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import shifted_ids
 from click.testing import CliRunner, Result
 
 from palrp_onnx import Explainer
@@ -23,6 +24,7 @@ MODEL = Path(__file__).parents[2] / "models/reviews-rope/model.onnx"
 IDS = np.random.default_rng(0).integers(5, 8000, size=(2, 14))
 Run = Callable[..., Result]
 FEEDS = {"input_ids": IDS, "attention_mask": np.ones_like(IDS)}
+SIGNED = ("--positions", "signed")
 
 
 def test_compiled_file_explains_itself(tmp_path: Path) -> None:
@@ -166,3 +168,39 @@ def test_a_model_is_never_replaced(run: Run, model: Path) -> None:
     result = run("compile", model, "-o", model)
     assert result.exit_code == 2
     assert model.read_bytes() == before
+
+
+@pytest.mark.parametrize("rows", [1, 2])
+def test_a_model_that_runs_on_nothing_made_up(run: Run, tmp_path: Path, rows: int) -> None:
+    """Compiled with an example, it explains inputs of other numbers and lengths."""
+    model = shifted_ids.write_model(tmp_path / "model.onnx")
+    example = shifted_ids.write_example(tmp_path / "example.npz", shifted_ids.IDS[:rows])
+    place = tmp_path / "explainer.onnx"
+    refused = run("compile", model, "-o", place)
+    assert refused.exit_code == 4 and not place.exists()
+    assert "Give one with --example FILE.npz." in refused.stderr
+    assert run("compile", model, "-o", place, "--example", example).exit_code == 0
+
+    ids = np.array([[1009, 1003, 1000, 1008, 1001, 1006, 1005], [1002] * 7])
+    data = shifted_ids.write_example(tmp_path / "input.npz", ids)
+    chosen = ["--input", data, "--target", "1"]
+    ours = json.loads(run("explain", place, *chosen).stdout)
+    theirs = json.loads(run("explain", model, *chosen).stdout)
+    for first, second in zip(ours, theirs, strict=True):
+        for name in ("relevance", "sites", "ledger"):
+            np.testing.assert_allclose(numbers(first[name]), numbers(second[name]), atol=1e-6)
+        assert first["warnings"] == second["warnings"]
+    assert run("compile", model, "-o", place, "--example", example, *SIGNED).exit_code == 0
+    for record, row in zip(json.loads(run("explain", place, *chosen).stdout), ids, strict=True):
+        shifted_ids.check(record, row)
+    session = onnxruntime.InferenceSession(str(place))
+    (content,) = session.run(["relevance_content"], {"ids": ids, "target": np.array([1, 1])})
+    np.testing.assert_allclose(content[0], ours[0]["relevance"]["content"], atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["missing.npz", "model.onnx"])
+def test_an_example_that_cannot_be_read(run: Run, model: Path, tmp_path: Path, name: str) -> None:
+    place = tmp_path / "explainer.onnx"
+    result = run("compile", model, "-o", place, "--example", model.parent / name)
+    assert result.exit_code == 3, result.stderr
+    assert name in result.stderr and not place.exists()

@@ -177,3 +177,20 @@ def test_sizes_are_followed_behind_fused_operations(engine: str) -> None:
     for record in explain(opened(model), {"x": real(2, 5, 4)}, engine=engine, target="pred"):
         assert abs(record.ledger["residual_relative"]) < 1e-5
         assert np.abs(record.relevance.content).sum() > 0
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("tokens", [5, 9])
+def test_heads_that_only_the_file_declares(engine: str, tokens: int) -> None:
+    """What a fused operation needs may stand nowhere else; fidelity shows whether it is true."""
+    body = """n = Shape <start=0, end=2> (x)  s = Concat <axis=0> (n, cut)  r = Reshape(x, s)
+        q = Transpose <perm=[0, 2, 1, 3]> (r)  a = Attention(q, q, q)
+        t = Transpose <perm=[0, 2, 1, 3]> (a)  j = Reshape(t, join)  y = MatMul(j, w)"""
+    x = real(2, tokens, 8, seed=4)
+    weights = {"cut": ints(-1, 4), "join": ints(0, 0, 8), "w": real(8, 3)}
+    model = proto(body, {"x": x}, weights, opset=23, free=(0, 1))
+    float_ = TensorProto.FLOAT
+    model.graph.value_info.append(helper.make_tensor_value_info("q", float_, ["b", 2, 7, 4]))
+    for record in explain(opened(model), {"x": x}, engine=engine, target="0,1"):
+        assert abs(record.ledger["residual_relative"]) < 1e-5
+        assert record.fidelity.difference <= record.fidelity.allowed

@@ -273,7 +273,7 @@ def test_animation_is_reported(tmp_path: Path) -> None:
         pixels(dtype=np.dtype(np.int64)),
         pixels(1, 3, 8),
         pixels(1, 4, 8, 8),
-        pixels(1, 8, 8, 3),
+        pixels(1, 8, 8, 4),
     ],
 )
 def test_graphs_that_an_image_does_not_fit(tmp_path: Path, inputs: list[GraphInput]) -> None:
@@ -423,3 +423,26 @@ def test_deep_channels_are_refused(tmp_path: Path) -> None:
     path = store(tmp_path, Image.fromarray(np.full((8, 8), 40_000, np.uint16)))
     with pytest.raises(InputError, match="8 bits"):
         reader(tmp_path).read_file(path)
+
+
+# --- other layouts and types --------------------------------------------------------------------
+
+
+def test_channels_may_come_last(tmp_path: Path) -> None:
+    path = store(tmp_path, picture())
+    first = reader(tmp_path).read_file(path).feeds["pixel_values"]
+    other = ImageReader(configure(tmp_path, VIT), pixels("batch", 8, 8, 3))
+    last = other.read_file(path).feeds["pixel_values"]
+    np.testing.assert_array_equal(last.transpose(0, 3, 1, 2), first)
+
+
+def test_pixels_may_be_bytes(tmp_path: Path) -> None:
+    path = store(tmp_path, picture(size=(8, 8)))
+    raw = {**VIT, "do_rescale": False, "do_normalize": False}
+    given = pixels("batch", 8, 8, 3, dtype=np.dtype(np.uint8))
+    sample = ImageReader(configure(tmp_path, raw), given).read_file(path)
+    (array,) = sample.feeds.values()
+    assert array.dtype == np.uint8
+    np.testing.assert_array_equal(array[0], np.asarray(Image.open(path).convert("RGB")))
+    with pytest.raises(InputError, match="do not fit"):
+        ImageReader(configure(tmp_path, VIT), given).read_file(path)

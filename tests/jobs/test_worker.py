@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+import shifted_ids
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
@@ -339,3 +340,20 @@ def test_without_a_tokenizer_texts_fail_and_ids_do_not(tmp_path: Path) -> None:
     text, ids = decoded(worker(records([{"text": "a"}, {"input_ids": [2, 9, 3]}])))
     assert "tokenizer" in text["error"]["message"]
     assert ids["units"]["text"] == ["2", "9", "3"]
+
+
+@pytest.mark.parametrize("rows", [1, 2])
+def test_with_an_example_records_run_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: int
+) -> None:
+    model = shifted_ids.write_model(tmp_path / "model.onnx")
+    example = shifted_ids.write_example(tmp_path / "example.npz", shifted_ids.IDS[:rows])
+    data = records([{"input_ids": ids} for ids in ([1003, 1001], [1000, 1005, 1009], [1002, 1002])])
+    worker = Worker(model, Settings(example=str(example)))
+    seen = Runs(monkeypatch)
+    same_as_singles(worker, data)
+    assert (2, 2) in seen.shapes
+    alone = Worker(model, Settings())
+    seen = Runs(monkeypatch)
+    assert not any(line.failed for line in alone(data))
+    assert seen.rows == [1, 1, 1]

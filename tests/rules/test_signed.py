@@ -226,8 +226,8 @@ def test_two_activations_share_as_their_sums_are(monkeypatch: pytest.MonkeyPatch
 
 def test_samples_that_share_an_axis_cannot_be_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     of_method(monkeypatch, "alpha")
-    body = "f = Reshape(x, shape)  a = MatMul(f, w)  y = Add(f, a)"
-    weights = {"shape": ints(-1, 4), "w": real(4, 4)}
+    body = "f = Reshape(x, shape)  a = MatMul(f, w)  s = Add(f, a)  y = Reshape(s, back)"
+    weights = {"shape": ints(-1, 4), "w": real(4, 4), "back": ints(-1, 3, 4)}
     with pytest.raises(UnsupportedError, match="share their axis"):
         run(body, ROWS, weights, method="own")
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from palrp_onnx.graph.declared import declared_length
 from palrp_onnx.graph.lowering.types import infer
 
 #: The end of an axis, for slices.
@@ -237,12 +238,14 @@ def rank_of(value: ir.Value) -> int:
 
 
 def length_of(value: ir.Value, axis: int) -> int:
-    """Length of an axis that is fixed.
+    """Length of an axis that is fixed, or that the file declares to be.
 
     Raises:
         NotImplementedError: It is not known.
     """
     length = value.shape[axis] if value.shape is not None else None
+    if not isinstance(length, int):
+        length = declared_length(value, axis)  # fidelity shows whether it is true
     if not isinstance(length, int):
         raise NotImplementedError(f"the length of axis {axis} of {value.name!r} is not fixed")
     return length
