@@ -161,18 +161,25 @@ def distance(first: Array, second: Array) -> float:
 def apart(expected: Array, found: Array) -> tuple[float, float]:
     """The largest difference, and the largest magnitude, which it is measured by.
 
-    Entries that are switched off by very negative numbers, and infinite ones, have a magnitude that
-    is none of the others: each is measured by its own.
+    Entries that are switched off, and infinite ones, are each measured by their own magnitude.
     """
-    gaps, sizes = _gaps(expected, found), np.abs(expected.astype(np.float64))
-    finite = np.isfinite(sizes)
-    usual = finite & (expected > _SWITCHED_OFF)
-    if not usual.any():
-        usual = finite
-    largest = float(sizes[usual].max(initial=0.0))
+    gaps, largest = _gaps(expected, found), magnitude(expected)
+    sizes = np.abs(expected.astype(np.float64))
     if gaps.shape == sizes.shape:
-        gaps = gaps * np.where(finite & ~usual, largest / np.maximum(sizes, 1.0), 1.0)
+        beyond = np.isfinite(sizes) & (sizes > largest)
+        gaps = gaps * np.where(beyond, largest / np.maximum(sizes, 1.0), 1.0)
     return float(gaps.max(initial=0.0)), largest
+
+
+def magnitude(output: Array) -> float:
+    """The largest of an output, without infinite entries and those that are switched off.
+
+    These have very negative numbers, which say nothing of the others.
+    """
+    finite = np.isfinite(output)
+    usual = finite & (output > _SWITCHED_OFF)
+    chosen = output[usual if usual.any() else finite]
+    return float(np.abs(chosen.astype(np.float64)).max(initial=0.0))
 
 
 def _gaps(first: Array, second: Array) -> Array:

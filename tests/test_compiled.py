@@ -497,3 +497,32 @@ def test_classes_that_are_switched_off(options: dict[str, str]) -> None:
         ledger = each.record.ledger
         assert ledger["target"] == pytest.approx(x[row] @ (w[:, 0] - w[:, 1]), rel=1e-5)
         assert abs(ledger["residual_relative"]) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("name", "place"),
+    [("target", 3), ("target", -5), ("target_against", 3), ("target_against", 99)],
+)
+def test_a_class_outside_of_the_output_stops_the_run(name: str, place: int, tmp_path: Path) -> None:
+    """Of three classes 0 to 2; −4 is the first, as −1 asks for the predicted one."""
+    x, w = real(2, 4), real(4, 3)
+    path, explainer = opened(proto("y = MatMul(x, w)", {"x": x}, {"w": w})).path, tmp_path / "e"
+    explainer.write_bytes(compile_model(path, explainer))
+    session = onnxruntime.InferenceSession(explainer)
+    first = session.run(["relevance_total"], {"x": x, "target": np.array([0, -4])})[0]
+    np.testing.assert_allclose(first, x * w[:, 0], rtol=1e-5)
+    with pytest.raises(Exception, match="Gather"):
+        session.run(None, {"x": x, name: np.array([0, place])})
+    given = Sample("x", "tensors", {"x": x}, InputFacts(kind="tensors", truncated=False))
+    with pytest.raises(TargetError, match="outside an axis of 3"):
+        Explainer(explainer).explain(given, "index:3")
+
+
+def test_an_element_outside_of_the_output_stops_the_run() -> None:
+    x = real(2, 4)
+    body = "h = MatMul(x, w)  y = Unsqueeze(h, axes)"
+    model = opened(proto(body, {"x": x}, {"w": real(4, 3), "axes": ints(1, 2)}))
+    given = Sample("x", "tensors", {"x": x}, InputFacts(kind="tensors", truncated=False))
+    for engine in ENGINES:
+        with pytest.raises(TargetError, match="Index 1 is outside an axis of 1"):
+            Explainer(model, engine=engine).explain(given, "0,1,2")

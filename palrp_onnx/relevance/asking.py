@@ -18,6 +18,8 @@ from palrp_onnx.relevance.target import Target
 
 #: Longer texts are no targets; records of a data set bring their own.
 _LONGEST = 4096
+#: Most pieces between commas that one member of a list is made of.
+_WIDEST = 31
 _COUNT = "[0-9]{1,18}"
 _INDEX = f"-?{_COUNT}"
 _NUMBER = re.compile(_INDEX)
@@ -106,7 +108,8 @@ class _Names:
             self._exact.setdefault(name.strip(), []).append(index)
             self._folded.setdefault(name.strip().casefold(), []).append(index)
         commas = max((name.count(",") for name in labels.values()), default=0)
-        self._span = 2 * commas + 1  # pieces that a contrast of two labels may have
+        # Pieces that a contrast of two labels may have.
+        self._span = min(2 * commas + 1, _WIDEST)
 
     def __str__(self) -> str:
         names = [str(name) for name in self._labels.values()]
