@@ -65,7 +65,7 @@ class Original:
             if inside and self.tolerance < QUANTISED:
                 self.tolerance = QUANTISED
             if self.tolerance == QUANTISED:
-                self._served = FileForward(model, output, device=device)
+                self._served = self._forward.as_served()
             if kernel_nodes(model) and (inside or not are_exact()):
                 self.kernels_exact = False
                 self._exact = RuntimeForward(model, [output], device=device)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from copy import copy
 from typing import Any, Protocol
 
 import numpy as np
@@ -106,13 +107,21 @@ class FileForward:
         file = parse_model(model.path)
         self.rounds_inside = rounds_inside(file.graph)
         _expose(file.graph, output)
+        self._data = ir.serde.serialize_model(file).SerializeToString()
+        self._folder, self._device = model.folder, device
         self._session = Session(
-            ir.serde.serialize_model(file).SerializeToString(),
-            model.folder,
+            self._data,
+            self._folder,
             device=device,
             optimise=optimise,
             prepack=prepack or self.rounds_inside,
         )
+
+    def as_served(self) -> FileForward:
+        """The same file as the runtime optimises it, not read once more."""
+        served = copy(self)
+        served._session = Session(self._data, self._folder, device=self._device)
+        return served
 
     def __call__(self, feeds: Mapping[str, Array]) -> Array:
         """Run once; the output."""
