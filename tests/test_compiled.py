@@ -425,7 +425,8 @@ def test_whatever_is_not_zero_is_unmasked(tmp_path: Path, mask: Array) -> None:
             assert reached == [place]
 
 
-def test_one_number_a_sample(tmp_path: Path) -> None:
+@pytest.mark.parametrize("target", ["pred", "0", "-1", "all"])
+def test_one_number_a_sample(tmp_path: Path, target: str) -> None:
     """The output of some rerankers."""
     x = real(2, 5, 4)
     body = "h = MatMul(x, w)  m = ReduceMean<keepdims = 0>(h, axis)  y = Squeeze(m, axis)"
@@ -435,7 +436,7 @@ def test_one_number_a_sample(tmp_path: Path) -> None:
     given = Sample("x", "tensors", {"x": x}, InputFacts(kind="tensors", truncated=False))
     expected = (x.astype(np.float64) @ real(4, 1))[..., 0] / 5
     for explained in (Explainer(path, engine="numpy"), Explainer(path), Explainer(explainer)):
-        for row, each in zip(expected, explained.explain(given), strict=True):
+        for row, each in zip(expected, explained.explain(given, target), strict=True):
             assert (each.record.target.kind, each.record.target.index) == ("element", [])
             assert each.record.target.value == pytest.approx(row.sum(), rel=1e-5)
             np.testing.assert_allclose(each.record.relevance.content, row, rtol=1e-5)

@@ -208,7 +208,7 @@ def target_inputs(target: Target, axes: int, samples: int) -> dict[str, Array]:
     Raises:
         TargetError: It has no meaning for an output of ``axes`` axes.
     """
-    if axes == 1 and target.kind == "pred":
+    if axes == 1 and target.names_the_only():
         return {}
     if axes not in (2, 3):
         if target.kind != "element" or len(target.element) != axes - 1:
