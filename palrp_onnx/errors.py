@@ -78,7 +78,7 @@ class LaterOpsetError(UnsupportedError):
     """
 
     def __init__(self, opset: int, what: str) -> None:
-        super().__init__(f"{what} takes opset {opset}, which the graph cannot be raised to")
+        super().__init__(f"{what} takes opset {opset} or later")
         self.opset = opset
 
 
