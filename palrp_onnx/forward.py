@@ -171,6 +171,8 @@ class ReferenceForward:
         }
         try:
             own = [*_own_operations(), *runtime_operations(proto)]
+            if model.graph_opset < 13:
+                own += _operations_of_tails()
             self._evaluator = ReferenceEvaluator(proto, new_ops=own)
         except Exception as error:  # an operation that it does not know in this opset
             raise ModelError(
@@ -247,6 +249,33 @@ def _own_operations() -> list[type]:
             return (np.vectorize(math.erf, otypes=[np.float64])(x),)
 
     return [DequantizeLinear, DynamicQuantizeLinear, Erf, GatherElements, LpNormalization]
+
+
+def _operations_of_tails() -> list[type]:
+    """Softmax as it was before opset 13, over all axes from one on; the package only has the new.
+
+    Its logarithm likewise.
+    """
+    from onnx.reference.op_run import OpRun
+
+    def shifted(x: Any, node: onnx.NodeProto) -> tuple[Any, Any]:
+        """Scores below their largest, and the logarithm of the sum of their exponentials."""
+        axis = next((a.i for a in node.attribute if a.name == "axis"), 1)
+        tail = tuple(range(axis % x.ndim, x.ndim))
+        x = x - x.max(axis=tail, keepdims=True)
+        return x, np.log(np.exp(x).sum(axis=tail, keepdims=True))
+
+    class Softmax(OpRun):
+        def _run(self, x: Any, **_: Any) -> tuple[Any]:
+            scores, total = shifted(x, self.onnx_node)
+            return (np.exp(scores - total),)
+
+    class LogSoftmax(OpRun):
+        def _run(self, x: Any, **_: Any) -> tuple[Any]:
+            scores, total = shifted(x, self.onnx_node)
+            return (scores - total,)
+
+    return [LogSoftmax, Softmax]
 
 
 def _with_outputs(model: Model, names: list[str]) -> onnx.ModelProto:

@@ -284,6 +284,28 @@ def test_a_forward_pass_in_numpy_is_held_against_the_runtime(
         explain(path, FEEDS, dtype="float64")
 
 
+@pytest.mark.parametrize("opset", [9, 12])
+@pytest.mark.parametrize("op_type", ["Softmax", "LogSoftmax"])
+@pytest.mark.parametrize("axis", [None, 1, 2])
+def test_softmax_of_older_opsets_in_float64(
+    op_type: str, axis: int | None, opset: int, tmp_path: Path
+) -> None:
+    """Over all axes from the second on by default, which the package's evaluator does not know."""
+    scores = helper.make_node(op_type, ["x"], ["h"], **({} if axis is None else {"axis": axis}))
+    path = save(tmp_path / "model.onnx", [scores])
+    model = onnx.load(path)
+    model.opset_import[0].version = opset
+    onnx.save(model, path)
+    x = FEEDS["x"].astype(np.float64)
+    tail = (2,) if axis == 2 else (1, 2)
+    h = x - np.log(np.exp(x).sum(axis=tail, keepdims=True))
+    y = (h if op_type == "LogSoftmax" else np.exp(h)).mean(axis=1) @ WEIGHTS["v"]
+    for options in ({}, {"dtype": "float64"}):
+        for row, record in enumerate(explain(path, FEEDS, **options)):
+            assert record.target.value == pytest.approx(y[row, 1], abs=1e-5)
+            assert abs(record.ledger["residual_relative"]) < 1e-5
+
+
 @pytest.mark.parametrize("p", [1, 2])
 def test_norms_in_float64(p: int, tmp_path: Path) -> None:
     """Half of all sums are negative: their magnitudes are what is added up."""
