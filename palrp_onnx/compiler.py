@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from palrp_onnx.errors import UnsupportedError
 from palrp_onnx.graph.axes import Places
-from palrp_onnx.graph.served import put_back
+from palrp_onnx.graph.served import OwnProducts
 from palrp_onnx.manifest import Manifest
 from palrp_onnx.planning import Planned
 from palrp_onnx.relevance.ledger import entry_name, in_order
@@ -71,10 +71,10 @@ def compile_graph(planned: Planned, settings: Settings) -> tuple[ir.Model, Manif
 
     Inputs that may be left out, each int64 [B]: ``target``, ``target_against`` and, where the
     output has a token axis, ``target_position``. −1 stands for the predicted class, no class and
-    the last unmasked position; −2 is the last of its axis, −3 the last but one. An output of other
-    than two or three axes has no classes: there ``target`` [B, axes − 1] names one element, where
-    there is a choice. Graphs
-    in half precision take ``seed_scale`` [1]: relevance that overflows needs a smaller one.
+    the last unmasked position; −2 is the last of its axis, −3 the last but one; what lies outside
+    of an axis stops the run. An output of other than two or three axes has no classes: there
+    ``target`` [B, axes − 1] names one element, where there is a choice. Graphs in half precision
+    take ``seed_scale`` [1]: relevance that overflows needs a smaller one.
     ``target_vector`` float [B, D], with two or three axes: relevance of its product with the
     output, or with the row at ``target_position``; where a row of it is zero, as by default,
     ``target`` counts.
@@ -108,6 +108,10 @@ class _Compiler:
         self._places = planned.places
         self._settings = settings
         self._graph = self._analysis.model.graph
+        self._own = OwnProducts(self._analysis.model)
+        self._public = list(self._graph.inputs)
+        self._computed = [v for node in self._graph for v in node.outputs]
+        self._step_aside(self._graph.initializers.values())
         if not settings.portable:
             self._analysis.model.proto.opset_imports.setdefault("com.microsoft", 1)
         ranks = {v: len(shape) for v, shape in self._analysis.shapes.items()}
@@ -117,11 +121,8 @@ class _Compiler:
         self._op.batch = self._op.dims(source, [0])
 
     def run(self) -> tuple[ir.Model, Manifest]:
-        source = list(self._graph)
-        public = list(self._graph.inputs)
         if self._plan.output not in self._graph.outputs:
             self._graph.outputs.append(self._plan.output)
-        self._step_aside(self._graph.initializers.values())
         caught = self._walk(*self._seed())
         caught.require(self._explained)
         sinks = gather_sinks(self._op, self._sites, caught.positions, self._places)
@@ -129,10 +130,10 @@ class _Compiler:
         self._outputs(caught, sinks, aligned)
         manifest = self._manifest(aligned, [s for s in sinks if s.places is None])
         self._op.drop_unused()
-        put_back(self._analysis.model, portable=self._settings.portable)
+        self._own.put_back(portable=self._settings.portable, named=inside)
         self._analysis.model.proto.metadata_props.update(manifest.properties())
-        self._step_aside(public)
-        self._step_aside(v for node in source for v in node.outputs)
+        self._step_aside(self._public)
+        self._step_aside(self._computed)
         return self._analysis.model.proto, manifest
 
     def _walk(self, seed: ir.Value, rows: Rows[ir.Value] | None) -> Caught[ir.Value]:
@@ -167,14 +168,23 @@ class _Compiler:
         self._graph.inputs.append(value)
         self._op.declare(value, len(shape))
 
-    def _chosen(self, name: str, default: ir.Value) -> ir.Value:
-        """The input where it is given: −1 is the default, −2 the last, −3 the last but one."""
+    def _chosen(self, name: str, default: ir.Value, size: ir.Value) -> ir.Value:
+        """The input where it is given: −1 is the default, −2 the last, −3 the last but one.
+
+        A place outside of an axis of this ``size`` [1] stops the run.
+        """
         given, one = self._input(name), self._op.constant(1)
         behind = self._op.integers("Add", given, one)
         negative = self._op.flags("Less", given, self._op.constant(0))
         absent = self._op.flags("Equal", given, self._op.constant(-1))
         counted = self._op.integers("Where", negative, behind, given)
-        return self._op.integers("Where", absent, default, counted)
+        known = self._op.integers("Where", absent, self._op.constant(0), counted)
+        return self._op.integers("Where", absent, default, self._bounded(known, size))
+
+    def _bounded(self, index: ir.Value, size: ir.Value) -> ir.Value:
+        """Places of an axis, counted from its front; looking them up fails outside of it."""
+        places = self._op.counting(self._op.integers("Squeeze", size))
+        return self._op.integers("Gather", places, index)
 
     def _seed(self) -> tuple[ir.Value, Rows[ir.Value] | None]:
         """+1 at the target, −1 at what it is held against; of a token axis that row alone."""
@@ -189,9 +199,10 @@ class _Compiler:
             logits = op.node("Squeeze", [rows.take(op, output), axis], 2)
         best = op.integers("ArgMax", logits, axis=-1, keepdims=0)
         classes = op.dims(output, [-1])
-        chosen = op.one_hot(self._chosen(TARGET, best), classes, output)
+        chosen = op.one_hot(self._chosen(TARGET, best, classes), classes, output)
         no_one = op.constant([np.iinfo(np.int64).max])
-        seed = op.sub(chosen, op.one_hot(self._chosen(AGAINST, no_one), classes, output))
+        against = self._chosen(AGAINST, no_one, classes)
+        seed = op.sub(chosen, op.one_hot(against, classes, output))
         seed = self._vector_or(seed)
         return seed if rows is None else op.unsqueeze(seed, [1]), rows
 
@@ -213,7 +224,8 @@ class _Compiler:
         seed = op.shift(op.zeros_like(output), 1.0)
         for axis in range(1, rank):
             index = op.integers("Gather", value, op.constant(axis - 1), axis=1)
-            hot = op.one_hot(index, op.dims(output, [axis]), output)
+            size = op.dims(output, [axis])
+            hot = op.one_hot(self._bounded(index, size), size, output)
             seed = op.mul(seed, op.unsqueeze(hot, [a for a in range(1, rank) if a != axis]))
         return seed
 
@@ -232,7 +244,7 @@ class _Compiler:
             # Where nothing is unmasked the small second term leaves the last place.
             rising = op.add(op.mul(flags, op.shift(places, 1.0)), op.scale(places, 1e-6))
             last = op.integers("ArgMax", rising, axis=-1, keepdims=0)
-        return self._chosen(TARGET_POSITION, last)
+        return self._chosen(TARGET_POSITION, last, length)
 
     # --- the outputs ------------------------------------------------------------------------------
     def _outputs(

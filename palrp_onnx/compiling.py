@@ -5,19 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 from palrp_onnx.compiler import OPSET, Settings, compile_graph, needed
-from palrp_onnx.errors import UnsupportedError, UsageError
+from palrp_onnx.errors import LaterOpsetError, UnsupportedError, UsageError
 from palrp_onnx.fidelity import Original, doubts
 from palrp_onnx.graph.model import Model
 from palrp_onnx.graph.roles import parse_roles
 from palrp_onnx.graph.served import with_own_products
 from palrp_onnx.inputs import read_npz
 from palrp_onnx.manifest import Manifest
-from palrp_onnx.planning import make_example, plan_model, run_graph
+from palrp_onnx.planning import Planned, make_example, plan_model, run_graph
 from palrp_onnx.relevance.presets import preset
+
+Array = NDArray[Any]
 
 
 def compile_model(
@@ -59,14 +63,32 @@ def compile_model(
         )
     _refuse_clash(model)
     feeds = make_example(model) if example is None else read_npz(example, model.inputs).feeds
-    planned = plan_model(
-        model,
-        feeds,
-        preset(method),
-        output=output,
-        explain_input=explain_input,
-        roles=parse_roles(roles or {}),
-    )
+
+    def planned(opened: Model) -> Planned:
+        return plan_model(
+            opened,
+            feeds,
+            preset(method),
+            output=output,
+            explain_input=explain_input,
+            roles=parse_roles(roles or {}),
+        )
+
+    try:
+        compiled = _compiled(planned(model), feeds, settings or Settings())
+    except LaterOpsetError as error:
+        model = Model.open(path, at_least=error.opset)
+        compiled = _compiled(planned(model), feeds, settings or Settings())
+    for value in compiled.graph.initializers.values():
+        tensor = value.const_value
+        if isinstance(tensor, ir.ExternalTensor) and _inside(tensor, model):
+            value.const_value = ir.Tensor(tensor.numpy(), dtype=tensor.dtype, name=value.name)
+    data: bytes = ir.serde.serialize_model(compiled).SerializeToString()
+    return data
+
+
+def _compiled(planned: Planned, feeds: Mapping[str, Array], settings: Settings) -> ir.Model:
+    """The graph of a model with its explanation, held against the file on ``feeds``."""
     rewritten = planned.analysis.model
     if rewritten.changes:
         original = Original(rewritten, planned.output)
@@ -77,13 +99,8 @@ def compile_model(
         # How far kernels are from exact arithmetic is a fact about this machine, not the explainer.
         lasting = tuple(w for w in doubts(fidelity) if w.code == "unverified")
         planned = replace(planned, doubts=lasting)
-    compiled, _ = compile_graph(replace(planned, unchecked=True), settings or Settings())
-    for value in compiled.graph.initializers.values():
-        tensor = value.const_value
-        if isinstance(tensor, ir.ExternalTensor) and _inside(tensor, model):
-            value.const_value = ir.Tensor(tensor.numpy(), dtype=tensor.dtype, name=value.name)
-    data: bytes = ir.serde.serialize_model(compiled).SerializeToString()
-    return data
+    compiled, _ = compile_graph(replace(planned, unchecked=True), settings)
+    return compiled
 
 
 def _refuse_clash(model: Model) -> None:

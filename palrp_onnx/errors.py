@@ -69,6 +69,19 @@ class UnsupportedError(ModelError):
     code = "unsupported"
 
 
+class LaterOpsetError(UnsupportedError):
+    """The relevance pass needs operations that the graph's opset does not have yet.
+
+    Args:
+        opset: The first that has them.
+        what: What they are for.
+    """
+
+    def __init__(self, opset: int, what: str) -> None:
+        super().__init__(f"{what} takes opset {opset} or later")
+        self.opset = opset
+
+
 class RoleError(ModelError):
     """The role of a value cannot be decided from the graph."""
 

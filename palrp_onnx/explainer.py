@@ -18,7 +18,7 @@ from palrp_onnx.attribution import Run
 from palrp_onnx.branching import Branches, Taken
 from palrp_onnx.compiler import OPSET, Settings, compile_graph
 from palrp_onnx.engines import CompiledEngine, Engine, NumpyEngine
-from palrp_onnx.errors import TargetError, UsageError
+from palrp_onnx.errors import LaterOpsetError, TargetError, UsageError
 from palrp_onnx.fidelity import Original
 from palrp_onnx.graph.branches import condition_names
 from palrp_onnx.graph.model import Model, parse_model
@@ -160,19 +160,24 @@ class Explainer:
         outcome = engine.explain(sample.feeds, wanted)
         fidelity = None
         if (original := opened.original) is not None:  # certain that it is about the file
-            fidelity = original.check(sample.feeds, outcome.output, outcome.ledger)
+            found = original.check(sample.feeds, outcome.output, outcome.ledger)
+            fidelity = found if found.rewritten else None
         head = self.head(engine.subject, outcome.output.shape, labels)
         head.check(wanted, engine.subject.output, labels)
         zero = find_zero_maps(engine, sample.feeds, wanted, outcome)
         run = self._run(engine, {**outcome.ms, "total": (time.perf_counter() - start) * 1e3})
-        found = Describer(engine.subject, run, head, fidelity)(sample, outcome, labels)
-        return [_warned(each) if row in zero else each for row, each in enumerate(found)]
+        described = Describer(engine.subject, run, head, fidelity)(sample, outcome, labels)
+        return [_warned(each) if row in zero else each for row, each in enumerate(described)]
 
     def _singly(self, sample: Sample) -> list[Sample]:
-        """Samples that meet others in a table of all with all, each with all the others."""
+        """Samples that would depend on others of their batch, each by itself.
+
+        Those that meet in a table of all with all, each with all of the other input.
+        """
         subject = self.engine(sample.feeds).subject
         count = len(sample.feeds[subject.input])
-        if not subject.crossed or subject.mixed is not None or count == 1:
+        alone = subject.crossed or subject.measured
+        if not alone or subject.mixed is not None or count == 1:
             return [sample]
         return [
             replace(
@@ -284,9 +289,15 @@ class Explainer:
     def _open(self, feeds: Feeds) -> _Opened:
         if self._manifest is not None:
             return _Opened(self._open_explainer(self._manifest), None)
-        compiled = self._kind == "onnxruntime"
+        if self._kind != "onnxruntime":
+            return self._planned(self.model, feeds)
         # Compiling appends to the graph.
-        model = self.model.copy(at_least=OPSET) if compiled else self.model
+        try:
+            return self._planned(self.model.copy(at_least=OPSET), feeds)
+        except LaterOpsetError as error:
+            return self._planned(self.model.copy(at_least=error.opset), feeds)
+
+    def _planned(self, model: Model, feeds: Feeds) -> _Opened:
         planned = plan_model(
             model,
             feeds,
@@ -297,7 +308,7 @@ class Explainer:
         )
         rewritten = planned.analysis.model
         original = None
-        if rewritten.changes:
+        if rewritten.changes or self.dtype == "float64":
             original = Original(rewritten, planned.output, device=self.device)
         return _Opened(self._engine_of(planned), original)
 

@@ -2,7 +2,8 @@
 
 Fused and quantised operations are rewritten before rules apply, and of conditional branches one is
 taken. Each such rewriting is checked on the very input that is explained: the file as it is, run by
-ONNX Runtime to the letter, has to give the same output. Two things more are measured, as they make
+ONNX Runtime to the letter, has to give the same output. So has a forward pass in NumPy, which is
+another implementation of every operation. Two things more are measured, as they make
 machines answer differently: a runtime that serves the file may fuse quantised operations and round
 elsewhere, and its kernels for whole numbers need not be exact. Where the runtime has no kernel for
 the file on this device, the record says that nothing was checked, and why.
@@ -32,6 +33,8 @@ Array = NDArray[Any]
 #: rounded, sums in another order may round to the neighbour: a few steps of eight bits.
 FLOAT, HALF, QUANTISED, BFLOAT = 1e-4, 1e-2, 5 / 255, 5e-2
 _HALF = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
+#: Smaller numbers switch an entry off, as in attention masks: they say nothing of the others.
+_SWITCHED_OFF = -5e3
 
 
 class Original:
@@ -62,7 +65,7 @@ class Original:
             if inside and self.tolerance < QUANTISED:
                 self.tolerance = QUANTISED
             if self.tolerance == QUANTISED:
-                self._served = FileForward(model, output, device=device)
+                self._served = self._forward.as_served()
             if kernel_nodes(model) and (inside or not are_exact()):
                 self.kernels_exact = False
                 self._exact = RuntimeForward(model, [output], device=device)
@@ -91,20 +94,19 @@ class Original:
                 rewritten=self._rewritten, difference=None, allowed=None, unverified=self._reason
             )
         expected = self._forward(feeds)
-        largest = float(np.nanmax(np.abs(expected.astype(np.float64)), initial=0.0))
-        difference = distance(expected, output)
+        difference, largest = apart(expected, output)
         if not difference <= self.tolerance * largest:
             raise FidelityError(
-                "The graph with its operations rewritten does not compute what the file computes: "
+                f"{self._explained()} does not compute what the file computes: "
                 f"they differ by {difference:.3g} of {largest:.3g}",
-                place=f"output {self._output}; rewritten: {', '.join(self._rewritten)}",
+                place=self._place(),
                 hint="This explanation would be of another function. Please report the model.",
             )
         if self.kernels_exact and _kernel_share(ledger or {}) > QUANTISED:
             raise FidelityError(
                 "Products of whole numbers as they were rewritten are not what the file computes: "
                 "the ledger's entry kernel is not small, though this machine's kernels are exact",
-                place=f"output {self._output}; rewritten: {', '.join(self._rewritten)}",
+                place=self._place(),
                 hint="This explanation would be of another function. Please report the model.",
             )
         served = distance(expected, self._served(feeds)) if self._served is not None else 0.0
@@ -116,6 +118,14 @@ class Original:
             served=served,
             kernels=distance(exact, output),
         )
+
+    def _place(self) -> str:
+        return f"output {self._output}; rewritten: {', '.join(self._rewritten) or 'nothing'}"
+
+    def _explained(self) -> str:
+        if self._rewritten:
+            return "The graph with its operations rewritten"
+        return "The forward pass in NumPy"
 
 
 def doubts(fidelity: Fidelity | None) -> tuple[Warning_, ...]:
@@ -145,10 +155,42 @@ def doubts(fidelity: Fidelity | None) -> tuple[Warning_, ...]:
 
 def distance(first: Array, second: Array) -> float:
     """The largest difference between two arrays; infinite where only one holds numbers."""
+    return float(_gaps(first, second).max(initial=0.0))
+
+
+def apart(expected: Array, found: Array) -> tuple[float, float]:
+    """The largest difference, and the largest magnitude, which it is measured by.
+
+    Entries that are switched off, and infinite ones, are each measured by their own magnitude.
+    """
+    gaps, largest = _gaps(expected, found), magnitude(expected)
+    sizes = np.abs(expected.astype(np.float64))
+    if gaps.shape == sizes.shape:
+        beyond = np.isfinite(sizes) & (sizes > largest)
+        gaps = gaps * np.where(beyond, largest / np.maximum(sizes, 1.0), 1.0)
+    return float(gaps.max(initial=0.0)), largest
+
+
+def magnitude(output: Array) -> float:
+    """The largest of an output, without infinite entries and those that are switched off.
+
+    These have very negative numbers, which say nothing of the others.
+    """
+    finite = np.isfinite(output)
+    usual = finite & (output > _SWITCHED_OFF)
+    chosen = output[usual if usual.any() else finite]
+    return float(np.abs(chosen.astype(np.float64)).max(initial=0.0))
+
+
+def _gaps(first: Array, second: Array) -> Array:
+    """|first − second|; 0 between equal infinities, infinite where only one is a number."""
     one, other = first.astype(np.float64), second.astype(np.float64)
-    if one.shape != other.shape or (np.isnan(one) != np.isnan(other)).any():
-        return float("inf")
-    return float(np.nanmax(np.abs(one - other), initial=0.0))
+    if one.shape != other.shape:
+        return np.array([np.inf])
+    same = (one == other) | (np.isnan(one) & np.isnan(other))
+    with np.errstate(invalid="ignore"):
+        gaps = np.abs(one - other)
+    return np.where(same, 0.0, np.where(np.isnan(gaps), np.inf, gaps))
 
 
 def tolerance_of(graph: ir.Graph) -> float:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from copy import copy
 from typing import Any, Protocol
 
 import numpy as np
@@ -106,13 +107,21 @@ class FileForward:
         file = parse_model(model.path)
         self.rounds_inside = rounds_inside(file.graph)
         _expose(file.graph, output)
+        self._data = ir.serde.serialize_model(file).SerializeToString()
+        self._folder, self._device = model.folder, device
         self._session = Session(
-            ir.serde.serialize_model(file).SerializeToString(),
-            model.folder,
+            self._data,
+            self._folder,
             device=device,
             optimise=optimise,
             prepack=prepack or self.rounds_inside,
         )
+
+    def as_served(self) -> FileForward:
+        """The same file as the runtime optimises it, not read once more."""
+        served = copy(self)
+        served._session = Session(self._data, self._folder, device=self._device)
+        return served
 
     def __call__(self, feeds: Mapping[str, Array]) -> Array:
         """Run once; the output."""
@@ -162,6 +171,8 @@ class ReferenceForward:
         }
         try:
             own = [*_own_operations(), *runtime_operations(proto)]
+            if model.graph_opset < 13:
+                own += _operations_of_tails()
             self._evaluator = ReferenceEvaluator(proto, new_ops=own)
         except Exception as error:  # an operation that it does not know in this opset
             raise ModelError(
@@ -228,11 +239,43 @@ def _own_operations() -> list[type]:
             q = np.clip(np.rint(x / scale) + zero, 0, 255).astype(np.uint8)
             return q, np.asarray(scale), np.asarray(zero)
 
+    class LpNormalization(OpRun):  # the package's own forgets the magnitude for p = 1
+        def _run(self, x: Any, axis: int = -1, p: int = 2) -> tuple[Any]:
+            norm = np.linalg.norm(x, ord=p, axis=axis, keepdims=True)
+            return (np.divide(x, norm, out=np.zeros_like(x), where=norm != 0),)
+
     class Erf(OpRun):  # the package's own computes it in single precision
         def _run(self, x: Any) -> tuple[Any]:
             return (np.vectorize(math.erf, otypes=[np.float64])(x),)
 
-    return [DequantizeLinear, DynamicQuantizeLinear, Erf, GatherElements]
+    return [DequantizeLinear, DynamicQuantizeLinear, Erf, GatherElements, LpNormalization]
+
+
+def _operations_of_tails() -> list[type]:
+    """Softmax as it was before opset 13, over all axes from one on; the package only has the new.
+
+    Its logarithm likewise.
+    """
+    from onnx.reference.op_run import OpRun
+
+    def shifted(x: Any, node: onnx.NodeProto) -> tuple[Any, Any]:
+        """Scores below their largest, and the logarithm of the sum of their exponentials."""
+        axis = next((a.i for a in node.attribute if a.name == "axis"), 1)
+        tail = tuple(range(axis % x.ndim, x.ndim))
+        x = x - x.max(axis=tail, keepdims=True)
+        return x, np.log(np.exp(x).sum(axis=tail, keepdims=True))
+
+    class Softmax(OpRun):
+        def _run(self, x: Any, **_: Any) -> tuple[Any]:
+            scores, total = shifted(x, self.onnx_node)
+            return (np.exp(scores - total),)
+
+    class LogSoftmax(OpRun):
+        def _run(self, x: Any, **_: Any) -> tuple[Any]:
+            scores, total = shifted(x, self.onnx_node)
+            return (scores - total,)
+
+    return [LogSoftmax, Softmax]
 
 
 def _with_outputs(model: Model, names: list[str]) -> onnx.ModelProto:

@@ -55,6 +55,8 @@ class Subject(Struct, frozen=True, kw_only=True):
         mixed: Why samples of a batch are not separate, if they are not.
         crossed: Whether samples meet others only in a table of all with all, so that each can be
             explained by itself.
+        measured: Whether scales are measured over all samples of a batch, so that each has to be
+            explained by itself not to depend on the others.
         faults: What is wrong with the file's numbers.
         facts: What the graph says of the output.
     """
@@ -71,6 +73,7 @@ class Subject(Struct, frozen=True, kw_only=True):
     patch: tuple[int, int] | None
     mixed: str | None
     crossed: bool = False
+    measured: bool = False
     faults: tuple[Warning_, ...] = ()
     facts: OutputFacts = OutputFacts()
 

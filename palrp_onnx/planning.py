@@ -85,6 +85,7 @@ class Planned:
             patch=patch_size(analysis, self.explained),
             mixed=found[0] if found else None,
             crossed=self.crossed,
+            measured=_measures_batches(analysis),
             faults=(
                 *(Warning_(code=code, message=text) for code, text in self._faults()),
                 *(Warning_(code=c, message=text) for c, text in probability_warnings(facts)),
@@ -300,6 +301,13 @@ def analyse_model(
 
 def _shapes(feeds: Feeds | None) -> Mapping[str, tuple[int, ...]] | None:
     return None if feeds is None else {name: array.shape for name, array in feeds.items()}
+
+
+def _measures_batches(analysis: Analysis) -> bool:
+    """Whether activations are quantised with scales that are measured over a whole batch."""
+    measured = (n.inputs[0] for n in analysis.model.graph if n.op_type == "DynamicQuantizeLinear")
+    axes = analysis.axes
+    return any(flag & BATCH for v in measured if v is not None for flag in axes.get(v, ()))
 
 
 def run_graph(model: Model, feeds: Feeds, names: Iterable[str]) -> Mapping[str, Array]:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from palrp_onnx.attribution import Warning_
 from palrp_onnx.engines import Engine, Outcome
 from palrp_onnx.errors import PalrpError, ZeroMapError
+from palrp_onnx.fidelity import magnitude
 from palrp_onnx.relevance.target import Target
 
 Array = NDArray[Any]
@@ -43,7 +44,8 @@ def find_zero_maps(engine: Engine, feeds: Feeds, target: Target, outcome: Outcom
         ZeroMapError: The target's value of a row depends on the input all the same.
     """
     name = engine.subject.input
-    rows = [row for row in zero_rows(outcome) if np.any(feeds[name][row])]
+    whole = feeds[name].dtype.kind in "iu"  # a number that names a word may be 0
+    rows = [row for row in zero_rows(outcome) if whole or np.any(feeds[name][row])]
     suspects, moved = set(rows), set[int]()
     for changed in _changed(feeds[name]) if rows else ():
         try:
@@ -57,10 +59,19 @@ def find_zero_maps(engine: Engine, feeds: Feeds, target: Target, outcome: Outcom
         raise ZeroMapError(
             "The map is zero everywhere although the output depends on the input",
             place=f"input {name}, output {engine.subject.output}, row {lost[0]}",
-            hint="What depends on it does so by operations that carry no relevance, such as "
-            "comparisons or casts to whole numbers: `palrp-onnx inspect` shows what is content.",
+            hint=_hint(engine.subject.facts.before),
         )
     return rows
+
+
+def _hint(before: str | None) -> str:
+    """Why this may be; ``before`` is what a softmax or sigmoid at the end is taken of."""
+    cut = (
+        "What depends on it does so by operations that carry no relevance, such as comparisons or "
+        "casts to whole numbers: `palrp-onnx inspect` shows what is content."
+    )
+    sure = f"A probability of 1 has nothing left to explain: --output {before}."
+    return cut if before is None else f"{sure} Or: {cut[0].lower()}{cut[1:]}"
 
 
 def zero_rows(outcome: Outcome) -> list[int]:
@@ -76,14 +87,18 @@ def _moves(before: Outcome, after: Outcome, row: int) -> bool:
         return True
     old, new = (o.output[row].astype(np.float64) for o in (before, after))
     seed = before.targets[row].seed(old)
-    largest = max(np.abs(old).max(), np.abs(new).max())
-    return bool(abs(float(((new - old) * seed).sum())) > _MOVED * largest)
+    chosen = seed != 0
+    moved = float(((new[chosen] - old[chosen]) * seed[chosen]).sum())
+    return abs(moved) > _MOVED * max(magnitude(old), magnitude(new))
 
 
 def _changed(given: Array) -> Iterator[Array]:
-    """Other inputs of the same kind: smaller ids, which every table has, or scaled and shifted."""
+    """Other inputs of the same kind: smaller ids, which every table has, or scaled and shifted.
+
+    Ids of 0 become 1, as there are none below.
+    """
     if given.dtype.kind in "iu":
-        yield np.where(given > 0, given - 1, given)
+        yield np.where(given > 0, given - 1, given + 1).astype(given.dtype)
         yield given // 2
         yield given[:, ::-1].copy() if given.ndim > 1 else given[::-1].copy()
         return

@@ -425,7 +425,8 @@ def test_whatever_is_not_zero_is_unmasked(tmp_path: Path, mask: Array) -> None:
             assert reached == [place]
 
 
-def test_one_number_a_sample(tmp_path: Path) -> None:
+@pytest.mark.parametrize("target", ["pred", "0", "-1", "all"])
+def test_one_number_a_sample(tmp_path: Path, target: str) -> None:
     """The output of some rerankers."""
     x = real(2, 5, 4)
     body = "h = MatMul(x, w)  m = ReduceMean<keepdims = 0>(h, axis)  y = Squeeze(m, axis)"
@@ -435,7 +436,7 @@ def test_one_number_a_sample(tmp_path: Path) -> None:
     given = Sample("x", "tensors", {"x": x}, InputFacts(kind="tensors", truncated=False))
     expected = (x.astype(np.float64) @ real(4, 1))[..., 0] / 5
     for explained in (Explainer(path, engine="numpy"), Explainer(path), Explainer(explainer)):
-        for row, each in zip(expected, explained.explain(given), strict=True):
+        for row, each in zip(expected, explained.explain(given, target), strict=True):
             assert (each.record.target.kind, each.record.target.index) == ("element", [])
             assert each.record.target.value == pytest.approx(row.sum(), rel=1e-5)
             np.testing.assert_allclose(each.record.relevance.content, row, rtol=1e-5)
@@ -454,3 +455,75 @@ def test_older_opsets_are_raised() -> None:
         np.testing.assert_allclose(
             ours.record.relevance.total, reference.record.relevance.total, atol=1e-6
         )
+
+
+@pytest.mark.parametrize("opset", [11, 13, 15, 16])
+def test_what_adds_up_at_indices_raises_the_opset(opset: int, tmp_path: Path) -> None:
+    """Windows that overlap have the winner twice; before opset 16 no operation adds it up."""
+    x = real(2, 2, 5, 5)
+    body = "p = MaxPool<kernel_shape=[3, 3]>(x)  f = Flatten(p)  y = MatMul(f, w)"
+    path = opened(proto(body, {"x": x}, {"w": real(18, 3)}, opset=opset)).path
+    explainer = tmp_path / "explainer.onnx"
+    explainer.write_bytes(compile_model(path, explainer))
+    given = Sample("x", "tensors", {"x": x}, InputFacts(kind="tensors", truncated=False))
+    expected = [e.record for e in Explainer(path, engine="numpy").explain(given, "1")]
+    for file in (path, explainer):
+        for found, wanted in zip(Explainer(file).explain(given, "1"), expected, strict=True):
+            np.testing.assert_allclose(
+                found.record.relevance.total, wanted.relevance.total, atol=1e-5
+            )
+            assert found.record.ledger["content"] == pytest.approx(wanted.target.value, abs=1e-5)
+
+
+def test_a_file_of_doubles() -> None:
+    """y = Relu(x W): the runtime has fewer operations for them."""
+    x, w = real(2, 4).astype(np.float64), real(4, 3).astype(np.float64)
+    model = proto("h = MatMul(x, w)  y = Relu(h)", {"x": x}, {"w": w})
+    model.graph.output[0].type.tensor_type.elem_type = onnx.TensorProto.DOUBLE
+    given = Sample("x", "tensors", {"x": x}, InputFacts(kind="tensors", truncated=False))
+    for row, each in enumerate(Explainer(opened(model)).explain(given, "pred")):
+        value = float(max((x[row] @ w).max(), 0))
+        assert each.record.target.value == pytest.approx(value)
+        assert sum(each.record.relevance.content) == pytest.approx(value)
+
+
+@pytest.mark.parametrize("options", [{}, {"engine": "numpy"}, {"dtype": "float64"}])
+def test_classes_that_are_switched_off(options: dict[str, str]) -> None:
+    """−∞ is no part of the class that is explained."""
+    x, w = real(2, 4), real(4, 3)
+    body = "h = MatMul(x, w)  y = Add(h, b)"
+    model = opened(proto(body, {"x": x}, {"w": w, "b": np.array([0, 0, -np.inf], np.float32)}))
+    given = Sample("x", "tensors", {"x": x}, InputFacts(kind="tensors", truncated=False))
+    for row, each in enumerate(Explainer(model, **options).explain(given, "0-1")):
+        ledger = each.record.ledger
+        assert ledger["target"] == pytest.approx(x[row] @ (w[:, 0] - w[:, 1]), rel=1e-5)
+        assert abs(ledger["residual_relative"]) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("name", "place"),
+    [("target", 3), ("target", -5), ("target_against", 3), ("target_against", 99)],
+)
+def test_a_class_outside_of_the_output_stops_the_run(name: str, place: int, tmp_path: Path) -> None:
+    """Of three classes 0 to 2; −4 is the first, as −1 asks for the predicted one."""
+    x, w = real(2, 4), real(4, 3)
+    path, explainer = opened(proto("y = MatMul(x, w)", {"x": x}, {"w": w})).path, tmp_path / "e"
+    explainer.write_bytes(compile_model(path, explainer))
+    session = onnxruntime.InferenceSession(explainer)
+    first = session.run(["relevance_total"], {"x": x, "target": np.array([0, -4])})[0]
+    np.testing.assert_allclose(first, x * w[:, 0], rtol=1e-5)
+    with pytest.raises(Exception, match="Gather"):
+        session.run(None, {"x": x, name: np.array([0, place])})
+    given = Sample("x", "tensors", {"x": x}, InputFacts(kind="tensors", truncated=False))
+    with pytest.raises(TargetError, match="outside an axis of 3"):
+        Explainer(explainer).explain(given, "index:3")
+
+
+def test_an_element_outside_of_the_output_stops_the_run() -> None:
+    x = real(2, 4)
+    body = "h = MatMul(x, w)  y = Unsqueeze(h, axes)"
+    model = opened(proto(body, {"x": x}, {"w": real(4, 3), "axes": ints(1, 2)}))
+    given = Sample("x", "tensors", {"x": x}, InputFacts(kind="tensors", truncated=False))
+    for engine in ENGINES:
+        with pytest.raises(TargetError, match="Index 1 is outside an axis of 1"):
+            Explainer(model, engine=engine).explain(given, "0,1,2")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from palrp_onnx import explainer as explainers
 from palrp_onnx.attribution import Attribution, Fidelity, InputFacts, decode, encode
 from palrp_onnx.compiling import compile_model
 from palrp_onnx.errors import FidelityError
+from palrp_onnx.fidelity import apart
 from palrp_onnx.graph.lowering import activations
 from palrp_onnx.graph.model import Model
 from palrp_onnx.inputs.sample import Sample
@@ -227,3 +229,88 @@ def test_an_example_chooses_the_branch_that_is_compiled(tmp_path: Path) -> None:
         (ours,), (theirs,) = explain(explainer, feeds), explain(model, feeds)
         assert ours.target.value == pytest.approx(theirs.target.value, rel=1e-5)
         np.testing.assert_allclose(ours.relevance.total, theirs.relevance.total, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("expected", "found", "apart_by", "of"),
+    [
+        ([1.0, -2.0], [1.0, -2.5], 0.5, 2.0),
+        ([1.0, -np.inf], [1.5, -np.inf], 0.5, 1.0),
+        ([1.0, -1e9], [1.5, -1e9], 0.5, 1.0),
+        ([2.0, -1e9], [2.0, -1.5e9], 1.0, 2.0),
+        ([2.0, -3.4e38], [2.0, -3.4e38], 0.0, 2.0),
+        ([2.0, -np.inf], [2.0, -3.4e38], np.inf, 2.0),
+        ([2.0, np.inf], [3.0, np.inf], 1.0, 2.0),
+        ([2.0, np.nan], [2.0, 1.0], np.inf, 2.0),
+        ([2.0, np.nan], [2.0, np.nan], 0.0, 2.0),
+        ([-1e6, -2e6], [-1e6, -2.5e6], 5e5, 2e6),
+        ([0.0, -1e9], [0.0, -1e9], 0.0, 0.0),
+        ([1.0, 2.0], [1.0], np.inf, 2.0),
+    ],
+)
+def test_entries_that_are_switched_off_do_not_hide_the_others(
+    expected: list[float], found: list[float], apart_by: float, of: float
+) -> None:
+    """A class of −∞ or −1e9 says nothing of how far the others may be off."""
+    measured = apart(np.array(expected, np.float32), np.array(found, np.float32))
+    assert measured == (pytest.approx(apart_by), pytest.approx(of))
+
+
+@pytest.mark.parametrize("off", [-np.inf, -1e9, -3.4e38])
+def test_a_wrong_rewriting_beside_a_class_that_is_switched_off(
+    off: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(activations, "gelu", lambda b, x: b.op("Relu", x))
+    path = fused(tmp_path / "model.onnx")
+    model = onnx.load(path)
+    model.graph.node[-1].output[0] = "scores"
+    model.graph.node.append(helper.make_node("Add", ["scores", "off"], ["y"]))
+    switched = np.array([0, 0, off], np.float32)
+    model.graph.initializer.append(numpy_helper.from_array(switched, "off"))
+    onnx.save(model, path)
+    with pytest.raises(FidelityError, match="does not compute what the file computes"):
+        explain(path, FEEDS)
+
+
+def test_a_forward_pass_in_numpy_is_held_against_the_runtime(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The package's evaluator is another implementation, of graphs that are plain already too."""
+    path = save(tmp_path / "model.onnx", [helper.make_node("Erf", ["x"], ["h"])])
+    (record, _) = explain(path, FEEDS, dtype="float64")
+    assert record.fidelity is UNSET
+    monkeypatch.setattr(math, "erf", math.tanh)
+    with pytest.raises(FidelityError, match="forward pass in NumPy"):
+        explain(path, FEEDS, dtype="float64")
+
+
+@pytest.mark.parametrize("opset", [9, 12])
+@pytest.mark.parametrize("op_type", ["Softmax", "LogSoftmax"])
+@pytest.mark.parametrize("axis", [None, 1, 2])
+def test_softmax_of_older_opsets_in_float64(
+    op_type: str, axis: int | None, opset: int, tmp_path: Path
+) -> None:
+    """Over all axes from the second on by default, which the package's evaluator does not know."""
+    scores = helper.make_node(op_type, ["x"], ["h"], **({} if axis is None else {"axis": axis}))
+    path = save(tmp_path / "model.onnx", [scores])
+    model = onnx.load(path)
+    model.opset_import[0].version = opset
+    onnx.save(model, path)
+    x = FEEDS["x"].astype(np.float64)
+    tail = (2,) if axis == 2 else (1, 2)
+    h = x - np.log(np.exp(x).sum(axis=tail, keepdims=True))
+    y = (h if op_type == "LogSoftmax" else np.exp(h)).mean(axis=1) @ WEIGHTS["v"]
+    for options in ({}, {"dtype": "float64"}):
+        for row, record in enumerate(explain(path, FEEDS, **options)):
+            assert record.target.value == pytest.approx(y[row, 1], abs=1e-5)
+            assert abs(record.ledger["residual_relative"]) < 1e-5
+
+
+@pytest.mark.parametrize("p", [1, 2])
+def test_norms_in_float64(p: int, tmp_path: Path) -> None:
+    """Half of all sums are negative: their magnitudes are what is added up."""
+    normed = helper.make_node("LpNormalization", ["x"], ["h"], axis=2, p=p)
+    path = save(tmp_path / "model.onnx", [normed])
+    for one, other in zip(explain(path, FEEDS), explain(path, FEEDS, dtype="float64"), strict=True):
+        np.testing.assert_allclose(one.relevance.content, other.relevance.content, atol=1e-5)
+        assert abs(other.ledger["residual_relative"]) < 1e-10

@@ -213,6 +213,25 @@ def test_an_output_that_is_a_probability(
     assert behind[0].target.probability == pytest.approx(link(Z[0])[1], rel=1e-5)
 
 
+@pytest.mark.parametrize(
+    "ending",
+    [
+        "p = Sigmoid(z)  y = Round(p)",
+        "p = Sigmoid(z)  q = Mul(p, k)  r = Round(q)  y = Div(r, k)",
+        "p = Softmax<axis = -1>(z)  y = Clip(p, half, one)",
+        "p = Softmax<axis = -1>(z)  y = Clip(p, zero, half)",
+        "p = Softmax<axis = -1>(z)  q = Mul(p, k)  r = Clip(q, zero, one)  y = Div(r, k)",
+    ],
+)
+def test_what_is_left_of_a_probability_is_none(tmp_path: Path, ending: str) -> None:
+    """Rounded to whole numbers or sixths, or cut off."""
+    numbers = {"k": 6.0, "zero": 0.0, "half": 0.5, "one": 1.0}
+    weights = {name: np.float32(number) for name, number in numbers.items() if name in ending}
+    weights = {name: each for name, each in weights.items() if name != "k" or ", k)" in ending}
+    found = explained(tmp_path, f"{HEAD}  {ending}", None, "1", weights=weights)
+    assert {record.target.probability for record in found} == {None}
+
+
 class Calibration(CalibrationDataReader):
     def __init__(self) -> None:
         self._next = iter([{"x": real(2, 5, 4, seed=k)} for k in range(4)])

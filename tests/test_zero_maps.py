@@ -39,8 +39,11 @@ WEIGHTS: dict[str, Array] = {
 
 
 def model(body: str, x: Array) -> onnx.ModelProto:
-    used = {k: a for k, a in WEIGHTS.items() if f"{k})" in body or f"{k}," in body}
-    return proto(body, {"x": x}, used, free=(0, 1))
+    return proto(body, {"x": x}, _used(body), free=(0, 1))
+
+
+def _used(body: str) -> dict[str, Array]:
+    return {k: a for k, a in WEIGHTS.items() if f"{k})" in body or f"{k}," in body}
 
 
 def explain(source: Model | Path, x: Array, **options: Any) -> list[Attribution]:
@@ -100,3 +103,27 @@ def test_ordinary_maps_cost_nothing(engine: type, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(engine, "explain", counted)
     explain(opened(model("y = MatMul(x, w)", X)), X, engine=engine.name)  # type: ignore[attr-defined]
     assert len(runs) == 1
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("off", [-np.inf, -1e9])
+def test_classes_that_are_switched_off_hide_no_movement(engine: str, off: float) -> None:
+    """The value moves by little beside a class of −1e9, and by much beside the others."""
+    body = CUT_REAL.replace("y = MatMul(g, w)", "s = MatMul(g, w)  y = Add(s, off)")
+    switched = proto(body, {"x": X}, {**_used(body), "off": floats(0, 0, off)}, free=(0, 1))
+    with pytest.raises(ZeroMapError):
+        explain(opened(switched), X, engine=engine)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_words_with_the_number_zero(engine: str) -> None:
+    ids = np.zeros((2, 3), np.int64)
+    with pytest.raises(ZeroMapError):
+        explain(opened(model(CUT_IDS, ids)), ids, engine=engine)
+
+
+def test_a_probability_that_is_sure_names_the_score_before_it() -> None:
+    body = "s = MatMul(x, w)  t = Mul(s, ten)  u = Mul(t, ten)  y = Softmax<axis = -1>(u)"
+    with pytest.raises(ZeroMapError) as caught:
+        explain(opened(model(body, 9 * X)), 9 * X)
+    assert "--output u" in caught.value.hint

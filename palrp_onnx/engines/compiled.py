@@ -101,12 +101,13 @@ class CompiledEngine:
         try:
             values = self._run({**given, **default, **chosen})
         except InputError:
-            # A place outside of its axis, or a vector of another length, fails inside the graph:
+            # What is outside of its axis, or a vector of another length, fails inside the graph:
             # the output tells why.
-            if TARGET_POSITION in chosen or TARGET_VECTOR in chosen:
-                scale = self._scales()[-1]
-                alone = self._session.run([self._output], {**given, **default, **scale})
-                find_targets(self.manifest, feeds, alone[self._output], target)
+            if chosen:
+                first = {n: np.zeros_like(a) for n, a in chosen.items() if n not in default}
+                rest = {**given, **first, **default, **self._scales()[-1]}
+                output = self._session.run([self._output], rest)[self._output]
+                find_targets(self.manifest, feeds, output, target)
             raise
         ms = {"session": (time.perf_counter() - start) * 1e3}
         output = values[self._output]
@@ -208,7 +209,7 @@ def target_inputs(target: Target, axes: int, samples: int) -> dict[str, Array]:
     Raises:
         TargetError: It has no meaning for an output of ``axes`` axes.
     """
-    if axes == 1 and target.kind == "pred":
+    if axes == 1 and target.names_the_only():
         return {}
     if axes not in (2, 3):
         if target.kind != "element" or len(target.element) != axes - 1:

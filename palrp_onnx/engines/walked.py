@@ -118,8 +118,9 @@ class NumpyEngine:
         axes = planned.analysis.input_axes
         arrays = {name: bring_to_tokens(op, r, axes(name)) for name, r in caught.content.items()}
         entries = {entry_name(e, planned.explained): v for e, v in caught.ledger.items()}
-        output = values[planned.output].astype(np.float64)
-        target = (output * seed).reshape(len(seed), -1).sum(axis=1)
+        # Entries that were not asked for may be infinite: classes that are switched off.
+        weighed = op.relevance(values[planned.output].astype(np.float64), seed)
+        target = weighed.reshape(len(seed), -1).sum(axis=1)
         return Relevance(
             content=arrays.pop(planned.explained),
             others=arrays,

@@ -2,11 +2,13 @@
 
 Structure decides, not numbers: the producer of the value is looked for behind operations that only
 move, cast or round it. Dequantising undoes quantising, so that factors and offsets on the way have
-to cancel.
+to cancel. Rounding and bounds may take no more than the last digits: a probability that is rounded
+to 0 or 1, or cut off at one half, is none.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
@@ -14,8 +16,8 @@ import onnx_ir as ir
 
 _RETYPED = frozenset("Cast CastLike Dropout Identity".split())
 _MOVED = frozenset("Flatten Gather Reshape Slice Split Squeeze Transpose Unsqueeze".split())
-#: Within the bounds of the type, or of 0 and 1, these change nothing but the last digits.
-_ROUNDED = frozenset("Clip Round".split())
+#: What rounding to eight bits may change of a probability.
+_LAST_DIGITS = 2 / 255
 _AFFINE = frozenset("Add Div Mul Sub".split())
 SOFTMAX, SIGMOID, LOG_SOFTMAX = "Softmax", "Sigmoid", "LogSoftmax"
 _ENDINGS = frozenset((SOFTMAX, SIGMOID, LOG_SOFTMAX))
@@ -58,10 +60,37 @@ def ending_of(value: ir.Value) -> Ending | None:
             if moved is None:
                 return None
             source, factor, offset = moved
-        elif node.op_type not in _RETYPED | _MOVED | _ROUNDED:
+        elif not (node.op_type in _RETYPED | _MOVED or _keeps(node, factor, offset)):
             return None
         value = source
     return None
+
+
+def _keeps(node: ir.Node, factor: float, offset: float) -> bool:
+    """With y = factor · (the node's result) + offset: whether y in [0, 1] stays what it is."""
+    if node.op_type == "Round" or _rounded(node):
+        return abs(factor) <= _LAST_DIGITS
+    if node.op_type != "Clip":
+        return False
+    ends = [factor * bound + offset for bound in _bounds(node)]
+    return min(ends) <= _LAST_DIGITS and max(ends) >= 1 - _LAST_DIGITS
+
+
+def _rounded(node: ir.Node) -> bool:
+    """Whether it cuts off what its type has no room for, as quantising does."""
+    source = node.inputs[0]
+    before = None if source is None else source.producer()
+    return node.op_type == "Clip" and before is not None and before.op_type == "Round"
+
+
+def _bounds(node: ir.Node) -> list[float]:
+    """What ``Clip`` cuts off at: operands or, in old files, attributes; 0 where it is computed."""
+    found = []
+    for index, (name, absent) in enumerate((("min", -math.inf), ("max", math.inf)), start=1):
+        operand = node.inputs[index] if index < len(node.inputs) else None
+        number = node.attributes.get_float(name, absent) if operand is None else _number(operand)
+        found.append(0.0 if number is None else number)
+    return found
 
 
 def _affine(node: ir.Node, factor: float, offset: float) -> tuple[ir.Value, float, float] | None:

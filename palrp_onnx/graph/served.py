@@ -11,8 +11,10 @@ from exact arithmetic.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
 
 import onnx_ir as ir
 import onnx_ir.passes.common as passes
@@ -62,26 +64,8 @@ _PRODUCTS: dict[str, _Own] = {
 OPERATIONS = frozenset(_PRODUCTS)
 
 
-def put_back(model: Model, *, portable: bool = False, whole: bool = False) -> None:
-    """Replace results of rewritten products in the graph of ``model``, in place.
-
-    Args:
-        model: Its graph, with everything in it that reads its values.
-        portable: Only put back operations of the ONNX standard.
-        whole: Only put back products of whole numbers; those with real activations stay exact.
-    """
-    served = _Served(model.graph)
-    for node, value in _pairs(model):
-        if (portable and node.domain) or (whole and not _is_whole(node)):
-            continue
-        served.replace(node, value)
-        model.proto.opset_imports.setdefault(node.domain, 1)
-    if served.replaced:
-        passes.RemoveUnusedNodesPass()(model.proto)
-
-
 def with_own_products(model: Model, names: Collection[str], *, whole: bool = False) -> Model:
-    """A copy of ``model`` whose products are those of the file: see :func:`put_back`.
+    """A copy of ``model`` whose products are those of the file: see :class:`OwnProducts`.
 
     Nodes that neither an output nor one of the values of these ``names`` needs are gone.
     """
@@ -90,7 +74,7 @@ def with_own_products(model: Model, names: Collection[str], *, whole: bool = Fal
     wanted = [v for node in graph for v in node.outputs if v.name in names]
     published = list(graph.outputs)
     graph.outputs.extend(v for v in wanted if not v.is_graph_output())
-    put_back(copy, whole=whole)
+    OwnProducts(copy).put_back(whole=whole)
     del graph.outputs[len(published) :]
     return copy
 
@@ -120,59 +104,104 @@ def _is_whole(node: ir.Node) -> bool:
 def _pairs(model: Model) -> Iterator[tuple[ir.Node, ir.Value]]:
     """Products of the file, each with the value of the rewritten graph that it computes.
 
-    Values go by the same names in both. A name that the file uses twice, in two branches, says
-    nothing.
+    Values go by the same names in both.
     """
     if not any(name.rpartition(".")[2] in _PRODUCTS for name in model.lowered):
         return
-    file = passes.InlinePass()(parse_model(model.path)).model
+    made = {v.name: v for node in model.graph for v in node.outputs if v.name}
+    for node in _products_of(model.path, model.sha256):
+        name = node.outputs[0].name or ""
+        value = made.get(product_name(name), made.get(name))
+        if value is not None:
+            yield node, value
+
+
+@lru_cache(maxsize=1)
+def _products_of(path: Path, sha256: str) -> tuple[ir.Node, ...]:
+    """Products of the file of this content, read once for all that ask for them.
+
+    A name that the file uses twice, in two branches, says nothing.
+    """
+    file = passes.InlinePass()(parse_model(path)).model
     lift = passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)
     file = lift(file).model
     file = keep_what_binds(file)
     infer_shapes(file)
     nodes = list(file.graph.all_nodes())
     count = Counter(v.name for node in nodes for v in node.outputs)
-    made = {v.name: v for node in model.graph for v in node.outputs if v.name}
-    for node in nodes:
-        name = node.outputs[0].name or ""
-        value = made.get(product_name(name), made.get(name))
-        if node.op_type in _PRODUCTS and value is not None and count[name] == 1:
-            yield node, value
+    return tuple(n for n in nodes if n.op_type in _PRODUCTS and count[n.outputs[0].name] == 1)
 
 
-class _Served:
-    """A rewritten graph that gets nodes of its file back."""
+def _unchanged(name: str) -> str:
+    return name
 
-    def __init__(self, graph: ir.Graph) -> None:
-        self._graph = graph
-        made = (v for node in graph for v in node.outputs)
-        self._known = {v.name: v for v in (*graph.inputs, *made) if v.name}
+
+class OwnProducts:
+    """Products of a file, to be put back into its rewritten graph.
+
+    To be made while values of the graph have the names that they have in the file: by these they
+    are found, whatever is added to the graph later.
+    """
+
+    def __init__(self, model: Model) -> None:
+        self._model, self._graph = model, model.graph
+        self._pairs = list(_pairs(model))
+        made = (v for node in self._graph for v in node.outputs)
+        known = (*self._graph.inputs, *self._graph.initializers.values(), *made)
+        self._known = {v.name: v for v in known if v.name} if self._pairs else {}
         self._brought: dict[ir.Value, ir.Value] = {}
-        self.replaced = 0
+        self._named: Callable[[str], str] = _unchanged
 
-    def replace(self, node: ir.Node, result: ir.Value) -> None:
+    def put_back(
+        self,
+        *,
+        portable: bool = False,
+        whole: bool = False,
+        named: Callable[[str], str] = _unchanged,
+    ) -> None:
+        """Replace results of rewritten products, with everything that reads them, in place.
+
+        Args:
+            portable: Only put back operations of the ONNX standard.
+            whole: Only put back products of whole numbers; real activations stay exact.
+            named: What values of the file are called in the graph.
+        """
+        self._named = named
+        found = [
+            self._replace(node, v) for node, v in self._pairs if self._wanted(node, portable, whole)
+        ]
+        if any(found):
+            passes.RemoveUnusedNodesPass()(self._model.proto)
+
+    @staticmethod
+    def _wanted(node: ir.Node, portable: bool, whole: bool) -> bool:
+        return not (portable and node.domain) and (not whole or _is_whole(node))
+
+    def _replace(self, node: ir.Node, result: ir.Value) -> bool:
         """Let the file's ``node`` compute ``result``, if what it reads is there."""
         own, before = _PRODUCTS[node.op_type], result.producer()
-        assert before is not None
+        if before is None or before.graph is not self._graph:
+            return False  # nothing needs it
         read = _operands(node, own)
         if any(_type_of(node, own, index) is None for index in own.zeros):
-            return  # whether it is signed is not known
+            return False  # whether it is signed is not known
         operands = [self._operand(v, kind, before) for v, kind in read]
         if any(v is not None and o is None for (v, _), o in zip(read, operands, strict=True)):
-            return
+            return False
+        self._model.proto.opset_imports.setdefault(node.domain, 1)
         made = self._copy(node, operands, before, own.by)[0]
         kind = _result_type(node, own, result)
         if kind is not None:
             made.dtype = kind
         served = self._cast(made, result.dtype, before)
         zero = _input(node, own.result)
-        if zero is not None and result.name != node.outputs[0].name:
+        if zero is not None and self._known.get(node.outputs[0].name or "") is not result:
             served = self._less(served, zero, before)
-        self.replaced += 1
         served.type, served.shape = result.type, result.shape
         name = result.name
         ir.convenience.replace_all_uses_with(result, served, replace_graph_outputs=True)
-        result.name, served.name = None, name
+        result.name, served.name = None, self._named(name or "")
+        return True
 
     def _less(self, value: ir.Value, zero: ir.Value, before: ir.Node) -> ir.Value:
         """Without the zero point, which the rewritten graph adds behind."""
@@ -186,13 +215,13 @@ class _Served:
         self, value: ir.Value | None, kind: ir.DataType | None, before: ir.Node
     ) -> ir.Value | None:
         """The value of the same name and type; weights and what quantises come along."""
-        if value is None or value.name in self._graph.initializers:
-            return value and self._graph.initializers[value.name or ""]
+        if value is None:
+            return None
         if value in self._brought:
             return self._brought[value]
         known, maker = self._known.get(value.name or ""), value.producer()
-        if known is not None:
-            return self._cast(known, kind, before)
+        if known is not None and self._is_there(known):
+            return known if known.is_initializer() else self._cast(known, kind, before)
         if maker is not None and maker.op_type in _QUANTISING:
             operands = [
                 None if v is None else self._operand(v, v.dtype, before) for v in maker.inputs
@@ -201,10 +230,20 @@ class _Served:
             self._brought.update(zip(maker.outputs, outputs, strict=True))
         elif value.const_value is not None:
             self._brought[value] = weight = ir.Value(
-                name=value.name, shape=value.shape, type=value.type, const_value=value.const_value
+                name=self._named(value.name or ""),
+                shape=value.shape,
+                type=value.type,
+                const_value=value.const_value,
             )
             self._graph.register_initializer(weight)
         return self._brought.get(value)
+
+    def _is_there(self, value: ir.Value) -> bool:
+        """Whether a value has not been dropped since."""
+        maker = value.producer()
+        if maker is not None:
+            return maker.graph is self._graph
+        return value.is_initializer() or value in self._graph.inputs
 
     def _copy(
         self, node: ir.Node, operands: list[ir.Value | None], before: ir.Node, by: str = ""

@@ -18,7 +18,7 @@ _LIMIT = 16 << 20
 
 
 def read_vector(path: Path) -> Vector:
-    """The vector in ``path``: an array [D] or [1, D] of finite real numbers, not all of them zero.
+    """The vector in ``path``: an array [D] or [1, D] of finite real numbers that has a length.
 
     Raises:
         InputError: It is something else, cannot be read, or is larger than 16 MiB.
@@ -32,6 +32,11 @@ def read_vector(path: Path) -> Vector:
             hint="Write one row of it: np.save(file, array[0]).",
         )
     numbers = array.reshape(-1).astype("<f8")
-    if not np.isfinite(numbers).all() or not numbers.any():
-        raise InputError("holds NaN, infinity, or nothing but zeros", place=str(path))
+    with np.errstate(over="ignore"):
+        length = np.linalg.norm(numbers)
+    if not 0 < length < np.inf:
+        raise InputError(
+            "holds NaN, infinity, nothing but zeros, or numbers whose squares are no numbers",
+            place=str(path),
+        )
     return Vector(path.name, numbers, hashlib.sha256(numbers.tobytes()).hexdigest())

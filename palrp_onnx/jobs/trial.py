@@ -44,8 +44,10 @@ def try_batching(
     """Find out with ``example``, a row that the model takes."""
     if any(isinstance(s.shape[0], int) for s in explainer.model.inputs if s.shape):
         return Batching(together=False, padding=None)
-    subject = explainer.engine(example).subject.input
-    row, other = _sample(example), _sample(_another(example, subject))
+    subject = explainer.engine(example).subject
+    if subject.measured:  # also over what rows are filled up with
+        return Batching(together=False, padding=None)
+    row, other = _sample(example), _sample(_another(example, subject.input))
     trial = _Trial(explainer, _usable(explainer, row, target))
     if not trial.harmless([row, other], None):
         return Batching(together=False, padding=None)

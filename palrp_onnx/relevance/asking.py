@@ -18,7 +18,12 @@ from palrp_onnx.relevance.target import Target
 
 #: Longer texts are no targets; records of a data set bring their own.
 _LONGEST = 4096
-_NUMBER = re.compile(r"-?[0-9]{1,18}")
+#: Most pieces between commas that one member of a list is made of.
+_WIDEST = 31
+_COUNT = "[0-9]{1,18}"
+_INDEX = f"-?{_COUNT}"
+_NUMBER = re.compile(_INDEX)
+_ELEMENT = re.compile(f"{_INDEX}(,{_INDEX})*")
 _FORMS = (
     "pred, all, an index, a label, A-B, several with commas, token:POS[:ID], I,J,…, dot:FILE.npy "
     "or cos:FILE.npy"
@@ -103,7 +108,8 @@ class _Names:
             self._exact.setdefault(name.strip(), []).append(index)
             self._folded.setdefault(name.strip().casefold(), []).append(index)
         commas = max((name.count(",") for name in labels.values()), default=0)
-        self._span = 2 * commas + 1  # pieces that a contrast of two labels may have
+        # Pieces that a contrast of two labels may have.
+        self._span = min(2 * commas + 1, _WIDEST)
 
     def __str__(self) -> str:
         names = [str(name) for name in self._labels.values()]
@@ -142,7 +148,7 @@ class _Names:
         found = self._classes(text)
         if text in ("pred", "all"):
             found.append(_keyword(text))
-        if re.fullmatch(r"-?\d+(,-?\d+)+", text):
+        if "," in text and _ELEMENT.fullmatch(text):
             found.append(_element(text))
         contrasts = list(self._contrasts(text))
         outspoken = [each for each, certain in contrasts if certain]
@@ -152,15 +158,16 @@ class _Names:
         """What can be read in one way only; labels that several classes have in several."""
         if text in ("index:pred", "index:all"):
             return [_keyword(text.removeprefix("index:"))]
-        if match := re.fullmatch(r"token:(-?\d+)(?::(\d+))?", text):
+        if match := re.fullmatch(f"token:({_INDEX})(?::({_COUNT}))?", text):
             token = int(match[2]) if match[2] else None
             return [_said(Target("token", token, position=int(match[1])), text)]
-        if match := re.fullmatch(r"(dot|cos):([^,]+\.npy)(?::(-?\d+))?", text):
+        if match := re.fullmatch(rf"(dot|cos):([^,]+\.npy)(?::({_INDEX}))?", text):
             place = int(match[3]) if match[3] else None
             cosine = match[1] == "cos"
             return [_said(Target("vector", position=place, file=match[2], cosine=cosine), text)]
-        if match := re.fullmatch(r"element:(-?\d+(?:,-?\d+)*)", text):
-            return [_element(match[1])]
+        element = text.removeprefix("element:")
+        if element != text and _ELEMENT.fullmatch(element):
+            return [_element(element)]
         return self._named_kind(text)
 
     def _named_kind(self, text: str) -> list[_Reading]:
@@ -210,7 +217,7 @@ class _Names:
     def several(self, text: str) -> list[_Reading]:
         """The ways to read ``text`` as a list; numbers alone are an element."""
         pieces = text.split(",")
-        if len(pieces) == 1 or self._prefixed(text) or re.fullmatch(r"[-\d,]*", text):
+        if len(pieces) == 1 or self._prefixed(text) or re.fullmatch("[-0-9,]*", text):
             return []
         ways: list[list[tuple[str, ...]]] = [[()], *([] for _ in pieces)]
         for end in range(1, len(pieces) + 1):

@@ -56,6 +56,10 @@ class Target:
     vector: Vector | None = field(default=None, compare=False)
     labelled: bool = field(default=False, compare=False)
 
+    def names_the_only(self) -> bool:
+        """Whether it names the one number of a row that has no axes."""
+        return self.kind == "pred" or (self.kind == "index" and self.index in (0, -1))
+
 
 @dataclass(frozen=True)
 class Resolved:
@@ -103,7 +107,7 @@ def resolve(target: Target, row: Array, mask: Array | None) -> Resolved:
     Raises:
         TargetError: The output has no such element, or the target has no meaning for its shape.
     """
-    if target.kind == "element" or (row.ndim == 0 and target.kind == "pred"):
+    if target.kind == "element" or (row.ndim == 0 and target.names_the_only()):
         return _element(target.element, row)
     if row.ndim not in (1, 2) or row.size == 0:
         raise TargetError(

@@ -12,6 +12,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from palrp_onnx.errors import LaterOpsetError
 from palrp_onnx.tensor.language import Window
 
 Value = ir.Value
@@ -380,7 +381,7 @@ class Emit:
 
     def _require_adding(self) -> None:
         if self._opset < 16:
-            raise NotImplementedError("adding up at indices, in a graph before opset 16")
+            raise LaterOpsetError(16, "Adding up at indices")
 
     # --- reductions -----------------------------------------------------------------------------
     def sum(self, a: Value, axes: Sequence[int], *, keepdims: bool = True) -> Value:
@@ -541,8 +542,10 @@ class Emit:
 
     def one_hot(self, index: Value, depth: Value, like: Value) -> Value:
         """Rows of zeros with a one at ``index``; negative indices count from the end."""
-        values = self.constant([0, 1], self.kind(like).numpy())
-        return self.node("OneHot", [index, depth, values], self.rank(index) + 1, axis=-1)
+        # The runtime has no such operation for double.
+        values = self.constant([0, 1], np.float32)
+        hot = self.node("OneHot", [index, depth, values], self.rank(index) + 1, axis=-1)
+        return self.cast_like(hot, like)
 
     def gather_elements_adjoint(self, m: Value, like: Value, index: Value, axis: int) -> Value:
         zeros = self._zeros(self.shape(like), self.rank(like), self.kind(m))

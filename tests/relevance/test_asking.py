@@ -77,6 +77,16 @@ def test_every_form(text: str, expected: Target) -> None:
         "good,nobody",
         "--" * 1000,
         "," * 1000,
+        "9" * 19,
+        f"index:{'9' * 30}",
+        f"token:{'9' * 30}",
+        f"token:0:{'9' * 30}",
+        f"element:0,{'9' * 30}",
+        f"0,{'9' * 30}",
+        f"dot:a.npy:{'9' * 30}",
+        "²",
+        "index:٣",
+        "0,٣",
     ],
 )
 def test_what_is_no_target(text: str) -> None:

@@ -82,8 +82,9 @@ def test_an_element_of_many_axes() -> None:
     assert (found.kind, found.value, found.place) == ("element", 5.0, (1, 0))
 
 
-def test_an_output_of_one_number() -> None:
-    found = resolve(Target("pred"), np.array(3.0), None)
+@pytest.mark.parametrize("text", ["pred", "0", "-1"])
+def test_an_output_of_one_number(text: str) -> None:
+    found = resolve(parse_target(text), np.array(3.0), None)
     assert (found.kind, found.where, found.value) == ("element", (((), 1.0),), 3.0)
     assert found.seed(np.array(3.0)) == 1
 
@@ -144,7 +145,7 @@ def test_zeros_have_no_cosine() -> None:
         ("0,0,0", TOKENS),
         ("pred", np.zeros((2, 2, 2))),
         ("1", np.zeros((2, 2, 2))),
-        ("0", np.zeros(())),
+        ("1", np.zeros(())),
         ("pred", np.zeros((0,))),
     ],
 )
