@@ -8,7 +8,7 @@ or it is a parameter.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -181,6 +181,8 @@ class _Analyst:
         mixed = mixed_values(graph, layouts.layouts, values, alone)
         layouts = replace(layouts, mixing={**mixed, **layouts.mixing})
         axes = layouts.flags()
+        kept = {v.name for v in _values(graph) if v not in content or v.is_graph_input()}
+        again = {name: array for name, array in again.items() if name in kept}
         scaling = find_scaling(graph, content)
         depth = attention_depth(graph, content)
         judge = _Judge(
@@ -217,7 +219,7 @@ class _Analyst:
 
     def _trial(
         self, inputs: InputRoles, names: list[str]
-    ) -> tuple[Mapping[str, Array], Mapping[str, Array], list[Mapping[str, Array]], bool]:
+    ) -> tuple[Mapping[str, Array], Mapping[str, Array], Iterator[Mapping[str, Array]], bool]:
         """Values of a run on an example of ours, of one of another character, of each sample alone.
 
         And whether none of ours ran, but what was given.
@@ -238,18 +240,19 @@ class _Analyst:
             self._form = form
             return values, self._again(inputs, form, run), self._alone(feeds, run), False
         if self._given is not None:
-            return run(self._given), {}, [], True
+            return run(self._given), {}, iter(()), True
         raise RoleError(
             "No example input could be made up that the model runs on",
             hint=f"{problem} Give one with --example FILE.npz.",
         )
 
-    def _alone(self, feeds: Feeds, run: Values) -> list[Mapping[str, Array]]:
+    def _alone(self, feeds: Feeds, run: Values) -> Iterator[Mapping[str, Array]]:
         """Values of every sample of an example by itself; none where that does not run."""
-        try:
-            return [run(each) for each in each_alone(self._model.inputs, feeds)]
-        except InputError:
-            return []
+        for each in each_alone(self._model.inputs, feeds):
+            try:
+                yield run(each)
+            except InputError:
+                return
 
     def _again(self, inputs: InputRoles, form: Form, run: Values) -> Mapping[str, Array]:
         """Values of another example, of another length and without padding."""

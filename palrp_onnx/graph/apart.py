@@ -37,24 +37,23 @@ def mixed_values(
     nodes: Iterable[ir.Node],
     layouts: Mapping[ir.Value, Layout],
     whole: Mapping[str, Array],
-    alone: Sequence[Mapping[str, Array]],
+    alone: Iterable[Mapping[str, Array]],
 ) -> dict[ir.Value, Mixing]:
     """Values that another sample changes although it changes none of what they are made of."""
-    changes: dict[ir.Value, float] = {}
-    found: dict[ir.Value, Mixing] = {}
-    for node in nodes:
-        own = [changes.get(v, 0.0) for v in node.inputs if v is not None and v in layouts]
-        for value in node.outputs:
-            if value not in layouts:
-                continue
-            name, layout = value.name or "", layouts[value]
-            changes[value] = max(
-                (_change(whole.get(name), v.get(name), layout, k) for k, v in enumerate(alone)),
-                default=0.0,
-            )
-            if changes[value] > _OTHER and all(change < _SAME for change in own):
-                reason = f"another sample changes the result of {node.op_type}"
-                found[value] = Mixing(reason, alone=True)
+    order, found = list(nodes), dict[ir.Value, Mixing]()
+    for sample, values in enumerate(alone):
+        changes: dict[ir.Value, float] = {}
+        for node in order:
+            own = [changes.get(v, 0.0) for v in node.inputs if v is not None]
+            for value in node.outputs:
+                if value not in layouts:
+                    continue
+                name = value.name or ""
+                change = _change(whole.get(name), values.get(name), layouts[value], sample)
+                changes[value] = change
+                if change > _OTHER and all(each < _SAME for each in own):
+                    reason = f"another sample changes the result of {node.op_type}"
+                    found[value] = Mixing(reason, alone=True)
     return found
 
 

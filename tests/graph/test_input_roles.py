@@ -198,6 +198,19 @@ def test_relevance_lands_on_the_word_that_was_moved(name: str) -> None:
         assert "lookup moved" in found.record.fidelity.rewritten
 
 
+@pytest.mark.parametrize("axis", [2, -1])
+def test_words_that_are_parts_of_one_input(axis: int) -> None:
+    """Ids [B, T, 2], split: the second of each pair weighs other than the first."""
+    body = f"""p, q = Split <axis={axis}, num_outputs=2> (ids)  i = Squeeze(p, two)
+        j = Squeeze(q, two)  a = Gather(words, i)  b = Gather(words, j)  c = Mul(b, four)
+        e = Add(a, c)  """ + BAG  # fmt: skip
+    ids = np.stack([IDS, IDS[:, ::-1] + 1], axis=2)
+    weights = {**TABLES, "two": ints(2), "four": np.array(4, np.float32)}
+    found = content(opened(proto(body, {"ids": ids}, weights, free=(0, 1))), {"ids": ids})
+    expected = of_words(ids[0]) * [1, 4]
+    np.testing.assert_allclose(found, expected.ravel(), rtol=1e-5)
+
+
 def test_words_that_cannot_be_followed_are_refused() -> None:
     body = "i = Pad(ids, pads)  e = Gather(words, i)  " + BAG
     model = opened(proto(body, {"ids": IDS}, {**TABLES, "pads": ints(0, 1, 0, 0)}, free=()))

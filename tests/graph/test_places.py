@@ -157,6 +157,21 @@ def test_learned_queries_are_no_positions_whether_or_not_each_sample_has_its_own
     assert found.record.ledger["bias"] == pytest.approx(own, rel=1e-4)
 
 
+@pytest.mark.parametrize("length", [1, 2, 12])
+def test_positions_of_very_short_inputs_are_positions(length: int) -> None:
+    """Roles are told from longer examples: along one token nothing varies."""
+    body = """s = Shape <start=1, end=2> (x)  t = Slice(table, zero, s, one)  z = Add(x, t)
+        h = ReduceSum <keepdims=0> (z, one)  y = MatMul(h, head)"""
+    table = real(1, 20, F, seed=9)
+    weights = {"table": table, "zero": ints(0), "one": ints(1), "head": HEAD}
+    x = real(2, length, F, seed=4)
+    model = opened(proto(body, {"x": x}, weights, free=(0, 1)))
+    for found in explained(model, {"x": x}):
+        own = table[0, :length] @ slopes()
+        np.testing.assert_allclose(found.record.relevance.position, own, rtol=1e-4)
+        assert found.record.ledger["bias"] == 0
+
+
 # --- two towers -----------------------------------------------------------------------------------
 TOWERS = """e = Gather(words, ids)  a = Add(e, places)  p = ReduceSum <keepdims=0> (a, one)
     c = Conv <kernel_shape=[2, 2], strides=[2, 2]> (x, w)  r = Reshape(c, row)
