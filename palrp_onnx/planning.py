@@ -28,6 +28,7 @@ from palrp_onnx.graph.patches import patch_size
 from palrp_onnx.graph.roles import Overrides, Role
 from palrp_onnx.graph.signature import GraphInput, first_axes
 from palrp_onnx.graph.sites import Site, find_sites
+from palrp_onnx.graph.written_softmax import join_softmax
 from palrp_onnx.head import output_facts, probability_warnings
 from palrp_onnx.manifest import Subject
 from palrp_onnx.relevance.plan import Plan, make_plan
@@ -290,6 +291,8 @@ def analyse_model(
         model = take_branches(model, feeds if feeds is not None else make_example(model), run_graph)
     if moved := move_lookups(model.graph, input_roles(model.graph, roles)):
         model = model.rewritten({"lookup moved": moved})
+    if joined := join_softmax(model.graph):
+        model = model.rewritten({"softmax written out": joined})
 
     def run(names: Iterable[str]) -> Callable[[Feeds], Mapping[str, Array]]:
         fed = {s.name for s in model.inputs}

@@ -8,7 +8,7 @@ or it is a parameter.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -17,6 +17,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from palrp_onnx.errors import InputError, RoleError, UsageError
+from palrp_onnx.graph.apart import each_alone, mixed_values
 from palrp_onnx.graph.axes import BATCH, TOKEN, Axes, Layouts, Shape, axes_of, sources
 from palrp_onnx.graph.content import (
     attention_depth,
@@ -36,6 +37,7 @@ from palrp_onnx.graph.roles import SAID, Fact, Overrides, Role
 from palrp_onnx.graph.sources import PRODUCTS, factor_axes, picked_tables
 from palrp_onnx.graph.terms import BROADCASTING, SUMS, TERM, move_terms
 from palrp_onnx.graph.weights import computed_weights
+from palrp_onnx.graph.words import picked_by
 
 Array = NDArray[Any]
 Feeds = Mapping[str, Array]
@@ -47,12 +49,17 @@ Operand = tuple[ir.Node, int]
 
 #: Operations in which zeros and ones keep some content and drop the rest.
 _WEIGHING = frozenset("Div Min Mul Where".split())
+_SCALING = frozenset(("Div", "Mul"))
 #: What to say where the trial run was of arrays that a caller gave.
 GIVEN = (
     "roles were told from the arrays that were given: the graph runs on none that could be made up"
 )
+#: Samples are run alone, to see whether others change them, where all values take so many bytes.
+_SMALL = 1 << 26
 #: Below this an entry switches a score off rather than shifting it.
 MASKED = -50.0
+#: Why an operand that differs from token to token is no position.
+_KEPT = "the same for every token that is not masked"
 
 
 @dataclass(frozen=True)
@@ -121,6 +128,7 @@ def analyse(
     """
     analyst = _Analyst(model, run, dict(said or {}), shapes, given)
     analysis, lost = analyst.annotate()
+    check_words(analysis)
     while move_terms(analysis) or analyst.learn(analysis):
         analysis, lost = analyst.annotate()
     if lost:
@@ -159,7 +167,7 @@ class _Analyst:
         content = content_values(graph, inputs)
         indexing, weights = _indexing(graph, content), computed_weights(graph)
         names = [v.name for v in _values(graph) if v.name and is_float(v) and v not in weights]
-        values, again, given = self._trial(inputs, [*names, *indexing])
+        values, again, alone, given = self._trial(inputs, [*names, *indexing])
         trial = {name: array for name, array in values.items() if name not in indexing}
         shapes: dict[ir.Value, Shape] = {
             v: tuple(v.const_value.shape.numpy())
@@ -176,7 +184,11 @@ class _Analyst:
         _check_places(graph, inputs, shapes)
         indices = {name: values[name] for name in indexing}
         layouts = axes_of(graph, inputs, content, shapes, indices)
+        mixed = mixed_values(graph, layouts.layouts, values, alone)
+        layouts = replace(layouts, mixing={**mixed, **layouts.mixing})
         axes = layouts.flags()
+        kept = {v.name for v in _values(graph) if v not in content or v.is_graph_input()}
+        again = {name: array for name, array in again.items() if name in kept}
         scaling = find_scaling(graph, content)
         depth = attention_depth(graph, content)
         judge = _Judge(
@@ -213,8 +225,10 @@ class _Analyst:
 
     def _trial(
         self, inputs: InputRoles, names: list[str]
-    ) -> tuple[Mapping[str, Array], Mapping[str, Array], bool]:
-        """Values of a run on an example of ours, of one of another character, and whether neither.
+    ) -> tuple[Mapping[str, Array], Mapping[str, Array], Iterator[Mapping[str, Array]], bool]:
+        """Values of a run on an example of ours, of one of another character, of each sample alone.
+
+        And whether none of ours ran, but what was given.
 
         Raises:
             RoleError: Nothing runs.
@@ -224,22 +238,40 @@ class _Analyst:
         known = iter([self._form]) if self._form is not None else forms(self._model, self._shapes)
         for form in known:
             try:
-                values = run(make_feeds(self._model, inputs, form))
+                feeds = make_feeds(self._model, inputs, form)
+                values = run(feeds)
             except InputError as error:
                 problem = error.hint or error.message
                 continue
             self._form = form
-            return values, self._again(inputs, form, run), False
+            again = self._again(inputs, form, feeds, run)
+            small = sum(array.nbytes for array in values.values()) <= _SMALL
+            return values, again, self._alone(feeds, run) if small else iter(()), False
         if self._given is not None:
-            return run(self._given), {}, True
+            return run(self._given), {}, iter(()), True
         raise none_runs(problem)
 
-    def _again(self, inputs: InputRoles, form: Form, run: Values) -> Mapping[str, Array]:
-        """Values of another example, of words without padding; none where nothing varies."""
-        if all(is_float(v) for v in self._model.graph.inputs if not v.is_initializer()):
-            return {}
+    def _alone(self, feeds: Feeds, run: Values) -> Iterator[Mapping[str, Array]]:
+        """Values of every sample of an example by itself; none where that does not run."""
+        for each in each_alone(self._model.inputs, feeds):
+            try:
+                yield run(each)
+            except InputError:
+                return
+
+    def _again(
+        self, inputs: InputRoles, form: Form, first: Feeds, run: Values
+    ) -> Mapping[str, Array]:
+        """Values of another example, of another length and without padding.
+
+        None where that would be no other one: real inputs of one shape.
+        """
         try:
-            return run(make_feeds(self._model, inputs, another(form)))
+            feeds = make_feeds(self._model, inputs, another(form))
+            real = all(array.dtype.kind == "f" for array in feeds.values())
+            if real and all(feeds[name].shape == array.shape for name, array in first.items()):
+                return {}
+            return run(feeds)
         except InputError:
             return {}
 
@@ -252,13 +284,52 @@ def _check_places(graph: ir.Graph, inputs: InputRoles, shapes: Mapping[ir.Value,
     """
     named = {v.name: v for v in graph.inputs}
     for node, name in inputs.lookups.items():
-        own, found = shapes[named[name]], shapes[node.outputs[0]]
+        own, found = shapes[named[name]], shapes.get(node.outputs[0])
+        if found is None:
+            raise RoleError(
+                "Entries of an input are looked up inside a loop or a branch: where each of them "
+                "goes cannot be followed",
+                place=f"input {name}, {node.op_type} {node.name!r}",
+            )
         if found[: len(own)] != own:
             raise RoleError(
                 f"Entries of an input of shape {list(own)} become values of shape {list(found)}: "
                 "where each of them goes cannot be followed",
                 place=f"input {name}, {node.op_type} {node.name!r}",
             )
+
+
+def check_words(analysis: Analysis) -> None:
+    """Nothing that numbers of an input pick enters content but by a lookup that is followed.
+
+    Raises:
+        RoleError: Something does: they may name words.
+    """
+    for value in analysis.model.graph.inputs:
+        fact = analysis.inputs.facts.get(value.name or "")
+        unknown = fact is not None and fact.role in (Role.MASK, Role.CONTENT)
+        if fact is None or not unknown or fact.reason == SAID:
+            continue
+        picked = picked_by(value, analysis.content, analysis.inputs.lookups)
+        for (node, index), found in analysis.operands.items():
+            if node.inputs[index] in picked and _enters(analysis, node, index, found):
+                raise RoleError(
+                    "What its numbers pick enters content, in a way that cannot be followed: they "
+                    "may name words or count places",
+                    place=f"input {value.name}, {node.op_type} {node.name!r}",
+                    hint=f"If they count places, say --role {value.name}=position.",
+                )
+
+
+def _enters(analysis: Analysis, node: ir.Node, index: int, fact: Fact) -> bool:
+    """Whether an operand without content adds to content what words may be."""
+    value = node.inputs[index]
+    if value in analysis.content or fact.reason == SAID:
+        return False
+    if ends_in_choice(analysis.meets[node, index]):
+        return False  # attention scores
+    added = node.op_type in SUMS | {"Concat", "Sum"}
+    return fact.role in (Role.POSITION, Role.SEGMENT) or (fact.role is Role.PARAMETER and added)
 
 
 def idle_masks(analysis: Analysis) -> list[str]:
@@ -281,7 +352,7 @@ def idle_masks(analysis: Analysis) -> list[str]:
         ]
         off = any(
             fact.role is Role.MASK
-            or fact.reason == SAID
+            or fact.reason in (SAID, _KEPT)
             or (operand is not None and operand.dtype is ir.DataType.BOOL)
             for operand, fact in met
         )
@@ -338,6 +409,8 @@ class _Judge:
         self._trial = trial
         self._scaling = scaling.facts()
         self._segments = dependencies(graph, inputs.named(Role.SEGMENT))
+        self._masking = dependencies(graph, inputs.named(Role.MASK))
+        self._brought = dependencies(graph, inputs.explained())
         self.copies = 0
         self._ending: dict[ir.Value, bool] = {}
         self.operands: dict[Operand, Fact] = {}
@@ -416,8 +489,9 @@ class _Judge:
         if value.name in self._trial:
             self._trial[own.name] = self._trial[value.name]
         self._shapes[own] = self._shapes[value]
-        if value in self._segments:
-            self._segments[own] = self._segments[value]
+        for found in (self._segments, self._masking):
+            if value in found:
+                found[own] = found[value]
         return own
 
     def _term(self, node: ir.Node, value: ir.Value, meeting: ir.Value) -> Fact:
@@ -457,6 +531,9 @@ class _Judge:
             if segment:
                 return Fact(Role.SEGMENT, f"looked up by {', '.join(sorted(segment))}")
             return Fact(Role.PARAMETER, "the same for every token")
+        if self._of_mask(value, flags):
+            off = bool((np.abs(array) > -MASKED).any()) and self._chosen_among(meeting)
+            return Fact(Role.MASK if off or node.op_type in _SCALING else Role.PARAMETER, _KEPT)
         if (weights := self._per_column(node, array, meeting)) is not None:
             return Fact(Role.PARAMETER, weights)
         if self._parts(value, meeting):
@@ -486,6 +563,13 @@ class _Judge:
         some = node.op_type == "Where" or any((a == 0).any() for a in signed)
         return some and self._chosen_among(meeting)
 
+    def _of_mask(self, value: ir.Value, flags: Axes | None = None) -> bool:
+        """Whether an operand only differs along tokens (anywhere, without flags) by a mask."""
+        again = self._again.get(value.name or "")
+        if again is None or value not in self._masking or not again.size:
+            return False
+        return not (np.ptp(again) > 0 if flags is None else varying_axes(again, flags))
+
     def _chosen_among(self, meeting: ir.Value) -> bool:
         if meeting not in self._ending:
             self._ending[meeting] = ends_in_choice(meeting)
@@ -504,11 +588,12 @@ class _Judge:
         return None
 
     def _columns(self, value: ir.Value) -> bool:
-        """Whether a value holds the columns of a real input [B, F] as they are."""
+        """Whether a value holds columns of real inputs [B, F], as they are or picked."""
         inputs = {v.name: v for v in self._graph.inputs}
-        found = sources(self._layouts.layouts[value][1])
-        return bool(found) and all(
-            is_float(inputs[name]) and len(self._shapes[inputs[name]]) == 2 for name, _ in found
+        found = {name for name, _ in sources(self._layouts.layouts[value][1])}
+        names = found or self._brought.get(value, frozenset())
+        return bool(names) and all(
+            is_float(inputs[name]) and len(self._shapes[inputs[name]]) == 2 for name in names
         )
 
     def _follow(self, name: str, array: Array | None, flags: Axes) -> Fact:
@@ -539,13 +624,30 @@ class _Judge:
             reason = "a factor whose entries are picked by relative position"
         elif along:
             reason = f"a factor that runs along the token axis {along[0]}"
-        elif value in self._fed:
+        elif value in self._fed and self._by_length(value, array):
             reason = "a factor that is made from the length of the input"
         else:
             return Fact(Role.PARAMETER, f"a parameter of {node.op_type}")
+        if self._of_mask(value):
+            return Fact(Role.PARAMETER, _KEPT)
         if value in self._segments or _selects(array):
             return Fact(Role.PARAMETER, "selects or averages tokens")
         return Fact(Role.POSITION, reason)
+
+    def _by_length(self, value: ir.Value, array: Array) -> bool:
+        """Whether what is made of the shape of the input is made of its length, not of its batch.
+
+        It is where it differs between examples of two lengths, or where there is but one length.
+        """
+        inputs = [v for v in self._graph.inputs if not v.is_initializer()]
+        other = self._again.get(value.name or "")
+        if not any(_free(v) for v in inputs):
+            return False
+        again = [self._again.get(v.name or "") for v in inputs]
+        same = all(
+            a is None or a.shape == self._shapes[v] for v, a in zip(inputs, again, strict=True)
+        )
+        return same or other is None or not np.array_equal(other, array)
 
     def _value(self, value: ir.Value) -> Array | None:
         if value.name and value.name in self._trial:
@@ -560,6 +662,11 @@ class _Judge:
         terms = [v for v in node.inputs if v is not None and is_float(v)]
         roles = {self._free(node, v, meeting).role for v in terms}
         return Role.MIXED in roles or len(roles) > 1
+
+
+def _free(value: ir.Value) -> bool:
+    """Whether an axis of an input behind its first has no fixed length."""
+    return value.shape is None or any(not isinstance(dim, int) for dim in list(value.shape)[1:])
 
 
 def _subtracted(node: ir.Node, value: ir.Value) -> bool:

@@ -249,7 +249,7 @@ class _Follower:
             case kind if kind.startswith("Reduce") or kind == "ArgMax":
                 return self._reduce(node, first, rank)
             case "ScatterND" | "ScatterElements":
-                return operands[0]
+                return _scattered(operands[0], operands[2], after)
             case kind if kind in _POOLING:
                 return _pool(node, first, before, after)
             case kind if kind in _NORMALISING:
@@ -403,6 +403,8 @@ class _Follower:
         for k, (was, size) in enumerate(zip(before, after, strict=True)):
             if was == size:
                 if node.op_type == "Slice" and self._reversed(node, k, len(before)):
+                    if flag_of(first[k]) & BATCH:
+                        self._mixed("samples are reversed along the batch")
                     found[k] = _axis(_opaque(first[k], size))
                 continue
             if flag_of(first[k]) == BATCH:
@@ -663,6 +665,24 @@ def _one_of_each(axis: Axis, index: NDArray[Any]) -> Axis | None:
     tokens = length(axis) // row[0].size
     picked = index % length(axis) // tokens
     return samples if flag_of(axis) & TOKEN and _counts(picked, samples) else None
+
+
+def _scattered(data: Layout, updates: Layout, after: Shape) -> Layout:
+    """What is written into has its own axes; where content is written, it is not known where."""
+    if not updates:
+        return data
+    own = data or ((),) * len(after)
+    if len(updates) == len(after):
+        both = [(*axis, *written) for axis, written in zip(own, updates, strict=True)]
+    else:  # rows go to places that are named by tuples
+        ahead = after[: len(after) - len(updates) + 1]
+        flags = regroup((flag_of(updates[0]),), (prod(ahead),), ahead)
+        lead = [_axis(Factor(1, flag)) for flag in flags]
+        both = [(*axis, *new) for axis, new in zip(own, (*lead, *updates[1:]), strict=True)]
+    return tuple(
+        _axis(_opaque(axis, size)) if flag_of(axis) else _axis(Factor(size))
+        for axis, size in zip(both, after, strict=True)
+    )
 
 
 def _pool(node: ir.Node, layout: Layout, before: Shape, after: Shape) -> Layout:

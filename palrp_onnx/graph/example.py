@@ -33,6 +33,8 @@ PADDED = 2
 SAMPLES = 2
 #: Samples of sound where their number is open.
 SOUND = 8000
+#: The fewest samples of sound that are told anything from.
+_LEAST_SOUND = 4 * LENGTH
 #: The most numbers that one input of an example may have.
 MAX_NUMBERS = 1 << 26
 #: Image sizes tried after those that the model's own tables suggest.
@@ -54,6 +56,7 @@ class Form:
         shapes: Shapes that lengths are taken from where the graph leaves them open.
         whole: Whether the lengths of texts are taken from there too.
         masked: Whether the last tokens are masked.
+        longer: Whether short ones of these lengths are multiplied: of one token nothing is told.
     """
 
     samples: int = SAMPLES
@@ -64,6 +67,7 @@ class Form:
     shapes: Shapes | None = None
     whole: bool = False
     masked: bool = True
+    longer: bool = False
 
 
 def forms(model: Model, shapes: Shapes | None = None) -> Iterator[Form]:
@@ -74,6 +78,9 @@ def forms(model: Model, shapes: Shapes | None = None) -> Iterator[Form]:
         shapes: Shapes of arrays that the model is known to take, if any are.
     """
     sizes = [0] if shapes is not None else list(_sizes(model))
+    if shapes is not None:
+        yield Form(shapes=shapes, longer=True)
+        yield Form(samples=1, shapes=shapes, longer=True)
     for size in sizes:
         yield Form(size=size, shapes=shapes)
         yield Form(samples=1, size=size, shapes=shapes)
@@ -106,6 +113,7 @@ def another(form: Form) -> Form:
         shapes=form.shapes,
         whole=form.whole,
         masked=not form.masked,
+        longer=form.longer,
     )
 
 
@@ -213,6 +221,8 @@ def _shape(signature: GraphInput, form: Form, named: dict[str, int]) -> tuple[in
         own = free.get(k, form.size if image and form.size else form.length)
         if known is not None and len(known) == len(dims) and (form.whole or (real and k)):
             own = known[k] if k or form.samples == 1 else form.samples
+            if k and form.longer and own:
+                own *= -(-(_LEAST_SOUND if sound else LENGTH) // own)
         if isinstance(dim, str):
             own = named.setdefault(dim, own)
         shape.append(dim if isinstance(dim, int) and dim > 0 else own)

@@ -24,9 +24,10 @@ _CHANNELS_SECOND = frozenset(
     "AveragePool BatchNormalization Conv ConvTranspose DepthToSpace GlobalAveragePool "
     "GlobalMaxPool GroupNormalization InstanceNormalization LpPool MaxPool SpaceToDepth".split()
 )
-#: What a column of a table may pass before columns are summed with weights.
+#: What columns of a table may pass before they are summed with weights.
 _PER_COLUMN = ELEMENTWISE | frozenset(
-    "BatchNormalization Concat Flatten LayerNormalization LpNormalization".split()
+    "BatchNormalization Concat Flatten Gather LayerNormalization LpNormalization Slice "
+    "Split".split()
 )
 
 

@@ -90,6 +90,8 @@ class _Rewriter:
                 raise self._refusal(node)
             assert own is not None
             return self._rows(own, [node, *pending])
+        if node.op_type == "Split" and node.inputs[0] is not None:
+            return self._part(node, value, self._rows(node.inputs[0], pending))
         if node.op_type not in _MOVERS:
             raise self._refusal(node)
         operands = INDEX_MOVES[node.op_type]
@@ -103,6 +105,19 @@ class _Rewriter:
             return _MOVERS[node.op_type](self, node, rows)
         except NotImplementedError as error:
             raise self._refusal(node) from error
+
+    def _part(self, node: ir.Node, value: ir.Value, rows: ir.Value) -> ir.Value:
+        """The same part of looked-up rows that ``value`` is of the words."""
+        made = ir.node(
+            "Split", [rows, *node.inputs[1:]], num_outputs=len(node.outputs), name=self._name()
+        )
+        made.attributes.update(node.attributes)
+        axis = node.attributes.get_int("axis", 0)
+        made.attributes["axis"] = ir.AttrInt64("axis", axis - (axis < 0 and self.vectors))
+        for each in made.outputs:
+            each.name, each.type = self._name(), self._lookup.outputs[0].type
+        self._graph.insert_before(self._lookup, made)
+        return made.outputs[list(node.outputs).index(value)]
 
     def _moves_below(self, value: ir.Value) -> bool:
         queue = [value]

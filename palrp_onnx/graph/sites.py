@@ -110,7 +110,7 @@ def _site(analysis: Analysis, operand: Operand) -> Site:
         kind, part = "rope", _rotation_part(node, index, array, tokens)
         evidence = "its squares and those of its partner in the sum add up to one number"
     shape, varying = analysis.shapes[meeting], tokens
-    if not _scores(flags):  # a table of rows, or of columns, belongs to every place of its grid
+    if not weighed:  # a table of rows, or of columns, belongs to every place of its grid
         tokens = tuple(a for a in range(-len(flags), 0) if flags[a] & TOKEN and shape[a] > 1)
     return Site(
         operand=operand,

@@ -198,6 +198,19 @@ def test_relevance_lands_on_the_word_that_was_moved(name: str) -> None:
         assert "lookup moved" in found.record.fidelity.rewritten
 
 
+@pytest.mark.parametrize("axis", [2, -1])
+def test_words_that_are_parts_of_one_input(axis: int) -> None:
+    """Ids [B, T, 2], split: the second of each pair weighs other than the first."""
+    body = f"""p, q = Split <axis={axis}, num_outputs=2> (ids)  i = Squeeze(p, two)
+        j = Squeeze(q, two)  a = Gather(words, i)  b = Gather(words, j)  c = Mul(b, four)
+        e = Add(a, c)  """ + BAG  # fmt: skip
+    ids = np.stack([IDS, IDS[:, ::-1] + 1], axis=2)
+    weights = {**TABLES, "two": ints(2), "four": np.array(4, np.float32)}
+    found = content(opened(proto(body, {"ids": ids}, weights, free=(0, 1))), {"ids": ids})
+    expected = of_words(ids[0]) * [1, 4]
+    np.testing.assert_allclose(found, expected.ravel(), rtol=1e-5)
+
+
 def test_words_that_cannot_be_followed_are_refused() -> None:
     body = "i = Pad(ids, pads)  e = Gather(words, i)  " + BAG
     model = opened(proto(body, {"ids": IDS}, {**TABLES, "pads": ints(0, 1, 0, 0)}, free=()))
@@ -259,6 +272,36 @@ def test_columns_of_a_table(fed: str) -> None:
     open_ = (scaled @ wide(weights["w"]) > 0) * (found.seed @ wide(weights["v"]).T)
     expected = wide(x) * weights["scale"] * (open_ @ wide(weights["w"]).T)
     np.testing.assert_allclose(found.content, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "pick",
+    [
+        "p, q = Split <axis=1, num_outputs=2> (x)",
+        "p = Slice(x, i0, i3, i1)  q = Slice(x, i3, i6, i1)",
+        "p = Gather <axis=1> (x, front)  q = Gather <axis=1> (x, back)",
+    ],
+)
+def test_columns_that_are_scaled_in_part(pick: str) -> None:
+    body = f"""{pick}  c = Sub(p, mean)  s = Mul(c, scale)  z = Concat <axis=1> (s, q)
+        y = MatMul(z, w)"""
+    known = {
+        "mean": real(3, seed=3),
+        "scale": np.abs(real(3, seed=4)) + 0.5,
+        "w": real(6, C, seed=5),
+        "i0": ints(0),
+        "i1": ints(1),
+        "i3": ints(3),
+        "i6": ints(6),
+        "front": ints(0, 1, 2),
+        "back": ints(3, 4, 5),
+    }
+    used = {k: a for k, a in known.items() if f"{k})" in body or f"{k}," in body}
+    x = real(2, 6)
+    expected = wide(x) * wide(known["w"][:, 1]) * [*wide(known["scale"]), 1, 1, 1]
+    for row, found in enumerate(explained(opened(proto(body, {"x": x}, used)), {"x": x})):
+        assert not found.record.sites and found.record.ledger["position"] == 0
+        np.testing.assert_allclose(found.record.relevance.content, expected[row], rtol=1e-5)
 
 
 def test_tokens_made_of_columns_have_positions_and_weights() -> None:
@@ -365,3 +408,105 @@ def test_a_mask_may_hold_any_numbers(numbers: tuple[int, int]) -> None:
     (found,) = explained(model, feeds, "pred")
     assert found.record.target.index[0] == 2
     assert found.record.units.special == [False, False, False, True, True]
+
+
+# --- what a mask keeps ----------------------------------------------------------------------------
+REAL = "m = Cast <to=1> (mask)  n = ReduceSum <keepdims=1> (m, one)  "
+POOLING = {
+    "weights": "d = Div(m, n)  u = Unsqueeze(d, last)  g = Mul(e, u)  "
+    "h = ReduceSum <keepdims=0> (g, one)",
+    "a product of weights": "d = Div(m, n)  u = Unsqueeze(d, one)  g = MatMul(u, e)  "
+    "h = Squeeze(g, one)",
+    "a product with the mask": "u = Unsqueeze(m, one)  g = MatMul(u, e)  f = Squeeze(g, one)  "
+    "h = Div(f, n)",
+    "an Einsum": 'f = Einsum <equation = "bt,btf->bf"> (m, e)  h = Div(f, n)',
+    "a softmax of the mask": "o = Sub(m, unit)  l = Mul(o, high)  w = Softmax <axis=-1> (l)  "
+    "u = Unsqueeze(w, last)  g = Mul(e, u)  h = ReduceSum <keepdims=0> (g, one)",
+}
+
+
+@pytest.mark.parametrize("name", POOLING)
+@pytest.mark.parametrize("kept", [3, 5])
+def test_a_mean_of_what_a_mask_keeps_is_all_content(name: str, kept: int) -> None:
+    body = f"{REAL}  e = Gather(words, ids)  {POOLING[name]}  y = MatMul(h, head)"
+    known = {"last": ints(-1), "unit": np.array(1, np.float32), "high": np.array(1e4, np.float32)}
+    used = {k: a for k, a in known.items() if f"{k})" in body}
+    mask = (np.arange(5) < kept)[None].astype(np.int64)
+    model = opened(proto(body, {"ids": IDS, "mask": mask}, {**TABLES, **used}, free=(0, 1)))
+    assert roles(model) == {"ids": "content", "mask": "mask"}
+    expected = of_words(IDS[0]) * mask[0] / kept
+    found = content(model, {"ids": IDS, "mask": mask})
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("low", [-5.0, -20.0, -1e4])
+def test_what_a_mask_lowers_scores_by_is_no_position(low: float) -> None:
+    body = """e = Gather(words, ids)  m = Cast <to=1> (mask)  o = Sub(unit, m)  l = Mul(o, low)
+        u = Unsqueeze(l, one)  k = Transpose <perm=[0, 2, 1]> (e)  s = MatMul(e, k)
+        a = Add(s, u)  p = Softmax <axis=-1> (a)  c = MatMul(p, e)
+        h = ReduceSum <keepdims=0> (c, one)  y = MatMul(h, head)"""
+    weights = {**TABLES, "unit": np.array(1, np.float32), "low": np.array(low, np.float32)}
+    mask = ints(1, 1, 1, 0, 0)[None]
+    model = opened(proto(body, {"ids": IDS, "mask": mask}, weights, free=(0, 1)))
+    assert roles(model) == {"ids": "content", "mask": "mask"}
+    (found,) = explained(model, {"ids": IDS, "mask": mask})
+    assert not found.record.sites and found.record.ledger["position"] == 0
+
+
+SOFTMAXES = {
+    "an exponential over its sum": "x = Exp(a)  n = ReduceSum <keepdims=1> (x, last)  "
+    "p = Div(x, n)",
+    "less the largest score": "b = ReduceMax <keepdims=1> (a, last)  d = Sub(a, b)  x = Exp(d)  "
+    "n = ReduceSum <keepdims=1> (x, last)  r = Reciprocal(n)  p = Mul(x, r)",
+    "less the logarithm of the sum": "n = ReduceLogSumExp <keepdims=1> (a, last)  d = Sub(a, n)  "
+    "p = Exp(d)",
+}
+
+
+@pytest.mark.parametrize("name", SOFTMAXES)
+def test_a_softmax_that_is_written_out_is_a_softmax(name: str) -> None:
+    body = """e = Gather(words, ids)  m = Cast <to=1> (mask)  o = Sub(m, unit)  l = Mul(o, high)
+        u = Unsqueeze(l, one)  k = Transpose <perm=[0, 2, 1]> (e)  s = MatMul(e, k)
+        a = Add(s, u)  SOFTMAX  c = MatMul(p, e)
+        h = ReduceSum <keepdims=0> (c, one)  y = MatMul(h, head)"""
+    weights = {
+        **TABLES,
+        "last": ints(-1),
+        "unit": np.array(1, np.float32),
+        "high": np.array(1e4, np.float32),
+    }
+    feeds = {"ids": IDS, "mask": ints(1, 1, 1, 0, 0)[None]}
+    spelled = opened(proto(body.replace("SOFTMAX", SOFTMAXES[name]), feeds, weights))
+    plain = opened(proto(body.replace("SOFTMAX", "p = Softmax <axis=-1> (a)"), feeds, weights))
+    (one,), (other,) = explained(spelled, feeds), explained(plain, feeds)
+    np.testing.assert_allclose(
+        one.record.relevance.content, other.record.relevance.content, rtol=1e-4, atol=1e-6
+    )
+    assert one.record.fidelity.rewritten == {"softmax written out": 1}
+
+
+# --- what numbers pick ----------------------------------------------------------------------------
+PICKING = {
+    "rows by tuples": "u = Unsqueeze(ids, last)  e = GatherND(words, u)",
+    "rows by moved ids": "i = Trilu(ids)  e = Gather(words, i)",
+    "rows by sorted ids": "i, at = TopK <axis=1> (ids, five)  e = Gather(words, i)",
+    "places of a thermometer": "u = Unsqueeze(ids, last)  q = Less(names, u)  "
+    "h1 = Cast <to=1> (q)  e = MatMul(h1, words)",
+}
+
+
+@pytest.mark.parametrize("name", PICKING)
+@pytest.mark.parametrize("beside", ["vectors", "types"])
+def test_ids_that_cannot_be_followed_are_no_positions(name: str, beside: str) -> None:
+    """What else the graph reads does not turn words into positions or biases."""
+    other = {
+        "vectors": ("f = MatMul(x, w)", {"x": real(1, 5, F)}, {"w": real(F, F)}),
+        "types": ("f = Gather(kinds, x)", {"x": ints(0, 0, 1, 1, 1)[None]}, {"kinds": real(2, F)}),
+    }
+    line, feeds, tables = other[beside]
+    body = f"{PICKING[name]}  {line}  z = Add(e, f)  " + BAG.replace("(e,", "(z,")
+    known = {"last": ints(-1), "five": ints(5), "names": np.arange(V)}
+    used = {k: a for k, a in known.items() if f"{k})" in body or f"{k}," in body}
+    model = opened(proto(body, {"ids": IDS, **feeds}, {**TABLES, **used, **tables}))
+    with pytest.raises(PalrpError, match="its numbers pick"):
+        explained(model, {"ids": IDS, **feeds})

@@ -79,6 +79,19 @@ def test_tokens_that_are_cut_off_again_leave_the_others_in_place() -> None:
     np.testing.assert_allclose(found.record.relevance.position, table[0] @ slopes(), rtol=1e-4)
 
 
+def test_rows_and_columns_of_a_grid_have_tables_of_their_own() -> None:
+    body = """c = Conv <kernel_shape=[2, 2], strides=[2, 2]> (x, w)  a = Add(c, rows)
+        b = Add(a, columns)  h = ReduceSum <keepdims=0> (b, axes)  y = MatMul(h, head)"""
+    tables = {"rows": real(1, F, 4, 1, seed=8), "columns": real(1, F, 1, 3, seed=9)}
+    weights = {"w": real(F, 3, 2, 2, seed=3), "axes": ints(2, 3), "head": HEAD, **tables}
+    x = real(1, 3, 8, 6, seed=5)
+    (found,) = explained(opened(proto(body, {"x": x}, weights)), {"x": x})
+    both = (tables["rows"] + tables["columns"])[0].astype(np.float64)
+    expected = np.einsum("fij,f->ij", both, slopes()).ravel()
+    np.testing.assert_allclose(found.record.relevance.position, expected, rtol=1e-4, atol=1e-5)
+    assert not [w for w in found.record.warnings if w.code == "unaligned-site"]
+
+
 @pytest.mark.parametrize(
     "move",
     [
@@ -104,6 +117,59 @@ def test_places_that_are_not_those_of_the_words_stay_off_the_map(move: str) -> N
     assert found.record.relevance.position == [0.0] * T
     assert found.record.ledger["position"] != 0
     assert [w.code for w in found.record.warnings] == ["unaligned-site"]
+
+
+def test_positions_are_found_behind_words_that_were_written_into_place() -> None:
+    """What no word was written to is no content, but the tokens behind are tokens all the same."""
+    body = """e = Gather(words, ids)  d = ScatterND(blank, places, e)  x = Add(d, table)
+        h = ReduceSum <keepdims=0> (x, one)  y = MatMul(h, head)"""
+    table = real(1, T, F, seed=9)
+    weights = {
+        "words": WORDS,
+        "blank": np.zeros((1, T, F), np.float32),
+        "places": np.array([[[0, (k + 1) % T] for k in range(T)]]),
+        "table": table,
+        "head": HEAD,
+        "one": ints(1),
+    }
+    (found,) = explained(opened(proto(body, {"ids": IDS}, weights, free=())), {"ids": IDS})
+    total = (table[0] @ slopes()).sum()
+    assert found.record.ledger["position"] == pytest.approx(total, rel=1e-4)
+    assert found.record.relevance.position == [0.0] * T
+    assert [w.code for w in found.record.warnings] == ["unaligned-site"]
+
+
+@pytest.mark.parametrize("expanded", [True, False])
+def test_learned_queries_are_no_positions_whether_or_not_each_sample_has_its_own(
+    expanded: bool,
+) -> None:
+    spread = "n = Shape <start=0, end=1> (ids)  s = Concat <axis=0> (n, rest)  q = Expand(own, s)"
+    body = f"""e = Gather(words, ids)  {spread if expanded else "q = Identity(own)"}
+        k = Transpose <perm=[0, 2, 1]> (e)  s1 = MatMul(q, k)  p = Softmax <axis=-1> (s1)
+        c = MatMul(p, e)  x = Add(c, q)  h = ReduceSum <keepdims=0> (x, one)
+        y = MatMul(h, head)"""
+    weights = {"words": WORDS, "own": real(1, T, F, seed=9), "head": HEAD, "one": ints(1)}
+    weights |= {"rest": ints(T, F)} if expanded else {}
+    model = opened(proto(body, {"ids": IDS}, weights, free=(0, 1)))
+    (found,) = explained(model, {"ids": IDS})
+    assert not found.record.sites and found.record.ledger["position"] == 0
+    own = (real(1, T, F, seed=9)[0] @ slopes()).sum()
+    assert found.record.ledger["bias"] == pytest.approx(own, rel=1e-4)
+
+
+@pytest.mark.parametrize("length", [1, 2, 12])
+def test_positions_of_very_short_inputs_are_positions(length: int) -> None:
+    """Roles are told from longer examples: along one token nothing varies."""
+    body = """s = Shape <start=1, end=2> (x)  t = Slice(table, zero, s, one)  z = Add(x, t)
+        h = ReduceSum <keepdims=0> (z, one)  y = MatMul(h, head)"""
+    table = real(1, 20, F, seed=9)
+    weights = {"table": table, "zero": ints(0), "one": ints(1), "head": HEAD}
+    x = real(2, length, F, seed=4)
+    model = opened(proto(body, {"x": x}, weights, free=(0, 1)))
+    for found in explained(model, {"x": x}):
+        own = table[0, :length] @ slopes()
+        np.testing.assert_allclose(found.record.relevance.position, own, rtol=1e-4)
+        assert found.record.ledger["bias"] == 0
 
 
 # --- two towers -----------------------------------------------------------------------------------
@@ -176,10 +242,16 @@ def test_one_picture_and_several_texts() -> None:
 
 # --- samples that meet ----------------------------------------------------------------------------
 MEETING = {
+    "summed up along the batch": "c = CumSum(x, n0)  y = MatMul(c, w)",
+    "summed up from the end": "c = CumSum <reverse=1> (x, n0)  y = MatMul(c, w)",
+    "a convolution along the batch": """u = Unsqueeze(x, i0)  t = Transpose <perm=[0, 2, 1]> (u)
+        c = Conv <kernel_shape=[3], pads=[1, 1]> (t, kernel)
+        q = Transpose <perm=[0, 2, 1]> (c)  s = Squeeze(q, i0)  y = MatMul(s, w)""",
+    "of one length along the batch": "c = LpNormalization <axis=0> (x)  y = MatMul(c, w)",
+    "in reverse": "c = Slice(x, last, first, i0, last)  y = MatMul(c, w)",
     "a mean over everything": "m = ReduceMean(x)  c = Sub(x, m)  y = MatMul(c, w)",
     "a product of all with all": """k = Transpose <perm=[1, 0]> (x)  s = MatMul(x, k)
         y = MatMul(s, x)""",
-    "summed up along the batch": "s = CumSum(x, i0)  y = MatMul(s, w)",
     "a softmax along the batch": "s = Softmax <axis=0> (x)  y = MatMul(s, w)",
     "normalised along the batch": """m = ReduceMean <keepdims=1> (x, i0)  c = Sub(x, m)
         y = MatMul(c, w)""",
@@ -189,7 +261,15 @@ MEETING = {
 @pytest.mark.parametrize("name", MEETING)
 def test_samples_that_meet_are_refused_but_singly(name: str) -> None:
     body = MEETING[name]
-    weights = {k: a for k, a in {"w": real(4, 3), "i0": ints(0)}.items() if k in body}
+    known = {
+        "w": real(4, 3),
+        "i0": ints(0),
+        "n0": np.array(0),
+        "kernel": real(4, 4, 3),
+        "last": ints(-1),
+        "first": ints(-100),
+    }
+    weights = {k: a for k, a in known.items() if f"{k})" in body or f"{k}," in body}
     model = opened(proto(body, {"x": real(2, 4)}, weights))
     for engine in ("onnxruntime", "numpy"):
         explainer = Explainer(model.path, engine=engine)
