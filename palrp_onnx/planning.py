@@ -16,6 +16,7 @@ from palrp_onnx.forward import RuntimeForward
 from palrp_onnx.graph.analysis import GIVEN, Analysis, analyse
 from palrp_onnx.graph.axes import BATCH, Places, Source, Units, places_of
 from palrp_onnx.graph.branches import take_branches
+from palrp_onnx.graph.content import MEASURES
 from palrp_onnx.graph.doubts import find_uncertain
 from palrp_onnx.graph.example import forms, make_feeds, none_runs
 from palrp_onnx.graph.faults import find_faults
@@ -308,7 +309,7 @@ def _shapes(feeds: Feeds | None) -> Mapping[str, tuple[int, ...]] | None:
 
 def _measures_batches(analysis: Analysis) -> bool:
     """Whether activations are quantised with scales that are measured over a whole batch."""
-    measured = (n.inputs[0] for n in analysis.model.graph if n.op_type == "DynamicQuantizeLinear")
+    measured = (n.inputs[0] for n in analysis.model.graph if n.op_type in MEASURES)
     axes = analysis.axes
     return any(flag & BATCH for v in measured if v is not None for flag in axes.get(v, ()))
 

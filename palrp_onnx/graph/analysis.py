@@ -20,6 +20,7 @@ from palrp_onnx.errors import InputError, RoleError, UsageError
 from palrp_onnx.graph.apart import each_alone, mixed_values
 from palrp_onnx.graph.axes import BATCH, TOKEN, Axes, Layouts, Shape, axes_of, sources
 from palrp_onnx.graph.content import (
+    MEASURES,
     attention_depth,
     content_values,
     dependencies,
@@ -252,7 +253,12 @@ class _Analyst:
         raise none_runs(problem)
 
     def _alone(self, feeds: Feeds, run: Values) -> Iterator[Mapping[str, Array]]:
-        """Values of every sample of an example by itself; none where that does not run."""
+        """Values of every sample of an example by itself; none where that does not run.
+
+        Scales that are measured over a batch make all of it differ, and are known to.
+        """
+        if any(node.op_type in MEASURES for node in self._model.graph):
+            return
         for each in each_alone(self._model.inputs, feeds):
             try:
                 yield run(each)

@@ -11,7 +11,7 @@ from palrp_onnx.graph.inputs import InputRoles, is_float
 from palrp_onnx.graph.roles import Role
 
 #: Operations that measure a whole tensor for a scale, which is a constant to relevance.
-_MEASURES = frozenset(("DynamicQuantizeLinear",))
+MEASURES = frozenset(("DynamicQuantizeLinear",))
 
 
 def content_values(graph: ir.Graph, roles: InputRoles) -> dict[ir.Value, None]:
@@ -25,7 +25,7 @@ def content_values(graph: ir.Graph, roles: InputRoles) -> dict[ir.Value, None]:
         v: None for v in graph.inputs if is_float(v) and v.name in explained
     }
     for node in graph:
-        if node.op_type in _MEASURES:
+        if node.op_type in MEASURES:
             continue
         if node in roles.lookups or any(v in content for v in node_inputs(node)):
             content.update(dict.fromkeys(v for v in node.outputs if v.name and is_float(v)))
@@ -48,7 +48,7 @@ def dependencies(graph: ir.Graph, sources: Iterable[str]) -> dict[ir.Value, froz
         v: frozenset((v.name,)) for v in graph.inputs if v.name in wanted and v.name is not None
     }
     for node in graph:
-        if node.op_type in _MEASURES | {"Shape", "Size"}:
+        if node.op_type in MEASURES | {"Shape", "Size"}:
             continue
         reached = frozenset().union(*(found.get(v, frozenset()) for v in node_inputs(node)))
         if reached:
