@@ -18,6 +18,8 @@ Array = NDArray[Any]
 _SAME = 1e-3
 #: What differs by more, made of what is the same, was made of another sample too.
 _OTHER = 0.1
+#: What measures scales over a batch is known: samples of such models are explained one by one.
+_MEASURING = frozenset(("DynamicQuantizeLinear",))
 
 
 def each_alone(
@@ -45,8 +47,11 @@ def mixed_values(
         changes: dict[ir.Value, float] = {}
         for node in order:
             own = [changes.get(v, 0.0) for v in node.inputs if v is not None]
+            if node.op_type in _MEASURING:
+                own.append(1.0)
             for value in node.outputs:
                 if value not in layouts:
+                    changes[value] = max(own, default=0.0)
                     continue
                 name = value.name or ""
                 change = _change(whole.get(name), values.get(name), layouts[value], sample)
