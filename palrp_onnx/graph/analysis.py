@@ -20,8 +20,8 @@ from palrp_onnx.errors import InputError, RoleError, UsageError
 from palrp_onnx.graph.apart import each_alone, mixed_values
 from palrp_onnx.graph.axes import BATCH, TOKEN, Axes, Layouts, Shape, axes_of, sources
 from palrp_onnx.graph.content import (
-    MEASURES,
     attention_depth,
+    chosen_values,
     content_values,
     dependencies,
     fed_values,
@@ -253,12 +253,7 @@ class _Analyst:
         raise none_runs(problem)
 
     def _alone(self, feeds: Feeds, run: Values) -> Iterator[Mapping[str, Array]]:
-        """Values of every sample of an example by itself; none where that does not run.
-
-        Scales that are measured over a batch make all of it differ, and are known to.
-        """
-        if any(node.op_type in MEASURES for node in self._model.graph):
-            return
+        """Values of every sample of an example by itself; none where that does not run."""
         for each in each_alone(self._model.inputs, feeds):
             try:
                 yield run(each)
@@ -416,6 +411,7 @@ class _Judge:
         self._scaling = scaling.facts()
         self._segments = dependencies(graph, inputs.named(Role.SEGMENT))
         self._masking = dependencies(graph, inputs.named(Role.MASK))
+        self._chosen = chosen_values(graph, content)
         self._brought = dependencies(graph, inputs.explained())
         self.copies = 0
         self._ending: dict[ir.Value, bool] = {}
@@ -548,6 +544,8 @@ class _Judge:
             return Fact(Role.SEGMENT, f"varies with {', '.join(sorted(segment))}")
         if node.op_type in _WEIGHING and np.isin(array, (0.0, 1.0)).all():
             return Fact(Role.MASK, "zeros and ones that weigh tokens")
+        if value in self._chosen:
+            return Fact(Role.PARAMETER, "chosen by content")
         return Fact(
             Role.POSITION,
             f"does not depend on content, varies along the token axis "
@@ -636,6 +634,8 @@ class _Judge:
             return Fact(Role.PARAMETER, f"a parameter of {node.op_type}")
         if self._of_mask(value):
             return Fact(Role.PARAMETER, _KEPT)
+        if value in self._chosen:
+            return Fact(Role.PARAMETER, "chosen by content")
         if value in self._segments or _selects(array):
             return Fact(Role.PARAMETER, "selects or averages tokens")
         return Fact(Role.POSITION, reason)

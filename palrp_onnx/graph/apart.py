@@ -11,6 +11,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from palrp_onnx.graph.axes import BATCH, Axis, Layout, Mixing, flag_of
+from palrp_onnx.graph.content import MEASURES
 from palrp_onnx.graph.signature import GraphInput
 
 Array = NDArray[Any]
@@ -18,8 +19,6 @@ Array = NDArray[Any]
 _SAME = 1e-3
 #: What differs by more, made of what is the same, was made of another sample too.
 _OTHER = 0.1
-#: What measures scales over a batch is known: samples of such models are explained one by one.
-_MEASURING = frozenset(("DynamicQuantizeLinear",))
 
 
 def each_alone(
@@ -47,7 +46,7 @@ def mixed_values(
         changes: dict[ir.Value, float] = {}
         for node in order:
             own = [changes.get(v, 0.0) for v in node.inputs if v is not None]
-            if node.op_type in _MEASURING:
+            if node.op_type in MEASURES:  # over the batch; such samples are explained one by one
                 own.append(1.0)
             for value in node.outputs:
                 if value not in layouts:

@@ -56,6 +56,20 @@ def dependencies(graph: ir.Graph, sources: Iterable[str]) -> dict[ir.Value, froz
     return found
 
 
+def chosen_values(graph: ir.Graph, content: Mapping[ir.Value, None]) -> set[ir.Value]:
+    """Values without content that content chooses: by what it compares to, or is largest in.
+
+    Not what is counted along an axis: places are.
+    """
+    found: set[ir.Value] = set()
+    for node in graph:
+        if node.op_type in _MEASURES | {"CumSum", "NonZero", "Shape", "Size"}:
+            continue
+        if any(v in content or v in found for v in node_inputs(node)):
+            found.update(v for v in node.outputs if v not in content)
+    return found
+
+
 def fed_values(graph: ir.Graph) -> set[ir.Value]:
     """Values that depend on what is fed, be it only on its shape."""
     found = {v for v in graph.inputs if not v.is_initializer()}

@@ -510,3 +510,29 @@ def test_ids_that_cannot_be_followed_are_no_positions(name: str, beside: str) ->
     model = opened(proto(body, {"ids": IDS, **feeds}, {**TABLES, **used, **tables}))
     with pytest.raises(PalrpError, match="its numbers pick"):
         explained(model, {"ids": IDS, **feeds})
+
+
+CHOSEN = {
+    "a code": "s = MatMul(x, codes)  k = ArgMax <axis=-1, keepdims=0> (s)  g = Gather(rows, k)  "
+    "z = Sub(x, g)",
+    "a threshold": "q = Greater(x, zero)  f = Cast <to=1> (q)  g = MatMul(f, square)  "
+    "z = Add(x, g)",
+}
+
+
+@pytest.mark.parametrize("name", CHOSEN)
+def test_what_content_chooses_is_no_position(name: str) -> None:
+    body = f"{CHOSEN[name]}  " + BAG.replace("(e,", "(z,")
+    known = {
+        "codes": real(F, 4, seed=5),
+        "rows": real(4, F, seed=6),
+        "zero": np.array(0, np.float32),
+        "square": real(F, F, seed=7),
+    }
+    used = {k: a for k, a in known.items() if f"{k})" in body or f"{k}," in body}
+    x = real(2, 5, F, seed=8)
+    tables = {"head": HEAD, "one": ONE, **used}
+    for row, found in enumerate(explained(opened(proto(body, {"x": x}, tables)), {"x": x})):
+        assert not found.record.sites and found.record.ledger["position"] == 0
+        expected = wide(x[row]) @ wide(HEAD[:, 1])
+        np.testing.assert_allclose(found.record.relevance.content, expected, rtol=1e-4)
