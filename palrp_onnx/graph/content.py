@@ -63,7 +63,7 @@ def chosen_values(graph: ir.Graph, content: Mapping[ir.Value, None]) -> set[ir.V
     """
     found: set[ir.Value] = set()
     for node in graph:
-        if node.op_type in _MEASURES | {"CumSum", "NonZero", "Shape", "Size"}:
+        if node.op_type in MEASURES | {"CumSum", "NonZero", "Shape", "Size"}:
             continue
         if any(v in content or v in found for v in node_inputs(node)):
             found.update(v for v in node.outputs if v not in content)
