@@ -31,6 +31,7 @@ from palrp_onnx.manifest import Manifest, Subject
 from palrp_onnx.planning import Planned, check_feeds, plan_model
 from palrp_onnx.record import Describer, Explanation
 from palrp_onnx.relevance.asking import parse_targets
+from palrp_onnx.relevance.ledger import is_open
 from palrp_onnx.relevance.presets import preset
 from palrp_onnx.relevance.sinks import check_reduction
 from palrp_onnx.relevance.target import Target
@@ -159,8 +160,14 @@ class Explainer:
         engine = opened.engine
         outcome = engine.explain(sample.feeds, wanted)
         fidelity = None
-        if (original := opened.original) is not None:  # certain that it is about the file
-            found = original.check(sample.feeds, outcome.output, outcome.ledger)
+        original = opened.original
+        if original is None and self._manifest is None and is_open(outcome.ledger):
+            original = Original(self.model, engine.subject.output, device=self.device)
+        if original is not None:  # certain that it is about the file
+            unmasked = None
+            if self.dtype == "float64" and outcome.output.ndim == 3:
+                unmasked = engine.subject.output_mask(sample.feeds, outcome.output.shape[1])
+            found = original.check(sample.feeds, outcome.output, outcome.ledger, unmasked)
             fidelity = found if found.rewritten else None
         head = self.head(engine.subject, outcome.output.shape, labels)
         head.check(wanted, engine.subject.output, labels)

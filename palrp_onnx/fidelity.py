@@ -77,6 +77,7 @@ class Original:
         feeds: Mapping[str, Array],
         output: Array,
         ledger: Mapping[str, Array] | None = None,
+        unmasked: Array | None = None,
     ) -> Fidelity:
         """Compare the rewritten graph's ``output`` with that of the file.
 
@@ -84,6 +85,8 @@ class Original:
             feeds: The input.
             output: The explained output [B, …].
             ledger: Entries of its explanation, each [B], where there is one.
+            unmasked: Tokens [B, T] of the output that count, where not all do: a query that may
+                look at nothing has scores that are all rounded to one number, or not.
 
         Raises:
             FidelityError: They differ by more than the order of sums explains; or products of
@@ -94,7 +97,10 @@ class Original:
                 rewritten=self._rewritten, difference=None, allowed=None, unverified=self._reason
             )
         expected = self._forward(feeds)
-        difference, largest = apart(expected, output)
+        if unmasked is None:
+            difference, largest = apart(expected, output)
+        else:
+            difference, largest = apart(expected[unmasked != 0], output[unmasked != 0])
         if not difference <= self.tolerance * largest:
             raise FidelityError(
                 f"{self._explained()} does not compute what the file computes: "
@@ -125,7 +131,7 @@ class Original:
     def _explained(self) -> str:
         if self._rewritten:
             return "The graph with its operations rewritten"
-        return "The forward pass in NumPy"
+        return "The forward pass that was explained"
 
 
 def doubts(fidelity: Fidelity | None) -> tuple[Warning_, ...]:

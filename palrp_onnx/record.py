@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -24,6 +24,7 @@ from palrp_onnx.fidelity import doubts
 from palrp_onnx.head import Head, class_warnings
 from palrp_onnx.inputs.sample import Sample
 from palrp_onnx.manifest import Subject
+from palrp_onnx.relevance.ledger import OPEN
 from palrp_onnx.relevance.maps import Maps
 from palrp_onnx.relevance.target import Resolved
 
@@ -81,6 +82,7 @@ class Describer:
         warnings: Sequence[Warning_],
     ) -> Explanation:
         maps = outcome.maps
+        ledger = {name: float(amount[row]) for name, amount in outcome.ledger.items()}
         record = Attribution(
             id=sample.id if len(outcome.targets) == 1 else f"{sample.id}-{row}",
             model=self.subject.source,
@@ -103,13 +105,14 @@ class Describer:
                 )
                 for s in maps.sites
             ],
-            ledger={name: float(amount[row]) for name, amount in outcome.ledger.items()},
+            ledger=ledger,
             warnings=[
                 *sample.warnings,
                 *self.subject.faults,
                 *warnings,
                 *maps.warnings,
                 *doubts(self.fidelity),
+                *_open_ledger(ledger),
             ],
             fidelity=UNSET if self.fidelity is None else self.fidelity,
         )
@@ -130,6 +133,17 @@ class Describer:
             text=[str(i) for i in (ids.tolist() if known else range(count))],
             id=ids.tolist() if known else [],
             special=[False] * count if mask is None else (mask[row] == 0).tolist(),
+        )
+
+
+def _open_ledger(ledger: Mapping[str, float]) -> Iterator[Warning_]:
+    """What a reader must know of a ledger that does not close."""
+    missed = ledger.get("residual_relative", 0.0)
+    if abs(missed) > OPEN:
+        yield Warning_(
+            code="open-ledger",
+            message=f"the entries of the ledger miss the target by {abs(missed):.1%} of their "
+            "magnitudes: the map does not account for what the model computed",
         )
 
 

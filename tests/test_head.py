@@ -286,11 +286,12 @@ def test_what_is_no_probability_any_more(tmp_path: Path) -> None:
     assert (record.target.kind, record.target.probability) == ("element", None)
 
 
-def test_no_softmax_of_a_distribution(tmp_path: Path) -> None:
-    """Probabilities written out in other operations are not recognised, but not falsified."""
+def test_a_softmax_that_is_written_out(tmp_path: Path) -> None:
+    """A softmax that is written out in other operations is one, and its value a probability."""
     body = f"{HEAD}  e = Exp(z)  s = ReduceSum<keepdims = 1>(e, axis)  y = Div(e, s)"
     (record, _) = explained(tmp_path, body, named("a", "b", "c"), "b")
-    assert (record.target.label, record.target.probability) == ("b", None)
+    assert record.target.label == "b"
+    assert record.target.probability == pytest.approx(record.target.value)
 
 
 def test_scores_with_a_sigmoid_as_another_output(tmp_path: Path) -> None:

@@ -19,6 +19,15 @@ KERNEL = "kernel"
 _SUMS = ("target", "residual", "residual_relative")
 
 
+#: Share of the entries' magnitudes below which rounding explains a residual, in half precision too.
+OPEN = 1e-2
+
+
+def is_open(ledger: Mapping[str, Array]) -> bool:
+    """Whether the ledger of some sample misses the target by more than rounding does."""
+    return bool((np.abs(ledger.get("residual_relative", np.zeros(1))) > OPEN).any())
+
+
 def entry_name(entry: str, explained: str) -> str:
     """An entry as readers know it: ``content`` for the explained input, others by their names."""
     return "content" if entry == f"{INPUT}{explained}" else entry.removeprefix(INPUT)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from palrp_onnx.relevance.ledger import close_books
+from palrp_onnx.relevance.ledger import close_books, is_open
 
 
 @pytest.mark.parametrize(("target", "expected"), [(0.64, 1.0), (-3.0, -1.0), (0.0, 0.0)])
@@ -25,3 +25,8 @@ def test_the_relative_residual_is_always_a_number(entry: float) -> None:
     ledger = close_books({"content": np.array([entry])}, np.array([1.0]))
     assert abs(ledger["residual_relative"]) >= 1.0
     assert not np.isnan(ledger["residual_relative"]).any()
+
+
+def test_an_open_ledger_is_noticed() -> None:
+    assert not is_open(close_books({"content": np.array([1.0, -2.0])}, np.array([1.001, -2.0])))
+    assert is_open(close_books({"content": np.array([1.0, -2.0])}, np.array([1.0, -1.9])))
