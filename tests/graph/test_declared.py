@@ -282,3 +282,25 @@ def test_a_value_that_is_listed_twice_as_an_output(engine: str) -> None:
     model.graph.output.append(model.graph.output[0])
     (record,) = explain(opened(model), {"x": X[:1]}, engine=engine)
     assert abs(record.ledger["residual_relative"]) < 1e-5
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_condition_may_be_an_input(engine: str) -> None:
+    def branch(name: str, op_type: str) -> onnx.GraphProto:
+        made = helper.make_tensor_value_info(name, TensorProto.FLOAT, None)
+        return helper.make_graph([helper.make_node(op_type, ["h"], [name])], name, [], [made])
+
+    model = proto("h = MatMul(x, w)  y = Relu(h)", {"x": X[:1]}, {"w": real(4, 3, seed=5)})
+    del model.graph.node[1]
+    branches = {"then_branch": branch("a", "Relu"), "else_branch": branch("b", "Neg")}
+    model.graph.node.append(helper.make_node("If", ["c"], ["y"], **branches))
+    model.graph.input.append(helper.make_tensor_value_info("c", TensorProto.BOOL, []))
+    opened_model = opened(model)
+    for taken in (True, False):
+        feeds = {"x": X[:1], "c": np.array(taken)}
+        (record,) = explain(opened_model, feeds, engine=engine)
+        h = X[:1] @ real(4, 3, seed=5)
+        assert record.target.value == pytest.approx(
+            float((np.maximum(h, 0) if taken else -h)[0, 1])
+        )
+        assert abs(record.ledger["residual_relative"]) < 1e-5
