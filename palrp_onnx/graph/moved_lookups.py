@@ -54,18 +54,8 @@ class _Rewriter:
 
     def moved(self) -> bool:
         """Whether a word may be anywhere else in the lookup than in the input."""
-        if self._index < 0:
-            return False
-        queue = [self._last.inputs[self._index]]
-        while queue:
-            value = queue.pop()
-            node = value.producer() if value is not None and value in self._depends else None
-            if node is None:
-                continue
-            if node.op_type in INDEX_MOVES and not _in_place(node):
-                return True
-            queue.extend(v for v in node.inputs if v in self._depends)
-        return False
+        indices = self._last.inputs[self._index] if self._index >= 0 else None
+        return indices is not None and self._moves_below(indices)
 
     def rewrite(self) -> None:
         """Replace the lookup by moved lookups."""
@@ -120,7 +110,8 @@ class _Rewriter:
         return made.outputs[list(node.outputs).index(value)]
 
     def _moves_below(self, value: ir.Value) -> bool:
-        queue = [value]
+        """Whether words are moved on their way to ``value``."""
+        queue = [value] if value in self._depends else []
         while queue:
             node = queue.pop().producer()
             if node is None:
@@ -133,9 +124,7 @@ class _Rewriter:
     def _read(self, value: ir.Value, pending: Sequence[ir.Node]) -> ir.Value:
         """A lookup of its own, of what is not moved."""
         for node in pending:
-            own = [v if v not in self._depends else value for v in node.inputs]
-            copy = self._like(node, own)
-            value = copy
+            value = self._like(node, [v if v not in self._depends else value for v in node.inputs])
         return self._copied_lookup(value)
 
     def _copied_lookup(self, indices: ir.Value) -> ir.Value:
@@ -157,9 +146,8 @@ class _Rewriter:
         return self._added(made)
 
     def _like(self, node: ir.Node, inputs: Sequence[ir.Value | None]) -> ir.Value:
-        made = ir.node(node.op_type, inputs, domain=node.domain, name=self._name())
-        made.attributes.update(node.attributes)
-        result = self._added(made)
+        """The same operation of other operands."""
+        result = self.like(node, inputs)
         result.type, result.shape = node.outputs[0].type, node.outputs[0].shape
         return result
 
