@@ -25,8 +25,8 @@ from engines import feeds_for
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
 from palrp_onnx import Explainer
-from palrp_onnx.attribution import InputFacts
 from palrp_onnx.inputs.sample import Sample
+from palrp_onnx.record import InputFacts
 
 MODELS = Path(__file__).parents[1] / "models"
 NAMES = ("reviews-rope", "reviews-bert", "digits-vit")

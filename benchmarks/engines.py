@@ -23,7 +23,7 @@ import onnxruntime
 from production import FORMS
 
 from palrp_onnx import Explainer, Model
-from palrp_onnx.relevance.asking import parse_target
+from palrp_onnx.relevance.target_parsing import parse_target
 
 LLAMA = {
     "vocab_size": 32000,

@@ -35,10 +35,10 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from palrp_onnx import Explainer, Model, inspect
-from palrp_onnx.attribution import InputFacts
+from palrp_onnx.describe import Explanation
 from palrp_onnx.inputs.sample import Sample
 from palrp_onnx.inspection import Inspection
-from palrp_onnx.record import Explanation
+from palrp_onnx.record import InputFacts
 
 Array = NDArray[Any]
 Shape = tuple[int, ...]

@@ -27,7 +27,7 @@ import numpy as np
 
 from palrp_onnx import Model
 from palrp_onnx.errors import PalrpError
-from palrp_onnx.planning import make_example
+from palrp_onnx.prepare import make_example
 
 TOOL = Path(sys.executable).with_name("palrp-onnx")
 #: Outputs without classes need an element; these are tried one after the other.

@@ -29,9 +29,9 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from palrp_onnx import Explainer
-from palrp_onnx.attribution import Attribution, Fidelity
 from palrp_onnx.inputs import open_sample
 from palrp_onnx.inputs.sample import Sample
+from palrp_onnx.record import Attribution, Fidelity
 
 Array = NDArray[Any]
 MODELS = Path(__file__).parents[1] / "models"

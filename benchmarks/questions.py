@@ -14,10 +14,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from palrp_onnx import Model
-from palrp_onnx.forward import FileForward
 from palrp_onnx.inputs import open_sample
 from palrp_onnx.inputs.sample import Sample
 from palrp_onnx.inputs.tokens import load_tokenizer
+from palrp_onnx.runtime.forward import FileForward
 
 QUESTIONS = Path(__file__).with_name("questions.json")
 PREFIX = "Options: grass, blood, sky, coal\nQuestion: Which is blue?\nAnswer: sky\n\nOptions:"

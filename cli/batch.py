@@ -26,7 +26,7 @@ from .options import (
 from .progress import duration, progress
 
 if TYPE_CHECKING:
-    from palrp_onnx.jobs.run import Outcome, Plan
+    from palrp_onnx.jobs.run import BatchOutcome, BatchPlan
     from palrp_onnx.jobs.settings import Settings
     from palrp_onnx.jobs.sources import Source
 
@@ -250,12 +250,12 @@ def _settings(request: Request) -> Settings:
     )
 
 
-def _plan(request: Request) -> Plan:
-    from palrp_onnx.jobs.run import Plan
+def _plan(request: Request) -> BatchPlan:
+    from palrp_onnx.jobs.run import BatchPlan
     from palrp_onnx.jobs.settings import Shard
     from palrp_onnx.jobs.tables import table_encoder
 
-    return Plan(
+    return BatchPlan(
         folder=request.place,
         resume=request.resume,
         shard=Shard.parse(request.shard),
@@ -266,17 +266,17 @@ def _plan(request: Request) -> Plan:
     )
 
 
-def _draw(request: Request, source: Source, plan: Plan) -> None:
-    from palrp_onnx.graph.model import Model
+def _draw(request: Request, source: Source, plan: BatchPlan) -> None:
     from palrp_onnx.jobs.pictures import draw
-    from palrp_onnx.jobs.samples import SampleReader
+    from palrp_onnx.jobs.reading import SampleReader
+    from palrp_onnx.model.open import Model
 
     inputs = Model.open(request.model).inputs
     reader = SampleReader(request.model, inputs, request.tokenizer)
     draw(request.place, request.pictures, source, plan.shard, reader)
 
 
-def _summary(outcome: Outcome, place: Path, seconds: float) -> str:
+def _summary(outcome: BatchOutcome, place: Path, seconds: float) -> str:
     tally = outcome.tally
     state = "" if outcome.complete else "stopped after too many errors: "
     failed = f", {tally.failed} failed" if tally.failed else ""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from palrp_onnx.errors import CheckError, ModelError
 
 if TYPE_CHECKING:
-    from palrp_onnx.attribution import Attribution
+    from palrp_onnx.record import Attribution
 
 _OPERATORS: dict[str, Callable[[float, float], bool]] = {
     ">": operator.gt,

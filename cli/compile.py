@@ -62,14 +62,14 @@ def compile(
     target, target_against and, for language models, target_position [B]; target_vector [B, D].
     """
     del verbose  # read by the program
-    from palrp_onnx.compiler import Settings
-    from palrp_onnx.compiling import compile_model
+    from palrp_onnx.compiler.file import compile_model
+    from palrp_onnx.compiler.graph import CompileSettings
 
     if destination is None and triton is None:
         raise UsageError("There is nowhere to write to", hint="Give -o FILE.onnx or --triton DIR.")
     if destination is not None and os.path.realpath(destination) == os.path.realpath(model):
         raise UsageError("The explainer would replace its model", place=str(destination))
-    settings = Settings(
+    settings = CompileSettings(
         positions=positions or POSITIONS[0],
         ledger=not no_ledger,
         features=features,
@@ -97,7 +97,7 @@ def compile(
 
 def _repository(data: bytes, model: Path, folder: Path) -> dict[Path, Content]:
     """The files of the repository; a model called ``model.onnx`` has the name of its folder."""
-    from palrp_onnx.triton import repository
+    from palrp_onnx.compiler.triton import repository
 
     model = model.resolve()
     name = model.parent.name if model.stem == "model" else model.stem

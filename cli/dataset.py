@@ -14,8 +14,8 @@ from .writing import refusal, write_files, write_stdout
 if TYPE_CHECKING:
     from palrp_onnx.evaluate.baselines import Competitor
     from palrp_onnx.evaluate.journal import Journal
-    from palrp_onnx.graph.model import Model
     from palrp_onnx.inputs import Sample
+    from palrp_onnx.model.open import Model
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 Kept = TypeVar("Kept")

@@ -22,8 +22,8 @@ from .options import (
 from .progress import counting
 
 if TYPE_CHECKING:
-    from palrp_onnx.attribution import Attribution
     from palrp_onnx.evaluate.conservation import Conservation
+    from palrp_onnx.record import Attribution
 
 
 @click.group(
@@ -69,8 +69,8 @@ def _records(
     quiet: bool,
 ) -> Iterator[Attribution]:
     from palrp_onnx.explainer import Explainer
-    from palrp_onnx.graph.model import Model
     from palrp_onnx.inputs import read_labels
+    from palrp_onnx.model.open import Model
 
     model = Model.open(model_path)
     target = options.pop("target")

@@ -78,8 +78,8 @@ def randomisation(
     del verbose  # read by the program
     from palrp_onnx.evaluate.randomisation import SHARES
     from palrp_onnx.evaluate.randomisation import randomisation as measure
-    from palrp_onnx.graph.model import Model
     from palrp_onnx.inputs import read_labels
+    from palrp_onnx.model.open import Model
 
     opened = Model.open(model)
     files = list(files_in(sources))
@@ -126,8 +126,8 @@ def stability(
     del verbose  # read by the program
     from palrp_onnx.evaluate.stability import Replacement
     from palrp_onnx.evaluate.stability import stability as measure
-    from palrp_onnx.graph.model import Model
     from palrp_onnx.inputs import default_tokenizer, read_labels, unknown_token
+    from palrp_onnx.model.open import Model
 
     opened = Model.open(model)
     token = unknown_token(tokenizer or default_tokenizer(model), unknown)

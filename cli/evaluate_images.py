@@ -34,10 +34,10 @@ from .options import (
 from .progress import counting
 
 if TYPE_CHECKING:
-    from palrp_onnx.evaluate.image_contests import Pixels
-    from palrp_onnx.evaluate.images import Rivals
+    from palrp_onnx.evaluate.image_maps import Rivals
+    from palrp_onnx.evaluate.images import Pixels
     from palrp_onnx.evaluate.segmentation import Segmentation
-    from palrp_onnx.graph.model import Model
+    from palrp_onnx.model.open import Model
 
 #: ``palrp_onnx.evaluate.pixels`` knows these too; it is slow to import.
 _REPLACEMENTS = ("black", "mean", "blur")
@@ -96,8 +96,8 @@ def pixels(
     """
     del verbose  # read by the program
     from palrp_onnx.errors import UsageError
-    from palrp_onnx.evaluate.image_contests import Perturbed, contest_pixels
-    from palrp_onnx.graph.model import Model
+    from palrp_onnx.evaluate.images import Perturbed, contest_pixels
+    from palrp_onnx.model.open import Model
 
     if classes is not None and target != "pred":
         raise UsageError("--classes and --target both say what the true class is")
@@ -166,10 +166,10 @@ def segmentation(
     intervals over the images.
     """
     del verbose  # read by the program
-    from palrp_onnx.evaluate.image_contests import contest_segmentation
+    from palrp_onnx.evaluate.images import contest_segmentation
     from palrp_onnx.evaluate.masks import read_mask
     from palrp_onnx.evaluate.segmentation import Judgement
-    from palrp_onnx.graph.model import Model
+    from palrp_onnx.model.open import Model
 
     opened = Model.open(model)
     files = list(files_in(sources))
@@ -190,7 +190,7 @@ def segmentation(
 def _rivals(
     model: Model, methods: tuple[str, ...], output: str | None, options: dict[str, Any]
 ) -> Rivals:
-    from palrp_onnx.evaluate.images import Rivals
+    from palrp_onnx.evaluate.image_maps import Rivals
     from palrp_onnx.inputs import read_labels
 
     found = competitors(model, methods, output=output, **options)

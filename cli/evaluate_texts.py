@@ -35,11 +35,11 @@ from .options import (
 from .progress import counting
 
 if TYPE_CHECKING:
-    from palrp_onnx.attribution import TargetFacts
-    from palrp_onnx.evaluate.contest import Accept
     from palrp_onnx.evaluate.perturbation import Perturbation
-    from palrp_onnx.graph.model import Model
+    from palrp_onnx.evaluate.texts import Accept
     from palrp_onnx.inputs import Sample
+    from palrp_onnx.model.open import Model
+    from palrp_onnx.record import TargetFacts
 
 
 @click.command(short_help="How early a map brings a prediction back.")
@@ -87,10 +87,10 @@ def perturbation(
     under the squared change of logits, both with 95 % intervals over the texts.
     """
     del verbose  # read by the program
-    from palrp_onnx.evaluate.contest import contest
     from palrp_onnx.evaluate.perturbation import Curves, Protocol
-    from palrp_onnx.graph.model import Model
+    from palrp_onnx.evaluate.texts import contest
     from palrp_onnx.inputs import default_tokenizer, read_labels, unknown_token
+    from palrp_onnx.model.open import Model
 
     opened = Model.open(model)
     words = tokenizer or default_tokenizer(model)

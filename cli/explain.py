@@ -28,10 +28,10 @@ from .summary import summary
 from .writing import Content, write_files, write_stdout
 
 if TYPE_CHECKING:
-    from palrp_onnx.attribution import Attribution
-    from palrp_onnx.graph.model import Model
+    from palrp_onnx.describe import Explanation
     from palrp_onnx.inputs import Sample
-    from palrp_onnx.record import Explanation
+    from palrp_onnx.model.open import Model
+    from palrp_onnx.record import Attribution
     from palrp_onnx.relevance.target import Target
 
 
@@ -135,7 +135,7 @@ def explain(**options: Any) -> None:
 def _targets(request: Request) -> tuple[Target, ...]:
     """The targets as asked for, so that what is wrong with them comes before any work."""
     from palrp_onnx.inputs import read_labels
-    from palrp_onnx.relevance.asking import parse_targets
+    from palrp_onnx.relevance.target_parsing import parse_targets
 
     return parse_targets(request.target, read_labels(request.model))
 
@@ -164,8 +164,8 @@ def _check_generation(request: Request) -> None:
 
 
 def _open(request: Request) -> tuple[Model, Sample]:
-    from palrp_onnx.graph.model import Model
     from palrp_onnx.inputs import open_sample
+    from palrp_onnx.model.open import Model
 
     model = Model.open(request.model)
     sample = open_sample(
@@ -235,7 +235,7 @@ def _content(
 
 
 def _json(records: Sequence[Attribution]) -> bytes:
-    from palrp_onnx.attribution import encode
+    from palrp_onnx.record import encode
 
     return encode(list(records) if len(records) > 1 else records[0])
 
@@ -257,10 +257,10 @@ def _png(record: Attribution, sample: Sample) -> bytes:
 def _html(records: Sequence[Attribution], sample: Sample) -> bytes:
     """The page of one record; several are listed."""
     from palrp_onnx.render.html import render_html
-    from palrp_onnx.render.listing import Entry, render_run
+    from palrp_onnx.render.listing import ListedRecord, render_run
 
     if len(records) > 1:
-        return render_run(sample.id, [Entry(record.id, record) for record in records]).html
+        return render_run(sample.id, [ListedRecord(record.id, record) for record in records]).html
     box = None if sample.geometry is None else sample.geometry.box
     return render_html(records[0], image=sample.image, box=box)
 

@@ -32,8 +32,8 @@ def inspect(
 ) -> None:
     """Show what MODEL is made of, and whether it can be explained."""
     del quiet, verbose  # the result is all there is to say; -v is read by the program
-    from palrp_onnx.graph.model import Model
     from palrp_onnx.inspection import inspect as inspect_model
+    from palrp_onnx.model.open import Model
 
     opened = Model.open(model)
     feeds = None

@@ -10,7 +10,7 @@ from palrp_onnx.printable import printable
 from .checks import position_share
 
 if TYPE_CHECKING:
-    from palrp_onnx.attribution import Attribution, TargetFacts
+    from palrp_onnx.record import Attribution, TargetFacts
 
 _TOP = 5
 

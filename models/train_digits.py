@@ -129,8 +129,8 @@ def evaluate(folder: Path) -> float:
     """Held-out accuracy of the exported file, through this project's own image reader."""
     import onnxruntime
 
-    from palrp_onnx.graph.model import Model
     from palrp_onnx.inputs import open_sample
+    from palrp_onnx.model.open import Model
 
     model = Model.open(folder / "model.onnx")
     session = onnxruntime.InferenceSession(str(model.path))

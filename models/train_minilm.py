@@ -98,8 +98,8 @@ def evaluate(folder: Path, reviews: list[Review]) -> float:
     """Accuracy of the exported file in ONNX Runtime, through this project's own text reader."""
     import onnxruntime
 
-    from palrp_onnx.graph.model import Model
     from palrp_onnx.inputs import open_sample
+    from palrp_onnx.model.open import Model
 
     model = Model.open(folder / "model.onnx")
     session = onnxruntime.InferenceSession(str(model.path))

@@ -4,12 +4,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from palrp_onnx.attribution import Attribution
+    from palrp_onnx.describe import Explanation
     from palrp_onnx.errors import PalrpError
     from palrp_onnx.explainer import Explainer
-    from palrp_onnx.graph.model import Model
     from palrp_onnx.inspection import Inspection, inspect
-    from palrp_onnx.record import Explanation
+    from palrp_onnx.model.open import Model
+    from palrp_onnx.record import Attribution
 
 __all__ = [
     "Attribution",
@@ -22,11 +22,11 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Attribution": "attribution",
+    "Attribution": "record",
     "Explainer": "explainer",
-    "Explanation": "record",
+    "Explanation": "describe",
     "Inspection": "inspection",
-    "Model": "graph.model",
+    "Model": "model.open",
     "PalrpError": "errors",
     "inspect": "inspection",
 }

@@ -12,32 +12,31 @@ from typing import Any
 
 import onnx_ir as ir
 from msgspec import structs
-from numpy.typing import NDArray
 
-from palrp_onnx.attribution import Run
-from palrp_onnx.branching import Branches, Taken
-from palrp_onnx.compiler import OPSET, Settings, compile_graph
+from palrp_onnx.analysis.roles import parse_roles
+from palrp_onnx.compiler.graph import OPSET, CompileSettings, compile_graph
+from palrp_onnx.compiler.manifest import Manifest
+from palrp_onnx.describe import Describer, Explanation
 from palrp_onnx.engines import CompiledEngine, Engine, NumpyEngine
 from palrp_onnx.errors import LaterOpsetError, TargetError, UsageError
 from palrp_onnx.fidelity import Original
-from palrp_onnx.graph.branches import condition_names
-from palrp_onnx.graph.model import Model, parse_model
-from palrp_onnx.graph.roles import parse_roles
 from palrp_onnx.head import Head, find_head
-from palrp_onnx.inputs.declared import Declared, read_declared
 from palrp_onnx.inputs.sample import Sample
+from palrp_onnx.inputs.sidecar import Declared, read_declared
 from palrp_onnx.inputs.vectors import read_vector
-from palrp_onnx.manifest import Manifest, Subject
-from palrp_onnx.planning import Planned, check_feeds, plan_model
-from palrp_onnx.record import Describer, Explanation
-from palrp_onnx.relevance.asking import parse_targets
+from palrp_onnx.model.open import Model, parse_model
+from palrp_onnx.model.passes.branches import condition_names
+from palrp_onnx.prepare import Planned, check_feeds, plan_model
+from palrp_onnx.record import Run
 from palrp_onnx.relevance.ledger import is_open
-from palrp_onnx.relevance.presets import preset
+from palrp_onnx.relevance.methods import preset
 from palrp_onnx.relevance.sinks import check_reduction
 from palrp_onnx.relevance.target import Target
+from palrp_onnx.relevance.target_parsing import parse_targets
+from palrp_onnx.runtime.branching import Branches, Taken
+from palrp_onnx.subject import Subject
+from palrp_onnx.types import Feeds
 from palrp_onnx.zero_maps import WARNING, find_zero_maps
-
-Feeds = Mapping[str, NDArray[Any]]
 
 ENGINES = ("onnxruntime", "numpy")
 DEFAULT_METHOD, DEFAULT_POSITIONS = "pa-lrp", "relu"
@@ -324,7 +323,9 @@ class Explainer:
             return NumpyEngine(
                 planned, positions=self.positions, dtype=self.dtype, device=self.device
             )
-        graph, manifest = compile_graph(planned, Settings(positions=self.positions, features=True))
+        graph, manifest = compile_graph(
+            planned, CompileSettings(positions=self.positions, features=True)
+        )
         return self._compiled(graph, manifest)
 
     def _open_explainer(self, manifest: Manifest) -> Engine:

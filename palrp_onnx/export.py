@@ -20,7 +20,6 @@ from unittest import mock
 
 import numpy as np
 from msgspec import Struct
-from numpy.typing import NDArray
 
 from palrp_onnx.errors import (
     CheckError,
@@ -29,8 +28,9 @@ from palrp_onnx.errors import (
     ResourceError,
     UsageError,
 )
-from palrp_onnx.forward import RuntimeForward
-from palrp_onnx.graph.model import Model
+from palrp_onnx.model.open import Model
+from palrp_onnx.runtime.forward import RuntimeForward
+from palrp_onnx.types import Array
 
 #: Task → (Auto class that loads it, ends of architecture names that imply it).
 TASKS: Mapping[str, tuple[str, tuple[str, ...]]] = {
@@ -56,8 +56,6 @@ _COMPANIONS = (
 )
 #: (samples, tokens) of the inputs that the file is compared on.
 _SHAPES = ((2, 12), (1, 7))
-
-Array = NDArray[Any]
 
 
 class ExportReport(Struct, frozen=True, kw_only=True):

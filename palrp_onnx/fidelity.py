@@ -12,22 +12,19 @@ the file on this device, the record says that nothing was checked, and why.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 from msgspec import UNSET, UnsetType
-from numpy.typing import NDArray
 
-from palrp_onnx.attribution import Fidelity, Warning_
 from palrp_onnx.errors import FidelityError, ModelError
-from palrp_onnx.forward import FileForward, RuntimeForward
-from palrp_onnx.graph.model import Model
-from palrp_onnx.graph.served import kernel_nodes
-from palrp_onnx.kernels import are_exact
+from palrp_onnx.model.native import kernel_nodes
+from palrp_onnx.model.open import Model
+from palrp_onnx.record import Fidelity, Warning_
 from palrp_onnx.relevance.ledger import KERNEL, in_order
-
-Array = NDArray[Any]
+from palrp_onnx.runtime.forward import FileForward, RuntimeForward
+from palrp_onnx.runtime.kernels import are_exact
+from palrp_onnx.types import Array
 
 #: Largest difference allowed, as a share of the output's largest magnitude. Where activations are
 #: rounded, sums in another order may round to the neighbour: a few steps of eight bits.

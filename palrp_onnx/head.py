@@ -9,22 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 
+from palrp_onnx.analysis.analysis import Analysis
+from palrp_onnx.analysis.axes import TOKEN
+from palrp_onnx.analysis.inputs import table_of
+from palrp_onnx.analysis.probability import LOG_SOFTMAX, SIGMOID, SOFTMAX, ending_of, followed_by
 from palrp_onnx.errors import TargetError
-from palrp_onnx.graph.analysis import Analysis
-from palrp_onnx.graph.axes import TOKEN
-from palrp_onnx.graph.ending import LOG_SOFTMAX, SIGMOID, SOFTMAX, ending_of, followed_by
-from palrp_onnx.graph.inputs import table_of
-from palrp_onnx.inputs.declared import MULTI_LABEL, REGRESSION, SINGLE_LABEL, Declared
-from palrp_onnx.manifest import OutputFacts, Subject
+from palrp_onnx.inputs.sidecar import MULTI_LABEL, REGRESSION, SINGLE_LABEL, Declared
 from palrp_onnx.relevance.target import Resolved, Target
+from palrp_onnx.subject import OutputFacts, Subject
+from palrp_onnx.types import Array
 
-Array = NDArray[Any]
 #: How a probability follows from an entry: it is one, its exponential is, or a function of all.
 Link = Literal["value", "exponential", "softmax", "sigmoid"]
 _OWN: dict[str, Link] = {SOFTMAX: "value", SIGMOID: "value", LOG_SOFTMAX: "exponential"}

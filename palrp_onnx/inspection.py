@@ -4,27 +4,26 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal
+from typing import Literal
 
 import onnx_ir as ir
 from msgspec import Struct
-from numpy.typing import NDArray
 
-from palrp_onnx.attribution import ModelFacts
+from palrp_onnx.analysis.analysis import GIVEN, Analysis
+from palrp_onnx.analysis.faults import find_faults
+from palrp_onnx.analysis.roles import parse_roles
+from palrp_onnx.analysis.sites import SinkSite, find_sites
+from palrp_onnx.analysis.uncertain import Uncertain, find_uncertain
 from palrp_onnx.errors import UsageError
-from palrp_onnx.graph.analysis import GIVEN, Analysis
-from palrp_onnx.graph.doubts import Uncertain, find_uncertain
-from palrp_onnx.graph.faults import find_faults
-from palrp_onnx.graph.inputs import is_float
-from palrp_onnx.graph.model import Model
-from palrp_onnx.graph.roles import parse_roles
-from palrp_onnx.graph.sites import Site, find_sites
-from palrp_onnx.planning import analyse_model, choose, model_facts
+from palrp_onnx.model.open import Model
+from palrp_onnx.model.values import is_float
+from palrp_onnx.prepare import analyse_model, choose, model_facts
+from palrp_onnx.record import ModelFacts
+from palrp_onnx.relevance.methods import preset
 from palrp_onnx.relevance.plan import describe, scaling_operands, visited_nodes
-from palrp_onnx.relevance.presets import preset
 from palrp_onnx.rules import NO_PATH, find_rule
+from palrp_onnx.types import Array
 
-Array = NDArray[Any]
 Status = Literal["rule", "no path", "not reached", "unsupported"]
 
 
@@ -252,7 +251,7 @@ def _integers(nodes: list[ir.Node], domain: str, op_type: str) -> bool:
     return not any(is_float(v) for n in mine for v in n.outputs)
 
 
-def _site(site: Site) -> PositionSite:
+def _site(site: SinkSite) -> PositionSite:
     node, _ = site.operand
     return PositionSite(
         name=f"site/{site.name}",

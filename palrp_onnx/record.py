@@ -1,189 +1,193 @@
-"""From arrays to records: relevance per unit, with everything needed to read it."""
+"""The result record: one JSON object a sample, raw signed numbers in units of the target."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from msgspec import UNSET
-from numpy.typing import NDArray
+import msgspec
+from msgspec import UNSET, Meta, Struct, UnsetType
 
-from palrp_onnx.attribution import (
-    Attribution,
-    Fidelity,
-    Relevance,
-    Run,
-    Site,
-    TargetFacts,
-    Units,
-    Warning_,
-)
-from palrp_onnx.engines import Outcome
-from palrp_onnx.fidelity import doubts
-from palrp_onnx.head import Head, class_warnings
-from palrp_onnx.inputs.sample import Sample
-from palrp_onnx.manifest import Subject
-from palrp_onnx.relevance.ledger import OPEN
-from palrp_onnx.relevance.maps import Maps
-from palrp_onnx.relevance.target import Resolved
+SCHEMA: Literal["palrp-onnx/attribution/1.0"] = "palrp-onnx/attribution/1.0"
 
-Array = NDArray[Any]
+#: Entries of every ledger. ``residual = target - sum(entries)``; further explained inputs add
+#: entries under their own names.
+LEDGER_ENTRIES = ("content", "position", "segment", "bias", "norm", "softmax", "other")
+#: Further entries of quantised models: what rounding changed, and what kernels for whole numbers
+#: make of products, (y − x W) ∘ m with y as the machine at hand computes it.
+QUANTISED_ENTRIES = ("rounding", "kernel")
+_LEDGER_KEYS = ("target", *LEDGER_ENTRIES, "residual", "residual_relative")
+
+Ledger = Annotated[
+    dict[str, float],
+    Meta(
+        description="target = sum of the entries + residual",
+        extra_json_schema={"required": list(_LEDGER_KEYS)},
+    ),
+]
 
 
-@dataclass(frozen=True)
-class Explanation:
-    """A record and the signed arrays behind it.
+def _empty() -> list[Any]:
+    """An empty list that is written even so: readers may rely on the key."""
+    return []
 
-    Attributes:
-        record: The record of the contract.
-        tensors: ``content`` [1, units, features] (``pixels`` [1, C, H, W] for images),
-            ``site/LAYER/PART`` [1, tokens, features], ``input/NAME`` for further inputs.
+
+class ModelFacts(Struct, frozen=True, kw_only=True):
+    """What was explained. ``nodes`` counts the nodes of the file as it is on disk."""
+
+    sha256: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+    opset: int
+    producer: str
+    nodes: int
+
+
+class Run(Struct, frozen=True, kw_only=True):
+    """How it was explained. ``ms`` holds wall times: ``total``, and ``forward`` where known."""
+
+    version: str
+    method: str
+    params: dict[str, Any]
+    engine: str
+    device: str
+    dtype: Literal["float32", "float64"]
+    providers: list[str]
+    ms: dict[str, float]
+
+
+class InputFacts(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What went in. ``size`` is the image's (width, height) before any resizing."""
+
+    kind: Literal["text", "image", "tensors"]
+    truncated: bool = msgspec.field(default_factory=bool)
+    text: str | None = None
+    text_pair: str | None = None
+    size: tuple[int, int] | None = None
+
+
+class TargetFacts(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What was explained of the output: ``value`` is an entry, the logit, or the difference of two.
+
+    ``kind`` is ``class`` or ``token`` (a class or a token of the vocabulary at a token position)
+    where something says that entries are classes, else ``element``. ``index`` is the class or
+    token, or all indices of an element; ``position`` the token position where the output has one.
+    ``dot`` and ``cosine`` are products of the output, or of its row at ``position``, with
+    ``vector``, a file: they have no index, and ``vector_sha256`` is that of its numbers as
+    little-endian float64. ``probability`` is there where the model has one.
     """
 
-    record: Attribution
-    tensors: dict[str, Array]
+    output: str
+    kind: Literal["class", "contrast", "token", "element", "dot", "cosine"]
+    index: int | list[int] | None = None
+    value: float
+    position: int | None = None
+    label: str | None = None
+    against: int | None = None
+    against_label: str | None = None
+    probability: float | None = None
+    vector: str | None = None
+    vector_sha256: str | None = None
+
+    @property
+    def entry(self) -> int | None:
+        """Which entry of an output [B, entries], or of a row of tokens, is explained."""
+        if isinstance(self.index, list):
+            return self.index[0] if len(self.index) == 1 else None
+        return self.index
 
 
-@dataclass(frozen=True)
-class Describer:
-    """Turns outcomes into explanations, one a row of the batch."""
+class Units(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What relevance is given for: tokens, or patches in row-major order of ``grid``.
 
-    subject: Subject
+    ``start`` and ``end`` are Unicode code points into ``input.text`` (``input.text_pair`` where
+    ``sequence`` is 1); patches leave the lists of text empty.
+    """
+
+    kind: Literal["token", "patch"]
+    text: list[str] = msgspec.field(default_factory=_empty)
+    id: list[int] = msgspec.field(default_factory=_empty)
+    start: list[int] = msgspec.field(default_factory=_empty)
+    end: list[int] = msgspec.field(default_factory=_empty)
+    special: list[bool] = msgspec.field(default_factory=_empty)
+    sequence: list[int] = []
+    grid: tuple[int, int] | None = None
+
+
+class Relevance(Struct, frozen=True, kw_only=True):
+    """One number a unit. ``position`` is reduced as ``run.params.positions`` says."""
+
+    content: list[float]
+    position: list[float]
+    total: list[float]
+
+
+class Site(Struct, frozen=True, kw_only=True):
+    """Signed relevance that one position sink caught, one number a unit."""
+
+    name: str
+    kind: str
+    layer: int
+    part: str
+    relevance: list[float]
+
+
+class Fidelity(Struct, frozen=True, kw_only=True):
+    """How far the graph that was explained is from the file, in units of the explained output.
+
+    There where something was changed before rules apply: ``rewritten`` counts operations, inlined
+    functions, branches (``If``), ``cache`` and ``switch`` inputs, ``bfloat16`` values, a raised
+    opset (``opset 9 to 13``), and sums of positions and masks (``sum moved``, ``sum copied``).
+    ``difference`` is the largest over the output on this input. ``served`` is the same between the
+    file to the letter and the file as ONNX Runtime optimises it, where it rounds activations.
+    ``kernels`` is the same between exact products of whole numbers and those that the runtime
+    computes on this machine; 0 where its kernels are exact.
+    ``unverified`` says why there is no difference, where ONNX Runtime cannot run the file itself.
+    """
+
+    rewritten: dict[str, int]
+    difference: float | None
+    allowed: float | None
+    served: float = 0.0
+    kernels: float = 0.0
+    unverified: str | UnsetType = UNSET
+
+
+class Warning_(Struct, frozen=True, kw_only=True):
+    """Something the reader of the record must know."""
+
+    code: str
+    message: str
+
+
+class Attribution(Struct, frozen=True, kw_only=True):
+    """One explained sample."""
+
+    schema: Literal["palrp-onnx/attribution/1.0"] = SCHEMA
+    id: str
+    model: ModelFacts
     run: Run
-    head: Head
-    fidelity: Fidelity | None = None
-
-    def __call__(
-        self, sample: Sample, outcome: Outcome, labels: Mapping[int, str]
-    ) -> list[Explanation]:
-        """Describe every row."""
-        output = self.subject.output
-        return [
-            self._row(
-                sample,
-                outcome,
-                row,
-                describe_target(output, target, self.head),
-                [
-                    Warning_(code=code, message=text)
-                    for code, text in class_warnings(self.head, target, output, labels)
-                ],
-            )
-            for row, target in enumerate(outcome.targets)
-        ]
-
-    def _row(
-        self,
-        sample: Sample,
-        outcome: Outcome,
-        row: int,
-        target: TargetFacts,
-        warnings: Sequence[Warning_],
-    ) -> Explanation:
-        maps = outcome.maps
-        ledger = {name: float(amount[row]) for name, amount in outcome.ledger.items()}
-        record = Attribution(
-            id=sample.id if len(outcome.targets) == 1 else f"{sample.id}-{row}",
-            model=self.subject.source,
-            run=self.run,
-            input=sample.facts,
-            target=target,
-            units=self._units(sample, maps, row),
-            relevance=Relevance(
-                content=_floats(maps.content[row]),
-                position=_floats(maps.position[row]),
-                total=_floats(maps.total[row]),
-            ),
-            sites=[
-                Site(
-                    name=f"site/{s.name}",
-                    kind=s.kind,
-                    layer=s.layer,
-                    part=s.part,
-                    relevance=_floats(s.relevance[row]),
-                )
-                for s in maps.sites
-            ],
-            ledger=ledger,
-            warnings=[
-                *sample.warnings,
-                *self.subject.faults,
-                *warnings,
-                *maps.warnings,
-                *doubts(self.fidelity),
-                *_open_ledger(ledger),
-            ],
-            fidelity=UNSET if self.fidelity is None else self.fidelity,
-        )
-        tensors = {name: array[row : row + 1] for name, array in outcome.tensors.items()}
-        return Explanation(record, tensors)
-
-    def _units(self, sample: Sample, maps: Maps, row: int) -> Units:
-        count = maps.content.shape[1]
-        if maps.grid is not None:
-            return Units(kind="patch", grid=maps.grid)
-        if sample.units is not None and len(sample.units.text) == count:
-            return sample.units
-        ids = sample.feeds[self.subject.input][row]
-        mask = self.subject.units_mask(sample.feeds, count)
-        known = ids.dtype.kind in "iu" and ids.shape == (count,)
-        return Units(
-            kind="token",
-            text=[str(i) for i in (ids.tolist() if known else range(count))],
-            id=ids.tolist() if known else [],
-            special=[False] * count if mask is None else (mask[row] == 0).tolist(),
-        )
+    input: InputFacts
+    target: TargetFacts
+    units: Units
+    relevance: Relevance
+    sites: list[Site]
+    ledger: Ledger
+    warnings: list[Warning_]
+    fidelity: Fidelity | UnsetType = UNSET
 
 
-def _open_ledger(ledger: Mapping[str, float]) -> Iterator[Warning_]:
-    """What a reader must know of a ledger that does not close."""
-    missed = ledger.get("residual_relative", 0.0)
-    if abs(missed) > OPEN:
-        yield Warning_(
-            code="open-ledger",
-            message=f"the entries of the ledger miss the target by {abs(missed):.1%} of their "
-            "magnitudes: the map does not account for what the model computed",
-        )
+def json_schema() -> dict[str, Any]:
+    """JSON Schema (2020-12) of the record, generated from the classes above."""
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": SCHEMA,
+        **msgspec.json.schema(Attribution),
+    }
 
 
-def _floats(values: Array) -> list[float]:
-    return [float(v) for v in values]
+def encode(records: Attribution | list[Attribution], *, indent: int = 2) -> bytes:
+    """JSON of one record, or of a list of them, ending in a newline."""
+    return msgspec.json.format(msgspec.json.encode(records), indent=indent) + b"\n"
 
 
-def describe_target(output: str, target: Resolved, head: Head) -> TargetFacts:
-    """The target as the record shows it."""
-    position = target.place[0] if target.place else None
-    if target.vector is not None:
-        return TargetFacts(
-            output=output,
-            kind="cosine" if target.kind == "cosine" else "dot",
-            value=target.value,
-            position=position,
-            vector=target.vector.name,
-            vector_sha256=target.vector.sha256,
-        )
-    index, _ = target.where[0]
-    probability = head.probability(target)
-    if target.kind == "element" or (target.kind == "index" and not head.classes):
-        return TargetFacts(
-            output=output,
-            kind="element",
-            index=list(index),
-            value=target.value,
-            label=head.names.get(index[-1]) if target.kind == "index" else None,
-            probability=probability,
-        )
-    against = target.where[1][0][-1] if target.kind == "contrast" else None
-    named: Literal["class", "token"] = "class" if position is None else "token"
-    return TargetFacts(
-        output=output,
-        kind=named if against is None else "contrast",
-        index=index[-1],
-        value=target.value,
-        position=position,
-        label=head.names.get(index[-1]),
-        against=against,
-        against_label=head.names.get(against) if against is not None else None,
-        probability=probability,
-    )
+def decode(data: bytes) -> Attribution:
+    """Read one record back, checking it against the schema."""
+    return msgspec.json.decode(data, type=Attribution)

@@ -10,11 +10,10 @@ from typing import Any
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 
 from palrp_onnx.errors import InputError, ModelError, ResourceError
+from palrp_onnx.types import Array
 
-Array = NDArray[np.generic]
 #: Sums of the books are compared to rounding, which TF32 does not keep; memory grows as needed.
 _CUDA = {
     "use_tf32": "0",

@@ -8,20 +8,16 @@ their maps are zero everywhere too, the map is no explanation. Nothing is run fo
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 import numpy as np
-from numpy.typing import NDArray
 
-from palrp_onnx.attribution import Warning_
 from palrp_onnx.engines import Engine, Outcome
 from palrp_onnx.errors import PalrpError, ZeroMapError
 from palrp_onnx.fidelity import magnitude
+from palrp_onnx.record import Warning_
 from palrp_onnx.relevance.target import Target
-
-Array = NDArray[Any]
-Feeds = Mapping[str, Array]
+from palrp_onnx.types import Array, Feeds
 
 #: The share of the output's largest magnitude that a target has to move by.
 _MOVED = 1e-5

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from palrp_onnx import Explainer, Model
+from palrp_onnx.analysis.axes import TOKEN
 from palrp_onnx.engines import NumpyEngine
-from palrp_onnx.graph.axes import TOKEN
-from palrp_onnx.planning import Planned
-from palrp_onnx.relevance.result import Relevance
+from palrp_onnx.prepare import Planned
+from palrp_onnx.relevance.result import RawRelevance
 
 Array = NDArray[Any]
 IR_VERSION = 10
@@ -85,14 +85,14 @@ class Walk:
         feeds: What was fed.
         values: Forward values the walk read.
         seed: Multiplier of the output.
-        result: Relevance and books.
+        result: RawRelevance and books.
     """
 
     engine: NumpyEngine
     feeds: Mapping[str, Array]
     values: Mapping[str, Array]
     seed: Array
-    result: Relevance
+    result: RawRelevance
 
     @property
     def planned(self) -> Planned:

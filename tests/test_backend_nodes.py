@@ -22,14 +22,14 @@ import pytest
 from numpy.typing import NDArray
 from onnx.reference import ReferenceEvaluator
 
-from palrp_onnx.compiler import OPSET
+from palrp_onnx.compiler.graph import OPSET
 from palrp_onnx.errors import LaterOpsetError, PalrpError
-from palrp_onnx.forward import ReferenceForward, RuntimeForward
-from palrp_onnx.graph.lowering import lowerable
-from palrp_onnx.graph.model import Model
+from palrp_onnx.model.lowering import lowerable
+from palrp_onnx.model.open import Model
 from palrp_onnx.rules import NO_PATH, Shares, find_rule, supported
-from palrp_onnx.tensor.eager import Eager
-from palrp_onnx.tensor.emit import Emit
+from palrp_onnx.runtime.forward import ReferenceForward, RuntimeForward
+from palrp_onnx.tensor.numpy import Eager
+from palrp_onnx.tensor.onnx import Emit
 
 Array = NDArray[Any]
 RULED = {op for domain, op, _ in supported() if not domain}

@@ -11,9 +11,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from palrp_onnx import Explainer
-from palrp_onnx.attribution import Attribution, InputFacts
-from palrp_onnx.compiling import compile_model
+from palrp_onnx.compiler.file import compile_model
 from palrp_onnx.inputs.sample import Sample
+from palrp_onnx.record import Attribution, InputFacts
 
 GENERATOR = np.random.default_rng(9)
 WORDS, WIDTH = 20, 8

@@ -13,11 +13,10 @@ from numpy.typing import NDArray
 from onnx import helper
 
 from palrp_onnx import Explainer, Model
-from palrp_onnx.attribution import Attribution, Fidelity, InputFacts
-from palrp_onnx.compiling import compile_model
+from palrp_onnx.compiler.file import compile_model
 from palrp_onnx.errors import FidelityError
-from palrp_onnx.graph import model as models
 from palrp_onnx.inputs.sample import Sample
+from palrp_onnx.record import Attribution, Fidelity, InputFacts
 
 Array = NDArray[Any]
 ENGINES = ("onnxruntime", "numpy")
@@ -97,7 +96,7 @@ def test_an_opset_that_is_raised_wrongly_is_an_error(
         proto.opset_import[0].version = opset
         return proto
 
-    monkeypatch.setattr(models.onnx.version_converter, "convert_version", wrong)
+    monkeypatch.setattr(onnx.version_converter, "convert_version", wrong)
     with pytest.raises(FidelityError, match="opset 11 to 13"):
         explain(path, {"x": X})
     with pytest.raises(FidelityError, match="opset 11 to 13"):

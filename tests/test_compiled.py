@@ -15,14 +15,14 @@ from building import ints, opened, proto, real
 from numpy.typing import NDArray
 
 from palrp_onnx import Explainer
-from palrp_onnx.attribution import InputFacts
-from palrp_onnx.compiler import Settings, compile_graph
-from palrp_onnx.compiling import compile_model
+from palrp_onnx.compiler.file import compile_model
+from palrp_onnx.compiler.graph import CompileSettings, compile_graph
 from palrp_onnx.errors import TargetError, UnsupportedError
-from palrp_onnx.graph.model import Model
 from palrp_onnx.inputs.sample import Sample
-from palrp_onnx.planning import plan_model
-from palrp_onnx.relevance.presets import PRESETS
+from palrp_onnx.model.open import Model
+from palrp_onnx.prepare import plan_model
+from palrp_onnx.record import InputFacts
+from palrp_onnx.relevance.methods import PRESETS
 
 ROOT = Path(__file__).parent
 FILES = {
@@ -143,7 +143,7 @@ def test_targets_that_are_not_there(name: str, target: str, problem: str) -> Non
 
 def compiled_model(name: str, given: Sample, **settings: Any) -> ir.Model:
     planned = plan_model(Model.open(FILES[name]), given.feeds, PRESETS["pa-lrp"])
-    return compile_graph(planned, Settings(**settings))[0]
+    return compile_graph(planned, CompileSettings(**settings))[0]
 
 
 class Compiled:

@@ -180,7 +180,7 @@ def test_an_export_replaces_the_one_before(saved: Callable[[str], Path], tmp_pat
 
 def test_examples_have_padding(saved: Callable[[str], Path], tmp_path: Path) -> None:
     """LLaMA's classifier finds its token, and RoBERTa its positions, by the padding id."""
-    from palrp_onnx.graph.model import Model
+    from palrp_onnx.model.open import Model
 
     report = export.export_model(saved("llama"), tmp_path / "out")
     config = transformers.AutoConfig.from_pretrained(saved("llama"))

@@ -15,8 +15,8 @@ import pytest
 from numpy.typing import NDArray
 
 from palrp_onnx import Explainer, inspect
-from palrp_onnx.attribution import InputFacts
 from palrp_onnx.inputs.sample import Sample
+from palrp_onnx.record import InputFacts
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")

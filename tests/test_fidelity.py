@@ -15,14 +15,14 @@ from onnx import TensorProto, helper, numpy_helper
 
 from palrp_onnx import Explainer, inspect
 from palrp_onnx import explainer as explainers
-from palrp_onnx.attribution import Attribution, Fidelity, InputFacts, decode, encode
-from palrp_onnx.compiling import compile_model
+from palrp_onnx.compiler.file import compile_model
 from palrp_onnx.errors import FidelityError
 from palrp_onnx.fidelity import apart
-from palrp_onnx.graph.lowering import activations
-from palrp_onnx.graph.model import Model
 from palrp_onnx.inputs.sample import Sample
-from palrp_onnx.planning import Planned, plan_model
+from palrp_onnx.model.lowering import activations
+from palrp_onnx.model.open import Model
+from palrp_onnx.prepare import Planned, plan_model
+from palrp_onnx.record import Attribution, Fidelity, InputFacts, decode, encode
 
 GENERATOR = np.random.default_rng(5)
 WEIGHTS = {

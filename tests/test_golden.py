@@ -17,14 +17,14 @@ import pytest
 from numpy.typing import NDArray
 
 from palrp_onnx import Explainer
-from palrp_onnx.attribution import InputFacts
 from palrp_onnx.engines import NumpyEngine
-from palrp_onnx.forward import ReferenceForward
 from palrp_onnx.inputs.sample import Sample
+from palrp_onnx.record import InputFacts
 from palrp_onnx.relevance.plan import Step
-from palrp_onnx.relevance.result import Relevance
+from palrp_onnx.relevance.result import RawRelevance
 from palrp_onnx.relevance.sinks import reduce_sinks
 from palrp_onnx.relevance.walk import _Walk
+from palrp_onnx.runtime.forward import ReferenceForward
 
 GOLDEN = Path(__file__).parent / "golden"
 LXT = ["lxt_bert_seqcls", "lxt_gpt2_lm", "lxt_llama_causal_gqa", "lxt_vit_hf"]
@@ -56,7 +56,7 @@ def numpy_engine(case: str, explainer: Explainer) -> NumpyEngine:
     return engine
 
 
-def propagate(case: str, method: str, dtype: str, rows: list[Array]) -> Relevance:
+def propagate(case: str, method: str, dtype: str, rows: list[Array]) -> RawRelevance:
     """Relevance for one multiplier [classes] a sample, put at the last unmasked token if any."""
     explainer, values = opened(case, method, dtype)
     engine = numpy_engine(case, explainer)

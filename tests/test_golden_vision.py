@@ -17,13 +17,13 @@ import pytest
 from numpy.typing import NDArray
 
 from palrp_onnx import Explainer
+from palrp_onnx.analysis.roles import Role
 from palrp_onnx.engines import NumpyEngine
-from palrp_onnx.forward import ReferenceForward
-from palrp_onnx.graph.roles import Role
+from palrp_onnx.relevance.linear_layers import attention_layers
 from palrp_onnx.relevance.plan import Plan, Step
-from palrp_onnx.relevance.regions import attention_layers
-from palrp_onnx.relevance.result import Relevance
+from palrp_onnx.relevance.result import RawRelevance
 from palrp_onnx.relevance.walk import _Walk
+from palrp_onnx.runtime.forward import ReferenceForward
 
 Array = NDArray[Any]
 GOLDEN = Path(__file__).parent / "golden"
@@ -55,7 +55,7 @@ def every_value() -> dict[str, Array]:
     return ReferenceForward(analysis.model, names)(FEEDS)
 
 
-def propagated(method: str, which: str, dtype: str) -> tuple[Relevance, Array]:
+def propagated(method: str, which: str, dtype: str) -> tuple[RawRelevance, Array]:
     """Relevance for 1 at a class, and that of the rows before positions are added."""
     engine, values = opened(method, dtype)
     output = values[engine.planned.output]

@@ -13,8 +13,8 @@ from onnx import numpy_helper
 from test_compiled import FILES, sample
 
 from palrp_onnx import Explainer
-from palrp_onnx.attribution import InputFacts
 from palrp_onnx.inputs.sample import Sample
+from palrp_onnx.record import InputFacts
 
 float16 = pytest.importorskip("onnxruntime.transformers.float16")
 

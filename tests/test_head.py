@@ -13,14 +13,14 @@ from building import ints, proto, real
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_static
 
 from palrp_onnx import Explainer
-from palrp_onnx.attribution import Attribution, InputFacts
-from palrp_onnx.compiling import compile_model
+from palrp_onnx.compiler.file import compile_model
 from palrp_onnx.errors import TargetError
 from palrp_onnx.head import find_head
 from palrp_onnx.inputs import Sample, read_labels
-from palrp_onnx.inputs.declared import Declared
-from palrp_onnx.manifest import OutputFacts, Subject
+from palrp_onnx.inputs.sidecar import Declared
+from palrp_onnx.record import Attribution, InputFacts
 from palrp_onnx.relevance.target import Target, resolve
+from palrp_onnx.subject import OutputFacts, Subject
 
 ENGINES = ("numpy", "onnxruntime")
 X = real(2, 5, 4)

@@ -14,7 +14,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from palrp_onnx.compiling import compile_model
+from palrp_onnx.compiler.file import compile_model
 
 PACKAGE = "onnxruntime-node@1.30.0"
 MODEL = Path(__file__).parents[1] / "models/reviews-rope/model.onnx"

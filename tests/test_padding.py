@@ -18,9 +18,9 @@ import pytest
 from building import Array, floats, ints, opened, proto, real
 
 from palrp_onnx import Explainer
-from palrp_onnx.attribution import InputFacts
+from palrp_onnx.describe import Explanation
 from palrp_onnx.inputs.sample import Sample
-from palrp_onnx.record import Explanation
+from palrp_onnx.record import InputFacts
 
 H, D, LONGEST, PAD = 2, 4, 9, 1
 F = H * D

@@ -16,8 +16,8 @@ import pytest
 from building import Array, floats, ints, opened, proto, real, wide
 
 from palrp_onnx import Explainer
-from palrp_onnx.attribution import InputFacts
 from palrp_onnx.inputs.sample import Sample
+from palrp_onnx.record import InputFacts
 
 B, T, H, D, PAD = 2, 20, 2, 8, 1
 F = H * D

@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks.production import FORMS, SHAPES, correlation, make_form, samples
 from palrp_onnx import Explainer
-from palrp_onnx.attribution import Fidelity
+from palrp_onnx.record import Fidelity
 
 MODELS = Path(__file__).parents[1] / "models"
 #: Forms in which a file computes what the plain one does, to rounding or to half precision.

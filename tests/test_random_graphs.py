@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from palrp_onnx import Explainer
-from palrp_onnx.attribution import InputFacts
 from palrp_onnx.inputs.sample import Sample
+from palrp_onnx.record import InputFacts
 
 TOKENS, WIDTH = 5, 4
 FUNCTIONS = ("Relu", "Tanh", "Sigmoid", "Gelu", "Erf", "Neg", "Softplus", "Elu")

@@ -16,9 +16,9 @@ import pytest
 from numpy.typing import NDArray
 
 from palrp_onnx import Explainer, inspect
-from palrp_onnx.attribution import Attribution, Fidelity, InputFacts
 from palrp_onnx.inputs import open_sample
 from palrp_onnx.inputs.sample import Sample
+from palrp_onnx.record import Attribution, Fidelity, InputFacts
 
 FOLDER = Path(tempfile.gettempdir()) / "palrp-models"
 Array = NDArray[Any]

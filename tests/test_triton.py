@@ -12,9 +12,9 @@ import pytest
 from building import ints, proto, real
 from onnx import TensorProto, helper
 
-from palrp_onnx.compiling import compile_model
+from palrp_onnx.compiler.file import compile_model
+from palrp_onnx.compiler.triton import configuration, repository
 from palrp_onnx.errors import ModelError, UsageError
-from palrp_onnx.triton import configuration, repository
 
 BODY = "e = Gather(table, ids) h = Add(e, places) p = ReduceMean<keepdims = 0>(h, axis) "
 WEIGHTS = {"table": real(9, 4), "places": real(1, 3, 4, seed=8), "axis": ints(1)}

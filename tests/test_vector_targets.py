@@ -13,11 +13,11 @@ from building import ints, proto, real
 from test_compiled import FILES, TOLERANCE, sample
 
 from palrp_onnx import Explainer
-from palrp_onnx.attribution import InputFacts
-from palrp_onnx.compiling import compile_model
+from palrp_onnx.compiler.file import compile_model
+from palrp_onnx.describe import Explanation
 from palrp_onnx.errors import InputError, TargetError
 from palrp_onnx.inputs import Sample
-from palrp_onnx.record import Explanation
+from palrp_onnx.record import InputFacts
 from palrp_onnx.relevance.target import Target
 
 ENGINES = ("numpy", "onnxruntime")

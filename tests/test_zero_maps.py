@@ -12,11 +12,11 @@ from building import floats, ints, opened, proto, real
 from numpy.typing import NDArray
 
 from palrp_onnx import Explainer, Model
-from palrp_onnx.attribution import Attribution, InputFacts
-from palrp_onnx.compiling import compile_model
+from palrp_onnx.compiler.file import compile_model
 from palrp_onnx.engines import CompiledEngine, NumpyEngine
 from palrp_onnx.errors import ZeroMapError
 from palrp_onnx.inputs.sample import Sample
+from palrp_onnx.record import Attribution, InputFacts
 
 Array = NDArray[Any]
 ENGINES = ("onnxruntime", "numpy")

@@ -18,13 +18,11 @@ from typing import Any
 
 import numpy as np
 from msgspec import Struct
-from numpy.typing import NDArray
 
-from palrp_onnx.attribution import Attribution
 from palrp_onnx.errors import InputError
 from palrp_onnx.evaluate.pairing import Pairs
-
-Array = NDArray[np.float64]
+from palrp_onnx.record import Attribution
+from palrp_onnx.types import Array
 
 #: Units that count as the strongest of a map.
 TOP = 5

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from msgspec import Struct
 
-from palrp_onnx.attribution import LEDGER_ENTRIES, Attribution
 from palrp_onnx.errors import InputError
+from palrp_onnx.record import LEDGER_ENTRIES, Attribution
 
 
 class Spread(Struct, frozen=True, kw_only=True):

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from palrp_onnx.evaluate.perturbation import RESAMPLES
-
-Array = NDArray[Any]
+from palrp_onnx.types import Array
 
 
 def interval(

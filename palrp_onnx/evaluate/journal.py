@@ -9,12 +9,11 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from palrp_onnx.errors import InputError, UsageError
 from palrp_onnx.inputs.sample import Sample
+from palrp_onnx.types import Array
 
-Array = NDArray[Any]
 #: What an evaluation keeps of one sample under one method: a dataclass of numbers and arrays.
 Kept = TypeVar("Kept")
 Decoded = TypeVar("Decoded")

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from palrp_onnx.attribution import TargetFacts
 from palrp_onnx.errors import UsageError
 from palrp_onnx.evaluate.baselines import Baseline, Competitor
 from palrp_onnx.inputs.sample import Sample
-from palrp_onnx.relevance.asking import parse_target
-
-Array = NDArray[Any]
+from palrp_onnx.record import TargetFacts
+from palrp_onnx.relevance.target_parsing import parse_target
+from palrp_onnx.types import Array
 
 
 def explained(

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from palrp_onnx.errors import InputError
@@ -15,8 +13,8 @@ from palrp_onnx.evaluate.segmentation import IGNORED
 from palrp_onnx.inputs import ImageGeometry
 from palrp_onnx.inputs.image import PIXEL_LIMIT
 from palrp_onnx.inputs.reading import read_bytes
+from palrp_onnx.types import Array
 
-Array = NDArray[Any]
 _FILE_LIMIT = 256 << 20
 #: One number a pixel: black and white, grey, or an index into a palette.
 _MODES = ("1", "L", "P")

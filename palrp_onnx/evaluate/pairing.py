@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
-from palrp_onnx.attribution import Attribution, decode
 from palrp_onnx.errors import InputError
+from palrp_onnx.record import Attribution, decode
 
 #: The most bytes of one record.
 RECORD_LIMIT = 64 << 20
@@ -19,7 +19,7 @@ RECORD_LIMIT = 64 << 20
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
-class _Name(Struct):
+class _LineName(Struct):
     """What is read of a record before it is needed."""
 
     id: str
@@ -143,9 +143,9 @@ def _check_length(data: bytes, file: Path) -> None:
         raise InputError(message, place=str(file))
 
 
-def _name(place: _Place, data: bytes) -> _Name:
+def _name(place: _Place, data: bytes) -> _LineName:
     try:
-        return msgspec.json.decode(data, type=_Name)
+        return msgspec.json.decode(data, type=_LineName)
     except _UNREADABLE as error:
         raise _not_a_record(place, error) from error
 

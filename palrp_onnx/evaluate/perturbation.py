@@ -9,15 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from msgspec import Struct
-from numpy.typing import NDArray
 
 from palrp_onnx.errors import InputError
+from palrp_onnx.types import Array
 
-Array = NDArray[Any]
 #: Token ids [rows, tokens] → logits [rows, classes] at the explained place.
 Predict = Callable[[Array], Array]
 
@@ -179,7 +177,7 @@ def predictor(
     Rows are asked for once: curves share their ends, and maps that agree whole stretches.
 
     Args:
-        forward: Runs the file: :class:`palrp_onnx.forward.FileForward`.
+        forward: Runs the file: :class:`palrp_onnx.runtime.forward.FileForward`.
         feeds: The sample; its other inputs are repeated.
         name: The input that holds the tokens.
         position: Token position of the logits, where the output has one.

@@ -10,17 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from msgspec import Struct
-from numpy.typing import NDArray
 
 from palrp_onnx.errors import InputError, UsageError
 from palrp_onnx.evaluate.intervals import interval
 from palrp_onnx.evaluate.perturbation import Area
+from palrp_onnx.types import Array
 
-Array = NDArray[Any]
 #: Pixels [rows, channels, height, width], as the network takes them → logits [rows, classes].
 Predict = Callable[[Array], Array]
 

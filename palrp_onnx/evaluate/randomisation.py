@@ -11,24 +11,21 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 from msgspec import Struct
-from numpy.typing import NDArray
 
+from palrp_onnx.analysis.content import content_values, fed_values, node_inputs
+from palrp_onnx.analysis.inputs import input_roles
+from palrp_onnx.compiler.manifest import Manifest
 from palrp_onnx.errors import InputError, UsageError
 from palrp_onnx.evaluate.baselines import Competitor
 from palrp_onnx.evaluate.maps import in_turn, spelled
 from palrp_onnx.evaluate.ranks import Correlation, mean_correlation, spearman
-from palrp_onnx.graph.content import content_values, fed_values, node_inputs
-from palrp_onnx.graph.inputs import input_roles
-from palrp_onnx.graph.model import Model
 from palrp_onnx.inputs.sample import Sample
-from palrp_onnx.manifest import Manifest
-
-Array = NDArray[Any]
+from palrp_onnx.model.open import Model
+from palrp_onnx.types import Array
 
 #: Shares of the weights that are shuffled, from the output down.
 SHARES = (0.25, 0.5, 0.75, 1.0)
@@ -37,7 +34,7 @@ _PRODUCTS = frozenset(("Conv", "ConvTranspose", "Gemm", "MatMul"))
 _LARGE = 1 << 16  # bytes; smaller tensors stay in the file
 
 
-class Step(Struct, frozen=True, kw_only=True):
+class Stage(Struct, frozen=True, kw_only=True):
     """Rank correlation of maps before and after.
 
     Attributes:
@@ -70,7 +67,7 @@ class Randomisation(Struct, frozen=True, kw_only=True):
     samples: int
     seed: int
     draws: int
-    steps: list[Step]
+    steps: list[Stage]
 
 
 def randomisation(
@@ -122,7 +119,7 @@ def randomisation(
         progress(done := done + 1)
     if not before:
         raise InputError("There is nothing to evaluate")
-    steps: dict[str, list[Step]] = {name: [] for name in competitors}
+    steps: dict[str, list[Stage]] = {name: [] for name in competitors}
     for share in SHARES:
         count = math.ceil(share * len(names))
         pairs: dict[str, list[tuple[float, float]]] = {name: [] for name in competitors}
@@ -136,7 +133,7 @@ def randomisation(
         for name, found in pairs.items():
             signed, magnitude = np.reshape(found, (draws, len(before), 2)).transpose(2, 0, 1)
             steps[name].append(
-                Step(
+                Stage(
                     share=share,
                     tensors=count,
                     signed=mean_correlation(signed),

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from msgspec import Struct
-from numpy.typing import NDArray
 
 from palrp_onnx.evaluate.intervals import crossed_interval
-
-Array = NDArray[Any]
+from palrp_onnx.types import Array
 
 
 class Correlation(Struct, frozen=True, kw_only=True):

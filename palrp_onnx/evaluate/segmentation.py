@@ -8,16 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from msgspec import Struct
-from numpy.typing import NDArray
 
 from palrp_onnx.errors import InputError
 from palrp_onnx.evaluate.intervals import interval
+from palrp_onnx.types import Array
 
-Array = NDArray[Any]
 #: Label of pixels that are not judged.
 IGNORED = -1
 

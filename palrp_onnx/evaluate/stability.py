@@ -5,19 +5,15 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from msgspec import Struct
-from numpy.typing import NDArray
 
 from palrp_onnx.errors import InputError, UsageError
 from palrp_onnx.evaluate.baselines import Competitor
 from palrp_onnx.evaluate.maps import explained, in_turn, spelled
 from palrp_onnx.evaluate.ranks import Correlation, mean_correlation, spearman
 from palrp_onnx.inputs.sample import Sample
-
-Array = NDArray[Any]
 
 #: Tokens of a text that are replaced, one after the other.
 DRAWS = 5

@@ -5,7 +5,7 @@ from __future__ import annotations
 from palrp_onnx.inputs.continuation import Continuation
 from palrp_onnx.inputs.image import ImageReader, default_preprocessor
 from palrp_onnx.inputs.labels import read_labels
-from palrp_onnx.inputs.opening import open_sample
+from palrp_onnx.inputs.open import open_sample
 from palrp_onnx.inputs.sample import Feeds, GraphInput, ImageGeometry, Sample
 from palrp_onnx.inputs.tensors import read_npz
 from palrp_onnx.inputs.text import TextReader

@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 from msgspec import structs
 
-from palrp_onnx.attribution import Units
 from palrp_onnx.errors import InputError
-from palrp_onnx.inputs.distrust import panics_are_errors
 from palrp_onnx.inputs.reading import read_optional_json
 from palrp_onnx.inputs.sample import GraphInput, Sample
 from palrp_onnx.inputs.text import assign_inputs, fixed_length
+from palrp_onnx.inputs.tokenizer_checks import panics_are_errors
 from palrp_onnx.inputs.tokens import id_units, load_tokenizer
+from palrp_onnx.record import Units
 
 #: Tokens before a new one that decide how it is spelled: a space or none, part of a character.
 _CONTEXT = 8

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-from palrp_onnx.attribution import InputFacts
 from palrp_onnx.errors import InputError
 from palrp_onnx.inputs.reading import read_optional_json
 from palrp_onnx.inputs.sample import Feeds, GraphInput, Sample
 from palrp_onnx.inputs.signature import check_shape
 from palrp_onnx.inputs.text import assign_inputs
 from palrp_onnx.inputs.tokens import id_units, load_tokenizer
+from palrp_onnx.record import InputFacts
 
 
 class IdReader:

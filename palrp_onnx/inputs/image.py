@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from palrp_onnx.attribution import InputFacts, Warning_
 from palrp_onnx.errors import InputError
 from palrp_onnx.inputs.preprocessing import Preprocessing, read_preprocessing
 from palrp_onnx.inputs.reading import read_bytes, read_optional_json
 from palrp_onnx.inputs.sample import GraphInput, ImageGeometry, Sample
 from palrp_onnx.inputs.signature import check_shape, describe, describe_input
+from palrp_onnx.record import InputFacts, Warning_
 
 #: The most pixels an image may have, before and after resizing: where Pillow itself warns.
 PIXEL_LIMIT = 89_478_485

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from palrp_onnx.attribution import Warning_
 from palrp_onnx.errors import InputError
 from palrp_onnx.inputs.reading import read_json_object
+from palrp_onnx.record import Warning_
 
 _HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 _CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from palrp_onnx.attribution import InputFacts, Units, Warning_
+from palrp_onnx.record import InputFacts, Units, Warning_
 
 if TYPE_CHECKING:
     from PIL import Image
-from palrp_onnx.graph.signature import GraphInput as GraphInput
+from palrp_onnx.model.signature import GraphInput as GraphInput
 
 Feeds = dict[str, NDArray[np.generic]]
 

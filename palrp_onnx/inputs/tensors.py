@@ -14,12 +14,12 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
-from palrp_onnx.attribution import InputFacts, Units, Warning_
 from palrp_onnx.errors import InputError
-from palrp_onnx.graph.signature import first_axes
 from palrp_onnx.inputs.sample import Feeds, GraphInput, Sample
 from palrp_onnx.inputs.signature import check_shape, describe, describe_input, is_integer
 from palrp_onnx.inputs.tokens import id_units, load_tokenizer
+from palrp_onnx.model.signature import first_axes
+from palrp_onnx.record import InputFacts, Units, Warning_
 
 #: The most bytes that all arrays together may have once unpacked.
 TENSOR_LIMIT = 2 << 30

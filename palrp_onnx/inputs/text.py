@@ -10,14 +10,14 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from palrp_onnx.attribution import InputFacts, Units, Warning_
 from palrp_onnx.errors import InputError
-from palrp_onnx.inputs.distrust import panics_are_errors
-from palrp_onnx.inputs.lengths import Truncation, find_truncation
 from palrp_onnx.inputs.reading import read_bytes, read_optional_json
 from palrp_onnx.inputs.sample import Feeds, GraphInput, Sample
 from palrp_onnx.inputs.signature import describe, describe_input, is_integer
+from palrp_onnx.inputs.tokenizer_checks import panics_are_errors
 from palrp_onnx.inputs.tokens import Encoding, Tokenizer, encoding_units, load_tokenizer
+from palrp_onnx.inputs.truncation import Truncation, find_truncation
+from palrp_onnx.record import InputFacts, Units, Warning_
 
 #: The most bytes of text that are read.
 TEXT_LIMIT = 4 << 20
@@ -95,7 +95,7 @@ class TextReader:
         for each in (text,) if pair is None else (text, pair):
             _check_text(each, id)
         encoding, warnings = self._encode(text, pair, id)
-        row = _Row.of(encoding, encoding_units(self._tokenizer, encoding, text, pair))
+        row = _EncodedRow.of(encoding, encoding_units(self._tokenizer, encoding, text, pair))
         if all(row.units.special):
             raise InputError("the tokenizer finds no tokens in the text", place=id)
         if self._length is not None and len(row.ids) < self._length:
@@ -164,7 +164,7 @@ class TextReader:
             )
         return self._pad
 
-    def _feeds(self, row: _Row) -> Feeds:
+    def _feeds(self, row: _EncodedRow) -> Feeds:
         values = {
             "input_ids": row.ids,
             "attention_mask": row.mask,
@@ -175,7 +175,7 @@ class TextReader:
 
 
 @dataclass(frozen=True)
-class _Row:
+class _EncodedRow:
     """One row of the batch, one entry a token."""
 
     ids: list[int]
@@ -184,10 +184,10 @@ class _Row:
     units: Units
 
     @classmethod
-    def of(cls, encoding: Encoding, units: Units) -> _Row:
+    def of(cls, encoding: Encoding, units: Units) -> _EncodedRow:
         return cls(list(encoding.ids), [1] * len(encoding.ids), list(encoding.type_ids), units)
 
-    def padded(self, length: int, pad: tuple[int, str]) -> _Row:
+    def padded(self, length: int, pad: tuple[int, str]) -> _EncodedRow:
         pad_id, pad_text = pad
         count = length - len(self.ids)
         units = msgspec.structs.replace(
@@ -200,7 +200,9 @@ class _Row:
             sequence=self.units.sequence + self.units.sequence[-1:] * count,
         )
         zeros = [0] * count
-        return _Row(self.ids + [pad_id] * count, self.mask + zeros, self.types + zeros, units)
+        return _EncodedRow(
+            self.ids + [pad_id] * count, self.mask + zeros, self.types + zeros, units
+        )
 
 
 def assign_inputs(graph_inputs: Sequence[GraphInput]) -> dict[str, GraphInput]:

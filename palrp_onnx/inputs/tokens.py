@@ -8,10 +8,10 @@ import numpy as np
 from tokenizers import Encoding as Encoding  # type: ignore[import-untyped]
 from tokenizers import Tokenizer as Tokenizer
 
-from palrp_onnx.attribution import Units
 from palrp_onnx.errors import InputError
-from palrp_onnx.inputs.distrust import check_normalizer, panics_are_errors
 from palrp_onnx.inputs.reading import read_bytes
+from palrp_onnx.inputs.tokenizer_checks import check_normalizer, panics_are_errors
+from palrp_onnx.record import Units
 
 #: The most bytes of a ``tokenizer.json`` that are read.
 TOKENIZER_LIMIT = 64 << 20

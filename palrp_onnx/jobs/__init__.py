@@ -1,7 +1,7 @@
 """Explaining a data set: records in, one line of JSON a record out, in the order of the input."""
 
-from palrp_onnx.jobs.lines import Line
 from palrp_onnx.jobs.records import Record
+from palrp_onnx.jobs.results import Line
 from palrp_onnx.jobs.settings import Settings
 from palrp_onnx.jobs.worker import Worker
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from palrp_onnx.jobs.files import write_whole
-from palrp_onnx.jobs.lines import Line
+from palrp_onnx.jobs.results import Line
 
 #: How the line of a record that was explained begins.
 EXPLAINED = b'{"schema":'

@@ -9,12 +9,12 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
-from palrp_onnx.attribution import Attribution, decode
 from palrp_onnx.jobs.files import make_folder, write_whole
 from palrp_onnx.jobs.parts import EXPLAINED
+from palrp_onnx.jobs.reading import SampleReader
 from palrp_onnx.jobs.records import Record, parse
-from palrp_onnx.jobs.samples import SampleReader
 from palrp_onnx.jobs.settings import Shard
+from palrp_onnx.record import Attribution, decode
 from palrp_onnx.render.png import render_png
 
 FOLDER = "pictures"

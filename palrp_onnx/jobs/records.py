@@ -63,7 +63,7 @@ class Fields(Struct, frozen=True, forbid_unknown_fields=True):
     meta: Any | UnsetType = UNSET
 
 
-class _Name(Struct, frozen=True):
+class _RecordName(Struct, frozen=True):
     id: str | int | None = None
 
 
@@ -105,9 +105,9 @@ def name_of(record: Record) -> str:
     found: str | int | None = None
     try:
         if isinstance(record.data, bytes):
-            found = msgspec.json.decode(record.data, type=_Name).id
+            found = msgspec.json.decode(record.data, type=_RecordName).id
         elif isinstance(record.data, Mapping):
-            found = msgspec.convert({"id": record.data.get("id")}, _Name).id
+            found = msgspec.convert({"id": record.data.get("id")}, _RecordName).id
     except (msgspec.MsgspecError, UnicodeError, RecursionError):
         pass
     return str(record.number if found is None else found)

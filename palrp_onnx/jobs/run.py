@@ -9,13 +9,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
-from palrp_onnx.jobs.crew import Crew, Part, processes, threads
+from palrp_onnx.jobs.executors import Crew, Part, processes, threads
 from palrp_onnx.jobs.files import make_folder
+from palrp_onnx.jobs.manifest import BatchManifest, Counts, Job, State, begin, describe_job
 from palrp_onnx.jobs.parts import Encode, Parts, Tally
 from palrp_onnx.jobs.records import Record
 from palrp_onnx.jobs.settings import Settings, Shard
 from palrp_onnx.jobs.sources import Source
-from palrp_onnx.jobs.state import Counts, Job, Manifest, State, begin, describe_job
 from palrp_onnx.jobs.worker import Worker
 
 #: Records of a part: what is lost at most when a process is killed, for every part at work.
@@ -39,7 +39,7 @@ class Progress(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class BatchPlan:
     """How a batch is run.
 
     Attributes:
@@ -62,7 +62,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class BatchOutcome:
     """How a batch ended.
 
     Attributes:
@@ -76,7 +76,9 @@ class Outcome:
     ignored: int = 0
 
 
-def run(model: Path, settings: Settings, source: Source, plan: Plan, progress: Progress) -> Outcome:
+def run(
+    model: Path, settings: Settings, source: Source, plan: BatchPlan, progress: Progress
+) -> BatchOutcome:
     """Explain every record of ``source``.
 
     Raises:
@@ -88,7 +90,7 @@ def run(model: Path, settings: Settings, source: Source, plan: Plan, progress: P
     return run_with(Worker(model, settings), source, plan, progress)
 
 
-def run_with(worker: Worker, source: Source, plan: Plan, progress: Progress) -> Outcome:
+def run_with(worker: Worker, source: Source, plan: BatchPlan, progress: Progress) -> BatchOutcome:
     """As `run`, with a worker that was opened before."""
     settings = worker.settings
     facts = source.facts()
@@ -114,10 +116,10 @@ def run_with(worker: Worker, source: Source, plan: Plan, progress: Progress) -> 
 def explain_parts(
     source: Iterable[Record],
     job: Job,
-    plan: Plan,
+    plan: BatchPlan,
     crew: AbstractContextManager[Crew],
     progress: Progress,
-) -> Outcome:
+) -> BatchOutcome:
     """Compute the parts that are missing and keep the manifest; memory holds a few parts."""
     begin(plan.folder, job, resume=plan.resume)
     make_folder(plan.folder)
@@ -140,10 +142,10 @@ def explain_parts(
             ledger.add(parts.write(number, lines))
             if plan.max_errors is not None and ledger.tally.failed > plan.max_errors:
                 ledger.write("stopped")
-                return Outcome(False, ledger.tally)
+                return BatchOutcome(False, ledger.tally)
             ledger.write("running")
     ledger.write("complete")
-    return Outcome(True, ledger.tally)
+    return BatchOutcome(True, ledger.tally)
 
 
 def cut_parts(source: Iterable[Record], shard: Shard, size: int) -> Iterator[Part]:
@@ -175,7 +177,7 @@ class _Ledger:
             failed=self.tally.failed,
             parts=self._parts,
         )
-        Manifest(
+        BatchManifest(
             state=state,
             job=self._job,
             settings_sha256=self._job.settings_sha256,

@@ -69,7 +69,7 @@ def open_source(path: Path, stdin: BinaryIO) -> Source:
         return Stream(stdin)
     if path.is_dir():
         return Folder(path)
-    kinds: dict[str, type[Lines | Table]] = {".jsonl": Lines, ".parquet": Table}
+    kinds: dict[str, type[JsonLines | Table]] = {".jsonl": JsonLines, ".parquet": Table}
     kind = kinds.get(path.suffix.lower())
     if kind is None:
         raise InputError(
@@ -83,7 +83,7 @@ def open_source(path: Path, stdin: BinaryIO) -> Source:
     return kind(path)
 
 
-class Lines:
+class JsonLines:
     """A file of JSON lines; blank lines are no records."""
 
     def __init__(self, path: Path) -> None:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from msgspec import structs
 
-from palrp_onnx.attribution import Attribution, InputFacts, Relevance, Units
 from palrp_onnx.inputs import Feeds, Sample
+from palrp_onnx.record import Attribution, InputFacts, Relevance, Units
 
 
 @dataclass(frozen=True)

@@ -8,20 +8,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from palrp_onnx.attribution import Attribution
 from palrp_onnx.errors import InputError, ModelError, RoleError
 from palrp_onnx.explainer import Explainer
 from palrp_onnx.inputs import Feeds, Sample, default_tokenizer, read_labels, read_npz
 from palrp_onnx.inputs.ids import find_pad_id
-from palrp_onnx.jobs.buckets import cut
-from palrp_onnx.jobs.lines import Line, explained, failed
+from palrp_onnx.jobs.batches import cut
+from palrp_onnx.jobs.batching import Batching, try_batching
+from palrp_onnx.jobs.reading import SampleReader
 from palrp_onnx.jobs.records import Record, name_of, parse
-from palrp_onnx.jobs.samples import SampleReader
+from palrp_onnx.jobs.results import Line, explained, failed
 from palrp_onnx.jobs.settings import Settings
 from palrp_onnx.jobs.stacking import Padding, own_record, stack
-from palrp_onnx.jobs.trial import Batching, try_batching
-from palrp_onnx.planning import make_example
-from palrp_onnx.relevance.asking import parse_target
+from palrp_onnx.prepare import make_example
+from palrp_onnx.record import Attribution
+from palrp_onnx.relevance.target_parsing import parse_target
 
 
 @dataclass(frozen=True)

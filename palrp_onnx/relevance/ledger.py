@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from palrp_onnx.attribution import LEDGER_ENTRIES, QUANTISED_ENTRIES
+from palrp_onnx.record import LEDGER_ENTRIES, QUANTISED_ENTRIES
+from palrp_onnx.types import Array
 
-Array = NDArray[Any]
 #: What the walk puts before the name of an explained input.
 INPUT = "input:"
 #: Where results of kernels for whole numbers differ from exact arithmetic.

@@ -12,17 +12,17 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 import onnx_ir as ir
 
+from palrp_onnx.analysis.analysis import Analysis, Operand
+from palrp_onnx.analysis.axes import BATCH
+from palrp_onnx.analysis.probability import ending_of
+from palrp_onnx.analysis.roles import Fact, Role
 from palrp_onnx.errors import TargetError, UnsupportedError
-from palrp_onnx.graph.analysis import Analysis, Operand
-from palrp_onnx.graph.axes import BATCH
-from palrp_onnx.graph.ending import ending_of
-from palrp_onnx.graph.lowering import REFUSED
-from palrp_onnx.graph.roles import Fact, Role
-from palrp_onnx.graph.served import kernel_nodes
-from palrp_onnx.relevance.kept import kept_scores
-from palrp_onnx.relevance.presets import Preset
-from palrp_onnx.relevance.regions import added_biases, attention_layers
-from palrp_onnx.rules import Entry, find_rule
+from palrp_onnx.model.lowering import REFUSED
+from palrp_onnx.model.native import kernel_nodes
+from palrp_onnx.relevance.attention import kept_scores
+from palrp_onnx.relevance.linear_layers import added_biases, attention_layers
+from palrp_onnx.relevance.methods import Preset
+from palrp_onnx.rules import RuleEntry, find_rule
 
 T = TypeVar("T")
 
@@ -39,7 +39,7 @@ class Step:
     """One node to visit. ``entry`` is ``None`` for a content lookup, where relevance is caught."""
 
     node: ir.Node
-    entry: Entry | None
+    entry: RuleEntry | None
     meeting: ir.Value
 
 

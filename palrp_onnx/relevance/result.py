@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
-
-from numpy.typing import NDArray
 
 from palrp_onnx.relevance.sinks import Sink
-
-Array = NDArray[Any]
+from palrp_onnx.types import Array
 
 
 @dataclass(frozen=True)
-class Relevance:
+class RawRelevance:
     """Raw result for a batch: signed relevance in units of the target.
 
     Attributes:

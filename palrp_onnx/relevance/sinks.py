@@ -8,18 +8,17 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar, get_args
 
 import numpy as np
-from numpy.typing import NDArray
 
+from palrp_onnx.analysis.analysis import Operand
+from palrp_onnx.analysis.axes import BATCH, Places, batch_axis
+from palrp_onnx.analysis.input_axes import InputAxes
+from palrp_onnx.analysis.sites import SinkSite
 from palrp_onnx.errors import UsageError
-from palrp_onnx.graph.analysis import Operand
-from palrp_onnx.graph.axes import BATCH, Places, batch_axis
-from palrp_onnx.graph.input_axes import InputAxes
-from palrp_onnx.graph.sites import Site
-from palrp_onnx.tensor.eager import Eager
 from palrp_onnx.tensor.language import Language
+from palrp_onnx.tensor.numpy import Eager
+from palrp_onnx.types import Array
 
 T = TypeVar("T")
-Array = NDArray[Any]
 Reduction = Literal["relu", "abs", "signed", "single-sink"]
 
 
@@ -51,11 +50,11 @@ class Sink:
 
 
 #: Where units are among the places of a site's token axes (from the right).
-Align = Callable[[Site, Sequence[int]], "Places | None"]
+Align = Callable[[SinkSite, Sequence[int]], "Places | None"]
 
 
 def gather_sinks(
-    op: Language[T], sites: Sequence[Site], caught: Mapping[Operand, T], align: Align
+    op: Language[T], sites: Sequence[SinkSite], caught: Mapping[Operand, T], align: Align
 ) -> list[Sink]:
     """Bring every site's relevance to [B, T, F] and add up sites of one kind, layer and part."""
     found: dict[tuple[object, ...], Sink] = {}  # only like tables of the same tokens add up
@@ -72,7 +71,7 @@ def gather_sinks(
     return _named(list(found.values()))
 
 
-def _parts(op: Language[T], site: Site, relevance: T) -> list[tuple[str, T, tuple[int, ...]]]:
+def _parts(op: Language[T], site: SinkSite, relevance: T) -> list[tuple[str, T, tuple[int, ...]]]:
     """(part, [B, T, F], token axes)."""
     batch = batch_axis(site.axes)
     found = [(site.part, relevance, site.tokens)]

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from palrp_onnx.errors import TargetError
+from palrp_onnx.types import Array
 
-Array = NDArray[Any]
 Kind = Literal["pred", "index", "contrast", "token", "element", "vector", "all"]
 ResolvedKind = Literal["index", "contrast", "element", "dot", "cosine"]
 

@@ -8,14 +8,14 @@ from typing import Any, Generic, TypeVar
 
 import onnx_ir as ir
 
+from palrp_onnx.analysis.analysis import Operand
+from palrp_onnx.analysis.axes import BATCH, batch_axis
+from palrp_onnx.analysis.roles import Role
+from palrp_onnx.analysis.sources import PRODUCTS
 from palrp_onnx.errors import RoleError, TargetError, UnsupportedError
-from palrp_onnx.graph.analysis import Operand
-from palrp_onnx.graph.axes import BATCH, batch_axis
-from palrp_onnx.graph.roles import Role
-from palrp_onnx.graph.sources import PRODUCTS
 from palrp_onnx.relevance.ledger import INPUT, KERNEL
 from palrp_onnx.relevance.plan import RECEIVING, Plan, Step, View, describe, role_of
-from palrp_onnx.relevance.rows import Rows, RowView, picked_row, rows_before
+from palrp_onnx.relevance.single_row import Rows, RowView, picked_row, rows_before
 from palrp_onnx.rules import Shares
 from palrp_onnx.tensor.language import Language
 

@@ -16,7 +16,7 @@ from palrp_onnx.render.page import (
     LINE,
     MARGIN,
     Block,
-    Lines,
+    TextLines,
     compose,
     shorten,
     visible,
@@ -84,7 +84,7 @@ def render_curves(
     Returns:
         A PNG file. The same numbers give the same bytes.
     """
-    head = Lines([(visible(title), 28, BLACK), (visible(remark), 15, GREY)])
+    head = TextLines([(visible(title), 28, BLACK), (visible(remark), 15, GREY)])
     blocks: list[Block] = [head, _Charts(shares, charts, height), _Legend(list(charts[0].lines))]
     data = io.BytesIO()
     compose(blocks).save(data, "PNG")

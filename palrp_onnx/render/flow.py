@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
 
-from palrp_onnx.attribution import InputFacts, Units
+from palrp_onnx.record import InputFacts, Units
 
 _APOSTROPHES = "'’"
 _JOINERS = "\u200c\u200d"

@@ -17,7 +17,7 @@ from msgspec import UNSET
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
-from palrp_onnx.attribution import LEDGER_ENTRIES, Attribution, Units
+from palrp_onnx.record import LEDGER_ENTRIES, Attribution, Units
 from palrp_onnx.render.flow import Word, paragraphs, visible, words
 from palrp_onnx.render.palette import BLACK, TABLE, colours, ink
 from palrp_onnx.render.picture import Rectangle

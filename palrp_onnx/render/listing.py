@@ -12,8 +12,8 @@ from typing import Any
 
 import msgspec
 
-from palrp_onnx.attribution import LEDGER_ENTRIES, Attribution, decode
 from palrp_onnx.errors import InputError
+from palrp_onnx.record import LEDGER_ENTRIES, Attribution, decode
 from palrp_onnx.render.flow import visible
 from palrp_onnx.render.html import fragment, page, short
 from palrp_onnx.render.wording import target_name
@@ -41,7 +41,7 @@ _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 @dataclass(frozen=True)
-class Failure:
+class FailedRecord:
     """A record that could not be made, or a line that could not be read."""
 
     id: str
@@ -49,11 +49,11 @@ class Failure:
 
 
 @dataclass(frozen=True)
-class Entry:
+class ListedRecord:
     """One line of a run, and where it stands."""
 
     place: str
-    record: Attribution | Failure
+    record: Attribution | FailedRecord
 
 
 class _Failed(msgspec.Struct):
@@ -64,7 +64,7 @@ class _Failed(msgspec.Struct):
 
 
 @dataclass(frozen=True)
-class _Row:
+class _ListRow:
     """What the list says of a record; ``packed`` is its map, ``None`` where there is none."""
 
     number: int
@@ -91,7 +91,7 @@ class RunPage:
     packed: int
 
 
-def read_run(path: Path) -> Iterator[Entry]:
+def read_run(path: Path) -> Iterator[ListedRecord]:
     """Read records one by one: a file of JSON lines, or all ``.jsonl`` files of a folder.
 
     A ``.json`` file holds one record or an array of them. A line that is no record becomes a
@@ -111,7 +111,7 @@ def read_run(path: Path) -> Iterator[Entry]:
             raise InputError(message, place=str(file)) from error
 
 
-def render_run(title: str, entries: Iterable[Entry], *, room: int = ROOM) -> RunPage:
+def render_run(title: str, entries: Iterable[ListedRecord], *, room: int = ROOM) -> RunPage:
     """List a run as an HTML page that needs nothing else, neither files nor a network.
 
     Every entry is in the list. Maps are packed into the page, in the order of the run, until the
@@ -154,14 +154,14 @@ def _parts(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.jsonl"), key=lambda file: (len(file.name), file.name))
 
 
-def _lines(file: Path) -> Iterator[Entry]:
+def _lines(file: Path) -> Iterator[ListedRecord]:
     with file.open("rb") as stream:
         for number, line in enumerate(stream, 1):
             if line.strip():
                 yield _entry(f"{file.name}:{number}", line)
 
 
-def _array(file: Path) -> Iterator[Entry]:
+def _array(file: Path) -> Iterator[ListedRecord]:
     data = file.read_bytes()
     several = data.lstrip()[:1] == b"["
     try:
@@ -172,19 +172,21 @@ def _array(file: Path) -> Iterator[Entry]:
         yield _entry(f"{file.name}[{number}]", bytes(item))
 
 
-def _entry(place: str, data: bytes) -> Entry:
+def _entry(place: str, data: bytes) -> ListedRecord:
     try:
         record = decode(data)
     except _UNREADABLE as error:
         reason = f"no record: {error}"
     else:
         fault = _fault(record)
-        return Entry(place, Failure(record.id, f"no record: {fault}") if fault else record)
+        return ListedRecord(
+            place, FailedRecord(record.id, f"no record: {fault}") if fault else record
+        )
     try:
         failed = msgspec.json.decode(data, type=_Failed)
     except _UNREADABLE:
-        return Entry(place, Failure(place, reason))
-    return Entry(place, Failure(failed.id, _message(failed.error)))
+        return ListedRecord(place, FailedRecord(place, reason))
+    return ListedRecord(place, FailedRecord(failed.id, _message(failed.error)))
 
 
 def _fault(record: Attribution) -> str | None:
@@ -213,18 +215,18 @@ def _message(error: str | dict[str, Any]) -> str:
     return "; ".join(f"{name}: {value}" for name, value in error.items() if value)
 
 
-def _rows(entries: Iterable[Entry], room: int) -> Iterator[_Row]:
+def _rows(entries: Iterable[ListedRecord], room: int) -> Iterator[_ListRow]:
     full = False
     for number, entry in enumerate(entries, 1):
         place, record = visible(entry.place), entry.record
         name = short(visible(record.id))
-        if isinstance(record, Failure):
-            yield _Row(number, name, place, error=short(visible(record.error), 500))
+        if isinstance(record, FailedRecord):
+            yield _ListRow(number, name, place, error=short(visible(record.error), 500))
             continue
         packed = None if full else _packed(record)
         room -= len(packed or "")
         full = full or room < 0
-        yield _Row(
+        yield _ListRow(
             number,
             name,
             place,

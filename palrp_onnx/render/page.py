@@ -112,7 +112,7 @@ def wrap(words: Sequence[str], size: int, room: int = INNER) -> list[str]:
 
 
 @dataclass
-class Lines:
+class TextLines:
     """Lines of text, each with its size and ink."""
 
     lines: Sequence[tuple[str, int, RGB]]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw
 
-from palrp_onnx.attribution import Site, Units
+from palrp_onnx.record import Site, Units
 from palrp_onnx.render.page import GREY, INNER, LINE, MARGIN, font, shorten, visible, width, write
 from palrp_onnx.render.palette import colours
 from palrp_onnx.render.scale import Scale

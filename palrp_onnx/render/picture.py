@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from palrp_onnx.attribution import Relevance
+from palrp_onnx.record import Relevance
 from palrp_onnx.render.page import GREY, INNER, LINE, MARGIN, write
 from palrp_onnx.render.palette import colours
 

@@ -6,8 +6,8 @@ import io
 
 from PIL import Image, PngImagePlugin
 
-from palrp_onnx.attribution import LEDGER_ENTRIES, Attribution
-from palrp_onnx.render.page import GREY, Block, Lines, compose, visible, wrap
+from palrp_onnx.record import LEDGER_ENTRIES, Attribution
+from palrp_onnx.render.page import GREY, Block, TextLines, compose, visible, wrap
 from palrp_onnx.render.palette import BLACK
 from palrp_onnx.render.panel import Panel
 from palrp_onnx.render.picture import Pictures, Rectangle
@@ -52,7 +52,7 @@ def render_png(
     return _encoded(compose(blocks), record)
 
 
-def _head(record: Attribution) -> Lines:
+def _head(record: Attribution) -> TextLines:
     target = record.target
     name = target_name(target)
     facts = [f"{target.output} {number(target.value)}"]
@@ -65,10 +65,10 @@ def _head(record: Attribution) -> Lines:
     lines += [(line, _SMALL, GREY) for line in wrap(facts, _SMALL)]
     warnings = [visible(w.message) for w in record.warnings]
     lines += [(f"⚠ {text}", _SMALL, BLACK) for text in warnings]
-    return Lines(lines)
+    return TextLines(lines)
 
 
-def _ledger(record: Attribution) -> Lines:
+def _ledger(record: Attribution) -> TextLines:
     ledger = record.ledger
     known = {*LEDGER_ENTRIES, "target", "residual", "residual_relative"}
     names = [*LEDGER_ENTRIES, *(name for name in ledger if name not in known)]
@@ -79,7 +79,7 @@ def _ledger(record: Attribution) -> Lines:
     lines = [("ledger", 16, GREY)]
     lines += [(line, _SMALL, BLACK) for line in wrap(account, _SMALL)]
     lines.append((shares(record), _SMALL, GREY))
-    return Lines(lines)
+    return TextLines(lines)
 
 
 def _encoded(page: Image.Image, record: Attribution) -> bytes:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from PIL import Image, ImageDraw
 
-from palrp_onnx.attribution import Units
+from palrp_onnx.record import Units
 from palrp_onnx.render.page import GREY, INNER, MARGIN, shorten, visible, width, write
 from palrp_onnx.render.palette import BLACK, colour, ink
 

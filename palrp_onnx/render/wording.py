@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from palrp_onnx.attribution import Attribution, TargetFacts
+from palrp_onnx.record import Attribution, TargetFacts
 from palrp_onnx.render.page import visible
 from palrp_onnx.render.scale import number
 

@@ -4,8 +4,8 @@ from palrp_onnx.rules import (
     activation,
     epsilon,
     gradient,
-    kept,
     linear,
+    lossless_softmax,
     movement,
     norm,
     pooling,
@@ -17,19 +17,19 @@ from palrp_onnx.rules import (
     softmax,
     sums,
 )
-from palrp_onnx.rules.registry import NO_PATH, Entry, Node, Shares, find_rule, supported
+from palrp_onnx.rules.registry import NO_PATH, Node, RuleEntry, Shares, find_rule, supported
 
 __all__ = [
     "NO_PATH",
-    "Entry",
     "Node",
+    "RuleEntry",
     "Shares",
     "activation",
     "epsilon",
     "find_rule",
     "gradient",
-    "kept",
     "linear",
+    "lossless_softmax",
     "movement",
     "norm",
     "pooling",

@@ -126,7 +126,7 @@ F = TypeVar("F", bound=Rule)
 
 
 @dataclass(frozen=True)
-class Entry:
+class RuleEntry:
     """A registered rule.
 
     Attributes:
@@ -144,7 +144,7 @@ class Entry:
 
 
 #: By (set of rules, domain, operation); the usual rules are the set without a name.
-_RULES: dict[tuple[str, str, str], list[Entry]] = {}
+_RULES: dict[tuple[str, str, str], list[RuleEntry]] = {}
 
 #: Real-valued results that no relevance passes through, on purpose.
 NO_PATH = frozenset(
@@ -179,7 +179,7 @@ def rule(
             entries = _RULES.setdefault((under, domain, op_type), [])
             if any(e.since == since for e in entries):
                 raise ValueError(f"{op_type} has two rules since opset {since}")
-            entries.append(Entry(function, since, outputs, books or {}))
+            entries.append(RuleEntry(function, since, outputs, books or {}))
         return function
 
     return register
@@ -190,7 +190,7 @@ def given(node: Node[Any], *names: str) -> dict[str, Any]:
     return {k: v for k in names if (v := node.attribute(k, None)) is not None}
 
 
-def find_rule(domain: str, op_type: str, opset: int, sets: Sequence[str] = ()) -> Entry | None:
+def find_rule(domain: str, op_type: str, opset: int, sets: Sequence[str] = ()) -> RuleEntry | None:
     """The rule for an operation at an opset, or ``None`` if there is none.
 
     The first of ``sets`` that has one decides; the usual rules come last.

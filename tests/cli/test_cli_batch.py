@@ -18,9 +18,9 @@ import pytest
 import shifted_ids
 from click.testing import Result
 
-from palrp_onnx.attribution import decode
 from palrp_onnx.cli.progress import Plain, duration
 from palrp_onnx.jobs import Settings, ray
+from palrp_onnx.record import decode
 
 Run = Callable[..., Result]
 

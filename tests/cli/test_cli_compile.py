@@ -16,9 +16,9 @@ import shifted_ids
 from click.testing import CliRunner, Result
 
 from palrp_onnx import Explainer
-from palrp_onnx.attribution import InputFacts
 from palrp_onnx.cli.main import program
 from palrp_onnx.inputs.sample import Sample
+from palrp_onnx.record import InputFacts
 
 MODEL = Path(__file__).parents[2] / "models/reviews-rope/model.onnx"
 IDS = np.random.default_rng(0).integers(5, 8000, size=(2, 14))

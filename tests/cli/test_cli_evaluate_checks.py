@@ -9,10 +9,10 @@ import pytest
 from conftest import Run
 from PIL import Image
 
-from palrp_onnx.attribution import InputFacts, TargetFacts
 from palrp_onnx.cli.evaluate_texts import _right
 from palrp_onnx.cli.progress import counting
 from palrp_onnx.inputs import Sample
+from palrp_onnx.record import InputFacts, TargetFacts
 
 TEXTS = ("a good film", "a bad film a bad film", "good good bad film", "film a good a")
 

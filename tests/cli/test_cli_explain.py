@@ -13,10 +13,10 @@ import pytest
 from click.testing import Result
 from PIL import Image
 
-from palrp_onnx.attribution import json_schema
+from palrp_onnx.describe import Explanation
 from palrp_onnx.explainer import Explainer
 from palrp_onnx.inputs.sample import Sample
-from palrp_onnx.record import Explanation
+from palrp_onnx.record import json_schema
 
 Run = Callable[..., Result]
 

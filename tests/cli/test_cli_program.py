@@ -17,10 +17,10 @@ import pytest
 from click.testing import Result
 
 from palrp_onnx import errors
-from palrp_onnx.attribution import json_schema
 from palrp_onnx.cli import options
 from palrp_onnx.explainer import Explainer
-from palrp_onnx.relevance.presets import PRESETS
+from palrp_onnx.record import json_schema
+from palrp_onnx.relevance.methods import PRESETS
 from palrp_onnx.relevance.sinks import Reduction
 
 Run = Callable[..., Result]

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from palrp_onnx.attribution import Attribution, decode
 from palrp_onnx.errors import InputError
 from palrp_onnx.evaluate import pairing
 from palrp_onnx.evaluate.agreement import agreement, compare
 from palrp_onnx.evaluate.pairing import Pairs
+from palrp_onnx.record import Attribution, decode
 
 TEXT = "a good film"
 

@@ -27,7 +27,7 @@ from palrp_onnx.evaluate.baselines.question import Question
 from palrp_onnx.explainer import Explainer
 from palrp_onnx.inputs import open_sample
 from palrp_onnx.inputs.sample import Sample
-from palrp_onnx.relevance.asking import parse_target
+from palrp_onnx.relevance.target_parsing import parse_target
 
 MODELS = Path(__file__).parents[2] / "models"
 X, W, V = real(2, 5, 4, seed=3), real(4, 4), real(4, 4, seed=9)

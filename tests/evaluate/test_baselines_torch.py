@@ -11,7 +11,7 @@ from building import Array
 
 from palrp_onnx import Explainer, Model
 from palrp_onnx.evaluate.baselines import BASELINES, Baseline
-from palrp_onnx.relevance.asking import parse_target
+from palrp_onnx.relevance.target_parsing import parse_target
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")

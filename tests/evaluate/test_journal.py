@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from palrp_onnx.attribution import InputFacts
 from palrp_onnx.errors import InputError, UsageError
 from palrp_onnx.evaluate.journal import Journal, recalled
 from palrp_onnx.evaluate.perturbation import FRACTIONS, Curves, Steps
 from palrp_onnx.evaluate.segmentation import Judgement
 from palrp_onnx.inputs.sample import Sample
+from palrp_onnx.record import InputFacts
 
 SETTINGS = {"sha256": "abc", "methods": ["pa-lrp"]}
 

@@ -21,8 +21,8 @@ from palrp_onnx.evaluate.perturbation import (
     predictor,
     summarise,
 )
-from palrp_onnx.forward import ReferenceForward
-from palrp_onnx.graph.model import Model
+from palrp_onnx.model.open import Model
+from palrp_onnx.runtime.forward import ReferenceForward
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 Array = NDArray[Any]

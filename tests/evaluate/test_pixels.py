@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from palrp_onnx.errors import InputError, UsageError
-from palrp_onnx.evaluate.image_contests import black_pixel, contest_pixels
-from palrp_onnx.evaluate.images import Rivals, pixel_map, spread
+from palrp_onnx.evaluate.image_maps import Rivals, pixel_map, spread
+from palrp_onnx.evaluate.images import black_pixel, contest_pixels
 from palrp_onnx.evaluate.pixels import (
     BASELINES,
     Kept,
@@ -27,9 +27,9 @@ from palrp_onnx.evaluate.pixels import (
     summarise,
 )
 from palrp_onnx.explainer import Explainer
-from palrp_onnx.forward import FileForward
-from palrp_onnx.graph.model import Model
 from palrp_onnx.inputs import open_sample
+from palrp_onnx.model.open import Model
+from palrp_onnx.runtime.forward import FileForward
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "palrp_vision_eval"
 DIGITS = Path(__file__).parents[2] / "models" / "digits-vit"

@@ -18,9 +18,9 @@ from palrp_onnx.errors import InputError, UsageError
 from palrp_onnx.evaluate.baselines import Competitor, competitor
 from palrp_onnx.evaluate.maps import explained, spelled
 from palrp_onnx.evaluate.randomisation import SHARES, randomisation, shuffled, weights
-from palrp_onnx.forward import FileForward
-from palrp_onnx.graph.model import Model
 from palrp_onnx.inputs import Sample, open_sample
+from palrp_onnx.model.open import Model
+from palrp_onnx.runtime.forward import FileForward
 
 MODELS = Path(__file__).parents[2] / "models"
 ROPE = MODELS / "reviews-rope"

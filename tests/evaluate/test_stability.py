@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from palrp_onnx.attribution import InputFacts, TargetFacts
 from palrp_onnx.errors import InputError, UsageError
 from palrp_onnx.evaluate.baselines import Baseline
 from palrp_onnx.evaluate.stability import DRAWS, Replacement, stability
 from palrp_onnx.inputs.sample import Sample
+from palrp_onnx.record import InputFacts, TargetFacts
 
 UNKNOWN = 0
 

@@ -23,7 +23,7 @@ def open_model(path: str) -> None:
 def open_explainer(path: str) -> None:
     """Open, make up an example, analyse, plan, compile and run."""
     from palrp_onnx import Explainer
-    from palrp_onnx.planning import make_example
+    from palrp_onnx.prepare import make_example
 
     explainer = Explainer(Path(path), once=True)
     explainer.engine(make_example(explainer.model))

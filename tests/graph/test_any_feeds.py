@@ -12,10 +12,10 @@ from building import Array, ints, opened, proto, real
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from palrp_onnx.graph.analysis import Analysis
-from palrp_onnx.graph.model import Model
-from palrp_onnx.graph.sites import find_sites
-from palrp_onnx.planning import analyse_model, make_example
+from palrp_onnx.analysis.analysis import Analysis
+from palrp_onnx.analysis.sites import find_sites
+from palrp_onnx.model.open import Model
+from palrp_onnx.prepare import analyse_model, make_example
 
 ROOT = Path(__file__).parents[2]
 FILES = [

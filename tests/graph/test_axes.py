@@ -10,8 +10,8 @@ from building import Array, ints, opened, proto, real
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from palrp_onnx.graph.axes import BATCH, TOKEN, Axes, regroup
-from palrp_onnx.planning import analyse_model
+from palrp_onnx.analysis.axes import BATCH, TOKEN, Axes, regroup
+from palrp_onnx.prepare import analyse_model
 
 B, T = BATCH, TOKEN
 BT = BATCH | TOKEN

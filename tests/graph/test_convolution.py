@@ -15,10 +15,10 @@ import pytest
 from building import Walk, ints, opened, proto, real, walk, wide
 
 from palrp_onnx import Explainer, inspect
-from palrp_onnx.attribution import InputFacts
+from palrp_onnx.analysis.sites import find_sites
 from palrp_onnx.errors import UsageError
-from palrp_onnx.graph.sites import find_sites
 from palrp_onnx.inputs.sample import Sample
+from palrp_onnx.record import InputFacts
 
 B, T, F = 2, 9, 4
 X = real(B, T, F)

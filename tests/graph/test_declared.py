@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from palrp_onnx import Explainer
-from palrp_onnx.attribution import Attribution, InputFacts
-from palrp_onnx.compiling import compile_model
-from palrp_onnx.graph.model import Model
+from palrp_onnx.compiler.file import compile_model
 from palrp_onnx.inputs.sample import Sample
+from palrp_onnx.model.open import Model
+from palrp_onnx.record import Attribution, InputFacts
 
 Array = NDArray[Any]
 ENGINES = ("onnxruntime", "numpy")

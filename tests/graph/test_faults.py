@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from palrp_onnx import Explainer
-from palrp_onnx.attribution import Attribution, InputFacts
 from palrp_onnx.inputs.sample import Sample
+from palrp_onnx.record import Attribution, InputFacts
 from tests.building import opened, proto, real
 
 BODY = """

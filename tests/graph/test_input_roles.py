@@ -9,12 +9,12 @@ import pytest
 from building import Array, ints, opened, proto, real, walk, wide
 
 from palrp_onnx import Explainer, Model
-from palrp_onnx.attribution import InputFacts
+from palrp_onnx.analysis.roles import Role
+from palrp_onnx.describe import Explanation
 from palrp_onnx.errors import PalrpError
-from palrp_onnx.graph.roles import Role
 from palrp_onnx.inputs.sample import Sample
-from palrp_onnx.planning import analyse_model
-from palrp_onnx.record import Explanation
+from palrp_onnx.prepare import analyse_model
+from palrp_onnx.record import InputFacts
 
 V, F, C = 30, 6, 4
 WORDS, HEAD = real(V, F, seed=1), real(F, C, seed=2)

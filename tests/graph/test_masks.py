@@ -10,8 +10,8 @@ import pytest
 from building import Array, opened, proto, real
 
 from palrp_onnx import Explainer, inspect
-from palrp_onnx.attribution import InputFacts
 from palrp_onnx.inputs.sample import Sample
+from palrp_onnx.record import InputFacts
 
 T, F = 9, 4
 PLACE = np.arange(T)

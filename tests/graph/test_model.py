@@ -10,9 +10,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from palrp_onnx.errors import InputError, ModelError
-from palrp_onnx.graph import model as module
-from palrp_onnx.graph import soundness
-from palrp_onnx.graph.model import Model
+from palrp_onnx.model import checks as soundness
+from palrp_onnx.model import open as opening
+from palrp_onnx.model.open import Model
 
 
 def linear(path: Path, location: str | None = None) -> Path:
@@ -85,7 +85,7 @@ def test_too_many_nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MAX_FILE_BYTES", 10)
+    monkeypatch.setattr(opening, "MAX_FILE_BYTES", 10)
     with pytest.raises(ModelError, match="2 GiB"):
         Model.open(linear(tmp_path / "m.onnx"))
 

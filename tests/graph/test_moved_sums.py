@@ -10,10 +10,10 @@ import pytest
 from building import Array, ints, opened, proto, real, walk
 
 from palrp_onnx import Explainer
-from palrp_onnx.attribution import Fidelity, InputFacts
-from palrp_onnx.graph.roles import Role
+from palrp_onnx.analysis.roles import Role
+from palrp_onnx.describe import Explanation
 from palrp_onnx.inputs.sample import Sample
-from palrp_onnx.record import Explanation
+from palrp_onnx.record import Fidelity, InputFacts
 
 B, T, H, D, LONGER = 2, 9, 2, 3, 14
 F = H * D

@@ -9,12 +9,12 @@ import pytest
 from building import Array, ints, opened, proto, real
 
 from palrp_onnx import Explainer, Model
-from palrp_onnx.attribution import InputFacts
+from palrp_onnx.describe import Explanation
 from palrp_onnx.errors import InputError, ModelError
 from palrp_onnx.inputs.sample import Sample
-from palrp_onnx.planning import analyse_model, plan_model
-from palrp_onnx.record import Explanation
-from palrp_onnx.relevance.presets import preset
+from palrp_onnx.prepare import analyse_model, plan_model
+from palrp_onnx.record import InputFacts
+from palrp_onnx.relevance.methods import preset
 
 V, F, T = 30, 6, 5
 IDS = ints(7, 20, 3, 3, 21)[None]

@@ -15,15 +15,15 @@ import pytest
 from numpy.typing import NDArray
 from onnx import numpy_helper, parser
 
+from palrp_onnx.analysis.analysis import Analysis, is_mask, varying_axes
+from palrp_onnx.analysis.axes import BATCH, TOKEN
+from palrp_onnx.analysis.inputs import input_roles
+from palrp_onnx.analysis.roles import Role
+from palrp_onnx.analysis.rotating_tables import turns
+from palrp_onnx.analysis.sites import find_sites
 from palrp_onnx.errors import RoleError
-from palrp_onnx.graph.analysis import Analysis, is_mask, varying_axes
-from palrp_onnx.graph.axes import BATCH, TOKEN
-from palrp_onnx.graph.inputs import input_roles
-from palrp_onnx.graph.model import Model
-from palrp_onnx.graph.roles import Role
-from palrp_onnx.graph.sites import find_sites
-from palrp_onnx.graph.turning import turns
-from palrp_onnx.planning import analyse_model
+from palrp_onnx.model.open import Model
+from palrp_onnx.prepare import analyse_model
 
 Array = NDArray[Any]
 HIDDEN = 8

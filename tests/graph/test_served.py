@@ -20,14 +20,14 @@ from onnxruntime.quantization import (
 from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 
 from palrp_onnx import Explainer, Model
-from palrp_onnx.attribution import Attribution, InputFacts
-from palrp_onnx.compiler import OPSET, Settings, compile_graph
-from palrp_onnx.graph import served
-from palrp_onnx.graph.model import parse_model
+from palrp_onnx.compiler.graph import OPSET, CompileSettings, compile_graph
 from palrp_onnx.inputs import open_sample
 from palrp_onnx.inputs.sample import Sample
-from palrp_onnx.planning import plan_model
-from palrp_onnx.relevance.presets import preset
+from palrp_onnx.model import native as served
+from palrp_onnx.model.open import parse_model
+from palrp_onnx.prepare import plan_model
+from palrp_onnx.record import Attribution, InputFacts
+from palrp_onnx.relevance.methods import preset
 
 X = real(2, 4, seed=8)
 MODELS = Path(__file__).parents[2] / "models"
@@ -61,7 +61,7 @@ def test_the_forward_pass_is_that_of_the_file(make, portable: bool, tmp_path: Pa
     )
     products = sum(count for name, count in model.lowered.items() if name.endswith(op_type))
     planned = plan_model(model.copy(), sample.feeds, preset("pa-lrp"))
-    graph, _ = compile_graph(planned, Settings(portable=portable))
+    graph, _ = compile_graph(planned, CompileSettings(portable=portable))
     found = [node.op_type for node in graph.graph]
     standard = op_type == "MatMulInteger"
     assert products > 5

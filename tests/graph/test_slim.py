@@ -10,7 +10,7 @@ import onnx_ir as ir
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from palrp_onnx.graph.model import parse_model
+from palrp_onnx.model.open import parse_model
 
 WEIGHT = np.random.default_rng(0).normal(size=(64, 64)).astype(np.float32)
 

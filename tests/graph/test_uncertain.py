@@ -10,7 +10,7 @@ import pytest
 from building import Array, ints, opened, proto, real
 
 from palrp_onnx import inspect
-from palrp_onnx.graph.sites import climbs
+from palrp_onnx.analysis.sites import climbs
 from palrp_onnx.inspection import Inspection
 
 B, T, F = 2, 8, 4

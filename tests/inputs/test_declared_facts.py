@@ -10,7 +10,7 @@ import pytest
 from tokenizers import Tokenizer, models
 
 from palrp_onnx.errors import InputError
-from palrp_onnx.inputs.declared import Declared, read_declared
+from palrp_onnx.inputs.sidecar import Declared, read_declared
 
 
 def said(folder: Path, config: Any) -> Declared:

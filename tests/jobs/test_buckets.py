@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from hypothesis import given
 from hypothesis import strategies as st
 
-from palrp_onnx.jobs.buckets import WASTE, cut
+from palrp_onnx.jobs.batches import WASTE, cut
 
 
 @dataclass(frozen=True)

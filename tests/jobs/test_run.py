@@ -17,12 +17,12 @@ from msgspec import structs
 
 from palrp_onnx.errors import OutputError, ResourceError, UsageError
 from palrp_onnx.jobs import Line, Record, Settings
-from palrp_onnx.jobs.crew import threads
+from palrp_onnx.jobs.executors import threads
 from palrp_onnx.jobs.files import make_folder, write_whole
-from palrp_onnx.jobs.run import Outcome, Plan, explain_parts
+from palrp_onnx.jobs.manifest import Job, describe_job
+from palrp_onnx.jobs.run import BatchOutcome, BatchPlan, explain_parts
 from palrp_onnx.jobs.settings import Shard
 from palrp_onnx.jobs.sources import open_source
-from palrp_onnx.jobs.state import Job, describe_job
 
 
 class Heard:
@@ -64,7 +64,7 @@ def write_input(folder: Path, count: int, bad: Sequence[int] = ()) -> Path:
     return path
 
 
-def job_of(source: Path, plan: Plan, **changes: Any) -> Job:
+def job_of(source: Path, plan: BatchPlan, **changes: Any) -> Job:
     facts = open_source(source, io.BytesIO()).facts()
     job = describe_job(
         (source.parent / "model.onnx", "0" * 64),
@@ -77,7 +77,9 @@ def job_of(source: Path, plan: Plan, **changes: Any) -> Job:
     return structs.replace(job, **changes)
 
 
-def go(source: Path, plan: Plan, stub: Any = None, job: Job | None = None) -> tuple[Outcome, Heard]:
+def go(
+    source: Path, plan: BatchPlan, stub: Any = None, job: Job | None = None
+) -> tuple[BatchOutcome, Heard]:
     heard = Heard()
     crew = threads(stub or Stub(), heard.advance, count=2)
     records = open_source(source, io.BytesIO())
@@ -100,7 +102,7 @@ def manifest(folder: Path) -> dict[str, Any]:
 
 def test_every_record_in_order(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    outcome, heard = go(write_input(tmp_path, 25, bad=[3, 11]), Plan(folder=out, part_size=10))
+    outcome, heard = go(write_input(tmp_path, 25, bad=[3, 11]), BatchPlan(folder=out, part_size=10))
     assert outcome.complete and (outcome.tally.records, outcome.tally.failed) == (25, 2)
     assert ids(out) == list(range(1, 26))
     assert [len(path.read_bytes().splitlines()) for path in sorted(out.glob("part*"))] == [
@@ -116,7 +118,7 @@ def test_every_record_in_order(tmp_path: Path) -> None:
 
 def test_only_missing_parts_are_computed(tmp_path: Path) -> None:
     source, out = write_input(tmp_path, 45, bad=[12]), tmp_path / "out"
-    plan = Plan(folder=out, part_size=10, resume=True)
+    plan = BatchPlan(folder=out, part_size=10, resume=True)
     go(source, plan)
     whole = content(out)
     (out / "part-00001.jsonl").unlink()
@@ -140,30 +142,30 @@ def test_an_interrupted_run_goes_on(tmp_path: Path) -> None:
             return super().__call__(records, done)
 
     with pytest.raises(KeyboardInterrupt):
-        go(source, Plan(folder=out, part_size=10), Failing())
+        go(source, BatchPlan(folder=out, part_size=10), Failing())
     assert manifest(out)["state"] == "running"
     assert ids(out) == list(range(1, 31))
-    go(source, Plan(folder=out, part_size=10, resume=True))
+    go(source, BatchPlan(folder=out, part_size=10, resume=True))
     assert ids(out) == list(range(1, 61))
 
 
 def test_a_folder_that_is_taken(tmp_path: Path) -> None:
     source, out = write_input(tmp_path, 5), tmp_path / "out"
-    go(source, Plan(folder=out))
+    go(source, BatchPlan(folder=out))
     before = content(out)
     with pytest.raises(UsageError, match="already"):
-        go(source, Plan(folder=out))
+        go(source, BatchPlan(folder=out))
     (out / "manifest.json").unlink()
     with pytest.raises(UsageError, match="no manifest"):
-        go(source, Plan(folder=out, resume=True))
+        go(source, BatchPlan(folder=out, resume=True))
     del before["manifest.json"]
     assert content(out) == before
 
 
 def test_changes_are_refused_by_name(tmp_path: Path) -> None:
     source, out = write_input(tmp_path, 5), tmp_path / "out"
-    go(source, Plan(folder=out))
-    plan = Plan(folder=out, resume=True)
+    go(source, BatchPlan(folder=out))
+    plan = BatchPlan(folder=out, resume=True)
     before = content(out)
     job = job_of(source, plan)
     changes = {
@@ -190,26 +192,26 @@ def test_changes_are_refused_by_name(tmp_path: Path) -> None:
 
 def test_the_input_is_looked_at_not_its_name(tmp_path: Path) -> None:
     source, out = write_input(tmp_path, 5), tmp_path / "out"
-    go(source, Plan(folder=out))
+    go(source, BatchPlan(folder=out))
     moved = source.rename(tmp_path / "moved.jsonl")
-    outcome, _ = go(moved, Plan(folder=out, resume=True))
+    outcome, _ = go(moved, BatchPlan(folder=out, resume=True))
     assert outcome.complete
 
 
 def test_too_many_errors_stop_a_batch(tmp_path: Path) -> None:
     source, out = write_input(tmp_path, 100, bad=range(15, 30)), tmp_path / "out"
-    outcome, _ = go(source, Plan(folder=out, part_size=10, max_errors=5))
+    outcome, _ = go(source, BatchPlan(folder=out, part_size=10, max_errors=5))
     assert not outcome.complete and outcome.tally.failed == 15
     assert manifest(out)["state"] == "stopped"
     assert ids(out) == list(range(1, 31))
-    outcome, _ = go(source, Plan(folder=out, part_size=10, resume=True))
+    outcome, _ = go(source, BatchPlan(folder=out, part_size=10, resume=True))
     assert outcome.complete and outcome.tally.failed == 15
     assert ids(out) == list(range(1, 101))
 
 
 def test_no_errors_are_allowed(tmp_path: Path) -> None:
     source = write_input(tmp_path, 30, bad=[14])
-    outcome, _ = go(source, Plan(folder=tmp_path / "out", part_size=10, max_errors=0))
+    outcome, _ = go(source, BatchPlan(folder=tmp_path / "out", part_size=10, max_errors=0))
     assert not outcome.complete and ids(tmp_path / "out") == list(range(1, 21))
 
 
@@ -218,14 +220,14 @@ def test_shards_have_every_record_once(tmp_path: Path) -> None:
     found = []
     for index in (1, 2, 3):
         out = tmp_path / str(index)
-        go(source, Plan(folder=out, part_size=4, shard=Shard(index, 3)))
+        go(source, BatchPlan(folder=out, part_size=4, shard=Shard(index, 3)))
         assert ids(out) == sorted(ids(out))
         found += ids(out)
     assert sorted(found) == list(range(1, 24))
 
 
 def test_an_empty_input(tmp_path: Path) -> None:
-    outcome, _ = go(write_input(tmp_path, 0), Plan(folder=tmp_path / "out"))
+    outcome, _ = go(write_input(tmp_path, 0), BatchPlan(folder=tmp_path / "out"))
     assert outcome.complete and outcome.tally.records == 0
     assert manifest(tmp_path / "out")["state"] == "complete"
 
@@ -240,7 +242,7 @@ def test_nothing_is_half_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, kind: type[Exception]
 ) -> None:
     source, out = write_input(tmp_path, 50), tmp_path / "out"
-    go(source, Plan(folder=tmp_path / "whole", part_size=10))
+    go(source, BatchPlan(folder=tmp_path / "whole", part_size=10))
     synced, own = 0, os.fsync
 
     def fsync(handle: int) -> None:
@@ -252,12 +254,12 @@ def test_nothing_is_half_written(
 
     monkeypatch.setattr(os, "fsync", fsync)
     with pytest.raises(kind):
-        go(source, Plan(folder=out, part_size=10))
+        go(source, BatchPlan(folder=out, part_size=10))
     monkeypatch.undo()
     whole = content(tmp_path / "whole")
     for name, data in content(out).items():
         assert name == "manifest.json" or data == whole[name]
-    go(source, Plan(folder=out, part_size=10, resume=True))
+    go(source, BatchPlan(folder=out, part_size=10, resume=True))
     assert content(out) == whole
 
 
@@ -296,7 +298,7 @@ import resource, sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
 from test_run import Stub, go
-from palrp_onnx.jobs.run import Plan
+from palrp_onnx.jobs.run import BatchPlan
 
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -308,7 +310,7 @@ for name, count in (("few", 30_000), ("many", 1_000_000)):
         stream.writelines('{{"text": "a good film"}}\\n' for _ in range(count))
     stub = Stub()
     stub.seen = type("Nothing", (), {{"__iadd__": lambda self, other: self}})()
-    outcome, heard = go(source, Plan(folder=folder / name, part_size=5000), stub)
+    outcome, heard = go(source, BatchPlan(folder=folder / name, part_size=5000), stub)
     assert outcome.tally.records == heard.done == count
     print(peak())
 """
@@ -330,14 +332,14 @@ import sys
 sys.path.insert(0, {tests!r})
 from test_run import Heard, open_source
 from palrp_onnx.jobs import Settings, Worker
-from palrp_onnx.jobs.run import Plan, run_with
+from palrp_onnx.jobs.run import BatchPlan, run_with
 
 folder = Path({folder!r})
 worker = Worker({model!r}, Settings())
 for count in (200, 1000):
     source = folder / f"{{count}}.jsonl"
     source.write_text('{{"text": "a gripping, beautifully acted drama"}}\\n' * count)
-    plan = Plan(folder=folder / str(count), part_size=40)
+    plan = BatchPlan(folder=folder / str(count), part_size=40)
     outcome = run_with(worker, open_source(source, None), plan, Heard())
     assert (outcome.tally.records, outcome.tally.failed) == (count, 0)
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)

@@ -11,7 +11,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from palrp_onnx.graph.lowering.blocked import block_size, plain_weights
+from palrp_onnx.model.lowering.blocked import block_size, plain_weights
 from tests.lowering.checking import compare
 
 GENERATOR = np.random.default_rng(2)

@@ -11,8 +11,8 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from palrp_onnx.forward import RuntimeForward
-from palrp_onnx.graph.model import Model
+from palrp_onnx.model.open import Model
+from palrp_onnx.runtime.forward import RuntimeForward
 from tests.lowering.checking import compare
 
 Array = NDArray[Any]

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from palrp_onnx import Explainer
-from palrp_onnx.attribution import Attribution, Fidelity, InputFacts
 from palrp_onnx.inputs.sample import Sample
+from palrp_onnx.record import Attribution, Fidelity, InputFacts
 
 Array = NDArray[Any]
 POOLS: dict[str, dict[str, Any]] = {

@@ -10,8 +10,8 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 
-from palrp_onnx.graph.lowering import REFUSED
-from palrp_onnx.graph.model import Model
+from palrp_onnx.model.lowering import REFUSED
+from palrp_onnx.model.open import Model
 from tests.lowering.checking import compare, single
 
 Array = NDArray[Any]

@@ -7,7 +7,7 @@ import pytest
 from building import Walk, real, run, wide
 
 from palrp_onnx.errors import UsageError
-from palrp_onnx.relevance.presets import PRESETS, preset
+from palrp_onnx.relevance.methods import PRESETS, preset
 
 X = real(2, 5, 4, seed=3)
 W = real(4, 4)

@@ -7,9 +7,9 @@ import pytest
 from building import Array, ints, opened, proto, real, walk
 
 from palrp_onnx import Explainer
-from palrp_onnx.attribution import InputFacts
 from palrp_onnx.inputs.sample import Sample
-from palrp_onnx.relevance import rows
+from palrp_onnx.record import InputFacts
+from palrp_onnx.relevance import single_row as rows
 
 WIDTH, HEADS = 8, 2
 WEIGHTS = {

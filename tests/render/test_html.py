@@ -21,7 +21,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from palrp_onnx.attribution import (
+from palrp_onnx.errors import InputError
+from palrp_onnx.record import (
     Attribution,
     InputFacts,
     ModelFacts,
@@ -32,10 +33,9 @@ from palrp_onnx.attribution import (
     Units,
     Warning_,
 )
-from palrp_onnx.errors import InputError
 from palrp_onnx.render.flow import paragraphs, visible, words
 from palrp_onnx.render.html import render_html, shades
-from palrp_onnx.render.listing import Entry, Failure, read_run, render_run
+from palrp_onnx.render.listing import FailedRecord, ListedRecord, read_run, render_run
 from palrp_onnx.render.palette import TABLE, colours
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "google-chrome", "chrome"))), None)
@@ -170,7 +170,7 @@ def test_nothing_is_loaded_and_only_the_script_runs() -> None:
     for data in (
         render_html(record(UNITS, VALUES, TEXT)),
         render_html(record(PATCHES, VALUES[:6]), image=image),
-        render_run("run", [Entry("a:1", record(UNITS, VALUES, TEXT))]).html,
+        render_run("run", [ListedRecord("a:1", record(UNITS, VALUES, TEXT))]).html,
     ):
         page = Page(data)
         for _, attrs in page.tags:
@@ -281,8 +281,8 @@ def hostile() -> Attribution:
 
 def test_hostile_text_stays_text() -> None:
     plain = record(tokens("a b c", "a", "b", "c"), [1.0, -2.0, 3.0], "a b c")
-    failed = Failure(HOSTILE, HOSTILE)
-    run = render_run(HOSTILE, [Entry(HOSTILE, hostile()), Entry(HOSTILE, failed)])
+    failed = FailedRecord(HOSTILE, HOSTILE)
+    run = render_run(HOSTILE, [ListedRecord(HOSTILE, hostile()), ListedRecord(HOSTILE, failed)])
     for data in (render_html(hostile()), run.html):
         assert not any(character in data.decode() for character in "\0\u202e\u2028\x1b")
         page = Page(data)
@@ -421,14 +421,14 @@ def test_inconsistent_records_are_listed_as_failed(tmp_path: Path) -> None:
     entries = list(read_run(tmp_path / "run.jsonl"))
     run = render_run("run", entries)
     assert (run.records, run.failed) == (6, 5)
-    said = [entry.record.error for entry in entries if isinstance(entry.record, Failure)]
+    said = [entry.record.error for entry in entries if isinstance(entry.record, FailedRecord)]
     for text, word in zip(said, ("content", "special", "text", "2 × 2", "ledger"), strict=True):
         assert word in text
 
 
 def test_full_page_says_what_it_leaves_out() -> None:
     made = record(UNITS, VALUES, TEXT)
-    entries = [Entry(f"run.jsonl:{n}", made) for n in range(1, 6)]
+    entries = [ListedRecord(f"run.jsonl:{n}", made) for n in range(1, 6)]
     run = render_run("run", entries, room=0)
     assert (run.records, run.packed) == (5, 0)
     page = Page(run.html)
@@ -513,7 +513,11 @@ def test_switches_in_a_browser(tmp_path: Path) -> None:
 def test_record_of_a_run_opens_in_a_browser(tmp_path: Path) -> None:
     made = record(UNITS, VALUES, TEXT)
     place = tmp_path / "run.html"
-    entries = [Entry("a:1", made), Entry("a:2", Failure("bad", "gone")), Entry("a:3", hostile())]
+    entries = [
+        ListedRecord("a:1", made),
+        ListedRecord("a:2", FailedRecord("bad", "gone")),
+        ListedRecord("a:3", hostile()),
+    ]
     place.write_bytes(render_run("run", entries).html)
     page = browsed(place, "#record-1")
     assert len(page.having("class", "u")) == len(VALUES)

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from palrp_onnx.attribution import (
+from palrp_onnx.record import (
     Attribution,
     InputFacts,
     ModelFacts,

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from palrp_onnx.attribution import TargetFacts
+from palrp_onnx.record import TargetFacts
 from palrp_onnx.render.wording import target_name
 
 

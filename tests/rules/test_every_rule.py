@@ -9,8 +9,8 @@ from rough_gradient import rough_gradient
 from rule_cases import CASES, GRADIENT_CASES, STATED_CASES, Case
 
 from palrp_onnx import Explainer
-from palrp_onnx.attribution import InputFacts
 from palrp_onnx.inputs.sample import Sample
+from palrp_onnx.record import InputFacts
 from palrp_onnx.rules import find_rule, supported
 
 

@@ -11,11 +11,11 @@ from building import Array, Walk, floats, ints, opened, proto, real, run
 from rule_cases import CASES, Case
 
 from palrp_onnx import Explainer, Model
-from palrp_onnx.attribution import InputFacts
 from palrp_onnx.engines import NumpyEngine
 from palrp_onnx.errors import UnsupportedError
 from palrp_onnx.inputs import open_sample
 from palrp_onnx.inputs.sample import Sample
+from palrp_onnx.record import InputFacts
 from palrp_onnx.rules import supported
 
 METHOD = "gradient-x-input"

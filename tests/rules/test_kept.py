@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from palrp_onnx import Explainer
-from palrp_onnx.attribution import InputFacts
 from palrp_onnx.inputs.sample import Sample
-from palrp_onnx.relevance import presets
-from palrp_onnx.relevance.presets import Preset
+from palrp_onnx.record import InputFacts
+from palrp_onnx.relevance import methods as presets
+from palrp_onnx.relevance.methods import Preset
 
 SUMMED = "  y = ReduceSum<keepdims = 0>(o, axis)"
 SCORES = """

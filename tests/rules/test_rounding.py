@@ -7,8 +7,8 @@ import pytest
 from building import proto, real
 
 from palrp_onnx import Explainer
-from palrp_onnx.attribution import InputFacts
 from palrp_onnx.inputs.sample import Sample
+from palrp_onnx.record import InputFacts
 from tests.building import opened
 
 X = real(2, 3, 4, low=-4.0, high=4.0)

@@ -16,12 +16,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from palrp_onnx import Explainer
-from palrp_onnx.attribution import InputFacts
 from palrp_onnx.errors import UnsupportedError
 from palrp_onnx.inputs.sample import Sample
-from palrp_onnx.relevance import presets
-from palrp_onnx.relevance.presets import Preset
-from palrp_onnx.relevance.regions import attention_layers
+from palrp_onnx.record import InputFacts
+from palrp_onnx.relevance import methods as presets
+from palrp_onnx.relevance.linear_layers import attention_layers
+from palrp_onnx.relevance.methods import Preset
 from palrp_onnx.rules import find_rule, supported
 
 GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "signed_ops.npz")

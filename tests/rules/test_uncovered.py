@@ -9,7 +9,7 @@ from rough_gradient import rough_gradient
 
 from palrp_onnx import Explainer
 from palrp_onnx.errors import ModelError, TargetError, UnsupportedError
-from palrp_onnx.relevance.asking import parse_target
+from palrp_onnx.relevance.target_parsing import parse_target
 
 X = real(2, 3, 4, seed=3)
 IMAGE = real(2, 4, 5, 6)

@@ -16,8 +16,8 @@ from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
 
 from palrp_onnx.errors import ModelError
-from palrp_onnx.tensor.eager import Eager
 from palrp_onnx.tensor.language import Window
+from palrp_onnx.tensor.numpy import Eager
 
 OP = Eager(2, np.float64)
 LONG = 2**63 - 1

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
 
-from numpy.typing import NDArray
-
-from palrp_onnx.attribution import TargetFacts
+from palrp_onnx.describe import describe_target
 from palrp_onnx.engines import NumpyEngine
 from palrp_onnx.errors import TargetError
 from palrp_onnx.evaluate.baselines.chefer import chefer
@@ -17,14 +14,12 @@ from palrp_onnx.evaluate.baselines.question import Answer, Question
 from palrp_onnx.evaluate.baselines.rollout import rollout
 from palrp_onnx.explainer import Explainer
 from palrp_onnx.fidelity import Original
-from palrp_onnx.graph.model import Model
 from palrp_onnx.inputs.sample import Sample
-from palrp_onnx.record import describe_target
-from palrp_onnx.relevance.asking import parse_target
+from palrp_onnx.model.open import Model
+from palrp_onnx.record import TargetFacts
 from palrp_onnx.relevance.target import Target
-
-Array = NDArray[Any]
-Feeds = Mapping[str, Array]
+from palrp_onnx.relevance.target_parsing import parse_target
+from palrp_onnx.types import Array, Feeds
 
 #: Baselines that are no preset, by name.
 BASELINES: dict[str, Answer] = {

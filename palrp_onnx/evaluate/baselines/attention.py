@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 
+from palrp_onnx.analysis.analysis import Operand
+from palrp_onnx.analysis.axes import batch_axis
 from palrp_onnx.errors import UsageError
 from palrp_onnx.evaluate.baselines.question import Question
-from palrp_onnx.graph.analysis import Operand
-from palrp_onnx.graph.axes import batch_axis
-
-Array = NDArray[Any]
+from palrp_onnx.types import Array
 
 
 class Attention:

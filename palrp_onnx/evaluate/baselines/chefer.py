@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
 
 from palrp_onnx.evaluate.baselines.attention import Attention, identity
 from palrp_onnx.evaluate.baselines.question import Question
-
-Array = NDArray[Any]
+from palrp_onnx.types import Array
 
 
 def chefer(question: Question) -> Array:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 
 from palrp_onnx.evaluate.baselines.question import Question
+from palrp_onnx.types import Array
 
-Array = NDArray[Any]
 STEPS = 32
 
 

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 
 from palrp_onnx.engines import NumpyEngine
-from palrp_onnx.engines.outcome import find_targets
-from palrp_onnx.relevance.maps import image_grid, to_patches
+from palrp_onnx.engines.base import find_targets
 from palrp_onnx.relevance.sinks import bring_to_tokens
 from palrp_onnx.relevance.target import Resolved, Target
-from palrp_onnx.tensor.eager import Eager
-
-Array = NDArray[Any]
-Feeds = Mapping[str, Array]
+from palrp_onnx.relevance.units import image_grid, to_patches
+from palrp_onnx.tensor.numpy import Eager
+from palrp_onnx.types import Array, Feeds
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,881 @@
+"""Which axes of a content value run over the batch and over tokens, and which tokens they hold.
+
+Followed from the explained inputs through the graph with the shapes of one trial run, so that
+it works for static and dynamic axes alike and never guesses from sizes. An axis is a row of pieces
+(what was concatenated), and a piece a product of factors (what was merged by a reshape), so that
+a reshape and its inverse give back what was there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from math import prod
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from palrp_onnx.analysis.input_axes import BATCH as BATCH
+from palrp_onnx.analysis.input_axes import TOKEN as TOKEN
+from palrp_onnx.analysis.input_axes import InputAxes, input_axes
+from palrp_onnx.analysis.inputs import InputRoles
+from palrp_onnx.model.values import constant_axes
+from palrp_onnx.types import Shape
+
+#: Flags of every axis: ``BATCH``, ``TOKEN``, their union or 0.
+Axes = tuple[int, ...]
+#: Name of an explained input, and which of its axes.
+Source = tuple[str, int]
+
+_POOLING = frozenset(
+    "AveragePool Conv ConvTranspose GlobalAveragePool GlobalMaxPool LpPool MaxPool".split()
+)
+_NORMALISING = frozenset("LayerNormalization LogSoftmax RMSNormalization Softmax Hardmax".split())
+
+
+@dataclass(frozen=True)
+class Factor:
+    """Entries of one kind, ``size`` of them.
+
+    Attributes:
+        source: The axis of an explained input that they run along, where they do.
+        step: Entries of that axis for each of these: the stride of convolutions.
+        of: Length of the factor that this is a part of; 0 where it is whole, −1 where entries
+            were taken out.
+    """
+
+    size: int
+    flag: int = 0
+    source: Source | None = None
+    step: int = 1
+    of: int = 0
+
+
+#: A product of factors, the first the slowest.
+Piece = tuple[Factor, ...]
+#: Pieces one after the other; none for an axis of length 1 that nothing runs along.
+Axis = tuple[Piece, ...]
+Layout = tuple[Axis, ...]
+
+
+@dataclass(frozen=True)
+class Mixing:
+    """Why entries along the batch are not separate.
+
+    Attributes:
+        reason: What happens.
+        alone: Whether a batch of one sample can be explained all the same.
+    """
+
+    reason: str
+    alone: bool
+
+
+@dataclass(frozen=True)
+class Layouts:
+    """What the axes of every content value run along.
+
+    Attributes:
+        layouts: By value.
+        mixing: Values in which entries along the batch meet.
+        same: Axes of explained inputs that turned out to be one, each with its representative.
+    """
+
+    layouts: Mapping[ir.Value, Layout]
+    mixing: Mapping[ir.Value, Mixing]
+    same: Mapping[Source, Source]
+
+    def flags(self, batches: Collection[Source] | None = None) -> dict[ir.Value, Axes]:
+        """Flags of every axis; with ``batches`` only these (representatives) count as one."""
+
+        def kept(factor: Factor) -> int:
+            if batches is None or factor.source is None or not factor.flag & BATCH:
+                return factor.flag
+            return factor.flag if self.canonical(factor.source) in batches else 0
+
+        return {
+            value: tuple(_united(kept(f) for f in factors(axis)) for axis in layout)
+            for value, layout in self.layouts.items()
+        }
+
+    def canonical(self, source: Source) -> Source:
+        """The representative of an axis of an explained input."""
+        return self.same.get(source, source)
+
+    def batch(self, value: ir.Value) -> Source | None:
+        """The batch that the first axis of a value runs along, where it is one alone."""
+        layout = self.layouts.get(value, ())
+        found = {
+            self.canonical(f.source)
+            for f in (factors(layout[0]) if layout else ())
+            if f.source is not None and f.flag & BATCH
+        }
+        return next(iter(found)) if len(found) == 1 else None
+
+    def crossed(self, value: ir.Value) -> bool:
+        """Whether two axes of a value run over batches."""
+        return sum(bool(flag_of(axis) & BATCH) for axis in self.layouts.get(value, ())) > 1
+
+
+def axes_of(
+    graph: ir.Graph,
+    roles: InputRoles,
+    content: Mapping[ir.Value, None],
+    shapes: Mapping[ir.Value, Shape],
+    indices: Mapping[str, NDArray[Any]],
+) -> Layouts:
+    """Follow the axes of the explained inputs to every content value."""
+    known = {name: input_axes(graph, roles, name, shapes) for name in roles.explained()}
+    follower = _Follower(shapes, indices)
+    for value in graph.inputs:
+        if value in content:
+            follower.begin([value], value.name or "", known[value.name or ""])
+    for node in graph:
+        outputs = [v for v in node.outputs if v in content]
+        if node in roles.lookups:
+            name = roles.lookups[node]
+            follower.begin(outputs, name, known[name])
+        elif outputs:
+            follower.follow(node, outputs)
+    return follower.result()
+
+
+class _Follower:
+    """Layouts of content values, node by node in topological order."""
+
+    def __init__(
+        self, shapes: Mapping[ir.Value, Shape], indices: Mapping[str, NDArray[Any]]
+    ) -> None:
+        self._shapes = shapes
+        self._indices = indices
+        self._layouts: dict[ir.Value, Layout] = {}
+        self._mixing: dict[ir.Value, Mixing] = {}
+        self._parents: dict[Source, Source] = {}
+        self._node: ir.Node | None = None
+        self._output: ir.Value | None = None
+
+    def result(self) -> Layouts:
+        same = {source: self._canonical(source) for source in self._parents}
+        return Layouts(self._layouts, self._mixing, same)
+
+    def begin(self, values: Iterable[ir.Value], name: str, axes: InputAxes) -> None:
+        """What an input brings in: its own axes, and behind them those of looked-up rows."""
+        for value in values:
+            shape = self._shapes[value]
+            flags = (*axes.flags, *(0,) * len(shape))[: len(shape)]
+            self._layouts[value] = tuple(
+                _axis(Factor(size, flag, (name, k) if flag else None))
+                for k, (size, flag) in enumerate(zip(shape, flags, strict=True))
+            )
+
+    def follow(self, node: ir.Node, outputs: Iterable[ir.Value]) -> None:
+        """The layouts of what ``node`` yields."""
+        self._node = node
+        for value in outputs:
+            self._output = value
+            layout = self._propagate(node, value)
+            self._layouts[value] = self._sized(layout, self._shapes[value])
+
+    def _sized(self, layout: Layout, shape: Shape) -> Layout:
+        """The layout with the lengths of the trial run, whatever happened along an axis."""
+        if len(layout) != len(shape):
+            layout = _fit(layout, shape)
+        return tuple(
+            axis if length(axis) == size else _axis(_opaque(axis, size))
+            for axis, size in zip(layout, shape, strict=True)
+        )
+
+    def _mixed(self, reason: str, *, alone: bool = True) -> None:
+        assert self._output is not None
+        self._mixing.setdefault(self._output, Mixing(reason, alone))
+
+    # --- axes that are one --------------------------------------------------------------------
+    def _canonical(self, source: Source) -> Source:
+        while (parent := self._parents.get(source, source)) != source:
+            source = parent
+        return source
+
+    def _join(self, axes: Sequence[Axis]) -> None:
+        """Axes that are met entry by entry are one: batches always, tokens where all fit."""
+        for other in axes[1:]:
+            own, theirs = list(factors(axes[0])), list(factors(other))
+            for flag in (BATCH, TOKEN):
+                self._join_factors(
+                    [f for f in own if f.flag & flag], [f for f in theirs if f.flag & flag]
+                )
+
+    def _join_factors(self, own: Sequence[Factor], theirs: Sequence[Factor]) -> None:
+        if [(f.size, f.step, f.of) for f in own] != [(f.size, f.step, f.of) for f in theirs]:
+            return
+        for one, other in zip(own, theirs, strict=True):
+            if one.source is not None and other.source is not None:
+                first, second = self._canonical(one.source), self._canonical(other.source)
+                self._parents[second] = self._parents[first] = first
+
+    # --- operations ---------------------------------------------------------------------------
+    def _propagate(self, node: ir.Node, output: ir.Value) -> Layout:
+        operands = [self._layouts.get(v, ()) if v is not None else () for v in node.inputs]
+        after = self._shapes[output]
+        source = next((v for v in node.inputs if v is not None and self._layouts.get(v)), None)
+        if source is None:  # content only as a scalar, or inside a subgraph
+            return ()
+        first, before = self._layouts[source], self._shapes[source]
+        rank = len(after)
+        match node.op_type:
+            case "Transpose":
+                perm = node.attributes.get_ints("perm", tuple(reversed(range(len(first)))))
+                return tuple(first[p] for p in perm)
+            case "Squeeze" if (gone := constant_axes(node)) is not None:
+                return _squeeze(first, gone)
+            case "Unsqueeze" if (new := constant_axes(node)) is not None:
+                return _unsqueeze(first, new, rank)
+            case "Reshape" | "Flatten" | "Squeeze" | "Unsqueeze":
+                return regroup_layout(first, before, after)
+            case "MatMul":
+                return self._matmul(operands, after)
+            case "Gemm":
+                return self._gemm(node, operands, after)
+            case "Einsum":
+                return self._einsum(node, operands, after)
+            case "Gather":
+                return self._gather(node, first, before, after)
+            case "GatherND":
+                return self._gather_nd(node, first, after)
+            case "Slice" | "Split" | "Pad":
+                return self._cut(node, first, before, after, output)
+            case "Concat":
+                return self._concat(node, after)
+            case kind if kind.startswith("Reduce") or kind == "ArgMax":
+                return self._reduce(node, first, rank)
+            case "ScatterND" | "ScatterElements":
+                return _scattered(operands[0], operands[2], after)
+            case kind if kind in _POOLING:
+                return _pool(node, first, before, after)
+            case kind if kind in _NORMALISING:
+                return self._normalise(node, first)
+            case "CumSum":
+                return self._accumulate(node, first)
+            case "Expand" | "Tile":
+                return self._stretch(first, before, after)
+            case _:
+                return self._broadcast(operands, after)
+
+    def _broadcast(self, operands: Sequence[Layout], after: Shape) -> Layout:
+        """Axes under right-aligned broadcasting."""
+        found = []
+        for k, size in enumerate(after):
+            offset = len(after) - k
+            axes = [o[-offset] for o in operands if offset <= len(o)]
+            there = [axis for axis in axes if axis]
+            self._join(there)
+            found.append(self._combined(there, size))
+        return tuple(found)
+
+    def _combined(self, axes: Sequence[Axis], size: int) -> Axis:
+        """One axis of the result from those of the operands that have it."""
+        if not axes:
+            return _axis(Factor(size)) if size != 1 else ()
+        flag = _united(flag_of(axis) for axis in axes)
+        full = [axis for axis in axes if length(axis) == size]
+        if not full:
+            if flag & BATCH:
+                self._mixed("one sample is repeated along the batch", alone=False)
+            return _axis(Factor(size, flag))
+        best = max(full, key=lambda axis: (flag_of(axis) == flag, bool(sources(axis))))
+        tokens = {self._tokens(axis) for axis in full if flag_of(axis) & TOKEN}
+        if flag_of(best) != flag or len(tokens) > 1:
+            return _axis(Factor(size, flag))
+        return best
+
+    def _tokens(self, axis: Axis) -> tuple[tuple[Source | None, int], ...]:
+        """What identifies the tokens of an axis, in their order."""
+        return tuple(
+            (self._canonical(f.source) if f.source is not None else None, f.size)
+            for f in factors(axis)
+            if f.flag & TOKEN
+        )
+
+    def _stretch(self, layout: Layout, before: Shape, after: Shape) -> Layout:
+        """Entries repeated along axes."""
+        extra = len(after) - len(before)
+        old = (*((),) * extra, *layout)
+        sizes = (*(1,) * extra, *before)
+        found = []
+        for axis, was, size in zip(old, sizes, after, strict=True):
+            if was != size and flag_of(axis) & BATCH:
+                self._mixed("samples are repeated along the batch", alone=False)
+            found.append(axis if was == size else _axis(_opaque(axis, size)))
+        return tuple(found)
+
+    def _matmul(self, operands: Sequence[Layout], after: Shape) -> Layout:
+        assert self._node is not None
+        ranks = [len(self._shapes.get(v, ())) for v in self._node.inputs if v is not None]
+        left, right = (o or ((),) * n for o, n in zip(operands, ranks, strict=False))
+        self._contracted([*left[-1:], *(right[-2:-1] if len(right) > 1 else right)])
+        tail = (left[-2:-1] if len(left) > 1 else ()) + (right[-1:] if len(right) > 1 else ())
+        head = after[: len(after) - len(tail)]
+        return (*self._broadcast([left[:-2], right[:-2]], head), *tail)
+
+    def _contracted(self, axes: Iterable[Axis]) -> None:
+        if any(flag_of(axis) & BATCH for axis in axes):
+            self._mixed("a product sums over the batch")
+
+    def _gemm(self, node: ir.Node, operands: Sequence[Layout], after: Shape) -> Layout:
+        flips = [node.attributes.get_int(k, 0) for k in ("transA", "transB")]
+        a, b = (
+            tuple(reversed(o)) if flip else o
+            for o, flip in zip((o or ((), ()) for o in operands), flips, strict=False)
+        )
+        self._contracted([a[1], b[0]])
+        third = operands[2] if len(operands) > 2 else ()
+        return self._broadcast([(a[0], b[1]), third], after)
+
+    def _einsum(self, node: ir.Node, operands: Sequence[Layout], after: Shape) -> Layout:
+        ranks = [len(self._shapes.get(v, ())) for v in node.inputs if v is not None]
+        equation = node.attributes.get_string("equation", "")
+        spelled, result = spell_einsum(equation, ranks)
+        letters: dict[str, list[Axis]] = {}
+        for term, layout in zip(spelled, operands, strict=True):
+            for letter, axis in zip(term, layout, strict=False):
+                letters.setdefault(letter, []).append(axis)
+        self._contracted(a for k, axes in letters.items() if k not in result for a in axes)
+        found = []
+        for letter, size in zip(result, after, strict=True):
+            axes = [axis for axis in letters.get(letter, []) if axis]
+            self._join(axes)
+            found.append(self._combined(axes, size))
+        return tuple(found)
+
+    def _gather(self, node: ir.Node, data: Layout, before: Shape, after: Shape) -> Layout:
+        axis = node.attributes.get_int("axis", 0) % len(before)
+        picked = len(after) - len(before) + 1
+        index = self._index(node.inputs[1])
+        own = data[axis]
+        if picked == 1 and index is not None and (one := _one_of_each(own, index)) is not None:
+            return (*data[:axis], one, *data[axis + 1 :])
+        if (
+            flag_of(own) == BATCH
+            and before[axis] > 1
+            and not (picked > 1 and index is not None and _by_sample(index))
+        ):
+            self._mixed("samples are picked along the batch", alone=False)
+        if picked == 1:
+            whole = index is not None and np.array_equal(index, np.arange(before[axis]))
+            middle: Layout = (own if whole else _axis(_opaque(own, after[axis])),)
+        else:
+            middle = ((),) * picked
+            if picked > 1 and flag_of(own) & BATCH and index is not None and _by_sample(index):
+                middle = (_axis(Factor(after[axis], BATCH)), *((),) * (picked - 1))
+        return (*data[:axis], *middle, *data[axis + 1 :])
+
+    def _index(self, value: ir.Value | None) -> NDArray[Any] | None:
+        """An index in the trial run."""
+        if value is None:
+            return None
+        if value.const_value is not None:
+            return value.const_value.numpy()
+        return self._indices.get(value.name or "")
+
+    def _gather_nd(self, node: ir.Node, data: Layout, after: Shape) -> Layout:
+        """Picked places have the flags of the axes that were indexed, those behind their own."""
+        index = node.inputs[1]
+        if index is None or index not in self._shapes:
+            return ()
+        kept = node.attributes.get_int("batch_dims", 0)
+        depth, places = self._shapes[index][-1], len(self._shapes[index]) - 1 - kept
+        merged = _united(flag_of(axis) for axis in data[kept : kept + depth])
+        lead = BATCH if merged & BATCH else merged
+        rows = self._index(index)
+        samples = data[kept] if not kept and rows is not None and rows.ndim == 2 else ()
+        if rows is not None and flag_of(samples) == BATCH and _counts(rows[:, 0], samples):
+            return (samples, *data[depth:])  # one place of every sample
+        middle = (_axis(Factor(after[kept], lead)), *((),) * (places - 1)) if places else ()
+        return (*data[:kept], *middle, *data[kept + depth :])
+
+    def _cut(
+        self, node: ir.Node, first: Layout, before: Shape, after: Shape, output: ir.Value
+    ) -> Layout:
+        """Slices, pieces of a split and padding, each along the axes whose length changes."""
+        if len(before) != len(after):
+            return ()
+        found = list(first)
+        for k, (was, size) in enumerate(zip(before, after, strict=True)):
+            if was == size:
+                if node.op_type == "Slice" and self._reversed(node, k, len(before)):
+                    if flag_of(first[k]) & BATCH:
+                        self._mixed("samples are reversed along the batch")
+                    found[k] = _axis(_opaque(first[k], size))
+                continue
+            if flag_of(first[k]) == BATCH:
+                self._mixed("samples are cut out along the batch", alone=False)
+            begin = self._begin(node, k, before, output)
+            if begin is None:
+                found[k] = _axis(_opaque(first[k], size))
+            elif node.op_type == "Pad":
+                padded = (_foreign(begin), *first[k], _foreign(size - was - begin))
+                found[k] = tuple(piece for piece in padded if piece)
+            else:
+                found[k] = _slice(first[k], begin, size)
+        return tuple(found)
+
+    def _begin(self, node: ir.Node, axis: int, before: Shape, output: ir.Value) -> int | None:
+        """The first entry that is kept along ``axis``, or how many are put before it."""
+        rank = len(before)
+        if node.op_type == "Split":
+            index = list(node.outputs).index(output)
+            earlier = [self._shapes.get(v) for v in node.outputs[:index]]
+            sizes = [shape[axis] for shape in earlier if shape is not None]
+            return sum(sizes) if len(sizes) == index else None
+        if node.op_type == "Pad":
+            if node.attributes.get_string("mode", "constant") != "constant":
+                return None
+            stored = node.attributes.get("pads")
+            pads = np.array(stored.as_ints()) if stored else self._index(_at(node, 1))
+            axes = self._listed(node, 3, rank)
+            if pads is None or axes is None or axis not in axes:
+                return None
+            front = int(pads[axes.index(axis)])
+            return front if front >= 0 else None
+        place = self._place(node, axis, rank)
+        if place is None:
+            return None
+        starts, steps, at = place
+        if steps is not None and int(steps[at]) != 1:
+            return None
+        start = int(starts[at])
+        return min(max(start + before[axis] if start < 0 else start, 0), before[axis])
+
+    def _reversed(self, node: ir.Node, axis: int, rank: int) -> bool:
+        place = self._place(node, axis, rank)
+        return place is not None and place[1] is not None and int(place[1][place[2]]) < 0
+
+    def _place(
+        self, node: ir.Node, axis: int, rank: int
+    ) -> tuple[NDArray[Any], NDArray[Any] | None, int] | None:
+        """Starts and steps of a slice, and where among them ``axis`` is."""
+        stored = node.attributes.get("starts")
+        starts = np.array(stored.as_ints()) if stored else self._index(_at(node, 1))
+        axes = self._listed(node, 3, rank)
+        if starts is None or axes is None:
+            return None
+        if axis not in axes[: len(starts)]:
+            return None
+        return starts, self._index(_at(node, 4)), axes.index(axis)
+
+    def _listed(self, node: ir.Node, index: int, rank: int) -> list[int] | None:
+        """The axes that an operation names, all of them where it names none."""
+        if "axes" in node.attributes:
+            return [int(a) % rank for a in node.attributes.get_ints("axes", ())]
+        value = _at(node, index)
+        if value is None:
+            return list(range(rank))
+        axes = self._index(value)
+        return None if axes is None else [int(a) % rank for a in axes.ravel()]
+
+    def _concat(self, node: ir.Node, after: Shape) -> Layout:
+        along = node.attributes.get_int("axis", 0) % len(after)
+        operands = [(v, self._layouts.get(v)) for v in node.inputs if v is not None]
+        aligned = [o for _, o in operands if o]
+        found = list(self._broadcast(aligned, after))
+        pieces: list[Piece] = []
+        flag = _united(flag_of(o[along]) for o in aligned)
+        sizes = [self._shapes[v][along] if v in self._shapes else None for v, _ in operands]
+        if flag == BATCH and sum(size != 0 for size in sizes) > 1:
+            self._mixed("samples are joined with others along the batch", alone=False)
+        for (_, layout), size in zip(operands, sizes, strict=True):
+            if size is None:
+                return (*found[:along], _axis(Factor(after[along], flag)), *found[along + 1 :])
+            own = layout[along] if layout else ()
+            pieces.extend(own or [piece for piece in (_foreign(size, flag),) if piece])
+        found[along] = tuple(pieces)
+        return tuple(found)
+
+    def _reduce(self, node: ir.Node, layout: Layout, rank: int) -> Layout:
+        axes = constant_axes(node)
+        if axes is None and node.op_type == "ArgMax":
+            axes = (node.attributes.get_int("axis", 0),)
+        gone = {a % len(layout) for a in (range(len(layout)) if axes is None else axes)}
+        if axes is None and node.attributes.get_int("noop_with_empty_axes", 0) != 0:
+            gone = set()
+        if any(flag_of(layout[a]) & BATCH for a in gone):
+            self._mixed("it is reduced over the batch")
+        if len(layout) == rank:
+            return tuple(
+                _axis(_opaque(axis, 1)) if k in gone else axis for k, axis in enumerate(layout)
+            )
+        return tuple(axis for k, axis in enumerate(layout) if k not in gone)
+
+    def _accumulate(self, node: ir.Node, layout: Layout) -> Layout:
+        axis = self._index(_at(node, 1))
+        if axis is None or flag_of(layout[int(axis.ravel()[0]) % len(layout)]) & BATCH:
+            self._mixed("it is summed up along the batch")
+        return layout
+
+    def _normalise(self, node: ir.Node, layout: Layout) -> Layout:
+        rank = len(layout)
+        opset = node.graph.opset_imports.get("", 0) if isinstance(node.graph, ir.Graph) else 0
+        of_tail = "Normalization" in node.op_type or opset < 13
+        default = 1 if opset < 13 and "Normalization" not in node.op_type else -1
+        first = node.attributes.get_int("axis", default) % rank
+        over = layout[first:] if of_tail else layout[first : first + 1]
+        if any(flag_of(axis) & BATCH for axis in over):
+            self._mixed(f"{node.op_type} runs along the batch")
+        return layout
+
+
+# --- axes --------------------------------------------------------------------------------------
+def factors(axis: Axis) -> Iterator[Factor]:
+    """All factors of an axis."""
+    return (factor for piece in axis for factor in piece)
+
+
+def length(axis: Axis) -> int:
+    """Entries of an axis."""
+    return sum(prod(f.size for f in piece) for piece in axis) if axis else 1
+
+
+def flag_of(axis: Axis) -> int:
+    """``BATCH``, ``TOKEN``, their union or 0."""
+    return _united(factor.flag for factor in factors(axis))
+
+
+def sources(axis: Axis) -> frozenset[Source]:
+    """Axes of explained inputs that an axis runs along."""
+    return frozenset(f.source for f in factors(axis) if f.source is not None)
+
+
+def _axis(factor: Factor) -> Axis:
+    return ((factor,),)
+
+
+def _foreign(size: int, flag: int = 0) -> Piece:
+    """Entries that no explained input brought."""
+    return (Factor(size, flag),) if size > 0 else ()
+
+
+def _opaque(axis: Axis, size: int) -> Factor:
+    """Entries of an axis of which it is not known which they are; a batch stays that batch."""
+    found = {f.source for f in factors(axis) if f.source is not None and f.flag & BATCH}
+    flag = flag_of(axis)
+    source = next(iter(found)) if len(found) == 1 and flag == BATCH else None
+    return Factor(size, flag, source, of=-1)
+
+
+def _united(flags: Iterable[int]) -> int:
+    found = 0
+    for flag in flags:
+        found |= flag
+    return found
+
+
+def _slice(axis: Axis, start: int, size: int) -> Axis:
+    """Pieces that lie inside are kept; of one that is cut through, only the flag is."""
+    found: list[Piece] = []
+    at = 0
+    for piece in axis or ((Factor(1),),):
+        stop = at + prod(f.size for f in piece)
+        low, high = max(at, start), min(stop, start + size)
+        if (low, high) == (at, stop):
+            found.append(piece)
+        elif low < high:
+            found.append((_opaque((piece,), high - low),))
+        at = stop
+    return tuple(found)
+
+
+def _fit(layout: Layout, shape: Shape) -> Layout:
+    """Where nothing is known the first axis is the batch."""
+    if not shape:
+        return ()
+    batch = {f.source for axis in layout for f in factors(axis) if f.source and f.flag & BATCH}
+    source = next(iter(batch)) if len(batch) == 1 else None
+    return (_axis(Factor(shape[0], BATCH, source)), *(_axis(Factor(n)) for n in shape[1:]))
+
+
+def batch_axis(axes: Axes) -> int:
+    """The axis (from the right) whose outermost part is the batch.
+
+    Of a value without a batch axis, which all samples share, the outermost one.
+    """
+    return next((a for a in range(-len(axes), 0) if axes[a] & BATCH), -len(axes))
+
+
+def _at(node: ir.Node, index: int) -> ir.Value | None:
+    return node.inputs[index] if index < len(node.inputs) else None
+
+
+def _squeeze(layout: Layout, axes: Sequence[int]) -> Layout:
+    gone = {axis % len(layout) for axis in axes}
+    return tuple(axis for k, axis in enumerate(layout) if k not in gone)
+
+
+def _unsqueeze(layout: Layout, axes: Sequence[int], rank: int) -> Layout:
+    new = {axis % rank for axis in axes}
+    old = iter(layout)
+    return tuple(() if k in new else next(old, ()) for k in range(rank))
+
+
+def spell_einsum(equation: str, ranks: Sequence[int]) -> tuple[list[str], str]:
+    """The terms and the result, ellipses written as digits that are aligned from the right."""
+    terms, arrow, result = equation.replace(" ", "").partition("->")
+    spelled = terms.split(",")
+    hidden = [r - len(t.replace("...", "")) for t, r in zip(spelled, ranks, strict=True)]
+    dots = max(hidden, default=0)
+    if not arrow:  # letters that occur once, in alphabetical order
+        letters = terms.replace(",", "").replace(".", "")
+        once = "".join(sorted(k for k in set(letters) if letters.count(k) == 1))
+        result = ("..." if "..." in terms else "") + once
+    return (
+        [_spell(t, dots, h) for t, h in zip(spelled, hidden, strict=True)],
+        _spell(result, dots, dots),
+    )
+
+
+def _spell(term: str, dots: int, hidden: int) -> str:
+    return term.replace("...", "0123456789"[dots - hidden : dots])
+
+
+def _by_sample(index: NDArray[Any]) -> bool:
+    """Whether an index counts through all it picks from, its first axis the slowest."""
+    return bool(np.array_equal(index.ravel(), np.arange(index.size)))
+
+
+def _counts(index: NDArray[Any], samples: Axis) -> bool:
+    """Whether an index takes every sample once, in order."""
+    return np.array_equal(index, np.arange(length(samples)))
+
+
+def _one_of_each(axis: Axis, index: NDArray[Any]) -> Axis | None:
+    """The samples, where an axis runs over samples and their tokens and one of each is picked."""
+    row = list(factors(axis))
+    if index.ndim != 1 or len(row) < 2 or len(axis) != 1 or row[0].flag != BATCH:
+        return None
+    samples = _axis(row[0])
+    tokens = length(axis) // row[0].size
+    picked = index % length(axis) // tokens
+    return samples if flag_of(axis) & TOKEN and _counts(picked, samples) else None
+
+
+def _scattered(data: Layout, updates: Layout, after: Shape) -> Layout:
+    """What is written into has its own axes; where content is written, it is not known where."""
+    if not updates:
+        return data
+    own = data or ((),) * len(after)
+    if len(updates) == len(after):
+        both = [(*axis, *written) for axis, written in zip(own, updates, strict=True)]
+    else:  # rows go to places that are named by tuples
+        ahead = after[: len(after) - len(updates) + 1]
+        flags = regroup((flag_of(updates[0]),), (prod(ahead),), ahead)
+        lead = [_axis(Factor(1, flag)) for flag in flags]
+        both = [(*axis, *new) for axis, new in zip(own, (*lead, *updates[1:]), strict=True)]
+    return tuple(
+        _axis(_opaque(axis, size)) if flag_of(axis) else _axis(Factor(size))
+        for axis, size in zip(both, after, strict=True)
+    )
+
+
+def _pool(node: ir.Node, layout: Layout, before: Shape, after: Shape) -> Layout:
+    """[B, C, *S]: channels are new, places stand for ``stride`` of those before."""
+    strides = node.attributes.get_ints("strides", ()) or (1,) * (len(before) - 2)
+    found = [layout[0], _axis(Factor(after[1]))]
+    for k, axis in enumerate(layout[2:]):
+        was, size = before[k + 2], after[k + 2]
+        single = axis[0][0] if len(axis) == 1 and len(axis[0]) == 1 else None
+        stride = strides[k] if k < len(strides) and node.op_type != "ConvTranspose" else 0
+        if single is None or stride == 0 or size not in (was // stride, -(-was // stride)):
+            found.append(_axis(_opaque(axis, size)))
+        else:
+            found.append(_axis(replace(single, size=size, step=single.step * stride)))
+    return tuple(found)
+
+
+# --- reshapes ----------------------------------------------------------------------------------
+def regroup(flags: Axes, before: Shape, after: Shape) -> Axes:
+    """Flags after a reshape: see :func:`regroup_layout`."""
+    layout = tuple(_axis(Factor(n, f)) for n, f in zip(before, flags, strict=True))
+    return tuple(map(flag_of, regroup_layout(layout, before, after)))
+
+
+def regroup_layout(layout: Layout, before: Shape, after: Shape) -> Layout:
+    """Axes after a reshape: matched in row-major order by equal products.
+
+    Within a group of axes that were merged or split, factors go where they fit. Where they do not,
+    the batch is the outermost of the new axes and tokens are every new axis longer than one behind
+    it (the outermost if there is none).
+    """
+    if before == after:
+        return layout
+    if 0 in before or 0 in after or prod(before) != prod(after):
+        return _fit(layout, after)
+    found: list[Axis] = []
+    for own, new in _groups(before, after):
+        axes, sizes = layout[own.start : own.stop], after[new.start : new.stop]
+        if len(axes) == len(sizes) == 1:
+            found.append(axes[0])
+            continue
+        found.extend(_distributed(_row(axes, before[own.start : own.stop]), sizes))
+    return tuple(found)
+
+
+def _groups(before: Shape, after: Shape) -> Iterator[tuple[range, range]]:
+    """Ranges of axes with equal products, as short as can be."""
+    i = j = 0
+    while i < len(before) or j < len(after):
+        start, begin, left, right = i, j, 1, 1
+        if i < len(before):
+            left, i = before[i], i + 1
+        if j < len(after):
+            right, j = after[j], j + 1
+        while left != right:
+            if left < right and i < len(before):
+                left, i = left * before[i], i + 1
+            elif j < len(after):
+                right, j = right * after[j], j + 1
+            else:  # cannot be: both products are the whole size
+                left, i = left * prod(before[i:]), len(before)
+        yield range(start, i), range(begin, j)
+
+
+def _row(axes: Layout, sizes: Shape) -> list[Factor]:
+    """The factors of axes in row-major order; what was concatenated is one factor."""
+    found: list[Factor] = []
+    for axis, size in zip(axes, sizes, strict=True):
+        if len(axis) > 1:
+            found.append(_opaque(axis, size))
+        else:
+            found.extend(axis[0] if axis else [Factor(size)] if size != 1 else [])
+    return found
+
+
+def _distributed(row: Sequence[Factor], sizes: Shape) -> list[Axis]:
+    """Factors over axes of these sizes."""
+    if not sizes:
+        return []
+    queue, found = list(row), []
+    for size in sizes:
+        own: list[Factor] = []
+        need = size
+        if size == 1 and queue and queue[0].size == 1:
+            own.append(queue.pop(0))
+        elif size == 1 and queue and queue[0].flag == BATCH | TOKEN and queue[0].source is None:
+            own.append(Factor(1, BATCH))
+            queue[0] = replace(queue[0], flag=TOKEN)
+        while need > 1:
+            if not queue:
+                return _spread(row, sizes)
+            factor = queue.pop(0)
+            if need % factor.size == 0:
+                own.append(factor)
+                need //= factor.size
+            elif factor.size % need == 0:
+                outer, inner = _parted(factor, need)
+                own.append(outer)
+                queue.insert(0, inner)
+                need = 1
+            else:
+                return _spread(row, sizes)
+        found.append(own)
+    found[-1] += queue  # factors of size one
+    return [(_merged(own),) if own else () for own in found]
+
+
+def _parted(factor: Factor, outer: int) -> tuple[Factor, Factor]:
+    """A factor as the product of ``outer`` and what is left."""
+    inner = factor.size // outer
+    of = factor.of or factor.size
+    flag, behind = factor.flag, factor.flag
+    if factor.source is None and flag & BATCH:  # what it was merged of is not known
+        behind = flag & ~BATCH
+        flag = BATCH
+    one = replace(factor, size=outer, flag=flag, step=factor.step * inner, of=of)
+    return one, replace(factor, size=inner, flag=behind, of=of)
+
+
+def _merged(row: Sequence[Factor]) -> Piece:
+    """Parts of one factor that stand side by side again are that factor."""
+    found: list[Factor] = []
+    for factor in row:
+        last = found[-1] if found else None
+        same = last is not None and (last.source, last.of) == (factor.source, factor.of)
+        if last is not None and same and factor.of > 0 and last.step == factor.step * factor.size:
+            size = last.size * factor.size
+            whole = 0 if size == factor.of else factor.of
+            found[-1] = replace(factor, size=size, flag=last.flag | factor.flag, of=whole)
+        elif last is not None and not last.flag and not factor.flag:
+            found[-1] = Factor(last.size * factor.size)
+        else:
+            found.append(factor)
+    return tuple(found)
+
+
+def _spread(row: Sequence[Factor], sizes: Shape) -> list[Axis]:
+    """Flags alone, where factors do not fit."""
+    merged = _united(f.flag for f in row)
+    flags = [0] * len(sizes)
+    tokens = list(range(len(sizes)))
+    if merged & BATCH:
+        flags[0] |= BATCH
+        tokens = tokens[1:] or tokens
+    if merged & TOKEN:
+        for k in [k for k in tokens if sizes[k] > 1] or tokens[:1]:
+            flags[k] |= TOKEN
+    return [_axis(Factor(n, f, of=-1)) for n, f in zip(sizes, flags, strict=True)]
+
+
+# --- where places belong -----------------------------------------------------------------------
+@dataclass(frozen=True)
+class Places:
+    """How places along an axis stand to the units of an explained input.
+
+    Attributes:
+        before: Places ahead of the first unit's.
+        after: Places behind the last unit's.
+    """
+
+    before: int = 0
+    after: int = 0
+
+
+@dataclass(frozen=True)
+class UnitAxes:
+    """What one unit of an explained input is.
+
+    Attributes:
+        name: The input.
+        steps: Its token axes in order, each with the entries along it that a unit takes.
+    """
+
+    name: str
+    steps: tuple[tuple[int, int], ...] = field(default_factory=tuple)
+
+
+def places_of(axes: Sequence[Axis], units: UnitAxes, layouts: Layouts) -> Places | None:
+    """Where the units are among the places of token axes; ``None`` where that cannot be told.
+
+    Several axes are a grid, which must hold the units and nothing else.
+    """
+    wanted = [(layouts.canonical((units.name, axis)), step) for axis, step in units.steps]
+
+    def fits(piece: Sequence[Factor]) -> bool:
+        real = _merged([f for f in piece if f.size != 1 or f.source is not None])
+        whole = all(f.of == 0 for f in real)
+        named = [(f.source and layouts.canonical(f.source), f.step) for f in real]
+        return whole and named == wanted
+
+    if len(axes) != 1:
+        grid = all(len(axis) == 1 for axis in axes)
+        return Places() if grid and fits([f for a in axes for f in factors(a)]) else None
+    (axis,) = axes
+    at = [k for k, piece in enumerate(axis) if fits(piece)]
+    if len(at) != 1:
+        return None
+    before, after = axis[: at[0]], axis[at[0] + 1 :]
+    if any(f.source is not None for piece in (*before, *after) for f in piece):
+        return None  # of a length that is not fixed
+    return Places(sum(map(_size, before)), sum(map(_size, after)))
+
+
+def _size(piece: Piece) -> int:
+    return prod(f.size for f in piece)

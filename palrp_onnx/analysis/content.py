@@ -1,0 +1,124 @@
+"""Which values depend on the explained input, how deep they lie, and what the others depend on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+
+import onnx_ir as ir
+
+from palrp_onnx.analysis.inputs import InputRoles
+from palrp_onnx.analysis.roles import Role
+from palrp_onnx.model.follow import uses_of
+from palrp_onnx.model.values import is_float
+
+#: Operations that measure a whole tensor for a scale, which is a constant to relevance.
+MEASURES = frozenset(("DynamicQuantizeLinear",))
+
+
+def content_values(graph: ir.Graph, roles: InputRoles) -> dict[ir.Value, None]:
+    """Real values that depend on the explained inputs by a real path, in topological order.
+
+    Integers and truth values carry no relevance, so a path ends where a value is compared,
+    counted, rounded to an index or reduced to its shape.
+    """
+    explained = roles.named(Role.CONTENT)
+    content: dict[ir.Value, None] = {
+        v: None for v in graph.inputs if is_float(v) and v.name in explained
+    }
+    for node in graph:
+        if node.op_type in MEASURES:
+            continue
+        if node in roles.lookups or any(v in content for v in node_inputs(node)):
+            content.update(dict.fromkeys(v for v in node.outputs if v.name and is_float(v)))
+    return content
+
+
+def node_inputs(node: ir.Node) -> Iterator[ir.Value]:
+    """The inputs that are there, and outer values that subgraphs use."""
+    yield from (v for v in node.inputs if v is not None)
+    for attribute in node.attributes.values():
+        if attribute.type == ir.AttributeType.GRAPH:
+            for inner in attribute.as_graph():
+                yield from (v for v in inner.inputs if v is not None and v.graph is node.graph)
+
+
+def dependencies(graph: ir.Graph, sources: Iterable[str]) -> dict[ir.Value, frozenset[str]]:
+    """For every value the inputs among ``sources`` whose entries (not only shape) it depends on."""
+    wanted = set(sources)
+    found: dict[ir.Value, frozenset[str]] = {
+        v: frozenset((v.name,)) for v in graph.inputs if v.name in wanted and v.name is not None
+    }
+    for node in graph:
+        if node.op_type in MEASURES | {"Shape", "Size"}:
+            continue
+        reached = frozenset().union(*(found.get(v, frozenset()) for v in node_inputs(node)))
+        if reached:
+            found.update(dict.fromkeys(node.outputs, reached))
+    return found
+
+
+def chosen_values(graph: ir.Graph, content: Mapping[ir.Value, None]) -> set[ir.Value]:
+    """Values without content that content chooses: by what it compares to, or is largest in.
+
+    Not what is counted along an axis: places are.
+    """
+    found: set[ir.Value] = set()
+    for node in graph:
+        if node.op_type in MEASURES | {"CumSum", "NonZero", "Shape", "Size"}:
+            continue
+        if any(v in content or v in found for v in node_inputs(node)):
+            found.update(v for v in node.outputs if v not in content)
+    return found
+
+
+def fed_values(graph: ir.Graph) -> set[ir.Value]:
+    """Values that depend on what is fed, be it only on its shape."""
+    found = {v for v in graph.inputs if not v.is_initializer()}
+    for node in graph:
+        if any(v in found for v in node_inputs(node)):
+            found.update(node.outputs)
+    return found
+
+
+def attention_depth(graph: ir.Graph, content: Mapping[ir.Value, None]) -> dict[ir.Value, int]:
+    """For every content value the number of attention layers before it, on the longest path.
+
+    An attention layer is a softmax of content whose probabilities are multiplied, as a matrix,
+    with other content.
+    """
+    depth: dict[ir.Value, int] = {}
+    for node in graph:
+        before = [depth.get(v, 0) for v in node_inputs(node) if v in content]
+        own = node.op_type == "Softmax" and bool(_weighing(node.outputs[0], content))
+        level = max(before, default=0) + int(own)
+        depth.update(dict.fromkeys((v for v in node.outputs if v in content), level))
+    return depth
+
+
+_PROBABILITY_MOVES = frozenset(
+    "Add Cast Clip Div Dropout Expand Identity Mul Reshape Round Slice Squeeze Sub Transpose "
+    "Unsqueeze Where".split()
+)
+
+
+def probability_operands(
+    graph: ir.Graph, content: Mapping[ir.Value, None]
+) -> set[tuple[ir.Node, int]]:
+    """Operands (node, index) of matrix products that hold attention probabilities."""
+    return {
+        operand
+        for node in graph
+        if node.op_type == "Softmax" and node.outputs[0] in content
+        for operand in _weighing(node.outputs[0], content)
+    }
+
+
+def _weighing(value: ir.Value, content: Mapping[ir.Value, None]) -> list[tuple[ir.Node, int]]:
+    def onward(node: ir.Node, _: int) -> Iterable[ir.Value]:
+        return [v for v in node.outputs if v in content and node.op_type in _PROBABILITY_MOVES]
+
+    return [
+        (node, index)
+        for node, index in uses_of([value], onward)
+        if node.op_type in ("MatMul", "Einsum") and all(v in content for v in node.inputs)
+    ]

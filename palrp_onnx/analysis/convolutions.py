@@ -1,0 +1,94 @@
+"""Positions without an operand: a convolution whose zeros around the tokens tell them apart."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import onnx_ir as ir
+
+from palrp_onnx.analysis.axes import TOKEN, Axes
+from palrp_onnx.analysis.self_gates import ELEMENTWISE
+from palrp_onnx.model.follow import uses_of
+from palrp_onnx.types import Shape
+
+Operand = tuple[ir.Node, int]
+
+#: What may lie between a convolution and the sum it is a term of, beside element-wise operations.
+_CROPPING = frozenset("Slice Squeeze Transpose Unsqueeze".split())
+#: What may lie between a value and its convolution.
+_FEEDING = frozenset("Cast Dropout Identity Pad Squeeze Transpose Unsqueeze".split())
+
+
+def convolution_terms(
+    graph: ir.Graph,
+    content: Mapping[ir.Value, None],
+    axes: Mapping[ir.Value, Axes],
+    shapes: Mapping[ir.Value, Shape],
+) -> dict[Operand, str]:
+    """Terms of sums that are functions of one convolution, along the tokens, of the other term.
+
+    Zeros around the tokens are what tells one place from another in them (wav2vec 2.0).
+    """
+    found = {}
+    convolved = _convolved(graph, content)
+    for node in graph:
+        if node.op_type != "Add" or not all(v in content for v in node.inputs):
+            continue
+        for index, branch in enumerate(node.inputs):
+            source = node.inputs[1 - index]
+            assert branch is not None and source is not None
+            same = (shapes[branch], axes[branch]) == (shapes[source], axes[source])
+            conv = convolved.get(branch) if same else None
+            if conv is None or _origin(conv.inputs[0]) is not _origin(source):
+                continue
+            width = _width(conv, axes, shapes)
+            if width > 1:
+                found[node, index] = (
+                    f"a function of one convolution over {width} tokens of what it is added to, "
+                    "before the first attention; nothing else carries positions"
+                )
+    return found
+
+
+def _convolved(graph: ir.Graph, content: Mapping[ir.Value, None]) -> dict[ir.Value, ir.Node]:
+    """Values that are an element-wise function of one convolution, and which."""
+    found: dict[ir.Value, ir.Node] = {}
+    for node in graph:
+        if node.op_type == "Conv":
+            found.update(dict.fromkeys(node.outputs, node))
+        elif node.op_type in ELEMENTWISE | _CROPPING:
+            sources = {found.get(v) for v in node.inputs if v is not None and v in content}
+            conv = sources.pop() if len(sources) == 1 else None
+            if conv is not None:
+                found.update(dict.fromkeys(node.outputs, conv))
+    return found
+
+
+def _origin(value: ir.Value | None) -> ir.Value | None:
+    """What a value is but for movement and padding with a constant."""
+    while value is not None and (node := value.producer()) is not None:
+        if node.op_type not in _FEEDING or node.attributes.get_string("mode", "constant") != (
+            "constant"
+        ):
+            break
+        value = node.inputs[0]
+    return value
+
+
+def _width(conv: ir.Node, axes: Mapping[ir.Value, Axes], shapes: Mapping[ir.Value, Shape]) -> int:
+    """How many tokens one place of a convolution sees; 0 where tokens have not one axis."""
+    source, weight = conv.inputs[:2]
+    assert source is not None and weight is not None
+    tokens = [axis for axis, flag in enumerate(axes[source]) if flag & TOKEN]
+    if len(tokens) != 1 or tokens[0] < 2 or weight not in shapes:
+        return 0
+    return shapes[weight][tokens[0]]
+
+
+def attended(node: ir.Node, depth: Mapping[ir.Value, int]) -> bool:
+    """Whether attention to what a node yields, or is made of it, follows."""
+    return any(
+        user.op_type == "Softmax" and depth.get(user.outputs[0], 0) > depth.get(user.inputs[0], 0)
+        for user, _ in uses_of(node.outputs, lambda user, _: user.outputs)
+        if user.inputs[0] is not None
+    )

@@ -1,0 +1,250 @@
+"""Examples of what a graph takes, made up from the graph alone, for trial runs.
+
+Roles are a property of the file: nothing here looks at the numbers that a caller feeds, only, where
+the graph leaves lengths open, at their shapes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from math import isqrt, prod
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from palrp_onnx.analysis.inputs import InputRoles, lookups, table_rows
+from palrp_onnx.analysis.masking import MOVING
+from palrp_onnx.analysis.roles import Role
+from palrp_onnx.errors import ModelError, RoleError
+from palrp_onnx.model.follow import uses_of
+from palrp_onnx.model.open import Model
+from palrp_onnx.model.signature import GraphInput
+from palrp_onnx.model.values import is_float
+from palrp_onnx.types import Array
+
+Shapes = Mapping[str, tuple[int, ...]]
+#: Tokens of the first and of the second example where the graph leaves their number open.
+LENGTH, OTHER_LENGTH = 11, 7
+#: Tokens at the end that are masked.
+PADDED = 2
+#: Samples: axes of length 1 could not be told apart after a reshape.
+SAMPLES = 2
+#: Samples of sound where their number is open.
+SOUND = 8000
+#: The fewest samples of sound that are told anything from.
+_LEAST_SOUND = 4 * LENGTH
+#: The most numbers that one input of an example may have.
+MAX_NUMBERS = 1 << 26
+#: Image sizes tried after those that the model's own tables suggest.
+_SIZES = (224, 384, 256, 336, 512, 448, 128, 96, 64, 48, 32, 28, 16, 8)
+#: What a mask that is added to scores as it is switches off with.
+_OFF = -1e4
+
+
+@dataclass(frozen=True)
+class Form:
+    """One way to make up an example.
+
+    Attributes:
+        samples: Where the batch is free.
+        length: Tokens where their number is free.
+        size: Sides of an image where they are free.
+        few: Whether all ids are one low number: tables may be read at offsets and differences.
+        seed: Of the random numbers.
+        shapes: Shapes that lengths are taken from where the graph leaves them open.
+        whole: Whether the lengths of texts are taken from there too.
+        masked: Whether the last tokens are masked.
+        longer: Whether short ones of these lengths are multiplied: of one token nothing is told.
+    """
+
+    samples: int = SAMPLES
+    length: int = LENGTH
+    size: int = 0
+    few: bool = False
+    seed: int = 0
+    shapes: Shapes | None = None
+    whole: bool = False
+    masked: bool = True
+    longer: bool = False
+
+
+def forms(model: Model, shapes: Shapes | None = None) -> Iterator[Form]:
+    """Ways to make up an example, the most telling first.
+
+    Args:
+        model: The model.
+        shapes: Shapes of arrays that the model is known to take, if any are.
+    """
+    sizes = [0] if shapes is not None else list(_sizes(model))
+    if shapes is not None:
+        yield Form(shapes=shapes, longer=True)
+        yield Form(samples=1, shapes=shapes, longer=True)
+    for size in sizes:
+        yield Form(size=size, shapes=shapes)
+        yield Form(samples=1, size=size, shapes=shapes)
+        if any(not is_float(v) for v in model.graph.inputs):
+            yield Form(size=size, shapes=shapes, few=True)
+            yield Form(samples=1, size=size, shapes=shapes, few=True)
+    if shapes is not None:
+        yield Form(shapes=shapes, whole=True)
+        yield Form(samples=1, shapes=shapes, whole=True)
+        yield Form(samples=1, shapes=shapes, whole=True, few=True)
+
+
+def none_runs(problem: str) -> RoleError:
+    """The error where the model runs on no example; ``problem`` is what the last one met."""
+    return RoleError(
+        "No example input could be made up that the model runs on",
+        hint=f"Give one with --example FILE.npz. The last that was tried: {problem}",
+    )
+
+
+def another(form: Form) -> Form:
+    """An example of another character and, where lengths are free, another length."""
+    length = form.length if form.whole else OTHER_LENGTH
+    return Form(
+        samples=form.samples,
+        length=length,
+        size=form.size,
+        few=form.few,
+        seed=form.seed + 1,
+        shapes=form.shapes,
+        whole=form.whole,
+        masked=not form.masked,
+        longer=form.longer,
+    )
+
+
+def make_feeds(model: Model, roles: InputRoles, form: Form) -> dict[str, Array]:
+    """The arrays of one example."""
+    values = {v.name or "": v for v in model.graph.inputs}
+    shapes: dict[str, tuple[int, ...]] = {}
+    named: dict[str, int] = {}
+    for each in sorted(model.inputs, key=lambda s: not _real(s)):  # lengths of states rule others
+        shapes[each.name] = _shape(each, form, named)
+    return {
+        s.name: _array(values[s.name], s.dtype, shapes[s.name], roles.facts[s.name].role, form)
+        for s in model.inputs
+    }
+
+
+def _array(
+    value: ir.Value, kind: np.dtype[Any], shape: tuple[int, ...], role: Role, form: Form
+) -> Array:
+    generator = np.random.default_rng(form.seed)
+    match role:
+        case Role.MASK:
+            made = _mask(value, shape, form)
+        case Role.POSITION:
+            made = np.broadcast_to(np.arange(shape[-1]) if shape else 0, shape)
+        case Role.SEGMENT:
+            half = np.arange(shape[-1]) >= shape[-1] // 2 if shape else np.zeros(())
+            made = np.broadcast_to(half, shape)
+        case _:
+            made = _content(value, kind, shape, form, generator)
+    return np.ascontiguousarray(made).astype(kind)
+
+
+def _mask(value: ir.Value, shape: tuple[int, ...], form: Form) -> Array:
+    """Ones, but for padding at the end; 0 and a very negative number where it is added as it is."""
+    mask = np.ones(shape)
+    if form.masked and shape and shape[-1] > PADDED:
+        mask[..., shape[-1] - PADDED :] = 0
+    if value.dtype is not None and is_float(value) and _added_as_it_is(value):
+        return np.where(mask > 0, 0.0, _OFF)
+    return mask
+
+
+def _added_as_it_is(value: ir.Value) -> bool:
+    """Whether an input is added to something without having been changed."""
+    through = MOVING | {"Cast"}
+    uses = uses_of([value], lambda n, _: n.outputs if n.op_type in through else ())
+    return any(node.op_type == "Add" for node, _ in uses)
+
+
+def _content(
+    value: ir.Value,
+    kind: np.dtype[Any],
+    shape: tuple[int, ...],
+    form: Form,
+    generator: np.random.Generator,
+) -> Array:
+    found = lookups(value)
+    if not found:
+        if is_float(value):
+            return generator.normal(size=shape)
+        if kind.kind == "b" or not shape:
+            return np.ones(shape)
+        return generator.integers(0, np.iinfo(kind).max if kind.itemsize == 1 else 100, size=shape)
+    rows = max(map(table_rows, found)) or _depth(found)
+    if form.few:
+        return np.full(shape, min(1, rows - 1))
+    ids = generator.integers(min(5, rows - 1), rows, size=shape)
+    if shape and not form.masked and shape[-1] > 2 * PADDED:  # usual ids of special tokens, too
+        special = np.minimum(np.arange(PADDED), rows - 1)
+        ids[..., -PADDED:] = special
+    return ids
+
+
+def _depth(found: list[ir.Node]) -> int:
+    """Length of the one-hot vectors that indices are spelled as."""
+    for node in found:
+        depth = node.inputs[1].const_value if node.op_type == "OneHot" and node.inputs[1] else None
+        if depth is not None:
+            return int(depth.numpy().ravel()[0])
+        source = node.inputs[0].producer() if node.inputs[0] is not None else None
+        if source is not None and source.op_type == "Equal":
+            for each in source.inputs:
+                if each is not None and each.const_value is not None:
+                    return int(each.const_value.size)
+    return 2
+
+
+def _real(signature: GraphInput) -> bool:
+    """Whether an input holds numbers that are computed with: real ones, or pixels."""
+    return signature.dtype.kind == "f" or signature.dtype.itemsize == 1
+
+
+def _shape(signature: GraphInput, form: Form, named: dict[str, int]) -> tuple[int, ...]:
+    """Fixed axes as they are; free ones as the form has them, those of one name alike."""
+    dims = signature.shape
+    known = (form.shapes or {}).get(signature.name)
+    if dims is None:
+        return known or (form.samples, form.length)
+    real = _real(signature)
+    image, sound = len(dims) == 4 and real, len(dims) == 2 and signature.dtype.kind == "f"
+    free = {0: form.samples, 1: 3 if image else SOUND if sound else form.length}
+    shape = []
+    for k, dim in enumerate(dims):
+        own = free.get(k, form.size if image and form.size else form.length)
+        if known is not None and len(known) == len(dims) and (form.whole or (real and k)):
+            own = known[k] if k or form.samples == 1 else form.samples
+            if k and form.longer and own:
+                own *= -(-(_LEAST_SOUND if sound else LENGTH) // own)
+        if isinstance(dim, str):
+            own = named.setdefault(dim, own)
+        shape.append(dim if isinstance(dim, int) and dim > 0 else own)
+    if prod(shape) > MAX_NUMBERS:
+        raise ModelError(f"An input of the shape {tuple(shape)} is too large", place=signature.name)
+    return tuple(shape)
+
+
+def _sizes(model: Model) -> Iterator[int]:
+    """Sides that an image may have."""
+    if not any(s.dtype.itemsize and len(s.shape or ()) == 4 for s in model.inputs):
+        yield 0
+        return
+    kernels = [
+        n.attributes.get_ints("kernel_shape", ()) for n in model.graph if n.op_type == "Conv"
+    ]
+    patch = kernels[0][0] if kernels and kernels[0] else 1
+    for value in model.graph.initializers.values():
+        shape = value.shape.numpy() if value.shape is not None else ()
+        if len(shape) == 3 and shape[0] == 1:
+            for prefix in range(3):
+                side = isqrt(max(shape[1] - prefix, 0))
+                if side > 1 and side * side == shape[1] - prefix:
+                    yield side * patch
+    yield from _SIZES

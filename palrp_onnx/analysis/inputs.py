@@ -1,0 +1,433 @@
+"""What each graph input is: explained content, positions, token types, or a mask.
+
+Decided from what the graph does with the input and from its tables, never from its name and never
+from the arrays that are fed:
+
+- what indexes a table of vectors is content, unless its rows are added to those of the vocabulary
+  (positions or token types), turn with the index or are added to attention scores (positions);
+- a real tensor is content, and so are whole numbers that are computed with as real ones (pixels);
+- what only compares, counts, multiplies content or is added to attention scores is a mask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx_ir as ir
+
+from palrp_onnx.analysis.masking import HIDING, Meeting, meetings_of
+from palrp_onnx.analysis.roles import SAID, Fact, Overrides, Role
+from palrp_onnx.analysis.rotating_tables import turns
+from palrp_onnx.errors import RoleError
+from palrp_onnx.model.follow import uses_of
+from palrp_onnx.model.values import is_float
+
+#: Operations that compute indices from indices, entry by entry.
+INDEX_ARITHMETIC = frozenset(
+    "Abs Add BitShift BitwiseAnd BitwiseOr BitwiseXor Cast Clip Div Identity Max Min Mod Mul "
+    "Neg Sub".split()
+)
+#: Operations that move indices, or choose among them: (operation → operands that are indices).
+INDEX_MOVES: Mapping[str, tuple[int, ...] | None] = {
+    "Concat": None,
+    "Expand": (0,),
+    "Flatten": (0,),
+    "Gather": (0,),
+    "GatherElements": (0,),
+    "GatherND": (0,),
+    "Pad": (0, 2),
+    "Reshape": (0,),
+    "ReverseSequence": (0,),
+    "ScatterElements": (0, 2),
+    "ScatterND": (0, 2),
+    "Slice": (0,),
+    "Split": (0,),
+    "Squeeze": (0,),
+    "Tile": (0,),
+    "Transpose": (0,),
+    "Unsqueeze": (0,),
+    "Where": (1, 2),
+}
+_SUM_MOVES = frozenset("Add Cast Clip Div Dropout Identity Mul Round Sub".split())
+#: A table with fewer rows than this cannot count places: it holds kinds of tokens.
+FEWEST_PLACES = 12
+#: Tables of positions are seldom longer, vocabularies of words seldom shorter.
+_LONG = 5000
+
+
+@dataclass(frozen=True)
+class InputRoles:
+    """Roles of the graph's inputs and the nodes that bring content in.
+
+    Attributes:
+        facts: Role and reason of every input.
+        lookups: For every node that makes real numbers of an input of whole ones the input: it
+            reads rows of a table, spells numbers as one-hot vectors, or casts them.
+        doubts: Inputs whose role rests on little, each with why.
+    """
+
+    facts: Mapping[str, Fact]
+    lookups: Mapping[ir.Node, str]
+    doubts: Mapping[str, str] = field(default_factory=dict)
+
+    def named(self, role: Role) -> tuple[str, ...]:
+        """Names of the inputs with this role, in graph order."""
+        return tuple(name for name, fact in self.facts.items() if fact.role is role)
+
+    def explained(self) -> tuple[str, ...]:
+        """Names of the inputs that are explained."""
+        return self.named(Role.CONTENT)
+
+    def looked_up(self) -> frozenset[str]:
+        """Names of explained inputs whose numbers are names of something: tokens, categories."""
+        return frozenset(n for node, n in self.lookups.items() if not _is_number(node))
+
+
+def _is_number(node: ir.Node) -> bool:
+    """Whether a node only makes real numbers of whole ones."""
+    source = node.inputs[0].producer() if node.inputs and node.inputs[0] is not None else None
+    return node.op_type == "Cast" and (source is None or source.op_type != "Equal")
+
+
+def input_roles(graph: ir.Graph, said: Overrides | None = None) -> InputRoles:
+    """Decide the role of every graph input, but for what was ``said``.
+
+    Raises:
+        RoleError: No input looks like content.
+    """
+    return _Inputs(graph, said or {}).decide()
+
+
+class _Inputs:
+    """The inputs of a graph on their way to roles."""
+
+    def __init__(self, graph: ir.Graph, said: Overrides) -> None:
+        self._graph = graph
+        self._said = said
+        self._values = [v for v in graph.inputs if not v.is_initializer()]
+        self._tables = {v: nodes for v in self._values if (nodes := lookups(v))}
+        self._doubts: dict[str, str] = {}
+
+    def decide(self) -> InputRoles:
+        facts = self._by_table()
+        facts.update(self._by_use(facts))
+        named = {_name(v): facts[v] for v in self._values}
+        named.update((n, Fact(role, SAID)) for n, role in self._said.items() if n in named)
+        if not any(fact.role is Role.CONTENT for fact in named.values()):
+            raise RoleError(
+                "No graph input can be explained: none indexes a table of vectors or is a real "
+                "tensor",
+                hint=f"Inputs: {', '.join(named)}.",
+            )
+        doubts = {name: why for name, why in self._doubts.items() if name not in self._said}
+        return InputRoles(named, self._lookups(named), doubts)
+
+    def _lookups(self, facts: Mapping[str, Fact]) -> dict[ir.Node, str]:
+        """The nodes that bring in what is explained; of two inputs the first has a node."""
+        found: dict[ir.Node, str] = {}
+        for value in self._values:
+            if facts[_name(value)].role is not Role.CONTENT:
+                continue
+            casts = [] if is_float(value) else _casts(value)
+            for node in self._tables.get(value, casts):
+                found.setdefault(node, _name(value))
+        return found
+
+    # --- inputs that index tables ---------------------------------------------------------------
+    def _by_table(self) -> dict[ir.Value, Fact]:
+        facts: dict[ir.Value, Fact] = {}
+        for value, nodes in self._tables.items():
+            if all(_turning(table_of(node)) for node in nodes):
+                reason = f"indexes a {_rows(nodes)}-row table whose rows turn with the index"
+                facts[value] = Fact(Role.POSITION, reason)
+            elif self._factor_of_indices(value, nodes):
+                facts[value] = Fact(Role.MASK, "multiplies the indices of another input")
+        words = self._vocabulary([v for v in self._tables if v not in facts])
+        for value, nodes in self._tables.items():
+            if value not in facts:
+                facts[value] = self._beside(value, nodes, words)
+        return facts
+
+    def _factor_of_indices(self, value: ir.Value, nodes: Collection[ir.Node]) -> bool:
+        """Whether it only changes which rows another input looks up, and hides scores as well.
+
+        Of two inputs that both do no more than that, the first holds the indices.
+        """
+        others = [v for v in self._tables if v is not value and set(nodes) <= set(self._tables[v])]
+        if not others:
+            return False
+        content = _real_dependents(self._graph, nodes)
+        hides = bool(meetings_of([value], content, compared=False) & HIDING)
+        theirs = any(meetings_of([v], content, compared=False) & HIDING for v in others)
+        if hides != theirs:
+            return hides
+        listed = list(self._tables)
+        return listed.index(value) > min(map(listed.index, others))
+
+    def _vocabulary(self, values: list[ir.Value]) -> ir.Value | None:
+        """The input that holds words, of those that index tables.
+
+        One whose table has as many rows as the output has classes, which are its words; else the
+        one with the longest table, if that is too long for one of positions; else the first whose
+        table is long enough to count places.
+        """
+        able = [v for v in values if _rows(self._tables[v]) >= FEWEST_PLACES]
+        if len(able) < 2:
+            return next(iter(able or values), None)
+        predicted = [v for v in able if _rows(self._tables[v]) in _classes(self._graph)]
+        if len(predicted) == 1:
+            return predicted[0]
+        first = able[0]
+        longest = max(able, key=lambda v: (_rows(self._tables[v]), -able.index(v)))
+        own, most = _rows(self._tables[first]), _rows(self._tables[longest])
+        if own == most or most >= _LONG:
+            return longest
+        if meet(self._tables[first], self._tables[longest]):
+            self._doubts[_name(first)] = (
+                f"its table has {own} rows and that of {_name(longest)} {most}, which is added to "
+                "it: that the first of them holds words and the other positions is likely, no more"
+            )
+        return first
+
+    def _beside(self, value: ir.Value, nodes: Collection[ir.Node], words: ir.Value | None) -> Fact:
+        """The role of an input that indexes a table, next to the one that holds words."""
+        rows = _rows(nodes)
+        plain = Fact(Role.CONTENT, f"indexes a {rows}-row table of vectors")
+        if not rows:
+            plain = Fact(Role.CONTENT, "its numbers are spelled as one-hot vectors")
+        theirs = self._tables.get(words, ()) if words is not None else ()
+        if value is words or not theirs:
+            return plain
+        if not meet(nodes, theirs):
+            met = meetings_of([n.outputs[0] for n in nodes], _real_dependents(self._graph, theirs))
+            if met == {Meeting.SCORES}:
+                return Fact(Role.POSITION, f"its {rows}-row table is added to attention scores")
+            return plain
+        if {table_of(n) for n in nodes} & {table_of(n) for n in theirs}:
+            return plain
+        assert words is not None
+        reason = f"its {rows}-row table is added to the {_rows(theirs)}-row table of {_name(words)}"
+        several = value.shape is not None and value.shape.rank() > 2  # boxes, kinds of kinds
+        places = rows >= FEWEST_PLACES and not several
+        return Fact(Role.POSITION if places else Role.SEGMENT, reason)
+
+    # --- inputs that index nothing --------------------------------------------------------------
+    def _by_use(self, facts: Mapping[ir.Value, Fact]) -> dict[ir.Value, Fact]:
+        rest = [v for v in self._values if v not in facts]
+        looked_up = [
+            node
+            for value, fact in facts.items()
+            if fact.role is Role.CONTENT
+            for node in self._tables[value]
+        ]
+        found = {}
+        for value in rest:
+            others = [v for v in rest if v is not value and is_float(v)]
+            content = _real_dependents(self._graph, looked_up, others)
+            found[value] = _used(value, content)
+        return found
+
+
+def _used(value: ir.Value, content: Collection[ir.Value]) -> Fact:
+    """The role of an input by what is done with its numbers."""
+    met = meetings_of([value], content)
+    if is_float(value):
+        if met and met <= HIDING:
+            return Fact(Role.MASK, f"a real input that only {' or '.join(sorted(met))}")
+        return Fact(Role.CONTENT, "a real-valued input")
+    if value.dtype is ir.DataType.BOOL:
+        return Fact(Role.MASK, "holds truth values")
+    if _reaches_rotation(value):
+        return Fact(Role.POSITION, "an angle is made of it, and its cosine and sine")
+    numbers = meetings_of([value], content, compared=False)
+    if numbers & {Meeting.LEARNED, Meeting.JOINS} and _casts(value):
+        return Fact(Role.CONTENT, "whole numbers that are computed with as real ones")
+    return Fact(Role.MASK, "indexes no table of vectors; only compared, cast or summed")
+
+
+def _name(value: ir.Value) -> str:
+    return value.name or ""
+
+
+# --- lookups -----------------------------------------------------------------------------------
+def lookups(value: ir.Value) -> list[ir.Node]:
+    """Nodes that yield vectors for the indices that ``value`` holds, moved or not.
+
+    They gather rows of a table, or read what was gathered where the table is stored quantised; or
+    they spell each index as a one-hot vector.
+    """
+    found: dict[ir.Node, None] = {}
+    for node, index in uses_of([value], _indices):
+        if node.op_type == "Gather" and index == 1:
+            found.update(dict.fromkeys(_yielding(node)))
+        elif node.op_type == "OneHot" and index == 0 and is_float(node.outputs[0]):
+            found[node] = None
+        elif node.op_type == "Equal" and _counting(node.inputs[1 - index]):
+            casts = (u.node for u in node.outputs[0].uses() if u.node.op_type == "Cast")
+            found.update(dict.fromkeys(c for c in casts if is_float(c.outputs[0])))
+    return list(found)
+
+
+def _yielding(gather: ir.Node) -> list[ir.Node]:
+    table = gather.inputs[0]
+    if table is None or _from_entries(table):
+        return []
+    if is_float(table):
+        return [gather]
+    uses = gather.outputs[0].uses()
+    return [u.node for u in uses if u.node.op_type == "DequantizeLinear" and u.idx == 0]
+
+
+def _from_entries(value: ir.Value) -> bool:
+    """Whether a value depends on the entries of an input, not only on its shape."""
+    queue, seen = [value], {value}
+    while queue:
+        current = queue.pop()
+        node = current.producer()
+        if node is None:
+            if current.is_graph_input() and not current.is_initializer():
+                return True
+        elif node.op_type not in ("Shape", "Size"):
+            fresh = [v for v in node.inputs if v is not None and v not in seen]
+            seen.update(fresh)
+            queue.extend(fresh)
+    return False
+
+
+def _counting(value: ir.Value | None) -> bool:
+    """Whether a value holds 0, 1, 2, …, one after the other."""
+    stored = value.const_value if value is not None else None
+    if stored is None or stored.size < 2 or stored.dtype.is_floating_point():
+        return False
+    numbers = stored.numpy()
+    return numbers.shape[-1] == numbers.size and bool(
+        np.array_equal(numbers.ravel(), np.arange(numbers.size))
+    )
+
+
+def table_of(node: ir.Node) -> ir.Value | None:
+    """The table that a lookup reads, ``None`` where there is none."""
+    if node.op_type not in ("Gather", "DequantizeLinear"):
+        return None
+    gathered = node.inputs[0]
+    if node.op_type != "DequantizeLinear" or gathered is None:
+        return gathered
+    gather = gathered.producer()
+    return gather.inputs[0] if gather is not None else None
+
+
+def _indices(node: ir.Node, index: int) -> Iterable[ir.Value]:
+    """Onward while values are whole numbers that name something."""
+    moved = INDEX_MOVES.get(node.op_type, ())
+    if node.op_type in INDEX_ARITHMETIC or moved is None or index in moved:
+        return [v for v in node.outputs if not is_float(v) and v.dtype is not ir.DataType.BOOL]
+    table = node.inputs[0]
+    if node.op_type == "Gather" and index == 1 and table is not None and not is_float(table):
+        return node.outputs if table.const_value is not None else ()  # other numbers for the same
+    return ()
+
+
+def _casts(value: ir.Value) -> list[ir.Node]:
+    """Where whole numbers become real ones, moved or not."""
+
+    def onward(node: ir.Node, index: int) -> Iterable[ir.Value]:
+        moved = INDEX_MOVES.get(node.op_type, ())
+        passes = node.op_type == "Identity" or moved is None or index in moved
+        return [v for v in node.outputs if not is_float(v)] if passes else ()
+
+    uses = uses_of([value], onward)
+    return [n for n, _ in uses if n.op_type == "Cast" and is_float(n.outputs[0])]
+
+
+def _rows(nodes: Iterable[ir.Node]) -> int:
+    return max(map(table_rows, nodes), default=0)
+
+
+def table_rows(node: ir.Node) -> int:
+    """Rows of the table a lookup reads; 0 where unknown."""
+    table = table_of(node)
+    first = table.shape[0] if table is not None and table.shape else 0
+    return first if isinstance(first, int) else 0
+
+
+def _turning(table: ir.Value | None) -> bool:
+    """Whether the rows of a table turn with the index, stored or computed."""
+    if table is None:
+        return False
+    stored = table.const_value
+    if stored is not None:
+        return stored.shape.rank() == 2 and turns(stored.numpy()[:FEWEST_PLACES])
+    queue, seen = [table], {table}
+    while queue:
+        node = queue.pop().producer()
+        if node is None:
+            continue
+        if node.op_type in ("Cos", "Sin"):
+            return True
+        fresh = [v for v in node.inputs if v is not None and v not in seen]
+        seen.update(fresh)
+        queue.extend(fresh)
+        if any(_turning(v) for v in fresh if v.const_value is not None and is_float(v)):
+            return True
+    return False
+
+
+def meet(first: Iterable[ir.Node], second: Iterable[ir.Node]) -> bool:
+    """Whether rows that two groups of lookups read are terms of one sum."""
+    return bool(_sums(first) & _sums(second))
+
+
+def _sums(nodes: Iterable[ir.Node]) -> set[ir.Value]:
+    """Values that are sums in which a looked-up row is a term."""
+    rows = [node.outputs[0] for node in nodes]
+    uses = uses_of(rows, lambda node, _: node.outputs if node.op_type in _SUM_MOVES else ())
+    return {v for node, _ in uses if node.op_type in _SUM_MOVES for v in node.outputs}
+
+
+def _classes(graph: ir.Graph) -> set[int]:
+    """Widths of the linear layers that yield the outputs."""
+    found: set[int] = set()
+    queue, seen = list(graph.outputs), set(graph.outputs)
+    while queue:
+        node = queue.pop().producer()
+        if node is None:
+            continue
+        weight = node.inputs[1] if node.op_type in ("MatMul", "Gemm") else None
+        if weight is not None and weight.shape is not None and weight.shape.rank() == 2:
+            across = node.op_type == "Gemm" and bool(node.attributes.get_int("transB", 0))
+            width = weight.shape[0 if across else 1]
+            found.update([width] if isinstance(width, int) else [])
+        elif node.op_type in _HEADS:
+            fresh = [v for v in node.inputs if v is not None and v not in seen]
+            seen.update(fresh)
+            queue.extend(fresh)
+    return found
+
+
+#: What may stand between the last linear layer and an output.
+_HEADS = frozenset("Add Cast Div Identity LogSoftmax Mul Sigmoid Softmax Sub Tanh".split())
+
+
+def _real_dependents(
+    graph: ir.Graph, nodes: Iterable[ir.Node], inputs: Iterable[ir.Value] = ()
+) -> set[ir.Value]:
+    """Real values that depend by a real path on what some nodes yield, or on real inputs."""
+    found = {v for node in nodes for v in node.outputs} | set(inputs)
+    for node in graph:
+        if any(v in found for v in node.inputs):
+            found.update(v for v in node.outputs if is_float(v))
+    return found
+
+
+def _reaches_rotation(value: ir.Value) -> bool:
+    """Whether a cosine or sine is taken of what follows from an integer input."""
+    uses = uses_of([value], lambda node, _: node.outputs if node.op_type in _TURNS else ())
+    return any(node.op_type in ("Cos", "Sin") for node, _ in uses)
+
+
+_TURNS = frozenset(
+    "Add Cast Concat Einsum Expand Gather Identity MatMul Mul Reshape Slice Sub Transpose "
+    "Unsqueeze".split()
+)

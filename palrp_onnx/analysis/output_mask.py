@@ -1,0 +1,70 @@
+"""Which mask belongs to tokens: the one that varies along them where it meets content."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from palrp_onnx.analysis.analysis import Analysis, varying_axes
+from palrp_onnx.analysis.axes import TOKEN, Source, factors
+from palrp_onnx.analysis.content import dependencies
+from palrp_onnx.analysis.roles import Role
+
+
+def mask_of_output(analysis: Analysis, output: ir.Value) -> str | None:
+    """Name of the input [B, T] that masks the tokens of ``output`` [B, T, …], if there is one.
+
+    Followed by data flow, never by lengths: an encoder's mask may be as long as a decoder's.
+    """
+    if len(analysis.layouts.layouts.get(output, ())) < 3:
+        return None
+    wanted = _tokens(analysis, output, 1)
+    if not wanted:  # where the tokens come from is not known: one mask of one input leaves no doubt
+        found = _candidates(analysis)
+        alone = len(found) == 1 and len(analysis.inputs.explained()) == 1
+        return found[0] if alone else None
+    return _mask_of(analysis, wanted)
+
+
+def mask_of_input(analysis: Analysis, name: str) -> str | None:
+    """Name of the input [B, T] that masks the tokens of an explained input, if there is one."""
+    units = analysis.input_axes(name).units
+    if len(units) != 1:
+        return None
+    return _mask_of(analysis, {analysis.layouts.canonical((name, units[0]))})
+
+
+def _mask_of(analysis: Analysis, tokens: set[Source]) -> str | None:
+    found = {name: _masked(analysis, name) for name in _candidates(analysis)}
+    own = [name for name, masked in found.items() if tokens <= masked]
+    return min(own, key=lambda name: len(found[name]), default=None)
+
+
+def _candidates(analysis: Analysis) -> list[str]:
+    shapes = {v.name: analysis.shapes[v] for v in analysis.model.graph.inputs}
+    return [name for name in analysis.inputs.named(Role.MASK) if len(shapes[name]) == 2]
+
+
+def _tokens(analysis: Analysis, value: ir.Value, axis: int) -> set[Source]:
+    layout = analysis.layouts.layouts[value]
+    return {
+        analysis.layouts.canonical(f.source)
+        for f in factors(layout[axis])
+        if f.source is not None and f.flag & TOKEN
+    }
+
+
+def _masked(analysis: Analysis, name: str) -> set[Source]:
+    """The tokens along which what depends on a mask varies where it meets content."""
+    changed = dependencies(analysis.model.graph, [name])
+    found: set[Source] = set()
+    for (node, index), meeting in analysis.meets.items():
+        value = node.inputs[index]
+        if value is None or value not in changed or value in analysis.content:
+            continue
+        known = value.name or ""
+        array = analysis.trial.get(known, analysis.indices.get(known))
+        if array is None:
+            continue
+        for axis in varying_axes(array, analysis.axes[meeting]):
+            found |= _tokens(analysis, meeting, axis)
+    return found

@@ -1,0 +1,31 @@
+"""How an image is cut into patches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import onnx_ir as ir
+
+from palrp_onnx.analysis.analysis import Analysis
+from palrp_onnx.analysis.self_gates import ELEMENTWISE
+from palrp_onnx.model.follow import uses_of
+
+
+def patch_size(analysis: Analysis, name: str) -> tuple[int, int] | None:
+    """Height and width of the patches of input ``name``, in its pixels.
+
+    The first convolution cuts patches when its windows do not overlap; else there are none.
+    """
+    value = next(v for v in analysis.model.graph.inputs if v.name == name)
+    for node, _ in uses_of([value], _onward):
+        if node.op_type != "Conv":
+            continue
+        kernel = node.attributes.get_ints("kernel_shape", ())
+        strides = node.attributes.get_ints("strides", ())
+        if len(strides) == 2 and tuple(kernel) == tuple(strides):
+            return strides[0], strides[1]
+    return None
+
+
+def _onward(node: ir.Node, _: int) -> Iterable[ir.Value]:
+    return node.outputs if node.op_type in ELEMENTWISE | {"Pad", "Transpose"} else ()

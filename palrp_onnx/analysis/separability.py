@@ -1,0 +1,92 @@
+"""Whether samples of a batch stay apart, told from runs: of two samples, and of each alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from math import prod
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from palrp_onnx.analysis.axes import BATCH, Axis, Layout, Mixing, flag_of
+from palrp_onnx.analysis.content import MEASURES
+from palrp_onnx.model.signature import GraphInput
+from palrp_onnx.types import Array
+
+#: Values that differ by less, as a share of the largest number, are the same.
+_SAME = 1e-3
+#: What differs by more, made of what is the same, was made of another sample too.
+_OTHER = 0.1
+
+
+def each_alone(
+    signatures: Sequence[GraphInput], feeds: Mapping[str, Array]
+) -> list[dict[str, Array]]:
+    """The samples of an example one by one; none where there is but one."""
+    free = [s.name for s in signatures if s.shape and isinstance(s.shape[0], str)]
+    counts = [len(feeds[name]) for name in free]
+    several = [name for name, count in zip(free, counts, strict=True) if count > 1]
+    return [
+        {name: array[k : k + 1] if name in several else array for name, array in feeds.items()}
+        for k in range(min((len(feeds[name]) for name in several), default=0))
+    ]
+
+
+def mixed_values(
+    nodes: Iterable[ir.Node],
+    layouts: Mapping[ir.Value, Layout],
+    whole: Mapping[str, Array],
+    alone: Iterable[Mapping[str, Array]],
+) -> dict[ir.Value, Mixing]:
+    """Values that another sample changes although it changes none of what they are made of."""
+    order, found = list(nodes), dict[ir.Value, Mixing]()
+    for sample, values in enumerate(alone):
+        changes: dict[ir.Value, float] = {}
+        for node in order:
+            own = [changes.get(v, 0.0) for v in node.inputs if v is not None]
+            if node.op_type in MEASURES:  # over the batch; such samples are explained one by one
+                own.append(1.0)
+            for value in node.outputs:
+                if value not in layouts:
+                    changes[value] = max(own, default=0.0)
+                    continue
+                name = value.name or ""
+                change = _change(whole.get(name), values.get(name), layouts[value], sample)
+                changes[value] = change
+                if change > _OTHER and all(each < _SAME for each in own):
+                    reason = f"another sample changes the result of {node.op_type}"
+                    found[value] = Mixing(reason, alone=True)
+    return found
+
+
+def _change(whole: Array | None, alone: Array | None, layout: Layout, sample: int) -> float:
+    """How far a sample is from what it is alone, as a share of its largest number."""
+    if whole is None or alone is None or whole.ndim != len(layout) or whole.ndim != alone.ndim:
+        return 0.0
+    for axis, runs in enumerate(layout):
+        if flag_of(runs) & BATCH:
+            own = _entries_of(runs, sample)
+            if own is None or whole.shape[axis] == alone.shape[axis]:  # it has a batch of its own
+                return 0.0
+            whole = np.take(whole, own, axis=axis)
+    if whole.shape != alone.shape or not whole.size:
+        return 0.0
+    known = np.isfinite(whole) & np.isfinite(alone)
+    first, other = whole[known].astype(np.float64), alone[known].astype(np.float64)
+    scale = np.abs(other).max(initial=0.0)
+    return float(np.abs(first - other).max(initial=0.0) / scale) if scale else 0.0
+
+
+def _entries_of(axis: Axis, sample: int) -> NDArray[Any] | None:
+    """The entries of an axis that belong to a sample; ``None`` where that is not known."""
+    row = list(axis[0]) if len(axis) == 1 else []
+    merged = any(f.flag & BATCH and (f.flag != BATCH or (f.of and len(row) > 1)) for f in row)
+    if merged or not row:
+        return None
+    entries = np.arange(prod(f.size for f in row)).reshape([f.size for f in row])
+    for k, factor in enumerate(row):
+        if factor.flag & BATCH:
+            entries = np.take(entries, [min(sample, factor.size - 1)], axis=k)
+    return entries.ravel()

@@ -1,0 +1,332 @@
+"""Where positions enter: one site for every operand that carries them.
+
+A table that is *added* to activations along the token axis is learned or sinusoidal; a table whose
+columns turn with the position and that *multiplies* them is a rotation (RoPE), its cosine one where
+the position is zero and its sine zero; an operand added to attention scores, along queries and
+keys, is a relative bias. A convolution that is added to what it was taken of is a position as a
+whole, where nothing else carries any.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from palrp_onnx.analysis.analysis import MASKED, Analysis, Operand, varying_axes
+from palrp_onnx.analysis.axes import BATCH, TOKEN, Axes, Layout
+from palrp_onnx.analysis.roles import Role
+from palrp_onnx.analysis.rotating_tables import PADDED, turns
+from palrp_onnx.analysis.sources import PRODUCTS, factor_axes
+from palrp_onnx.model.follow import uses_of
+from palrp_onnx.types import Array
+
+_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True)
+class SinkSite:
+    """One place where positions meet activations.
+
+    Attributes:
+        operand: The position-carrying operand (node, index).
+        value: The value that carries the positions.
+        kind: ``learned``, ``sinusoidal``, ``rope``, ``alibi``, ``relative_bias``,
+            ``disentangled``, ``multiplicative`` or ``convolution``.
+        layer: Number of attention layers before it; 0 at the input.
+        part: ``table``, ``cos``, ``sin``, ``bias``, ``factor`` or ``branch``.
+        axes: Flags of the value it meets.
+        tokens: Token axes (of that value, from the right) that its relevance runs along.
+        varying: Those along which it varies itself.
+        features: Further axes (from the right) along which it varies.
+        shape: Lengths of these axes in the trial run.
+        layout: What the axes of the value it meets run along.
+        meeting: Shape of the value it meets in the trial run.
+        evidence: Why.
+    """
+
+    operand: Operand
+    value: ir.Value
+    kind: str
+    layer: int
+    part: str
+    axes: Axes
+    tokens: tuple[int, ...]
+    varying: tuple[int, ...]
+    features: tuple[int, ...]
+    shape: tuple[int, ...]
+    layout: Layout
+    meeting: tuple[int, ...]
+    evidence: str
+
+    @property
+    def name(self) -> str:
+        """``LAYER/PART``, the key of raw arrays."""
+        return f"{self.layer}/{self.part}"
+
+    def runs(self, tokens: Iterable[int]) -> Layout:
+        """What some of the axes run along: sites of two towers may have one shape."""
+        return tuple(self.layout[axis] for axis in tokens)
+
+    @property
+    def pairwise(self) -> bool:
+        """Whether it belongs to pairs of a query and a key, which share it."""
+        return self.kind in ("alibi", "relative_bias", "disentangled") and _scores(self.axes)
+
+
+def find_sites(analysis: Analysis) -> tuple[SinkSite, ...]:
+    """Every position site, in graph order."""
+    return tuple(
+        _site(analysis, operand)
+        for operand, fact in analysis.operands.items()
+        if fact.role is Role.POSITION
+    )
+
+
+def _site(analysis: Analysis, operand: Operand) -> SinkSite:
+    node, index = operand
+    value = node.inputs[index]
+    assert value is not None
+    meeting = analysis.meets[operand]
+    if node.op_type in PRODUCTS:
+        return _factor_site(analysis, node, index, value)
+    flags = analysis.axes[meeting]
+    if value in analysis.content:
+        return _branch_site(analysis, operand, value, meeting)
+    array = values_of(analysis, value)
+    tokens = varying_axes(array, flags)
+    features = tuple(
+        axis
+        for axis in range(-array.ndim, 0)
+        if array.shape[axis] > 1 and not flags[axis] & (BATCH | TOKEN)
+    )
+    weighed = _scores(flags) and _is_product(analysis, meeting)
+    kind, part, evidence = _kind(node, array, tokens, weighed)
+    if part == "factor" and _rotates(analysis, operand, array):
+        kind, part = "rope", _rotation_part(node, index, array, tokens)
+        evidence = "its squares and those of its partner in the sum add up to one number"
+    shape, varying = analysis.shapes[meeting], tokens
+    if not weighed:  # a table of rows, or of columns, belongs to every place of its grid
+        tokens = tuple(a for a in range(-len(flags), 0) if flags[a] & TOKEN and shape[a] > 1)
+    return SinkSite(
+        operand=operand,
+        value=value,
+        kind=kind,
+        layer=analysis.depth[meeting],
+        part=part,
+        axes=flags,
+        tokens=tokens,
+        varying=varying,
+        features=features,
+        shape=(*(shape[a] for a in tokens), *(array.shape[a] for a in features)),
+        layout=analysis.layouts.layouts[meeting],
+        meeting=shape,
+        evidence=evidence,
+    )
+
+
+def _branch_site(
+    analysis: Analysis, operand: Operand, value: ir.Value, meeting: ir.Value
+) -> SinkSite:
+    """A branch of content that stands for positions: all of its tokens and features."""
+    flags, shape = analysis.axes[meeting], analysis.shapes[meeting]
+    tokens = tuple(a for a in range(-len(flags), 0) if flags[a] & TOKEN)
+    features = tuple(
+        a for a in range(-len(flags), 0) if shape[a] > 1 and not flags[a] & (BATCH | TOKEN)
+    )
+    return SinkSite(
+        operand=operand,
+        value=value,
+        kind="convolution",
+        layer=analysis.depth[meeting],
+        part="branch",
+        axes=flags,
+        tokens=tokens,
+        varying=tokens,
+        features=features,
+        shape=tuple(shape[axis] for axis in (*tokens, *features)),
+        layout=analysis.layouts.layouts[meeting],
+        meeting=shape,
+        evidence=analysis.operands[operand].reason,
+    )
+
+
+def _rotates(analysis: Analysis, operand: Operand, array: Array) -> bool:
+    """Whether x ∘ c is added to x' ∘ s with c² + s² the same for every token: planes that turn."""
+    for total, index in operand[0].outputs[0].uses():
+        if total.op_type not in ("Add", "Sub"):
+            continue
+        other = total.inputs[1 - index]
+        product = other.producer() if other is not None else None
+        if product is None or product.op_type != "Mul":
+            continue
+        for k, value in enumerate(product.inputs):
+            fact = analysis.operands.get((product, k))
+            if value is None or fact is None or fact.role is not Role.POSITION:
+                continue
+            partner = values_of(analysis, value)
+            if partner.shape == array.shape:
+                square = array.astype(np.float64) ** 2 + partner.astype(np.float64) ** 2
+                return bool(np.ptp(square) <= _ROUNDED * square.max())
+    return False
+
+
+#: Tables of rotations may be stored in bfloat16 or in eight bits.
+_ROUNDED = 0.02
+
+
+def _rotation_part(node: ir.Node, index: int, array: Array, tokens: tuple[int, ...]) -> str:
+    """``cos`` or ``sin``, by the unrotated first token, else by which product is exchanged."""
+    first = np.abs(np.take(array, 0, axis=tokens[0]))
+    if first.max() < _ROUNDED or np.ptp(first) < _ROUNDED:
+        return "sin" if first.max() < _ROUNDED else "cos"
+    return "sin" if _exchanged(node, index) else "cos"
+
+
+def _exchanged(node: ir.Node, index: int) -> bool:
+    """Whether the other factor holds the two features of each plane exchanged, one negated."""
+    queue = [node.inputs[1 - index]]
+    for _ in range(_NEARBY):
+        value = queue.pop(0) if queue else None
+        maker = value.producer() if value is not None else None
+        if maker is None:
+            continue
+        if maker.op_type == "Neg":
+            return True
+        if maker.op_type in ("Concat", "Reshape", "Unsqueeze", "Cast", "Identity", "Mul"):
+            queue.extend(maker.inputs)
+    return False
+
+
+_NEARBY = 12
+
+
+def _factor_site(analysis: Analysis, node: ir.Node, index: int, value: ir.Value) -> SinkSite:
+    """A table that is a factor of a matrix product; its share has the axes of the product."""
+    product = node.outputs[0]
+    total = _sum_of_term(analysis, product)
+    shape, flags = analysis.shapes[product], _union(analysis.axes[product], analysis.axes[total])
+    tokens = tuple(a for a in range(-len(flags), 0) if flags[a] & TOKEN)
+    own = factor_axes(node, index, analysis.shapes)
+    features = tuple(
+        a for a in own if own[a] is not None and shape[a] > 1 and not flags[a] & (BATCH | TOKEN)
+    )
+    scores = _reaches_softmax(product)
+    return SinkSite(
+        operand=(node, index),
+        value=value,
+        kind="disentangled" if scores else "multiplicative",
+        layer=analysis.depth[product],
+        part="bias" if scores else "factor",
+        axes=flags,
+        tokens=tokens,
+        varying=tokens,
+        features=() if scores else features,
+        shape=tuple(shape[a] for a in (*tokens, *(() if scores else features))),
+        layout=analysis.layouts.layouts[total],
+        meeting=shape,
+        evidence=analysis.operands[node, index].reason,
+    )
+
+
+def _reaches_softmax(value: ir.Value) -> bool:
+    """Whether a value is a term of attention scores."""
+
+    def onward(node: ir.Node, _: int) -> Iterable[ir.Value]:
+        return node.outputs if node.op_type in _ELEMENTWISE | _PICKING else ()
+
+    return any(node.op_type == "Softmax" for node, _ in uses_of([value], onward))
+
+
+_PICKING = frozenset("Concat Expand Gather GatherElements Identity Pad Slice Split".split())
+
+
+def _sum_of_term(analysis: Analysis, value: ir.Value) -> ir.Value:
+    """The sum of content that a product is a term of, or the product itself."""
+    rank = len(analysis.axes[value])
+
+    def onward(node: ir.Node, _: int) -> Iterable[ir.Value]:
+        return node.outputs if node.op_type in ("Mul", "Div", "Cast", "Identity") else ()
+
+    for node, _ in uses_of([value], onward):
+        total = node.outputs[0]
+        if node.op_type in ("Add", "Sub") and len(analysis.axes.get(total, ())) == rank:
+            return total
+    return value
+
+
+def _union(first: Axes, second: Axes) -> Axes:
+    return tuple(a | b for a, b in zip(first, second, strict=True))
+
+
+def values_of(analysis: Analysis, value: ir.Value) -> Array:
+    """What a value without content holds in the trial run."""
+    if value.name and value.name in analysis.trial:
+        return analysis.trial[value.name]
+    assert value.const_value is not None
+    return value.const_value.numpy()
+
+
+def _kind(
+    node: ir.Node, array: Array, tokens: tuple[int, ...], scores: bool
+) -> tuple[str, str, str]:
+    """(kind, part, evidence) of one operand."""
+    if scores:
+        if climbs(array):
+            return "alibi", "bias", f"{node.op_type} to attention scores, in equal steps along keys"
+        return "relative_bias", "bias", f"{node.op_type} to attention scores"
+    table = np.moveaxis(array, tokens[0], 0).reshape(array.shape[tokens[0]], -1)
+    turning = turns(table)
+    if node.op_type in ("Mul", "Div"):
+        if not turning:
+            return "multiplicative", "factor", "multiplies activations along the token axis"
+        part = "sin" if np.abs(table[0]).max() < _TOLERANCE else "cos"
+        return "rope", part, "columns turn with the position and multiply activations"
+    if turning:
+        return "sinusoidal", "table", "columns turn with the position and are added to activations"
+    return "learned", "table", "rows differ from token to token and are added to activations"
+
+
+def _scores(flags: Axes) -> bool:
+    """Whether the last two axes both run over tokens: queries × keys."""
+    return len(flags) >= 3 and bool(flags[-1] & TOKEN and flags[-2] & TOKEN)
+
+
+def _is_product(analysis: Analysis, value: ir.Value) -> bool:
+    """Whether a value is a matrix product of two content values, but for element-wise changes.
+
+    Scores are; a feature map, whose last two axes run over tokens too, is not.
+    """
+    queue, seen = [value], {value}
+    while queue:
+        node = queue.pop().producer()
+        if node is None:
+            continue
+        inputs = [v for v in node.inputs if v is not None and v in analysis.content]
+        if node.op_type in ("MatMul", "Einsum", "Gemm"):
+            if len(inputs) > 1:
+                return True
+        elif node.op_type in _ELEMENTWISE:
+            queue.extend(v for v in inputs if v not in seen)
+            seen.update(inputs)
+    return False
+
+
+_ELEMENTWISE = frozenset(
+    "Add Cast Clip Div Mul Neg Reshape Round Squeeze Sub Tanh Transpose Unsqueeze Where".split()
+)
+
+
+def climbs(bias: Array) -> bool:
+    """Whether a bias [.., keys] rises or falls in equal steps along the keys (ALiBi).
+
+    What is switched off does not count.
+    """
+    keys = bias[..., :-PADDED] if bias.shape[-1] > PADDED + 3 else bias
+    kept = np.where(keys < MASKED, np.nan, keys.astype(np.float64))
+    steps = np.ma.masked_invalid(np.abs(np.diff(kept, axis=-1)))  # |i − j| turns on the diagonal
+    if not steps.size or steps.count(axis=-1).max() < 2:
+        return False
+    return bool(steps.max() > 0 and np.ma.ptp(steps, axis=-1).max() <= _TOLERANCE * steps.max())

@@ -1,0 +1,42 @@
+"""Slopes on attention scores have no origin: a softmax takes no notice of what all keys share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import onnx_ir as ir
+
+from palrp_onnx.analysis.analysis import MASKED, Analysis, Operand
+from palrp_onnx.analysis.sites import SinkSite, values_of
+
+_ADDING = frozenset("Add Cast Expand Identity Reshape Squeeze Sub Unsqueeze Where".split())
+
+
+def counted_operands(analysis: Analysis, sites: Iterable[SinkSite]) -> frozenset[Operand]:
+    """Operands that rise or fall in equal steps along the keys, and end in a softmax alone.
+
+    The multipliers of the scores of one query add up to zero there, so that they can be counted
+    from the query's own place.
+    """
+    return frozenset(
+        site.operand
+        for site in sites
+        if site.kind == "alibi"
+        and values_of(analysis, site.value).min() > MASKED
+        and _ends_in_softmax(site.operand[0].outputs[0])
+    )
+
+
+def _ends_in_softmax(value: ir.Value) -> bool:
+    """Whether every use of scores goes through sums and masks into a softmax along the keys."""
+    uses = value.uses()
+    return bool(uses) and all(
+        use.node.attributes.get_int("axis", -1) in (-1, _last(value))
+        if use.node.op_type == "Softmax"
+        else use.node.op_type in _ADDING and _ends_in_softmax(use.node.outputs[0])
+        for use in uses
+    )
+
+
+def _last(value: ir.Value) -> int:
+    return value.shape.rank() - 1 if value.shape is not None else -1

@@ -1,0 +1,49 @@
+"""Weights that are computed from what is stored, as where numbers of few bits are read.
+
+They are large and the same for every input: nothing is learnt from their values in a trial run.
+"""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from palrp_onnx.model.follow import uses_of
+from palrp_onnx.types import Shape
+
+_READING = frozenset(
+    "Cast DequantizeLinear Identity Mul Reshape Slice Squeeze Sub Transpose Unsqueeze".split()
+)
+_WEIGHING = frozenset("Conv ConvTranspose Gemm MatMul".split())
+
+
+def computed_weights(graph: ir.Graph) -> dict[ir.Value, Shape]:
+    """Real values that follow from stored numbers and only end in products, with their shapes."""
+    found: dict[ir.Value, Shape] = {}
+    for node in graph:
+        value = node.outputs[0] if node.outputs else None
+        if value is None or node.op_type not in _READING or not _is_stored(node, found):
+            continue
+        shape = value.shape.numpy() if value.shape is not None and _is_fixed(value.shape) else None
+        if shape is not None and len(shape) > 1 and _only_weighs(value):
+            found[value] = tuple(shape)
+    return found
+
+
+def _is_stored(node: ir.Node, found: dict[ir.Value, Shape]) -> bool:
+    return all(v is None or v in found or v.is_initializer() for v in node.inputs)
+
+
+def _is_fixed(shape: ir.Shape) -> bool:
+    return all(isinstance(d, int) for d in shape)
+
+
+def _only_weighs(value: ir.Value) -> bool:
+    """Whether every use ends as the second operand of a product."""
+
+    def onward(node: ir.Node, _: int) -> tuple[ir.Value, ...]:
+        return tuple(node.outputs) if node.op_type in _READING else ()
+
+    return not value.is_graph_output() and all(
+        node.op_type in _READING or (node.op_type in _WEIGHING and index == 1)
+        for node, index in uses_of([value], onward)
+    )

@@ -1,0 +1,121 @@
+"""From a model file to an explainer file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import onnx_ir as ir
+
+from palrp_onnx.analysis.roles import parse_roles
+from palrp_onnx.compiler.graph import OPSET, CompileSettings, compile_graph, needed
+from palrp_onnx.compiler.manifest import Manifest
+from palrp_onnx.errors import LaterOpsetError, UnsupportedError, UsageError
+from palrp_onnx.fidelity import Original, doubts
+from palrp_onnx.inputs import read_npz
+from palrp_onnx.model.native import with_own_products
+from palrp_onnx.model.open import Model
+from palrp_onnx.prepare import Planned, make_example, plan_model, run_graph
+from palrp_onnx.relevance.methods import preset
+from palrp_onnx.types import Array
+
+
+def compile_model(
+    path: Path,
+    destination: Path,
+    *,
+    method: str = "pa-lrp",
+    output: str | None = None,
+    explain_input: str | None = None,
+    roles: Mapping[str, str] | None = None,
+    settings: CompileSettings | None = None,
+    example: Path | None = None,
+) -> bytes:
+    """The explainer of the model at ``path`` as an ONNX file, to be written to ``destination``.
+
+    Weights in external data files stay there: the explainer points to the same files, and must
+    therefore lie in the model's folder.
+
+    ``example`` is an ``.npz`` file with arrays that the model takes. They say where conditional
+    branches lead and how long free axes of real inputs are, and are the trial run where the model
+    runs on no example of ours. Without it all of this is an example of ours.
+
+    Raises:
+        UsageError: The model has external data and ``destination`` lies in another folder.
+        UnsupportedError: An input or output of the model has a name that explainers need.
+        ModelError: The model cannot be explained, or not as a graph.
+        InputError: The example cannot be read, or is not what the graph takes.
+    """
+    model = Model.open(path, at_least=OPSET)
+    if Manifest.read(model.metadata) is not None:
+        raise UsageError("The model is an explainer already", place=str(path))
+    tensors = [v.const_value for v in model.graph.initializers.values()]
+    elsewhere = any(isinstance(t, ir.ExternalTensor) and not _inside(t, model) for t in tensors)
+    if elsewhere and destination.resolve().parent != model.folder:
+        raise UsageError(
+            "The model's weights are in external data files, which the explainer shares",
+            place=str(destination),
+            hint=f"Write it beside the model, into {model.folder}.",
+        )
+    _refuse_clash(model)
+    feeds = make_example(model) if example is None else read_npz(example, model.inputs).feeds
+
+    def planned(opened: Model) -> Planned:
+        return plan_model(
+            opened,
+            feeds,
+            preset(method),
+            output=output,
+            explain_input=explain_input,
+            roles=parse_roles(roles or {}),
+        )
+
+    try:
+        compiled = _compiled(planned(model), feeds, settings or CompileSettings())
+    except LaterOpsetError as error:
+        model = Model.open(path, at_least=error.opset)
+        compiled = _compiled(planned(model), feeds, settings or CompileSettings())
+    for value in compiled.graph.initializers.values():
+        tensor = value.const_value
+        if isinstance(tensor, ir.ExternalTensor) and _inside(tensor, model):
+            value.const_value = ir.Tensor(tensor.numpy(), dtype=tensor.dtype, name=value.name)
+    data: bytes = ir.serde.serialize_model(compiled).SerializeToString()
+    return data
+
+
+def _compiled(planned: Planned, feeds: Mapping[str, Array], settings: CompileSettings) -> ir.Model:
+    """The graph of a model with its explanation, held against the file on ``feeds``."""
+    rewritten = planned.analysis.model
+    if rewritten.changes:
+        original = Original(rewritten, planned.output)
+        exact = original.kernels_exact
+        checked = rewritten if exact else with_own_products(rewritten, ())
+        values = run_graph(checked, feeds, [planned.output])
+        fidelity = original.check(feeds, values[planned.output])
+        # How far kernels are from exact arithmetic is a fact about this machine, not the explainer.
+        lasting = tuple(w for w in doubts(fidelity) if w.code == "unverified")
+        planned = replace(planned, doubts=lasting)
+    compiled, _ = compile_graph(replace(planned, unchecked=True), settings)
+    return compiled
+
+
+def _refuse_clash(model: Model) -> None:
+    """A file cannot have two inputs or outputs of one name, and those of the model stay.
+
+    Raises:
+        UnsupportedError: The model has one that explainers need.
+    """
+    public = (v.name or "" for v in (*model.graph.inputs, *model.graph.outputs))
+    clash = next((name for name in public if needed(name)), None)
+    if clash is not None:
+        raise UnsupportedError(
+            "An input or output of the model has a name that explainers need",
+            place=clash,
+            hint="Rename it, or use `palrp-onnx explain`, which renames it inside.",
+        )
+
+
+def _inside(tensor: ir.ExternalTensor, model: Model) -> bool:
+    """Whether a weight lies in the model's own file."""
+    return str(tensor.location) == model.path.resolve().name

@@ -1,0 +1,381 @@
+"""The explanation as a graph: forward and relevance nodes in one ONNX model.
+
+The relevance pass is the same walk with the same rules, run with the language that emits nodes. The
+target is chosen inside the graph, by inputs that default to the predicted class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from msgspec import structs
+from numpy.typing import NDArray
+
+from palrp_onnx.analysis.axes import Places
+from palrp_onnx.compiler.manifest import Manifest
+from palrp_onnx.errors import UnsupportedError
+from palrp_onnx.model.native import OwnProducts
+from palrp_onnx.prepare import Planned
+from palrp_onnx.relevance.ledger import entry_name, in_order
+from palrp_onnx.relevance.single_row import Rows
+from palrp_onnx.relevance.sinks import (
+    Sink,
+    bring_to_tokens,
+    check_reduction,
+    gather_sinks,
+    sink_numbers,
+)
+from palrp_onnx.relevance.units import GRID
+from palrp_onnx.relevance.walk import Caught, walk
+from palrp_onnx.tensor.onnx import NARROW, Emit
+
+#: First opset whose operations the emitted nodes are written in.
+OPSET = 13
+CONTENT, POSITION, TOTAL = "relevance_content", "relevance_position", "relevance_total"
+SITES, LEDGER = "relevance_sites", "relevance_ledger"
+#: Prefix of outputs with a feature axis.
+FEATURES = "features/"
+#: Factor of the seed in half precision, which the relevance is divided by in the end.
+SEED_SCALE, DEFAULT_SCALE = "seed_scale", 256.0
+TARGET, AGAINST, TARGET_POSITION = "target", "target_against", "target_position"
+#: What the output is multiplied with instead of one of its entries being taken.
+TARGET_VECTOR = "target_vector"
+#: Inputs that explainers add, and that may be left out.
+OPTIONAL = (TARGET, AGAINST, TARGET_POSITION, TARGET_VECTOR, SEED_SCALE)
+
+
+@dataclass(frozen=True)
+class CompileSettings:
+    """What is fixed when a graph is compiled.
+
+    Attributes:
+        positions: How sinks reduce to one number a unit.
+        ledger: Whether the account is kept.
+        features: Whether sinks and content come out feature by feature as well.
+        portable: Whether only operations of the ONNX standard are used.
+    """
+
+    positions: str = "relu"
+    ledger: bool = True
+    features: bool = False
+    portable: bool = False
+
+
+def compile_graph(planned: Planned, settings: CompileSettings) -> tuple[ir.Model, Manifest]:
+    """Append the relevance pass to the planned model, in place; returned with its manifest.
+
+    Inputs that may be left out, each int64 [B]: ``target``, ``target_against`` and, where the
+    output has a token axis, ``target_position``. −1 stands for the predicted class, no class and
+    the last unmasked position; −2 is the last of its axis, −3 the last but one; what lies outside
+    of an axis stops the run. An output of other than two or three axes has no classes: there
+    ``target`` [B, axes − 1] names one element, where there is a choice. Graphs in half precision
+    take ``seed_scale`` [1]: relevance that overflows needs a smaller one.
+    ``target_vector`` float [B, D], with two or three axes: relevance of its product with the
+    output, or with the row at ``target_position``; where a row of it is zero, as by default,
+    ``target`` counts.
+
+    Outputs: the model's own, the explained value where it is none of them, then
+    ``relevance_content``, ``relevance_position`` and
+    ``relevance_total`` [B, units], ``relevance_sites`` [B, sites, units] (signed),
+    ``relevance_ledger`` [B, entries]; with ``features`` also ``features/content`` and
+    ``features/site/LAYER/PART`` [B, tokens, features]. The manifest says what the rows mean.
+
+    Inputs and outputs of the model that have a name of these are renamed (:func:`inside`).
+
+    Raises:
+        UnsupportedError: The opset is older than the emitted operations, or a rule cannot be
+            emitted for this graph.
+    """
+    check_reduction(settings.positions)
+    opset = planned.analysis.model.graph_opset
+    if opset < OPSET:
+        raise UnsupportedError(f"Opset {opset} is older than {OPSET}")
+    return _Compiler(planned, settings).run()
+
+
+class _Compiler:
+    def __init__(self, planned: Planned, settings: CompileSettings) -> None:
+        self._plan = planned.plan
+        self._analysis = planned.analysis
+        self._sites = planned.sites
+        self._subject = planned.subject
+        self._explained = explained = planned.explained
+        self._places = planned.places
+        self._settings = settings
+        self._graph = self._analysis.model.graph
+        self._own = OwnProducts(self._analysis.model)
+        self._public = list(self._graph.inputs)
+        self._computed = [v for node in self._graph for v in node.outputs]
+        self._step_aside(self._graph.initializers.values())
+        if not settings.portable:
+            self._analysis.model.proto.opset_imports.setdefault("com.microsoft", 1)
+        ranks = {v: len(shape) for v, shape in self._analysis.shapes.items()}
+        source = next(v for v in self._graph.inputs if v.name == explained)
+        opset = self._analysis.model.graph_opset
+        self._op = Emit(self._graph, source, ranks, opset=opset, portable=settings.portable)
+        self._op.batch = self._op.dims(source, [0])
+
+    def run(self) -> tuple[ir.Model, Manifest]:
+        if self._plan.output not in self._graph.outputs:
+            self._graph.outputs.append(self._plan.output)
+        caught = self._walk(*self._seed())
+        caught.require(self._explained)
+        sinks = gather_sinks(self._op, self._sites, caught.positions, self._places)
+        aligned = [s for s in sinks if s.places is not None]
+        self._outputs(caught, sinks, aligned)
+        manifest = self._manifest(aligned, [s for s in sinks if s.places is None])
+        self._op.drop_unused()
+        self._own.put_back(portable=self._settings.portable, named=inside)
+        self._analysis.model.proto.metadata_props.update(manifest.properties())
+        self._step_aside(self._public)
+        self._step_aside(self._computed)
+        return self._analysis.model.proto, manifest
+
+    def _walk(self, seed: ir.Value, rows: Rows[ir.Value] | None) -> Caught[ir.Value]:
+        """The walk; in half precision with a larger seed, so that no multiplier is lost."""
+        op = self._op
+        if not any(v.dtype in NARROW for v in self._analysis.content):
+            return walk(op, self._plan, lambda value: value, seed, rows)
+        scale = self._optional(SEED_SCALE, np.array([DEFAULT_SCALE], np.float32))
+        raised = op.mul(seed, op.cast_like(scale, seed))
+        caught = walk(op, self._plan, lambda value: value, raised, rows)
+        return caught.map(lambda relevance: op.div(op.wide(relevance), scale))
+
+    def _step_aside(self, values: Iterable[ir.Value]) -> None:
+        """Values of the source model make way for names that are added."""
+        for value in list(values):
+            value.name = inside(value.name or "")
+
+    # --- the target -------------------------------------------------------------------------------
+    def _input(self, name: str) -> ir.Value:
+        """An int64 input [B] that may be left out; −1 by default."""
+        value = self._optional(name, np.array([-1], np.int64))
+        return self._op.integers("Expand", value, self._op.batch)
+
+    def _optional(self, name: str, default: NDArray[Any]) -> ir.Value:
+        value = ir.val(name, const_value=ir.tensor(default, name=name))
+        self._graph.register_initializer(value)
+        self._declare(value, [None] * default.ndim, ir.DataType.from_numpy(default.dtype))
+        return value
+
+    def _declare(self, value: ir.Value, shape: Sequence[int | None], kind: ir.DataType) -> None:
+        value.dtype, value.shape = kind, ir.Shape(shape)
+        self._graph.inputs.append(value)
+        self._op.declare(value, len(shape))
+
+    def _chosen(self, name: str, default: ir.Value, size: ir.Value) -> ir.Value:
+        """The input where it is given: −1 is the default, −2 the last, −3 the last but one.
+
+        A place outside of an axis of this ``size`` [1] stops the run.
+        """
+        given, one = self._input(name), self._op.constant(1)
+        behind = self._op.integers("Add", given, one)
+        negative = self._op.flags("Less", given, self._op.constant(0))
+        absent = self._op.flags("Equal", given, self._op.constant(-1))
+        counted = self._op.integers("Where", negative, behind, given)
+        known = self._op.integers("Where", absent, self._op.constant(0), counted)
+        return self._op.integers("Where", absent, default, self._bounded(known, size))
+
+    def _bounded(self, index: ir.Value, size: ir.Value) -> ir.Value:
+        """Places of an axis, counted from its front; looking them up fails outside of it."""
+        places = self._op.counting(self._op.integers("Squeeze", size))
+        return self._op.integers("Gather", places, index)
+
+    def _seed(self) -> tuple[ir.Value, Rows[ir.Value] | None]:
+        """+1 at the target, −1 at what it is held against; of a token axis that row alone."""
+        op, output = self._op, self._plan.output
+        rank = op.rank(output)
+        if rank not in (2, 3):
+            return self._element(output, rank), None
+        rows = Rows(self._place(), -3, -2) if rank == 3 else None
+        logits = output
+        if rows is not None:
+            axis = op.constant([1])
+            logits = op.node("Squeeze", [rows.take(op, output), axis], 2)
+        best = op.integers("ArgMax", logits, axis=-1, keepdims=0)
+        classes = op.dims(output, [-1])
+        chosen = op.one_hot(self._chosen(TARGET, best, classes), classes, output)
+        no_one = op.constant([np.iinfo(np.int64).max])
+        against = self._chosen(AGAINST, no_one, classes)
+        seed = op.sub(chosen, op.one_hot(against, classes, output))
+        seed = self._vector_or(seed)
+        return seed if rows is None else op.unsqueeze(seed, [1]), rows
+
+    def _vector_or(self, seed: ir.Value) -> ir.Value:
+        """The input ``target_vector`` [B, D] in place of a seed, but for rows of zeros."""
+        op = self._op
+        given = self._optional(TARGET_VECTOR, np.zeros((1, 1), np.float32))
+        nothing = op.sum(op.absolute(given), [1])
+        absent = op.flags("Equal", nothing, op.real(0.0, given))
+        return op.cast_like(op.choose(absent, op.cast_like(seed, given), given), seed)
+
+    def _element(self, output: ir.Value, rank: int) -> ir.Value:
+        """+1 at the element that the input ``target`` [B, axes − 1] names, or at the only one."""
+        op = self._op
+        if rank == 1:
+            return op.shift(op.zeros_like(output), 1.0)
+        value = ir.val(TARGET)
+        self._declare(value, [None, rank - 1], ir.DataType.INT64)
+        seed = op.shift(op.zeros_like(output), 1.0)
+        for axis in range(1, rank):
+            index = op.integers("Gather", value, op.constant(axis - 1), axis=1)
+            size = op.dims(output, [axis])
+            hot = op.one_hot(self._bounded(index, size), size, output)
+            seed = op.mul(seed, op.unsqueeze(hot, [a for a in range(1, rank) if a != axis]))
+        return seed
+
+    def _place(self) -> ir.Value:
+        """The position asked for, or the last unmasked one [B]."""
+        op = self._op
+        length = op.dims(self._plan.output, [1])
+        numbers = op.counting(op.integers("Squeeze", length))
+        last = op.integers("Expand", op.integers("Sub", length, op.constant([1])), op.batch)
+        mask = next((v for v in self._graph.inputs if v.name == self._subject.mask), None)
+        if mask is not None:
+            unmasked = op.node("Cast", [mask], 2, to=ir.DataType.BOOL, dtype=ir.DataType.BOOL)
+            flags, places = (
+                op.node("Cast", [v], op.rank(v), to=ir.DataType.FLOAT) for v in (unmasked, numbers)
+            )
+            # Where nothing is unmasked the small second term leaves the last place.
+            rising = op.add(op.mul(flags, op.shift(places, 1.0)), op.scale(places, 1e-6))
+            last = op.integers("ArgMax", rising, axis=-1, keepdims=0)
+        return self._chosen(TARGET_POSITION, last, length)
+
+    # --- the outputs ------------------------------------------------------------------------------
+    def _outputs(
+        self, caught: Caught[ir.Value], sinks: Sequence[Sink], aligned: Sequence[Sink]
+    ) -> None:
+        op = self._op
+        content = self._units(caught.content[self._explained])
+        summed = op.sum(content, [2], keepdims=False)
+        signed = [self._aligned(op.sum(s.relevance, [2], keepdims=False), s) for s in aligned]
+        position = self._reduced(aligned, summed)
+        total = {"sum": op.add(summed, position), "content": summed, "position": position}
+        self._publish(CONTENT, summed)
+        self._publish(POSITION, position)
+        self._publish(TOTAL, total[self._plan.preset.map])
+        if signed:
+            rows = [op.unsqueeze(s, [1]) for s in signed]
+            self._publish(SITES, op.concat(rows, 1))
+        self._ledger_names: list[str] = []
+        if self._settings.ledger:
+            self._publish(LEDGER, self._ledger(caught.ledger))
+        if self._settings.features:
+            for sink in sinks:
+                self._publish(f"{FEATURES}site/{sink.name}", sink.relevance)
+            for name, relevance in caught.content.items():
+                key = "content" if name == self._explained else f"input/{name}"
+                self._publish(f"{FEATURES}{key}", self._raw(name, relevance))
+
+    def _publish(self, name: str, value: ir.Value) -> None:
+        rank = self._op.rank(value)
+        copy = self._op.node("Identity", [value], rank)
+        copy.name = name
+        copy.shape = ir.Shape([None] * rank)
+        self._graph.outputs.append(copy)
+
+    def _raw(self, name: str, relevance: ir.Value) -> ir.Value:
+        return bring_to_tokens(self._op, relevance, self._analysis.input_axes(name))
+
+    def _units(self, relevance: ir.Value) -> ir.Value:
+        """[B, units, F]; an image's patches in row-major order, summed."""
+        op, raw = self._op, self._raw(self._explained, relevance)
+        if self._subject.image is None:
+            return raw
+        plane = op.sum(raw, [1], keepdims=False)
+        height, width = self._subject.patch or (None, None)
+        rows, columns = self._blocks(plane, 1, height), self._blocks(plane, 2, width)
+        summed = op.matmul(op.matmul(rows, plane), columns, transpose_b=True)
+        shape = op.integers("Concat", op.batch, op.constant([-1]), op.constant([1]), axis=0)
+        return op.reshape(summed, shape, 3)
+
+    def _blocks(self, plane: ir.Value, axis: int, side: int | None) -> ir.Value:
+        """Rows of ones over the pixels of one axis that each block takes [blocks, pixels]."""
+        op = self._op
+        size = op.integers("Squeeze", op.dims(plane, [axis]))
+        if side is None:
+            count = op.integers("Min", size, op.constant(GRID))
+        else:
+            count = op.integers("Div", size, op.constant(side))
+        pixels, blocks = op.counting(size), op.counting(count)
+        begin, end = (
+            op.integers("Div", op.integers("Mul", n, size), count)
+            for n in (blocks, op.integers("Add", blocks, op.constant(1)))
+        )
+        begin, end = (op.integers("Unsqueeze", n, op.constant([1])) for n in (begin, end))
+        before, behind = op.flags("Less", pixels, begin), op.flags("GreaterOrEqual", pixels, end)
+        outside = op.flags("Or", before, behind)
+        op.declare(outside, 2)
+        return op.choose(outside, op.real(0.0), op.real(1.0))
+
+    def _aligned(self, tokens: ir.Value, sink: Sink) -> ir.Value:
+        """[B, T] without the places ahead of the units and behind them."""
+        op, places = self._op, sink.places
+        assert places is not None
+        if places == Places():
+            return tokens
+        far = np.iinfo(np.int64).max
+        ends = op.constant([-places.after if places.after else far])
+        return op.node("Slice", [tokens, op.constant([places.before]), ends, op.constant([1])], 2)
+
+    def _reduced(self, sinks: Sequence[Sink], units: ir.Value) -> ir.Value:
+        """One number a unit from all sinks, as :func:`reduce_sinks` has it."""
+        op = self._op
+        if self._plan.preset.map == "content" or not sinks:
+            return op.zeros_like(units)
+        terms = [
+            self._aligned(numbers, alike[0])
+            for alike in _by_places(sinks)
+            for numbers in sink_numbers(op, alike, self._settings.positions)
+        ]
+        total = terms[0]
+        for term in terms[1:]:
+            total = op.add(total, term)
+        return total
+
+    def _entries(self, ledger: Mapping[str, ir.Value]) -> dict[str, ir.Value]:
+        named = {entry_name(entry, self._explained): v for entry, v in ledger.items()}
+        return {name: named[name] for name in in_order(named)}
+
+    def _ledger(self, ledger: Mapping[str, ir.Value]) -> ir.Value:
+        entries = self._entries(ledger)
+        self._ledger_names = list(entries)
+        return self._op.concat([self._op.unsqueeze(v, [1]) for v in entries.values()], 1)
+
+    def _manifest(self, sinks: Sequence[Sink], unaligned: Sequence[Sink]) -> Manifest:
+        return Manifest(
+            **structs.asdict(self._subject),
+            version=version("palrp-onnx"),
+            method=self._plan.preset.name,
+            positions=self._settings.positions,
+            sites=tuple((s.kind, s.layer, s.part) for s in sinks),
+            unaligned=tuple(s.name for s in unaligned),
+            ledger=tuple(self._ledger_names),
+            roles={name: role.value for name, role in self._analysis.said.items()},
+        )
+
+
+def _by_places(sinks: Sequence[Sink]) -> list[list[Sink]]:
+    """Sinks whose units are in the same places."""
+    found: dict[Places | None, list[Sink]] = {}
+    for sink in sinks:
+        found.setdefault(sink.places, []).append(sink)
+    return list(found.values())
+
+
+_OUTPUTS = (CONTENT, POSITION, TOTAL, SITES, LEDGER)
+
+
+def needed(name: str) -> bool:
+    """Whether explainers use a name."""
+    return name.startswith(("relevance/", FEATURES)) or name in (*OPTIONAL, *_OUTPUTS)
+
+
+def inside(name: str) -> str:
+    """What a value of the model is called in its explainer, which has names of its own."""
+    return f"source/{name}" if needed(name) else name

@@ -1,0 +1,70 @@
+"""What an explainer file says about itself."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+import msgspec
+
+from palrp_onnx.errors import ModelError
+from palrp_onnx.subject import Subject
+
+#: Prefix of the metadata of explainer files.
+PREFIX = "palrp_onnx."
+
+
+class Manifest(Subject, frozen=True, kw_only=True):
+    """What an explainer file says about itself, one metadata property a field.
+
+    Attributes:
+        version: Of the program that compiled it.
+        method: Which relevance it computes.
+        positions: How sinks reduce to one number a unit.
+        sites: Kind, layer and part of every row of ``relevance_sites``.
+        unaligned: Names of sites that do not run over the units.
+        ledger: Entry of every column of ``relevance_ledger``.
+        roles: Roles of values that were given rather than found.
+    """
+
+    version: str
+    method: str
+    positions: str
+    sites: tuple[tuple[str, int, str], ...]
+    unaligned: tuple[str, ...]
+    ledger: tuple[str, ...]
+    roles: dict[str, str]
+
+    def properties(self) -> dict[str, str]:
+        """As metadata: text as it is, everything else as JSON."""
+        fields, texts = msgspec.to_builtins(self), self._texts()
+        return {
+            PREFIX + name: value if name in texts else json.dumps(value)
+            for name, value in fields.items()
+        }
+
+    @classmethod
+    def _texts(cls) -> set[str]:
+        """Names of the fields that are text and never left out."""
+        return {f.name for f in msgspec.structs.fields(cls) if f.type is str}
+
+    @classmethod
+    def read(cls, properties: Mapping[str, str]) -> Manifest | None:
+        """The manifest among a model's metadata; ``None`` where it is no explainer.
+
+        Raises:
+            ModelError: It is damaged, or of another version of the format.
+        """
+        mine = {k.removeprefix(PREFIX): v for k, v in properties.items() if k.startswith(PREFIX)}
+        if not mine:
+            return None
+        texts = cls._texts()
+        try:
+            fields = {k: v if k in texts else json.loads(v) for k, v in mine.items()}
+            return msgspec.convert(fields, cls)
+        except (ValueError, RecursionError) as error:
+            raise ModelError(
+                "The explainer's metadata cannot be read",
+                place=f"metadata {PREFIX}*",
+                hint=f"Compile the model again. {error}",
+            ) from error

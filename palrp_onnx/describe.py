@@ -1,0 +1,187 @@
+"""From arrays to records: relevance per unit, with everything needed to read it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from msgspec import UNSET
+
+from palrp_onnx.engines import Outcome
+from palrp_onnx.fidelity import doubts
+from palrp_onnx.head import Head, class_warnings
+from palrp_onnx.inputs.sample import Sample
+from palrp_onnx.record import (
+    Attribution,
+    Fidelity,
+    Relevance,
+    Run,
+    Site,
+    TargetFacts,
+    Units,
+    Warning_,
+)
+from palrp_onnx.relevance.ledger import OPEN
+from palrp_onnx.relevance.target import Resolved
+from palrp_onnx.relevance.units import Maps
+from palrp_onnx.subject import Subject
+from palrp_onnx.types import Array
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """A record and the signed arrays behind it.
+
+    Attributes:
+        record: The record of the contract.
+        tensors: ``content`` [1, units, features] (``pixels`` [1, C, H, W] for images),
+            ``site/LAYER/PART`` [1, tokens, features], ``input/NAME`` for further inputs.
+    """
+
+    record: Attribution
+    tensors: dict[str, Array]
+
+
+@dataclass(frozen=True)
+class Describer:
+    """Turns outcomes into explanations, one a row of the batch."""
+
+    subject: Subject
+    run: Run
+    head: Head
+    fidelity: Fidelity | None = None
+
+    def __call__(
+        self, sample: Sample, outcome: Outcome, labels: Mapping[int, str]
+    ) -> list[Explanation]:
+        """Describe every row."""
+        output = self.subject.output
+        return [
+            self._row(
+                sample,
+                outcome,
+                row,
+                describe_target(output, target, self.head),
+                [
+                    Warning_(code=code, message=text)
+                    for code, text in class_warnings(self.head, target, output, labels)
+                ],
+            )
+            for row, target in enumerate(outcome.targets)
+        ]
+
+    def _row(
+        self,
+        sample: Sample,
+        outcome: Outcome,
+        row: int,
+        target: TargetFacts,
+        warnings: Sequence[Warning_],
+    ) -> Explanation:
+        maps = outcome.maps
+        ledger = {name: float(amount[row]) for name, amount in outcome.ledger.items()}
+        record = Attribution(
+            id=sample.id if len(outcome.targets) == 1 else f"{sample.id}-{row}",
+            model=self.subject.source,
+            run=self.run,
+            input=sample.facts,
+            target=target,
+            units=self._units(sample, maps, row),
+            relevance=Relevance(
+                content=_floats(maps.content[row]),
+                position=_floats(maps.position[row]),
+                total=_floats(maps.total[row]),
+            ),
+            sites=[
+                Site(
+                    name=f"site/{s.name}",
+                    kind=s.kind,
+                    layer=s.layer,
+                    part=s.part,
+                    relevance=_floats(s.relevance[row]),
+                )
+                for s in maps.sites
+            ],
+            ledger=ledger,
+            warnings=[
+                *sample.warnings,
+                *self.subject.faults,
+                *warnings,
+                *maps.warnings,
+                *doubts(self.fidelity),
+                *_open_ledger(ledger),
+            ],
+            fidelity=UNSET if self.fidelity is None else self.fidelity,
+        )
+        tensors = {name: array[row : row + 1] for name, array in outcome.tensors.items()}
+        return Explanation(record, tensors)
+
+    def _units(self, sample: Sample, maps: Maps, row: int) -> Units:
+        count = maps.content.shape[1]
+        if maps.grid is not None:
+            return Units(kind="patch", grid=maps.grid)
+        if sample.units is not None and len(sample.units.text) == count:
+            return sample.units
+        ids = sample.feeds[self.subject.input][row]
+        mask = self.subject.units_mask(sample.feeds, count)
+        known = ids.dtype.kind in "iu" and ids.shape == (count,)
+        return Units(
+            kind="token",
+            text=[str(i) for i in (ids.tolist() if known else range(count))],
+            id=ids.tolist() if known else [],
+            special=[False] * count if mask is None else (mask[row] == 0).tolist(),
+        )
+
+
+def _open_ledger(ledger: Mapping[str, float]) -> Iterator[Warning_]:
+    """What a reader must know of a ledger that does not close."""
+    missed = ledger.get("residual_relative", 0.0)
+    if abs(missed) > OPEN:
+        yield Warning_(
+            code="open-ledger",
+            message=f"the entries of the ledger miss the target by {abs(missed):.1%} of their "
+            "magnitudes: the map does not account for what the model computed",
+        )
+
+
+def _floats(values: Array) -> list[float]:
+    return [float(v) for v in values]
+
+
+def describe_target(output: str, target: Resolved, head: Head) -> TargetFacts:
+    """The target as the record shows it."""
+    position = target.place[0] if target.place else None
+    if target.vector is not None:
+        return TargetFacts(
+            output=output,
+            kind="cosine" if target.kind == "cosine" else "dot",
+            value=target.value,
+            position=position,
+            vector=target.vector.name,
+            vector_sha256=target.vector.sha256,
+        )
+    index, _ = target.where[0]
+    probability = head.probability(target)
+    if target.kind == "element" or (target.kind == "index" and not head.classes):
+        return TargetFacts(
+            output=output,
+            kind="element",
+            index=list(index),
+            value=target.value,
+            label=head.names.get(index[-1]) if target.kind == "index" else None,
+            probability=probability,
+        )
+    against = target.where[1][0][-1] if target.kind == "contrast" else None
+    named: Literal["class", "token"] = "class" if position is None else "token"
+    return TargetFacts(
+        output=output,
+        kind=named if against is None else "contrast",
+        index=index[-1],
+        value=target.value,
+        position=position,
+        label=head.names.get(index[-1]),
+        against=against,
+        against_label=head.names.get(against) if against is not None else None,
+        probability=probability,
+    )

@@ -1,0 +1,67 @@
+"""What every engine hands back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from palrp_onnx.errors import TargetError
+from palrp_onnx.relevance.target import Resolved, Target, resolve
+from palrp_onnx.relevance.units import Maps
+from palrp_onnx.subject import Subject
+from palrp_onnx.types import Array, Feeds
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One explained batch.
+
+    Attributes:
+        output: The explained output.
+        targets: Where the target lies in every row.
+        maps: Relevance a unit.
+        ledger: Entries, each [B].
+        tensors: Raw signed relevance, the batch axis first; empty where the engine has none.
+        ms: Wall times.
+    """
+
+    output: Array
+    targets: list[Resolved]
+    maps: Maps
+    ledger: Mapping[str, Array]
+    tensors: Mapping[str, Array]
+    ms: dict[str, float]
+
+
+class Engine(Protocol):
+    """An opened engine. ``name`` and ``providers`` go into the record."""
+
+    name: str
+    providers: list[str]
+    subject: Subject
+
+    def explain(self, feeds: Feeds, target: Target) -> Outcome:
+        """Explain one batch."""
+        ...
+
+
+def find_targets(subject: Subject, feeds: Feeds, output: Array, target: Target) -> list[Resolved]:
+    """The target in every row of the output.
+
+    Raises:
+        TargetError: The output has no such element.
+    """
+    samples = len(feeds[subject.input])
+    if output.ndim and len(output) != samples:
+        raise TargetError(
+            f"The output has {len(output)} rows for {samples} samples of input {subject.input!r}",
+            place=f"output {subject.output}",
+            hint="Explain the input whose samples the rows are (--explain-input), or the output "
+            "that has a row for each sample (--output).",
+        )
+    mask = subject.output_mask(feeds, output.shape[1]) if output.ndim == 3 else None
+    return [
+        resolve(target, row, None if mask is None else mask[index])
+        for index, row in enumerate(output)
+    ]

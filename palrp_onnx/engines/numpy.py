@@ -1,0 +1,160 @@
+"""The auditor's engine: forward values from a forward pass, the walk in NumPy."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from palrp_onnx.engines.base import Outcome, find_targets
+from palrp_onnx.model.feeding import with_values_fed
+from palrp_onnx.model.native import with_own_products
+from palrp_onnx.model.open import Model
+from palrp_onnx.model.values import is_float
+from palrp_onnx.prepare import Planned, check_feeds
+from palrp_onnx.relevance.ledger import close_books, entry_name
+from palrp_onnx.relevance.plan import needed_values
+from palrp_onnx.relevance.result import RawRelevance
+from palrp_onnx.relevance.sinks import bring_to_tokens, gather_sinks
+from palrp_onnx.relevance.target import Target
+from palrp_onnx.relevance.units import image_grid, make_maps, to_patches
+from palrp_onnx.relevance.walk import Caught, walk
+from palrp_onnx.runtime.forward import Forward, ReferenceForward, RuntimeForward
+from palrp_onnx.tensor.numpy import Eager
+from palrp_onnx.types import Array, Feeds
+
+
+class NumpyEngine:
+    """The walk in NumPy, in float32 or, with the forward pass in NumPy too, in float64."""
+
+    name = "numpy"
+
+    def __init__(self, planned: Planned, *, positions: str, dtype: str, device: str) -> None:
+        self.planned = planned
+        self.subject = planned.subject
+        self._positions = positions
+        self._kind = np.dtype(dtype)
+        self._device = device
+        needed = needed_values(planned.plan, walk)
+        self._names = [v.name for v in needed if v.name and v.producer()] + [planned.output]
+        # The values are those of the file's own kernels; in float64 all that is real stays exact.
+        self._model = with_own_products(
+            planned.analysis.model, frozenset(self._names), whole=self._kind == np.float64
+        )
+        self._forward = self._open(self._model, self._names)
+        self._forward_given: dict[frozenset[str], Forward] = {}
+        self.providers = self._forward.providers
+
+    def _open(self, model: Model, names: list[str]) -> Forward:
+        if self._kind == np.float64:
+            return ReferenceForward(model, names)
+        return RuntimeForward(model, names, device=self._device)
+
+    def explain(self, feeds: Feeds, target: Target) -> Outcome:
+        """Explain one batch."""
+        start = time.perf_counter()
+        values = self.forward(feeds)
+        forward = (time.perf_counter() - start) * 1e3
+        output = values[self.planned.output]
+        targets = find_targets(self.subject, feeds, output, target)
+        seed = np.stack([t.seed(row) for t, row in zip(targets, output, strict=True)])
+        raw = self.propagate(values, seed)
+        content, grid = raw.content, None
+        tensors: dict[str, Array] = {f"site/{s.name}": s.relevance for s in raw.sinks}
+        tensors.update((f"input/{name}", r) for name, r in raw.others.items())
+        if self.subject.image is not None:
+            tensors["pixels"] = content
+            grid = image_grid(self.subject.patch, content.shape[2:])
+            content = to_patches(content, grid)
+        tensors["content"] = content
+        kind = self.planned.plan.preset.map
+        maps = make_maps(content, raw.sinks, positions=self._positions, kind=kind, grid=grid)
+        return Outcome(output, targets, maps, raw.ledger, tensors, {"forward": forward})
+
+    def forward(self, feeds: Feeds) -> dict[str, Array]:
+        """Forward values the walk reads, the explained output among them."""
+        check_feeds(self.planned.analysis.model.inputs, feeds)
+        return self._numbers({**feeds, **self._forward(feeds)})
+
+    def forward_from(self, names: Collection[str]) -> Callable[[Feeds], dict[str, Array]]:
+        """Forward passes that are fed the values of these names beside the inputs."""
+        given = frozenset(names)
+        if given not in self._forward_given:
+            model = with_values_fed(self._model, given)
+            rest = [name for name in self._names if name not in given]
+            self._forward_given[given] = self._open(model, rest)
+        forward = self._forward_given[given]
+        graph = self.planned.analysis.model.graph
+        made = (v for node in graph for v in node.outputs if v.name in given)
+        kinds = {v.name: np.float64 if self._kind == np.float64 else _kind(v) for v in made}
+
+        def run(feeds: Feeds) -> dict[str, Array]:
+            fitting = {n: a.astype(kinds[n]) if n in kinds else a for n, a in feeds.items()}
+            return self._numbers({**feeds, **forward(fitting)})
+
+        return run
+
+    def _numbers(self, values: Feeds) -> dict[str, Array]:
+        return {
+            name: value.astype(self._kind) if value.dtype.kind == "f" else value
+            for name, value in values.items()
+        }
+
+    def propagate(self, values: Mapping[str, Array], seed: Array) -> RawRelevance:
+        """Walk back from ``seed``, the multiplier of the explained output [B, …].
+
+        Any seed is allowed: relevance is linear in it. ``values`` come from :meth:`forward`.
+        """
+        planned = self.planned
+        op = Eager(len(seed), self._kind)
+        caught = self._walk(op, values, seed)
+        caught.require(planned.explained)
+        axes = planned.analysis.input_axes
+        arrays = {name: bring_to_tokens(op, r, axes(name)) for name, r in caught.content.items()}
+        entries = {entry_name(e, planned.explained): v for e, v in caught.ledger.items()}
+        # Entries that were not asked for may be infinite: classes that are switched off.
+        weighed = op.relevance(values[planned.output].astype(np.float64), seed)
+        target = weighed.reshape(len(seed), -1).sum(axis=1)
+        return RawRelevance(
+            content=arrays.pop(planned.explained),
+            others=arrays,
+            sinks=tuple(gather_sinks(op, planned.sites, caught.positions, planned.places)),
+            ledger=close_books(entries, target),
+        )
+
+    def multipliers(
+        self, values: Mapping[str, Array], seed: Array, watch: Collection[ir.Value]
+    ) -> dict[ir.Value, Array]:
+        """Multipliers of the watched values that any reached, by the same walk."""
+        return self._walk(Eager(len(seed), self._kind), values, seed, watch).watched
+
+    def _walk(
+        self,
+        op: Eager,
+        values: Mapping[str, Array],
+        seed: Array,
+        watch: Collection[ir.Value] = (),
+    ) -> Caught[Array]:
+        self.subject.refuse_mixing(len(seed))
+        constants: dict[ir.Value, Array] = {}
+
+        def value_of(value: ir.Value) -> Array:
+            name = value.name or ""
+            if name in values:
+                return values[name]
+            if value not in constants:
+                assert value.const_value is not None
+                array = value.const_value.numpy()
+                constants[value] = array.astype(self._kind) if is_float(value) else array
+            return constants[value]
+
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            return walk(op, self.planned.plan, value_of, seed.astype(self._kind), watch=watch)
+
+
+def _kind(value: ir.Value) -> np.dtype[Any]:
+    """The type of a value's numbers in the file."""
+    return np.dtype(np.float32) if value.dtype is None else np.dtype(value.dtype.numpy())

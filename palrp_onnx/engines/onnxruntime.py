@@ -1,0 +1,236 @@
+"""The compiled engine: forward and relevance pass in one session of ONNX Runtime."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+
+from palrp_onnx.analysis.axes import Places
+from palrp_onnx.compiler.graph import (
+    AGAINST,
+    CONTENT,
+    DEFAULT_SCALE,
+    FEATURES,
+    LEDGER,
+    OPTIONAL,
+    POSITION,
+    SEED_SCALE,
+    SITES,
+    TARGET,
+    TARGET_POSITION,
+    TARGET_VECTOR,
+    TOTAL,
+    inside,
+)
+from palrp_onnx.compiler.manifest import Manifest
+from palrp_onnx.engines.base import Outcome, find_targets
+from palrp_onnx.errors import InputError, TargetError
+from palrp_onnx.model.native import rounds_inside
+from palrp_onnx.model.signature import GraphInput
+from palrp_onnx.prepare import check_feeds
+from palrp_onnx.relevance.ledger import close_books
+from palrp_onnx.relevance.sinks import Sink
+from palrp_onnx.relevance.target import Resolved, Target, vector_factor
+from palrp_onnx.relevance.units import Maps, image_grid, to_patches, unaligned
+from palrp_onnx.session import Session
+from palrp_onnx.subject import Subject
+from palrp_onnx.types import Array, Feeds
+
+
+class CompiledEngine:
+    """Runs a compiled graph, just made or from an explainer file.
+
+    Args:
+        graph: The compiled graph; its targets become inputs that must be given.
+        manifest: What it says about itself.
+        inputs: Inputs of the model that was compiled.
+        folder: Where external data lies.
+        device: ``cpu`` or ``cuda[:N]``.
+        prepack: See :class:`Session`.
+    """
+
+    name = "onnxruntime"
+
+    def __init__(
+        self,
+        graph: ir.Model,
+        manifest: Manifest,
+        inputs: tuple[GraphInput, ...],
+        *,
+        folder: Path,
+        device: str,
+        prepack: bool,
+    ) -> None:
+        self.subject: Subject = manifest
+        self.manifest = manifest
+        self._inputs = inputs
+        # ONNX Runtime binds no inputs that have a default.
+        optional = [
+            v.name or "" for v in graph.graph.inputs if v.name in OPTIONAL and v.is_initializer()
+        ]
+        for name in optional:
+            graph.graph.initializers.pop(name).const_value = None
+        self._scaled = SEED_SCALE in optional
+        self._targets = [n for n in optional if n not in (SEED_SCALE, TARGET_VECTOR)]
+        self._takes_vectors = TARGET_VECTOR in optional
+        self._output = inside(manifest.output)
+        # A file may list one value twice.
+        outputs = dict.fromkeys(v.name or "" for v in graph.graph.outputs)
+        published = {self._output, CONTENT, POSITION, TOTAL, SITES, LEDGER}
+        self._outputs = [n for n in outputs if n in published or n.startswith(FEATURES)]
+        data = ir.serde.serialize_model(graph).SerializeToString()
+        prepack = prepack or rounds_inside(graph.graph)
+        self._session = Session(data, folder, device=device, prepack=prepack)
+        self.providers = self._session.providers
+
+    def explain(self, feeds: Feeds, target: Target) -> Outcome:
+        """Explain one batch."""
+        check_feeds(self._inputs, feeds)
+        samples = len(feeds[self.manifest.input])
+        self.manifest.refuse_mixing(samples)
+        start = time.perf_counter()
+        given = {inside(name): array for name, array in feeds.items()}
+        default, chosen = self._default(samples), self._chosen(target, samples)
+        try:
+            values = self._run({**given, **default, **chosen})
+        except InputError:
+            # What is outside of its axis, or a vector of another length, fails inside the graph:
+            # the output tells why.
+            if chosen:
+                first = {n: np.zeros_like(a) for n, a in chosen.items() if n not in default}
+                rest = {**given, **first, **default, **self._scales()[-1]}
+                output = self._session.run([self._output], rest)[self._output]
+                find_targets(self.manifest, feeds, output, target)
+            raise
+        ms = {"session": (time.perf_counter() - start) * 1e3}
+        output = values[self._output]
+        targets = find_targets(self.manifest, feeds, output, target)
+        if target.vector is not None:
+            values = self._stretched(values, target, targets)
+        maps = self._maps(values, feeds)
+        sums = np.array([t.value for t in targets])
+        ledger = self._ledger(values, sums)
+        return Outcome(output, targets, maps, ledger, self._tensors(values, maps), ms)
+
+    def _default(self, samples: int) -> Feeds:
+        """Inputs for the target that ask for nothing."""
+        vector = {TARGET_VECTOR: np.zeros((samples, 1), np.float32)}
+        return {
+            **{name: np.full(samples, -1, np.int64) for name in self._targets},
+            **(vector if self._takes_vectors else {}),
+        }
+
+    def _chosen(self, target: Target, samples: int) -> Feeds:
+        """The target as inputs.
+
+        Raises:
+            TargetError: It has no meaning for the output, or the explainer cannot take it.
+        """
+        chosen = target_inputs(target, self.manifest.axes, samples)
+        if TARGET_VECTOR in chosen and not self._takes_vectors:
+            raise TargetError(
+                "The explainer takes no vector as a target",
+                hint="Compile the model again, or explain the model itself.",
+            )
+        return chosen
+
+    def _stretched(
+        self, values: Mapping[str, Array], target: Target, targets: Sequence[Resolved]
+    ) -> dict[str, Array]:
+        """Relevance of a product with a vector from that with the normalised vector.
+
+        Relevance is linear in the seed, and every reduction of it is in a positive factor. So the
+        length of the output, which a cosine divides by, need not be known before.
+        """
+        factors = np.array([vector_factor(target, each.scores) for each in targets])
+        return {
+            name: array * factors.reshape(-1, *[1] * (array.ndim - 1)).astype(array.dtype)
+            if name != self._output
+            else array
+            for name, array in values.items()
+        }
+
+    def _run(self, feeds: Feeds) -> dict[str, Array]:
+        """Run; in half precision with smaller seeds where relevance overflows."""
+        for scale in self._scales():
+            values = self._session.run(self._outputs, {**feeds, **scale})
+            if np.isfinite(values[TOTAL]).all():
+                break
+        return values
+
+    def _scales(self) -> list[Feeds]:
+        if not self._scaled:
+            return [{}]
+        factors = (DEFAULT_SCALE, DEFAULT_SCALE / 16, DEFAULT_SCALE / 1024)
+        return [{SEED_SCALE: np.array([factor], np.float32)} for factor in factors]
+
+    def _maps(self, values: Mapping[str, Array], feeds: Feeds) -> Maps:
+        pixels, axes = feeds[self.manifest.input], self.manifest.image
+        size = None if axes is None else (pixels.shape[axes[2]], pixels.shape[axes[3]])
+        rows: Sequence[Array] = list(values[SITES].swapaxes(0, 1)) if SITES in values else []
+        sites = [
+            Sink(kind, layer, part, row, width=1, places=Places())
+            for (kind, layer, part), row in zip(self.manifest.sites, rows, strict=True)
+        ]
+        return Maps(
+            content=values[CONTENT],
+            position=values[POSITION],
+            total=values[TOTAL],
+            sites=tuple(sites),
+            grid=None if size is None else image_grid(self.manifest.patch, size),
+            warnings=tuple(map(unaligned, self.manifest.unaligned)),
+        )
+
+    def _ledger(self, values: Mapping[str, Array], target: Array) -> dict[str, Array]:
+        if LEDGER not in values:
+            return {}
+        columns = values[LEDGER].T.astype(np.float64)
+        return close_books(dict(zip(self.manifest.ledger, columns, strict=True)), target)
+
+    def _tensors(self, values: Mapping[str, Array], maps: Maps) -> dict[str, Array]:
+        raw = {name: array for name, array in values.items() if name.startswith(FEATURES)}
+        tensors = {name.removeprefix(FEATURES): array for name, array in raw.items()}
+        if maps.grid is not None and "content" in tensors:
+            tensors["pixels"] = tensors["content"]
+            tensors["content"] = to_patches(tensors["pixels"], maps.grid)
+        return tensors
+
+
+def target_inputs(target: Target, axes: int, samples: int) -> dict[str, Array]:
+    """The target as inputs of the compiled graph: see :mod:`palrp_onnx.compiler.graph`.
+
+    Raises:
+        TargetError: It has no meaning for an output of ``axes`` axes.
+    """
+    if axes == 1 and target.names_the_only():
+        return {}
+    if axes not in (2, 3):
+        if target.kind != "element" or len(target.element) != axes - 1:
+            raise TargetError(
+                f"Target {target.kind!r} has no meaning for an output of {axes} axes",
+                hint="Name one element: --target I,J,… (the batch axis not counted).",
+            )
+        return {TARGET: np.tile(np.array(target.element, np.int64), (samples, 1))}
+    named = {TARGET: target.index, AGAINST: target.against, TARGET_POSITION: target.position}
+    if target.kind == "element":
+        if len(target.element) != axes - 1:
+            raise TargetError(
+                f"An element of this output has {axes - 1} indices, not {len(target.element)}",
+                hint="Several classes of one output are said like index:0,index:1.",
+            )
+        named = dict(zip((TARGET_POSITION, TARGET)[-axes + 1 :], target.element, strict=True))
+    if axes == 2 and named.get(TARGET_POSITION) is not None:
+        raise TargetError("The output has no token axis", hint="Use a class index or label.")
+    inputs: dict[str, Array] = {
+        name: np.full(samples, index if index >= 0 else index - 1, np.int64)
+        for name, index in named.items()
+        if index is not None
+    }
+    if target.vector is not None:
+        unit = target.vector.numbers / np.linalg.norm(target.vector.numbers)
+        inputs[TARGET_VECTOR] = np.tile(unit.astype(np.float32), (samples, 1))
+    return inputs

@@ -1,0 +1,130 @@
+"""Several ways to explain, held against each other on the same texts."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+
+from palrp_onnx.errors import UsageError
+from palrp_onnx.evaluate.baselines import Competitor
+from palrp_onnx.evaluate.journal import Journal, recalled
+from palrp_onnx.evaluate.maps import in_turn
+from palrp_onnx.evaluate.perturbation import (
+    Curves,
+    Perturbation,
+    Protocol,
+    perturb,
+    predictor,
+    summarise,
+)
+from palrp_onnx.inputs.sample import Sample
+from palrp_onnx.record import TargetFacts
+from palrp_onnx.runtime.forward import FileForward
+from palrp_onnx.types import Array
+
+#: A text, and what is explained of it.
+Accept = Callable[[Sample, TargetFacts], bool]
+#: A map that knows nothing: the same numbers in another order.
+RANDOM = "random"
+
+
+def contest(
+    competitors: Mapping[str, Competitor],
+    samples: Iterable[Sample],
+    protocol: Protocol,
+    *,
+    target: str = "pred",
+    labels: Mapping[int, str] | None = None,
+    accept: Accept | None = None,
+    journal: Journal[Curves] | None = None,
+    progress: Callable[[int], None] = lambda done: None,
+) -> dict[str, Perturbation]:
+    """Perturb every text in the order of every method's map, and of a random one.
+
+    The first method chooses the target, which is the same for all. Language models are judged at
+    the explained class alone and by signed relevance, classifiers over all classes and by its
+    magnitude, as the paper's code does.
+
+    Args:
+        competitors: The methods by name.
+        samples: One text each.
+        protocol: How they are perturbed.
+        target: What is explained.
+        labels: Names of classes by index.
+        accept: Whether a text counts, once it is known what is explained of it; for the reference's
+            multiple choice these are the questions that are answered right.
+        journal: Samples that it knows are not explained again.
+        progress: Told how many samples are done.
+
+    Raises:
+        UsageError: An input holds several rows, or is no text.
+        InputError: No text counts.
+    """
+    curves: dict[str, list[Curves]] = {name: [] for name in (*competitors, RANDOM)}
+    perturbed = _Perturbed(competitors, protocol, target, labels, accept)
+    for done, sample in enumerate(samples, start=1):
+        found = recalled(journal, partial(perturbed, sample), sample)
+        for name, steps in found.items():
+            curves[name].append(steps)
+        progress(done)
+    return {name: summarise(each) for name, each in curves.items()}
+
+
+class _Perturbed:
+    """Curves of a text by method; none where it does not count."""
+
+    def __init__(
+        self,
+        competitors: Mapping[str, Competitor],
+        protocol: Protocol,
+        target: str,
+        labels: Mapping[int, str] | None,
+        accept: Accept | None,
+    ) -> None:
+        self._accept = accept
+        self._competitors = competitors
+        self._protocol = protocol
+        self._target = target
+        self._labels = labels
+        self._forward: FileForward | None = None
+
+    def __call__(self, sample: Sample) -> dict[str, Curves]:
+        maps: dict[str, Array] = {}
+        for name, facts, relevance in in_turn(
+            self._competitors, sample, self._target, self._labels
+        ):
+            if not maps and self._accept is not None and not self._accept(sample, facts):
+                return {}
+            maps[name] = relevance
+        first = next(iter(self._competitors.values()))
+        subject = first.engine(sample.feeds).subject
+        if self._forward is None:
+            self._forward = FileForward(first.model, subject.output, device=first.device)
+        ids = sample.feeds[subject.input]
+        if ids.dtype.kind not in "iu":
+            raise UsageError("Only tokens can be perturbed", place=f"input {subject.input}")
+        entry = facts.entry
+        if entry is None:
+            raise UsageError(
+                "Only evidence for a class or a token can be followed",
+                place=f"output {facts.output}",
+                hint="Nothing says that the output's entries are classes; see id2label in "
+                "config.json.",
+            )
+        predict = predictor(self._forward, sample.feeds, subject.input, facts.position)
+        own = self._protocol if facts.kind != "token" else _for_language(self._protocol)
+        # Seeded by the sample, so that one that is left out changes no other.
+        generator = np.random.default_rng(zlib.crc32(sample.id.encode()))
+        maps[RANDOM] = generator.permutation(next(iter(maps.values())))
+        return {
+            name: perturb(ids[0], relevance, entry, predict, own)
+            for name, relevance in maps.items()
+        }
+
+
+def _for_language(protocol: Protocol) -> Protocol:
+    return replace(protocol, magnitude=False, classes=False)

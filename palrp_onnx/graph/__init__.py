@@ -1,1 +1,0 @@
-"""What the model is: from a file to an annotated graph."""

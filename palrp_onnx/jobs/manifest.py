@@ -1,0 +1,170 @@
+"""``manifest.json``: what a batch is about, and how far it has come."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+from msgspec import Struct, structs
+
+from palrp_onnx.errors import InputError, UsageError
+from palrp_onnx.jobs.files import write_whole
+from palrp_onnx.jobs.settings import Settings, Shard
+
+NAME = "manifest.json"
+State = Literal["running", "stopped", "complete"]
+SCHEMA: Literal["palrp-onnx/batch/1.0"] = "palrp-onnx/batch/1.0"
+_COMPANIONS = (
+    "config.json",
+    "preprocessor_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+)
+
+
+class ModelDigests(Struct, frozen=True):
+    """Of the model, as records have it, and of the files that are read with it."""
+
+    sha256: str
+    files: dict[str, str]
+
+
+class InputDigest(Struct, frozen=True):
+    """Of the input; ``None`` for a stream."""
+
+    kind: str
+    sha256: str | None
+
+
+class Job(Struct, frozen=True, kw_only=True):
+    """What decides every byte of the parts: a batch goes on only if nothing of it has changed."""
+
+    version: str
+    model: ModelDigests
+    settings: Settings
+    input: InputDigest
+    shard: Shard
+    part_size: int
+    parquet: bool
+
+    @property
+    def settings_sha256(self) -> str:
+        """Digest of the settings."""
+        return hashlib.sha256(msgspec.json.encode(self.settings, order="sorted")).hexdigest()
+
+
+class Counts(Struct, frozen=True, kw_only=True):
+    """How far a batch has come."""
+
+    records: int = 0
+    explained: int = 0
+    failed: int = 0
+    parts: int = 0
+
+
+class BatchManifest(Struct, frozen=True, kw_only=True):
+    """The file. ``state`` is ``running`` as well where a run was killed."""
+
+    schema: Literal["palrp-onnx/batch/1.0"] = SCHEMA
+    state: State
+    job: Job
+    settings_sha256: str
+    counts: Counts
+
+    def write(self, folder: Path) -> None:
+        """Replace the file in ``folder``.
+
+        Raises:
+            OutputError: It cannot be written.
+            ResourceError: There is no room.
+        """
+        data = msgspec.json.format(msgspec.json.encode(self), indent=2)
+        write_whole(folder / NAME, [data, b"\n"])
+
+
+def begin(folder: Path, job: Job, *, resume: bool) -> None:
+    """Refuse a folder that holds another batch, or this one without ``resume``.
+
+    Raises:
+        UsageError: Something has changed since; the message says what.
+        InputError: The manifest that is there cannot be read.
+    """
+    path = folder / NAME
+    if not path.is_file():
+        stray = next(folder.glob("part-*"), None) if folder.is_dir() else None
+        if stray is not None:
+            raise UsageError(
+                "The folder holds parts, but no manifest", place=str(stray), hint="Name another."
+            )
+        return
+    if not resume:
+        raise UsageError(
+            "The folder holds a batch already",
+            place=str(path),
+            hint="Go on with it by --resume, or name another folder.",
+        )
+    if job.input.sha256 is None:
+        raise UsageError(
+            "A stream cannot be read again from its start",
+            place=str(path),
+            hint="Only a batch that reads a file or a folder goes on.",
+        )
+    try:
+        before = msgspec.json.decode(path.read_bytes(), type=BatchManifest).job
+    except (OSError, msgspec.MsgspecError) as error:
+        raise InputError(f"The manifest cannot be read: {error}", place=str(path)) from error
+    changed = list(_differences(msgspec.to_builtins(before), msgspec.to_builtins(job)))
+    if changed:
+        raise UsageError(
+            f"The batch was begun with another {'; another '.join(changed)}",
+            place=str(path),
+            hint="Go on with what it was begun with, or name another folder.",
+        )
+
+
+def _differences(before: Any, now: Any, name: str = "") -> Iterator[str]:
+    """Leaves that are not equal, by their names."""
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        for key in sorted({*before, *now}):
+            inner = f"{name}.{key}" if name else str(key)
+            yield from _differences(before.get(key), now.get(key), inner)
+    elif before != now:
+        yield f"{name} ({before!r} then, {now!r} now)"
+
+
+def describe_job(
+    model: tuple[Path, str],
+    settings: Settings,
+    source: tuple[str, str | None],
+    *,
+    shard: Shard,
+    part_size: int,
+    parquet: bool,
+) -> Job:
+    """The job of a model (path and digest) and a source (kind and digest)."""
+    path, sha256 = model
+    files = {name: path.parent / name for name in _COMPANIONS}
+    if settings.tokenizer is not None:
+        files["tokenizer.json"] = Path(settings.tokenizer)
+        files["tokenizer_config.json"] = Path(settings.tokenizer).parent / "tokenizer_config.json"
+    if settings.example is not None:
+        files["example"] = Path(settings.example)
+    digests = {
+        name: hashlib.sha256(file.read_bytes()).hexdigest()
+        for name, file in files.items()
+        if file.is_file()
+    }
+    return Job(
+        version=version("palrp-onnx"),
+        model=ModelDigests(sha256, digests),
+        # Content counts, not paths.
+        settings=structs.replace(settings, tokenizer=None, example=None),
+        input=InputDigest(*source),
+        shard=shard,
+        part_size=part_size,
+        parquet=parquet,
+    )

@@ -1,0 +1,90 @@
+"""One line of the result: an explained record, or why it could not be explained."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+import msgspec
+from msgspec import UNSET, Struct, UnsetType, structs
+
+from palrp_onnx.errors import ModelError, PalrpError
+from palrp_onnx.record import Attribution
+
+
+@dataclass(frozen=True)
+class Line:
+    """A JSON object, without the newline."""
+
+    data: bytes
+    failed: bool = False
+
+
+class Explained(Attribution, frozen=True, kw_only=True):
+    """A record of the contract with what the input carried along.
+
+    ``run.ms`` is empty: times would make the lines of two equal runs differ.
+    """
+
+    meta: Any | UnsetType = UNSET
+
+
+class Failure(Struct, frozen=True, kw_only=True):
+    """Why a record could not be explained; ``code`` is that of the program's errors."""
+
+    code: str
+    message: str
+    place: str
+    hint: str
+
+
+class Failed(Struct, frozen=True, kw_only=True):
+    """What stands in the place of a record that could not be explained."""
+
+    id: str
+    error: Failure
+
+
+def explained(record: Attribution, meta: Any) -> Line:
+    """The line of an explained record.
+
+    Raises:
+        ModelError: It holds NaN or infinity, which JSON has no numbers for.
+    """
+    relevance = record.relevance
+    numbers = (
+        *(relevance.content, relevance.position, relevance.total, record.ledger.values()),
+        *(site.relevance for site in record.sites),
+    )
+    if not all(map(math.isfinite, chain([record.target.value], *numbers))):
+        raise ModelError(
+            "The result holds NaN or infinity",
+            hint="The model overflows on this input; try --dtype float64.",
+        )
+    run = structs.replace(record.run, ms={})
+    fields = structs.asdict(structs.replace(record, run=run))
+    return Line(msgspec.json.encode(Explained(**fields, meta=meta)))
+
+
+def failed(name: str, place: str, error: Exception) -> Line:
+    """The line of a record that could not be explained."""
+    if isinstance(error, PalrpError):
+        where = place if error.place in ("", name, place) else f"{place}: {error.place}"
+        what = Failure(
+            code=error.code, message=_steady(error.message), place=where, hint=_steady(error.hint)
+        )
+    elif isinstance(error, MemoryError):
+        what = Failure(code="resource", message="Out of memory", place=place, hint="")
+    else:
+        detail = " ".join(str(error).split())
+        message = _steady(f"{type(error).__name__}: {detail}")
+        what = Failure(code="bug", message=message, place=place, hint="Please report it.")
+    return Line(msgspec.json.encode(Failed(id=name, error=what)), failed=True)
+
+
+def _steady(message: str) -> str:
+    """Addresses of objects, which some libraries tell, differ from run to run."""
+    return re.sub(r" (object )?at 0x[0-9a-f]+", "", message)

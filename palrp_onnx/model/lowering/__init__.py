@@ -1,0 +1,39 @@
+"""Fused, quantised and packed operations, rewritten into primitive ones: one file per family."""
+
+from palrp_onnx.model.lowering import (
+    activations,
+    attention,
+    blocked,
+    blocks,
+    embedding,
+    integers,
+    nchwc,
+    norms,
+    packed,
+    products,
+    qlinear,
+    quantise,
+    rotary,
+)
+from palrp_onnx.model.lowering.builder import product_name
+from palrp_onnx.model.lowering.table import REFUSED, lower, lowerable
+
+__all__ = [
+    "REFUSED",
+    "activations",
+    "attention",
+    "blocked",
+    "blocks",
+    "embedding",
+    "integers",
+    "lower",
+    "lowerable",
+    "nchwc",
+    "norms",
+    "packed",
+    "product_name",
+    "products",
+    "qlinear",
+    "quantise",
+    "rotary",
+]

@@ -1,0 +1,116 @@
+"""Weights in blocks of few bits, each with a scale of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+from palrp_onnx.model.lowering.builder import Builder, Fused, constant, dtype_of, type_of
+from palrp_onnx.model.lowering.quantise import dequantised
+from palrp_onnx.model.lowering.table import lowers
+from palrp_onnx.types import Array
+
+
+def unpacked(packed: Array, bits: int) -> Array:
+    """Bytes [.., n] → numbers of ``bits`` bits [.., n · 8 / bits], the lowest bits first."""
+    if bits == 8:
+        return packed
+    shifts = np.arange(0, 8, bits, dtype=np.uint8)
+    apart = (packed[..., None] >> shifts) & np.uint8((1 << bits) - 1)
+    return apart.reshape(*packed.shape[:-1], -1)
+
+
+def _stored(value: ir.Value | None, what: str) -> Array:
+    array = constant(value)
+    if array is None:
+        raise NotImplementedError(f"with {what} that are not stored")
+    return array
+
+
+@lowers("MatMulNBits")
+def _matmul_nbits(b: Builder, node: Fused) -> Sequence[ir.Value]:
+    """x Wᵀ + c with W [N, K] stored a byte a number, read by blocks of one scale.
+
+    ``accuracy_level`` says how exact a kernel has to be at least; this is exact. What a kernel that
+    rounds activations computes instead is put in its place later (``graph/served.py``).
+    """
+    bits, size = node.integer("bits", 4), node.integer("block_size")
+    rows, columns = node.integer("N"), node.integer("K")
+    x = node.input(0)
+    packed = _stored(node.input(1), "weights").view(np.uint8).reshape(rows, -1, size * bits // 8)
+    numbers = unpacked(packed, bits).reshape(-1, size)
+    blocks = len(numbers) // rows
+    scales = b.array(_stored(node.input(2), "scales").reshape(-1).astype(dtype_of(x)))
+    zeros = b.array(_zeros(node.optional(3), bits, rows, blocks))
+    if (order := node.optional(4)) is not None:
+        if node.optional(3) is not None and type_of(node.input(3)) == ir.DataType.UINT8:
+            raise NotImplementedError("with columns in another order, and packed zero points")
+        whole = b.array(numbers.reshape(rows, -1)[:, :columns])
+        parts = (b.reshape(each, rows, blocks) for each in (scales, zeros))
+        weights = _by_column(b, whole, order, *parts)
+    else:
+        read = dequantised(b, b.array(numbers), scales, zeros, 0)
+        weights = b.reshape(read, rows, blocks * size)
+        if columns != blocks * size:
+            weights = b.slice(weights, 0, columns, 1)
+    product = b.product("MatMul", x, b.transpose(weights, 1, 0))
+    return [b.total(product, node.optional(5))]
+
+
+def _zeros(value: ir.Value | None, bits: int, rows: int, blocks: int) -> Array:
+    """The zero point of every block [N · blocks]."""
+    if value is None:
+        return np.full(rows * blocks, 1 << (bits - 1), np.uint8)
+    stored = _stored(value, "zero points")
+    if stored.dtype != np.uint8:
+        return stored.reshape(-1)
+    return unpacked(stored.reshape(rows, -1), bits)[:, :blocks].reshape(-1)
+
+
+@lowers("GatherBlockQuantized")
+def _gather_block_quantized(b: Builder, node: Fused) -> Sequence[ir.Value]:
+    """Rows of a table in few bits: numbers, scales and zero points are looked up alike."""
+    data = _stored(node.input(0), "tables")
+    last = data.ndim - 1
+    if node.integer("gather_axis", 0) != 0 or node.integer("quantize_axis", 1) % data.ndim != last:
+        raise NotImplementedError("along other axes than rows, in blocks of columns")
+    kind = node.input(0).dtype
+    signed = kind == ir.DataType.INT4
+    if kind == ir.DataType.UINT8:
+        data = unpacked(data, node.integer("bits", 4))
+    numbers = np.asarray(data).astype(np.int8 if signed else np.uint8)
+    ids = node.input(1)
+    zeros = node.optional(3)
+    read = [b.array(numbers), node.input(2)]
+    if zeros is not None:
+        offsets = _stored(zeros, "zero points")
+        if kind == ir.DataType.UINT8:
+            offsets = unpacked(offsets, node.integer("bits", 4))
+        read.append(b.array(np.asarray(offsets).astype(numbers.dtype)))
+    elif kind == ir.DataType.UINT8:
+        scales = _stored(node.input(2), "scales")
+        middle = 1 << (node.integer("bits", 4) - 1)
+        read.append(b.array(np.full(scales.shape, middle, numbers.dtype)))
+    found = [b.op("Gather", each, ids, axis=0) for each in read]
+    size = node.integer("block_size", 128)
+    if b.opset >= 21:
+        return [b.op("DequantizeLinear", *found, axis=-1, block_size=size)]
+    columns = b.array(np.arange(numbers.shape[last]) // size)
+    return [_by_column(b, found[0], columns, *found[1:])]
+
+
+def _by_column(
+    b: Builder,
+    numbers: ir.Value,
+    blocks: ir.Value,
+    scales: ir.Value,
+    zeros: ir.Value | None = None,
+) -> ir.Value:
+    """(q − z) s where every column names the block of its zero point and scale."""
+    whole = b.cast_like(numbers, scales)
+    if zeros is not None:
+        offsets = b.op("Gather", b.cast_like(zeros, scales), blocks, axis=-1)
+        whole = b.op("Sub", whole, offsets)
+    return b.op("Mul", whole, b.op("Gather", scales, blocks, axis=-1))

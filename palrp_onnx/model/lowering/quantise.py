@@ -1,0 +1,252 @@
+"""Quantised numbers: real values that hold the same whole numbers.
+
+What is computed is real from here on; what is stored stays quantised, and ``DequantizeLinear``
+reads it. The type of a value says which of the two it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from palrp_onnx.model.lowering.builder import (
+    Builder,
+    Fused,
+    constant,
+    dtype_of,
+    rank_of,
+    type_of,
+)
+from palrp_onnx.model.lowering.table import MICROSOFT, lowers
+
+#: Key in the ``meta`` of a node that adds a zero point: that zero point.
+_ZERO = "zero"
+_BOUNDS = {
+    ir.DataType.UINT8: (0, 255),
+    ir.DataType.INT8: (-128, 127),
+    ir.DataType.UINT16: (0, 65535),
+    ir.DataType.INT16: (-32768, 32767),
+    ir.DataType.UINT4: (0, 15),
+    ir.DataType.INT4: (-8, 7),
+}
+
+
+_REAL = (
+    ir.DataType.FLOAT,
+    ir.DataType.FLOAT16,
+    ir.DataType.BFLOAT16,
+    ir.DataType.DOUBLE,
+)
+
+
+def is_stored(value: ir.Value) -> bool:
+    """Whether a quantised value still has a type of few bits, whole numbers or not."""
+    return type_of(value) not in _REAL
+
+
+def quantised(
+    b: Builder, x: ir.Value, scale: ir.Value, zero: ir.Value | None, kind: ir.DataType | None = None
+) -> ir.Value:
+    """round(x / s) + z within the bounds of the type, as real numbers.
+
+    Raises:
+        NotImplementedError: There is a scale for every slice of an axis, or the type is no integer.
+    """
+    if entries(scale) != 1:
+        raise NotImplementedError("activations with a scale for every slice")
+    return rounded_to(b, b.op("Div", b.cast_like(x, scale), scale), zero, kind)
+
+
+def rounded_to(
+    b: Builder,
+    steps: ir.Value,
+    zero: ir.Value | None,
+    kind: ir.DataType | None = None,
+    *,
+    of_product: bool = False,
+) -> ir.Value:
+    """round(steps) + z within the bounds of the type, as real numbers.
+
+    Args:
+        b: The builder.
+        steps: What is rounded.
+        zero: The zero point.
+        kind: The type; that of the zero point by default.
+        of_product: Whether one kernel of the file computes all of this from whole numbers.
+
+    Raises:
+        NotImplementedError: There is a zero point for every slice, or the type is no integer.
+    """
+    kind = (type_of(zero) if zero is not None else ir.DataType.UINT8) if kind is None else kind
+    if kind not in _BOUNDS:
+        raise NotImplementedError(f"to {kind.name}")
+    if zero is not None and entries(zero) != 1:
+        raise NotImplementedError("activations with a zero point for every slice")
+    low, high = _BOUNDS[kind]
+    rounded = b.op("Round", steps)
+    stored = constant(zero)
+    if zero is None or (stored is not None and not stored.any()):
+        clipped = b.op("Clip", rounded, b.real(low, rounded), b.real(high, rounded))
+        return _of_kernel(b, clipped) if of_product else clipped
+    shift = _real(b, zero, rounded)
+    below, above = (b.op("Sub", b.real(end, rounded), shift) for end in (low, high))
+    clipped = b.op("Clip", rounded, below, above)
+    whole = b.op("Add", _of_kernel(b, clipped) if of_product else clipped, shift)
+    producer = whole.producer()
+    assert producer is not None
+    producer.meta[_ZERO] = zero
+    return whole
+
+
+def _of_kernel(b: Builder, exact: ir.Value) -> ir.Value:
+    """The same numbers in a node of their own, where those of the file's kernel come in later.
+
+    No rule that reads the exact numbers then meets the others.
+    """
+    return b.product("Cast", exact, to=int(type_of(exact)))
+
+
+def centred(b: Builder, q: ir.Value, zero: ir.Value | None, axis: int = -1) -> ir.Value:
+    """q − z, as real numbers.
+
+    Args:
+        b: The builder.
+        q: Quantised, stored or not.
+        zero: Its zero point, one number or one for every slice of ``axis``.
+        axis: Only looked at where there are several.
+    """
+    if is_stored(q):
+        return dequantised(b, q, None, zero, axis)
+    stored = constant(zero)
+    if zero is None or (stored is not None and not stored.any()):
+        return q
+    producer = q.producer()
+    if producer is not None and _same(producer.meta.get(_ZERO), zero):
+        before = producer.inputs[0]
+        assert before is not None
+        return before
+    return b.op("Sub", q, along(b, _real(b, zero, q), q, axis))
+
+
+def dequantised(
+    b: Builder, q: ir.Value, scale: ir.Value | None, zero: ir.Value | None, axis: int = -1
+) -> ir.Value:
+    """(q − z) s; without a scale, q − z.
+
+    Args:
+        b: The builder.
+        q: Quantised, stored or not.
+        scale: One number, or one for every slice of ``axis``.
+        zero: Likewise.
+        axis: Only looked at where there are several.
+    """
+    if not is_stored(q):
+        whole = centred(b, q, zero, axis)
+        return whole if scale is None else b.op("Mul", whole, along(b, scale, q, axis))
+    if scale is None:
+        count = 1 if zero is None else entries(zero)
+        ones = np.ones(() if count == 1 else count, np.float32)
+        scale = b.array(ones)
+    if not _has_primitive(b, q, scale, zero):
+        return _written_out(b, q, scale, zero, axis)
+    if b.opset < 19 and scale.dtype != ir.DataType.FLOAT:  # which reads with that type alone
+        wide = dequantised(b, q, b.cast(scale, ir.DataType.FLOAT), zero, axis)
+        return b.cast_like(wide, scale)
+    if zero is not None and zero.shape != scale.shape:
+        zero = b.op("Expand", zero, b.op("Shape", scale))
+    several = entries(scale) != 1
+    rank = rank_of(q) if several else 1
+    where = {"axis": axis % rank} if several and b.opset >= 13 else {}
+    return b.op("DequantizeLinear", q, scale, zero, **where)
+
+
+def _has_primitive(b: Builder, q: ir.Value, scale: ir.Value, zero: ir.Value | None) -> bool:
+    """Whether ``DequantizeLinear`` of the graph's opset reads these numbers with these scales."""
+    if zero is not None and not is_stored(zero):
+        return False
+    return b.opset >= 21 or (
+        type_of(q) in (ir.DataType.INT8, ir.DataType.UINT8, ir.DataType.INT32)
+        and (b.opset >= 13 or entries(scale) == 1)
+    )
+
+
+def _written_out(
+    b: Builder, q: ir.Value, scale: ir.Value, zero: ir.Value | None, axis: int
+) -> ir.Value:
+    whole = b.cast_like(q, scale)
+    if zero is not None:
+        whole = b.op("Sub", whole, along(b, _real(b, zero, scale), q, axis))
+    return b.op("Mul", whole, along(b, scale, q, axis))
+
+
+def _real(b: Builder, zero: ir.Value, like: ir.Value) -> ir.Value:
+    """A zero point as real numbers."""
+    stored = constant(zero)
+    if stored is None:
+        return b.cast_like(zero, like)
+    return b.array(np.asarray(stored, dtype_of(like)))
+
+
+def along(b: Builder, numbers: ir.Value, like: ir.Value, axis: int) -> ir.Value:
+    """One number for every slice of an axis, ready to be broadcast."""
+    if entries(numbers) == 1:
+        return numbers
+    behind = rank_of(like) - 1 - axis % rank_of(like)
+    return b.reshape(numbers, -1, *[1] * behind)
+
+
+def entries(value: ir.Value) -> int:
+    """Number of entries of a scale or zero point; 1 where it has no axes, 0 where unknown."""
+    if value.const_value is not None:
+        return int(value.const_value.size)
+    if value.shape is None:
+        return 1  # measured from activations: one number
+    return int(np.prod([d if isinstance(d, int) else 0 for d in value.shape]))
+
+
+def _same(first: Any, second: ir.Value) -> bool:
+    if not isinstance(first, ir.Value):
+        return False
+    one, other = constant(first), constant(second)
+    return first is second or (one is not None and other is not None and np.array_equal(one, other))
+
+
+@lowers("QuantizeLinear", domain="")
+@lowers("QuantizeLinear", domain=MICROSOFT)
+def _quantize_linear(b: Builder, node: Fused) -> Sequence[ir.Value]:
+    if node.integer("block_size", 0):
+        raise NotImplementedError("in blocks")
+    kind = node.integer("output_dtype", 0)
+    wanted = ir.DataType(kind) if kind else None
+    return [quantised(b, node.input(0), node.input(1), node.optional(2), wanted)]
+
+
+@lowers("DequantizeLinear", domain="")
+@lowers("DequantizeLinear", domain=MICROSOFT)
+def _dequantize_linear(b: Builder, node: Fused) -> Sequence[ir.Value] | None:
+    q = node.input(0)
+    if is_stored(q) and not node.node.domain:
+        return None
+    if node.integer("block_size", 0):
+        raise NotImplementedError("in blocks, of what was computed")
+    if node.integer("output_dtype", 0):
+        raise NotImplementedError("to a type of its own")
+    return [dequantised(b, q, node.input(1), node.optional(2), node.integer("axis", 1))]
+
+
+@lowers("DynamicQuantizeLinear", domain="")
+def _dynamic_quantize_linear(b: Builder, node: Fused) -> Sequence[ir.Value] | None:
+    """Its scale and zero point are measured, and stay what that operation makes of them."""
+    if not node.wants(0):
+        return None
+    scale, zero = measured(b, node.input(0))
+    return [quantised(b, node.input(0), scale, zero), scale, zero]
+
+
+def measured(b: Builder, x: ir.Value) -> tuple[ir.Value, ir.Value]:
+    """Scale and zero point that ``x`` is quantised with as it comes."""
+    _, scale, zero = b.ops("DynamicQuantizeLinear", 3, x)
+    return scale, zero

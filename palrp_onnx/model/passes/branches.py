@@ -1,0 +1,111 @@
+"""Conditional branches, replaced by the one that an example of the input takes.
+
+Exporters leave an ``If`` where a choice was made from shapes, caches or settings. Relevance passes
+back through what was computed, so the branch is a fact about the input: later inputs that take
+others are analysed for themselves (see :mod:`palrp_onnx.runtime.branching`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import onnx_ir as ir
+
+from palrp_onnx.types import Array
+
+if TYPE_CHECKING:
+    from palrp_onnx.model.open import Model
+
+#: Runs a graph: (model, feeds, names of the values wanted) → values.
+Run = Callable[["Model", Mapping[str, Array], Iterable[str]], Mapping[str, Array]]
+
+
+def take_branches(model: Model, feeds: Mapping[str, Array], run: Run) -> Model:
+    """``model`` without conditional branches, or itself where it has none.
+
+    Args:
+        model: The model, which is left as it is.
+        feeds: An example of its input.
+        run: Runs the graph.
+    """
+    while names := condition_names(model):
+        values = run(model, feeds, dict.fromkeys(names))
+        model = with_branches(model, [bool(values[name].item()) for name in names])
+    return model
+
+
+def condition_names(model: Model) -> list[str]:
+    """Names of what decides each ``If`` of the graph, in its order; nested ones come up later."""
+    return [_condition(node).name or "" for node in _branching(model.graph)]
+
+
+def with_branches(model: Model, taken: Sequence[bool]) -> Model:
+    """A copy of ``model`` where every ``If`` of its graph is the branch that it takes."""
+    model = model.copy()
+    nodes = _branching(model.graph)
+    for node, condition in zip(nodes, taken, strict=True):
+        _inline(model.graph, node, condition)
+    return model.rewritten({"If": len(nodes)})
+
+
+def take_constant_branches(graph: ir.Graph) -> int:
+    """Replace branches whose condition is stored, in place; how many there were."""
+    count = 0
+    while taken := [n for n in _branching(graph) if _condition(n).const_value is not None]:
+        for node in taken:
+            stored = _condition(node).const_value
+            assert stored is not None
+            _inline(graph, node, bool(stored.numpy().item()))
+        count += len(taken)
+    return count
+
+
+def _branching(graph: ir.Graph) -> list[ir.Node]:
+    return [node for node in graph if node.op_type == "If" and not node.domain]
+
+
+def _condition(node: ir.Node) -> ir.Value:
+    value = node.inputs[0]
+    assert value is not None
+    return value
+
+
+def _inline(graph: ir.Graph, node: ir.Node, condition: bool) -> None:
+    """Put the nodes of one branch in the place of ``node``."""
+    branches = [node.attributes[name].as_graph() for name in ("else_branch", "then_branch")]
+    branch = branches[condition]
+    for lost in branches[not condition].all_nodes():
+        for index in range(len(lost.inputs)):
+            lost.replace_input_with(index, None)  # so that nothing seems to be read by it
+    known = {v.name for n in graph for v in n.outputs} | set(graph.initializers)
+    for key, value in list(branch.initializers.items()):
+        branch.initializers.pop(key)
+        value.name = _fresh(value.name or "", known)
+        graph.register_initializer(value)
+    inner = list(branch)
+    results = list(branch.outputs)
+    branch.outputs.clear()
+    branch.remove(inner)
+    for value in (v for n in inner for v in n.outputs if v.name):
+        value.name = _fresh(value.name or "", known)
+    graph.insert_before(node, inner)
+    for old, new in zip(node.outputs, results, strict=True):
+        copy = ir.node("Identity", [new], name=f"{old.name}/taken")
+        graph.insert_before(node, copy)
+        name_of, copied = old.name, copy.outputs[0]
+        copied.type, copied.shape = old.type or new.type, old.shape or new.shape
+        ir.convenience.replace_all_uses_with(old, copied, replace_graph_outputs=True)
+        old.name, copied.name = None, name_of
+    graph.remove(node, safe=True)
+
+
+def _fresh(name: str, known: set[str | None]) -> str:
+    """``name``, or one that is not taken yet."""
+    count = 0
+    fresh = name
+    while fresh in known:
+        count += 1
+        fresh = f"{name}/{count}"
+    known.add(fresh)
+    return fresh

@@ -1,0 +1,195 @@
+"""Caches of earlier tokens, taken out of the graph: a prompt is explained as a whole.
+
+A decoder made for generation takes keys and values of earlier tokens and puts its own behind them.
+With nothing before the prompt, what is put together is what the graph made itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import onnx_ir as ir
+
+from palrp_onnx.model.changes import Blank
+from palrp_onnx.model.follow import uses_of
+from palrp_onnx.model.lowering.builder import Builder, constant
+
+
+class _End(NamedTuple):
+    """A use of a cache that does more than hand it on, with the axes that the cache has there."""
+
+    node: ir.Node
+    operand: int
+    axes: tuple[int, ...]
+
+
+def take_out_switches(graph: ir.Graph) -> tuple[Blank, ...]:
+    """Fix inputs to false that only decide whether caches are used, and take them out.
+
+    Such an input is the condition of branches, in a graph some of whose inputs only ever stand
+    beside others.
+    """
+    inputs = [v for v in graph.inputs if not v.is_initializer()]
+    if all(_token_axis(v) is None for v in inputs):
+        return ()
+    found = []
+    for value in inputs:
+        if value.dtype == ir.DataType.BOOL and _decides(value):
+            shape = tuple(d if isinstance(d, int) else 1 for d in value.shape or ())
+            found.append(Blank(value.name or "", np.dtype(bool), shape))
+            fixed = ir.Value(name=value.name, type=value.type, shape=ir.Shape(shape))
+            fixed.const_value = ir.Tensor(found[-1].array(1), name=value.name)
+            ir.convenience.replace_all_uses_with(value, fixed)
+            graph.inputs.remove(value)
+            graph.register_initializer(fixed)
+    return tuple(found)
+
+
+def take_out_caches(graph: ir.Graph, opset: int) -> tuple[Blank, ...]:
+    """Take caches out of the graph as if no token came before; the inputs that they were."""
+    inputs = [v for v in graph.inputs if not v.is_initializer()]
+    caches = {v: axis for v in inputs if (axis := _token_axis(v)) is not None and _is_weighed(v)}
+    kept = [v for v in inputs if v not in caches]
+    found = []
+    for value, tokens in caches.items():
+        assert value.dtype is not None and value.shape is not None
+        shape = [d if isinstance(d, int) else None for d in value.shape]
+        shape[tokens] = 0
+        for end in list(_ends(value, tuple(range(len(shape))))):
+            if end.node.op_type == "Shape":
+                _measure(end, shape, kept, opset)
+            else:
+                _drop(end)
+        graph.inputs.remove(value)
+        found.append(Blank(value.name or "", np.dtype(value.dtype.numpy()), tuple(shape)))
+    return tuple(found)
+
+
+def _decides(value: ir.Value) -> bool:
+    """Whether a value is only ever a condition."""
+    uses = value.uses()
+    onward = [u.node.outputs[0] for u in uses if u.node.op_type in ("Identity", "Squeeze")]
+    rest = [u for u in uses if u.node.op_type not in ("Identity", "Squeeze")]
+    return bool(uses) and all(u.node.op_type == "If" for u in rest) and all(map(_decides, onward))
+
+
+def _token_axis(value: ir.Value) -> int | None:
+    """The free axis along which a real input always stands beside something else.
+
+    One that nothing reads was left over where a branch was not taken; its last free axis then.
+    """
+    shape = list(value.shape or ())
+    free = [axis for axis, d in enumerate(shape) if not isinstance(d, int)]
+    real = value.dtype is not None and value.dtype.is_floating_point()
+    if not real or len(shape) < 3 or len(free) < 2:
+        return None
+    ends = [e for e in _ends(value, tuple(range(len(shape)))) if e.node.op_type != "Shape"]
+    if not ends:
+        return free[-1]
+    if any(e.node.op_type != "Concat" or len(e.node.inputs) < 2 for e in ends):
+        return None
+    along = {e.axes[e.node.attributes.get_int("axis", 0)] for e in ends}
+    axis = along.pop()
+    return axis if not along and axis in free else None
+
+
+_MOVED = frozenset("Cast Expand Identity Reshape Slice Squeeze Tile Transpose Unsqueeze".split())
+_SCALED = frozenset("Add Clip Div Mul Round Sub".split())
+
+
+def _is_weighed(value: ir.Value) -> bool:
+    """Whether what a cache is joined with is only weighed, if it is read at all."""
+    ends = _ends(value, tuple(range(len(value.shape or ()))))
+    return all(_is_factor(e.node.outputs[0]) for e in ends if e.node.op_type == "Concat")
+
+
+def _is_factor(value: ir.Value) -> bool:
+    """Whether a value, scaled or not, is only a factor of products with what the graph computed.
+
+    Keys and values are; embeddings that are put before others go through weights and norms.
+    """
+    factors = 0
+    for node, index in uses_of([value], lambda node, k: node.outputs if _keeps(node, k) else ()):
+        if node.op_type in ("MatMul", "Einsum"):
+            factors += 1
+            if any(v.is_initializer() for v in node.inputs if v is not None):
+                return False
+        elif node.op_type != "Shape" and not _keeps(node, index) and not _only_given_out(node):
+            return False
+    return factors > 0
+
+
+def _keeps(node: ir.Node, index: int) -> bool:
+    """Whether a node hands operand ``index`` on, moved or scaled by a setting."""
+    if node.op_type in _SCALED:
+        return all(v is None or k == index or _is_setting(v) for k, v in enumerate(node.inputs))
+    return node.op_type in _MOVED and index == 0
+
+
+def _only_given_out(node: ir.Node) -> bool:
+    """Whether a node puts keys and values together for the next run, and for nothing else."""
+    return node.op_type == "Concat" and not any(v.uses() for v in node.outputs)
+
+
+def _is_setting(value: ir.Value) -> bool:
+    """Whether a value is a stored number, or follows from such and from shapes alone."""
+    node = value.producer()
+    if node is None:
+        return value.const_value is not None and value.const_value.size <= 1
+    return node.op_type == "Shape" or all(v is None or _is_setting(v) for v in node.inputs)
+
+
+def _ends(value: ir.Value, axes: tuple[int, ...]) -> Iterator[_End]:
+    for use in value.uses():
+        node = use.node
+        if node.op_type in ("Cast", "Identity"):
+            yield from _ends(node.outputs[0], axes)
+        elif node.op_type == "Gather" and use.idx == 0 and _is_scalar(node.inputs[1]):
+            axis = node.attributes.get_int("axis", 0) % len(axes)  # keys, or values, of both
+            yield from _ends(node.outputs[0], (*axes[:axis], *axes[axis + 1 :]))
+        else:
+            yield _End(node, use.idx, axes)
+
+
+def _is_scalar(value: ir.Value | None) -> bool:
+    number = constant(value)
+    return number is not None and number.ndim == 0
+
+
+def _drop(end: _End) -> None:
+    """Join the others alone."""
+    node = end.node
+    operands = [v for index, v in enumerate(node.inputs) if index != end.operand]
+    graph = node.graph
+    assert isinstance(graph, ir.Graph)
+    kind = "Concat" if len(operands) > 1 else "Identity"
+    attributes = list(node.attributes.values()) if len(operands) > 1 else []
+    joined = ir.node(kind, operands, name=node.name)
+    for attribute in attributes:
+        joined.attributes.add(attribute)
+    old, new = node.outputs[0], joined.outputs[0]
+    new.type, new.shape = old.type, old.shape
+    graph.insert_before(node, joined)
+    ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
+    graph.remove(node, safe=True)
+    old.name, new.name = None, old.name
+
+
+def _measure(
+    end: _End, shape: Sequence[int | None], inputs: Sequence[ir.Value], opset: int
+) -> None:
+    """The shape of an empty cache, the size of the batch taken from another input."""
+    node = end.node
+    graph = node.graph
+    assert isinstance(graph, ir.Graph)
+    b = Builder(graph, node, opset)
+    source = next(v for v in inputs if v.shape is not None and v.shape.rank())
+    batch = b.slice(b.op("Shape", source), 0, 1, 0)
+    dims = [shape[axis] for axis in end.axes]
+    whole = b.op("Concat", *(batch if d is None else b.integers(d) for d in dims), axis=0)
+    start = node.attributes.get_int("start", 0)
+    stop = node.attributes.get_int("end", len(dims))
+    ir.convenience.replace_all_uses_with(node.outputs[0], b.slice(whole, start, stop, 0))
+    graph.remove(node, safe=True)

@@ -1,0 +1,377 @@
+"""From an opened model and an example of its input to a plan of the walk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import onnx_ir as ir
+
+from palrp_onnx.analysis.analysis import GIVEN, Analysis, analyse
+from palrp_onnx.analysis.axes import BATCH, Places, Source, UnitAxes, places_of
+from palrp_onnx.analysis.content import MEASURES
+from palrp_onnx.analysis.example import forms, make_feeds, none_runs
+from palrp_onnx.analysis.faults import find_faults
+from palrp_onnx.analysis.inputs import input_roles
+from palrp_onnx.analysis.output_mask import mask_of_input, mask_of_output
+from palrp_onnx.analysis.patches import patch_size
+from palrp_onnx.analysis.roles import Overrides, Role
+from palrp_onnx.analysis.sites import SinkSite, find_sites
+from palrp_onnx.analysis.slopes import counted_operands
+from palrp_onnx.analysis.uncertain import find_uncertain
+from palrp_onnx.errors import InputError, TargetError, UnsupportedError, UsageError
+from palrp_onnx.head import output_facts, probability_warnings
+from palrp_onnx.model.open import Model
+from palrp_onnx.model.passes.branches import take_branches
+from palrp_onnx.model.passes.written_softmax import join_softmax
+from palrp_onnx.model.signature import GraphInput, first_axes
+from palrp_onnx.record import ModelFacts, Warning_
+from palrp_onnx.relevance.methods import Preset
+from palrp_onnx.relevance.plan import Plan, make_plan
+from palrp_onnx.rewrite.moved_lookups import move_lookups
+from palrp_onnx.runtime.forward import RuntimeForward
+from palrp_onnx.subject import Subject
+from palrp_onnx.types import Array, Feeds
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A model analysed and planned for one way of explaining it.
+
+    Attributes:
+        explained: Name of the input whose units the record is about.
+        crossed: Whether samples meet others in a table of all with all.
+        foreign: Whether the rows of the output are samples of another input.
+        unchecked: Whether what is explained later is no longer held against the file.
+        doubts: What else every record must say.
+    """
+
+    analysis: Analysis
+    plan: Plan
+    sites: tuple[SinkSite, ...]
+    explained: str
+    crossed: bool = False
+    foreign: bool = False
+    unchecked: bool = False
+    doubts: tuple[Warning_, ...] = ()
+
+    @property
+    def output(self) -> str:
+        """Name of the explained output."""
+        return self.plan.output.name or ""
+
+    @property
+    def subject(self) -> Subject:
+        """What readers of the result must know of the model."""
+        analysis = self.analysis
+        met = [step.meeting for step in self.plan.steps]
+        found = [m.reason for v in met if (m := analysis.layouts.mixing.get(v))]
+        if self.foreign:
+            found.append(f"the rows of output {self.output!r} are samples of another input")
+        facts = output_facts(analysis, self.plan.output)
+        return Subject(
+            source=model_facts(analysis.model),
+            output=self.output,
+            axes=len(analysis.shapes[self.plan.output]),
+            input=self.explained,
+            batched=batched_inputs(analysis, self.explained),
+            masks=analysis.inputs.named(Role.MASK),
+            mask=mask_of_output(analysis, self.plan.output),
+            unit_mask=mask_of_input(analysis, self.explained),
+            image=self._image(),
+            patch=patch_size(analysis, self.explained),
+            mixed=found[0] if found else None,
+            crossed=self.crossed,
+            measured=_measures_batches(analysis),
+            faults=(
+                *(Warning_(code=code, message=text) for code, text in self._faults()),
+                *(Warning_(code=c, message=text) for c, text in probability_warnings(facts)),
+                *self.doubts,
+            ),
+            facts=facts,
+        )
+
+    def _image(self) -> tuple[int, int, int, int] | None:
+        axes = self.analysis.input_axes(self.explained)
+        if axes.channels is None:
+            return None
+        return axes.flags.index(BATCH), axes.channels, axes.units[0], axes.units[1]
+
+    @property
+    def units(self) -> UnitAxes | None:
+        """What units of the explained input are; ``None`` for an image that has no patches."""
+        axes = self.analysis.input_axes(self.explained)
+        steps = (1,) * len(axes.units)
+        if axes.channels is not None:
+            patch = patch_size(self.analysis, self.explained)
+            if patch is None:
+                return None
+            steps = patch
+        return UnitAxes(self.explained, tuple(zip(axes.units, steps, strict=True)))
+
+    def places(self, site: SinkSite, tokens: Sequence[int]) -> Places | None:
+        """Where units of the explained input are among the places of a site's token axes."""
+        if (units := self.units) is None:
+            return None
+        return places_of(site.runs(tokens), units, self.analysis.layouts)
+
+    def _faults(self) -> Iterator[tuple[str, str]]:
+        yield from find_faults(self.analysis)
+        visited = {step.node for step in self.plan.steps}
+        reached = [site for site in self.sites if site.operand[0] in visited]
+        for each in find_uncertain(self.analysis, reached):
+            yield "uncertain", f"{each.name} was taken for {each.role}, but {each.doubt}"
+        if self.analysis.given:
+            yield "uncertain", GIVEN
+        branches = self.analysis.model.lowered.get("If", 0)
+        if self.unchecked and branches:
+            yield (
+                "branches",
+                f"conditional branches ({branches}) were compiled as one example took them; an "
+                "input that takes others is explained as if it did not",
+            )
+
+
+def model_facts(model: Model) -> ModelFacts:
+    """The model as records and reports show it."""
+    return ModelFacts(
+        sha256=model.sha256, opset=model.opset, producer=model.producer, nodes=model.nodes
+    )
+
+
+def plan_model(
+    model: Model,
+    feeds: Feeds | None,
+    preset: Preset,
+    *,
+    output: str | None = None,
+    explain_input: str | None = None,
+    roles: Overrides | None = None,
+) -> Planned:
+    """Analyse ``model``, and plan the walk; ``feeds`` are arrays that it takes, if any are known.
+
+    Raises:
+        InputError: The arrays are not what the graph takes.
+        ModelError: The model cannot be explained as asked.
+    """
+    if feeds is not None:
+        check_feeds(model.inputs, feeds)
+    analysis = analyse_model(model, feeds, roles)
+    chosen, explained = choose(analysis, output, explain_input)
+    own_flags = analysis.input_axes(explained).flags
+    if own_flags and own_flags[0] != BATCH:
+        raise UnsupportedError(
+            "The samples of the explained input are not along its first axis",
+            place=f"input {explained}",
+        )
+    flags = analysis.axes.get(chosen, (BATCH,))
+    if not flags or flags[0] != BATCH:
+        raise TargetError(
+            "The first axis of the output is not the batch", place=f"output {chosen.name}"
+        )
+    layouts = analysis.layouts
+    own, batch = batch_of(analysis, explained), layouts.batch(chosen)
+    batches = {each for each in (own, batch) if each is not None}
+    if batches:
+        analysis = replace(analysis, axes=layouts.flags(batches))
+    sites = find_sites(analysis)
+    plan = make_plan(analysis, chosen, preset, counted_operands(analysis, sites))
+    met = [step.meeting for step in plan.steps]
+    crossed = any(layouts.crossed(v) for v in met)
+    planned = Planned(analysis, plan, sites, explained, crossed, foreign=len(batches) > 1)
+    _refuse_mixing(planned)
+    return planned
+
+
+def _refuse_mixing(planned: Planned) -> None:
+    """Refuse a graph whose batch is not that of its input, however many samples there are."""
+    layouts = planned.analysis.layouts
+    for step in planned.plan.steps:
+        mixing = layouts.mixing.get(step.meeting)
+        if mixing is not None and not mixing.alone:
+            raise UnsupportedError(
+                f"The first axis of the input is no batch of separate samples: {mixing.reason}",
+                place=f"value {step.meeting.name!r}",
+                hint="What is explained must be separate for each sample.",
+            )
+
+
+def batch_of(analysis: Analysis, name: str) -> Source | None:
+    """The batch of an explained input."""
+    flags = analysis.input_axes(name).flags
+    at = next((k for k, flag in enumerate(flags) if flag & BATCH), None)
+    return None if at is None else analysis.layouts.canonical((name, at))
+
+
+def batched_inputs(analysis: Analysis, explained: str) -> tuple[str, ...]:
+    """Inputs whose first axis runs over the samples of the explained input.
+
+    Of those that are not explained: masks and positions whose first axis has the same symbol.
+    """
+    own = batch_of(analysis, explained)
+    signatures = {s.name: s for s in analysis.model.inputs}
+    shape = signatures[explained].shape
+    symbol = shape[0] if shape else None
+    found = []
+    for name, signature in signatures.items():
+        if analysis.inputs.facts[name].role is Role.CONTENT:
+            same = batch_of(analysis, name) == own
+        else:
+            same = bool(signature.shape) and signature.shape[0] == symbol  # type: ignore[index]
+        if same or name == explained:
+            found.append(name)
+    return tuple(found)
+
+
+def check_feeds(inputs: Sequence[GraphInput], feeds: Feeds) -> None:
+    """Refuse arrays that do not fit the graph's inputs, differ in batch size or are not finite."""
+    wanted = [s.name for s in inputs]
+    missing = [name for name in wanted if name not in feeds]
+    unknown = [name for name in feeds if name not in wanted]
+    if missing or unknown:
+        problem = f"missing {missing}" if missing else f"unknown {unknown}"
+        raise InputError(
+            f"The arrays do not fit the graph's inputs: {problem}", hint=f"Inputs: {wanted}."
+        )
+    lengths = {name: len(array) for name, array in feeds.items() if array.ndim}
+    if (differ := first_axes(inputs, lengths)) is not None:
+        raise InputError(differ[0].upper() + differ[1:])
+    for name, array in feeds.items():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise InputError("The input holds NaN or infinity", place=f"input {name}")
+
+
+def make_example(model: Model, given: Feeds | None = None) -> Feeds:
+    """One sample that the model takes, made up from its graph, nothing masked.
+
+    Args:
+        model: The model.
+        given: Arrays that it is known to take, which are the example where none of ours runs.
+
+    Raises:
+        RoleError: None was found that it runs on.
+        InputError: It does not run on the given arrays either.
+    """
+    roles = input_roles(model.graph)
+    forward = RuntimeForward(model, [s.name for s in model.outputs])
+    problem = ""
+    for form in forms(model, _shapes(given)):
+        feeds = make_feeds(model, roles, replace(form, samples=1, masked=False))
+        try:
+            forward(feeds)
+        except InputError as error:
+            problem = error.hint or error.message
+        else:
+            return feeds
+    if given is None:
+        raise none_runs(problem)
+    try:
+        forward(given)
+    except InputError as error:
+        raise InputError("The model does not run on the example", hint=error.hint) from error
+    return given
+
+
+def analyse_model(
+    model: Model, feeds: Feeds | None = None, roles: Overrides | None = None
+) -> Analysis:
+    """Annotate the graph, with trial runs in ONNX Runtime on examples of our own.
+
+    Args:
+        model: The model.
+        feeds: Arrays that it takes, which say where conditional branches lead, how long free axes
+            of real inputs are, and what the trial run is of where no example of ours runs.
+        roles: Roles that a person has given.
+    """
+    if any(node.op_type == "If" for node in model.graph):
+        model = take_branches(model, feeds if feeds is not None else make_example(model), run_graph)
+    if moved := move_lookups(model.graph, input_roles(model.graph, roles)):
+        model = model.rewritten({"lookup moved": moved})
+    if joined := join_softmax(model.graph):
+        model = model.rewritten({"softmax written out": joined})
+
+    def run(names: Iterable[str]) -> Callable[[Feeds], Mapping[str, Array]]:
+        fed = {s.name for s in model.inputs}
+        forward = RuntimeForward(model, [n for n in names if n not in fed])
+        return lambda probe: {**probe, **forward(probe)}
+
+    return analyse(model, run, said=roles, shapes=_shapes(feeds), given=feeds)
+
+
+def _shapes(feeds: Feeds | None) -> Mapping[str, tuple[int, ...]] | None:
+    return None if feeds is None else {name: array.shape for name, array in feeds.items()}
+
+
+def _measures_batches(analysis: Analysis) -> bool:
+    """Whether activations are quantised with scales that are measured over a whole batch."""
+    measured = (n.inputs[0] for n in analysis.model.graph if n.op_type in MEASURES)
+    axes = analysis.axes
+    return any(flag & BATCH for v in measured if v is not None for flag in axes.get(v, ()))
+
+
+def run_graph(model: Model, feeds: Feeds, names: Iterable[str]) -> Mapping[str, Array]:
+    """Values of one run by name; those that are fed are among them."""
+    wanted = [n for n in names if n not in feeds]
+    return {**feeds, **RuntimeForward(model, wanted)(feeds)}
+
+
+def choose(
+    analysis: Analysis, output: str | None, explain_input: str | None
+) -> tuple[ir.Value, str]:
+    """The output and the input that are explained.
+
+    Of what is not named the first is taken that has the same batch as the other: of two towers a
+    table of all with all belongs to one with its rows and to the other with its columns.
+
+    Raises:
+        TargetError: There is no such output, or none depends on an explained input.
+        UsageError: The named input cannot be explained.
+    """
+    names = analysis.inputs.explained()
+    if explain_input is not None and explain_input not in names:
+        raise UsageError(
+            f"{explain_input!r} is not an input that can be explained",
+            hint=f"Explained inputs: {', '.join(names)}.",
+        )
+    outputs = [find_output(analysis, output)] if output else _dependent_outputs(analysis)
+    inputs = [explain_input] if explain_input is not None else list(names)
+    for value in outputs:
+        batch = analysis.layouts.batch(value)
+        for name in inputs:
+            if batch is None or batch == batch_of(analysis, name):
+                return value, name
+    return outputs[0], inputs[0]
+
+
+def _dependent_outputs(analysis: Analysis) -> list[ir.Value]:
+    found = [v for v in analysis.model.graph.outputs if v in analysis.content]
+    if not found:
+        raise TargetError("No output depends on the explained input by a real-valued path")
+    # Caches [2, B, …] that a decoder hands on come before its logits in some files.
+    return sorted(found, key=lambda v: analysis.axes[v][:1] != (BATCH,))
+
+
+def find_output(analysis: Analysis, name: str) -> ir.Value:
+    """The output of this name.
+
+    The name may also be that of a value inside the graph.
+
+    Raises:
+        TargetError: There is none.
+    """
+    outputs = {v.name: v for v in analysis.model.graph.outputs}
+    return outputs[name] if name in outputs else _inner_value(analysis, name)
+
+
+def _inner_value(analysis: Analysis, name: str) -> ir.Value:
+    """A real value inside the graph that depends on the explained input."""
+    found = next((v for v in analysis.content if v.name == name and v.producer()), None)
+    if found is None:
+        names = ", ".join(str(v.name) for v in analysis.model.graph.outputs)
+        raise TargetError(
+            f"There is no output {name!r}, nor a real value inside that depends on the explained "
+            "input",
+            hint=f"Outputs: {names}.",
+        )
+    return found

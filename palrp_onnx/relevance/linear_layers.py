@@ -1,0 +1,98 @@
+"""Linear layers and their surroundings, found by the structure of the graph.
+
+Exporters write a linear layer as a matrix product and a sum; rules that tell signs of contributions
+apart have to see both as one. And some methods treat the layers next to attention, which make its
+values or read its result, apart from those of the rest of the network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import onnx_ir as ir
+
+from palrp_onnx.analysis.analysis import Analysis
+from palrp_onnx.analysis.axes import TOKEN
+from palrp_onnx.analysis.roles import Role
+
+_LINEAR = frozenset(("Conv", "ConvTranspose", "Einsum", "Gemm", "MatMul"))
+#: Operations that move activations, or shift and scale them by parameters.
+_PASSING = frozenset(
+    "Add Cast Clip Concat Div Dropout Expand Flatten Gather Identity Mul Reshape Round Slice Split "
+    "Squeeze Sub Transpose Unsqueeze".split()
+)
+_BESIDE = frozenset(("Add", "Div", "Mul", "Sub"))
+
+
+def added_biases(analysis: Analysis) -> dict[ir.Node, ir.Value]:
+    """What is added directly behind linear layers: parameters that are the same for every place."""
+    found = {}
+    for node in analysis.model.graph:
+        bias = _bias_behind(analysis, node) if node.op_type in _LINEAR else None
+        if bias is not None:
+            found[node] = bias
+    return found
+
+
+def _bias_behind(analysis: Analysis, node: ir.Node) -> ir.Value | None:
+    """The other operand of the one ``Add`` that reads a node."""
+    output = node.outputs[0]
+    uses = tuple(output.uses())
+    if len(uses) != 1 or output.is_graph_output() or output not in analysis.content:
+        return None
+    add, index = uses[0]
+    other = add.inputs[1 - index] if add.op_type == "Add" else None
+    if other is None or not _parameter(analysis, add, 1 - index):
+        return None
+    shape, result = analysis.shapes.get(other), analysis.shapes[output]
+    if shape is None or analysis.shapes[add.outputs[0]] != result:
+        return None
+    long = [k - len(shape) for k, size in enumerate(shape) if size != 1]
+    along_tokens = any(analysis.axes[output][k] & TOKEN for k in long)
+    return None if len(long) > 1 or along_tokens else other
+
+
+def attention_layers(analysis: Analysis) -> frozenset[ir.Node]:
+    """Linear layers with weights that make the values of attention or read what it made."""
+    found: set[ir.Node] = set()
+    for product, index in analysis.probabilities:
+        for k, value in enumerate(product.inputs):
+            if k != index and value is not None:
+                _collect(analysis, value, _before, found)
+        _collect(analysis, product.outputs[0], _behind, found)
+    return frozenset(found)
+
+
+def _before(value: ir.Value) -> Iterator[tuple[ir.Node, Sequence[ir.Value | None]]]:
+    node = value.producer()
+    if node is not None:
+        yield node, node.inputs
+
+
+def _behind(value: ir.Value) -> Iterator[tuple[ir.Node, Sequence[ir.Value | None]]]:
+    return ((node, node.outputs) for node, _ in value.uses())
+
+
+_Direction = Callable[[ir.Value], Iterator[tuple[ir.Node, Sequence[ir.Value | None]]]]
+
+
+def _collect(
+    analysis: Analysis, value: ir.Value, direction: _Direction, found: set[ir.Node]
+) -> None:
+    """Add the first layers with weights that are met from a value on."""
+    if value not in analysis.content:
+        return
+    for node, following in direction(value):
+        operands = range(min(2, len(node.inputs)))
+        parameters = [_parameter(analysis, node, k) for k in operands]
+        if node.op_type in _LINEAR:
+            found.update([node] if any(parameters) else [])
+        elif node.op_type in _PASSING and (node.op_type not in _BESIDE or any(parameters)):
+            for each in following:
+                if each is not None:
+                    _collect(analysis, each, direction, found)
+
+
+def _parameter(analysis: Analysis, node: ir.Node, index: int) -> bool:
+    fact = analysis.operands.get((node, index))
+    return fact is not None and fact.role is Role.PARAMETER

@@ -1,0 +1,333 @@
+"""Words that are moved before they are looked up, looked up before they are moved.
+
+``table[move(ids)]`` is ``move(table[ids])`` for whatever only moves or chooses entries: shifting,
+reversing, joining, scattering, ``Where``. In the second form the rules for movement carry
+relevance back to the word that was moved. What is computed from ids entry by entry (an offset, a
+hash) moves along: ``f(move(ids))`` is ``move(f(ids))``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+from palrp_onnx.analysis.inputs import INDEX_ARITHMETIC, INDEX_MOVES, InputRoles
+from palrp_onnx.errors import UnsupportedError
+from palrp_onnx.model.values import is_float
+
+#: Movement that leaves every word where it is, as long as the number of axes stays.
+_IN_PLACE = frozenset(("Identity", "Reshape", "Flatten"))
+
+
+def move_lookups(graph: ir.Graph, roles: InputRoles) -> int:
+    """Look words up before they are moved, in place; how many lookups were rewritten.
+
+    Raises:
+        UnsupportedError: Words are moved by an operation that cannot be followed.
+    """
+    inputs = {v.name: v for v in graph.inputs}
+    found = [_Rewriter(graph, node, inputs[name]) for node, name in roles.lookups.items()]
+    moved = [rewriter for rewriter in found if rewriter.moved()]
+    for rewriter in moved:
+        rewriter.rewrite()
+    return len(moved)
+
+
+class _Rewriter:
+    """One lookup on its way to the front."""
+
+    def __init__(self, graph: ir.Graph, lookup: ir.Node, source: ir.Value) -> None:
+        self._graph = graph
+        self._lookup = lookup
+        self._last = _gather_of(lookup)
+        self._index = 1 if self._last.op_type == "Gather" else 0
+        if self._last.op_type == "Cast" and self._compared() is not None:
+            self._index = -1  # one-hot vectors by comparison: in place, or not to be followed
+        self._depends = _dependents(graph, source)
+        self._count = 0
+
+    def _compared(self) -> ir.Node | None:
+        value = self._last.inputs[0]
+        node = value.producer() if value is not None else None
+        return node if node is not None and node.op_type == "Equal" else None
+
+    def moved(self) -> bool:
+        """Whether a word may be anywhere else in the lookup than in the input."""
+        indices = self._last.inputs[self._index] if self._index >= 0 else None
+        return indices is not None and self._moves_below(indices)
+
+    def rewrite(self) -> None:
+        """Replace the lookup by moved lookups."""
+        indices = self._last.inputs[self._index]
+        assert indices is not None
+        old = self._lookup.outputs[0]
+        new = self._rows(indices, [])
+        new.type, new.shape = old.type, old.shape or new.shape
+        ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
+        old.name, new.name = None, old.name
+        self._graph.remove(self._lookup, safe=True)
+
+    def _rows(self, value: ir.Value, pending: Sequence[ir.Node]) -> ir.Value:
+        """The vectors of ``value``, after the arithmetic that is pending."""
+        node = value.producer() if value in self._depends else None
+        if node is None or not self._moves_below(value):
+            return self._read(value, pending)
+        if node.op_type in INDEX_ARITHMETIC:
+            own = next(v for v in node.inputs if v in self._depends)
+            others = [v for v in node.inputs if v is not own and v is not None]
+            if any(v in self._depends or not _is_number(v) for v in others):
+                raise self._refusal(node)
+            assert own is not None
+            return self._rows(own, [node, *pending])
+        if node.op_type == "Split" and node.inputs[0] is not None:
+            return self._part(node, value, self._rows(node.inputs[0], pending))
+        if node.op_type not in _MOVERS:
+            raise self._refusal(node)
+        operands = INDEX_MOVES[node.op_type]
+        chosen = range(len(node.inputs)) if operands is None else operands
+        rows: dict[int, ir.Value] = {}
+        for k in chosen:
+            each = node.inputs[k] if k < len(node.inputs) else None
+            if each is not None:
+                rows[k] = self._rows(each, pending)
+        try:
+            return _MOVERS[node.op_type](self, node, rows)
+        except NotImplementedError as error:
+            raise self._refusal(node) from error
+
+    def _part(self, node: ir.Node, value: ir.Value, rows: ir.Value) -> ir.Value:
+        """The same part of looked-up rows that ``value`` is of the words."""
+        made = ir.node(
+            "Split", [rows, *node.inputs[1:]], num_outputs=len(node.outputs), name=self._name()
+        )
+        made.attributes.update(node.attributes)
+        axis = node.attributes.get_int("axis", 0)
+        made.attributes["axis"] = ir.AttrInt64("axis", axis - (axis < 0 and self.vectors))
+        for each in made.outputs:
+            each.name, each.type = self._name(), self._lookup.outputs[0].type
+        self._graph.insert_before(self._lookup, made)
+        return made.outputs[list(node.outputs).index(value)]
+
+    def _moves_below(self, value: ir.Value) -> bool:
+        """Whether words are moved on their way to ``value``."""
+        queue = [value] if value in self._depends else []
+        while queue:
+            node = queue.pop().producer()
+            if node is None:
+                continue
+            if node.op_type in INDEX_MOVES and not _in_place(node):
+                return True
+            queue.extend(v for v in node.inputs if v is not None and v in self._depends)
+        return False
+
+    def _read(self, value: ir.Value, pending: Sequence[ir.Node]) -> ir.Value:
+        """A lookup of its own, of what is not moved."""
+        for node in pending:
+            value = self._like(node, [v if v not in self._depends else value for v in node.inputs])
+        return self._copied_lookup(value)
+
+    def _copied_lookup(self, indices: ir.Value) -> ir.Value:
+        first = self._last
+        inputs = [indices if k == self._index else v for k, v in enumerate(first.inputs)]
+        made = self._like(first, inputs)
+        made.shape = None
+        if first is not self._lookup:  # rows of a quantised table are read afterwards
+            made = self._like(self._lookup, [made, *self._lookup.inputs[1:]])
+            made.shape = None
+        return made
+
+    # --- writing ----------------------------------------------------------------------------
+    def node(
+        self, op_type: str, inputs: Sequence[ir.Value | None], **attributes: object
+    ) -> ir.Value:
+        """A node before the lookup, and what it yields."""
+        made = ir.node(op_type, inputs, attributes, name=self._name())  # type: ignore[arg-type]
+        return self._added(made)
+
+    def _like(self, node: ir.Node, inputs: Sequence[ir.Value | None]) -> ir.Value:
+        """The same operation of other operands."""
+        result = self.like(node, inputs)
+        result.type, result.shape = node.outputs[0].type, node.outputs[0].shape
+        return result
+
+    def like(self, node: ir.Node, inputs: Sequence[ir.Value | None], **changed: int) -> ir.Value:
+        """The same movement of vectors, with some attributes changed."""
+        made = ir.node(node.op_type, inputs, domain=node.domain, name=self._name())
+        made.attributes.update(node.attributes)
+        for name, number in changed.items():
+            made.attributes[name] = ir.AttrInt64(name, number)
+        result = self._added(made)
+        result.type = self._lookup.outputs[0].type
+        return result
+
+    def _added(self, made: ir.Node) -> ir.Value:
+        self._graph.insert_before(self._lookup, made)
+        made.outputs[0].name = made.name
+        return made.outputs[0]
+
+    def _name(self) -> str:
+        self._count += 1
+        return f"{self._lookup.outputs[0].name}/moved/{self._count}"
+
+    def integers(self, *numbers: int) -> ir.Value:
+        """A stored vector of whole numbers."""
+        value = ir.val(self._name(), const_value=ir.tensor(np.array(numbers, np.int64)))
+        self._graph.register_initializer(value)
+        return value
+
+    def trailing(self, value: ir.Value) -> ir.Value:
+        """``value`` with one more axis of length 1 at the end."""
+        if not self.vectors:
+            return value
+        return self.node("Unsqueeze", [value, self.integers(-1)])
+
+    @property
+    def vectors(self) -> bool:
+        """Whether a lookup adds an axis."""
+        return self._last.op_type != "Cast"
+
+    def width(self, rows: ir.Value) -> ir.Value:
+        """The length of the last axis, as a vector of one number."""
+        last = self.node("Shape", [rows])
+        return self.node("Slice", [last, self.integers(-1), self.integers(2**31)])
+
+    def _refusal(self, node: ir.Node) -> UnsupportedError:
+        return UnsupportedError(
+            "Words are moved before they are looked up, in a way that cannot be followed",
+            place=f"{node.op_type} {node.name!r}",
+            hint="Their relevance would land on other words.",
+        )
+
+
+_Mover = Callable[[_Rewriter, ir.Node, dict[int, ir.Value]], ir.Value]
+_MOVERS: dict[str, _Mover] = {}
+
+
+def _moves(*op_types: str) -> Callable[[_Mover], _Mover]:
+    def register(function: _Mover) -> _Mover:
+        _MOVERS.update(dict.fromkeys(op_types, function))
+        return function
+
+    return register
+
+
+@_moves("Concat", "Gather", "GatherElements", "ScatterElements")
+def _along_an_axis(w: _Rewriter, node: ir.Node, rows: dict[int, ir.Value]) -> ir.Value:
+    axis = node.attributes.get_int("axis", 0)
+    if axis < 0 and w.vectors:
+        axis -= 1
+    inputs = [rows.get(k, v) for k, v in enumerate(node.inputs)]
+    if node.op_type in ("GatherElements", "ScatterElements") and w.vectors:
+        index = node.inputs[1]
+        assert index is not None
+        like = rows.get(2, rows[0])
+        wide = w.node("Concat", [w.node("Shape", [index]), w.width(like)], axis=0)
+        inputs[1] = w.node("Expand", [w.trailing(index), wide])
+    return w.like(node, inputs, axis=axis)
+
+
+@_moves("ScatterND", "GatherND", "ReverseSequence", "Identity")
+def _from_the_front(w: _Rewriter, node: ir.Node, rows: dict[int, ir.Value]) -> ir.Value:
+    return w.like(node, [rows.get(k, v) for k, v in enumerate(node.inputs)])
+
+
+@_moves("Where")
+def _where(w: _Rewriter, node: ir.Node, rows: dict[int, ir.Value]) -> ir.Value:
+    condition = node.inputs[0]
+    assert condition is not None
+    return w.like(node, [w.trailing(condition), rows[1], rows[2]])
+
+
+@_moves("Slice")
+def _slice(w: _Rewriter, node: ir.Node, rows: dict[int, ir.Value]) -> ir.Value:
+    inputs: list[ir.Value | None] = [rows[0], *node.inputs[1:]]
+    axes = node.inputs[3] if len(node.inputs) > 3 else None
+    if axes is not None and w.vectors:
+        stored = axes.const_value
+        if stored is None:
+            raise NotImplementedError("a slice whose axes are computed")
+        inputs[3] = w.integers(*(int(a) - (a < 0) for a in stored.numpy().ravel()))
+        if inputs[1] is not None and inputs[1].dtype is ir.DataType.INT32:
+            inputs[3] = w.node("Cast", [inputs[3]], to=int(ir.DataType.INT32))
+    return w.like(node, inputs)
+
+
+@_moves("Unsqueeze", "Squeeze")
+def _axes(w: _Rewriter, node: ir.Node, rows: dict[int, ir.Value]) -> ir.Value:
+    axes = node.inputs[1] if len(node.inputs) > 1 else None
+    stored = None if axes is None else axes.const_value
+    if "axes" in node.attributes:
+        shifted = [a - (a < 0 and w.vectors) for a in node.attributes["axes"].as_ints()]
+        return w.node(node.op_type, [rows[0]], axes=shifted)
+    if stored is None:
+        raise NotImplementedError(f"{node.op_type} whose axes are computed")
+    numbers = [int(a) - (a < 0 and w.vectors) for a in stored.numpy().ravel()]
+    return w.node(node.op_type, [rows[0], w.integers(*numbers)])
+
+
+@_moves("Reshape", "Expand")
+def _to_a_shape(w: _Rewriter, node: ir.Node, rows: dict[int, ir.Value]) -> ir.Value:
+    shape = node.inputs[1]
+    if w.vectors:
+        shape = w.node("Concat", [shape, w.width(rows[0])], axis=0)
+    return w.like(node, [rows[0], shape])
+
+
+@_moves("Tile")
+def _tile(w: _Rewriter, node: ir.Node, rows: dict[int, ir.Value]) -> ir.Value:
+    repeats = node.inputs[1]
+    if w.vectors:
+        repeats = w.node("Concat", [repeats, w.integers(1)], axis=0)
+    return w.like(node, [rows[0], repeats])
+
+
+@_moves("Transpose")
+def _transpose(w: _Rewriter, node: ir.Node, rows: dict[int, ir.Value]) -> ir.Value:
+    if not w.vectors:
+        return w.like(node, [rows[0]])
+    perm = node.attributes.get("perm")
+    if perm is None:
+        raise NotImplementedError("a transpose without perm")
+    order = perm.as_ints()
+    return w.node("Transpose", [rows[0]], perm=[*order, len(order)])
+
+
+def _gather_of(lookup: ir.Node) -> ir.Node:
+    """The node that takes the indices."""
+    if lookup.op_type != "DequantizeLinear" or lookup.inputs[0] is None:
+        return lookup
+    gather = lookup.inputs[0].producer()
+    assert gather is not None
+    return gather
+
+
+def _in_place(node: ir.Node) -> bool:
+    """Whether a movement leaves words where they are."""
+    if node.op_type not in _IN_PLACE:
+        return False
+    before, after = node.inputs[0], node.outputs[0]
+    if node.op_type == "Identity":
+        return True
+    return (
+        before is not None
+        and before.shape is not None
+        and after.shape is not None
+        and before.shape.rank() == after.shape.rank()
+    )
+
+
+def _is_number(value: ir.Value) -> bool:
+    return value.const_value is not None and value.const_value.size == 1
+
+
+def _dependents(graph: ir.Graph, source: ir.Value) -> set[ir.Value]:
+    """Whole numbers that depend on the entries of an input."""
+    found = {source}
+    for node in graph:
+        if node.op_type in ("Shape", "Size") or not any(v in found for v in node.inputs):
+            continue
+        kinds = [v for v in node.outputs if not is_float(v) and v.dtype is not ir.DataType.BOOL]
+        found.update(kinds)
+    return found

@@ -1,0 +1,1 @@
+"""Running graphs: forward passes with intermediate values, branches taken, kernels."""

@@ -1,0 +1,67 @@
+"""Which conditional branches an input takes: one plan of a model holds for one such choice."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import onnx_ir.passes.common as passes
+
+from palrp_onnx.model.open import Model
+from palrp_onnx.model.passes.branches import condition_names, with_branches
+from palrp_onnx.runtime.forward import RuntimeForward
+from palrp_onnx.types import Feeds
+
+#: The condition of every branch, outer ones before those nested in them.
+Taken = tuple[bool, ...]
+
+
+@dataclass(frozen=True)
+class _Step:
+    """Some branches taken: the model, what decides its next ones, and what computes that."""
+
+    model: Model
+    names: list[str]
+    forward: RuntimeForward | None
+
+
+class Branches:
+    """Decides for every input which branches of ``model`` it takes.
+
+    Only the nodes that conditions depend on are run; a model without branches runs nothing.
+    """
+
+    def __init__(self, model: Model) -> None:
+        self._steps: dict[Taken, _Step] = {(): _step(model)}
+
+    def taken(self, feeds: Feeds) -> Taken:
+        """The conditions of all branches on the way of this input; empty where there are none.
+
+        Raises:
+            InputError: The conditions cannot be computed for this input.
+        """
+        taken: Taken = ()
+        while (step := self._steps[taken]).names:
+            values = {**feeds, **(step.forward(feeds) if step.forward is not None else {})}
+            choice = [bool(values[name].item()) for name in step.names]
+            longer = (*taken, *choice)
+            if longer not in self._steps:
+                self._steps[longer] = _step(with_branches(step.model, choice))
+            taken = longer
+        return taken
+
+
+def _step(model: Model) -> _Step:
+    names = condition_names(model)
+    fed = {signature.name for signature in model.inputs}
+    computed = [name for name in dict.fromkeys(names) if name not in fed]
+    forward = RuntimeForward(_cut_to(model, computed), computed) if computed else None
+    return _Step(model, names, forward)
+
+
+def _cut_to(model: Model, names: list[str]) -> Model:
+    """The model with nothing in it but what the values of these names depend on."""
+    proto = model.proto.clone()
+    values = {v.name: v for node in proto.graph for v in node.outputs}
+    proto.graph.outputs[:] = [values[name] for name in names]
+    passes.RemoveUnusedNodesPass()(proto)
+    return replace(model, proto=proto)

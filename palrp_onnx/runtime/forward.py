@@ -1,0 +1,315 @@
+"""Forward passes: ONNX Runtime on the file's own numbers, or NumPy in float64.
+
+Both return any intermediate value by name. The graph is served with the wanted values added to its
+outputs; the file itself is never changed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from copy import copy
+from typing import Any, Protocol
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+
+from palrp_onnx.errors import InputError, ModelError, UnsupportedError
+from palrp_onnx.model.lowering import REFUSED
+from palrp_onnx.model.native import rounds_inside
+from palrp_onnx.model.open import Model, parse_model
+from palrp_onnx.runtime.integer_products import runtime_operations
+from palrp_onnx.session import Session, first_line
+from palrp_onnx.types import Array
+
+
+class Forward(Protocol):
+    """A prepared forward pass."""
+
+    providers: list[str]
+
+    def __call__(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """Run once; returns the wanted values by name."""
+        ...
+
+
+class RuntimeForward:
+    """ONNX Runtime with intermediates exposed, optimisation off so that they are the file's own.
+
+    Args:
+        model: The model.
+        names: Values that are wanted.
+        device: ``cpu`` or ``cuda[:N]``.
+
+    Raises:
+        ResourceError: No runtime is installed, or the device asked for was not obtained.
+        ModelError: The runtime does not take the model.
+    """
+
+    def __init__(self, model: Model, names: Iterable[str], *, device: str = "cpu") -> None:
+        self._names = list(dict.fromkeys(names))
+        graph = _with_outputs(model, self._names).SerializeToString()
+        try:
+            self._session = Session(
+                graph,
+                model.folder,
+                device=device,
+                optimise=False,
+                prepack=rounds_inside(model.graph),
+            )
+        except ModelError as error:
+            left = [n for n in model.graph if REFUSED in n.meta]
+            if not left:
+                raise
+            raise UnsupportedError(
+                f"{len(left)} node(s) cannot be rewritten into primitive operations",
+                place="; ".join(f"{n.op_type} {n.name!r} ({n.meta[REFUSED]})" for n in left[:5]),
+                hint=error.hint,
+            ) from error
+        self.providers = self._session.providers
+
+    def __call__(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """Run once."""
+        return self._session.run(self._names, feeds)
+
+
+class FileForward:
+    """The file as it is: nothing rewritten, caches left empty.
+
+    Args:
+        model: The model, with a plain graph of which inputs may be missing.
+        output: Name of the output that is wanted, or of a value inside.
+        device: ``cpu`` or ``cuda[:N]``.
+        optimise: See :class:`palrp_onnx.session.Session`; as it is served, or to the letter.
+        prepack: See there; done anyway where the values depend on it.
+
+    Attributes:
+        rounds_inside: Whether an operation of the file rounds activations by itself.
+
+    Raises:
+        ModelError: The runtime does not take the file, or there is no such value in it.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        output: str,
+        *,
+        device: str = "cpu",
+        optimise: bool = True,
+        prepack: bool = True,
+    ) -> None:
+        self._output = output
+        self._taken_out = model.taken_out
+        file = parse_model(model.path)
+        self.rounds_inside = rounds_inside(file.graph)
+        _expose(file.graph, output)
+        self._data = ir.serde.serialize_model(file).SerializeToString()
+        self._folder, self._device = model.folder, device
+        self._session = Session(
+            self._data,
+            self._folder,
+            device=device,
+            optimise=optimise,
+            prepack=prepack or self.rounds_inside,
+        )
+
+    def as_served(self) -> FileForward:
+        """The same file as the runtime optimises it, not read once more."""
+        served = copy(self)
+        served._session = Session(self._data, self._folder, device=self._device)
+        return served
+
+    def __call__(self, feeds: Mapping[str, Array]) -> Array:
+        """Run once; the output."""
+        samples = max((len(array) for array in feeds.values() if array.ndim), default=1)
+        blanks = {blank.name: blank.array(samples) for blank in self._taken_out}
+        return self._session.run([self._output], {**feeds, **blanks})[self._output]
+
+
+def _expose(graph: ir.Graph, name: str) -> None:
+    """Make a value inside an output of the graph.
+
+    Raises:
+        ModelError: There is no such value.
+    """
+    if any(v.name == name for v in graph.outputs):
+        return
+    found = next((v for node in graph for v in node.outputs if v.name == name), None)
+    if found is None:
+        raise ModelError("The file has no value of this name", place=name)
+    graph.outputs.append(found)
+
+
+class ReferenceForward:
+    """The onnx package's NumPy evaluator with every real number in float64.
+
+    Products of whole numbers, where the graph holds operations for them, are ONNX Runtime's.
+    """
+
+    providers: list[str] = ["NumPy"]  # noqa: RUF012 - a constant of the class
+
+    def __init__(self, model: Model, names: Iterable[str]) -> None:
+        from onnx.reference import ReferenceEvaluator
+
+        self._names = list(dict.fromkeys(names))
+        proto = _with_outputs(model, self._names)
+        del proto.graph.initializer[:]
+        proto.graph.initializer.extend(
+            onnx.numpy_helper.from_array(v.const_value.numpy(), v.name)
+            for v in model.graph.initializers.values()
+            if v.const_value is not None
+        )
+        _promote_graph(proto.graph)
+        self._real = {
+            v.name
+            for v in proto.graph.input
+            if v.type.tensor_type.elem_type == onnx.TensorProto.DOUBLE
+        }
+        try:
+            own = [*_own_operations(), *runtime_operations(proto)]
+            if model.graph_opset < 13:
+                own += _operations_of_tails()
+            self._evaluator = ReferenceEvaluator(proto, new_ops=own)
+        except Exception as error:  # an operation that it does not know in this opset
+            raise ModelError(
+                "The model cannot be run in float64", hint=f"{first_line(error)} Use float32."
+            ) from error
+
+    def __call__(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """Run once."""
+        wide = {k: v.astype(np.float64) if k in self._real else v for k, v in feeds.items()}
+        try:
+            with np.errstate(all="ignore"):
+                values = self._evaluator.run(self._names, wide)
+        except Exception as error:
+            raise InputError(
+                "The model does not run on this input in float64", hint=first_line(error)
+            ) from error
+        return {name: np.asarray(value) for name, value in zip(self._names, values, strict=True)}
+
+
+def _own_operations() -> list[type]:
+    """Operations that the package's evaluator has not, or not in every opset and form."""
+    from onnx.reference.op_run import OpRun
+
+    class GatherElements(OpRun):
+        def _run(self, data: Any, indices: Any, axis: int = 0) -> tuple[Any]:
+            axis %= data.ndim
+            own = tuple(
+                slice(None) if k == axis else slice(size) for k, size in enumerate(indices.shape)
+            )
+            wrapped = np.where(indices < 0, indices + data.shape[axis], indices)
+            return (np.take_along_axis(data[own], wrapped, axis),)
+
+    class DequantizeLinear(OpRun):
+        def _run(
+            self,
+            x: Any,
+            scale: Any,
+            zero: Any = None,
+            axis: int = 1,
+            block_size: int = 0,
+            **_: Any,
+        ) -> tuple[Any]:
+            def spread(numbers: Any) -> Any:
+                """For every entry of x."""
+                if block_size:
+                    place = slice(x.shape[axis])
+                    own = [slice(None)] * x.ndim
+                    own[axis] = place
+                    return np.repeat(numbers, block_size, axis)[tuple(own)]
+                several = numbers.ndim == 1 and numbers.size > 1
+                behind = (1,) * (x.ndim - 1 - axis % x.ndim) if several else ()
+                return numbers.reshape(-1, *behind) if several else numbers
+
+            whole = x.astype(np.float64)
+            if zero is not None:
+                whole = whole - spread(zero.astype(np.float64))
+            return (whole * spread(scale.astype(np.float64)),)
+
+    class DynamicQuantizeLinear(OpRun):
+        def _run(self, x: Any) -> tuple[Any, Any, Any]:
+            high, low = max(x.max(), 0.0), min(x.min(), 0.0)
+            scale = np.float64((high - low) / 255 or 1.0)
+            zero = np.uint8(np.clip(np.rint(-low / scale), 0, 255))
+            q = np.clip(np.rint(x / scale) + zero, 0, 255).astype(np.uint8)
+            return q, np.asarray(scale), np.asarray(zero)
+
+    class LpNormalization(OpRun):  # the package's own forgets the magnitude for p = 1
+        def _run(self, x: Any, axis: int = -1, p: int = 2) -> tuple[Any]:
+            norm = np.linalg.norm(x, ord=p, axis=axis, keepdims=True)
+            return (np.divide(x, norm, out=np.zeros_like(x), where=norm != 0),)
+
+    class Erf(OpRun):  # the package's own computes it in single precision
+        def _run(self, x: Any) -> tuple[Any]:
+            return (np.vectorize(math.erf, otypes=[np.float64])(x),)
+
+    return [DequantizeLinear, DynamicQuantizeLinear, Erf, GatherElements, LpNormalization]
+
+
+def _operations_of_tails() -> list[type]:
+    """Softmax as it was before opset 13, over all axes from one on; the package only has the new.
+
+    Its logarithm likewise.
+    """
+    from onnx.reference.op_run import OpRun
+
+    def shifted(x: Any, node: onnx.NodeProto) -> tuple[Any, Any]:
+        """Scores below their largest, and the logarithm of the sum of their exponentials."""
+        axis = next((a.i for a in node.attribute if a.name == "axis"), 1)
+        tail = tuple(range(axis % x.ndim, x.ndim))
+        x = x - x.max(axis=tail, keepdims=True)
+        return x, np.log(np.exp(x).sum(axis=tail, keepdims=True))
+
+    class Softmax(OpRun):
+        def _run(self, x: Any, **_: Any) -> tuple[Any]:
+            scores, total = shifted(x, self.onnx_node)
+            return (np.exp(scores - total),)
+
+    class LogSoftmax(OpRun):
+        def _run(self, x: Any, **_: Any) -> tuple[Any]:
+            scores, total = shifted(x, self.onnx_node)
+            return (scores - total,)
+
+    return [LogSoftmax, Softmax]
+
+
+def _with_outputs(model: Model, names: list[str]) -> onnx.ModelProto:
+    proto = ir.serde.serialize_model(model.proto)
+    known = {v.name: v for v in [*proto.graph.value_info, *proto.graph.output, *proto.graph.input]}
+    del proto.graph.output[:]
+    proto.graph.output.extend(known.get(n, onnx.ValueInfoProto(name=n)) for n in names)
+    return proto
+
+
+def _promote_graph(graph: onnx.GraphProto) -> None:
+    """Make every float of a graph, its constants and its casts a double."""
+    for info in [*graph.input, *graph.output, *graph.value_info]:
+        tensor = info.type.tensor_type
+        tensor.elem_type = _wide(tensor.elem_type)
+    for index, tensor_proto in enumerate(graph.initializer):
+        graph.initializer[index].CopyFrom(_promoted(tensor_proto))
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.name in ("to", "dtype"):
+                attribute.i = _wide(attribute.i)
+            elif attribute.type == onnx.AttributeProto.TENSOR:
+                attribute.t.CopyFrom(_promoted(attribute.t))
+            elif attribute.type == onnx.AttributeProto.GRAPH:
+                _promote_graph(attribute.g)
+
+
+_REAL = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
+
+
+def _wide(elem_type: int) -> int:
+    return int(onnx.TensorProto.DOUBLE) if elem_type in _REAL else elem_type
+
+
+def _promoted(tensor: onnx.TensorProto) -> onnx.TensorProto:
+    if tensor.data_type not in _REAL:
+        return tensor
+    array = onnx.numpy_helper.to_array(tensor).astype(np.float64)
+    return onnx.numpy_helper.from_array(array, tensor.name)
