@@ -33,6 +33,7 @@ from palrp_onnx.evaluate.baselines import Competitor, competitor
 from palrp_onnx.evaluate.journal import Journal
 from palrp_onnx.evaluate.perturbation import Area, Curves, Perturbation, Protocol, bootstrap
 from palrp_onnx.evaluate.texts import contest
+from palrp_onnx.files import to_json
 from palrp_onnx.inputs import default_tokenizer, open_sample, read_labels, unknown_token
 from palrp_onnx.inputs.sample import Sample
 
@@ -240,8 +241,8 @@ def main() -> None:
                 if form != "plain":
                     path = make_form(folder, form, Path(scratch))
                 result = measure(path, name, form, methods, options)
-            data = msgspec.json.format(msgspec.json.encode(result), indent=1)
-            (RESULTS / f"perturbation-{name}-{form}.json").write_bytes(data + b"\n")
+            place = RESULTS / f"perturbation-{name}-{form}.json"
+            place.write_bytes(to_json(result, indent=1))
             print(table(result), gain_table(result), sep="\n")
     if options.table:
         for path in sorted(RESULTS.glob("perturbation-*.json")):

@@ -186,7 +186,7 @@ def _on_a_cluster(request: Request, actors: int) -> int:
             "--engine-workers takes a .jsonl file, whole: no --resume, --shard, --workers, "
             "--parquet or --pictures"
         )
-    from palrp_onnx.jobs.files import make_folder
+    from palrp_onnx.files import make_folder
     from palrp_onnx.jobs.ray import explain_lines
 
     start = time.monotonic()

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 import click
 
 from palrp_onnx.errors import CheckError
+from palrp_onnx.files import to_json, write_files
 from palrp_onnx.printable import printable
 
 from .checks import Check
 from .options import FILE_PATH, reporting_options
-from .writing import write_files, write_stdout
+from .writing import write_stdout
 
 if TYPE_CHECKING:
     from palrp_onnx.evaluate.agreement import Agreement, Distribution, Pair, Side
@@ -86,13 +87,11 @@ def compare(
     differ, maps are compared word by word.
     """
     del quiet, verbose  # the result is all there is to say; -v is read by the program
-    import msgspec
-
     from palrp_onnx.evaluate.agreement import agreement
     from palrp_onnx.evaluate.pairing import Pairs
 
     found = agreement(Pairs(first, second), top=top, worst=worst)
-    data = msgspec.json.format(msgspec.json.encode(found), indent=2) + b"\n"
+    data = to_json(found)
     if place is not None:
         write_files({place: data})
     write_stdout(data if as_json else _table(found).encode())

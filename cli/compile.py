@@ -10,6 +10,7 @@ from typing import BinaryIO
 import click
 
 from palrp_onnx.errors import UsageError
+from palrp_onnx.files import Content, write_files
 
 from .options import (
     FILE_PATH,
@@ -20,7 +21,6 @@ from .options import (
     model_argument,
     reporting_options,
 )
-from .writing import Content, write_files
 
 
 @click.command(short_help="Write the explanation as an ONNX graph.")

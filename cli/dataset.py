@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from palrp_onnx.files import refusal, to_json, write_files
+
 from .options import BASELINES, FILE_PATH, METHODS, together
-from .writing import refusal, write_files, write_stdout
+from .writing import write_stdout
 
 if TYPE_CHECKING:
     from palrp_onnx.evaluate.baselines import Competitor
@@ -129,9 +131,7 @@ def report(
     pictures: Mapping[Path, bytes] | None = None,
 ) -> None:
     """Write what was found, and print it."""
-    import msgspec
-
-    data = msgspec.json.format(msgspec.json.encode(found), indent=2) + b"\n"
+    data = to_json(found)
     write_files({**({} if place is None else {place: data}), **(pictures or {})})
     write_stdout(data if as_json else table.encode())
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import click
 
 from palrp_onnx.errors import UsageError
+from palrp_onnx.files import Content, write_files
 
 from .checks import Check, require_finite, run_checks
 from .destination import Destination
@@ -25,7 +26,7 @@ from .options import (
     tokenizer_option,
 )
 from .summary import summary
-from .writing import Content, write_files, write_stdout
+from .writing import write_stdout
 
 if TYPE_CHECKING:
     from palrp_onnx.describe import Explanation

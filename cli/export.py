@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from palrp_onnx.files import to_json
+
 from .options import FILE_PATH, reporting_options
 from .writing import write_stdout
 
@@ -28,12 +30,10 @@ def export(
     The report goes to stdout as JSON.
     """
     del verbose  # read by the program
-    import msgspec
-
     from palrp_onnx.export import export_model
 
     report = export_model(source, folder, task=task, opset=opset)
-    write_stdout(msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
+    write_stdout(to_json(report))
     if not quiet:
         _tell(report)
 

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from palrp_onnx.files import to_json
+
 from .options import example_option, model_argument, output_option, reporting_options, role_option
 from .writing import write_stdout
 
@@ -43,9 +45,7 @@ def inspect(
         feeds = read_npz(example, opened.inputs).feeds
     inspection = inspect_model(opened, feeds, output=output_name, roles=roles, why=why)
     if as_json:
-        import msgspec
-
-        write_stdout(msgspec.json.format(msgspec.json.encode(inspection), indent=2) + b"\n")
+        write_stdout(to_json(inspection))
         return
     from rich.console import Console
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import click
 
 from palrp_onnx.errors import UsageError
+from palrp_onnx.files import write_files
 
 from .options import FILE_PATH, reporting_options
-from .writing import write_files
 
 
 @click.command(short_help="Show a run of records in one HTML page.")

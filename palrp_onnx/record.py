@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from palrp_onnx.files import to_json
+
 SCHEMA: Literal["palrp-onnx/attribution/1.0"] = "palrp-onnx/attribution/1.0"
 
 #: Entries of every ledger. ``residual = target - sum(entries)``; further explained inputs add
@@ -185,7 +187,7 @@ def json_schema() -> dict[str, Any]:
 
 def encode(records: Attribution | list[Attribution], *, indent: int = 2) -> bytes:
     """JSON of one record, or of a list of them, ending in a newline."""
-    return msgspec.json.format(msgspec.json.encode(records), indent=indent) + b"\n"
+    return to_json(records, indent=indent)
 
 
 def decode(data: bytes) -> Attribution:

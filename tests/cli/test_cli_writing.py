@@ -9,8 +9,8 @@ from typing import BinaryIO
 import pytest
 
 from palrp_onnx.cli.destination import Destination
-from palrp_onnx.cli.writing import write_files
 from palrp_onnx.errors import InputError, PalrpError, ResourceError, UsageError
+from palrp_onnx.files import write_files
 
 
 def fail(number: int) -> OSError:
