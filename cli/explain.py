@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from palrp_onnx.errors import UsageError
 from palrp_onnx.files import Content, write_files
+from palrp_onnx.limits import Limit, check_records
 
-from .checks import Check, require_finite, run_checks
 from .destination import Destination
 from .options import (
     FILE_PATH,
@@ -57,7 +58,7 @@ class Request:
     engine: str | None
     dtype: str
     device: str
-    checks: tuple[Check, ...]
+    limits: tuple[Limit, ...]
     quiet: bool
     verbose: bool
 
@@ -120,8 +121,9 @@ def explain(**options: Any) -> None:
     places = destination.files(sample.id, len(explanations))
     _check_places(request, [*places, *filter(None, [request.tensors])], read)
     records = [each.record for each in explanations]
-    require_finite(records)
-    data = _kserve(records) if "kserve" in destination.formats else _json(records)
+    for record in records:
+        record.require_finite(place=f"sample {record.id}")
+    data = _json(records, kserve="kserve" in destination.formats)
     files = _contents(places, records, sample, data)
     if request.tensors is not None:
         files[request.tensors] = _tensors(explanations)
@@ -130,7 +132,7 @@ def explain(**options: Any) -> None:
         write_stdout(data)
     if not request.quiet:
         _tell(request, records, list(files))
-    run_checks(request.checks, records)
+    check_records(request.limits, records)
 
 
 def _targets(request: Request) -> tuple[Target, ...]:
@@ -235,17 +237,12 @@ def _content(
     return _html(records, sample) if path.suffix.lower() == ".html" else data
 
 
-def _json(records: Sequence[Attribution]) -> bytes:
-    from palrp_onnx.record import encode
+def _json(records: Sequence[Attribution], *, kserve: bool) -> bytes:
+    from palrp_onnx.record import encode, encode_kserve
 
+    if kserve:
+        return encode_kserve(records)
     return encode(list(records) if len(records) > 1 else records[0])
-
-
-def _kserve(records: Sequence[Attribution]) -> bytes:
-    """``{"explanations": [...]}``, as KServe's V1 protocol answers ``:explain``."""
-    import msgspec
-
-    return msgspec.json.format(msgspec.json.encode({"explanations": records}), indent=2) + b"\n"
 
 
 def _png(record: Attribution, sample: Sample) -> bytes:
@@ -267,20 +264,9 @@ def _html(records: Sequence[Attribution], sample: Sample) -> bytes:
 
 
 def _tensors(explanations: Sequence[Explanation]) -> Content:
-    """The arrays of all rows, joined on the batch axis."""
-    import numpy as np
+    from palrp_onnx.describe import join_tensors, save_tensors
 
-    names = list(explanations[0].tensors)
-    if not names:
-        raise UsageError(
-            "The explainer was compiled without raw relevance", hint="Compile with --features."
-        )
-    joined = {name: np.concatenate([e.tensors[name] for e in explanations]) for name in names}
-
-    def write(stream: BinaryIO) -> None:
-        np.savez(stream, allow_pickle=False, **joined)
-
-    return write
+    return partial(save_tensors, join_tensors(explanations))
 
 
 def _tell(request: Request, records: Sequence[Attribution], files: Sequence[Path]) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
-from .checks import METRICS, Check
+from palrp_onnx.limits import RECORD_METRICS, Limit
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -54,14 +54,6 @@ def formats(text: str) -> tuple[str, ...]:
     if unknown:
         raise click.BadParameter(f"{unknown[0]!r} is not one of {', '.join(FORMATS)}")
     return found
-
-
-def check(text: str) -> Check:
-    """``METRIC OPERATOR NUMBER``, as in ``residual>1e-3``."""
-    try:
-        return Check.parse(text)
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from None
 
 
 def model_argument(command: F) -> F:
@@ -184,14 +176,25 @@ run_options = together(
     ),
 )
 
-fail_on_option = click.option(
-    "--fail-on",
-    "checks",
-    type=check,
-    multiple=True,
-    metavar="CHECK",
-    help=f"Exit with 5 where this holds, such as 'residual>1e-3'. Metrics: {', '.join(METRICS)}. "
-    "Files are written all the same. Can be given several times.",
+
+def limits_option(metrics: Collection[str], help: str) -> Callable[[F], F]:
+    """``--fail-on``, of these metrics."""
+
+    def parse(_: click.Context, __: click.Parameter, texts: tuple[str, ...]) -> tuple[Limit, ...]:
+        try:
+            return tuple(Limit.parse(text, metrics) for text in texts)
+        except ValueError as error:
+            raise click.BadParameter(str(error)) from None
+
+    return click.option(
+        "--fail-on", "limits", multiple=True, callback=parse, metavar="CHECK", help=help
+    )
+
+
+fail_on_option = limits_option(
+    RECORD_METRICS,
+    "Exit with 5 where this holds, such as 'residual>1e-3'. Metrics: "
+    f"{', '.join(RECORD_METRICS)}. Files are written all the same. Can be given several times.",
 )
 
 

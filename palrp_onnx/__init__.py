@@ -4,10 +4,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from palrp_onnx.describe import Explanation
+    from palrp_onnx.describe import Explanation, join_tensors, save_tensors
     from palrp_onnx.errors import PalrpError
     from palrp_onnx.explainer import Explainer
     from palrp_onnx.inspection import Inspection, inspect
+    from palrp_onnx.limits import Limit, check_records
     from palrp_onnx.model.open import Model
     from palrp_onnx.record import Attribution
 
@@ -16,9 +17,13 @@ __all__ = [
     "Explainer",
     "Explanation",
     "Inspection",
+    "Limit",
     "Model",
     "PalrpError",
+    "check_records",
     "inspect",
+    "join_tensors",
+    "save_tensors",
 ]
 
 _HOMES = {
@@ -26,9 +31,13 @@ _HOMES = {
     "Explainer": "explainer",
     "Explanation": "describe",
     "Inspection": "inspection",
+    "Limit": "limits",
     "Model": "model.open",
     "PalrpError": "errors",
+    "check_records": "limits",
     "inspect": "inspection",
+    "join_tensors": "describe",
+    "save_tensors": "describe",
 }
 
 

@@ -184,7 +184,7 @@ def compare(a: Attribution, b: Attribution, *, top: int = TOP) -> Pair:
         correlation=_pearson(_ranks(first), _ranks(second)),
         pearson=_pearson(first, second),
         overlap=_overlap(first, second, top),
-        position_share=_position_share(b) - _position_share(a),
+        position_share=b.position_share - a.position_share,
     )
 
 
@@ -268,13 +268,6 @@ def _overlap(a: Array, b: Array, top: int) -> float:
         set(np.argsort(-np.abs(each), kind="stable")[:count].tolist()) for each in (a, b)
     )
     return len(first & second) / count
-
-
-def _position_share(record: Attribution) -> float:
-    position, content = (
-        math.fsum(map(abs, each)) for each in (record.relevance.position, record.relevance.content)
-    )
-    return position / (position + content) if position + content else 0.0
 
 
 def _distribution(numbers: Iterable[float]) -> Distribution:

@@ -6,15 +6,13 @@ from collections.abc import Collection, Mapping
 
 import numpy as np
 
-from palrp_onnx.record import LEDGER_ENTRIES, QUANTISED_ENTRIES
+from palrp_onnx.record import LEDGER_ENTRIES, LEDGER_SUMS, QUANTISED_ENTRIES
 from palrp_onnx.types import Array
 
 #: What the walk puts before the name of an explained input.
 INPUT = "input:"
 #: Where results of kernels for whole numbers differ from exact arithmetic.
 KERNEL = "kernel"
-#: What a closed ledger holds beside its entries.
-_SUMS = ("target", "residual", "residual_relative")
 
 
 #: Share of the entries' magnitudes below which rounding explains a residual, in half precision too.
@@ -33,7 +31,7 @@ def entry_name(entry: str, explained: str) -> str:
 
 def in_order(entries: Collection[str]) -> list[str]:
     """Names of entries as every record has them: the usual ones, inputs, those of quantisation."""
-    known = (*LEDGER_ENTRIES, *QUANTISED_ENTRIES, *_SUMS)
+    known = (*LEDGER_ENTRIES, *QUANTISED_ENTRIES, *LEDGER_SUMS)
     inputs = [name for name in entries if name not in known]
     ordered = [*LEDGER_ENTRIES, *inputs, *QUANTISED_ENTRIES]
     return [name for name in ordered if name in entries]

@@ -17,7 +17,7 @@ from msgspec import UNSET
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
-from palrp_onnx.record import LEDGER_ENTRIES, Attribution, Units
+from palrp_onnx.record import Attribution, Units, entry_names
 from palrp_onnx.render.flow import Word, paragraphs, visible, words
 from palrp_onnx.render.palette import BLACK, TABLE, colours, ink
 from palrp_onnx.render.picture import Rectangle
@@ -186,8 +186,7 @@ def _digits(value: float) -> str:
 
 def _ledger(ledger: Mapping[str, float]) -> list[dict[str, Any]]:
     """Entries with their bars, which grow from the middle: half the width is the largest."""
-    known = {*LEDGER_ENTRIES, "target", "residual", "residual_relative"}
-    names = [*LEDGER_ENTRIES, *(n for n in ledger if n not in known), "residual", "target"]
+    names = [*entry_names(ledger), "residual", "target"]
     largest = max(abs(ledger[name]) for name in names) or 1.0
     return [
         {

@@ -6,7 +6,7 @@ import io
 
 from PIL import Image, PngImagePlugin
 
-from palrp_onnx.record import LEDGER_ENTRIES, Attribution
+from palrp_onnx.record import Attribution, entry_names
 from palrp_onnx.render.page import GREY, Block, TextLines, compose, visible, wrap
 from palrp_onnx.render.palette import BLACK
 from palrp_onnx.render.panel import Panel
@@ -70,12 +70,10 @@ def _head(record: Attribution) -> TextLines:
 
 def _ledger(record: Attribution) -> TextLines:
     ledger = record.ledger
-    known = {*LEDGER_ENTRIES, "target", "residual", "residual_relative"}
-    names = [*LEDGER_ENTRIES, *(name for name in ledger if name not in known)]
-    terms = [f"{visible(n)} {number(ledger[n])}" for n in names if ledger[n]]
+    terms = [f"{visible(n)} {number(ledger[n])}" for n in entry_names(ledger) if ledger[n]]
     account = [f"target {number(ledger['target'])}  =", *terms]
     residual = f"residual {number(ledger['residual'])}"
-    account.append(f"{residual} ({abs(ledger['residual_relative']):.1e} of the entries)")
+    account.append(f"{residual} ({record.residual:.1e} of the entries)")
     lines = [("ledger", 16, GREY)]
     lines += [(line, _SMALL, BLACK) for line in wrap(account, _SMALL)]
     lines.append((shares(record), _SMALL, GREY))
