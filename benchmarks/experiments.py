@@ -31,7 +31,8 @@ from questions import answered, protected
 from palrp_onnx import Explainer, Model
 from palrp_onnx.evaluate.baselines import Competitor, competitor
 from palrp_onnx.evaluate.journal import Journal
-from palrp_onnx.evaluate.perturbation import Area, Curves, Perturbation, Protocol, bootstrap
+from palrp_onnx.evaluate.perturbation import Curves, Perturbation, Protocol, bootstrap
+from palrp_onnx.evaluate.statistics import Area
 from palrp_onnx.evaluate.texts import contest
 from palrp_onnx.files import to_json
 from palrp_onnx.inputs import default_tokenizer, open_sample, read_labels, unknown_token

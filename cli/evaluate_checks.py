@@ -32,8 +32,8 @@ from .progress import counting
 
 if TYPE_CHECKING:
     from palrp_onnx.evaluate.randomisation import Randomisation
-    from palrp_onnx.evaluate.ranks import Correlation
     from palrp_onnx.evaluate.stability import Stability
+    from palrp_onnx.evaluate.statistics import Estimate
 
 _common = together(
     methods_option, report_options, tokenizer_option, run_options, output_option, reporting_options
@@ -169,5 +169,5 @@ def _stability_table(found: Mapping[str, Stability]) -> str:
     return "\n".join([title, "", *grid(["signed", "magnitude"], rows)]) + "\n"
 
 
-def _cell(figure: Correlation) -> str:
+def _cell(figure: Estimate) -> str:
     return estimate(figure.value, figure.low, figure.high)

@@ -9,6 +9,7 @@ import numpy as np
 from msgspec import Struct
 
 from palrp_onnx.errors import InputError
+from palrp_onnx.evaluate.statistics import quartiles
 from palrp_onnx.record import LEDGER_ENTRIES, LEDGER_SUMS, Attribution
 
 
@@ -86,9 +87,8 @@ def conservation(records: Iterable[Attribution]) -> Conservation:
 
 
 def _spread(numbers: Sequence[float]) -> Spread:
-    low, middle, high = np.quantile(numbers, (0.25, 0.5, 0.75)).tolist()
     return Spread(
         mean=float(np.mean(numbers)),
         deviation=float(np.std(numbers)),
-        quartiles=(low, middle, high),
+        quartiles=quartiles(numbers),
     )
