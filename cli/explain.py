@@ -248,8 +248,7 @@ def _json(records: Sequence[Attribution], *, kserve: bool) -> bytes:
 def _png(record: Attribution, sample: Sample) -> bytes:
     from palrp_onnx.render.png import render_png
 
-    box = None if sample.geometry is None else sample.geometry.box
-    return render_png(record, image=sample.image, box=box)
+    return render_png(record, image=sample.image, box=sample.box)
 
 
 def _html(records: Sequence[Attribution], sample: Sample) -> bytes:
@@ -259,8 +258,7 @@ def _html(records: Sequence[Attribution], sample: Sample) -> bytes:
 
     if len(records) > 1:
         return render_run(sample.id, [ListedRecord(record.id, record) for record in records]).html
-    box = None if sample.geometry is None else sample.geometry.box
-    return render_html(records[0], image=sample.image, box=box)
+    return render_html(records[0], image=sample.image, box=sample.box)
 
 
 def _tensors(explanations: Sequence[Explanation]) -> Content:

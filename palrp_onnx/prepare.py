@@ -31,7 +31,7 @@ from palrp_onnx.relevance.methods import Preset
 from palrp_onnx.relevance.plan import Plan, make_plan
 from palrp_onnx.rewrite.moved_lookups import move_lookups
 from palrp_onnx.runtime.forward import RuntimeForward
-from palrp_onnx.subject import Subject
+from palrp_onnx.subject import ImageAxes, Subject
 from palrp_onnx.types import Array, Feeds
 
 
@@ -92,11 +92,11 @@ class Planned:
             facts=facts,
         )
 
-    def _image(self) -> tuple[int, int, int, int] | None:
+    def _image(self) -> ImageAxes | None:
         axes = self.analysis.input_axes(self.explained)
         if axes.channels is None:
             return None
-        return axes.flags.index(BATCH), axes.channels, axes.units[0], axes.units[1]
+        return ImageAxes(axes.flags.index(BATCH), axes.channels, *axes.units[:2])
 
     @property
     def units(self) -> UnitAxes | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from msgspec import Struct
 
 from palrp_onnx.errors import InputError
@@ -29,6 +31,15 @@ class OutputFacts(Struct, frozen=True, kw_only=True):
     vocabularies: tuple[int, ...] = ()
 
 
+class ImageAxes(NamedTuple):
+    """Which axes of an input are those of an image."""
+
+    batch: int
+    channels: int
+    rows: int
+    columns: int
+
+
 class Subject(Struct, frozen=True, kw_only=True):
     """What is explained.
 
@@ -40,7 +51,7 @@ class Subject(Struct, frozen=True, kw_only=True):
         masks: Names of the inputs that mask.
         mask: The one that masks the tokens of the output, if there is one.
         unit_mask: The one that masks the units, if there is one.
-        image: Where an image has its batch, channel, row and column axis.
+        image: Axes of the input, where it is an image.
         patch: Height and width of the patches an image is cut into.
         mixed: Why samples of a batch are not separate, if they are not.
         crossed: Whether samples meet others only in a table of all with all, so that each can be
@@ -59,7 +70,7 @@ class Subject(Struct, frozen=True, kw_only=True):
     masks: tuple[str, ...]
     mask: str | None
     unit_mask: str | None
-    image: tuple[int, int, int, int] | None
+    image: ImageAxes | None
     patch: tuple[int, int] | None
     mixed: str | None
     crossed: bool = False

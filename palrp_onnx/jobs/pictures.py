@@ -79,5 +79,4 @@ def _draw(line: Attribution, record: Record, reader: SampleReader) -> bytes:
     if image is None:
         return render_png(line)
     sample = reader.picture(record.folder / image)
-    box = None if sample.geometry is None else sample.geometry.box
-    return render_png(line, image=sample.image, box=box)
+    return render_png(line, image=sample.image, box=sample.box)

@@ -10,16 +10,17 @@ from palrp_onnx.record import Attribution, entry_names
 from palrp_onnx.render.page import GREY, Block, TextLines, compose, visible, wrap
 from palrp_onnx.render.palette import BLACK
 from palrp_onnx.render.panel import Panel
-from palrp_onnx.render.picture import Pictures, Rectangle
+from palrp_onnx.render.picture import Pictures
 from palrp_onnx.render.scale import Scale, number
 from palrp_onnx.render.strip import Strip
 from palrp_onnx.render.wording import common_scale, ends, shares, target_name
+from palrp_onnx.types import Box
 
 _SMALL = 15
 
 
 def render_png(
-    record: Attribution, *, image: Image.Image | None = None, box: Rectangle | None = None
+    record: Attribution, *, image: Image.Image | None = None, box: Box | None = None
 ) -> bytes:
     """Draw a record: head, maps on one scale, colour bar, ledger, positions × layers.
 
