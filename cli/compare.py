@@ -12,7 +12,7 @@ from palrp_onnx.files import to_json, write_files
 from palrp_onnx.limits import AGREEMENT_METRICS, Limit, check_agreement
 from palrp_onnx.printable import printable
 
-from .options import FILE_PATH, limits_option, reporting_options
+from .options import FILE_PATH, Reporting, grouped, limits_option, reporting_options
 from .writing import write_stdout
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ _NAMED = 5
     f"counts: {', '.join(AGREEMENT_METRICS)}. Can be given several times.",
 )
 @reporting_options
+@grouped(reporting=Reporting)
 def compare(
     first: Path,
     second: Path,
@@ -54,8 +55,7 @@ def compare(
     place: Path | None,
     as_json: bool,
     limits: tuple[Limit, ...],
-    quiet: bool,
-    verbose: bool,
+    reporting: Reporting,
 ) -> None:
     """Tell how far two models, or two periods, agree on the same inputs, and where least.
 
@@ -63,7 +63,7 @@ def compare(
     them), or a folder of .json files with a record each. Records are matched by id. Where tokens
     differ, maps are compared word by word.
     """
-    del quiet, verbose  # the result is all there is to say; -v is read by the program
+    del reporting  # the result is all there is to say; -v is read by the program
     from palrp_onnx.evaluate.agreement import agreement
     from palrp_onnx.evaluate.pairing import Pairs
 

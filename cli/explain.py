@@ -18,8 +18,13 @@ from palrp_onnx.limits import Limit, check_records
 from .destination import Destination
 from .options import (
     FILE_PATH,
+    Asked,
+    Reporting,
+    Run,
+    explainer_options,
     fail_on_option,
     formats,
+    grouped,
     method_options,
     model_argument,
     reporting_options,
@@ -48,19 +53,11 @@ class Request:
     formats: tuple[str, ...] | None
     tokenizer: Path | None
     tensors: Path | None
-    target: str
     generate: int | None
-    output_name: str | None
-    explain_input: str | None
-    method: str | None
-    positions: str | None
-    roles: dict[str, str]
-    engine: str | None
-    dtype: str
-    device: str
     limits: tuple[Limit, ...]
-    quiet: bool
-    verbose: bool
+    run: Run
+    asked: Asked
+    reporting: Reporting
 
 
 @click.command(short_help="Explain one input: text, an image or tensors.")
@@ -102,6 +99,7 @@ class Request:
 )
 @fail_on_option
 @reporting_options
+@grouped(run=Run, asked=Asked, reporting=Reporting)
 def explain(**options: Any) -> None:
     """Explain what MODEL says about one input.
 
@@ -130,7 +128,7 @@ def explain(**options: Any) -> None:
     write_files(files)
     if destination.kind == "stdout":
         write_stdout(data)
-    if not request.quiet:
+    if not request.reporting.quiet:
         _tell(request, records, list(files))
     check_records(request.limits, records)
 
@@ -140,7 +138,7 @@ def _targets(request: Request) -> tuple[Target, ...]:
     from palrp_onnx.inputs import read_labels
     from palrp_onnx.relevance.target_parsing import parse_targets
 
-    return parse_targets(request.target, read_labels(request.model))
+    return parse_targets(request.run.target, read_labels(request.model))
 
 
 def _expected(request: Request, targets: Sequence[Target], sample: Sample) -> int:
@@ -155,7 +153,7 @@ def _expected(request: Request, targets: Sequence[Target], sample: Sample) -> in
 def _check_generation(request: Request) -> None:
     if not request.generate:
         return
-    if request.target != "pred":
+    if request.run.target != "pred":
         raise UsageError("--generate explains the tokens it produces, so it takes no --target")
     if request.source.suffix.lower() != ".txt" and str(request.source) != "-":
         raise UsageError("--generate continues text", place=str(request.source))
@@ -202,21 +200,14 @@ def _explain(request: Request, model: Model, sample: Sample) -> Sequence[Explana
 
     explainer = Explainer(
         model,
-        method=request.method,
-        positions=request.positions,
-        engine=request.engine,
-        dtype=request.dtype,
-        device=request.device,
-        output=request.output_name,
-        explain_input=request.explain_input,
-        roles=request.roles,
+        **explainer_options(request.run, request.asked),
         once=request.generate is None,
     )
     if request.generate:
         tokenizer = request.tokenizer or default_tokenizer(request.model)
         text = Continuation(tokenizer, model.inputs)
         return list(explainer.generate(sample, request.generate, text.extend, text.ends))
-    return explainer.explain(sample, request.target, read_labels(request.model))
+    return explainer.explain(sample, request.run.target, read_labels(request.model))
 
 
 def _contents(
@@ -269,6 +260,6 @@ def _tensors(explanations: Sequence[Explanation]) -> Content:
 
 def _tell(request: Request, records: Sequence[Attribution], files: Sequence[Path]) -> None:
     for record in records:
-        click.echo(summary(record, verbose=request.verbose), err=True)
+        click.echo(summary(record, verbose=request.reporting.verbose), err=True)
     if files:
         click.echo(f"  wrote {', '.join(map(str, files))}", err=True)

@@ -1,9 +1,11 @@
-"""Options that mean the same in every command, and the types of their values."""
+"""Options that mean the same in every command, and the objects that they are parsed to."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection
+from dataclasses import dataclass, fields
+from functools import wraps
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,6 +14,7 @@ import click
 from palrp_onnx.limits import RECORD_METRICS, Limit
 
 F = TypeVar("F", bound=Callable[..., Any])
+T = TypeVar("T")
 
 #: A path as given; whether it can be used is for the library to say.
 FILE_PATH = click.Path(path_type=Path)
@@ -38,6 +41,55 @@ METHODS = (
 BASELINES = ("single-sink", "rollout", "chefer", "ig")
 ENGINES = ("onnxruntime", "numpy")
 POSITIONS = ("relu", "abs", "signed", "single-sink")
+
+
+@dataclass(frozen=True)
+class Run:
+    """What is explained, computed how and where."""
+
+    target: str
+    engine: str | None
+    dtype: str
+    device: str
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Which relevance, of which output and for which input."""
+
+    output: str | None
+    explain_input: str | None
+    method: str | None
+    positions: str | None
+    roles: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Reporting:
+    """How much is said on stderr."""
+
+    quiet: bool
+    verbose: bool
+
+
+def explainer_options(run: Run, asked: Asked) -> dict[str, Any]:
+    """Options as :class:`palrp_onnx.Explainer` takes them."""
+    return {"engine": run.engine, "dtype": run.dtype, "device": run.device, **vars(asked)}
+
+
+def grouped(**kinds: type) -> Callable[[Callable[..., T]], Callable[..., T]]:
+    """The command gets parsed options as objects: ``run=Run`` is one of all fields of `Run`."""
+
+    def decorate(command: Callable[..., T]) -> Callable[..., T]:
+        @wraps(command)
+        def call(**given: Any) -> T:
+            for name, kind in kinds.items():
+                given[name] = kind(**{each.name: given.pop(each.name) for each in fields(kind)})
+            return command(**given)
+
+        return call
+
+    return decorate
 
 
 def device(text: str) -> str:
@@ -86,7 +138,6 @@ def together(*options: Callable[[F], F]) -> Callable[[F], F]:
 
 output_option = click.option(
     "--output",
-    "output_name",
     metavar="NAME",
     help="Graph output that holds the target, or a value inside the graph.",
 )

@@ -9,8 +9,8 @@ import pytest
 from conftest import Run
 from PIL import Image
 
-from palrp_onnx.cli.evaluate_texts import _right
 from palrp_onnx.cli.progress import counting
+from palrp_onnx.evaluate.texts import accept_answers
 from palrp_onnx.inputs import Sample
 from palrp_onnx.record import InputFacts, TargetFacts
 
@@ -116,7 +116,9 @@ def test_journals_that_cannot_be(model: Path, texts: Path, run: Run, tmp_path: P
         assert model.read_bytes() == before
 
 
-def test_only_what_is_answered_right(model: Path, texts: Path, run: Run, tmp_path: Path) -> None:
+def test_only_what_is_answeredaccept_answers(
+    model: Path, texts: Path, run: Run, tmp_path: Path
+) -> None:
     given = ("evaluate", "perturbation", model, "--input", texts, "-q", "--json")
     said = [
         json.loads(run("explain", model, "--input", texts / f"{k}.txt", "-q").stdout)
@@ -153,7 +155,7 @@ def test_progress(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Monkey
 
 
 def test_the_answer_of_a_language_model(model: Path, text: Path) -> None:
-    accept = _right({text.stem: " Good "}, model.parent / "tokenizer.json")
+    accept = accept_answers({text.stem: " Good "}, model.parent / "tokenizer.json")
     sample = Sample(text.stem, "text", {}, InputFacts(kind="text"))
 
     def said(index: int) -> TargetFacts:
