@@ -116,7 +116,7 @@ def test_journals_that_cannot_be(model: Path, texts: Path, run: Run, tmp_path: P
         assert model.read_bytes() == before
 
 
-def test_only_what_is_answeredaccept_answers(
+def test_only_what_is_answered_right(
     model: Path, texts: Path, run: Run, tmp_path: Path
 ) -> None:
     given = ("evaluate", "perturbation", model, "--input", texts, "-q", "--json")
