@@ -20,7 +20,7 @@ from msgspec import structs
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from palrp_onnx import Explainer, Model
+from palrp_onnx import Explainer, Model, fidelity
 from palrp_onnx.compiler.file import compile_model
 from palrp_onnx.errors import FidelityError
 from palrp_onnx.fidelity import FLOAT, QUANTISED, Original
@@ -28,7 +28,7 @@ from palrp_onnx.inputs.sample import Sample
 from palrp_onnx.model.native import OwnProducts
 from palrp_onnx.record import Attribution, Fidelity, InputFacts
 from palrp_onnx.relevance.methods import PRESETS
-from palrp_onnx.runtime import fidelity, kernels
+from palrp_onnx.runtime import kernels
 from palrp_onnx.runtime.kernels import are_exact
 
 Array = NDArray[Any]
