@@ -17,7 +17,7 @@ import grimp
 ROOT = Path(__file__).resolve().parents[1]
 PLACE = ROOT / "docs" / "images" / "house.svg"
 PACKAGE = "palrp_onnx"
-WIDTH, ROW, RIGHT = 980, 34, 700
+WIDTH, ROW, RIGHT = 880, 34, 700
 
 
 def layers() -> list[list[str]]:
@@ -84,21 +84,21 @@ def draw() -> str:
         'font-family="sans-serif" font-size="13">\n'
         '<marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" '
         'orient="auto"><path d="M0,0 L8,4 L0,8 z" fill="#34568b"/></marker>\n'
-        f'<rect width="{WIDTH}" height="{height}" fill="white"/>\n' + "\n".join(parts) + "\n</svg>\n"
+        f'<rect width="{WIDTH}" height="{height}" fill="white"/>\n{"".join(parts)}</svg>\n'
     )
 
 
 def _layer(first: int, last: int) -> str:
     return (
         f'<rect x="10" y="{first - 14}" width="{RIGHT - 10}" height="{last - first + 28}" rx="5" '
-        'fill="#eef2f8" stroke="#b9c4d6"/>'
+        'fill="#eef2f8" stroke="#b9c4d6"/>\n'
     )
 
 
 def _line(name: str, y: int) -> str:
     return (
         f'<text x="22" y="{y + 5}" font-weight="bold">{escape(name)}</text>'
-        f'<text x="112" y="{y + 5}" fill="#445" font-size="12">{escape(summary(name))}</text>'
+        f'<text x="112" y="{y + 5}" fill="#445" font-size="12">{escape(summary(name))}</text>\n'
     )
 
 
@@ -106,7 +106,7 @@ def _arc(start: int, end: int) -> str:
     out = RIGHT + 14 + 0.42 * (end - start)
     return (
         f'<path d="M{RIGHT},{start + 3} C{out:.0f},{start + 3} {out:.0f},{end - 3} {RIGHT + 2},'
-        f'{end - 3}" fill="none" stroke="#34568b" marker-end="url(#tip)"/>'
+        f'{end - 3}" fill="none" stroke="#34568b" marker-end="url(#tip)"/>\n'
     )
 
 
