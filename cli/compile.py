@@ -10,10 +10,11 @@ from typing import BinaryIO
 import click
 
 from palrp_onnx.errors import UsageError
+from palrp_onnx.relevance.methods import DEFAULT_METHOD
 
 from .options import (
     FILE_PATH,
-    METHODS,
+    METHODS_HELP,
     POSITIONS,
     example_option,
     method_options,
@@ -23,7 +24,7 @@ from .options import (
 from .writing import Content, write_files
 
 
-@click.command(short_help="Write the explanation as an ONNX graph.")
+@click.command(short_help="Write the explanation as an ONNX graph.", epilog=METHODS_HELP)
 @model_argument
 @click.option("-o", "destination", type=FILE_PATH, metavar="FILE.onnx", help="Output file.")
 @click.option(
@@ -79,7 +80,7 @@ def compile(
         model,
         # A repository has copies of external data, so that any place is as good as the model's.
         destination or model,
-        method=method or METHODS[0],
+        method=method or DEFAULT_METHOD,
         output=output_name,
         explain_input=explain_input,
         roles=roles,

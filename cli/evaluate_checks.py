@@ -21,6 +21,7 @@ from .dataset import (
     samples_in,
 )
 from .options import (
+    COMPETITORS_HELP,
     model_argument,
     output_option,
     reporting_options,
@@ -40,7 +41,9 @@ _common = together(
 )
 
 
-@click.command(short_help="Whether maps depend on what the model has learnt.")
+@click.command(
+    short_help="Whether maps depend on what the model has learnt.", epilog=COMPETITORS_HELP
+)
 @model_argument
 @inputs_option("Texts, images or tensors")
 @click.option(
@@ -97,7 +100,7 @@ def randomisation(
     report(found, _steps_table(found), place, as_json)
 
 
-@click.command(short_help="Whether maps stay where one token changes.")
+@click.command(short_help="Whether maps stay where one token changes.", epilog=COMPETITORS_HELP)
 @model_argument
 @inputs_option("Texts")
 @replacement_options

@@ -24,6 +24,7 @@ from .dataset import (
     samples_in,
 )
 from .options import (
+    COMPETITORS_HELP,
     FILE_PATH,
     model_argument,
     output_option,
@@ -54,7 +55,9 @@ _common = together(
 )
 
 
-@click.command(short_help="How long a class is kept as pixels are taken out.")
+@click.command(
+    short_help="How long a class is kept as pixels are taken out.", epilog=COMPETITORS_HELP
+)
 @_common
 @click.option(
     "--baseline",
@@ -128,7 +131,9 @@ def pixels(
     report(found, _pixels_table(found), place, as_json, drawn)
 
 
-@click.command(short_help="How well a map tells an object from its background.")
+@click.command(
+    short_help="How well a map tells an object from its background.", epilog=COMPETITORS_HELP
+)
 @_common
 @click.option(
     "--masks",

@@ -16,6 +16,7 @@ from .checks import Check, require_finite, run_checks
 from .destination import Destination
 from .options import (
     FILE_PATH,
+    METHODS_HELP,
     fail_on_option,
     formats,
     method_options,
@@ -61,7 +62,7 @@ class Request:
     verbose: bool
 
 
-@click.command(short_help="Explain one input: text, an image or tensors.")
+@click.command(short_help="Explain one input: text, an image or tensors.", epilog=METHODS_HELP)
 @model_argument
 @click.option(
     "--input",

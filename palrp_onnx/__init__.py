@@ -10,15 +10,21 @@ if TYPE_CHECKING:
     from palrp_onnx.inspection import Inspection, inspect
     from palrp_onnx.model.open import Model
     from palrp_onnx.record import Attribution
+    from palrp_onnx.relevance.method import Method, Parameter
+    from palrp_onnx.relevance.methods import method, register_method
 
 __all__ = [
     "Attribution",
     "Explainer",
     "Explanation",
     "Inspection",
+    "Method",
     "Model",
     "PalrpError",
+    "Parameter",
     "inspect",
+    "method",
+    "register_method",
 ]
 
 _HOMES = {
@@ -26,9 +32,13 @@ _HOMES = {
     "Explainer": "explainer",
     "Explanation": "describe",
     "Inspection": "inspection",
+    "Method": "relevance.method",
     "Model": "model.open",
     "PalrpError": "errors",
+    "Parameter": "relevance.method",
     "inspect": "inspection",
+    "method": "relevance.methods",
+    "register_method": "relevance.methods",
 }
 
 

@@ -70,7 +70,7 @@ class NumpyEngine:
             grid = image_grid(self.subject.patch, content.shape[2:])
             content = to_patches(content, grid)
         tensors["content"] = content
-        kind = self.planned.plan.preset.map
+        kind = self.planned.plan.method.map
         maps = make_maps(content, raw.sinks, positions=self._positions, kind=kind, grid=grid)
         return Outcome(output, targets, maps, raw.ledger, tensors, {"forward": forward})
 

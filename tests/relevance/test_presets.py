@@ -7,7 +7,7 @@ import pytest
 from building import Walk, real, run, wide
 
 from palrp_onnx.errors import UsageError
-from palrp_onnx.relevance.methods import PRESETS, preset
+from palrp_onnx.relevance.methods import METHODS, method
 
 X = real(2, 5, 4, seed=3)
 W = real(4, 4)
@@ -68,7 +68,7 @@ def test_positions_that_multiply() -> None:
     np.testing.assert_allclose(explained(ROTATED, "cp-lrp").content, whole.content)
 
 
-@pytest.mark.parametrize("method", PRESETS)
+@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("body", [ATTENTION, GATE, SWIGLU, ROTATED])
 def test_every_method_closes_the_books(method: str, body: str) -> None:
     assert explained(body, method).residual < 1e-12
@@ -76,5 +76,5 @@ def test_every_method_closes_the_books(method: str, body: str) -> None:
 
 def test_unknown_method() -> None:
     with pytest.raises(UsageError, match=r"'lrp'.*pa-lrp") as caught:
-        preset("lrp")
+        method("lrp")
     assert caught.value.exit_code == 2
