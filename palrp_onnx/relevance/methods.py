@@ -17,7 +17,7 @@ from palrp_onnx.rules import rule_sets, supported
 DEFAULT_METHOD = "pa-lrp"
 
 _KEPT = Parameter(0.5, 0.0, 1.0, "share λ that scores take of what is linear in them")
-_EPSILON = Parameter(1e-6, 1e-7, 1e3, "stabiliser ε of every sum")
+_EPSILON = Parameter(1e-6, 1e-7, 1.0, "stabiliser ε of every sum")
 _GAMMA = Parameter(0.05, 0.0, 1e3, "γ of products with weights")
 _GAMMA_CONV = Parameter(100.0, 0.0, 1e3, "γ of convolutions")
 
@@ -156,7 +156,9 @@ class Comparison(NamedTuple):
 COMPARISONS: Mapping[str, Comparison] = {
     "single-sink": Comparison("pa-lrp with one sink for all layers", "PA-LRP (2025), ablation"),
     "rollout": Comparison("attention rollout, the same for every class", "Abnar & Zuidema 2020"),
-    "chefer": Comparison("attention weighed by its gradient", "Chefer et al. 2021"),
+    "chefer": Comparison(
+        "attention weighed by its gradient", "Chefer et al. 2021 (self-attention)"
+    ),
     "ig": Comparison("integrated gradients, 32 steps", "Sundararajan et al. 2017"),
 }
 #: Name of the map in random order that is in every evaluation.
