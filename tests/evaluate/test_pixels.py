@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from committed import GOLDEN, MODELS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -31,22 +32,22 @@ from palrp_onnx.inputs import open_sample
 from palrp_onnx.model.open import Model
 from palrp_onnx.runtime.forward import FileForward
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "palrp_vision_eval"
-DIGITS = Path(__file__).parents[2] / "models" / "digits-vit"
+REFERENCE = GOLDEN / "palrp_vision_eval"
+DIGITS = MODELS / "digits-vit"
 Array = NDArray[Any]
 SUFFIX = {"black": "", "mean": "_average", "blur": "_blur"}
 
 
 @pytest.fixture(scope="module")
 def deit() -> Model:
-    return Model.open(GOLDEN / "model.onnx")
+    return Model.open(REFERENCE / "model.onnx")
 
 
 @pytest.fixture(scope="module")
 def images(deit: Model) -> list[Array]:
     return [
         open_sample(
-            GOLDEN / f"{k}.png", model_path=deit.path, graph_inputs=deit.inputs, tokenizer=None
+            REFERENCE / f"{k}.png", model_path=deit.path, graph_inputs=deit.inputs, tokenizer=None
         ).feeds["pixel_values"][0]
         for k in range(4)
     ]
@@ -55,9 +56,9 @@ def images(deit: Model) -> list[Array]:
 @pytest.mark.parametrize("baseline", BASELINES)
 def test_the_reference_code(deit: Model, images: list[Array], baseline: str) -> None:
     """Steps and areas; logits, which the shares hide, to the rounding of float32."""
-    results = json.loads((GOLDEN / "results.json").read_text())
+    results = json.loads((REFERENCE / "results.json").read_text())
     expected, first = results["perturbation"], results["predicted_class"]
-    maps = np.load(GOLDEN / "perturbation.npz")
+    maps = np.load(REFERENCE / "perturbation.npz")
     forward = FileForward(deit, "logits")
     logits: list[Array] = []
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from committed import GOLDEN
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -19,14 +20,14 @@ from palrp_onnx.evaluate.masks import align, read_mask
 from palrp_onnx.evaluate.segmentation import average_precision, judge, summarise
 from palrp_onnx.inputs import ImageGeometry
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "palrp_vision_eval"
+REFERENCE = GOLDEN / "palrp_vision_eval"
 Array = NDArray[Any]
 
 
 @pytest.mark.parametrize("method", ["pe_only", "ours"])
 def test_the_reference_code(method: str) -> None:
     """Maps are float32, as there: 1 − map makes ties that float64 has not."""
-    stored = np.load(GOLDEN / "segmentation.npz")
+    stored = np.load(REFERENCE / "segmentation.npz")
     maps = stored[method]
     assert maps.dtype == np.float32
     judged = [judge(*pair) for pair in zip(maps, stored["masks"].astype(int), strict=False)]
@@ -39,10 +40,10 @@ def test_the_reference_code(method: str) -> None:
 
 
 def test_the_reference_codes_figures() -> None:
-    stored = np.load(GOLDEN / "segmentation.npz")
+    stored = np.load(REFERENCE / "segmentation.npz")
     masks = stored["masks"].astype(int)
     found = summarise([judge(*pair) for pair in zip(stored["pe_only"], masks, strict=True)])
-    printed = json.loads((GOLDEN / "results.json").read_text())["segmentation"]["pe_only"]
+    printed = json.loads((REFERENCE / "results.json").read_text())["segmentation"]["pe_only"]
     assert found.samples == 4
     for figure, name, factor in (
         (found.pixel_accuracy, "Pixel Accuracy", 100),

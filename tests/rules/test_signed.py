@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 from building import Array, Walk, again, floats, ints, opened, proto, real, run, walk, wide
+from committed import GOLDEN
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -25,7 +25,7 @@ from palrp_onnx.relevance.method import Method, Parameter
 from palrp_onnx.relevance.methods import method
 from palrp_onnx.rules import find_rule, supported
 
-GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "signed_ops.npz")
+SIGNED = np.load(GOLDEN / "signed_ops.npz")
 #: Contributions [outputs, inputs], the bias [outputs] and y [outputs] to the share of each
 #: contribution in what the output has.
 Law = Callable[[Array, Array, Array], Array]
@@ -179,22 +179,22 @@ def test_every_rule_is_tried() -> None:
 @pytest.mark.parametrize("kind", ["linear", "conv"])
 def test_gamma_as_elsewhere(kind: str, gamma: str) -> None:
     found = of_reference(kind, f"gamma{gamma}", of_rules("gamma", gamma=float(gamma)))
-    close(found.content, GOLDEN[f"{kind}_gamma{gamma}_x"], 1e-4)
+    close(found.content, SIGNED[f"{kind}_gamma{gamma}_x"], 1e-4)
 
 
 def test_alpha_as_elsewhere() -> None:
     found = of_reference("alpha", "alpha1", of_rules("alpha"))
-    close(found.content, GOLDEN["alpha_alpha1_x"], 1e-5)
+    close(found.content, SIGNED["alpha_alpha1_x"], 1e-5)
 
 
 def of_reference(kind: str, setting: str, asked: Method) -> Walk:
     """A walk through a stored layer, from the relevance that was put on its output."""
-    x, w, b = (GOLDEN[f"{kind}_{part}"].astype(np.float32) for part in "xwb")
+    x, w, b = (SIGNED[f"{kind}_{part}"].astype(np.float32) for part in "xwb")
     body, weights = "z = MatMul(x, w)  y = Add(z, b)", {"w": w.T.copy(), "b": b}
     if kind == "conv":
         body, weights = "y = Conv<strides = [4, 4]>(x, w, b)", {"w": w, "b": b}
     found = walk(opened(proto(body, {"x": x}, weights)), {"x": x}, method=asked)
-    return again(found.engine, found.feeds, GOLDEN[f"{kind}_{setting}_R"] / wide(found.y))
+    return again(found.engine, found.feeds, SIGNED[f"{kind}_{setting}_R"] / wide(found.y))
 
 
 def close(ours: Array, reference: Array, tolerance: float) -> None:
@@ -203,17 +203,17 @@ def close(ours: Array, reference: Array, tolerance: float) -> None:
 
 # --- sums and softmax -----------------------------------------------------------------------------
 def test_two_activations_share_as_their_sums_are() -> None:
-    both = np.concatenate([GOLDEN["add_x0"], GOLDEN["add_x1"]], axis=2).astype(np.float32)
+    both = np.concatenate([SIGNED["add_x0"], SIGNED["add_x1"]], axis=2).astype(np.float32)
     body = "a, b = Split<axis = 2, num_outputs = 2>(x)  y = Add(a, b)"
     found = walk(opened(proto(body, {"x": both})), {"x": both}, method=of_rules("alpha"))
-    found = again(found.engine, found.feeds, GOLDEN["add_R"] / wide(found.y))
+    found = again(found.engine, found.feeds, SIGNED["add_R"] / wide(found.y))
     halves = np.split(wide(both), 2, axis=2)
     parts = [half * found.seed for half in halves]
     sums = [part.sum(axis=(1, 2), keepdims=True) for part in parts]
     sizes = np.abs(sums[0]) + np.abs(sums[1])
     shares = [p * np.abs(s) / sizes * sum(sums) / s for p, s in zip(parts, sums, strict=True)]
     np.testing.assert_allclose(found.content, np.concatenate(shares, axis=2), rtol=1e-9)
-    close(found.content, np.concatenate([GOLDEN["add_rel_x0"], GOLDEN["add_rel_x1"]], 2), 1e-5)
+    close(found.content, np.concatenate([SIGNED["add_rel_x0"], SIGNED["add_rel_x1"]], 2), 1e-5)
     assert found.residual < 1e-12
 
 
