@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from palrp_onnx.relevance.methods import competitor_text
+from palrp_onnx.relevance.method_parsing import competitor_text
 
 from .options import FILE_PATH, METHOD, together
 from .writing import refusal, write_files, write_stdout

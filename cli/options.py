@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 
 import click
 
-from palrp_onnx.relevance.methods import COMPARISONS, DEFAULT_METHOD, METHODS, lines_of, method
+from palrp_onnx.relevance.method_parsing import method
+from palrp_onnx.relevance.methods import BASELINES, DEFAULT_METHOD, METHODS, lines_of
 
 from .checks import METRICS, Check
 
@@ -123,9 +124,9 @@ def _below(heading: str, *lines: str) -> str:
     return "\n".join(("\b", heading, *(f"  {line}" for line in lines)))
 
 
-#: What is below the options where one method is asked for, and where comparisons are, too.
+#: What is below the options where one method is asked for, and where baselines are, too.
 METHODS_HELP = _below("Methods:", *lines_of(METHODS))
-COMPETITORS_HELP = f"{METHODS_HELP}\n\n{_below('Or:', *lines_of(COMPARISONS))}"
+COMPETITORS_HELP = f"{METHODS_HELP}\n\n{_below('Baselines:', *lines_of(BASELINES))}"
 
 #: Which relevance, of which output and for which input.
 method_options = together(

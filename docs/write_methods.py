@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from palrp_onnx.relevance.methods import COMPARISONS, METHODS
+from palrp_onnx.relevance.methods import BASELINES, METHODS
 
 PAGE = Path(__file__).with_name("methods.md")
 
@@ -57,9 +57,9 @@ def written(page: str) -> str:
             rows=methods(),
         ),
         "parameters": table("parameter", "what it is", "range", "methods", rows=parameters()),
-        "comparisons": table(
+        "baselines": table(
             *("`--method`", "what it is", "source"),
-            rows=((f"`{name}`", *row) for name, row in COMPARISONS.items()),
+            rows=((f"`{name}`", *row) for name, row in BASELINES.items()),
         ),
     }
     for name, text in tables.items():

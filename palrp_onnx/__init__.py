@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from palrp_onnx.model.open import Model
     from palrp_onnx.record import Attribution
     from palrp_onnx.relevance.method import Method, Parameter
-    from palrp_onnx.relevance.methods import method, register_method
+    from palrp_onnx.relevance.method_parsing import method, register_method
 
 __all__ = [
     "Attribution",
@@ -37,8 +37,8 @@ _HOMES = {
     "PalrpError": "errors",
     "Parameter": "relevance.method",
     "inspect": "inspection",
-    "method": "relevance.methods",
-    "register_method": "relevance.methods",
+    "method": "relevance.method_parsing",
+    "register_method": "relevance.method_parsing",
 }
 
 

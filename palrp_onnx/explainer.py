@@ -30,8 +30,9 @@ from palrp_onnx.prepare import Planned, check_feeds, plan_model
 from palrp_onnx.record import Run
 from palrp_onnx.relevance.ledger import is_open
 from palrp_onnx.relevance.method import Method
-from palrp_onnx.relevance.methods import method as method_of
-from palrp_onnx.relevance.methods import record_params, resolve_method
+from palrp_onnx.relevance.method_parsing import method as method_of
+from palrp_onnx.relevance.method_parsing import resolve_method
+from palrp_onnx.relevance.methods import record_params
 from palrp_onnx.relevance.sinks import check_reduction
 from palrp_onnx.relevance.target import Target
 from palrp_onnx.relevance.target_parsing import parse_targets

@@ -18,7 +18,8 @@ from palrp_onnx.model.native import with_own_products
 from palrp_onnx.model.open import Model
 from palrp_onnx.prepare import Planned, make_example, plan_model, run_graph
 from palrp_onnx.relevance.method import Method
-from palrp_onnx.relevance.methods import DEFAULT_METHOD, resolve_method
+from palrp_onnx.relevance.method_parsing import resolve_method
+from palrp_onnx.relevance.methods import DEFAULT_METHOD
 from palrp_onnx.types import Array
 
 

@@ -7,7 +7,8 @@ from msgspec import Struct, structs
 
 from palrp_onnx.errors import UsageError
 from palrp_onnx.relevance.method import Method
-from palrp_onnx.relevance.methods import own_method, resolve_method
+from palrp_onnx.relevance.method_parsing import resolve_method
+from palrp_onnx.relevance.methods import own_method
 
 
 class Settings(Struct, frozen=True, kw_only=True):

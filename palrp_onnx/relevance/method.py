@@ -141,7 +141,7 @@ class Method:
         self._check_name(name)
         return self.changed.get(name, self.parameters[name].default)
 
-    def having(self, **numbers: float) -> Method:
+    def having(self, /, **numbers: float) -> Method:
         """The same with other numbers.
 
         Raises:

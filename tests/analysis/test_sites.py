@@ -14,7 +14,7 @@ from palrp_onnx.errors import InputError, ModelError
 from palrp_onnx.inputs.sample import Sample
 from palrp_onnx.prepare import analyse_model, plan_model
 from palrp_onnx.record import InputFacts
-from palrp_onnx.relevance.methods import method
+from palrp_onnx.relevance.method_parsing import method
 
 V, F, T = 30, 6, 5
 IDS = ints(7, 20, 3, 3, 21)[None]

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from click.testing import Result
 
-from palrp_onnx.relevance.methods import COMPARISONS, METHODS
+from palrp_onnx.relevance.methods import BASELINES, METHODS
 
 Run = Callable[..., Result]
 GAMMA = "pa-lrp-gamma:gamma=0.1"
@@ -95,10 +95,10 @@ def test_help_lists_methods(run: Run, command: str) -> None:
         assert f"\n    {name} " in shown and each.summary in shown
 
 
-def test_help_lists_comparisons(run: Run) -> None:
+def test_help_lists_baselines(run: Run) -> None:
     for command in ("perturbation", "pixels", "segmentation", "randomisation", "stability"):
         shown = run("evaluate", command, "--help").stdout
-        assert all(f"\n    {name} " in shown for name in (*METHODS, *COMPARISONS))
+        assert all(f"\n    {name} " in shown for name in (*METHODS, *BASELINES))
     assert "\n    rollout " not in run("evaluate", "conservation", "--help").stdout
 
 

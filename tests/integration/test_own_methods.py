@@ -28,7 +28,7 @@ from palrp_onnx.jobs.settings import Settings
 from palrp_onnx.jobs.sources import open_source
 from palrp_onnx.model.open import Model
 from palrp_onnx.record import Attribution
-from palrp_onnx.relevance import methods
+from palrp_onnx.relevance import method_parsing
 from palrp_onnx.rules import find_rule, registry
 
 FOLDER = MODELS / "reviews-bert"
@@ -49,7 +49,7 @@ PARAMS = {
 @pytest.fixture
 def registered(monkeypatch: pytest.MonkeyPatch) -> Iterator[Method]:
     """The method, known by its name in this test alone."""
-    monkeypatch.setattr(methods, "_registered", {})
+    monkeypatch.setattr(method_parsing, "_registered", {})
     yield register_method(MINE)
 
 

@@ -28,7 +28,7 @@ from palrp_onnx.model import native as served
 from palrp_onnx.model.open import parse_model
 from palrp_onnx.prepare import plan_model
 from palrp_onnx.record import Attribution, InputFacts
-from palrp_onnx.relevance.methods import method
+from palrp_onnx.relevance.method_parsing import method
 
 X = real(2, 4, seed=8)
 

@@ -12,16 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from palrp_onnx.errors import UsageError
-from palrp_onnx.evaluate.baselines import BASELINES, SINGLE_SINK
+from palrp_onnx.evaluate import baselines
 from palrp_onnx.relevance.method import Method, Parameter
-from palrp_onnx.relevance.methods import (
-    COMPARISONS,
-    METHODS,
+from palrp_onnx.relevance.method_parsing import (
     competitor_text,
     method,
     register_method,
     resolve_method,
 )
+from palrp_onnx.relevance.methods import BASELINES, METHODS
 
 X = real(2, 5, 4, seed=3)
 W = real(4, 4)
@@ -127,6 +126,7 @@ def test_a_text_says_the_very_numbers(gamma: float, gamma_conv: float) -> None:
         ("", "Unknown method ''"),
         ("pa-lrp:gamma=1", "Unknown parameter 'gamma'.*method pa-lrp .*has no parameters"),
         ("pa-lrp-gamma:beta=1", r"Unknown parameter 'beta'.*gamma \(0 … 1000\), gamma_conv"),
+        ("pa-lrp-gamma:self=1", "Unknown parameter 'self'"),
         ("pa-lrp-gamma:", "'' is not PARAMETER=NUMBER"),
         ("pa-lrp-gamma:gamma", "'gamma' is not PARAMETER=NUMBER"),
         ("pa-lrp-gamma:=1", "'=1' is not PARAMETER=NUMBER"),
@@ -148,9 +148,9 @@ def test_what_is_wrong_is_said(text: str, problem: str) -> None:
     assert caught.value.hint
 
 
-def test_comparisons_have_no_numbers() -> None:
+def test_baselines_have_no_numbers() -> None:
     assert competitor_text("rollout") == "rollout"
-    assert set(COMPARISONS) == {*BASELINES, SINGLE_SINK}
+    assert set(BASELINES) == {*baselines.BASELINES, baselines.SINGLE_SINK}
     with pytest.raises(UsageError, match="ig has no parameters"):
         competitor_text("ig:steps=3")
     with pytest.raises(UsageError, match=r"Methods: .*rollout"):

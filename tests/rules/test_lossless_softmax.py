@@ -12,7 +12,7 @@ from palrp_onnx import Explainer
 from palrp_onnx.inputs.sample import Sample
 from palrp_onnx.record import InputFacts
 from palrp_onnx.relevance.method import Method
-from palrp_onnx.relevance.methods import method
+from palrp_onnx.relevance.method_parsing import method
 
 SUMMED = "  y = ReduceSum<keepdims = 0>(o, axis)"
 SCORES = """

@@ -22,7 +22,7 @@ from palrp_onnx.inputs.sample import Sample
 from palrp_onnx.record import InputFacts
 from palrp_onnx.relevance.linear_layers import attention_layers
 from palrp_onnx.relevance.method import Method, Parameter
-from palrp_onnx.relevance.methods import method
+from palrp_onnx.relevance.method_parsing import method
 from palrp_onnx.rules import find_rule, supported
 
 SIGNED = np.load(GOLDEN / "signed_ops.npz")

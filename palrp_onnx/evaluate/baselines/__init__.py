@@ -18,7 +18,8 @@ from palrp_onnx.inputs.sample import Sample
 from palrp_onnx.model.open import Model
 from palrp_onnx.record import TargetFacts
 from palrp_onnx.relevance.method import Method
-from palrp_onnx.relevance.methods import DEFAULT_METHOD, competitor_text
+from palrp_onnx.relevance.method_parsing import competitor_text
+from palrp_onnx.relevance.methods import DEFAULT_METHOD
 from palrp_onnx.relevance.target import Target
 from palrp_onnx.relevance.target_parsing import parse_target
 from palrp_onnx.types import Array, Feeds
