@@ -21,7 +21,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 import numpy as np
@@ -37,6 +37,7 @@ from palrp_onnx.evaluate.texts import contest
 from palrp_onnx.files import to_json
 from palrp_onnx.inputs import default_tokenizer, open_sample, read_labels, unknown_token
 from palrp_onnx.inputs.sample import Sample
+from palrp_onnx.relevance.sinks import Reduction
 
 sys.path.insert(0, str(MODELS))
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
@@ -93,11 +94,11 @@ def reviews(
 
 def competing(name: str, model: Model, unknown: int) -> Competitor:
     """A method, or one of its reductions."""
-    method, _, positions = name.partition(":")
+    method, _, positions = name.rpartition(":")
     return (
         Explainer(model, method=method, positions=positions)
-        if positions
-        else competitor(method, model, unknown=unknown)
+        if positions in get_args(Reduction) and method
+        else competitor(name, model, unknown=unknown)
     )
 
 

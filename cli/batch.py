@@ -15,6 +15,7 @@ from palrp_onnx.errors import UsageError
 
 from .options import (
     FILE_PATH,
+    METHODS_HELP,
     Asked,
     Reporting,
     Run,
@@ -141,7 +142,7 @@ _sizes = together(
 )
 
 
-@click.command(short_help="Explain a data set, one line of JSON a record.")
+@click.command(short_help="Explain a data set, one line of JSON a record.", epilog=METHODS_HELP)
 @model_argument
 @_places
 @_sizes

@@ -11,10 +11,11 @@ import click
 
 from palrp_onnx.errors import UsageError
 from palrp_onnx.files import Content, write_files
+from palrp_onnx.relevance.methods import DEFAULT_METHOD
 
 from .options import (
     FILE_PATH,
-    METHODS,
+    METHODS_HELP,
     POSITIONS,
     Asked,
     Reporting,
@@ -26,7 +27,7 @@ from .options import (
 )
 
 
-@click.command(short_help="Write the explanation as an ONNX graph.")
+@click.command(short_help="Write the explanation as an ONNX graph.", epilog=METHODS_HELP)
 @model_argument
 @click.option("-o", "destination", type=FILE_PATH, metavar="FILE.onnx", help="Output file.")
 @click.option(
@@ -77,7 +78,7 @@ def compile(
         model,
         # A repository has copies of external data, so that any place is as good as the model's.
         destination or model,
-        method=asked.method or METHODS[0],
+        method=asked.method or DEFAULT_METHOD,
         output=asked.output,
         explain_input=asked.explain_input,
         roles=asked.roles,

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from palrp_onnx.files import refusal, to_json, write_files
+from palrp_onnx.relevance.method_parsing import competitor_text
 
-from .options import BASELINES, FILE_PATH, METHODS, together
+from .options import FILE_PATH, METHOD, together
 from .writing import write_stdout
 
 if TYPE_CHECKING:
@@ -40,11 +41,12 @@ def inputs_option(what: str) -> Callable[[Decorated], Decorated]:
 methods_option = click.option(
     "--method",
     "methods",
-    type=click.Choice((*METHODS, *BASELINES)),
+    metavar=METHOD,
+    callback=lambda _ctx, _param, texts: tuple(map(competitor_text, texts)),
     multiple=True,
     default=("pa-lrp", "attnlrp"),
     show_default=True,
-    help="Held against each other. Can be given several times.",
+    help="Held against each other: one of those below. Can be given several times.",
 )
 report_options = together(
     click.option("-o", "place", type=FILE_PATH, metavar="FILE.json", help="Also write it as JSON."),

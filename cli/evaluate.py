@@ -13,6 +13,7 @@ from .evaluate_checks import randomisation, stability
 from .evaluate_images import pixels, segmentation
 from .evaluate_texts import perturbation
 from .options import (
+    METHODS_HELP,
     Asked,
     Reporting,
     Run,
@@ -39,7 +40,7 @@ def evaluate() -> None:
     """Measure explanations over a data set."""
 
 
-@evaluate.command(short_help="How much of the relevance positions carry.")
+@evaluate.command(short_help="How much of the relevance positions carry.", epilog=METHODS_HELP)
 @model_argument
 @inputs_option("Texts, images or tensors")
 @report_options

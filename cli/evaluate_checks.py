@@ -21,6 +21,7 @@ from .dataset import (
     samples_in,
 )
 from .options import (
+    COMPETITORS_HELP,
     Reporting,
     grouped,
     model_argument,
@@ -48,7 +49,9 @@ _common = together(
 )
 
 
-@click.command(short_help="Whether maps depend on what the model has learnt.")
+@click.command(
+    short_help="Whether maps depend on what the model has learnt.", epilog=COMPETITORS_HELP
+)
 @model_argument
 @inputs_option("Texts, images or tensors")
 @click.option(
@@ -99,7 +102,7 @@ def randomisation(
     destination.write(found, _steps_table(found))
 
 
-@click.command(short_help="Whether maps stay where one token changes.")
+@click.command(short_help="Whether maps stay where one token changes.", epilog=COMPETITORS_HELP)
 @model_argument
 @inputs_option("Texts")
 @replacement_options

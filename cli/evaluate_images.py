@@ -24,6 +24,7 @@ from .dataset import (
     samples_in,
 )
 from .options import (
+    COMPETITORS_HELP,
     FILE_PATH,
     Reporting,
     grouped,
@@ -57,7 +58,9 @@ _common = together(
 _grouped = grouped(contest=Contest, destination=Report, reporting=Reporting)
 
 
-@click.command(short_help="How long a class is kept as pixels are taken out.")
+@click.command(
+    short_help="How long a class is kept as pixels are taken out.", epilog=COMPETITORS_HELP
+)
 @_common
 @click.option(
     "--baseline",
@@ -118,7 +121,9 @@ def pixels(
     destination.write(found, _pixels_table(found), drawn)
 
 
-@click.command(short_help="How well a map tells an object from its background.")
+@click.command(
+    short_help="How well a map tells an object from its background.", epilog=COMPETITORS_HELP
+)
 @_common
 @click.option(
     "--masks",

@@ -25,6 +25,7 @@ from .dataset import (
     samples_in,
 )
 from .options import (
+    COMPETITORS_HELP,
     FILE_PATH,
     Reporting,
     grouped,
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from palrp_onnx.model.open import Model
 
 
-@click.command(short_help="How early a map brings a prediction back.")
+@click.command(short_help="How early a map brings a prediction back.", epilog=COMPETITORS_HELP)
 @model_argument
 @inputs_option("Texts")
 @report_options

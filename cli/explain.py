@@ -18,6 +18,7 @@ from palrp_onnx.limits import Limit, check_records
 from .destination import Destination
 from .options import (
     FILE_PATH,
+    METHODS_HELP,
     Asked,
     Reporting,
     Run,
@@ -60,7 +61,7 @@ class Request:
     reporting: Reporting
 
 
-@click.command(short_help="Explain one input: text, an image or tensors.")
+@click.command(short_help="Explain one input: text, an image or tensors.", epilog=METHODS_HELP)
 @model_argument
 @click.option(
     "--input",

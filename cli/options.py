@@ -12,6 +12,8 @@ from typing import Any, TypeVar
 import click
 
 from palrp_onnx.limits import RECORD_METRICS, Limit
+from palrp_onnx.relevance.method_parsing import method
+from palrp_onnx.relevance.methods import BASELINES, DEFAULT_METHOD, METHODS, lines_of
 
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
@@ -20,25 +22,7 @@ T = TypeVar("T")
 FILE_PATH = click.Path(path_type=Path)
 
 FORMATS = ("json", "png", "html", "kserve")
-#: ``palrp_onnx.relevance`` knows these too; they stand here because its modules are slow to import.
-METHODS = (
-    "pa-lrp",
-    "attnlrp",
-    "pe-only",
-    "cp-lrp",
-    "pa-lrp-kept",
-    "attnlrp-kept",
-    "pa-lrp-adaptive",
-    "pa-cp-lrp",
-    "eps-lrp",
-    "gradient-x-input",
-    "pa-lrp-gamma",
-    "attnlrp-gamma",
-    "pa-lrp-alpha",
-    "cp-lrp-gamma",
-)
-#: What methods are held against in evaluations alone; ``palrp_onnx.evaluate`` knows these.
-BASELINES = ("single-sink", "rollout", "chefer", "ig")
+METHOD = "NAME[:PARAMETER=NUMBER,…]"
 ENGINES = ("onnxruntime", "numpy")
 POSITIONS = ("relu", "abs", "signed", "single-sink")
 
@@ -176,6 +160,16 @@ example_option = click.option(
     "are made up from the graph. Their shapes serve where the graph leaves lengths open.",
 )
 
+
+def _below(heading: str, *lines: str) -> str:
+    """Lines that click shows as they are."""
+    return "\n".join(("\b", heading, *(f"  {line}" for line in lines)))
+
+
+#: What is below the options where one method is asked for, and where baselines are, too.
+METHODS_HELP = _below("Methods:", *lines_of(METHODS))
+COMPETITORS_HELP = f"{METHODS_HELP}\n\n{_below('Baselines:', *lines_of(BASELINES))}"
+
 #: Which relevance, of which output and for which input.
 method_options = together(
     output_option,
@@ -184,7 +178,13 @@ method_options = together(
         metavar="NAME",
         help="Graph input the record is about, where there are several.",
     ),
-    click.option("--method", type=click.Choice(METHODS), show_default=METHODS[0]),
+    click.option(
+        "--method",
+        metavar=METHOD,
+        callback=lambda _ctx, _param, text: None if text is None else method(text).text,
+        show_default=DEFAULT_METHOD,
+        help="One of those below, with numbers of its own as in pa-lrp-gamma:gamma=0.1.",
+    ),
     click.option(
         "--positions",
         type=click.Choice(POSITIONS),

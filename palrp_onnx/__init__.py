@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from palrp_onnx.limits import Limit, check_records
     from palrp_onnx.model.open import Model
     from palrp_onnx.record import Attribution
+    from palrp_onnx.relevance.method import Method, Parameter
+    from palrp_onnx.relevance.method_parsing import method, register_method
 
 __all__ = [
     "Attribution",
@@ -18,11 +20,15 @@ __all__ = [
     "Explanation",
     "Inspection",
     "Limit",
+    "Method",
     "Model",
     "PalrpError",
+    "Parameter",
     "check_records",
     "inspect",
     "join_tensors",
+    "method",
+    "register_method",
     "save_tensors",
 ]
 
@@ -38,6 +44,10 @@ _HOMES = {
     "inspect": "inspection",
     "join_tensors": "describe",
     "save_tensors": "describe",
+    "Method": "relevance.method",
+    "Parameter": "relevance.method",
+    "method": "relevance.method_parsing",
+    "register_method": "relevance.method_parsing",
 }
 
 

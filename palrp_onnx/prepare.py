@@ -27,7 +27,7 @@ from palrp_onnx.model.passes.branches import take_branches
 from palrp_onnx.model.passes.written_softmax import join_softmax
 from palrp_onnx.model.signature import GraphInput, first_axes
 from palrp_onnx.record import ModelFacts, Warning_
-from palrp_onnx.relevance.methods import Preset
+from palrp_onnx.relevance.method import Method
 from palrp_onnx.relevance.plan import Plan, make_plan
 from palrp_onnx.rewrite.moved_lookups import move_lookups
 from palrp_onnx.runtime.forward import RuntimeForward
@@ -143,7 +143,7 @@ def model_facts(model: Model) -> ModelFacts:
 def plan_model(
     model: Model,
     feeds: Feeds | None,
-    preset: Preset,
+    method: Method,
     *,
     output: str | None = None,
     explain_input: str | None = None,
@@ -176,7 +176,7 @@ def plan_model(
     if batches:
         analysis = replace(analysis, axes=layouts.flags(batches))
     sites = find_sites(analysis)
-    plan = make_plan(analysis, chosen, preset, counted_operands(analysis, sites))
+    plan = make_plan(analysis, chosen, method, counted_operands(analysis, sites))
     met = [step.meeting for step in plan.steps]
     crossed = any(layouts.crossed(v) for v in met)
     planned = Planned(analysis, plan, sites, explained, crossed, foreign=len(batches) > 1)

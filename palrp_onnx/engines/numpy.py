@@ -69,7 +69,7 @@ class NumpyEngine:
             tensors["pixels"] = content
             content = to_patches(content, grid)
         tensors["content"] = content
-        kind = self.planned.plan.preset.map
+        kind = self.planned.plan.method.map
         maps = make_maps(content, raw.sinks, positions=self._positions, kind=kind, grid=grid)
         return Outcome(output, targets, maps, raw.ledger, tensors, {"forward": forward})
 

@@ -118,7 +118,7 @@ def explain_lines(
         .flat_map(_read)
         .map_batches(
             RayExplainer,
-            fn_constructor_args=(str(model), settings),
+            fn_constructor_args=(str(model), settings.portable()),
             batch_size=batch_size,
             batch_format="numpy",
             compute=ray.data.ActorPoolStrategy(size=actors),

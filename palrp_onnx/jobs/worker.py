@@ -58,7 +58,7 @@ class Worker:
 
     def __init__(self, model: str | Path, settings: Settings) -> None:
         self.path = path = Path(model)
-        self.settings = settings
+        self.settings = settings = settings.portable()
         self._labels = read_labels(path)
         parse_target(settings.target, self._labels)
         self._explainer = Explainer(

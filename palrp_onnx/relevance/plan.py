@@ -21,7 +21,7 @@ from palrp_onnx.model.lowering import REFUSED
 from palrp_onnx.model.native import kernel_nodes
 from palrp_onnx.relevance.attention import kept_scores
 from palrp_onnx.relevance.linear_layers import added_biases, attention_layers
-from palrp_onnx.relevance.methods import Preset
+from palrp_onnx.relevance.method import Method
 from palrp_onnx.rules import RuleEntry, find_rule
 
 T = TypeVar("T")
@@ -50,7 +50,7 @@ class Plan:
     Attributes:
         steps: Nodes in reverse topological order.
         output: The explained output.
-        scaling: Operands that receive nothing under this preset.
+        scaling: Operands that receive nothing under this method.
         counted: Operands of attention scores that are counted from somewhere, in equal steps.
         kept: Attention probabilities whose products know the scores behind them.
         biases: What an ``Add`` directly behind a linear layer adds.
@@ -58,7 +58,7 @@ class Plan:
     """
 
     analysis: Analysis
-    preset: Preset
+    method: Method
     output: ir.Value
     steps: tuple[Step, ...]
     scaling: frozenset[Operand]
@@ -171,7 +171,7 @@ class View(Generic[T]):
 
     def parameter(self, name: str) -> float:
         """A number of the method."""
-        return self._plan.preset.parameters[name]
+        return self._plan.method.number(name)
 
     def _operand(self, index: int) -> ir.Value:
         value = self._node.inputs[index]
@@ -201,7 +201,7 @@ def guard_of(value: ir.Value) -> ir.Value:
 def make_plan(
     analysis: Analysis,
     output: ir.Value,
-    preset: Preset,
+    method: Method,
     counted: frozenset[Operand] = frozenset(),
 ) -> Plan:
     """Find the nodes to visit and their rules.
@@ -209,7 +209,7 @@ def make_plan(
     Args:
         analysis: The annotated graph.
         output: The explained output.
-        preset: The method.
+        method: The method.
         counted: See :class:`Plan`.
 
     Raises:
@@ -220,12 +220,12 @@ def make_plan(
         raise TargetError(
             "The output does not depend on the explained input", place=f"output {output.name}"
         )
-    if preset.gradient:
+    if method.every_path:
         analysis = with_every_path(analysis)
-    scaling = scaling_operands(analysis, preset)
+    scaling = scaling_operands(analysis, method)
     visited = visited_nodes(analysis, output, scaling)
     ending = ending_of(output)
-    spared = attention_layers(analysis) if preset.spared else frozenset()
+    spared = attention_layers(analysis) if method.spared else frozenset()
     steps, refused = [], []
     for node in reversed(list(analysis.model.graph)):
         if node not in visited:
@@ -233,7 +233,7 @@ def make_plan(
         if node in analysis.inputs.lookups:
             steps.append(Step(node, None, node.outputs[0]))
             continue
-        sets = () if node in spared else preset.rules
+        sets = () if node in spared else method.rules
         if ending is not None and node is ending.node:
             sets = tuple(each for each in sets if each != _STOPPED)
         entry = find_rule(node.domain, node.op_type, analysis.model.graph_opset, sets)
@@ -250,7 +250,7 @@ def make_plan(
     kept = kept_scores(analysis)
     biases = added_biases(analysis)
     kernels = kernel_nodes(analysis.model)
-    return Plan(analysis, preset, output, tuple(steps), scaling, counted, kept, biases, kernels)
+    return Plan(analysis, method, output, tuple(steps), scaling, counted, kept, biases, kernels)
 
 
 def describe(node: ir.Node) -> str:
@@ -271,17 +271,17 @@ def with_every_path(analysis: Analysis) -> Analysis:
     return replace(analysis, operands={**analysis.operands, **dict.fromkeys(found, content)})
 
 
-def scaling_operands(analysis: Analysis, preset: Preset) -> frozenset[Operand]:
-    """Operands of products that scale like constants because the preset says so."""
+def scaling_operands(analysis: Analysis, method: Method) -> frozenset[Operand]:
+    """Operands of products that scale like constants because the method says so."""
     found: set[Operand] = set()
-    if not preset.attention:
+    if "attention" not in method.shares:
         found |= analysis.probabilities
     for operand, fact in analysis.operands.items():
         node, index = operand
-        if not preset.positions and fact.role is Role.POSITION:
+        if "positions" not in method.shares and fact.role is Role.POSITION:
             found.add(operand)
         if (
-            not preset.gates
+            "gates" not in method.shares
             and node.op_type == "Mul"
             and node.inputs[index] in analysis.activations
         ):
@@ -292,7 +292,7 @@ def scaling_operands(analysis: Analysis, preset: Preset) -> frozenset[Operand]:
 
 
 def role_of(analysis: Analysis, operand: Operand, scaling: frozenset[Operand]) -> Role | None:
-    """Role of an operand under a preset.
+    """Role of an operand under a method.
 
     A branch of content that carries positions is content again where positions take no share.
     """

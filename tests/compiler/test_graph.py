@@ -23,7 +23,7 @@ from palrp_onnx.inputs.sample import Sample
 from palrp_onnx.model.open import Model
 from palrp_onnx.prepare import plan_model
 from palrp_onnx.record import InputFacts
-from palrp_onnx.relevance.methods import PRESETS
+from palrp_onnx.relevance.methods import METHODS
 
 TOLERANCE = 2e-3
 ENGINES = ("numpy", "onnxruntime")
@@ -53,7 +53,7 @@ def test_equals_the_numpy_engine(name: str) -> None:
     compare(name, sample(name))
 
 
-@pytest.mark.parametrize("method", PRESETS)
+@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("name", ["bert", "llama", "vit"])
 def test_every_method(name: str, method: str) -> None:
     compare(name, sample(name), method=method)
@@ -111,7 +111,7 @@ def test_targets_that_are_not_there(name: str, target: str, problem: str) -> Non
 
 
 def compiled_model(name: str, given: Sample, **settings: Any) -> ir.Model:
-    planned = plan_model(Model.open(FILES[name]), given.feeds, PRESETS["pa-lrp"])
+    planned = plan_model(Model.open(FILES[name]), given.feeds, METHODS["pa-lrp"])
     return compile_graph(planned, CompileSettings(**settings))[0]
 
 

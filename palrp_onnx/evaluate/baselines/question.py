@@ -22,7 +22,7 @@ class Question:
     """One batch and the target in each of its rows.
 
     Attributes:
-        engine: Opened with the preset ``gradient-x-input``: its multipliers are gradients.
+        engine: Opened with the method ``gradient-x-input``: its multipliers are gradients.
         feeds: What was fed.
         values: Forward values.
         targets: Where the target lies in every row.
