@@ -70,7 +70,7 @@ def test_positions_that_multiply() -> None:
 
 @pytest.mark.parametrize("method", PRESETS)
 @pytest.mark.parametrize("body", [ATTENTION, GATE, SWIGLU, ROTATED])
-def test_every_method_closes_the_books(method: str, body: str) -> None:
+def test_every_method_closes_the_ledger(method: str, body: str) -> None:
     assert explained(body, method).residual < 1e-12
 
 

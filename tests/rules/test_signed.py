@@ -1,4 +1,4 @@
-"""Rules that tell the signs of contributions apart, derived a second time in float64.
+"""Rules that distinguish the signs of contributions, derived a second time in float64.
 
 The second derivation knows no rule of matrices: it takes the affine map of a layer from its forward
 pass, lists every contribution w x to every output, and shares each output's relevance among them.
@@ -224,7 +224,7 @@ def test_two_activations_share_as_their_sums_are(monkeypatch: pytest.MonkeyPatch
     assert found.residual < 1e-12
 
 
-def test_samples_that_share_an_axis_cannot_be_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_samples_that_share_an_axis_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     of_method(monkeypatch, "alpha")
     body = "f = Reshape(x, shape)  a = MatMul(f, w)  s = Add(f, a)  y = Reshape(s, back)"
     weights = {"shape": ints(-1, 4), "w": real(4, 4), "back": ints(-1, 3, 4)}
@@ -287,7 +287,7 @@ def test_outputs_without_any_contribution(method: str) -> None:
     assert found.residual < 1e-12
 
 
-def test_relevance_of_nothing_positive_is_in_the_books() -> None:
+def test_relevance_without_positive_contributions_is_in_the_ledger() -> None:
     weights = {"w": -np.abs(WEIGHTS["w"])}
     found = run("y = MatMul(x, w)", np.abs(ROWS), weights, method="pa-lrp-alpha")
     assert not found.content.any()
