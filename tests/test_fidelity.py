@@ -34,7 +34,7 @@ FEEDS = {"x": GENERATOR.normal(size=(2, 6, 4)).astype(np.float32)}
 
 
 def save(path: Path, nodes: list[onnx.NodeProto]) -> Path:
-    """A model [B, T, 4] → [B, 3] of these nodes, from ``x`` to ``y``, with mean pooling behind."""
+    """A model [B, T, 4] → [B, 3] of these nodes, from ``x`` to ``y``, then mean pooling."""
     pooled = [
         helper.make_node("ReduceMean", ["h"], ["p"], axes=[1], keepdims=0),
         helper.make_node("MatMul", ["p", "v"], ["y"]),
@@ -258,7 +258,7 @@ def test_entries_that_are_switched_off_do_not_hide_the_others(
 
 
 @pytest.mark.parametrize("off", [-np.inf, -1e9, -3.4e38])
-def test_a_wrong_rewriting_beside_a_class_that_is_switched_off(
+def test_a_wrong_rewriting_next_to_a_class_that_is_switched_off(
     off: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(activations, "gelu", lambda b, x: b.op("Relu", x))
@@ -273,7 +273,7 @@ def test_a_wrong_rewriting_beside_a_class_that_is_switched_off(
         explain(path, FEEDS)
 
 
-def test_a_forward_pass_in_numpy_is_held_against_the_runtime(
+def test_a_forward_pass_in_numpy_is_compared_with_the_runtime(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The package's evaluator is another implementation, of graphs that are plain already too."""
