@@ -65,7 +65,7 @@ class Planned:
     def subject(self) -> Subject:
         """What readers of the result must know of the model."""
         analysis = self.analysis
-        met = [step.meeting for step in self.plan.steps]
+        met = [step.axes_of for step in self.plan.steps]
         found = [m.reason for v in met if (m := analysis.layouts.mixing.get(v))]
         if self.foreign:
             found.append(f"the rows of output {self.output!r} are samples of another input")
@@ -177,7 +177,7 @@ def plan_model(
         analysis = replace(analysis, axes=layouts.flags(batches))
     sites = find_sites(analysis)
     plan = make_plan(analysis, chosen, method, counted_operands(analysis, sites))
-    met = [step.meeting for step in plan.steps]
+    met = [step.axes_of for step in plan.steps]
     crossed = any(layouts.crossed(v) for v in met)
     planned = Planned(analysis, plan, sites, explained, crossed, foreign=len(batches) > 1)
     _refuse_mixing(planned)
@@ -188,11 +188,11 @@ def _refuse_mixing(planned: Planned) -> None:
     """Refuse a graph whose batch is not that of its input, however many samples there are."""
     layouts = planned.analysis.layouts
     for step in planned.plan.steps:
-        mixing = layouts.mixing.get(step.meeting)
+        mixing = layouts.mixing.get(step.axes_of)
         if mixing is not None and not mixing.alone:
             raise UnsupportedError(
                 f"The first axis of the input is no batch of separate samples: {mixing.reason}",
-                place=f"value {step.meeting.name!r}",
+                place=f"value {step.axes_of.name!r}",
                 hint="What is explained must be separate for each sample.",
             )
 

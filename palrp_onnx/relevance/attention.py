@@ -1,8 +1,8 @@
-"""Attention whose softmax keeps its constant part for the values.
+"""Products of attention probabilities whose rule can see the scores before the softmax.
 
-The softmax s(x) of scores is, to first order, linear in them but for a constant: s = J x + c with
-J x = s ∘ (x − Σ s ∘ x). Usually relevance that reaches c is lost there. A product s V knows better
-who shares it: its values.
+To first order, the softmax of scores x is s = J x + c with J x = s ∘ (x − Σ s ∘ x) and a constant
+c. By default the relevance of c is lost at the softmax. A rule for the product s V that sees x can
+pass it on to the values V instead (see ``rules/lossless_softmax.py``).
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ import onnx_ir as ir
 
 from palrp_onnx.analysis.analysis import Analysis, Operand
 
-#: What probabilities may pass on their way to a product, as they are.
+#: Operations that probabilities may pass unchanged between the softmax and the product.
 _PASSING = frozenset(("Cast", "Dropout", "Identity", "Where"))
 
 
-def kept_scores(analysis: Analysis) -> Mapping[Operand, ir.Value]:
-    """Scores behind every operand of probabilities whose softmax feeds only such operands."""
+def find_scores(analysis: Analysis) -> Mapping[Operand, ir.Value]:
+    """Softmax operands of products and their scores, if all consumers of the softmax are such."""
     found: dict[Operand, ir.Node] = {}
     for node, index in analysis.probabilities:
-        softmax = _softmax_behind(analysis, node.inputs[index])
+        softmax = _softmax_before(analysis, node.inputs[index])
         if softmax is not None:
             found[node, index] = softmax
     sound = {s for s in found.values() if _ends(analysis, s.outputs[0]) <= found.keys()}
@@ -32,7 +32,7 @@ def kept_scores(analysis: Analysis) -> Mapping[Operand, ir.Value]:
     }
 
 
-def _softmax_behind(analysis: Analysis, value: ir.Value | None) -> ir.Node | None:
+def _softmax_before(analysis: Analysis, value: ir.Value | None) -> ir.Node | None:
     shape = None if value is None else analysis.shapes.get(value)
     while value is not None:
         node = value.producer()
@@ -48,7 +48,7 @@ def _softmax_behind(analysis: Analysis, value: ir.Value | None) -> ir.Node | Non
 
 
 def _ends(analysis: Analysis, value: ir.Value) -> set[Operand]:
-    """Operands that probabilities reach, where relevance may come from."""
+    """Operands that use these probabilities and can send relevance to them."""
     found: set[Operand] = set()
     for node, index in value.uses():
         if node.op_type in _PASSING:

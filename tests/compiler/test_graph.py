@@ -263,7 +263,7 @@ def test_images_without_patches_are_cut_into_blocks(size: tuple[int, int]) -> No
         )
 
 
-def test_values_with_the_names_of_outputs_step_aside() -> None:
+def test_values_with_the_names_of_outputs_are_renamed() -> None:
     x = real(2, 5, 4)
     body = (
         "relevance_total = MatMul(x, target)  relevance_sites = Add(relevance_total, q) "
@@ -338,7 +338,7 @@ def test_a_name_that_only_looks_like_one(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("inner", ["h", "m"])
 def test_a_file_for_a_value_inside(tmp_path: Path, inner: str) -> None:
-    """It becomes an output of the explainer, beside those of the model."""
+    """It becomes an output of the explainer, in addition to those of the model."""
     x = real(2, 5, 4)
     body = "h = MatMul(x, w)  m = ReduceMean<keepdims = 0>(h, axis)  y = Softmax<axis = -1>(m)"
     weights = {"w": real(4, 3), "axis": ints(1)}
@@ -474,7 +474,7 @@ def test_classes_that_are_switched_off(options: dict[str, str]) -> None:
     [("target", 3), ("target", -5), ("target_against", 3), ("target_against", 99)],
 )
 def test_a_class_outside_of_the_output_stops_the_run(name: str, place: int, tmp_path: Path) -> None:
-    """Of three classes 0 to 2; −4 is the first, as −1 asks for the predicted one."""
+    """Of three classes 0 to 2; −4 is the first, as −1 is the predicted one."""
     x, w = real(2, 4), real(4, 3)
     path, explainer = opened(proto("y = MatMul(x, w)", {"x": x}, {"w": w})).path, tmp_path / "e"
     explainer.write_bytes(compile_model(path, explainer))

@@ -1,4 +1,4 @@
-"""Rules that keep the softmax's constant part for the values: derived a second time in float64."""
+"""Rules of the lossless softmax, derived a second time in float64."""
 
 from __future__ import annotations
 
@@ -118,9 +118,9 @@ def test_all_of_attention_is_conserved(method: str, scale: float, seed: int) -> 
     """Whether attention is nearly uniform or nearly one-hot."""
     weights = {**WEIGHTS, "a": scale * real(4, 4, seed=seed)}
     found = run(BODIES["plain"] + SUMMED, X, weights, method=method)
-    books = found.result.ledger
+    ledger = found.result.ledger
     entries = np.abs(found.content).sum(axis=(1, 2))
-    np.testing.assert_array_less(np.abs(books["content"] - books["target"]), 1e-9 * entries)
+    np.testing.assert_array_less(np.abs(ledger["content"] - ledger["target"]), 1e-9 * entries)
 
 
 def test_probabilities_read_by_something_else_lose_their_constant_as_usual() -> None:

@@ -1,4 +1,4 @@
-"""Rules that tell the signs of contributions apart, derived a second time in float64.
+"""Rules that distinguish the signs of contributions, derived a second time in float64.
 
 The second derivation knows no rule of matrices: it takes the affine map of a layer from its forward
 pass, lists every contribution w x to every output, and shares each output's relevance among them.
@@ -279,7 +279,7 @@ def test_outputs_without_any_contribution(method: str) -> None:
     assert found.residual < 1e-12
 
 
-def test_relevance_of_nothing_positive_is_in_the_books() -> None:
+def test_relevance_without_positive_contributions_is_in_the_ledger() -> None:
     weights = {"w": -np.abs(WEIGHTS["w"])}
     found = run("y = MatMul(x, w)", np.abs(ROWS), weights, method="pa-lrp-alpha")
     assert not found.content.any()

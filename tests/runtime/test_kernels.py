@@ -239,7 +239,7 @@ def test_exact_kernels_change_nothing(name: str, engine: str, tmp_path: Path) ->
         assert abs(record.ledger["kernel"]) < 1e-6 * size
 
 
-#: Quantised attention, whose product of whole numbers stands inside.
+#: Quantised attention, with an integer product inside.
 ATTENTION = Case(
     [
         READ,

@@ -1,9 +1,9 @@
 """The table of lowerings, and the pass that applies it.
 
 A lowering is a plain function ``lowering(b, node)``: it writes primitive operations with the
-builder ``b`` and returns what takes the place of each output, ``None`` for one that nothing may
-read; or ``None`` for a node that is primitive as it is used. What it does not cover it refuses with
-``NotImplementedError``; the node then stays, and says why.
+builder ``b`` and returns the value that replaces each output, ``None`` for an output that must not
+be read; or ``None`` if the node, as it is used, is primitive already. It raises
+``NotImplementedError`` for a node that it does not cover; that node stays, with the reason.
 """
 
 from __future__ import annotations
@@ -31,7 +31,11 @@ _TABLE: dict[tuple[str, str], Lowering] = {}
 
 
 def lowers(*op_types: str, domain: str = MICROSOFT) -> Callable[[Lowering], Lowering]:
-    """Register a function as the lowering of ``op_types``."""
+    """Register a function as the lowering of ``op_types``.
+
+    Raises:
+        ValueError: One of them has a lowering already.
+    """
 
     def register(function: Lowering) -> Lowering:
         for op_type in op_types:
@@ -78,11 +82,11 @@ def lower(model: ir.Model) -> Mapping[str, int]:
 
 
 class _Made(NamedTuple):
-    """What lowering has made of values.
+    """Values that lowering has changed.
 
     Attributes:
-        real: Whole numbers that are held as real ones now.
-        fresh: Values of which more is known than inference over the graph had found.
+        real: Integers that are real numbers now.
+        fresh: Values whose types or shapes are known better than from inference over the graph.
     """
 
     real: set[ir.Value]
@@ -109,7 +113,7 @@ _OF_ONE_TYPE = frozenset("Concat Max Min Pad Where".split())
 
 
 def _carry_on(b: Builder, node: ir.Node, made: _Made) -> None:
-    """Type a node that stays; whole numbers beside those that became real become real too."""
+    """Infer the types of a node that stays; make its other integer operands real if one is."""
     changed = [v for v in node.inputs if v is not None and v in made.real]
     before = [v.dtype for v in node.outputs]
     if changed and not node.domain:
@@ -127,13 +131,13 @@ def _carry_on(b: Builder, node: ir.Node, made: _Made) -> None:
 
 
 def _keeps_type(node: ir.Node, source: ir.Value) -> bool:
-    """Whether a node casts quantised numbers, which are real ones by now, to the type they have."""
+    """Whether a node casts quantised numbers, which are real now, to the type they had."""
     was = source.meta.get(_WAS)
     return node.op_type == "Cast" and was is not None and node.attributes.get_int("to", 0) == was
 
 
 def _replace(b: Builder, old: ir.Value, new: ir.Value, made: _Made) -> None:
-    """Put ``new`` in the place of ``old``, under its name."""
+    """Replace ``old`` by ``new``, which takes its name."""
     new = b.own(new)
     made.fresh.add(new)
     if old.dtype is not None and new.dtype != old.dtype:
