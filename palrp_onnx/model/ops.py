@@ -297,7 +297,7 @@ _STANDARD: dict[str, Row] = {
     "MeanVarianceNormalization": Row(T.NORMALISATION),
     "Min": Row(T.EXTREME | T.ZERO | T.BROADCASTS | T.WHOLE, A.ALIGNED),
     "Mish": _VANISHING,
-    "Mod": _BITS,
+    "Mod": Row(T.UNARY | T.ZERO | T.BROADCASTS | T.WHOLE, A.ALIGNED),
     "Mul": Row(T.SCALE | T.ZERO | T.BROADCASTS | T.WHOLE, A.ALIGNED),
     "Multinomial": _RANDOM,
     "Neg": Row(T.UNARY | T.ZERO | T.LINEAR | T.WHOLE, A.ALIGNED),
