@@ -10,7 +10,6 @@ import onnx_ir as ir
 
 from palrp_onnx.analysis.analysis import GIVEN, Analysis, analyse
 from palrp_onnx.analysis.axes import BATCH, Places, Source, UnitAxes, places_of
-from palrp_onnx.analysis.content import MEASURES
 from palrp_onnx.analysis.example import forms, make_feeds, none_runs
 from palrp_onnx.analysis.faults import find_faults
 from palrp_onnx.analysis.inputs import input_roles
@@ -23,6 +22,7 @@ from palrp_onnx.analysis.uncertain import find_uncertain
 from palrp_onnx.errors import InputError, TargetError, UnsupportedError, UsageError
 from palrp_onnx.head import output_facts, probability_warnings
 from palrp_onnx.model.open import Model
+from palrp_onnx.model.ops import Trait, has
 from palrp_onnx.model.passes.branches import take_branches
 from palrp_onnx.model.passes.written_softmax import join_softmax
 from palrp_onnx.model.signature import GraphInput, first_axes
@@ -305,7 +305,7 @@ def _shapes(feeds: Feeds | None) -> Mapping[str, tuple[int, ...]] | None:
 
 def _measures_batches(analysis: Analysis) -> bool:
     """Whether activations are quantised with scales that are measured over a whole batch."""
-    measured = (n.inputs[0] for n in analysis.model.graph if n.op_type in MEASURES)
+    measured = (n.inputs[0] for n in analysis.model.graph if has(n, Trait.MEASURES))
     axes = analysis.axes
     return any(flag & BATCH for v in measured if v is not None for flag in axes.get(v, ()))
 

@@ -25,12 +25,12 @@ from palrp_onnx.evaluate.maps import in_turn, spelled
 from palrp_onnx.evaluate.statistics import Estimate, crossed_mean, spearman
 from palrp_onnx.inputs.sample import Sample
 from palrp_onnx.model.open import Model
+from palrp_onnx.model.ops import Trait, has
 from palrp_onnx.types import Array
 
 #: Shares of the weights that are shuffled, from the output down.
 SHARES = (0.25, 0.5, 0.75, 1.0)
 #: Operations that multiply their first two inputs.
-_PRODUCTS = frozenset(("Conv", "ConvTranspose", "Gemm", "MatMul"))
 _LARGE = 1 << 16  # bytes; smaller tensors stay in the file
 
 
@@ -184,7 +184,7 @@ def weights(model: Model, output: str) -> list[str]:
     above = _above(graph, output)
     found: dict[str, None] = {}
     for node in reversed(list(graph)):
-        if node.op_type not in _PRODUCTS or node not in above:
+        if not has(node, Trait.PRODUCT | Trait.LAYER) or node not in above:
             continue
         factors = [v for v in node.inputs[:2] if v is not None]
         if any(v in content for v in factors):

@@ -19,6 +19,7 @@ from palrp_onnx.analysis.roles import Fact, Role
 from palrp_onnx.errors import TargetError, UnsupportedError
 from palrp_onnx.model.lowering import REFUSED
 from palrp_onnx.model.native import kernel_nodes
+from palrp_onnx.model.ops import Trait, has
 from palrp_onnx.relevance.attention import find_scores
 from palrp_onnx.relevance.linear_layers import added_biases, attention_layers
 from palrp_onnx.relevance.method import Method
@@ -311,7 +312,7 @@ def role_of(analysis: Analysis, operand: Operand, scaling: frozenset[Operand]) -
     return fact.role
 
 
-_PRODUCTS = frozenset(["Mul", "MatMul", "Gemm", "Einsum", "Div"])
+_PRODUCTS = Trait.SCALE | Trait.PRODUCT | Trait.LAYER
 
 
 def visited_nodes(
@@ -332,7 +333,7 @@ def visited_nodes(
             role = role_of(analysis, (node, index), scaling)
             if operand is None or role is None:
                 continue
-            if node.op_type in _PRODUCTS and (node, index) in scaling:
+            if has(node, _PRODUCTS) and (node, index) in scaling:
                 continue
             if role is Role.CONTENT:
                 queue.append((operand, operand))
