@@ -5,6 +5,8 @@ One layer of attention over looked-up words, nothing of which depends on places 
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 import pytest
 from building import Array, opened, proto, real
@@ -64,19 +66,28 @@ def feeds_of(padding: str) -> dict[str, Array]:
     return {"ids": np.where(mask, ids, 1), "mask": mask}
 
 
-def check(
-    pattern: Array, always: Array, low: float, spelling: str, padding: str, guard: str
-) -> None:
-    feeds = feeds_of(padding)
+@lru_cache(maxsize=1)  # of one model, for every padding
+def explainers(
+    pattern: str, guarded: bool, low: float, spelling: str
+) -> tuple[Explainer, Explainer]:
+    """In float64 and float32; a query sees itself at least, or its NaN is guarded."""
+    guard = "n = IsNaN(p)  g = Where(n, zero, p)" if guarded else "g = Identity(p)"
     text = SEEN_TEXT + BODY.replace("SCORES", SPELLINGS[spelling]).replace("GUARD", guard)
-    weights = {**WEIGHTS, "pattern": pattern, "always": always, "low": np.array(low, np.float32)}
+    always = np.zeros((T, T), bool) if guarded else np.eye(T, dtype=bool)
+    own = {"pattern": SEEN[pattern], "always": always, "low": np.array(low, np.float32)}
+    weights = {**WEIGHTS, **own}
     used = {k: a for k, a in weights.items() if f" {k}" in text or f"({k}" in text}
-    path = opened(proto(text, feeds, used)).path
-    report = inspect(Explainer(path).model, feeds)
+    model = opened(proto(text, feeds_of("none"), used))
+    return Explainer(model.copy(), dtype="float64"), Explainer(model)
+
+
+def check(made: tuple[Explainer, Explainer], padding: str) -> None:
+    feeds = feeds_of(padding)
+    report = inspect(made[1].model.copy(), feeds)
     assert report.explainable and not report.sites and not report.uncertain
     sample = Sample("x", "tensors", feeds, InputFacts(kind="tensors", truncated=False))
-    for dtype, rounding in (("float64", 1e-12), ("float32", 1e-5)):
-        for row, found in enumerate(Explainer(path, dtype=dtype).explain(sample, "1")):
+    for explainer, rounding in zip(made, (1e-12, 1e-5), strict=True):
+        for row, found in enumerate(explainer.explain(sample, "1")):
             ledger, relevance = found.record.ledger, found.record.relevance
             assert not found.record.sites and ledger["position"] == 0
             assert np.isfinite(list(ledger.values())).all()
@@ -91,11 +102,10 @@ def check(
 @pytest.mark.parametrize("pattern", SEEN)
 def test_masks(pattern: str, low: str, spelling: str, padding: str) -> None:
     """Every query sees itself at least, so that no softmax is of nothing."""
-    check(SEEN[pattern], np.eye(T, dtype=bool), LOW[low], spelling, padding, "g = Identity(p)")
+    check(explainers(pattern, False, LOW[low], spelling), padding)
 
 
-@pytest.mark.parametrize("spelling", SPELLINGS)
 @pytest.mark.parametrize("padding", ["right", "left"])
+@pytest.mark.parametrize("spelling", SPELLINGS)
 def test_queries_that_see_nothing_and_are_guarded(spelling: str, padding: str) -> None:
-    guard = "n = IsNaN(p)  g = Where(n, zero, p)"
-    check(CAUSAL, np.zeros((T, T), bool), -np.inf, spelling, padding, guard)
+    check(explainers("causal", True, -np.inf, spelling), padding)

@@ -10,22 +10,14 @@ import numpy as np
 import onnxruntime
 import pytest
 from click.testing import Result
-from decoders import WORDS, cached
-from tokenizers import Tokenizer, models, pre_tokenizers  # type: ignore[import-untyped]
+from decoders import VOCABULARY, write_with_tokenizer
 
 Run = Callable[..., Result]
-VOCABULARY = [f"w{k}" for k in range(WORDS)]
 
 
 @pytest.fixture
 def decoder(tmp_path: Path) -> Path:
-    path = cached(tmp_path)
-    words = {word: index for index, word in enumerate(VOCABULARY)}
-    tokenizer = Tokenizer(models.WordLevel(words, unk_token="w0"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.save(str(tmp_path / "tokenizer.json"))
-    (tmp_path / "prompt.txt").write_text("w3 w7 w1")
-    return path
+    return write_with_tokenizer(tmp_path)
 
 
 def greedy(path: Path, count: int) -> list[int]:

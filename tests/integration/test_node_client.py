@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -14,27 +15,35 @@ import numpy as np
 import onnxruntime
 import pytest
 from committed import MODELS
+from once import made_once
 
 from palrp_onnx.compiler.file import compile_model
 
-PACKAGE = "onnxruntime-node@1.30.0"
 MODEL = MODELS / "reviews-rope/model.onnx"
-SCRIPT = Path(__file__).with_name("client.js")
+#: The program, and the runtime that it needs, every package pinned by its hash.
+CLIENT = Path(__file__).parent / "node"
 
 
 @pytest.fixture(scope="module")
 def packages() -> Path:
     """node_modules with the runtime, kept in the machine's temporary folder between runs."""
-    node, npm = shutil.which("node"), shutil.which("npm")
-    if node is None or npm is None:
+    npm = shutil.which("npm")
+    if npm is None or shutil.which("node") is None:
         pytest.skip("Node.js is not installed")
-    folder = Path(tempfile.gettempdir()) / "palrp-node"
-    folder.mkdir(exist_ok=True)
-    command = [npm, "install", "--no-audit", "--no-fund", "--ignore-scripts", PACKAGE]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-    if done.returncode:
-        pytest.skip(f"{PACKAGE} cannot be installed: {done.stderr.strip()[-200:]}")
-    return folder / "node_modules"
+
+    def install(folder: Path) -> None:
+        for name in ("package.json", "package-lock.json"):
+            shutil.copy(CLIENT / name, folder)
+        command = [npm, "ci", "--no-audit", "--no-fund", "--ignore-scripts"]
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+        if "EINTEGRITY" in done.stderr:
+            pytest.fail(f"A package is another file now: {done.stderr}")
+        if done.returncode:
+            pytest.skip(f"onnxruntime-node cannot be installed: {done.stderr.strip()[-200:]}")
+
+    pinned = hashlib.sha256((CLIENT / "package-lock.json").read_bytes()).hexdigest()
+    folder = Path(tempfile.gettempdir()) / "palrp-node" / pinned
+    return made_once(folder, install) / "node_modules"
 
 
 def test_node_gives_the_same_numbers(packages: Path, tmp_path: Path) -> None:
@@ -44,7 +53,7 @@ def test_node_gives_the_same_numbers(packages: Path, tmp_path: Path) -> None:
     # Node's binding passes no inputs that have a default, so the target is the predicted class.
     feeds: dict[str, Any] = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
     done = subprocess.run(
-        ["node", str(SCRIPT), str(place)],
+        ["node", str(CLIENT / "client.js"), str(place)],
         input=json.dumps({name: array.tolist() for name, array in feeds.items()}),
         capture_output=True,
         text=True,

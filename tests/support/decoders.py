@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
+from tokenizers import Tokenizer, models, pre_tokenizers  # type: ignore[import-untyped]
 
 GENERATOR = np.random.default_rng(9)
 WORDS, WIDTH = 20, 8
@@ -128,3 +129,17 @@ def merged(folder: Path) -> Path:
     switch = {"use_cache": (TensorProto.BOOL, (1,))}
     inputs = {**WORDS_IN, **CACHES, **switch}
     return save(folder / "merged.onnx", after, inputs, *nodes, choice)
+
+
+VOCABULARY = [f"w{k}" for k in range(WORDS)]
+
+
+def write_with_tokenizer(folder: Path) -> Path:
+    """The decoder with a cache, its tokenizer, and a prompt of the words 3, 7 and 1."""
+    tokenizer = Tokenizer(
+        models.WordLevel({w: k for k, w in enumerate(VOCABULARY)}, unk_token="w0")
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.save(str(folder / "tokenizer.json"))
+    (folder / "prompt.txt").write_text("w3 w7 w1")
+    return cached(folder).rename(folder / "decoder.onnx")
