@@ -21,7 +21,7 @@ from msgspec import Struct
 
 from palrp_onnx.errors import InputError
 from palrp_onnx.evaluate.pairing import Pairs
-from palrp_onnx.evaluate.statistics import pearson, quartiles, ranks
+from palrp_onnx.evaluate.statistics import pearson, quartiles, spearman
 from palrp_onnx.record import Attribution
 from palrp_onnx.types import Array
 
@@ -182,7 +182,7 @@ def compare(a: Attribution, b: Attribution, *, top: int = TOP) -> Pair:
         id=a.id,
         same_target=_target(a, b) == _target(b, a),
         basis=basis,
-        correlation=pearson(ranks(first), ranks(second)),
+        correlation=spearman(first, second),
         pearson=pearson(first, second),
         overlap=_overlap(first, second, top),
         position_share=b.position_share - a.position_share,

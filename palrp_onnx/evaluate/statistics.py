@@ -115,10 +115,8 @@ def pearson(a: Array, b: Array) -> float | None:
 
 
 def spearman(a: Array, b: Array) -> float | None:
-    """Rank correlation of two maps [units]; ``None`` where one orders nothing.
+    """Rank correlation of two maps [units]: Pearson's r of their ranks.
 
-    Pearson's r of `ranks`, from sums that are exact: ranks are whole or half numbers.
+    ``None`` where one orders nothing, as all its units are equal.
     """
-    one, other = (ranks(each) - (each.size + 1) / 2 for each in (a, b))
-    scale = float(np.sqrt((one @ one) * (other @ other)))
-    return float(one @ other) / scale if scale else None
+    return pearson(ranks(a), ranks(b))
