@@ -40,6 +40,12 @@ def node_inputs(node: ir.Node) -> Iterator[ir.Value]:
                 yield from (v for v in inner.inputs if v is not None and v.graph is node.graph)
 
 
+#: What a result does not depend on the entries of.
+_NOT_ENTRIES = Trait.MEASURES | Trait.LENGTH
+#: Nothing is chosen by these: places are counted.
+_NOT_CHOICES = _NOT_ENTRIES | Trait.COUNT
+
+
 def dependencies(graph: ir.Graph, sources: Iterable[str]) -> dict[ir.Value, frozenset[str]]:
     """For every value the inputs among ``sources`` whose entries (not only shape) it depends on."""
     wanted = set(sources)
@@ -47,7 +53,7 @@ def dependencies(graph: ir.Graph, sources: Iterable[str]) -> dict[ir.Value, froz
         v: frozenset((v.name,)) for v in graph.inputs if v.name in wanted and v.name is not None
     }
     for node in graph:
-        if has(node, Trait.MEASURES | Trait.LENGTH):
+        if has(node, _NOT_ENTRIES):
             continue
         reached = frozenset().union(*(found.get(v, frozenset()) for v in node_inputs(node)))
         if reached:
@@ -62,7 +68,7 @@ def chosen_values(graph: ir.Graph, content: Mapping[ir.Value, None]) -> set[ir.V
     """
     found: set[ir.Value] = set()
     for node in graph:
-        if has(node, Trait.MEASURES | Trait.COUNT | Trait.LENGTH):
+        if has(node, _NOT_CHOICES):
             continue
         if any(v in content or v in found for v in node_inputs(node)):
             found.update(v for v in node.outputs if v not in content)

@@ -156,9 +156,12 @@ def _broadcast(
     return (Link(how, (k,), _pairs(listed, k, len(after))) for k in range(len(after)))
 
 
+_RETYPED = Trait.RETYPES | Trait.LIKE
+
+
 def _aligned(o: Operation) -> Links:
     operands = list(enumerate(o.before))
-    retyped = has(o.node, Trait.RETYPES | Trait.LIKE)  # other operands are parameters
+    retyped = has(o.node, _RETYPED)  # other operands are parameters
     return _broadcast(How.SAME, operands[:1] if retyped else operands, o.after)
 
 

@@ -11,6 +11,8 @@ from palrp_onnx.model.ops import ELEMENTWISE, Trait, has, row_of
 
 #: Operations behind which numbers no longer say which entry they were: counts, lengths, places.
 _COUNTING = Trait.ARGUMENT | Trait.COUNT | Trait.LENGTH | Trait.REDUCTION
+#: Where numbers meet others, as values or as one-hot vectors.
+_MEETING = Trait.COMPARISON | Trait.PRODUCT | Trait.LAYER
 #: What real content may pass on its way to whole numbers.
 _THROUGH = ELEMENTWISE | Trait.WHOLE
 
@@ -57,7 +59,7 @@ def _forgets(node: ir.Node, index: int) -> bool:
 
 
 def _picks(node: ir.Node, index: int) -> bool:
-    if has(node, Trait.COMPARISON | Trait.PRODUCT | Trait.LAYER):
+    if has(node, _MEETING):
         return True
     return row_of(node).index == index
 

@@ -10,6 +10,9 @@ from palrp_onnx.analysis.analysis import Analysis
 from palrp_onnx.model.follow import uses_of
 from palrp_onnx.model.ops import ELEMENTWISE, Trait, has
 
+#: What an image may pass before it is cut.
+_PASSED = ELEMENTWISE | Trait.PAD | Trait.PERMUTE
+
 
 def patch_size(analysis: Analysis, name: str) -> tuple[int, int] | None:
     """Height and width of the patches of input ``name``, in its pixels.
@@ -28,4 +31,4 @@ def patch_size(analysis: Analysis, name: str) -> tuple[int, int] | None:
 
 
 def _onward(node: ir.Node, _: int) -> Iterable[ir.Value]:
-    return node.outputs if has(node, ELEMENTWISE | Trait.PAD | Trait.PERMUTE) else ()
+    return node.outputs if has(node, _PASSED) else ()

@@ -17,6 +17,7 @@ import onnx_ir as ir
 from palrp_onnx.model.ops import MOVES, Trait, has
 
 _RETYPED = Trait.RETYPES | Trait.LIKE
+_PASSED = MOVES | _RETYPED
 #: What rounding to eight bits may change of a probability.
 _LAST_DIGITS = 2 / 255
 _AFFINE = frozenset("Add Div Mul Sub".split())
@@ -61,7 +62,7 @@ def ending_of(value: ir.Value) -> Ending | None:
             if moved is None:
                 return None
             source, factor, offset = moved
-        elif not (has(node, MOVES | _RETYPED) or _keeps(node, factor, offset)):
+        elif not (has(node, _PASSED) or _keeps(node, factor, offset)):
             return None
         value = source
     return None

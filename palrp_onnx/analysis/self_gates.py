@@ -17,6 +17,10 @@ import onnx_ir as ir
 from palrp_onnx.analysis.roles import Fact, Role
 from palrp_onnx.model.ops import ELEMENTWISE, Trait, has
 
+#: Zero where the first operand is, if they are zero at zero.
+_OF_FIRST = Trait.UNARY | Trait.SCALE
+#: Functions that are no activations.
+_PLAIN = Trait.LINEAR | Trait.ROUNDS
 #: What may lie between a value and a statistic of it.
 _STATISTIC = ELEMENTWISE | Trait.REDUCTION | Trait.RANK | Trait.RESHAPE | Trait.REPEAT
 
@@ -107,7 +111,7 @@ def _cost(value: ir.Value, source: ir.Value, content: Content) -> tuple[bool, in
             continue
         inputs = [v for v in node.inputs if v is not None and v in content]
         steps += 1
-        enough = has(node, Trait.UNARY | Trait.SCALE) or len(inputs) == len(node.inputs)
+        enough = has(node, _OF_FIRST) or len(inputs) == len(node.inputs)
         vanishes &= enough and has(node, Trait.ZERO)
         queue.extend(v for v in inputs if v not in seen)
         seen.update(inputs)
@@ -119,7 +123,7 @@ def activation_values(graph: ir.Graph, content: Content, scaling: Scaling) -> se
     found = {
         v
         for node in graph
-        if has(node, Trait.UNARY) and not has(node, Trait.LINEAR | Trait.ROUNDS)
+        if has(node, Trait.UNARY) and not has(node, _PLAIN)
         for v in node.outputs
         if v in content
     }

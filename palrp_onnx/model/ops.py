@@ -385,5 +385,5 @@ def row_of(node: ir.Node) -> Row:
 
 
 def has(node: ir.Node, traits: Trait) -> bool:
-    """Whether a node's operation has any of ``traits``."""
+    """Whether a node's operation has any of ``traits``; a union is best made once, beforehand."""
     return bool(_BY_NAME.get((node.domain, node.op_type), 0) & traits.value)
