@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from msgspec import Struct
 
 from palrp_onnx.errors import InputError
@@ -29,6 +31,15 @@ class OutputFacts(Struct, frozen=True, kw_only=True):
     vocabularies: tuple[int, ...] = ()
 
 
+class ImageAxes(NamedTuple):
+    """Which axes of an input are those of an image."""
+
+    batch: int
+    channels: int
+    rows: int
+    columns: int
+
+
 class Subject(Struct, frozen=True, kw_only=True):
     """The subject of an explanation.
 
@@ -41,7 +52,7 @@ class Subject(Struct, frozen=True, kw_only=True):
         masks: Names of the inputs that are masks.
         mask: The mask of the output's tokens, if there is one.
         unit_mask: The mask of the units, if there is one.
-        image: Batch, channel, row and column axis of an image.
+        image: Axes of the input, where it is an image.
         patch: Height and width of the patches of an image.
         mixed: Why samples of a batch are not separate, if they are not.
         crossed: Whether samples are combined only in a table of all pairs, so that each can be
@@ -60,7 +71,7 @@ class Subject(Struct, frozen=True, kw_only=True):
     masks: tuple[str, ...]
     mask: str | None
     unit_mask: str | None
-    image: tuple[int, int, int, int] | None
+    image: ImageAxes | None
     patch: tuple[int, int] | None
     mixed: str | None
     crossed: bool = False

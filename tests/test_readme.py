@@ -3,40 +3,21 @@
 from __future__ import annotations
 
 import re
-import shlex
-from pathlib import Path
 
 import click
 import pytest
+from committed import ROOT
 
 from palrp_onnx import errors
 from palrp_onnx.cli.main import program
 
-ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-
-
-def console_lines() -> list[str]:
-    blocks = re.findall(r"^```console\n(.*?)^```$", README, flags=re.DOTALL | re.MULTILINE)
-    lines = (line for block in blocks for line in block.splitlines())
-    return [
-        part.strip() for line in lines for part in re.split(r"&&|\|", line) if "palrp-onnx " in part
-    ]
 
 
 def test_two_marked_commands_of_one_line() -> None:
     marked = re.findall(r"^<!-- ci -->\n```console\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
     assert [block.count("\n") for block in marked] == [1, 1]
     assert marked[1].endswith("pytest -n 2\n")
-
-
-@pytest.mark.parametrize("line", console_lines())
-def test_commands_parse(line: str) -> None:
-    words = shlex.split(line, comments=True)
-    name, arguments = words[1], words[2:]
-    command = program.get_command(click.Context(program), name)
-    assert command is not None
-    command.make_context(name, arguments)
 
 
 def test_every_option_is_explained() -> None:

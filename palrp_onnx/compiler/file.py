@@ -17,7 +17,9 @@ from palrp_onnx.inputs import read_npz
 from palrp_onnx.model.native import with_own_products
 from palrp_onnx.model.open import Model
 from palrp_onnx.prepare import Planned, make_example, plan_model, run_graph
-from palrp_onnx.relevance.methods import preset
+from palrp_onnx.relevance.method import Method
+from palrp_onnx.relevance.method_parsing import resolve_method
+from palrp_onnx.relevance.methods import DEFAULT_METHOD
 from palrp_onnx.types import Array
 
 
@@ -25,7 +27,7 @@ def compile_model(
     path: Path,
     destination: Path,
     *,
-    method: str = "pa-lrp",
+    method: Method | str = DEFAULT_METHOD,
     output: str | None = None,
     explain_input: str | None = None,
     roles: Mapping[str, str] | None = None,
@@ -50,12 +52,13 @@ def compile_model(
             and is the trial run if the model does not run on synthetic inputs.
 
     Raises:
-        UsageError: The model is an explainer, or it has external data and ``destination`` is in
-            another folder.
+        UsageError: There is no such method, the model is an explainer, or it has external data and
+            ``destination`` is in another folder.
         UnsupportedError: An input or output of the model has a reserved name.
         ModelError: The model cannot be explained, or not by a compiled graph.
         InputError: The example cannot be read, or does not fit the inputs.
     """
+    chosen = resolve_method(method)
     model = Model.open(path, at_least=OPSET)
     if Manifest.read(model.metadata) is not None:
         raise UsageError("The model is an explainer already", place=str(path))
@@ -74,7 +77,7 @@ def compile_model(
         return plan_model(
             opened,
             feeds,
-            preset(method),
+            chosen,
             output=output,
             explain_input=explain_input,
             roles=parse_roles(roles or {}),

@@ -22,6 +22,7 @@ from palrp_onnx.errors import UnsupportedError
 from palrp_onnx.model.native import OwnProducts
 from palrp_onnx.prepare import Planned
 from palrp_onnx.relevance.ledger import entry_name, in_order
+from palrp_onnx.relevance.methods import own_method
 from palrp_onnx.relevance.single_row import Rows
 from palrp_onnx.relevance.sinks import (
     Sink,
@@ -264,7 +265,7 @@ class _Compiler:
         total = {"sum": op.add(summed, position), "content": summed, "position": position}
         self._publish(CONTENT, summed)
         self._publish(POSITION, position)
-        self._publish(TOTAL, total[self._plan.preset.map])
+        self._publish(TOTAL, total[self._plan.method.map])
         if signed:
             rows = [op.unsqueeze(s, [1]) for s in signed]
             self._publish(SITES, op.concat(rows, 1))
@@ -332,7 +333,7 @@ class _Compiler:
     def _reduced(self, sinks: Sequence[Sink], units: ir.Value) -> ir.Value:
         """One number for every unit from all sinks: see :func:`reduce_sinks`."""
         op = self._op
-        if self._plan.preset.map == "content" or not sinks:
+        if self._plan.method.map == "content" or not sinks:
             return op.zeros_like(units)
         terms = [
             self._aligned(term, alike[0])
@@ -357,7 +358,8 @@ class _Compiler:
         return Manifest(
             **structs.asdict(self._subject),
             version=version("palrp-onnx"),
-            method=self._plan.preset.name,
+            method=self._plan.method.text,
+            own=own_method(self._plan.method),
             positions=self._settings.positions,
             sites=tuple((s.kind, s.layer, s.part) for s in sinks),
             unaligned=tuple(s.name for s in unaligned),

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 
 import msgspec
 
-from palrp_onnx.errors import ModelError
+from palrp_onnx.errors import ModelError, UsageError
+from palrp_onnx.relevance.method import Method
 from palrp_onnx.subject import Subject
 
 #: Prefix of the metadata of explainer files.
@@ -19,12 +20,13 @@ class Manifest(Subject, frozen=True, kw_only=True):
 
     Attributes:
         version: Version of the program that compiled it.
-        method: Name of the method.
+        method: Name of the method, with parameters that differ from its defaults.
         positions: Reduction of position sinks to one number for every unit.
         sites: Kind, layer and part of every row of ``relevance_sites``.
         unaligned: Names of sites whose tokens are not the units.
         ledger: Entry of every column of ``relevance_ledger``.
         roles: Roles that override those found, by value name.
+        own: The whole method, if it does not come with the package.
     """
 
     version: str
@@ -34,10 +36,13 @@ class Manifest(Subject, frozen=True, kw_only=True):
     unaligned: tuple[str, ...]
     ledger: tuple[str, ...]
     roles: dict[str, str]
+    own: Method | None = None
 
     def properties(self) -> dict[str, str]:
         """The fields as metadata: text unchanged, everything else as JSON."""
         fields, texts = msgspec.to_builtins(self), self._texts()
+        if self.own is None:
+            del fields["own"]
         return {
             PREFIX + name: value if name in texts else json.dumps(value)
             for name, value in fields.items()
@@ -62,7 +67,7 @@ class Manifest(Subject, frozen=True, kw_only=True):
         try:
             fields = {k: v if k in texts else json.loads(v) for k, v in mine.items()}
             return msgspec.convert(fields, cls)
-        except (ValueError, RecursionError) as error:
+        except (ValueError, RecursionError, UsageError) as error:
             raise ModelError(
                 "The explainer's metadata cannot be read",
                 place=f"metadata {PREFIX}*",

@@ -20,7 +20,7 @@ from palrp_onnx.relevance.plan import needed_values
 from palrp_onnx.relevance.result import RawRelevance
 from palrp_onnx.relevance.sinks import bring_to_tokens, gather_sinks
 from palrp_onnx.relevance.target import Target
-from palrp_onnx.relevance.units import image_grid, make_maps, to_patches
+from palrp_onnx.relevance.units import grid_of, make_maps, to_patches
 from palrp_onnx.relevance.walk import Caught, walk
 from palrp_onnx.runtime.forward import Forward, ReferenceForward, RuntimeForward
 from palrp_onnx.tensor.numpy import Eager
@@ -69,15 +69,14 @@ class NumpyEngine:
         targets = find_targets(self.subject, feeds, output, target)
         seed = np.stack([t.seed(row) for t, row in zip(targets, output, strict=True)])
         raw = self.propagate(values, seed)
-        content, grid = raw.content, None
+        content, grid = raw.content, grid_of(self.subject, feeds[self.subject.input])
         tensors: dict[str, Array] = {f"site/{s.name}": s.relevance for s in raw.sinks}
         tensors.update((f"input/{name}", r) for name, r in raw.others.items())
-        if self.subject.image is not None:
+        if grid is not None:
             tensors["pixels"] = content
-            grid = image_grid(self.subject.patch, content.shape[2:])
             content = to_patches(content, grid)
         tensors["content"] = content
-        kind = self.planned.plan.preset.map
+        kind = self.planned.plan.method.map
         op = Eager(len(content), content.dtype)
         maps = make_maps(op, content, raw.sinks, positions=self._positions, kind=kind, grid=grid)
         return Outcome(output, targets, maps, raw.ledger, tensors, {"forward": forward})

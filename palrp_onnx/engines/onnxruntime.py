@@ -35,7 +35,7 @@ from palrp_onnx.prepare import check_feeds
 from palrp_onnx.relevance.ledger import close_ledger
 from palrp_onnx.relevance.sinks import Sink
 from palrp_onnx.relevance.target import Resolved, Target, vector_factor
-from palrp_onnx.relevance.units import Maps, image_grid, to_patches, unaligned
+from palrp_onnx.relevance.units import Maps, grid_of, to_patches, unaligned
 from palrp_onnx.session import Session
 from palrp_onnx.subject import Subject
 from palrp_onnx.types import Array, Feeds
@@ -169,8 +169,6 @@ class CompiledEngine:
         return [{SEED_SCALE: np.array([factor], np.float32)} for factor in factors]
 
     def _maps(self, values: Mapping[str, Array], feeds: Feeds) -> Maps:
-        pixels, axes = feeds[self.manifest.input], self.manifest.image
-        size = None if axes is None else (pixels.shape[axes[2]], pixels.shape[axes[3]])
         rows: Sequence[Array] = list(values[SITES].swapaxes(0, 1)) if SITES in values else []
         sites = [
             Sink(kind, layer, part, row, width=1, places=Places())
@@ -181,7 +179,7 @@ class CompiledEngine:
             position=values[POSITION],
             total=values[TOTAL],
             sites=tuple(sites),
-            grid=None if size is None else image_grid(self.manifest.patch, size),
+            grid=grid_of(self.manifest, feeds[self.manifest.input]),
             warnings=tuple(map(unaligned, self.manifest.unaligned)),
         )
 

@@ -12,9 +12,10 @@ from collections.abc import Mapping
 import onnx_ir as ir
 
 from palrp_onnx.analysis.analysis import Analysis, Operand
+from palrp_onnx.model.ops import Trait, has
 
 #: Operations that probabilities may pass unchanged between the softmax and the product.
-_PASSING = frozenset(("Cast", "Dropout", "Identity", "Where"))
+_PASSING = Trait.RETYPES | Trait.CHOICE
 
 
 def find_scores(analysis: Analysis) -> Mapping[Operand, ir.Value]:
@@ -41,8 +42,8 @@ def _softmax_before(analysis: Analysis, value: ir.Value | None) -> ir.Node | Non
         if node.op_type == "Softmax":
             axis = node.attributes.get_int("axis", -1) % len(shape)
             return node if axis == len(shape) - 1 else None
-        value = node.inputs[-1 if node.op_type == "Where" else 0]
-        if node.op_type not in _PASSING or value not in analysis.content:
+        value = node.inputs[-1 if has(node, Trait.CHOICE) else 0]
+        if not has(node, _PASSING) or value not in analysis.content:
             return None
     return None
 
@@ -51,7 +52,7 @@ def _ends(analysis: Analysis, value: ir.Value) -> set[Operand]:
     """Operands that use these probabilities and can send relevance to them."""
     found: set[Operand] = set()
     for node, index in value.uses():
-        if node.op_type in _PASSING:
+        if has(node, _PASSING):
             found |= _ends(analysis, node.outputs[0])
         elif any(v in analysis.content for v in node.outputs):
             found.add((node, index))

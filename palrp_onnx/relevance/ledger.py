@@ -6,15 +6,13 @@ from collections.abc import Collection, Mapping
 
 import numpy as np
 
-from palrp_onnx.record import LEDGER_ENTRIES, QUANTISED_ENTRIES
+from palrp_onnx.record import LEDGER_ENTRIES, LEDGER_SUMS, QUANTISED_ENTRIES
 from palrp_onnx.types import Array
 
 #: Prefix of the walk's entries for explained inputs.
 INPUT = "input:"
 #: Entry for the difference between integer kernels and exact arithmetic.
 KERNEL = "kernel"
-#: Sums that a closed ledger holds in addition to its entries.
-_SUMS = ("target", "residual", "residual_relative")
 
 
 #: Largest residual, as a share of Σ |entries|, that rounding explains, in half precision too.
@@ -33,7 +31,7 @@ def entry_name(entry: str, explained: str) -> str:
 
 def in_order(entries: Collection[str]) -> list[str]:
     """Names of entries in the order of records: fixed entries, inputs, entries of quantisation."""
-    known = (*LEDGER_ENTRIES, *QUANTISED_ENTRIES, *_SUMS)
+    known = (*LEDGER_ENTRIES, *QUANTISED_ENTRIES, *LEDGER_SUMS)
     inputs = [name for name in entries if name not in known]
     ordered = [*LEDGER_ENTRIES, *inputs, *QUANTISED_ENTRIES]
     return [name for name in ordered if name in entries]

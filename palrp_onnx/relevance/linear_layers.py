@@ -14,22 +14,20 @@ import onnx_ir as ir
 from palrp_onnx.analysis.analysis import Analysis
 from palrp_onnx.analysis.axes import TOKEN
 from palrp_onnx.analysis.roles import Role
+from palrp_onnx.model.ops import MOVES, Trait, has
 
-_LINEAR = frozenset(("Conv", "ConvTranspose", "Einsum", "Gemm", "MatMul"))
-#: Operations that move activations, or shift and scale them by parameters.
-_PASSING = frozenset(
-    "Add Cast Clip Concat Div Dropout Expand Flatten Gather Identity Mul Reshape Round Slice Split "
-    "Squeeze Sub Transpose Unsqueeze".split()
-)
-#: Those of them that need a parameter as one operand.
-_BINARY = frozenset(("Add", "Div", "Mul", "Sub"))
+_LINEAR = Trait.PRODUCT | Trait.LAYER
+#: Operations that shift or scale activations, if one operand is a parameter.
+_SHIFTING = Trait.SUM | Trait.SCALE
+#: The same, or they move activations.
+_PASSING = _SHIFTING | MOVES | Trait.JOIN | Trait.RETYPES | Trait.ROUNDS
 
 
 def added_biases(analysis: Analysis) -> dict[ir.Node, ir.Value]:
     """Linear layer → parameter that the ``Add`` directly after it adds to every token alike."""
     found = {}
     for node in analysis.model.graph:
-        bias = _added_bias(analysis, node) if node.op_type in _LINEAR else None
+        bias = _added_bias(analysis, node) if has(node, _LINEAR) else None
         if bias is not None:
             found[node] = bias
     return found
@@ -86,9 +84,9 @@ def _collect(
     for node, following in direction(value):
         operands = range(min(2, len(node.inputs)))
         parameters = [_parameter(analysis, node, k) for k in operands]
-        if node.op_type in _LINEAR:
+        if has(node, _LINEAR):
             found.update([node] if any(parameters) else [])
-        elif node.op_type in _PASSING and (node.op_type not in _BINARY or any(parameters)):
+        elif has(node, _PASSING) and (not has(node, _SHIFTING) or any(parameters)):
             for each in following:
                 if each is not None:
                     _collect(analysis, each, direction, found)

@@ -19,9 +19,10 @@ from palrp_onnx.analysis.roles import Fact, Role
 from palrp_onnx.errors import TargetError, UnsupportedError
 from palrp_onnx.model.lowering import REFUSED
 from palrp_onnx.model.native import kernel_nodes
+from palrp_onnx.model.ops import Trait, has
 from palrp_onnx.relevance.attention import find_scores
 from palrp_onnx.relevance.linear_layers import added_biases, attention_layers
-from palrp_onnx.relevance.methods import Preset
+from palrp_onnx.relevance.method import Method
 from palrp_onnx.rules import RuleEntry, find_rule
 
 T = TypeVar("T")
@@ -56,7 +57,7 @@ class Plan:
 
     Attributes:
         analysis: The annotated graph.
-        preset: The method.
+        method: The method.
         output: The explained output.
         steps: Nodes in reverse topological order.
         scaling: Operands that scale like constants under this method, and receive nothing.
@@ -67,7 +68,7 @@ class Plan:
     """
 
     analysis: Analysis
-    preset: Preset
+    method: Method
     output: ir.Value
     steps: tuple[Step, ...]
     scaling: frozenset[Operand]
@@ -180,7 +181,7 @@ class View(Generic[T]):
 
     def parameter(self, name: str) -> float:
         """A parameter of the method."""
-        return self._plan.preset.parameters[name]
+        return self._plan.method.number(name)
 
     def _operand(self, index: int) -> ir.Value:
         value = self._node.inputs[index]
@@ -210,7 +211,7 @@ def guard_of(value: ir.Value) -> ir.Value:
 def make_plan(
     analysis: Analysis,
     output: ir.Value,
-    preset: Preset,
+    method: Method,
     alibi: frozenset[Operand] = frozenset(),
 ) -> Plan:
     """Find the nodes to visit and their rules.
@@ -218,7 +219,7 @@ def make_plan(
     Args:
         analysis: The annotated graph.
         output: The explained output.
-        preset: The method.
+        method: The method.
         alibi: See :class:`Plan`.
 
     Raises:
@@ -229,12 +230,12 @@ def make_plan(
         raise TargetError(
             "The output does not depend on the explained input", place=f"output {output.name}"
         )
-    if preset.gradient:
+    if method.every_path:
         analysis = with_all_paths(analysis)
-    scaling = scaling_operands(analysis, preset)
+    scaling = scaling_operands(analysis, method)
     visited = visited_nodes(analysis, output, scaling)
     ending = ending_of(output)
-    by_default = attention_layers(analysis) if preset.spared else frozenset()
+    by_default = attention_layers(analysis) if method.spared else frozenset()
     steps, refused = [], []
     for node in reversed(list(analysis.model.graph)):
         if node not in visited:
@@ -242,7 +243,7 @@ def make_plan(
         if node in analysis.inputs.lookups:
             steps.append(Step(node, None, node.outputs[0]))
             continue
-        sets = () if node in by_default else preset.rules
+        sets = () if node in by_default else method.rules
         if ending is not None and node is ending.node:
             sets = tuple(each for each in sets if each != _STOPPED)
         entry = find_rule(node.domain, node.op_type, analysis.model.graph_opset, sets)
@@ -259,7 +260,7 @@ def make_plan(
     scores = find_scores(analysis)
     biases = added_biases(analysis)
     kernels = kernel_nodes(analysis.model)
-    return Plan(analysis, preset, output, tuple(steps), scaling, alibi, scores, biases, kernels)
+    return Plan(analysis, method, output, tuple(steps), scaling, alibi, scores, biases, kernels)
 
 
 def describe(node: ir.Node) -> str:
@@ -277,17 +278,17 @@ def with_all_paths(analysis: Analysis) -> Analysis:
     return replace(analysis, operands={**analysis.operands, **dict.fromkeys(found, content)})
 
 
-def scaling_operands(analysis: Analysis, preset: Preset) -> frozenset[Operand]:
+def scaling_operands(analysis: Analysis, method: Method) -> frozenset[Operand]:
     """Operands of products that the method treats as constant factors."""
     found: set[Operand] = set()
-    if not preset.attention:
+    if "attention" not in method.shares:
         found |= analysis.probabilities
     for operand, fact in analysis.operands.items():
         node, index = operand
-        if not preset.positions and fact.role is Role.POSITION:
+        if "positions" not in method.shares and fact.role is Role.POSITION:
             found.add(operand)
         if (
-            not preset.gates
+            "gates" not in method.shares
             and node.op_type == "Mul"
             and node.inputs[index] in analysis.activations
         ):
@@ -311,7 +312,7 @@ def role_of(analysis: Analysis, operand: Operand, scaling: frozenset[Operand]) -
     return fact.role
 
 
-_PRODUCTS = frozenset(["Mul", "MatMul", "Gemm", "Einsum", "Div"])
+_PRODUCTS = Trait.SCALE | Trait.PRODUCT | Trait.LAYER
 
 
 def visited_nodes(
@@ -332,7 +333,7 @@ def visited_nodes(
             role = role_of(analysis, (node, index), scaling)
             if operand is None or role is None:
                 continue
-            if node.op_type in _PRODUCTS and (node, index) in scaling:
+            if has(node, _PRODUCTS) and (node, index) in scaling:
                 continue
             if role is Role.CONTENT:
                 queue.append((operand, operand))

@@ -16,7 +16,8 @@ import onnx_ir as ir
 
 from palrp_onnx.analysis.analysis import Analysis
 from palrp_onnx.analysis.axes import BATCH, TOKEN
-from palrp_onnx.analysis.sources import ELEMENTWISE, source_axes
+from palrp_onnx.analysis.sources import source_axes
+from palrp_onnx.model.ops import ELEMENTWISE, Trait, has
 from palrp_onnx.relevance.plan import Plan, Step, View
 from palrp_onnx.tensor.language import Language
 
@@ -106,7 +107,7 @@ def rows_before(
         size = len(analysis.shapes[value])
         if sample is not None:
             found.append(Rows(rows.index, sample - size, token - size))
-        elif node.op_type in ELEMENTWISE or node.op_type == "MatMul":
+        elif has(node, ELEMENTWISE | Trait.LIKE) or node.op_type in ("Expand", "MatMul"):
             found.append(Rows(rows.index, rows.batch, token - size, shared=True))
         else:
             return None
@@ -118,7 +119,7 @@ def _regrouped(
 ) -> tuple[Rows[T] | None, ...] | None:
     """The rows before a reshape that merges or splits the axes of samples and tokens."""
     source = node.inputs[0]
-    if node.op_type not in ("Reshape", "Flatten") or source is None:
+    if not has(node, Trait.RESHAPE) or source is None:
         return None
     before, after = analysis.shapes[source], analysis.shapes[output]
     rest = (None,) * (len(node.inputs) - 1)

@@ -12,6 +12,7 @@ from palrp_onnx.analysis.axes import Places
 from palrp_onnx.errors import RoleError
 from palrp_onnx.record import Warning_
 from palrp_onnx.relevance.sinks import Sink, reduce_sinks
+from palrp_onnx.subject import Subject
 from palrp_onnx.tensor.language import Language
 from palrp_onnx.types import Array
 
@@ -98,6 +99,13 @@ def image_grid(patch: tuple[int, int] | None, size: Sequence[int]) -> tuple[int,
     if patch is None:
         return min(GRID, size[0]), min(GRID, size[1])
     return size[0] // patch[0], size[1] // patch[1]
+
+
+def grid_of(subject: Subject, array: Array) -> tuple[int, int] | None:
+    """Rows and columns of the units of an input; ``None`` where units are tokens."""
+    if (axes := subject.image) is None:
+        return None
+    return image_grid(subject.patch, (array.shape[axes.rows], array.shape[axes.columns]))
 
 
 def to_patches(pixels: Array, grid: tuple[int, int]) -> Array:

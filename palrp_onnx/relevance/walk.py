@@ -11,8 +11,8 @@ import onnx_ir as ir
 from palrp_onnx.analysis.analysis import Operand
 from palrp_onnx.analysis.axes import BATCH, batch_axis
 from palrp_onnx.analysis.roles import Role
-from palrp_onnx.analysis.sources import PRODUCTS
 from palrp_onnx.errors import RoleError, TargetError, UnsupportedError
+from palrp_onnx.model.ops import Trait, has
 from palrp_onnx.relevance.ledger import INPUT, KERNEL
 from palrp_onnx.relevance.plan import RECEIVING, Plan, Step, View, describe, role_of
 from palrp_onnx.relevance.single_row import Rows, RowView, picked_row, rows_before
@@ -265,7 +265,7 @@ class _Walk(Generic[T]):
         """
         if operand in self._plan.alibi:
             return self._from_own_place(use.view.input(operand[1]), m)
-        if use.view.op_type not in PRODUCTS:
+        if not has(operand[0], Trait.PRODUCT):
             return self._op.relevance(use.view.input(operand[1]), m)
         sent = use.sent[0]
         assert sent is not None
@@ -290,7 +290,7 @@ class _Walk(Generic[T]):
         """``m`` summed along the axes that a constant is broadcast on, except the batch."""
         shape = self._plan.analysis.shapes.get(value)
         flags = self._plan.analysis.axes[step.axes_of]
-        if step.node.op_type not in _BROADCASTING - {"MatMul"} or shape is None:
+        if not has(step.node, Trait.BROADCASTS) or shape is None:
             return m
         same = (a for a in range(-len(flags), 0) if a < -len(shape) or shape[a] == 1)
         return self._op.sum(m, [a for a in same if not flags[a] & BATCH])
@@ -298,7 +298,8 @@ class _Walk(Generic[T]):
     def _fit(self, m: T, like: T, value: ir.Value, node: ir.Node) -> T:
         """Undo broadcasting where the trial run showed any."""
         shapes = self._plan.analysis.shapes
-        if node.op_type in _BROADCASTING and shapes[value] != shapes.get(node.outputs[0]):
+        broadcasts = has(node, Trait.BROADCASTS) or node.op_type == "MatMul"
+        if broadcasts and shapes[value] != shapes.get(node.outputs[0]):
             return self._op.sum_to(m, like)
         return m
 
@@ -347,7 +348,3 @@ class _Use(Generic[T]):
     sent: list[T | None]
     before: tuple[Rows[T] | None, ...]
     rows: Rows[T] | None
-
-
-#: Operations that may broadcast a content operand.
-_BROADCASTING = frozenset("Add Sub Mul Div Sum Mean Max Min Where MatMul PRelu".split())

@@ -36,7 +36,7 @@ def _adaptive(op: Language[T], node: Node[T], s: T, part: T, m: T) -> tuple[T, T
     linear = op.sum(op.relevance(part, m), [-1])
     whole = op.sum(op.relevance(s, m), [-1])
     sizes = op.add(op.absolute(op.sub(whole, linear)), op.absolute(linear))
-    share = op.scale(op.ratio(op.absolute(whole), sizes, 0.0), 0.5)
+    share = op.cast_like(op.scale(op.ratio(op.absolute(whole), sizes, 0.0), 0.5), m)
     return op.mul(m, share), op.sub(s, op.mul(part, share))
 
 
@@ -80,7 +80,7 @@ def _linear(op: Language[T], node: Node[T], index: int) -> T | None:
         return None
     s = node.input(index)
     weighted = op.relevance(scores, s)
-    return op.sub(weighted, op.mul(s, op.sum(weighted, [-1])))
+    return op.cast_like(op.sub(weighted, op.mul(s, op.sum(weighted, [-1]))), s)
 
 
 def _without_constant(node: Node[T], shares: Shares[T]) -> Shares[T]:

@@ -105,7 +105,7 @@ class Node(Protocol[T_co]):
         """A parameter of the method: γ, ε, ….
 
         Raises:
-            KeyError: The method has none of this name.
+            UsageError: The method has none of this name.
         """
         ...
 
@@ -147,8 +147,9 @@ class RuleEntry:
     ledger: Mapping[int, str]
 
 
-#: By (set of rules, domain, operation); the default rules are the set without a name.
-_RULES: dict[tuple[str, str, str], list[RuleEntry]] = {}
+#: Set of rules, domain and operation; the default rules are the set without a name.
+RuleKey = tuple[str, str, str]
+_RULES: dict[RuleKey, list[RuleEntry]] = {}
 
 #: Operations with a real-valued result that relevance does not pass, on purpose.
 NO_PATH = frozenset(
@@ -218,3 +219,27 @@ def supported(under: str = "") -> list[tuple[str, str, int]]:
         for e in entries
         if name == under
     )
+
+
+def rule_sets() -> list[str]:
+    """Names of all sets of rules that come before the usual ones, sorted."""
+    return sorted({name for name, _, _ in _RULES if name})
+
+
+def rules_from_outside(sets: Sequence[str]) -> dict[RuleKey, list[RuleEntry]]:
+    """The rules of some sets, and of the usual one, that are not this package's own."""
+    own = __name__.partition(".")[0]
+    found = {
+        key: [e for e in entries if e.rule.__module__.partition(".")[0] != own]
+        for key, entries in _RULES.items()
+        if key[0] in (*sets, "")
+    }
+    return {key: entries for key, entries in found.items() if entries}
+
+
+def add_rules(rules: Mapping[RuleKey, Sequence[RuleEntry]]) -> None:
+    """Register rules from another process, but for those that are there already."""
+    for key, added in rules.items():
+        entries = _RULES.setdefault(key, [])
+        there = {e.since for e in entries}
+        entries.extend(e for e in added if e.since not in there)

@@ -1,4 +1,4 @@
-"""Rounding, as quantised models do it."""
+"""Rounding, as quantised models do it, and remainders."""
 
 from __future__ import annotations
 
@@ -15,3 +15,15 @@ def straight_through(op: Language[T], node: Node[T], m: T) -> Shares[T]:
     """
     change = op.sub(node.output(), node.input(0))
     return Shares((m,), {"rounding": op.relevance(change, m)})
+
+
+@rule("Mod")
+def remainder(op: Language[T], node: Node[T], m: T) -> Shares[T]:
+    """y = x − n ∘ d: m_x = m; the multiples n ∘ d that were taken off, (y − x) ∘ m, are absorbed.
+
+    The derivative, as n is constant between jumps. Source: straight through.
+    """
+    if node.active(1):
+        raise NotImplementedError("a remainder of a division by content")
+    change = op.sub(node.output(), node.input(0))
+    return Shares((m, None), {"other": op.relevance(change, m)})

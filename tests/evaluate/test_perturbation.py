@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from committed import GOLDEN
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -24,7 +25,6 @@ from palrp_onnx.evaluate.perturbation import (
 from palrp_onnx.model.open import Model
 from palrp_onnx.runtime.forward import ReferenceForward
 
-GOLDEN = Path(__file__).parents[1] / "golden"
 Array = NDArray[Any]
 MAPS = {"ours": "map_ours", "attnlrp": "map_attnlrp_norm", "pe_only": "map_pe_only"}
 CLASSES = Protocol(unknown=0)

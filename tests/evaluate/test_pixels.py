@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from committed import GOLDEN, MODELS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -31,22 +32,22 @@ from palrp_onnx.inputs import open_sample
 from palrp_onnx.model.open import Model
 from palrp_onnx.runtime.forward import FileForward
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "palrp_vision_eval"
-DIGITS = Path(__file__).parents[2] / "models" / "digits-vit"
+REFERENCE = GOLDEN / "palrp_vision_eval"
+DIGITS = MODELS / "digits-vit"
 Array = NDArray[Any]
 SUFFIX = {"black": "", "mean": "_average", "blur": "_blur"}
 
 
 @pytest.fixture(scope="module")
 def deit() -> Model:
-    return Model.open(GOLDEN / "model.onnx")
+    return Model.open(REFERENCE / "model.onnx")
 
 
 @pytest.fixture(scope="module")
 def images(deit: Model) -> list[Array]:
     return [
         open_sample(
-            GOLDEN / f"{k}.png", model_path=deit.path, graph_inputs=deit.inputs, tokenizer=None
+            REFERENCE / f"{k}.png", model_path=deit.path, graph_inputs=deit.inputs, tokenizer=None
         ).feeds["pixel_values"][0]
         for k in range(4)
     ]
@@ -55,9 +56,9 @@ def images(deit: Model) -> list[Array]:
 @pytest.mark.parametrize("baseline", BASELINES)
 def test_the_reference_code(deit: Model, images: list[Array], baseline: str) -> None:
     """Steps and areas; logits, which the shares hide, to the rounding of float32."""
-    results = json.loads((GOLDEN / "results.json").read_text())
+    results = json.loads((REFERENCE / "results.json").read_text())
     expected, first = results["perturbation"], results["predicted_class"]
-    maps = np.load(GOLDEN / "perturbation.npz")
+    maps = np.load(REFERENCE / "perturbation.npz")
     forward = FileForward(deit, "logits")
     logits: list[Array] = []
 
@@ -203,7 +204,7 @@ def test_pixel_maps_add_up_to_the_record() -> None:
     explainers = {name: Explainer(model, method=name) for name in ("pa-lrp", "attnlrp", "pe-only")}
     for explainer in explainers.values():
         (explanation,) = explainer.explain(sample)
-        patches = pixel_map(explanation, explainer.preset.map).reshape(8, 2, 8, 2).sum(axis=(1, 3))
+        patches = pixel_map(explanation, explainer.method.map).reshape(8, 2, 8, 2).sum(axis=(1, 3))
         total = np.array(explanation.record.relevance.total)
         np.testing.assert_allclose(patches.ravel(), total, atol=1e-5 * abs(total).max())
     maps, index = Rivals(explainers).maps(sample, "pred")

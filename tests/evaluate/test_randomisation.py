@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from committed import MODELS
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import quantize_dynamic
@@ -22,7 +23,6 @@ from palrp_onnx.inputs import Sample, open_sample
 from palrp_onnx.model.open import Model
 from palrp_onnx.runtime.forward import FileForward
 
-MODELS = Path(__file__).parents[2] / "models"
 ROPE = MODELS / "reviews-rope"
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from committed import GOLDEN
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -18,15 +19,16 @@ from palrp_onnx.errors import InputError
 from palrp_onnx.evaluate.masks import align, read_mask
 from palrp_onnx.evaluate.segmentation import average_precision, judge, summarise
 from palrp_onnx.inputs import ImageGeometry
+from palrp_onnx.types import Box
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "palrp_vision_eval"
+REFERENCE = GOLDEN / "palrp_vision_eval"
 Array = NDArray[Any]
 
 
 @pytest.mark.parametrize("method", ["pe_only", "ours"])
 def test_the_reference_code(method: str) -> None:
     """Maps are float32, as there: 1 − map makes ties that float64 has not."""
-    stored = np.load(GOLDEN / "segmentation.npz")
+    stored = np.load(REFERENCE / "segmentation.npz")
     maps = stored[method]
     assert maps.dtype == np.float32
     judged = [judge(*pair) for pair in zip(maps, stored["masks"].astype(int), strict=False)]
@@ -39,10 +41,10 @@ def test_the_reference_code(method: str) -> None:
 
 
 def test_the_reference_codes_figures() -> None:
-    stored = np.load(GOLDEN / "segmentation.npz")
+    stored = np.load(REFERENCE / "segmentation.npz")
     masks = stored["masks"].astype(int)
     found = summarise([judge(*pair) for pair in zip(stored["pe_only"], masks, strict=True)])
-    printed = json.loads((GOLDEN / "results.json").read_text())["segmentation"]["pe_only"]
+    printed = json.loads((REFERENCE / "results.json").read_text())["segmentation"]["pe_only"]
     assert found.samples == 4
     for figure, name, factor in (
         (found.pixel_accuracy, "Pixel Accuracy", 100),
@@ -123,15 +125,15 @@ def test_maps_are_stretched_over_the_whole_mask() -> None:
 def test_what_a_crop_took_away_is_not_judged() -> None:
     relevance = np.arange(16.0).reshape(4, 4)
     mask = np.arange(32).reshape(4, 8)
-    seen, part = align(relevance, mask, ImageGeometry(size=(8, 4), box=(2, 0, 6, 4)))
+    seen, part = align(relevance, mask, ImageGeometry(size=(8, 4), box=Box(2, 0, 6, 4)))
     np.testing.assert_array_equal(seen, relevance)
     np.testing.assert_array_equal(part, mask[:, 2:6])
     # The crop was padded: the map reaches beyond the picture.
-    seen, part = align(relevance, mask, ImageGeometry(size=(8, 4), box=(0, -2, 8, 6)))
+    seen, part = align(relevance, mask, ImageGeometry(size=(8, 4), box=Box(0, -2, 8, 6)))
     np.testing.assert_array_equal(part, mask)
     np.testing.assert_allclose(seen[:, 0] // 4 * 4, [4, 4, 8, 8][: len(seen)], atol=4)
     with pytest.raises(InputError, match="whole picture"):
-        align(relevance, mask, ImageGeometry(size=(8, 8), box=(0, 0, 8, 8)))
+        align(relevance, mask, ImageGeometry(size=(8, 8), box=Box(0, 0, 8, 8)))
 
 
 def test_masks_from_files(tmp_path: Path) -> None:

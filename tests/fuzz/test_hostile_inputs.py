@@ -15,35 +15,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from boxed import Box, box, folder, hold  # noqa: F401
+from boxed import Box, hold
 from budget import budget
 from hypothesis import example, given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 from PIL import Image
-from specimens import serialised
+from specimens import TOKENIZER, serialised, write_text_model
 
 Change = Callable[[dict[str, Any]], object]
-
-TOKENIZER: dict[str, Any] = {
-    "version": "1.0",
-    "added_tokens": [],
-    "pre_tokenizer": {"type": "Whitespace"},
-    "model": {
-        "type": "WordLevel",
-        "vocab": {"[UNK]": 0, "a": 1, "good": 2, "film": 3},
-        "unk_token": "[UNK]",
-    },
-}
-
-
-def write_text_model(folder: Path, tokenizer: dict[str, Any] | bytes = TOKENIZER) -> Path:
-    """A model with a tokenizer and a text; returns the folder."""
-    data = tokenizer if isinstance(tokenizer, bytes) else json.dumps(tokenizer).encode()
-    (folder / "model.onnx").write_bytes(serialised("attention"))
-    (folder / "tokenizer.json").write_bytes(data)
-    (folder / "in.txt").write_bytes(b"a good film")
-    return folder
 
 
 def explain(box: Box, folder: Path, name: str = "in.txt") -> int | None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from boxed import Box, box, folder, hold  # noqa: F401
+from boxed import Box, hold
 from budget import budget
 from hypothesis import given
 from hypothesis import strategies as st

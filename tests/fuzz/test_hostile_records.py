@@ -7,11 +7,11 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from boxed import Box, box, folder, hold  # noqa: F401
+from boxed import Box, hold
 from budget import budget
 from hypothesis import given
 from hypothesis import strategies as st
-from test_hostile_inputs import write_text_model
+from specimens import write_text_model
 
 LINES = {
     "100 MB": b'{"id": "1", "text": "%s"}' % (b"a" * (100 << 20)),

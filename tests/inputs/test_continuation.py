@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tokenizing import byte_level, graph, wordpiece
 
 from palrp_onnx.errors import InputError
 from palrp_onnx.inputs import Continuation, GraphInput, TextReader
-from tests.inputs.test_text import byte_level, graph, wordpiece
 
 ALL = graph("input_ids", "attention_mask", "token_type_ids", "position_ids")
 

@@ -11,64 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import (  # type: ignore[import-untyped]
     Tokenizer,
-    decoders,
-    models,
-    normalizers,
-    pre_tokenizers,
-    processors,
 )
+from tokenizing import byte_level, graph, unigram, wordpiece
 
 from palrp_onnx.errors import InputError
 from palrp_onnx.inputs import GraphInput, TextReader, default_tokenizer
 from palrp_onnx.inputs import text as text_module
 from palrp_onnx.inputs.text import decode_text, read_text
-
-INT64 = np.dtype(np.int64)
-
-
-def graph(*names: str, shape: tuple[int | str | None, ...] | None = ("batch", "seq")) -> list[Any]:
-    return [GraphInput(name, INT64, shape) for name in names or ("input_ids", "attention_mask")]
-
-
-def wordpiece() -> Tokenizer:
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "hello", "world", "##s", "é"]
-    vocab = {word: index for index, word in enumerate(words)}
-    tokenizer = Tokenizer(models.WordPiece(vocab=vocab, unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True, strip_accents=False)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.decoder = decoders.WordPiece()
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]",
-        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
-        special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
-    )
-    tokenizer.add_special_tokens(words[:4])
-    return tokenizer
-
-
-def byte_level() -> Tokenizer:
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocab = {char: index for index, char in enumerate([*alphabet, "he", "ll", "hell", "hello"])}
-    merges = [("h", "e"), ("l", "l"), ("he", "ll"), ("hell", "o")]
-    tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=merges))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)
-    return tokenizer
-
-
-def unigram() -> Tokenizer:
-    pieces = [("<unk>", 0.0), ("</s>", 0.0), ("▁", -1.0), ("▁a", -2.0), ("b", -2.0), ("a", -2.5)]
-    pieces += [(f"<0x{byte:02X}>", -9.0) for byte in range(256)]
-    tokenizer = Tokenizer(models.Unigram(pieces, unk_id=0, byte_fallback=True))
-    tokenizer.normalizer = normalizers.NFKC()
-    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
-    tokenizer.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Metaspace()])
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="$A </s>", pair="$A </s> $B </s>", special_tokens=[("</s>", 1)]
-    )
-    return tokenizer
-
 
 BUILDERS = [wordpiece, byte_level, unigram]
 
@@ -358,6 +307,25 @@ def test_fixed_length_is_padded(tmp_path: Path, padding: bool, config: dict[str,
     assert units.sequence[-3:] == [1] * 3
     assert {len(getattr(units, name)) for name in ("text", "id", "start", "end", "special")} == {8}
     assert sample.warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("named", "token", "text"),
+    [(5, 5, "world"), (-1, 0, "[PAD]"), (4000, 0, "[PAD]"), (True, 0, "[PAD]"), (None, 0, "[PAD]")],
+)
+def test_the_pad_token_is_the_one_of_the_model(
+    tmp_path: Path, named: object, token: int, text: str
+) -> None:
+    tokenizer = wordpiece()
+    tokenizer.enable_padding(pad_id=0, pad_token="[PAD]")
+    path = save(tmp_path, tokenizer)
+    config = tmp_path / "model" / "config.json"
+    config.parent.mkdir()
+    config.write_text(json.dumps({"pad_token_id": named}))
+    reader = TextReader(path, graph("input_ids", shape=(1, 5)), config=config)
+    units = reader.read("hello", id="t").units
+    assert units is not None
+    assert (units.id[-2:], units.text[-2:]) == ([token] * 2, [text] * 2)
 
 
 def test_dynamic_length_is_not_padded(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from committed import MODELS
 
 from palrp_onnx.jobs.records import Record
 from palrp_onnx.jobs.settings import Settings
@@ -23,7 +24,7 @@ from ray.cluster_utils import Cluster  # noqa: E402
 from palrp_onnx.jobs.ray import RayExplainer, explain_lines  # noqa: E402
 
 pytestmark = pytest.mark.heavy
-MODEL = Path(__file__).parents[2] / "models" / "reviews-rope" / "model.onnx"
+MODEL = MODELS / "reviews-rope" / "model.onnx"
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import io
 import json
 import os
 import subprocess
@@ -13,77 +12,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from committed import MODELS, ROOT
 from msgspec import structs
+from stub_jobs import Stub, go, job_of
 
 from palrp_onnx.errors import OutputError, ResourceError, UsageError
+from palrp_onnx.files import make_folder, write_files
 from palrp_onnx.jobs import Line, Record, Settings
-from palrp_onnx.jobs.executors import threads
-from palrp_onnx.jobs.files import make_folder, write_whole
-from palrp_onnx.jobs.manifest import Job, describe_job
-from palrp_onnx.jobs.run import BatchOutcome, BatchPlan, explain_parts
+from palrp_onnx.jobs.run import BatchPlan
 from palrp_onnx.jobs.settings import Shard
-from palrp_onnx.jobs.sources import open_source
-
-
-class Heard:
-    """Progress, added up."""
-
-    def __init__(self) -> None:
-        self.skipped = self.done = 0
-
-    def start(self, records: int | None) -> None: ...
-
-    def skip(self, records: int) -> None:
-        self.skipped += records
-
-    def advance(self, records: int) -> None:
-        self.done += records
-
-
-class Stub:
-    """Every record is explained, but those that hold ``bad``."""
-
-    def __init__(self) -> None:
-        self.seen: list[int] = []
-
-    def __call__(self, records: Sequence[Record], done: Callable[[int], None]) -> list[Line]:
-        self.seen += [record.number for record in records]
-        done(len(records))
-        return [self._line(record) for record in records]
-
-    def _line(self, record: Record) -> Line:
-        assert isinstance(record.data, bytes)
-        bad = b"bad" in record.data
-        start = b'{"id":"%d","error":{}}' if bad else b'{"schema":"s","id":"%d"}'
-        return Line(start % record.number, failed=bad)
 
 
 def write_input(folder: Path, count: int, bad: Sequence[int] = ()) -> Path:
     path = folder / "in.jsonl"
     path.write_text("".join('"bad"\n' if n in bad else '"fine"\n' for n in range(count)))
     return path
-
-
-def job_of(source: Path, plan: BatchPlan, **changes: Any) -> Job:
-    facts = open_source(source, io.BytesIO()).facts()
-    job = describe_job(
-        (source.parent / "model.onnx", "0" * 64),
-        Settings(),
-        (facts.kind, facts.sha256),
-        shard=plan.shard,
-        part_size=plan.part_size,
-        parquet=False,
-    )
-    return structs.replace(job, **changes)
-
-
-def go(
-    source: Path, plan: BatchPlan, stub: Any = None, job: Job | None = None
-) -> tuple[BatchOutcome, Heard]:
-    heard = Heard()
-    crew = threads(stub or Stub(), heard.advance, count=2)
-    records = open_source(source, io.BytesIO())
-    return explain_parts(records, job or job_of(source, plan), plan, crew, heard), heard
 
 
 def ids(folder: Path) -> list[int]:
@@ -268,13 +211,13 @@ def test_a_limit_on_files(tmp_path: Path) -> None:
     code = f"""
 import resource
 from pathlib import Path
-from palrp_onnx.jobs.files import write_whole
 from palrp_onnx.errors import ResourceError
+from palrp_onnx.files import write_files
 path = Path({str(tmp_path)!r}) / "x"
-write_whole(path, [b"old"])
+write_files({{path: b"old"}})
 resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
 try:
-    write_whole(path, [b"n" * 1000] * 100)
+    write_files({{path: [b"n" * 1000] * 100}})
 except ResourceError:
     print("refused")
 """
@@ -288,16 +231,17 @@ def test_a_place_that_is_no_folder(tmp_path: Path) -> None:
     with pytest.raises(OutputError):
         make_folder(tmp_path / "file" / "out")
     with pytest.raises(OutputError):
-        write_whole(tmp_path / "missing" / "x", [b""])
+        write_files({tmp_path / "file" / "x": b""})
 
 
 # --------------------------------------------------------------------------------------- memory
 
+SUPPORT = ROOT / "tests" / "support"
 MEMORY = """
 import resource, sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
-from test_run import Stub, go
+from stub_jobs import Stub, go
 from palrp_onnx.jobs.run import BatchPlan
 
 def peak():
@@ -318,7 +262,7 @@ for name, count in (("few", 30_000), ("many", 1_000_000)):
 
 def test_memory_stays_flat(tmp_path: Path) -> None:
     """A million lines through everything but the model."""
-    code = MEMORY.format(tests=str(Path(__file__).parent), folder=str(tmp_path))
+    code = MEMORY.format(tests=str(SUPPORT), folder=str(tmp_path))
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     few, many = map(float, done.stdout.split())
@@ -330,9 +274,10 @@ import resource
 from pathlib import Path
 import sys
 sys.path.insert(0, {tests!r})
-from test_run import Heard, open_source
+from stub_jobs import Heard
 from palrp_onnx.jobs import Settings, Worker
 from palrp_onnx.jobs.run import BatchPlan, run_with
+from palrp_onnx.jobs.sources import open_source
 
 folder = Path({folder!r})
 worker = Worker({model!r}, Settings())
@@ -347,8 +292,8 @@ for count in (200, 1000):
 
 
 def test_memory_stays_flat_with_a_model(tmp_path: Path) -> None:
-    model = Path(__file__).parents[2] / "models" / "reviews-bert" / "model.onnx"
-    code = REAL.format(tests=str(Path(__file__).parent), folder=str(tmp_path), model=str(model))
+    model = MODELS / "reviews-bert" / "model.onnx"
+    code = REAL.format(tests=str(SUPPORT), folder=str(tmp_path), model=str(model))
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     few, many = map(float, done.stdout.split())

@@ -13,6 +13,7 @@ import numpy as np
 import onnx
 import pytest
 import shifted_ids
+from committed import MODELS
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
@@ -22,7 +23,6 @@ from palrp_onnx.inputs import read_labels
 from palrp_onnx.jobs import Line, Record, Settings, Worker
 from palrp_onnx.jobs.records import parse
 
-MODELS = Path(__file__).parents[2] / "models"
 BERT, ROPE, VIT = (
     MODELS / n / "model.onnx" for n in ("reviews-bert", "reviews-rope", "digits-vit")
 )

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
 from building import Array, Walk, floats, ints, opened, proto, real, run
+from committed import MODELS
 from rule_cases import CASES, Case
 
 from palrp_onnx import Explainer, Model
@@ -145,7 +145,7 @@ def test_the_emitted_derivatives_are_the_same(name: str) -> None:
 @pytest.mark.parametrize("name", ["reviews-rope", "reviews-bert", "digits-vit"])
 def test_whole_models_along_a_direction(name: str) -> None:
     """Σ ∇x ∘ d against the rise of the target along d, for rows of tokens or for an image."""
-    folder = Path(__file__).parents[2] / "models" / name
+    folder = MODELS / name
     model = Model.open(folder / "model.onnx")
     source = folder / ("sample.png" if name == "digits-vit" else "sample.txt")
     feeds = open_sample(

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from building import proto, real
+from building import opened, proto, real
 
 from palrp_onnx import Explainer
 from palrp_onnx.inputs.sample import Sample
 from palrp_onnx.record import InputFacts
-from tests.building import opened
 
 X = real(2, 3, 4, low=-4.0, high=4.0)
 WEIGHT = real(12, 2, seed=2)

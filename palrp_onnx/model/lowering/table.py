@@ -18,6 +18,7 @@ import onnx_ir.passes.common as passes
 from palrp_onnx.model.declared import infer_shapes
 from palrp_onnx.model.lowering.builder import Builder, Fused
 from palrp_onnx.model.lowering.types import infer
+from palrp_onnx.model.ops import Trait, has
 
 MICROSOFT = "com.microsoft"
 #: Key in the ``meta`` of a node that could not be lowered.
@@ -108,8 +109,8 @@ def _lower(b: Builder, fused: Fused, lowering: Lowering, made: _Made) -> bool:
     return True
 
 
-#: Operations all of whose real operands are of one type.
-_OF_ONE_TYPE = frozenset("Concat Max Min Pad Where".split())
+#: Operations that hand on operands of one type, quantised ones too.
+_OF_ONE_TYPE = Trait.JOIN | Trait.PAD | Trait.EXTREME | Trait.CHOICE
 
 
 def _carry_on(b: Builder, node: ir.Node, made: _Made) -> None:
@@ -119,7 +120,7 @@ def _carry_on(b: Builder, node: ir.Node, made: _Made) -> None:
     if changed and not node.domain:
         for index, value in enumerate(node.inputs):
             small = value is not None and value.dtype in (ir.DataType.INT8, ir.DataType.UINT8)
-            if value is not None and small and node.op_type in _OF_ONE_TYPE:
+            if value is not None and small and has(node, _OF_ONE_TYPE):
                 node.replace_input_with(index, b.cast_like(value, changed[0]))
         for value in node.outputs:
             value.type = None

@@ -1,0 +1,351 @@
+"""Positions land on the units they belong to, or not on the map; samples that meet are noticed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pytest
+from building import Array, ints, opened, proto, real
+
+from palrp_onnx import Explainer, Model
+from palrp_onnx.describe import Explanation
+from palrp_onnx.errors import InputError, ModelError
+from palrp_onnx.inputs.sample import Sample
+from palrp_onnx.prepare import analyse_model, plan_model
+from palrp_onnx.record import InputFacts
+from palrp_onnx.relevance.method_parsing import method
+
+V, F, T = 30, 6, 5
+IDS = ints(7, 20, 3, 3, 21)[None]
+WORDS, HEAD = real(V, F, seed=1), real(F, 4, seed=2)
+
+
+def explained(model: Model, feeds: Mapping[str, Array], **options: str) -> list[Explanation]:
+    """Both engines, compared."""
+    sample = Sample("x", "tensors", dict(feeds), InputFacts(kind="tensors", truncated=False))
+    found = [
+        Explainer(model.path, dtype=dtype, positions="signed", **options).explain(sample, "1")
+        for dtype in ("float32", "float64")
+    ]
+    for one, other in zip(*found, strict=True):
+        assert [s.name for s in one.record.sites] == [s.name for s in other.record.sites]
+        np.testing.assert_allclose(
+            one.record.relevance.position, other.record.relevance.position, atol=1e-4
+        )
+        assert abs(one.record.ledger["residual_relative"]) < 1e-5
+    return found[0]
+
+
+def slopes() -> Array:
+    """What one unit of every feature adds to class 1."""
+    return np.asarray(HEAD[:, 1].astype(np.float64))
+
+
+# --- tokens ahead and behind ----------------------------------------------------------------------
+@pytest.mark.parametrize("ahead", [0, 1, 2])
+@pytest.mark.parametrize("behind", [0, 3])
+def test_tokens_ahead_and_behind_are_cut_off(ahead: int, behind: int) -> None:
+    """A class token in front, detection tokens at the end."""
+    size = ahead + T + behind
+    parts = [("first", ahead), ("last", behind)]
+    weights = {name: real(1, n, F, seed=n + 3) for name, n in parts if n}
+    names = [*(["first"] if ahead else []), "e", *(["last"] if behind else [])]
+    join = f"c = Concat <axis=1> ({', '.join(names)})" if len(names) > 1 else "c = Identity(e)"
+    table = real(1, size, F, seed=9)
+    body = f"""e = Gather(words, ids)  {join}  x = Add(c, table)
+        h = ReduceSum <keepdims=0> (x, one)  y = MatMul(h, head)"""
+    weights |= {"words": WORDS, "table": table, "head": HEAD, "one": ints(1)}
+    (found,) = explained(opened(proto(body, {"ids": IDS}, weights, free=())), {"ids": IDS})
+    own = (table[0] @ slopes())[ahead : ahead + T]
+    np.testing.assert_allclose(found.record.relevance.position, own, rtol=1e-4)
+    assert found.record.ledger["position"] == pytest.approx((table[0] @ slopes()).sum(), rel=1e-4)
+    assert not found.record.warnings
+
+
+def test_tokens_that_are_cut_off_again_leave_the_others_in_place() -> None:
+    body = """e = Gather(words, ids)  c = Concat <axis=1> (first, e)  d = Slice(c, one, end, one)
+        x = Add(d, table)  h = ReduceSum <keepdims=0> (x, one)  y = MatMul(h, head)"""
+    table = real(1, T, F, seed=9)
+    weights = {
+        "words": WORDS,
+        "first": real(1, 1, F, seed=3),
+        "table": table,
+        "head": HEAD,
+        "one": ints(1),
+        "end": ints(100),
+    }
+    (found,) = explained(opened(proto(body, {"ids": IDS}, weights, free=())), {"ids": IDS})
+    np.testing.assert_allclose(found.record.relevance.position, table[0] @ slopes(), rtol=1e-4)
+
+
+def test_rows_and_columns_of_a_grid_have_tables_of_their_own() -> None:
+    body = """c = Conv <kernel_shape=[2, 2], strides=[2, 2]> (x, w)  a = Add(c, rows)
+        b = Add(a, columns)  h = ReduceSum <keepdims=0> (b, axes)  y = MatMul(h, head)"""
+    tables = {"rows": real(1, F, 4, 1, seed=8), "columns": real(1, F, 1, 3, seed=9)}
+    weights = {"w": real(F, 3, 2, 2, seed=3), "axes": ints(2, 3), "head": HEAD, **tables}
+    x = real(1, 3, 8, 6, seed=5)
+    (found,) = explained(opened(proto(body, {"x": x}, weights)), {"x": x})
+    both = (tables["rows"] + tables["columns"])[0].astype(np.float64)
+    expected = np.einsum("fij,f->ij", both, slopes()).ravel()
+    np.testing.assert_allclose(found.record.relevance.position, expected, rtol=1e-4, atol=1e-5)
+    assert not [w for w in found.record.warnings if w.code == "unaligned-site"]
+
+
+@pytest.mark.parametrize(
+    "move",
+    [
+        "d = Slice(e, minus, first, one, minus)",
+        "d = Gather <axis=1> (e, order)",
+        "c = Slice(e, one, end, one)  d = Concat <axis=1> (c, last)",
+    ],
+)
+def test_places_that_are_not_those_of_the_words_stay_off_the_map(move: str) -> None:
+    body = f"""e = Gather(words, ids)  {move}  x = Add(d, table)
+        h = ReduceSum <keepdims=0> (x, one)  y = MatMul(h, head)"""
+    known = {
+        "minus": ints(-1),
+        "first": ints(-100),
+        "one": ints(1),
+        "end": ints(100),
+        "order": ints(4, 3, 2, 1, 0),
+        "last": real(1, 1, F, seed=3),
+    }
+    used = {k: a for k, a in known.items() if f"{k}," in body or f"{k})" in body}
+    weights = {"words": WORDS, "table": real(1, T, F, seed=9), "head": HEAD, **used}
+    (found,) = explained(opened(proto(body, {"ids": IDS}, weights, free=())), {"ids": IDS})
+    assert found.record.relevance.position == [0.0] * T
+    assert found.record.ledger["position"] != 0
+    assert [w.code for w in found.record.warnings] == ["unaligned-site"]
+
+
+def test_positions_are_found_behind_words_that_were_written_into_place() -> None:
+    """What no word was written to is no content, but the tokens behind are tokens all the same."""
+    body = """e = Gather(words, ids)  d = ScatterND(blank, places, e)  x = Add(d, table)
+        h = ReduceSum <keepdims=0> (x, one)  y = MatMul(h, head)"""
+    table = real(1, T, F, seed=9)
+    weights = {
+        "words": WORDS,
+        "blank": np.zeros((1, T, F), np.float32),
+        "places": np.array([[[0, (k + 1) % T] for k in range(T)]]),
+        "table": table,
+        "head": HEAD,
+        "one": ints(1),
+    }
+    (found,) = explained(opened(proto(body, {"ids": IDS}, weights, free=())), {"ids": IDS})
+    total = (table[0] @ slopes()).sum()
+    assert found.record.ledger["position"] == pytest.approx(total, rel=1e-4)
+    assert found.record.relevance.position == [0.0] * T
+    assert [w.code for w in found.record.warnings] == ["unaligned-site"]
+
+
+@pytest.mark.parametrize("expanded", [True, False])
+def test_learned_queries_are_no_positions_whether_or_not_each_sample_has_its_own(
+    expanded: bool,
+) -> None:
+    spread = "n = Shape <start=0, end=1> (ids)  s = Concat <axis=0> (n, rest)  q = Expand(own, s)"
+    body = f"""e = Gather(words, ids)  {spread if expanded else "q = Identity(own)"}
+        k = Transpose <perm=[0, 2, 1]> (e)  s1 = MatMul(q, k)  p = Softmax <axis=-1> (s1)
+        c = MatMul(p, e)  x = Add(c, q)  h = ReduceSum <keepdims=0> (x, one)
+        y = MatMul(h, head)"""
+    weights = {"words": WORDS, "own": real(1, T, F, seed=9), "head": HEAD, "one": ints(1)}
+    weights |= {"rest": ints(T, F)} if expanded else {}
+    model = opened(proto(body, {"ids": IDS}, weights, free=(0, 1)))
+    (found,) = explained(model, {"ids": IDS})
+    assert not found.record.sites and found.record.ledger["position"] == 0
+    own = (real(1, T, F, seed=9)[0] @ slopes()).sum()
+    assert found.record.ledger["bias"] == pytest.approx(own, rel=1e-4)
+
+
+@pytest.mark.parametrize("length", [1, 2, 12])
+def test_positions_of_very_short_inputs_are_positions(length: int) -> None:
+    """Roles are told from longer examples: along one token nothing varies."""
+    body = """s = Shape <start=1, end=2> (x)  t = Slice(table, zero, s, one)  z = Add(x, t)
+        h = ReduceSum <keepdims=0> (z, one)  y = MatMul(h, head)"""
+    table = real(1, 20, F, seed=9)
+    weights = {"table": table, "zero": ints(0), "one": ints(1), "head": HEAD}
+    x = real(2, length, F, seed=4)
+    model = opened(proto(body, {"x": x}, weights, free=(0, 1)))
+    for found in explained(model, {"x": x}):
+        own = table[0, :length] @ slopes()
+        np.testing.assert_allclose(found.record.relevance.position, own, rtol=1e-4)
+        assert found.record.ledger["bias"] == 0
+
+
+# --- two towers -----------------------------------------------------------------------------------
+TOWERS = """e = Gather(words, ids)  a = Add(e, places)  p = ReduceSum <keepdims=0> (a, one)
+    c = Conv <kernel_shape=[2, 2], strides=[2, 2]> (x, w)  r = Reshape(c, row)
+    t = Transpose <perm=[0, 2, 1]> (r)  b = Add(t, grid)  q = ReduceSum <keepdims=0> (b, one)
+    k = Transpose <perm=[1, 0]> (q)  y = MatMul(p, k)  z = Transpose <perm=[1, 0]> (y)"""
+PATCHES = 9
+
+
+def towers(words: int) -> tuple[Model, dict[str, Array]]:
+    feeds = {"ids": np.resize(IDS, (1, words)), "x": real(1, 3, 6, 6, seed=5)}
+    weights = {
+        "words": WORDS,
+        "places": real(1, words, F, seed=6),
+        "grid": real(1, PATCHES, F, seed=7),
+        "w": real(F, 3, 2, 2, seed=8),
+        "row": ints(0, F, -1),
+        "one": ints(1),
+    }
+    made = proto(TOWERS, feeds, weights, outputs=("y", "z"))
+    made.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "texts"
+    made.graph.input[1].type.tensor_type.shape.dim[0].dim_param = "images"
+    return opened(made), feeds
+
+
+@pytest.mark.parametrize("words", [PATCHES, PATCHES + 1, 4])
+def test_positions_of_one_tower_never_land_on_the_other(words: int) -> None:
+    model, feeds = towers(words)
+    p = (WORDS[feeds["ids"][0]] + real(1, words, F, seed=6)[0]).sum(axis=0)
+    (text,) = explained_pair(model, feeds, "ids")
+    (image,) = explained_pair(model, feeds, "x")
+    assert len(text.record.relevance.position) == words
+    assert len(image.record.relevance.position) == PATCHES
+    grid = real(1, PATCHES, F, seed=7)[0].astype(np.float64)
+    np.testing.assert_allclose(image.record.relevance.position, grid @ p / 2, rtol=1e-3)
+    kernel = real(F, 3, 2, 2, seed=8).astype(np.float64)
+    pixels = feeds["x"][0].astype(np.float64).reshape(3, 3, 2, 3, 2)
+    q = np.einsum("fckl,cikjl->f", kernel, pixels) + grid.sum(axis=0)
+    own = real(1, words, F, seed=6)[0].astype(np.float64)
+    np.testing.assert_allclose(text.record.relevance.position, own @ q / 2, rtol=1e-3)
+
+
+def explained_pair(model: Model, feeds: Mapping[str, Array], name: str) -> list[Explanation]:
+    sample = Sample("x", "tensors", dict(feeds), InputFacts(kind="tensors", truncated=False))
+    explainer = Explainer(model.path, positions="signed", explain_input=name)
+    return explainer.explain(sample, "0")
+
+
+def test_one_picture_and_several_texts() -> None:
+    model, feeds = towers(4)
+    several = {
+        **feeds,
+        "ids": np.stack([feeds["ids"][0], feeds["ids"][0] + 1, feeds["ids"][0] + 2]),
+    }
+    rows = explained_pair(model, several, "ids")  # the output that has a row for each text
+    assert [r.record.target.output for r in rows] == ["y"] * 3
+    for k, row in enumerate(rows):
+        (alone,) = explained_pair(model, {**feeds, "ids": several["ids"][k : k + 1]}, "ids")
+        np.testing.assert_allclose(
+            row.record.relevance.total, alone.record.relevance.total, rtol=1e-5
+        )
+    (image,) = explained_pair(model, several, "x")
+    assert image.record.target.output == "z"
+    assert abs(image.record.ledger["residual_relative"]) < 1e-5
+    with pytest.raises(InputError, match="rows of output 'z'"):
+        sample = Sample("x", "tensors", several, InputFacts(kind="tensors", truncated=False))
+        Explainer(model.path, explain_input="ids", output="z").explain(sample, "0")
+
+
+# --- samples that meet ----------------------------------------------------------------------------
+MEETING = {
+    "summed up along the batch": "c = CumSum(x, n0)  y = MatMul(c, w)",
+    "summed up from the end": "c = CumSum <reverse=1> (x, n0)  y = MatMul(c, w)",
+    "a convolution along the batch": """u = Unsqueeze(x, i0)  t = Transpose <perm=[0, 2, 1]> (u)
+        c = Conv <kernel_shape=[3], pads=[1, 1]> (t, kernel)
+        q = Transpose <perm=[0, 2, 1]> (c)  s = Squeeze(q, i0)  y = MatMul(s, w)""",
+    "of one length along the batch": "c = LpNormalization <axis=0> (x)  y = MatMul(c, w)",
+    "in reverse": "c = Slice(x, last, first, i0, last)  y = MatMul(c, w)",
+    "a mean over everything": "m = ReduceMean(x)  c = Sub(x, m)  y = MatMul(c, w)",
+    "a product of all with all": """k = Transpose <perm=[1, 0]> (x)  s = MatMul(x, k)
+        y = MatMul(s, x)""",
+    "a softmax along the batch": "s = Softmax <axis=0> (x)  y = MatMul(s, w)",
+    "normalised along the batch": """m = ReduceMean <keepdims=1> (x, i0)  c = Sub(x, m)
+        y = MatMul(c, w)""",
+}
+
+
+@pytest.mark.parametrize("name", MEETING)
+def test_samples_that_meet_are_refused_but_singly(name: str) -> None:
+    body = MEETING[name]
+    known = {
+        "w": real(4, 3),
+        "i0": ints(0),
+        "n0": np.array(0),
+        "kernel": real(4, 4, 3),
+        "last": ints(-1),
+        "first": ints(-100),
+    }
+    weights = {k: a for k, a in known.items() if f"{k})" in body or f"{k}," in body}
+    model = opened(proto(body, {"x": real(2, 4)}, weights))
+    for engine in ("onnxruntime", "numpy"):
+        explainer = Explainer(model.path, engine=engine)
+        with pytest.raises(InputError, match="mixes the samples"):
+            explainer.explain(_sample(real(2, 4)), "1")
+        (found,) = explainer.explain(_sample(real(1, 4)), "1")
+        assert abs(found.record.ledger["residual_relative"]) < 1e-5
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "c = Concat <axis=0> (x, x)  h = MatMul(c, w)  y = Slice(h, i0, i1)",
+        "h = MatMul(x, w)  y = Tile(h, twice)",
+        "h = MatMul(x, w)  y = Slice(h, i0, i1, i0)",
+    ],
+)
+def test_a_batch_that_changes_its_length_is_refused(body: str) -> None:
+    known = {"w": real(4, 3), "i0": ints(0), "i1": ints(1), "twice": ints(2, 1)}
+    weights = {k: a for k, a in known.items() if f"{k}," in body or f"{k})" in body}
+    model = opened(proto(body, {"x": real(2, 4)}, weights, free=()))
+    with pytest.raises(ModelError, match="no batch of separate samples"):
+        Explainer(model.path).explain(_sample(real(2, 4)), "1")
+
+
+def test_a_sequence_first_file_is_refused() -> None:
+    body = """q = Transpose <perm=[1, 0, 2]> (x)  k = Transpose <perm=[1, 2, 0]> (x)
+        s = MatMul(q, k)  p = Softmax <axis=-1> (s)  c = MatMul(p, q)
+        t = Transpose <perm=[1, 0, 2]> (c)  y = Add(t, x)"""
+    x = real(7, 1, 4)
+    model = opened(proto(body, {"x": x}, {}, free=(0, 1)))
+    with pytest.raises(InputError, match="first axis"):
+        Explainer(model.path).explain(_sample(x), "0,1")
+
+
+def _sample(x: Array) -> Sample:
+    return Sample("x", "tensors", {"x": x}, InputFacts(kind="tensors", truncated=False))
+
+
+# --- masks ----------------------------------------------------------------------------------------
+def test_the_mask_of_the_output_is_found_by_data_flow() -> None:
+    """Encoder and decoder of one length: each has a mask of its own."""
+    tower = """NAMEe = Gather(words, NAMEids)  NAMEf = Cast <to=1> (NAMEmask)
+        NAMEg = Sub(unit, NAMEf)  NAMEo = Mul(NAMEg, low)  NAMEz = Unsqueeze(NAMEo, one)
+        NAMEk = Transpose <perm=[0, 2, 1]> (NAMEe)  NAMEs = MatMul(NAMEe, NAMEk)
+        NAMEa = Add(NAMEs, NAMEz)  NAMEp = Softmax <axis=-1> (NAMEa)
+        NAMEh = MatMul(NAMEp, NAMEe)  """
+    cross = """k = Transpose <perm=[0, 2, 1]> (encoder_h)  s = MatMul(decoder_h, k)
+        a = Add(s, encoder_z)  p = Softmax <axis=-1> (a)  h = MatMul(p, encoder_h)
+        r = Add(h, decoder_h)  y = MatMul(r, head)"""
+    body = tower.replace("NAME", "encoder_") + tower.replace("NAME", "decoder_") + cross
+    ones = np.ones((1, T), np.int64)
+    feeds = {
+        "encoder_mask": ones,
+        "encoder_ids": IDS,
+        "decoder_ids": IDS,
+        "decoder_mask": np.array([[1, 1, 1, 0, 0]]),
+    }
+    weights = {
+        "words": WORDS,
+        "unit": np.array(1, np.float32),
+        "low": np.array(-1e9, np.float32),
+        "one": ints(1),
+        "head": HEAD,
+    }
+    model = opened(proto(body, feeds, weights))
+    planned = plan_model(model, feeds, method("pa-lrp"), explain_input="encoder_ids")
+    assert planned.subject.mask == "decoder_mask"
+    assert planned.subject.unit_mask == "encoder_mask"
+    sample = Sample("x", "tensors", feeds, InputFacts(kind="tensors", truncated=False))
+    for dtype in ("float32", "float64"):
+        (found,) = Explainer(model.path, dtype=dtype).explain(sample)
+        assert found.record.target.index[0] == 2
+
+
+def test_equal_axes_are_one_and_others_are_not() -> None:
+    model, _ = towers(PATCHES)
+    layouts = analyse_model(model).layouts
+    assert layouts.canonical(("ids", 1)) != layouts.canonical(("x", 2))
