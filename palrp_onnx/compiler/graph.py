@@ -79,10 +79,10 @@ def compile_graph(planned: Planned, settings: CompileSettings) -> tuple[ir.Model
     - ``target_vector``, float [B, D]: explain its product with the output, or with the row at
       ``target_position``. For a row of zeros, the default, ``target`` is explained.
 
-    In the first two −2 is the last index of its axis, −3 the last but one; an index outside of its
-    axis stops the run. For an output of four axes or more ``target``, int64 [B, axes − 1], is
-    required and names one element; an output of one axis has no choice. Graphs in half precision
-    take ``seed_scale``, float [1], which has to be smaller where relevance overflows.
+    In the three integer inputs −2 is the last index of an axis, −3 the last but one; an index
+    outside of its axis stops the run. For an output of four axes or more ``target``, int64
+    [B, axes − 1], is required and names one element; an output of one axis has no choice. Graphs in
+    half precision take ``seed_scale``, float [1]; a smaller one is needed if relevance overflows.
 
     Outputs, in units of the target: those of the model, the explained value if it is none of them,
     ``relevance_content``, ``relevance_position`` and ``relevance_total`` [B, units],

@@ -219,7 +219,7 @@ class _Walk(Generic[T]):
             self._caught.positions[operand] = self._spread(relevance, use, node)
             self._enter("position", relevance, step.axes_of)
         else:
-            entry = step.entry.entries.get(index, LEDGER_ENTRY[role])
+            entry = step.entry.ledger.get(index, LEDGER_ENTRY[role])
             m = self._narrowed(m, value, step)
             self._enter(entry, self._op.relevance(use.view.input(index), m), step.axes_of)
 

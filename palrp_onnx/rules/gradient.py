@@ -321,7 +321,7 @@ def _through_deviation(
     return op.cast_like(sent, node.input(0))
 
 
-@rule("LayerNormalization", under=SET, entries={2: "norm"})
+@rule("LayerNormalization", under=SET, ledger={2: "norm"})
 def layer_normalization(op: Language[T], node: Node[T], m: T) -> Shares[T]:
     """y = γ ∘ (x − μ)/σ + β: m_x = u − mean(u) − x̂ ∘ mean(u ∘ x̂), u = γ ∘ m / σ, x̂ = (x − μ)/σ.
 

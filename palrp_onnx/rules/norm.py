@@ -11,7 +11,7 @@ from palrp_onnx.tensor.language import Language
 EPSILON = 1e-9
 
 
-@rule("LayerNormalization", entries={2: "norm"})
+@rule("LayerNormalization", ledger={2: "norm"})
 def layer_normalization(op: Language[T], node: Node[T], m: T) -> Sequence[T | None]:
     """y = γ ∘ (x − μ)/σ + β: m_x = u − mean(u) with u = γ ∘ m / σ; m_β = m.
 
@@ -56,7 +56,7 @@ def rms_normalization(op: Language[T], node: Node[T], m: T) -> Sequence[T | None
     return op.cast_like(sent, node.input(0)), None
 
 
-@rule("InstanceNormalization", entries={2: "norm"})
+@rule("InstanceNormalization", ledger={2: "norm"})
 def instance_normalization(op: Language[T], node: Node[T], m: T) -> Shares[T]:
     """y = γ (x − μ)/σ + β per sample and channel: as LayerNormalization over the spatial axes.
 

@@ -137,14 +137,14 @@ class RuleEntry:
         rule: The function.
         since: First opset it applies to.
         outputs: Whether it gets the multiplier of the first output or of all outputs.
-        entries: Ledger entry for relevance of an operand, by input index, where it differs from
+        ledger: Ledger entry for relevance of an operand, by input index, where it differs from
             the entry of the operand's role.
     """
 
     rule: Rule
     since: int
     outputs: Literal["first", "all"]
-    entries: Mapping[int, str]
+    ledger: Mapping[int, str]
 
 
 #: Set of rules, domain and operation; the default rules are the set without a name.
@@ -166,7 +166,7 @@ def rule(
     since: int = 1,
     under: str = "",
     outputs: Literal["first", "all"] = "first",
-    entries: Mapping[int, str] | None = None,
+    ledger: Mapping[int, str] | None = None,
 ) -> Callable[[F], F]:
     """Register a function as the rule of ``op_types`` from opset ``since`` on.
 
@@ -177,7 +177,7 @@ def rule(
         under: The set of rules that it belongs to, which methods choose by name; the default set
             if empty.
         outputs: See :class:`RuleEntry`.
-        entries: See :class:`RuleEntry`.
+        ledger: See :class:`RuleEntry`.
 
     Raises:
         ValueError: The set has a rule for the operation since that opset already.
@@ -185,10 +185,10 @@ def rule(
 
     def register(function: F) -> F:
         for op_type in op_types:
-            registered = _RULES.setdefault((under, domain, op_type), [])
-            if any(e.since == since for e in registered):
+            entries = _RULES.setdefault((under, domain, op_type), [])
+            if any(e.since == since for e in entries):
                 raise ValueError(f"{op_type} has two rules since opset {since}")
-            registered.append(RuleEntry(function, since, outputs, entries or {}))
+            entries.append(RuleEntry(function, since, outputs, ledger or {}))
         return function
 
     return register
