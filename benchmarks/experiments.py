@@ -29,11 +29,11 @@ from production import MODELS, make_form
 from questions import answered, protected
 
 from palrp_onnx import Explainer, Model
-from palrp_onnx.evaluate.baselines import Competitor, competitor
+from palrp_onnx.evaluate.baselines import ComparedMethod, compared_method
 from palrp_onnx.evaluate.journal import Journal
 from palrp_onnx.evaluate.perturbation import Curves, Perturbation, Protocol, bootstrap
 from palrp_onnx.evaluate.statistics import Area
-from palrp_onnx.evaluate.texts import contest
+from palrp_onnx.evaluate.texts import evaluate_perturbation
 from palrp_onnx.files import to_json
 from palrp_onnx.inputs import default_tokenizer, open_sample, read_labels, unknown_token
 from palrp_onnx.inputs.sample import Sample
@@ -92,13 +92,13 @@ def reviews(
         )
 
 
-def competing(name: str, model: Model, unknown: int) -> Competitor:
+def method_or_reduction(name: str, model: Model, unknown: int) -> ComparedMethod:
     """A method, or one of its reductions."""
     method, _, positions = name.rpartition(":")
     return (
         Explainer(model, method=method, positions=positions)
         if positions in get_args(Reduction) and method
-        else competitor(name, model, unknown=unknown)
+        else compared_method(name, model, unknown=unknown)
     )
 
 
@@ -132,8 +132,8 @@ def measure(
             if options.questions
             else reviews(model, tokenizer, Path(scratch), options)
         )
-        found = contest(
-            {each: competing(each, model, protocol.unknown) for each in methods},
+        found = evaluate_perturbation(
+            {each: method_or_reduction(each, model, protocol.unknown) for each in methods},
             told(samples),
             protocol,
             labels=read_labels(folder / "model.onnx"),

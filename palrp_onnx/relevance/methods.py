@@ -144,13 +144,13 @@ METHODS: Mapping[str, Method] = {
 
 
 class BaselineFacts(NamedTuple):
-    """What methods are held against: a map without rules and ledger."""
+    """A method for comparison, which computes a map without rules and ledger."""
 
     summary: str
     source: str
 
 
-#: What only evaluations know, by name; :mod:`palrp_onnx.evaluate.baselines` computes it.
+#: Methods for evaluations alone, by name; see :mod:`palrp_onnx.evaluate.baselines`.
 BASELINES: Mapping[str, BaselineFacts] = {
     "single-sink": BaselineFacts("pa-lrp with one sink for all layers", "PA-LRP (2025), ablation"),
     "rollout": BaselineFacts("attention rollout, the same for every class", "Abnar & Zuidema 2020"),
@@ -162,15 +162,15 @@ BASELINES: Mapping[str, BaselineFacts] = {
 
 
 def own_method(used: Method) -> Method | None:
-    """The method, if it does not come with the package: elsewhere its name says nothing."""
+    """The method if it does not come with the package, so that its name is not known elsewhere."""
     return None if used.name in METHODS else used
 
 
 def record_params(used: Method) -> dict[str, Any]:
-    """What a record must say beyond the name of the method: nothing where the name says it all.
+    """What a record states besides the name of the method, if that does not define it.
 
     Returns:
-        ``parameters``, all numbers that were used, where one of them is not the package's; and
+        ``parameters``, all numbers, if one of them is not the default of the package; and
         ``definition`` for a method that does not come with the package.
     """
     own = own_method(used) is not None
@@ -188,7 +188,7 @@ def record_params(used: Method) -> dict[str, Any]:
 
 
 def lines_of(rows: Mapping[str, Method] | Mapping[str, BaselineFacts]) -> Iterator[str]:
-    """``NAME  summary``, and a line more for the parameters, if there are any."""
+    """``NAME  summary``, and a further line for the parameters, if there are any."""
     width = max(map(len, METHODS)) + 2
     for name, row in rows.items():
         yield f"{name:{width}}{row.summary}"

@@ -72,7 +72,7 @@ def test_the_true_class(digits: Path, run: Run) -> None:
         *("evaluate", "pixels", MODEL, *given),
         *("--classes", digits / "classes.json", "--target", "8"),
     )
-    assert (both.exit_code, "both say" in both.stderr) == (2, True)
+    assert (both.exit_code, "both name" in both.stderr) == (2, True)
 
 
 def test_a_class_that_is_missing(digits: Path, run: Run, tmp_path: Path) -> None:
