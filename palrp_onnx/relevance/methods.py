@@ -14,7 +14,7 @@ from palrp_onnx.relevance.method import Method, Parameter
 
 DEFAULT_METHOD = "pa-lrp"
 
-_KEPT = Parameter(0.5, 0.0, 1.0, "share λ that scores take of what is linear in them")
+_KEPT = Parameter(0.5, 0.0, 1.0, "share λ of the scores in the relevance of what is linear in them")
 _EPSILON = Parameter(1e-6, 1e-7, 1.0, "stabiliser ε of every sum")
 _GAMMA = Parameter(0.05, 0.0, 1e3, "γ of products with weights")
 _GAMMA_CONV = Parameter(100.0, 0.0, 1e3, "γ of convolutions")
@@ -53,8 +53,8 @@ METHODS: Mapping[str, Method] = {
         ),
         Method(
             name="pa-lrp-kept",
-            summary="pa-lrp whose softmax keeps its constant part for the values",
-            source="ours",
+            summary="pa-lrp; the softmax's constant part weighs the values",
+            source="this project",
             map="sum",
             shares=("positions", "attention", "gates"),
             rules=("kept",),
@@ -62,8 +62,8 @@ METHODS: Mapping[str, Method] = {
         ),
         Method(
             name="attnlrp-kept",
-            summary="attnlrp whose softmax keeps its constant part for the values",
-            source="ours",
+            summary="attnlrp; the softmax's constant part weighs the values",
+            source="this project",
             map="content",
             shares=("attention", "gates"),
             rules=("kept",),
@@ -71,8 +71,8 @@ METHODS: Mapping[str, Method] = {
         ),
         Method(
             name="pa-lrp-adaptive",
-            summary="pa-lrp-kept with a share λ of its own for every query",
-            source="ours",
+            summary="pa-lrp-kept with a separate share λ for every query",
+            source="this project",
             map="sum",
             shares=("positions", "attention", "gates"),
             rules=("adaptive",),
