@@ -120,7 +120,7 @@ def measure(
     journal = Journal(options.cache / f"journal-{name}-{form}.jsonl", Curves, settings)
     seen: list[Sample] = []
 
-    def told(samples: Iterator[Sample]) -> Iterator[Sample]:
+    def counted(samples: Iterator[Sample]) -> Iterator[Sample]:
         for sample in samples:
             print(f"\r{name} {form} {len(seen)} ", end="", file=sys.stderr)
             seen.append(sample)
@@ -134,7 +134,7 @@ def measure(
         )
         found = evaluate_perturbation(
             {each: method_or_reduction(each, model, protocol.unknown) for each in methods},
-            told(samples),
+            counted(samples),
             protocol,
             labels=read_labels(folder / "model.onnx"),
             journal=journal,

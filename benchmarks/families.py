@@ -265,7 +265,7 @@ FAMILIES: dict[str, Family] = {
     ),
     "opt": Family("OPTForCausalLM", {**ENCODER, "ffn_dim": 48, "word_embed_proj_dim": 32}, LEARNED),
     "t5-encoder": Family("T5EncoderModel", T5, {"relative_bias": range(3)}),
-    # Layers 0 to 2 of the encoder; the decoder's stand behind 0, 4 and 6: all of the encoder, and
+    # Layers 0 to 2 of the encoder; the decoder's come after 0, 4 and 6: all of the encoder, and
     # two attentions a layer.
     "t5": Family("T5ForConditionalGeneration", T5, {"relative_bias": (0, 1, 2, 4, 6)}, TWO_SIDED),
     "bart": Family(

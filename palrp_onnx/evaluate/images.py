@@ -67,7 +67,7 @@ def evaluate_pixels(
 
     Args:
         compared: The methods.
-        samples: Images, preprocessed as the model's ``preprocessor_config.json`` says.
+        samples: Images, preprocessed by the model's ``preprocessor_config.json``.
         baseline: See :func:`palrp_onnx.evaluate.pixels.replacement`.
         truth: The true class of every sample by its id, as a target.
         journal: Results of samples that were evaluated before.

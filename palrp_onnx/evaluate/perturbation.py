@@ -28,7 +28,7 @@ BATCH = 16
 
 @dataclass(frozen=True)
 class Protocol:
-    """How a text is perturbed and judged.
+    """How a text is perturbed and evaluated.
 
     Attributes:
         unknown: Id of the token that replaces removed tokens.

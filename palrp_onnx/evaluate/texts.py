@@ -137,8 +137,7 @@ class _Perturbed:
             raise UsageError(
                 "Only evidence for a class or a token can be followed",
                 place=f"output {facts.output}",
-                hint="Nothing says that the output's entries are classes; see id2label in "
-                "config.json.",
+                hint="Its entries are not known to be classes; see id2label in config.json.",
             )
         predict = predictor(self._forward, sample.feeds, subject.input, facts.position)
         own = self._protocol if facts.kind != "token" else _for_language(self._protocol)

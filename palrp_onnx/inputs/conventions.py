@@ -35,7 +35,7 @@ def assign_inputs(graph_inputs: Sequence[GraphInput]) -> dict[str, GraphInput]:
         roles[IDS] = others.pop()
     if others or IDS not in roles:
         names = ", ".join(each.name for each in others) or IDS
-        message = f"text does not give what the graph takes; {describe(graph_inputs)}"
+        message = f"the graph has inputs that text does not provide; {describe(graph_inputs)}"
         raise InputError(message, place=names, hint=TENSORS_HINT)
     for role, graph_input in roles.items():
         _check_input(role, graph_input)
@@ -50,7 +50,7 @@ def _check_input(role: str, graph_input: GraphInput) -> None:
     ):
         return
     raise InputError(
-        f"text gives a batch of one row of integers, not {describe_input(graph_input)}",
+        f"text provides integers [1, tokens], not {describe_input(graph_input)}",
         place=graph_input.name,
         hint=TENSORS_HINT,
     )

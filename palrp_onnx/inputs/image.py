@@ -103,7 +103,7 @@ def _pixel_input(graph_inputs: Sequence[GraphInput]) -> GraphInput:
         numbers = np.dtype(only.dtype).kind == "f" or only.dtype == np.uint8
         if numbers and (only.shape is None or len(only.shape) == 4):
             return only
-    message = f"an image gives one float or uint8 input of rank 4; {describe(graph_inputs)}"
+    message = f"an image provides one float or uint8 input of rank 4; {describe(graph_inputs)}"
     raise InputError(message, hint=_TENSORS_HINT)
 
 

@@ -97,7 +97,7 @@ def read_preprocessing(path: Path, channels: int) -> Preprocessing:
         InputError: The file cannot be read, or has steps or values that are not supported.
     """
     config = read_json_object(
-        path, hint="put the model's preprocessor_config.json beside it, or pass .npz"
+        path, hint="put preprocessor_config.json into the folder of the model, or pass .npz"
     )
     reader = _ConfigReader(config, path)
     name, kind = reader.kind()

@@ -164,7 +164,7 @@ def read_npy(stream: IO[bytes], length: int, place: str) -> NDArray[np.generic]:
         raise InputError(f"holds {dtype}, not numbers", place=place)
     size = math.prod(shape) * dtype.itemsize
     if min(shape, default=0) < 0 or size != length - stream.tell():
-        raise InputError(f"does not hold the {size:,} bytes its header says", place=place)
+        raise InputError(f"does not hold the {size:,} bytes that its header declares", place=place)
     data = bytearray(stream.read(size))
     return np.frombuffer(data, dtype).reshape(shape, order="F" if fortran else "C")
 

@@ -148,7 +148,7 @@ class TextReader:
         # If no token fits next to the special ones, the library returns the whole text silently.
         added = self._tokenizer.num_special_tokens_to_add(pair is not None)
         if added >= rule.limit:
-            message = f"a length of {rule.limit} has no room beside {added} special tokens"
+            message = f"a length of {rule.limit} has no room for text and {added} special tokens"
             raise InputError(message, place=rule.source)
         self._tokenizer.enable_truncation(
             rule.limit, strategy=rule.strategy, direction=rule.direction
