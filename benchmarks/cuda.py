@@ -48,7 +48,7 @@ def explain(path: Path, device: str, rounds: int) -> tuple[np.ndarray[Any, Any],
         times.append(time.perf_counter() - start)
     records = [each.record for each in explanations]
     maps = np.array([record.relevance.total for record in records])
-    residual = max(abs(record.ledger["residual_relative"]) for record in records)
+    residual = max(record.residual for record in records)
     return maps, residual, records[0].run.providers[0], float(np.median(times))
 
 

@@ -21,7 +21,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 import numpy as np
@@ -31,10 +31,13 @@ from questions import answered, protected
 from palrp_onnx import Explainer, Model
 from palrp_onnx.evaluate.baselines import Competitor, competitor
 from palrp_onnx.evaluate.journal import Journal
-from palrp_onnx.evaluate.perturbation import Area, Curves, Perturbation, Protocol, bootstrap
+from palrp_onnx.evaluate.perturbation import Curves, Perturbation, Protocol, bootstrap
+from palrp_onnx.evaluate.statistics import Area
 from palrp_onnx.evaluate.texts import contest
+from palrp_onnx.files import to_json
 from palrp_onnx.inputs import default_tokenizer, open_sample, read_labels, unknown_token
 from palrp_onnx.inputs.sample import Sample
+from palrp_onnx.relevance.sinks import Reduction
 
 sys.path.insert(0, str(MODELS))
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
@@ -91,11 +94,11 @@ def reviews(
 
 def competing(name: str, model: Model, unknown: int) -> Competitor:
     """A method, or one of its reductions."""
-    method, _, positions = name.partition(":")
+    method, _, positions = name.rpartition(":")
     return (
         Explainer(model, method=method, positions=positions)
-        if positions
-        else competitor(method, model, unknown=unknown)
+        if positions in get_args(Reduction) and method
+        else competitor(name, model, unknown=unknown)
     )
 
 
@@ -240,8 +243,8 @@ def main() -> None:
                 if form != "plain":
                     path = make_form(folder, form, Path(scratch))
                 result = measure(path, name, form, methods, options)
-            data = msgspec.json.format(msgspec.json.encode(result), indent=1)
-            (RESULTS / f"perturbation-{name}-{form}.json").write_bytes(data + b"\n")
+            place = RESULTS / f"perturbation-{name}-{form}.json"
+            place.write_bytes(to_json(result, indent=1))
             print(table(result), gain_table(result), sep="\n")
     if options.table:
         for path in sorted(RESULTS.glob("perturbation-*.json")):

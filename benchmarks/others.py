@@ -28,6 +28,7 @@ import numpy as np
 from palrp_onnx import Model
 from palrp_onnx.errors import PalrpError
 from palrp_onnx.prepare import make_example
+from palrp_onnx.record import LEDGER_SUMS
 
 TOOL = Path(sys.executable).with_name("palrp-onnx")
 #: Outputs without classes need an element; these are tried one after the other.
@@ -67,8 +68,7 @@ def judged(found: Any) -> tuple[str, str]:
     """Whether the ledgers of all rows close."""
     for record in found if isinstance(found, list) else [found]:
         ledger = record["ledger"]
-        sums = ("target", "residual", "residual_relative")
-        nothing = not any(v for k, v in ledger.items() if k not in sums)
+        nothing = not any(v for k, v in ledger.items() if k not in LEDGER_SUMS)
         if abs(ledger["residual_relative"]) >= CLOSED or (nothing and abs(ledger["target"]) > 1e-6):
             return "wrong", f"residual {ledger['residual_relative']:.1e}"
     return "explained", ""

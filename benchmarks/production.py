@@ -215,7 +215,7 @@ def measure(name: str, form: str, count: int) -> Row:
         rewritten=sum(held[0].rewritten.values()) if held else 0,
         moved=max(abs(a.target.value - b.target.value) for a, b in pairs),
         fidelity=max((f.difference for f in held), default=0.0),
-        residual=max(abs(b.ledger["residual_relative"]) for _, b in pairs),
+        residual=max(b.residual for _, b in pairs),
         agreement=[correlation(a, b) for a, b in pairs],
     )
 

@@ -15,7 +15,13 @@ from palrp_onnx.errors import UsageError
 
 from .options import (
     FILE_PATH,
+    METHODS_HELP,
+    Asked,
+    Reporting,
+    Run,
     example_option,
+    explainer_options,
+    grouped,
     method_options,
     model_argument,
     reporting_options,
@@ -52,17 +58,9 @@ class Request:
     pictures: int
     tokenizer: Path | None
     example: Path | None
-    target: str
-    output_name: str | None
-    explain_input: str | None
-    method: str | None
-    positions: str | None
-    roles: dict[str, str]
-    engine: str | None
-    dtype: str
-    device: str
-    quiet: bool
-    verbose: bool
+    run: Run
+    asked: Asked
+    reporting: Reporting
 
 
 _at_least_one = click.IntRange(min=1)
@@ -144,7 +142,7 @@ _sizes = together(
 )
 
 
-@click.command(short_help="Explain a data set, one line of JSON a record.")
+@click.command(short_help="Explain a data set, one line of JSON a record.", epilog=METHODS_HELP)
 @model_argument
 @_places
 @_sizes
@@ -153,6 +151,7 @@ _sizes = together(
 @method_options
 @example_option
 @reporting_options
+@grouped(run=Run, asked=Asked, reporting=Reporting)
 def batch(**options: Any) -> int:
     """Explain what MODEL says about every record of a data set.
 
@@ -169,11 +168,11 @@ def batch(**options: Any) -> int:
     source = open_source(request.source, sys.stdin.buffer)
     settings, plan = _settings(request), _plan(request)
     start = time.monotonic()
-    with progress(quiet=request.quiet) as bar:
+    with progress(quiet=request.reporting.quiet) as bar:
         outcome = run(request.model, settings, source, plan, bar)
     if outcome.complete and request.pictures:
         _draw(request, source, plan)
-    if not request.quiet:
+    if not request.reporting.quiet:
         click.echo(_summary(outcome, request.place, time.monotonic() - start), err=True)
     return _SOME_FAILED if outcome.tally.failed else 0
 
@@ -186,7 +185,7 @@ def _on_a_cluster(request: Request, actors: int) -> int:
             "--engine-workers takes a .jsonl file, whole: no --resume, --shard, --workers, "
             "--parquet or --pictures"
         )
-    from palrp_onnx.jobs.files import make_folder
+    from palrp_onnx.files import make_folder
     from palrp_onnx.jobs.ray import explain_lines
 
     start = time.monotonic()
@@ -199,9 +198,9 @@ def _on_a_cluster(request: Request, actors: int) -> int:
         place,
         actors=actors,
         batch_size=request.batch_size,
-        num_gpus=1.0 if request.device.startswith("cuda") else 0.0,
+        num_gpus=1.0 if request.run.device.startswith("cuda") else 0.0,
     )
-    if not request.quiet:
+    if not request.reporting.quiet:
         seconds = duration(time.monotonic() - start)
         click.echo(f"{records} records, {failed} failed in {seconds}; wrote {place}", err=True)
     return _SOME_FAILED if failed else 0
@@ -234,15 +233,8 @@ def _settings(request: Request) -> Settings:
     from palrp_onnx.jobs.settings import Settings
 
     return Settings(
-        target=request.target,
-        method=request.method,
-        positions=request.positions,
-        engine=request.engine,
-        dtype=request.dtype,
-        device=request.device,
-        output=request.output_name,
-        explain_input=request.explain_input,
-        roles=request.roles,
+        target=request.run.target,
+        **explainer_options(request.run, request.asked),
         tokenizer=None if request.tokenizer is None else str(request.tokenizer),
         example=None if request.example is None else str(request.example),
         batch_size=request.batch_size,

@@ -2,41 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from palrp_onnx.errors import CheckError
+from palrp_onnx.files import to_json, write_files
+from palrp_onnx.limits import AGREEMENT_METRICS, Limit, check_agreement
 from palrp_onnx.printable import printable
 
-from .checks import Check
-from .options import FILE_PATH, reporting_options
-from .writing import write_files, write_stdout
+from .options import FILE_PATH, Reporting, grouped, limits_option, reporting_options
+from .writing import write_stdout
 
 if TYPE_CHECKING:
     from palrp_onnx.evaluate.agreement import Agreement, Distribution, Pair, Side
 
 _NAMED = 5
-_METRICS: dict[str, Callable[[Agreement], float | None]] = {
-    "same_target": lambda found: found.same_target,
-    "correlation": lambda found: found.correlation.mean,
-    "worst_correlation": lambda found: found.correlation.least,
-    "pearson": lambda found: found.pearson.mean,
-    "overlap": lambda found: found.overlap.mean,
-    "position_share": lambda found: found.position_share.mean,
-    "unmatched": lambda found: len(found.a.only) + len(found.b.only),
-    "failed": lambda found: len(found.a.failed) + len(found.b.failed),
-    "incomparable": lambda found: len(found.incomparable),
-}
-
-
-def _parse(_: click.Context, __: click.Parameter, texts: tuple[str, ...]) -> tuple[Check, ...]:
-    try:
-        return tuple(Check.parse(text, tuple(_METRICS)) for text in texts)
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from None
 
 
 @click.command(short_help="Hold two runs over the same inputs against each other.")
@@ -58,16 +40,13 @@ def _parse(_: click.Context, __: click.Parameter, texts: tuple[str, ...]) -> tup
 )
 @click.option("-o", "place", type=FILE_PATH, metavar="FILE.json", help="Also write it as JSON.")
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of a table.")
-@click.option(
-    "--fail-on",
-    "checks",
-    multiple=True,
-    callback=_parse,
-    metavar="CHECK",
-    help="Exit with 5 where this holds, such as 'correlation<0.9'. Metrics, means over the pairs "
-    f"or counts: {', '.join(_METRICS)}. Can be given several times.",
+@limits_option(
+    AGREEMENT_METRICS,
+    "Exit with 5 where this holds, such as 'correlation<0.9'. Metrics, means over the pairs or "
+    f"counts: {', '.join(AGREEMENT_METRICS)}. Can be given several times.",
 )
 @reporting_options
+@grouped(reporting=Reporting)
 def compare(
     first: Path,
     second: Path,
@@ -75,9 +54,8 @@ def compare(
     worst: int,
     place: Path | None,
     as_json: bool,
-    checks: tuple[Check, ...],
-    quiet: bool,
-    verbose: bool,
+    limits: tuple[Limit, ...],
+    reporting: Reporting,
 ) -> None:
     """Tell how far two models, or two periods, agree on the same inputs, and where least.
 
@@ -85,28 +63,16 @@ def compare(
     them), or a folder of .json files with a record each. Records are matched by id. Where tokens
     differ, maps are compared word by word.
     """
-    del quiet, verbose  # the result is all there is to say; -v is read by the program
-    import msgspec
-
+    del reporting  # the result is all there is to say; -v is read by the program
     from palrp_onnx.evaluate.agreement import agreement
     from palrp_onnx.evaluate.pairing import Pairs
 
     found = agreement(Pairs(first, second), top=top, worst=worst)
-    data = msgspec.json.format(msgspec.json.encode(found), indent=2) + b"\n"
+    data = to_json(found)
     if place is not None:
         write_files({place: data})
     write_stdout(data if as_json else _table(found).encode())
-    _run_checks(checks, found)
-
-
-def _run_checks(checks: tuple[Check, ...], found: Agreement) -> None:
-    failures = [
-        f"{reason} (--fail-on '{check}')"
-        for check in checks
-        if (reason := check.verdict(_METRICS[check.metric](found))) is not None
-    ]
-    if failures:
-        raise CheckError(f"A check failed: {'; '.join(failures)}")
+    check_agreement(limits, found)
 
 
 def _table(found: Agreement) -> str:

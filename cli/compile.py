@@ -10,20 +10,24 @@ from typing import BinaryIO
 import click
 
 from palrp_onnx.errors import UsageError
+from palrp_onnx.files import Content, write_files
+from palrp_onnx.relevance.methods import DEFAULT_METHOD
 
 from .options import (
     FILE_PATH,
-    METHODS,
+    METHODS_HELP,
     POSITIONS,
+    Asked,
+    Reporting,
     example_option,
+    grouped,
     method_options,
     model_argument,
     reporting_options,
 )
-from .writing import Content, write_files
 
 
-@click.command(short_help="Write the explanation as an ONNX graph.")
+@click.command(short_help="Write the explanation as an ONNX graph.", epilog=METHODS_HELP)
 @model_argument
 @click.option("-o", "destination", type=FILE_PATH, metavar="FILE.onnx", help="Output file.")
 @click.option(
@@ -39,21 +43,17 @@ from .writing import Content, write_files
 @click.option("--no-ledger", is_flag=True, help="Leave the account out.")
 @click.option("--features", is_flag=True, help="Sinks and content feature by feature as well.")
 @reporting_options
+@grouped(asked=Asked, reporting=Reporting)
 def compile(
     model: Path,
     destination: Path | None,
     triton: Path | None,
-    output_name: str | None,
-    explain_input: str | None,
-    method: str | None,
-    positions: str | None,
-    roles: dict[str, str],
+    asked: Asked,
     example: Path | None,
     portable: bool,
     no_ledger: bool,
     features: bool,
-    quiet: bool,
-    verbose: bool,
+    reporting: Reporting,
 ) -> None:
     """Write MODEL with its relevance pass behind it: one graph that any ONNX Runtime runs.
 
@@ -61,7 +61,6 @@ def compile(
     relevance_sites [B, sites, units], relevance_ledger [B, entries]. Inputs that may be left out:
     target, target_against and, for language models, target_position [B]; target_vector [B, D].
     """
-    del verbose  # read by the program
     from palrp_onnx.compiler.file import compile_model
     from palrp_onnx.compiler.graph import CompileSettings
 
@@ -70,7 +69,7 @@ def compile(
     if destination is not None and os.path.realpath(destination) == os.path.realpath(model):
         raise UsageError("The explainer would replace its model", place=str(destination))
     settings = CompileSettings(
-        positions=positions or POSITIONS[0],
+        positions=asked.positions or POSITIONS[0],
         ledger=not no_ledger,
         features=features,
         portable=portable,
@@ -79,10 +78,10 @@ def compile(
         model,
         # A repository has copies of external data, so that any place is as good as the model's.
         destination or model,
-        method=method or METHODS[0],
-        output=output_name,
-        explain_input=explain_input,
-        roles=roles,
+        method=asked.method or DEFAULT_METHOD,
+        output=asked.output,
+        explain_input=asked.explain_input,
+        roles=asked.roles,
         settings=settings,
         example=example,
     )
@@ -90,7 +89,7 @@ def compile(
     if triton is not None:
         files |= _repository(data, model, triton)
     write_files(files)
-    if not quiet:
+    if not reporting.quiet:
         for place in files:
             click.echo(f"wrote {place}", err=True)
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from .options import BASELINES, FILE_PATH, METHODS, together
-from .writing import refusal, write_files, write_stdout
+from palrp_onnx.files import refusal, to_json, write_files
+from palrp_onnx.relevance.method_parsing import competitor_text
+
+from .options import FILE_PATH, METHOD, together
+from .writing import write_stdout
 
 if TYPE_CHECKING:
     from palrp_onnx.evaluate.baselines import Competitor
@@ -37,11 +41,12 @@ def inputs_option(what: str) -> Callable[[Decorated], Decorated]:
 methods_option = click.option(
     "--method",
     "methods",
-    type=click.Choice((*METHODS, *BASELINES)),
+    metavar=METHOD,
+    callback=lambda _ctx, _param, texts: tuple(map(competitor_text, texts)),
     multiple=True,
     default=("pa-lrp", "attnlrp"),
     show_default=True,
-    help="Held against each other. Can be given several times.",
+    help="Held against each other: one of those below. Can be given several times.",
 )
 report_options = together(
     click.option("-o", "place", type=FILE_PATH, metavar="FILE.json", help="Also write it as JSON."),
@@ -69,6 +74,52 @@ curves_option = click.option(
 )
 
 
+@dataclass(frozen=True)
+class Contest:
+    """Methods that are compared, what they explain, and how they are computed."""
+
+    methods: tuple[str, ...]
+    target: str
+    output: str | None
+    engine: str | None
+    dtype: str
+    device: str
+
+    def competitors(self, model: Model, *, unknown: int | None = None) -> dict[str, Competitor]:
+        """The methods by name, on one model; ``unknown`` is the token that stands for none."""
+        from palrp_onnx.evaluate.baselines import competitor
+
+        return {
+            name: competitor(
+                name,
+                model,
+                engine=self.engine,
+                dtype=self.dtype,
+                device=self.device,
+                output=self.output,
+                unknown=unknown,
+            )
+            for name in self.methods
+        }
+
+
+@dataclass(frozen=True)
+class Report:
+    """Where the result goes."""
+
+    place: Path | None
+    as_json: bool
+
+    def write(
+        self, found: object, table: str, pictures: Mapping[Path, bytes] | None = None
+    ) -> None:
+        """Write what was found, and print it."""
+        data = to_json(found)
+        files = {} if self.place is None else {self.place: data}
+        write_files({**files, **(pictures or {})})
+        write_stdout(data if self.as_json else table.encode())
+
+
 def files_in(sources: tuple[Path, ...]) -> Iterator[Path]:
     """Files as given; of a folder, all of them by name."""
     for source in sources:
@@ -88,13 +139,6 @@ def samples_in(files: list[Path], model: Model, tokenizer: Path | None = None) -
         )
 
 
-def competitors(model: Model, methods: tuple[str, ...], **options: Any) -> dict[str, Competitor]:
-    """What is held against each other, by name."""
-    from palrp_onnx.evaluate.baselines import competitor
-
-    return {name: competitor(name, model, **options) for name in methods}
-
-
 def read_names(path: Path, what: str) -> dict[str, str]:
     """One label or index for every file name without suffix."""
     from palrp_onnx.errors import InputError
@@ -108,32 +152,17 @@ def read_names(path: Path, what: str) -> dict[str, str]:
 
 
 def open_journal(
-    path: Path | None, kind: type[Kept], model: Model, settings: Mapping[str, Any]
+    path: Path | None, kind: type[Kept], model: Model, contest: Contest, **more: Any
 ) -> Journal[Kept] | None:
-    """The journal of this evaluation and no other."""
+    """The journal of this evaluation, with this contest and what ``more`` it goes by."""
     from palrp_onnx.evaluate.journal import Journal
 
     if path is None:
         return None
     try:
-        return Journal(path, kind, {"model": model.sha256, **settings})
+        return Journal(path, kind, {"model": model.sha256, **asdict(contest), **more})
     except OSError as error:
         raise refusal(error, path) from error
-
-
-def report(
-    found: object,
-    table: str,
-    place: Path | None,
-    as_json: bool,
-    pictures: Mapping[Path, bytes] | None = None,
-) -> None:
-    """Write what was found, and print it."""
-    import msgspec
-
-    data = msgspec.json.format(msgspec.json.encode(found), indent=2) + b"\n"
-    write_files({**({} if place is None else {place: data}), **(pictures or {})})
-    write_stdout(data if as_json else table.encode())
 
 
 def estimate(value: float, low: float, high: float) -> str:

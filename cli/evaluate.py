@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from .dataset import files_in, inputs_option, report, report_options, samples_in
+from .dataset import Report, files_in, inputs_option, report_options, samples_in
 from .evaluate_checks import randomisation, stability
 from .evaluate_images import pixels, segmentation
 from .evaluate_texts import perturbation
 from .options import (
+    METHODS_HELP,
+    Asked,
+    Reporting,
+    Run,
+    explainer_options,
+    grouped,
     method_options,
     model_argument,
     reporting_options,
@@ -34,7 +40,7 @@ def evaluate() -> None:
     """Measure explanations over a data set."""
 
 
-@evaluate.command(short_help="How much of the relevance positions carry.")
+@evaluate.command(short_help="How much of the relevance positions carry.", epilog=METHODS_HELP)
 @model_argument
 @inputs_option("Texts, images or tensors")
 @report_options
@@ -42,44 +48,43 @@ def evaluate() -> None:
 @run_options
 @method_options
 @reporting_options
+@grouped(destination=Report, run=Run, asked=Asked, reporting=Reporting)
 def conservation(
     model: Path,
     sources: tuple[Path, ...],
-    place: Path | None,
-    as_json: bool,
+    destination: Report,
     tokenizer: Path | None,
-    quiet: bool,
-    verbose: bool,
-    **options: Any,
+    run: Run,
+    asked: Asked,
+    reporting: Reporting,
 ) -> None:
     """Print the share of positions in the relevance, over all inputs (PA-LRP, appendix F)."""
-    del verbose  # read by the program
     from palrp_onnx.evaluate.conservation import conservation as measure
 
     files = list(files_in(sources))
-    found = measure(_records(model, files, tokenizer, options, quiet))
-    report(found, _table(found), place, as_json)
+    with counting(len(files), quiet=reporting.quiet) as tell:
+        found = measure(_records(model, files, tokenizer, run, asked, tell))
+    destination.write(found, _table(found))
 
 
 def _records(
     model_path: Path,
     files: list[Path],
     tokenizer: Path | None,
-    options: dict[str, Any],
-    quiet: bool,
+    run: Run,
+    asked: Asked,
+    tell: Callable[[int], None],
 ) -> Iterator[Attribution]:
     from palrp_onnx.explainer import Explainer
     from palrp_onnx.inputs import read_labels
     from palrp_onnx.model.open import Model
 
     model = Model.open(model_path)
-    target = options.pop("target")
-    explainer = Explainer(model, output=options.pop("output_name"), **options)
+    explainer = Explainer(model, **explainer_options(run, asked))
     labels = read_labels(model_path)
-    with counting(len(files), quiet=quiet) as tell:
-        for number, sample in enumerate(samples_in(files, model, tokenizer), start=1):
-            yield from (each.record for each in explainer.explain(sample, target, labels))
-            tell(number)
+    for number, sample in enumerate(samples_in(files, model, tokenizer), start=1):
+        yield from (each.record for each in explainer.explain(sample, run.target, labels))
+        tell(number)
 
 
 def _table(found: Conservation) -> str:

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from .dataset import (
-    competitors,
+    Contest,
+    Report,
     estimate,
     files_in,
     grid,
     inputs_option,
     methods_option,
     replacement_options,
-    report,
     report_options,
     samples_in,
 )
 from .options import (
+    COMPETITORS_HELP,
+    Reporting,
+    grouped,
     model_argument,
     output_option,
     reporting_options,
@@ -32,15 +35,23 @@ from .progress import counting
 
 if TYPE_CHECKING:
     from palrp_onnx.evaluate.randomisation import Randomisation
-    from palrp_onnx.evaluate.ranks import Correlation
     from palrp_onnx.evaluate.stability import Stability
+    from palrp_onnx.evaluate.statistics import Estimate
 
 _common = together(
-    methods_option, report_options, tokenizer_option, run_options, output_option, reporting_options
+    methods_option,
+    report_options,
+    tokenizer_option,
+    run_options,
+    output_option,
+    reporting_options,
+    grouped(contest=Contest, destination=Report, reporting=Reporting),
 )
 
 
-@click.command(short_help="Whether maps depend on what the model has learnt.")
+@click.command(
+    short_help="Whether maps depend on what the model has learnt.", epilog=COMPETITORS_HELP
+)
 @model_argument
 @inputs_option("Texts, images or tensors")
 @click.option(
@@ -59,15 +70,10 @@ def randomisation(
     sources: tuple[Path, ...],
     seed: int,
     draws: int,
-    methods: tuple[str, ...],
-    place: Path | None,
-    as_json: bool,
+    contest: Contest,
+    destination: Report,
     tokenizer: Path | None,
-    target: str,
-    output_name: str | None,
-    quiet: bool,
-    verbose: bool,
-    **options: Any,
+    reporting: Reporting,
 ) -> None:
     """Shuffle the weights from the output down, and compare maps (Adebayo et al. 2018).
 
@@ -75,7 +81,6 @@ def randomisation(
     the maps of the model as it is, of relevance and of its magnitude, should fall; both with 95 %
     intervals over the samples and the draws. How a permutation falls matters more than the samples.
     """
-    del verbose  # read by the program
     from palrp_onnx.evaluate.randomisation import SHARES
     from palrp_onnx.evaluate.randomisation import randomisation as measure
     from palrp_onnx.inputs import read_labels
@@ -83,21 +88,21 @@ def randomisation(
 
     opened = Model.open(model)
     files = list(files_in(sources))
-    with counting(len(files) * (len(SHARES) * draws + 1), quiet=quiet) as tell:
+    with counting(len(files) * (len(SHARES) * draws + 1), quiet=reporting.quiet) as tell:
         found = measure(
             opened,
-            lambda other: competitors(other, methods, output=output_name, **options),
+            contest.competitors,
             lambda: samples_in(files, opened, tokenizer),
-            target=target,
+            target=contest.target,
             labels=read_labels(model),
             seed=seed,
             draws=draws,
             progress=tell,
         )
-    report(found, _steps_table(found), place, as_json)
+    destination.write(found, _steps_table(found))
 
 
-@click.command(short_help="Whether maps stay where one token changes.")
+@click.command(short_help="Whether maps stay where one token changes.", epilog=COMPETITORS_HELP)
 @model_argument
 @inputs_option("Texts")
 @replacement_options
@@ -108,22 +113,16 @@ def stability(
     unknown: str | None,
     prefix: int,
     suffix: int,
-    methods: tuple[str, ...],
-    place: Path | None,
-    as_json: bool,
+    contest: Contest,
+    destination: Report,
     tokenizer: Path | None,
-    target: str,
-    output_name: str | None,
-    quiet: bool,
-    verbose: bool,
-    **options: Any,
+    reporting: Reporting,
 ) -> None:
     """Replace single tokens by the unknown token, and compare maps.
 
     Five tokens of a text are replaced, each alone. Rank correlations with the map of the text as
     it is, over the tokens that stay, with 95 % intervals over the texts.
     """
-    del verbose  # read by the program
     from palrp_onnx.evaluate.stability import Replacement
     from palrp_onnx.evaluate.stability import stability as measure
     from palrp_onnx.inputs import default_tokenizer, read_labels, unknown_token
@@ -132,16 +131,16 @@ def stability(
     opened = Model.open(model)
     token = unknown_token(tokenizer or default_tokenizer(model), unknown)
     files = list(files_in(sources))
-    with counting(len(files), quiet=quiet) as tell:
+    with counting(len(files), quiet=reporting.quiet) as tell:
         found = measure(
-            competitors(opened, methods, output=output_name, unknown=token, **options),
+            contest.competitors(opened, unknown=token),
             samples_in(files, opened, tokenizer),
             Replacement(token, prefix, suffix),
-            target=target,
+            target=contest.target,
             labels=read_labels(model),
             progress=tell,
         )
-    report(found, _stability_table(found), place, as_json)
+    destination.write(found, _stability_table(found))
 
 
 def _steps_table(found: Mapping[str, Randomisation]) -> str:
@@ -169,5 +168,5 @@ def _stability_table(found: Mapping[str, Stability]) -> str:
     return "\n".join([title, "", *grid(["signed", "magnitude"], rows)]) + "\n"
 
 
-def _cell(figure: Correlation) -> str:
+def _cell(figure: Estimate) -> str:
     return estimate(figure.value, figure.low, figure.high)

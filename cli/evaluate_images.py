@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from .dataset import (
-    competitors,
+    Contest,
+    Report,
     curves_option,
     estimate,
     files_in,
@@ -19,12 +20,14 @@ from .dataset import (
     methods_option,
     open_journal,
     read_names,
-    report,
     report_options,
     samples_in,
 )
 from .options import (
+    COMPETITORS_HELP,
     FILE_PATH,
+    Reporting,
+    grouped,
     model_argument,
     output_option,
     reporting_options,
@@ -52,9 +55,12 @@ _common = together(
     output_option,
     reporting_options,
 )
+_grouped = grouped(contest=Contest, destination=Report, reporting=Reporting)
 
 
-@click.command(short_help="How long a class is kept as pixels are taken out.")
+@click.command(
+    short_help="How long a class is kept as pixels are taken out.", epilog=COMPETITORS_HELP
+)
 @_common
 @click.option(
     "--baseline",
@@ -70,21 +76,17 @@ _common = together(
     help="True classes: an object of file names without suffix, and labels or indices.",
 )
 @curves_option
+@_grouped
 def pixels(
     model: Path,
     sources: tuple[Path, ...],
-    methods: tuple[str, ...],
-    place: Path | None,
-    as_json: bool,
+    contest: Contest,
+    destination: Report,
     baseline: str,
     classes: Path | None,
     curves: Path | None,
     notes: Path | None,
-    target: str,
-    output_name: str | None,
-    quiet: bool,
-    verbose: bool,
-    **options: Any,
+    reporting: Reporting,
 ) -> None:
     """Take pixels out in the order of the map (PA-LRP, section 4.2).
 
@@ -94,30 +96,21 @@ def pixels(
     Maps and shares are of the predicted class; with --classes, or a --target for all images, of
     the true class as well.
     """
-    del verbose  # read by the program
     from palrp_onnx.errors import UsageError
     from palrp_onnx.evaluate.images import Perturbed, contest_pixels
     from palrp_onnx.model.open import Model
 
-    if classes is not None and target != "pred":
+    if classes is not None and contest.target != "pred":
         raise UsageError("--classes and --target both say what the true class is")
     opened = Model.open(model)
     files = list(files_in(sources))
     truth = None if classes is None else read_names(classes, "label or index")
-    settings = {
-        "methods": methods,
-        "baseline": baseline,
-        "classes": truth,
-        "target": target,
-        "output": output_name,
-        **options,
-    }
-    journal = open_journal(notes, Perturbed, opened, settings)
-    if target != "pred":
-        truth = dict.fromkeys((file.stem for file in files), target)
-    with counting(len(files), quiet=quiet) as tell:
+    journal = open_journal(notes, Perturbed, opened, contest, baseline=baseline, classes=truth)
+    if contest.target != "pred":
+        truth = dict.fromkeys((file.stem for file in files), contest.target)
+    with counting(len(files), quiet=reporting.quiet) as tell:
         found = contest_pixels(
-            _rivals(opened, methods, output_name, options),
+            _rivals(opened, contest),
             samples_in(files, opened),
             baseline=baseline,
             truth=truth,
@@ -125,10 +118,12 @@ def pixels(
             progress=tell,
         )
     drawn = {} if curves is None else {curves: _drawn(found, opened)}
-    report(found, _pixels_table(found), place, as_json, drawn)
+    destination.write(found, _pixels_table(found), drawn)
 
 
-@click.command(short_help="How well a map tells an object from its background.")
+@click.command(
+    short_help="How well a map tells an object from its background.", epilog=COMPETITORS_HELP
+)
 @_common
 @click.option(
     "--masks",
@@ -144,20 +139,16 @@ def pixels(
     metavar="LEVEL",
     help="Pixels of the masks that are not judged, such as 255 in PASCAL VOC.",
 )
+@_grouped
 def segmentation(
     model: Path,
     sources: tuple[Path, ...],
-    methods: tuple[str, ...],
-    place: Path | None,
-    as_json: bool,
+    contest: Contest,
+    destination: Report,
     masks: Path,
     ignored: int | None,
     notes: Path | None,
-    target: str,
-    output_name: str | None,
-    quiet: bool,
-    verbose: bool,
-    **options: Any,
+    reporting: Reporting,
 ) -> None:
     """Hold maps against masks of objects (PA-LRP, section 4.2).
 
@@ -165,7 +156,6 @@ def segmentation(
     counts over all images, mAP is the mean of the images' average precision; all with 95 %
     intervals over the images.
     """
-    del verbose  # read by the program
     from palrp_onnx.evaluate.images import contest_segmentation
     from palrp_onnx.evaluate.masks import read_mask
     from palrp_onnx.evaluate.segmentation import Judgement
@@ -173,28 +163,24 @@ def segmentation(
 
     opened = Model.open(model)
     files = list(files_in(sources))
-    settings = {"methods": methods, "target": target, "output": output_name, **options}
-    journal = open_journal(notes, Judgement, opened, settings)
+    journal = open_journal(notes, Judgement, opened, contest)
     labels = (read_mask(masks / f"{file.stem}.png", ignored=ignored) for file in files)
-    with counting(len(files), quiet=quiet) as tell:
+    with counting(len(files), quiet=reporting.quiet) as tell:
         found = contest_segmentation(
-            _rivals(opened, methods, output_name, options),
+            _rivals(opened, contest),
             zip(samples_in(files, opened), labels, strict=True),
-            target=target,
+            target=contest.target,
             journal=journal,
             progress=tell,
         )
-    report(found, _segmentation_table(found), place, as_json)
+    destination.write(found, _segmentation_table(found))
 
 
-def _rivals(
-    model: Model, methods: tuple[str, ...], output: str | None, options: dict[str, Any]
-) -> Rivals:
+def _rivals(model: Model, contest: Contest) -> Rivals:
     from palrp_onnx.evaluate.image_maps import Rivals
     from palrp_onnx.inputs import read_labels
 
-    found = competitors(model, methods, output=output, **options)
-    return Rivals(found, read_labels(model.path))
+    return Rivals(contest.competitors(model), read_labels(model.path))
 
 
 def _drawn(found: Mapping[str, Pixels], model: Model) -> bytes:

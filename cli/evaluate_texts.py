@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from .dataset import (
-    competitors,
+    Contest,
+    Report,
     curves_option,
     files_in,
     grid,
@@ -20,12 +21,14 @@ from .dataset import (
     open_journal,
     read_names,
     replacement_options,
-    report,
     report_options,
     samples_in,
 )
 from .options import (
+    COMPETITORS_HELP,
     FILE_PATH,
+    Reporting,
+    grouped,
     model_argument,
     output_option,
     reporting_options,
@@ -36,13 +39,10 @@ from .progress import counting
 
 if TYPE_CHECKING:
     from palrp_onnx.evaluate.perturbation import Perturbation
-    from palrp_onnx.evaluate.texts import Accept
-    from palrp_onnx.inputs import Sample
     from palrp_onnx.model.open import Model
-    from palrp_onnx.record import TargetFacts
 
 
-@click.command(short_help="How early a map brings a prediction back.")
+@click.command(short_help="How early a map brings a prediction back.", epilog=COMPETITORS_HELP)
 @model_argument
 @inputs_option("Texts")
 @report_options
@@ -61,12 +61,12 @@ if TYPE_CHECKING:
 @run_options
 @output_option
 @reporting_options
+@grouped(contest=Contest, destination=Report, reporting=Reporting)
 def perturbation(
     model: Path,
     sources: tuple[Path, ...],
-    place: Path | None,
-    as_json: bool,
-    methods: tuple[str, ...],
+    destination: Report,
+    contest: Contest,
     unknown: str | None,
     prefix: int,
     suffix: int,
@@ -74,11 +74,7 @@ def perturbation(
     curves: Path | None,
     notes: Path | None,
     tokenizer: Path | None,
-    target: str,
-    output_name: str | None,
-    quiet: bool,
-    verbose: bool,
-    **options: Any,
+    reporting: Reporting,
 ) -> None:
     """Put tokens in, and take them out, in the order of the map (PA-LRP, section 5.2).
 
@@ -86,9 +82,9 @@ def perturbation(
     out those of lowest. AUAC is the area under the probability of the explained class, MSE that
     under the squared change of logits, both with 95 % intervals over the texts.
     """
-    del verbose  # read by the program
     from palrp_onnx.evaluate.perturbation import Curves, Protocol
-    from palrp_onnx.evaluate.texts import contest
+    from palrp_onnx.evaluate.texts import accept_answers
+    from palrp_onnx.evaluate.texts import contest as measure
     from palrp_onnx.inputs import default_tokenizer, read_labels, unknown_token
     from palrp_onnx.model.open import Model
 
@@ -96,49 +92,21 @@ def perturbation(
     words = tokenizer or default_tokenizer(model)
     protocol = Protocol(unknown=unknown_token(words, unknown), prefix=prefix, suffix=suffix)
     right = None if answers is None else read_names(answers, "label, index or token")
-    settings = {
-        "methods": methods,
-        "protocol": asdict(protocol),
-        "answers": right,
-        "target": target,
-        "output": output_name,
-        **options,
-    }
-    journal = open_journal(notes, Curves, opened, settings)
+    journal = open_journal(notes, Curves, opened, contest, protocol=asdict(protocol), answers=right)
     files = list(files_in(sources))
-    with counting(len(files), quiet=quiet) as tell:
-        found = contest(
-            competitors(opened, methods, output=output_name, unknown=protocol.unknown, **options),
+    with counting(len(files), quiet=reporting.quiet) as tell:
+        found = measure(
+            contest.competitors(opened, unknown=protocol.unknown),
             samples_in(files, opened, tokenizer),
             protocol,
-            target=target,
+            target=contest.target,
             labels=read_labels(model),
-            accept=None if right is None else _right(right, words),
+            accept=None if right is None else accept_answers(right, words),
             journal=journal,
             progress=tell,
         )
     drawn = {} if curves is None else {curves: _drawn(found, opened)}
-    report(found, _areas(found, len(files)), place, as_json, drawn)
-
-
-def _right(answers: Mapping[str, str], tokenizer: Path) -> Accept:
-    """Whether what is explained is the answer: its index, its label, or what the token says."""
-    from palrp_onnx.errors import InputError
-    from palrp_onnx.inputs.tokens import load_tokenizer, piece_text
-
-    opened = load_tokenizer(tokenizer)
-
-    def accept(sample: Sample, facts: TargetFacts) -> bool:
-        if sample.id not in answers:
-            raise InputError("The answer is missing", place=sample.id)
-        if facts.entry is None:
-            return False
-        token = facts.kind == "token" and facts.label is None
-        said = piece_text(opened, facts.entry) if token else facts.label or ""
-        wanted = answers[sample.id].strip().casefold()
-        return wanted in (said.strip().casefold(), str(facts.entry))
-
-    return accept
+    destination.write(found, _areas(found, len(files)), drawn)
 
 
 def _drawn(found: Mapping[str, Perturbation], model: Model) -> bytes:

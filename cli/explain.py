@@ -5,19 +5,27 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from palrp_onnx.errors import UsageError
+from palrp_onnx.files import Content, write_files
+from palrp_onnx.limits import Limit, check_records
 
-from .checks import Check, require_finite, run_checks
 from .destination import Destination
 from .options import (
     FILE_PATH,
+    METHODS_HELP,
+    Asked,
+    Reporting,
+    Run,
+    explainer_options,
     fail_on_option,
     formats,
+    grouped,
     method_options,
     model_argument,
     reporting_options,
@@ -25,7 +33,7 @@ from .options import (
     tokenizer_option,
 )
 from .summary import summary
-from .writing import Content, write_files, write_stdout
+from .writing import write_stdout
 
 if TYPE_CHECKING:
     from palrp_onnx.describe import Explanation
@@ -46,22 +54,14 @@ class Request:
     formats: tuple[str, ...] | None
     tokenizer: Path | None
     tensors: Path | None
-    target: str
     generate: int | None
-    output_name: str | None
-    explain_input: str | None
-    method: str | None
-    positions: str | None
-    roles: dict[str, str]
-    engine: str | None
-    dtype: str
-    device: str
-    checks: tuple[Check, ...]
-    quiet: bool
-    verbose: bool
+    limits: tuple[Limit, ...]
+    run: Run
+    asked: Asked
+    reporting: Reporting
 
 
-@click.command(short_help="Explain one input: text, an image or tensors.")
+@click.command(short_help="Explain one input: text, an image or tensors.", epilog=METHODS_HELP)
 @model_argument
 @click.option(
     "--input",
@@ -100,6 +100,7 @@ class Request:
 )
 @fail_on_option
 @reporting_options
+@grouped(run=Run, asked=Asked, reporting=Reporting)
 def explain(**options: Any) -> None:
     """Explain what MODEL says about one input.
 
@@ -119,17 +120,18 @@ def explain(**options: Any) -> None:
     places = destination.files(sample.id, len(explanations))
     _check_places(request, [*places, *filter(None, [request.tensors])], read)
     records = [each.record for each in explanations]
-    require_finite(records)
-    data = _kserve(records) if "kserve" in destination.formats else _json(records)
+    for record in records:
+        record.require_finite(place=f"sample {record.id}")
+    data = _json(records, kserve="kserve" in destination.formats)
     files = _contents(places, records, sample, data)
     if request.tensors is not None:
         files[request.tensors] = _tensors(explanations)
     write_files(files)
     if destination.kind == "stdout":
         write_stdout(data)
-    if not request.quiet:
+    if not request.reporting.quiet:
         _tell(request, records, list(files))
-    run_checks(request.checks, records)
+    check_records(request.limits, records)
 
 
 def _targets(request: Request) -> tuple[Target, ...]:
@@ -137,7 +139,7 @@ def _targets(request: Request) -> tuple[Target, ...]:
     from palrp_onnx.inputs import read_labels
     from palrp_onnx.relevance.target_parsing import parse_targets
 
-    return parse_targets(request.target, read_labels(request.model))
+    return parse_targets(request.run.target, read_labels(request.model))
 
 
 def _expected(request: Request, targets: Sequence[Target], sample: Sample) -> int:
@@ -152,7 +154,7 @@ def _expected(request: Request, targets: Sequence[Target], sample: Sample) -> in
 def _check_generation(request: Request) -> None:
     if not request.generate:
         return
-    if request.target != "pred":
+    if request.run.target != "pred":
         raise UsageError("--generate explains the tokens it produces, so it takes no --target")
     if request.source.suffix.lower() != ".txt" and str(request.source) != "-":
         raise UsageError("--generate continues text", place=str(request.source))
@@ -199,21 +201,14 @@ def _explain(request: Request, model: Model, sample: Sample) -> Sequence[Explana
 
     explainer = Explainer(
         model,
-        method=request.method,
-        positions=request.positions,
-        engine=request.engine,
-        dtype=request.dtype,
-        device=request.device,
-        output=request.output_name,
-        explain_input=request.explain_input,
-        roles=request.roles,
+        **explainer_options(request.run, request.asked),
         once=request.generate is None,
     )
     if request.generate:
         tokenizer = request.tokenizer or default_tokenizer(request.model)
         text = Continuation(tokenizer, model.inputs)
         return list(explainer.generate(sample, request.generate, text.extend, text.ends))
-    return explainer.explain(sample, request.target, read_labels(request.model))
+    return explainer.explain(sample, request.run.target, read_labels(request.model))
 
 
 def _contents(
@@ -234,24 +229,18 @@ def _content(
     return _html(records, sample) if path.suffix.lower() == ".html" else data
 
 
-def _json(records: Sequence[Attribution]) -> bytes:
-    from palrp_onnx.record import encode
+def _json(records: Sequence[Attribution], *, kserve: bool) -> bytes:
+    from palrp_onnx.record import encode, encode_kserve
 
+    if kserve:
+        return encode_kserve(records)
     return encode(list(records) if len(records) > 1 else records[0])
-
-
-def _kserve(records: Sequence[Attribution]) -> bytes:
-    """``{"explanations": [...]}``, as KServe's V1 protocol answers ``:explain``."""
-    import msgspec
-
-    return msgspec.json.format(msgspec.json.encode({"explanations": records}), indent=2) + b"\n"
 
 
 def _png(record: Attribution, sample: Sample) -> bytes:
     from palrp_onnx.render.png import render_png
 
-    box = None if sample.geometry is None else sample.geometry.box
-    return render_png(record, image=sample.image, box=box)
+    return render_png(record, image=sample.image, box=sample.box)
 
 
 def _html(records: Sequence[Attribution], sample: Sample) -> bytes:
@@ -261,29 +250,17 @@ def _html(records: Sequence[Attribution], sample: Sample) -> bytes:
 
     if len(records) > 1:
         return render_run(sample.id, [ListedRecord(record.id, record) for record in records]).html
-    box = None if sample.geometry is None else sample.geometry.box
-    return render_html(records[0], image=sample.image, box=box)
+    return render_html(records[0], image=sample.image, box=sample.box)
 
 
 def _tensors(explanations: Sequence[Explanation]) -> Content:
-    """The arrays of all rows, joined on the batch axis."""
-    import numpy as np
+    from palrp_onnx.describe import join_tensors, save_tensors
 
-    names = list(explanations[0].tensors)
-    if not names:
-        raise UsageError(
-            "The explainer was compiled without raw relevance", hint="Compile with --features."
-        )
-    joined = {name: np.concatenate([e.tensors[name] for e in explanations]) for name in names}
-
-    def write(stream: BinaryIO) -> None:
-        np.savez(stream, allow_pickle=False, **joined)
-
-    return write
+    return partial(save_tensors, join_tensors(explanations))
 
 
 def _tell(request: Request, records: Sequence[Attribution], files: Sequence[Path]) -> None:
     for record in records:
-        click.echo(summary(record, verbose=request.verbose), err=True)
+        click.echo(summary(record, verbose=request.reporting.verbose), err=True)
     if files:
         click.echo(f"  wrote {', '.join(map(str, files))}", err=True)

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .options import FILE_PATH, reporting_options
+from palrp_onnx.files import to_json
+
+from .options import FILE_PATH, Reporting, grouped, reporting_options
 from .writing import write_stdout
 
 if TYPE_CHECKING:
@@ -20,21 +22,19 @@ if TYPE_CHECKING:
 @click.option("--task", help="Task of the exporter, such as text-classification.")
 @click.option("--opset", type=click.IntRange(min=1), help="ONNX opset.")
 @reporting_options
+@grouped(reporting=Reporting)
 def export(
-    source: str, folder: Path, task: str | None, opset: int | None, quiet: bool, verbose: bool
+    source: str, folder: Path, task: str | None, opset: int | None, reporting: Reporting
 ) -> None:
     """Export SOURCE, a folder or a model's name, into DIR, and compare it with PyTorch.
 
     The report goes to stdout as JSON.
     """
-    del verbose  # read by the program
-    import msgspec
-
     from palrp_onnx.export import export_model
 
     report = export_model(source, folder, task=task, opset=opset)
-    write_stdout(msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
-    if not quiet:
+    write_stdout(to_json(report))
+    if not reporting.quiet:
         _tell(report)
 
 

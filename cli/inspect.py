@@ -6,7 +6,17 @@ from pathlib import Path
 
 import click
 
-from .options import example_option, model_argument, output_option, reporting_options, role_option
+from palrp_onnx.files import to_json
+
+from .options import (
+    Reporting,
+    example_option,
+    grouped,
+    model_argument,
+    output_option,
+    reporting_options,
+    role_option,
+)
 from .writing import write_stdout
 
 
@@ -20,18 +30,18 @@ from .writing import write_stdout
 )
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of tables.")
 @reporting_options
+@grouped(reporting=Reporting)
 def inspect(
     model: Path,
-    output_name: str | None,
+    output: str | None,
     roles: dict[str, str],
     example: Path | None,
     why: tuple[str, ...],
     as_json: bool,
-    quiet: bool,
-    verbose: bool,
+    reporting: Reporting,
 ) -> None:
     """Show what MODEL is made of, and whether it can be explained."""
-    del quiet, verbose  # the result is all there is to say; -v is read by the program
+    del reporting  # the result is all there is to say; -v is read by the program
     from palrp_onnx.inspection import inspect as inspect_model
     from palrp_onnx.model.open import Model
 
@@ -41,11 +51,9 @@ def inspect(
         from palrp_onnx.inputs import read_npz
 
         feeds = read_npz(example, opened.inputs).feeds
-    inspection = inspect_model(opened, feeds, output=output_name, roles=roles, why=why)
+    inspection = inspect_model(opened, feeds, output=output, roles=roles, why=why)
     if as_json:
-        import msgspec
-
-        write_stdout(msgspec.json.format(msgspec.json.encode(inspection), indent=2) + b"\n")
+        write_stdout(to_json(inspection))
         return
     from rich.console import Console
 

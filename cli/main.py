@@ -13,9 +13,10 @@ from typing import Any, NoReturn
 import click
 
 from palrp_onnx.errors import PalrpError, ResourceError
+from palrp_onnx.files import refusal
 from palrp_onnx.printable import printable
 
-from .writing import close_stdout, refusal
+from .writing import close_stdout
 
 _COMMANDS = (
     *("batch", "compare", "compile", "evaluate", "explain", "export", "inspect", "report"),

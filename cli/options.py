@@ -1,43 +1,79 @@
-"""Options that mean the same in every command, and the types of their values."""
+"""Options that mean the same in every command, and the objects that they are parsed to."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, fields
+from functools import wraps
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
-from .checks import METRICS, Check
+from palrp_onnx.limits import RECORD_METRICS, Limit
+from palrp_onnx.relevance.method_parsing import method
+from palrp_onnx.relevance.methods import BASELINES, DEFAULT_METHOD, METHODS, lines_of
 
 F = TypeVar("F", bound=Callable[..., Any])
+T = TypeVar("T")
 
 #: A path as given; whether it can be used is for the library to say.
 FILE_PATH = click.Path(path_type=Path)
 
 FORMATS = ("json", "png", "html", "kserve")
-#: ``palrp_onnx.relevance`` knows these too; they stand here because its modules are slow to import.
-METHODS = (
-    "pa-lrp",
-    "attnlrp",
-    "pe-only",
-    "cp-lrp",
-    "pa-lrp-kept",
-    "attnlrp-kept",
-    "pa-lrp-adaptive",
-    "pa-cp-lrp",
-    "eps-lrp",
-    "gradient-x-input",
-    "pa-lrp-gamma",
-    "attnlrp-gamma",
-    "pa-lrp-alpha",
-    "cp-lrp-gamma",
-)
-#: What methods are held against in evaluations alone; ``palrp_onnx.evaluate`` knows these.
-BASELINES = ("single-sink", "rollout", "chefer", "ig")
+METHOD = "NAME[:PARAMETER=NUMBER,…]"
 ENGINES = ("onnxruntime", "numpy")
 POSITIONS = ("relu", "abs", "signed", "single-sink")
+
+
+@dataclass(frozen=True)
+class Run:
+    """What is explained, computed how and where."""
+
+    target: str
+    engine: str | None
+    dtype: str
+    device: str
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Which relevance, of which output and for which input."""
+
+    output: str | None
+    explain_input: str | None
+    method: str | None
+    positions: str | None
+    roles: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Reporting:
+    """How much is said on stderr."""
+
+    quiet: bool
+    verbose: bool
+
+
+def explainer_options(run: Run, asked: Asked) -> dict[str, Any]:
+    """Options as :class:`palrp_onnx.Explainer` takes them."""
+    return {"engine": run.engine, "dtype": run.dtype, "device": run.device, **vars(asked)}
+
+
+def grouped(**kinds: type) -> Callable[[Callable[..., T]], Callable[..., T]]:
+    """The command gets parsed options as objects: ``run=Run`` is one of all fields of `Run`."""
+
+    def decorate(command: Callable[..., T]) -> Callable[..., T]:
+        @wraps(command)
+        def call(**given: Any) -> T:
+            for name, kind in kinds.items():
+                given[name] = kind(**{each.name: given.pop(each.name) for each in fields(kind)})
+            return command(**given)
+
+        return call
+
+    return decorate
 
 
 def device(text: str) -> str:
@@ -54,14 +90,6 @@ def formats(text: str) -> tuple[str, ...]:
     if unknown:
         raise click.BadParameter(f"{unknown[0]!r} is not one of {', '.join(FORMATS)}")
     return found
-
-
-def check(text: str) -> Check:
-    """``METRIC OPERATOR NUMBER``, as in ``residual>1e-3``."""
-    try:
-        return Check.parse(text)
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from None
 
 
 def model_argument(command: F) -> F:
@@ -94,7 +122,6 @@ def together(*options: Callable[[F], F]) -> Callable[[F], F]:
 
 output_option = click.option(
     "--output",
-    "output_name",
     metavar="NAME",
     help="Graph output that holds the target, or a value inside the graph.",
 )
@@ -133,6 +160,16 @@ example_option = click.option(
     "are made up from the graph. Their shapes serve where the graph leaves lengths open.",
 )
 
+
+def _below(heading: str, *lines: str) -> str:
+    """Lines that click shows as they are."""
+    return "\n".join(("\b", heading, *(f"  {line}" for line in lines)))
+
+
+#: What is below the options where one method is asked for, and where baselines are, too.
+METHODS_HELP = _below("Methods:", *lines_of(METHODS))
+COMPETITORS_HELP = f"{METHODS_HELP}\n\n{_below('Baselines:', *lines_of(BASELINES))}"
+
 #: Which relevance, of which output and for which input.
 method_options = together(
     output_option,
@@ -141,7 +178,13 @@ method_options = together(
         metavar="NAME",
         help="Graph input the record is about, where there are several.",
     ),
-    click.option("--method", type=click.Choice(METHODS), show_default=METHODS[0]),
+    click.option(
+        "--method",
+        metavar=METHOD,
+        callback=lambda _ctx, _param, text: None if text is None else method(text).text,
+        show_default=DEFAULT_METHOD,
+        help="One of those below, with numbers of its own as in pa-lrp-gamma:gamma=0.1.",
+    ),
     click.option(
         "--positions",
         type=click.Choice(POSITIONS),
@@ -184,14 +227,25 @@ run_options = together(
     ),
 )
 
-fail_on_option = click.option(
-    "--fail-on",
-    "checks",
-    type=check,
-    multiple=True,
-    metavar="CHECK",
-    help=f"Exit with 5 where this holds, such as 'residual>1e-3'. Metrics: {', '.join(METRICS)}. "
-    "Files are written all the same. Can be given several times.",
+
+def limits_option(metrics: Collection[str], help: str) -> Callable[[F], F]:
+    """``--fail-on``, of these metrics."""
+
+    def parse(_: click.Context, __: click.Parameter, texts: tuple[str, ...]) -> tuple[Limit, ...]:
+        try:
+            return tuple(Limit.parse(text, metrics) for text in texts)
+        except ValueError as error:
+            raise click.BadParameter(str(error)) from None
+
+    return click.option(
+        "--fail-on", "limits", multiple=True, callback=parse, metavar="CHECK", help=help
+    )
+
+
+fail_on_option = limits_option(
+    RECORD_METRICS,
+    "Exit with 5 where this holds, such as 'residual>1e-3'. Metrics: "
+    f"{', '.join(RECORD_METRICS)}. Files are written all the same. Can be given several times.",
 )
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import click
 
 from palrp_onnx.errors import UsageError
+from palrp_onnx.files import write_files
 
-from .options import FILE_PATH, reporting_options
-from .writing import write_files
+from .options import FILE_PATH, Reporting, grouped, reporting_options
 
 
 @click.command(short_help="Show a run of records in one HTML page.")
@@ -24,7 +24,8 @@ from .writing import write_files
     help="Maps in the page, packed. Records beyond it are listed without their maps.",
 )
 @reporting_options
-def report(run: Path, place: Path, room: int, quiet: bool, verbose: bool) -> None:
+@grouped(reporting=Reporting)
+def report(run: Path, place: Path, room: int, reporting: Reporting) -> None:
     """Show the records of a run in one HTML page that needs nothing else.
 
     RUN_DIR is a folder with .jsonl files, one record a line. All records are listed, failed ones
@@ -36,7 +37,7 @@ def report(run: Path, place: Path, room: int, quiet: bool, verbose: bool) -> Non
         raise UsageError(f"-o {place}: a report is written as .html")
     page = render_run(run.name or str(run), read_run(run), room=room)
     write_files({place: page.html})
-    if quiet:
+    if reporting.quiet:
         return
     click.echo(f"{page.records} records, {page.failed} failed", err=True)
     if without := page.records - page.failed - page.packed:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import click
 
 from .writing import write_stdout
@@ -12,6 +10,7 @@ from .writing import write_stdout
 @click.command(short_help="Print the JSON Schema of the record.")
 def schema() -> None:
     """Print the JSON Schema (2020-12) of the record that explain writes."""
+    from palrp_onnx.files import to_json
     from palrp_onnx.record import json_schema
 
-    write_stdout(json.dumps(json_schema(), indent=2).encode() + b"\n")
+    write_stdout(to_json(json_schema()))

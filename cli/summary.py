@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING
 
 from palrp_onnx.printable import printable
 
-from .checks import position_share
-
 if TYPE_CHECKING:
     from palrp_onnx.record import Attribution, TargetFacts
 
@@ -23,8 +21,8 @@ def summary(record: Attribution, *, verbose: bool = False) -> str:
 def _lines(record: Attribution, verbose: bool) -> Iterator[str]:
     yield f"{printable(record.id)}: {_target(record)}"
     yield f"  strongest: {', '.join(_strongest(record))}"
-    yield f"  positions: {position_share(record):.1%} of the map"
-    yield f"  residual:  {abs(record.ledger['residual_relative']):.1e} of the ledger"
+    yield f"  positions: {record.position_share:.1%} of the map"
+    yield f"  residual:  {record.residual:.1e} of the ledger"
     if verbose:
         entries = (f"{name} {amount:+.4g}" for name, amount in record.ledger.items())
         yield f"  ledger:    {', '.join(entries)}"

@@ -4,21 +4,32 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from palrp_onnx.describe import Explanation
+    from palrp_onnx.describe import Explanation, join_tensors, save_tensors
     from palrp_onnx.errors import PalrpError
     from palrp_onnx.explainer import Explainer
     from palrp_onnx.inspection import Inspection, inspect
+    from palrp_onnx.limits import Limit, check_records
     from palrp_onnx.model.open import Model
     from palrp_onnx.record import Attribution
+    from palrp_onnx.relevance.method import Method, Parameter
+    from palrp_onnx.relevance.method_parsing import method, register_method
 
 __all__ = [
     "Attribution",
     "Explainer",
     "Explanation",
     "Inspection",
+    "Limit",
+    "Method",
     "Model",
     "PalrpError",
+    "Parameter",
+    "check_records",
     "inspect",
+    "join_tensors",
+    "method",
+    "register_method",
+    "save_tensors",
 ]
 
 _HOMES = {
@@ -26,9 +37,17 @@ _HOMES = {
     "Explainer": "explainer",
     "Explanation": "describe",
     "Inspection": "inspection",
+    "Limit": "limits",
     "Model": "model.open",
     "PalrpError": "errors",
+    "check_records": "limits",
     "inspect": "inspection",
+    "join_tensors": "describe",
+    "save_tensors": "describe",
+    "Method": "relevance.method",
+    "Parameter": "relevance.method",
+    "method": "relevance.method_parsing",
+    "register_method": "relevance.method_parsing",
 }
 
 

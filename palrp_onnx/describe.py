@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
+from typing import BinaryIO, Literal
 
+import numpy as np
 from msgspec import UNSET
 
 from palrp_onnx.engines import Outcome
+from palrp_onnx.errors import UsageError
 from palrp_onnx.fidelity import doubts
 from palrp_onnx.head import Head, class_warnings
 from palrp_onnx.inputs.sample import Sample
@@ -41,6 +44,25 @@ class Explanation:
 
     record: Attribution
     tensors: dict[str, Array]
+
+
+def join_tensors(explanations: Sequence[Explanation]) -> dict[str, Array]:
+    """The arrays of several explanations by name, joined on the batch axis.
+
+    Raises:
+        UsageError: They have none, as of an explainer that was compiled without them.
+    """
+    names = list(explanations[0].tensors)
+    if not names:
+        raise UsageError(
+            "The explainer was compiled without raw relevance", hint="Compile with --features."
+        )
+    return {name: np.concatenate([e.tensors[name] for e in explanations]) for name in names}
+
+
+def save_tensors(tensors: Mapping[str, Array], place: Path | BinaryIO) -> None:
+    """Write arrays as an ``.npz`` file, each under its name."""
+    np.savez(place, **tensors)  # type: ignore[arg-type]  # no name is that of an option
 
 
 @dataclass(frozen=True)

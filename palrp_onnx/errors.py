@@ -1,4 +1,4 @@
-"""One exception tree: every error has a stable code, a place, a next step and an exit code.
+"""Errors: each has a stable code, an exit code, and a message, a place and a next step.
 
 The exit codes are part of the command line's contract: 2 usage, 3 bad input, 4 the model cannot
 be explained as asked, 5 a check failed, 6 a batch finished with failed records, 7 resources.
@@ -10,11 +10,11 @@ from typing import ClassVar
 
 
 class PalrpError(Exception):
-    """Base of all errors that are the caller's to act on.
+    """Base of all errors that the caller can do something about.
 
     Args:
-        message: One sentence that says what is wrong.
-        place: Where: a node, a value, a file, a line.
+        message: What is wrong, in one sentence.
+        place: Where it is: a node, a value, a file, a line.
         hint: The next step.
     """
 
@@ -37,21 +37,21 @@ class PalrpError(Exception):
 
 
 class UsageError(PalrpError):
-    """The call itself makes no sense: an unknown method, an option that contradicts another."""
+    """The call itself is wrong: an unknown method, options that contradict each other."""
 
     code = "usage"
     exit_code = 2
 
 
 class InputError(PalrpError):
-    """The input cannot be used: wrong encoding, empty, unreadable, not what the graph takes."""
+    """The input cannot be used: empty, unreadable, wrongly encoded, or not what the graph takes."""
 
     code = "input"
     exit_code = 3
 
 
 class OutputError(InputError):
-    """The place for the result cannot be written."""
+    """The result cannot be written to its place."""
 
     code = "output"
 
@@ -70,15 +70,15 @@ class UnsupportedError(ModelError):
 
 
 class LaterOpsetError(UnsupportedError):
-    """The relevance pass needs operations that the graph's opset does not have yet.
+    """The relevance pass needs operations of a later opset than the graph's.
 
     Args:
-        opset: The first that has them.
-        what: What they are for.
+        opset: The first opset that has them.
+        what: What needs them.
     """
 
     def __init__(self, opset: int, what: str) -> None:
-        super().__init__(f"{what} takes opset {opset} or later")
+        super().__init__(f"{what} needs opset {opset} or later")
         self.opset = opset
 
 
@@ -89,7 +89,7 @@ class RoleError(ModelError):
 
 
 class FidelityError(ModelError):
-    """What would be explained is not what the file computes."""
+    """The graph that would be explained does not compute what the file computes."""
 
     code = "fidelity"
 
@@ -101,20 +101,20 @@ class ZeroMapError(ModelError):
 
 
 class TargetError(ModelError):
-    """There is no such target, or the target has to be named."""
+    """There is no such target, or a target has to be named."""
 
     code = "target"
 
 
 class CheckError(PalrpError):
-    """A check that was asked for did not hold."""
+    """A requested check failed."""
 
     code = "check"
     exit_code = 5
 
 
 class ResourceError(PalrpError):
-    """Memory, a runtime or a device that was asked for is not there."""
+    """Memory, a runtime or a requested device is not available."""
 
     code = "resource"
     exit_code = 7

@@ -29,7 +29,10 @@ from palrp_onnx.model.passes.branches import condition_names
 from palrp_onnx.prepare import Planned, check_feeds, plan_model
 from palrp_onnx.record import Run
 from palrp_onnx.relevance.ledger import is_open
-from palrp_onnx.relevance.methods import preset
+from palrp_onnx.relevance.method import Method
+from palrp_onnx.relevance.method_parsing import method as method_of
+from palrp_onnx.relevance.method_parsing import resolve_method
+from palrp_onnx.relevance.methods import record_params
 from palrp_onnx.relevance.sinks import check_reduction
 from palrp_onnx.relevance.target import Target
 from palrp_onnx.relevance.target_parsing import parse_targets
@@ -39,7 +42,7 @@ from palrp_onnx.types import Feeds
 from palrp_onnx.zero_maps import WARNING, find_zero_maps
 
 ENGINES = ("onnxruntime", "numpy")
-DEFAULT_METHOD, DEFAULT_POSITIONS = "pa-lrp", "relu"
+DEFAULT_POSITIONS = "relu"
 
 
 #: Engines that are kept for inputs that take different branches.
@@ -59,7 +62,8 @@ class Explainer:
 
     Args:
         model: The model or the path of its file, which may be an explainer that was compiled.
-        method: ``pa-lrp`` (default), ``attnlrp``, ``pe-only`` or ``cp-lrp``.
+        method: ``pa-lrp`` (default) or another of :func:`palrp_onnx.method`, with numbers of its
+            own as in ``pa-lrp-gamma:gamma=0.1``; or an object.
         positions: How sinks reduce to one number: ``relu`` (default), ``abs``, ``signed``,
             ``single-sink``.
         engine: ``onnxruntime`` (default): forward and relevance in one graph; ``numpy``: the walk
@@ -80,7 +84,7 @@ class Explainer:
         self,
         model: Model | str | Path,
         *,
-        method: str | None = None,
+        method: Method | str | None = None,
         positions: str | None = None,
         engine: str | None = None,
         dtype: str = "float32",
@@ -103,13 +107,15 @@ class Explainer:
         self.model = model if isinstance(model, Model) else Model.open(model)
         self._manifest = Manifest.read(self.model.metadata)
         if self._manifest is not None:
-            asked = {"method": method, "positions": positions, "output": output}
-            _refuse_changes(self._manifest, {**asked, "input": explain_input}, engine)
+            self.method = self._manifest.own or method_of(self._manifest.method)
+            asked = {"positions": positions, "output": output, "input": explain_input}
+            other = method is not None and resolve_method(method) != self.method
+            _refuse_changes(self._manifest, asked, engine, other=other)
             if roles and dict(roles) != self._manifest.roles:
                 raise UsageError("An explainer has its roles compiled in")
-            roles = self._manifest.roles
-            method, positions = self._manifest.method, self._manifest.positions
-        self.preset = preset(method or DEFAULT_METHOD)
+            roles, positions = self._manifest.roles, self._manifest.positions
+        else:
+            self.method = resolve_method(method)
         self.positions = positions or DEFAULT_POSITIONS
         check_reduction(self.positions)
         self.dtype = dtype
@@ -307,7 +313,7 @@ class Explainer:
         planned = plan_model(
             model,
             feeds,
-            self.preset,
+            self.method,
             output=self._output,
             explain_input=self._explain_input,
             roles=self._roles,
@@ -350,7 +356,7 @@ class Explainer:
     def _run(self, engine: Engine, ms: dict[str, float]) -> Run:
         return Run(
             version=version("palrp-onnx"),
-            method=self.preset.name,
+            method=self.method.text,
             params=self._params(),
             engine=engine.name,
             device=self.device,
@@ -361,7 +367,8 @@ class Explainer:
 
     def _params(self) -> dict[str, Any]:
         roles = {name: role.value for name, role in self._roles.items()}
-        return {"positions": self.positions, **({"roles": roles} if roles else {})}
+        found = {"positions": self.positions, **({"roles": roles} if roles else {})}
+        return {**found, **record_params(self.method)}
 
 
 def _numbered(explanation: Explanation, name: str) -> Explanation:
@@ -385,10 +392,16 @@ def _warned(explanation: Explanation) -> Explanation:
     )
 
 
-def _refuse_changes(manifest: Manifest, asked: Mapping[str, str | None], engine: str) -> None:
-    """What was fixed when the explainer was compiled cannot be asked for differently."""
+def _refuse_changes(
+    manifest: Manifest, asked: Mapping[str, str | None], engine: str, *, other: bool
+) -> None:
+    """What was fixed when the explainer was compiled cannot be asked for differently.
+
+    ``other``: whether another method is asked for.
+    """
     fixed = structs.asdict(manifest)
-    changed = [name for name, value in asked.items() if value not in (None, fixed[name])]
+    changed = ["method"] if other else []
+    changed += [name for name, value in asked.items() if value not in (None, fixed[name])]
     if engine != "onnxruntime":
         changed.append("engine")
     if changed:

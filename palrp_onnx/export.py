@@ -28,6 +28,7 @@ from palrp_onnx.errors import (
     ResourceError,
     UsageError,
 )
+from palrp_onnx.inputs.conventions import IDS, MASK, POSITIONS, SEGMENTS
 from palrp_onnx.model.open import Model
 from palrp_onnx.runtime.forward import RuntimeForward
 from palrp_onnx.types import Array
@@ -260,13 +261,13 @@ def _example(model: Model, config: Any, samples: int, tokens: int) -> dict[str, 
             feeds[signature.name] = noise.astype(signature.dtype)
             continue
         values = {
-            "input_ids": generator.integers(5, config.vocab_size, size=(samples, tokens)),
-            "position_ids": np.tile(np.arange(tokens), (samples, 1)),
-            "token_type_ids": np.zeros((samples, tokens)),
+            IDS: generator.integers(5, config.vocab_size, size=(samples, tokens)),
+            POSITIONS: np.tile(np.arange(tokens), (samples, 1)),
+            SEGMENTS: np.zeros((samples, tokens)),
         }.get(signature.name, np.ones((samples, tokens)))
-        if signature.name == "attention_mask":
+        if signature.name == MASK:
             values[-1, -3:] = 0
-        if signature.name == "input_ids" and padding in range(config.vocab_size):
+        if signature.name == IDS and padding in range(config.vocab_size):
             values[values == padding] = (padding + 1) % config.vocab_size
             values[-1, -3:] = padding
         feeds[signature.name] = values.astype(signature.dtype)

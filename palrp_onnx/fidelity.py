@@ -1,12 +1,14 @@
-"""Whether what is explained is what the file computes.
+"""Fidelity: whether the explained graph computes what the file computes.
 
-Fused and quantised operations are rewritten before rules apply, and of conditional branches one is
-taken. Each such rewriting is checked on the very input that is explained: the file as it is, run by
-ONNX Runtime to the letter, has to give the same output. So has a forward pass in NumPy, which is
-another implementation of every operation. Two things more are measured, as they make
-machines answer differently: a runtime that serves the file may fuse quantised operations and round
-elsewhere, and its kernels for whole numbers need not be exact. Where the runtime has no kernel for
-the file on this device, the record says that nothing was checked, and why.
+Fused and quantised operations are rewritten before rules apply, and one of several conditional
+branches is chosen. Each rewriting is checked on the input that is explained: the output has to be
+that of the unchanged file, run by ONNX Runtime without graph optimisation. A forward pass in NumPy,
+which is another implementation of every operation, is checked in the same way.
+
+Two differences between machines are measured too: with graph optimisation the runtime may fuse
+quantised operations and round at other places, and its integer kernels need not be exact. If the
+runtime has no kernel for the file on this device, the record states that nothing was checked, and
+why.
 """
 
 from __future__ import annotations
@@ -26,16 +28,16 @@ from palrp_onnx.runtime.forward import FileForward, RuntimeForward
 from palrp_onnx.runtime.kernels import are_exact
 from palrp_onnx.types import Array
 
-#: Largest difference allowed, as a share of the output's largest magnitude. Where activations are
-#: rounded, sums in another order may round to the neighbour: a few steps of eight bits.
+#: Largest allowed difference, as a share of the output's largest magnitude. If activations are
+#: rounded, a sum in another order may round to the next step: a few steps of 8 bits are allowed.
 FLOAT, HALF, QUANTISED, BFLOAT = 1e-4, 1e-2, 5 / 255, 5e-2
 _HALF = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
-#: Smaller numbers switch an entry off, as in attention masks: they say nothing of the others.
+#: Entries below this are switched off, as in attention masks, and do not set the scale.
 _SWITCHED_OFF = -5e3
 
 
 class Original:
-    """The file as it is, to hold a rewritten graph against.
+    """The unchanged file, to compare a rewritten graph with.
 
     Args:
         model: The rewritten model.
@@ -43,8 +45,8 @@ class Original:
         device: ``cpu`` or ``cuda[:N]``.
 
     Attributes:
-        tolerance: Largest difference allowed, as a share of the output's largest magnitude.
-        kernels_exact: Whether the runtime computes the file's products of whole numbers exactly.
+        tolerance: Largest allowed difference, as a share of the output's largest magnitude.
+        kernels_exact: Whether the runtime computes the file's integer products exactly.
     """
 
     def __init__(self, model: Model, output: str, *, device: str = "cpu") -> None:
@@ -58,15 +60,15 @@ class Original:
         self._reason: str | UnsetType = UNSET
         try:
             self._forward = FileForward(model, output, device=device, optimise=False, prepack=False)
-            inside = self._forward.rounds_inside
-            if inside and self.tolerance < QUANTISED:
+            rounds = self._forward.rounds_inside
+            if rounds and self.tolerance < QUANTISED:
                 self.tolerance = QUANTISED
             if self.tolerance == QUANTISED:
                 self._served = self._forward.as_served()
-            if kernel_nodes(model) and (inside or not are_exact()):
+            if kernel_nodes(model) and (rounds or not are_exact()):
                 self.kernels_exact = False
                 self._exact = RuntimeForward(model, [output], device=device)
-        except ModelError as error:  # no kernel for an operation, or for a type of numbers
+        except ModelError as error:  # no kernel for an operation, or for a type
             self._reason = error.hint or error.message
 
     def check(
@@ -81,13 +83,13 @@ class Original:
         Args:
             feeds: The input.
             output: The explained output [B, …].
-            ledger: Entries of its explanation, each [B], where there is one.
-            unmasked: Tokens [B, T] of the output that count, where not all do: a query that may
-                look at nothing has scores that are all rounded to one number, or not.
+            ledger: Entries of its explanation, each [B], if there is one.
+            unmasked: Mask [B, T] of the tokens of the output to compare, if not all: a query whose
+                keys are all masked has scores that depend on how the mask is rounded.
 
         Raises:
-            FidelityError: They differ by more than the order of sums explains; or products of
-                whole numbers do from exact ones, though this machine's kernels are exact.
+            FidelityError: The outputs differ by more than the order of sums explains; or the
+                ledger's entry ``kernel`` is large although this machine's kernels are exact.
         """
         if self._forward is None:
             return Fidelity(
@@ -95,9 +97,9 @@ class Original:
             )
         expected = self._forward(feeds)
         if unmasked is None:
-            difference, largest = apart(expected, output)
+            difference, largest = compare(expected, output)
         else:
-            difference, largest = apart(expected[unmasked != 0], output[unmasked != 0])
+            difference, largest = compare(expected[unmasked != 0], output[unmasked != 0])
         if not difference <= self.tolerance * largest:
             raise FidelityError(
                 f"{self._explained()} does not compute what the file computes: "
@@ -132,7 +134,7 @@ class Original:
 
 
 def doubts(fidelity: Fidelity | None) -> tuple[Warning_, ...]:
-    """What readers of a record must know: that nothing was checked, or that machines differ."""
+    """Warnings for the record: nothing was checked, or other machines give other results."""
     if fidelity is None:
         return ()
     if fidelity.unverified is not UNSET:
@@ -157,14 +159,14 @@ def doubts(fidelity: Fidelity | None) -> tuple[Warning_, ...]:
 
 
 def distance(first: Array, second: Array) -> float:
-    """The largest difference between two arrays; infinite where only one holds numbers."""
+    """The largest difference between two arrays; infinite if only one is finite somewhere."""
     return float(_gaps(first, second).max(initial=0.0))
 
 
-def apart(expected: Array, found: Array) -> tuple[float, float]:
-    """The largest difference, and the largest magnitude, which it is measured by.
+def compare(expected: Array, found: Array) -> tuple[float, float]:
+    """The largest difference, and the largest magnitude of what is expected, as its scale.
 
-    Entries that are switched off, and infinite ones, are each measured by their own magnitude.
+    The difference of an entry that is switched off is relative to that entry's own magnitude.
     """
     gaps, largest = _gaps(expected, found), magnitude(expected)
     sizes = np.abs(expected.astype(np.float64))
@@ -175,10 +177,7 @@ def apart(expected: Array, found: Array) -> tuple[float, float]:
 
 
 def magnitude(output: Array) -> float:
-    """The largest of an output, without infinite entries and those that are switched off.
-
-    These have very negative numbers, which say nothing of the others.
-    """
+    """The largest magnitude of an output, without infinite and switched-off entries."""
     finite = np.isfinite(output)
     usual = finite & (output > _SWITCHED_OFF)
     chosen = output[usual if usual.any() else finite]
@@ -186,7 +185,7 @@ def magnitude(output: Array) -> float:
 
 
 def _gaps(first: Array, second: Array) -> Array:
-    """|first − second|; 0 between equal infinities, infinite where only one is a number."""
+    """|first − second|; 0 between equal infinities or NaN, infinite if only one is finite."""
     one, other = first.astype(np.float64), second.astype(np.float64)
     if one.shape != other.shape:
         return np.array([np.inf])
@@ -197,7 +196,7 @@ def _gaps(first: Array, second: Array) -> Array:
 
 
 def tolerance_of(graph: ir.Graph) -> float:
-    """The share of the output's largest magnitude that a rewritten ``graph`` may be off by."""
+    """Allowed difference of a rewritten graph, as a share of the output's largest magnitude."""
     if _rounds_activations(graph):
         return QUANTISED
     values = (v for node in graph for v in node.outputs)
@@ -213,7 +212,7 @@ def _kernel_share(ledger: Mapping[str, Array]) -> float:
 
 
 def _rounds_activations(graph: ir.Graph) -> bool:
-    """Whether something that depends on an input is rounded; stored weights are not."""
+    """Whether a value that depends on an input is rounded; stored weights do not matter."""
     depends = {v for v in graph.inputs if not v.is_initializer()}
     for node in graph:
         if depends.isdisjoint(node.inputs):

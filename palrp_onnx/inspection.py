@@ -19,7 +19,8 @@ from palrp_onnx.model.open import Model
 from palrp_onnx.model.values import is_float
 from palrp_onnx.prepare import analyse_model, choose, model_facts
 from palrp_onnx.record import ModelFacts
-from palrp_onnx.relevance.methods import preset
+from palrp_onnx.relevance.method_parsing import method
+from palrp_onnx.relevance.methods import DEFAULT_METHOD
 from palrp_onnx.relevance.plan import describe, scaling_operands, visited_nodes
 from palrp_onnx.rules import NO_PATH, find_rule
 from palrp_onnx.types import Array
@@ -139,7 +140,7 @@ def inspect(
     """
     analysis = analyse_model(model, feeds, parse_roles(roles or {}))
     explained, _ = choose(analysis, output, None)
-    reached = visited_nodes(analysis, explained, scaling_operands(analysis, preset("pa-lrp")))
+    reached = visited_nodes(analysis, explained, scaling_operands(analysis, method(DEFAULT_METHOD)))
     operations = _operations(analysis, reached)
     missing = [describe(n) for n in reached if not _covered(analysis, n)]
     coverage = Coverage(

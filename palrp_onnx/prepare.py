@@ -10,7 +10,6 @@ import onnx_ir as ir
 
 from palrp_onnx.analysis.analysis import GIVEN, Analysis, analyse
 from palrp_onnx.analysis.axes import BATCH, Places, Source, UnitAxes, places_of
-from palrp_onnx.analysis.content import MEASURES
 from palrp_onnx.analysis.example import forms, make_feeds, none_runs
 from palrp_onnx.analysis.faults import find_faults
 from palrp_onnx.analysis.inputs import input_roles
@@ -23,15 +22,16 @@ from palrp_onnx.analysis.uncertain import find_uncertain
 from palrp_onnx.errors import InputError, TargetError, UnsupportedError, UsageError
 from palrp_onnx.head import output_facts, probability_warnings
 from palrp_onnx.model.open import Model
+from palrp_onnx.model.ops import Trait, has
 from palrp_onnx.model.passes.branches import take_branches
 from palrp_onnx.model.passes.written_softmax import join_softmax
 from palrp_onnx.model.signature import GraphInput, first_axes
 from palrp_onnx.record import ModelFacts, Warning_
-from palrp_onnx.relevance.methods import Preset
+from palrp_onnx.relevance.method import Method
 from palrp_onnx.relevance.plan import Plan, make_plan
 from palrp_onnx.rewrite.moved_lookups import move_lookups
 from palrp_onnx.runtime.forward import RuntimeForward
-from palrp_onnx.subject import Subject
+from palrp_onnx.subject import ImageAxes, Subject
 from palrp_onnx.types import Array, Feeds
 
 
@@ -65,7 +65,7 @@ class Planned:
     def subject(self) -> Subject:
         """What readers of the result must know of the model."""
         analysis = self.analysis
-        met = [step.meeting for step in self.plan.steps]
+        met = [step.axes_of for step in self.plan.steps]
         found = [m.reason for v in met if (m := analysis.layouts.mixing.get(v))]
         if self.foreign:
             found.append(f"the rows of output {self.output!r} are samples of another input")
@@ -92,11 +92,11 @@ class Planned:
             facts=facts,
         )
 
-    def _image(self) -> tuple[int, int, int, int] | None:
+    def _image(self) -> ImageAxes | None:
         axes = self.analysis.input_axes(self.explained)
         if axes.channels is None:
             return None
-        return axes.flags.index(BATCH), axes.channels, axes.units[0], axes.units[1]
+        return ImageAxes(axes.flags.index(BATCH), axes.channels, *axes.units[:2])
 
     @property
     def units(self) -> UnitAxes | None:
@@ -143,7 +143,7 @@ def model_facts(model: Model) -> ModelFacts:
 def plan_model(
     model: Model,
     feeds: Feeds | None,
-    preset: Preset,
+    method: Method,
     *,
     output: str | None = None,
     explain_input: str | None = None,
@@ -176,8 +176,8 @@ def plan_model(
     if batches:
         analysis = replace(analysis, axes=layouts.flags(batches))
     sites = find_sites(analysis)
-    plan = make_plan(analysis, chosen, preset, counted_operands(analysis, sites))
-    met = [step.meeting for step in plan.steps]
+    plan = make_plan(analysis, chosen, method, counted_operands(analysis, sites))
+    met = [step.axes_of for step in plan.steps]
     crossed = any(layouts.crossed(v) for v in met)
     planned = Planned(analysis, plan, sites, explained, crossed, foreign=len(batches) > 1)
     _refuse_mixing(planned)
@@ -188,11 +188,11 @@ def _refuse_mixing(planned: Planned) -> None:
     """Refuse a graph whose batch is not that of its input, however many samples there are."""
     layouts = planned.analysis.layouts
     for step in planned.plan.steps:
-        mixing = layouts.mixing.get(step.meeting)
+        mixing = layouts.mixing.get(step.axes_of)
         if mixing is not None and not mixing.alone:
             raise UnsupportedError(
                 f"The first axis of the input is no batch of separate samples: {mixing.reason}",
-                place=f"value {step.meeting.name!r}",
+                place=f"value {step.axes_of.name!r}",
                 hint="What is explained must be separate for each sample.",
             )
 
@@ -305,7 +305,7 @@ def _shapes(feeds: Feeds | None) -> Mapping[str, tuple[int, ...]] | None:
 
 def _measures_batches(analysis: Analysis) -> bool:
     """Whether activations are quantised with scales that are measured over a whole batch."""
-    measured = (n.inputs[0] for n in analysis.model.graph if n.op_type in MEASURES)
+    measured = (n.inputs[0] for n in analysis.model.graph if has(n, Trait.MEASURES))
     axes = analysis.axes
     return any(flag & BATCH for v in measured if v is not None for flag in axes.get(v, ()))
 

@@ -1,8 +1,8 @@
-"""Text from outside, made fit for a terminal."""
+"""Escaping untrusted text for a terminal."""
 
 from __future__ import annotations
 
 
 def printable(text: str) -> str:
-    """``text`` with everything that could steer a terminal shown as an escape."""
+    """``text`` with every character that is not printable as an escape sequence."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
+
+from palrp_onnx.errors import ModelError
+from palrp_onnx.files import to_json
 
 SCHEMA: Literal["palrp-onnx/attribution/1.0"] = "palrp-onnx/attribution/1.0"
 
@@ -15,6 +20,8 @@ LEDGER_ENTRIES = ("content", "position", "segment", "bias", "norm", "softmax", "
 #: Further entries of quantised models: what rounding changed, and what kernels for whole numbers
 #: make of products, (y − x W) ∘ m with y as the machine at hand computes it.
 QUANTISED_ENTRIES = ("rounding", "kernel")
+#: What a ledger holds besides its entries; ``residual_relative`` is residual / Σ |entries|.
+LEDGER_SUMS = ("target", "residual", "residual_relative")
 _LEDGER_KEYS = ("target", *LEDGER_ENTRIES, "residual", "residual_relative")
 
 Ledger = Annotated[
@@ -118,6 +125,11 @@ class Relevance(Struct, frozen=True, kw_only=True):
     position: list[float]
     total: list[float]
 
+    def magnitudes(self) -> tuple[float, float]:
+        """Σ |content| and Σ |position| over the units."""
+        content, position = (sum(map(abs, part)) for part in (self.content, self.position))
+        return content, position
+
 
 class Site(Struct, frozen=True, kw_only=True):
     """Signed relevance that one position sink caught, one number a unit."""
@@ -173,6 +185,58 @@ class Attribution(Struct, frozen=True, kw_only=True):
     warnings: list[Warning_]
     fidelity: Fidelity | UnsetType = UNSET
 
+    @property
+    def residual(self) -> float:
+        """|residual_relative| of the ledger: the share of the entries that does not add up."""
+        return abs(self.ledger["residual_relative"])
+
+    @property
+    def position_share(self) -> float:
+        """Σ|position| / (Σ|content| + Σ|position|) over the units, 0 … 1; 0 of an empty map."""
+        content, position = self.relevance.magnitudes()
+        return position / (position + content) if position + content else 0.0
+
+    @property
+    def signed_position_share(self) -> float:
+        """ΣR_P / (ΣR_E + ΣR_P) of the ledger, signed sums as in appendix F of PA-LRP.
+
+        Sums of both signs can cancel, so it may lie outside of 0 … 1; 0 where there is no sum.
+        """
+        both = self.ledger["content"] + self.ledger["position"]
+        return self.ledger["position"] / both if both else 0.0
+
+    def require_finite(self, *, place: str = "") -> None:
+        """Refuse NaN and infinity, which JSON has no numbers for: they would become nulls.
+
+        Args:
+            place: What the error names as its place.
+
+        Raises:
+            ModelError: The record holds one of them.
+        """
+        if not _is_finite(msgspec.to_builtins(self)):
+            raise ModelError(
+                "The result holds NaN or infinity",
+                place=place,
+                hint="The model overflows on this input; try --dtype float64.",
+            )
+
+
+def _is_finite(value: object) -> bool:
+    if isinstance(value, Mapping):
+        return all(map(_is_finite, value.values()))
+    if isinstance(value, list | tuple):
+        # Lists of numbers are long, and hold nothing else.
+        numbers = bool(value) and isinstance(value[0], float)
+        return all(map(math.isfinite if numbers else _is_finite, value))
+    return not isinstance(value, float) or math.isfinite(value)
+
+
+def entry_names(ledger: Iterable[str]) -> list[str]:
+    """Names of a ledger's entries: those that every ledger has, then its further ones."""
+    known = {*LEDGER_ENTRIES, *LEDGER_SUMS}
+    return [*LEDGER_ENTRIES, *(name for name in ledger if name not in known)]
+
 
 def json_schema() -> dict[str, Any]:
     """JSON Schema (2020-12) of the record, generated from the classes above."""
@@ -185,7 +249,12 @@ def json_schema() -> dict[str, Any]:
 
 def encode(records: Attribution | list[Attribution], *, indent: int = 2) -> bytes:
     """JSON of one record, or of a list of them, ending in a newline."""
-    return msgspec.json.format(msgspec.json.encode(records), indent=indent) + b"\n"
+    return to_json(records, indent=indent)
+
+
+def encode_kserve(records: Sequence[Attribution]) -> bytes:
+    """The answer to ``:explain`` of KServe's V1 protocol: ``{"explanations": [record, …]}``."""
+    return to_json({"explanations": records})
 
 
 def decode(data: bytes) -> Attribution:

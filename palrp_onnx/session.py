@@ -1,4 +1,4 @@
-"""Sessions of ONNX Runtime: on the device that was asked for, or an error."""
+"""Sessions of ONNX Runtime: on the requested device, or an error."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import onnx
 from palrp_onnx.errors import InputError, ModelError, ResourceError
 from palrp_onnx.types import Array
 
-#: Sums of the books are compared to rounding, which TF32 does not keep; memory grows as needed.
+#: Ledger sums must be exact to float32 rounding, so TF32 is off; memory grows as needed.
 _CUDA = {
     "use_tf32": "0",
     "arena_extend_strategy": "kSameAsRequested",
@@ -23,19 +23,19 @@ _CUDA = {
 
 
 class Session:
-    """An opened graph.
+    """A session for one graph.
 
     Args:
         graph: A serialised model.
-        folder: Where its external data lies.
+        folder: Folder of its external data.
         device: ``cpu`` or ``cuda[:N]``.
-        optimise: Off keeps every value the file's own.
-        prepack: Copy weights into the layout that products run fastest in; else they stay mapped
-            from the file. Kernels that round activations by themselves do so only with it.
+        optimise: Whether the runtime optimises the graph; if not, every value is the file's own.
+        prepack: Whether weights are copied into the layout that products run fastest in; if not,
+            they stay mapped from the file. Kernels that round activations internally need it.
 
     Raises:
-        ResourceError: No runtime is installed, or the device asked for was not obtained.
-        ModelError: The runtime does not take the model.
+        ResourceError: No runtime is installed, or the device is not available.
+        ModelError: The runtime cannot load the model.
     """
 
     def __init__(
@@ -73,13 +73,13 @@ class Session:
         self._index = int(index or 0)
 
     def run(self, names: Iterable[str], feeds: Mapping[str, Array]) -> dict[str, Array]:
-        """Run once; the values asked for, by name. Only these leave the device.
+        """Run once and return the named values; no others leave the device.
 
         Raises:
             InputError: The model does not run on this input.
         """
         wanted = list(names)
-        if not wanted:  # as where all conditions of branches are inputs
+        if not wanted:  # for example, if all conditions of branches are inputs
             return {}
         binding = self._session.io_binding()
         try:
@@ -97,7 +97,7 @@ class Session:
 
 
 def saved_as_optimised(graph: bytes) -> onnx.ModelProto:
-    """What the runtime makes of a graph on this machine at its highest level."""
+    """A graph as the runtime saves it after its highest level of optimisation on this machine."""
     runtime = _import_runtime()
     options = runtime.SessionOptions()
     options.log_severity_level = 4
@@ -130,11 +130,11 @@ def _providers(device: str) -> tuple[list[Any], str]:
 
 def _no_device(device: str, providers: list[str]) -> ResourceError:
     return ResourceError(
-        f"Asked for {device}, but the runtime offers {', '.join(providers)}",
+        f"The device {device} is not available: the runtime offers {', '.join(providers)}",
         hint='Install the GPU runtime: pip install "palrp-onnx[gpu]", or use --device cpu.',
     )
 
 
 def first_line(error: Exception) -> str:
-    """What an error says first."""
+    """The first line of an error's message, or its type if it has none."""
     return str(error).strip().splitlines()[0][:500] if str(error).strip() else type(error).__name__

@@ -1,6 +1,8 @@
-"""What is explained of a model, and what readers of the result must know of it."""
+"""The subject of an explanation: an output and an input of a model, and facts about both."""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 from msgspec import Struct
 
@@ -10,15 +12,15 @@ from palrp_onnx.types import Array, Feeds
 
 
 class OutputFacts(Struct, frozen=True, kw_only=True):
-    """What the graph says of the explained output.
+    """Facts about the explained output, from the graph.
 
     Attributes:
-        ending: ``Softmax``, ``Sigmoid`` or ``LogSoftmax``, where it is the result of one.
-        before: Name of the value that was taken of.
-        followed: Which of these is taken of it, where the result of that is an output.
-        inner: Whether it is a value inside the graph, and no output of the model.
+        ending: ``Softmax``, ``Sigmoid`` or ``LogSoftmax``, if it is the result of one.
+        before: Name of the input of that operation.
+        followed: Which of these operations reads it, if the result is an output of the model.
+        inner: Whether it is an intermediate value, and no output of the model.
         tokens: Whether its last axis runs along tokens.
-        vocabularies: Rows of the tables that tokens are looked up in.
+        vocabularies: Number of rows of each table in which tokens are looked up.
     """
 
     ending: str | None = None
@@ -29,26 +31,36 @@ class OutputFacts(Struct, frozen=True, kw_only=True):
     vocabularies: tuple[int, ...] = ()
 
 
+class ImageAxes(NamedTuple):
+    """Which axes of an input are those of an image."""
+
+    batch: int
+    channels: int
+    rows: int
+    columns: int
+
+
 class Subject(Struct, frozen=True, kw_only=True):
-    """What is explained.
+    """The subject of an explanation.
 
     Attributes:
         source: The model.
-        output: Name of the explained output, and the number of its ``axes``.
-        input: Name of the input whose units the record is about.
-        batched: Names of the inputs whose first axis runs over the samples that are explained.
-        masks: Names of the inputs that mask.
-        mask: The one that masks the tokens of the output, if there is one.
-        unit_mask: The one that masks the units, if there is one.
-        image: Where an image has its batch, channel, row and column axis.
-        patch: Height and width of the patches an image is cut into.
+        output: Name of the explained output.
+        axes: Number of axes of the output.
+        input: Name of the explained input; its units are those of the record.
+        batched: Names of the inputs whose first axis runs over the explained samples.
+        masks: Names of the inputs that are masks.
+        mask: The mask of the output's tokens, if there is one.
+        unit_mask: The mask of the units, if there is one.
+        image: Axes of the input, where it is an image.
+        patch: Height and width of the patches of an image.
         mixed: Why samples of a batch are not separate, if they are not.
-        crossed: Whether samples meet others only in a table of all with all, so that each can be
-            explained by itself.
+        crossed: Whether samples are combined only in a table of all pairs, so that each can be
+            explained alone.
         measured: Whether scales are measured over all samples of a batch, so that each has to be
-            explained by itself not to depend on the others.
-        faults: What is wrong with the file's numbers.
-        facts: What the graph says of the output.
+            explained alone to be independent of the others.
+        faults: Warnings about the numbers in the file.
+        facts: Facts about the output.
     """
 
     source: ModelFacts
@@ -59,7 +71,7 @@ class Subject(Struct, frozen=True, kw_only=True):
     masks: tuple[str, ...]
     mask: str | None
     unit_mask: str | None
-    image: tuple[int, int, int, int] | None
+    image: ImageAxes | None
     patch: tuple[int, int] | None
     mixed: str | None
     crossed: bool = False
@@ -74,16 +86,16 @@ class Subject(Struct, frozen=True, kw_only=True):
             raise InputError(
                 f"The model mixes the samples of a batch: {reason}",
                 place=f"{samples} entries along the first axis of input {self.input!r}",
-                hint="Explain samples singly. If the first axis of this input is no batch, the "
-                "file cannot be explained.",
+                hint="Explain samples one at a time. If the first axis of this input is no batch, "
+                "the file cannot be explained.",
             )
 
     def output_mask(self, feeds: Feeds, length: int) -> Array | None:
-        """The attention mask [B, T] of the output's tokens, where the graph has one."""
+        """The attention mask [B, T] of the output's tokens, if the graph has one."""
         return _of_length(feeds, self.mask, length)
 
     def units_mask(self, feeds: Feeds, length: int) -> Array | None:
-        """The attention mask [B, units], where the graph has one."""
+        """The attention mask [B, units], if the graph has one."""
         return _of_length(feeds, self.unit_mask, length)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
 
@@ -13,3 +13,12 @@ Array = NDArray[Any]
 Feeds = Mapping[str, Array]
 #: Lengths of the axes of a value.
 Shape = tuple[int, ...]
+
+
+class Box(NamedTuple):
+    """A rectangle in the pixels of an image; it may reach beyond it."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float

@@ -1,9 +1,9 @@
-"""Maps that are zero everywhere: right where nothing acts on the target, an error where it does.
+"""Maps that are zero everywhere: correct if the input has no effect on the target, else an error.
 
-Such a map is right where an input happens to lie behind a dead ReLU, and wrong where the way from
-the input to the output is cut, as by operations on whole numbers. The two are told apart by other
-inputs, which are made of the one that was explained: if the target's value moves with them, and
-their maps are zero everywhere too, the map is no explanation. Nothing is run for ordinary maps.
+Such a map is correct if, for example, a ReLU is zero for this input. It is wrong if relevance
+cannot pass from the output to the input, for example because of a cast to integers. To distinguish
+the two, changed versions of the input are explained: if the target's value changes and their maps
+are zero too, the map is no explanation. For other maps nothing is run.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from palrp_onnx.record import Warning_
 from palrp_onnx.relevance.target import Target
 from palrp_onnx.types import Array, Feeds
 
-#: The share of the output's largest magnitude that a target has to move by.
+#: Smallest change of a target that counts, as a share of the output's largest magnitude.
 _MOVED = 1e-5
 WARNING = Warning_(
     code="zero_map",
@@ -28,25 +28,25 @@ WARNING = Warning_(
 
 
 def find_zero_maps(engine: Engine, feeds: Feeds, target: Target, outcome: Outcome) -> list[int]:
-    """Rows of ``outcome`` whose map is zero everywhere, and rightly so.
+    """Rows of ``outcome`` whose map is zero everywhere, correctly as far as is known.
 
     Args:
-        engine: What explained them.
-        feeds: Their input.
-        target: What was explained.
-        outcome: What was found.
+        engine: The engine that explained them.
+        feeds: The input.
+        target: The target.
+        outcome: The result.
 
     Raises:
-        ZeroMapError: The target's value of a row depends on the input all the same.
+        ZeroMapError: The target of such a row depends on the input.
     """
     name = engine.subject.input
-    whole = feeds[name].dtype.kind in "iu"  # a number that names a word may be 0
+    whole = feeds[name].dtype.kind in "iu"  # an id of 0 is an ordinary token
     rows = [row for row in zero_rows(outcome) if whole or np.any(feeds[name][row])]
     suspects, moved = set(rows), set[int]()
     for changed in _changed(feeds[name]) if rows else ():
         try:
             found = engine.explain({**feeds, name: changed}, target)
-        except PalrpError:  # not an input that this model takes
+        except PalrpError:  # not a valid input of this model
             continue
         suspects &= set(zero_rows(found))
         moved |= {row for row in suspects if _moves(outcome, found, row)}
@@ -61,7 +61,7 @@ def find_zero_maps(engine: Engine, feeds: Feeds, target: Target, outcome: Outcom
 
 
 def _hint(before: str | None) -> str:
-    """Why this may be; ``before`` is what a softmax or sigmoid at the end is taken of."""
+    """Possible reasons; ``before`` names the input of a softmax or sigmoid at the end."""
     cut = (
         "What depends on it does so by operations that carry no relevance, such as comparisons or "
         "casts to whole numbers: `palrp-onnx inspect` shows what is content."
@@ -71,14 +71,14 @@ def _hint(before: str | None) -> str:
 
 
 def zero_rows(outcome: Outcome) -> list[int]:
-    """Rows whose content and whose sites hold nothing but zeros."""
+    """Rows whose content and sites are all zero."""
     maps = outcome.maps
     arrays = [maps.content, *(site.relevance for site in maps.sites)]
     return [row for row in range(len(maps.content)) if not any(np.any(a[row]) for a in arrays)]
 
 
 def _moves(before: Outcome, after: Outcome, row: int) -> bool:
-    """Whether the value of the target that was explained before is another one after."""
+    """Whether the value of the target of ``before`` has changed in ``after``."""
     if before.output.shape != after.output.shape:
         return True
     old, new = (o.output[row].astype(np.float64) for o in (before, after))
@@ -89,9 +89,9 @@ def _moves(before: Outcome, after: Outcome, row: int) -> bool:
 
 
 def _changed(given: Array) -> Iterator[Array]:
-    """Other inputs of the same kind: smaller ids, which every table has, or scaled and shifted.
+    """Changed inputs of the same kind: smaller or reversed ids, or scaled and shifted numbers.
 
-    Ids of 0 become 1, as there are none below.
+    Every table has rows for smaller ids; an id of 0 becomes 1.
     """
     if given.dtype.kind in "iu":
         yield np.where(given > 0, given - 1, given + 1).astype(given.dtype)

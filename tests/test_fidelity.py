@@ -17,7 +17,7 @@ from palrp_onnx import Explainer, inspect
 from palrp_onnx import explainer as explainers
 from palrp_onnx.compiler.file import compile_model
 from palrp_onnx.errors import FidelityError
-from palrp_onnx.fidelity import apart
+from palrp_onnx.fidelity import compare
 from palrp_onnx.inputs.sample import Sample
 from palrp_onnx.model.lowering import activations
 from palrp_onnx.model.open import Model
@@ -34,7 +34,7 @@ FEEDS = {"x": GENERATOR.normal(size=(2, 6, 4)).astype(np.float32)}
 
 
 def save(path: Path, nodes: list[onnx.NodeProto]) -> Path:
-    """A model [B, T, 4] → [B, 3] of these nodes, from ``x`` to ``y``, with mean pooling behind."""
+    """A model [B, T, 4] → [B, 3] of these nodes, from ``x`` to ``y``, then mean pooling."""
     pooled = [
         helper.make_node("ReduceMean", ["h"], ["p"], axes=[1], keepdims=0),
         helper.make_node("MatMul", ["p", "v"], ["y"]),
@@ -233,7 +233,7 @@ def test_an_example_chooses_the_branch_that_is_compiled(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("expected", "found", "apart_by", "of"),
+    ("expected", "found", "difference", "of"),
     [
         ([1.0, -2.0], [1.0, -2.5], 0.5, 2.0),
         ([1.0, -np.inf], [1.5, -np.inf], 0.5, 1.0),
@@ -250,15 +250,15 @@ def test_an_example_chooses_the_branch_that_is_compiled(tmp_path: Path) -> None:
     ],
 )
 def test_entries_that_are_switched_off_do_not_hide_the_others(
-    expected: list[float], found: list[float], apart_by: float, of: float
+    expected: list[float], found: list[float], difference: float, of: float
 ) -> None:
     """A class of −∞ or −1e9 says nothing of how far the others may be off."""
-    measured = apart(np.array(expected, np.float32), np.array(found, np.float32))
-    assert measured == (pytest.approx(apart_by), pytest.approx(of))
+    measured = compare(np.array(expected, np.float32), np.array(found, np.float32))
+    assert measured == (pytest.approx(difference), pytest.approx(of))
 
 
 @pytest.mark.parametrize("off", [-np.inf, -1e9, -3.4e38])
-def test_a_wrong_rewriting_beside_a_class_that_is_switched_off(
+def test_a_wrong_rewriting_next_to_a_class_that_is_switched_off(
     off: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(activations, "gelu", lambda b, x: b.op("Relu", x))
@@ -273,7 +273,7 @@ def test_a_wrong_rewriting_beside_a_class_that_is_switched_off(
         explain(path, FEEDS)
 
 
-def test_a_forward_pass_in_numpy_is_held_against_the_runtime(
+def test_a_forward_pass_in_numpy_is_compared_with_the_runtime(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The package's evaluator is another implementation, of graphs that are plain already too."""

@@ -108,7 +108,7 @@ def test_ordinary_maps_cost_nothing(engine: type, monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("off", [-np.inf, -1e9])
 def test_classes_that_are_switched_off_hide_no_movement(engine: str, off: float) -> None:
-    """The value moves by little beside a class of −1e9, and by much beside the others."""
+    """The value moves by little compared with a class of −1e9, by much compared with the others."""
     body = CUT_REAL.replace("y = MatMul(g, w)", "s = MatMul(g, w)  y = Add(s, off)")
     switched = proto(body, {"x": X}, {**_used(body), "off": floats(0, 0, off)}, free=(0, 1))
     with pytest.raises(ZeroMapError):

@@ -32,12 +32,13 @@ from palrp_onnx.analysis.masking import accumulated, ends_in_choice
 from palrp_onnx.analysis.roles import SAID, Fact, Overrides, Role
 from palrp_onnx.analysis.self_gates import Scaling, activation_values, find_scaling
 from palrp_onnx.analysis.separability import each_alone, mixed_values
-from palrp_onnx.analysis.sources import PRODUCTS, factor_axes, picked_tables
+from palrp_onnx.analysis.sources import factor_axes, picked_tables
 from palrp_onnx.analysis.stored_weights import computed_weights
 from palrp_onnx.errors import InputError, RoleError, UsageError
 from palrp_onnx.model.open import Model
+from palrp_onnx.model.ops import Trait, has
 from palrp_onnx.model.values import is_float
-from palrp_onnx.rewrite.mixed_sums import BROADCASTING, SUMS, TERM, move_terms
+from palrp_onnx.rewrite.mixed_sums import TERM, is_aligned, is_sum, move_terms
 from palrp_onnx.types import Array, Feeds, Shape
 
 #: One run of the graph: feeds → values by name, what is fed among them.
@@ -46,9 +47,6 @@ Values = Callable[[Feeds], Mapping[str, Array]]
 Runner = Callable[[Iterable[str]], Values]
 Operand = tuple[ir.Node, int]
 
-#: Operations in which zeros and ones keep some content and drop the rest.
-_WEIGHING = frozenset("Div Min Mul Where".split())
-_SCALING = frozenset(("Div", "Mul"))
 #: What to say where the trial run was of arrays that a caller gave.
 GIVEN = (
     "roles were told from the arrays that were given: the graph runs on none that could be made up"
@@ -327,7 +325,7 @@ def _enters(analysis: Analysis, node: ir.Node, index: int, fact: Fact) -> bool:
         return False
     if ends_in_choice(analysis.meets[node, index]):
         return False  # attention scores
-    added = node.op_type in SUMS | {"Concat", "Sum"}
+    added = is_sum(node) or has(node, Trait.JOIN)
     return fact.role in (Role.POSITION, Role.SEGMENT) or (fact.role is Role.PARAMETER and added)
 
 
@@ -517,7 +515,7 @@ class _OperandRoles:
         for name in (value.name, value.meta.get(TERM)):
             if name in self._said:
                 return self._follow(str(name), array, flags)
-        if node.op_type in PRODUCTS and array is not None:
+        if has(node, Trait.PRODUCT) and array is not None:
             return self._factor(node, value, array, flags)
         if not _aligned(node, flags):
             return Fact(Role.PARAMETER, f"a parameter of {node.op_type}")
@@ -533,14 +531,15 @@ class _OperandRoles:
             return Fact(Role.PARAMETER, "the same for every token")
         if self._of_mask(value, flags):
             off = bool((np.abs(array) > -MASKED).any()) and self._chosen_among(meeting)
-            return Fact(Role.MASK if off or node.op_type in _SCALING else Role.PARAMETER, _KEPT)
+            return Fact(Role.MASK if off or has(node, Trait.SCALE) else Role.PARAMETER, _KEPT)
         if (weights := self._per_column(node, array, meeting)) is not None:
             return Fact(Role.PARAMETER, weights)
         if self._parts(value, meeting):
             return Fact(Role.MIXED, "a sum of operands with different roles")
         if segment:
             return Fact(Role.SEGMENT, f"varies with {', '.join(sorted(segment))}")
-        if node.op_type in _WEIGHING and np.isin(array, (0.0, 1.0)).all():
+        weighs = has(node, Trait.SCALE | Trait.CHOICE) or node.op_type == "Min"
+        if weighs and np.isin(array, (0.0, 1.0)).all():
             return Fact(Role.MASK, "zeros and ones that weigh tokens")
         if value in self._chosen:
             return Fact(Role.PARAMETER, "chosen by content")
@@ -661,7 +660,7 @@ class _OperandRoles:
     def _parts(self, value: ir.Value, meeting: ir.Value) -> bool:
         """Whether ``value`` is a sum whose terms play different roles."""
         node = value.producer()
-        if node is None or node.op_type not in SUMS:
+        if node is None or not is_sum(node):
             return False
         terms = [v for v in node.inputs if v is not None and is_float(v)]
         roles = {self._free(node, v, meeting).role for v in terms}
@@ -681,7 +680,7 @@ def _aligned(node: ir.Node, flags: Axes) -> bool:
     """Whether a node's operands are aligned with its result by right-aligned broadcasting."""
     if node.op_type == "Concat":
         return not flags[node.attributes.get_int("axis", 0) % len(flags)] & TOKEN
-    return node.op_type in BROADCASTING
+    return is_aligned(node)
 
 
 def not_a_number(value: ir.Value, trial: Mapping[str, Array]) -> bool:

@@ -17,22 +17,18 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from palrp_onnx.analysis.dims import How, Link, OperandAxis, groups, links_of
 from palrp_onnx.analysis.input_axes import BATCH as BATCH
 from palrp_onnx.analysis.input_axes import TOKEN as TOKEN
 from palrp_onnx.analysis.input_axes import InputAxes, input_axes
 from palrp_onnx.analysis.inputs import InputRoles
-from palrp_onnx.model.values import constant_axes
+from palrp_onnx.model.ops import Trait, has
 from palrp_onnx.types import Shape
 
 #: Flags of every axis: ``BATCH``, ``TOKEN``, their union or 0.
 Axes = tuple[int, ...]
 #: Name of an explained input, and which of its axes.
 Source = tuple[str, int]
-
-_POOLING = frozenset(
-    "AveragePool Conv ConvTranspose GlobalAveragePool GlobalMaxPool LpPool MaxPool".split()
-)
-_NORMALISING = frozenset("LayerNormalization LogSoftmax RMSNormalization Softmax Hardmax".split())
 
 
 @dataclass(frozen=True)
@@ -216,65 +212,75 @@ class _Follower:
 
     # --- operations ---------------------------------------------------------------------------
     def _propagate(self, node: ir.Node, output: ir.Value) -> Layout:
-        operands = [self._layouts.get(v, ()) if v is not None else () for v in node.inputs]
-        after = self._shapes[output]
-        source = next((v for v in node.inputs if v is not None and self._layouts.get(v)), None)
-        if source is None:  # content only as a scalar, or inside a subgraph
-            return ()
-        first, before = self._layouts[source], self._shapes[source]
-        rank = len(after)
-        match node.op_type:
-            case "Transpose":
-                perm = node.attributes.get_ints("perm", tuple(reversed(range(len(first)))))
-                return tuple(first[p] for p in perm)
-            case "Squeeze" if (gone := constant_axes(node)) is not None:
-                return _squeeze(first, gone)
-            case "Unsqueeze" if (new := constant_axes(node)) is not None:
-                return _unsqueeze(first, new, rank)
-            case "Reshape" | "Flatten" | "Squeeze" | "Unsqueeze":
-                return regroup_layout(first, before, after)
-            case "MatMul":
-                return self._matmul(operands, after)
-            case "Gemm":
-                return self._gemm(node, operands, after)
-            case "Einsum":
-                return self._einsum(node, operands, after)
-            case "Gather":
-                return self._gather(node, first, before, after)
-            case "GatherND":
-                return self._gather_nd(node, first, after)
-            case "Slice" | "Split" | "Pad":
-                return self._cut(node, first, before, after, output)
-            case "Concat":
-                return self._concat(node, after)
-            case kind if kind.startswith("Reduce") or kind == "ArgMax":
-                return self._reduce(node, first, rank)
-            case "ScatterND" | "ScatterElements":
-                return _scattered(operands[0], operands[2], after)
-            case kind if kind in _POOLING:
-                return _pool(node, first, before, after)
-            case kind if kind in _NORMALISING:
-                return self._normalise(node, first)
-            case "CumSum":
-                return self._accumulate(node, first)
-            case "Expand" | "Tile":
-                return self._stretch(first, before, after)
-            case _:
-                return self._broadcast(operands, after)
+        """The layout of a result, link by link."""
+        if not any(self._layouts.get(v) for v in node.inputs if v is not None):
+            return ()  # content only as a scalar, or inside a subgraph
+        links = links_of(node, output, self._shapes, self._index)
+        if links is None:
+            return _fit(self._operand(node, 0), self._shapes[output])
+        found: dict[int, Axis] = {}
+        for link in links:
+            axes = self._read(node, output, link)
+            found.update(zip(link.results, axes, strict=True))
+        return tuple(found[k] for k in sorted(found))
 
-    def _broadcast(self, operands: Sequence[Layout], after: Shape) -> Layout:
-        """Axes under right-aligned broadcasting."""
-        found = []
-        for k, size in enumerate(after):
-            offset = len(after) - k
-            axes = [o[-offset] for o in operands if offset <= len(o)]
-            there = [axis for axis in axes if axis]
-            self._join(there)
-            found.append(self._combined(there, size))
-        return tuple(found)
+    def _read(self, node: ir.Node, output: ir.Value, link: Link) -> Sequence[Axis]:
+        """The axes of a result that a link tells of."""
+        after = self._shapes[output]
+        sizes = [after[k] for k in link.results]
+        match link.how:
+            case How.NEW:
+                return [_axis(Factor(size)) for size in sizes]
+            case How.REGROUPED:
+                return _regrouped(self._axes(node, link), self._sizes(node, link), sizes)
+            case How.REPEATED:
+                return [self._repeated(node, link, sizes[0])]
+            case How.CUT:
+                return [self._cut(node, link, output)]
+            case How.JOINED:
+                return [self._joined(node, link, sizes[0])]
+            case How.PICKED if node.op_type == "Gather":
+                return self._gathered(node, link, sizes)
+            case How.PICKED:
+                return self._gathered_nd(node, link, sizes)
+            case How.SCATTERED:
+                return _scattered(self._operand(node, 0), self._operand(node, 2), after)
+            case How.SUMMED:
+                return self._summed(node, link)
+            case How.POOLED:
+                (axis,), (was,) = self._axes(node, link), self._sizes(node, link)
+                return [_pooled(axis, was, sizes[0], _stride(node, link.results[0] - 2))]
+            case How.NORMALISED:
+                self._meet(node, link, f"{node.op_type} runs along the batch")
+            case How.ACCUMULATED:
+                self._meet(node, link, "it is summed up along the batch")
+        return [self._combined([a for a in self._axes(node, link) if a], size) for size in sizes]
+
+    def _operand(self, node: ir.Node, index: int) -> Layout:
+        value = _at(node, index)
+        return self._layouts.get(value, ()) if value is not None else ()
+
+    def _axis_of(self, node: ir.Node, where: OperandAxis) -> Axis:
+        index, axis = where
+        layout = self._operand(node, index)
+        return layout[axis] if layout and axis is not None else ()
+
+    def _axes(self, node: ir.Node, link: Link) -> list[Axis]:
+        """What the operands' axes of a link run along, () for those without content."""
+        return [self._axis_of(node, where) for where in link.axes]
+
+    def _sizes(self, node: ir.Node, link: Link) -> list[int]:
+        """Lengths of the operands' axes of a link."""
+        return [self._shapes[node.inputs[i]][k] for i, k in link.axes]  # type: ignore[index]
+
+    def _meet(self, node: ir.Node, link: Link, reason: str) -> None:
+        """Entries along these axes meet: samples, where they are the batch."""
+        if any(flag_of(axis) & BATCH for axis in self._axes(node, link)):
+            self._mixed(reason)
 
     def _combined(self, axes: Sequence[Axis], size: int) -> Axis:
-        """One axis of the result from those of the operands that have it."""
+        """One axis of the result from those of the operands that are aligned with it."""
+        self._join(axes)
         if not axes:
             return _axis(Factor(size)) if size != 1 else ()
         flag = _united(flag_of(axis) for axis in axes)
@@ -297,78 +303,45 @@ class _Follower:
             if f.flag & TOKEN
         )
 
-    def _stretch(self, layout: Layout, before: Shape, after: Shape) -> Layout:
-        """Entries repeated along axes."""
-        extra = len(after) - len(before)
-        old = (*((),) * extra, *layout)
-        sizes = (*(1,) * extra, *before)
-        found = []
-        for axis, was, size in zip(old, sizes, after, strict=True):
-            if was != size and flag_of(axis) & BATCH:
-                self._mixed("samples are repeated along the batch", alone=False)
-            found.append(axis if was == size else _axis(_opaque(axis, size)))
-        return tuple(found)
+    def _repeated(self, node: ir.Node, link: Link, size: int) -> Axis:
+        axis = next(iter(self._axes(node, link)), ())
+        if size == next(iter(self._sizes(node, link)), 1):
+            return axis
+        if flag_of(axis) & BATCH:
+            self._mixed("samples are repeated along the batch", alone=False)
+        return _axis(_opaque(axis, size))
 
-    def _matmul(self, operands: Sequence[Layout], after: Shape) -> Layout:
-        assert self._node is not None
-        ranks = [len(self._shapes.get(v, ())) for v in self._node.inputs if v is not None]
-        left, right = (o or ((),) * n for o, n in zip(operands, ranks, strict=False))
-        self._contracted([*left[-1:], *(right[-2:-1] if len(right) > 1 else right)])
-        tail = (left[-2:-1] if len(left) > 1 else ()) + (right[-1:] if len(right) > 1 else ())
-        head = after[: len(after) - len(tail)]
-        return (*self._broadcast([left[:-2], right[:-2]], head), *tail)
+    def _summed(self, node: ir.Node, link: Link) -> Sequence[Axis]:
+        product = has(node, Trait.PRODUCT | Trait.LAYER)
+        what = "a product sums over the batch" if product else "it is reduced over the batch"
+        self._meet(node, link, what)
+        return [_axis(_opaque(axis, 1)) for axis in self._axes(node, link) if link.results]
 
-    def _contracted(self, axes: Iterable[Axis]) -> None:
-        if any(flag_of(axis) & BATCH for axis in axes):
-            self._mixed("a product sums over the batch")
-
-    def _gemm(self, node: ir.Node, operands: Sequence[Layout], after: Shape) -> Layout:
-        flips = [node.attributes.get_int(k, 0) for k in ("transA", "transB")]
-        a, b = (
-            tuple(reversed(o)) if flip else o
-            for o, flip in zip((o or ((), ()) for o in operands), flips, strict=False)
-        )
-        self._contracted([a[1], b[0]])
-        third = operands[2] if len(operands) > 2 else ()
-        return self._broadcast([(a[0], b[1]), third], after)
-
-    def _einsum(self, node: ir.Node, operands: Sequence[Layout], after: Shape) -> Layout:
-        ranks = [len(self._shapes.get(v, ())) for v in node.inputs if v is not None]
-        equation = node.attributes.get_string("equation", "")
-        spelled, result = spell_einsum(equation, ranks)
-        letters: dict[str, list[Axis]] = {}
-        for term, layout in zip(spelled, operands, strict=True):
-            for letter, axis in zip(term, layout, strict=False):
-                letters.setdefault(letter, []).append(axis)
-        self._contracted(a for k, axes in letters.items() if k not in result for a in axes)
-        found = []
-        for letter, size in zip(result, after, strict=True):
-            axes = [axis for axis in letters.get(letter, []) if axis]
-            self._join(axes)
-            found.append(self._combined(axes, size))
-        return tuple(found)
-
-    def _gather(self, node: ir.Node, data: Layout, before: Shape, after: Shape) -> Layout:
-        axis = node.attributes.get_int("axis", 0) % len(before)
-        picked = len(after) - len(before) + 1
-        index = self._index(node.inputs[1])
-        own = data[axis]
+    def _gathered(self, node: ir.Node, link: Link, sizes: Sequence[int]) -> Sequence[Axis]:
+        (own,), (length_before,) = self._axes(node, link), self._sizes(node, link)
+        index, picked = self._index(node.inputs[1]), len(sizes)
         if picked == 1 and index is not None and (one := _one_of_each(own, index)) is not None:
-            return (*data[:axis], one, *data[axis + 1 :])
-        if (
-            flag_of(own) == BATCH
-            and before[axis] > 1
-            and not (picked > 1 and index is not None and _by_sample(index))
-        ):
+            return [one]
+        each = picked > 1 and index is not None and _by_sample(index)
+        if flag_of(own) == BATCH and length_before > 1 and not each:
             self._mixed("samples are picked along the batch", alone=False)
         if picked == 1:
-            whole = index is not None and np.array_equal(index, np.arange(before[axis]))
-            middle: Layout = (own if whole else _axis(_opaque(own, after[axis])),)
-        else:
-            middle = ((),) * picked
-            if picked > 1 and flag_of(own) & BATCH and index is not None and _by_sample(index):
-                middle = (_axis(Factor(after[axis], BATCH)), *((),) * (picked - 1))
-        return (*data[:axis], *middle, *data[axis + 1 :])
+            whole = index is not None and np.array_equal(index, np.arange(length_before))
+            return [own if whole else _axis(_opaque(own, sizes[0]))]
+        if each and flag_of(own) & BATCH:
+            return [_axis(Factor(sizes[0], BATCH)), *((),) * (picked - 1)]
+        return [()] * picked
+
+    def _gathered_nd(self, node: ir.Node, link: Link, sizes: Sequence[int]) -> Sequence[Axis]:
+        """Picked places have the flags of the axes that were indexed."""
+        axes, rows = self._axes(node, link), self._index(node.inputs[1])
+        kept = node.attributes.get_int("batch_dims", 0)
+        samples = axes[0] if axes and not kept and rows is not None and rows.ndim == 2 else ()
+        if rows is not None and flag_of(samples) == BATCH and _counts(rows[:, 0], samples):
+            return [samples]  # one place of every sample
+        merged = _united(flag_of(axis) for axis in axes)
+        lead = BATCH if merged & BATCH else merged
+        return [_axis(Factor(size, lead)) if not k else () for k, size in enumerate(sizes)]
 
     def _index(self, value: ir.Value | None) -> NDArray[Any] | None:
         """An index in the trial run."""
@@ -378,47 +351,31 @@ class _Follower:
             return value.const_value.numpy()
         return self._indices.get(value.name or "")
 
-    def _gather_nd(self, node: ir.Node, data: Layout, after: Shape) -> Layout:
-        """Picked places have the flags of the axes that were indexed, those behind their own."""
-        index = node.inputs[1]
-        if index is None or index not in self._shapes:
-            return ()
-        kept = node.attributes.get_int("batch_dims", 0)
-        depth, places = self._shapes[index][-1], len(self._shapes[index]) - 1 - kept
-        merged = _united(flag_of(axis) for axis in data[kept : kept + depth])
-        lead = BATCH if merged & BATCH else merged
-        rows = self._index(index)
-        samples = data[kept] if not kept and rows is not None and rows.ndim == 2 else ()
-        if rows is not None and flag_of(samples) == BATCH and _counts(rows[:, 0], samples):
-            return (samples, *data[depth:])  # one place of every sample
-        middle = (_axis(Factor(after[kept], lead)), *((),) * (places - 1)) if places else ()
-        return (*data[:kept], *middle, *data[kept + depth :])
+    def _cut(self, node: ir.Node, link: Link, output: ir.Value) -> Axis:
+        """Slices, pieces of a split and padding, along an axis whose length they may change."""
+        ((_, at),) = link.axes
+        (axis,), (was,), before = self._axes(node, link), self._sizes(node, link), self._first(node)
+        assert at is not None
+        size = self._shapes[output][at]
+        if was == size:
+            if node.op_type != "Slice" or not self._reversed(node, at, len(before)):
+                return axis
+            if flag_of(axis) & BATCH:
+                self._mixed("samples are reversed along the batch")
+            return _axis(_opaque(axis, size))
+        if flag_of(axis) == BATCH:
+            self._mixed("samples are cut out along the batch", alone=False)
+        begin = self._begin(node, at, before, output)
+        if begin is None:
+            return _axis(_opaque(axis, size))
+        if has(node, Trait.PAD):
+            padded = (_foreign(begin), *axis, _foreign(size - was - begin))
+            return tuple(piece for piece in padded if piece)
+        return _slice(axis, begin, size)
 
-    def _cut(
-        self, node: ir.Node, first: Layout, before: Shape, after: Shape, output: ir.Value
-    ) -> Layout:
-        """Slices, pieces of a split and padding, each along the axes whose length changes."""
-        if len(before) != len(after):
-            return ()
-        found = list(first)
-        for k, (was, size) in enumerate(zip(before, after, strict=True)):
-            if was == size:
-                if node.op_type == "Slice" and self._reversed(node, k, len(before)):
-                    if flag_of(first[k]) & BATCH:
-                        self._mixed("samples are reversed along the batch")
-                    found[k] = _axis(_opaque(first[k], size))
-                continue
-            if flag_of(first[k]) == BATCH:
-                self._mixed("samples are cut out along the batch", alone=False)
-            begin = self._begin(node, k, before, output)
-            if begin is None:
-                found[k] = _axis(_opaque(first[k], size))
-            elif node.op_type == "Pad":
-                padded = (_foreign(begin), *first[k], _foreign(size - was - begin))
-                found[k] = tuple(piece for piece in padded if piece)
-            else:
-                found[k] = _slice(first[k], begin, size)
-        return tuple(found)
+    def _first(self, node: ir.Node) -> Shape:
+        value = node.inputs[0]
+        return self._shapes[value] if value is not None else ()
 
     def _begin(self, node: ir.Node, axis: int, before: Shape, output: ir.Value) -> int | None:
         """The first entry that is kept along ``axis``, or how many are put before it."""
@@ -428,7 +385,7 @@ class _Follower:
             earlier = [self._shapes.get(v) for v in node.outputs[:index]]
             sizes = [shape[axis] for shape in earlier if shape is not None]
             return sum(sizes) if len(sizes) == index else None
-        if node.op_type == "Pad":
+        if has(node, Trait.PAD):
             if node.attributes.get_string("mode", "constant") != "constant":
                 return None
             stored = node.attributes.get("pads")
@@ -474,55 +431,22 @@ class _Follower:
         axes = self._index(value)
         return None if axes is None else [int(a) % rank for a in axes.ravel()]
 
-    def _concat(self, node: ir.Node, after: Shape) -> Layout:
-        along = node.attributes.get_int("axis", 0) % len(after)
-        operands = [(v, self._layouts.get(v)) for v in node.inputs if v is not None]
-        aligned = [o for _, o in operands if o]
-        found = list(self._broadcast(aligned, after))
-        pieces: list[Piece] = []
-        flag = _united(flag_of(o[along]) for o in aligned)
-        sizes = [self._shapes[v][along] if v in self._shapes else None for v, _ in operands]
-        if flag == BATCH and sum(size != 0 for size in sizes) > 1:
+    def _joined(self, node: ir.Node, link: Link, size: int) -> Axis:
+        """Pieces one after the other; what an operand without content adds is foreign."""
+        axes = self._axes(node, link)
+        self._combined([axis for axis in axes if axis], size)
+        flag = _united(map(flag_of, axes))
+        along = link.results[0]
+        shapes = [self._shapes.get(v) for v in node.inputs if v is not None]
+        sizes = [None if shape is None else shape[along] for shape in shapes]
+        if flag == BATCH and sum(each != 0 for each in sizes) > 1:
             self._mixed("samples are joined with others along the batch", alone=False)
-        for (_, layout), size in zip(operands, sizes, strict=True):
-            if size is None:
-                return (*found[:along], _axis(Factor(after[along], flag)), *found[along + 1 :])
-            own = layout[along] if layout else ()
-            pieces.extend(own or [piece for piece in (_foreign(size, flag),) if piece])
-        found[along] = tuple(pieces)
-        return tuple(found)
-
-    def _reduce(self, node: ir.Node, layout: Layout, rank: int) -> Layout:
-        axes = constant_axes(node)
-        if axes is None and node.op_type == "ArgMax":
-            axes = (node.attributes.get_int("axis", 0),)
-        gone = {a % len(layout) for a in (range(len(layout)) if axes is None else axes)}
-        if axes is None and node.attributes.get_int("noop_with_empty_axes", 0) != 0:
-            gone = set()
-        if any(flag_of(layout[a]) & BATCH for a in gone):
-            self._mixed("it is reduced over the batch")
-        if len(layout) == rank:
-            return tuple(
-                _axis(_opaque(axis, 1)) if k in gone else axis for k, axis in enumerate(layout)
-            )
-        return tuple(axis for k, axis in enumerate(layout) if k not in gone)
-
-    def _accumulate(self, node: ir.Node, layout: Layout) -> Layout:
-        axis = self._index(_at(node, 1))
-        if axis is None or flag_of(layout[int(axis.ravel()[0]) % len(layout)]) & BATCH:
-            self._mixed("it is summed up along the batch")
-        return layout
-
-    def _normalise(self, node: ir.Node, layout: Layout) -> Layout:
-        rank = len(layout)
-        opset = node.graph.opset_imports.get("", 0) if isinstance(node.graph, ir.Graph) else 0
-        of_tail = "Normalization" in node.op_type or opset < 13
-        default = 1 if opset < 13 and "Normalization" not in node.op_type else -1
-        first = node.attributes.get_int("axis", default) % rank
-        over = layout[first:] if of_tail else layout[first : first + 1]
-        if any(flag_of(axis) & BATCH for axis in over):
-            self._mixed(f"{node.op_type} runs along the batch")
-        return layout
+        pieces: list[Piece] = []
+        for axis, each in zip(axes, sizes, strict=True):
+            if each is None:
+                return _axis(Factor(size, flag))
+            pieces.extend(axis or [piece for piece in (_foreign(each, flag),) if piece])
+        return tuple(pieces)
 
 
 # --- axes --------------------------------------------------------------------------------------
@@ -606,37 +530,6 @@ def _at(node: ir.Node, index: int) -> ir.Value | None:
     return node.inputs[index] if index < len(node.inputs) else None
 
 
-def _squeeze(layout: Layout, axes: Sequence[int]) -> Layout:
-    gone = {axis % len(layout) for axis in axes}
-    return tuple(axis for k, axis in enumerate(layout) if k not in gone)
-
-
-def _unsqueeze(layout: Layout, axes: Sequence[int], rank: int) -> Layout:
-    new = {axis % rank for axis in axes}
-    old = iter(layout)
-    return tuple(() if k in new else next(old, ()) for k in range(rank))
-
-
-def spell_einsum(equation: str, ranks: Sequence[int]) -> tuple[list[str], str]:
-    """The terms and the result, ellipses written as digits that are aligned from the right."""
-    terms, arrow, result = equation.replace(" ", "").partition("->")
-    spelled = terms.split(",")
-    hidden = [r - len(t.replace("...", "")) for t, r in zip(spelled, ranks, strict=True)]
-    dots = max(hidden, default=0)
-    if not arrow:  # letters that occur once, in alphabetical order
-        letters = terms.replace(",", "").replace(".", "")
-        once = "".join(sorted(k for k in set(letters) if letters.count(k) == 1))
-        result = ("..." if "..." in terms else "") + once
-    return (
-        [_spell(t, dots, h) for t, h in zip(spelled, hidden, strict=True)],
-        _spell(result, dots, dots),
-    )
-
-
-def _spell(term: str, dots: int, hidden: int) -> str:
-    return term.replace("...", "0123456789"[dots - hidden : dots])
-
-
 def _by_sample(index: NDArray[Any]) -> bool:
     """Whether an index counts through all it picks from, its first axis the slowest."""
     return bool(np.array_equal(index.ravel(), np.arange(index.size)))
@@ -676,19 +569,20 @@ def _scattered(data: Layout, updates: Layout, after: Shape) -> Layout:
     )
 
 
-def _pool(node: ir.Node, layout: Layout, before: Shape, after: Shape) -> Layout:
-    """[B, C, *S]: channels are new, places stand for ``stride`` of those before."""
-    strides = node.attributes.get_ints("strides", ()) or (1,) * (len(before) - 2)
-    found = [layout[0], _axis(Factor(after[1]))]
-    for k, axis in enumerate(layout[2:]):
-        was, size = before[k + 2], after[k + 2]
-        single = axis[0][0] if len(axis) == 1 and len(axis[0]) == 1 else None
-        stride = strides[k] if k < len(strides) and node.op_type != "ConvTranspose" else 0
-        if single is None or stride == 0 or size not in (was // stride, -(-was // stride)):
-            found.append(_axis(_opaque(axis, size)))
-        else:
-            found.append(_axis(replace(single, size=size, step=single.step * stride)))
-    return tuple(found)
+def _stride(node: ir.Node, place: int) -> int:
+    """Places between windows; 0 where places are put between places."""
+    strides = node.attributes.get_ints("strides", ())
+    if node.op_type == "ConvTranspose" or (strides and place >= len(strides)):
+        return 0
+    return strides[place] if strides else 1
+
+
+def _pooled(axis: Axis, was: int, size: int, stride: int) -> Axis:
+    """Windows stand for ``stride`` of the places before."""
+    single = axis[0][0] if len(axis) == 1 and len(axis[0]) == 1 else None
+    if single is None or stride == 0 or size not in (was // stride, -(-was // stride)):
+        return _axis(_opaque(axis, size))
+    return _axis(replace(single, size=size, step=single.step * stride))
 
 
 # --- reshapes ----------------------------------------------------------------------------------
@@ -699,46 +593,26 @@ def regroup(flags: Axes, before: Shape, after: Shape) -> Axes:
 
 
 def regroup_layout(layout: Layout, before: Shape, after: Shape) -> Layout:
-    """Axes after a reshape: matched in row-major order by equal products.
-
-    Within a group of axes that were merged or split, factors go where they fit. Where they do not,
-    the batch is the outermost of the new axes and tokens are every new axis longer than one behind
-    it (the outermost if there is none).
-    """
-    if before == after:
-        return layout
-    if 0 in before or 0 in after or prod(before) != prod(after):
-        return _fit(layout, after)
+    """Axes after a reshape: matched in row-major order by equal products."""
     found: list[Axis] = []
-    for own, new in _groups(before, after):
-        axes, sizes = layout[own.start : own.stop], after[new.start : new.stop]
-        if len(axes) == len(sizes) == 1:
-            found.append(axes[0])
-            continue
-        found.extend(_distributed(_row(axes, before[own.start : own.stop]), sizes))
+    for own, new in groups(before, after):
+        sizes = before[own.start : own.stop], after[new.start : new.stop]
+        found.extend(_regrouped(layout[own.start : own.stop], *sizes))
     return tuple(found)
 
 
-def _groups(before: Shape, after: Shape) -> Iterator[tuple[range, range]]:
-    """Ranges of axes with equal products, as short as can be."""
-    i = j = 0
-    while i < len(before) or j < len(after):
-        start, begin, left, right = i, j, 1, 1
-        if i < len(before):
-            left, i = before[i], i + 1
-        if j < len(after):
-            right, j = after[j], j + 1
-        while left != right:
-            if left < right and i < len(before):
-                left, i = left * before[i], i + 1
-            elif j < len(after):
-                right, j = right * after[j], j + 1
-            else:  # cannot be: both products are the whole size
-                left, i = left * prod(before[i:]), len(before)
-        yield range(start, i), range(begin, j)
+def _regrouped(axes: Sequence[Axis], before: Sequence[int], after: Sequence[int]) -> list[Axis]:
+    """Axes of equal products, merged and split.
+
+    Factors go where they fit. Where they do not, the batch is the outermost of the new axes and
+    tokens are every new axis longer than one behind it (the outermost if there is none).
+    """
+    if len(before) == len(after) == 1:
+        return list(axes)
+    return _distributed(_row(axes, before), after)
 
 
-def _row(axes: Layout, sizes: Shape) -> list[Factor]:
+def _row(axes: Sequence[Axis], sizes: Sequence[int]) -> list[Factor]:
     """The factors of axes in row-major order; what was concatenated is one factor."""
     found: list[Factor] = []
     for axis, size in zip(axes, sizes, strict=True):
@@ -749,7 +623,7 @@ def _row(axes: Layout, sizes: Shape) -> list[Factor]:
     return found
 
 
-def _distributed(row: Sequence[Factor], sizes: Shape) -> list[Axis]:
+def _distributed(row: Sequence[Factor], sizes: Sequence[int]) -> list[Axis]:
     """Factors over axes of these sizes."""
     if not sizes:
         return []
@@ -810,7 +684,7 @@ def _merged(row: Sequence[Factor]) -> Piece:
     return tuple(found)
 
 
-def _spread(row: Sequence[Factor], sizes: Shape) -> list[Axis]:
+def _spread(row: Sequence[Factor], sizes: Sequence[int]) -> list[Axis]:
     """Flags alone, where factors do not fit."""
     merged = _united(f.flag for f in row)
     flags = [0] * len(sizes)

@@ -9,10 +9,8 @@ import onnx_ir as ir
 from palrp_onnx.analysis.inputs import InputRoles
 from palrp_onnx.analysis.roles import Role
 from palrp_onnx.model.follow import uses_of
+from palrp_onnx.model.ops import Trait, has
 from palrp_onnx.model.values import is_float
-
-#: Operations that measure a whole tensor for a scale, which is a constant to relevance.
-MEASURES = frozenset(("DynamicQuantizeLinear",))
 
 
 def content_values(graph: ir.Graph, roles: InputRoles) -> dict[ir.Value, None]:
@@ -26,7 +24,7 @@ def content_values(graph: ir.Graph, roles: InputRoles) -> dict[ir.Value, None]:
         v: None for v in graph.inputs if is_float(v) and v.name in explained
     }
     for node in graph:
-        if node.op_type in MEASURES:
+        if has(node, Trait.MEASURES):
             continue
         if node in roles.lookups or any(v in content for v in node_inputs(node)):
             content.update(dict.fromkeys(v for v in node.outputs if v.name and is_float(v)))
@@ -42,6 +40,12 @@ def node_inputs(node: ir.Node) -> Iterator[ir.Value]:
                 yield from (v for v in inner.inputs if v is not None and v.graph is node.graph)
 
 
+#: What a result does not depend on the entries of.
+_NOT_ENTRIES = Trait.MEASURES | Trait.LENGTH
+#: Nothing is chosen by these: places are counted.
+_NOT_CHOICES = _NOT_ENTRIES | Trait.COUNT
+
+
 def dependencies(graph: ir.Graph, sources: Iterable[str]) -> dict[ir.Value, frozenset[str]]:
     """For every value the inputs among ``sources`` whose entries (not only shape) it depends on."""
     wanted = set(sources)
@@ -49,7 +53,7 @@ def dependencies(graph: ir.Graph, sources: Iterable[str]) -> dict[ir.Value, froz
         v: frozenset((v.name,)) for v in graph.inputs if v.name in wanted and v.name is not None
     }
     for node in graph:
-        if node.op_type in MEASURES | {"Shape", "Size"}:
+        if has(node, _NOT_ENTRIES):
             continue
         reached = frozenset().union(*(found.get(v, frozenset()) for v in node_inputs(node)))
         if reached:
@@ -64,7 +68,7 @@ def chosen_values(graph: ir.Graph, content: Mapping[ir.Value, None]) -> set[ir.V
     """
     found: set[ir.Value] = set()
     for node in graph:
-        if node.op_type in MEASURES | {"CumSum", "NonZero", "Shape", "Size"}:
+        if has(node, _NOT_CHOICES):
             continue
         if any(v in content or v in found for v in node_inputs(node)):
             found.update(v for v in node.outputs if v not in content)
@@ -95,9 +99,9 @@ def attention_depth(graph: ir.Graph, content: Mapping[ir.Value, None]) -> dict[i
     return depth
 
 
-_PROBABILITY_MOVES = frozenset(
-    "Add Cast Clip Div Dropout Expand Identity Mul Reshape Round Slice Squeeze Sub Transpose "
-    "Unsqueeze Where".split()
+#: What probabilities may pass on their way to the values they weigh.
+_PROBABILITY_MOVES = (Trait.SUM | Trait.SCALE | Trait.CHOICE | Trait.ROUNDS | Trait.RETYPES) | (
+    Trait.RESHAPE | Trait.RANK | Trait.PERMUTE | Trait.REPEAT | Trait.CUT
 )
 
 
@@ -115,10 +119,10 @@ def probability_operands(
 
 def _weighing(value: ir.Value, content: Mapping[ir.Value, None]) -> list[tuple[ir.Node, int]]:
     def onward(node: ir.Node, _: int) -> Iterable[ir.Value]:
-        return [v for v in node.outputs if v in content and node.op_type in _PROBABILITY_MOVES]
+        return [v for v in node.outputs if v in content and has(node, _PROBABILITY_MOVES)]
 
     return [
         (node, index)
         for node, index in uses_of([value], onward)
-        if node.op_type in ("MatMul", "Einsum") and all(v in content for v in node.inputs)
+        if has(node, Trait.PRODUCT) and all(v in content for v in node.inputs)
     ]

@@ -7,16 +7,16 @@ from collections.abc import Mapping
 import onnx_ir as ir
 
 from palrp_onnx.analysis.axes import TOKEN, Axes
-from palrp_onnx.analysis.self_gates import ELEMENTWISE
 from palrp_onnx.model.follow import uses_of
+from palrp_onnx.model.ops import ELEMENTWISE, Trait, has
 from palrp_onnx.types import Shape
 
 Operand = tuple[ir.Node, int]
 
-#: What may lie between a convolution and the sum it is a term of, beside element-wise operations.
-_CROPPING = frozenset("Slice Squeeze Transpose Unsqueeze".split())
+#: What may lie between a convolution and the sum it is a term of.
+_CROPPING = ELEMENTWISE | Trait.CUT | Trait.RANK | Trait.PERMUTE
 #: What may lie between a value and its convolution.
-_FEEDING = frozenset("Cast Dropout Identity Pad Squeeze Transpose Unsqueeze".split())
+_FEEDING = Trait.RETYPES | Trait.PAD | Trait.RANK | Trait.PERMUTE
 
 
 def convolution_terms(
@@ -56,7 +56,7 @@ def _convolved(graph: ir.Graph, content: Mapping[ir.Value, None]) -> dict[ir.Val
     for node in graph:
         if node.op_type == "Conv":
             found.update(dict.fromkeys(node.outputs, node))
-        elif node.op_type in ELEMENTWISE | _CROPPING:
+        elif has(node, _CROPPING):
             sources = {found.get(v) for v in node.inputs if v is not None and v in content}
             conv = sources.pop() if len(sources) == 1 else None
             if conv is not None:
@@ -67,7 +67,7 @@ def _convolved(graph: ir.Graph, content: Mapping[ir.Value, None]) -> dict[ir.Val
 def _origin(value: ir.Value | None) -> ir.Value | None:
     """What a value is but for movement and padding with a constant."""
     while value is not None and (node := value.producer()) is not None:
-        if node.op_type not in _FEEDING or node.attributes.get_string("mode", "constant") != (
+        if not has(node, _FEEDING) or node.attributes.get_string("mode", "constant") != (
             "constant"
         ):
             break

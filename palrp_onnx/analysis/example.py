@@ -20,6 +20,7 @@ from palrp_onnx.analysis.roles import Role
 from palrp_onnx.errors import ModelError, RoleError
 from palrp_onnx.model.follow import uses_of
 from palrp_onnx.model.open import Model
+from palrp_onnx.model.ops import has
 from palrp_onnx.model.signature import GraphInput
 from palrp_onnx.model.values import is_float
 from palrp_onnx.types import Array
@@ -159,8 +160,7 @@ def _mask(value: ir.Value, shape: tuple[int, ...], form: Form) -> Array:
 
 def _added_as_it_is(value: ir.Value) -> bool:
     """Whether an input is added to something without having been changed."""
-    through = MOVING | {"Cast"}
-    uses = uses_of([value], lambda n, _: n.outputs if n.op_type in through else ())
+    uses = uses_of([value], lambda n, _: n.outputs if has(n, MOVING) else ())
     return any(node.op_type == "Add" for node, _ in uses)
 
 

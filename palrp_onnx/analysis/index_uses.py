@@ -6,23 +6,15 @@ from collections.abc import Collection, Iterable
 
 import onnx_ir as ir
 
-from palrp_onnx.analysis.inputs import INDEX_ARITHMETIC, INDEX_MOVES
-from palrp_onnx.analysis.self_gates import ELEMENTWISE
 from palrp_onnx.model.follow import uses_of
+from palrp_onnx.model.ops import ELEMENTWISE, Trait, has, row_of
 
-_COMPARING = frozenset("Equal Greater GreaterOrEqual Less LessOrEqual".split())
 #: Operations behind which numbers no longer say which entry they were: counts, lengths, places.
-_COUNTING = frozenset("ArgMax ArgMin CumSum NonZero Shape Size".split())
-#: Operations that pick by the numbers of an operand, and which operand that is.
-_PICKING = {
-    "Gather": 1,
-    "GatherElements": 1,
-    "GatherND": 1,
-    "OneHot": 0,
-    "ScatterElements": 1,
-    "ScatterND": 1,
-}
-_WEIGHTED = frozenset("Conv Einsum Gemm MatMul".split())
+_COUNTING = Trait.ARGUMENT | Trait.COUNT | Trait.LENGTH | Trait.REDUCTION
+#: Where numbers meet others, as values or as one-hot vectors.
+_MEETING = Trait.COMPARISON | Trait.PRODUCT | Trait.LAYER
+#: What real content may pass on its way to whole numbers.
+_THROUGH = ELEMENTWISE | Trait.WHOLE
 
 
 def picked_by(
@@ -40,7 +32,7 @@ def picked_by(
             return ()
         if _picks(node, index):
             found.update(dict.fromkeys(v for v in node.outputs if v not in content))
-        passes = node.inputs[index] not in content or node.op_type in _THROUGH
+        passes = node.inputs[index] not in content or _passes(node)
         return node.outputs if passes else ()
 
     def everywhere(node: ir.Node, index: int) -> Iterable[ir.Value]:
@@ -55,21 +47,21 @@ def picked_by(
     return set(found)
 
 
-#: What real content may pass on its way to whole numbers.
-_THROUGH = ELEMENTWISE | INDEX_ARITHMETIC | INDEX_MOVES.keys()
+def _passes(node: ir.Node) -> bool:
+    return has(node, _THROUGH) or row_of(node).moved != ()
 
 
 def _forgets(node: ir.Node, index: int) -> bool:
     """Whether a result no longer says which number an operand was."""
-    if node.op_type in _COUNTING or node.op_type.startswith("Reduce"):
+    if has(node, _COUNTING):
         return True
-    return node.op_type in _COMPARING and not _several(node.inputs[1 - index])
+    return has(node, Trait.COMPARISON) and not _several(node.inputs[1 - index])
 
 
 def _picks(node: ir.Node, index: int) -> bool:
-    if node.op_type in _COMPARING | _WEIGHTED:
+    if has(node, _MEETING):
         return True
-    return _PICKING.get(node.op_type) == index
+    return row_of(node).index == index
 
 
 def _several(value: ir.Value | None) -> bool:

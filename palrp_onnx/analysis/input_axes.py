@@ -12,23 +12,15 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from palrp_onnx.analysis.inputs import InputRoles
-from palrp_onnx.analysis.self_gates import ELEMENTWISE
+from palrp_onnx.model.ops import ELEMENTWISE, Trait, has
 
 BATCH = 1
 TOKEN = 2
 
 #: What a channel axis is likely to have where no convolution tells.
 _CHANNELS = (1, 3, 4)
-#: Operations that read [B, C, *S].
-_CHANNELS_SECOND = frozenset(
-    "AveragePool BatchNormalization Conv ConvTranspose DepthToSpace GlobalAveragePool "
-    "GlobalMaxPool GroupNormalization InstanceNormalization LpPool MaxPool SpaceToDepth".split()
-)
 #: What columns of a table may pass before they are summed with weights.
-_PER_COLUMN = ELEMENTWISE | frozenset(
-    "BatchNormalization Concat Flatten Gather LayerNormalization LpNormalization Slice "
-    "Split".split()
-)
+_PER_COLUMN = ELEMENTWISE | Trait.NORMALISATION | Trait.JOIN | Trait.PICK | Trait.CUT
 
 
 @dataclass(frozen=True)
@@ -83,9 +75,9 @@ def _is_table(value: ir.Value) -> bool:
     queue, seen = [value], {value}
     while queue:
         for node, index in tuple(queue.pop().uses()):
-            if node.op_type in ("Gemm", "MatMul") and index == 0:
+            if has(node, Trait.LEARNT) and index == 0:
                 return True
-            if node.op_type in _PER_COLUMN:
+            if has(node, _PER_COLUMN) or node.op_type == "Flatten":
                 fresh = [v for v in node.outputs if v not in seen]
                 seen.update(fresh)
                 queue.extend(fresh)
@@ -104,13 +96,13 @@ def _before_convolutions(value: ir.Value, start: tuple[int, ...]) -> Iterator[tu
     while queue:
         current, perm = queue.pop(0)
         for node, index in tuple(current.uses()):
-            if node.op_type in _CHANNELS_SECOND and index == 0:
+            if has(node, Trait.CHANNELS) and index == 0:
                 yield perm
             after = perm
             if node.op_type == "Transpose":
                 order = node.attributes.get_ints("perm", tuple(reversed(range(len(perm)))))
                 after = tuple(perm[k] for k in order)
-            elif node.op_type not in ELEMENTWISE | {"Pad"}:
+            elif not has(node, ELEMENTWISE | Trait.PAD):
                 continue
             fresh = [v for v in node.outputs if v not in seen]
             seen.update(fresh)

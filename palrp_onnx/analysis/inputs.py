@@ -22,35 +22,11 @@ from palrp_onnx.analysis.roles import SAID, Fact, Overrides, Role
 from palrp_onnx.analysis.rotating_tables import turns
 from palrp_onnx.errors import RoleError
 from palrp_onnx.model.follow import uses_of
+from palrp_onnx.model.ops import ELEMENTWISE, MOVES, Trait, has, row_of
 from palrp_onnx.model.values import is_float
 
-#: Operations that compute indices from indices, entry by entry.
-INDEX_ARITHMETIC = frozenset(
-    "Abs Add BitShift BitwiseAnd BitwiseOr BitwiseXor Cast Clip Div Identity Max Min Mod Mul "
-    "Neg Sub".split()
-)
-#: Operations that move indices, or choose among them: (operation → operands that are indices).
-INDEX_MOVES: Mapping[str, tuple[int, ...] | None] = {
-    "Concat": None,
-    "Expand": (0,),
-    "Flatten": (0,),
-    "Gather": (0,),
-    "GatherElements": (0,),
-    "GatherND": (0,),
-    "Pad": (0, 2),
-    "Reshape": (0,),
-    "ReverseSequence": (0,),
-    "ScatterElements": (0, 2),
-    "ScatterND": (0, 2),
-    "Slice": (0,),
-    "Split": (0,),
-    "Squeeze": (0,),
-    "Tile": (0,),
-    "Transpose": (0,),
-    "Unsqueeze": (0,),
-    "Where": (1, 2),
-}
-_SUM_MOVES = frozenset("Add Cast Clip Div Dropout Identity Mul Round Sub".split())
+#: What looked-up rows may pass before they are added up, and sums themselves.
+_SUM_MOVES = Trait.SUM | Trait.SCALE | Trait.ROUNDS | Trait.RETYPES
 #: A table with fewer rows than this cannot count places: it holds kinds of tokens.
 FEWEST_PLACES = 12
 #: Tables of positions are seldom longer, vocabularies of words seldom shorter.
@@ -289,7 +265,7 @@ def _from_entries(value: ir.Value) -> bool:
         if node is None:
             if current.is_graph_input() and not current.is_initializer():
                 return True
-        elif node.op_type not in ("Shape", "Size"):
+        elif not has(node, Trait.LENGTH):
             fresh = [v for v in node.inputs if v is not None and v not in seen]
             seen.update(fresh)
             queue.extend(fresh)
@@ -320,8 +296,7 @@ def table_of(node: ir.Node) -> ir.Value | None:
 
 def _indices(node: ir.Node, index: int) -> Iterable[ir.Value]:
     """Onward while values are whole numbers that name something."""
-    moved = INDEX_MOVES.get(node.op_type, ())
-    if node.op_type in INDEX_ARITHMETIC or moved is None or index in moved:
+    if has(node, Trait.WHOLE) or row_of(node).moves(index):
         return [v for v in node.outputs if not is_float(v) and v.dtype is not ir.DataType.BOOL]
     table = node.inputs[0]
     if node.op_type == "Gather" and index == 1 and table is not None and not is_float(table):
@@ -333,8 +308,7 @@ def _casts(value: ir.Value) -> list[ir.Node]:
     """Where whole numbers become real ones, moved or not."""
 
     def onward(node: ir.Node, index: int) -> Iterable[ir.Value]:
-        moved = INDEX_MOVES.get(node.op_type, ())
-        passes = node.op_type == "Identity" or moved is None or index in moved
+        passes = node.op_type == "Identity" or row_of(node).moves(index)
         return [v for v in node.outputs if not is_float(v)] if passes else ()
 
     uses = uses_of([value], onward)
@@ -382,8 +356,8 @@ def meet(first: Iterable[ir.Node], second: Iterable[ir.Node]) -> bool:
 def _sums(nodes: Iterable[ir.Node]) -> set[ir.Value]:
     """Values that are sums in which a looked-up row is a term."""
     rows = [node.outputs[0] for node in nodes]
-    uses = uses_of(rows, lambda node, _: node.outputs if node.op_type in _SUM_MOVES else ())
-    return {v for node, _ in uses if node.op_type in _SUM_MOVES for v in node.outputs}
+    uses = uses_of(rows, lambda node, _: node.outputs if has(node, _SUM_MOVES) else ())
+    return {v for node, _ in uses if has(node, _SUM_MOVES) for v in node.outputs}
 
 
 def _classes(graph: ir.Graph) -> set[int]:
@@ -394,12 +368,12 @@ def _classes(graph: ir.Graph) -> set[int]:
         node = queue.pop().producer()
         if node is None:
             continue
-        weight = node.inputs[1] if node.op_type in ("MatMul", "Gemm") else None
+        weight = node.inputs[1] if has(node, Trait.LEARNT) else None
         if weight is not None and weight.shape is not None and weight.shape.rank() == 2:
             across = node.op_type == "Gemm" and bool(node.attributes.get_int("transB", 0))
             width = weight.shape[0 if across else 1]
             found.update([width] if isinstance(width, int) else [])
-        elif node.op_type in _HEADS:
+        elif has(node, _HEADS):
             fresh = [v for v in node.inputs if v is not None and v not in seen]
             seen.update(fresh)
             queue.extend(fresh)
@@ -407,7 +381,7 @@ def _classes(graph: ir.Graph) -> set[int]:
 
 
 #: What may stand between the last linear layer and an output.
-_HEADS = frozenset("Add Cast Div Identity LogSoftmax Mul Sigmoid Softmax Sub Tanh".split())
+_HEADS = ELEMENTWISE | Trait.SOFTMAX
 
 
 def _real_dependents(
@@ -423,11 +397,9 @@ def _real_dependents(
 
 def _reaches_rotation(value: ir.Value) -> bool:
     """Whether a cosine or sine is taken of what follows from an integer input."""
-    uses = uses_of([value], lambda node, _: node.outputs if node.op_type in _TURNS else ())
+    uses = uses_of([value], lambda node, _: node.outputs if has(node, _TURNS) else ())
     return any(node.op_type in ("Cos", "Sin") for node, _ in uses)
 
 
-_TURNS = frozenset(
-    "Add Cast Concat Einsum Expand Gather Identity MatMul Mul Reshape Slice Sub Transpose "
-    "Unsqueeze".split()
-)
+#: What an angle may be made with.
+_TURNS = (Trait.SUM | Trait.SCALE | Trait.RETYPES | Trait.PRODUCT) | MOVES | Trait.JOIN

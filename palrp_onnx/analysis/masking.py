@@ -12,21 +12,16 @@ from enum import StrEnum
 import numpy as np
 import onnx_ir as ir
 
-from palrp_onnx.analysis.self_gates import ELEMENTWISE
 from palrp_onnx.model.follow import uses_of
+from palrp_onnx.model.ops import ELEMENTWISE, MOVES, Trait, has, row_of
 
-#: Operations that hand numbers on, moved or changed entry by entry.
-MOVING = frozenset(
-    "Concat Expand Flatten Gather Identity Pad Reshape Slice Split Squeeze Tile Transpose "
-    "Unsqueeze".split()
-)
-_CARRYING = ELEMENTWISE | MOVING
-_COMPARING = frozenset("And Equal Greater GreaterOrEqual Less LessOrEqual Not Or Xor".split())
-#: Operations with weights, which compute with numbers as real ones.
-_LEARNED = frozenset("Conv ConvTranspose Gemm GRU LSTM MatMul RNN".split())
-_ADDING = frozenset("Add Max Min Sub Sum Where".split())
-#: What makes the largest of several scores win, so that very negative ones are switched off.
-CHOOSING = frozenset("LogSoftmax ReduceLogSumExp ReduceMax Softmax".split())
+#: Operations that hand numbers on, moved, joined or cast.
+MOVING = MOVES | Trait.JOIN | Trait.PAD | Trait.RETYPES
+#: The same, or changed entry by entry.
+CARRYING = ELEMENTWISE | MOVING
+_COMPARING = Trait.COMPARISON | Trait.LOGIC
+#: What may put a mask on scores.
+_ADDING = Trait.SUM | Trait.EXTREME | Trait.CHOICE
 
 
 class Meeting(StrEnum):
@@ -54,11 +49,11 @@ def meetings_of(
         content: Real values that depend on other inputs.
         compared: Whether truth values made of them count.
     """
-    through = _CARRYING | (_COMPARING if compared else frozenset())
+    through = CARRYING | _COMPARING if compared else CARRYING
 
     def onward(node: ir.Node, _: int) -> Iterable[ir.Value]:
         met = any(v in content for v in node.inputs)
-        return node.outputs if node.op_type in through and not met else ()
+        return node.outputs if has(node, through) and not met else ()
 
     found = {_meeting(node, index, content) for node, index in uses_of(values, onward)}
     return {meeting for meeting in found if meeting is not None}
@@ -66,27 +61,20 @@ def meetings_of(
 
 def _meeting(node: ir.Node, index: int, content: Collection[ir.Value]) -> Meeting | None:
     value = node.inputs[index]
-    if node.op_type in _LEARNED and index == 0 and _weights(node):
+    if has(node, Trait.LEARNT) and index == 0 and _weights(node):
         return Meeting.LEARNED
     if value is None or not any(v in content for v in node.inputs if v is not value):
         return None
-    match node.op_type:
-        case "Where" if index == 0:
-            return Meeting.SELECTS
-        case "Gather" | "GatherND" | "GatherElements" if index == 1:
-            return Meeting.SELECTS
-        case "Mul" | "Div" if _one_a_place(value):
-            return Meeting.SCALES
-        case kind if kind in _ADDING and ends_in_choice(node.outputs[0]):
-            return Meeting.SCORES
-        case "Mul" if ends_in_choice(node.outputs[0]):
-            return Meeting.SCORES
-        case "Concat":
-            return Meeting.JOINS
-        case "Shape" | "Size" | "Expand" | "Reshape":
-            return None
-        case _:
-            return Meeting.OTHER
+    chooses = index == 0 if has(node, Trait.CHOICE) else index == row_of(node).index
+    if chooses and has(node, Trait.CHOICE | Trait.PICK):
+        return Meeting.SELECTS
+    if has(node, Trait.SCALE) and _one_a_place(value):
+        return Meeting.SCALES
+    if (has(node, _ADDING) or node.op_type == "Mul") and ends_in_choice(node.outputs[0]):
+        return Meeting.SCORES
+    if has(node, Trait.JOIN):
+        return Meeting.JOINS
+    return None if has(node, Trait.LENGTH | Trait.REPEAT | Trait.RESHAPE) else Meeting.OTHER
 
 
 def _weights(node: ir.Node) -> bool:
@@ -105,7 +93,7 @@ def _one_a_place(value: ir.Value) -> bool:
         if current.shape is not None and current.shape.rank() and current.shape[-1] == 1:
             return True
         node = current.producer()
-        if node is None or node.op_type not in ("Cast", "Expand", "Identity", "Clip"):
+        if node is None or not has(node, Trait.RETYPES | Trait.REPEAT | Trait.ROUNDS):
             return False
         current = node.inputs[0]
     return False
@@ -113,14 +101,13 @@ def _one_a_place(value: ir.Value) -> bool:
 
 def accumulated(value: ir.Value) -> bool:
     """Whether numbers are summed up along an axis, entry after entry."""
-    through = MOVING | {"Cast"}
-    uses = uses_of([value], lambda n, _: n.outputs if n.op_type in through else ())
+    uses = uses_of([value], lambda n, _: n.outputs if has(n, MOVING) else ())
     return any(node.op_type == "CumSum" for node, _ in uses)
 
 
 def ends_in_choice(value: ir.Value) -> bool:
     """Whether the largest of a value's entries wins later on, but for element-wise changes."""
-    return any(node.op_type in CHOOSING or _softmax_written_out(node) for node in _behind(value))
+    return any(has(node, Trait.CHOOSES) or _softmax_written_out(node) for node in _behind(value))
 
 
 def _softmax_written_out(node: ir.Node) -> bool:
@@ -131,6 +118,6 @@ def _softmax_written_out(node: ir.Node) -> bool:
 
 def _behind(value: ir.Value) -> Iterator[ir.Node]:
     def onward(node: ir.Node, _: int) -> Iterable[ir.Value]:
-        return node.outputs if node.op_type in _CARRYING else ()
+        return node.outputs if has(node, CARRYING) else ()
 
     return (node for node, _ in uses_of([value], onward))

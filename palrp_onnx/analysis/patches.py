@@ -7,8 +7,11 @@ from collections.abc import Iterable
 import onnx_ir as ir
 
 from palrp_onnx.analysis.analysis import Analysis
-from palrp_onnx.analysis.self_gates import ELEMENTWISE
 from palrp_onnx.model.follow import uses_of
+from palrp_onnx.model.ops import ELEMENTWISE, Trait, has
+
+#: What an image may pass before it is cut.
+_PASSED = ELEMENTWISE | Trait.PAD | Trait.PERMUTE
 
 
 def patch_size(analysis: Analysis, name: str) -> tuple[int, int] | None:
@@ -28,4 +31,4 @@ def patch_size(analysis: Analysis, name: str) -> tuple[int, int] | None:
 
 
 def _onward(node: ir.Node, _: int) -> Iterable[ir.Value]:
-    return node.outputs if node.op_type in ELEMENTWISE | {"Pad", "Transpose"} else ()
+    return node.outputs if has(node, _PASSED) else ()

@@ -14,8 +14,10 @@ from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
-_RETYPED = frozenset("Cast CastLike Dropout Identity".split())
-_MOVED = frozenset("Flatten Gather Reshape Slice Split Squeeze Transpose Unsqueeze".split())
+from palrp_onnx.model.ops import MOVES, Trait, has
+
+_RETYPED = Trait.RETYPES | Trait.LIKE
+_PASSED = MOVES | _RETYPED
 #: What rounding to eight bits may change of a probability.
 _LAST_DIGITS = 2 / 255
 _AFFINE = frozenset("Add Div Mul Sub".split())
@@ -60,7 +62,7 @@ def ending_of(value: ir.Value) -> Ending | None:
             if moved is None:
                 return None
             source, factor, offset = moved
-        elif not (node.op_type in _RETYPED | _MOVED or _keeps(node, factor, offset)):
+        elif not (has(node, _PASSED) or _keeps(node, factor, offset)):
             return None
         value = source
     return None
@@ -136,7 +138,7 @@ def followed_by(value: ir.Value, outputs: Iterable[ir.Value], rank: int, opset: 
 
 def _retyped(value: ir.Value) -> ir.Value:
     """The value before casts."""
-    while (node := value.producer()) is not None and node.op_type in _RETYPED:
+    while (node := value.producer()) is not None and has(node, _RETYPED):
         source = node.inputs[0]
         assert source is not None
         value = source

@@ -15,24 +15,14 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from palrp_onnx.analysis.roles import Fact, Role
+from palrp_onnx.model.ops import ELEMENTWISE, Trait, has
 
-_UNARY = frozenset(
-    "Abs Acos Asin Atan Cast Ceil Celu Clip Cos Dropout Elu Erf Exp Floor Gelu HardSigmoid "
-    "HardSwish Identity LeakyRelu Log Mish Neg Pow Reciprocal Relu Round Selu Sigmoid Sign "
-    "Sin Softplus Softsign Sqrt Swish Tan Tanh ThresholdedRelu".split()
-)
-_NARY = frozenset("Add Div Max Mean Min Mul Sub Sum Where".split())
-ELEMENTWISE = _UNARY | _NARY
-#: What may lie between a value and a statistic of it, beside element-wise operations.
-_STATISTIC = frozenset(
-    "ReduceMean ReduceSum ReduceSumSquare ReduceL1 ReduceL2 ReduceMax ReduceMin "
-    "GlobalAveragePool Squeeze Unsqueeze Reshape Expand".split()
-)
-_LINEAR = frozenset(["Cast", "Clip", "Dropout", "Identity", "Neg"])
-_ZERO_AT_ZERO = frozenset(
-    "Cast Div Dropout Elu Erf Gelu HardSwish Identity LeakyRelu Mish Mul Neg Pow Relu Selu "
-    "Sign Sin Softsign Swish Tan Tanh Abs Asin Atan Celu ThresholdedRelu Sqrt".split()
-)
+#: Zero where the first operand is, if they are zero at zero.
+_OF_FIRST = Trait.UNARY | Trait.SCALE
+#: Functions that are no activations.
+_PLAIN = Trait.LINEAR | Trait.ROUNDS
+#: What may lie between a value and a statistic of it.
+_STATISTIC = ELEMENTWISE | Trait.REDUCTION | Trait.RANK | Trait.RESHAPE | Trait.REPEAT
 
 Chain = tuple[ir.Value, ...]
 Content = Mapping[ir.Value, None]
@@ -59,13 +49,13 @@ class Scaling:
 def find_scaling(graph: ir.Graph, content: Content) -> Scaling:
     """Find the scaling operands of every product and quotient of two content values."""
     elementwise = _Dominators(content, ELEMENTWISE)
-    reduced = _Dominators(content, ELEMENTWISE | _STATISTIC)
+    reduced = _Dominators(content, _STATISTIC)
     gates: dict[Operand, Fact] = {}
     statistics: dict[Operand, Fact] = {}
     for node in graph:
         elementwise.add(node)
         reduced.add(node)
-        if node.op_type not in ("Mul", "Div") or not all(v in content for v in node.inputs):
+        if not has(node, Trait.SCALE) or not all(v in content for v in node.inputs):
             continue
         left, right = (v for v in node.inputs if v is not None)
         if node.op_type == "Div":
@@ -87,9 +77,9 @@ def find_scaling(graph: ir.Graph, content: Content) -> Scaling:
 
 
 class _Dominators:
-    """For every content value its dominators within one set of operations, nearest first."""
+    """For every content value its dominators within operations of some kinds, nearest first."""
 
-    def __init__(self, content: Content, through: frozenset[str]) -> None:
+    def __init__(self, content: Content, through: Trait) -> None:
         self._content = content
         self._through = through
         self._chains: dict[ir.Value, Chain] = {}
@@ -97,7 +87,7 @@ class _Dominators:
     def add(self, node: ir.Node) -> None:
         inputs = [v for v in node.inputs if v is not None and v in self._content]
         inherited: Chain = ()
-        if inputs and node.op_type in self._through:
+        if inputs and has(node, self._through):
             chains = [self.of(v) for v in inputs]
             shared = set(chains[0]).intersection(*map(set, chains[1:]))
             inherited = tuple(v for v in chains[0] if v in shared)
@@ -121,10 +111,8 @@ def _cost(value: ir.Value, source: ir.Value, content: Content) -> tuple[bool, in
             continue
         inputs = [v for v in node.inputs if v is not None and v in content]
         steps += 1
-        if node.op_type in ("Add", "Sub", "Sum"):
-            vanishes &= len(inputs) == len(node.inputs)
-        else:
-            vanishes &= node.op_type in _ZERO_AT_ZERO
+        enough = has(node, _OF_FIRST) or len(inputs) == len(node.inputs)
+        vanishes &= enough and has(node, Trait.ZERO)
         queue.extend(v for v in inputs if v not in seen)
         seen.update(inputs)
     return not vanishes, steps
@@ -135,13 +123,14 @@ def activation_values(graph: ir.Graph, content: Content, scaling: Scaling) -> se
     found = {
         v
         for node in graph
-        if node.op_type in _UNARY - _LINEAR
+        if has(node, Trait.UNARY) and not has(node, _PLAIN)
         for v in node.outputs
         if v in content
     }
     found |= {node.outputs[0] for node, _ in scaling.gates}
     for node in graph:  # scaled or cast afterwards it is still the activation's output
-        if node.op_type in ("Cast", "Identity", "Mul", "Neg") and node.outputs[0] in content:
+        again = has(node, Trait.RETYPES) or node.op_type in ("Mul", "Neg")
+        if again and node.outputs[0] in content:
             inputs = [v for v in node.inputs if v is not None and v in content]
             if len(inputs) == 1 and inputs[0] in found:
                 found.add(node.outputs[0])

@@ -11,7 +11,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from palrp_onnx.analysis.axes import BATCH, Axis, Layout, Mixing, flag_of
-from palrp_onnx.analysis.content import MEASURES
+from palrp_onnx.model.ops import Trait, has
 from palrp_onnx.model.signature import GraphInput
 from palrp_onnx.types import Array
 
@@ -46,7 +46,7 @@ def mixed_values(
         changes: dict[ir.Value, float] = {}
         for node in order:
             own = [changes.get(v, 0.0) for v in node.inputs if v is not None]
-            if node.op_type in MEASURES:  # over the batch; such samples are explained one by one
+            if has(node, Trait.MEASURES):  # over the batch; such samples are explained one by one
                 own.append(1.0)
             for value in node.outputs:
                 if value not in layouts:

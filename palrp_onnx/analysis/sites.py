@@ -17,10 +17,12 @@ import onnx_ir as ir
 
 from palrp_onnx.analysis.analysis import MASKED, Analysis, Operand, varying_axes
 from palrp_onnx.analysis.axes import BATCH, TOKEN, Axes, Layout
+from palrp_onnx.analysis.masking import CARRYING
 from palrp_onnx.analysis.roles import Role
 from palrp_onnx.analysis.rotating_tables import PADDED, turns
-from palrp_onnx.analysis.sources import PRODUCTS, factor_axes
+from palrp_onnx.analysis.sources import factor_axes
 from palrp_onnx.model.follow import uses_of
+from palrp_onnx.model.ops import ELEMENTWISE, Trait, has
 from palrp_onnx.types import Array
 
 _TOLERANCE = 1e-3
@@ -90,7 +92,7 @@ def _site(analysis: Analysis, operand: Operand) -> SinkSite:
     value = node.inputs[index]
     assert value is not None
     meeting = analysis.meets[operand]
-    if node.op_type in PRODUCTS:
+    if has(node, Trait.PRODUCT):
         return _factor_site(analysis, node, index, value)
     flags = analysis.axes[meeting]
     if value in analysis.content:
@@ -156,7 +158,7 @@ def _branch_site(
 def _rotates(analysis: Analysis, operand: Operand, array: Array) -> bool:
     """Whether x ∘ c is added to x' ∘ s with c² + s² the same for every token: planes that turn."""
     for total, index in operand[0].outputs[0].uses():
-        if total.op_type not in ("Add", "Sub"):
+        if not has(total, Trait.SUM) or len(total.inputs) != 2:
             continue
         other = total.inputs[1 - index]
         product = other.producer() if other is not None else None
@@ -195,12 +197,14 @@ def _exchanged(node: ir.Node, index: int) -> bool:
             continue
         if maker.op_type == "Neg":
             return True
-        if maker.op_type in ("Concat", "Reshape", "Unsqueeze", "Cast", "Identity", "Mul"):
+        if has(maker, _EXCHANGING) or maker.op_type == "Mul":
             queue.extend(maker.inputs)
     return False
 
 
 _NEARBY = 12
+#: What writes such an exchange.
+_EXCHANGING = Trait.JOIN | Trait.RESHAPE | Trait.RANK | Trait.RETYPES
 
 
 def _factor_site(analysis: Analysis, node: ir.Node, index: int, value: ir.Value) -> SinkSite:
@@ -235,12 +239,9 @@ def _reaches_softmax(value: ir.Value) -> bool:
     """Whether a value is a term of attention scores."""
 
     def onward(node: ir.Node, _: int) -> Iterable[ir.Value]:
-        return node.outputs if node.op_type in _ELEMENTWISE | _PICKING else ()
+        return node.outputs if has(node, CARRYING) else ()
 
     return any(node.op_type == "Softmax" for node, _ in uses_of([value], onward))
-
-
-_PICKING = frozenset("Concat Expand Gather GatherElements Identity Pad Slice Split".split())
 
 
 def _sum_of_term(analysis: Analysis, value: ir.Value) -> ir.Value:
@@ -248,11 +249,11 @@ def _sum_of_term(analysis: Analysis, value: ir.Value) -> ir.Value:
     rank = len(analysis.axes[value])
 
     def onward(node: ir.Node, _: int) -> Iterable[ir.Value]:
-        return node.outputs if node.op_type in ("Mul", "Div", "Cast", "Identity") else ()
+        return node.outputs if has(node, Trait.SCALE | Trait.RETYPES) else ()
 
     for node, _ in uses_of([value], onward):
         total = node.outputs[0]
-        if node.op_type in ("Add", "Sub") and len(analysis.axes.get(total, ())) == rank:
+        if has(node, Trait.SUM) and len(analysis.axes.get(total, ())) == rank:
             return total
     return value
 
@@ -279,7 +280,7 @@ def _kind(
         return "relative_bias", "bias", f"{node.op_type} to attention scores"
     table = np.moveaxis(array, tokens[0], 0).reshape(array.shape[tokens[0]], -1)
     turning = turns(table)
-    if node.op_type in ("Mul", "Div"):
+    if has(node, Trait.SCALE):
         if not turning:
             return "multiplicative", "factor", "multiplies activations along the token axis"
         part = "sin" if np.abs(table[0]).max() < _TOLERANCE else "cos"
@@ -294,6 +295,10 @@ def _scores(flags: Axes) -> bool:
     return len(flags) >= 3 and bool(flags[-1] & TOKEN and flags[-2] & TOKEN)
 
 
+#: What scores may be but for the product itself.
+_REARRANGED = ELEMENTWISE | Trait.RESHAPE | Trait.RANK | Trait.PERMUTE
+
+
 def _is_product(analysis: Analysis, value: ir.Value) -> bool:
     """Whether a value is a matrix product of two content values, but for element-wise changes.
 
@@ -305,18 +310,13 @@ def _is_product(analysis: Analysis, value: ir.Value) -> bool:
         if node is None:
             continue
         inputs = [v for v in node.inputs if v is not None and v in analysis.content]
-        if node.op_type in ("MatMul", "Einsum", "Gemm"):
+        if has(node, Trait.PRODUCT | Trait.LAYER):
             if len(inputs) > 1:
                 return True
-        elif node.op_type in _ELEMENTWISE:
+        elif has(node, _REARRANGED):
             queue.extend(v for v in inputs if v not in seen)
             seen.update(inputs)
     return False
-
-
-_ELEMENTWISE = frozenset(
-    "Add Cast Clip Div Mul Neg Reshape Round Squeeze Sub Tanh Transpose Unsqueeze Where".split()
-)
 
 
 def climbs(bias: Array) -> bool:

@@ -8,8 +8,10 @@ import onnx_ir as ir
 
 from palrp_onnx.analysis.analysis import MASKED, Analysis, Operand
 from palrp_onnx.analysis.sites import SinkSite, values_of
+from palrp_onnx.model.ops import Trait, has
 
-_ADDING = frozenset("Add Cast Expand Identity Reshape Squeeze Sub Unsqueeze Where".split())
+#: What scores may pass on their way to a softmax.
+_PASSED = Trait.SUM | Trait.CHOICE | Trait.RETYPES | Trait.RESHAPE | Trait.RANK | Trait.REPEAT
 
 
 def counted_operands(analysis: Analysis, sites: Iterable[SinkSite]) -> frozenset[Operand]:
@@ -33,7 +35,7 @@ def _ends_in_softmax(value: ir.Value) -> bool:
     return bool(uses) and all(
         use.node.attributes.get_int("axis", -1) in (-1, _last(value))
         if use.node.op_type == "Softmax"
-        else use.node.op_type in _ADDING and _ends_in_softmax(use.node.outputs[0])
+        else has(use.node, _PASSED) and _ends_in_softmax(use.node.outputs[0])
         for use in uses
     )
 

@@ -6,23 +6,14 @@ of each operand that has the axis, and on operands without it as a whole.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from math import prod
 
 import onnx_ir as ir
 
-from palrp_onnx.analysis import self_gates as gates
-from palrp_onnx.model.values import constant_axes
+from palrp_onnx.analysis.dims import How, Link, links_of
+from palrp_onnx.model.ops import Trait, has
 from palrp_onnx.types import Shape
-
-#: Operations whose operands are aligned by right-aligned broadcasting.
-ELEMENTWISE = gates.ELEMENTWISE | frozenset(
-    "Acosh Asinh Atanh CastLike Cosh Expand PRelu Shrink Sinh".split()
-)
-#: Bilinear operations, which relevance is shared in by their factors.
-PRODUCTS = frozenset(("MatMul", "Einsum"))
-_NORMALISING = frozenset("LayerNormalization RMSNormalization Softmax LogSoftmax".split())
-_RESHAPING = frozenset(("Reshape", "Flatten", "Squeeze", "Unsqueeze"))
 
 Sources = tuple[int | None, ...]
 
@@ -35,107 +26,40 @@ def source_axes(
     All axes are counted from the front; lengths are those of the trial run. ``None`` for all of
     it where the operation is not row-wise along the axis, or not known to be.
     """
-    after = shapes[output]
-    before = [shapes.get(v) if v is not None else () for v in node.inputs]
-    first = before[0] if before else None
-    if first is None:
+    if not node.inputs or (node.inputs[0] is not None and node.inputs[0] not in shapes):
         return None
-    rest = (None,) * (len(before) - 1)
-    rank = len(first)
-    match node.op_type:
-        case kind if kind in ELEMENTWISE:
-            return _broadcast(before, after, axis)
-        case kind if kind in _NORMALISING:
-            return (axis, *rest) if axis < _first_normalised(node, rank) else None
-        case kind if kind in _RESHAPING:
-            found = _regrouped(first, after, axis)
-            return None if found is None else (found, *rest)
-        case kind if kind.startswith("Reduce"):
-            return _reduced(node, axis, rank, rest)
-        case "Transpose":
-            perm = node.attributes.get_ints("perm", tuple(reversed(range(rank))))
-            return (perm[axis],)
-        case "MatMul":
-            return _matmul(before, after, axis)
-        case "Gemm" if axis == 0:
-            third = (_broadcast(before[2:], after, 0) or ()) if len(before) > 2 else ()
-            return (node.attributes.get_int("transA", 0), None, *third)
-        case "Concat" if axis != node.attributes.get_int("axis", 0) % rank:
-            return (axis,) * len(before)
-        case "Split" if axis != node.attributes.get_int("axis", 0) % rank:
-            return (axis, *rest)
-        case "Slice":
-            cut = constant_axes(node, 3)
-            whole = cut is not None and axis not in {a % rank for a in cut}
-            return (axis, *rest) if whole else None
-        case "Gather":
-            own = node.attributes.get_int("axis", 0) % rank
-            picked = len(after) - rank + 1
-            if own <= axis < own + picked:
-                return None
-            return (axis if axis < own else axis - picked + 1, None)
-        case "Einsum":
-            return _einsum(node.attributes.get_string("equation", ""), axis)
+    links = links_of(node, output, shapes) or ()
+    link = next((link for link in links if axis in link.results), None)
+    pairs = None if link is None else _rows(node, link, shapes[output][axis], shapes)
+    if pairs is None:
+        return None
+    found = dict(reversed(pairs))  # of two axes of an operand, the first
+    return tuple(found.get(index) for index in range(len(node.inputs)))
+
+
+def _rows(
+    node: ir.Node, link: Link, size: int, shapes: Mapping[ir.Value, Shape]
+) -> list[tuple[int, int]] | None:
+    """Axes whose entry i alone makes entry i of an axis of ``size``; ``None`` if none does."""
+    pairs = [(index, own) for index, own in link.axes if own is not None]
+    if len(pairs) < len(link.axes):
+        return None
+    lengths = [_length(node.inputs[index], own, size, shapes) for index, own in pairs]
+    along = [pair for pair, length in zip(pairs, lengths, strict=True) if length == size]
+    match link.how:
+        case How.SAME:
+            return along
+        case How.REPEATED:
+            return along if {1, size}.issuperset(lengths) else None
+        case How.REGROUPED:  # but for axes of length one around it, it is as it was
+            return along if along and prod(lengths) == size > 1 else None
         case _:
             return None
 
 
-def _first_normalised(node: ir.Node, rank: int) -> int:
-    """The first axis that is normalised over."""
-    opset = node.graph.opset_imports.get("", 0) if isinstance(node.graph, ir.Graph) else 0
-    of_tail = node.op_type in ("Softmax", "LogSoftmax") and opset < 13
-    return node.attributes.get_int("axis", 1 if of_tail else -1) % rank
-
-
-def _broadcast(before: Sequence[Shape | None], after: Shape, axis: int) -> Sources | None:
-    behind = axis - len(after)
-    found: list[int | None] = []
-    for shape in before:
-        if shape is None:
-            return None
-        own = len(shape) + behind
-        found.append(own if own >= 0 and shape[own] == after[axis] else None)
-    return tuple(found)
-
-
-def _reduced(node: ir.Node, axis: int, rank: int, rest: tuple[None, ...]) -> Sources | None:
-    gone = constant_axes(node)
-    if gone is None:
-        return None
-    reduced = {a % rank for a in gone}
-    if not node.attributes.get_int("keepdims", 1):
-        axis = [a for a in range(rank) if a not in reduced][axis]
-    return None if axis in reduced else (axis, *rest)
-
-
-def _matmul(before: Sequence[Shape | None], after: Shape, axis: int) -> Sources | None:
-    left, right = before
-    if left is None or right is None or min(len(left), len(right)) < 2:
-        return None
-    match axis - len(after):
-        case -1:
-            return (None, len(right) - 1)
-        case -2:
-            return (len(left) - 2, None)
-        case _:
-            return _broadcast(before, after, axis)
-
-
-def _einsum(equation: str, axis: int) -> Sources | None:
-    terms, _, result = equation.replace(" ", "").partition("->")
-    if "." in terms or not result:
-        return None
-    found = [term.find(result[axis]) for term in terms.split(",")]
-    return tuple(at if at >= 0 else None for at in found)
-
-
-def _regrouped(before: Shape, after: Shape, axis: int) -> int | None:
-    """The axis that a reshape left as it was, but for axes of length one around it."""
-    if after[axis] == 1:
-        return None
-    ahead = prod(after[:axis])
-    same = (k for k, dim in enumerate(before) if dim == after[axis] and prod(before[:k]) == ahead)
-    return next(same, None)
+def _length(value: ir.Value | None, axis: int, usual: int, shapes: Mapping[ir.Value, Shape]) -> int:
+    shape = shapes.get(value) if value is not None else None
+    return usual if shape is None else shape[axis]
 
 
 def factor_axes(
@@ -179,7 +103,7 @@ def _factor_behind(
         if sources is None:
             return None
         operands = list(zip(node.inputs, sources, strict=True))
-        if node.op_type in PRODUCTS:
+        if has(node, Trait.PRODUCT):
             behind = [i for i, (v, own) in enumerate(operands) if own is not None]
             if len(behind) == 1 and node.inputs[behind[0]] not in content:
                 return node, behind[0]

@@ -8,12 +8,15 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from palrp_onnx.model.follow import uses_of
+from palrp_onnx.model.ops import Trait, has
 from palrp_onnx.types import Shape
 
-_READING = frozenset(
-    "Cast DequantizeLinear Identity Mul Reshape Slice Squeeze Sub Transpose Unsqueeze".split()
-)
-_WEIGHING = frozenset("Conv ConvTranspose Gemm MatMul".split())
+#: What stored numbers may pass: dequantising, written out or not, and movement.
+_READING = Trait.DEQUANTISE | Trait.RETYPES | Trait.RESHAPE | Trait.RANK | Trait.PERMUTE | Trait.CUT
+
+
+def _reads(node: ir.Node) -> bool:
+    return has(node, _READING) or node.op_type in ("Sub", "Mul")  # (q − zero point) · scale
 
 
 def computed_weights(graph: ir.Graph) -> dict[ir.Value, Shape]:
@@ -21,7 +24,7 @@ def computed_weights(graph: ir.Graph) -> dict[ir.Value, Shape]:
     found: dict[ir.Value, Shape] = {}
     for node in graph:
         value = node.outputs[0] if node.outputs else None
-        if value is None or node.op_type not in _READING or not _is_stored(node, found):
+        if value is None or not _reads(node) or not _is_stored(node, found):
             continue
         shape = value.shape.numpy() if value.shape is not None and _is_fixed(value.shape) else None
         if shape is not None and len(shape) > 1 and _only_weighs(value):
@@ -41,9 +44,9 @@ def _only_weighs(value: ir.Value) -> bool:
     """Whether every use ends as the second operand of a product."""
 
     def onward(node: ir.Node, _: int) -> tuple[ir.Value, ...]:
-        return tuple(node.outputs) if node.op_type in _READING else ()
+        return tuple(node.outputs) if _reads(node) else ()
 
     return not value.is_graph_output() and all(
-        node.op_type in _READING or (node.op_type in _WEIGHING and index == 1)
+        _reads(node) or (has(node, Trait.LEARNT) and index == 1)
         for node, index in uses_of([value], onward)
     )

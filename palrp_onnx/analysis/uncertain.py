@@ -12,7 +12,7 @@ from palrp_onnx.analysis.analysis import MASKED, Analysis, varying_axes
 from palrp_onnx.analysis.axes import TOKEN
 from palrp_onnx.analysis.roles import SAID, Role
 from palrp_onnx.analysis.sites import SinkSite, values_of
-from palrp_onnx.analysis.sources import PRODUCTS
+from palrp_onnx.model.ops import Trait, has
 
 #: Fewer tokens than these in the trial run say little about what varies along them.
 FEW_TOKENS = 4
@@ -77,7 +77,7 @@ def _readings(analysis: Analysis, site: SinkSite) -> Iterator[tuple[str, Role]]:
         yield "is content too; nothing else in the graph carries positions", Role.CONTENT
     if site.kind == "multiplicative":
         yield "weighs tokens by their place, as a mask may too", Role.MASK
-    if site.operand[0].op_type in PRODUCTS or site.value in analysis.content:
+    if has(site.operand[0], Trait.PRODUCT) or site.value in analysis.content:
         return
     array = values_of(analysis, site.value)
     along = varying_axes(array, site.axes)

@@ -1,1 +1,1 @@
-"""The explanation as a graph: how it is written, and the files that are made of it."""
+"""Explanations as graphs: the compiled graph, explainer files, and repositories for servers."""

@@ -9,7 +9,7 @@ from pathlib import Path
 import onnx_ir as ir
 
 from palrp_onnx.analysis.roles import parse_roles
-from palrp_onnx.compiler.graph import OPSET, CompileSettings, compile_graph, needed
+from palrp_onnx.compiler.graph import OPSET, CompileSettings, compile_graph, is_reserved
 from palrp_onnx.compiler.manifest import Manifest
 from palrp_onnx.errors import LaterOpsetError, UnsupportedError, UsageError
 from palrp_onnx.fidelity import Original, doubts
@@ -17,7 +17,9 @@ from palrp_onnx.inputs import read_npz
 from palrp_onnx.model.native import with_own_products
 from palrp_onnx.model.open import Model
 from palrp_onnx.prepare import Planned, make_example, plan_model, run_graph
-from palrp_onnx.relevance.methods import preset
+from palrp_onnx.relevance.method import Method
+from palrp_onnx.relevance.method_parsing import resolve_method
+from palrp_onnx.relevance.methods import DEFAULT_METHOD
 from palrp_onnx.types import Array
 
 
@@ -25,7 +27,7 @@ def compile_model(
     path: Path,
     destination: Path,
     *,
-    method: str = "pa-lrp",
+    method: Method | str = DEFAULT_METHOD,
     output: str | None = None,
     explain_input: str | None = None,
     roles: Mapping[str, str] | None = None,
@@ -34,19 +36,29 @@ def compile_model(
 ) -> bytes:
     """The explainer of the model at ``path`` as an ONNX file, to be written to ``destination``.
 
-    Weights in external data files stay there: the explainer points to the same files, and must
-    therefore lie in the model's folder.
+    Weights in external data files stay there: the explainer refers to the same files, and must
+    therefore be in the model's folder.
 
-    ``example`` is an ``.npz`` file with arrays that the model takes. They say where conditional
-    branches lead and how long free axes of real inputs are, and are the trial run where the model
-    runs on no example of ours. Without it all of this is an example of ours.
+    Args:
+        path: The model.
+        destination: Where the explainer will be written.
+        method: Name of the method.
+        output: Name of the explained output; required where the model has several.
+        explain_input: Name of the explained input; required where the model has several.
+        roles: Roles of values by name, which override those found.
+        settings: Options of the compiled graph.
+        example: An ``.npz`` file with arrays for the model's inputs, instead of a synthetic
+            example. It decides conditional branches and the lengths of free axes of real inputs,
+            and is the trial run if the model does not run on synthetic inputs.
 
     Raises:
-        UsageError: The model has external data and ``destination`` lies in another folder.
-        UnsupportedError: An input or output of the model has a name that explainers need.
-        ModelError: The model cannot be explained, or not as a graph.
-        InputError: The example cannot be read, or is not what the graph takes.
+        UsageError: There is no such method, the model is an explainer, or it has external data and
+            ``destination`` is in another folder.
+        UnsupportedError: An input or output of the model has a reserved name.
+        ModelError: The model cannot be explained, or not by a compiled graph.
+        InputError: The example cannot be read, or does not fit the inputs.
     """
+    chosen = resolve_method(method)
     model = Model.open(path, at_least=OPSET)
     if Manifest.read(model.metadata) is not None:
         raise UsageError("The model is an explainer already", place=str(path))
@@ -65,7 +77,7 @@ def compile_model(
         return plan_model(
             opened,
             feeds,
-            preset(method),
+            chosen,
             output=output,
             explain_input=explain_input,
             roles=parse_roles(roles or {}),
@@ -85,7 +97,7 @@ def compile_model(
 
 
 def _compiled(planned: Planned, feeds: Mapping[str, Array], settings: CompileSettings) -> ir.Model:
-    """The graph of a model with its explanation, held against the file on ``feeds``."""
+    """The compiled graph, after comparing the rewritten model with its file on ``feeds``."""
     rewritten = planned.analysis.model
     if rewritten.changes:
         original = Original(rewritten, planned.output)
@@ -93,7 +105,7 @@ def _compiled(planned: Planned, feeds: Mapping[str, Array], settings: CompileSet
         checked = rewritten if exact else with_own_products(rewritten, ())
         values = run_graph(checked, feeds, [planned.output])
         fidelity = original.check(feeds, values[planned.output])
-        # How far kernels are from exact arithmetic is a fact about this machine, not the explainer.
+        # The error of integer kernels is a property of this machine, not of the explainer.
         lasting = tuple(w for w in doubts(fidelity) if w.code == "unverified")
         planned = replace(planned, doubts=lasting)
     compiled, _ = compile_graph(replace(planned, unchecked=True), settings)
@@ -101,13 +113,13 @@ def _compiled(planned: Planned, feeds: Mapping[str, Array], settings: CompileSet
 
 
 def _refuse_clash(model: Model) -> None:
-    """A file cannot have two inputs or outputs of one name, and those of the model stay.
+    """Refuse reserved names of inputs and outputs, which an explainer file cannot rename.
 
     Raises:
-        UnsupportedError: The model has one that explainers need.
+        UnsupportedError: The model has one.
     """
     public = (v.name or "" for v in (*model.graph.inputs, *model.graph.outputs))
-    clash = next((name for name in public if needed(name)), None)
+    clash = next((name for name in public if is_reserved(name)), None)
     if clash is not None:
         raise UnsupportedError(
             "An input or output of the model has a name that explainers need",
@@ -117,5 +129,5 @@ def _refuse_clash(model: Model) -> None:
 
 
 def _inside(tensor: ir.ExternalTensor, model: Model) -> bool:
-    """Whether a weight lies in the model's own file."""
+    """Whether a weight is stored in the model file itself."""
     return str(tensor.location) == model.path.resolve().name

@@ -1,7 +1,7 @@
-"""The explanation as a graph: forward and relevance nodes in one ONNX model.
+"""The explanation as a graph: forward pass and relevance pass in one ONNX model.
 
-The relevance pass is the same walk with the same rules, run with the language that emits nodes. The
-target is chosen inside the graph, by inputs that default to the predicted class.
+The relevance pass is the same walk with the same rules, in the language that appends nodes. The
+target is chosen inside the graph, by optional inputs; by default it is the predicted class.
 """
 
 from __future__ import annotations
@@ -22,41 +22,42 @@ from palrp_onnx.errors import UnsupportedError
 from palrp_onnx.model.native import OwnProducts
 from palrp_onnx.prepare import Planned
 from palrp_onnx.relevance.ledger import entry_name, in_order
+from palrp_onnx.relevance.methods import own_method
 from palrp_onnx.relevance.single_row import Rows
 from palrp_onnx.relevance.sinks import (
     Sink,
     bring_to_tokens,
     check_reduction,
     gather_sinks,
-    sink_numbers,
+    reduce_sinks,
 )
 from palrp_onnx.relevance.units import GRID
 from palrp_onnx.relevance.walk import Caught, walk
 from palrp_onnx.tensor.onnx import NARROW, Emit
 
-#: First opset whose operations the emitted nodes are written in.
+#: Lowest opset of a graph that the relevance pass can be appended to.
 OPSET = 13
 CONTENT, POSITION, TOTAL = "relevance_content", "relevance_position", "relevance_total"
 SITES, LEDGER = "relevance_sites", "relevance_ledger"
 #: Prefix of outputs with a feature axis.
 FEATURES = "features/"
-#: Factor of the seed in half precision, which the relevance is divided by in the end.
+#: Factor of the seed in half precision; relevance is divided by it at the end.
 SEED_SCALE, DEFAULT_SCALE = "seed_scale", 256.0
 TARGET, AGAINST, TARGET_POSITION = "target", "target_against", "target_position"
-#: What the output is multiplied with instead of one of its entries being taken.
+#: A vector that the output is multiplied with, instead of choosing one of its entries.
 TARGET_VECTOR = "target_vector"
-#: Inputs that explainers add, and that may be left out.
+#: Optional inputs that explainers add.
 OPTIONAL = (TARGET, AGAINST, TARGET_POSITION, TARGET_VECTOR, SEED_SCALE)
 
 
 @dataclass(frozen=True)
 class CompileSettings:
-    """What is fixed when a graph is compiled.
+    """Options that are fixed when a graph is compiled.
 
     Attributes:
-        positions: How sinks reduce to one number a unit.
-        ledger: Whether the account is kept.
-        features: Whether sinks and content come out feature by feature as well.
+        positions: Reduction of position sinks to one number for every unit.
+        ledger: Whether the ledger is an output.
+        features: Whether sinks and content are also outputs with a feature axis.
         portable: Whether only operations of the ONNX standard are used.
     """
 
@@ -67,29 +68,35 @@ class CompileSettings:
 
 
 def compile_graph(planned: Planned, settings: CompileSettings) -> tuple[ir.Model, Manifest]:
-    """Append the relevance pass to the planned model, in place; returned with its manifest.
+    """Append the relevance pass to the planned model, in place; return it and its manifest.
 
-    Inputs that may be left out, each int64 [B]: ``target``, ``target_against`` and, where the
-    output has a token axis, ``target_position``. −1 stands for the predicted class, no class and
-    the last unmasked position; −2 is the last of its axis, −3 the last but one; what lies outside
-    of an axis stops the run. An output of other than two or three axes has no classes: there
-    ``target`` [B, axes − 1] names one element, where there is a choice. Graphs in half precision
-    take ``seed_scale`` [1]: relevance that overflows needs a smaller one.
-    ``target_vector`` float [B, D], with two or three axes: relevance of its product with the
-    output, or with the row at ``target_position``; where a row of it is zero, as by default,
-    ``target`` counts.
+    Optional inputs for an output of two or three axes:
 
-    Outputs: the model's own, the explained value where it is none of them, then
-    ``relevance_content``, ``relevance_position`` and
-    ``relevance_total`` [B, units], ``relevance_sites`` [B, sites, units] (signed),
-    ``relevance_ledger`` [B, entries]; with ``features`` also ``features/content`` and
-    ``features/site/LAYER/PART`` [B, tokens, features]. The manifest says what the rows mean.
+    - ``target`` and ``target_against``, int64 [B]: classes. −1, the default, is the predicted class
+      and no class.
+    - ``target_position``, int64 [B], if the output has a token axis. −1, the default, is the last
+      unmasked token.
+    - ``target_vector``, float [B, D]: explain its product with the output, or with the row at
+      ``target_position``. For a row of zeros, the default, ``target`` is explained.
 
-    Inputs and outputs of the model that have a name of these are renamed (:func:`inside`).
+    In the three integer inputs −2 is the last index of an axis, −3 the last but one; an index
+    outside of its axis stops the run. For an output of four axes or more ``target``, int64
+    [B, axes − 1], is required and names one element; an output of one axis has no choice. Graphs in
+    half precision take ``seed_scale``, float [1]; a smaller one is needed if relevance overflows.
+
+    Outputs, in units of the target: those of the model, the explained value if it is none of them,
+    ``relevance_content``, ``relevance_position`` and ``relevance_total`` [B, units],
+    ``relevance_sites`` [B, sites, units] (signed), ``relevance_ledger`` [B, entries]; with
+    ``features`` also ``features/content`` and ``features/site/LAYER/PART`` [B, tokens, features].
+    The manifest names sites and entries.
+
+    Inputs and outputs of the model with one of these names are renamed (:func:`source_name`).
 
     Raises:
-        UnsupportedError: The opset is older than the emitted operations, or a rule cannot be
-            emitted for this graph.
+        UnsupportedError: The opset is older than the appended operations, or a rule cannot be
+            compiled for this graph.
+        TargetError: No relevance reaches the explained input.
+        UsageError: ``positions`` is no reduction of sinks.
     """
     check_reduction(settings.positions)
     opset = planned.analysis.model.graph_opset
@@ -111,7 +118,7 @@ class _Compiler:
         self._own = OwnProducts(self._analysis.model)
         self._public = list(self._graph.inputs)
         self._computed = [v for node in self._graph for v in node.outputs]
-        self._step_aside(self._graph.initializers.values())
+        self._rename_reserved(self._graph.initializers.values())
         if not settings.portable:
             self._analysis.model.proto.opset_imports.setdefault("com.microsoft", 1)
         ranks = {v: len(shape) for v, shape in self._analysis.shapes.items()}
@@ -130,14 +137,14 @@ class _Compiler:
         self._outputs(caught, sinks, aligned)
         manifest = self._manifest(aligned, [s for s in sinks if s.places is None])
         self._op.drop_unused()
-        self._own.put_back(portable=self._settings.portable, named=inside)
+        self._own.put_back(portable=self._settings.portable, named=source_name)
         self._analysis.model.proto.metadata_props.update(manifest.properties())
-        self._step_aside(self._public)
-        self._step_aside(self._computed)
+        self._rename_reserved(self._public)
+        self._rename_reserved(self._computed)
         return self._analysis.model.proto, manifest
 
     def _walk(self, seed: ir.Value, rows: Rows[ir.Value] | None) -> Caught[ir.Value]:
-        """The walk; in half precision with a larger seed, so that no multiplier is lost."""
+        """The walk; in half precision with a larger seed, so that no multiplier underflows."""
         op = self._op
         if not any(v.dtype in NARROW for v in self._analysis.content):
             return walk(op, self._plan, lambda value: value, seed, rows)
@@ -146,14 +153,14 @@ class _Compiler:
         caught = walk(op, self._plan, lambda value: value, raised, rows)
         return caught.map(lambda relevance: op.div(op.wide(relevance), scale))
 
-    def _step_aside(self, values: Iterable[ir.Value]) -> None:
-        """Values of the source model make way for names that are added."""
+    def _rename_reserved(self, values: Iterable[ir.Value]) -> None:
+        """Rename source values that clash with explainer names."""
         for value in list(values):
-            value.name = inside(value.name or "")
+            value.name = source_name(value.name or "")
 
     # --- the target -------------------------------------------------------------------------------
     def _input(self, name: str) -> ir.Value:
-        """An int64 input [B] that may be left out; −1 by default."""
+        """An optional int64 input [B]; −1 by default."""
         value = self._optional(name, np.array([-1], np.int64))
         return self._op.integers("Expand", value, self._op.batch)
 
@@ -169,25 +176,25 @@ class _Compiler:
         self._op.declare(value, len(shape))
 
     def _chosen(self, name: str, default: ir.Value, size: ir.Value) -> ir.Value:
-        """The input where it is given: −1 is the default, −2 the last, −3 the last but one.
+        """The index that an input gives: −1 is ``default``, −2 the last, −3 the last but one.
 
-        A place outside of an axis of this ``size`` [1] stops the run.
+        An index outside of an axis of this ``size`` [1] stops the run.
         """
         given, one = self._input(name), self._op.constant(1)
-        behind = self._op.integers("Add", given, one)
+        from_end = self._op.integers("Add", given, one)
         negative = self._op.flags("Less", given, self._op.constant(0))
         absent = self._op.flags("Equal", given, self._op.constant(-1))
-        counted = self._op.integers("Where", negative, behind, given)
-        known = self._op.integers("Where", absent, self._op.constant(0), counted)
+        index = self._op.integers("Where", negative, from_end, given)
+        known = self._op.integers("Where", absent, self._op.constant(0), index)
         return self._op.integers("Where", absent, default, self._bounded(known, size))
 
     def _bounded(self, index: ir.Value, size: ir.Value) -> ir.Value:
-        """Places of an axis, counted from its front; looking them up fails outside of it."""
+        """An index as 0 … size − 1; the lookup fails for one outside of the axis."""
         places = self._op.counting(self._op.integers("Squeeze", size))
         return self._op.integers("Gather", places, index)
 
     def _seed(self) -> tuple[ir.Value, Rows[ir.Value] | None]:
-        """+1 at the target, −1 at what it is held against; of a token axis that row alone."""
+        """+1 at the target, −1 at the class it is compared with; one row of a token axis."""
         op, output = self._op, self._plan.output
         rank = op.rank(output)
         if rank not in (2, 3):
@@ -207,7 +214,7 @@ class _Compiler:
         return seed if rows is None else op.unsqueeze(seed, [1]), rows
 
     def _vector_or(self, seed: ir.Value) -> ir.Value:
-        """The input ``target_vector`` [B, D] in place of a seed, but for rows of zeros."""
+        """The input ``target_vector`` [B, D] as the seed, or ``seed`` for rows of zeros."""
         op = self._op
         given = self._optional(TARGET_VECTOR, np.zeros((1, 1), np.float32))
         nothing = op.sum(op.absolute(given), [1])
@@ -230,7 +237,7 @@ class _Compiler:
         return seed
 
     def _place(self) -> ir.Value:
-        """The position asked for, or the last unmasked one [B]."""
+        """The chosen position, by default the last unmasked one [B]."""
         op = self._op
         length = op.dims(self._plan.output, [1])
         numbers = op.counting(op.integers("Squeeze", length))
@@ -241,7 +248,7 @@ class _Compiler:
             flags, places = (
                 op.node("Cast", [v], op.rank(v), to=ir.DataType.FLOAT) for v in (unmasked, numbers)
             )
-            # Where nothing is unmasked the small second term leaves the last place.
+            # If every token is masked, the small second term selects the last one.
             rising = op.add(op.mul(flags, op.shift(places, 1.0)), op.scale(places, 1e-6))
             last = op.integers("ArgMax", rising, axis=-1, keepdims=0)
         return self._chosen(TARGET_POSITION, last, length)
@@ -258,7 +265,7 @@ class _Compiler:
         total = {"sum": op.add(summed, position), "content": summed, "position": position}
         self._publish(CONTENT, summed)
         self._publish(POSITION, position)
-        self._publish(TOTAL, total[self._plan.preset.map])
+        self._publish(TOTAL, total[self._plan.method.map])
         if signed:
             rows = [op.unsqueeze(s, [1]) for s in signed]
             self._publish(SITES, op.concat(rows, 1))
@@ -295,7 +302,7 @@ class _Compiler:
         return op.reshape(summed, shape, 3)
 
     def _blocks(self, plane: ir.Value, axis: int, side: int | None) -> ir.Value:
-        """Rows of ones over the pixels of one axis that each block takes [blocks, pixels]."""
+        """Which pixels of one axis each block holds, as ones and zeros [blocks, pixels]."""
         op = self._op
         size = op.integers("Squeeze", op.dims(plane, [axis]))
         if side is None:
@@ -308,13 +315,13 @@ class _Compiler:
             for n in (blocks, op.integers("Add", blocks, op.constant(1)))
         )
         begin, end = (op.integers("Unsqueeze", n, op.constant([1])) for n in (begin, end))
-        before, behind = op.flags("Less", pixels, begin), op.flags("GreaterOrEqual", pixels, end)
-        outside = op.flags("Or", before, behind)
+        before, after = op.flags("Less", pixels, begin), op.flags("GreaterOrEqual", pixels, end)
+        outside = op.flags("Or", before, after)
         op.declare(outside, 2)
         return op.choose(outside, op.real(0.0), op.real(1.0))
 
     def _aligned(self, tokens: ir.Value, sink: Sink) -> ir.Value:
-        """[B, T] without the places ahead of the units and behind them."""
+        """[B, T] → [B, units]: without the tokens before and after the units."""
         op, places = self._op, sink.places
         assert places is not None
         if places == Places():
@@ -324,14 +331,14 @@ class _Compiler:
         return op.node("Slice", [tokens, op.constant([places.before]), ends, op.constant([1])], 2)
 
     def _reduced(self, sinks: Sequence[Sink], units: ir.Value) -> ir.Value:
-        """One number a unit from all sinks, as :func:`reduce_sinks` has it."""
+        """One number for every unit from all sinks: see :func:`reduce_sinks`."""
         op = self._op
-        if self._plan.preset.map == "content" or not sinks:
+        if self._plan.method.map == "content" or not sinks:
             return op.zeros_like(units)
         terms = [
-            self._aligned(numbers, alike[0])
+            self._aligned(term, alike[0])
             for alike in _by_places(sinks)
-            for numbers in sink_numbers(op, alike, self._settings.positions)
+            for term in reduce_sinks(op, alike, self._settings.positions)
         ]
         total = terms[0]
         for term in terms[1:]:
@@ -351,7 +358,8 @@ class _Compiler:
         return Manifest(
             **structs.asdict(self._subject),
             version=version("palrp-onnx"),
-            method=self._plan.preset.name,
+            method=self._plan.method.text,
+            own=own_method(self._plan.method),
             positions=self._settings.positions,
             sites=tuple((s.kind, s.layer, s.part) for s in sinks),
             unaligned=tuple(s.name for s in unaligned),
@@ -361,7 +369,7 @@ class _Compiler:
 
 
 def _by_places(sinks: Sequence[Sink]) -> list[list[Sink]]:
-    """Sinks whose units are in the same places."""
+    """Sinks grouped by where the units are among their tokens."""
     found: dict[Places | None, list[Sink]] = {}
     for sink in sinks:
         found.setdefault(sink.places, []).append(sink)
@@ -371,11 +379,11 @@ def _by_places(sinks: Sequence[Sink]) -> list[list[Sink]]:
 _OUTPUTS = (CONTENT, POSITION, TOTAL, SITES, LEDGER)
 
 
-def needed(name: str) -> bool:
-    """Whether explainers use a name."""
+def is_reserved(name: str) -> bool:
+    """Whether explainers use a name for their own inputs, outputs or values."""
     return name.startswith(("relevance/", FEATURES)) or name in (*OPTIONAL, *_OUTPUTS)
 
 
-def inside(name: str) -> str:
-    """What a value of the model is called in its explainer, which has names of its own."""
-    return f"source/{name}" if needed(name) else name
+def source_name(name: str) -> str:
+    """Name in an explainer of a value of the source model: reserved names get a prefix."""
+    return f"source/{name}" if is_reserved(name) else name

@@ -1,4 +1,4 @@
-"""What an explainer file says about itself."""
+"""The manifest of an explainer file, stored in its metadata."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from collections.abc import Mapping
 
 import msgspec
 
-from palrp_onnx.errors import ModelError
+from palrp_onnx.errors import ModelError, UsageError
+from palrp_onnx.relevance.method import Method
 from palrp_onnx.subject import Subject
 
 #: Prefix of the metadata of explainer files.
@@ -15,16 +16,17 @@ PREFIX = "palrp_onnx."
 
 
 class Manifest(Subject, frozen=True, kw_only=True):
-    """What an explainer file says about itself, one metadata property a field.
+    """The manifest of an explainer file: one metadata property for every field.
 
     Attributes:
-        version: Of the program that compiled it.
-        method: Which relevance it computes.
-        positions: How sinks reduce to one number a unit.
+        version: Version of the program that compiled it.
+        method: Name of the method, with parameters that differ from its defaults.
+        positions: Reduction of position sinks to one number for every unit.
         sites: Kind, layer and part of every row of ``relevance_sites``.
-        unaligned: Names of sites that do not run over the units.
+        unaligned: Names of sites whose tokens are not the units.
         ledger: Entry of every column of ``relevance_ledger``.
-        roles: Roles of values that were given rather than found.
+        roles: Roles that override those found, by value name.
+        own: The whole method, if it does not come with the package.
     """
 
     version: str
@@ -34,10 +36,13 @@ class Manifest(Subject, frozen=True, kw_only=True):
     unaligned: tuple[str, ...]
     ledger: tuple[str, ...]
     roles: dict[str, str]
+    own: Method | None = None
 
     def properties(self) -> dict[str, str]:
-        """As metadata: text as it is, everything else as JSON."""
+        """The fields as metadata: text unchanged, everything else as JSON."""
         fields, texts = msgspec.to_builtins(self), self._texts()
+        if self.own is None:
+            del fields["own"]
         return {
             PREFIX + name: value if name in texts else json.dumps(value)
             for name, value in fields.items()
@@ -45,15 +50,15 @@ class Manifest(Subject, frozen=True, kw_only=True):
 
     @classmethod
     def _texts(cls) -> set[str]:
-        """Names of the fields that are text and never left out."""
+        """Names of the fields whose type is text."""
         return {f.name for f in msgspec.structs.fields(cls) if f.type is str}
 
     @classmethod
     def read(cls, properties: Mapping[str, str]) -> Manifest | None:
-        """The manifest among a model's metadata; ``None`` where it is no explainer.
+        """The manifest in a model's metadata; ``None`` if the model is no explainer.
 
         Raises:
-            ModelError: It is damaged, or of another version of the format.
+            ModelError: The manifest is damaged, or of another version of the format.
         """
         mine = {k.removeprefix(PREFIX): v for k, v in properties.items() if k.startswith(PREFIX)}
         if not mine:
@@ -62,7 +67,7 @@ class Manifest(Subject, frozen=True, kw_only=True):
         try:
             fields = {k: v if k in texts else json.loads(v) for k, v in mine.items()}
             return msgspec.convert(fields, cls)
-        except (ValueError, RecursionError) as error:
+        except (ValueError, RecursionError, UsageError) as error:
             raise ModelError(
                 "The explainer's metadata cannot be read",
                 place=f"metadata {PREFIX}*",

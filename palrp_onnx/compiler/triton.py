@@ -1,8 +1,8 @@
-"""A model repository for the Triton Inference Server, from the graph of an explainer.
+"""A model repository for the Triton Inference Server, from a compiled explainer.
 
-The layout and the fields are those of Triton's model configuration: the batch is no axis of its
-``dims`` where ``max_batch_size`` is set, free axes are −1, a value of one number a sample has the
-``dims`` [1] and is reshaped to []. Inputs with a default value are optional.
+Layout and fields are those of Triton's model configuration: ``dims`` has no batch axis if
+``max_batch_size`` is set, free axes are −1, and a value of one number per sample has the ``dims``
+[1] and is reshaped to []. Inputs with a default value are optional.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from onnx import TensorProto
 from palrp_onnx.compiler.manifest import Manifest
 from palrp_onnx.errors import ModelError, UsageError
 
-#: Requests that the server may join to one run.
+#: Most samples of several requests that the server may run as one batch.
 MAX_BATCH = 8
-#: How long the first of them waits for others.
+#: How long the first of these requests waits for others, in microseconds.
 MAX_DELAY_US = 1000
 
 _TYPES: dict[int, str] = {
@@ -44,15 +44,15 @@ def repository(explainer: bytes, name: str, folder: Path) -> dict[Path, bytes | 
 
     Args:
         explainer: A compiled explainer, serialised.
-        name: Of the model, which names its folder.
-        folder: Where the explainer's external data lies.
+        name: Name of the model and of its folder.
+        folder: Folder of the explainer's external data.
 
     Returns:
-        Contents, or the file that is to be copied.
+        The content of each file, or the file to copy.
 
     Raises:
-        UsageError: ``name`` cannot name a folder.
-        ModelError: A value has a type or a rank that Triton cannot be told.
+        UsageError: ``name`` is not valid for a folder.
+        ModelError: A value has a type that Triton does not have, or an unknown rank.
     """
     if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*", name):
         raise UsageError(f"{name!r} cannot name a model: letters, digits, '_', '-' and '.' only")
@@ -69,10 +69,10 @@ def repository(explainer: bytes, name: str, folder: Path) -> dict[Path, bytes | 
 def configuration(model: onnx.ModelProto, name: str) -> str:
     """``config.pbtxt`` of a compiled explainer.
 
-    Samples are only joined where every input has a free batch axis and the graph keeps them apart.
+    Requests are batched only if every input has a free batch axis and samples are separate.
 
     Raises:
-        ModelError: A value has a type or a rank that Triton cannot be told.
+        ModelError: A value has a type that Triton does not have, or an unknown rank.
     """
     defaults = {each.name for each in model.graph.initializer}
     required = [each for each in model.graph.input if each.name not in defaults]
@@ -98,9 +98,9 @@ def _value(field: str, value: onnx.ValueInfoProto, batched: bool, *, optional: b
     tensor = value.type.tensor_type
     place = f"{field} {value.name!r}"
     if tensor.elem_type not in _TYPES:
-        raise ModelError("Triton has no such type", place=place)
+        raise ModelError("Triton does not have the type of this value", place=place)
     if not tensor.HasField("shape"):
-        raise ModelError("The rank is not known, which Triton must be told", place=place)
+        raise ModelError("The rank is not known, which Triton's configuration needs", place=place)
     dims = [each.dim_value or -1 for each in tensor.shape.dim][batched:]
     lines = [
         f"{field} {{",
@@ -121,7 +121,7 @@ def _is_free(value: onnx.ValueInfoProto) -> bool:
 
 
 def _external(model: onnx.ModelProto) -> Iterator[str]:
-    """Files that weights lie in; constants and branches are written out by compiling."""
+    """Files of external weights. Compiling leaves weights in initializers alone."""
     found = {
         entry.value
         for tensor in model.graph.initializer
@@ -132,7 +132,7 @@ def _external(model: onnx.ModelProto) -> Iterator[str]:
 
 
 def _quoted(text: str) -> str:
-    """A string of the protobuf text format: anything but plain ASCII as octal escapes."""
+    """A string in the protobuf text format, with octal escapes for all but plain ASCII."""
     plain = (
         chr(byte) if 32 <= byte < 127 and byte not in b'"\\' else f"\\{byte:03o}"
         for byte in text.encode()

@@ -1,4 +1,4 @@
-"""The two engines: the same walk, computed in NumPy or compiled into the model's own graph."""
+"""The two engines: one walk, computed in NumPy or compiled into the graph of the model."""
 
 from palrp_onnx.engines.base import Engine, Outcome
 from palrp_onnx.engines.numpy import NumpyEngine

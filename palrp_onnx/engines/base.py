@@ -1,4 +1,4 @@
-"""What every engine hands back."""
+"""The interface of engines and their result."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ class Outcome:
     """One explained batch.
 
     Attributes:
-        output: The explained output.
-        targets: Where the target lies in every row.
-        maps: Relevance a unit.
-        ledger: Entries, each [B].
-        tensors: Raw signed relevance, the batch axis first; empty where the engine has none.
-        ms: Wall times.
+        output: The explained output [B, …].
+        targets: The target in every row of the output.
+        maps: Relevance of units.
+        ledger: Entries, each [B], in units of the target.
+        tensors: Raw signed relevance, the batch axis first; empty if the engine has none.
+        ms: Wall times in milliseconds, by stage.
     """
 
     output: Array
@@ -35,14 +35,19 @@ class Outcome:
 
 
 class Engine(Protocol):
-    """An opened engine. ``name`` and ``providers`` go into the record."""
+    """An engine for one model. ``name`` and ``providers`` go into the record."""
 
     name: str
     providers: list[str]
     subject: Subject
 
     def explain(self, feeds: Feeds, target: Target) -> Outcome:
-        """Explain one batch."""
+        """Explain one batch.
+
+        Raises:
+            InputError: The model does not run on the input.
+            TargetError: The output has no such target, or no relevance reaches the input.
+        """
         ...
 
 
@@ -50,7 +55,7 @@ def find_targets(subject: Subject, feeds: Feeds, output: Array, target: Target) 
     """The target in every row of the output.
 
     Raises:
-        TargetError: The output has no such element.
+        TargetError: The output has no such element, or not one row for every sample.
     """
     samples = len(feeds[subject.input])
     if output.ndim and len(output) != samples:

@@ -1,4 +1,4 @@
-"""The auditor's engine: forward values from a forward pass, the walk in NumPy."""
+"""The NumPy engine: a forward pass that returns intermediate values, and the walk in NumPy."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from palrp_onnx.model.native import with_own_products
 from palrp_onnx.model.open import Model
 from palrp_onnx.model.values import is_float
 from palrp_onnx.prepare import Planned, check_feeds
-from palrp_onnx.relevance.ledger import close_books, entry_name
+from palrp_onnx.relevance.ledger import close_ledger, entry_name
 from palrp_onnx.relevance.plan import needed_values
 from palrp_onnx.relevance.result import RawRelevance
 from palrp_onnx.relevance.sinks import bring_to_tokens, gather_sinks
 from palrp_onnx.relevance.target import Target
-from palrp_onnx.relevance.units import image_grid, make_maps, to_patches
+from palrp_onnx.relevance.units import grid_of, make_maps, to_patches
 from palrp_onnx.relevance.walk import Caught, walk
 from palrp_onnx.runtime.forward import Forward, ReferenceForward, RuntimeForward
 from palrp_onnx.tensor.numpy import Eager
@@ -28,7 +28,14 @@ from palrp_onnx.types import Array, Feeds
 
 
 class NumpyEngine:
-    """The walk in NumPy, in float32 or, with the forward pass in NumPy too, in float64."""
+    """The walk in NumPy, in float32, or in float64 with the forward pass in NumPy too.
+
+    Args:
+        planned: The planned model.
+        positions: Reduction of position sinks to one number for every unit.
+        dtype: ``float32`` or ``float64``.
+        device: Device of the forward pass in float32: ``cpu`` or ``cuda[:N]``.
+    """
 
     name = "numpy"
 
@@ -40,7 +47,7 @@ class NumpyEngine:
         self._device = device
         needed = needed_values(planned.plan, walk)
         self._names = [v.name for v in needed if v.name and v.producer()] + [planned.output]
-        # The values are those of the file's own kernels; in float64 all that is real stays exact.
+        # Values come from the file's own kernels; in float64 all but integer products are exact.
         self._model = with_own_products(
             planned.analysis.model, frozenset(self._names), whole=self._kind == np.float64
         )
@@ -62,25 +69,25 @@ class NumpyEngine:
         targets = find_targets(self.subject, feeds, output, target)
         seed = np.stack([t.seed(row) for t, row in zip(targets, output, strict=True)])
         raw = self.propagate(values, seed)
-        content, grid = raw.content, None
+        content, grid = raw.content, grid_of(self.subject, feeds[self.subject.input])
         tensors: dict[str, Array] = {f"site/{s.name}": s.relevance for s in raw.sinks}
         tensors.update((f"input/{name}", r) for name, r in raw.others.items())
-        if self.subject.image is not None:
+        if grid is not None:
             tensors["pixels"] = content
-            grid = image_grid(self.subject.patch, content.shape[2:])
             content = to_patches(content, grid)
         tensors["content"] = content
-        kind = self.planned.plan.preset.map
-        maps = make_maps(content, raw.sinks, positions=self._positions, kind=kind, grid=grid)
+        kind = self.planned.plan.method.map
+        op = Eager(len(content), content.dtype)
+        maps = make_maps(op, content, raw.sinks, positions=self._positions, kind=kind, grid=grid)
         return Outcome(output, targets, maps, raw.ledger, tensors, {"forward": forward})
 
     def forward(self, feeds: Feeds) -> dict[str, Array]:
-        """Forward values the walk reads, the explained output among them."""
+        """Forward values that the walk reads, the explained output among them."""
         check_feeds(self.planned.analysis.model.inputs, feeds)
         return self._numbers({**feeds, **self._forward(feeds)})
 
     def forward_from(self, names: Collection[str]) -> Callable[[Feeds], dict[str, Array]]:
-        """Forward passes that are fed the values of these names beside the inputs."""
+        """A forward pass that takes the values of these names in addition to the inputs."""
         given = frozenset(names)
         if given not in self._forward_given:
             model = with_values_fed(self._model, given)
@@ -106,7 +113,8 @@ class NumpyEngine:
     def propagate(self, values: Mapping[str, Array], seed: Array) -> RawRelevance:
         """Walk back from ``seed``, the multiplier of the explained output [B, …].
 
-        Any seed is allowed: relevance is linear in it. ``values`` come from :meth:`forward`.
+        Relevance is linear in the seed, so that any seed is allowed. ``values`` come from
+        :meth:`forward`.
         """
         planned = self.planned
         op = Eager(len(seed), self._kind)
@@ -115,20 +123,20 @@ class NumpyEngine:
         axes = planned.analysis.input_axes
         arrays = {name: bring_to_tokens(op, r, axes(name)) for name, r in caught.content.items()}
         entries = {entry_name(e, planned.explained): v for e, v in caught.ledger.items()}
-        # Entries that were not asked for may be infinite: classes that are switched off.
-        weighed = op.relevance(values[planned.output].astype(np.float64), seed)
-        target = weighed.reshape(len(seed), -1).sum(axis=1)
+        # Other entries of the output may be infinite: classes that are switched off.
+        explained = op.relevance(values[planned.output].astype(np.float64), seed)
+        target = explained.reshape(len(seed), -1).sum(axis=1)
         return RawRelevance(
             content=arrays.pop(planned.explained),
             others=arrays,
             sinks=tuple(gather_sinks(op, planned.sites, caught.positions, planned.places)),
-            ledger=close_books(entries, target),
+            ledger=close_ledger(entries, target),
         )
 
     def multipliers(
         self, values: Mapping[str, Array], seed: Array, watch: Collection[ir.Value]
     ) -> dict[ir.Value, Array]:
-        """Multipliers of the watched values that any reached, by the same walk."""
+        """Multipliers of those of the watched values that receive any, by the same walk."""
         return self._walk(Eager(len(seed), self._kind), values, seed, watch).watched
 
     def _walk(
@@ -156,5 +164,5 @@ class NumpyEngine:
 
 
 def _kind(value: ir.Value) -> np.dtype[Any]:
-    """The type of a value's numbers in the file."""
+    """The NumPy type of a value in the file."""
     return np.dtype(np.float32) if value.dtype is None else np.dtype(value.dtype.numpy())

@@ -24,7 +24,7 @@ from palrp_onnx.compiler.graph import (
     TARGET_POSITION,
     TARGET_VECTOR,
     TOTAL,
-    inside,
+    source_name,
 )
 from palrp_onnx.compiler.manifest import Manifest
 from palrp_onnx.engines.base import Outcome, find_targets
@@ -32,23 +32,23 @@ from palrp_onnx.errors import InputError, TargetError
 from palrp_onnx.model.native import rounds_inside
 from palrp_onnx.model.signature import GraphInput
 from palrp_onnx.prepare import check_feeds
-from palrp_onnx.relevance.ledger import close_books
+from palrp_onnx.relevance.ledger import close_ledger
 from palrp_onnx.relevance.sinks import Sink
 from palrp_onnx.relevance.target import Resolved, Target, vector_factor
-from palrp_onnx.relevance.units import Maps, image_grid, to_patches, unaligned
+from palrp_onnx.relevance.units import Maps, grid_of, to_patches, unaligned
 from palrp_onnx.session import Session
 from palrp_onnx.subject import Subject
 from palrp_onnx.types import Array, Feeds
 
 
 class CompiledEngine:
-    """Runs a compiled graph, just made or from an explainer file.
+    """Runs a compiled graph, just compiled or from an explainer file.
 
     Args:
-        graph: The compiled graph; its targets become inputs that must be given.
-        manifest: What it says about itself.
+        graph: The compiled graph; its optional inputs become required, in place.
+        manifest: Its manifest.
         inputs: Inputs of the model that was compiled.
-        folder: Where external data lies.
+        folder: Folder of external data.
         device: ``cpu`` or ``cuda[:N]``.
         prepack: See :class:`Session`.
     """
@@ -68,7 +68,7 @@ class CompiledEngine:
         self.subject: Subject = manifest
         self.manifest = manifest
         self._inputs = inputs
-        # ONNX Runtime binds no inputs that have a default.
+        # ONNX Runtime cannot bind inputs that have a default.
         optional = [
             v.name or "" for v in graph.graph.inputs if v.name in OPTIONAL and v.is_initializer()
         ]
@@ -77,8 +77,8 @@ class CompiledEngine:
         self._scaled = SEED_SCALE in optional
         self._targets = [n for n in optional if n not in (SEED_SCALE, TARGET_VECTOR)]
         self._takes_vectors = TARGET_VECTOR in optional
-        self._output = inside(manifest.output)
-        # A file may list one value twice.
+        self._output = source_name(manifest.output)
+        # A file may list one value twice among its outputs.
         outputs = dict.fromkeys(v.name or "" for v in graph.graph.outputs)
         published = {self._output, CONTENT, POSITION, TOTAL, SITES, LEDGER}
         self._outputs = [n for n in outputs if n in published or n.startswith(FEATURES)]
@@ -93,13 +93,13 @@ class CompiledEngine:
         samples = len(feeds[self.manifest.input])
         self.manifest.refuse_mixing(samples)
         start = time.perf_counter()
-        given = {inside(name): array for name, array in feeds.items()}
+        given = {source_name(name): array for name, array in feeds.items()}
         default, chosen = self._default(samples), self._chosen(target, samples)
         try:
             values = self._run({**given, **default, **chosen})
         except InputError:
-            # What is outside of its axis, or a vector of another length, fails inside the graph:
-            # the output tells why.
+            # An index outside of its axis, or a vector of another length, fails inside the graph.
+            # The output alone, without them, gives the precise error.
             if chosen:
                 first = {n: np.zeros_like(a) for n, a in chosen.items() if n not in default}
                 rest = {**given, **first, **default, **self._scales()[-1]}
@@ -110,14 +110,14 @@ class CompiledEngine:
         output = values[self._output]
         targets = find_targets(self.manifest, feeds, output, target)
         if target.vector is not None:
-            values = self._stretched(values, target, targets)
+            values = self._rescaled(values, target, targets)
         maps = self._maps(values, feeds)
         sums = np.array([t.value for t in targets])
         ledger = self._ledger(values, sums)
         return Outcome(output, targets, maps, ledger, self._tensors(values, maps), ms)
 
     def _default(self, samples: int) -> Feeds:
-        """Inputs for the target that ask for nothing."""
+        """The target inputs at their defaults."""
         vector = {TARGET_VECTOR: np.zeros((samples, 1), np.float32)}
         return {
             **{name: np.full(samples, -1, np.int64) for name in self._targets},
@@ -128,7 +128,7 @@ class CompiledEngine:
         """The target as inputs.
 
         Raises:
-            TargetError: It has no meaning for the output, or the explainer cannot take it.
+            TargetError: It has no meaning for the output, or the explainer does not support it.
         """
         chosen = target_inputs(target, self.manifest.axes, samples)
         if TARGET_VECTOR in chosen and not self._takes_vectors:
@@ -138,13 +138,13 @@ class CompiledEngine:
             )
         return chosen
 
-    def _stretched(
+    def _rescaled(
         self, values: Mapping[str, Array], target: Target, targets: Sequence[Resolved]
     ) -> dict[str, Array]:
-        """Relevance of a product with a vector from that with the normalised vector.
+        """Relevance of a product with a vector, from the relevance for the normalised vector.
 
-        Relevance is linear in the seed, and every reduction of it is in a positive factor. So the
-        length of the output, which a cosine divides by, need not be known before.
+        Relevance is linear in the seed, and its reductions are linear for positive factors. So the
+        length of the output, which a cosine divides by, need not be known before the run.
         """
         factors = np.array([vector_factor(target, each.scores) for each in targets])
         return {
@@ -155,7 +155,7 @@ class CompiledEngine:
         }
 
     def _run(self, feeds: Feeds) -> dict[str, Array]:
-        """Run; in half precision with smaller seeds where relevance overflows."""
+        """Run; in half precision again with smaller seeds if relevance overflows."""
         for scale in self._scales():
             values = self._session.run(self._outputs, {**feeds, **scale})
             if np.isfinite(values[TOTAL]).all():
@@ -169,8 +169,6 @@ class CompiledEngine:
         return [{SEED_SCALE: np.array([factor], np.float32)} for factor in factors]
 
     def _maps(self, values: Mapping[str, Array], feeds: Feeds) -> Maps:
-        pixels, axes = feeds[self.manifest.input], self.manifest.image
-        size = None if axes is None else (pixels.shape[axes[2]], pixels.shape[axes[3]])
         rows: Sequence[Array] = list(values[SITES].swapaxes(0, 1)) if SITES in values else []
         sites = [
             Sink(kind, layer, part, row, width=1, places=Places())
@@ -181,7 +179,7 @@ class CompiledEngine:
             position=values[POSITION],
             total=values[TOTAL],
             sites=tuple(sites),
-            grid=None if size is None else image_grid(self.manifest.patch, size),
+            grid=grid_of(self.manifest, feeds[self.manifest.input]),
             warnings=tuple(map(unaligned, self.manifest.unaligned)),
         )
 
@@ -189,7 +187,7 @@ class CompiledEngine:
         if LEDGER not in values:
             return {}
         columns = values[LEDGER].T.astype(np.float64)
-        return close_books(dict(zip(self.manifest.ledger, columns, strict=True)), target)
+        return close_ledger(dict(zip(self.manifest.ledger, columns, strict=True)), target)
 
     def _tensors(self, values: Mapping[str, Array], maps: Maps) -> dict[str, Array]:
         raw = {name: array for name, array in values.items() if name.startswith(FEATURES)}
@@ -220,7 +218,7 @@ def target_inputs(target: Target, axes: int, samples: int) -> dict[str, Array]:
         if len(target.element) != axes - 1:
             raise TargetError(
                 f"An element of this output has {axes - 1} indices, not {len(target.element)}",
-                hint="Several classes of one output are said like index:0,index:1.",
+                hint="Write several classes of one output as index:0,index:1.",
             )
         named = dict(zip((TARGET_POSITION, TARGET)[-axes + 1 :], target.element, strict=True))
     if axes == 2 and named.get(TARGET_POSITION) is not None:

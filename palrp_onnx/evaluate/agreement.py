@@ -21,6 +21,7 @@ from msgspec import Struct
 
 from palrp_onnx.errors import InputError
 from palrp_onnx.evaluate.pairing import Pairs
+from palrp_onnx.evaluate.statistics import pearson, quartiles, spearman
 from palrp_onnx.record import Attribution
 from palrp_onnx.types import Array
 
@@ -181,10 +182,10 @@ def compare(a: Attribution, b: Attribution, *, top: int = TOP) -> Pair:
         id=a.id,
         same_target=_target(a, b) == _target(b, a),
         basis=basis,
-        correlation=_pearson(_ranks(first), _ranks(second)),
-        pearson=_pearson(first, second),
+        correlation=spearman(first, second),
+        pearson=pearson(first, second),
         overlap=_overlap(first, second, top),
-        position_share=_position_share(b) - _position_share(a),
+        position_share=b.position_share - a.position_share,
     )
 
 
@@ -243,22 +244,6 @@ def _target(record: Attribution, other: Attribution) -> tuple[Any, ...]:
     )
 
 
-def _ranks(values: Array) -> Array:
-    """Ranks, equal values sharing the mean of theirs."""
-    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
-    return np.asarray((np.cumsum(counts) - (counts - 1) / 2)[place], np.float64)
-
-
-def _pearson(a: Array, b: Array) -> float | None:
-    """Σ(a − ā)(b − b̄) / √(Σ(a − ā)² Σ(b − b̄)²); ``None`` where one does not vary."""
-    if a.size < 2 or np.ptp(a) == 0 or np.ptp(b) == 0:
-        return None
-    # Scaled first, so that squares of very small or large relevance stay numbers.
-    a, b = ((each - each.mean()) / np.ptp(each) for each in (a, b))
-    value = float((a * b).sum() / np.sqrt((a * a).sum() * (b * b).sum()))
-    return min(1.0, max(-1.0, value))
-
-
 def _overlap(a: Array, b: Array, top: int) -> float:
     """|top(a) ∩ top(b)| / top; of equal magnitudes the first counts."""
     count = min(top, a.size)
@@ -270,21 +255,13 @@ def _overlap(a: Array, b: Array, top: int) -> float:
     return len(first & second) / count
 
 
-def _position_share(record: Attribution) -> float:
-    position, content = (
-        math.fsum(map(abs, each)) for each in (record.relevance.position, record.relevance.content)
-    )
-    return position / (position + content) if position + content else 0.0
-
-
 def _distribution(numbers: Iterable[float]) -> Distribution:
     values = np.fromiter(numbers, np.float64)
     if not values.size:
         return Distribution(known=0, mean=None, quartiles=None, least=None)
-    low, middle, high = np.quantile(values, (0.25, 0.5, 0.75)).tolist()
     return Distribution(
         known=values.size,
         mean=float(values.mean()),
-        quartiles=(low, middle, high),
+        quartiles=quartiles(values),
         least=float(values.min()),
     )

@@ -9,7 +9,8 @@ import numpy as np
 from msgspec import Struct
 
 from palrp_onnx.errors import InputError
-from palrp_onnx.record import LEDGER_ENTRIES, Attribution
+from palrp_onnx.evaluate.statistics import quartiles
+from palrp_onnx.record import LEDGER_ENTRIES, LEDGER_SUMS, Attribution
 
 
 class Spread(Struct, frozen=True, kw_only=True):
@@ -34,8 +35,8 @@ class Conservation(Struct, frozen=True, kw_only=True):
 
     Attributes:
         samples: Number of records.
-        position_share: ΣR_P / (ΣR_E + ΣR_P) of each sample, signed sums as in appendix F; sums of
-            both signs can cancel, so it may lie outside of 0 … 1.
+        position_share: Of each sample, by signed sums as in appendix F:
+            :attr:`palrp_onnx.Attribution.signed_position_share`.
         ledger: Mean of each entry's |amount| / Σ |entries|.
         layers: The same of every position site, from the signed sum over its units.
         residual: Largest |residual_relative|.
@@ -60,15 +61,14 @@ def conservation(records: Iterable[Attribution]) -> Conservation:
     residual = 0.0
     for record in records:
         ledger = record.ledger
-        entries = {k: abs(v) for k, v in ledger.items() if k not in _SUMS}
+        entries = {k: abs(v) for k, v in ledger.items() if k not in LEDGER_SUMS}
         whole = sum(entries.values()) or 1.0
-        kept = ledger["content"] + ledger["position"]
-        shares.append(ledger["position"] / kept if kept else 0.0)
+        shares.append(record.signed_position_share)
         for name, amount in entries.items():
             ledgers[name].append(amount / whole)
         for site in record.sites:
             layers[site.kind, site.layer, site.part].append(abs(sum(site.relevance)) / whole)
-        residual = max(residual, abs(ledger["residual_relative"]))
+        residual = max(residual, record.residual)
     if not shares:
         raise InputError("There is nothing to evaluate")
     return Conservation(
@@ -86,13 +86,9 @@ def conservation(records: Iterable[Attribution]) -> Conservation:
     )
 
 
-_SUMS = ("target", "residual", "residual_relative")
-
-
 def _spread(numbers: Sequence[float]) -> Spread:
-    low, middle, high = np.quantile(numbers, (0.25, 0.5, 0.75)).tolist()
     return Spread(
         mean=float(np.mean(numbers)),
         deviation=float(np.std(numbers)),
-        quartiles=(low, middle, high),
+        quartiles=quartiles(numbers),
     )

@@ -29,7 +29,7 @@ def pixel_map(explanation: Explanation, kind: Literal["sum", "content", "positio
 
     Args:
         explanation: Of an image.
-        kind: What the map is made of: :attr:`palrp_onnx.relevance.methods.Preset.map`.
+        kind: What the map is made of: :attr:`palrp_onnx.Method.map`.
     """
     content: Array = explanation.tensors["pixels"][0].sum(axis=0, dtype=np.float64)
     grid = explanation.record.units.grid
@@ -113,7 +113,7 @@ class Rivals:
             patch = competitor.engine(sample.feeds).subject.patch
             return facts, spread(units, image_grid(patch, size), size)
         (explanation,) = competitor.explain(sample, target, self._labels)
-        return explanation.record.target, pixel_map(explanation, competitor.preset.map)
+        return explanation.record.target, pixel_map(explanation, competitor.method.map)
 
 
 def _class(facts: TargetFacts) -> int:

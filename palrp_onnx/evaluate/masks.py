@@ -13,7 +13,7 @@ from palrp_onnx.evaluate.segmentation import IGNORED
 from palrp_onnx.inputs import ImageGeometry
 from palrp_onnx.inputs.image import PIXEL_LIMIT
 from palrp_onnx.inputs.reading import read_bytes
-from palrp_onnx.types import Array
+from palrp_onnx.types import Array, Box
 
 _FILE_LIMIT = 256 << 20
 #: One number a pixel: black and white, grey, or an index into a palette.
@@ -64,7 +64,7 @@ def align(relevance: Array, mask: Array, geometry: ImageGeometry | None) -> tupl
         InputError: The mask is not shaped like the picture, or none of it was seen.
     """
     height, width = mask.shape
-    size, box = (width, height), (0.0, 0.0, float(width), float(height))
+    size, box = (width, height), Box(0.0, 0.0, float(width), float(height))
     if geometry is not None:
         size, box = geometry.size, geometry.box
     if abs(width * size[1] - height * size[0]) > max(*size, width, height):
@@ -72,8 +72,8 @@ def align(relevance: Array, mask: Array, geometry: ImageGeometry | None) -> tupl
             f"The mask is {width} × {height}, its picture {size[0]} × {size[1]}",
             hint="Masks cover the whole picture.",
         )
-    rows, row_places = _seen(height, size[1], (box[1], box[3]), relevance.shape[0])
-    columns, column_places = _seen(width, size[0], (box[0], box[2]), relevance.shape[1])
+    rows, row_places = _seen(height, size[1], (box.top, box.bottom), relevance.shape[0])
+    columns, column_places = _seen(width, size[0], (box.left, box.right), relevance.shape[1])
     if not len(rows) or not len(columns):
         raise InputError("The network saw nothing of the mask")
     across = _interpolate(relevance.T, column_places).T

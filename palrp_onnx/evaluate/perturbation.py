@@ -14,6 +14,7 @@ import numpy as np
 from msgspec import Struct
 
 from palrp_onnx.errors import InputError
+from palrp_onnx.evaluate.statistics import Area, mean_interval
 from palrp_onnx.types import Array
 
 #: Token ids [rows, tokens] → logits [rows, classes] at the explained place.
@@ -21,7 +22,6 @@ Predict = Callable[[Array], Array]
 
 #: Shares of the tokens that are put in or taken out.
 FRACTIONS = np.linspace(0.0, 1.0, 11)
-RESAMPLES = 1000
 #: Rows that go through the model at once.
 BATCH = 16
 
@@ -69,15 +69,6 @@ class Curves:
     ascending: Steps
     pruning: Steps
     removal: Steps
-
-
-class Area(Struct, frozen=True, kw_only=True):
-    """Area under the mean of a curve over the samples, with its 95 % interval by bootstrap."""
-
-    area: float
-    low: float
-    high: float
-    curve: list[float]
 
 
 class Perturbation(Struct, frozen=True, kw_only=True):
@@ -233,7 +224,4 @@ def bootstrap(curves: Array, *, seed: int = 0) -> Area:
     Areas are linear in the curve, so the samples' own areas are drawn again.
     """
     areas = np.trapezoid(curves, FRACTIONS, axis=1)
-    generator = np.random.default_rng(seed)
-    drawn = generator.choice(areas, size=(RESAMPLES, len(areas))).mean(axis=1)
-    low, high = np.quantile(drawn, (0.025, 0.975)).tolist()
-    return Area(area=float(areas.mean()), low=low, high=high, curve=curves.mean(axis=0).tolist())
+    return Area.of(curves, areas, mean_interval(areas, seed=seed))

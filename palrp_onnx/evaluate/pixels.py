@@ -15,8 +15,7 @@ import numpy as np
 from msgspec import Struct
 
 from palrp_onnx.errors import InputError, UsageError
-from palrp_onnx.evaluate.intervals import interval
-from palrp_onnx.evaluate.perturbation import Area
+from palrp_onnx.evaluate.statistics import Area, interval
 from palrp_onnx.types import Array
 
 #: Pixels [rows, channels, height, width], as the network takes them → logits [rows, classes].
@@ -145,5 +144,4 @@ def _area(kept: Array, seed: int) -> Area:
     curves = kept.astype(np.float64)
     # Linear in the curve: the area of a set is the mean of its images' areas.
     areas = np.asarray(np.trapezoid(curves, dx=0.1, axis=1))
-    low, high = interval(areas, lambda means: means, seed=seed)
-    return Area(area=float(areas.mean()), low=low, high=high, curve=curves.mean(axis=0).tolist())
+    return Area.of(curves, areas, interval(areas, lambda means: means, seed=seed))

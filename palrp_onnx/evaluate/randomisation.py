@@ -22,15 +22,15 @@ from palrp_onnx.compiler.manifest import Manifest
 from palrp_onnx.errors import InputError, UsageError
 from palrp_onnx.evaluate.baselines import Competitor
 from palrp_onnx.evaluate.maps import in_turn, spelled
-from palrp_onnx.evaluate.ranks import Correlation, mean_correlation, spearman
+from palrp_onnx.evaluate.statistics import Estimate, crossed_mean, spearman
 from palrp_onnx.inputs.sample import Sample
 from palrp_onnx.model.open import Model
+from palrp_onnx.model.ops import Trait, has
 from palrp_onnx.types import Array
 
 #: Shares of the weights that are shuffled, from the output down.
 SHARES = (0.25, 0.5, 0.75, 1.0)
 #: Operations that multiply their first two inputs.
-_PRODUCTS = frozenset(("Conv", "ConvTranspose", "Gemm", "MatMul"))
 _LARGE = 1 << 16  # bytes; smaller tensors stay in the file
 
 
@@ -46,8 +46,8 @@ class Stage(Struct, frozen=True, kw_only=True):
 
     share: float
     tensors: int
-    signed: Correlation
-    magnitude: Correlation
+    signed: Estimate
+    magnitude: Estimate
 
 
 class Randomisation(Struct, frozen=True, kw_only=True):
@@ -136,8 +136,8 @@ def randomisation(
                 Stage(
                     share=share,
                     tensors=count,
-                    signed=mean_correlation(signed),
-                    magnitude=mean_correlation(magnitude),
+                    signed=crossed_mean(signed),
+                    magnitude=crossed_mean(magnitude),
                 )
             )
     return {
@@ -159,8 +159,8 @@ def _maps(
 
 
 def _correlations(old: Array, new: Array) -> tuple[float, float]:
-    """Of relevance, and of its magnitude."""
-    return spearman(old, new), spearman(np.abs(old), np.abs(new))
+    """Of relevance, and of its magnitude; a constant map has nothing in common with any other."""
+    return spearman(old, new) or 0.0, spearman(np.abs(old), np.abs(new)) or 0.0
 
 
 def weights(model: Model, output: str) -> list[str]:
@@ -184,7 +184,7 @@ def weights(model: Model, output: str) -> list[str]:
     above = _above(graph, output)
     found: dict[str, None] = {}
     for node in reversed(list(graph)):
-        if node.op_type not in _PRODUCTS or node not in above:
+        if not has(node, Trait.PRODUCT | Trait.LAYER) or node not in above:
             continue
         factors = [v for v in node.inputs[:2] if v is not None]
         if any(v in content for v in factors):

@@ -13,7 +13,7 @@ import numpy as np
 from msgspec import Struct
 
 from palrp_onnx.errors import InputError
-from palrp_onnx.evaluate.intervals import interval
+from palrp_onnx.evaluate.statistics import Estimate, interval
 from palrp_onnx.types import Array
 
 #: Label of pixels that are not judged.
@@ -37,14 +37,6 @@ class Judgement:
     intersection: Array
     union: Array
     precision: float
-
-
-class Estimate(Struct, frozen=True, kw_only=True):
-    """A figure over a data set, with its 95 % interval by bootstrap over the images."""
-
-    value: float
-    low: float
-    high: float
 
 
 class Segmentation(Struct, frozen=True, kw_only=True):

@@ -12,7 +12,7 @@ from msgspec import Struct
 from palrp_onnx.errors import InputError, UsageError
 from palrp_onnx.evaluate.baselines import Competitor
 from palrp_onnx.evaluate.maps import explained, in_turn, spelled
-from palrp_onnx.evaluate.ranks import Correlation, mean_correlation, spearman
+from palrp_onnx.evaluate.statistics import Estimate, crossed_mean, spearman
 from palrp_onnx.inputs.sample import Sample
 
 #: Tokens of a text that are replaced, one after the other.
@@ -46,8 +46,8 @@ class Stability(Struct, frozen=True, kw_only=True):
 
     samples: int
     draws: int
-    signed: Correlation
-    magnitude: Correlation
+    signed: Estimate
+    magnitude: Estimate
 
 
 def stability(
@@ -100,8 +100,8 @@ def stability(
         name: Stability(
             samples=len(signed[name]),
             draws=DRAWS,
-            signed=mean_correlation(np.array([signed[name]])),
-            magnitude=mean_correlation(np.array([magnitude[name]])),
+            signed=crossed_mean(np.array([signed[name]])),
+            magnitude=crossed_mean(np.array([magnitude[name]])),
         )
         for name in competitors
     }
@@ -134,5 +134,6 @@ def _replaced(sample: Sample, name: str, place: int, unknown: int) -> Sample:
     return replace(sample, feeds={**sample.feeds, name: ids})
 
 
-def _mean(numbers: Iterable[float]) -> float:
-    return float(np.mean(list(numbers)))
+def _mean(numbers: Iterable[float | None]) -> float:
+    """A constant map has nothing in common with any other: its correlation counts as 0."""
+    return float(np.mean([number or 0.0 for number in numbers]))

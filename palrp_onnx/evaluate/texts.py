@@ -6,10 +6,11 @@ import zlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 
-from palrp_onnx.errors import UsageError
+from palrp_onnx.errors import InputError, UsageError
 from palrp_onnx.evaluate.baselines import Competitor
 from palrp_onnx.evaluate.journal import Journal, recalled
 from palrp_onnx.evaluate.maps import in_turn
@@ -22,6 +23,7 @@ from palrp_onnx.evaluate.perturbation import (
     summarise,
 )
 from palrp_onnx.inputs.sample import Sample
+from palrp_onnx.inputs.tokens import load_tokenizer, piece_text
 from palrp_onnx.record import TargetFacts
 from palrp_onnx.runtime.forward import FileForward
 from palrp_onnx.types import Array
@@ -72,6 +74,28 @@ def contest(
             curves[name].append(steps)
         progress(done)
     return {name: summarise(each) for name, each in curves.items()}
+
+
+def accept_answers(answers: Mapping[str, str], tokenizer: Path) -> Accept:
+    """Texts count that are answered right: by the index, the label, or what the token says.
+
+    Args:
+        answers: The right answer of every sample by its id; case and space around do not matter.
+        tokenizer: ``tokenizer.json``.
+    """
+    opened = load_tokenizer(tokenizer)
+
+    def accept(sample: Sample, facts: TargetFacts) -> bool:
+        if sample.id not in answers:
+            raise InputError("The answer is missing", place=sample.id)
+        if facts.entry is None:
+            return False
+        token = facts.kind == "token" and facts.label is None
+        answer = piece_text(opened, facts.entry) if token else facts.label or ""
+        wanted = answers[sample.id].strip().casefold()
+        return wanted in (answer.strip().casefold(), str(facts.entry))
+
+    return accept
 
 
 class _Perturbed:

@@ -10,9 +10,9 @@ import numpy as np
 from msgspec import structs
 
 from palrp_onnx.errors import InputError
+from palrp_onnx.inputs.conventions import IDS, MASK, POSITIONS, assign_inputs, fixed_length
 from palrp_onnx.inputs.reading import read_optional_json
 from palrp_onnx.inputs.sample import GraphInput, Sample
-from palrp_onnx.inputs.text import assign_inputs, fixed_length
 from palrp_onnx.inputs.tokenizer_checks import panics_are_errors
 from palrp_onnx.inputs.tokens import id_units, load_tokenizer
 from palrp_onnx.record import Units
@@ -48,11 +48,11 @@ class Continuation:
 
     def extend(self, sample: Sample, token: int) -> Sample:
         """``sample`` with one more token, and its text with what that token spells."""
-        added = {"input_ids": token, "attention_mask": 1}
+        added = {IDS: token, MASK: 1}
         feeds = dict(sample.feeds)
         for role, each in self._inputs.items():
             row = feeds[each.name][0]
-            last = int(row[-1]) + (role == "position_ids")
+            last = int(row[-1]) + (role == POSITIONS)
             new = np.array([added.get(role, last)], row.dtype)
             feeds[each.name] = np.concatenate([row, new])[None]
         assert sample.units is not None and sample.facts.text is not None

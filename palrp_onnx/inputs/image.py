@@ -18,6 +18,7 @@ from palrp_onnx.inputs.reading import read_bytes, read_optional_json
 from palrp_onnx.inputs.sample import GraphInput, ImageGeometry, Sample
 from palrp_onnx.inputs.signature import check_shape, describe, describe_input
 from palrp_onnx.record import InputFacts, Warning_
+from palrp_onnx.types import Box
 
 #: The most pixels an image may have, before and after resizing: where Pillow itself warns.
 PIXEL_LIMIT = 89_478_485
@@ -206,11 +207,11 @@ def _see(
     if crop is not None:
         _check_pixels(crop, path)
         pixels, (left, top) = _center_crop(pixels, crop)
-    box = (
-        left * scale_x,
-        top * scale_y,
-        (left + pixels.shape[1]) * scale_x,
-        (top + pixels.shape[0]) * scale_y,
+    box = Box(
+        left=left * scale_x,
+        top=top * scale_y,
+        right=(left + pixels.shape[1]) * scale_x,
+        bottom=(top + pixels.shape[0]) * scale_y,
     )
     return steps.scale(pixels), ImageGeometry(size=(width, height), box=box)
 

@@ -65,7 +65,8 @@ def open_sample(
 def _text_reader(
     model_path: Path, graph_inputs: Sequence[GraphInput], tokenizer: Path | None
 ) -> TextReader:
-    return TextReader(tokenizer or default_tokenizer(model_path), graph_inputs)
+    config = model_path.parent / "config.json"
+    return TextReader(tokenizer or default_tokenizer(model_path), graph_inputs, config=config)
 
 
 def _existing(model_path: Path) -> Path | None:

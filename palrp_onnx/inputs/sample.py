@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from palrp_onnx.model.signature import GraphInput as GraphInput
 from palrp_onnx.record import InputFacts, Units, Warning_
+from palrp_onnx.types import Box
 
 if TYPE_CHECKING:
     from PIL import Image
-from palrp_onnx.model.signature import GraphInput as GraphInput
 
 Feeds = dict[str, NDArray[np.generic]]
 
@@ -22,12 +23,11 @@ class ImageGeometry:
     """Which part of the original image the network saw.
 
     ``size`` is (width, height) of the original, upright as its EXIF orientation says. ``box`` is
-    (left, top, right, bottom) in its pixel coordinates; it reaches beyond the image where the
-    crop was padded.
+    in its pixels; it reaches beyond the image where the crop was padded.
     """
 
     size: tuple[int, int]
-    box: tuple[float, float, float, float]
+    box: Box
 
 
 @dataclass(frozen=True)
@@ -48,3 +48,8 @@ class Sample:
     warnings: tuple[Warning_, ...] = field(default=())
     geometry: ImageGeometry | None = None
     image: Image.Image | None = None
+
+    @property
+    def box(self) -> Box | None:
+        """The part of ``image`` that the network saw, if there is an image."""
+        return None if self.geometry is None else self.geometry.box

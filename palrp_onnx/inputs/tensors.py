@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from palrp_onnx.errors import InputError
+from palrp_onnx.inputs.conventions import IDS
 from palrp_onnx.inputs.sample import Feeds, GraphInput, Sample
 from palrp_onnx.inputs.signature import check_shape, describe, describe_input, is_integer
 from palrp_onnx.inputs.tokens import id_units, load_tokenizer
@@ -204,7 +205,7 @@ def _survives(array: NDArray[np.generic], target: np.dtype[np.generic]) -> bool:
 def _units(feeds: Feeds, graph_inputs: Sequence[GraphInput], tokenizer: Path) -> Units | None:
     """Tokens of ``input_ids``, or of the only integer input; ``None`` where there is neither."""
     integers = [each.name for each in graph_inputs if is_integer(each)]
-    named = [name for name in integers if name == "input_ids"] or integers
+    named = [name for name in integers if name == IDS] or integers
     if len(named) != 1 or feeds[named[0]].ndim != 2 or len(feeds[named[0]]) != 1:
         return None
     return id_units(load_tokenizer(tokenizer), [int(each) for each in feeds[named[0]][0]])

@@ -7,15 +7,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
-import numpy as np
-from numpy.typing import NDArray
 
 from palrp_onnx.errors import InputError
-from palrp_onnx.inputs.reading import read_bytes, read_optional_json
-from palrp_onnx.inputs.sample import Feeds, GraphInput, Sample
-from palrp_onnx.inputs.signature import describe, describe_input, is_integer
+from palrp_onnx.inputs.conventions import (
+    MASK,
+    TENSORS_HINT,
+    assign_inputs,
+    fixed_length,
+    token_feeds,
+)
+from palrp_onnx.inputs.padding import PadToken, find_pad_token
+from palrp_onnx.inputs.reading import read_bytes
+from palrp_onnx.inputs.sample import GraphInput, Sample
 from palrp_onnx.inputs.tokenizer_checks import panics_are_errors
-from palrp_onnx.inputs.tokens import Encoding, Tokenizer, encoding_units, load_tokenizer
+from palrp_onnx.inputs.tokens import Encoding, encoding_units, load_tokenizer
 from palrp_onnx.inputs.truncation import Truncation, find_truncation
 from palrp_onnx.record import InputFacts, Units, Warning_
 
@@ -25,8 +30,6 @@ TEXT_LIMIT = 4 << 20
 TOKEN_LIMIT = 1 << 20
 
 _BOM = b"\xef\xbb\xbf"
-_NAMES = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
-_TENSORS_HINT = "pass one array per graph input as .npz"
 
 
 def decode_text(data: bytes, *, place: str) -> str:
@@ -68,19 +71,25 @@ class TextReader:
         tokenizer: ``tokenizer.json``; ``tokenizer_config.json`` and ``config.json`` beside it are
             read for the length limit and the pad token.
         graph_inputs: The inputs of the graph, in graph order.
+        config: ``config.json`` of the model, which names the pad token; that beside the tokenizer
+            by default.
 
     Raises:
         InputError: There is no usable tokenizer, or the graph takes more than text can give.
     """
 
-    def __init__(self, tokenizer: Path, graph_inputs: Sequence[GraphInput]) -> None:
+    def __init__(
+        self, tokenizer: Path, graph_inputs: Sequence[GraphInput], *, config: Path | None = None
+    ) -> None:
         self._inputs = assign_inputs(graph_inputs)
         self._length = fixed_length(self._inputs)
         self._tokenizer = load_tokenizer(tokenizer)
         self._truncation = _tighten(
             find_truncation(self._tokenizer, tokenizer.parent), self._length
         )
-        self._pad = _find_pad(self._tokenizer, tokenizer.parent)
+        self._pad = find_pad_token(
+            config or tokenizer.parent / "config.json", self._tokenizer, tokenizer.parent
+        )
         self._tokenizer.no_padding()
 
     def read(self, text: str, *, pair: str | None = None, id: str) -> Sample:
@@ -100,7 +109,7 @@ class TextReader:
             raise InputError("the tokenizer finds no tokens in the text", place=id)
         if self._length is not None and len(row.ids) < self._length:
             row = row.padded(self._length, self._pad_token(id))
-            if "attention_mask" not in self._inputs:
+            if MASK not in self._inputs:
                 message = "the graph takes no attention_mask, so it sees the padding as tokens"
                 warnings.append(Warning_(code="padded", message=message))
         facts = InputFacts(
@@ -112,7 +121,7 @@ class TextReader:
         return Sample(
             id=id,
             kind="text",
-            feeds=self._feeds(row),
+            feeds=token_feeds(self._inputs, row.ids, mask=row.mask, segments=row.types, place=id),
             facts=facts,
             units=row.units,
             warnings=tuple(warnings),
@@ -154,24 +163,15 @@ class TextReader:
             raise InputError("the tokenizer gives tokens and ids of different number", place=id)
         return encoding
 
-    def _pad_token(self, id: str) -> tuple[int, str]:
+    def _pad_token(self, id: str) -> PadToken:
         if self._pad is None:
             raise InputError(
                 f"has fewer than the {self._length} tokens that the graph is fixed to, "
                 "and the tokenizer has no pad token",
                 place=id,
-                hint="export the model with a dynamic length, or " + _TENSORS_HINT,
+                hint="export the model with a dynamic length, or " + TENSORS_HINT,
             )
         return self._pad
-
-    def _feeds(self, row: _EncodedRow) -> Feeds:
-        values = {
-            "input_ids": row.ids,
-            "attention_mask": row.mask,
-            "token_type_ids": row.types,
-            "position_ids": list(range(len(row.ids))),
-        }
-        return {each.name: _array(values[role], each) for role, each in self._inputs.items()}
 
 
 @dataclass(frozen=True)
@@ -187,13 +187,12 @@ class _EncodedRow:
     def of(cls, encoding: Encoding, units: Units) -> _EncodedRow:
         return cls(list(encoding.ids), [1] * len(encoding.ids), list(encoding.type_ids), units)
 
-    def padded(self, length: int, pad: tuple[int, str]) -> _EncodedRow:
-        pad_id, pad_text = pad
+    def padded(self, length: int, pad: PadToken) -> _EncodedRow:
         count = length - len(self.ids)
         units = msgspec.structs.replace(
             self.units,
-            text=self.units.text + [pad_text] * count,
-            id=self.units.id + [pad_id] * count,
+            text=self.units.text + [pad.text] * count,
+            id=self.units.id + [pad.id] * count,
             start=self.units.start + [0] * count,
             end=self.units.end + [0] * count,
             special=self.units.special + [True] * count,
@@ -201,56 +200,8 @@ class _EncodedRow:
         )
         zeros = [0] * count
         return _EncodedRow(
-            self.ids + [pad_id] * count, self.mask + zeros, self.types + zeros, units
+            self.ids + [pad.id] * count, self.mask + zeros, self.types + zeros, units
         )
-
-
-def assign_inputs(graph_inputs: Sequence[GraphInput]) -> dict[str, GraphInput]:
-    """Which graph input takes what, keyed by the usual names.
-
-    Raises:
-        InputError: The graph takes more than text can give.
-    """
-    roles = {each.name: each for each in graph_inputs if each.name in _NAMES}
-    others = [each for each in graph_inputs if each.name not in _NAMES]
-    if "input_ids" not in roles and len(others) == 1 and is_integer(others[0]):
-        roles["input_ids"] = others.pop()
-    if others or "input_ids" not in roles:
-        names = ", ".join(each.name for each in others) or "input_ids"
-        message = f"text does not give what the graph takes; {describe(graph_inputs)}"
-        raise InputError(message, place=names, hint=_TENSORS_HINT)
-    for role, graph_input in roles.items():
-        _check_input(role, graph_input)
-    return roles
-
-
-def _check_input(role: str, graph_input: GraphInput) -> None:
-    kinds = "iufb" if role == "attention_mask" else "iu"
-    shape = graph_input.shape
-    if np.dtype(graph_input.dtype).kind in kinds and (
-        shape is None or (len(shape) == 2 and (not isinstance(shape[0], int) or shape[0] == 1))
-    ):
-        return
-    raise InputError(
-        f"text gives a batch of one row of integers, not {describe_input(graph_input)}",
-        place=graph_input.name,
-        hint=_TENSORS_HINT,
-    )
-
-
-def fixed_length(inputs: dict[str, GraphInput]) -> int | None:
-    """The number of tokens that the graph is fixed to, or ``None``.
-
-    Raises:
-        InputError: Its inputs are fixed to different ones.
-    """
-    lengths = {
-        each.shape[1] for each in inputs.values() if each.shape and isinstance(each.shape[1], int)
-    }
-    if len(lengths) > 1:
-        message = f"the fixed lengths contradict; {describe(list(inputs.values()))}"
-        raise InputError(message, hint=_TENSORS_HINT)
-    return int(lengths.pop()) if lengths else None
 
 
 def _tighten(rule: Truncation | None, length: int | None) -> Truncation | None:
@@ -263,23 +214,6 @@ def _tighten(rule: Truncation | None, length: int | None) -> Truncation | None:
     )
 
 
-def _find_pad(tokenizer: Tokenizer, folder: Path) -> tuple[int, str] | None:
-    """Id and text of the pad token, from the tokenizer or ``tokenizer_config.json``."""
-    own = tokenizer.padding
-    if own is not None:
-        return int(own["pad_id"]), str(own["pad_token"])
-    path = folder / "tokenizer_config.json"
-    token = read_optional_json(path).get("pad_token")
-    if isinstance(token, dict):
-        token = token.get("content")
-    if token is None:
-        return None
-    token_id = tokenizer.token_to_id(token) if isinstance(token, str) else None
-    if token_id is None:
-        raise InputError(f"pad_token {token!r} is not in the tokenizer", place=str(path))
-    return token_id, token
-
-
 def _check_text(text: str, id: str) -> None:
     if not text.strip():
         raise InputError("there is no text: it is empty or blank", place=id)
@@ -290,12 +224,3 @@ def _check_text(text: str, id: str) -> None:
     except UnicodeEncodeError as error:
         message = f"is not Unicode text: lone surrogate at character {error.start}"
         raise InputError(message, place=id) from error
-
-
-def _array(values: list[int], graph_input: GraphInput) -> NDArray[np.generic]:
-    row = np.asarray([values], dtype=np.int64)
-    cast = row.astype(graph_input.dtype)
-    if not np.array_equal(cast, row):
-        message = f"a token id is too large for {describe_input(graph_input)}"
-        raise InputError(message, place=graph_input.name)
-    return cast

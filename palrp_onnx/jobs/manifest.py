@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Struct, structs
 
 from palrp_onnx.errors import InputError, UsageError
-from palrp_onnx.jobs.files import write_whole
+from palrp_onnx.files import to_json, write_files
 from palrp_onnx.jobs.settings import Settings, Shard
 
 NAME = "manifest.json"
@@ -82,8 +82,7 @@ class BatchManifest(Struct, frozen=True, kw_only=True):
             OutputError: It cannot be written.
             ResourceError: There is no room.
         """
-        data = msgspec.json.format(msgspec.json.encode(self), indent=2)
-        write_whole(folder / NAME, [data, b"\n"])
+        write_files({folder / NAME: to_json(self)})
 
 
 def begin(folder: Path, job: Job, *, resume: bool) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from palrp_onnx.jobs.files import write_whole
+from palrp_onnx.files import write_files
 from palrp_onnx.jobs.results import Line
 
 #: How the line of a record that was explained begins.
@@ -63,6 +63,6 @@ class Parts:
         """
         data = [line.data for line in lines]
         if self._table is not None:
-            write_whole(self.path(number, ".parquet"), [self._table(data)])
-        write_whole(self.path(number), (line + b"\n" for line in data))
+            write_files({self.path(number, ".parquet"): self._table(data)})
+        write_files({self.path(number): (line + b"\n" for line in data)})
         return Tally(len(lines), sum(line.failed for line in lines))

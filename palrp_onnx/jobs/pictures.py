@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
-from palrp_onnx.jobs.files import make_folder, write_whole
+from palrp_onnx.files import make_folder, write_files
 from palrp_onnx.jobs.parts import EXPLAINED
 from palrp_onnx.jobs.reading import SampleReader
 from palrp_onnx.jobs.records import Record, parse
@@ -49,7 +49,7 @@ def draw(
     for place, record in enumerate(own):
         if place in chosen:
             path = folder / FOLDER / f"{record.number:08}.png"
-            write_whole(path, [_draw(decode(chosen.pop(place)), record, reader)])
+            write_files({path: _draw(decode(chosen.pop(place)), record, reader)})
             made.append(path)
         if not chosen:
             break
@@ -79,5 +79,4 @@ def _draw(line: Attribution, record: Record, reader: SampleReader) -> bytes:
     if image is None:
         return render_png(line)
     sample = reader.picture(record.folder / image)
-    box = None if sample.geometry is None else sample.geometry.box
-    return render_png(line, image=sample.image, box=box)
+    return render_png(line, image=sample.image, box=sample.box)

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from palrp_onnx.errors import InputError, ResourceError, UsageError
-from palrp_onnx.jobs.files import write_whole
+from palrp_onnx.files import write_files
 from palrp_onnx.jobs.records import Record
 from palrp_onnx.jobs.settings import Settings
 from palrp_onnx.jobs.sources import read_lines
@@ -111,14 +111,14 @@ def explain_lines(
     parts = list(_parts(source.resolve()))
     counted = [0, 0]
     if not parts:
-        write_whole(place, [])
+        write_files({place: b""})
         return 0, 0
     rows = (
         ray.data.from_items(parts, override_num_blocks=len(parts))
         .flat_map(_read)
         .map_batches(
             RayExplainer,
-            fn_constructor_args=(str(model), settings),
+            fn_constructor_args=(str(model), settings.portable()),
             batch_size=batch_size,
             batch_format="numpy",
             compute=ray.data.ActorPoolStrategy(size=actors),
@@ -127,7 +127,7 @@ def explain_lines(
         .iter_rows()
     )
     expected = (number for part in parts for number in part["numbers"])
-    write_whole(place, _counted(rows, expected, counted))
+    write_files({place: _counted(rows, expected, counted)})
     return counted[0], counted[1]
 
 

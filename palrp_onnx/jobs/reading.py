@@ -86,7 +86,8 @@ class SampleReader:
 
     @cached_property
     def _text(self) -> TextReader:
-        return TextReader(self._tokenizer, self._inputs)
+        config = self._model_path.parent / "config.json"
+        return TextReader(self._tokenizer, self._inputs, config=config)
 
     @cached_property
     def _ids(self) -> IdReader:

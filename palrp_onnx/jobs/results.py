@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import math
 import re
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType, structs
 
-from palrp_onnx.errors import ModelError, PalrpError
+from palrp_onnx.errors import PalrpError
 from palrp_onnx.record import Attribution
 
 
@@ -54,16 +52,7 @@ def explained(record: Attribution, meta: Any) -> Line:
     Raises:
         ModelError: It holds NaN or infinity, which JSON has no numbers for.
     """
-    relevance = record.relevance
-    numbers = (
-        *(relevance.content, relevance.position, relevance.total, record.ledger.values()),
-        *(site.relevance for site in record.sites),
-    )
-    if not all(map(math.isfinite, chain([record.target.value], *numbers))):
-        raise ModelError(
-            "The result holds NaN or infinity",
-            hint="The model overflows on this input; try --dtype float64.",
-        )
+    record.require_finite()
     run = structs.replace(record.run, ms={})
     fields = structs.asdict(structs.replace(record, run=run))
     return Line(msgspec.json.encode(Explained(**fields, meta=meta)))

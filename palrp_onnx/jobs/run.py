@@ -9,8 +9,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
+from palrp_onnx.files import make_folder
 from palrp_onnx.jobs.executors import Crew, Part, processes, threads
-from palrp_onnx.jobs.files import make_folder
 from palrp_onnx.jobs.manifest import BatchManifest, Counts, Job, State, begin, describe_job
 from palrp_onnx.jobs.parts import Encode, Parts, Tally
 from palrp_onnx.jobs.records import Record

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from palrp_onnx.errors import UsageError
+from palrp_onnx.relevance.method import Method
+from palrp_onnx.relevance.method_parsing import resolve_method
+from palrp_onnx.relevance.methods import own_method
 
 
 class Settings(Struct, frozen=True, kw_only=True):
@@ -21,7 +24,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     """
 
     target: str = "pred"
-    method: str | None = None
+    method: Method | str | None = None
     positions: str | None = None
     engine: str | None = None
     dtype: str = "float32"
@@ -33,6 +36,17 @@ class Settings(Struct, frozen=True, kw_only=True):
     example: str | None = None
     batch_size: int = 16
     batch_tokens: int = 8192
+
+    def portable(self) -> Settings:
+        """The same, with a method that other processes know: by name, or as a whole.
+
+        Raises:
+            UsageError: There is no such method.
+        """
+        if self.method is None:
+            return self
+        found = resolve_method(self.method)
+        return structs.replace(self, method=own_method(found) or found.text)
 
 
 class Shard(Struct, frozen=True):

@@ -11,7 +11,8 @@ from typing import Any
 from palrp_onnx.errors import InputError, ModelError, RoleError
 from palrp_onnx.explainer import Explainer
 from palrp_onnx.inputs import Feeds, Sample, default_tokenizer, read_labels, read_npz
-from palrp_onnx.inputs.ids import find_pad_id
+from palrp_onnx.inputs.padding import find_pad_token
+from palrp_onnx.inputs.tokens import load_tokenizer
 from palrp_onnx.jobs.batches import cut
 from palrp_onnx.jobs.batching import Batching, try_batching
 from palrp_onnx.jobs.reading import SampleReader
@@ -57,7 +58,7 @@ class Worker:
 
     def __init__(self, model: str | Path, settings: Settings) -> None:
         self.path = path = Path(model)
-        self.settings = settings
+        self.settings = settings = settings.portable()
         self._labels = read_labels(path)
         parse_target(settings.target, self._labels)
         self._explainer = Explainer(
@@ -98,10 +99,11 @@ class Worker:
         except RoleError:
             return Batching(together=False, padding=None)
         subject = self._explainer.engine(example).subject
-        token = find_pad_id(path, tokenizer)
+        opened = load_tokenizer(tokenizer) if tokenizer.is_file() else None
+        pad = find_pad_token(path.parent / "config.json", opened, tokenizer.parent)
         padding = None
-        if token is not None:
-            padding = Padding(subject.input, token, frozenset(subject.masks))
+        if pad is not None:
+            padding = Padding(subject.input, pad.id, frozenset(subject.masks))
         if arrays is not None:
             example = _first_row(example, subject.batched)
         return try_batching(self._explainer, example, padding, self.settings.target)

@@ -22,11 +22,10 @@ import onnx_ir.passes.common as passes
 from palrp_onnx.model.declared import infer_shapes, keep_what_binds
 from palrp_onnx.model.lowering import product_name
 from palrp_onnx.model.open import Model, parse_model
+from palrp_onnx.model.ops import Trait, has
 
 #: ``accuracy_level`` of ``MatMulNBits`` at which a kernel may round activations to bytes.
 _ROUNDING = 4
-#: What makes quantised numbers of real ones.
-_QUANTISING = frozenset(("DynamicQuantizeLinear", "QuantizeLinear"))
 
 
 @dataclass(frozen=True)
@@ -222,7 +221,7 @@ class OwnProducts:
         known, maker = self._known.get(value.name or ""), value.producer()
         if known is not None and self._is_there(known):
             return known if known.is_initializer() else self._cast(known, kind, before)
-        if maker is not None and maker.op_type in _QUANTISING:
+        if maker is not None and has(maker, Trait.QUANTISE):
             operands = [
                 None if v is None else self._operand(v, v.dtype, before) for v in maker.inputs
             ]

@@ -1,1 +1,1 @@
-"""The walk: seed, rules, sinks, ledger, and what becomes of them."""
+"""The backward walk: plan, seed, rules, sinks and ledger, and the maps made of its result."""

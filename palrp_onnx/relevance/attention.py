@@ -1,8 +1,8 @@
-"""Attention whose softmax keeps its constant part for the values.
+"""Products of attention probabilities whose rule can see the scores before the softmax.
 
-The softmax s(x) of scores is, to first order, linear in them but for a constant: s = J x + c with
-J x = s ∘ (x − Σ s ∘ x). Usually relevance that reaches c is lost there. A product s V knows better
-who shares it: its values.
+To first order, the softmax of scores x is s = J x + c with J x = s ∘ (x − Σ s ∘ x) and a constant
+c. By default the relevance of c is lost at the softmax. A rule for the product s V that sees x can
+pass it on to the values V instead (see ``rules/lossless_softmax.py``).
 """
 
 from __future__ import annotations
@@ -12,16 +12,17 @@ from collections.abc import Mapping
 import onnx_ir as ir
 
 from palrp_onnx.analysis.analysis import Analysis, Operand
+from palrp_onnx.model.ops import Trait, has
 
-#: What probabilities may pass on their way to a product, as they are.
-_PASSING = frozenset(("Cast", "Dropout", "Identity", "Where"))
+#: Operations that probabilities may pass unchanged between the softmax and the product.
+_PASSING = Trait.RETYPES | Trait.CHOICE
 
 
-def kept_scores(analysis: Analysis) -> Mapping[Operand, ir.Value]:
-    """Scores behind every operand of probabilities whose softmax feeds only such operands."""
+def find_scores(analysis: Analysis) -> Mapping[Operand, ir.Value]:
+    """Softmax operands of products and their scores, if all consumers of the softmax are such."""
     found: dict[Operand, ir.Node] = {}
     for node, index in analysis.probabilities:
-        softmax = _softmax_behind(analysis, node.inputs[index])
+        softmax = _softmax_before(analysis, node.inputs[index])
         if softmax is not None:
             found[node, index] = softmax
     sound = {s for s in found.values() if _ends(analysis, s.outputs[0]) <= found.keys()}
@@ -32,7 +33,7 @@ def kept_scores(analysis: Analysis) -> Mapping[Operand, ir.Value]:
     }
 
 
-def _softmax_behind(analysis: Analysis, value: ir.Value | None) -> ir.Node | None:
+def _softmax_before(analysis: Analysis, value: ir.Value | None) -> ir.Node | None:
     shape = None if value is None else analysis.shapes.get(value)
     while value is not None:
         node = value.producer()
@@ -41,17 +42,17 @@ def _softmax_behind(analysis: Analysis, value: ir.Value | None) -> ir.Node | Non
         if node.op_type == "Softmax":
             axis = node.attributes.get_int("axis", -1) % len(shape)
             return node if axis == len(shape) - 1 else None
-        value = node.inputs[-1 if node.op_type == "Where" else 0]
-        if node.op_type not in _PASSING or value not in analysis.content:
+        value = node.inputs[-1 if has(node, Trait.CHOICE) else 0]
+        if not has(node, _PASSING) or value not in analysis.content:
             return None
     return None
 
 
 def _ends(analysis: Analysis, value: ir.Value) -> set[Operand]:
-    """Operands that probabilities reach, where relevance may come from."""
+    """Operands that use these probabilities and can send relevance to them."""
     found: set[Operand] = set()
     for node, index in value.uses():
-        if node.op_type in _PASSING:
+        if has(node, _PASSING):
             found |= _ends(analysis, node.outputs[0])
         elif any(v in analysis.content for v in node.outputs):
             found.add((node, index))

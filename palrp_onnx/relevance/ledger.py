@@ -1,4 +1,4 @@
-"""The account of one explanation: where the target's value went."""
+"""The ledger of one explanation: how the target's value is divided among entries."""
 
 from __future__ import annotations
 
@@ -6,45 +6,43 @@ from collections.abc import Collection, Mapping
 
 import numpy as np
 
-from palrp_onnx.record import LEDGER_ENTRIES, QUANTISED_ENTRIES
+from palrp_onnx.record import LEDGER_ENTRIES, LEDGER_SUMS, QUANTISED_ENTRIES
 from palrp_onnx.types import Array
 
-#: What the walk puts before the name of an explained input.
+#: Prefix of the walk's entries for explained inputs.
 INPUT = "input:"
-#: Where results of kernels for whole numbers differ from exact arithmetic.
+#: Entry for the difference between integer kernels and exact arithmetic.
 KERNEL = "kernel"
-#: What a closed ledger holds beside its entries.
-_SUMS = ("target", "residual", "residual_relative")
 
 
-#: Share of the entries' magnitudes below which rounding explains a residual, in half precision too.
+#: Largest residual, as a share of Σ |entries|, that rounding explains, in half precision too.
 OPEN = 1e-2
 
 
 def is_open(ledger: Mapping[str, Array]) -> bool:
-    """Whether the ledger of some sample misses the target by more than rounding does."""
+    """Whether the residual of some sample is larger than rounding explains."""
     return bool((np.abs(ledger.get("residual_relative", np.zeros(1))) > OPEN).any())
 
 
 def entry_name(entry: str, explained: str) -> str:
-    """An entry as readers know it: ``content`` for the explained input, others by their names."""
+    """Public name of an entry: ``content`` for the explained input, other inputs by their names."""
     return "content" if entry == f"{INPUT}{explained}" else entry.removeprefix(INPUT)
 
 
 def in_order(entries: Collection[str]) -> list[str]:
-    """Names of entries as every record has them: the usual ones, inputs, those of quantisation."""
-    known = (*LEDGER_ENTRIES, *QUANTISED_ENTRIES, *_SUMS)
+    """Names of entries in the order of records: fixed entries, inputs, entries of quantisation."""
+    known = (*LEDGER_ENTRIES, *QUANTISED_ENTRIES, *LEDGER_SUMS)
     inputs = [name for name in entries if name not in known]
     ordered = [*LEDGER_ENTRIES, *inputs, *QUANTISED_ENTRIES]
     return [name for name in ordered if name in entries]
 
 
-def close_books(ledger: Mapping[str, Array], target: Array) -> dict[str, Array]:
-    """Entries in float64, the target, and what is left of it, each [B].
+def close_ledger(ledger: Mapping[str, Array], target: Array) -> dict[str, Array]:
+    """The target, all entries and the residual in float64, each [B], in units of the target.
 
     residual = target − Σ entries; residual_relative = residual / Σ |entries|. Where all entries
-    are zero, nothing of the target is accounted for: residual_relative is then ±1, with the sign
-    of the target, and 0 only where the target is 0 too. Where a sum is not finite it is 1.
+    are zero, residual_relative is the sign of the target: ±1, or 0 where the target is 0 too. It is
+    1 where a sum is not finite.
     """
     known = {entry: np.zeros_like(target) for entry in LEDGER_ENTRIES} | dict(ledger)
     entries = {entry: known[entry] for entry in in_order(known)}

@@ -1,8 +1,8 @@
-"""Linear layers and their surroundings, found by the structure of the graph.
+"""Linear layers, their biases, and those next to attention, found by the structure of the graph.
 
-Exporters write a linear layer as a matrix product and a sum; rules that tell signs of contributions
-apart have to see both as one. And some methods treat the layers next to attention, which make its
-values or read its result, apart from those of the rest of the network.
+Exporters write a linear layer as a matrix product and a sum; rules that distinguish signs of
+contributions have to treat both as one layer. Some methods have other rules for the layers next to
+attention, which make its values or read its result, than for the rest of the network.
 """
 
 from __future__ import annotations
@@ -14,28 +14,27 @@ import onnx_ir as ir
 from palrp_onnx.analysis.analysis import Analysis
 from palrp_onnx.analysis.axes import TOKEN
 from palrp_onnx.analysis.roles import Role
+from palrp_onnx.model.ops import MOVES, Trait, has
 
-_LINEAR = frozenset(("Conv", "ConvTranspose", "Einsum", "Gemm", "MatMul"))
-#: Operations that move activations, or shift and scale them by parameters.
-_PASSING = frozenset(
-    "Add Cast Clip Concat Div Dropout Expand Flatten Gather Identity Mul Reshape Round Slice Split "
-    "Squeeze Sub Transpose Unsqueeze".split()
-)
-_BESIDE = frozenset(("Add", "Div", "Mul", "Sub"))
+_LINEAR = Trait.PRODUCT | Trait.LAYER
+#: Operations that shift or scale activations, if one operand is a parameter.
+_SHIFTING = Trait.SUM | Trait.SCALE
+#: The same, or they move activations.
+_PASSING = _SHIFTING | MOVES | Trait.JOIN | Trait.RETYPES | Trait.ROUNDS
 
 
 def added_biases(analysis: Analysis) -> dict[ir.Node, ir.Value]:
-    """What is added directly behind linear layers: parameters that are the same for every place."""
+    """Linear layer → parameter that the ``Add`` directly after it adds to every token alike."""
     found = {}
     for node in analysis.model.graph:
-        bias = _bias_behind(analysis, node) if node.op_type in _LINEAR else None
+        bias = _added_bias(analysis, node) if has(node, _LINEAR) else None
         if bias is not None:
             found[node] = bias
     return found
 
 
-def _bias_behind(analysis: Analysis, node: ir.Node) -> ir.Value | None:
-    """The other operand of the one ``Add`` that reads a node."""
+def _added_bias(analysis: Analysis, node: ir.Node) -> ir.Value | None:
+    """The other operand of the ``Add`` that is the only consumer of a node."""
     output = node.outputs[0]
     uses = tuple(output.uses())
     if len(uses) != 1 or output.is_graph_output() or output not in analysis.content:
@@ -53,13 +52,13 @@ def _bias_behind(analysis: Analysis, node: ir.Node) -> ir.Value | None:
 
 
 def attention_layers(analysis: Analysis) -> frozenset[ir.Node]:
-    """Linear layers with weights that make the values of attention or read what it made."""
+    """Linear layers with weights that make the values of attention or read its result."""
     found: set[ir.Node] = set()
     for product, index in analysis.probabilities:
         for k, value in enumerate(product.inputs):
             if k != index and value is not None:
                 _collect(analysis, value, _before, found)
-        _collect(analysis, product.outputs[0], _behind, found)
+        _collect(analysis, product.outputs[0], _after, found)
     return frozenset(found)
 
 
@@ -69,7 +68,7 @@ def _before(value: ir.Value) -> Iterator[tuple[ir.Node, Sequence[ir.Value | None
         yield node, node.inputs
 
 
-def _behind(value: ir.Value) -> Iterator[tuple[ir.Node, Sequence[ir.Value | None]]]:
+def _after(value: ir.Value) -> Iterator[tuple[ir.Node, Sequence[ir.Value | None]]]:
     return ((node, node.outputs) for node, _ in value.uses())
 
 
@@ -79,15 +78,15 @@ _Direction = Callable[[ir.Value], Iterator[tuple[ir.Node, Sequence[ir.Value | No
 def _collect(
     analysis: Analysis, value: ir.Value, direction: _Direction, found: set[ir.Node]
 ) -> None:
-    """Add the first layers with weights that are met from a value on."""
+    """Add the first layers with weights in this direction from a value."""
     if value not in analysis.content:
         return
     for node, following in direction(value):
         operands = range(min(2, len(node.inputs)))
         parameters = [_parameter(analysis, node, k) for k in operands]
-        if node.op_type in _LINEAR:
+        if has(node, _LINEAR):
             found.update([node] if any(parameters) else [])
-        elif node.op_type in _PASSING and (node.op_type not in _BESIDE or any(parameters)):
+        elif has(node, _PASSING) and (not has(node, _SHIFTING) or any(parameters)):
             for each in following:
                 if each is not None:
                     _collect(analysis, each, direction, found)

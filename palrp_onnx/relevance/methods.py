@@ -1,152 +1,196 @@
-"""Methods: which operands of products take a share, and what the map is made of."""
+"""The methods that come with the package, one row each, and the baselines of evaluations.
+
+The command line's help, ``docs/methods.md`` and the docstring of :func:`palrp_onnx.method` are made
+of these tables.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any, NamedTuple
 
-from palrp_onnx.errors import UsageError
+from palrp_onnx.relevance.method import Method, Parameter
 
+DEFAULT_METHOD = "pa-lrp"
 
-@dataclass(frozen=True)
-class Preset:
-    """A named set of choices.
+_KEPT = Parameter(0.5, 0.0, 1.0, "share λ that scores take of what is linear in them")
+_EPSILON = Parameter(1e-6, 1e-7, 1.0, "stabiliser ε of every sum")
+_GAMMA = Parameter(0.05, 0.0, 1e3, "γ of products with weights")
+_GAMMA_CONV = Parameter(100.0, 0.0, 1e3, "γ of convolutions")
 
-    Attributes:
-        positions: Positions that multiply activations (cos, sin) take their half.
-        attention: Attention probabilities take their half of each product with values.
-        gates: The activated branch of a gated unit takes its half.
-        map: What the total of a unit is: content, position, or their sum.
-        rules: Sets of rules that come before the usual ones, the first first.
-        parameters: Numbers that those rules ask for.
-        spared: Linear layers that make values of attention, or read what it made, keep the usual
-            rules.
-        gradient: Gates, statistics and normalisers are content as well, so that with the rules of
-            derivatives multipliers are the gradient.
-    """
-
-    name: str
-    positions: bool
-    attention: bool
-    gates: bool
-    map: Literal["sum", "content", "position"]
-    source: str
-    rules: tuple[str, ...] = ()
-    parameters: Mapping[str, float] = field(default_factory=dict)
-    gradient: bool = False
-    spared: bool = False
-
-
-PRESETS = {
-    preset.name: preset
-    for preset in (
-        Preset("pa-lrp", True, True, True, "sum", "PA-LRP, eq. 5, 10 and 11"),
-        Preset("attnlrp", False, True, True, "content", "AttnLRP (Achtibat et al. 2024)"),
-        Preset("pe-only", True, True, True, "position", "PA-LRP, the position part alone"),
-        Preset("cp-lrp", False, False, False, "content", "CP-LRP (Ali et al. 2022)"),
-        Preset(
-            "pa-lrp-kept",
-            True,
-            True,
-            True,
-            "sum",
-            "PA-LRP whose softmax keeps its constant part for the values",
-            rules=("kept",),
-            parameters={"kept": 0.5},
+#: The methods that come with the package, by name.
+METHODS: Mapping[str, Method] = {
+    each.name: each
+    for each in (
+        Method(
+            name="pa-lrp",
+            summary="Positional-Aware LRP: a sink at every position; the default",
+            source="PA-LRP (2025), eq. 5, 10 and 11",
+            map="sum",
+            shares=("positions", "attention", "gates"),
         ),
-        Preset(
-            "attnlrp-kept",
-            False,
-            True,
-            True,
-            "content",
-            "AttnLRP whose softmax keeps its constant part for the values",
-            rules=("kept",),
-            parameters={"kept": 0.5},
+        Method(
+            name="attnlrp",
+            summary="AttnLRP: content alone, positions that multiply are constants",
+            source="Achtibat et al. 2024, prop. 3.3 and 3.4",
+            map="content",
+            shares=("attention", "gates"),
         ),
-        Preset(
-            "pa-lrp-adaptive",
-            True,
-            True,
-            True,
-            "sum",
-            "pa-lrp-kept whose scores take less where they and the constant part cancel",
+        Method(
+            name="pe-only",
+            summary="the position part of pa-lrp",
+            source="PA-LRP (2025), eq. 11",
+            map="position",
+            shares=("positions", "attention", "gates"),
+        ),
+        Method(
+            name="cp-lrp",
+            summary="CP-LRP: attention probabilities and gates are constants too",
+            source="Ali et al. 2022",
+            map="content",
+            shares=(),
+        ),
+        Method(
+            name="pa-lrp-kept",
+            summary="pa-lrp whose softmax keeps its constant part for the values",
+            source="ours",
+            map="sum",
+            shares=("positions", "attention", "gates"),
+            rules=("kept",),
+            parameters={"kept": _KEPT},
+        ),
+        Method(
+            name="attnlrp-kept",
+            summary="attnlrp whose softmax keeps its constant part for the values",
+            source="ours",
+            map="content",
+            shares=("attention", "gates"),
+            rules=("kept",),
+            parameters={"kept": _KEPT},
+        ),
+        Method(
+            name="pa-lrp-adaptive",
+            summary="pa-lrp-kept with a share λ of its own for every query",
+            source="ours",
+            map="sum",
+            shares=("positions", "attention", "gates"),
             rules=("adaptive",),
         ),
-        Preset("pa-cp-lrp", True, False, False, "sum", "CP-LRP with position sinks"),
-        Preset(
-            "eps-lrp",
-            False,
-            True,
-            True,
-            "content",
-            "ε-rule at every sum (Bach et al. 2015), identity rule for softmax",
+        Method(
+            name="pa-cp-lrp",
+            summary="cp-lrp with position sinks",
+            source="Ali et al. 2022 with PA-LRP's sinks",
+            map="sum",
+            shares=("positions",),
+        ),
+        Method(
+            name="eps-lrp",
+            summary="ε-rule at every sum, identity rule for softmax",
+            source="Bach et al. 2015, eq. 58",
+            map="content",
+            shares=("attention", "gates"),
             rules=("epsilon",),
-            parameters={"epsilon": 1e-6},
+            parameters={"epsilon": _EPSILON},
         ),
-        Preset(
-            "gradient-x-input",
-            False,
-            True,
-            True,
-            "content",
-            "Gradient × input (Shrikumar et al. 2016)",
+        Method(
+            name="gradient-x-input",
+            summary="gradient × input",
+            source="Shrikumar et al. 2016",
+            map="content",
+            shares=("attention", "gates"),
             rules=("gradient",),
-            gradient=True,
         ),
-        Preset(
-            "pa-lrp-gamma",
-            True,
-            True,
-            True,
-            "sum",
-            "PA-LRP on vision transformers: γ-rules, the half of probabilities stays there",
+        Method(
+            name="pa-lrp-gamma",
+            summary="pa-lrp for images: γ-rules, nothing passes attention scores",
+            source="PA-LRP (2025), tables for vision",
+            map="sum",
+            shares=("positions", "attention", "gates"),
             rules=("gamma", "stopped"),
-            parameters={"gamma": 0.05, "gamma_conv": 100.0},
             spared=True,
+            parameters={"gamma": _GAMMA, "gamma_conv": _GAMMA_CONV},
         ),
-        Preset(
-            "attnlrp-gamma",
-            False,
-            True,
-            True,
-            "content",
-            "The content of pa-lrp-gamma, which PA-LRP is held against on images",
+        Method(
+            name="attnlrp-gamma",
+            summary="the content of pa-lrp-gamma",
+            source="PA-LRP (2025), baseline for vision",
+            map="content",
+            shares=("attention", "gates"),
             rules=("gamma", "stopped"),
-            parameters={"gamma": 0.05, "gamma_conv": 100.0},
             spared=True,
+            parameters={"gamma": _GAMMA, "gamma_conv": _GAMMA_CONV},
         ),
-        Preset(
-            "pa-lrp-alpha",
-            True,
-            True,
-            True,
-            "sum",
-            "PA-LRP on vision transformers as its figures: α1-rule, normalised sums",
+        Method(
+            name="pa-lrp-alpha",
+            summary="pa-lrp for images, smoother: α1-rule, normalised sums",
+            source="PA-LRP (2025), figures; Bach et al. 2015, eq. 60",
+            map="sum",
+            shares=("positions", "attention", "gates"),
             rules=("alpha", "stopped"),
         ),
-        Preset(
-            "cp-lrp-gamma",
-            False,
-            False,
-            False,
-            "content",
-            "CP-LRP with γ-rules (Achtibat et al. 2024, vision transformers)",
+        Method(
+            name="cp-lrp-gamma",
+            summary="cp-lrp for images: γ-rules",
+            source="Achtibat et al. 2024, vision transformers",
+            map="content",
+            shares=(),
             rules=("gamma",),
-            parameters={"gamma": 0.05, "gamma_conv": 0.25},
             spared=True,
+            parameters={"gamma": _GAMMA, "gamma_conv": replace(_GAMMA_CONV, default=0.25)},
         ),
     )
 }
 
 
-def preset(name: str) -> Preset:
-    """The preset of this name.
+class BaselineFacts(NamedTuple):
+    """What methods are held against: a map without rules and ledger."""
 
-    Raises:
-        UsageError: There is none.
+    summary: str
+    source: str
+
+
+#: What only evaluations know, by name; :mod:`palrp_onnx.evaluate.baselines` computes it.
+BASELINES: Mapping[str, BaselineFacts] = {
+    "single-sink": BaselineFacts("pa-lrp with one sink for all layers", "PA-LRP (2025), ablation"),
+    "rollout": BaselineFacts("attention rollout, the same for every class", "Abnar & Zuidema 2020"),
+    "chefer": BaselineFacts(
+        "attention weighed by its gradient", "Chefer et al. 2021 (self-attention)"
+    ),
+    "ig": BaselineFacts("integrated gradients, 32 steps", "Sundararajan et al. 2017"),
+}
+
+
+def own_method(used: Method) -> Method | None:
+    """The method, if it does not come with the package: elsewhere its name says nothing."""
+    return None if used.name in METHODS else used
+
+
+def record_params(used: Method) -> dict[str, Any]:
+    """What a record must say beyond the name of the method: nothing where the name says it all.
+
+    Returns:
+        ``parameters``, all numbers that were used, where one of them is not the package's; and
+        ``definition`` for a method that does not come with the package.
     """
-    if name not in PRESETS:
-        raise UsageError(f"Unknown method {name!r}", hint=f"Methods: {', '.join(PRESETS)}.")
-    return PRESETS[name]
+    own = own_method(used) is not None
+    found: dict[str, Any] = {}
+    if used.numbers and (own or used.changed):
+        found["parameters"] = used.numbers
+    if own:
+        found["definition"] = {
+            "map": used.map,
+            "shares": list(used.shares),
+            "rules": list(used.rules),
+            "spared": used.spared,
+        }
+    return found
+
+
+def lines_of(rows: Mapping[str, Method] | Mapping[str, BaselineFacts]) -> Iterator[str]:
+    """``NAME  summary``, and a line more for the parameters, if there are any."""
+    width = max(map(len, METHODS)) + 2
+    for name, row in rows.items():
+        yield f"{name:{width}}{row.summary}"
+        if isinstance(row, Method) and row.parameters:
+            yield " " * width + ", ".join(f"{k}={v:g}" for k, v in row.numbers.items())

@@ -1,6 +1,6 @@
-"""What will be visited: the nodes between the target and the explained input, each with its rule.
+"""The plan of a walk: the nodes between target and explained input, each with its rule.
 
-Everything that can be refused is refused here, before anything runs.
+A graph that cannot be explained is refused here, before anything runs.
 """
 
 from __future__ import annotations
@@ -19,28 +19,36 @@ from palrp_onnx.analysis.roles import Fact, Role
 from palrp_onnx.errors import TargetError, UnsupportedError
 from palrp_onnx.model.lowering import REFUSED
 from palrp_onnx.model.native import kernel_nodes
-from palrp_onnx.relevance.attention import kept_scores
+from palrp_onnx.model.ops import Trait, has
+from palrp_onnx.relevance.attention import find_scores
 from palrp_onnx.relevance.linear_layers import added_biases, attention_layers
-from palrp_onnx.relevance.methods import Preset
+from palrp_onnx.relevance.method import Method
 from palrp_onnx.rules import RuleEntry, find_rule
 
 T = TypeVar("T")
 
-#: Roles of operands that relevance can be sent to. A mask is none: where it is zero it carries
-#: nothing, and where it switches a score off no multiplier arrives.
+#: Roles of operands that can receive relevance. A mask cannot: where it is zero its relevance is
+#: zero, and where it switches a score off the multiplier is zero.
 RECEIVING = frozenset((Role.CONTENT, Role.POSITION, Role.SEGMENT, Role.PARAMETER, Role.MIXED))
-#: Rules that stop at the softmax of attention; at that of a head nothing would be explained.
+#: Set of rules that stops at a softmax. It is for attention: at the softmax of a classifier's
+#: output it would leave nothing to explain.
 _STOPPED = "stopped"
 _ACTIVE = frozenset((Role.CONTENT, Role.POSITION, Role.MIXED))
 
 
 @dataclass(frozen=True)
 class Step:
-    """One node to visit. ``entry`` is ``None`` for a content lookup, where relevance is caught."""
+    """One node to visit.
+
+    Attributes:
+        node: The node.
+        entry: Its rule; ``None`` for the lookup of an explained input, where the walk ends.
+        axes_of: Content value whose axes the node's first output has.
+    """
 
     node: ir.Node
     entry: RuleEntry | None
-    meeting: ir.Value
+    axes_of: ir.Value
 
 
 @dataclass(frozen=True)
@@ -48,22 +56,24 @@ class Plan:
     """Everything a walk needs that does not depend on numbers.
 
     Attributes:
-        steps: Nodes in reverse topological order.
+        analysis: The annotated graph.
+        method: The method.
         output: The explained output.
-        scaling: Operands that receive nothing under this preset.
-        counted: Operands of attention scores that are counted from somewhere, in equal steps.
-        kept: Attention probabilities whose products know the scores behind them.
-        biases: What an ``Add`` directly behind a linear layer adds.
-        kernels: Nodes whose results the forward pass takes from a kernel for whole numbers.
+        steps: Nodes in reverse topological order.
+        scaling: Operands that scale like constants under this method, and receive nothing.
+        alibi: ALiBi-like biases, measured from the query's own position.
+        scores_of: Softmax operand of a product → its scores before the softmax.
+        biases: Linear layer → bias that the ``Add`` directly after it adds.
+        kernels: Nodes whose results the forward pass takes from an integer kernel.
     """
 
     analysis: Analysis
-    preset: Preset
+    method: Method
     output: ir.Value
     steps: tuple[Step, ...]
     scaling: frozenset[Operand]
-    counted: frozenset[Operand] = frozenset()
-    kept: Mapping[Operand, ir.Value] = field(default_factory=dict)
+    alibi: frozenset[Operand] = frozenset()
+    scores_of: Mapping[Operand, ir.Value] = field(default_factory=dict)
     biases: Mapping[ir.Node, ir.Value] = field(default_factory=dict)
     kernels: frozenset[ir.Node] = frozenset()
 
@@ -92,7 +102,7 @@ class View(Generic[T]):
         return self._result(self._node.outputs[index])
 
     def guarded_output(self) -> T:
-        """The first output with 0 for NaN where the graph itself goes on like that."""
+        """The first output, with 0 in place of NaN where the graph itself replaces NaN by 0."""
         return self._result(guard_of(self._node.outputs[0]))
 
     def only_guards(self) -> bool:
@@ -112,7 +122,7 @@ class View(Generic[T]):
         return len(self._plan.analysis.shapes[self._operand(index)])
 
     def active(self, index: int) -> bool:
-        """Whether an operand of a product takes a share."""
+        """Whether an operand takes a share of a product."""
         operand = (self._node, index)
         fact = self._plan.analysis.operands.get(operand)
         return fact is not None and fact.role in _ACTIVE and operand not in self._plan.scaling
@@ -123,46 +133,46 @@ class View(Generic[T]):
         return default if attribute is None else attribute.value
 
     def integers(self, index: int) -> tuple[int, ...]:
-        """An integer input that is constant."""
+        """The entries of a constant integer input."""
         return tuple(int(v) for v in self._constant(index).ravel())
 
     def reals(self, index: int) -> tuple[float, ...]:
-        """A real input that is constant; empty where it has no entries."""
+        """The entries of a constant real input; empty where it has none."""
         return tuple(float(v) for v in self._constant(index).ravel())
 
     def number(self, index: int) -> float:
-        """A real input that is one constant number."""
+        """The one entry of a constant real input."""
         array = self._constant(index)
         if array.size != 1:
             raise NotImplementedError(f"input {index} is not a single number")
         return float(array.ravel()[0])
 
     def stored(self, index: int) -> float | None:
-        """The one number of a real input that is stored; ``None`` where it is computed."""
+        """The one entry of a real input that is an initializer; ``None`` where it is computed."""
         tensor = self._operand(index).const_value
         return float(tensor.numpy().item()) if tensor is not None and tensor.size == 1 else None
 
     def scores(self, index: int) -> T | None:
-        """Scores whose softmax an operand is, in its shape; ``None`` where it is none."""
-        found = self._plan.kept.get((self._node, index))
+        """Pre-softmax scores of this operand if it is a softmax output, else ``None``."""
+        found = self._plan.scores_of.get((self._node, index))
         return None if found is None else self._values(found)
 
-    def keeps(self) -> bool:
-        """Whether products know the scores of this softmax."""
-        return self._node.inputs[0] in self._plan.kept.values()
+    def consumers_see_scores(self) -> bool:
+        """Whether every consumer of this softmax is a product that can see its scores."""
+        return self._node.inputs[0] in self._plan.scores_of.values()
 
-    def weighs(self, index: int) -> bool:
-        """Whether an operand of a product is weights."""
+    def is_weight(self, index: int) -> bool:
+        """Whether the operand is a parameter."""
         fact = self._plan.analysis.operands.get((self._node, index))
         return fact is not None and fact.role is Role.PARAMETER
 
     def bias(self) -> T | None:
-        """What an ``Add`` directly behind adds, if it is the bias of this linear layer."""
+        """Bias that the ``Add`` directly after this node adds, if there is one."""
         found = self._plan.biases.get(self._node)
         return None if found is None else self._values(found)
 
-    def samples(self) -> int:
-        """The axis of the first output that runs over samples alone."""
+    def batch_axis(self) -> int:
+        """The axis of the first output that runs over samples alone, counted from the right."""
         flags = self._plan.analysis.axes[self._node.outputs[0]]
         axis = next((k - len(flags) for k, flag in enumerate(flags) if flag == BATCH), None)
         if axis is None:
@@ -170,8 +180,8 @@ class View(Generic[T]):
         return axis
 
     def parameter(self, name: str) -> float:
-        """A number of the method."""
-        return self._plan.preset.parameters[name]
+        """A parameter of the method."""
+        return self._plan.method.number(name)
 
     def _operand(self, index: int) -> ir.Value:
         value = self._node.inputs[index]
@@ -201,16 +211,16 @@ def guard_of(value: ir.Value) -> ir.Value:
 def make_plan(
     analysis: Analysis,
     output: ir.Value,
-    preset: Preset,
-    counted: frozenset[Operand] = frozenset(),
+    method: Method,
+    alibi: frozenset[Operand] = frozenset(),
 ) -> Plan:
     """Find the nodes to visit and their rules.
 
     Args:
         analysis: The annotated graph.
         output: The explained output.
-        preset: The method.
-        counted: See :class:`Plan`.
+        method: The method.
+        alibi: See :class:`Plan`.
 
     Raises:
         TargetError: The output does not depend on the explained input.
@@ -220,12 +230,12 @@ def make_plan(
         raise TargetError(
             "The output does not depend on the explained input", place=f"output {output.name}"
         )
-    if preset.gradient:
-        analysis = with_every_path(analysis)
-    scaling = scaling_operands(analysis, preset)
+    if method.every_path:
+        analysis = with_all_paths(analysis)
+    scaling = scaling_operands(analysis, method)
     visited = visited_nodes(analysis, output, scaling)
     ending = ending_of(output)
-    spared = attention_layers(analysis) if preset.spared else frozenset()
+    by_default = attention_layers(analysis) if method.spared else frozenset()
     steps, refused = [], []
     for node in reversed(list(analysis.model.graph)):
         if node not in visited:
@@ -233,7 +243,7 @@ def make_plan(
         if node in analysis.inputs.lookups:
             steps.append(Step(node, None, node.outputs[0]))
             continue
-        sets = () if node in spared else preset.rules
+        sets = () if node in by_default else method.rules
         if ending is not None and node is ending.node:
             sets = tuple(each for each in sets if each != _STOPPED)
         entry = find_rule(node.domain, node.op_type, analysis.model.graph_opset, sets)
@@ -247,41 +257,38 @@ def make_plan(
             place="; ".join(refused[:10]) + ("; …" if len(refused) > 10 else ""),
             hint="`palrp-onnx inspect` lists every operation and its rule.",
         )
-    kept = kept_scores(analysis)
+    scores = find_scores(analysis)
     biases = added_biases(analysis)
     kernels = kernel_nodes(analysis.model)
-    return Plan(analysis, preset, output, tuple(steps), scaling, counted, kept, biases, kernels)
+    return Plan(analysis, method, output, tuple(steps), scaling, alibi, scores, biases, kernels)
 
 
 def describe(node: ir.Node) -> str:
-    """``Domain.Operation 'name'``, and why it could not be lowered if it should have been."""
+    """``Domain.Operation 'name'``, and the reason if it could not be lowered."""
     kind = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
     reason = f" ({node.meta[REFUSED]})" if REFUSED in node.meta else ""
     return f"{kind} {node.name!r}{reason}"
 
 
-def with_every_path(analysis: Analysis) -> Analysis:
-    """The same graph, where gates, statistics and normalisers are the content that they are.
-
-    A value that is not a number still carries nothing.
-    """
+def with_all_paths(analysis: Analysis) -> Analysis:
+    """The analysis with gates, statistics and normalisers that depend on content as content."""
     content = Fact(Role.CONTENT, "depends on the explained input")
     statistics = {o for o, fact in analysis.operands.items() if fact.role is Role.STATISTIC}
     found = {o for o in statistics if o[0].inputs[o[1]] in analysis.content}
     return replace(analysis, operands={**analysis.operands, **dict.fromkeys(found, content)})
 
 
-def scaling_operands(analysis: Analysis, preset: Preset) -> frozenset[Operand]:
-    """Operands of products that scale like constants because the preset says so."""
+def scaling_operands(analysis: Analysis, method: Method) -> frozenset[Operand]:
+    """Operands of products that the method treats as constant factors."""
     found: set[Operand] = set()
-    if not preset.attention:
+    if "attention" not in method.shares:
         found |= analysis.probabilities
     for operand, fact in analysis.operands.items():
         node, index = operand
-        if not preset.positions and fact.role is Role.POSITION:
+        if "positions" not in method.shares and fact.role is Role.POSITION:
             found.add(operand)
         if (
-            not preset.gates
+            "gates" not in method.shares
             and node.op_type == "Mul"
             and node.inputs[index] in analysis.activations
         ):
@@ -292,9 +299,9 @@ def scaling_operands(analysis: Analysis, preset: Preset) -> frozenset[Operand]:
 
 
 def role_of(analysis: Analysis, operand: Operand, scaling: frozenset[Operand]) -> Role | None:
-    """Role of an operand under a preset.
+    """Role of an operand under a method.
 
-    A branch of content that carries positions is content again where positions take no share.
+    Content that counts as a position is content again where positions take no share.
     """
     fact = analysis.operands.get(operand)
     if fact is None:
@@ -305,38 +312,38 @@ def role_of(analysis: Analysis, operand: Operand, scaling: frozenset[Operand]) -
     return fact.role
 
 
-_PRODUCTS = frozenset(["Mul", "MatMul", "Gemm", "Einsum", "Div"])
+_PRODUCTS = Trait.SCALE | Trait.PRODUCT | Trait.LAYER
 
 
 def visited_nodes(
     analysis: Analysis, output: ir.Value, scaling: frozenset[Operand]
 ) -> dict[ir.Node, ir.Value]:
-    """Nodes that relevance can reach, with the content value whose axes they are aligned with."""
+    """Nodes that relevance can reach, each with the content value whose axes its output has."""
     found: dict[ir.Node, ir.Value] = {}
     queue = [(output, output)]
     while queue:
-        value, meeting = queue.pop()
+        value, axes_of = queue.pop()
         node = value.producer()
         if node is None or node in found:
             continue
-        found[node] = meeting
+        found[node] = axes_of
         if node in analysis.inputs.lookups:
             continue
         for index, operand in enumerate(node.inputs):
             role = role_of(analysis, (node, index), scaling)
             if operand is None or role is None:
                 continue
-            if node.op_type in _PRODUCTS and (node, index) in scaling:
+            if has(node, _PRODUCTS) and (node, index) in scaling:
                 continue
             if role is Role.CONTENT:
                 queue.append((operand, operand))
             elif role is Role.MIXED:
-                queue.append((operand, meeting))
+                queue.append((operand, axes_of))
     return found
 
 
 def needed_values(plan: Plan, walk: Callable[..., object]) -> list[ir.Value]:
-    """Values the walk reads, found by walking once with a language that computes nothing."""
+    """Forward values that the walk reads, found by a walk in a language that computes nothing."""
     seen: dict[ir.Value, None] = {}
 
     def values(value: ir.Value) -> object:
@@ -348,7 +355,7 @@ def needed_values(plan: Plan, walk: Callable[..., object]) -> list[ir.Value]:
 
 
 class _Recorder:
-    """Answers every operation with something new: what is the same is decided by identity."""
+    """A language in which every operation returns a new object."""
 
     def __getattr__(self, name: str) -> Callable[..., object]:
         return lambda *args, **kwargs: object()

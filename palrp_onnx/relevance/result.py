@@ -14,7 +14,7 @@ class RawRelevance:
     """Raw result for a batch: signed relevance in units of the target.
 
     Attributes:
-        content: For the explained input: [B, T, F] for tokens, [B, C, H, W] for images.
+        content: Of the explained input: [B, T, F] for tokens, [B, C, H, W] for images.
         others: The same for further explained inputs, by name.
         sinks: Signed position relevance [B, T, F] by kind, layer and part.
         ledger: Entries, ``target``, ``residual`` and ``residual_relative``, each [B].

@@ -1,8 +1,8 @@
-"""Multipliers that are zero but for one row of tokens a sample.
+"""Multipliers that are zero except for one row (token) of each sample.
 
-A head that looks at one token – a class token, the last token, one position of a language model –
-sends relevance to one row of the last layer. Up to the attention of that layer every operation is
-row-wise, so the walk carries that row alone: the same rules, on rows of the same values.
+A classifier that reads one token – a class token, the last token, one position of a language model
+– sends relevance to one row of the last layer. Between the output and the attention of that layer
+every operation is row-wise, so the walk carries that row alone: the same rules on rows of values.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ import onnx_ir as ir
 
 from palrp_onnx.analysis.analysis import Analysis
 from palrp_onnx.analysis.axes import BATCH, TOKEN
-from palrp_onnx.analysis.sources import ELEMENTWISE, source_axes
+from palrp_onnx.analysis.sources import source_axes
+from palrp_onnx.model.ops import ELEMENTWISE, Trait, has
 from palrp_onnx.relevance.plan import Plan, Step, View
 from palrp_onnx.tensor.language import Language
 
@@ -25,14 +26,13 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, eq=False)
 class Rows(Generic[T]):
-    """One row a sample, along one axis of a value.
+    """One row of each sample, along one axis of a value.
 
     Attributes:
         index: Which row [B].
-        batch: Axis (from the right) whose outermost part is the batch.
-        axis: Axis (from the right) of the rows; the same where samples and tokens share it.
-        shared: Whether the value is the same for all samples; ``batch`` is then the axis of
-            what it meets.
+        batch: Axis (from the right) whose outermost factor is the batch.
+        axis: Axis (from the right) of the rows; equal to ``batch`` if it holds samples × tokens.
+        shared: Whether the value has no batch axis; ``batch`` is then that of the node's output.
     """
 
     index: T
@@ -41,25 +41,25 @@ class Rows(Generic[T]):
     shared: bool = False
 
     def __eq__(self, other: object) -> bool:
-        """The same rows: of one index, which is a tensor and compared by identity."""
+        """Equal axes and the same index; the index is a tensor, and compared by identity."""
         if not isinstance(other, Rows):
             return NotImplemented
         mine, theirs = (r.index is self.index and (r.batch, r.axis) for r in (self, other))
         return mine == theirs
 
     def take(self, op: Language[T], value: T) -> T:
-        """These rows of a value, the axis kept with length 1 (with length B where it is shared)."""
+        """These rows of a value; ``axis`` then has length 1, and a shared value a batch axis."""
         if self.shared:
             return op.take_shared_rows(value, self.index, self.batch, self.axis)
         return op.take_rows(value, self.index, self.batch, self.axis)
 
     def put(self, op: Language[T], rows: T, like: T) -> T:
-        """Zeros like ``like`` with the rows in their places."""
+        """Zeros shaped like ``like``, with the rows in their places."""
         return op.put_rows(rows, like, self.index, self.batch, self.axis)
 
 
 class RowView(View[T]):
-    """A node as rules see it, of which only some rows count."""
+    """A node as rules see it, reduced to single rows of its values."""
 
     def __init__(
         self,
@@ -76,12 +76,12 @@ class RowView(View[T]):
         self._sources = inputs
 
     def input(self, index: int) -> T:
-        """Forward value of an input, rows alone where it has them."""
+        """Forward value of an input, or its rows where the operation is row-wise in it."""
         rows, value = self._sources[index], super().input(index)
         return value if rows is None else rows.take(self._op, value)
 
     def scores(self, index: int) -> T | None:
-        """Scores of the rows that the operand has."""
+        """Pre-softmax scores of the operand, or their rows."""
         rows, scores = self._sources[index], super().scores(index)
         return scores if rows is None or scores is None else rows.take(self._op, scores)
 
@@ -92,7 +92,7 @@ class RowView(View[T]):
 def rows_before(
     analysis: Analysis, node: ir.Node, output: ir.Value, rows: Rows[T]
 ) -> tuple[Rows[T] | None, ...] | None:
-    """The rows of every operand, ``None`` for those taken whole; ``None`` if not row-wise."""
+    """The rows of every operand, ``None`` for a whole operand; ``None`` if not row-wise."""
     rank = len(analysis.shapes[output])
     tokens, batch = (
         source_axes(node, output, rank + axis, analysis.shapes) for axis in (rows.axis, rows.batch)
@@ -107,7 +107,7 @@ def rows_before(
         size = len(analysis.shapes[value])
         if sample is not None:
             found.append(Rows(rows.index, sample - size, token - size))
-        elif node.op_type in ELEMENTWISE or node.op_type == "MatMul":
+        elif has(node, ELEMENTWISE | Trait.LIKE) or node.op_type in ("Expand", "MatMul"):
             found.append(Rows(rows.index, rows.batch, token - size, shared=True))
         else:
             return None
@@ -117,42 +117,45 @@ def rows_before(
 def _regrouped(
     analysis: Analysis, node: ir.Node, output: ir.Value, rows: Rows[T]
 ) -> tuple[Rows[T] | None, ...] | None:
-    """A reshape that joins samples and tokens in one axis, or parts them."""
+    """The rows before a reshape that merges or splits the axes of samples and tokens."""
     source = node.inputs[0]
-    if node.op_type not in ("Reshape", "Flatten") or source is None:
+    if not has(node, Trait.RESHAPE) or source is None:
         return None
     before, after = analysis.shapes[source], analysis.shapes[output]
     rest = (None,) * (len(node.inputs) - 1)
-    joined = rows.batch == rows.axis == -len(after)
-    if joined and before[2:] == after[1:] and before[0] * before[1] == after[0]:
+    merged = rows.batch == rows.axis == -len(after)
+    if merged and before[2:] == after[1:] and before[0] * before[1] == after[0]:
         return Rows(rows.index, -len(before), 1 - len(before)), *rest
-    parted = (rows.batch, rows.axis) == (-len(after), 1 - len(after))
-    if parted and before[1:] == after[2:] and before[0] == after[0] * after[1]:
+    split = (rows.batch, rows.axis) == (-len(after), 1 - len(after))
+    if split and before[1:] == after[2:] and before[0] == after[0] * after[1]:
         return Rows(rows.index, -len(before), -len(before)), *rest
     return None
 
 
 class _Pick(NamedTuple):
-    """How a node picks rows.
+    """How a node picks one row of each sample.
 
     Attributes:
         how: Its second input is one index for all samples, a column of coordinates, or an index
             into samples × tokens.
-        batch: Axes of its first input.
-        axis: The same.
-        gone: Axis that the pick removes.
+        batch: Batch axis of its first input, from the right.
+        axis: Axis of the rows of its first input, from the right.
+        removed: Axis that the node removes.
     """
 
     how: Literal["one", "column", "within"]
     batch: int
     axis: int
-    gone: int | None
+    removed: int | None
 
 
 def picked_row(
     op: Language[T], plan: Plan, step: Step, values: Callable[[ir.Value], T], m: T
 ) -> tuple[T, Rows[T]] | None:
-    """The multiplier of what a node picks one row a sample from, if it does that."""
+    """The rows of the first input that a node picks, and their multiplier; ``None`` if it does not.
+
+    The node picks exactly one row of each sample.
+    """
     find = _PICKS.get(step.node.op_type)
     source = step.node.inputs[0]
     if find is None or source is None or len(plan.analysis.axes.get(source, ())) < 2:
@@ -167,12 +170,12 @@ def picked_row(
         index = op.row_column(index, 1)
     else:
         index = op.row_within(index, values(source))
-    kept = m if pick.gone is None else op.unsqueeze(m, [pick.gone])
-    return kept, Rows(index, pick.batch, pick.axis)
+    rows = m if pick.removed is None else op.unsqueeze(m, [pick.removed])
+    return rows, Rows(index, pick.batch, pick.axis)
 
 
 def _gather(analysis: Analysis, node: ir.Node, source: ir.Value) -> _Pick | None:
-    """One token of every sample, or with samples and tokens on one axis one of each sample's."""
+    """``Gather`` of one token of every sample; an axis may hold samples × tokens."""
     flags, rank = analysis.axes[source], len(analysis.axes[source])
     axis = node.attributes.get_int("axis", 0) % rank
     index, batch = _trial(analysis, node.inputs[1]), _batch(flags)
@@ -189,7 +192,7 @@ def _gather(analysis: Analysis, node: ir.Node, source: ir.Value) -> _Pick | None
 
 
 def _gather_nd(analysis: Analysis, node: ir.Node, source: ir.Value) -> _Pick | None:
-    """Coordinates (sample, token), every sample once."""
+    """``GatherND`` with coordinates (sample, token), every sample once."""
     index, rank = _trial(analysis, node.inputs[1]), len(analysis.axes[source])
     if index is None or analysis.axes[source][:2] != (BATCH, TOKEN):
         return None
@@ -201,7 +204,7 @@ def _gather_nd(analysis: Analysis, node: ir.Node, source: ir.Value) -> _Pick | N
 
 
 def _slice(analysis: Analysis, node: ir.Node, source: ir.Value) -> _Pick | None:
-    """One row cut out along the tokens."""
+    """``Slice`` of length 1 along the tokens."""
     flags, starts = analysis.axes[source], _trial(analysis, node.inputs[1])
     before, after = analysis.shapes[source], analysis.shapes[node.outputs[0]]
     cut = [k for k, (a, b) in enumerate(zip(before, after, strict=True)) if a != b]

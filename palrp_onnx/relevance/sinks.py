@@ -1,4 +1,4 @@
-"""Position sinks: what was caught at each site, brought to tokens, and reduced to a map."""
+"""Position sinks: relevance absorbed at every site, as [B, T, F], and its reduction to a map."""
 
 from __future__ import annotations
 
@@ -7,16 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar, get_args
 
-import numpy as np
-
 from palrp_onnx.analysis.analysis import Operand
 from palrp_onnx.analysis.axes import BATCH, Places, batch_axis
 from palrp_onnx.analysis.input_axes import InputAxes
 from palrp_onnx.analysis.sites import SinkSite
 from palrp_onnx.errors import UsageError
 from palrp_onnx.tensor.language import Language
-from palrp_onnx.tensor.numpy import Eager
-from palrp_onnx.types import Array
 
 T = TypeVar("T")
 Reduction = Literal["relu", "abs", "signed", "single-sink"]
@@ -24,16 +20,20 @@ Reduction = Literal["relu", "abs", "signed", "single-sink"]
 
 @dataclass(frozen=True)
 class Sink:
-    """Relevance at one kind of site in one layer: signed, [B, T, F].
+    """Relevance of one kind of site in one layer: signed, in units of the target.
 
-    RoPE: query and key summed, all heads. A relative bias has two sinks, ``query`` and ``key``,
-    each with half of what the bias received. (PA-LRP's appendix B splits ALiBi's −m (i − j) into i
-    and −j instead, which depends on where counting starts.)
+    RoPE: query and key summed over all heads. A relative bias has two sinks, ``query`` and ``key``,
+    each with half of the bias's relevance. (PA-LRP, eq. 16, divides ALiBi's −m (i − j) into the
+    parts i and −j instead, which depends on the origin of positions.)
 
     Attributes:
-        width: Features F.
-        places: Where units of the explained input are among the tokens; ``None`` where that is not
-            known, or nowhere.
+        kind: Kind of the site.
+        layer: Layer of the site.
+        part: Part of the site.
+        relevance: [B, T, F].
+        width: F.
+        places: Where units of the explained input are among the T tokens; ``None`` if that is not
+            known, or if they are not among them.
     """
 
     kind: str
@@ -49,7 +49,7 @@ class Sink:
         return f"{self.layer}/{self.part}"
 
 
-#: Where units are among the places of a site's token axes (from the right).
+#: (site, its token axes from the right) → where units are among its tokens.
 Align = Callable[[SinkSite, Sequence[int]], "Places | None"]
 
 
@@ -57,7 +57,9 @@ def gather_sinks(
     op: Language[T], sites: Sequence[SinkSite], caught: Mapping[Operand, T], align: Align
 ) -> list[Sink]:
     """Bring every site's relevance to [B, T, F] and add up sites of one kind, layer and part."""
-    found: dict[tuple[object, ...], Sink] = {}  # only like tables of the same tokens add up
+    found: dict[
+        tuple[object, ...], Sink
+    ] = {}  # only tables of one shape and the same tokens add up
     for site in sites:
         if site.operand not in caught:
             continue
@@ -85,7 +87,7 @@ def _parts(op: Language[T], site: SinkSite, relevance: T) -> list[tuple[str, T, 
 
 
 def _named(sinks: list[Sink]) -> list[Sink]:
-    """Sinks in order of layer; of two with one name the later gets a number."""
+    """Sinks in order of layer; a second sink of one name is numbered."""
     seen: dict[str, int] = {}
     result = []
     for sink in sorted(sinks, key=lambda s: s.layer):
@@ -107,21 +109,16 @@ def check_reduction(how: str) -> None:
         raise UsageError(f"Unknown reduction {how!r}", hint=f"One of {known}.")
 
 
-def reduce_sinks(sinks: Sequence[Sink], how: str, like: Array) -> Array:
-    """One number per token [B, T] from all sinks.
+def reduce_sinks(op: Language[T], sinks: Sequence[Sink], how: str) -> list[T]:
+    """Terms [B, T], in units of the target, whose sum is one number for every token.
 
-    ``relu`` is eq. 11: Σ_layers Σ_features ReLU(R); ``abs`` Σ_layers |Σ_features R|; ``signed``
-    Σ_layers Σ_features R; ``single-sink`` eq. 11 with one sink for all layers,
-    Σ_features ReLU(Σ_layers R). Each over the parts of every kind.
+    ``relu`` is PA-LRP, eq. 11: Σ_layers Σ_features ReLU(R); ``abs`` is Σ_layers |Σ_features R|;
+    ``signed`` is Σ_layers Σ_features R; ``single-sink`` is eq. 11 with one sink for all layers,
+    Σ_features ReLU(Σ_layers R). Each sums over the parts of every kind.
+
+    Raises:
+        UsageError: There is no such reduction.
     """
-    total = np.zeros(like.shape, like.dtype)
-    for numbers in sink_numbers(Eager(len(like), like.dtype), sinks, how):
-        total += numbers
-    return total
-
-
-def sink_numbers(op: Language[T], sinks: Sequence[Sink], how: str) -> list[T]:
-    """The terms of :func:`reduce_sinks`, each [B, T]."""
     check_reduction(how)
     parts = [sink.relevance for sink in sinks]
     if how == "single-sink":
@@ -132,8 +129,8 @@ def sink_numbers(op: Language[T], sinks: Sequence[Sink], how: str) -> list[T]:
         parts = list(merged.values())
     if how in ("relu", "single-sink"):
         parts = [op.relu(part) for part in parts]
-    numbers = [op.sum(part, [2], keepdims=False) for part in parts]
-    return [op.absolute(n) for n in numbers] if how == "abs" else numbers
+    terms = [op.sum(part, [2], keepdims=False) for part in parts]
+    return [op.absolute(term) for term in terms] if how == "abs" else terms
 
 
 def bring_to_tokens(op: Language[T], relevance: T, axes: InputAxes) -> T:

@@ -1,4 +1,4 @@
-"""What is explained: a class, a contrast, a token, any element, or a product with a vector."""
+"""Targets: a class, a contrast, a token, any element, or a product with a vector."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class Vector:
     """A vector that the output is multiplied with.
 
     Attributes:
-        name: Of its file.
+        name: Name of its file.
         numbers: [D], float64.
-        sha256: Of the numbers as little-endian float64.
+        sha256: SHA-256 of the numbers as little-endian float64.
     """
 
     name: str
@@ -34,15 +34,15 @@ class Target:
     """A parsed ``--target``.
 
     Attributes:
-        kind: What it names.
+        kind: Its kind.
         index: Class or token; ``None`` for the predicted one.
-        against: Class held against, for a contrast.
+        against: Class that is subtracted, for a contrast.
         position: Token position, for a token or a vector.
         element: Indices of an element, the batch axis not counted.
         file: Path of the vector.
         cosine: Whether the product with the vector is divided by both lengths.
-        vector: The vector, once it was read.
-        labelled: Whether a label was read as a number, which needs an output with these classes.
+        vector: The vector, once it is read.
+        labelled: Whether ``index`` was given as a label, which needs an output with these classes.
     """
 
     kind: Kind
@@ -56,7 +56,7 @@ class Target:
     labelled: bool = field(default=False, compare=False)
 
     def names_the_only(self) -> bool:
-        """Whether it names the one number of a row that has no axes."""
+        """Whether it is valid for an output of one number per sample."""
         return self.kind == "pred" or (self.kind == "index" and self.index in (0, -1))
 
 
@@ -65,14 +65,14 @@ class Resolved:
     """A target in one row of an output: where its multiplier is not zero.
 
     Attributes:
-        kind: What was found there.
-        where: Index into the row and weight, one or two of them; none for a vector.
+        kind: Its kind, with classes and tokens found.
+        where: (index into the row, weight), one or two of them; none for a vector.
         value: Σ multiplier · output.
         scores: Entries along the last axis at the place of the target [D].
         place: Index of these entries in the row.
-        predicted: Whether the largest of them was taken.
-        vector: What these entries are multiplied with, for a vector.
-        direction: Their multiplier, for a vector [D].
+        predicted: Whether the target is the largest of them.
+        vector: For a vector: what these entries are multiplied with.
+        direction: For a vector: their multiplier [D].
     """
 
     kind: ResolvedKind
@@ -95,13 +95,13 @@ class Resolved:
 
 
 def resolve(target: Target, row: Array, mask: Array | None) -> Resolved:
-    """Find ``target`` in one row of the output, the batch axis taken off.
+    """Find ``target`` in one row of the output, without the batch axis.
 
     Args:
         target: What to explain.
-        row: [entries], or [tokens, entries], or any shape for an element. One number has the one
-            element (), which is predicted.
-        mask: Attention mask [tokens], where the graph has one: whatever is not 0 is unmasked.
+        row: [entries], or [tokens, entries], or any shape for an element. A row without axes has
+            one element, (), which is the predicted one.
+        mask: Attention mask [tokens] if the graph has one; nonzero is unmasked.
 
     Raises:
         TargetError: The output has no such element, or the target has no meaning for its shape.
@@ -129,10 +129,10 @@ def resolve(target: Target, row: Array, mask: Array | None) -> Resolved:
 
 
 def _no_place(target: Target) -> tuple[int, ...]:
-    """Of an output without a token axis.
+    """The place in an output without a token axis.
 
     Raises:
-        TargetError: A position was named.
+        TargetError: The target names a position.
     """
     if target.position is not None:
         raise TargetError("The output has no token axis", hint="Use a class index or label.")
@@ -140,7 +140,7 @@ def _no_place(target: Target) -> tuple[int, ...]:
 
 
 def _place(target: Target, row: Array, mask: Array | None) -> int:
-    """The token position: as named, else the last unmasked one."""
+    """The token position of the target, by default the last unmasked one."""
     if target.position is not None:
         return _bounded(target.position, len(row))
     if mask is not None and len(mask) == len(row) and (mask != 0).any():
@@ -153,7 +153,7 @@ def _element(element: tuple[int, ...], row: Array) -> Resolved:
         raise TargetError(
             f"An element of an output of shape {list(row.shape)} has {row.ndim} indices, "
             f"not {len(element)}",
-            hint="Several classes of one output are said like index:0,index:1.",
+            hint="Write several classes of one output as index:0,index:1.",
         )
     index = tuple(_bounded(i, size) for i, size in zip(element, row.shape, strict=True))
     scores = row[index[:-1]] if index else row.reshape(1)
@@ -161,9 +161,9 @@ def _element(element: tuple[int, ...], row: Array) -> Resolved:
 
 
 def _product(target: Target, scores: Array, place: tuple[int, ...]) -> Resolved:
-    """v · y with the seed v; for a cosine the seed v / (|v| |y|), in which |y| is a constant."""
+    """v · y: the seed is v; for a cosine v / (|v| |y|), with |y| as a constant."""
     vector = target.vector
-    assert vector is not None, "explainers read the vector first"
+    assert vector is not None, "the vector is read before targets are resolved"
     fits(vector, scores.size)
     wide = scores.astype(np.float64)
     factor = vector_factor(target, wide)
@@ -180,17 +180,17 @@ def _product(target: Target, scores: Array, place: tuple[int, ...]) -> Resolved:
 
 
 def vector_factor(target: Target, scores: Array) -> float:
-    """What the seed is of the normalised vector: its length, or 1 / |y| for a cosine.
+    """The factor of v / |v| in the seed: |v|, or 1 / |y| for a cosine.
 
     Raises:
-        TargetError: The output is zero, and has no direction.
+        TargetError: The output is zero, which has no cosine.
     """
     assert target.vector is not None
     if not target.cosine:
         return float(np.linalg.norm(target.vector.numbers))
     length = float(np.linalg.norm(scores.astype(np.float64)))
     if length == 0:
-        raise TargetError("The output is zero, so that it has no cosine with anything")
+        raise TargetError("The output is zero, so that it has no cosine with the vector")
     return 1 / length
 
 
@@ -198,7 +198,7 @@ def fits(vector: Vector, size: int) -> None:
     """Refuse a vector of another length than the output's last axis.
 
     Raises:
-        TargetError: It has.
+        TargetError: The lengths differ.
     """
     if len(vector.numbers) != size:
         raise TargetError(

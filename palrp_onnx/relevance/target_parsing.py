@@ -1,9 +1,8 @@
-"""What ``--target`` says: one target, or several, each of which can be read in one way only.
+"""Parsing ``--target``: one target or several; an ambiguous text is refused.
 
-Labels are free text, so that ``1`` may be a class's number and another's label. Where a text can
-be read in several ways that differ, all are named, with a form of each that nothing else can be
-read as: ``index:``, ``label:``, ``token:``, ``element:``, ``dot:`` and ``cos:`` always mean what
-they say.
+Labels are free text, so that ``1`` may be the number of one class and the label of another. If a
+text has several readings that differ, the error lists them, each with an unambiguous form: the
+prefixes ``index:``, ``label:``, ``token:``, ``element:``, ``dot:`` and ``cos:`` have one reading.
 """
 
 from __future__ import annotations
@@ -16,9 +15,9 @@ from typing import NamedTuple
 from palrp_onnx.errors import TargetError
 from palrp_onnx.relevance.target import Target
 
-#: Longer texts are no targets; records of a data set bring their own.
+#: Longest text that is parsed, as records of a data set bring texts of their own.
 _LONGEST = 4096
-#: Most pieces between commas that one member of a list is made of.
+#: Most pieces between commas that one member of a list may have.
 _WIDEST = 31
 _COUNT = "[0-9]{1,18}"
 _INDEX = f"-?{_COUNT}"
@@ -31,23 +30,26 @@ _FORMS = (
 
 
 class _Reading(NamedTuple):
-    """A way to read a text: what it means, in words, and how to say just that.
+    """One reading of a text.
 
-    ``form`` has labels; where they are such that it could be read in several ways itself, ``sure``
-    says the same with numbers.
+    Attributes:
+        targets: The targets.
+        words: The reading in words.
+        form: A text for it with labels, which may be ambiguous itself.
+        certain: A text for it with numbers, which has one reading.
     """
 
     targets: tuple[Target, ...]
     words: str
     form: str
-    sure: str
+    certain: str
 
 
 def parse_target(text: str, labels: Mapping[int, str] | None = None) -> Target:
-    """Parse what names one target; see :func:`parse_targets`.
+    """Parse a text that names one target; see :func:`parse_targets`.
 
     Raises:
-        TargetError: It names none, several, or can be read in several ways.
+        TargetError: It names none or several, or is ambiguous.
     """
     targets = parse_targets(text, labels)
     if len(targets) != 1 or targets[0].kind == "all":
@@ -64,14 +66,14 @@ def parse_targets(text: str, labels: Mapping[int, str] | None = None) -> tuple[T
     ``pred``, ``all``, an index, a label, a contrast ``A-B`` of these, ``token:POS[:ID]``, an
     element ``I,J,…``, ``dot:FILE.npy[:POS]`` or ``cos:FILE.npy[:POS]``; all but elements also as a
     list with commas. Numbers alone, with commas, are one element. ``index:N``, ``index:pred``,
-    ``index:all``, ``label:NAME`` and ``element:I,J,…`` can be read in one way only.
+    ``index:all``, ``label:NAME`` and ``element:I,J,…`` have one reading.
 
     Args:
-        text: What was asked for.
+        text: The text.
         labels: Names of classes by index.
 
     Raises:
-        TargetError: It is none of these, or can be read in ways that differ.
+        TargetError: It is none of these, or ambiguous.
     """
     if len(text) > _LONGEST:
         raise TargetError(
@@ -84,7 +86,7 @@ def parse_targets(text: str, labels: Mapping[int, str] | None = None) -> tuple[T
 def _only(
     text: str, readings: list[_Reading], names: _Names, form: Callable[[_Reading], str]
 ) -> _Reading:
-    """The one reading; those that mean the same are one."""
+    """The one reading; readings with one meaning count as one."""
     distinct = {names.meaning(each): each for each in reversed(readings)}
     if len(distinct) == 1:
         return next(iter(distinct.values()))
@@ -93,12 +95,12 @@ def _only(
     ways = list(reversed(distinct.values()))[:4]
     raise TargetError(
         f"Target {text!r} is ambiguous: it can be " + ", or ".join(each.words for each in ways),
-        hint=f"Say {' or '.join(map(form, ways))}.",
+        hint=f"Use {' or '.join(map(form, ways))}.",
     )
 
 
 class _Names:
-    """The labels of a model, and what texts mean with them."""
+    """The labels of a model, and the readings of texts given these labels."""
 
     def __init__(self, labels: Mapping[int, str]) -> None:
         self._labels = labels
@@ -108,7 +110,7 @@ class _Names:
             self._exact.setdefault(name.strip(), []).append(index)
             self._folded.setdefault(name.strip().casefold(), []).append(index)
         commas = max((name.count(",") for name in labels.values()), default=0)
-        # Pieces that a contrast of two labels may have.
+        # Most pieces between commas that a contrast of two labels may have.
         self._span = min(2 * commas + 1, _WIDEST)
 
     def __str__(self) -> str:
@@ -117,7 +119,7 @@ class _Names:
         return f"Labels: {', '.join(names[:20])}{more}." if names else "The model has no labels."
 
     def meaning(self, reading: _Reading) -> tuple[Target, ...]:
-        """With numbers counted from the front, as far as the number of classes is known."""
+        """The targets, with negative indices made positive where the number of classes is known."""
         count = len(self._labels)
 
         def front(index: int | None) -> int | None:
@@ -132,39 +134,39 @@ class _Names:
         return [*self.single(text), *self.several(text)]
 
     def form(self, reading: _Reading) -> str:
-        """How to say a reading so that it is the only one."""
+        """An unambiguous text for a reading, with labels if possible."""
         try:
             found = {self.meaning(each) for each in self.readings(reading.form)}
-        except TargetError:  # a member of a list has several
-            return reading.sure
-        return reading.form if found == {self.meaning(reading)} else reading.sure
+        except TargetError:  # a member of a list is ambiguous
+            return reading.certain
+        return reading.form if found == {self.meaning(reading)} else reading.certain
 
     # --- one target ---------------------------------------------------------------------------
     def single(self, text: str) -> list[_Reading]:
         """Every way to read ``text`` as one target, or ``all``."""
-        certain = self._prefixed(text)
-        if certain:
-            return certain
+        prefixed = self._prefixed(text)
+        if prefixed:
+            return prefixed
         found = self._classes(text)
         if text in ("pred", "all"):
             found.append(_keyword(text))
         if "," in text and _ELEMENT.fullmatch(text):
             found.append(_element(text))
         contrasts = list(self._contrasts(text))
-        outspoken = [each for each, certain in contrasts if certain]
-        return outspoken or [*found, *(each for each, _ in contrasts)]
+        unambiguous = [each for each, with_prefixes in contrasts if with_prefixes]
+        return unambiguous or [*found, *(each for each, _ in contrasts)]
 
     def _prefixed(self, text: str) -> list[_Reading]:
-        """What can be read in one way only; labels that several classes have in several."""
+        """The reading of a text with a prefix; several if several classes have one label."""
         if text in ("index:pred", "index:all"):
             return [_keyword(text.removeprefix("index:"))]
         if match := re.fullmatch(f"token:({_INDEX})(?::({_COUNT}))?", text):
             token = int(match[2]) if match[2] else None
-            return [_said(Target("token", token, position=int(match[1])), text)]
+            return [_one_form(Target("token", token, position=int(match[1])), text)]
         if match := re.fullmatch(rf"(dot|cos):([^,]+\.npy)(?::({_INDEX}))?", text):
             place = int(match[3]) if match[3] else None
             cosine = match[1] == "cos"
-            return [_said(Target("vector", position=place, file=match[2], cosine=cosine), text)]
+            return [_one_form(Target("vector", position=place, file=match[2], cosine=cosine), text)]
         element = text.removeprefix("element:")
         if element != text and _ELEMENT.fullmatch(element):
             return [_element(element)]
@@ -202,12 +204,12 @@ class _Names:
         ]
 
     def _contrasts(self, text: str) -> Iterator[tuple[_Reading, bool]]:
-        """Every way to read ``A-B``, and whether both are said in a form with a prefix."""
+        """Every way to read ``A-B``, and whether both A and B have a prefix."""
         for dash in (m.start() for m in re.finditer("-", text)):
             sides = text[:dash], text[dash + 1 :]
             named = [self._named_kind(side) for side in sides]
             first, second = (
-                certain or self._classes(side) for certain, side in zip(named, sides, strict=True)
+                each or self._classes(side) for each, side in zip(named, sides, strict=True)
             )
             for one in first:
                 for other in second:
@@ -225,35 +227,35 @@ class _Names:
                 part = ",".join(pieces[start:end]).strip()
                 if ways[start] and self._listed(part):
                     ways[end] += [(*way, part) for way in ways[start]]
-            del ways[end][2:]  # two are enough to tell that there are several
+            del ways[end][2:]  # two are enough to show that it is ambiguous
         return [self._list(way) for way in ways[-1]]
 
     def _listed(self, text: str) -> list[_Reading]:
-        """As a member of a list."""
+        """The readings of a member of a list."""
         found = self.single(text)
         return [r for r in found if r.targets[0].kind not in ("element", "all")]
 
     def _list(self, parts: tuple[str, ...]) -> _Reading:
-        members = [_only(part, self._listed(part), self, lambda way: way.sure) for part in parts]
-        form, sure = (",".join(forms) for forms in zip(*(m[2:] for m in members), strict=True))
+        members = [_only(part, self._listed(part), self, lambda way: way.certain) for part in parts]
+        form, certain = (",".join(forms) for forms in zip(*(m[2:] for m in members), strict=True))
         targets = tuple(target for each in members for target in each.targets)
-        return _Reading(targets, f"the targets {' and '.join(map(repr, parts))}", form, sure)
+        return _Reading(targets, f"the targets {' and '.join(map(repr, parts))}", form, certain)
 
 
-def _said(target: Target, form: str, words: str = "") -> _Reading:
-    """What has one form."""
+def _one_form(target: Target, form: str, words: str = "") -> _Reading:
+    """A reading with one form."""
     return _Reading((target,), words or form, form, form)
 
 
 def _keyword(text: str) -> _Reading:
     if text == "all":
-        return _said(Target("all"), "index:all", "every class")
-    return _said(Target("pred"), "index:pred", "the predicted class")
+        return _one_form(Target("all"), "index:all", "every class")
+    return _one_form(Target("pred"), "index:pred", "the predicted class")
 
 
 def _element(text: str) -> _Reading:
     element = tuple(int(part) for part in text.split(","))
-    return _said(Target("element", element=element), f"element:{text}", f"element [{text}]")
+    return _one_form(Target("element", element=element), f"element:{text}", f"element [{text}]")
 
 
 def _contrast(first: _Reading, second: _Reading) -> _Reading:
@@ -261,5 +263,5 @@ def _contrast(first: _Reading, second: _Reading) -> _Reading:
     labelled = one.labelled or other.labelled
     target = Target("contrast", one.index, other.index, labelled=labelled)
     words = f"{first.words} against {second.words}"
-    form, sure = (f"{a}-{b}" for a, b in zip(first[2:], second[2:], strict=True))
-    return _Reading((target,), words, form, sure)
+    form, certain = (f"{a}-{b}" for a, b in zip(first[2:], second[2:], strict=True))
+    return _Reading((target,), words, form, certain)

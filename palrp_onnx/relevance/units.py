@@ -1,4 +1,4 @@
-"""From raw relevance to maps: one number a unit, units being tokens or patches."""
+"""From raw relevance to maps: one number for every unit, a token or a patch."""
 
 from __future__ import annotations
 
@@ -12,19 +12,25 @@ from palrp_onnx.analysis.axes import Places
 from palrp_onnx.errors import RoleError
 from palrp_onnx.record import Warning_
 from palrp_onnx.relevance.sinks import Sink, reduce_sinks
+from palrp_onnx.subject import Subject
+from palrp_onnx.tensor.language import Language
 from palrp_onnx.types import Array
 
-#: Sides of the grid over an image that is not cut into patches by its first layer.
+#: Rows and columns of the grid over an image that its model does not divide into patches.
 GRID = 14
 
 
 @dataclass(frozen=True)
 class Maps:
-    """Relevance a unit, each array [B, units].
+    """Relevance of units in units of the target, each array [B, units].
 
     Attributes:
-        sites: Sinks with one feature: what each caught, signed.
+        content: Content relevance, summed over features.
+        position: Position relevance, reduced from all sinks.
+        total: What the method's map is: content, position or their sum.
+        sites: Sinks with one feature: signed relevance [B, units].
         grid: Rows and columns, where units are patches.
+        warnings: Sinks that are not on the map.
     """
 
     content: Array
@@ -36,6 +42,7 @@ class Maps:
 
 
 def make_maps(
+    op: Language[Array],
     content: Array,
     sinks: Sequence[Sink],
     *,
@@ -43,13 +50,19 @@ def make_maps(
     kind: Literal["sum", "content", "position"],
     grid: tuple[int, int] | None,
 ) -> Maps:
-    """Sum features of ``content`` [B, units, F] and reduce the sinks."""
+    """Sum features of ``content`` [B, units, F] and reduce the sinks.
+
+    Raises:
+        UsageError: ``positions`` is no reduction of sinks.
+        RoleError: A sink does not have the places that it should have.
+    """
     summed = content.sum(axis=-1, dtype=np.float64)
     units = content.shape[1]
     aligned = [at_units(s, s.places, units) for s in sinks if s.places is not None]
     position = np.zeros_like(summed)
     if kind != "content":
-        position = reduce_sinks(aligned, positions, summed)
+        for term in reduce_sinks(op, aligned, positions):
+            position += term
     return Maps(
         content=summed,
         position=position,
@@ -63,7 +76,7 @@ def make_maps(
 
 
 def at_units(sink: Sink, places: Places, units: int) -> Sink:
-    """A sink with one row a unit: places ahead (class, distillation) and behind are cut off."""
+    """A sink with one row for every unit, without other tokens before and after (class tokens)."""
     rows = sink.relevance[:, places.before : places.before + units]
     if rows.shape[1] != units or sink.relevance.shape[1] != places.before + units + places.after:
         raise RoleError(
@@ -74,7 +87,7 @@ def at_units(sink: Sink, places: Places, units: int) -> Sink:
 
 
 def unaligned(name: str) -> Warning_:
-    """A sink whose places are not known to be units stays in the ledger and in the arrays only."""
+    """The warning for a sink whose tokens are not the units: it is in ledger and tensors only."""
     return Warning_(
         code="unaligned-site",
         message=f"the places of site/{name} are not those of the units: it is not on the map",
@@ -82,16 +95,23 @@ def unaligned(name: str) -> Warning_:
 
 
 def image_grid(patch: tuple[int, int] | None, size: Sequence[int]) -> tuple[int, int]:
-    """Rows and columns of patches; images without patches are cut into at most 14 × 14 blocks."""
+    """Rows and columns of patches; images without patches have at most 14 × 14 blocks."""
     if patch is None:
         return min(GRID, size[0]), min(GRID, size[1])
     return size[0] // patch[0], size[1] // patch[1]
 
 
-def to_patches(pixels: Array, grid: tuple[int, int]) -> Array:
-    """[B, C, H, W] → [B, patches, features]: patches in row-major order.
+def grid_of(subject: Subject, array: Array) -> tuple[int, int] | None:
+    """Rows and columns of the units of an input; ``None`` where units are tokens."""
+    if (axes := subject.image) is None:
+        return None
+    return image_grid(subject.patch, (array.shape[axes.rows], array.shape[axes.columns]))
 
-    Features are a patch's numbers where all patches have one size, else their sum.
+
+def to_patches(pixels: Array, grid: tuple[int, int]) -> Array:
+    """[B, C, H, W] → [B, patches, F]: patches in row-major order.
+
+    F holds the pixels of a patch if all patches have one size, else F = 1, their sum.
     """
     batch, channels, height, width = pixels.shape
     rows, columns = grid

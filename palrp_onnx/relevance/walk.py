@@ -1,4 +1,4 @@
-"""The backward walk: seed, rules, sinks and books, in the tensor language."""
+"""The backward walk: seed, rules, sinks and ledger, in the tensor language."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import onnx_ir as ir
 from palrp_onnx.analysis.analysis import Operand
 from palrp_onnx.analysis.axes import BATCH, batch_axis
 from palrp_onnx.analysis.roles import Role
-from palrp_onnx.analysis.sources import PRODUCTS
 from palrp_onnx.errors import RoleError, TargetError, UnsupportedError
+from palrp_onnx.model.ops import Trait, has
 from palrp_onnx.relevance.ledger import INPUT, KERNEL
 from palrp_onnx.relevance.plan import RECEIVING, Plan, Step, View, describe, role_of
 from palrp_onnx.relevance.single_row import Rows, RowView, picked_row, rows_before
@@ -21,20 +21,20 @@ from palrp_onnx.tensor.language import Language
 
 T = TypeVar("T")
 
-#: Ledger entry of relevance that reaches an operand with this role.
-_BOOKS = {Role.SEGMENT: "segment", Role.PARAMETER: "bias"}
+#: Role of an operand → ledger entry for its relevance.
+LEDGER_ENTRY = {Role.SEGMENT: "segment", Role.PARAMETER: "bias"}
 
 
 @dataclass
 class Caught(Generic[T]):
-    """What a walk leaves behind.
+    """The result of a walk, in units of the target.
 
     Attributes:
         content: Relevance of every explained input: [B, T, F] for looked-up tokens, else the
             shape of the input.
-        positions: Relevance at every position operand, in the shape of the value it meets.
+        positions: Relevance of every position operand, in the shape of its node's output.
         ledger: Sum per sample [B] by entry; explained inputs by ``INPUT`` and their name.
-        watched: Multipliers of the watched values that any reached.
+        watched: Multipliers of the watched values that received any.
     """
 
     content: dict[str, T] = field(default_factory=dict)
@@ -43,7 +43,7 @@ class Caught(Generic[T]):
     watched: dict[ir.Value, T] = field(default_factory=dict)
 
     def map(self, function: Callable[[T], T]) -> Caught[T]:
-        """The same with ``function`` of everything caught."""
+        """The same with ``function`` applied to every tensor."""
         return Caught(
             {name: function(r) for name, r in self.content.items()},
             {operand: function(r) for operand, r in self.positions.items()},
@@ -52,7 +52,7 @@ class Caught(Generic[T]):
         )
 
     def require(self, explained: str) -> None:
-        """Refuse a walk that never reached the explained input.
+        """Refuse a walk that did not reach the explained input.
 
         Raises:
             TargetError: It did not.
@@ -80,20 +80,22 @@ def walk(
         op: The tensor language.
         plan: What to visit.
         values: Forward values.
-        seed: Multiplier of the explained output: 1 at the target, −1 at what it is held against.
-        rows: The rows of the output that ``seed`` holds, where it does not hold all.
-        watch: Values whose whole multipliers are kept. One that is reached in single rows has to be
-            among the forward values, for its shape.
+        seed: Multiplier of the explained output: 1 at the target, −1 at the class it is compared
+            with.
+        rows: The rows of the output that ``seed`` holds, if it does not hold all.
+        watch: Values whose multipliers are returned, in full. A value that receives single rows has
+            to be among the forward values, for its shape.
 
     Raises:
         UnsupportedError: A rule does not cover this use of its operation.
+        RoleError: A rule returned a wrong number of multipliers.
     """
     return _Walk(op, plan, values, watch).run(_Sent(seed, rows))
 
 
 @dataclass(frozen=True)
 class _Sent(Generic[T]):
-    """A multiplier; with ``rows`` it is zero elsewhere and holds only these."""
+    """A multiplier; with ``rows`` it holds these alone, and is zero elsewhere."""
 
     m: T
     rows: Rows[T] | None
@@ -121,26 +123,26 @@ class _Walk(Generic[T]):
             if all(m is None for m in sent):
                 continue
             for value, arrived in zip(step.node.outputs, sent, strict=True):
-                self._keep(value, arrived)
+                self._store_watched(value, arrived)
             if step.entry is None:
                 self._catch_lookup(step.node, sent[0])
             else:
                 self._visit(step, sent)
         for value, left in self._multipliers.items():
             if value.is_graph_input():
-                self._keep(value, left)
+                self._store_watched(value, left)
                 m = self._whole(left, value)
                 relevance = self._op.relevance(self._values(value), m)
                 self._catch(value.name or "", relevance, value)
         return self._caught
 
-    def _keep(self, value: ir.Value, sent: _Sent[T] | None) -> None:
-        """A watched multiplier, now that all consumers have sent theirs."""
+    def _store_watched(self, value: ir.Value, sent: _Sent[T] | None) -> None:
+        """Store the multiplier of a watched value; all its consumers have been visited."""
         if value in self._watch and sent is not None:
             self._caught.watched[value] = self._whole(sent, value)
 
     def _whole(self, sent: _Sent[T], like: ir.Value) -> T:
-        """The multiplier of all of a value."""
+        """The multiplier in the shape of the value, rows put back in their places."""
         return sent.m if sent.rows is None else sent.rows.put(self._op, sent.m, self._values(like))
 
     def _visit(self, step: Step, sent: list[_Sent[T] | None]) -> None:
@@ -167,7 +169,7 @@ class _Walk(Generic[T]):
         absorbed: Sequence[T] = ()
         if isinstance(shares, Shares):
             for entry, relevance in shares.absorbed.items():
-                self._book(entry, relevance, step.meeting)
+                self._enter(entry, relevance, step.axes_of)
             absorbed, shares = tuple(shares.absorbed.values()), shares.inputs
         if len(shares) != len(step.node.inputs):
             raise RoleError(
@@ -175,18 +177,18 @@ class _Walk(Generic[T]):
                 place=describe(step.node),
             )
         if step.node in self._plan.kernels:
-            self._book_kernel(step, use, shares, absorbed)
+            self._enter_kernel(step, use, shares, absorbed)
         for index, share in enumerate(shares):
             if share is not None:
                 self._send(step, use, index, share)
 
     def _use(self, step: Step, sent: list[_Sent[T] | None]) -> _Use[T]:
-        """The node as its rule will see it: on rows alone where it can be, else whole."""
+        """The node as its rule sees it: single rows if possible, else whole values."""
         node = step.node
         found = [each.rows for each in sent if each is not None]
         rows = found[0] if all(r == found[0] for r in found) else None
-        counted = any((node, k) in self._plan.counted for k in range(len(node.inputs)))
-        if rows is not None and not counted:
+        alibi = any((node, k) in self._plan.alibi for k in range(len(node.inputs)))
+        if rows is not None and not alibi:
             before = rows_before(self._plan.analysis, node, node.outputs[0], rows)
             if before is not None:
                 view: View[T] = RowView(self._op, self._plan, node, self._values, rows, before)
@@ -210,60 +212,60 @@ class _Walk(Generic[T]):
             fitted = self._fit(m, use.view.input(index), value, node)
             self._accumulate(value, _Sent(fitted, use.before[index]))
         elif role is Role.MIXED:
-            # Kept in the shape of the content it meets, so that samples stay apart.
+            # In the shape of the node's output, so that samples stay separate.
             self._accumulate(value, _Sent(self._spread(m, use, node), None))
         elif role is Role.POSITION:
             relevance = self._position(operand, use, m)
             self._caught.positions[operand] = self._spread(relevance, use, node)
-            self._book("position", relevance, step.meeting)
+            self._enter("position", relevance, step.axes_of)
         else:
-            entry = step.entry.books.get(index, _BOOKS[role])
+            entry = step.entry.ledger.get(index, LEDGER_ENTRY[role])
             m = self._narrowed(m, value, step)
-            self._book(entry, self._op.relevance(use.view.input(index), m), step.meeting)
+            self._enter(entry, self._op.relevance(use.view.input(index), m), step.axes_of)
 
-    def _book_kernel(
+    def _enter_kernel(
         self, step: Step, use: _Use[T], shares: Sequence[T | None], absorbed: Sequence[T]
     ) -> None:
-        """kernel += Σ y ∘ m − Σ_i x_i ∘ m_i − absorbed, with y as the runtime's kernel computes it.
+        """kernel += Σ y ∘ m − Σ_i x_i ∘ m_i − absorbed, where the runtime's kernel computes y.
 
-        Linear rules hand on exactly what exact arithmetic makes of the operands, by the adjoint
-        identity Σ x ∘ (m Wᵀ) = Σ (x W) ∘ m: this is (y − x W) ∘ m, and x W need not be computed.
+        By the adjoint identity Σ x ∘ (m Wᵀ) = Σ (x W) ∘ m, linear rules pass on the relevance of
+        the exact product x W. So the entry is (y − x W) ∘ m, without computing x W.
         """
         op, m = self._op, use.sent[0]
         assert m is not None
-        self._book(KERNEL, op.relevance(use.view.output(), m), step.meeting)
+        self._enter(KERNEL, op.relevance(use.view.output(), m), step.axes_of)
         for relevance in absorbed:
-            self._book(KERNEL, op.scale(relevance, -1.0), step.meeting)
+            self._enter(KERNEL, op.scale(relevance, -1.0), step.axes_of)
         for index, share in enumerate(shares):
             taken = None if share is None else self._taken(step, use, index, share)
             if taken is not None:
                 self._add(KERNEL, op.scale(taken, -1.0))
 
     def _taken(self, step: Step, use: _Use[T], index: int, m: T) -> T | None:
-        """Relevance that an operand is sent, per sample; ``None`` where it can receive none."""
+        """Relevance of an operand per sample; ``None`` where it can receive none."""
         value, node = step.node.inputs[index], step.node
         role = role_of(self._plan.analysis, (node, index), self._plan.scaling)
         if value is None or role is None or role not in RECEIVING:
             return None
-        meeting = step.meeting
+        axes_of = step.axes_of
         if role is Role.POSITION:
             relevance = self._position((node, index), use, m)
         elif role is Role.CONTENT:
-            x, meeting = use.view.input(index), value
+            x, axes_of = use.view.input(index), value
             relevance = self._op.relevance(x, self._fit(m, x, value, node))
         else:
             relevance = self._op.relevance(use.view.input(index), m)
-        axis = batch_axis(self._plan.analysis.axes[meeting])
+        axis = batch_axis(self._plan.analysis.axes[axes_of])
         return self._op.per_sample(relevance, axis)
 
     def _position(self, operand: Operand, use: _Use[T], m: T) -> T:
-        """Relevance of a position operand, along the axes of the result.
+        """Relevance of a position operand, along the axes of the node's output.
 
-        In a matrix product an operand alone would no longer tell samples and tokens apart.
+        In a matrix product the operand itself need not have axes of samples and tokens.
         """
-        if operand in self._plan.counted:
+        if operand in self._plan.alibi:
             return self._from_own_place(use.view.input(operand[1]), m)
-        if use.view.op_type not in PRODUCTS:
+        if not has(operand[0], Trait.PRODUCT):
             return self._op.relevance(use.view.input(operand[1]), m)
         sent = use.sent[0]
         assert sent is not None
@@ -271,24 +273,24 @@ class _Walk(Generic[T]):
         return self._op.scale(self._op.relevance(use.view.output(), sent), half)
 
     def _from_own_place(self, bias: T, m: T) -> T:
-        """(b_ij − b_ii) ∘ m_ij: a slope has no origin of its own, as the softmax has none.
+        """(b_ij − b_ii) ∘ m_ij, since a softmax ignores what is added to all scores of a query.
 
-        Multipliers of the scores of one query add up to zero, so that the sum stays what it is.
+        The multipliers of the scores of one query sum to zero, so that the total is unchanged.
         """
         op = self._op
         whole = op.expand_like(bias, m)
-        own = op.keep_triangle(op.keep_triangle(whole, 0, upper=True), 0, upper=False)
+        own = op.triangle(op.triangle(whole, 0, upper=True), 0, upper=False)
         return op.relevance(op.sub(whole, op.sum(own, [-1])), m)
 
     def _spread(self, m: T, use: _Use[T], node: ir.Node) -> T:
-        """Rows in the shape of a node's output back in their places."""
+        """A multiplier or relevance in the shape of the node's output, rows put in their places."""
         return self._whole(_Sent(m, use.rows), node.outputs[0])
 
     def _narrowed(self, m: T, value: ir.Value, step: Step) -> T:
-        """Summed along the axes that a constant is the same on, but not over samples."""
+        """``m`` summed along the axes that a constant is broadcast on, except the batch."""
         shape = self._plan.analysis.shapes.get(value)
-        flags = self._plan.analysis.axes[step.meeting]
-        if step.node.op_type not in _BROADCASTING - {"MatMul"} or shape is None:
+        flags = self._plan.analysis.axes[step.axes_of]
+        if not has(step.node, Trait.BROADCASTS) or shape is None:
             return m
         same = (a for a in range(-len(flags), 0) if a < -len(shape) or shape[a] == 1)
         return self._op.sum(m, [a for a in same if not flags[a] & BATCH])
@@ -296,7 +298,8 @@ class _Walk(Generic[T]):
     def _fit(self, m: T, like: T, value: ir.Value, node: ir.Node) -> T:
         """Undo broadcasting where the trial run showed any."""
         shapes = self._plan.analysis.shapes
-        if node.op_type in _BROADCASTING and shapes[value] != shapes.get(node.outputs[0]):
+        broadcasts = has(node, Trait.BROADCASTS) or node.op_type == "MatMul"
+        if broadcasts and shapes[value] != shapes.get(node.outputs[0]):
             return self._op.sum_to(m, like)
         return m
 
@@ -319,10 +322,10 @@ class _Walk(Generic[T]):
     def _catch(self, name: str, relevance: T, value: ir.Value) -> None:
         known = self._caught.content.get(name)
         self._caught.content[name] = relevance if known is None else self._op.add(known, relevance)
-        self._book(f"{INPUT}{name}", relevance, value)
+        self._enter(f"{INPUT}{name}", relevance, value)
 
-    def _book(self, entry: str, relevance: T, meeting: ir.Value) -> None:
-        axis = batch_axis(self._plan.analysis.axes[meeting])
+    def _enter(self, entry: str, relevance: T, axes_of: ir.Value) -> None:
+        axis = batch_axis(self._plan.analysis.axes[axes_of])
         self._add(entry, self._op.per_sample(relevance, axis))
 
     def _add(self, entry: str, amount: T) -> None:
@@ -332,13 +335,16 @@ class _Walk(Generic[T]):
 
 @dataclass(frozen=True)
 class _Use(Generic[T]):
-    """One visit: the node as its rule sees it, and which rows of its operands that holds."""
+    """The values of one visit.
+
+    Attributes:
+        view: The node as its rule sees it.
+        sent: Multipliers of its outputs.
+        before: The rows that ``view`` holds of each input, ``None`` for a whole one.
+        rows: The rows that it holds of the outputs, ``None`` for whole ones.
+    """
 
     view: View[T]
     sent: list[T | None]
     before: tuple[Rows[T] | None, ...]
     rows: Rows[T] | None
-
-
-#: Operations that may broadcast a content operand.
-_BROADCASTING = frozenset("Add Sub Mul Div Sum Mean Max Min Where MatMul PRelu".split())

@@ -17,12 +17,12 @@ from msgspec import UNSET
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
-from palrp_onnx.record import LEDGER_ENTRIES, Attribution, Units
+from palrp_onnx.record import Attribution, Units, entry_names
 from palrp_onnx.render.flow import Word, paragraphs, visible, words
 from palrp_onnx.render.palette import BLACK, TABLE, colours, ink
-from palrp_onnx.render.picture import Rectangle
 from palrp_onnx.render.scale import number
 from palrp_onnx.render.wording import common_scale, ends, shares, target_name
+from palrp_onnx.types import Box
 
 #: Longer side of an embedded picture, in pixels.
 PICTURE = 1024
@@ -32,7 +32,7 @@ _FULL = 1.0
 
 
 def render_html(
-    record: Attribution, *, image: Image.Image | None = None, box: Rectangle | None = None
+    record: Attribution, *, image: Image.Image | None = None, box: Box | None = None
 ) -> bytes:
     """Draw a record as an HTML page that needs nothing else, neither files nor a network.
 
@@ -77,7 +77,7 @@ def fragment(record: Attribution) -> str:
     return template.render(view=view(record, None, None))
 
 
-def view(record: Attribution, image: Image.Image | None, box: Rectangle | None) -> dict[str, Any]:
+def view(record: Attribution, image: Image.Image | None, box: Box | None) -> dict[str, Any]:
     """Everything the template of a record asks for; texts are not escaped yet."""
     limit, remark = common_scale(record)
     units = _named(record.units, len(record.relevance.total))
@@ -186,8 +186,7 @@ def _digits(value: float) -> str:
 
 def _ledger(ledger: Mapping[str, float]) -> list[dict[str, Any]]:
     """Entries with their bars, which grow from the middle: half the width is the largest."""
-    known = {*LEDGER_ENTRIES, "target", "residual", "residual_relative"}
-    names = [*LEDGER_ENTRIES, *(n for n in ledger if n not in known), "residual", "target"]
+    names = [*entry_names(ledger), "residual", "target"]
     largest = max(abs(ledger[name]) for name in names) or 1.0
     return [
         {
@@ -270,21 +269,21 @@ def _facts(record: Attribution) -> list[tuple[str, list[tuple[str, str]]]]:
 
 
 def _picture(
-    record: Attribution, limit: float, image: Image.Image | None, box: Rectangle | None
+    record: Attribution, limit: float, image: Image.Image | None, box: Box | None
 ) -> dict[str, Any]:
     """The maps as pictures of one pixel a patch, and the place of the map on the original."""
     rows, columns = record.units.grid or (1, 1)
     width, height = image.size if image is not None else (columns, rows)
-    left, upper, right, lower = (box if image is not None else None) or (0, 0, width, height)
+    seen = (box if image is not None else None) or Box(0, 0, width, height)
     return {
         "rows": rows,
         "columns": columns,
         "ratio": f"{width} / {height}",
         "ground": None if image is None else _data_uri(_small(image)),
         "field": (
-            f"left:{100 * left / width:.4f}%;top:{100 * upper / height:.4f}%;"
-            f"width:{100 * (right - left) / width:.4f}%;"
-            f"height:{100 * (lower - upper) / height:.4f}%"
+            f"left:{100 * seen.left / width:.4f}%;top:{100 * seen.top / height:.4f}%;"
+            f"width:{100 * (seen.right - seen.left) / width:.4f}%;"
+            f"height:{100 * (seen.bottom - seen.top) / height:.4f}%"
         ),
         "maps": [
             (name, _data_uri(_map(values, (rows, columns), limit, clear=image is not None)))

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from palrp_onnx.errors import InputError
-from palrp_onnx.record import LEDGER_ENTRIES, Attribution, decode
+from palrp_onnx.record import LEDGER_ENTRIES, LEDGER_SUMS, Attribution, decode
 from palrp_onnx.render.flow import visible
 from palrp_onnx.render.html import fragment, page, short
 from palrp_onnx.render.wording import target_name
@@ -36,7 +36,7 @@ _COLUMNS = (
 
 
 _PER_UNIT = ("text", "start", "end", "special", "sequence")
-_ACCOUNT = (*LEDGER_ENTRIES, "target", "residual", "residual_relative")
+_ACCOUNT = (*LEDGER_ENTRIES, *LEDGER_SUMS)
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
@@ -234,8 +234,8 @@ def _rows(entries: Iterable[ListedRecord], room: int) -> Iterator[_ListRow]:
             target=short(visible(target_name(record.target))),
             value=record.target.value,
             probability=record.target.probability,
-            positions=_position_share(record),
-            residual=abs(record.ledger["residual_relative"]),
+            positions=record.position_share,
+            residual=record.residual,
             warnings=tuple(visible(warning.code) for warning in record.warnings),
             excerpt=_excerpt(record),
         )
@@ -244,13 +244,6 @@ def _rows(entries: Iterable[ListedRecord], room: int) -> Iterator[_ListRow]:
 def _packed(record: Attribution) -> str:
     """What the page shows of a record, small: a page of text packs to a third or less."""
     return base64.b64encode(zlib.compress(fragment(record).encode(), 9)).decode()
-
-
-def _position_share(record: Attribution) -> float:
-    content, position = (
-        sum(map(abs, values)) for values in (record.relevance.content, record.relevance.position)
-    )
-    return position / (content + position) if content + position else 0.0
 
 
 def _excerpt(record: Attribution) -> str:

@@ -11,8 +11,8 @@ from PIL import Image, ImageDraw
 from palrp_onnx.record import Relevance
 from palrp_onnx.render.page import GREY, INNER, LINE, MARGIN, write
 from palrp_onnx.render.palette import colours
+from palrp_onnx.types import Box
 
-Rectangle = tuple[float, float, float, float]
 _GAP = 16
 _CAPTION = 28
 
@@ -34,7 +34,7 @@ class Pictures:
     grid: tuple[int, int]
     limit: float
     image: Image.Image | None
-    box: Rectangle | None
+    box: Box | None
     reduction: str
 
     def __post_init__(self) -> None:
@@ -42,10 +42,10 @@ class Pictures:
         size = self.image.size if self.image is not None else (self.grid[1], self.grid[0])
         factor = self._side / max(size)
         self._size = (max(round(size[0] * factor), 1), max(round(size[1] * factor), 1))
-        box = self.box if self.box is not None and self.image is not None else (0, 0, *size)
-        left, upper, right, lower = (round(edge * factor) for edge in box)
-        self._corner = (left, upper)
-        self._extent = (max(right - left, 1), max(lower - upper, 1))
+        box = self.box if self.box is not None and self.image is not None else Box(0, 0, *size)
+        left, top, right, bottom = (round(edge * factor) for edge in box)
+        self._corner = (left, top)
+        self._extent = (max(right - left, 1), max(bottom - top, 1))
         self.height = _CAPTION + self._size[1]
 
     def draw(self, page: Image.Image, top: int) -> None:

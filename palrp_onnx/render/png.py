@@ -6,20 +6,21 @@ import io
 
 from PIL import Image, PngImagePlugin
 
-from palrp_onnx.record import LEDGER_ENTRIES, Attribution
+from palrp_onnx.record import Attribution, entry_names
 from palrp_onnx.render.page import GREY, Block, TextLines, compose, visible, wrap
 from palrp_onnx.render.palette import BLACK
 from palrp_onnx.render.panel import Panel
-from palrp_onnx.render.picture import Pictures, Rectangle
+from palrp_onnx.render.picture import Pictures
 from palrp_onnx.render.scale import Scale, number
 from palrp_onnx.render.strip import Strip
 from palrp_onnx.render.wording import common_scale, ends, shares, target_name
+from palrp_onnx.types import Box
 
 _SMALL = 15
 
 
 def render_png(
-    record: Attribution, *, image: Image.Image | None = None, box: Rectangle | None = None
+    record: Attribution, *, image: Image.Image | None = None, box: Box | None = None
 ) -> bytes:
     """Draw a record: head, maps on one scale, colour bar, ledger, positions × layers.
 
@@ -70,12 +71,10 @@ def _head(record: Attribution) -> TextLines:
 
 def _ledger(record: Attribution) -> TextLines:
     ledger = record.ledger
-    known = {*LEDGER_ENTRIES, "target", "residual", "residual_relative"}
-    names = [*LEDGER_ENTRIES, *(name for name in ledger if name not in known)]
-    terms = [f"{visible(n)} {number(ledger[n])}" for n in names if ledger[n]]
+    terms = [f"{visible(n)} {number(ledger[n])}" for n in entry_names(ledger) if ledger[n]]
     account = [f"target {number(ledger['target'])}  =", *terms]
     residual = f"residual {number(ledger['residual'])}"
-    account.append(f"{residual} ({abs(ledger['residual_relative']):.1e} of the entries)")
+    account.append(f"{residual} ({record.residual:.1e} of the entries)")
     lines = [("ledger", 16, GREY)]
     lines += [(line, _SMALL, BLACK) for line in wrap(account, _SMALL)]
     lines.append((shares(record), _SMALL, GREY))

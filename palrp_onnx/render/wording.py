@@ -54,9 +54,7 @@ def common_scale(record: Attribution) -> tuple[float, str]:
 
 def shares(record: Attribution) -> str:
     """How much of the map special tokens and positions are."""
-    content, position = (
-        sum(map(abs, values)) for values in (record.relevance.content, record.relevance.position)
-    )
+    content, position = record.relevance.magnitudes()
     found = [f"positions are {_percent(position, content + position)} of the map"]
     if any(record.units.special):
         pairs = zip(record.relevance.total, record.units.special, strict=False)

@@ -8,22 +8,34 @@ from typing import TYPE_CHECKING
 import onnx_ir as ir
 
 from palrp_onnx.analysis.roles import SAID, Role
+from palrp_onnx.model.ops import MOVES, NARY, Trait, has
 from palrp_onnx.model.values import is_float
 
 if TYPE_CHECKING:
     from palrp_onnx.analysis.analysis import Analysis
 
-#: Operations through which a sum of a position and something else is still such a sum.
-SUMS = frozenset(("Add", "Sub", "Where", "Cast", "Identity"))
-#: Operations that align their operands by right-aligned broadcasting.
-BROADCASTING = frozenset("Add Sub Mul Div Sum Mean Max Min Where PRelu Cast Identity".split())
+_TERMS = Trait.SUM | Trait.CHOICE
 #: Operations that keep the entries of their first operand apart, wherever they move them.
-_MOVES = frozenset(
-    "Cast Expand Flatten Gather Identity Reshape Slice Squeeze Tile Transpose Unsqueeze".split()
-)
-_RETYPING = frozenset(("Cast", "Identity"))
+_MOVES = MOVES | Trait.RETYPES
 #: Name that a moved term of a sum had in the file, among the notes of a value.
 TERM = "palrp_onnx.term"
+
+
+def is_aligned(node: ir.Node) -> bool:
+    """Whether real operands meet entry by entry, aligned from the right.
+
+    The exponent of ``Pow`` is one too, but has to be a number.
+    """
+    return has(node, NARY) or node.op_type == "PRelu" or _only_retypes(node)
+
+
+def is_sum(node: ir.Node) -> bool:
+    """Whether the result of sums of a position and something else is still such a sum."""
+    return has(node, _TERMS) or _only_retypes(node)
+
+
+def _only_retypes(node: ir.Node) -> bool:
+    return has(node, Trait.RETYPES) and len(node.inputs) == 1
 
 
 def move_terms(analysis: Analysis) -> bool:
@@ -38,7 +50,7 @@ def move_terms(analysis: Analysis) -> bool:
         for (node, index), fact in analysis.operands.items()
         if fact.role in (Role.POSITION, Role.SEGMENT)
         and fact.reason != SAID
-        and node.op_type in BROADCASTING
+        and is_aligned(node)
         and node.inputs[index] not in analysis.content
     )
     found = [(v, moves) for v in behind if v is not None and (moves := _moves_to_sum(v))]
@@ -52,11 +64,15 @@ def _moves_to_sum(value: ir.Value) -> list[ir.Node]:
     """The movements between a sum and ``value``, from the sum on; none where there is no sum."""
     moves: list[ir.Node] = []
     node = value.producer()
-    while node is not None and node.op_type in _MOVES and node.inputs[0] is not None:
+    while node is not None and _moves(node) and node.inputs[0] is not None:
         moves.insert(0, node)
         node = node.inputs[0].producer()
-    moved = any(move.op_type not in _RETYPING for move in moves)
-    return moves if moved and node is not None and node.op_type in SUMS - _MOVES else []
+    moved = any(has(move, MOVES) for move in moves)
+    return moves if moved and node is not None and has(node, _TERMS) else []
+
+
+def _moves(node: ir.Node) -> bool:
+    return has(node, _MOVES) and len(node.outputs) == 1
 
 
 def _distribute(analysis: Analysis, value: ir.Value, moves: list[ir.Node]) -> None:
@@ -92,7 +108,7 @@ def _moved(
     real, number = is_float(term), _is_number(term)
     made = [] if number else [_made("Expand", [term, shape], name, term.type, whole.shape)]
     for step, move in enumerate(moves):
-        applies = real if move.op_type in _RETYPING else not number
+        applies = real if has(move, Trait.RETYPES) else not number
         if not applies:
             continue
         after = move.outputs[0]

@@ -13,12 +13,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import onnx_ir as ir
 
-from palrp_onnx.analysis.inputs import INDEX_ARITHMETIC, INDEX_MOVES, InputRoles
+from palrp_onnx.analysis.inputs import InputRoles
 from palrp_onnx.errors import UnsupportedError
+from palrp_onnx.model.ops import Trait, has, row_of
 from palrp_onnx.model.values import is_float
-
-#: Movement that leaves every word where it is, as long as the number of axes stays.
-_IN_PLACE = frozenset(("Identity", "Reshape", "Flatten"))
 
 
 def move_lookups(graph: ir.Graph, roles: InputRoles) -> int:
@@ -74,7 +72,7 @@ class _Rewriter:
         node = value.producer() if value in self._depends else None
         if node is None or not self._moves_below(value):
             return self._read(value, pending)
-        if node.op_type in INDEX_ARITHMETIC:
+        if has(node, Trait.WHOLE):
             own = next(v for v in node.inputs if v in self._depends)
             others = [v for v in node.inputs if v is not own and v is not None]
             if any(v in self._depends or not _is_number(v) for v in others):
@@ -85,7 +83,7 @@ class _Rewriter:
             return self._part(node, value, self._rows(node.inputs[0], pending))
         if node.op_type not in _MOVERS:
             raise self._refusal(node)
-        operands = INDEX_MOVES[node.op_type]
+        operands = row_of(node).moved
         chosen = range(len(node.inputs)) if operands is None else operands
         rows: dict[int, ir.Value] = {}
         for k in chosen:
@@ -117,7 +115,7 @@ class _Rewriter:
             node = queue.pop().producer()
             if node is None:
                 continue
-            if node.op_type in INDEX_MOVES and not _in_place(node):
+            if row_of(node).moved != () and not _in_place(node):
                 return True
             queue.extend(v for v in node.inputs if v is not None and v in self._depends)
         return False
@@ -305,13 +303,10 @@ def _gather_of(lookup: ir.Node) -> ir.Node:
 
 def _in_place(node: ir.Node) -> bool:
     """Whether a movement leaves words where they are."""
-    if node.op_type not in _IN_PLACE:
-        return False
     before, after = node.inputs[0], node.outputs[0]
-    if node.op_type == "Identity":
-        return True
     return (
-        before is not None
+        has(node, Trait.RESHAPE)
+        and before is not None
         and before.shape is not None
         and after.shape is not None
         and before.shape.rank() == after.shape.rank()
@@ -326,7 +321,7 @@ def _dependents(graph: ir.Graph, source: ir.Value) -> set[ir.Value]:
     """Whole numbers that depend on the entries of an input."""
     found = {source}
     for node in graph:
-        if node.op_type in ("Shape", "Size") or not any(v in found for v in node.inputs):
+        if has(node, Trait.LENGTH) or not any(v in found for v in node.inputs):
             continue
         kinds = [v for v in node.outputs if not is_float(v) and v.dtype is not ir.DataType.BOOL]
         found.update(kinds)

@@ -17,7 +17,16 @@ from palrp_onnx.rules import (
     softmax,
     sums,
 )
-from palrp_onnx.rules.registry import NO_PATH, Node, RuleEntry, Shares, find_rule, supported
+from palrp_onnx.rules.registry import (
+    NO_PATH,
+    Node,
+    RuleEntry,
+    Shares,
+    find_rule,
+    rule,
+    rule_sets,
+    supported,
+)
 
 __all__ = [
     "NO_PATH",
@@ -37,6 +46,8 @@ __all__ = [
     "reduction",
     "resizing",
     "rounding",
+    "rule",
+    "rule_sets",
     "signed",
     "softmax",
     "sums",

@@ -1,8 +1,10 @@
 """Element-wise functions of one activation: the identity rule, m_x = m ∘ y / x.
 
-A function with f(0) ≠ 0 is its value at zero plus a function that vanishes there; the constant goes
-to the ledger like a bias. Self-gated activations written with several operations are products,
+A function with f(0) ≠ 0 is its value at zero plus a function that is zero there; the constant is
+absorbed like a bias. Self-gated activations that are written as several operations are products
 whose second factor is recognised as a gate (see ``products.multiply``).
+
+Shapes: x, y and m have one shape.
 """
 
 from __future__ import annotations
@@ -52,7 +54,10 @@ _OFFSETS: dict[str, tuple[float, float]] = {
 
 def _vanishing(slope: float) -> Callable[..., Sequence[object]]:
     def identity(op: Language[T], node: Node[T], m: T) -> Sequence[T | None]:
-        """m_x = m ∘ y / x, the slope at zero where x = 0. Source: identity rule (AttnLRP eq. 9)."""
+        """m_x = m ∘ y / x; m times the slope where x = 0.
+
+        Source: identity rule (AttnLRP, eq. 9). Ledger: nothing.
+        """
         return op.mul(m, op.ratio(node.output(), node.input(0), slope)), *(None,) * (node.arity - 1)
 
     return identity
@@ -60,7 +65,10 @@ def _vanishing(slope: float) -> Callable[..., Sequence[object]]:
 
 def _shifted(offset: float, slope: float) -> Callable[..., Shares[object]]:
     def identity(op: Language[T], node: Node[T], m: T) -> Shares[T]:
-        """m_x = m ∘ (y − f(0)) / x; f(0) ∘ m is absorbed. Source: identity rule after a shift."""
+        """m_x = m ∘ (y − f(0)) / x; m times the slope where x = 0.
+
+        Source: identity rule (AttnLRP, eq. 9) for y − f(0). Ledger: f(0) ∘ m under ``other``.
+        """
         return _after_shift(op, node, m, offset, slope)
 
     return identity
@@ -80,7 +88,10 @@ for _name, (_offset, _slope) in _OFFSETS.items():
 
 @rule("HardSigmoid")
 def hard_sigmoid(op: Language[T], node: Node[T], m: T) -> Shares[T]:
-    """y = max(0, min(1, αx + β)): as every function with f(0) ≠ 0. Source: identity rule."""
+    """y = max(0, min(1, αx + β)): m_x = m ∘ (y − f(0)) / x.
+
+    Source: identity rule (AttnLRP, eq. 9) for y − f(0). Ledger: f(0) ∘ m under ``other``.
+    """
     alpha, beta = node.attribute("alpha", 0.2), node.attribute("beta", 0.5)
     offset = min(max(beta, 0.0), 1.0)
     return _after_shift(op, node, m, offset, alpha if 0.0 < beta < 1.0 else 0.0)
@@ -88,7 +99,11 @@ def hard_sigmoid(op: Language[T], node: Node[T], m: T) -> Shares[T]:
 
 @rule("Shrink")
 def shrink(op: Language[T], node: Node[T], m: T) -> Shares[T] | Sequence[T | None]:
-    """y = x + β below −λ, x − β above λ, else 0: with λ < 0 f(0) = β. Source: identity rule."""
+    """y = x + β below −λ, x − β above λ, else 0: m_x = m ∘ (y − f(0)) / x.
+
+    Source: identity rule (AttnLRP, eq. 9). Ledger: f(0) ∘ m under ``other``, where f(0) = β if
+    λ < 0, else 0.
+    """
     if node.attribute("lambd", 0.5) >= 0.0:
         return (op.mul(m, op.ratio(node.output(), node.input(0), 0.0)),)
     return _after_shift(op, node, m, node.attribute("bias", 0.0), 1.0)
@@ -96,10 +111,11 @@ def shrink(op: Language[T], node: Node[T], m: T) -> Shares[T] | Sequence[T | Non
 
 @rule("Clip")
 def clip(op: Language[T], node: Node[T], m: T) -> Shares[T] | Sequence[T | None]:
-    """y = min(max(x, a), b): m_x = m ∘ (y − f(0)) / x; f(0) ∘ m is absorbed.
+    """y = min(max(x, a), b): m_x = m ∘ (y − f(0)) / x.
 
-    f(0) = min(max(0, a), b) is 0 unless the bounds leave zero out. At x = 0 the multiplier is m
-    where f(0) = 0, and 0 where zero is cut off. Source: identity rule after a shift.
+    f(0) = min(max(0, a), b) is 0 unless zero is outside of the bounds. At x = 0 the multiplier is m
+    where f(0) = 0, else 0. Source: identity rule (AttnLRP, eq. 9) for y − f(0). Ledger: f(0) ∘ m
+    under ``other``.
     """
     low, high = (_bound(node, k, name) for k, name in ((1, "min"), (2, "max")))
     if isinstance(low, float) and isinstance(high, float):
@@ -111,7 +127,7 @@ def clip(op: Language[T], node: Node[T], m: T) -> Shares[T] | Sequence[T | None]
 
 
 def _bound(node: Node[T], index: int, name: str) -> float | None:
-    """A bound that is known beforehand, infinite where there is none; ``None`` if computed."""
+    """A constant bound, infinite where there is none; ``None`` if it is computed."""
     if node.has(index):
         return node.stored(index)
     return float(node.attribute(name, -math.inf if index == 1 else math.inf))
@@ -132,7 +148,10 @@ def _clipped_by_tensors(op: Language[T], node: Node[T], m: T) -> Shares[T]:
 
 @rule("Acosh", "Log", "Reciprocal")
 def quotient(op: Language[T], node: Node[T], m: T) -> Sequence[T | None]:
-    """m_x = m ∘ y / x. Source: identity rule; these have no finite or no single value at zero."""
+    """m_x = m ∘ y / x, and m where x = 0: the function has no finite or no single value there.
+
+    Source: identity rule (AttnLRP, eq. 9). Ledger: nothing.
+    """
     return op.mul(m, op.ratio(node.output(), node.input(0), 1.0)), *(None,) * (node.arity - 1)
 
 
@@ -140,8 +159,8 @@ def quotient(op: Language[T], node: Node[T], m: T) -> Sequence[T | None]:
 def power(op: Language[T], node: Node[T], m: T) -> Shares[T] | Sequence[T | None]:
     """y = xⁿ with constant n: m_x = m ∘ xⁿ⁻¹, which is y / x in closed form.
 
-    For n = 0 all of y = 1 is absorbed. For 0 < n < 1 the multiplier is m ∘ y / x, and 0 at x = 0,
-    where the slope is infinite.
+    For 0 < n < 1 the multiplier is m ∘ y / x, and 0 at x = 0, where the slope is infinite. Source:
+    identity rule (AttnLRP, eq. 9). Ledger: nothing; for n = 0 all of y = 1, under ``other``.
     """
     exponent = node.number(1)
     if exponent == 0.0:

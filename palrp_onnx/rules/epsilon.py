@@ -1,11 +1,11 @@
 """ε-LRP: the set of rules ``epsilon``, the classical baseline with one stabiliser everywhere.
 
-The stabiliser stands at every sum that an operation makes, ``R_x = x w R_y / (y + ε sign y)``
-(Bach et al. 2015, eq. 58): multipliers shrink by |y| / (|y| + ε), and what it takes, ε sign(y)
-times the new multiplier, is booked under ``other``. A layer of two operations, product and bias,
-has two. In a product of two activations each takes half of the stabilised relevance. Softmax is
-taken for an element-wise function, as by methods without a rule of its own. Everything else, norms
-and activation functions among it, has the usual rules.
+Every sum that an operation makes is stabilised, ``R_x = x w R_y / (y + ε sign y)`` (Bach et al.
+2015, eq. 58): multipliers shrink by |y| / (|y| + ε), and the relevance that this takes, ε sign(y)
+times the new multiplier, is entered under ``other``. A layer of two operations, product and bias,
+has two stabilisers. In a product of two activations each takes half of the stabilised relevance.
+Softmax is treated as an element-wise function, as in methods that have no rule for it. All other
+operations, norms and activation functions among them, have the default rules.
 """
 
 from __future__ import annotations
@@ -30,12 +30,15 @@ _SUMS: dict[str, Rule] = {
 }
 
 
-def _stabilised(usual: Rule) -> Rule:
+def _stabilised(default: Rule) -> Rule:
     def stabilised(op: Language[T], node: Node[T], m: T) -> Shares[T]:
-        """The usual rule for m ∘ |y| / (|y| + ε)."""
+        """The default rule for m ∘ |y| / (|y| + ε); shapes as there.
+
+        Source: ε-rule (Bach et al. 2015, eq. 58). Ledger: y ∘ m ∘ ε / (|y| + ε) under ``other``.
+        """
         y, epsilon = node.output(), node.parameter("epsilon")
         taken = op.div(op.scale(m, epsilon), op.shift(op.absolute(y), epsilon))
-        shares = usual(op, node, op.sub(m, taken))
+        shares = default(op, node, op.sub(m, taken))
         if not isinstance(shares, Shares):
             shares = Shares(shares)
         return Shares(shares.inputs, {**shares.absorbed, "other": op.relevance(y, taken)})
@@ -43,19 +46,20 @@ def _stabilised(usual: Rule) -> Rule:
     return stabilised
 
 
-for _name, _usual in _SUMS.items():
-    rule(_name, under=SET)(_stabilised(_usual))
+for _name, _default in _SUMS.items():
+    rule(_name, under=SET)(_stabilised(_default))
 
 
 @rule("Softmax", under=SET)
 def softmax(op: Language[T], node: Node[T], m: T) -> Shares[T]:
     """R_x = R_s: m_x = m ∘ s / (x + ε sign x), with a positive sign at zero.
 
-    Source: identity rule; what the stabiliser takes is booked under ``softmax``.
+    Shapes: x, s and m have one shape. Source: identity rule (AttnLRP, eq. 9). Ledger: what the
+    stabiliser takes, s ∘ m − x ∘ m_x, under ``softmax``.
     """
     x, s = node.input(0), node.guarded_output()
-    weighed = op.relevance(x, s)  # has the sign of x, and 0 where x is masked by −∞
-    sign = op.ratio(weighed, op.absolute(weighed), 1.0)
+    signed = op.relevance(x, s)  # has the sign of x, and 0 where x is masked by −∞
+    sign = op.ratio(signed, op.absolute(signed), 1.0)
     shrunk = op.div(op.mul(s, m), op.shift(op.absolute(x), node.parameter("epsilon")))
     sent = op.cast_like(op.mul(sign, shrunk), x)
     rest = op.sub(op.relevance(s, m), op.relevance(x, sent))

@@ -1,12 +1,14 @@
-"""Exact derivatives: the set of rules ``gradient``, for methods that go by the gradient.
+"""Exact derivatives: the set of rules ``gradient``, for methods that use the gradient.
 
 Multipliers are m_x = Σ m ∘ ∂y/∂x, with no halves and along every path: gates, statistics and
-denominators are content here. What is not linear, y ∘ m − Σ x ∘ m_x, is booked under ``other``, so
-that the books of gradient × input close.
+denominators are content here. The part that is not linear, y ∘ m − Σ x ∘ m_x, is entered under
+``other``, so that the ledger of gradient × input (Shrikumar et al. 2016) closes.
 
-Operations that are linear, or homogeneous like ReLU, a maximum or the Euclidean norm, have their
-derivative among the usual rules already; so have softmax and its logarithm. Two things are as they
-are there: rounding is passed straight through, and at a kink one of the slopes beside it is taken.
+For operations that are linear, or homogeneous like ReLU, a maximum or the Euclidean norm, the
+default rule is the derivative already; so it is for softmax and its logarithm. As in the default
+rules, rounding is passed straight through, and at a kink one of the two slopes is taken.
+
+Shapes are those of the default rule of an operation.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from palrp_onnx.rules import linear, products, reduction
+from palrp_onnx.rules import linear, norm, products, reduction
 from palrp_onnx.rules.registry import Node, Rule, Shares, T, rule
 from palrp_onnx.tensor.language import Language
 
@@ -24,20 +26,23 @@ SET = "gradient"
 Slope = Callable[[Language[Any], Node[Any]], Any]
 
 
-def _book(op: Language[T], node: Node[T], m: T, sent: T) -> Shares[T]:
-    """``sent`` to the first input; y ∘ m − x ∘ sent, both of one shape, is absorbed."""
+def _absorbing_rest(op: Language[T], node: Node[T], m: T, sent: T) -> Shares[T]:
+    """``sent`` to the first input; y ∘ m − x ∘ ``sent``, of equal shapes, is absorbed."""
     rest = op.sub(op.relevance(node.output(), m), op.relevance(node.input(0), sent))
     return Shares((sent, *(None,) * (node.arity - 1)), {"other": rest})
 
 
 # --- products ------------------------------------------------------------------------------------
-def _product(usual: Rule) -> Rule:
+def _product(default: Rule) -> Rule:
     def product(op: Language[T], node: Node[T], m: T) -> Shares[T]:
-        """m_a = ∂y/∂a m for every one of n factors: the usual rule for n m; (n − 1) y ∘ m less."""
+        """m_a = m ∂y/∂a for each of n factors: the default rule for n m.
+
+        Source: product rule. Ledger: (1 − n) y ∘ m under ``other``.
+        """
         count = sum(node.active(i) for i in range(node.arity))
         if count < 2:
-            return Shares(_inputs(usual(op, node, m)))
-        sent = _inputs(usual(op, node, op.scale(m, float(count))))
+            return Shares(_inputs(default(op, node, m)))
+        sent = _inputs(default(op, node, op.scale(m, float(count))))
         return Shares(sent, {"other": op.scale(op.relevance(node.output(), m), 1.0 - count)})
 
     return product
@@ -54,12 +59,15 @@ rule("Einsum", under=SET)(_product(products.einsum))
 
 @rule("Gemm", under=SET)
 def gemm(op: Language[T], node: Node[T], m: T) -> Shares[T]:
-    """y = α A' B' + β C: as the usual rule, without its halves between two activations."""
-    usual = linear.gemm(op, node, m)
+    """y = α A' B' + β C: the default rule, without its halves where A and B are activations.
+
+    Source: product rule. Ledger: −(α A' B') ∘ m under ``other`` if both are, else as by default.
+    """
+    default = linear.gemm(op, node, m)
     if not (node.active(0) and node.active(1)):
-        assert isinstance(usual, Shares)
-        return usual
-    left, right, *third = _inputs(usual)
+        assert isinstance(default, Shares)
+        return default
+    left, right, *third = _inputs(default)
     product = op.relevance(node.output(), m)
     if third:
         added = op.relevance(op.scale(node.input(2), node.attribute("beta", 1.0)), m)
@@ -70,7 +78,10 @@ def gemm(op: Language[T], node: Node[T], m: T) -> Shares[T]:
 
 @rule("Div", under=SET)
 def divide(op: Language[T], node: Node[T], m: T) -> Shares[T]:
-    """m_a = m / b, m_b = −m ∘ y / b."""
+    """m_a = m / b, m_b = −m ∘ y / b.
+
+    Source: quotient rule. Ledger: y ∘ m under ``other`` if both are content, 2 y ∘ m if b alone is.
+    """
     share = op.div(m, node.input(1))
     left = share if node.active(0) else None
     if not node.active(1):
@@ -133,7 +144,7 @@ def _selu(op: Language[T], node: Node[T]) -> T:
 
 
 def _gelu(op: Language[T], node: Node[T]) -> T:
-    """p + x p' with p = y / x: Φ(x) and the normal density, or what is written with tanh."""
+    """p + x p' with p = y / x: p' is the normal density, or the derivative of the tanh form."""
     x = node.input(0)
     p = op.ratio(node.output(), x, 0.5)
     if node.attribute("approximate", "none") == "none":
@@ -229,8 +240,8 @@ _SLOPES: dict[str, Slope] = {
 
 def _elementwise(slope: Slope) -> Rule:
     def derivative(op: Language[T], node: Node[T], m: T) -> Shares[T]:
-        """m_x = m ∘ f'(x)."""
-        return _book(op, node, m, op.mul(m, slope(op, node)))
+        """m_x = m ∘ f'(x). Source: chain rule. Ledger: y ∘ m − x ∘ m_x under ``other``."""
+        return _absorbing_rest(op, node, m, op.mul(m, slope(op, node)))
 
     return derivative
 
@@ -241,38 +252,44 @@ for _name, _slope in _SLOPES.items():
 
 @rule("Sqrt", under=SET)
 def square_root(op: Language[T], node: Node[T], m: T) -> Shares[T]:
-    """m_x = m / 2y, and 0 at zero, where there is no derivative."""
-    return _book(op, node, m, op.ratio(op.scale(m, 0.5), node.output(), 0.0))
+    """m_x = m / 2y, and 0 at zero, where there is no derivative.
+
+    Source: chain rule. Ledger: y ∘ m − x ∘ m_x under ``other``.
+    """
+    return _absorbing_rest(op, node, m, op.ratio(op.scale(m, 0.5), node.output(), 0.0))
 
 
 @rule("Pow", under=SET)
 def power(op: Language[T], node: Node[T], m: T) -> Shares[T]:
-    """y = xⁿ with constant n: m_x = n m ∘ xⁿ⁻¹, and 0 at x = 0 where n < 1."""
+    """y = xⁿ with constant n: m_x = n m ∘ xⁿ⁻¹, and 0 at x = 0 where n < 1.
+
+    Source: chain rule. Ledger: y ∘ m − x ∘ m_x under ``other``.
+    """
     exponent = node.number(1)
     if exponent < 1.0:
         slope = op.scale(op.ratio(node.output(), node.input(0), 0.0), exponent)
     else:
         slope = op.scale(op.power(node.input(0), exponent - 1.0), exponent)
-    return _book(op, node, m, op.mul(m, slope))
+    return _absorbing_rest(op, node, m, op.mul(m, slope))
 
 
 @rule("Cos", "Sin", under=SET)
 def circular(op: Language[T], node: Node[T], m: T) -> Shares[T]:
-    """Refused: neither function is the other's of one value alone."""
-    raise NotImplementedError("the derivative of a circular function of content")
+    """Refused: the language has no sine and cosine, and y alone does not give the derivative."""
+    raise NotImplementedError("the derivative of a sine or cosine of content")
 
 
 # --- reductions and norms ------------------------------------------------------------------------
 @rule("ReduceSumSquare", under=SET)
 def reduce_sum_square(op: Language[T], node: Node[T], m: T) -> Shares[T]:
-    """y = Σ x²: m_x = 2 m ∘ x, twice the usual rule; y ∘ m less."""
+    """y = Σ x²: m_x = 2 m ∘ x. Source: chain rule. Ledger: −y ∘ m under ``other``."""
     sent = reduction.reduce_sum_square(op, node, op.scale(m, 2.0))
     return Shares(_inputs(sent), {"other": op.scale(op.relevance(node.output(), m), -1.0)})
 
 
 @rule("ReduceLogSum", under=SET)
 def reduce_log_sum(op: Language[T], node: Node[T], m: T) -> Shares[T]:
-    """y = log Σ x: m_x = m / Σ x, so that Σ x ∘ m_x = m."""
+    """y = log Σ x: m_x = m / Σ x. Source: chain rule. Ledger: (y − 1) ∘ m under ``other``."""
     share = op.mul(m, op.exp(op.scale(node.output(), -1.0)))
     rest = op.sub(op.relevance(node.output(), m), m)
     return Shares(_inputs(reduction.reduce_sum(op, node, share)), {"other": rest})
@@ -304,15 +321,16 @@ def _through_deviation(
     return op.cast_like(sent, node.input(0))
 
 
-@rule("LayerNormalization", under=SET, books={2: "norm"})
+@rule("LayerNormalization", under=SET, ledger={2: "norm"})
 def layer_normalization(op: Language[T], node: Node[T], m: T) -> Shares[T]:
     """y = γ ∘ (x − μ)/σ + β: m_x = u − mean(u) − x̂ ∘ mean(u ∘ x̂), u = γ ∘ m / σ, x̂ = (x − μ)/σ.
 
-    Shapes: x, m [.., *N], normalised over N, the axes from ``axis`` on; β receives β ∘ m.
+    Shapes: x, m [.., *N], normalised over N, the axes from ``axis`` on; γ, β [*N]. Source: chain
+    rule. Ledger: β ∘ m under ``norm``, y ∘ m − β ∘ m − x ∘ m_x under ``other``.
     """
     scaled = op.mul(m, node.input(1))
     sent = _through_deviation(op, node, scaled, _tail(node), node.attribute("epsilon", 1e-5))
-    shares = _book(op, node, m, sent)
+    shares = _absorbing_rest(op, node, m, sent)
     if not node.has(2):
         return shares
     rest = op.sub(shares.absorbed["other"], op.relevance(node.input(2), m))
@@ -321,51 +339,63 @@ def layer_normalization(op: Language[T], node: Node[T], m: T) -> Shares[T]:
 
 @rule("InstanceNormalization", under=SET)
 def instance_normalization(op: Language[T], node: Node[T], m: T) -> Shares[T]:
-    """As LayerNormalization, per sample and channel over the spatial axes; β ∘ m is absorbed."""
+    """As LayerNormalization, per sample and channel over the spatial axes.
+
+    Shapes: x, m [B, C, *S]; γ, β [C]. Source: chain rule. Ledger: as LayerNormalization.
+    """
     rank = node.rank(0)
     gamma, beta = (op.unsqueeze(node.input(k), range(1, rank - 1)) for k in (1, 2))
     epsilon = node.attribute("epsilon", 1e-5)
     sent = _through_deviation(op, node, op.mul(m, gamma), list(range(2, rank)), epsilon)
-    shares, offset = _book(op, node, m, sent), op.relevance(beta, m)
+    shares, offset = _absorbing_rest(op, node, m, sent), op.relevance(beta, m)
     rest = op.sub(shares.absorbed["other"], offset)
     return Shares(shares.inputs, {"norm": offset, "other": rest})
 
 
 @rule("MeanVarianceNormalization", under=SET)
 def mean_variance_normalization(op: Language[T], node: Node[T], m: T) -> Shares[T]:
-    """y = (x − μ)/(σ + ε): m_x = u − mean(u) − c ∘ mean(u ∘ c) / (σ (σ + ε)), u = m / (σ + ε)."""
+    """y = (x − μ)/(σ + ε): m_x = u − mean(u) − c ∘ mean(u ∘ c) / (σ (σ + ε)), u = m / (σ + ε).
+
+    c = x − μ. Source: chain rule; ε is the standard's. Ledger: y ∘ m − x ∘ m_x under ``other``.
+    """
     axes = node.attribute("axes", (0, 2, 3))
     if 0 in axes or -node.rank(0) in axes:
-        raise NotImplementedError("statistics of the batch")
+        raise NotImplementedError("statistics measured over the batch")
     centred = _centred(op, op.wide(node.input(0)), axes)
     deviation = op.power(_mean(op, _square(op, centred), axes), 0.5)
-    whole = op.shift(deviation, 1e-9)  # the standard's ε
+    whole = op.shift(deviation, norm.EPSILON)
     u = op.div(m, whole)
     along = op.ratio(_mean(op, op.mul(u, centred), axes), op.mul(deviation, whole), 0.0)
     sent = op.sub(_centred(op, u, axes), op.mul(centred, along))
-    return _book(op, node, m, op.cast_like(sent, node.input(0)))
+    return _absorbing_rest(op, node, m, op.cast_like(sent, node.input(0)))
 
 
 @rule("RMSNormalization", under=SET)
 def rms_normalization(op: Language[T], node: Node[T], m: T) -> Shares[T]:
-    """y = γ ∘ x / r, r² = mean(x²) + ε: m_x = u − x ∘ mean(u ∘ x) / r² with u = γ ∘ m / r."""
+    """y = γ ∘ x / r, r² = mean(x²) + ε: m_x = u − x ∘ mean(u ∘ x) / r² with u = γ ∘ m / r.
+
+    Source: chain rule. Ledger: y ∘ m − x ∘ m_x under ``other``.
+    """
     axes = _tail(node)
     x = op.wide(node.input(0))
     square = op.shift(_mean(op, _square(op, x), axes), node.attribute("epsilon", 1e-5))
     u = op.div(op.mul(m, node.input(1)), op.power(square, 0.5))
     sent = op.sub(u, op.mul(x, op.div(_mean(op, op.mul(u, x), axes), square)))
-    return _book(op, node, m, op.cast_like(sent, node.input(0)))
+    return _absorbing_rest(op, node, m, op.cast_like(sent, node.input(0)))
 
 
 @rule("LpNormalization", under=SET)
 def lp_normalization(op: Language[T], node: Node[T], m: T) -> Shares[T]:
-    """y = x / n, n = ‖x‖: m_x = u − n' ∘ Σ u ∘ y, u = m / n; n' is y, or the signs for p = 1."""
+    """y = x / n, n = ‖x‖: m_x = u − n' ∘ Σ u ∘ y, u = m / n; n' is y, or the signs for p = 1.
+
+    Source: chain rule. Ledger: y ∘ m − x ∘ m_x under ``other``.
+    """
     axes = [node.attribute("axis", -1)]
     x, y = op.wide(node.input(0)), op.wide(node.output())
     if node.attribute("p", 2) == 1:
-        norm, rise = op.sum(op.absolute(x), axes), op.ratio(op.absolute(x), x, 0.0)
+        length, rise = op.sum(op.absolute(x), axes), op.ratio(op.absolute(x), x, 0.0)
     else:
-        norm, rise = op.power(op.sum(_square(op, x), axes), 0.5), y
-    u = op.ratio(m, norm, 0.0)
+        length, rise = op.power(op.sum(_square(op, x), axes), 0.5), y
+    u = op.ratio(m, length, 0.0)
     sent = op.sub(u, op.mul(rise, op.sum(op.mul(u, y), axes)))
-    return _book(op, node, m, op.cast_like(sent, node.input(0)))
+    return _absorbing_rest(op, node, m, op.cast_like(sent, node.input(0)))

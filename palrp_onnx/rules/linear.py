@@ -1,4 +1,4 @@
-"""Linear layers with weights in the file: the transposed linear map; the bias goes to the books."""
+"""Linear layers: the transposed linear map; what the bias adds goes to the ledger."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from palrp_onnx.tensor.language import Language, Window
 
 @rule("Gemm")
 def gemm(op: Language[T], node: Node[T], m: T) -> Shares[T]:
-    """y = α A' B' + β C: m_A = α m B'ᵀ (transposed back), ½ each between activations, m_C = β m.
+    """y = α A' B' + β C: m_A = α m B'ᵀ (transposed back), m_C = β m; ½ each if A and B are active.
 
-    Shapes: A' [M, K], B' [K, N], m [M, N]. Source: ε-rule with ε → 0. Where only C is an activation
-    the constant α A' B' is absorbed like a bias.
+    Shapes: A' [M, K], B' [K, N], C [M, N] or broadcast to it, m [M, N]. Source: ε-rule with ε → 0
+    (Bach et al. 2015, eq. 58); uniform rule between A and B (AttnLRP, prop. 3.3). Ledger: nothing;
+    where only C is an activation, (α A' B') ∘ m under ``bias``.
     """
     alpha, beta = node.attribute("alpha", 1.0), node.attribute("beta", 1.0)
     flip_a, flip_b = bool(node.attribute("transA", 0)), bool(node.attribute("transB", 0))
@@ -34,18 +35,20 @@ def gemm(op: Language[T], node: Node[T], m: T) -> Shares[T]:
 
 @rule("Conv")
 def convolution(op: Language[T], node: Node[T], m: T) -> Shares[T]:
-    """m_x = the transposed convolution of m; R_bias = b ∘ m is absorbed.
+    """m_x = the transposed convolution of m.
 
-    Shapes: x [B, C, *S], weight [O, C/group, *K], m [B, O, *S']. Source: ε-rule with ε → 0.
+    Shapes: x [B, C, *S], weight [O, C/group, *K], b [O], m [B, O, *S']. Source: ε-rule with ε → 0
+    (Bach et al. 2015, eq. 58). Ledger: b ∘ m under ``bias``.
     """
     return _with_bias(op, node, m, op.conv_adjoint(m, node.input(1), node.input(0), window(node)))
 
 
 @rule("ConvTranspose")
 def transposed_convolution(op: Language[T], node: Node[T], m: T) -> Shares[T]:
-    """m_x = the convolution of m with the same weights; R_bias = b ∘ m is absorbed.
+    """m_x = the convolution of m with the same weights.
 
-    Shapes: x [B, C, *S], weight [C, O/group, *K], m [B, O, *S']. Source: ε-rule with ε → 0.
+    Shapes: x [B, C, *S], weight [C, O/group, *K], b [O], m [B, O, *S']. Source: ε-rule with ε → 0
+    (Bach et al. 2015, eq. 58). Ledger: b ∘ m under ``bias``.
     """
     return _with_bias(op, node, m, op.conv(m, node.input(1), node.input(0), window(node)))
 
@@ -57,14 +60,14 @@ def window(node: Node[T]) -> Window:
     pads = node.attribute("pads", (0,) * 2 * rank)
     if same.startswith("SAME"):
         pads = same
-    elif node.attribute("output_shape", None) is not None:  # the odd place before
+    elif node.attribute("output_shape", None) is not None:  # an odd padding has more at the start
         pads = "SAME_LOWER"
     return Window(
         strides=node.attribute("strides", (1,) * rank),
         pads=pads,
         dilations=node.attribute("dilations", (1,) * rank),
         group=node.attribute("group", 1),
-        spare=node.attribute("output_padding", (0,) * rank),
+        output_padding=node.attribute("output_padding", (0,) * rank),
     )
 
 
@@ -78,14 +81,15 @@ def _with_bias(op: Language[T], node: Node[T], m: T, sent: T) -> Shares[T]:
 
 @rule("BatchNormalization", since=7)
 def batch_normalization(op: Language[T], node: Node[T], m: T) -> Shares[T]:
-    """y = γ (x − μ)/√(σ² + ε) + β, statistics stored: m_x = γ m / √(σ² + ε); the rest is booked.
+    """y = γ (x − μ)/√(σ² + ε) + β with stored statistics: m_x = γ m / √(σ² + ε).
 
-    Shapes: x, m [B, C, *S]; γ, β, μ, σ² [C]. Source: ε-rule on an affine map.
+    Shapes: x, m [B, C, *S]; γ, β, μ, σ² [C]. Source: ε-rule with ε → 0 (Bach et al. 2015, eq. 58)
+    for an affine map. Ledger: the offset, y ∘ m − x ∘ m_x, under ``norm``.
     """
     if node.attribute("training_mode", 0):
-        raise NotImplementedError("statistics of the batch")
+        raise NotImplementedError("statistics measured over the batch")
     if not node.attribute("spatial", 1):
-        raise NotImplementedError("statistics of every place")
+        raise NotImplementedError("statistics for every place")
     axes = range(1, node.rank(0) - 1)
     gamma, variance = op.unsqueeze(node.input(1), axes), op.unsqueeze(node.input(4), axes)
     deviation = op.power(op.shift(variance, node.attribute("epsilon", 1e-5)), 0.5)

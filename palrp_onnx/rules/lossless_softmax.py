@@ -1,9 +1,9 @@
-"""Attention that loses nothing in its softmax: the sets of rules ``kept`` and ``adaptive``.
+"""Attention whose softmax loses no relevance: the sets of rules ``kept`` and ``adaptive``.
 
-Probabilities are s = J x + c of their scores x, with J x = s ∘ (x − Σ s ∘ x) and c constant. In a
-product s V, c scales the values like a weight; J x is an activation, and takes the share λ of what
-it makes with V. Relevance of the result is Σ m ∘ (c V) + Σ m ∘ (J x V), and all of it is handed on.
-λ = 0 is CP-LRP's rule; λ = ½ the uniform rule for what is bilinear. Source: ours.
+Probabilities s of scores x are s = J x + c with J x = s ∘ (x − Σ s ∘ x) and a constant c. In a
+product s V, c scales the values like a weight; J x is an activation, and takes the share λ of the
+relevance of (J x) V. So all relevance of the result, Σ m ∘ (c V) + Σ m ∘ (J x V), is passed on.
+λ = 0 is CP-LRP's rule, λ = ½ the uniform rule for the bilinear part. Source: this project.
 """
 
 from __future__ import annotations
@@ -15,37 +15,36 @@ from palrp_onnx.rules import products, softmax
 from palrp_onnx.rules.registry import Node, Shares, T, rule
 from palrp_onnx.tensor.language import Language
 
-#: Probabilities, J x, and the multiplier that all of s has → what scores are sent of that
-#: multiplier, and what weighs the values.
+#: (op, node, s, J x, multiplier of s) → (multiplier for the scores, matrix for the values).
 _Split = Callable[[Language[Any], Node[Any], Any, Any, Any], tuple[Any, Any]]
 
 
-# --- how much the scores take ---------------------------------------------------------------------
+# --- the share λ of the scores --------------------------------------------------------------------
 def _constant(op: Language[T], node: Node[T], s: T, part: T, m: T) -> tuple[T, T]:
-    """λ is the method's."""
+    """λ is the parameter ``kept`` of the method."""
     share = node.parameter("kept")
     return op.scale(m, share), op.sub(s, op.scale(part, share))
 
 
 def _adaptive(op: Language[T], node: Node[T], s: T, part: T, m: T) -> tuple[T, T]:
-    """λ = ½ |k + l| / (|k| + |l|) for every query, of k = Σ c ∘ m and l = Σ J x ∘ m over its keys.
+    """λ = ½ |k + l| / (|k| + |l|) for every query: k = Σ c ∘ m and l = Σ J x ∘ m over its keys.
 
-    ½ where both speak for the same; less where they cancel, so that scores never take more than
-    half of the size of what there is: |λ l| ≤ ½ |k + l|.
+    λ = ½ where k and l have one sign; less where they cancel, so that scores never take more than
+    half of the sum: |λ l| ≤ ½ |k + l|.
     """
     del node
     linear = op.sum(op.relevance(part, m), [-1])
     whole = op.sum(op.relevance(s, m), [-1])
     sizes = op.add(op.absolute(op.sub(whole, linear)), op.absolute(linear))
-    share = op.scale(op.ratio(op.absolute(whole), sizes, 0.0), 0.5)
+    share = op.cast_like(op.scale(op.ratio(op.absolute(whole), sizes, 0.0), 0.5), m)
     return op.mul(m, share), op.sub(s, op.mul(part, share))
 
 
 # --- the rules ------------------------------------------------------------------------------------
 def _matmul(op: Language[T], node: Node[T], m: T, split: _Split) -> Sequence[T | None]:
-    """m_V = (s − λ J x)ᵀ m, m_s = λ m Vᵀ.
+    """m_V = (s − λ J x)ᵀ m, m_s = λ m Vᵀ; the default rule for other products.
 
-    Shapes: s [.., I, J], V [.., J, D], m [.., I, D].
+    Shapes: s [.., I, J], V [.., J, D], m [.., I, D]. Source: this project. Ledger: nothing.
     """
     for index in (0, 1):
         part = _linear(op, node, index)
@@ -61,7 +60,7 @@ def _matmul(op: Language[T], node: Node[T], m: T, split: _Split) -> Sequence[T |
 
 
 def _einsum(op: Language[T], node: Node[T], m: T, split: _Split) -> Sequence[T | None]:
-    """The same where the product is written with letters."""
+    """The same for a product written as ``Einsum``."""
     found = [_linear(op, node, index) for index in range(node.arity)]
     index = next((i for i, part in enumerate(found) if part is not None), None)
     if index is None or node.arity != 2:
@@ -75,40 +74,40 @@ def _einsum(op: Language[T], node: Node[T], m: T, split: _Split) -> Sequence[T |
 
 
 def _linear(op: Language[T], node: Node[T], index: int) -> T | None:
-    """J x of probabilities; masked scores count as 0."""
+    """J x if the operand is probabilities, masked scores counted as 0; else ``None``."""
     scores = node.scores(index) if node.active(index) else None
     if scores is None:
         return None
     s = node.input(index)
-    weighed = op.relevance(scores, s)
-    return op.sub(weighed, op.mul(s, op.sum(weighed, [-1])))
+    weighted = op.relevance(scores, s)
+    return op.cast_like(op.sub(weighted, op.mul(s, op.sum(weighted, [-1]))), s)
 
 
-def _without_books(node: Node[T], shares: Shares[T]) -> Shares[T]:
-    """m_x = s ∘ (m − Σ s ∘ m); the constant part is where the product took it."""
-    return Shares(shares.inputs) if node.keeps() else shares
+def _without_constant(node: Node[T], shares: Shares[T]) -> Shares[T]:
+    """m_x = s ∘ (m − Σ s ∘ m); the product has passed the constant part to its values already."""
+    return Shares(shares.inputs) if node.consumers_see_scores() else shares
 
 
 def _register(name: str, split: _Split) -> None:
     @rule("MatMul", under=name)
     def matmul(op: Language[T], node: Node[T], m: T) -> Sequence[T | None]:
-        """Probabilities and values."""
+        """m_V = (s − λ J x)ᵀ m, m_s = λ m Vᵀ: see :func:`_matmul`."""
         return _matmul(op, node, m, split)
 
     @rule("Einsum", under=name)
     def einsum(op: Language[T], node: Node[T], m: T) -> Sequence[T | None]:
-        """Probabilities and values."""
+        """m_V = (s − λ J x)ᵀ m, m_s = λ m Vᵀ: see :func:`_matmul`."""
         return _einsum(op, node, m, split)
 
     @rule("Softmax", under=name, since=13)
-    def softmax_kept(op: Language[T], node: Node[T], m: T) -> Shares[T]:
-        """Scores."""
-        return _without_books(node, softmax.softmax(op, node, m))
+    def softmax_of_axis(op: Language[T], node: Node[T], m: T) -> Shares[T]:
+        """m_x = s ∘ (m − Σ s ∘ m). Ledger: nothing if every consumer sees the scores."""
+        return _without_constant(node, softmax.softmax(op, node, m))
 
     @rule("Softmax", under=name)
     def softmax_of_tail(op: Language[T], node: Node[T], m: T) -> Shares[T]:
-        """Scores, before opset 13."""
-        return _without_books(node, softmax.softmax_of_tail(op, node, m))
+        """The same before opset 13, over all axes from ``axis`` on."""
+        return _without_constant(node, softmax.softmax_of_tail(op, node, m))
 
 
 _register("kept", _constant)

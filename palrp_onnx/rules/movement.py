@@ -1,6 +1,8 @@
-"""Operations that only move numbers: the adjoint movement. Nothing is lost.
+"""Operations that only move numbers: the adjoint movement.
 
-All are linear with entries 0 and 1: m_x[i] is the sum of m over the places entry i was moved to.
+All are linear with entries 0 and 1: m_x[i] is the sum of m over the places that entry i was moved
+to. This is the ε-rule with ε → 0 (Bach et al. 2015, eq. 58). Unless a rule says so, nothing goes to
+the ledger. Shapes: x and m_x have one shape, y and m another.
 """
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from palrp_onnx.rules.registry import Node, Shares, T, given, rule
-from palrp_onnx.tensor.language import Language
+from palrp_onnx.tensor.language import Language, Movement
 
 
 @rule("Dropout")
@@ -42,14 +44,14 @@ def transpose(op: Language[T], node: Node[T], m: T) -> Sequence[T | None]:
 
 @rule("Concat")
 def concat(op: Language[T], node: Node[T], m: T) -> Sequence[T | None]:
-    """Every part receives its piece of m."""
+    """m_i = the piece of m that came from operand i."""
     parts = [node.input(i) for i in range(node.arity)]
     return op.split_like(m, parts, node.attribute("axis", 0))
 
 
 @rule("Split", outputs="all")
 def split(op: Language[T], node: Node[T], m: Sequence[T | None]) -> Sequence[T | None]:
-    """m_x = the pieces joined, zeros for pieces that nothing reached."""
+    """m_x = the multipliers of the pieces joined, zeros for a piece that has none."""
     pieces = [
         piece if piece is not None else op.zeros_like(node.output(i)) for i, piece in enumerate(m)
     ]
@@ -79,9 +81,9 @@ def tile(op: Language[T], node: Node[T], m: T) -> Sequence[T | None]:
 
 @rule("Pad", since=11)
 def pad(op: Language[T], node: Node[T], m: T) -> Sequence[T | None]:
-    """m_x = m without the padding, zero where it cropped; what was repeated adds up.
+    """m_x = m without the padding, zero where x was cropped; repeated entries add up.
 
-    Padding with numbers is linear only where they are zero.
+    Padding with a number other than zero is not linear, and refused.
     """
     rest = (None,) * (node.arity - 1)
     mode = node.attribute("mode", "constant")
@@ -96,7 +98,7 @@ def pad(op: Language[T], node: Node[T], m: T) -> Sequence[T | None]:
 
 @rule("Pad", since=2)
 def pad_with_attributes(op: Language[T], node: Node[T], m: T) -> Sequence[T | None]:
-    """The same, with the padding as an attribute."""
+    """As :func:`pad`, with the padding as an attribute."""
     if node.attribute("value", 0.0) != 0:
         raise NotImplementedError("padding with a number that is not zero")
     attributes = given(node, "mode", "pads")
@@ -111,22 +113,22 @@ def blocks(op: Language[T], node: Node[T], m: T) -> Sequence[T | None]:
 
 @rule("ReverseSequence")
 def reverse_sequence(op: Language[T], node: Node[T], m: T) -> Sequence[T | None]:
-    """m_x = m turned round again."""
+    """m_x = m, reversed in the same way."""
     attributes = given(node, "batch_axis", "time_axis")
     return _moved(op, node, m, [node.input(1)], attributes), None
 
 
 @rule("Compress")
 def compress(op: Language[T], node: Node[T], m: T) -> Sequence[T | None]:
-    """m_x = m where entries were kept, zero elsewhere."""
+    """m_x = m where entries were selected, zero elsewhere."""
     if node.attribute("axis", None) is None:
-        raise NotImplementedError("of all samples in one row")
+        raise NotImplementedError("entries of the flattened input, which mixes samples")
     return _moved(op, node, m, [node.input(1)], given(node, "axis")), None
 
 
 @rule("CenterCropPad")
 def center_crop_pad(op: Language[T], node: Node[T], m: T) -> Sequence[T | None]:
-    """m_x = m in the middle of x, zero where it cropped."""
+    """m_x = m in the middle of x, zero where x was cropped."""
     return _moved(op, node, m, [node.input(1)], given(node, "axes")), None
 
 
@@ -139,10 +141,9 @@ def _moved(
     *,
     repeats: bool = False,
 ) -> T:
-    """``m`` where the node took it from."""
-    kind, opset = node.op_type, node.opset
-    like = node.input(0)
-    return op.moved_adjoint(m, like, kind, operands, attributes, opset=opset, repeats=repeats)
+    """``m`` moved back to where the node took it from."""
+    movement = Movement(node.op_type, node.opset, attributes, repeats)
+    return op.moved_adjoint(m, node.input(0), movement, operands)
 
 
 @rule("Gather")
@@ -168,46 +169,45 @@ def gather_nd(op: Language[T], node: Node[T], m: T) -> Sequence[T | None]:
 
 @rule("ScatterND")
 def scatter_nd(op: Language[T], node: Node[T], m: T) -> Shares[T]:
-    """m_data = m with zeros where updates were written, m_updates = m there.
+    """m_data = m with zeros where updates were written, m_updates = m at these places.
 
-    Updates that are added leave m_data = m. Constant updates absorb what they write or add, like
-    a bias.
+    Where updates are added, m_data = m. Ledger: the relevance of constant updates, under ``bias``.
     """
     index = node.input(1)
-    kept = m if _adds(node) else op.scatter_nd_keep(m, index)
-    return _written(op, node, m, kept, op.gather_nd(m, index))
+    rest = m if _adds(node) else op.scatter_nd_cleared(m, index)
+    return _updated(op, node, m, rest, op.gather_nd(m, index))
 
 
 @rule("ScatterElements")
 def scatter_elements(op: Language[T], node: Node[T], m: T) -> Shares[T]:
-    """m_data = m with zeros where updates were written, m_updates = m there.
+    """m_data = m with zeros where updates were written, m_updates = m at these places.
 
-    Updates that are added leave m_data = m. Constant updates absorb what they write or add, like
-    a bias.
+    Where updates are added, m_data = m. Ledger: the relevance of constant updates, under ``bias``.
     """
     index, axis = node.input(1), node.attribute("axis", 0)
-    kept = m if _adds(node) else op.scatter_elements_keep(m, index, axis)
-    return _written(op, node, m, kept, op.gather_elements(m, index, axis))
+    rest = m if _adds(node) else op.scatter_elements_cleared(m, index, axis)
+    return _updated(op, node, m, rest, op.gather_elements(m, index, axis))
 
 
 def _adds(node: Node[T]) -> bool:
-    """Whether updates are added to what is there."""
+    """Whether updates are added to the data instead of replacing it."""
     reduction = node.attribute("reduction", "none")
     if reduction not in ("none", "add"):
         raise NotImplementedError("updates that are multiplied or compared")
     return bool(reduction == "add")
 
 
-def _written(op: Language[T], node: Node[T], m: T, kept: T, taken: T) -> Shares[T]:
+def _updated(op: Language[T], node: Node[T], m: T, data: T, updates: T) -> Shares[T]:
+    """Multipliers of the data and of the updates; constant updates are absorbed instead."""
     if node.active(2):
-        return Shares((kept, None, taken))
-    constant = op.sub(op.relevance(node.output(), m), op.relevance(node.input(0), kept))
-    return Shares((kept, None, None), {"bias": constant})
+        return Shares((data, None, updates))
+    constant = op.sub(op.relevance(node.output(), m), op.relevance(node.input(0), data))
+    return Shares((data, None, None), {"bias": constant})
 
 
 @rule("Trilu")
 def triangle(op: Language[T], node: Node[T], m: T) -> Sequence[T | None]:
     """m_x = m inside the triangle, zero outside."""
     k = node.integers(1)[0] if node.has(1) else 0
-    sent = op.keep_triangle(m, k, upper=bool(node.attribute("upper", 1)))
+    sent = op.triangle(m, k, upper=bool(node.attribute("upper", 1)))
     return sent, *(None,) * (node.arity - 1)

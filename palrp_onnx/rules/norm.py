@@ -1,4 +1,4 @@
-"""Normalisation layers in one operation: the linear part; the deviation is a constant."""
+"""Normalisation layers in one operation: their linear part; the deviation counts as a constant."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ from collections.abc import Sequence
 from palrp_onnx.rules.registry import Node, Shares, T, rule
 from palrp_onnx.tensor.language import Language
 
-#: What the standard adds to the deviation in MeanVarianceNormalization.
-_EPSILON = 1e-9
+#: The number that MeanVarianceNormalization adds to the deviation, by the ONNX standard.
+EPSILON = 1e-9
 
 
-@rule("LayerNormalization", books={2: "norm"})
+@rule("LayerNormalization", ledger={2: "norm"})
 def layer_normalization(op: Language[T], node: Node[T], m: T) -> Sequence[T | None]:
     """y = γ ∘ (x − μ)/σ + β: m_x = u − mean(u) with u = γ ∘ m / σ; m_β = m.
 
-    Shapes: x, m [.., *N], normalised over N, the axes from ``axis`` on. Source: AttnLRP prop. 3.4
-    (identity rule); σ is a constant, the mean is not. R_y − β ∘ m = R_x exactly.
+    Shapes: x, m [.., *N], normalised over N, the axes from ``axis`` on; γ, β [*N]. Source: AttnLRP,
+    prop. 3.4 (identity rule): σ is a constant, the mean is not. Ledger: β ∘ m under ``norm``;
+    R_x = R_y − β ∘ m exactly.
     """
     rank = node.rank(0)
     axes = list(range(node.attribute("axis", -1) % rank, rank))
@@ -43,7 +44,8 @@ def _mean(op: Language[T], a: T, like: T, axes: Sequence[int]) -> T:
 def rms_normalization(op: Language[T], node: Node[T], m: T) -> Sequence[T | None]:
     """y = γ ∘ x / √(mean(x²) + ε): m_x = m ∘ γ / √(mean(x²) + ε).
 
-    Shapes: x, m [.., *N], normalised over the axes from ``axis`` on. Source: AttnLRP prop. 3.4.
+    Shapes: x, m [.., *N], normalised over N, the axes from ``axis`` on; γ [*N]. Source: AttnLRP,
+    prop. 3.4. Ledger: nothing; R_x = R_y exactly.
     """
     rank = node.rank(0)
     axes = list(range(node.attribute("axis", -1) % rank, rank))
@@ -54,11 +56,11 @@ def rms_normalization(op: Language[T], node: Node[T], m: T) -> Sequence[T | None
     return op.cast_like(sent, node.input(0)), None
 
 
-@rule("InstanceNormalization", books={2: "norm"})
+@rule("InstanceNormalization", ledger={2: "norm"})
 def instance_normalization(op: Language[T], node: Node[T], m: T) -> Shares[T]:
     """y = γ (x − μ)/σ + β per sample and channel: as LayerNormalization over the spatial axes.
 
-    Shapes: x, m [B, C, *S]; γ, β [C].
+    Shapes: x, m [B, C, *S]; γ, β [C]. Source: AttnLRP, prop. 3.4. Ledger: β ∘ m under ``norm``.
     """
     rank = node.rank(0)
     gamma, beta = (op.unsqueeze(node.input(k), range(1, rank - 1)) for k in (1, 2))
@@ -68,25 +70,27 @@ def instance_normalization(op: Language[T], node: Node[T], m: T) -> Shares[T]:
 
 @rule("MeanVarianceNormalization")
 def mean_variance_normalization(op: Language[T], node: Node[T], m: T) -> Sequence[T | None]:
-    """y = (x − μ)/(σ + ε): m_x = u − mean(u) with u = m / (σ + ε). R_y = R_x exactly.
+    """y = (x − μ)/(σ + ε): m_x = u − mean(u) with u = m / (σ + ε).
 
-    Source: as LayerNormalization. ε = 1e-9 is the standard's.
+    Shapes: x and m have one shape. Source: AttnLRP, prop. 3.4; ε is that of the ONNX standard.
+    Ledger: nothing.
     """
     axes = node.attribute("axes", (0, 2, 3))
     if 0 in axes or -node.rank(0) in axes:
-        raise NotImplementedError("statistics of the batch")
+        raise NotImplementedError("statistics measured over the batch")
     x = op.wide(node.input(0))
     centred = op.sub(x, _mean(op, x, x, axes))
     variance = _mean(op, op.mul(centred, centred), x, axes)
-    u = op.div(m, op.shift(op.power(variance, 0.5), _EPSILON))
+    u = op.div(m, op.shift(op.power(variance, 0.5), EPSILON))
     return (op.cast_like(op.sub(u, _mean(op, u, x, axes)), node.input(0)),)
 
 
 @rule("LpNormalization")
 def lp_normalization(op: Language[T], node: Node[T], m: T) -> Sequence[T | None]:
-    """y = x / ‖x‖ along an axis: m_x = m / ‖x‖, 0 for what is all zeros.
+    """y = x / ‖x‖ along an axis: m_x = m / ‖x‖, and 0 where ‖x‖ = 0.
 
-    Source: identity rule; the norm is a constant, as the deviation of LayerNormalization is.
+    Shapes: x and m have one shape. Source: AttnLRP, prop. 3.4: the norm is a constant, as the
+    deviation of LayerNormalization is. Ledger: nothing.
     """
     axes = [node.attribute("axis", -1)]
     x = op.wide(node.input(0))

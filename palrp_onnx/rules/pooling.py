@@ -1,35 +1,44 @@
-"""Pooling: the adjoint where it is linear, the winner where it chooses."""
+"""Pooling: the adjoint of an average, all relevance to the winner of a maximum.
+
+Nothing goes to the ledger.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 from palrp_onnx.rules.registry import Node, T, given, rule
 from palrp_onnx.rules.resizing import along
-from palrp_onnx.tensor.language import Language
+from palrp_onnx.tensor.language import Language, Pooling
 
 
 @rule("GlobalAveragePool")
 def global_average(op: Language[T], node: Node[T], m: T) -> Sequence[T | None]:
-    """m_x = m / n over the n spatial entries. Linear."""
+    """m_x = m / n over the n spatial entries.
+
+    Shapes: x [B, C, *S], m [B, C, 1, ..]. Source: ε-rule with ε → 0 (Bach et al. 2015, eq. 58).
+    """
     x = node.input(0)
     return (op.mul(op.expand_like(m, x), op.mean_weight(x, m)),)
 
 
 @rule("GlobalMaxPool")
 def global_max(op: Language[T], node: Node[T], m: T) -> Sequence[T | None]:
-    """m_x = m at the largest spatial entry; equal ones share. Source: winner takes all."""
+    """m_x = m at the largest spatial entry, shared by equal ones.
+
+    Shapes: x [B, C, *S], m [B, C, 1, ..]. Source: winner takes all.
+    """
     won = op.winners(node.input(0), node.output())
     return (op.mul(m, op.div(won, op.sum(won, range(2, node.rank(0))))),)
 
 
 @rule("AveragePool")
 def average_pool(op: Language[T], node: Node[T], m: T) -> Sequence[T | None]:
-    """y = A x along every axis of the plane: m_x = Aᵀ m. Linear, and windows are rectangles.
+    """y = A x along each spatial axis, as windows are boxes: m_x = Aᵀ m along each.
 
-    Shapes: x [B, C, *S], m [B, C, *S'], A [S', S] of an axis what the operation makes of an
-    identity matrix.
+    Shapes: x [B, C, *S], m [B, C, *S'], A [S', S] for an axis of S places. Source: ε-rule with
+    ε → 0 (Bach et al. 2015, eq. 58).
     """
     rank = node.rank(0)
     for axis in range(2, rank):
@@ -37,8 +46,8 @@ def average_pool(op: Language[T], node: Node[T], m: T) -> Sequence[T | None]:
     return (m,)
 
 
-def _of_axis(node: Node[T], axis: int) -> dict[str, Any]:
-    """Attributes of the same pooling along the rows of an image alone."""
+def _of_axis(node: Node[T], axis: int) -> Pooling:
+    """The pooling along one spatial axis, as pooling of images [S, S] along their rows."""
     kernel = node.attribute("kernel_shape", ())
     rank = len(kernel)
     window: dict[str, Any] = given(node, "auto_pad", "ceil_mode", "count_include_pad")
@@ -48,11 +57,14 @@ def _of_axis(node: Node[T], axis: int) -> dict[str, Any]:
             window[name] = [steps[axis], 1]
     if pads := node.attribute("pads", None):
         window["pads"] = [pads[axis], 0, pads[axis + rank], 0]
-    return window
+    return cast(Pooling, window)
 
 
 @rule("MaxPool", since=8)
 def max_pool(op: Language[T], node: Node[T], m: T) -> Sequence[T | None]:
-    """m_x = m at the first largest entry of every window. Source: winner takes all."""
+    """m_x = m at the first largest entry of every window.
+
+    Shapes: x [B, C, *S], m [B, C, *S']. Source: winner takes all.
+    """
     names = ("kernel_shape", "strides", "pads", "dilations", "ceil_mode", "auto_pad")
-    return (op.max_pool_adjoint(m, node.input(0), **given(node, *names)),)
+    return (op.max_pool_adjoint(m, node.input(0), cast(Pooling, given(node, *names))),)

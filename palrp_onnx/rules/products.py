@@ -1,6 +1,7 @@
 """Products and quotients.
 
-Two activations share equally (uniform rule); a constant, a parameter, a gate or a statistic scales.
+Two activations share equally (uniform rule). A constant, a parameter, a gate or a statistic is a
+factor that takes no share. Nothing goes to the ledger.
 """
 
 from __future__ import annotations
@@ -13,10 +14,11 @@ from palrp_onnx.tensor.language import Language
 
 @rule("Mul")
 def multiply(op: Language[T], node: Node[T], m: T) -> Sequence[T | None]:
-    """m_a = ½ m ∘ b, m_b = ½ m ∘ a between activations; m_a = m ∘ b beside a constant.
+    """m_a = ½ m ∘ b, m_b = ½ m ∘ a for two activations; m_a = m ∘ b if b is a constant.
 
-    Source: uniform rule (AttnLRP prop. 3.3; PA-LRP eq. 10 where b is a cosine or sine). Self-gated
-    activations and normalisers are recognised beforehand: their second factor is a constant.
+    Shapes: a, b and m are broadcast to one shape. Source: uniform rule (AttnLRP, prop. 3.2; PA-LRP,
+    eq. 10, where b is a cosine or a sine). The second factor of self-gated activations and
+    normalisers is a constant.
     """
     a, b = node.active(0), node.active(1)
     share = op.scale(m, 0.5) if a and b else m
@@ -28,11 +30,12 @@ def multiply(op: Language[T], node: Node[T], m: T) -> Sequence[T | None]:
 
 @rule("Div")
 def divide(op: Language[T], node: Node[T], m: T) -> Sequence[T | None]:
-    """m_a = m / b; a denominator of content is a normaliser or a scale and receives nothing.
+    """m_a = m / b if a is content: b is then a normaliser or a scale, and receives nothing.
 
-    A constant over an activation is a function of it: identity rule, m_b = m ∘ y / b. Where
-    content and a position share the quotient, it is the product of one and the inverse of the
-    other: half each, m_a = ½ m / b and m_b = ½ m ∘ y / b. Source: uniform rule.
+    m_b = m ∘ y / b if a is a constant, as y is then a function of b (identity rule, AttnLRP,
+    eq. 9). Content over a position, or the other way round, is a product with an inverse: half
+    each, m_a = ½ m / b and m_b = ½ m ∘ y / b (uniform rule, AttnLRP, prop. 3.2). Shapes: a, b and m
+    are broadcast to one shape.
     """
     a, b = node.active(0), node.active(1)
     share = op.scale(m, 0.5) if a and b else m
@@ -44,10 +47,10 @@ def divide(op: Language[T], node: Node[T], m: T) -> Sequence[T | None]:
 
 @rule("MatMul")
 def matmul(op: Language[T], node: Node[T], m: T) -> Sequence[T | None]:
-    """m_A = ½ m Bᵀ, m_B = ½ Aᵀ m between activations; m_A = m Wᵀ beside weights.
+    """m_A = ½ m Bᵀ, m_B = ½ Aᵀ m for two activations; m_A = m Wᵀ if B = W are weights.
 
-    Shapes: A [.., I, K], B [.., K, J], m [.., I, J]; operands of one axis as NumPy has them.
-    Source: uniform rule (AttnLRP prop. 3.3); ε-rule with ε → 0 for weights.
+    Shapes: A [.., I, K], B [.., K, J], m [.., I, J]; operands of one axis as in NumPy. Source:
+    uniform rule (AttnLRP, prop. 3.3); for weights ε-rule with ε → 0 (Bach et al. 2015, eq. 58).
     """
     a, b = node.active(0), node.active(1)
     share = op.scale(m, 0.5) if a and b else m
@@ -77,9 +80,10 @@ def _right(op: Language[T], node: Node[T], m: T) -> T:
 
 @rule("Einsum")
 def einsum(op: Language[T], node: Node[T], m: T) -> Sequence[T | None]:
-    """m_a = c · einsum(m, b) over the same letters; c = ½ between two activations, else 1.
+    """m_a = einsum(m, b, ..) / n over the same letters, with n active operands.
 
-    Source: uniform rule; every operand's letters occur in the other operand or the result.
+    Shapes: as the equation says. Source: uniform rule (AttnLRP, prop. 3.3). Every letter of an
+    operand occurs in another operand or in the result, or is summed over alone.
     """
     letters, result = equation_of(node)
     active = [node.active(i) for i in range(node.arity)]
@@ -95,19 +99,19 @@ def equation_of(node: Node[T]) -> tuple[list[str], str]:
     """Letters of every operand, and of the result.
 
     Raises:
-        NotImplementedError: The equation has more than letters.
+        NotImplementedError: The equation has an ellipsis, a diagonal, or no result.
     """
     terms, arrow, result = str(node.attribute("equation", "")).replace(" ", "").partition("->")
     letters = terms.split(",")
     if not arrow or "." in terms or any(len(set(t)) < len(t) for t in letters):
-        raise NotImplementedError("an equation with dots, a diagonal, or no result")
+        raise NotImplementedError("an equation with an ellipsis, a diagonal, or no result")
     return letters, result
 
 
 def einsum_share(
     op: Language[T], operands: Sequence[T], m: T, letters: list[str], result: str, index: int
 ) -> T:
-    """What one operand of an equation gets of ``m``, given the others."""
+    """The multiplier of the operand ``index`` of an equation, given ``m`` and the others."""
     others = [i for i in range(len(operands)) if i != index]
     source = ",".join([result, *(letters[i] for i in others)])
     known = set(source)

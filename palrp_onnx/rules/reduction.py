@@ -1,4 +1,8 @@
-"""Reductions: the adjoint where they are linear, the winner where they choose."""
+"""Reductions: the adjoint of a sum, all relevance to the winner of a maximum.
+
+Shapes: x [*S]; y and m are x without the reduced axes, or with length 1 there (``keepdims``).
+Nothing goes to the ledger unless a rule says so.
+"""
 
 from __future__ import annotations
 
@@ -30,20 +34,20 @@ def _rest(node: Node[T]) -> tuple[None, ...]:
 
 @rule("ReduceSum")
 def reduce_sum(op: Language[T], node: Node[T], m: T) -> Sequence[T | None]:
-    """m_x = m for every entry of the sum. Linear."""
+    """y = Σ x: m_x = m for every entry. Source: ε-rule, ε → 0 (Bach et al. 2015, eq. 58)."""
     return _spread(op, node, m, _axes(node, 13)), *_rest(node)
 
 
 @rule("ReduceMean")
 def reduce_mean(op: Language[T], node: Node[T], m: T) -> Sequence[T | None]:
-    """m_x = m / n for every one of n entries. Linear."""
+    """y = Σ x / n: m_x = m / n. Source: ε-rule, ε → 0 (Bach et al. 2015, eq. 58)."""
     sent = _spread(op, node, m, _axes(node, 18))
     return op.mul(sent, op.mean_weight(node.input(0), m)), *_rest(node)
 
 
 @rule("ReduceMax", "ReduceMin")
 def reduce_extreme(op: Language[T], node: Node[T], m: T) -> Sequence[T | None]:
-    """m_x = m at the winner; equal winners share. Source: winner takes all."""
+    """m_x = m at the winner, shared by equal winners. Source: winner takes all."""
     axes = _axes(node, 18)
     y = node.output()
     if not node.attribute("keepdims", 1):
@@ -54,7 +58,7 @@ def reduce_extreme(op: Language[T], node: Node[T], m: T) -> Sequence[T | None]:
 
 @rule("ReduceL2")
 def reduce_l2(op: Language[T], node: Node[T], m: T) -> Sequence[T | None]:
-    """y = √Σx²: m_x = m ∘ x / y, since y = Σ x · (x / y). Source: identity rule."""
+    """y = √Σx² = Σ x · (x / y): m_x = m ∘ x / y. Source: identity rule (AttnLRP, eq. 9)."""
     axes = _axes(node, 18)
     y = node.output()
     if not node.attribute("keepdims", 1):
@@ -64,7 +68,7 @@ def reduce_l2(op: Language[T], node: Node[T], m: T) -> Sequence[T | None]:
 
 @rule("ReduceL1")
 def reduce_l1(op: Language[T], node: Node[T], m: T) -> Sequence[T | None]:
-    """y = Σ|x|: m_x = m ∘ |x| / x, since y = Σ x · (|x| / x). Source: identity rule."""
+    """y = Σ|x| = Σ x · (|x| / x): m_x = m ∘ |x| / x. Source: identity rule (AttnLRP, eq. 9)."""
     x = node.input(0)
     sent = _spread(op, node, m, _axes(node, 18))
     return op.mul(sent, op.ratio(op.absolute(x), x, 0.0)), *_rest(node)
@@ -72,22 +76,23 @@ def reduce_l1(op: Language[T], node: Node[T], m: T) -> Sequence[T | None]:
 
 @rule("ReduceSumSquare")
 def reduce_sum_square(op: Language[T], node: Node[T], m: T) -> Sequence[T | None]:
-    """y = Σx²: m_x = m ∘ x, since y = Σ x · x. Source: identity rule."""
+    """y = Σx² = Σ x · x: m_x = m ∘ x. Source: identity rule (AttnLRP, eq. 9)."""
     return op.mul(_spread(op, node, m, _axes(node, 18)), node.input(0)), *_rest(node)
 
 
 @rule("ReduceLogSum")
 def reduce_log_sum(op: Language[T], node: Node[T], m: T) -> Sequence[T | None]:
-    """y = log Σx: m_x = m ∘ y / Σx. Source: identity rule, as for ``Log``."""
+    """y = log Σx: m_x = m ∘ y / Σx. Source: identity rule (AttnLRP, eq. 9), as for ``Log``."""
     share = op.mul(m, op.mul(node.output(), op.exp(op.scale(node.output(), -1.0))))
     return _spread(op, node, share, _axes(node, 18)), *_rest(node)
 
 
 @rule("ReduceLogSumExp")
 def reduce_log_sum_exp(op: Language[T], node: Node[T], m: T) -> Shares[T]:
-    """y = log Σ eˣ: m_x = s ∘ m with s = eˣ⁻ʸ, the softmax of x; the rest is absorbed.
+    """y = log Σ eˣ: m_x = s ∘ m with s = eˣ⁻ʸ, the softmax of x.
 
-    The rest is the entropy of s. Source: Deep Taylor, as for ``LogSoftmax``, which subtracts it.
+    Source: first-order Taylor expansion, as for softmax (AttnLRP, prop. 3.1). Ledger: the rest,
+    y ∘ m − Σ x ∘ m_x, the entropy of s times m, under ``softmax``.
     """
     axes = _axes(node, 18)
     probability = op.exp(op.sub(node.input(0), _spread(op, node, node.output(), axes)))
@@ -100,7 +105,10 @@ def reduce_log_sum_exp(op: Language[T], node: Node[T], m: T) -> Shares[T]:
 
 @rule("CumSum")
 def cumulative_sum(op: Language[T], node: Node[T], m: T) -> Sequence[T | None]:
-    """The adjoint: every entry receives the sum of the multipliers it was added to. Linear."""
+    """m_x[i] = the sum of m over all sums that x[i] is part of.
+
+    Source: ε-rule with ε → 0 (Bach et al. 2015, eq. 58).
+    """
     sent = op.cumulative_adjoint(
         m,
         node.integers(1)[0],

@@ -2,12 +2,12 @@
 
 A rule is a plain function ``rule(op, node, m)``. It gets the tensor language, the node with its
 forward values, and the multiplier ``m = R / y`` of the output (a tuple with ``None`` for outputs
-that nothing reached, if the operation is registered with ``outputs="all"``). It returns one
+that received none, if the operation is registered with ``outputs="all"``). It returns one
 multiplier per input, ``None`` for no path; or :class:`Shares` where the operation itself absorbs
-relevance. The walk sums what consumers send, undoes broadcasting and keeps the books.
+relevance. The walk adds up the multipliers that consumers send, undoes broadcasting and keeps the
+ledger.
 
-Three cases never look alike: an operation has a rule, carries no relevance on purpose
-(:data:`NO_PATH`), or is unsupported.
+An operation has a rule, carries no relevance on purpose (:data:`NO_PATH`), or is unsupported.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Node(Protocol[T_co]):
         ...
 
     def guarded_output(self) -> T_co:
-        """The first output with 0 for NaN where the graph itself goes on like that."""
+        """The first output, with 0 in place of NaN where the graph itself replaces NaN by 0."""
         ...
 
     def only_guards(self) -> bool:
@@ -54,7 +54,7 @@ class Node(Protocol[T_co]):
         ...
 
     def active(self, index: int) -> bool:
-        """Whether an operand of a product takes a share: content, or a position under PA-LRP."""
+        """Whether an operand takes a share of a product: content, or a position under PA-LRP."""
         ...
 
     def attribute(self, name: str, default: Any) -> Any:
@@ -62,46 +62,50 @@ class Node(Protocol[T_co]):
         ...
 
     def integers(self, index: int) -> tuple[int, ...]:
-        """An integer input that is constant."""
+        """The entries of a constant integer input."""
         ...
 
     def reals(self, index: int) -> tuple[float, ...]:
-        """A real input that is constant; empty where it has no entries."""
+        """The entries of a constant real input; empty where it has none."""
         ...
 
     def number(self, index: int) -> float:
-        """A real input that is one constant number."""
+        """The one entry of a constant real input."""
         ...
 
     def stored(self, index: int) -> float | None:
-        """The one number of a real input that is stored in the graph; ``None`` where it is not."""
+        """The one entry of a real input that is an initializer; ``None`` where it is computed."""
         ...
 
     def scores(self, index: int) -> T_co | None:
-        """What the softmax was taken of that an operand of a product is, if it is one."""
+        """Pre-softmax scores of this operand if it is a softmax output, else ``None``."""
         ...
 
-    def keeps(self) -> bool:
-        """Whether all that reads this softmax are products that know its scores."""
+    def consumers_see_scores(self) -> bool:
+        """Whether every consumer of this softmax is a product that can see its scores."""
         ...
 
-    def weighs(self, index: int) -> bool:
-        """Whether an operand of a product is weights: it depends on nothing explained."""
+    def is_weight(self, index: int) -> bool:
+        """Whether the operand is a parameter: it does not depend on explained input."""
         ...
 
     def bias(self) -> T_co | None:
-        """Parameters of one axis that an ``Add`` directly behind adds to the output, if any."""
+        """Bias vector that the ``Add`` directly after this node adds, if there is one."""
         ...
 
-    def samples(self) -> int:
-        """The axis of the output that runs over samples alone, from the right."""
+    def batch_axis(self) -> int:
+        """The axis of the output that runs over samples alone, counted from the right.
+
+        Raises:
+            NotImplementedError: Samples share their axis with something else.
+        """
         ...
 
     def parameter(self, name: str) -> float:
-        """A number of the method: γ, ε, ….
+        """A parameter of the method: γ, ε, ….
 
         Raises:
-            KeyError: The method has none of this name.
+            UsageError: The method has none of this name.
         """
         ...
 
@@ -112,8 +116,8 @@ class Shares(Generic[T]):
 
     Attributes:
         inputs: One multiplier per input, ``None`` for no path.
-        absorbed: Relevance by ledger entry, with the axes of the first output; those that are not
-            the batch may be summed, to length 1.
+        absorbed: Relevance by ledger entry, with the axes of the first output; every axis but the
+            batch may be summed to length 1.
     """
 
     inputs: Sequence[T | None]
@@ -131,22 +135,23 @@ class RuleEntry:
 
     Attributes:
         rule: The function.
-        since: First opset it holds for.
-        outputs: Whether it wants the multiplier of the first output or of all.
-        books: Ledger entry of relevance that reaches an operand, by input index, where it is not
+        since: First opset it applies to.
+        outputs: Whether it gets the multiplier of the first output or of all outputs.
+        ledger: Ledger entry for relevance of an operand, by input index, where it differs from
             the entry of the operand's role.
     """
 
     rule: Rule
     since: int
     outputs: Literal["first", "all"]
-    books: Mapping[int, str]
+    ledger: Mapping[int, str]
 
 
-#: By (set of rules, domain, operation); the usual rules are the set without a name.
-_RULES: dict[tuple[str, str, str], list[RuleEntry]] = {}
+#: Set of rules, domain and operation; the default rules are the set without a name.
+RuleKey = tuple[str, str, str]
+_RULES: dict[RuleKey, list[RuleEntry]] = {}
 
-#: Real-valued results that no relevance passes through, on purpose.
+#: Operations with a real-valued result that relevance does not pass, on purpose.
 NO_PATH = frozenset(
     "ArgMax ArgMin ConstantOfShape EyeLike Floor Ceil Sign Range RandomNormal "
     "RandomUniform RandomNormalLike RandomUniformLike Bernoulli Multinomial Shape Size "
@@ -161,17 +166,21 @@ def rule(
     since: int = 1,
     under: str = "",
     outputs: Literal["first", "all"] = "first",
-    books: Mapping[int, str] | None = None,
+    ledger: Mapping[int, str] | None = None,
 ) -> Callable[[F], F]:
     """Register a function as the rule of ``op_types`` from opset ``since`` on.
 
     Args:
         op_types: The operations.
         domain: Their domain.
-        since: First opset it holds for.
-        under: The set of rules it belongs to, which methods choose by name; the usual ones without.
-        outputs: See :class:`Entry`.
-        books: See there.
+        since: First opset it applies to.
+        under: The set of rules that it belongs to, which methods choose by name; the default set
+            if empty.
+        outputs: See :class:`RuleEntry`.
+        ledger: See :class:`RuleEntry`.
+
+    Raises:
+        ValueError: The set has a rule for the operation since that opset already.
     """
 
     def register(function: F) -> F:
@@ -179,21 +188,21 @@ def rule(
             entries = _RULES.setdefault((under, domain, op_type), [])
             if any(e.since == since for e in entries):
                 raise ValueError(f"{op_type} has two rules since opset {since}")
-            entries.append(RuleEntry(function, since, outputs, books or {}))
+            entries.append(RuleEntry(function, since, outputs, ledger or {}))
         return function
 
     return register
 
 
 def given(node: Node[Any], *names: str) -> dict[str, Any]:
-    """The attributes of these names that are there."""
+    """The attributes of these names that the node has."""
     return {k: v for k in names if (v := node.attribute(k, None)) is not None}
 
 
 def find_rule(domain: str, op_type: str, opset: int, sets: Sequence[str] = ()) -> RuleEntry | None:
     """The rule for an operation at an opset, or ``None`` if there is none.
 
-    The first of ``sets`` that has one decides; the usual rules come last.
+    The first of ``sets`` that has one decides; the default rules come last.
     """
     for name in (*sets, ""):
         fitting = [e for e in _RULES.get((name, domain, op_type), ()) if e.since <= opset]
@@ -210,3 +219,27 @@ def supported(under: str = "") -> list[tuple[str, str, int]]:
         for e in entries
         if name == under
     )
+
+
+def rule_sets() -> list[str]:
+    """Names of all sets of rules that come before the usual ones, sorted."""
+    return sorted({name for name, _, _ in _RULES if name})
+
+
+def rules_from_outside(sets: Sequence[str]) -> dict[RuleKey, list[RuleEntry]]:
+    """The rules of some sets, and of the usual one, that are not this package's own."""
+    own = __name__.partition(".")[0]
+    found = {
+        key: [e for e in entries if e.rule.__module__.partition(".")[0] != own]
+        for key, entries in _RULES.items()
+        if key[0] in (*sets, "")
+    }
+    return {key: entries for key, entries in found.items() if entries}
+
+
+def add_rules(rules: Mapping[RuleKey, Sequence[RuleEntry]]) -> None:
+    """Register rules from another process, but for those that are there already."""
+    for key, added in rules.items():
+        entries = _RULES.setdefault(key, [])
+        there = {e.since for e in entries}
+        entries.extend(e for e in added if e.since not in there)

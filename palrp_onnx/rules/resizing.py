@@ -1,12 +1,15 @@
-"""Images of another size: interpolation is linear, and every axis has a matrix of its own."""
+"""Images of another size: interpolation is linear, with one matrix for every axis.
+
+Nothing goes to the ledger.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import cast
 
 from palrp_onnx.rules.registry import Node, T, given, rule
-from palrp_onnx.tensor.language import Language
+from palrp_onnx.tensor.language import Interpolation, Language
 
 _RESIZING = (
     "antialias",
@@ -16,67 +19,71 @@ _RESIZING = (
     "mode",
     "nearest_mode",
 )
-#: What the first forms of ``Resize`` and ``Upsample`` had no attributes for.
-_FIRST_FORM = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+#: Attributes that ``Resize`` before opset 11 and ``Upsample`` imply.
+_FIRST_FORM: Interpolation = {
+    "coordinate_transformation_mode": "asymmetric",
+    "nearest_mode": "floor",
+}
 
 
 @rule("Resize", since=11)
 def resize(op: Language[T], node: Node[T], m: T) -> Sequence[T | None]:
-    """y = A x along every axis: m_x = Aᵀ m. Interpolation is linear and separable.
+    """y = A x along every axis: m_x = Aᵀ m along every axis.
 
-    Shapes: x [*S], m [*S'], A [S', S] of an axis what the operation makes of an identity matrix.
-    Source: ε-rule with ε → 0.
+    Shapes: x [*S], m [*S'], A [S', S] for an axis of S places. Source: ε-rule with ε → 0 (Bach et
+    al. 2015, eq. 58).
     """
     places = node.attribute("coordinate_transformation_mode", "half_pixel")
     if places == "tf_crop_and_resize":
-        raise NotImplementedError("of a region")
+        raise NotImplementedError("resizing of a region")
     if node.attribute("keep_aspect_ratio_policy", "stretch") != "stretch":
-        raise NotImplementedError("that keeps the ratio of the sides")
+        raise NotImplementedError("resizing that keeps the aspect ratio")
     rank = node.rank(0)
     named = node.attribute("axes", None)
     scales = node.reals(2) if node.has(2) else ()
     if places == "align_corners" and any(scale % 1.0 for scale in scales):
-        raise NotImplementedError("to a rounded length between corners, where runtimes differ")
-    # Lengths alone do not tell which axes stay; that of the samples always does.
+        raise NotImplementedError("aligned corners with a rounded length, where runtimes differ")
+    # Sizes do not say which axes keep their length; the batch always does.
     axes = range(0 if scales else 1, rank) if named is None else named
     factors = scales or (None,) * len(axes)
-    sent = _shrunk(op, node, m, dict(zip(axes, factors, strict=True)), given(node, *_RESIZING))
+    how = cast(Interpolation, given(node, *_RESIZING))
+    sent = _resized(op, node, m, dict(zip(axes, factors, strict=True)), how)
     return sent, *(None,) * (node.arity - 1)
 
 
 @rule("Upsample", since=7)
 @rule("Resize", since=10)
 def upsample(op: Language[T], node: Node[T], m: T) -> Sequence[T | None]:
-    """y = A x along every axis: m_x = Aᵀ m. Places are counted from the first, and rounded down.
+    """y = A x along every axis: m_x = Aᵀ m. Coordinates are asymmetric, and rounded down.
 
-    Shapes: as of :func:`resize`. Source: ε-rule with ε → 0.
+    Shapes and source: as :func:`resize`.
     """
     scales = node.reals(1) if node.arity > 1 else node.attribute("scales", ())
     if min(scales) < 1.0:
-        raise NotImplementedError("that makes smaller")
-    attributes = {"mode": node.attribute("mode", "nearest"), **_FIRST_FORM}
-    sent = _shrunk(op, node, m, dict(enumerate(scales)), attributes)
+        raise NotImplementedError("scales below 1")
+    how: Interpolation = {"mode": node.attribute("mode", "nearest"), **_FIRST_FORM}
+    sent = _resized(op, node, m, dict(enumerate(scales)), how)
     return sent, *(None,) * (node.arity - 1)
 
 
-def _shrunk(
+def _resized(
     op: Language[T],
     node: Node[T],
     m: T,
     factors: Mapping[int, float | None],
-    attributes: Mapping[str, Any],
+    how: Interpolation,
 ) -> T:
-    """Aᵀ m along each of these axes, the last first; a factor of 1 leaves an axis as it is."""
+    """Aᵀ m along each of these axes, the last first; an axis with the factor 1 is unchanged."""
     rank = node.rank(0)
     for axis, factor in sorted((axis % rank, factor) for axis, factor in factors.items())[::-1]:
         if factor != 1.0:
-            matrix = op.interpolation(node.input(0), node.output(), axis, factor, attributes)
+            matrix = op.interpolation(node.input(0), node.output(), axis, factor, how)
             m = along(op, m, matrix, axis, rank)
     return m
 
 
 def along(op: Language[T], m: T, matrix: T, axis: int, rank: int) -> T:
-    """Aᵀ m along one axis, A [entries of the result, entries of x]."""
+    """Aᵀ m along one axis; A [entries of y, entries of x]."""
     if axis == rank - 1:
         return op.matmul(m, matrix)
     if axis == rank - 2:

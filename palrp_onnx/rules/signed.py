@@ -1,13 +1,13 @@
-"""Rules that tell the signs of contributions apart: the sets ``gamma``, ``alpha`` and ``stopped``.
+"""Rules that distinguish the signs of contributions: the sets ``gamma``, ``alpha``, ``stopped``.
 
-They hold for layers with weights, y = W x + b; products of two activations, and ``Einsum``, keep
-the usual rules. A contribution w x is positive where w and x have one sign, so that all that is
-positive adds up to P = W⁺x⁺ + W⁻x⁻ = ½ (|W||x| + W x). R_x has one form where x > 0 and another
-where x < 0: as multipliers, what W hands on and, with the sign of x, what |W| does. Nothing is
-divided by x, and x = 0 gets their mean.
+They apply to layers with weights, y = W x + b; products of two activations, and ``Einsum``, have
+the default rules. A contribution w x is positive where w and x have one sign, so that positive
+contributions add up to P = W⁺x⁺ + W⁻x⁻ = ½ (|W||x| + W x). R_x has one form where x > 0 and another
+where x < 0. As multipliers these are a term with Wᵀ plus sign(x) times a term with |W|ᵀ, so that
+nothing is divided by x, and x = 0 gets the mean of both forms.
 
-A bias that the graph adds in a node of its own belongs to the layer. That node passes m on and
-books b ∘ m; the layer corrects the entry to what the rule gives the bias.
+A bias that the graph adds with a separate ``Add`` belongs to the layer. The ``Add`` passes m on and
+enters b ∘ m; the layer corrects that entry to what its rule gives the bias.
 """
 
 from __future__ import annotations
@@ -28,33 +28,33 @@ class _Layer(Generic[T]):
     Attributes:
         x: The activations.
         weights: W.
-        y: The result, with the bias of a node behind.
+        y: The result, with the bias.
         bias: b, if there is any.
-        apart: The same, if a node behind adds it.
-        apply: x and W to W x.
-        adjoint: A multiplier of y and W to one of x.
+        added_bias: b, if a following ``Add`` adds it.
+        apply: (x, W) → W x.
+        adjoint: (multiplier of y, W) → multiplier of x.
         operand: Index of x among the inputs.
         arity: Number of inputs.
-        passes: What the third input has of the multiplier of y, as a factor.
+        third: Factor of m in the multiplier of the third input; 0 where it receives none.
     """
 
     x: T
     weights: T
     y: T
     bias: T | None
-    apart: T | None
+    added_bias: T | None
     apply: Callable[[T, T], T]
     adjoint: Callable[[T, T], T]
     operand: int
     arity: int
-    passes: float = 0.0
+    third: float = 0.0
 
     def shares(self, op: Language[T], m: T, sent: T, absorbed: Mapping[str, T]) -> Shares[T]:
-        """``sent`` to the activations."""
+        """The multiplier ``sent`` for the activations, and that of the third input."""
         inputs: list[T | None] = [None] * self.arity
         inputs[self.operand] = sent
-        if self.passes:
-            inputs[2] = op.scale(m, self.passes)
+        if self.third:
+            inputs[2] = op.scale(m, self.third)
         return Shares(inputs, absorbed)
 
 
@@ -63,15 +63,16 @@ _Reader = Callable[[Language[Any], Node[Any]], _Layer[Any] | None]
 
 # --- the rules ------------------------------------------------------------------------------------
 def gamma_rule(op: Language[T], layer: _Layer[T], m: T, gamma: float) -> Shares[T]:
-    """γ-rule for inputs of both signs: contributions of the sign of y count 1 + γ times.
+    """γ-rule for inputs of both signs: contributions with the sign of y are weighted by 1 + γ.
 
-    With z = (1 + γ/2) y + γ/2 sign(y) ∘ (|W||x| + |b|), what then adds up, and s = m ∘ y / z:
+    With their weighted sum z = (1 + γ/2) y + γ/2 sign(y) ∘ (|W||x| + |b|) and s = m ∘ y / z:
 
         m_x = (1 + γ/2) Wᵀ s + γ/2 sign(x) ∘ |W|ᵀ (sign(y) ∘ s)
         R_b = (1 + γ/2) b ∘ s + γ/2 |b| ∘ sign(y) ∘ s
 
-    γ = 0 is the ε-rule with ε → 0, γ → ∞ the z⁺-rule where y > 0. Where y = 0 nothing is handed on.
-    Source: Montavon et al. 2019; Andéol et al. 2021 for inputs and outputs of both signs.
+    γ = 0 is the ε-rule with ε → 0, γ → ∞ the z⁺-rule where y > 0. Where y = 0 nothing is passed on.
+    Shapes: as in the default rule of the layer. Source: Montavon et al. 2019; Andéol et al. 2021
+    for inputs and outputs of both signs. Ledger: R_b under ``bias``.
     """
     once, extra = 1 + gamma / 2, gamma / 2
     sizes, whole = op.absolute(layer.weights), op.absolute(layer.y)
@@ -80,16 +81,16 @@ def gamma_rule(op: Language[T], layer: _Layer[T], m: T, gamma: float) -> Shares[
         reach = op.add(reach, op.absolute(layer.bias))
     z = op.add(op.scale(whole, once), op.scale(reach, extra))
     s = op.mul(m, op.ratio(whole, z, 0.0))
-    turned = op.mul(op.sign(layer.y), s)
+    with_sign = op.mul(op.sign(layer.y), s)
     plain = layer.adjoint(s, layer.weights)
-    signed = op.mul(op.sign(layer.x), layer.adjoint(turned, sizes))
+    signed = op.mul(op.sign(layer.x), layer.adjoint(with_sign, sizes))
     sent = op.add(op.scale(plain, once), op.scale(signed, extra))
     if layer.bias is None:
         return layer.shares(op, m, sent, {})
     taken = op.scale(op.mul(layer.bias, s), once)
-    taken = op.add(taken, op.scale(op.mul(op.absolute(layer.bias), turned), extra))
-    if layer.apart is not None:
-        taken = op.sub(taken, op.mul(m, layer.apart))
+    taken = op.add(taken, op.scale(op.mul(op.absolute(layer.bias), with_sign), extra))
+    if layer.added_bias is not None:
+        taken = op.sub(taken, op.mul(m, layer.added_bias))
     return layer.shares(op, m, sent, {"bias": taken})
 
 
@@ -97,8 +98,9 @@ def alpha_rule(op: Language[T], layer: _Layer[T], m: T) -> Shares[T]:
     """α1β0-rule (z⁺-rule for inputs of both signs): positive contributions share all of R_y.
 
     With s = R_y / P and R_y = y ∘ m, bias included: m_x = W⁺ᵀ s where x > 0, W⁻ᵀ s where x < 0. The
-    bias gets nothing. Where nothing is positive R_y is absorbed, under ``other``. Source: Bach et
-    al. 2015, eq. 60, without the bias.
+    bias gets nothing. Shapes: as in the default rule of the layer. Source: Bach et al. 2015, eq. 60
+    with α = 1, β = 0, without the bias. Ledger: R_y where no contribution is positive, under
+    ``other``; under ``bias`` −b ∘ m where a following ``Add`` entered b ∘ m.
     """
     positive, negative = op.relu(layer.weights), op.relu(op.scale(layer.weights, -1.0))
     total = layer.apply(op.relu(layer.x), positive)
@@ -109,12 +111,12 @@ def alpha_rule(op: Language[T], layer: _Layer[T], m: T) -> Shares[T]:
     signed = op.mul(op.sign(layer.x), op.add(above, below))
     sent = op.scale(op.add(op.sub(above, below), signed), 0.5)
     absorbed = {"other": op.mul(relevance, op.winners(total, op.zeros_like(total)))}
-    if layer.apart is not None:
-        absorbed["bias"] = op.scale(op.mul(m, layer.apart), -1.0)
+    if layer.added_bias is not None:
+        absorbed["bias"] = op.scale(op.mul(m, layer.added_bias), -1.0)
     return layer.shares(op, m, sent, absorbed)
 
 
-# --- what is a layer ------------------------------------------------------------------------------
+# --- reading layers -------------------------------------------------------------------------------
 def _layer(
     op: Language[T],
     node: Node[T],
@@ -124,22 +126,22 @@ def _layer(
     own: T | None = None,
     operand: int = 0,
 ) -> _Layer[T]:
-    """A node with weights; without a bias of its own it may have one behind."""
-    apart = node.bias() if own is None else None
-    y = node.output() if apart is None else op.add(node.output(), apart)
+    """A node with weights; its bias is its ``own``, or that of a following ``Add``."""
+    added = node.bias() if own is None else None
+    y = node.output() if added is None else op.add(node.output(), added)
     x, weights = node.input(operand), node.input(1 - operand)
-    bias = apart if own is None else own
-    return _Layer(x, weights, y, bias, apart, apply, adjoint, operand, node.arity)
+    bias = added if own is None else own
+    return _Layer(x, weights, y, bias, added, apply, adjoint, operand, node.arity)
 
 
-def _weighed(node: Node[T]) -> int | None:
-    """Which of two factors is activations, if the other is weights."""
-    return next((k for k in (0, 1) if node.active(k) and node.weighs(1 - k)), None)
+def _activations(node: Node[T]) -> int | None:
+    """Index of the factor that is activations, if the other is weights."""
+    return next((k for k in (0, 1) if node.active(k) and node.is_weight(1 - k)), None)
 
 
 def _matmul(op: Language[T], node: Node[T]) -> _Layer[T] | None:
     """x W or W x."""
-    operand = _weighed(node)
+    operand = _activations(node)
     if operand is None:
         return None
     if node.rank(0) < 2 or node.rank(1) < 2:
@@ -156,8 +158,8 @@ def _matmul(op: Language[T], node: Node[T]) -> _Layer[T] | None:
 
 
 def _gemm(op: Language[T], node: Node[T]) -> _Layer[T] | None:
-    """α A' B' + β C: C is the bias where it is weights, else it has its share of m as usual."""
-    operand = _weighed(node)
+    """α A' B' + β C: C is the bias if it is a parameter, else it receives β m as by default."""
+    operand = _activations(node)
     if operand is None:
         return None
     flips = [bool(node.attribute(name, 0)) for name in ("transA", "transB")]
@@ -175,29 +177,29 @@ def _gemm(op: Language[T], node: Node[T]) -> _Layer[T] | None:
 
     beta = node.attribute("beta", 1.0)
     third = op.scale(node.input(2), beta) if node.has(2) else None
-    own = third if node.has(2) and node.weighs(2) else None
+    own = third if node.has(2) and node.is_weight(2) else None
     layer = _layer(op, node, apply, adjoint, own=own, operand=operand)
     layer = replace(layer, weights=op.scale(layer.weights, node.attribute("alpha", 1.0)))
     if third is None or own is not None:
         return layer
-    return replace(layer, y=op.sub(layer.y, third), passes=beta)
+    return replace(layer, y=op.sub(layer.y, third), third=beta)
 
 
 def _convolution(op: Language[T], node: Node[T]) -> _Layer[T] | None:
     """A convolution, or a transposed one: each is the other's adjoint."""
-    if _weighed(node) != 0:
+    if _activations(node) != 0:
         return None
-    x, y, moves = node.input(0), node.output(), linear.window(node)
+    x, y, window = node.input(0), node.output(), linear.window(node)
 
     def down(a: T, w: T, like: T) -> T:
-        return op.conv(a, w, like, moves)
+        return op.conv(a, w, like, window)
 
     def up(a: T, w: T, like: T) -> T:
-        return op.conv_adjoint(a, w, like, moves)
+        return op.conv_adjoint(a, w, like, window)
 
-    there, back = (down, up) if node.op_type == "Conv" else (up, down)
+    forward, backward = (down, up) if node.op_type == "Conv" else (up, down)
     own = op.unsqueeze(node.input(2), range(1, node.rank(1) - 1)) if node.has(2) else None
-    return _layer(op, node, lambda x, w: there(x, w, y), lambda m, w: back(m, w, x), own=own)
+    return _layer(op, node, lambda x, w: forward(x, w, y), lambda m, w: backward(m, w, x), own=own)
 
 
 # --- the sets -------------------------------------------------------------------------------------
@@ -209,20 +211,20 @@ _LAYERS: dict[str, tuple[_Reader, Rule, str]] = {
 }
 
 
-def _register(op_type: str, read: _Reader, usual: Rule, parameter: str) -> None:
+def _register(op_type: str, read: _Reader, default: Rule, parameter: str) -> None:
     @rule(op_type, under="gamma")
     def gamma(op: Language[T], node: Node[T], m: T) -> Sequence[T | None] | Shares[T]:
-        """The γ-rule for layers with weights."""
+        """:func:`gamma_rule` for layers with weights, else the default rule."""
         layer = read(op, node)
         if layer is None:
-            return usual(op, node, m)
+            return default(op, node, m)
         return gamma_rule(op, layer, m, node.parameter(parameter))
 
     @rule(op_type, under="alpha")
     def alpha(op: Language[T], node: Node[T], m: T) -> Sequence[T | None] | Shares[T]:
-        """The α1-rule for layers with weights."""
+        """:func:`alpha_rule` for layers with weights, else the default rule."""
         layer = read(op, node)
-        return usual(op, node, m) if layer is None else alpha_rule(op, layer, m)
+        return default(op, node, m) if layer is None else alpha_rule(op, layer, m)
 
 
 for _op_type, _entry in _LAYERS.items():
@@ -231,15 +233,16 @@ for _op_type, _entry in _LAYERS.items():
 
 @rule("Add", under="alpha")
 def add(op: Language[T], node: Node[T], m: T) -> Sequence[T | None]:
-    """Two activations share in proportion to the sizes of what they carry in sum, sample by sample.
+    """Two activations share in proportion to the magnitudes of their sums, sample by sample.
 
     With A = a ∘ m and B = b ∘ m, R = A + B: R_a = A · |ΣA| / (|ΣA| + |ΣB|) · ΣR / ΣA, likewise R_b;
-    so ΣR_a + ΣR_b = ΣR. Source: Chefer et al. 2021 (residual normalisation), as PA-LRP's code.
+    so ΣR_a + ΣR_b = ΣR. Shapes: a, b and m are broadcast to one shape. Source: Chefer et al. 2021
+    (residual normalisation), as PA-LRP's code has it. Ledger: nothing.
     """
     if not (node.active(0) and node.active(1)):
         return sums.add(op, node, m)
-    sample = node.samples()
-    rest = [axis for axis in range(-max(node.rank(0), node.rank(1)), 0) if axis != sample]
+    batch = node.batch_axis()
+    rest = [axis for axis in range(-max(node.rank(0), node.rank(1)), 0) if axis != batch]
     totals = [op.sum(op.relevance(node.input(k), m), rest) for k in (0, 1)]
     sizes = [op.absolute(total) for total in totals]
     both = op.ratio(op.add(*totals), op.add(*sizes), 0.0)
@@ -249,8 +252,9 @@ def add(op: Language[T], node: Node[T], m: T) -> Sequence[T | None]:
 
 @rule("Softmax", under="stopped")
 def softmax(op: Language[T], node: Node[T], m: T) -> Shares[T]:
-    """No relevance passes attention scores: what reaches probabilities stays, under ``softmax``.
+    """No multiplier for the scores.
 
-    Source: PA-LRP's code for vision transformers.
+    Shapes: s and m have one shape. Source: PA-LRP's code for vision transformers. Ledger: all
+    relevance that reaches the probabilities, s ∘ m, under ``softmax``.
     """
     return Shares((None,), {"softmax": op.relevance(node.guarded_output(), m)})

@@ -1,4 +1,4 @@
-"""Softmax."""
+"""Softmax and its logarithm: the first-order Taylor expansion around the input itself."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ from palrp_onnx.tensor.language import Language
 
 @rule("Softmax", since=13)
 def softmax(op: Language[T], node: Node[T], m: T) -> Shares[T]:
-    """m_x = s ∘ (m − Σ s ∘ m) along the axis; the rest of s ∘ m, a constant term, is absorbed.
+    """m_x = s ∘ (m − Σ s ∘ m), summed along ``axis``.
 
-    Source: Deep Taylor (AttnLRP prop. 3.1). A row whose entries are all −∞ has s = NaN, or 0 where
-    the file guards it. Masked entries have s = 0.
+    Masked entries have s = 0. A row whose entries are all −∞ has s = NaN, or 0 where the graph
+    replaces NaN by 0. Shapes: x, s and m have one shape. Source: Deep Taylor decomposition
+    (AttnLRP, prop. 3.1). Ledger: the constant term, Σ s ∘ m − Σ x ∘ m_x, under ``softmax``.
     """
     return _softmax(op, node, m, [node.attribute("axis", -1)])
 
 
 @rule("Softmax")
 def softmax_of_tail(op: Language[T], node: Node[T], m: T) -> Shares[T]:
-    """Before opset 13 a softmax runs over all axes from ``axis`` on; otherwise the same."""
+    """As :func:`softmax`; before opset 13 it runs over all axes from ``axis`` on."""
     return _softmax(op, node, m, _tail(node))
 
 
@@ -29,22 +30,26 @@ def _tail(node: Node[T]) -> list[int]:
 
 def _softmax(op: Language[T], node: Node[T], m: T, axes: list[int]) -> Shares[T]:
     s = node.guarded_output()
-    carried = op.mul(s, m)
-    total = op.sum(carried, axes)
-    sent = op.sub(carried, op.mul(s, total))
+    relevance = op.mul(s, m)
+    total = op.sum(relevance, axes)
+    sent = op.sub(relevance, op.mul(s, total))
     passed = op.sum(op.relevance(node.input(0), sent), axes)
     return Shares((sent,), {"softmax": op.sub(total, passed)})
 
 
 @rule("LogSoftmax", since=13)
 def log_softmax(op: Language[T], node: Node[T], m: T) -> Shares[T]:
-    """y = x − log Σ eˣ: m_x = m − eʸ Σ m; the rest is absorbed like softmax's constant term."""
+    """y = x − log Σ eˣ: m_x = m − eʸ Σ m.
+
+    Shapes: x, y and m have one shape. Source: Deep Taylor decomposition, as for softmax (AttnLRP,
+    prop. 3.1). Ledger: the constant term, y ∘ m − x ∘ m_x, under ``softmax``.
+    """
     return _log_softmax(op, node, m, [node.attribute("axis", -1)])
 
 
 @rule("LogSoftmax")
 def log_softmax_of_tail(op: Language[T], node: Node[T], m: T) -> Shares[T]:
-    """Before opset 13 a softmax runs over all axes from ``axis`` on; otherwise the same."""
+    """As :func:`log_softmax`; before opset 13 it runs over all axes from ``axis`` on."""
     return _log_softmax(op, node, m, _tail(node))
 
 

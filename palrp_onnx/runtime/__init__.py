@@ -1,1 +1,1 @@
-"""Running graphs: forward passes with intermediate values, branches taken, kernels."""
+"""Running graphs: forward passes with intermediate values, branch decisions, integer kernels."""

@@ -1,4 +1,4 @@
-"""Which conditional branches an input takes: one plan of a model holds for one such choice."""
+"""Which conditional branches an input takes; a plan of a model is valid for one such choice."""
 
 from __future__ import annotations
 
@@ -11,13 +11,19 @@ from palrp_onnx.model.passes.branches import condition_names, with_branches
 from palrp_onnx.runtime.forward import RuntimeForward
 from palrp_onnx.types import Feeds
 
-#: The condition of every branch, outer ones before those nested in them.
+#: The condition of every branch, outer branches before nested ones.
 Taken = tuple[bool, ...]
 
 
 @dataclass(frozen=True)
 class _Step:
-    """Some branches taken: the model, what decides its next ones, and what computes that."""
+    """A model with some branches chosen.
+
+    Attributes:
+        model: The model.
+        names: Names of the conditions of its next branches.
+        forward: Computes them; ``None`` if all are inputs.
+    """
 
     model: Model
     names: list[str]
@@ -34,7 +40,7 @@ class Branches:
         self._steps: dict[Taken, _Step] = {(): _step(model)}
 
     def taken(self, feeds: Feeds) -> Taken:
-        """The conditions of all branches on the way of this input; empty where there are none.
+        """The conditions of all branches that this input takes; empty if there are none.
 
         Raises:
             InputError: The conditions cannot be computed for this input.
@@ -59,7 +65,7 @@ def _step(model: Model) -> _Step:
 
 
 def _cut_to(model: Model, names: list[str]) -> Model:
-    """The model with nothing in it but what the values of these names depend on."""
+    """The model reduced to the nodes that the values of these names depend on."""
     proto = model.proto.clone()
     values = {v.name: v for node in proto.graph for v in node.outputs}
     proto.graph.outputs[:] = [values[name] for name in names]

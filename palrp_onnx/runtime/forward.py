@@ -1,7 +1,6 @@
-"""Forward passes: ONNX Runtime on the file's own numbers, or NumPy in float64.
+"""Forward passes that return intermediate values: in ONNX Runtime, or in NumPy in float64.
 
-Both return any intermediate value by name. The graph is served with the wanted values added to its
-outputs; the file itself is never changed.
+The values become outputs of a copy of the graph; the file itself is never changed.
 """
 
 from __future__ import annotations
@@ -30,21 +29,28 @@ class Forward(Protocol):
     providers: list[str]
 
     def __call__(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
-        """Run once; returns the wanted values by name."""
+        """Run once.
+
+        Returns:
+            The values by name.
+
+        Raises:
+            InputError: The model does not run on this input.
+        """
         ...
 
 
 class RuntimeForward:
-    """ONNX Runtime with intermediates exposed, optimisation off so that they are the file's own.
+    """ONNX Runtime without graph optimisation, so that intermediate values are the file's own.
 
     Args:
         model: The model.
-        names: Values that are wanted.
+        names: Names of the values to return.
         device: ``cpu`` or ``cuda[:N]``.
 
     Raises:
-        ResourceError: No runtime is installed, or the device asked for was not obtained.
-        ModelError: The runtime does not take the model.
+        ResourceError: No runtime is installed, or the device is not available.
+        ModelError: The runtime cannot load the model.
     """
 
     def __init__(self, model: Model, names: Iterable[str], *, device: str = "cpu") -> None:
@@ -59,12 +65,12 @@ class RuntimeForward:
                 prepack=rounds_inside(model.graph),
             )
         except ModelError as error:
-            left = [n for n in model.graph if REFUSED in n.meta]
-            if not left:
+            refused = [n for n in model.graph if REFUSED in n.meta]
+            if not refused:
                 raise
             raise UnsupportedError(
-                f"{len(left)} node(s) cannot be rewritten into primitive operations",
-                place="; ".join(f"{n.op_type} {n.name!r} ({n.meta[REFUSED]})" for n in left[:5]),
+                f"{len(refused)} node(s) cannot be rewritten into primitive operations",
+                place="; ".join(f"{n.op_type} {n.name!r} ({n.meta[REFUSED]})" for n in refused[:5]),
                 hint=error.hint,
             ) from error
         self.providers = self._session.providers
@@ -75,20 +81,20 @@ class RuntimeForward:
 
 
 class FileForward:
-    """The file as it is: nothing rewritten, caches left empty.
+    """The file itself, without any rewriting, with empty caches.
 
     Args:
-        model: The model, with a plain graph of which inputs may be missing.
-        output: Name of the output that is wanted, or of a value inside.
+        model: The opened model, from whose graph inputs may have been removed.
+        output: Name of the output, or of an intermediate value.
         device: ``cpu`` or ``cuda[:N]``.
-        optimise: See :class:`palrp_onnx.session.Session`; as it is served, or to the letter.
-        prepack: See there; done anyway where the values depend on it.
+        optimise: See :class:`palrp_onnx.session.Session`.
+        prepack: See :class:`palrp_onnx.session.Session`; always done if the values depend on it.
 
     Attributes:
-        rounds_inside: Whether an operation of the file rounds activations by itself.
+        rounds_inside: Whether an operation of the file rounds activations internally.
 
     Raises:
-        ModelError: The runtime does not take the file, or there is no such value in it.
+        ModelError: The runtime cannot load the file, or the file has no such value.
     """
 
     def __init__(
@@ -116,20 +122,20 @@ class FileForward:
         )
 
     def as_served(self) -> FileForward:
-        """The same file as the runtime optimises it, not read once more."""
+        """The same file with the runtime's graph optimisation, without reading it again."""
         served = copy(self)
         served._session = Session(self._data, self._folder, device=self._device)
         return served
 
     def __call__(self, feeds: Mapping[str, Array]) -> Array:
-        """Run once; the output."""
+        """Run once and return the output."""
         samples = max((len(array) for array in feeds.values() if array.ndim), default=1)
         blanks = {blank.name: blank.array(samples) for blank in self._taken_out}
         return self._session.run([self._output], {**feeds, **blanks})[self._output]
 
 
 def _expose(graph: ir.Graph, name: str) -> None:
-    """Make a value inside an output of the graph.
+    """Make an intermediate value an output of the graph.
 
     Raises:
         ModelError: There is no such value.
@@ -145,7 +151,14 @@ def _expose(graph: ir.Graph, name: str) -> None:
 class ReferenceForward:
     """The onnx package's NumPy evaluator with every real number in float64.
 
-    Products of whole numbers, where the graph holds operations for them, are ONNX Runtime's.
+    Operations for integer products run in ONNX Runtime (see ``runtime/integer_products.py``).
+
+    Args:
+        model: The model.
+        names: Names of the values to return.
+
+    Raises:
+        ModelError: The evaluator cannot run the model.
     """
 
     providers: list[str] = ["NumPy"]  # noqa: RUF012 - a constant of the class
@@ -170,9 +183,9 @@ class ReferenceForward:
         try:
             own = [*_own_operations(), *runtime_operations(proto)]
             if model.graph_opset < 13:
-                own += _operations_of_tails()
+                own += _softmax_of_tails()
             self._evaluator = ReferenceEvaluator(proto, new_ops=own)
-        except Exception as error:  # an operation that it does not know in this opset
+        except Exception as error:  # an operation that it does not have in this opset
             raise ModelError(
                 "The model cannot be run in float64", hint=f"{first_line(error)} Use float32."
             ) from error
@@ -191,7 +204,7 @@ class ReferenceForward:
 
 
 def _own_operations() -> list[type]:
-    """Operations that the package's evaluator has not, or not in every opset and form."""
+    """Operations that the package's evaluator lacks, or lacks in some opset or form."""
     from onnx.reference.op_run import OpRun
 
     class GatherElements(OpRun):
@@ -214,15 +227,15 @@ def _own_operations() -> list[type]:
             **_: Any,
         ) -> tuple[Any]:
             def spread(numbers: Any) -> Any:
-                """For every entry of x."""
+                """Scales or zero points, broadcast to the entries of x."""
                 if block_size:
                     place = slice(x.shape[axis])
                     own = [slice(None)] * x.ndim
                     own[axis] = place
                     return np.repeat(numbers, block_size, axis)[tuple(own)]
                 several = numbers.ndim == 1 and numbers.size > 1
-                behind = (1,) * (x.ndim - 1 - axis % x.ndim) if several else ()
-                return numbers.reshape(-1, *behind) if several else numbers
+                ones = (1,) * (x.ndim - 1 - axis % x.ndim) if several else ()
+                return numbers.reshape(-1, *ones) if several else numbers
 
             whole = x.astype(np.float64)
             if zero is not None:
@@ -237,27 +250,27 @@ def _own_operations() -> list[type]:
             q = np.clip(np.rint(x / scale) + zero, 0, 255).astype(np.uint8)
             return q, np.asarray(scale), np.asarray(zero)
 
-    class LpNormalization(OpRun):  # the package's own forgets the magnitude for p = 1
+    class LpNormalization(OpRun):  # for p = 1 the package sums x instead of |x|
         def _run(self, x: Any, axis: int = -1, p: int = 2) -> tuple[Any]:
             norm = np.linalg.norm(x, ord=p, axis=axis, keepdims=True)
             return (np.divide(x, norm, out=np.zeros_like(x), where=norm != 0),)
 
-    class Erf(OpRun):  # the package's own computes it in single precision
+    class Erf(OpRun):  # the package computes it in single precision
         def _run(self, x: Any) -> tuple[Any]:
             return (np.vectorize(math.erf, otypes=[np.float64])(x),)
 
     return [DequantizeLinear, DynamicQuantizeLinear, Erf, GatherElements, LpNormalization]
 
 
-def _operations_of_tails() -> list[type]:
-    """Softmax as it was before opset 13, over all axes from one on; the package only has the new.
+def _softmax_of_tails() -> list[type]:
+    """Softmax and its logarithm before opset 13: over all axes from ``axis`` on.
 
-    Its logarithm likewise.
+    The package has the form of opset 13 only.
     """
     from onnx.reference.op_run import OpRun
 
     def shifted(x: Any, node: onnx.NodeProto) -> tuple[Any, Any]:
-        """Scores below their largest, and the logarithm of the sum of their exponentials."""
+        """Scores minus their maximum, and the logarithm of the sum of their exponentials."""
         axis = next((a.i for a in node.attribute if a.name == "axis"), 1)
         tail = tuple(range(axis % x.ndim, x.ndim))
         x = x - x.max(axis=tail, keepdims=True)
@@ -285,7 +298,7 @@ def _with_outputs(model: Model, names: list[str]) -> onnx.ModelProto:
 
 
 def _promote_graph(graph: onnx.GraphProto) -> None:
-    """Make every float of a graph, its constants and its casts a double."""
+    """Make every real type of a graph, of its constants and of its casts double."""
     for info in [*graph.input, *graph.output, *graph.value_info]:
         tensor = info.type.tensor_type
         tensor.elem_type = _wide(tensor.elem_type)

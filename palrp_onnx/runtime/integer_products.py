@@ -1,6 +1,6 @@
-"""Products of whole numbers in a pass of float64: run by ONNX Runtime, one node at a time.
+"""Integer products in a forward pass in float64: run by ONNX Runtime, one node at a time.
 
-What such a kernel computes depends on the machine, and is the value that has to be explained.
+The result of such a kernel depends on the machine, and it is the value that is explained.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from palrp_onnx.types import Array
 
 
 def runtime_operations(model: onnx.ModelProto) -> list[type]:
-    """Operations for the onnx package's evaluator, for the products that ``model`` holds.
+    """The integer products of a model as operations of the onnx package's evaluator.
 
     Args:
-        model: Its initializers are handed to the kernels as stored: some take another way then.
+        model: The model. Its initializers stay initializers, as kernels may depend on that.
     """
     from onnx.reference.op_run import OpRun
 
@@ -46,7 +46,7 @@ def runtime_operations(model: onnx.ModelProto) -> list[type]:
 
 
 class OneNode:
-    """One node in ONNX Runtime, in the single precision that its kernel has.
+    """One node in ONNX Runtime, with real numbers in single precision, as its kernel has them.
 
     Args:
         node: The node.
@@ -67,7 +67,7 @@ class OneNode:
         self._session: Session | None = None
 
     def __call__(self, operands: tuple[Array | None, ...]) -> tuple[Array, ...]:
-        """The results, real ones in float64."""
+        """The results, real numbers in float64."""
         given = dict(zip(self._node.input, operands, strict=True))
         feeds = {name: _single(np.asarray(given[name])) for name in self._names}
         if self._session is None:

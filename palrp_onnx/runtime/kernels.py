@@ -1,8 +1,8 @@
-"""Whether this machine multiplies bytes exactly.
+"""Whether 8-bit integer products are exact on this machine.
 
 On x86 processors without VNNI, ONNX Runtime's kernels for unsigned times signed bytes add two
-neighbouring products in 16 bits, and cut off what does not fit. The same file then answers
-differently on two machines.
+neighbouring products in 16 bits with saturation. One file then has different results on two
+machines.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ from onnx import TensorProto, helper
 from palrp_onnx.session import Session
 from palrp_onnx.types import Array
 
-#: Rows, columns and length of the product: enough for every kernel to take its usual path.
+#: Rows, columns and length of the product, large enough for the kernels that real models use.
 _ROWS, _COLUMNS, _LENGTH = 8, 32, 64
 _BYTES = (np.uint8, np.int8)
 
 
 @cache
 def are_exact() -> bool:
-    """Whether products of bytes are exact at their largest, in every combination of types.
+    """Whether products of the largest bytes are exact, in every combination of types.
 
-    Found once per process by running them in ONNX Runtime.
+    Measured once per process, in ONNX Runtime.
     """
     return all(_is_exact(left, right) for left, right in product(_BYTES, _BYTES))
 
 
 def _is_exact(left: Any, right: Any) -> bool:
-    """Products of the largest numbers of two types, as a matrix product and as a convolution."""
+    """Whether a matrix product and a convolution of the largest numbers of two types are exact."""
     x = np.full((_ROWS, _LENGTH), np.iinfo(left).max, left)
     w = np.full((_LENGTH, _COLUMNS), np.iinfo(right).max, right)
     image, kernel = x.T.reshape(1, _LENGTH, _ROWS, 1), w.T.reshape(_COLUMNS, _LENGTH, 1, 1)
@@ -43,7 +43,7 @@ def _is_exact(left: Any, right: Any) -> bool:
 
 
 def run_one(op_type: str, operands: tuple[Array, ...]) -> Array:
-    """The result of one operation of the standard, run by ONNX Runtime on the processor."""
+    """The result of one standard operation with an int32 result, from ONNX Runtime on the CPU."""
     names = [f"x{index}" for index in range(len(operands))]
     inputs = [
         helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(a.dtype), a.shape)

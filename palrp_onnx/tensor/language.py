@@ -1,40 +1,84 @@
 """The small tensor language in which rules and the walk are written.
 
-A back end gives these operations a meaning: numbers (``eager``) or graph nodes. Shapes are never
-asked for: an operation that depends on a shape takes the tensor that has it.
+A back end gives these operations a meaning: numbers (``numpy``) or graph nodes (``onnx``). No
+operation returns a shape: one that depends on a shape takes a tensor that has it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, Required, TypedDict, TypeVar
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Window:
-    """How the window of a convolution moves over an image, axis by axis of its plane.
+    """How the window of a convolution moves over an image: one number for every spatial axis.
 
     Attributes:
         strides: Steps of the window.
-        pads: Zeros before every axis, then behind every axis; or ``SAME_UPPER`` or ``SAME_LOWER``,
-            halved from what the windows need beyond the image, the odd one behind or before it.
-        dilations: Steps between the taps of the window.
-        group: In how many groups channels are convolved apart.
-        spare: Places of the image behind the last window (``output_padding``).
+        pads: Zeros at the start of every axis, then at the end of every axis; or ``SAME_UPPER`` or
+            ``SAME_LOWER``: as many as the windows need beyond the image, half at each end, an odd
+            one at the end or at the start.
+        dilations: Steps between the entries of the window.
+        group: Number of groups of channels, each convolved separately.
+        output_padding: Places of the image after the last window.
     """
 
     strides: Sequence[int]
     pads: Sequence[int] | str
     dilations: Sequence[int]
     group: int
-    spare: Sequence[int]
+    output_padding: Sequence[int]
+
+
+class Pooling(TypedDict, total=False):
+    """How pooling moves over an image: attributes of ``MaxPool``, left out for their defaults."""
+
+    kernel_shape: Required[Sequence[int]]
+    strides: Sequence[int]
+    pads: Sequence[int]
+    dilations: Sequence[int]
+    ceil_mode: int
+    auto_pad: str
+    count_include_pad: int
+
+
+class Interpolation(TypedDict, total=False):
+    """How an image is resized: attributes of ``Resize``, left out for their defaults."""
+
+    antialias: int
+    coordinate_transformation_mode: str
+    cubic_coeff_a: float
+    exclude_outside: int
+    mode: str
+    nearest_mode: str
+
+
+@dataclass(frozen=True)
+class Movement:
+    """An operation of the standard that only moves numbers, to be repeated on other numbers.
+
+    Attributes:
+        op_type: The operation.
+        opset: Its opset.
+        attributes: Its attributes.
+        repeats: Whether it may move one entry to several places.
+    """
+
+    op_type: str
+    opset: int
+    attributes: Mapping[str, Any]
+    repeats: bool = False
 
 
 class Language(Protocol[T]):
-    """What a rule may use. ``m`` is a multiplier, of ``like`` only the shape counts."""
+    """The operations that a rule may use.
+
+    ``m`` is a multiplier; of ``like`` only the shape matters. The adjoint of a linear map A is Aᵀ.
+    """
 
     # --- arithmetic, with broadcasting ---------------------------------------------------------
     def add(self, a: T, b: T) -> T:
@@ -82,11 +126,11 @@ class Language(Protocol[T]):
         ...
 
     def ratio(self, y: T, x: T, at_zero: float) -> T:
-        """y / x, and ``at_zero`` where x = 0: the only stabilised division there is."""
+        """y / x, and ``at_zero`` where x = 0: the only stabilised division."""
         ...
 
     def relevance(self, x: T, m: T) -> T:
-        """x ∘ m, and 0 where m = 0: an infinite mask that no multiplier reaches carries nothing."""
+        """x ∘ m, and 0 where m = 0, so that infinite mask entries with no multiplier count as 0."""
         ...
 
     def select(self, m: T, condition: T, truth: bool) -> T:
@@ -106,7 +150,7 @@ class Language(Protocol[T]):
         ...
 
     def wide(self, a: T) -> T:
-        """The same numbers in a type that holds their squares."""
+        """The same numbers in a type that can hold their squares."""
         ...
 
     # --- linear algebra ------------------------------------------------------------------------
@@ -123,7 +167,7 @@ class Language(Protocol[T]):
         ...
 
     def conv_adjoint(self, m: T, weight: T, like: T, window: Window) -> T:
-        """The transposed linear map of a convolution without bias, for its input ``like``."""
+        """Adjoint of a convolution without bias whose input is shaped like ``like``."""
         ...
 
     def conv(self, image: T, weight: T, like: T, window: Window) -> T:
@@ -131,24 +175,20 @@ class Language(Protocol[T]):
         ...
 
     def interpolation(
-        self, x: T, y: T, axis: int, scale: float | None, attributes: Mapping[str, Any]
+        self, x: T, y: T, axis: int, scale: float | None, interpolation: Interpolation
     ) -> T:
-        """What ``Resize`` does along one axis of ``x``, to that of ``y``, as a matrix.
+        """Resizing along one axis, from ``x`` to ``y``, as a matrix [entries of y, entries of x].
 
-        Its shape is [entries of y, entries of x]; ``scale`` is the factor where the operation was
-        given one, else that of the lengths.
+        ``scale`` is the factor that the operation was given; the ratio of the lengths if ``None``.
         """
         ...
 
-    def averaging(self, x: T, axis: int, window: Mapping[str, Any]) -> T:
-        """What ``AveragePool`` with these attributes does along one axis of ``x``, as a matrix.
-
-        Its shape is [entries of the result, entries of ``x``].
-        """
+    def averaging(self, x: T, axis: int, pooling: Pooling) -> T:
+        """Average pooling along one axis of ``x`` as a matrix [entries of the result, of x]."""
         ...
 
-    def max_pool_adjoint(self, m: T, x: T, **window: Any) -> T:
-        """``m`` added up at the first largest entry of every window; attributes of ``MaxPool``."""
+    def max_pool_adjoint(self, m: T, x: T, pooling: Pooling) -> T:
+        """``m`` added up at the first largest entry of ``x`` in every window."""
         ...
 
     # --- reductions ----------------------------------------------------------------------------
@@ -196,7 +236,7 @@ class Language(Protocol[T]):
     def slice_adjoint(
         self, m: T, like: T, starts: T, ends: T, axes: T | None, steps: T | None
     ) -> T:
-        """Zeros like ``like`` with ``m`` where the slice was taken."""
+        """Zeros shaped like ``like``, with ``m`` where the slice was taken."""
         ...
 
     def pad_adjoint(self, m: T, like: T, pads: T, axes: T | None) -> T:
@@ -219,7 +259,7 @@ class Language(Protocol[T]):
         """Add ``m`` up where GatherND took it from."""
         ...
 
-    def scatter_nd_keep(self, m: T, index: T) -> T:
+    def scatter_nd_cleared(self, m: T, index: T) -> T:
         """``m`` with zeros where ScatterND wrote."""
         ...
 
@@ -227,7 +267,7 @@ class Language(Protocol[T]):
         """GatherND without batch axes."""
         ...
 
-    def scatter_elements_keep(self, m: T, index: T, axis: int) -> T:
+    def scatter_elements_cleared(self, m: T, index: T, axis: int) -> T:
         """``m`` with zeros where ScatterElements wrote."""
         ...
 
@@ -239,51 +279,44 @@ class Language(Protocol[T]):
         self,
         m: T,
         like: T,
-        op_type: str,
+        movement: Movement,
         operands: Sequence[T | None],
-        attributes: Mapping[str, Any],
-        *,
-        opset: int,
-        repeats: bool = False,
     ) -> T:
-        """``m`` added up where an operation that only moves took it from.
+        """Every entry of ``m`` added to the entry of ``like`` that ``movement`` moved there.
 
-        The operation itself moves the numbers of the entries of ``like``, counted from one: zero
-        is what it puts between them.
+        The movement is repeated on the numbers 1, 2, … in the shape of ``like``: the result says
+        where every entry came from, and is 0 for padding.
 
         Args:
-            m: Multiplier of what was moved.
-            like: First operand of the operation.
-            op_type: The operation.
-            operands: The others.
-            attributes: Its attributes.
-            opset: Opset of the operation.
-            repeats: Whether an entry may be moved to several places.
+            m: Multiplier of the result of the movement.
+            like: First operand of the movement.
+            movement: The operation.
+            operands: Its other operands.
         """
         ...
 
-    def keep_triangle(self, m: T, k: int, *, upper: bool) -> T:
-        """Zero outside a triangle of the last two axes."""
+    def triangle(self, m: T, k: int, *, upper: bool) -> T:
+        """``m`` with zeros outside of a triangle of the last two axes."""
         ...
 
-    # --- rows: one a sample, at ``index`` [B] -----------------------------------------------------
+    # --- rows: one for each sample, at ``index`` [B] ----------------------------------------------
     def take_rows(self, x: T, index: T, batch: int, axis: int) -> T:
-        """These rows of ``x`` along ``axis``, which keeps length 1.
+        """These rows of ``x`` along ``axis``, which then has length 1.
 
-        Axes are counted from the right. Where ``axis`` is ``batch``, samples × tokens share it.
+        Axes are counted from the right. If ``axis`` is ``batch``, it holds samples × tokens.
         """
         ...
 
     def take_shared_rows(self, x: T, index: T, batch: int, axis: int) -> T:
-        """The same of an ``x`` without a batch axis: the rows become its axis ``batch``."""
+        """The same for an ``x`` without a batch axis: the rows become its axis ``batch``."""
         ...
 
     def put_rows(self, rows: T, like: T, index: T, batch: int, axis: int) -> T:
-        """Zeros like ``like`` with ``rows`` in their places."""
+        """Zeros shaped like ``like``, with ``rows`` in their places."""
         ...
 
     def row_index(self, index: T) -> T:
-        """One number as the index of every sample [B]."""
+        """A scalar index repeated for every sample [B]."""
         ...
 
     def row_column(self, index: T, column: int) -> T:
@@ -291,12 +324,12 @@ class Language(Protocol[T]):
         ...
 
     def row_within(self, index: T, like: T) -> T:
-        """An index into samples × tokens, the first axis of ``like``, counted within the sample."""
+        """The token of an index into samples × tokens, the first axis of ``like``."""
         ...
 
-    # --- books ---------------------------------------------------------------------------------
+    # --- ledger and sinks ----------------------------------------------------------------------
     def per_sample(self, relevance: T, batch_axis: int) -> T:
-        """Sum per sample [B]; the batch is the outermost part of ``batch_axis``."""
+        """Sum per sample [B]; the batch is the outermost factor of ``batch_axis``."""
         ...
 
     def arrange(
@@ -307,9 +340,9 @@ class Language(Protocol[T]):
         token_axes: Sequence[int],
         feature_axes: Sequence[int],
     ) -> T:
-        """Bring to [B, T, F]: named axes in this order, every other axis summed."""
+        """Relevance as [B, T, F]: batch, token and feature axes, every other axis summed."""
         ...
 
     def check(self, a: T, place: str) -> None:
-        """Where numbers are at hand: refuse NaN and infinity, naming the place."""
+        """Refuse NaN and infinity, naming the place; does nothing while a graph is built."""
         ...

@@ -1,4 +1,4 @@
-"""The NumPy back end: the auditor's engine, in float32 or float64."""
+"""The NumPy back end, in float32 or float64."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import onnx
 from numpy.typing import DTypeLike
 
 from palrp_onnx.errors import ModelError
-from palrp_onnx.tensor.language import Window
+from palrp_onnx.tensor.language import Interpolation, Movement, Pooling, Window
 from palrp_onnx.types import Array
 
 Index = Any  # NumPy's stubs know no mixed tuples of slices and numbers
@@ -27,7 +27,7 @@ class Eager:
 
     Args:
         batch: Number of samples.
-        dtype: Type of multipliers; sums of the books are always float64.
+        dtype: Type of multipliers; sums of the ledger are always float64.
     """
 
     def __init__(self, batch: int, dtype: DTypeLike = np.float32) -> None:
@@ -139,16 +139,16 @@ class Eager:
         return np.concatenate(out, axis=1)
 
     def interpolation(
-        self, x: Array, y: Array, axis: int, scale: float | None, attributes: Mapping[str, Any]
+        self, x: Array, y: Array, axis: int, scale: float | None, interpolation: Interpolation
     ) -> Array:
         before, after = x.shape[axis], y.shape[axis]
         operands: list[Array | None] = [None, None, np.array([1, 1, after, before])]
         if scale is not None:
             operands = [None, np.array([1, 1, scale, 1], np.float32)]
-        return self._of_identity("Resize", x, axis, operands, attributes)
+        return self._of_identity("Resize", x, axis, operands, interpolation)
 
-    def averaging(self, x: Array, axis: int, window: Mapping[str, Any]) -> Array:
-        return self._of_identity("AveragePool", x, axis, [], window)
+    def averaging(self, x: Array, axis: int, pooling: Pooling) -> Array:
+        return self._of_identity("AveragePool", x, axis, [], pooling)
 
     def _of_identity(
         self,
@@ -158,19 +158,19 @@ class Eager:
         operands: Sequence[Array | None],
         attributes: Mapping[str, Any],
     ) -> Array:
-        """The matrix of an operation along the rows of an image."""
+        """The matrix of a linear operation along one axis: what it makes of an identity matrix."""
         plane = np.eye(x.shape[axis])[None, None]
         made = _evaluated(op_type, [plane, *operands], attributes, _LATE_OPSET)
         return np.asarray(made[0, 0], x.dtype)
 
-    def max_pool_adjoint(self, m: Array, x: Array, **window: Any) -> Array:
-        kernel, rank = window["kernel_shape"], x.ndim - 2
-        strides, dilations = (window.get(k) or (1,) * rank for k in ("strides", "dilations"))
-        same = str(window.get("auto_pad", ""))
-        pads = same if same.startswith("SAME") else window.get("pads") or (0,) * 2 * rank
-        moves = Window(strides, pads, dilations, 1, (0,) * rank)
-        begins, needed = _extent(moves, kernel, m.shape[2:], x.shape[2:])
-        # Room for every window; with ceil_mode the last one may lie beyond the padding.
+    def max_pool_adjoint(self, m: Array, x: Array, pooling: Pooling) -> Array:
+        kernel, ones = pooling["kernel_shape"], (1,) * (x.ndim - 2)
+        strides, dilations = pooling.get("strides") or ones, pooling.get("dilations") or ones
+        same = pooling.get("auto_pad", "")
+        pads = same if same.startswith("SAME") else pooling.get("pads") or (0,) * 2 * len(ones)
+        window = Window(strides, pads, dilations, 1, (0,) * len(ones))
+        begins, needed = _extent(window, kernel, m.shape[2:], x.shape[2:])
+        # With ceil_mode the last window may reach beyond the padding.
         ends = [max(n - b - s, 0) for n, b, s in zip(needed, begins, x.shape[2:], strict=True)]
         room = [(0, 0), (0, 0), *zip(begins, ends, strict=True)]
         padded = np.pad(x, room, constant_values=-np.inf)
@@ -287,7 +287,7 @@ class Eager:
         np.add.at(out, where, m)
         return out
 
-    def scatter_nd_keep(self, m: Array, index: Array) -> Array:
+    def scatter_nd_cleared(self, m: Array, index: Array) -> Array:
         out = m.copy()
         out[tuple(np.moveaxis(index, -1, 0))] = 0
         return out
@@ -295,7 +295,7 @@ class Eager:
     def gather_nd(self, a: Array, index: Array) -> Array:
         return np.asarray(a[tuple(np.moveaxis(index, -1, 0))])
 
-    def scatter_elements_keep(self, m: Array, index: Array, axis: int) -> Array:
+    def scatter_elements_cleared(self, m: Array, index: Array, axis: int) -> Array:
         out = m.copy()
         out[self._entries(index, m.shape, axis)] = 0
         return out
@@ -305,7 +305,7 @@ class Eager:
 
     @staticmethod
     def _entries(index: Array, shape: tuple[int, ...], axis: int) -> tuple[Array, ...]:
-        """Every entry of ``index`` as a place in an array of ``shape``."""
+        """The places in an array of ``shape`` that ``index`` names along ``axis``."""
         places: list[Array] = list(np.indices(index.shape))
         places[axis] = index % shape[axis]
         return tuple(places)
@@ -314,26 +314,24 @@ class Eager:
         self,
         m: Array,
         like: Array,
-        op_type: str,
+        movement: Movement,
         operands: Sequence[Array | None],
-        attributes: Mapping[str, Any],
-        *,
-        opset: int,
-        repeats: bool = False,
     ) -> Array:
         numbers = np.arange(1.0, like.size + 1).reshape(like.shape)
-        moved = _evaluated(op_type, [numbers, *operands], attributes, opset).astype(np.int64)
+        moved = _evaluated(
+            movement.op_type, [numbers, *operands], movement.attributes, movement.opset
+        )
         out = np.zeros(like.size + 1, m.dtype)
-        np.add.at(out, moved, m)
+        np.add.at(out, moved.astype(np.int64), m)
         return out[1:].reshape(like.shape)
 
-    def keep_triangle(self, m: Array, k: int, *, upper: bool) -> Array:
+    def triangle(self, m: Array, k: int, *, upper: bool) -> Array:
         return np.triu(m, k) if upper else np.tril(m, k)
 
     # --- rows -----------------------------------------------------------------------------------
     def take_rows(self, x: Array, index: Array, batch: int, axis: int) -> Array:
         if axis == batch:
-            return self.take_rows(self._parted(x, axis), index, axis - 1, axis).squeeze(axis)
+            return self.take_rows(self._split_batch(x, axis), index, axis - 1, axis).squeeze(axis)
         return np.take_along_axis(x, self._along(index, x.ndim, batch) % x.shape[axis], axis)
 
     def take_shared_rows(self, x: Array, index: Array, batch: int, axis: int) -> Array:
@@ -343,21 +341,21 @@ class Eager:
     def put_rows(self, rows: Array, like: Array, index: Array, batch: int, axis: int) -> Array:
         out = np.zeros(like.shape, rows.dtype)
         if axis == batch:
-            parted = self.put_rows(
-                np.expand_dims(rows, axis), self._parted(out, axis), index, axis - 1, axis
+            split = self.put_rows(
+                np.expand_dims(rows, axis), self._split_batch(out, axis), index, axis - 1, axis
             )
-            return parted.reshape(like.shape)
+            return split.reshape(like.shape)
         where = self._along(index, like.ndim, batch) % like.shape[axis]
         np.put_along_axis(out, where, rows, axis)
         return out
 
-    def _parted(self, x: Array, axis: int) -> Array:
-        """An axis that samples and tokens share as two."""
+    def _split_batch(self, x: Array, axis: int) -> Array:
+        """An axis of samples × tokens as two axes."""
         at = axis % x.ndim
         return x.reshape(*x.shape[:at], self.batch, -1, *x.shape[at + 1 :])
 
     def _along(self, index: Array, rank: int, batch: int) -> Array:
-        """[B] as an array of ``rank`` axes, all but the batch of length 1."""
+        """[B] as an array of ``rank`` axes, each of length 1 but the batch."""
         return index.reshape([self.batch if a == batch else 1 for a in range(-rank, 0)])
 
     def row_index(self, index: Array) -> Array:
@@ -369,7 +367,7 @@ class Eager:
     def row_within(self, index: Array, like: Array) -> Array:
         return np.asarray(index % (like.shape[0] // self.batch))
 
-    # --- books ----------------------------------------------------------------------------------
+    # --- ledger and sinks -----------------------------------------------------------------------
     def per_sample(self, relevance: Array, batch_axis: int) -> Array:
         first = np.moveaxis(relevance, batch_axis, 0) if relevance.ndim else relevance
         rows = first.reshape(self.batch, -1)
@@ -387,7 +385,7 @@ class Eager:
         batch = batch_axis % rank
         tokens, features = ([a % rank for a in axes] for axes in (token_axes, feature_axes))
         if batch not in tokens:
-            # Heads may share the axis with samples, which are the outermost part of it.
+            # The axis may hold samples × heads; samples are its outermost factor.
             shape = relevance.shape
             relevance = relevance.reshape(*shape[:batch], self.batch, -1, *shape[batch + 1 :])
             tokens, features = ([a + (a > batch) for a in axes] for axes in (tokens, features))
@@ -412,15 +410,15 @@ class Eager:
 def _extent(
     window: Window, taps: Sequence[int], small: Sequence[int], large: Sequence[int]
 ) -> tuple[list[int], list[int]]:
-    """Zeros before each axis of an image, and the places all windows reach over.
+    """Zeros at the start of each axis of an image, and the places that all windows cover.
 
-    ``small`` are the windows along each axis, ``large`` the places of the image.
+    ``small`` is the number of windows along each axis, ``large`` that of the places of the image.
     """
     reach = [(k - 1) * d + 1 for k, d in zip(taps, window.dilations, strict=True)]
     needed = [(n - 1) * s + r for n, s, r in zip(small, window.strides, reach, strict=True)]
     if not isinstance(window.pads, str):
         return list(window.pads[: len(needed)]), needed
-    lacking = np.add(needed, window.spare) - np.asarray(large)
+    lacking = np.add(needed, window.output_padding) - np.asarray(large)
     halves = (np.maximum(lacking, 0) + (window.pads == "SAME_LOWER")) // 2
     return [int(half) for half in halves], needed
 
@@ -428,7 +426,7 @@ def _extent(
 def _places(
     offset: Sequence[int], size: Sequence[int], strides: Sequence[int], dilations: Sequence[int]
 ) -> tuple[slice, ...]:
-    """Where one tap of every window lies in a padded image."""
+    """The places in a padded image of one entry of every window."""
     spatial = (
         slice(o * d, o * d + (n - 1) * s + 1, s)
         for o, n, s, d in zip(offset, size, strides, dilations, strict=True)
@@ -439,7 +437,7 @@ def _places(
 def _evaluated(
     op_type: str, inputs: Sequence[Array | None], attributes: Mapping[str, Any], opset: int
 ) -> Array:
-    """One operation as the onnx package computes it."""
+    """The result of one operation as the onnx package computes it."""
     from onnx.reference import ReferenceEvaluator
 
     names = ["" if array is None else f"input{k}" for k, array in enumerate(inputs)]
@@ -451,7 +449,7 @@ def _evaluated(
 
 
 def _onnx_slice(start: int, end: int, step: int, size: int) -> slice:
-    """The slice as ONNX Runtime clamps it."""
+    """The slice, clamped as ONNX Runtime does."""
     start, end_ = start + size * (start < 0), end + size * (end < 0)
     if step > 0:
         return slice(min(max(start, 0), size), min(max(end_, 0), size), step)

@@ -1,6 +1,6 @@
 """The ONNX back end: every operation appends nodes to a graph.
 
-Shapes are looked up where the graph runs, so that one graph serves every batch size and length.
+Shapes are computed when the graph runs, so that one graph serves every batch size and length.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from palrp_onnx.errors import LaterOpsetError
-from palrp_onnx.tensor.language import Window
+from palrp_onnx.tensor.language import Interpolation, Movement, Pooling, Window
 
 Value = ir.Value
 #: Real types in which multipliers may overflow or vanish.
@@ -26,9 +26,9 @@ class Emit:
     Args:
         graph: Where nodes are appended.
         batch: Number of samples, an int64 tensor [1].
-        ranks: Number of axes of the values that exist already.
+        ranks: Number of axes of the existing values.
         opset: Opset of the graph.
-        portable: Use operations of the standard only.
+        portable: Use operations of the ONNX standard only.
     """
 
     def __init__(
@@ -75,11 +75,11 @@ class Emit:
         self._made.append(node)
 
     def declare(self, value: Value, rank: int) -> None:
-        """Make a value known that others made."""
+        """Register a value that was not made here, with its number of axes."""
         self._ranks[value] = rank
 
     def flags(self, op_type: str, a: Value, b: Value) -> Value:
-        """Append a node that compares."""
+        """Append a node that compares two values."""
         return self.node(op_type, [a, b], max(self.rank(a), self.rank(b)), dtype=ir.DataType.BOOL)
 
     def rank(self, value: Value) -> int:
@@ -91,7 +91,7 @@ class Emit:
         return self._ranks[value]
 
     def constant(self, numbers: Any, dtype: Any = np.int64) -> Value:
-        """An initializer, shared by all who want the same numbers."""
+        """An initializer; equal numbers share one."""
         array: NDArray[Any] = np.asarray(numbers, dtype)
         key = (array.shape, str(array.dtype), array.tobytes())
         if key not in self._constants:
@@ -130,7 +130,7 @@ class Emit:
         return self.node(op_type, inputs, 1, dtype=ir.DataType.INT64, **attributes)
 
     def counting(self, count: Value) -> Value:
-        """0, 1, 2, … below a number."""
+        """0, 1, … count − 1."""
         return self.integers("Range", self.constant(0), count, self.constant(1))
 
     def _flat(self, integers: Value) -> Value:
@@ -210,7 +210,7 @@ class Emit:
 
     def relevance(self, x: Value, m: Value) -> Value:
         x, m = self.wide(x), self.wide(m)
-        # A finite stand-in for an infinite mask: times a multiplier of 0 it is 0.
+        # Infinite mask entries become finite, so that a multiplier of 0 gives 0 and not NaN.
         largest = float(np.finfo(self.kind(x).numpy()).max)
         bounds = [self.real(-largest, x), self.real(largest, x)]
         return self.mul(self.node("Clip", [x, *bounds], self.rank(x)), m)
@@ -259,9 +259,9 @@ class Emit:
         )
 
     def _unscaled(self, a: Value) -> tuple[Value, float]:
-        """What a product that was appended scales by constant numbers, and these multiplied.
+        """The operand of the scalings that led to ``a``, and the product of their factors.
 
-        The matrix product scales on its way; so no pass over attention scores is spent on it.
+        ``FusedMatMul`` applies the factor itself, which saves a pass over attention scores.
         """
         factor = 1.0
         while (node := a.producer()) in self._scalings:
@@ -271,7 +271,7 @@ class Emit:
         return a, factor
 
     def drop_unused(self) -> None:
-        """Remove what was appended and leads to no output."""
+        """Remove appended nodes that lead to no output."""
         for node in reversed(self._made):
             if not any(v.uses() or v.is_graph_output() for v in node.outputs):
                 self._graph.remove(node, safe=True)
@@ -288,9 +288,9 @@ class Emit:
         return self.node("Einsum", list(operands), rank, equation=equation)
 
     def conv_adjoint(self, m: Value, weight: Value, like: Value, window: Window) -> Value:
-        whole = self.node("ConvTranspose", [m, weight], self.rank(like), **_moves(window))
+        whole = self.node("ConvTranspose", [m, weight], self.rank(like), **_attributes(window))
         begins = self._begins(window, weight, m, like)
-        # Padding is cut off; what the windows did not reach at the far end got nothing.
+        # Padding is cut off; places at the end that no window covers get zeros.
         return self._framed(whole, self.integers("Neg", begins), self.shape(like))
 
     def conv(self, image: Value, weight: Value, like: Value, window: Window) -> Value:
@@ -298,34 +298,34 @@ class Emit:
         needed = self._needed(window, weight, like)
         shape = self.integers("Concat", self.dims(image, [0, 1]), needed, axis=0)
         framed = self._framed(image, begins, shape)
-        return self.node("Conv", [framed, weight], self.rank(image), **_moves(window))
+        return self.node("Conv", [framed, weight], self.rank(image), **_attributes(window))
 
     def _framed(self, image: Value, begins: Value, shape: Value) -> Value:
-        """An image with zeros before its plane, cut where negative, and behind up to ``shape``."""
+        """An image with zeros at the start of its spatial axes, or cut, extended to ``shape``."""
         first = self.integers("Concat", self.constant([0, 0]), begins, axis=0)
         room = self.integers("Sub", shape, self.shape(image))
         pads = self.integers("Concat", first, self.integers("Sub", room, first), axis=0)
         return self.node("Pad", [image, pads], self.rank(image))
 
     def _needed(self, window: Window, weight: Value, small: Value) -> Value:
-        """Places of an image that windows reach over, as many of them as ``small`` has places."""
+        """Places of an image that windows cover, one window for every place of ``small``."""
         plane = range(2, self.rank(small))
         last = [
             self.integers("Sub", self.dims(v, plane), self.constant(1)) for v in (small, weight)
         ]
         steps = (window.strides, window.dilations)
-        walked = [
+        offsets = [
             self.integers("Mul", number, self.constant(list(step)))
             for number, step in zip(last, steps, strict=True)
         ]
-        return self.integers("Add", self.integers("Add", *walked), self.constant(1))
+        return self.integers("Add", self.integers("Add", *offsets), self.constant(1))
 
     def _begins(self, window: Window, weight: Value, small: Value, large: Value) -> Value:
-        """Zeros before each axis of the plane of an image ``large``."""
+        """Zeros at the start of each spatial axis of an image ``large``."""
         if not isinstance(window.pads, str):
             return self.constant(list(window.pads[: len(window.strides)]))
         needed = self._needed(window, weight, small)
-        wanted = self.integers("Add", needed, self.constant(list(window.spare)))
+        wanted = self.integers("Add", needed, self.constant(list(window.output_padding)))
         lacking = self.integers("Sub", wanted, self.dims(large, range(2, self.rank(large))))
         lacking = self.integers("Max", lacking, self.constant(0))
         if window.pads == "SAME_LOWER":
@@ -333,17 +333,17 @@ class Emit:
         return self.integers("Div", lacking, self.constant(2))
 
     def interpolation(
-        self, x: Value, y: Value, axis: int, scale: float | None, attributes: Mapping[str, Any]
+        self, x: Value, y: Value, axis: int, scale: float | None, interpolation: Interpolation
     ) -> Value:
         before, after = self.dims(x, [axis]), self.dims(y, [axis])
         sizes = self.integers("Concat", self.constant([1, 1]), after, before, axis=0)
         operands: list[Value | None] = [None, None, sizes]
         if scale is not None:
             operands = [None, self.constant([1, 1, scale, 1], np.float32)]
-        return self._of_identity("Resize", x, axis, operands, attributes)
+        return self._of_identity("Resize", x, axis, operands, interpolation)
 
-    def averaging(self, x: Value, axis: int, window: Mapping[str, Any]) -> Value:
-        return self._of_identity("AveragePool", x, axis, [], window)
+    def averaging(self, x: Value, axis: int, pooling: Pooling) -> Value:
+        return self._of_identity("AveragePool", x, axis, [], pooling)
 
     def _of_identity(
         self,
@@ -353,7 +353,7 @@ class Emit:
         operands: Sequence[Value | None],
         attributes: Mapping[str, Any],
     ) -> Value:
-        """The matrix of an operation along the rows of an image."""
+        """The matrix of a linear operation along one axis: what it makes of an identity matrix."""
         size = self.dims(x, [axis])
         square = self.integers("Concat", size, size, axis=0)
         eye = self.node("EyeLike", [self.node("ConstantOfShape", [square], 2)], 2)
@@ -361,8 +361,9 @@ class Emit:
         matrix = self.node("Squeeze", [made, self.constant([0, 1])], 2)
         return self.cast_like(matrix, x)
 
-    def max_pool_adjoint(self, m: Value, x: Value, **window: Any) -> Value:
-        made = ir.node("MaxPool", [x], window, num_outputs=2)
+    def max_pool_adjoint(self, m: Value, x: Value, pooling: Pooling) -> Value:
+        attributes: Mapping[str, Any] = pooling
+        made = ir.node("MaxPool", [x], attributes, num_outputs=2)
         for output, kind in zip(made.outputs, (self.kind(x), ir.DataType.INT64), strict=True):
             output.name, output.dtype = f"relevance/{len(self._made)}/{kind.name}", kind
             self._ranks[output] = self.rank(x)
@@ -373,7 +374,7 @@ class Emit:
         return self.reshape_like(self._added(zeros, self._flat(made.outputs[1]), sent, 0), x)
 
     def _added(self, zeros: Value, index: Value, m: Value, axis: int) -> Value:
-        """``m`` added up at ``index``, as ScatterElements counts."""
+        """``m`` added to ``zeros`` at ``index``, as ``ScatterElements`` reads it."""
         self._require_adding()
         inputs = [zeros, index, m]
         rank = self.rank(zeros)
@@ -470,10 +471,10 @@ class Emit:
             return self._placed(m, like, chosen, self._clamped(starts, size))
         whole = [self.integers("Cast", v, to=ir.DataType.INT64) for v in (starts, ends, steps)]
         operands = [*whole[:2], self.constant(chosen), whole[2]]
-        return self.moved_adjoint(m, like, "Slice", operands, {}, opset=self._opset)
+        return self.moved_adjoint(m, like, Movement("Slice", self._opset, {}), operands)
 
     def _placed(self, m: Value, like: Value, axes: Sequence[int], begins: Value) -> Value:
-        """``m`` inside zeros like ``like``, from ``begins`` on along ``axes``."""
+        """Zeros shaped like ``like``, with ``m`` from ``begins`` on along ``axes``."""
         rank = self.rank(like)
         places = self.constant([axis % rank for axis in axes])
         first = self.integers("ScatterElements", self.constant([0] * rank), places, begins, axis=0)
@@ -485,8 +486,8 @@ class Emit:
         """Start indices as counted from the front, inside the axis."""
         wide = self.integers("Cast", starts, to=ir.DataType.INT64)
         negative = self.node("Less", [wide, self.constant(0)], 1, dtype=ir.DataType.BOOL)
-        counted = self.integers("Where", negative, self.integers("Add", wide, size), wide)
-        return self.integers("Max", self.integers("Min", counted, size), self.constant(0))
+        index = self.integers("Where", negative, self.integers("Add", wide, size), wide)
+        return self.integers("Max", self.integers("Min", index, size), self.constant(0))
 
     def _known(self, value: Value) -> list[int] | None:
         if value.const_value is None:
@@ -528,7 +529,7 @@ class Emit:
         if picked == 0:
             begin = self._clamped(self._flat(index), size)
             return self._placed(self.unsqueeze(m, [axis]), like, [axis], begin)
-        # One-hot rows turn adding up into a matrix product.
+        # With one-hot rows the sum is a matrix product.
         order = [axis, *(a for a in range(rank) if a != axis)]
         middle = list(range(axis, axis + picked))
         moved = self.transpose(m, [*middle, *(a for a in range(self.rank(m)) if a not in middle)])
@@ -542,7 +543,7 @@ class Emit:
 
     def one_hot(self, index: Value, depth: Value, like: Value) -> Value:
         """Rows of zeros with a one at ``index``; negative indices count from the end."""
-        # The runtime has no such operation for double.
+        # ONNX Runtime has no OneHot for double.
         values = self.constant([0, 1], np.float32)
         hot = self.node("OneHot", [index, depth, values], self.rank(index) + 1, axis=-1)
         return self.cast_like(hot, like)
@@ -557,7 +558,7 @@ class Emit:
         return self.node("ScatterND", inputs, self.rank(like), reduction="add")
 
     def _whole_index(self, index: Value, batch_dims: int) -> Value:
-        """An index [.., k] below ``batch_dims`` axes with the coordinates of these in front."""
+        """An index [.., k] with the coordinates of its first ``batch_dims`` axes put in front."""
         rank = self.rank(index)
         one = self.constant([1])
         shape = self.integers("Concat", self.dims(index, range(rank - 1)), one, axis=0)
@@ -574,7 +575,7 @@ class Emit:
         wide = self.integers("Cast", index, to=ir.DataType.INT64)
         return self.integers("Concat", *columns, wide, axis=rank - 1)
 
-    def scatter_nd_keep(self, m: Value, index: Value) -> Value:
+    def scatter_nd_cleared(self, m: Value, index: Value) -> Value:
         taken = self.gather_nd(m, index)
         zeros = self.mul(taken, self.real(0.0, taken))
         return self.node("ScatterND", [m, index, zeros], self.rank(m))
@@ -585,7 +586,7 @@ class Emit:
             raise NotImplementedError("ScatterND whose index has no fixed depth")
         return self.node("GatherND", [a, index], self.rank(index) - 1 + self.rank(a) - depth)
 
-    def scatter_elements_keep(self, m: Value, index: Value, axis: int) -> Value:
+    def scatter_elements_cleared(self, m: Value, index: Value, axis: int) -> Value:
         taken = self.gather_elements(m, index, axis)
         zeros = self.mul(taken, self.real(0.0, taken))
         return self.node("ScatterElements", [m, index, zeros], self.rank(m), axis=axis)
@@ -597,38 +598,38 @@ class Emit:
         self,
         m: Value,
         like: Value,
-        op_type: str,
+        movement: Movement,
         operands: Sequence[Value | None],
-        attributes: Mapping[str, Any],
-        *,
-        opset: int,
-        repeats: bool = False,
     ) -> Value:
         count = self.integers("Add", self.integers("Size", like), self.constant(1))
         numbers = self.integers("Range", self.constant(1), count, self.constant(1))
-        # Doubles hold every number, and no operation that moves is without them.
+        # Double holds every number exactly, and every operation that moves supports it.
         whole = self.reshape_like(self._number(numbers, ir.DataType.DOUBLE), like)
         moved = self.node(
-            op_type, [whole, *operands], self.rank(m), dtype=ir.DataType.DOUBLE, **attributes
+            movement.op_type,
+            [whole, *operands],
+            self.rank(m),
+            dtype=ir.DataType.DOUBLE,
+            **movement.attributes,
         )
         index = self._flat(self._number(moved, ir.DataType.INT64))
         sent = self.reshape(m, self.constant([-1]), 1)
         zeros = self._zeros(self._flat(count), 1, self.kind(m))
-        if repeats:
+        if movement.repeats:
             added = self._added(zeros, index, sent, 0)
         else:
             added = self.node("ScatterElements", [zeros, index, sent], 1, axis=0)
         ends = self.constant([np.iinfo(np.int64).max])
         return self.reshape_like(self.node("Slice", [added, self.constant([1]), ends], 1), like)
 
-    def keep_triangle(self, m: Value, k: int, *, upper: bool) -> Value:
+    def triangle(self, m: Value, k: int, *, upper: bool) -> Value:
         return self.node("Trilu", [m, self.constant(k)], self.rank(m), upper=int(upper))
 
     # --- rows -----------------------------------------------------------------------------------
     def take_rows(self, x: Value, index: Value, batch: int, axis: int) -> Value:
         rank = self.rank(x)
         if axis == batch:
-            taken = self.take_rows(self._parted(x, axis), index, axis - 1, axis)
+            taken = self.take_rows(self._split_batch(x, axis), index, axis - 1, axis)
             gone = self.constant([axis])
             return self.node("Squeeze", [taken, gone], rank, dtype=x.dtype)
         order = [rank + batch, rank + axis]
@@ -649,7 +650,7 @@ class Emit:
     def put_rows(self, rows: Value, like: Value, index: Value, batch: int, axis: int) -> Value:
         rank = self.rank(like)
         if axis == batch:
-            parts, whole = self.unsqueeze(rows, [rank + axis + 1]), self._parted(like, axis)
+            parts, whole = self.unsqueeze(rows, [rank + axis + 1]), self._split_batch(like, axis)
             return self.reshape_like(self.put_rows(parts, whole, index, axis - 1, axis), like)
         hot = self.one_hot(index, self.dims(like, [axis]), rows)
         if axis < batch:
@@ -657,8 +658,8 @@ class Emit:
         others = [a for a in range(rank) if a - rank not in (batch, axis)]
         return self.mul(rows, self.unsqueeze(hot, others))
 
-    def _parted(self, x: Value, axis: int) -> Value:
-        """An axis that samples and tokens share as two."""
+    def _split_batch(self, x: Value, axis: int) -> Value:
+        """An axis of samples × tokens as two axes."""
         at = self.rank(x) + axis
         parts = [self.dims(x, range(at))] if at else []
         parts += [self.batch, self.constant([-1])]
@@ -676,12 +677,12 @@ class Emit:
         size = self.integers("Div", self.dims(like, [0]), self.batch)
         return self.integers("Mod", index, size)
 
-    # --- books ----------------------------------------------------------------------------------
+    # --- ledger and sinks -----------------------------------------------------------------------
     def per_sample(self, relevance: Value, batch_axis: int) -> Value:
         relevance = self.wide(relevance)
         rank = self.rank(relevance)
         batch = batch_axis % rank if rank else 0
-        if batch < rank - 1:  # the last axis first: all cores can share that
+        if batch < rank - 1:  # the last axis first, which ONNX Runtime sums on all cores
             relevance = self.sum(relevance, [rank - 1])
         moved = self.transpose(relevance, [batch, *(a for a in range(rank) if a != batch)])
         shape = self.integers("Concat", self.batch, self.constant([-1]), axis=0)
@@ -699,8 +700,8 @@ class Emit:
         batch = batch_axis % rank
         tokens, features = ([a % rank for a in axes] for axes in (token_axes, feature_axes))
         if batch not in tokens:
-            # Heads may share the axis with samples, which are the outermost part of it.
-            relevance = self._parted(relevance, batch - rank)
+            # The axis may hold samples × heads; samples are its outermost factor.
+            relevance = self._split_batch(relevance, batch - rank)
             tokens, features = ([a + (a > batch) for a in axes] for axes in (tokens, features))
             rank += 1
         named = [batch, *(a for a in tokens if a != batch), *features]
@@ -718,10 +719,10 @@ class Emit:
         return self.reshape(summed, self.integers("Concat", self.batch, size, width, axis=0), 3)
 
     def check(self, a: Value, place: str) -> None:
-        """Numbers are not at hand."""
+        """Does nothing: there are no numbers yet."""
 
 
-def _moves(window: Window) -> dict[str, Any]:
+def _attributes(window: Window) -> dict[str, Any]:
     """Attributes of a convolution without padding."""
     return {
         "strides": list(window.strides),

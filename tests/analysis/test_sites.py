@@ -14,7 +14,7 @@ from palrp_onnx.errors import InputError, ModelError
 from palrp_onnx.inputs.sample import Sample
 from palrp_onnx.prepare import analyse_model, plan_model
 from palrp_onnx.record import InputFacts
-from palrp_onnx.relevance.methods import preset
+from palrp_onnx.relevance.method_parsing import method
 
 V, F, T = 30, 6, 5
 IDS = ints(7, 20, 3, 3, 21)[None]
@@ -336,7 +336,7 @@ def test_the_mask_of_the_output_is_found_by_data_flow() -> None:
         "head": HEAD,
     }
     model = opened(proto(body, feeds, weights))
-    planned = plan_model(model, feeds, preset("pa-lrp"), explain_input="encoder_ids")
+    planned = plan_model(model, feeds, method("pa-lrp"), explain_input="encoder_ids")
     assert planned.subject.mask == "decoder_mask"
     assert planned.subject.unit_mask == "encoder_mask"
     sample = Sample("x", "tensors", feeds, InputFacts(kind="tensors", truncated=False))

@@ -10,8 +10,8 @@ import pytest
 from click.testing import Result
 from PIL import Image
 
-from palrp_onnx.cli.evaluate_texts import _right
 from palrp_onnx.cli.progress import counting
+from palrp_onnx.evaluate.texts import accept_answers
 from palrp_onnx.inputs import Sample
 from palrp_onnx.record import InputFacts, TargetFacts
 
@@ -156,7 +156,7 @@ def test_progress(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Monkey
 
 
 def test_the_answer_of_a_language_model(model: Path, text: Path) -> None:
-    accept = _right({text.stem: " Good "}, model.parent / "tokenizer.json")
+    accept = accept_answers({text.stem: " Good "}, model.parent / "tokenizer.json")
     sample = Sample(text.stem, "text", {}, InputFacts(kind="text"))
 
     def said(index: int) -> TargetFacts:

@@ -20,7 +20,6 @@ from palrp_onnx import errors
 from palrp_onnx.cli import options
 from palrp_onnx.explainer import Explainer
 from palrp_onnx.record import json_schema
-from palrp_onnx.relevance.methods import PRESETS
 from palrp_onnx.relevance.sinks import Reduction
 
 Run = Callable[..., Result]
@@ -60,7 +59,6 @@ def test_help_names_every_command(run: Run) -> None:
 
 
 def test_choices_are_the_librarys() -> None:
-    assert set(options.METHODS) == set(PRESETS)
     assert set(options.POSITIONS) == set(get_args(Reduction))
 
 

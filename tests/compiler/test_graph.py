@@ -24,7 +24,7 @@ from palrp_onnx.inputs.sample import Sample
 from palrp_onnx.model.open import Model
 from palrp_onnx.prepare import plan_model
 from palrp_onnx.record import InputFacts
-from palrp_onnx.relevance.methods import PRESETS
+from palrp_onnx.relevance.methods import METHODS
 
 TOLERANCE = 2e-3
 ENGINES = ("numpy", "onnxruntime")
@@ -58,7 +58,7 @@ def test_equals_the_numpy_engine(name: str) -> None:
     compare(name, sample(name))
 
 
-@pytest.mark.parametrize("method", PRESETS)
+@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("name", ["bert", "llama", "vit"])
 def test_every_method(name: str, method: str) -> None:
     compare(name, sample(name), method=method)
@@ -118,7 +118,7 @@ def test_targets_that_are_not_there(name: str, target: str, problem: str) -> Non
 
 
 def compiled_model(name: str, given: Sample, **settings: Any) -> ir.Model:
-    planned = plan_model(committed.opened(name).copy(), given.feeds, PRESETS["pa-lrp"])
+    planned = plan_model(committed.opened(name).copy(), given.feeds, METHODS["pa-lrp"])
     return compile_graph(planned, CompileSettings(**settings))[0]
 
 
@@ -268,7 +268,7 @@ def test_images_without_patches_are_cut_into_blocks(size: tuple[int, int]) -> No
         )
 
 
-def test_values_with_the_names_of_outputs_step_aside() -> None:
+def test_values_with_the_names_of_outputs_are_renamed() -> None:
     x = real(2, 5, 4)
     body = (
         "relevance_total = MatMul(x, target)  relevance_sites = Add(relevance_total, q) "
@@ -343,7 +343,7 @@ def test_a_name_that_only_looks_like_one(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("inner", ["h", "m"])
 def test_a_file_for_a_value_inside(tmp_path: Path, inner: str) -> None:
-    """It becomes an output of the explainer, beside those of the model."""
+    """It becomes an output of the explainer, in addition to those of the model."""
     x = real(2, 5, 4)
     body = "h = MatMul(x, w)  m = ReduceMean<keepdims = 0>(h, axis)  y = Softmax<axis = -1>(m)"
     weights = {"w": real(4, 3), "axis": ints(1)}
@@ -479,7 +479,7 @@ def test_classes_that_are_switched_off(options: dict[str, str]) -> None:
     [("target", 3), ("target", -5), ("target_against", 3), ("target_against", 99)],
 )
 def test_a_class_outside_of_the_output_stops_the_run(name: str, place: int, tmp_path: Path) -> None:
-    """Of three classes 0 to 2; −4 is the first, as −1 asks for the predicted one."""
+    """Of three classes 0 to 2; −4 is the first, as −1 is the predicted one."""
     x, w = real(2, 4), real(4, 3)
     path, explainer = opened(proto("y = MatMul(x, w)", {"x": x}, {"w": w})).path, tmp_path / "e"
     explainer.write_bytes(compile_model(path, explainer))

@@ -92,7 +92,7 @@ def test_names_are_escaped() -> None:
 @pytest.mark.parametrize(
     "output", [value("y", None), value("y", ["b"], TensorProto.COMPLEX64)], ids=["rank", "type"]
 )
-def test_what_triton_cannot_be_told(output: Any) -> None:
+def test_what_triton_cannot_describe(output: Any) -> None:
     with pytest.raises(ModelError):
         configuration(little([value("x", ["b"])], [output]), "little")
 

@@ -204,7 +204,7 @@ def test_pixel_maps_add_up_to_the_record() -> None:
     explainers = {name: Explainer(model, method=name) for name in ("pa-lrp", "attnlrp", "pe-only")}
     for explainer in explainers.values():
         (explanation,) = explainer.explain(sample)
-        patches = pixel_map(explanation, explainer.preset.map).reshape(8, 2, 8, 2).sum(axis=(1, 3))
+        patches = pixel_map(explanation, explainer.method.map).reshape(8, 2, 8, 2).sum(axis=(1, 3))
         total = np.array(explanation.record.relevance.total)
         np.testing.assert_allclose(patches.ravel(), total, atol=1e-5 * abs(total).max())
     maps, index = Rivals(explainers).maps(sample, "pred")

@@ -19,6 +19,7 @@ from palrp_onnx.errors import InputError
 from palrp_onnx.evaluate.masks import align, read_mask
 from palrp_onnx.evaluate.segmentation import average_precision, judge, summarise
 from palrp_onnx.inputs import ImageGeometry
+from palrp_onnx.types import Box
 
 REFERENCE = GOLDEN / "palrp_vision_eval"
 Array = NDArray[Any]
@@ -124,15 +125,15 @@ def test_maps_are_stretched_over_the_whole_mask() -> None:
 def test_what_a_crop_took_away_is_not_judged() -> None:
     relevance = np.arange(16.0).reshape(4, 4)
     mask = np.arange(32).reshape(4, 8)
-    seen, part = align(relevance, mask, ImageGeometry(size=(8, 4), box=(2, 0, 6, 4)))
+    seen, part = align(relevance, mask, ImageGeometry(size=(8, 4), box=Box(2, 0, 6, 4)))
     np.testing.assert_array_equal(seen, relevance)
     np.testing.assert_array_equal(part, mask[:, 2:6])
     # The crop was padded: the map reaches beyond the picture.
-    seen, part = align(relevance, mask, ImageGeometry(size=(8, 4), box=(0, -2, 8, 6)))
+    seen, part = align(relevance, mask, ImageGeometry(size=(8, 4), box=Box(0, -2, 8, 6)))
     np.testing.assert_array_equal(part, mask)
     np.testing.assert_allclose(seen[:, 0] // 4 * 4, [4, 4, 8, 8][: len(seen)], atol=4)
     with pytest.raises(InputError, match="whole picture"):
-        align(relevance, mask, ImageGeometry(size=(8, 8), box=(0, 0, 8, 8)))
+        align(relevance, mask, ImageGeometry(size=(8, 8), box=Box(0, 0, 8, 8)))
 
 
 def test_masks_from_files(tmp_path: Path) -> None:

@@ -309,6 +309,25 @@ def test_fixed_length_is_padded(tmp_path: Path, padding: bool, config: dict[str,
     assert sample.warnings == ()
 
 
+@pytest.mark.parametrize(
+    ("named", "token", "text"),
+    [(5, 5, "world"), (-1, 0, "[PAD]"), (4000, 0, "[PAD]"), (True, 0, "[PAD]"), (None, 0, "[PAD]")],
+)
+def test_the_pad_token_is_the_one_of_the_model(
+    tmp_path: Path, named: object, token: int, text: str
+) -> None:
+    tokenizer = wordpiece()
+    tokenizer.enable_padding(pad_id=0, pad_token="[PAD]")
+    path = save(tmp_path, tokenizer)
+    config = tmp_path / "model" / "config.json"
+    config.parent.mkdir()
+    config.write_text(json.dumps({"pad_token_id": named}))
+    reader = TextReader(path, graph("input_ids", shape=(1, 5)), config=config)
+    units = reader.read("hello", id="t").units
+    assert units is not None
+    assert (units.id[-2:], units.text[-2:]) == ([token] * 2, [text] * 2)
+
+
 def test_dynamic_length_is_not_padded(tmp_path: Path) -> None:
     tokenizer = wordpiece()
     tokenizer.enable_padding(length=32)

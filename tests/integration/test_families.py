@@ -1,4 +1,4 @@
-"""The families Optimum exports, from seeds: right sites, closed books, agreement of dtypes.
+"""The families Optimum exports, from seeds: right sites, closed ledgers, agreement of dtypes.
 
 Weights are random but every bias, norm and table is non-trivial, so that a wrong sign or a lost
 term shows in the ledger.

@@ -144,7 +144,7 @@ def reference_epsilon(plan: Plan, node: ir.Node, kind: str, inside: set[ir.Node]
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_the_halves_that_are_dropped_are_in_the_books(method: str) -> None:
+def test_the_halves_that_are_dropped_are_in_the_ledger(method: str) -> None:
     relevance, _ = propagated(method, "pred", "float64")
     assert np.abs(relevance.ledger["residual_relative"]).max() < 1e-12
     assert np.abs(relevance.ledger["softmax"]).min() > 0.1

@@ -50,6 +50,26 @@ def test_half_precision_is_close_to_full(name: str, keep: bool, tmp_path: Path) 
             assert abs(half.record.ledger["residual_relative"]) < 2e-3
 
 
+@pytest.mark.filterwarnings("ignore:the float32 number")
+@pytest.mark.parametrize(
+    "method",
+    [
+        "pa-lrp-kept:kept=1",
+        "pa-lrp-adaptive",
+        "pa-lrp-gamma:gamma=0,gamma_conv=0",
+        "pa-lrp-gamma:gamma=1000,gamma_conv=1000",
+    ],
+)
+def test_sets_of_rules_in_half_precision(method: str, tmp_path: Path) -> None:
+    path, given = halved("vit", tmp_path, keep=True), sample("vit")
+    (ours, *_), (full, *_) = (
+        Explainer(each, method=method).explain(given, "0") for each in (path, FILES["vit"])
+    )
+    mine, theirs = (np.array(e.record.relevance.total) for e in (ours, full))
+    assert np.abs(mine - theirs).max() <= 1e-2 * np.abs(theirs).max()
+    assert abs(ours.record.ledger["residual_relative"]) < 2e-3
+
+
 def narrowed(tensor: onnx.TensorProto) -> onnx.TensorProto:
     """The same numbers in bfloat16: the upper half of their bits."""
     bits = numpy_helper.to_array(tensor).astype(np.float32).view(np.uint32)

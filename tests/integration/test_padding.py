@@ -1,4 +1,4 @@
-"""Padding changes nothing for the tokens that are there: not the map, no sink, not the books.
+"""Padding changes nothing for the tokens that are there: not the map, no sink, not the ledger.
 
 Every model is explained on single rows without padding, and on one batch of all of them, filled up
 on the right or on the left. On the left only where the model itself does not notice: positions are
@@ -59,7 +59,7 @@ def padded(given: list[dict[str, Array]], side: str) -> dict[str, Array]:
 
 
 def places(side: str) -> list[slice]:
-    """Where the tokens of each row lie."""
+    """The places of the tokens of each row."""
     if side == "right":
         return [slice(0, length) for length in LENGTHS]
     return [slice(LONGEST - length, LONGEST) for length in LENGTHS]
@@ -76,7 +76,7 @@ def same(ours: Any, alone: Any, tolerance: float, scale: float | None = None) ->
 
 
 def compare(whole: Explanation, alone: Explanation, place: slice, tolerance: float) -> None:
-    """Map, sinks and books of a padded row are those of the row alone; padding has nothing."""
+    """Map, sinks and ledger of a padded row are those of the row alone; padding has nothing."""
     ledger = alone.record.ledger
     entries = [name for name in ledger if not name.startswith("residual")]
     scale = sum(abs(ledger[name]) for name in entries)
@@ -267,7 +267,7 @@ CAUSAL = Model(
 @pytest.mark.parametrize("dtype", TOLERANCES)
 @pytest.mark.parametrize("side", BOTH)
 def test_the_last_token_of_a_causal_model(side: str, dtype: str) -> None:
-    """``pred`` stands at the last token that is there, on whichever side padding is."""
+    """``pred`` is at the last unmasked token, on whichever side padding is."""
     check(CAUSAL.path("y = MatMul(h, head)"), side, dtype, "pred")
 
 

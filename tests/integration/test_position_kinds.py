@@ -215,7 +215,7 @@ class Case:
 
 
 def check(case: Case) -> None:
-    """Both engines find these sinks, and the books close."""
+    """Both engines find these sinks, and the ledger closes."""
     feeds = {"ids": IDS, **case.feeds}
     path = model_of(case.body, case.weights, feeds)
     expected = case.expected()

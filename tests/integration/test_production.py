@@ -58,7 +58,7 @@ def test_a_quantiser_that_broke_attention(engine: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("form", ["int8", "all-qdq", "nbits"])
 def test_in_float64(form: str, tmp_path: Path) -> None:
-    """Whole numbers are read in NumPy as the runtime reads them; the books close to rounding."""
+    """Whole numbers are read in NumPy as the runtime reads them; the ledger closes to rounding."""
     path = make_form(MODELS / "reviews-bert", form, tmp_path)
     rough, exact = Explainer(path), Explainer(path, dtype="float64")
     sample = next(samples("reviews-bert", 1))

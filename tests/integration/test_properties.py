@@ -87,7 +87,7 @@ def explained(names: list[str]) -> Walk:
 
 @settings(max_examples=100)
 @given(layers)
-def test_the_target_is_the_sum_of_the_books(names: list[str]) -> None:
+def test_the_target_is_the_sum_of_the_ledger(names: list[str]) -> None:
     found = explained(names)
     target = (found.y * found.seed).sum(axis=(1, 2))
     ledger = found.result.ledger

@@ -1,4 +1,4 @@
-"""Graphs that nobody designed: both engines agree, and the books close."""
+"""Graphs that nobody designed: both engines agree, and the ledger closes."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def graphs(draw: st.DrawFn) -> Sketch:
 
 @given(graphs(), st.integers(0, 5))
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-def test_both_engines_agree_and_the_books_close(sketch: Sketch, seed: int) -> None:
+def test_both_engines_agree_and_the_ledger_closes(sketch: Sketch, seed: int) -> None:
     x = 0.8 * real(2, TOKENS, WIDTH, seed=seed)
     model = opened(proto("\n".join(sketch.lines), {"x": x}, sketch.weights, opset=20))
     sample = Sample("x", "tensors", {"x": x}, InputFacts(kind="tensors", truncated=False))

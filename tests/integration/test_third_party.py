@@ -83,7 +83,7 @@ def read(path: Path, text: str, folder: Path) -> Sample:
 
 
 def faithful(record: Attribution) -> bool:
-    """Whether the books close, and what was explained is what the file computes."""
+    """Whether the ledger closes, and what was explained is what the file computes."""
     held = record.fidelity
     close = abs(record.ledger["residual_relative"]) < 1e-5
     return close and isinstance(held, Fidelity) and held.difference <= held.allowed

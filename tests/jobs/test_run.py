@@ -17,8 +17,8 @@ from msgspec import structs
 from stub_jobs import Stub, go, job_of
 
 from palrp_onnx.errors import OutputError, ResourceError, UsageError
+from palrp_onnx.files import make_folder, write_files
 from palrp_onnx.jobs import Line, Record, Settings
-from palrp_onnx.jobs.files import make_folder, write_whole
 from palrp_onnx.jobs.run import BatchPlan
 from palrp_onnx.jobs.settings import Shard
 
@@ -211,13 +211,13 @@ def test_a_limit_on_files(tmp_path: Path) -> None:
     code = f"""
 import resource
 from pathlib import Path
-from palrp_onnx.jobs.files import write_whole
 from palrp_onnx.errors import ResourceError
+from palrp_onnx.files import write_files
 path = Path({str(tmp_path)!r}) / "x"
-write_whole(path, [b"old"])
+write_files({{path: b"old"}})
 resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
 try:
-    write_whole(path, [b"n" * 1000] * 100)
+    write_files({{path: [b"n" * 1000] * 100}})
 except ResourceError:
     print("refused")
 """
@@ -231,7 +231,7 @@ def test_a_place_that_is_no_folder(tmp_path: Path) -> None:
     with pytest.raises(OutputError):
         make_folder(tmp_path / "file" / "out")
     with pytest.raises(OutputError):
-        write_whole(tmp_path / "missing" / "x", [b""])
+        write_files({tmp_path / "file" / "x": b""})
 
 
 # --------------------------------------------------------------------------------------- memory

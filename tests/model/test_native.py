@@ -28,7 +28,7 @@ from palrp_onnx.model import native as served
 from palrp_onnx.model.open import parse_model
 from palrp_onnx.prepare import plan_model
 from palrp_onnx.record import Attribution, InputFacts
-from palrp_onnx.relevance.methods import preset
+from palrp_onnx.relevance.method_parsing import method
 
 X = real(2, 4, seed=8)
 
@@ -60,7 +60,7 @@ def test_the_forward_pass_is_that_of_the_file(make, portable: bool, tmp_path: Pa
         tokenizer=None,
     )
     products = sum(count for name, count in model.lowered.items() if name.endswith(op_type))
-    planned = plan_model(model.copy(), sample.feeds, preset("pa-lrp"))
+    planned = plan_model(model.copy(), sample.feeds, method("pa-lrp"))
     graph, _ = compile_graph(planned, CompileSettings(portable=portable))
     found = [node.op_type for node in graph.graph]
     standard = op_type == "MatMulInteger"

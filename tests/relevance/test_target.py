@@ -1,4 +1,4 @@
-"""What can be asked for, and where its multiplier is."""
+"""Targets, and the places of their multipliers."""
 
 from __future__ import annotations
 

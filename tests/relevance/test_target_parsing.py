@@ -1,4 +1,4 @@
-"""What texts ask for, and which of them can be read in several ways."""
+"""The targets that texts name, and which texts are ambiguous."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def test_what_can_be_read_in_several_ways(
     """Both readings are named, and the forms offered can be read in one way, the one meant."""
     with pytest.raises(TargetError, match="is ambiguous") as caught:
         parse_targets(text, labels)
-    offered = caught.value.hint.removeprefix("Say ").removesuffix(".").split(" or ")
+    offered = caught.value.hint.removeprefix("Use ").removesuffix(".").split(" or ")
     assert set(forms) <= set(offered)
     meant = [parse_targets(form, labels) for form in offered]
     assert len(set(meant)) == len(meant)
@@ -224,7 +224,7 @@ LETTERS = st.text(alphabet="ab1-,: ", max_size=6)
 
 @given(st.lists(LETTERS, min_size=1, max_size=5), LETTERS)
 def test_whatever_the_labels_are(names: list[str], text: str) -> None:
-    """Numbers and unique labels can always be said; what is offered has one meaning each."""
+    """Numbers and unique labels always have a form; every form offered has one meaning."""
     labels = dict(enumerate(names))
     for index, name in labels.items():
         assert parse_target(f"index:{index}", labels) == Target("index", index)
@@ -236,6 +236,6 @@ def test_whatever_the_labels_are(names: list[str], text: str) -> None:
         except TargetError as error:
             if "ambiguous" not in error.message:
                 continue
-            offered = error.hint.removeprefix("Say ").removesuffix(".").split(" or ")
+            offered = error.hint.removeprefix("Use ").removesuffix(".").split(" or ")
             meant = [parse_targets(form, labels) for form in offered]
             assert len(set(meant)) == len(meant) > 1

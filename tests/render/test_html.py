@@ -37,6 +37,7 @@ from palrp_onnx.render.flow import paragraphs, visible, words
 from palrp_onnx.render.html import render_html, shades
 from palrp_onnx.render.listing import FailedRecord, ListedRecord, read_run, render_run
 from palrp_onnx.render.palette import TABLE, colours
+from palrp_onnx.types import Box
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "google-chrome", "chrome"))), None)
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(1)> \"'&\0\u202e\u2028\x1b"
@@ -328,7 +329,7 @@ def test_tokens_without_text_are_numbered() -> None:
 def test_picture_and_its_map() -> None:
     image = Image.new("RGB", (40, 20), (9, 90, 200))
     values = [0.0, 1.0, -2.0, 0.5, 0.0, 0.0]
-    page = Page(render_html(record(PATCHES, values), image=image, box=(10, 0, 30, 20)))
+    page = Page(render_html(record(PATCHES, values), image=image, box=Box(10, 0, 30, 20)))
     (ground,) = page.having("class", "ground")
     assert opened(ground).getpixel((3, 3)) == (9, 90, 200)
     (field, _) = page.having("class", "field")

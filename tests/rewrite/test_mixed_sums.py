@@ -85,7 +85,7 @@ def explained(bias: str, dtype: str, layers: int = 1, **options: object) -> list
 
 
 def same(bias: str, plain: str, kind: str, layers: int = 1) -> None:
-    """Both ways of writing one bias have the same sinks, map and books, in both engines."""
+    """Both ways of writing one bias have the same sinks, map and ledger, in both engines."""
     for dtype, tolerance, rounding in (("float64", 1e-12, 1e-12), ("float32", 2e-5, 1e-5)):
         pairs = zip(explained(bias, dtype, layers), explained(plain, dtype, layers), strict=True)
         for ours, reference in pairs:

@@ -49,7 +49,7 @@ def test_multiplier_is_the_gradient(case: Case) -> None:
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_the_books_close(case: Case) -> None:
+def test_the_ledger_closes(case: Case) -> None:
     assert walked(case).residual < (1e-12 if case.dtype == "float64" else 1e-6)
 
 

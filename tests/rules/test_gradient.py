@@ -102,7 +102,7 @@ def test_multiplier_is_the_gradient(case: Case) -> None:
 
 
 @pytest.mark.parametrize("case", DIFFERENTIABLE, ids=str)
-def test_the_books_close(case: Case) -> None:
+def test_the_ledger_closes(case: Case) -> None:
     assert walked(case).residual < (1e-12 if case.dtype == "float64" else 1e-6)
 
 
@@ -116,7 +116,7 @@ def test_composed_functions(name: str) -> None:
 
 @pytest.mark.parametrize("op", ["Cos", "Sin"])
 def test_what_has_no_derivative_here_is_refused(op: str) -> None:
-    with pytest.raises(UnsupportedError, match="circular"):
+    with pytest.raises(UnsupportedError, match="sine or cosine"):
         run(f"y = {op}(x)", X, method=METHOD)
 
 

@@ -1,4 +1,4 @@
-"""Rules that keep the softmax's constant part for the values: derived a second time in float64."""
+"""Rules of the lossless softmax, derived a second time in float64."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from palrp_onnx import Explainer
 from palrp_onnx.inputs.sample import Sample
 from palrp_onnx.record import InputFacts
-from palrp_onnx.relevance import methods as presets
-from palrp_onnx.relevance.methods import Preset
+from palrp_onnx.relevance.method import Method
+from palrp_onnx.relevance.method_parsing import method
 
 SUMMED = "  y = ReduceSum<keepdims = 0>(o, axis)"
 SCORES = """
@@ -70,29 +70,27 @@ def expected(x: Array, seed: Array, share: float | None, mask: Array | float = 0
     return through(v, u, from_values) + through(a, q, from_q) + through(b, k, from_k)
 
 
-@pytest.fixture(params=[0.0, 0.5, 1.0, None])
-def share(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> float | None:
-    """A method of this share of the scores; adaptive where there is none."""
-    constant = Preset(
-        "own", True, True, True, "sum", "", rules=("kept",), parameters={"kept": request.param}
-    )
-    adaptive = presets.PRESETS["pa-lrp-adaptive"]
-    own = adaptive if request.param is None else constant
-    monkeypatch.setitem(presets.PRESETS, "own", own)
-    return None if request.param is None else float(request.param)
+def of_share(share: float | None) -> Method:
+    """The method of this share of the scores; adaptive where there is none."""
+    return method("pa-lrp-adaptive") if share is None else method("pa-lrp-kept").having(kept=share)
 
 
+every_share = pytest.mark.parametrize("share", [0.0, 0.5, 1.0, None])
+
+
+@every_share
 @pytest.mark.parametrize("name", ["plain", "letters"])
 def test_the_linear_part_alone_is_shared(name: str, share: float | None) -> None:
-    found = run(BODIES[name] + SUMMED, X, WEIGHTS, method="own")
+    found = run(BODIES[name] + SUMMED, X, WEIGHTS, method=of_share(share))
     for x, seed, content in zip(wide(X), found.seed, found.content, strict=True):
         np.testing.assert_allclose(content, expected(x, seed, share), rtol=1e-9, atol=1e-12)
     assert_nothing_lost(found)
 
 
+@every_share
 def test_what_is_masked_takes_no_part(share: float | None) -> None:
     body = BODIES["plain"].replace("s = Softmax<axis = -1>(z)", "n = Add(z, mask)  s = Softmax(n)")
-    found = run(body + SUMMED, X, WEIGHTS, method="own")
+    found = run(body + SUMMED, X, WEIGHTS, method=of_share(share))
     mask = wide(WEIGHTS["mask"])
     for x, seed, content in zip(wide(X), found.seed, found.content, strict=True):
         np.testing.assert_allclose(content, expected(x, seed, share, mask), rtol=1e-9, atol=1e-12)
@@ -104,10 +102,8 @@ def assert_nothing_lost(found: Walk) -> None:
     np.testing.assert_allclose(ledger["content"], ledger["target"], rtol=1e-9)
 
 
-def test_no_share_is_cp_lrp(monkeypatch: pytest.MonkeyPatch) -> None:
-    own = Preset("own", True, True, True, "sum", "", rules=("kept",), parameters={"kept": 0.0})
-    monkeypatch.setitem(presets.PRESETS, "own", own)
-    ours = run(BODIES["plain"] + SUMMED, X, WEIGHTS, method="own")
+def test_no_share_is_cp_lrp() -> None:
+    ours = run(BODIES["plain"] + SUMMED, X, WEIGHTS, method="pa-lrp-kept:kept=0")
     theirs = run(BODIES["plain"] + SUMMED, X, WEIGHTS, method="cp-lrp")
     np.testing.assert_allclose(ours.content, theirs.content, rtol=1e-12)
 
@@ -122,9 +118,9 @@ def test_all_of_attention_is_conserved(method: str, scale: float, seed: int) -> 
     """Whether attention is nearly uniform or nearly one-hot."""
     weights = {**WEIGHTS, "a": scale * real(4, 4, seed=seed)}
     found = run(BODIES["plain"] + SUMMED, X, weights, method=method)
-    books = found.result.ledger
+    ledger = found.result.ledger
     entries = np.abs(found.content).sum(axis=(1, 2))
-    np.testing.assert_array_less(np.abs(books["content"] - books["target"]), 1e-9 * entries)
+    np.testing.assert_array_less(np.abs(ledger["content"] - ledger["target"]), 1e-9 * entries)
 
 
 def test_probabilities_read_by_something_else_lose_their_constant_as_usual() -> None:

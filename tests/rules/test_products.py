@@ -182,7 +182,7 @@ def test_a_position_that_multiplies_gets_half() -> None:
 
 
 def test_attention_written_out() -> None:
-    """One head, from the books of AttnLRP: Deep Taylor softmax, uniform products, ε-rule."""
+    """One head by the rules of AttnLRP: Deep Taylor softmax, uniform products, ε-rule."""
     body = """
         q = MatMul(x, w)  k = MatMul(x, v)  kt = Transpose<perm=[0, 2, 1]>(k)
         r = MatMul(q, kt)  z = Mul(r, c)  s = Softmax(z)  y = MatMul(s, x)

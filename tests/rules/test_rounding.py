@@ -1,4 +1,4 @@
-"""What rounding changes stands in the ledger."""
+"""What rounding changes is in the ledger."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ WEIGHT = real(12, 2, seed=2)
 
 
 @pytest.mark.parametrize("engine", ["onnxruntime", "numpy"])
-def test_the_change_is_booked(engine: str) -> None:
+def test_the_change_is_in_the_ledger(engine: str) -> None:
     body = "r = Round(x)  f = Flatten(r)  y = MatMul(f, w)"
     explainer = Explainer(opened(proto(body, {"x": X}, {"w": WEIGHT})), engine=engine)
     sample = Sample("x", "tensors", {"x": X}, InputFacts(kind="tensors", truncated=False))

@@ -1,4 +1,4 @@
-"""Rules that tell the signs of contributions apart, derived a second time in float64.
+"""Rules that distinguish the signs of contributions, derived a second time in float64.
 
 The second derivation knows no rule of matrices: it takes the affine map of a layer from its forward
 pass, lists every contribution w x to every output, and shares each output's relevance among them.
@@ -7,6 +7,7 @@ pass, lists every contribution w x to every output, and shares each output's rel
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -19,9 +20,9 @@ from palrp_onnx import Explainer
 from palrp_onnx.errors import UnsupportedError
 from palrp_onnx.inputs.sample import Sample
 from palrp_onnx.record import InputFacts
-from palrp_onnx.relevance import methods as presets
 from palrp_onnx.relevance.linear_layers import attention_layers
-from palrp_onnx.relevance.methods import Preset
+from palrp_onnx.relevance.method import Method, Parameter
+from palrp_onnx.relevance.method_parsing import method
 from palrp_onnx.rules import find_rule, supported
 
 SIGNED = np.load(GOLDEN / "signed_ops.npz")
@@ -69,16 +70,15 @@ def used(body: str) -> dict[str, Array]:
     return {name: array for name, array in WEIGHTS.items() if name in words}
 
 
-def layer(name: str, method: str = "own") -> Walk:
+def layer(name: str, asked: Method | str) -> Walk:
     body, x = LAYERS[name]
-    return run(body, x, used(body), method=method)
+    return run(body, x, used(body), method=asked)
 
 
-def of_method(monkeypatch: pytest.MonkeyPatch, *rules: str, gamma: float = 0.0) -> None:
-    """Make ``own`` a method of these sets of rules."""
-    parameters = {"gamma": gamma, "gamma_conv": gamma}
-    own = Preset("own", False, True, True, "sum", "", rules=rules, parameters=parameters)
-    monkeypatch.setitem(presets.PRESETS, "own", own)
+def of_rules(*rules: str, gamma: float = 0.0) -> Method:
+    """A method of these sets of rules."""
+    parameters = {name: Parameter(gamma, 0.0, 1e3, "γ") for name in ("gamma", "gamma_conv")}
+    return replace(method("attnlrp"), name="own", rules=rules, parameters=parameters)
 
 
 def affine(found: Walk) -> tuple[Array, Array]:
@@ -122,26 +122,23 @@ def alpha_law(contributions: Array, bias: Array, y: Array) -> Array:
 
 @pytest.mark.parametrize("gamma", [0.05, 2.0, 100.0])
 @pytest.mark.parametrize("name", LAYERS)
-def test_gamma(name: str, gamma: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    of_method(monkeypatch, "gamma", gamma=gamma)
-    found = layer(name)
+def test_gamma(name: str, gamma: float) -> None:
+    found = layer(name, of_rules("gamma", gamma=gamma))
     np.testing.assert_allclose(found.content, shared(found, gamma_law(gamma)), rtol=1e-7, atol=1e-9)
     assert found.residual < 1e-12
 
 
 @pytest.mark.parametrize("name", LAYERS)
-def test_alpha(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    of_method(monkeypatch, "alpha")
-    found = layer(name)
+def test_alpha(name: str) -> None:
+    found = layer(name, of_rules("alpha"))
     np.testing.assert_allclose(found.content, shared(found, alpha_law), rtol=1e-7, atol=1e-9)
     assert found.residual < 1e-12
     np.testing.assert_allclose(found.result.ledger["bias"], 0.0, atol=1e-9)
 
 
 @pytest.mark.parametrize("name", LAYERS)
-def test_without_gamma_it_is_the_usual_rule(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    of_method(monkeypatch, "gamma", gamma=0.0)
-    found, usual = layer(name), layer(name, "attnlrp")
+def test_without_gamma_it_is_the_usual_rule(name: str) -> None:
+    found, usual = layer(name, of_rules("gamma")), layer(name, "attnlrp")
     np.testing.assert_allclose(found.content, usual.content, rtol=1e-9, atol=1e-12)
     for entry, amount in usual.result.ledger.items():
         if not entry.startswith("residual"):
@@ -150,17 +147,15 @@ def test_without_gamma_it_is_the_usual_rule(name: str, monkeypatch: pytest.Monke
 
 @pytest.mark.parametrize("rules", [("gamma",), ("alpha",)])
 @pytest.mark.parametrize("name", LAYERS)
-def test_the_emitted_rule_computes_the_same(
-    name: str, rules: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    of_method(monkeypatch, *rules, gamma=0.5)
+def test_the_emitted_rule_computes_the_same(name: str, rules: tuple[str, ...]) -> None:
+    own = of_rules(*rules, gamma=0.5)
     body, x = LAYERS[name]
     model = opened(proto(body, {"x": x}, used(body)))
     sample = Sample("x", "tensors", {"x": x}, InputFacts(kind="tensors"))
     numpy, compiled = (
-        Explainer(model, engine=engine, method="own") for engine in ("numpy", "onnxruntime")
+        Explainer(model, engine=engine, method=own) for engine in ("numpy", "onnxruntime")
     )
-    place = ",".join(str(size // 2) for size in layer(name).y.shape[1:])
+    place = ",".join(str(size // 2) for size in layer(name, own).y.shape[1:])
     expected, found = (e.explain(sample, place) for e in (numpy, compiled))
     for ours, reference in zip(found, expected, strict=True):
         for key, array in reference.tensors.items():
@@ -182,24 +177,23 @@ def test_every_rule_is_tried() -> None:
 # --- against the reference implementations --------------------------------------------------------
 @pytest.mark.parametrize("gamma", ["0.05", "0.25", "100"])
 @pytest.mark.parametrize("kind", ["linear", "conv"])
-def test_gamma_as_elsewhere(kind: str, gamma: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    of_method(monkeypatch, "gamma", gamma=float(gamma))
-    found = of_reference(kind, f"gamma{gamma}")
+def test_gamma_as_elsewhere(kind: str, gamma: str) -> None:
+    found = of_reference(kind, f"gamma{gamma}", of_rules("gamma", gamma=float(gamma)))
     close(found.content, SIGNED[f"{kind}_gamma{gamma}_x"], 1e-4)
 
 
-def test_alpha_as_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    of_method(monkeypatch, "alpha")
-    close(of_reference("alpha", "alpha1").content, SIGNED["alpha_alpha1_x"], 1e-5)
+def test_alpha_as_elsewhere() -> None:
+    found = of_reference("alpha", "alpha1", of_rules("alpha"))
+    close(found.content, SIGNED["alpha_alpha1_x"], 1e-5)
 
 
-def of_reference(kind: str, setting: str) -> Walk:
+def of_reference(kind: str, setting: str, asked: Method) -> Walk:
     """A walk through a stored layer, from the relevance that was put on its output."""
     x, w, b = (SIGNED[f"{kind}_{part}"].astype(np.float32) for part in "xwb")
     body, weights = "z = MatMul(x, w)  y = Add(z, b)", {"w": w.T.copy(), "b": b}
     if kind == "conv":
         body, weights = "y = Conv<strides = [4, 4]>(x, w, b)", {"w": w, "b": b}
-    found = walk(opened(proto(body, {"x": x}, weights)), {"x": x}, method="own")
+    found = walk(opened(proto(body, {"x": x}, weights)), {"x": x}, method=asked)
     return again(found.engine, found.feeds, SIGNED[f"{kind}_{setting}_R"] / wide(found.y))
 
 
@@ -208,11 +202,10 @@ def close(ours: Array, reference: Array, tolerance: float) -> None:
 
 
 # --- sums and softmax -----------------------------------------------------------------------------
-def test_two_activations_share_as_their_sums_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    of_method(monkeypatch, "alpha")
+def test_two_activations_share_as_their_sums_are() -> None:
     both = np.concatenate([SIGNED["add_x0"], SIGNED["add_x1"]], axis=2).astype(np.float32)
     body = "a, b = Split<axis = 2, num_outputs = 2>(x)  y = Add(a, b)"
-    found = walk(opened(proto(body, {"x": both})), {"x": both}, method="own")
+    found = walk(opened(proto(body, {"x": both})), {"x": both}, method=of_rules("alpha"))
     found = again(found.engine, found.feeds, SIGNED["add_R"] / wide(found.y))
     halves = np.split(wide(both), 2, axis=2)
     parts = [half * found.seed for half in halves]
@@ -224,12 +217,11 @@ def test_two_activations_share_as_their_sums_are(monkeypatch: pytest.MonkeyPatch
     assert found.residual < 1e-12
 
 
-def test_samples_that_share_an_axis_cannot_be_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    of_method(monkeypatch, "alpha")
+def test_samples_that_share_an_axis_cannot_be_told_apart() -> None:
     body = "f = Reshape(x, shape)  a = MatMul(f, w)  s = Add(f, a)  y = Reshape(s, back)"
     weights = {"shape": ints(-1, 4), "w": real(4, 4), "back": ints(-1, 3, 4)}
     with pytest.raises(UnsupportedError, match="share their axis"):
-        run(body, ROWS, weights, method="own")
+        run(body, ROWS, weights, method=of_rules("alpha"))
 
 
 ATTENTION = """
@@ -287,7 +279,7 @@ def test_outputs_without_any_contribution(method: str) -> None:
     assert found.residual < 1e-12
 
 
-def test_relevance_of_nothing_positive_is_in_the_books() -> None:
+def test_relevance_without_positive_contributions_is_in_the_ledger() -> None:
     weights = {"w": -np.abs(WEIGHTS["w"])}
     found = run("y = MatMul(x, w)", np.abs(ROWS), weights, method="pa-lrp-alpha")
     assert not found.content.any()

@@ -196,7 +196,7 @@ def test_every_unsupported_node_is_named() -> None:
         run(body, IMAGE)
 
 
-def test_unsupported_nodes_beside_the_path_do_no_harm() -> None:
+def test_unsupported_nodes_off_the_path_do_no_harm() -> None:
     body = "a = LRN<size=3>(x)  b = ReduceMax(a)  z = Shape(b)  y = Neg(x)"
     found = run(body, IMAGE)
     np.testing.assert_allclose(found.multiplier, -found.seed, rtol=1e-12)
@@ -229,7 +229,7 @@ def test_linear_upsample() -> None:
 
 @pytest.mark.parametrize("op", ["Softmax", "LogSoftmax"])
 def test_one_row_of_a_softmax_over_several_axes(op: str) -> None:
-    """Before opset 13 rows are not apart in it."""
+    """Before opset 13 its rows are not separate."""
     body, index = f"s = {op}(x)  y = Gather<axis=1>(s, i)", {"i": np.array(1)}
     found = run(body, X, index, opset=11, dtype="float32")
     slopes = rough_gradient(found, step=2.0**-6)

@@ -27,7 +27,7 @@ from palrp_onnx.fidelity import FLOAT, QUANTISED, Original
 from palrp_onnx.inputs.sample import Sample
 from palrp_onnx.model.native import OwnProducts
 from palrp_onnx.record import Attribution, Fidelity, InputFacts
-from palrp_onnx.relevance.methods import PRESETS
+from palrp_onnx.relevance.methods import METHODS
 from palrp_onnx.runtime import kernels
 from palrp_onnx.runtime.kernels import are_exact
 
@@ -239,7 +239,7 @@ def test_exact_kernels_change_nothing(name: str, engine: str, tmp_path: Path) ->
         assert abs(record.ledger["kernel"]) < 1e-6 * size
 
 
-#: Quantised attention, whose product of whole numbers stands inside.
+#: Quantised attention, with an integer product inside.
 ATTENTION = Case(
     [
         READ,
@@ -328,7 +328,7 @@ def test_weights_are_packed_where_values_depend_on_it(once: bool, tmp_path: Path
     assert record.fidelity.difference == pytest.approx(0.0, abs=1e-6)
 
 
-@pytest.mark.parametrize("method", PRESETS)
+@pytest.mark.parametrize("method", METHODS)
 def test_every_method_closes(method: str, tmp_path: Path, smaller: None) -> None:
     """Two layers and attention between them, by every set of rules."""
     nodes = [

@@ -85,7 +85,7 @@ class Walk:
         feeds: What was fed.
         values: Forward values the walk read.
         seed: Multiplier of the output.
-        result: RawRelevance and books.
+        result: RawRelevance and ledger.
     """
 
     engine: NumpyEngine
@@ -125,7 +125,7 @@ class Walk:
 
     @property
     def residual(self) -> float:
-        """Largest |residual_relative| of the books."""
+        """Largest |residual_relative| of the ledger."""
         return float(np.abs(self.result.ledger["residual_relative"]).max())
 
     def output(self, x: Array) -> Array:

@@ -447,6 +447,7 @@ GRADIENT_CASES = [
     of("Neg", "y = Neg(x)"),
     of("Sum", "y = Sum(x, w, x)", w=W4),
     of("Mean", "y = Mean(x, w, x)", w=W4),
+    of("Mod", "y = Mod<fmod=1>(x, w)", w=W4),
     of("Mul", "y = Mul(x, w)", w=W4),
     of("Mul", "y = Mul(w, x)", x=(2, 1, 4), w=real(1, 1)),
     of("Div", "y = Div(x, w)", w=W4),

@@ -54,7 +54,7 @@ def convolutions(draw: st.DrawFn) -> dict[str, Any]:
         return draw(st.lists(st.integers(low, high), min_size=count, max_size=count))
 
     kernel, dilations = each(1, 3), each(1, 2)
-    spare = each(0, 3)
+    extra = each(0, 3)
     return {
         "group": draw(st.integers(1, 3)),
         "inner": draw(st.integers(1, 2)),
@@ -63,7 +63,7 @@ def convolutions(draw: st.DrawFn) -> dict[str, Any]:
         "strides": each(1, 3),
         "pads": each(0, 2, 2 * rank),
         "dilations": dilations,
-        "size": [(k - 1) * d + 1 + s for k, d, s in zip(kernel, dilations, spare, strict=True)],
+        "size": [(k - 1) * d + 1 + s for k, d, s in zip(kernel, dilations, extra, strict=True)],
     }
 
 
@@ -95,7 +95,7 @@ def test_conv_adjoint(case: dict[str, Any]) -> None:
     x = wide(real(2, case["group"] * case["inner"], *case["size"]))
     weight = wide(real(case["group"] * case["outer"], case["inner"], *case["kernel"], seed=8))
     steps = {k: case[k] for k in ("strides", "pads", "dilations", "group")}
-    window = Window(**steps, spare=[0] * len(case["kernel"]))
+    window = Window(**steps, output_padding=[0] * len(case["kernel"]))
     assert_adjoint(
         x,
         lambda v: convolve(v, weight, case),
@@ -237,7 +237,7 @@ def test_scatter_nd_splits_what_arrives() -> None:
     assert_adjoint(
         data,
         lambda v: scatter(v, np.zeros_like(updates)),
-        lambda m: OP.scatter_nd_keep(m, where),
+        lambda m: OP.scatter_nd_cleared(m, where),
     )
     assert_adjoint(
         updates,
@@ -283,10 +283,10 @@ def test_pad_adjoint_of_a_crop() -> None:
 
 
 @pytest.mark.parametrize(("k", "upper"), [(0, True), (-1, False), (2, True), (1, False)])
-def test_keep_triangle(k: int, upper: bool) -> None:
-    kept = OP.keep_triangle(np.ones((2, 4, 5)), k, upper=upper)
-    for n, i, j in np.ndindex(*kept.shape):
-        assert kept[n, i, j] == float(j - i >= k if upper else j - i <= k)
+def test_triangle(k: int, upper: bool) -> None:
+    inside = OP.triangle(np.ones((2, 4, 5)), k, upper=upper)
+    for n, i, j in np.ndindex(*inside.shape):
+        assert inside[n, i, j] == float(j - i >= k if upper else j - i <= k)
 
 
 def test_split_like_is_the_adjoint_of_concat() -> None:

@@ -17,11 +17,14 @@ from palrp_onnx.fidelity import Original
 from palrp_onnx.inputs.sample import Sample
 from palrp_onnx.model.open import Model
 from palrp_onnx.record import TargetFacts
+from palrp_onnx.relevance.method import Method
+from palrp_onnx.relevance.method_parsing import competitor_text
+from palrp_onnx.relevance.methods import DEFAULT_METHOD
 from palrp_onnx.relevance.target import Target
 from palrp_onnx.relevance.target_parsing import parse_target
 from palrp_onnx.types import Array, Feeds
 
-#: Baselines that are no preset, by name.
+#: Baselines that are no method, by name.
 BASELINES: dict[str, Answer] = {
     "rollout": rollout,
     "chefer": chefer,
@@ -111,7 +114,7 @@ Competitor = Explainer | Baseline
 
 
 def competitor(
-    name: str,
+    asked: Method | str,
     model: Model,
     *,
     engine: str | None = None,
@@ -120,21 +123,22 @@ def competitor(
     output: str | None = None,
     unknown: int | None = None,
 ) -> Competitor:
-    """The explainer of a preset, of PA-LRP with a single sink, or of a baseline.
+    """The explainer of a method, of PA-LRP with a single sink, or of a baseline.
 
     Args:
-        name: Its name.
+        asked: Its name, with numbers of its own if it is a method; or a method.
         model: The model.
-        engine: That of presets; baselines walk in NumPy.
+        engine: That of methods; baselines walk in NumPy.
         dtype: As of :class:`palrp_onnx.Explainer`.
         device: The same.
         output: The same.
         unknown: Id of the token that integrated gradients start from, as perturbation does.
 
     Raises:
-        UsageError: There is no such method.
+        UsageError: There is no such method or parameter.
     """
-    if name in BASELINES:
+    name = competitor_text(asked) if isinstance(asked, str) else asked
+    if isinstance(name, str) and name in BASELINES:
         answer = BASELINES[name]
         if answer is integrated_gradients:
             answer = partial(integrated_gradients, unknown=unknown)
@@ -142,7 +146,7 @@ def competitor(
     single = name == SINGLE_SINK
     return Explainer(
         model,
-        method="pa-lrp" if single else name,
+        method=DEFAULT_METHOD if single else name,
         positions=SINGLE_SINK if single else None,
         engine=engine,
         dtype=dtype,

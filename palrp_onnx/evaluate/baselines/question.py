@@ -12,7 +12,7 @@ from palrp_onnx.engines import NumpyEngine
 from palrp_onnx.engines.base import find_targets
 from palrp_onnx.relevance.sinks import bring_to_tokens
 from palrp_onnx.relevance.target import Resolved, Target
-from palrp_onnx.relevance.units import image_grid, to_patches
+from palrp_onnx.relevance.units import grid_of, to_patches
 from palrp_onnx.tensor.numpy import Eager
 from palrp_onnx.types import Array, Feeds
 
@@ -22,7 +22,7 @@ class Question:
     """One batch and the target in each of its rows.
 
     Attributes:
-        engine: Opened with the preset ``gradient-x-input``: its multipliers are gradients.
+        engine: Opened with the method ``gradient-x-input``: its multipliers are gradients.
         feeds: What was fed.
         values: Forward values.
         targets: Where the target lies in every row.
@@ -60,10 +60,7 @@ class Question:
 
     def grid(self) -> tuple[int, int] | None:
         """Rows and columns of the units of an image; ``None`` where units are tokens."""
-        array, subject = self.feeds[self.explained], self.engine.subject
-        if subject.image is None:
-            return None
-        return image_grid(subject.patch, [array.shape[axis] for axis in subject.image[2:]])
+        return grid_of(self.engine.subject, self.feeds[self.explained])
 
     def per_unit(self, relevance: Array) -> Array:
         """Relevance of the explained input, or of its looked-up rows, summed to [B, units]."""

@@ -1,4 +1,4 @@
-"""Fused, quantised and packed operations, rewritten into primitive ones: one file per family."""
+"""Rewriting fused, quantised and packed operations into primitive ones: one file per family."""
 
 from palrp_onnx.model.lowering import (
     activations,

@@ -1,4 +1,4 @@
-"""Activation functions of ONNX Runtime: with a bias added before, or approximated."""
+"""Activation functions of ONNX Runtime, with a bias added before or an approximation."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""Attention in one operation: projections, heads, masks, scores, and what they weigh.
+"""Attention in one operation, rewritten into projections, heads, masks, scores and products.
 
-Written out as it computes. A mask of one axis holds key lengths, whatever the tokens were; masked
-scores get a large negative number added, so that a row in which everything is masked still attends.
+The rewritten graph computes what ONNX Runtime's kernels compute: a mask of one axis holds the
+number of keys of each sample; a large negative number is added to masked scores, so that a query
+whose keys are all masked still attends to them.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from palrp_onnx.model.lowering.builder import (
     length_of,
     rank_of,
 )
-from palrp_onnx.model.lowering.rotary import counted, picked, rotate
+from palrp_onnx.model.lowering.rotary import integers_from, picked, rotate
 from palrp_onnx.model.lowering.table import lowers
 
 
@@ -34,7 +35,7 @@ class Heads(NamedTuple):
 
 
 class Attended(NamedTuple):
-    """What was weighed [B, N, T, V], and the scores [B, N, T, S] on their way to weights."""
+    """Result of attention [B, N, T, V], and its scores [B, N, T, S] at four stages."""
 
     output: ir.Value
     raw: ir.Value
@@ -54,7 +55,7 @@ def merge_heads(b: Builder, x: ir.Value) -> ir.Value:
 
 
 def repeat_heads(b: Builder, x: ir.Value, times: int, heads: int) -> ir.Value:
-    """Keys or values that several queries share, once for each: [B, M, S, H] → [B, N, S, H]."""
+    """Heads of keys or values repeated for the queries that share them: [B, M, ..] → [B, N, ..]."""
     if times == 1:
         return x
     copies = b.op("Expand", b.unsqueeze(x, 2), b.integers(1, 1, times, 1, 1))
@@ -85,10 +86,10 @@ def attend(
         b: The builder.
         heads: Queries, keys and values.
         scale: 1/√H where it is ``None``.
-        biases: What is added to the scores, masks among it.
-        softcap: Scores are kept within ± this by a tanh, unless it is 0.
-        sink: A further score [1, N, 1, 1] that every query may attend to, for nothing.
-        guarded: Whether a query all of whose scores are −∞ attends to nothing.
+        biases: Terms that are added to the scores, masks among them.
+        softcap: Scores are limited to ± this by a tanh; no limit if 0.
+        sink: A further score [1, N, 1, 1] in the softmax of every query, without a value.
+        guarded: Whether a query whose scores are all −∞ has weights 0 instead of NaN.
     """
     q, k, v = heads
     product = b.op("MatMul", q, b.transpose(k, 0, 1, 3, 2))
@@ -122,25 +123,25 @@ def switched(b: Builder, keep: ir.Value, low: float, like: ir.Value) -> ir.Value
 
 
 def lowest(like: ir.Value) -> float:
-    """The most negative number of a type."""
+    """The most negative finite number of a value's type."""
     return float(np.finfo(dtype_of(like)).min)
 
 
 def _columns(b: Builder, heads: Heads) -> ir.Value:
     """0, 1, … for every key [S]."""
-    return counted(b, b.integer(0), b.size(heads.k, 2))
+    return integers_from(b, b.integer(0), b.size(heads.k, 2))
 
 
 def places(b: Builder, heads: Heads, past: ir.Value | None) -> ir.Value:
-    """The key [T, 1] that stands where each query does, behind the ``past`` [B, N, P, H]."""
+    """Index [T, 1] of the key at the position of each query, after the ``past`` [B, N, P, H]."""
     start = b.integer(0) if past is None else b.size(past, 2)
-    return b.unsqueeze(counted(b, start, b.size(heads.q, 2)), 1)
+    return b.unsqueeze(integers_from(b, start, b.size(heads.q, 2)), 1)
 
 
 def causal_keep(b: Builder, rows: ir.Value, heads: Heads, window: int = 0) -> ir.Value:
-    """Whether a query may attend to a key: the one at ``rows`` [.., T, 1] or before [.., T, S].
+    """Whether a query may attend to a key [.., T, S]: the key at ``rows`` [.., T, 1] or before it.
 
-    Only the last ``window`` of them, unless it is 0.
+    Only to the last ``window`` of these keys, unless ``window`` is 0.
     """
     columns = _columns(b, heads)
     keep = b.op("Not", b.op("Greater", columns, rows))
@@ -151,15 +152,15 @@ def causal_keep(b: Builder, rows: ir.Value, heads: Heads, window: int = 0) -> ir
 
 
 def each_sample(b: Builder, numbers: ir.Value) -> ir.Value:
-    """Whole numbers, one for each sample, to hold against scores [B, 1, 1, 1]."""
+    """Integers, one for each sample, to compare with scores [B, 1, 1, 1]."""
     return b.op("Reshape", b.cast(numbers, ir.DataType.INT64), b.integers(-1, 1, 1, 1))
 
 
 def padding_keep(b: Builder, mask: ir.Value, heads: Heads, past: ir.Value | None) -> ir.Value:
-    """Whether a query may attend to a key [B, 1, T or 1, S], as a mask of any rank says it.
+    """Whether a query may attend to a key [B, 1, T or 1, S], from a mask of any rank.
 
-    Of one axis: see :func:`_spans`; of two: keys [B, S]; of three: [B, T, S]; of four:
-    [B, 1, M, M], of which rows and columns of the tokens at hand count. More than 0 keeps.
+    A mask of one axis: see :func:`_spans`; of two: keys [B, S]; of three: [B, T, S]; of four:
+    [B, 1, M, M], with M ≥ S, cut to the rows and columns of the tokens. More than 0 is unmasked.
     """
     rank = rank_of(mask)
     if rank == 1:
@@ -175,10 +176,10 @@ def padding_keep(b: Builder, mask: ir.Value, heads: Heads, past: ir.Value | None
 
 
 def _spans(b: Builder, mask: ir.Value, heads: Heads) -> ir.Value:
-    """Keys between a start and an end [B, 1, 1, S].
+    """Whether a key is between a start and an end [B, 1, 1, S].
 
-    A mask of 2 B entries holds ends, then starts. Of any other length its first B are ends (what
-    may follow counts tokens that were packed), and all begin with the first key.
+    A mask of 2 B entries holds the ends, then the starts. In a mask of another length the first B
+    entries are the ends (further ones describe packed tokens), and every start is 0.
     """
     mask, batch = b.cast(mask, ir.DataType.INT64), b.size(heads.q, 0)
     first, twice = b.integers(0), b.op("Mul", batch, b.integer(2))
@@ -191,8 +192,8 @@ def _spans(b: Builder, mask: ir.Value, heads: Heads) -> ir.Value:
     return b.op("And", b.op("Less", columns, each_sample(b, ends)), b.op("Not", early))
 
 
-def _given_out(node: Fused, *results: ir.Value) -> list[ir.Value | None]:
-    """Of the results those that something reads."""
+def _read_results(node: Fused, *results: ir.Value) -> list[ir.Value | None]:
+    """The results, with ``None`` for those that nothing reads."""
     return [result if node.wants(index) else None for index, result in enumerate(results)]
 
 
@@ -208,10 +209,10 @@ def _attention(b: Builder, node: Fused) -> Sequence[ir.Value | None]:
     width = length_of(node.input(1), 1)
     parts = list(sizes.as_ints()) if sizes is not None else [width // 3] * 3
     product = b.op("MatMul", node.input(0), node.input(1))
-    return weighed(b, node, b.total(product, node.optional(2)), parts, mask=3, past=4, bias=5)
+    return attention_of(b, node, b.total(product, node.optional(2)), parts, mask=3, past=4, bias=5)
 
 
-def weighed(
+def attention_of(
     b: Builder,
     node: Fused,
     packed: ir.Value,
@@ -221,16 +222,16 @@ def weighed(
     past: int,
     bias: int | None,
 ) -> Sequence[ir.Value | None]:
-    """What attention makes of queries, keys and values side by side, and its cache.
+    """Attention of packed queries, keys and values, and its new cache.
 
     Args:
         b: The builder.
         node: The node.
-        packed: All three [B, T, ..].
+        packed: Queries, keys and values, concatenated [B, T, ..].
         parts: Their widths.
         mask: Index of the mask among the inputs.
-        past: Index of the cache.
-        bias: Index of what is added to the scores.
+        past: Index of the cache among the inputs.
+        bias: Index among the inputs of the term that is added to the scores.
     """
     count = node.integer("num_heads")
     q, k, v = (split_heads(b, part, count) for part in b.split(packed, parts, -1))
@@ -250,9 +251,9 @@ def weighed(
 def _biases(
     b: Builder, node: Fused, heads: Heads, past: ir.Value | None, mask: int, bias: int | None
 ) -> list[ir.Value | None]:
-    """Additive terms of the scores, as the fused operations of ONNX Runtime add them.
+    """Terms that are added to the scores, as in the fused operations of ONNX Runtime.
 
-    A key that both masks hide gets the number of the causal one, not the sum.
+    A key that both masks hide gets the number of the causal mask, not the sum.
     """
     given, masked = node.optional(mask), None
     if given is not None:
@@ -273,26 +274,26 @@ def _multi_head_attention(b: Builder, node: Fused) -> Sequence[ir.Value | None]:
     heads = Heads(heads.q, k, v)
     biases = _biases(b, node, heads, past, 4, 5)
     attended = attend(b, heads, node.real("scale", 0.0) or None, biases)
-    return _given_out(node, merge_heads(b, attended.output), k, v, attended.biased)
+    return _read_results(node, merge_heads(b, attended.output), k, v, attended.biased)
 
 
 @lowers("DecoderMaskedMultiHeadAttention")
 def _decoder_attention(b: Builder, node: Fused) -> Sequence[ir.Value | None]:
-    """One query over the keys of an encoder, ready-made."""
+    """One query that attends to the given keys and values of an encoder."""
     key, value, offset = node.optional(1), node.optional(2), node.optional(10)
     if key is None or value is None or rank_of(key) != 4:
         raise NotImplementedError("with a cache that is written in place")
     query, count = node.input(0), node.integer("num_heads")
-    if offset is not None:  # of queries, keys and values; of the last two it was added before
+    if offset is not None:  # for queries, keys and values; the last two have it added already
         offset = _offsets(b, offset, query)[0]
     heads = Heads(split_heads(b, b.total(query, offset), count), key, value)
     biases = _biases(b, node, heads, None, 3, 4)
     attended = attend(b, heads, node.real("scale", 0.0) or None, biases)
-    return _given_out(node, merge_heads(b, attended.output), key, value, attended.biased)
+    return _read_results(node, merge_heads(b, attended.output), key, value, attended.biased)
 
 
 def _unpacked(b: Builder, node: Fused, count: int) -> Heads:
-    """Queries, keys and values, however they are packed."""
+    """Queries, keys and values from each of the packed and separate layouts."""
     query, key, value = node.input(0), node.optional(1), node.optional(2)
     if value is None and node.optional(3) is not None:
         raise NotImplementedError("packed, with a bias")
@@ -317,7 +318,7 @@ def _piece(b: Builder, packed: ir.Value, index: int) -> ir.Value:
 
 
 def _offsets(b: Builder, bias: ir.Value, query: ir.Value) -> list[ir.Value | None]:
-    """The bias of each of the three, that of queries as wide as the ``query`` [B, T, N·H]."""
+    """The biases of queries, keys and values; the first two as wide as ``query`` [B, T, N·H]."""
     width = b.unsqueeze(b.size(query, 2), 0)
     twice, first = b.op("Mul", width, b.integers(2)), b.integers(0)
     ends = ((first, width), (width, twice), (twice, b.integers(END)))
@@ -345,10 +346,10 @@ def _group_query_attention(b: Builder, node: Fused) -> Sequence[ir.Value | None]
     k, v = _joined(b, past, k), _joined(b, node.optional(4), v)
     heads = Heads(q, *(repeat_heads(b, x, count // groups, count) for x in (k, v)))
     window = max(node.integer("local_window_size", -1), 0)
-    keep = causal_keep(b, each_sample(b, node.input(5)), heads)  # behind the last key is padding
+    keep = causal_keep(b, each_sample(b, node.input(5)), heads)  # keys after the last are padding
     if node.integer("causal", 1):
         keep = b.op("And", keep, causal_keep(b, places(b, heads, past), heads, window))
-    low = -np.inf if window else lowest(q)  # in padding, a window may hold no key
+    low = -np.inf if window else lowest(q)  # in padding, a window may contain no key
     attended = attend(
         b,
         heads,
@@ -358,22 +359,22 @@ def _group_query_attention(b: Builder, node: Fused) -> Sequence[ir.Value | None]
         sink=_sink(b, node, q, count),
         guarded=window > 0,
     )
-    return _given_out(node, merge_heads(b, attended.output), k, v)
+    return _read_results(node, merge_heads(b, attended.output), k, v)
 
 
 def _positions(b: Builder, node: Fused, past: ir.Value | None, q: ir.Value) -> ir.Value:
-    """Where the tokens of a prompt stand [T]: of given positions only the first is read."""
+    """Positions of the tokens of a prompt [T]; of given positions only the first is read."""
     given = node.optional(9)
     if given is not None:
         flat = b.reshape(b.cast(given, ir.DataType.INT64), -1)
         start = b.op("Gather", flat, b.integer(0), axis=0)
     else:
         start = b.integer(0) if past is None else b.size(past, 2)
-    return counted(b, start, b.size(q, 2))
+    return integers_from(b, start, b.size(q, 2))
 
 
 def _sink(b: Builder, node: Fused, q: ir.Value, count: int) -> ir.Value | None:
-    """The score that takes weight for nothing: one that a head learned, or 0."""
+    """The score without a value: learned for each head, or 0."""
     learned = node.optional(11)
     if learned is not None:
         return b.unsqueeze(learned, 0, 2, 3)
@@ -398,8 +399,8 @@ def _grouped(b: Builder, node: Fused, count: int, groups: int) -> Heads:
 @lowers("Attention", domain="")
 def _standard_attention(b: Builder, node: Fused) -> Sequence[ir.Value | None]:
     query = node.input(0)
-    apart = rank_of(query) == 4
-    if apart:
+    has_heads = rank_of(query) == 4
+    if has_heads:
         q, k, v = (node.input(each) for each in range(3))
         count, groups = length_of(q, 1), length_of(k, 1)
     else:
@@ -417,8 +418,8 @@ def _standard_attention(b: Builder, node: Fused) -> Sequence[ir.Value | None]:
         guarded=True,
     )
     scores = attended[1 + node.integer("qk_matmul_output_mode", 0)]
-    output = attended.output if apart else merge_heads(b, attended.output)
-    return _given_out(node, output, k, v, scores)
+    output = attended.output if has_heads else merge_heads(b, attended.output)
+    return _read_results(node, output, k, v, scores)
 
 
 def _standard_biases(b: Builder, node: Fused, heads: Heads) -> list[ir.Value | None]:
@@ -443,17 +444,17 @@ def _standard_biases(b: Builder, node: Fused, heads: Heads) -> list[ir.Value | N
 
 
 def _window(b: Builder, node: Fused, heads: Heads) -> ir.Value | None:
-    """Keys at most so many places before a query, and so many behind it; −1 is any number."""
+    """The mask of keys too far before or after a query; a window of −1 has no limit."""
     left, right = (node.integer(f"{side}_window_size", -1) for side in ("left", "right"))
     if left < 0 and right < 0:
         return None
     if node.optional(6) is not None:
         raise NotImplementedError("within a window, with key lengths")
     rows, columns = places(b, heads, node.optional(4)), _columns(b, heads)
-    apart = []
+    too_far = []
     if left >= 0:
-        apart.append(b.op("Less", columns, b.op("Sub", rows, b.integer(left))))
+        too_far.append(b.op("Less", columns, b.op("Sub", rows, b.integer(left))))
     if right >= 0:
-        apart.append(b.op("Greater", columns, b.op("Add", rows, b.integer(right))))
-    outside = apart[0] if len(apart) == 1 else b.op("Or", *apart)
+        too_far.append(b.op("Greater", columns, b.op("Add", rows, b.integer(right))))
+    outside = too_far[0] if len(too_far) == 1 else b.op("Or", *too_far)
     return switched(b, b.op("Not", outside), -np.inf, heads.q)

@@ -1,7 +1,7 @@
-"""Convolutions whose channels lie in blocks, as ONNX Runtime saves them for the processor at hand.
+"""Convolutions with channels in blocks (NCHWc), as ONNX Runtime saves them for one processor.
 
-A blocked image has the shape of the plain one, its channels filled up to a multiple of the block.
-So only weights are laid out anew; everything else is the plain operation.
+A blocked image has the shape of the plain one, with channels padded to a multiple of the block. So
+only the layout of weights is changed; everything else is the plain operation.
 """
 
 from __future__ import annotations
@@ -20,12 +20,13 @@ from palrp_onnx.types import Array
 NCHWC = "com.microsoft.nchwc"
 #: Activation → its parameters, in the order of ``activation_params``.
 _PARAMETERS = {"HardSigmoid": ("alpha", "beta"), "LeakyRelu": ("alpha",)}
+#: Channels of the convolution that is tried, which is no multiple of any block.
 _TRIED = 20
 
 
 @cache
 def block_size() -> int:
-    """Channels in a block on this machine: files of that kind run nowhere else.
+    """Channels of a block on this machine; a blocked file runs on no machine with another size.
 
     Raises:
         NotImplementedError: The runtime does not block channels here.
@@ -44,13 +45,13 @@ def block_size() -> int:
         weights = each.inputs[1] if each.domain == NCHWC and each.op_type == "Conv" else None
         stored_weights = constant(weights)
         if stored_weights is not None:
-            filled = stored_weights.shape[0]
-            return next(size for size in (8, 16, 32) if -(-_TRIED // size) * size == filled)
+            padded = stored_weights.shape[0]
+            return next(size for size in (8, 16, 32) if -(-_TRIED // size) * size == padded)
     raise NotImplementedError("on a machine whose runtime does not block channels")
 
 
 def plain_weights(blocked: Array, block: int) -> Array:
-    """Weights [O, I, *K] from their blocked layout of the same shape."""
+    """Weights [O, I, *K] from their blocked layout, which has the same shape."""
     outs, ins, *kernel = blocked.shape
     several = ins % block == 0
     inner = (block, block) if several else (block,)

@@ -1,4 +1,4 @@
-"""Weights in blocks of few bits, each with a scale of its own."""
+"""Low-bit weights in blocks, each block with its own scale."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def unpacked(packed: Array, bits: int) -> Array:
     if bits == 8:
         return packed
     shifts = np.arange(0, 8, bits, dtype=np.uint8)
-    apart = (packed[..., None] >> shifts) & np.uint8((1 << bits) - 1)
-    return apart.reshape(*packed.shape[:-1], -1)
+    numbers = (packed[..., None] >> shifts) & np.uint8((1 << bits) - 1)
+    return numbers.reshape(*packed.shape[:-1], -1)
 
 
 def _stored(value: ir.Value | None, what: str) -> Array:
@@ -31,10 +31,10 @@ def _stored(value: ir.Value | None, what: str) -> Array:
 
 @lowers("MatMulNBits")
 def _matmul_nbits(b: Builder, node: Fused) -> Sequence[ir.Value]:
-    """x Wᵀ + c with W [N, K] stored a byte a number, read by blocks of one scale.
+    """x Wᵀ + c with W [N, K] stored as one byte per number, dequantised block by block.
 
-    ``accuracy_level`` says how exact a kernel has to be at least; this is exact. What a kernel that
-    rounds activations computes instead is put in its place later (``graph/served.py``).
+    ``accuracy_level`` is how exact a kernel has to be at least; this is exact. The result of a
+    kernel that rounds activations is put in its place later (``model/native.py``).
     """
     bits, size = node.integer("bits", 4), node.integer("block_size")
     rows, columns = node.integer("N"), node.integer("K")
@@ -71,7 +71,7 @@ def _zeros(value: ir.Value | None, bits: int, rows: int, blocks: int) -> Array:
 
 @lowers("GatherBlockQuantized")
 def _gather_block_quantized(b: Builder, node: Fused) -> Sequence[ir.Value]:
-    """Rows of a table in few bits: numbers, scales and zero points are looked up alike."""
+    """Rows of a low-bit table: numbers, scales and zero points are looked up in the same way."""
     data = _stored(node.input(0), "tables")
     last = data.ndim - 1
     if node.integer("gather_axis", 0) != 0 or node.integer("quantize_axis", 1) % data.ndim != last:
@@ -108,7 +108,7 @@ def _by_column(
     scales: ir.Value,
     zeros: ir.Value | None = None,
 ) -> ir.Value:
-    """(q − z) s where every column names the block of its zero point and scale."""
+    """(q − z) s, where ``blocks`` holds for every column the block of its zero point and scale."""
     whole = b.cast_like(numbers, scales)
     if zeros is not None:
         offsets = b.op("Gather", b.cast_like(zeros, scales), blocks, axis=-1)

@@ -1,4 +1,4 @@
-"""Writing primitive operations in front of the node that they take the place of."""
+"""Tools of lowerings: reading a node, and writing the primitive operations that replace it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ END = int(np.iinfo(np.int64).max)
 
 
 def product_name(result: str) -> str:
-    """Name of the product in what an operation with a result of this name is lowered to."""
+    """Name of the product in the lowered form of an operation whose result has this name."""
     return f"{result}/lowered/product"
 
 
@@ -24,8 +24,8 @@ class Builder:
     """Makes nodes of the standard domain in the opset of the graph.
 
     Args:
-        graph: Where the nodes go.
-        node: The node they are written before.
+        graph: The graph of the node.
+        node: The node before which nodes are inserted.
         opset: Opset of the graph.
     """
 
@@ -53,16 +53,16 @@ class Builder:
         return tuple(outputs)
 
     def product(self, op_type: str, *inputs: ir.Value | None, **attributes: Any) -> ir.Value:
-        """The part of a quantised operation that its kernel computes, with nothing added to it.
+        """The product that the kernel of a quantised operation computes, without a bias.
 
-        It can be found by its name; where it is the whole result, by the name of that.
+        It is found later by its name, or by the name of the result if it is the whole result.
         """
         value = self.op(op_type, *inputs, **attributes)
         value.name = product_name(self._node.outputs[0].name or "")
         return value
 
     def own(self, value: ir.Value) -> ir.Value:
-        """``value`` if it was made here and is asked for once, else a copy: free to be renamed."""
+        """A value free to be renamed: ``value`` if it was made here, the first time, or a copy."""
         if value not in self._free:
             value = self.op("Identity", value)
         self._free.discard(value)
@@ -89,30 +89,30 @@ class Builder:
         return self.array(np.array(numbers, np.int64))
 
     def integer(self, number: int) -> ir.Value:
-        """A 64-bit integer without axes."""
+        """A 64-bit integer scalar."""
         return self.array(np.array(number, np.int64))
 
     def real(self, number: float, like: ir.Value) -> ir.Value:
-        """A number without axes, of the type of ``like``."""
+        """A scalar of the type of ``like``."""
         with np.errstate(over="ignore"):  # in half precision the most negative numbers are −∞
             return self.array(np.array(number, dtype_of(like)))
 
     # --- operations whose form depends on the opset -----------------------------------------------
     def reduce(self, op_type: str, x: ir.Value, axis: int, *, keepdims: bool = True) -> ir.Value:
-        """``ReduceMean`` and its like over one axis."""
+        """``ReduceMean`` or a similar reduction over one axis."""
         as_input = self.opset >= (13 if op_type == "ReduceSum" else 18)
         if as_input:
             return self.op(op_type, x, self.integers(axis), keepdims=int(keepdims))
         return self.op(op_type, x, axes=[axis], keepdims=int(keepdims))
 
     def unsqueeze(self, x: ir.Value, *axes: int) -> ir.Value:
-        """New axes of length 1, counted in the result."""
+        """``x`` with new axes of length 1, numbered as in the result."""
         if self.opset >= 13:
             return self.op("Unsqueeze", x, self.integers(*axes))
         return self.op("Unsqueeze", x, axes=list(axes))
 
     def squeeze(self, x: ir.Value, axis: int) -> ir.Value:
-        """An axis of length 1 taken away."""
+        """``x`` without an axis of length 1."""
         if self.opset >= 13:
             return self.op("Squeeze", x, self.integers(axis))
         return self.op("Squeeze", x, axes=[axis])
@@ -129,7 +129,7 @@ class Builder:
         return [self.slice(x, a, b, axis) for a, b in zip(starts, ends, strict=True)]
 
     def reshape(self, x: ir.Value, *sizes: int) -> ir.Value:
-        """``x`` with axes of these lengths; 0 keeps one, −1 takes the rest."""
+        """``x`` with axes of these lengths: 0 is that of ``x``, −1 the remaining entries."""
         return self.op("Reshape", x, self.integers(*sizes))
 
     def transpose(self, x: ir.Value, *perm: int) -> ir.Value:
@@ -137,23 +137,23 @@ class Builder:
         return self.op("Transpose", x, perm=list(perm))
 
     def size(self, x: ir.Value, axis: int) -> ir.Value:
-        """Length of an axis, counted from the front, without axes itself."""
+        """Length of an axis as a scalar; the axis is counted from the front."""
         return self.op("Gather", self.op("Shape", x), self.integer(axis), axis=0)
 
     def cast(self, x: ir.Value, dtype: ir.DataType) -> ir.Value:
-        """``x`` as another type; itself where it has that type."""
+        """``x`` cast to a type; ``x`` itself if it has that type."""
         return x if x.dtype == dtype else self.op("Cast", x, to=int(dtype))
 
     def cast_like(self, x: ir.Value, like: ir.Value) -> ir.Value:
-        """``x`` in the type of ``like``."""
+        """``x`` cast to the type of ``like``."""
         return self.cast(x, type_of(like))
 
     def scale(self, x: ir.Value, factor: float) -> ir.Value:
-        """``x`` times a number; itself where that is 1."""
+        """``x`` times a number; ``x`` itself if that is 1."""
         return x if factor == 1.0 else self.op("Mul", x, self.real(factor, x))
 
     def total(self, *terms: ir.Value | None) -> ir.Value:
-        """The sum of the terms that are there."""
+        """The sum of the terms that are not ``None``."""
         present = [t for t in terms if t is not None]
         result = present[0]
         for term in present[1:]:
@@ -162,25 +162,29 @@ class Builder:
 
 
 class Fused:
-    """Reading the node that is lowered."""
+    """The node that is lowered."""
 
     def __init__(self, node: ir.Node) -> None:
         self.node = node
         self.op_type = node.op_type
 
     def input(self, index: int) -> ir.Value:
-        """An input that must be there."""
+        """An input.
+
+        Raises:
+            NotImplementedError: It is left out.
+        """
         value = self.optional(index)
         if value is None:
             raise NotImplementedError(f"without input {index}")
         return value
 
     def optional(self, index: int) -> ir.Value | None:
-        """An input, or ``None`` where it is left out."""
+        """An input, or ``None`` if it is left out."""
         return self.node.inputs[index] if index < len(self.node.inputs) else None
 
     def wants(self, index: int) -> bool:
-        """Whether an output is there and read by something."""
+        """Whether the node has an output and something reads it."""
         if index >= len(self.node.outputs):
             return False
         value = self.node.outputs[index]
@@ -222,7 +226,7 @@ def type_of(value: ir.Value) -> ir.DataType:
 
 
 def dtype_of(value: ir.Value) -> np.dtype[Any]:
-    """Type of a value, as NumPy has it."""
+    """NumPy type of a value."""
     return np.dtype(type_of(value).numpy())
 
 
@@ -238,19 +242,19 @@ def rank_of(value: ir.Value) -> int:
 
 
 def length_of(value: ir.Value, axis: int) -> int:
-    """Length of an axis that is fixed, or that the file declares to be.
+    """Length of an axis that is fixed, or declared to be fixed in the file.
 
     Raises:
         NotImplementedError: It is not known.
     """
     length = value.shape[axis] if value.shape is not None else None
     if not isinstance(length, int):
-        length = declared_length(value, axis)  # fidelity shows whether it is true
+        length = declared_length(value, axis)  # the fidelity check shows whether it is true
     if not isinstance(length, int):
         raise NotImplementedError(f"the length of axis {axis} of {value.name!r} is not fixed")
     return length
 
 
 def constant(value: ir.Value | None) -> np.ndarray[Any, Any] | None:
-    """The numbers of a stored value."""
+    """The numbers of an initializer; ``None`` for a computed value."""
     return None if value is None or value.const_value is None else value.const_value.numpy()

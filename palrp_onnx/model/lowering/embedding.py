@@ -1,4 +1,4 @@
-"""Tables of words, positions, segments and distances, with what is made of their rows."""
+"""Lookups in tables of words, positions, segments and distances, with what follows them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from palrp_onnx.model.lowering.builder import Builder, Fused, length_of
 from palrp_onnx.model.lowering.norms import layer_norm
-from palrp_onnx.model.lowering.rotary import counted
+from palrp_onnx.model.lowering.rotary import integers_from
 from palrp_onnx.model.lowering.table import lowers
 
 
@@ -20,7 +20,7 @@ def _embed_layer_norm(b: Builder, node: Fused) -> Sequence[ir.Value | None]:
     words = b.op("Gather", node.input(2), ids, axis=0)
     positions = node.optional(8)
     if positions is None:
-        rows = b.op("Gather", node.input(3), counted(b, b.integer(0), b.size(ids, 1)), axis=0)
+        rows = b.op("Gather", node.input(3), integers_from(b, b.integer(0), b.size(ids, 1)), axis=0)
         places = b.unsqueeze(rows, 0)
     else:
         places = b.op("Gather", node.input(3), positions, axis=0)
@@ -35,7 +35,7 @@ def _embed_layer_norm(b: Builder, node: Fused) -> Sequence[ir.Value | None]:
 
 
 def lengths(b: Builder, node: Fused) -> ir.Value:
-    """How many entries of every row of the mask are 1 [B]; 0 where there is no mask."""
+    """Number of ones in every row of the mask [B]; 0 if there is no mask."""
     mask = node.optional(7)
     if mask is None:
         batch = b.slice(b.op("Shape", node.input(0)), 0, 1, 0)
@@ -46,9 +46,9 @@ def lengths(b: Builder, node: Fused) -> ir.Value:
 
 @lowers("RelativePositionBias")
 def _relative_position_bias(b: Builder, node: Fused) -> Sequence[ir.Value]:
-    """A number for every head and distance [1, N, T, T], as T5 has it.
+    """A number for every head and distance [1, N, T, T], as in T5.
 
-    The table is stored by heads, whatever its shape [buckets, N] says.
+    The table is stored head by head, although its shape is [buckets, N].
     """
     table, furthest = node.input(0), node.integer("max_distance")
     count, heads = (length_of(table, axis) for axis in range(2))
@@ -56,7 +56,8 @@ def _relative_position_bias(b: Builder, node: Fused) -> Sequence[ir.Value]:
     signed = bool(node.integer("is_bidirectional", 0))
     places, span = (b.cast(node.input(k), ir.DataType.INT64) for k in (1, 2))
     places, span = (
-        counted(b, b.integer(0), b.op("Reshape", each, b.integers())) for each in (places, span)
+        integers_from(b, b.integer(0), b.op("Reshape", each, b.integers()))
+        for each in (places, span)
     )
     distance = b.op("Sub", b.unsqueeze(span, 0), b.unsqueeze(places, 1))
     clipped = b.op("Clip", distance, b.integer(-furthest), b.integer(furthest))
@@ -69,8 +70,8 @@ def _relative_position_bias(b: Builder, node: Fused) -> Sequence[ir.Value]:
 def buckets(count: int, furthest: int, signed: bool) -> NDArray[np.int64]:
     """The bucket of every distance, key minus query, from ``-furthest`` to ``furthest``.
 
-    Half of them hold one distance each, the rest grow with its logarithm. With ``signed`` keys
-    behind the query have the second half of ``count`` to themselves.
+    Half of the buckets hold one distance each; the width of the others grows with the logarithm of
+    the distance. If ``signed``, keys after the query have the second half of the ``count`` buckets.
     """
     distance = np.arange(-furthest, furthest + 1)
     if signed:
@@ -84,7 +85,7 @@ def buckets(count: int, furthest: int, signed: bool) -> NDArray[np.int64]:
 
 @lowers("GatedRelativePositionBias")
 def _gated_relative_position_bias(b: Builder, node: Fused) -> Sequence[ir.Value]:
-    """Distances weighed by what stands at the query, as WavLM has them [B, N, T, T]."""
+    """A bias for every distance, times a gate computed from the query, as in WavLM [B, N, T, T]."""
     if node.optional(6) is not None:
         raise NotImplementedError("with packed batches")
     query = b.op("Add", node.input(0), node.input(1))

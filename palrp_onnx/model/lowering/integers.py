@@ -1,4 +1,4 @@
-"""Products of whole numbers, and what is scaled back at once."""
+"""Integer products, and fused operations that dequantise their result."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
-from palrp_onnx.model.lowering.attention import weighed
+from palrp_onnx.model.lowering.attention import attention_of
 from palrp_onnx.model.lowering.builder import Builder, Fused, length_of
 from palrp_onnx.model.lowering.embedding import lengths
 from palrp_onnx.model.lowering.norms import layer_norm
 from palrp_onnx.model.lowering.quantise import centred, dequantised, measured, quantised
-from palrp_onnx.model.lowering.rotary import counted
+from palrp_onnx.model.lowering.rotary import integers_from
 from palrp_onnx.model.lowering.table import lowers
 
 
@@ -52,19 +52,19 @@ def _q_attention(b: Builder, node: Fused) -> Sequence[ir.Value | None]:
     weights = dequantised(b, node.input(1), node.input(4), node.optional(7), 1)
     packed = b.total(b.product("MatMul", x, weights), node.input(2))
     parts = [length_of(node.input(1), 1) // 3] * 3
-    return weighed(b, node, packed, parts, mask=5, past=8, bias=None)
+    return attention_of(b, node, packed, parts, mask=5, past=8, bias=None)
 
 
 @lowers("QEmbedLayerNormalization")
 def _q_embed_layer_norm(b: Builder, node: Fused) -> Sequence[ir.Value | None]:
     def read(index: int, rows: ir.Value | None = None) -> ir.Value:
-        """A stored operand, or rows of it."""
+        """A quantised operand, or some of its rows, dequantised."""
         stored = node.input(index)
         found = stored if rows is None else b.op("Gather", stored, rows, axis=0)
         return dequantised(b, found, node.input(index + 6), node.input(index + 11))
 
     ids, segments = node.input(0), node.optional(1)
-    places = b.unsqueeze(read(3, counted(b, b.integer(0), b.size(ids, 1))), 0)
+    places = b.unsqueeze(read(3, integers_from(b, b.integer(0), b.size(ids, 1))), 0)
     kinds = None if segments is None else read(4, segments)
     x = b.total(read(2, ids), places, kinds)
     normed = layer_norm(b, x, read(5), read(6), node.real("epsilon", 1e-12))

@@ -1,4 +1,4 @@
-"""Images enlarged between blocked convolutions: resized, as their plain neighbours are."""
+"""Upsampling between blocked convolutions, rewritten as ``Resize``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Normalisation layers of ONNX Runtime, with what is added before them."""
+"""Normalisation layers of ONNX Runtime, with the residual sum before them."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def _with_sum(node: Fused, normed: ir.Value, x: ir.Value) -> Sequence[ir.Value |
 
 @lowers("GroupNormalization", domain="")
 def _group_norm(b: Builder, node: Fused) -> Sequence[ir.Value]:
-    """γ ∘ (x − μ)/√(σ² + ε) + β, statistics over the channels of a group and all places."""
+    """γ ∘ (x − μ)/√(σ² + ε) + β with statistics over the channels of a group and all places."""
     x, groups = node.input(0), node.integer("num_groups")
     rows = b.reshape(x, 0, groups, -1)
     centred = b.op("Sub", rows, b.reduce("ReduceMean", rows, -1))
@@ -61,19 +61,19 @@ def _group_norm(b: Builder, node: Fused) -> Sequence[ir.Value]:
     root = b.op("Sqrt", b.op("Add", variance, b.real(node.real("epsilon", 1e-5), x)))
     normed = b.op("Div", centred, root)
     gamma, beta = node.input(1), node.input(2)
-    behind = list(range(1, rank_of(x) - 1))
-    if b.opset < 21:  # a number for every group
+    spatial = list(range(1, rank_of(x) - 1))
+    if b.opset < 21:  # γ and β have one number for every group
         normed = b.op("Mul", normed, b.unsqueeze(gamma, 1))
         normed = b.op("Add", normed, b.unsqueeze(beta, 1))
         return [b.op("Reshape", normed, b.op("Shape", x))]
     whole = b.op("Reshape", normed, b.op("Shape", x))
-    scaled = b.op("Mul", whole, b.unsqueeze(gamma, *behind))
-    return [b.op("Add", scaled, b.unsqueeze(beta, *behind))]
+    scaled = b.op("Mul", whole, b.unsqueeze(gamma, *spatial))
+    return [b.op("Add", scaled, b.unsqueeze(beta, *spatial))]
 
 
 @lowers("SimplifiedLayerNormalization", domain="")
 @lowers("SimplifiedLayerNormalization")
 def _rms_norm(b: Builder, node: Fused) -> Sequence[ir.Value | None]:
-    if rank_of(node.input(1)) != 1:  # γ has the axes that are normalised over
+    if rank_of(node.input(1)) != 1:  # γ has the axes of the statistics
         raise NotImplementedError("over more than one axis")
     return rms_norm(b, node.input(0), node.input(1), node.real("epsilon", 1e-5))

@@ -1,7 +1,8 @@
-"""Batches without their padding: tokens of all samples in one row, for kernels of GPUs.
+"""Batches packed without padding: tokens of all samples in one row, for GPU kernels.
 
-The padding is kept instead: every sample has its places again, and attention leaves out what lies
-behind its last token. What padding holds reaches nobody, and is zero where it is restored.
+In the rewritten graph the batch is padded: every sample has all its places, and attention ignores
+those after its last token. Numbers in the padding reach no other token; ``RestorePadding`` makes
+them zero.
 """
 
 from __future__ import annotations
@@ -20,20 +21,20 @@ from palrp_onnx.model.lowering.attention import (
     switched,
 )
 from palrp_onnx.model.lowering.builder import END, Builder, Fused, length_of, rank_of
-from palrp_onnx.model.lowering.rotary import counted
+from palrp_onnx.model.lowering.rotary import integers_from
 from palrp_onnx.model.lowering.table import lowers
 
-#: Key in the ``meta`` of a node that numbers the tokens of a batch: tokens of every sample [B].
+#: Key in the ``meta`` of a node that numbers the tokens of a batch: tokens of each sample [B].
 _LENGTHS = "lengths"
 
 
 @lowers("RemovePadding")
 def _remove(b: Builder, node: Fused) -> Sequence[ir.Value | None]:
-    """Rows [B·S, H], numbers of the tokens [B, S], ends of the samples [B + 1], the longest [1]."""
+    """Rows [B·S, H], token numbers [B, S], ends of samples [B + 1], length of the longest [1]."""
     x, lengths = node.input(0), b.cast(node.input(1), ir.DataType.INT64)
     shape = b.slice(b.op("Shape", x), 0, 2, 0)
     rows = b.op("Reshape", x, b.op("Concat", b.integers(-1), _width(b, x), axis=0))
-    numbers = counted(b, b.integer(0), b.op("Size", b.op("Gather", x, b.integer(0), axis=2)))
+    numbers = integers_from(b, b.integer(0), b.op("Size", b.op("Gather", x, b.integer(0), axis=2)))
     offsets = b.op("Reshape", b.cast(numbers, ir.DataType.INT32), shape)
     offsets.producer().meta[_LENGTHS] = lengths  # type: ignore[union-attr]  # made above
     ends = b.op("CumSum", lengths, b.integer(0))
@@ -46,7 +47,7 @@ def _remove(b: Builder, node: Fused) -> Sequence[ir.Value | None]:
 def _restore(b: Builder, node: Fused) -> Sequence[ir.Value]:
     offsets, lengths = _numbering(node, 1)
     x = _samples(b, node.input(0), offsets)
-    places = b.unsqueeze(counted(b, b.integer(0), b.size(offsets, 1)), 0, 2)
+    places = b.unsqueeze(integers_from(b, b.integer(0), b.size(offsets, 1)), 0, 2)
     held = b.op("Less", places, b.op("Reshape", lengths, b.integers(-1, 1, 1)))
     return [b.op("Where", held, x, b.real(0.0, x))]
 
@@ -82,9 +83,9 @@ def _attended(
     lengths: ir.Value,
     bias: ir.Value | None,
 ) -> ir.Value:
-    """Rows [B·S, V] of attention among the tokens that are there."""
+    """Rows [B·S, V] of attention among the unpadded tokens of each sample."""
     heads = Heads(*(split_heads(b, piece, node.integer("num_heads")) for piece in pieces))
-    columns = counted(b, b.integer(0), b.size(heads.k, 2))
+    columns = integers_from(b, b.integer(0), b.size(heads.k, 2))
     keep = b.op("Less", columns, each_sample(b, lengths))
     masked = switched(b, keep, lowest(heads.q), heads.q)
     found = attend(b, heads, node.real("scale", 0.0) or None, [bias, masked])
@@ -93,7 +94,7 @@ def _attended(
 
 
 def _numbering(node: Fused, index: int) -> tuple[ir.Value, ir.Value]:
-    """Numbers of the tokens [B, S], and how many of every sample are there [B]."""
+    """Token numbers [B, S], and the number of tokens of every sample [B]."""
     offsets = node.input(index)
     maker = offsets.producer()
     if maker is None or _LENGTHS not in maker.meta:

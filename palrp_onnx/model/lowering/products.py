@@ -1,4 +1,4 @@
-"""Matrix products of ONNX Runtime with transposes, scales and activations inside."""
+"""Matrix products of ONNX Runtime fused with transposes, scales and activations."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _PARAMETERS = {"Elu": ("alpha",), "HardSigmoid": ("alpha", "beta"), "LeakyRelu":
 
 
 def _activated(b: Builder, node: Fused, x: ir.Value) -> ir.Value:
-    """``x`` after the activation that the attributes name."""
+    """The activation that the attributes name, applied to ``x``."""
     kind = node.text("activation", "")
     if not kind:
         return x

@@ -1,7 +1,7 @@
-"""Operations between quantised tensors: read, computed with real numbers, quantised again.
+"""Operations on quantised tensors: dequantise, compute with real numbers, quantise again.
 
-Sums of products stay whole numbers until they are scaled, once, as in the kernels: scaled any other
-way, a few in a million round to the neighbour.
+Sums of products stay integers and are scaled once, as in the kernels. With any other order of
+scaling a few of a million results would round to the next step.
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ from palrp_onnx.model.lowering.table import MICROSOFT, lowers
 
 
 def _read(b: Builder, node: Fused, first: int, axis: int = -1) -> ir.Value:
-    """Operand, scale and zero point in a row, dequantised."""
+    """The operand at input ``first``, dequantised; its scale and zero point follow it."""
     return dequantised(b, node.input(first), node.input(first + 1), node.optional(first + 2), axis)
 
 
 def _centred(b: Builder, node: Fused, first: int, axis: int = -1) -> ir.Value:
-    """Operand, scale and zero point in a row, as whole numbers around zero."""
+    """The operand at input ``first`` minus its zero point, as integers."""
     return centred(b, node.input(first), node.optional(first + 2), axis)
 
 
 def _written(b: Builder, node: Fused, x: ir.Value, scale: int) -> list[ir.Value]:
-    """``x`` with the scale and the zero point in a row from ``scale`` on."""
+    """``x``, quantised with the scale at input ``scale`` and the zero point after it."""
     return [quantised(b, x, node.input(scale), node.optional(scale + 1))]
 
 
 def _scaled(
     b: Builder, node: Fused, sums: ir.Value, scale: int, *, axis: int, alpha: float = 1.0
 ) -> list[ir.Value]:
-    """Sums of whole numbers, times α sₓ s_w / s_y, with the zero point behind ``scale``.
+    """Integer sums times α sₓ s_w / s_y, rounded; s_y is input ``scale``, its zero point follows.
 
     The weights have one scale, or one for every slice of ``axis`` of the sums.
     """
@@ -120,7 +120,7 @@ for _name, _op in (
 
 @lowers("QLinearSoftmax")
 def _softmax(b: Builder, node: Fused) -> Sequence[ir.Value]:
-    """The kernel multiplies by a whole number of steps, ⌊1/s⌋, where others divide by s."""
+    """The kernel multiplies by the integer ⌊1/s⌋ instead of dividing by s."""
     steps = constant(node.input(3))
     if steps is None:
         raise NotImplementedError("with a scale that is not stored")

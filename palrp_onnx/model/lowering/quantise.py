@@ -1,7 +1,7 @@
-"""Quantised numbers: real values that hold the same whole numbers.
+"""Quantised numbers as real values that hold the same integers.
 
-What is computed is real from here on; what is stored stays quantised, and ``DequantizeLinear``
-reads it. The type of a value says which of the two it is.
+Computed values become real; initializers stay quantised, and ``DequantizeLinear`` reads them. The
+type of a value shows which of the two it is.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _REAL = (
 
 
 def is_stored(value: ir.Value) -> bool:
-    """Whether a quantised value still has a type of few bits, whole numbers or not."""
+    """Whether a quantised value still has a quantised (integer or 8-bit float) type."""
     return type_of(value) not in _REAL
 
 
@@ -53,7 +53,8 @@ def quantised(
     """round(x / s) + z within the bounds of the type, as real numbers.
 
     Raises:
-        NotImplementedError: There is a scale for every slice of an axis, or the type is no integer.
+        NotImplementedError: There is a scale for every slice of an axis, or the type is no integer
+            type.
     """
     if entries(scale) != 1:
         raise NotImplementedError("activations with a scale for every slice")
@@ -72,13 +73,13 @@ def rounded_to(
 
     Args:
         b: The builder.
-        steps: What is rounded.
+        steps: The numbers to round.
         zero: The zero point.
         kind: The type; that of the zero point by default.
-        of_product: Whether one kernel of the file computes all of this from whole numbers.
+        of_product: Whether one kernel of the file computes all of this from integers.
 
     Raises:
-        NotImplementedError: There is a zero point for every slice, or the type is no integer.
+        NotImplementedError: There is a zero point for every slice, or the type is no integer type.
     """
     kind = (type_of(zero) if zero is not None else ir.DataType.UINT8) if kind is None else kind
     if kind not in _BOUNDS:
@@ -102,9 +103,9 @@ def rounded_to(
 
 
 def _of_kernel(b: Builder, exact: ir.Value) -> ir.Value:
-    """The same numbers in a node of their own, where those of the file's kernel come in later.
+    """A separate node for the result of the file's kernel, which replaces the exact numbers later.
 
-    No rule that reads the exact numbers then meets the others.
+    So rules of the nodes before it read the exact numbers.
     """
     return b.product("Cast", exact, to=int(type_of(exact)))
 
@@ -114,9 +115,9 @@ def centred(b: Builder, q: ir.Value, zero: ir.Value | None, axis: int = -1) -> i
 
     Args:
         b: The builder.
-        q: Quantised, stored or not.
-        zero: Its zero point, one number or one for every slice of ``axis``.
-        axis: Only looked at where there are several.
+        q: Quantised numbers, stored or computed.
+        zero: Zero point, one number or one for every slice of ``axis``.
+        axis: Axis of the slices.
     """
     if is_stored(q):
         return dequantised(b, q, None, zero, axis)
@@ -138,10 +139,10 @@ def dequantised(
 
     Args:
         b: The builder.
-        q: Quantised, stored or not.
-        scale: One number, or one for every slice of ``axis``.
-        zero: Likewise.
-        axis: Only looked at where there are several.
+        q: Quantised numbers, stored or computed.
+        scale: Scale, one number or one for every slice of ``axis``.
+        zero: Zero point, likewise.
+        axis: Axis of the slices.
     """
     if not is_stored(q):
         whole = centred(b, q, zero, axis)
@@ -152,7 +153,7 @@ def dequantised(
         scale = b.array(ones)
     if not _has_primitive(b, q, scale, zero):
         return _written_out(b, q, scale, zero, axis)
-    if b.opset < 19 and scale.dtype != ir.DataType.FLOAT:  # which reads with that type alone
+    if b.opset < 19 and scale.dtype != ir.DataType.FLOAT:  # the only type of scales before 19
         wide = dequantised(b, q, b.cast(scale, ir.DataType.FLOAT), zero, axis)
         return b.cast_like(wide, scale)
     if zero is not None and zero.shape != scale.shape:
@@ -164,7 +165,7 @@ def dequantised(
 
 
 def _has_primitive(b: Builder, q: ir.Value, scale: ir.Value, zero: ir.Value | None) -> bool:
-    """Whether ``DequantizeLinear`` of the graph's opset reads these numbers with these scales."""
+    """Whether ``DequantizeLinear`` in the graph's opset supports these types and scales."""
     if zero is not None and not is_stored(zero):
         return False
     return b.opset >= 21 or (
@@ -191,11 +192,11 @@ def _real(b: Builder, zero: ir.Value, like: ir.Value) -> ir.Value:
 
 
 def along(b: Builder, numbers: ir.Value, like: ir.Value, axis: int) -> ir.Value:
-    """One number for every slice of an axis, ready to be broadcast."""
+    """One number for every slice of an axis, reshaped so that it broadcasts."""
     if entries(numbers) == 1:
         return numbers
-    behind = rank_of(like) - 1 - axis % rank_of(like)
-    return b.reshape(numbers, -1, *[1] * behind)
+    following = rank_of(like) - 1 - axis % rank_of(like)
+    return b.reshape(numbers, -1, *[1] * following)
 
 
 def entries(value: ir.Value) -> int:
@@ -239,7 +240,7 @@ def _dequantize_linear(b: Builder, node: Fused) -> Sequence[ir.Value] | None:
 
 @lowers("DynamicQuantizeLinear", domain="")
 def _dynamic_quantize_linear(b: Builder, node: Fused) -> Sequence[ir.Value] | None:
-    """Its scale and zero point are measured, and stay what that operation makes of them."""
+    """Scale and zero point stay results of the operation itself; only the numbers are rewritten."""
     if not node.wants(0):
         return None
     scale, zero = measured(b, node.input(0))
@@ -247,6 +248,6 @@ def _dynamic_quantize_linear(b: Builder, node: Fused) -> Sequence[ir.Value] | No
 
 
 def measured(b: Builder, x: ir.Value) -> tuple[ir.Value, ir.Value]:
-    """Scale and zero point that ``x`` is quantised with as it comes."""
+    """Scale and zero point that ``DynamicQuantizeLinear`` measures for ``x``."""
     _, scale, zero = b.ops("DynamicQuantizeLinear", 3, x)
     return scale, zero

@@ -1,4 +1,4 @@
-"""Rotations: x ∘ cos + rotated(x) ∘ sin, as graphs without such an operation have them."""
+"""Rotary embeddings as x ∘ cos + rotated(x) ∘ sin, the form of graphs without such an operation."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def rotate(
 
 
 def _doubled(b: Builder, table: ir.Value, half: int, interleaved: bool) -> ir.Value:
-    """A table [.., T, half] for both features of every plane."""
+    """A table [.., T, half] for both features of every rotated pair."""
     if not interleaved:
         return b.op("Concat", table, table, axis=-1)
     column = b.unsqueeze(table, -1)
@@ -44,8 +44,8 @@ def picked(b: Builder, cache: ir.Value, positions: ir.Value) -> ir.Value:
     return b.unsqueeze(rows, 0, 1) if rank_of(positions) == 1 else b.unsqueeze(rows, 1)
 
 
-def counted(b: Builder, start: ir.Value, length: ir.Value) -> ir.Value:
-    """start, start + 1, … [length]; all are 64-bit integers without axes."""
+def integers_from(b: Builder, start: ir.Value, length: ir.Value) -> ir.Value:
+    """start, start + 1, … [length]; both are 64-bit integer scalars."""
     return b.op("Range", start, b.op("Add", start, length), b.integer(1))
 
 
@@ -56,10 +56,10 @@ def _rotary_embedding(b: Builder, node: Fused) -> Sequence[ir.Value]:
     if node.real("scale", 1.0) != 1.0:
         raise NotImplementedError("with a scale")
     positions = node.input(1)
-    if rank_of(positions) == 1:  # one offset for all
+    if rank_of(positions) == 1:  # one offset for all samples
         offset = b.squeeze(b.cast(positions, ir.DataType.INT64), 0)
         axis = 1 if rank_of(node.input(0)) == 3 else 2
-        positions = counted(b, offset, b.size(node.input(0), axis))
+        positions = integers_from(b, offset, b.size(node.input(0), axis))
     half = length_of(node.input(2), 1)
     tables = [picked(b, node.input(k), positions) for k in (2, 3)]
     return [_turned(b, node, tables, half, node.integer("num_heads", 0))]
@@ -78,19 +78,19 @@ def _standard_rotary_embedding(b: Builder, node: Fused) -> Sequence[ir.Value]:
 
 def _turned(b: Builder, node: Fused, tables: Sequence[ir.Value], half: int, heads: int) -> ir.Value:
     x = node.input(0)
-    apart = rank_of(x) == 4
-    if not apart:
+    has_heads = rank_of(x) == 4
+    if not has_heads:
         shape = (0, 0, heads, -1) if heads else (0, 0, -1, _width(node, half))
         x = b.transpose(b.reshape(x, *shape), 0, 2, 1, 3)
     cos, sin = tables
     turned = rotate(b, x, cos, sin, half, bool(node.integer("interleaved", 0)))
-    if apart:
+    if has_heads:
         return turned
     return b.reshape(b.transpose(turned, 0, 2, 1, 3), 0, 0, -1)
 
 
 def _width(node: Fused, half: int) -> int:
-    """Features of a head, where the number of heads is not said."""
+    """Features of a head if the number of heads is not given."""
     if node.integer("rotary_embedding_dim", 0):
         raise NotImplementedError("with a part of each head turned and no number of heads")
     return 2 * half

@@ -1,9 +1,9 @@
 """The table of lowerings, and the pass that applies it.
 
 A lowering is a plain function ``lowering(b, node)``: it writes primitive operations with the
-builder ``b`` and returns what takes the place of each output, ``None`` for one that nothing may
-read; or ``None`` for a node that is primitive as it is used. What it does not cover it refuses with
-``NotImplementedError``; the node then stays, and says why.
+builder ``b`` and returns the value that replaces each output, ``None`` for an output that must not
+be read; or ``None`` if the node, as it is used, is primitive already. It raises
+``NotImplementedError`` for a node that it does not cover; that node stays, with the reason.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import onnx_ir.passes.common as passes
 from palrp_onnx.model.declared import infer_shapes
 from palrp_onnx.model.lowering.builder import Builder, Fused
 from palrp_onnx.model.lowering.types import infer
+from palrp_onnx.model.ops import Trait, has
 
 MICROSOFT = "com.microsoft"
 #: Key in the ``meta`` of a node that could not be lowered.
@@ -31,7 +32,11 @@ _TABLE: dict[tuple[str, str], Lowering] = {}
 
 
 def lowers(*op_types: str, domain: str = MICROSOFT) -> Callable[[Lowering], Lowering]:
-    """Register a function as the lowering of ``op_types``."""
+    """Register a function as the lowering of ``op_types``.
+
+    Raises:
+        ValueError: One of them has a lowering already.
+    """
 
     def register(function: Lowering) -> Lowering:
         for op_type in op_types:
@@ -78,11 +83,11 @@ def lower(model: ir.Model) -> Mapping[str, int]:
 
 
 class _Made(NamedTuple):
-    """What lowering has made of values.
+    """Values that lowering has changed.
 
     Attributes:
-        real: Whole numbers that are held as real ones now.
-        fresh: Values of which more is known than inference over the graph had found.
+        real: Integers that are real numbers now.
+        fresh: Values whose types or shapes are known better than from inference over the graph.
     """
 
     real: set[ir.Value]
@@ -104,18 +109,18 @@ def _lower(b: Builder, fused: Fused, lowering: Lowering, made: _Made) -> bool:
     return True
 
 
-#: Operations all of whose real operands are of one type.
-_OF_ONE_TYPE = frozenset("Concat Max Min Pad Where".split())
+#: Operations that hand on operands of one type, quantised ones too.
+_OF_ONE_TYPE = Trait.JOIN | Trait.PAD | Trait.EXTREME | Trait.CHOICE
 
 
 def _carry_on(b: Builder, node: ir.Node, made: _Made) -> None:
-    """Type a node that stays; whole numbers beside those that became real become real too."""
+    """Infer the types of a node that stays; make its other integer operands real if one is."""
     changed = [v for v in node.inputs if v is not None and v in made.real]
     before = [v.dtype for v in node.outputs]
     if changed and not node.domain:
         for index, value in enumerate(node.inputs):
             small = value is not None and value.dtype in (ir.DataType.INT8, ir.DataType.UINT8)
-            if value is not None and small and node.op_type in _OF_ONE_TYPE:
+            if value is not None and small and has(node, _OF_ONE_TYPE):
                 node.replace_input_with(index, b.cast_like(value, changed[0]))
         for value in node.outputs:
             value.type = None
@@ -127,13 +132,13 @@ def _carry_on(b: Builder, node: ir.Node, made: _Made) -> None:
 
 
 def _keeps_type(node: ir.Node, source: ir.Value) -> bool:
-    """Whether a node casts quantised numbers, which are real ones by now, to the type they have."""
+    """Whether a node casts quantised numbers, which are real now, to the type they had."""
     was = source.meta.get(_WAS)
     return node.op_type == "Cast" and was is not None and node.attributes.get_int("to", 0) == was
 
 
 def _replace(b: Builder, old: ir.Value, new: ir.Value, made: _Made) -> None:
-    """Put ``new`` in the place of ``old``, under its name."""
+    """Replace ``old`` by ``new``, which takes its name."""
     new = b.own(new)
     made.fresh.add(new)
     if old.dtype is not None and new.dtype != old.dtype:

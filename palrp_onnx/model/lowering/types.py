@@ -1,7 +1,7 @@
-"""Types and shapes of one node's results, so far as its operands tell.
+"""Inference of types and shapes of one node's results from its operands.
 
-Inference over a whole graph stops at the first operation outside of the standard. Lowering goes
-node by node instead, so that types are known behind such operations too.
+Inference over a whole graph stops at the first operation outside of the standard. Lowering infers
+node by node instead, so that types after such operations are known too.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ _SMALL = 64
 
 
 def infer(node: ir.Node, opset: int, *, again: bool = False) -> bool:
-    """Type the outputs of a standard ``node``; unknown operations are left alone.
+    """Infer types and shapes of the outputs of a standard ``node``; skip other operations.
 
     Args:
         node: The node.
         opset: Opset of its graph.
-        again: Look once more at outputs that are known, since more is known of the operands.
+        again: Infer outputs that are known again, because operands have changed.
 
     Returns:
-        Whether that told more than was known.
+        Whether anything new is known.
     """
     if node.domain or (not again and all(map(_is_known, node.outputs))):
         return False
@@ -38,7 +38,7 @@ def infer(node: ir.Node, opset: int, *, again: bool = False) -> bool:
         found = onnx.shape_inference.infer_node_outputs(
             schema, proto, types, data, opset_imports=imports
         )
-    except Exception:  # no schema, or operands it does not allow: the runtime has the last word
+    except Exception:  # no schema, or operands that it does not allow: the runtime will decide
         return False
     before = [(v.type, v.shape) for v in node.outputs]
     for value in node.outputs:
@@ -50,10 +50,10 @@ def infer(node: ir.Node, opset: int, *, again: bool = False) -> bool:
 
 
 def _schema(op_type: str, opset: int) -> tuple[onnx.defs.OpSchema, int]:
-    """The schema of an operation, and the opset it is from.
+    """The schema of an operation, and its opset.
 
-    ONNX Runtime's optimiser writes ``LayerNormalization`` into files of any opset: where the own
-    one has no such operation the first later one that has it tells.
+    ONNX Runtime's optimiser writes ``LayerNormalization`` into files of any opset. If the opset of
+    the file has no such operation, the schema is that of the first later opset that has it.
     """
     for version in range(opset, onnx.defs.onnx_opset_version() + 1):
         if onnx.defs.has(op_type, version, ""):
@@ -62,7 +62,7 @@ def _schema(op_type: str, opset: int) -> tuple[onnx.defs.OpSchema, int]:
 
 
 def _is_known(value: ir.Value) -> bool:
-    """Whether type and sizes are known; an axis that goes by a name is."""
+    """Whether type and shape are known; a named axis counts as known."""
     return (
         value.type is not None
         and value.shape is not None
@@ -71,7 +71,7 @@ def _is_known(value: ir.Value) -> bool:
 
 
 def _merged(before: ir.Shape | None, now: ir.Shape | None) -> ir.Shape | None:
-    """What both tell of one shape; a size tells more than a name, and a name than nothing."""
+    """Two descriptions of one shape combined: a size is preferred to a name, a name to nothing."""
     if before is None or now is None or before.rank() != now.rank():
         return before if now is None else now
     pairs = zip(before, now, strict=True)

@@ -15,6 +15,7 @@ import onnx_ir as ir
 from palrp_onnx.model.changes import Blank
 from palrp_onnx.model.follow import uses_of
 from palrp_onnx.model.lowering.builder import Builder, constant
+from palrp_onnx.model.ops import Trait, has
 
 
 class _End(NamedTuple):
@@ -95,8 +96,8 @@ def _token_axis(value: ir.Value) -> int | None:
     return axis if not along and axis in free else None
 
 
-_MOVED = frozenset("Cast Expand Identity Reshape Slice Squeeze Tile Transpose Unsqueeze".split())
-_SCALED = frozenset("Add Clip Div Mul Round Sub".split())
+_MOVED = Trait.RETYPES | Trait.RESHAPE | Trait.RANK | Trait.PERMUTE | Trait.REPEAT | Trait.CUT
+_SCALED = Trait.SUM | Trait.SCALE | Trait.ROUNDS
 
 
 def _is_weighed(value: ir.Value) -> bool:
@@ -112,7 +113,7 @@ def _is_factor(value: ir.Value) -> bool:
     """
     factors = 0
     for node, index in uses_of([value], lambda node, k: node.outputs if _keeps(node, k) else ()):
-        if node.op_type in ("MatMul", "Einsum"):
+        if has(node, Trait.PRODUCT):
             factors += 1
             if any(v.is_initializer() for v in node.inputs if v is not None):
                 return False
@@ -123,9 +124,9 @@ def _is_factor(value: ir.Value) -> bool:
 
 def _keeps(node: ir.Node, index: int) -> bool:
     """Whether a node hands operand ``index`` on, moved or scaled by a setting."""
-    if node.op_type in _SCALED:
+    if has(node, _SCALED):
         return all(v is None or k == index or _is_setting(v) for k, v in enumerate(node.inputs))
-    return node.op_type in _MOVED and index == 0
+    return has(node, _MOVED) and index == 0
 
 
 def _only_given_out(node: ir.Node) -> bool:
@@ -144,7 +145,7 @@ def _is_setting(value: ir.Value) -> bool:
 def _ends(value: ir.Value, axes: tuple[int, ...]) -> Iterator[_End]:
     for use in value.uses():
         node = use.node
-        if node.op_type in ("Cast", "Identity"):
+        if has(node, Trait.RETYPES):
             yield from _ends(node.outputs[0], axes)
         elif node.op_type == "Gather" and use.idx == 0 and _is_scalar(node.inputs[1]):
             axis = node.attributes.get_int("axis", 0) % len(axes)  # keys, or values, of both

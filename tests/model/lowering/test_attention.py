@@ -63,7 +63,7 @@ def test_attention(mask: str | None, unidirectional: int, low: float, tmp_path: 
 
 @pytest.mark.parametrize("mask", [[3], [5, 2], [3, 0, 5, 0, 5]], ids=str)
 def test_attention_over_one_sample(mask: list[int], tmp_path: Path) -> None:
-    """A length, an end with a start, and lengths of what was packed are told apart."""
+    """Lengths, ends with starts, and lengths with those of packed tokens are distinguished."""
     feeds = {"x": X[:1], "m": np.array(mask, np.int32)}
     model = single("Attention", ["x", "w", "b", "m"], feeds, weights=PACKED, num_heads=HEADS)
     compare(model, feeds, tmp_path)
@@ -99,7 +99,7 @@ def refused(model: onnx.ModelProto, folder: Path) -> str:
 
 @pytest.mark.parametrize("earlier", [0, 3])
 def test_attention_with_a_mask_of_four_axes(earlier: int, tmp_path: Path) -> None:
-    """Of the mask of the longest text, rows and columns of the tokens at hand count."""
+    """A mask of the longest text is cut to the rows and columns of the tokens."""
     mask = GENERATOR.integers(0, 2, size=(BATCH, 1, 12, 12)).astype(np.int32)
     mask[..., 0] = 1
     past = real(2, BATCH, HEADS, earlier, WIDTH // HEADS)
@@ -163,7 +163,7 @@ def test_attention_with_a_cache(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("unidirectional", [0, 1])
 @pytest.mark.parametrize("mask", [None, "lengths", "ends and starts", "right", "pairs"])
-def test_attention_behind_stored_tokens(
+def test_attention_after_stored_tokens(
     mask: str | None, unidirectional: int, tmp_path: Path
 ) -> None:
     masks = {
@@ -245,7 +245,7 @@ def test_multi_head_whose_scores_are_read(tmp_path: Path) -> None:
 def test_multi_head_with_a_cache(
     earlier: int, unidirectional: int, bias: bool, tmp_path: Path
 ) -> None:
-    """One that is fed is left empty; one that is stored stands before the keys."""
+    """A cache that is an input is left empty; a stored one comes before the keys."""
     caches = {name: real(BATCH, HEADS, earlier, WIDTH // HEADS) for name in ("pk", "pv")}
     mask = np.array([[1] * (earlier + TOKENS), [0] + [1] * (earlier + TOKENS - 1)], np.int32)
     feeds = {"q": QUERY, "k": QUERY * 2, "v": QUERY - 1, "m": mask, **({} if earlier else caches)}
@@ -376,7 +376,7 @@ def test_grouped(packed: bool, rotary: int, more: dict[str, Any], tmp_path: Path
 def grouped(
     more: dict[str, Array], inputs: list[str], lengths: list[int], **attributes: Any
 ) -> tuple[onnx.ModelProto, dict[str, Array]]:
-    """A node with an empty cache; ``inputs`` come behind the total length."""
+    """A node with an empty cache; ``inputs`` come after the total length."""
     past = np.zeros((BATCH, GROUPS, 0, HEAD), np.float32)
     q, k, v = (real(BATCH, TOKENS, n * HEAD) for n in (HEADS, GROUPS, GROUPS))
     feeds = {

@@ -1,4 +1,4 @@
-"""Blocked convolutions, as a session of ONNX Runtime saves them on the machine at hand."""
+"""Blocked convolutions, as a session of ONNX Runtime saves them on this machine."""
 
 from __future__ import annotations
 

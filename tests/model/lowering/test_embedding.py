@@ -76,7 +76,7 @@ def bucket(distance: int, count: int, furthest: int, both_ways: bool) -> int:
 @pytest.mark.parametrize("both_ways", [False, True])
 @pytest.mark.parametrize("tokens", [1, 4, 50])
 def test_distances(both_ways: bool, tokens: int, tmp_path: Path) -> None:
-    """The table lies head after head, although its shape is [buckets, heads]."""
+    """The table is stored head by head, although its shape is [buckets, heads]."""
     count, heads, furthest = 12, 3, 20
     table, length = real(count, heads), np.array([tokens], np.int64)
     feeds = {"query": length, "key": length}

@@ -58,11 +58,13 @@ def attended(x: Array, scale: float) -> Array:
     return (powers / powers.sum(-1, keepdims=True) @ v).transpose(1, 0, 2).reshape(len(x), -1)
 
 
-@pytest.mark.parametrize("apart", [False, True])
+@pytest.mark.parametrize("separate", [False, True])
 @pytest.mark.parametrize("scale", [0.0, 0.3])
-def test_every_sample_attends_to_its_own_tokens(apart: bool, scale: float, tmp_path: Path) -> None:
+def test_every_sample_attends_to_its_own_tokens(
+    separate: bool, scale: float, tmp_path: Path
+) -> None:
     more = {"num_heads": HEADS, **({"scale": scale} if scale else {})}
-    if apart:
+    if separate:
         nodes = [
             helper.make_node("MatMul", ["rows", "w"], ["qkv"]),
             helper.make_node("Split", ["qkv"], ["q", "k", "v"], axis=-1),

@@ -8,9 +8,8 @@ from typing import BinaryIO
 
 import pytest
 
-from palrp_onnx.cli.destination import Destination
-from palrp_onnx.cli.writing import write_files
-from palrp_onnx.errors import InputError, PalrpError, ResourceError, UsageError
+from palrp_onnx.errors import InputError, PalrpError, ResourceError
+from palrp_onnx.files import write_files
 
 
 def fail(number: int) -> OSError:
@@ -87,21 +86,3 @@ def test_devices_are_written_to(tmp_path: Path) -> None:
     write_files({null: b"gone", tmp_path / "file": b"kept"})
     assert null.is_char_device()
     assert (tmp_path / "file").read_bytes() == b"kept"
-
-
-def test_destinations(tmp_path: Path) -> None:
-    assert Destination.parse(None, None).files("id", 1) == {}
-    assert Destination.parse("a.JSON", None).files("id", 3) == {Path("a.JSON"): None}
-    assert Destination.parse("a.png", ("png",)).files("id", 1) == {Path("a.png"): 0}
-    assert Destination.parse("out", None).files("id", 1) == {
-        Path("out/id.json"): None,
-        Path("out/id.png"): 0,
-    }
-    assert Destination.parse("out.v1/", ("png",)).files("id", 2) == {
-        Path("out.v1/id-0.png"): 0,
-        Path("out.v1/id-1.png"): 1,
-    }
-    (tmp_path / "there.json").mkdir()
-    assert Destination.parse(str(tmp_path / "there.json"), None).kind == "folder"
-    with pytest.raises(UsageError):
-        Destination.parse("out.v1", None)

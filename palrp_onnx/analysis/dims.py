@@ -1,0 +1,406 @@
+"""Axes of a result ← axes of the operands, per operation: the one map, read in two directions.
+
+``axes`` reads it from the operands on, to lay out what runs along the axes of a result; ``sources``
+from the result back, to tell which row of each operand one row of the result is made of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum, auto
+from math import prod
+from typing import Any
+
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from palrp_onnx.model.ops import AxisRule, Trait, has, row_of
+from palrp_onnx.model.values import constant_axes
+from palrp_onnx.types import Shape
+
+#: What an operand of whole numbers holds, ``None`` where it is not known.
+Known = Callable[[ir.Value | None], NDArray[Any] | None]
+#: (operand, axis), both from the front; ``None`` for an axis where the operand's rank is unknown.
+OperandAxis = tuple[int, int | None]
+
+
+class How(Enum):
+    """How entries along axes of a result come from entries along axes of operands."""
+
+    #: Entry i from entry i of each, or from the only entry of one that has length one.
+    SAME = auto()
+    #: Aligned, but which entries make which is not known.
+    LOOSE = auto()
+    #: Merged and split in row-major order.
+    REGROUPED = auto()
+    #: Repeated, as a whole.
+    REPEATED = auto()
+    #: Some entries in order, or these with others around them.
+    CUT = auto()
+    #: Entries of the operands, one operand after the other.
+    JOINED = auto()
+    #: Entries that another operand chooses.
+    PICKED = auto()
+    #: Entries, and others that are written in places that another operand chooses.
+    SCATTERED = auto()
+    #: All entries make one, or none is left of the axis.
+    SUMMED = auto()
+    #: Entry i from all entries, mostly from entry i.
+    NORMALISED = auto()
+    #: Entry i from those up to it.
+    ACCUMULATED = auto()
+    #: Windows of entries.
+    POOLED = auto()
+    #: No operand has it.
+    NEW = auto()
+
+
+@dataclass(frozen=True)
+class Link:
+    """Some axes of a result and what they come from.
+
+    Attributes:
+        how: How entries come from entries.
+        results: Axes of the result; none where axes of operands are gone.
+        axes: Axes of the operands.
+    """
+
+    how: How
+    results: tuple[int, ...]
+    axes: tuple[OperandAxis, ...]
+
+
+@dataclass(frozen=True)
+class Operation:
+    """A node with the shapes around it.
+
+    Attributes:
+        node: The node.
+        output: The result.
+        before: Shape of every operand, () where there is none, ``None`` where it is unknown.
+        after: Shape of the result.
+        known: What its whole operands hold.
+        shapes: All shapes.
+    """
+
+    node: ir.Node
+    output: ir.Value
+    before: Sequence[Shape | None]
+    after: Shape
+    known: Known
+    shapes: Mapping[ir.Value, Shape]
+
+    @property
+    def first(self) -> Shape:
+        """Shape of the first operand."""
+        return (self.before[0] if self.before else None) or ()
+
+    def axis(self, default: int = 0) -> int:
+        """The attribute ``axis``, from the front of the first operand."""
+        return self.node.attributes.get_int("axis", default) % len(self.first)
+
+    def operand(self, index: int) -> ir.Value | None:
+        """An operand, ``None`` where it is left out."""
+        return self.node.inputs[index] if index < len(self.node.inputs) else None
+
+
+Links = Iterable[Link]
+
+
+def stored(value: ir.Value | None) -> NDArray[Any] | None:
+    """What a constant holds."""
+    constant = value.const_value if value is not None else None
+    return constant.numpy() if constant is not None else None
+
+
+def links_of(
+    node: ir.Node,
+    output: ir.Value,
+    shapes: Mapping[ir.Value, Shape],
+    known: Known = stored,
+) -> tuple[Link, ...] | None:
+    """What every axis of ``output`` comes from; ``None`` where that cannot be said.
+
+    Every axis of the result is in one link. Axes that are summed over come first.
+
+    Args:
+        node: The node.
+        output: One of its results.
+        shapes: Lengths of axes, in a trial run.
+        known: What operands of whole numbers hold.
+    """
+    before = [shapes.get(v) if v is not None else () for v in node.inputs]
+    operation = Operation(node, output, before, shapes[output], known, shapes)
+    links = _RULES[row_of(node).axes](operation)
+    return None if links is None else tuple(links)
+
+
+# --- entry by entry ------------------------------------------------------------------------------
+def _pairs(
+    operands: Iterable[tuple[int, Shape | None]], axis: int, rank: int
+) -> tuple[OperandAxis, ...]:
+    """The axes of operands that are aligned, from the right, with an axis of the result."""
+    found: list[OperandAxis] = []
+    for index, shape in operands:
+        own = None if shape is None else len(shape) - rank + axis
+        if own is None or own >= 0:
+            found.append((index, own))
+    return tuple(found)
+
+
+def _broadcast(
+    how: How, operands: Iterable[tuple[int, Shape | None]], after: Shape
+) -> Iterator[Link]:
+    listed = list(operands)
+    return (Link(how, (k,), _pairs(listed, k, len(after))) for k in range(len(after)))
+
+
+_RETYPED = Trait.RETYPES | Trait.LIKE
+
+
+def _aligned(o: Operation) -> Links:
+    operands = list(enumerate(o.before))
+    retyped = has(o.node, _RETYPED)  # other operands are parameters
+    return _broadcast(How.SAME, operands[:1] if retyped else operands, o.after)
+
+
+def _loose(o: Operation) -> Links:
+    return _broadcast(How.LOOSE, enumerate(o.before), o.after)
+
+
+def _same(results: Iterable[int], axes: Iterable[int], operand: int = 0) -> Iterator[Link]:
+    pairs = zip(results, axes, strict=True)
+    return (Link(How.SAME, (k,), ((operand, own),)) for k, own in pairs)
+
+
+# --- movement ------------------------------------------------------------------------------------
+def _reshaped(o: Operation) -> Links | None:
+    before, after = o.first, o.after
+    if before != after and (0 in (*before, *after) or prod(before) != prod(after)):
+        return None
+    return (
+        Link(How.REGROUPED, tuple(new), tuple((0, k) for k in own))
+        for own, new in groups(before, after)
+    )
+
+
+def groups(before: Shape, after: Shape) -> Iterator[tuple[range, range]]:
+    """Ranges of axes with equal products, as short as can be."""
+    if before == after:
+        yield from ((range(k, k + 1), range(k, k + 1)) for k in range(len(before)))
+        return
+    i = j = 0
+    while i < len(before) or j < len(after):
+        start, begin, left, right = i, j, 1, 1
+        if i < len(before):
+            left, i = before[i], i + 1
+        if j < len(after):
+            right, j = after[j], j + 1
+        while left != right:
+            if left < right and i < len(before):
+                left, i = left * before[i], i + 1
+            elif j < len(after):
+                right, j = right * after[j], j + 1
+            else:  # cannot be: both products are the whole size
+                left, i = left * prod(before[i:]), len(before)
+        yield range(start, i), range(begin, j)
+
+
+def _ranked(o: Operation) -> Links | None:
+    named = constant_axes(o.node)
+    if named is None:
+        return _reshaped(o)
+    longer = max(len(o.first), len(o.after))
+    ones = {axis % longer for axis in named}
+    rest = [k for k in range(longer) if k not in ones]
+    if len(o.after) < len(o.first):
+        return _same(range(len(rest)), rest)
+    new = (Link(How.SAME, (k,), ()) for k in sorted(ones))
+    return [*new, *_same(rest, range(len(rest)))]
+
+
+def _permuted(o: Operation) -> Links:
+    rank = len(o.first)
+    return _same(range(rank), o.node.attributes.get_ints("perm", tuple(reversed(range(rank)))))
+
+
+def _repeated(o: Operation) -> Links:
+    return _broadcast(How.REPEATED, [(0, o.first)], o.after)
+
+
+def _cut(o: Operation) -> Links | None:
+    """Slices, parts of a split, padding; where axes are computed, any axis may be cut."""
+    rank = len(o.first)
+    if rank != len(o.after):
+        return None
+    named = (o.axis(),) if o.node.op_type == "Split" else _sliced(o)
+    cut = set(range(rank)) if named is None else {axis % rank for axis in named}
+    return (Link(How.CUT if k in cut else How.SAME, (k,), ((0, k),)) for k in range(rank))
+
+
+def _sliced(o: Operation) -> Sequence[int] | None:
+    return constant_axes(o.node, 3) if has(o.node, Trait.CUT) else None
+
+
+def _joined(o: Operation) -> Links:
+    along = o.node.attributes.get_int("axis", 0) % len(o.after)
+    operands = range(len(o.before))
+    return (
+        Link(How.JOINED if k == along else How.SAME, (k,), tuple((i, k) for i in operands))
+        for k in range(len(o.after))
+    )
+
+
+def _gathered(o: Operation) -> Links:
+    own, rank = o.axis(), len(o.first)
+    behind = own + len(o.after) - rank + 1
+    yield from _same(range(own), range(own))
+    yield Link(How.PICKED, tuple(range(own, behind)), ((0, own),))
+    yield from _same(range(behind, len(o.after)), range(own + 1, rank))
+
+
+def _gathered_nd(o: Operation) -> Links | None:
+    """Axes that the index has too (``batch_dims``) are loose: it picks in each of their entries."""
+    index = o.before[1]
+    if index is None:
+        return None
+    kept = o.node.attributes.get_int("batch_dims", 0)
+    picked, places = kept + index[-1], len(index) - 1
+    return (
+        *(Link(How.LOOSE, (k,), ((0, k),)) for k in range(kept)),
+        Link(How.PICKED, tuple(range(kept, places)), tuple((0, k) for k in range(kept, picked))),
+        *_same(range(places, len(o.after)), range(picked, len(o.first))),
+    )
+
+
+def _scattered(o: Operation) -> Links:
+    operands = ((i, k) for i in (0, 2) for k in range(len(o.before[i] or ())))
+    yield Link(How.SCATTERED, tuple(range(len(o.after))), tuple(operands))
+
+
+# --- several entries make one --------------------------------------------------------------------
+def _reduced(o: Operation) -> Links:
+    rank = len(o.first)
+    named = constant_axes(o.node)
+    if named is None and has(o.node, Trait.ARGUMENT):
+        named = (o.axis(),)
+    if named is None:
+        nothing = o.node.attributes.get_int("noop_with_empty_axes", 0) != 0
+        named = () if nothing else tuple(range(rank))
+    gone = sorted({axis % rank for axis in named})
+    rest = [k for k in range(rank) if k not in gone]
+    kept = len(o.after) == rank
+    yield from (Link(How.SUMMED, (k,) if kept else (), ((0, k),)) for k in gone)
+    yield from _same(rest if kept else range(len(rest)), rest)
+
+
+def _matrices(o: Operation) -> Links:
+    left, right = (shape or () for shape in o.before)
+    one, two = len(left), len(right)
+    yield Link(How.SUMMED, (), (*(((0, one - 1),) if one else ()), *_contracted(two)))
+    tails = [(0, one - 2)] * (one > 1) + [(1, two - 1)] * (two > 1)
+    head = len(o.after) - len(tails)
+    ahead = [(k, None if s is None else s[:-2]) for k, s in enumerate(o.before)]
+    yield from _broadcast(How.SAME, ahead, o.after[:head])
+    for k, tail in enumerate(tails):
+        yield Link(How.SAME, (head + k,), (tail,))
+
+
+def _contracted(rank: int) -> tuple[OperandAxis, ...]:
+    """The axis of a second factor that is summed over."""
+    return ((1, max(rank - 2, 0)),) if rank else ()
+
+
+def _gemm(o: Operation) -> Links:
+    across, over = (o.node.attributes.get_int(name, 0) != 0 for name in ("transA", "transB"))
+    yield Link(How.SUMMED, (), ((0, 0 if across else 1), (1, 1 if over else 0)))
+    rows, columns = (0, 1 if across else 0), (1, 0 if over else 1)
+    third = list(enumerate(o.before))[2:3]
+    for k, own in enumerate((rows, columns)):
+        yield Link(How.SAME, (k,), (own, *_pairs(third, k, 2)))
+
+
+def _einsum(o: Operation) -> Links:
+    equation = o.node.attributes.get_string("equation", "")
+    terms, result = spell_einsum(equation, [len(shape or ()) for shape in o.before])
+    letters: dict[str, list[OperandAxis]] = {}
+    for index, term in enumerate(terms):
+        for axis, letter in enumerate(term):
+            letters.setdefault(letter, []).append((index, axis))
+    for letter, axes in letters.items():
+        if letter not in result:
+            yield Link(How.SUMMED, (), tuple(axes))
+    for k, letter in enumerate(result):
+        yield Link(How.SAME, (k,), tuple(letters.get(letter, ())))
+
+
+def spell_einsum(equation: str, ranks: Sequence[int]) -> tuple[list[str], str]:
+    """The terms and the result, ellipses written as digits that are aligned from the right."""
+    terms, arrow, result = equation.replace(" ", "").partition("->")
+    spelled = terms.split(",")
+    hidden = [r - len(t.replace("...", "")) for t, r in zip(spelled, ranks, strict=True)]
+    dots = max(hidden, default=0)
+    if not arrow:  # letters that occur once, in alphabetical order
+        letters = terms.replace(",", "").replace(".", "")
+        once = "".join(sorted(k for k in set(letters) if letters.count(k) == 1))
+        result = ("..." if "..." in terms else "") + once
+    return (
+        [_spell(t, dots, h) for t, h in zip(spelled, hidden, strict=True)],
+        _spell(result, dots, dots),
+    )
+
+
+def _spell(term: str, dots: int, hidden: int) -> str:
+    return term.replace("...", "0123456789"[dots - hidden : dots])
+
+
+def _convolved(o: Operation) -> Links:
+    return [Link(How.NEW, (1,), ()) if link.results == (1,) else link for link in _pooled(o)]
+
+
+def _pooled(o: Operation) -> Links:
+    for k in range(len(o.first)):
+        yield Link(How.SAME if k < 2 else How.POOLED, (k,), ((0, k),))
+
+
+def _normalised(o: Operation) -> Links:
+    """Norms run from an axis on; softmax along one axis, before opset 13 from one on."""
+    rank, graph = len(o.first), o.node.graph
+    opset = graph.opset_imports.get("", 0) if isinstance(graph, ir.Graph) else 0
+    one = has(o.node, Trait.SOFTMAX)
+    first = o.axis(1 if one and opset < 13 else -1)
+    along = o.node.op_type == "LpNormalization" or (one and opset >= 13)
+    over = range(first, first + 1 if along else rank)
+    for k in range(rank):
+        yield Link(How.NORMALISED if k in over else How.SAME, (k,), ((0, k),))
+
+
+def _accumulated(o: Operation) -> Links:
+    axis, rank = o.known(o.operand(1)), len(o.first)
+    along = range(rank) if axis is None else (int(axis.ravel()[0]) % rank,)
+    for k in range(rank):
+        yield Link(How.ACCUMULATED if k in along else How.SAME, (k,), ((0, k),))
+
+
+_RULES: dict[AxisRule, Callable[[Operation], Links | None]] = {
+    AxisRule.ALIGNED: _aligned,
+    AxisRule.LOOSE: _loose,
+    AxisRule.RESHAPED: _reshaped,
+    AxisRule.RANKED: _ranked,
+    AxisRule.PERMUTED: _permuted,
+    AxisRule.REPEATED: _repeated,
+    AxisRule.CUT: _cut,
+    AxisRule.JOINED: _joined,
+    AxisRule.GATHERED: _gathered,
+    AxisRule.GATHERED_ND: _gathered_nd,
+    AxisRule.SCATTERED: _scattered,
+    AxisRule.REDUCED: _reduced,
+    AxisRule.MATRICES: _matrices,
+    AxisRule.GEMM: _gemm,
+    AxisRule.EINSUM: _einsum,
+    AxisRule.CONVOLVED: _convolved,
+    AxisRule.POOLED: _pooled,
+    AxisRule.NORMALISED: _normalised,
+    AxisRule.ACCUMULATED: _accumulated,
+}

@@ -1,0 +1,128 @@
+"""Limits on what was found, as ``--fail-on`` has them: ``residual>1e-3`` is a failure."""
+
+from __future__ import annotations
+
+import math
+import operator
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from palrp_onnx.errors import CheckError
+
+if TYPE_CHECKING:
+    from palrp_onnx.evaluate.agreement import Agreement
+    from palrp_onnx.record import Attribution
+
+_OPERATORS: dict[str, Callable[[float, float], bool]] = {
+    ">": operator.gt,
+    "<": operator.lt,
+    ">=": operator.ge,
+    "<=": operator.le,
+}
+
+#: Numbers of a record that can be limited.
+RECORD_METRICS: dict[str, Callable[[Attribution], float | None]] = {
+    "residual": lambda record: record.residual,
+    "position_share": lambda record: record.position_share,
+    "probability": lambda record: record.target.probability,
+}
+#: Numbers of a comparison of two runs that can be limited.
+AGREEMENT_METRICS: dict[str, Callable[[Agreement], float | None]] = {
+    "same_target": lambda found: found.same_target,
+    "correlation": lambda found: found.correlation.mean,
+    "worst_correlation": lambda found: found.correlation.least,
+    "pearson": lambda found: found.pearson.mean,
+    "overlap": lambda found: found.overlap.mean,
+    "position_share": lambda found: found.position_share.mean,
+    "unmatched": lambda found: len(found.a.only) + len(found.b.only),
+    "failed": lambda found: len(found.a.failed) + len(found.b.failed),
+    "incomparable": lambda found: len(found.incomparable),
+}
+
+
+@dataclass(frozen=True)
+class Limit:
+    """One condition that must not hold, such as ``residual>1e-3``.
+
+    Attributes:
+        metric: What is limited.
+        operator: ``>``, ``<``, ``>=`` or ``<=``.
+        bound: The number it is compared with.
+    """
+
+    metric: str
+    operator: str
+    bound: float
+
+    @classmethod
+    def parse(cls, text: str, metrics: Iterable[str] = tuple(RECORD_METRICS)) -> Limit:
+        """Read ``METRIC OPERATOR NUMBER``, where the metric is one of ``metrics``.
+
+        Raises:
+            ValueError: It is not of that form, the metric is unknown or the number not finite.
+        """
+        match = re.fullmatch(r"\s*(\w+)\s*([<>]=?)\s*(\S+)\s*", text)
+        if match is None:
+            raise ValueError(f"{text!r} is not of the form 'residual>1e-3'")
+        metric, sign, number = match.groups()
+        if metric not in metrics:
+            raise ValueError(f"{metric!r} is not one of {', '.join(metrics)}")
+        try:
+            bound = float(number)
+        except ValueError:
+            raise ValueError(f"{number!r} is not a number") from None
+        if not math.isfinite(bound):
+            raise ValueError(f"{number!r} is not a finite number")
+        return cls(metric, sign, bound)
+
+    def failed(self, record: Attribution) -> str | None:
+        """Why ``record`` fails; ``None`` where it passes."""
+        return self.verdict(RECORD_METRICS[self.metric](record))
+
+    def verdict(self, value: float | None) -> str | None:
+        """Why ``value`` fails; ``None`` where it passes.
+
+        A number that is not there cannot pass: a pipeline must not go on because of it.
+        """
+        if value is None or not math.isfinite(value):
+            problem = "not known"
+        elif _OPERATORS[self.operator](value, self.bound):
+            problem = f"{value:.3g}"
+        else:
+            return None
+        return f"{self.metric} is {problem} (--fail-on '{self}')"
+
+    def __str__(self) -> str:
+        return f"{self.metric}{self.operator}{self.bound:g}"
+
+
+def check_records(limits: Sequence[Limit], records: Sequence[Attribution]) -> None:
+    """Check every record against every limit.
+
+    Raises:
+        CheckError: One failed; the message counts the others.
+    """
+    failures = [
+        (reason, record.id)
+        for limit in limits
+        for record in records
+        if (reason := limit.failed(record)) is not None
+    ]
+    if not failures:
+        return
+    message, place = failures[0]
+    others = f"; {len(failures) - 1} more failed" if len(failures) > 1 else ""
+    raise CheckError(f"A check failed: {message}{others}", place=f"sample {place}")
+
+
+def check_agreement(limits: Sequence[Limit], found: Agreement) -> None:
+    """Check a comparison of two runs against every limit.
+
+    Raises:
+        CheckError: It fails; the message names all limits.
+    """
+    verdicts = (limit.verdict(AGREEMENT_METRICS[limit.metric](found)) for limit in limits)
+    if failures := [reason for reason in verdicts if reason is not None]:
+        raise CheckError(f"A check failed: {'; '.join(failures)}")

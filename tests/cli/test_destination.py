@@ -1,0 +1,26 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from palrp_onnx.cli.destination import Destination
+from palrp_onnx.errors import UsageError
+
+
+def test_destinations(tmp_path: Path) -> None:
+    assert Destination.parse(None, None).files("id", 1) == {}
+    assert Destination.parse("a.JSON", None).files("id", 3) == {Path("a.JSON"): None}
+    assert Destination.parse("a.png", ("png",)).files("id", 1) == {Path("a.png"): 0}
+    assert Destination.parse("out", None).files("id", 1) == {
+        Path("out/id.json"): None,
+        Path("out/id.png"): 0,
+    }
+    assert Destination.parse("out.v1/", ("png",)).files("id", 2) == {
+        Path("out.v1/id-0.png"): 0,
+        Path("out.v1/id-1.png"): 1,
+    }
+    (tmp_path / "there.json").mkdir()
+    assert Destination.parse(str(tmp_path / "there.json"), None).kind == "folder"
+    with pytest.raises(UsageError):
+        Destination.parse("out.v1", None)
