@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import committed
 import numpy as np
 import onnx
 import onnx_ir as ir
@@ -32,8 +33,12 @@ Array = NDArray[Any]
 
 
 def compare(name: str, given: Sample, target: str = "pred", **options: Any) -> None:
-    numpy = Explainer(FILES[name], engine="numpy", **options).explain(given, target)
-    compiled = Explainer(FILES[name], engine="onnxruntime", **options).explain(given, target)
+    numpy = Explainer(committed.opened(name).copy(), engine="numpy", **options).explain(
+        given, target
+    )
+    compiled = Explainer(committed.opened(name), engine="onnxruntime", **options).explain(
+        given, target
+    )
     assert len(compiled) == len(numpy)
     for ours, reference in zip(compiled, numpy, strict=True):
         assert ours.record.run.engine == "onnxruntime"
@@ -63,7 +68,9 @@ def test_every_method(name: str, method: str) -> None:
 @pytest.mark.parametrize("name", ["bert", "llama-tc", "vit"])
 def test_reductions_in_the_graph(name: str, positions: str) -> None:
     given = sample(name)
-    reference = Explainer(FILES[name], engine="numpy", positions=positions).explain(given)
+    reference = Explainer(
+        committed.opened(name).copy(), engine="numpy", positions=positions
+    ).explain(given)
     session = compiled_session(name, given, positions=positions)
     outputs = session(given.feeds)
     for row, explanation in enumerate(reference):
@@ -107,11 +114,11 @@ def test_targets(name: str, target: str) -> None:
 )
 def test_targets_that_are_not_there(name: str, target: str, problem: str) -> None:
     with pytest.raises(TargetError, match=problem):
-        Explainer(FILES[name]).explain(sample(name), target)
+        Explainer(committed.opened(name)).explain(sample(name), target)
 
 
 def compiled_model(name: str, given: Sample, **settings: Any) -> ir.Model:
-    planned = plan_model(Model.open(FILES[name]), given.feeds, METHODS["pa-lrp"])
+    planned = plan_model(committed.opened(name).copy(), given.feeds, METHODS["pa-lrp"])
     return compile_graph(planned, CompileSettings(**settings))[0]
 
 
@@ -137,12 +144,13 @@ def compiled_session(name: str, given: Sample, **settings: Any) -> Compiled:
 @pytest.mark.parametrize("name", ["bert", "gpt2", "llama", "llama-tc", "vit"])
 def test_one_graph_serves_every_batch_size_and_length(name: str) -> None:
     session = compiled_session(name, sample(name))
+    explainer = Explainer(committed.opened(name).copy(), engine="numpy")
     for samples, tokens in ((1, 2), (3, 5), (2, 12)):
         given = sample(name, samples, tokens, seed=tokens)
         if name == "vit" and tokens != 5:
             continue
         batch = session(given.feeds)
-        reference = Explainer(FILES[name], engine="numpy").explain(given)
+        reference = explainer.explain(given)
         for row in range(samples):
             expected = np.array(reference[row].record.relevance.total)
             ours = batch["relevance_total"][row]
@@ -157,12 +165,9 @@ def test_targets_may_differ_from_row_to_row() -> None:
     session = compiled_session("bert", given)
     target, against = np.array([0, 2, -1]), np.array([-1, 1, -1])
     outputs = session({**given.feeds, "target": target, "target_against": against})
+    explainer = Explainer(committed.opened("bert").copy(), engine="numpy")
     for row, name in enumerate(("0", "2-1", "pred")):
-        expected = (
-            Explainer(FILES["bert"], engine="numpy")
-            .explain(given, name)[row]
-            .record.relevance.total
-        )
+        expected = explainer.explain(given, name)[row].record.relevance.total
         difference = np.abs(outputs["relevance_total"][row] - expected).max()
         assert difference <= TOLERANCE * np.abs(expected).max()
 

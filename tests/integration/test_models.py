@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 from typing import Any
 
 import numpy as np
 import pytest
 from committed import MODELS
 
-from palrp_onnx import Explainer, inspect
+from palrp_onnx import Explainer, Model, inspect
 from palrp_onnx.inputs import open_sample, read_labels
 
 SAMPLES = {
@@ -32,8 +33,14 @@ EXPECTED = {
 }
 
 
-def explained(name: str, **options: Any) -> Any:
-    explainer = Explainer(MODELS / name / "model.onnx", **options)
+@cache
+def opened(name: str) -> Model:
+    return Model.open(MODELS / name / "model.onnx")
+
+
+@cache
+def explained(name: str, dtype: str = "float32") -> Any:
+    explainer = Explainer(opened(name).copy(), dtype=dtype)
     path = explainer.model.path
     sample = open_sample(
         MODELS / name / SAMPLES[name],
@@ -59,7 +66,7 @@ def test_ledger_and_sites(name: str) -> None:
 
 @pytest.mark.parametrize("name", SAMPLES)
 def test_inspection(name: str) -> None:
-    report = inspect(Explainer(MODELS / name / "model.onnx").model)
+    report = inspect(opened(name).copy())
     assert report.explainable
     assert {(site.kind, site.layer) for site in report.sites} == SITES[name]
 

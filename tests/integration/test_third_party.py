@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -69,8 +70,16 @@ def raw(feeds: dict[str, Array]) -> Sample:
     return Sample("x", "tensors", feeds, InputFacts(kind="tensors", truncated=False))
 
 
+@cache
+def explained_with(path: Path, engine: str = "onnxruntime") -> Explainer:
+    """An explainer of a file, opened once."""
+    model = None if engine == "onnxruntime" else explained_with(path).model.copy()
+    return Explainer(model or path, engine=engine)
+
+
+@cache
 def sites(path: Path) -> list[tuple[str, int]]:
-    report = inspect(Explainer(path).model)
+    report = inspect(explained_with(path).model.copy())
     assert report.explainable, report.coverage.unsupported
     return sorted({(s.kind, s.layer) for s in report.sites})
 
@@ -78,7 +87,7 @@ def sites(path: Path) -> list[tuple[str, int]]:
 def read(path: Path, text: str, folder: Path) -> Sample:
     source = folder / "text.txt"
     source.write_text(text)
-    inputs = Explainer(path).model.inputs
+    inputs = explained_with(path).model.inputs
     return open_sample(source, model_path=path, graph_inputs=inputs, tokenizer=None)
 
 
@@ -101,8 +110,9 @@ def test_a_sentence_encoder() -> None:
     mask[1, 15:] = 0
     sample = raw({"input_ids": ids, "attention_mask": mask})
     for output, target in (("461", "5"), ("onnx::Shape_422", "3,7")):
-        rough = Explainer(minilm, output=output).explain(sample, target)
-        exact = Explainer(minilm, output=output, dtype="float64").explain(sample, target)
+        model = explained_with(minilm).model.copy()
+        rough = Explainer(model, output=output).explain(sample, target)
+        exact = Explainer(model, output=output, dtype="float64").explain(sample, target)
         for row, (ours, reference) in enumerate(zip(rough, exact, strict=True)):
             assert abs(ours.record.ledger["residual_relative"]) < 1e-5
             assert abs(reference.record.ledger["residual_relative"]) < 1e-10
@@ -132,7 +142,7 @@ def test_a_tagger_in_eight_bits(
     assert sample.units is not None
     place = sample.units.text.index(word)
     labels = dict(enumerate(tags))
-    record = Explainer(tagger).explain(sample, f"token:{place}", labels)[0].record
+    record = explained_with(tagger).explain(sample, f"token:{place}", labels)[0].record
     assert faithful(record)
     assert (record.target.kind, record.target.label) == ("token", tag)
     others = {
@@ -143,7 +153,7 @@ def test_a_tagger_in_eight_bits(
         if t != word and not s
     }
     assert max(others, key=others.__getitem__) in deciding
-    slow = Explainer(tagger, engine="numpy").explain(sample, f"token:{place}")[0].record
+    slow = explained_with(tagger, "numpy").explain(sample, f"token:{place}")[0].record
     assert np.corrcoef(record.relevance.total, slow.relevance.total)[0, 1] > 0.999
 
 
@@ -157,11 +167,9 @@ def test_a_title_writer_in_eight_bits(tmp_path: Path) -> None:
         "user: please update the README with install instructions\nedit README.md",
         tmp_path,
     )
-    record = Explainer(encoder).explain(sample, "3,7")[0].record
+    record = explained_with(encoder).explain(sample, "3,7")[0].record
     assert faithful(record)
-    report = inspect(Explainer(decoder).model)
-    assert report.explainable
-    assert {s.kind for s in report.sites} == {"relative_bias"}
+    assert {kind for kind, _ in sites(decoder)} == {"relative_bias"}
 
 
 def test_a_saliency_map() -> None:
@@ -171,9 +179,10 @@ def test_a_saliency_map() -> None:
     data = pytest.importorskip("sklearn.datasets")
     flower = data.load_sample_image("flower.jpg")[100:324, 200:424]
     pixels = (flower / 255.0 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
-    name = Explainer(focus).model.inputs[0].name
+    model = explained_with(focus).model
+    name = model.inputs[0].name
     sample = raw({name: pixels.transpose(2, 0, 1)[None].astype(np.float32)})
-    record = Explainer(focus, once=True).explain(sample, "0,112,112")[0].record
+    record = Explainer(model, once=True).explain(sample, "0,112,112")[0].record
     assert record.units.grid == (16, 16)
     assert abs(record.ledger["residual_relative"]) < 1e-5
     total = np.abs(np.array(record.relevance.total)).reshape(16, 16)
@@ -210,8 +219,8 @@ def test_a_guard_with_rotary_positions(opset: int, tmp_path: Path) -> None:
         verbose=False,
     )
     assert sites(path) == [("rope", layer) for layer in range(4)]
-    name = Explainer(path).model.inputs[0].name
-    explainer = Explainer(path)
+    explainer = explained_with(path)
+    name = explainer.model.inputs[0].name
     for ids, label in ((ATTACK, 1), (HARMLESS, 0)):
         labels = {0: "harmless", 1: "attack"}
         record = explainer.explain(raw({name: np.array([ids])}), "pred", labels)[0].record

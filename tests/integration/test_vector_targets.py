@@ -10,7 +10,7 @@ import onnx
 import onnxruntime
 import pytest
 from building import ints, proto, real
-from committed import FILES, sample
+from committed import opened, sample
 
 from palrp_onnx import Explainer
 from palrp_onnx.compiler.file import compile_model
@@ -94,11 +94,11 @@ def test_a_product_at_a_token(tmp_path: Path, engine: str, place: str, token: in
 @pytest.mark.parametrize(("name", "kind"), [("bert", "dot"), ("llama", "cos"), ("vit", "cos")])
 def test_engines_agree(tmp_path: Path, name: str, kind: str, positions: str) -> None:
     given = sample(name)
-    numpy = Explainer(FILES[name], engine="numpy", positions=positions)
+    numpy = Explainer(opened(name).copy(), engine="numpy", positions=positions)
     outcome = numpy.engine(given.feeds).explain(given.feeds, Target("pred"))
     vector = stored(tmp_path, 30 * real(outcome.output.shape[-1], seed=9))
     reference = numpy.explain(given, f"{kind}:{vector}")
-    compiled = Explainer(FILES[name], positions=positions).explain(given, f"{kind}:{vector}")
+    compiled = Explainer(opened(name), positions=positions).explain(given, f"{kind}:{vector}")
     for ours, theirs in zip(compiled, reference, strict=True):
         assert ours.record.target.value == pytest.approx(theirs.record.target.value, rel=1e-4)
         for part in ("content", "position", "total"):
@@ -112,8 +112,8 @@ def test_engines_agree(tmp_path: Path, name: str, kind: str, positions: str) -> 
 
 def test_one_hot_vectors_are_classes(tmp_path: Path) -> None:
     given, vector = sample("bert"), stored(tmp_path, np.array([0.0, 0.0, 1.0]))
-    by_index = Explainer(FILES["bert"]).explain(given, "2")
-    by_vector = Explainer(FILES["bert"]).explain(given, f"dot:{vector}")
+    explainer = Explainer(opened("bert"))
+    by_index, by_vector = (explainer.explain(given, each) for each in ("2", f"dot:{vector}"))
     for ours, theirs in zip(by_vector, by_index, strict=True):
         assert ours.record.target.value == pytest.approx(theirs.record.target.value)
         np.testing.assert_allclose(

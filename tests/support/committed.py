@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -26,11 +27,17 @@ FILES = {
 }
 
 
+@cache
+def opened(name: str) -> Model:
+    """The model, opened once; whoever changes it takes a copy."""
+    return Model.open(FILES[name])
+
+
 def sample(name: str, samples: int = 2, tokens: int = 9, seed: int = 0) -> Sample:
     """Random input; the last row's last two tokens are padding."""
     generator = np.random.default_rng(seed)
     feeds: dict[str, Array] = {}
-    for signature in Model.open(FILES[name]).inputs:
+    for signature in opened(name).inputs:
         if signature.name == "pixel_values":
             side = 16 if name == "digits-vit" else 48
             feeds["pixel_values"] = generator.normal(size=(samples, 3, side, side)).astype("f4")

@@ -6,13 +6,16 @@ term shows in the ledger.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from once import made_once
 
-from palrp_onnx import Explainer
+from palrp_onnx import Model
+from palrp_onnx.export import export_model
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -99,11 +102,26 @@ def build(name: str) -> Any:
     return model.eval()
 
 
-def feeds_for(explainer: Explainer, tokens: int = 9) -> dict[str, Array]:
+def exported(name: str, opset: int, folder: Path) -> Path:
+    """The exported model below ``folder``, made at the first call for it."""
+
+    def export(place: Path) -> None:
+        model = build(name)
+        if model.config.model_type in ("vit", "deit"):
+            size = {"height": 24, "width": 24}
+            transformers.ViTImageProcessor(size=size).save_pretrained(place / "torch")
+        model.save_pretrained(place / "torch")
+        task = TASKS[FAMILIES[name][1]]
+        export_model(place / "torch", place / "onnx", task=task, opset=opset)
+
+    return made_once(folder / f"{name}-{opset}", export) / "onnx" / "model.onnx"
+
+
+def feeds_for(model: Model, tokens: int = 9) -> dict[str, Array]:
     """Two samples; the last two tokens of the second are padding where there is a mask."""
     generator = np.random.default_rng(1)
     feeds: dict[str, Array] = {}
-    for signature in explainer.model.inputs:
+    for signature in model.inputs:
         match signature.name:
             case "pixel_values":
                 feeds[signature.name] = generator.normal(size=(2, 3, 24, 24)).astype(np.float32)

@@ -11,10 +11,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import numpy as np
-from building import OPSET, Array, floats, ints, real, wide
+from building import OPSET, Array, Walk, floats, ints, real, run, wide
 
 Weights = Mapping[str, Array]
 Law = Callable[[Array, Array, Array, Weights], Array]
@@ -24,7 +25,7 @@ TOKENS = (2, 3, 4)
 IMAGE = (2, 4, 5, 6)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Case:
     """One line of the table.
 
@@ -58,6 +59,18 @@ class Case:
 
     def __str__(self) -> str:
         return f"{self.op}-{self.opset}-{self.body}".replace(" ", "")
+
+
+def walked(case: Case, **options: str) -> Walk:
+    """One walk back through the case, in float64 where NumPy has the operation."""
+    options = {"dtype": case.dtype, **options}
+    return run(case.body, case.feed, case.weights, opset=case.opset, free=case.free, **options)
+
+
+@cache
+def usual(case: Case) -> Walk:
+    """The walk of the usual method, taken once."""
+    return walked(case)
 
 
 def of(op: str, body: str, law: Law | None = None, **more: Any) -> Case:

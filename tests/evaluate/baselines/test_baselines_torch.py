@@ -10,13 +10,11 @@ import numpy as np
 import pytest
 from building import Array
 
-from palrp_onnx import Explainer, Model
+from palrp_onnx import Model
 from palrp_onnx.evaluate.baselines import BASELINES, Baseline
 from palrp_onnx.relevance.target_parsing import parse_target
 
 torch = pytest.importorskip("torch")
-transformers = pytest.importorskip("transformers")
-pytest.importorskip("optimum.exporters.onnx")
 
 #: name → where the target is read from: a class token, the last token, a class token of an image.
 FAMILIES = {"bert": 0, "llama-tc": 6, "vit": 0}
@@ -24,23 +22,12 @@ TARGET = "1"
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
-def pair(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[str, Any, Path, dict[str, Array]]:
+def pair(request: pytest.FixtureRequest, shared: Path) -> tuple[str, Any, Path, dict[str, Array]]:
     """Name, model in PyTorch in float64, the exported file, and one sample of seven tokens."""
-    from palrp_onnx.export import export_model
-
-    name = request.param
-    folder, model = tmp_path_factory.mktemp(name), families.build(name)
+    path, model = families.exported(request.param, 18, shared), families.build(request.param)
     model.set_attn_implementation("eager")
-    if name == "vit":
-        size = {"height": 24, "width": 24}
-        transformers.ViTImageProcessor(size=size).save_pretrained(folder / "torch")
-    model.save_pretrained(folder / "torch")
-    task = families.TASKS[families.FAMILIES[name][1]]
-    path = Path(export_model(folder / "torch", folder / "onnx", task=task, opset=18).path)
-    feeds = families.feeds_for(Explainer(path), tokens=7)
-    return name, model.double(), path, {key: array[:1] for key, array in feeds.items()}
+    feeds = families.feeds_for(Model.open(path), tokens=7)
+    return request.param, model.double(), path, {key: array[:1] for key, array in feeds.items()}
 
 
 def differentiated(model: Any, feeds: dict[str, Array]) -> tuple[Array, list[Array], list[Array]]:
