@@ -185,7 +185,7 @@ FLOAT = GraphInput("pixel_values", np.dtype(np.float32), (1, 3, 4, 4))
     [
         (graph("input_ids", "decoder_input_ids"), r"decoder_input_ids int64\[batch, seq\]"),
         (graph("a", "b"), r"\.npz"),
-        ([FLOAT], "does not give"),
+        ([FLOAT], "does not provide"),
         ([], "no inputs"),
         (graph("input_ids", shape=(2, "seq")), "one row"),
         (graph("input_ids", shape=("batch", "seq", 1)), "one row"),
