@@ -308,11 +308,10 @@ class Explainer:
             return _Opened(self._open_explainer(self._manifest), None)
         if self._kind != "onnxruntime":
             return self._planned(self.model, feeds)
-        # Compiling appends to the graph.
         try:
-            return self._planned(self.model.copy(at_least=OPSET), feeds)
+            return self._planned(self.model.at_opset(OPSET), feeds)
         except LaterOpsetError as error:
-            return self._planned(self.model.copy(at_least=error.opset), feeds)
+            return self._planned(self.model.at_opset(error.opset), feeds)
 
     def _planned(self, model: Model, feeds: Feeds) -> _Opened:
         planned = plan_model(
