@@ -1,12 +1,12 @@
-"""How much of a batch's time is spent in the model.
+"""The share of a batch's time that is spent in the model.
 
     python benchmarks/batch.py --models reviews-bert reviews-rope digits-vit --records 2000
 
-Explains made-up records of the committed models, once by ``palrp-onnx batch`` as a library and once
-as nothing but the very same runs of the session, back to back in one thread. The share is the time
-of the second over that of the first, opening not counted: 1 would mean that reading, cutting into
-batches, writing lines and waiting for the disk cost nothing. Both are repeated in turn, and the
-median of the rounds is printed.
+Explains synthetic records with the committed models, once as ``palrp-onnx batch`` does and once as
+only the same runs of the session, one after the other in one thread. The share is the time of the
+second over that of the first, without opening: 1 would mean that reading, forming batches, writing
+lines and waiting for the disk take no time. Both are repeated in turn, and the median of the rounds
+is printed.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ Call = tuple[Session, list[str], Mapping[str, Any]]
 
 
 class Clock:
-    """Progress that only notes when records begin."""
+    """Progress that only stores the time of the start."""
 
     def start(self, records: int | None) -> None:
-        """Records begin."""
+        """Store the time."""
         del records
         self.began = time.perf_counter()
 
     def skip(self, records: int) -> None:
-        """Nothing was explained before."""
+        """Ignored: no record was explained before."""
         del records
 
     def advance(self, records: int) -> None:
-        """Not of interest."""
+        """Ignored."""
         del records
 
 
@@ -65,7 +65,7 @@ def make_records(model: Path, count: int, folder: Path) -> Path:
 
 @contextmanager
 def noted(calls: list[Call]) -> Iterator[None]:
-    """Note every run of a session."""
+    """Store every run of a session."""
     own = Session.run
 
     def run(self: Session, names: Any, feeds: Any) -> Any:
@@ -91,7 +91,7 @@ def measure(name: str, count: int, rounds: int, batch_size: int) -> str:
             calls: list[Call] = []
             clock = Clock()
             plan = batch.Plan(folder=Path(text) / f"out{number}")
-            opened = Worker(model, settings)  # what is noted are runs for records alone
+            opened = Worker(model, settings)  # only runs for records are stored
             with noted(calls):
                 outcome = batch.run_with(opened, open_source(source, _NO_STDIN), plan, clock)
             whole.append(time.perf_counter() - clock.began)

@@ -1,12 +1,12 @@
-"""The compiled engine on a GPU: obtained, equal to the CPU, in full and in half precision.
+"""The compiled engine on a GPU compared with the CPU, in full and in half precision.
 
     python benchmarks/cuda.py                 # with an NVIDIA GPU and ".[gpu]" installed
     python benchmarks/cuda.py --device cpu    # the same checks without one
 
-Explains random inputs with the models of this repository, as they are and converted to float16, on
-the device and on the CPU. One row each: the provider that the record names, largest difference of
-the maps over the largest value, residual, and the medians of both times. Exits with 1 if a provider
-is not the one asked for, maps differ by more than 2e-3 (half precision: 2e-2), or books do not
+Explains random inputs with the models of this repository, unchanged and converted to float16, on
+the device and on the CPU. One row each: the provider in the record, the largest difference of the
+maps over the largest value, the residual, and the medians of both times. Exits with 1 if a provider
+is not the requested one, maps differ by more than 2e-3 (half precision: 2e-2), or a ledger does not
 close.
 """
 
@@ -31,7 +31,7 @@ from palrp_onnx.record import InputFacts
 MODELS = Path(__file__).parents[1] / "models"
 NAMES = ("reviews-rope", "reviews-bert", "digits-vit")
 PROVIDERS = {"cuda": "CUDAExecutionProvider", "cpu": "CPUExecutionProvider"}
-#: (differences of maps, residual) allowed, full and half.
+#: Largest allowed (difference of maps, residual), by half precision.
 LIMITS = {False: (2e-3, 1e-5), True: (2e-2, 5e-3)}
 
 
@@ -53,16 +53,16 @@ def explain(path: Path, device: str, rounds: int) -> tuple[np.ndarray[Any, Any],
 
 
 def check(name: str, half: bool, device: str, rounds: int) -> bool:
-    """Print one row; whether it is as it should be."""
+    """Print one row; returns whether it is within the limits."""
     path = MODELS / name / "model.onnx"
     with tempfile.TemporaryDirectory() as folder:
         if half:
             model = convert_float_to_float16(onnx.load(path), keep_io_types=True)
             path = Path(folder) / "model.onnx"
             onnx.save(model, path)
-        ours, residual, provider, seconds = explain(path, device, rounds)
+        maps, residual, provider, seconds = explain(path, device, rounds)
         reference, _, _, baseline = explain(MODELS / name / "model.onnx", "cpu", rounds)
-    difference = np.abs(ours - reference).max() / np.abs(reference).max()
+    difference = np.abs(maps - reference).max() / np.abs(reference).max()
     most, open_books = LIMITS[half]
     wanted = PROVIDERS[device.partition(":")[0]]
     good = bool(provider == wanted and difference <= most and residual <= open_books)

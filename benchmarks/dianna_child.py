@@ -1,7 +1,7 @@
 """Child of ``neighbours.py``: RISE on text and KernelSHAP on an image, through DIANNA's API.
 
-Every setting is DIANNA's default. RISE gets a function that keeps one session open, not the path of
-the file: given a path, it opens the file again for every hundred masks.
+Every setting is DIANNA's default. RISE gets a function with one open session, not the path of the
+file: with a path, it would open the file again for every hundred masks.
 """
 
 from __future__ import annotations
@@ -17,25 +17,25 @@ from tokenizers import Tokenizer
 
 
 class Pieces:
-    """The model's own word pieces, in the form DIANNA asks for."""
+    """The model's word pieces with the interface that DIANNA requires."""
 
-    #: The review models know no [MASK].
+    #: The review models have no [MASK].
     mask_token = "[UNK]"
 
     def __init__(self, path: Path) -> None:
         self._tokenizer = Tokenizer.from_file(str(path))
 
     def tokenize(self, sentence: str) -> list[str]:
-        """Without special tokens."""
+        """Word pieces without special tokens."""
         pieces: list[str] = self._tokenizer.encode(sentence, add_special_tokens=False).tokens
         return pieces
 
     def convert_tokens_to_string(self, tokens: list[str]) -> str:
-        """Joined so that :meth:`ids` takes them apart again."""
+        """Word pieces joined by spaces, which :meth:`ids` splits again."""
         return " ".join(tokens)
 
     def ids(self, sentence: str) -> list[int]:
-        """With special tokens."""
+        """Token ids, special tokens included."""
         pieces = ["[CLS]", *sentence.split(" "), "[SEP]"]
         return [self._tokenizer.token_to_id(piece) for piece in pieces]
 

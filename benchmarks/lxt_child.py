@@ -12,9 +12,9 @@ import torch
 
 
 def declare_operators() -> Any:
-    """Names that importing a CUDA build of torchvision beside a CPU build of torch stumbles on.
+    """Declare operators that a CUDA build of torchvision needs to import a CPU build of torch.
 
-    The operators are never called; a build that fits brings its own.
+    The operators are never called; matching builds have their own.
     """
     declaring: Any = torch.library
     library = declaring.Library("torchvision", "FRAGMENT")

@@ -1,27 +1,28 @@
-"""What explaining costs beside others that explain, each in an environment of its own.
+"""Costs of explanations in comparison with other programs, each in its own environment.
 
     python benchmarks/neighbours.py --prepare    # environments, weights and inputs, once
     python benchmarks/neighbours.py
 
 On one LLaMA-like classifier (twelve layers, random weights, 128 tokens), the compiled engine and
-the plain forward session on its ONNX file stand beside LXT's efficient AttnLRP on the same weights
-in PyTorch; exits with 1 if the maps disagree. On models of this repository, the compiled engine
-stands beside DIANNA's RISE (text) and KernelSHAP (image) with their default numbers of masks: RISE
-predicts 9 × 1,000 masked texts to tune its share of masks and 1,000 to explain, KernelSHAP somewhat
-more than 2,048 images.
+the plain forward session on its ONNX file are compared with LXT's efficient AttnLRP on the same
+weights in PyTorch; exits with 1 if the maps disagree. On models of this repository, the compiled
+engine is compared with DIANNA's RISE (text) and KernelSHAP (image) with their default numbers of
+masks: RISE predicts 9 × 1,000 masked texts to tune its share of masks and 1,000 to explain,
+KernelSHAP somewhat more than 2,048 images.
 
-Every contender is a child process. Warm ones explain in turn, round by round, so that a busy
-machine slows all of them; each answers with the wall and CPU time of one explanation. Fresh ones
-are timed from the start of the process to the map on disk; this project's is the command line
-program. Peaks of resident memory are the system's account of each process, mapped weights included.
+Every program is a child process. Warm processes explain in turn, round by round, so that a busy
+machine slows all of them; each reports the wall and CPU time of one explanation. Fresh processes
+are timed from their start to the map on disk; that of this project is the command line program.
+Peaks of resident memory are those that the system reports for each process, mapped weights
+included.
 
-ONNX Runtime takes as many threads as the machine has cores, PyTorch ``--threads``; compare where
-both are the same number. PyTorch's waiting threads burn the CPU, which slows it many times over
-where other processes want the CPU too: LXT runs as it comes and with sleeping waits, and ratios
-take the better one, figure by figure.
+ONNX Runtime uses as many threads as the machine has cores, PyTorch ``--threads``; make both equal
+to compare. PyTorch's waiting threads use the CPU, which slows it many times if other processes need
+the CPU too: LXT runs with its defaults and with sleeping waits, and ratios use the better of both,
+figure by figure.
 
-Needs Linux and the extras ``export`` and ``cpu``. PyTorch is installed from wherever pip is
-configured to find it: prefer a CPU build, a CUDA build weighs more. Versions found are printed.
+Needs Linux and the extras ``export`` and ``cpu``. PyTorch is installed from the index that
+pip is configured for; prefer a CPU build, a CUDA build is larger. Installed versions are printed.
 """
 
 from __future__ import annotations
@@ -39,11 +40,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from contest import Contender, Cost, Machine, measure_starts, measure_warm
+from child_processes import Cost, Machine, Program, measure_starts, measure_warm
 
 HERE = Path(__file__).resolve().parent
 MODELS = HERE.parent / "models"
-#: Environment → what is installed there. LXT's release names this transformers as tested.
+#: Environment → its packages. This version of transformers is the one that LXT was tested with.
 REQUIREMENTS = {
     "lxt": ("lxt==2.1", "transformers==4.52.4", "torch==2.13.0", "torchvision==0.28.0"),
     "dianna": (
@@ -56,13 +57,13 @@ REQUIREMENTS = {
     ),
 }
 TOKENS = 128
-#: Share of the largest value by which maps of the same weights may differ.
+#: Largest allowed difference of maps of the same weights, as a share of the largest value.
 AGREEMENT = 1e-3
 
 
 @dataclass(frozen=True)
 class Cache:
-    """Where everything made here lies."""
+    """The folder of all environments, weights and results."""
 
     folder: Path
 
@@ -76,12 +77,12 @@ class Cache:
 
     @property
     def weights(self) -> Path:
-        """What ``save_pretrained`` wrote."""
+        """The model, written by ``save_pretrained``."""
         return self.folder / "weights"
 
     @property
     def model(self) -> Path:
-        """The same, exported."""
+        """The model, exported to ONNX."""
         return self.folder / "llama" / "model.onnx"
 
     @property
@@ -96,7 +97,7 @@ class Cache:
 
 
 def prepare(cache: Cache) -> None:
-    """Make what is missing; environments whose requirements have changed are made again."""
+    """Make what is missing, and environments whose requirements have changed."""
     cache.folder.mkdir(parents=True, exist_ok=True)
     for name, requirements in REQUIREMENTS.items():
         installed = cache.environment(name) / "requirements.txt"
@@ -144,37 +145,37 @@ def palrp_command(*arguments: object) -> tuple[str, ...]:
     return (sys.executable, "-c", program, *map(str, arguments))
 
 
-def palrp(model: Path, source: Path, method: str, out: Path) -> Contender:
+def palrp(model: Path, source: Path, method: str, out: Path) -> Program:
     """This project: warm through the library, fresh through the command line."""
     options = ("--method", method, "--engine", "onnxruntime", "-q", "-o", out)
-    return Contender(
-        child(sys.executable, "ours_child.py", model, source, method, out).warm,
+    return Program(
+        child(sys.executable, "palrp_child.py", model, source, method, out).warm,
         palrp_command("explain", model, "--input", source, *options),
         out,
     )
 
 
-def child(python: str | Path, script: str, *arguments: object, **variables: str) -> Contender:
-    """A script beside this one, warm and fresh; the last argument is where its map goes."""
+def child(python: str | Path, script: str, *arguments: object, **variables: str) -> Program:
+    """A script in this folder, warm and fresh; the last argument is the file for its map."""
     command = (str(python), str(HERE / script), *map(str, arguments))
-    return Contender(command, (*command, "--once"), Path(command[-1]), variables)
+    return Program(command, (*command, "--once"), Path(command[-1]), variables)
 
 
 @dataclass(frozen=True)
 class Options:
-    """How much is measured."""
+    """Numbers of measurements."""
 
     rounds: int
     starts: int
     log: IO[str]
 
 
-def measure(contenders: Mapping[str, Contender], options: Options) -> dict[str, Cost]:
-    """Everything, printed as a table. Maps of open children are left on disk."""
+def measure(programs: Mapping[str, Program], options: Options) -> dict[str, Cost]:
+    """Measure all programs, and print a table. Maps of open children stay on disk."""
     machine = Machine()
-    costs = {name: Cost() for name in contenders}
-    measure_starts(contenders, costs, options.starts, options.log)
-    versions = measure_warm(contenders, costs, options.rounds, options.log)
+    costs = {name: Cost() for name in programs}
+    measure_starts(programs, costs, options.starts, options.log)
+    versions = measure_warm(programs, costs, options.rounds, options.log)
     print(", ".join(f"{name} {text}" for name, text in versions.items()))
     print(
         f"{'':<32}{'warm ms':>10}{'least ms':>10}{'CPU ms':>10}{'start s':>10}"
@@ -195,14 +196,14 @@ Figure = Callable[[Cost], float]
 
 @dataclass(frozen=True)
 class Ratio:
-    """One comparison with others, the best of them.
+    """One comparison with the best of other programs.
 
     Attributes:
-        text: What is divided by what.
-        of: The figure compared.
-        others: Against whom.
-        goal: What it should be: at least for theirs over ours, at most for ours over theirs.
-        inverse: Ours over theirs.
+        text: Description of the ratio.
+        of: The figure that is compared.
+        others: Costs of the other programs.
+        goal: Smallest ratio of other over own; with ``inverse`` the largest of own over other.
+        inverse: Divide the own figure by the other.
     """
 
     text: str
@@ -211,43 +212,43 @@ class Ratio:
     goal: float | None = None
     inverse: bool = False
 
-    def row(self, ours: Sequence[Cost]) -> str:
-        """A column for every cost of ours, starred where it reaches the goal."""
+    def row(self, own: Sequence[Cost]) -> str:
+        """A column for every own cost, with a star if it reaches the goal."""
         sign = "≤" if self.inverse else "≥"
         goal = "" if self.goal is None else f"{sign} {self.goal:g}"
-        return f"{self.text:<34}{goal:>8}" + "".join(self._column(cost) for cost in ours)
+        return f"{self.text:<34}{goal:>8}" + "".join(self._column(cost) for cost in own)
 
-    def _column(self, ours: Cost) -> str:
-        value = min(map(self.of, self.others)) / self.of(ours)
+    def _column(self, own: Cost) -> str:
+        value = min(map(self.of, self.others)) / self.of(own)
         if self.inverse:
             value = 1 / value
         reached = self.goal is not None and (value <= self.goal) == self.inverse
         return f"{value:>14.2f}{' *' if reached else '  '}"
 
 
-def print_ratios(ours: Mapping[str, Cost], ratios: Sequence[Ratio]) -> None:
-    """A column for everything of ours."""
-    print(f"{'ratio (* reaches the goal)':<34}{'goal':>8}" + "".join(f"{n:>14}  " for n in ours))
+def print_ratios(own: Mapping[str, Cost], ratios: Sequence[Ratio]) -> None:
+    """Print ratios, with a column for every own cost."""
+    print(f"{'ratio (* reaches the goal)':<34}{'goal':>8}" + "".join(f"{n:>14}  " for n in own))
     for ratio in ratios:
-        print(ratio.row(list(ours.values())))
+        print(ratio.row(list(own.values())))
     print(flush=True)
 
 
-def against_lxt(cache: Cache, options: Options) -> bool:
+def compare_with_lxt(cache: Cache, options: Options) -> bool:
     """Costs and ratios on the LLaMA-like classifier, and whether the maps agree."""
     explainer = cache.folder / "explainer.onnx"
     compiling = ("compile", cache.model, "--method", "attnlrp", "-q", "-o", explainer)
     subprocess.run(palrp_command(*compiling), check=True)
     outs = {name: cache.folder / f"{name}.json" for name in ("forward", "lxt", "sleeping")}
-    mine = {name: cache.folder / f"{name}.json" for name in ("attnlrp", "pa-lrp", "explainer")}
+    own = {name: cache.folder / f"{name}.json" for name in ("attnlrp", "pa-lrp", "explainer")}
     forward = ("forward_child.py", cache.model, cache.tokens, "logits", outs["forward"])
     lxt = ("lxt_child.py", cache.weights, cache.tokens, "attnlrp")
     python = cache.python("lxt")
-    contenders = {
+    programs = {
         "forward session": child(sys.executable, *forward),
-        "attnlrp": palrp(cache.model, cache.tokens, "attnlrp", mine["attnlrp"]),
-        "pa-lrp": palrp(cache.model, cache.tokens, "pa-lrp", mine["pa-lrp"]),
-        "explainer": palrp(explainer, cache.tokens, "attnlrp", mine["explainer"]),
+        "attnlrp": palrp(cache.model, cache.tokens, "attnlrp", own["attnlrp"]),
+        "pa-lrp": palrp(cache.model, cache.tokens, "pa-lrp", own["pa-lrp"]),
+        "explainer": palrp(explainer, cache.tokens, "attnlrp", own["explainer"]),
         "LXT": child(python, *lxt, outs["lxt"]),
         "LXT, sleeping waits": child(python, *lxt, outs["sleeping"], OMP_WAIT_POLICY="PASSIVE"),
     }
@@ -255,36 +256,36 @@ def against_lxt(cache: Cache, options: Options) -> bool:
         f"LLaMA-like classifier, 12 layers, {TOKENS} tokens; palrp-onnx: attnlrp, pa-lrp,\n"
         "and an explainer compiled beforehand (attnlrp, without features)"
     )
-    costs = measure(contenders, options)
-    theirs = [costs["LXT"], costs["LXT, sleeping waits"]]
+    costs = measure(programs, options)
+    others = [costs["LXT"], costs["LXT, sleeping waits"]]
     session = [costs["forward session"]]
     print_ratios(
-        {name: costs[name] for name in mine},
+        {name: costs[name] for name in own},
         [
-            Ratio("warm, LXT / ours", lambda c: c.warm, theirs, 1.25),
-            Ratio("least of warm, LXT / ours", lambda c: c.quietest, theirs),
-            Ratio("CPU time of warm, LXT / ours", lambda c: c.busy, theirs),
-            Ratio("process start to map, LXT / ours", lambda c: c.start, theirs, 4),
-            Ratio("peak memory warm, ours / LXT", lambda c: c.warm_peak, theirs, 0.6, True),
-            Ratio("peak memory fresh, ours / LXT", lambda c: c.fresh_peak, theirs, 0.6, True),
-            Ratio("peak memory warm, ours / forward", lambda c: c.warm_peak, session, 1.5, True),
-            Ratio("peak memory fresh, ours / forward", lambda c: c.fresh_peak, session, 1.5, True),
-            Ratio("warm, ours / forward", lambda c: c.warm, session, None, True),
+            Ratio("warm, LXT / palrp", lambda c: c.warm, others, 1.25),
+            Ratio("least of warm, LXT / palrp", lambda c: c.quietest, others),
+            Ratio("CPU time of warm, LXT / palrp", lambda c: c.busy, others),
+            Ratio("process start to map, LXT / palrp", lambda c: c.start, others, 4),
+            Ratio("peak memory warm, palrp / LXT", lambda c: c.warm_peak, others, 0.6, True),
+            Ratio("peak memory fresh, palrp / LXT", lambda c: c.fresh_peak, others, 0.6, True),
+            Ratio("peak memory warm, palrp / forward", lambda c: c.warm_peak, session, 1.5, True),
+            Ratio("peak memory fresh, palrp / forward", lambda c: c.fresh_peak, session, 1.5, True),
+            Ratio("warm, palrp / forward", lambda c: c.warm, session, None, True),
         ],
     )
-    difference = compare(mine["attnlrp"], outs["lxt"])
-    print(f"content of attnlrp beside LXT's: {difference:.1e} of the largest value apart\n")
+    difference = compare(own["attnlrp"], outs["lxt"])
+    print(f"content of attnlrp and of LXT differ by {difference:.1e} of the largest value\n")
     return difference <= AGREEMENT
 
 
-def compare(ours: Path, theirs: Path) -> float:
+def compare(own: Path, other: Path) -> float:
     """Largest difference of two maps, as a share of the largest value."""
-    left, right = json.loads(ours.read_text()), json.loads(theirs.read_text())
-    apart = max(abs(a - b) for a, b in zip(left, right, strict=True))
-    return float(apart / max(map(abs, right)))
+    left, right = json.loads(own.read_text()), json.loads(other.read_text())
+    difference = max(abs(a - b) for a, b in zip(left, right, strict=True))
+    return float(difference / max(map(abs, right)))
 
 
-def against_dianna(cache: Cache, options: Options) -> None:
+def compare_with_dianna(cache: Cache, options: Options) -> None:
     """Costs and ratios on models of this repository."""
     bert, digits = MODELS / "reviews-bert", MODELS / "digits-vit"
     cases = {
@@ -292,19 +293,19 @@ def against_dianna(cache: Cache, options: Options) -> None:
         "KernelSHAP": (digits / "model.onnx", digits / "sample.png", cache.pixels),
     }
     python = cache.python("dianna")
-    for method, (model, source, theirs) in cases.items():
-        dianna = ("dianna_child.py", model, theirs, method.lower(), cache.folder / "dianna.json")
-        contenders = {
+    for method, (model, source, given) in cases.items():
+        dianna = ("dianna_child.py", model, given, method.lower(), cache.folder / "dianna.json")
+        programs = {
             "pa-lrp": palrp(model, source, "pa-lrp", cache.folder / "pa-lrp.json"),
             f"DIANNA {method}": child(python, *dianna),
         }
         print(f"{model.parent.name}, {source.name}")
-        ours, other = measure(contenders, options).values()
+        own, other = measure(programs, options).values()
         print_ratios(
-            {"pa-lrp": ours},
+            {"pa-lrp": own},
             [
-                Ratio("warm, DIANNA / ours", lambda c: c.warm, [other], 100),
-                Ratio("process start to map, DIANNA / ours", lambda c: c.start, [other]),
+                Ratio("warm, DIANNA / palrp", lambda c: c.warm, [other], 100),
+                Ratio("process start to map, DIANNA / palrp", lambda c: c.start, [other]),
             ],
         )
 
@@ -315,10 +316,12 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--prepare", action="store_true", help="make what is missing, and stop")
-    parser.add_argument("--beside", nargs="+", choices=REQUIREMENTS, default=list(REQUIREMENTS))
+    parser.add_argument("--others", nargs="+", choices=REQUIREMENTS, default=list(REQUIREMENTS))
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=7, help="warm explanations beside LXT")
-    parser.add_argument("--slow-rounds", type=int, default=3, help="the same beside DIANNA")
+    parser.add_argument(
+        "--rounds", type=int, default=7, help="warm explanations in the comparison with LXT"
+    )
+    parser.add_argument("--slow-rounds", type=int, default=3, help="the same for DIANNA")
     parser.add_argument("--starts", type=int, default=3, help="fresh processes")
     parser.add_argument(
         "--cache",
@@ -336,10 +339,10 @@ def main() -> None:
     print(f"{os.cpu_count()} cores for ONNX Runtime, {options.threads} threads for PyTorch\n")
     agree = True
     with (cache.folder / "children.log").open("w") as log:
-        if "lxt" in options.beside:
-            agree = against_lxt(cache, Options(options.rounds, options.starts, log))
-        if "dianna" in options.beside:
-            against_dianna(cache, Options(options.slow_rounds, options.starts, log))
+        if "lxt" in options.others:
+            agree = compare_with_lxt(cache, Options(options.rounds, options.starts, log))
+        if "dianna" in options.others:
+            compare_with_dianna(cache, Options(options.slow_rounds, options.starts, log))
     if not agree:
         sys.exit(1)
 

@@ -1,13 +1,13 @@
-"""Other projects' files: how many are explained, and why the others are refused.
+"""Files of other projects: how many are explained, and why the others are refused.
 
     python benchmarks/others.py FOLDER [--only TEXT] [--jobs N] [--table FILE.md]
 
-FOLDER holds models, each with an input of the same name (``.npz``) that plain ONNX Runtime
-runs; where there is none, one is made up. It may hold an ``index.json``: a list of objects with
-``file`` and ``repo``. Every file is explained by the command line, as a user would. A file is
-*explained* where the exit code is 0, the ledger closes to 1e-3 and something was accounted for;
-*wrong* where the exit code is 0 and it does not; else it is refused, and the reason counts. Nothing
-is copied from the folder.
+FOLDER holds models, each with an input of the same name (``.npz``) that plain ONNX Runtime runs; if
+there is none, it is synthetic. The folder may hold an ``index.json``: a list of objects with
+``file`` and ``repo``. Every file is explained by the command line program. A file is *explained* if
+the exit code is 0, the ledger closes to 1e-3 and not all of its entries are zero, *wrong* if the
+exit code is 0 and the ledger is not so, and otherwise *refused*; reasons are counted. Nothing is
+copied from the folder.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from palrp_onnx.prepare import make_example
 from palrp_onnx.record import LEDGER_SUMS
 
 TOOL = Path(sys.executable).with_name("palrp-onnx")
-#: Outputs without classes need an element; these are tried one after the other.
+#: Targets that are tried one after the other; outputs without classes need an element.
 TARGETS = ("pred", "0", "0,0", "0,0,0")
 CLOSED = 1e-3
 SECONDS = 180
@@ -39,7 +39,7 @@ SECONDS = 180
 
 def verdict(model: Path) -> tuple[str, str]:
     """("explained" | "wrong" | "refused", reason) of one file."""
-    said = ""
+    errors = ""
     with tempfile.TemporaryDirectory() as folder:
         out, feeds = Path(folder) / "record.json", model.with_suffix(".npz")
         if not feeds.is_file():
@@ -58,10 +58,10 @@ def verdict(model: Path) -> tuple[str, str]:
                 return "refused", f"takes more than {SECONDS} s"
             if done.returncode == 0:
                 return judged(json.loads(out.read_text()))
-            said = done.stderr
-            if "target" not in said.lower():
+            errors = done.stderr
+            if "target" not in errors.lower():
                 break
-    return "refused", reason(said)
+    return "refused", reason(errors)
 
 
 def judged(found: Any) -> tuple[str, str]:
@@ -74,16 +74,16 @@ def judged(found: Any) -> tuple[str, str]:
     return "explained", ""
 
 
-def reason(said: str) -> str:
-    """What an error says first, without the numbers and names of one file."""
-    lines = [line for line in said.splitlines() if line.startswith("error")]
+def reason(errors: str) -> str:
+    """The first line of an error, without numbers and names of the file."""
+    lines = [line for line in errors.splitlines() if line.startswith("error")]
     text = re.sub(r"^error\[(\w+)\]: ", r"\1: ", lines[0] if lines else "no message")
     text = re.sub(r"'[^']*'", "…", text)
     return re.sub(r"\[[\d, ]*\]|\d+", "N", text)
 
 
 def main() -> None:
-    """Explain everything, and print what came out."""
+    """Explain all files, and print the results."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )

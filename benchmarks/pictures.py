@@ -1,11 +1,11 @@
-"""The paper's experiments on images, one command; it goes on where it was stopped.
+"""The paper's experiments on images; the command can be repeated to resume them.
 
     python benchmarks/pictures.py
     python benchmarks/pictures.py digits-vit --samples 20 --methods pa-lrp attnlrp
 
 Held-out pictures of the two vision models, written by the scripts that trained them, with masks
-that are known by construction: clothes pasted before photographs, and the strokes of digits. Pixels
-give way to the mean of the image. Results are written to docs/results as JSON, journals to the
+that are known by construction: clothes pasted onto photographs, and the strokes of digits. Pixels
+are replaced by the mean of the image. Results are written to docs/results as JSON, journals to the
 cache.
 """
 
@@ -19,7 +19,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results"
-#: Models, and what writes their pictures.
+#: Models, and the scripts that write their pictures.
 MODELS = {"clothes-vit": "train_clothes.py", "digits-vit": "train_digits.py"}
 METHODS = (
     "pa-lrp attnlrp pe-only pa-lrp-kept attnlrp-kept pa-lrp-adaptive pa-lrp-gamma attnlrp-gamma "

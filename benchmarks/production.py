@@ -1,11 +1,12 @@
-"""The committed models as production tools rewrite them, explained and held against the plain file.
+"""The committed models as production tools rewrite them, compared with the plain files.
 
     python benchmarks/production.py
     python benchmarks/production.py reviews-bert --form qdq --form int8 --samples 20
 
-One row a form: operations that were rewritten, how far the file itself has moved from the plain
-one, how far the rewritten graph is from the file (fidelity), how the ledger closes, and how the
-maps agree with those of the plain model (Pearson over units, median and least over the samples).
+One row per form: rewritten operations, difference of the form's target from that of the plain file,
+difference of the rewritten graph from the form's file (fidelity), residual of the ledger, and
+agreement of the maps with those of the plain file (Pearson over units, median and least over the
+samples).
 Needs the extra ``dev``.
 """
 
@@ -35,7 +36,7 @@ from palrp_onnx.record import Attribution, Fidelity
 
 Array = NDArray[Any]
 MODELS = Path(__file__).parents[1] / "models"
-#: Model → type, heads and width that the optimiser asks for.
+#: Model → type, heads and width, which the optimiser needs.
 Shape = tuple[str, int, int]
 SHAPES: dict[str, Shape] = {
     "reviews-rope": ("gpt2", 4, 128),
@@ -191,7 +192,7 @@ def _digits(
 
 @dataclass(frozen=True)
 class Row:
-    """What was found out about one form."""
+    """Results for one form."""
 
     rewritten: int
     moved: float
@@ -210,11 +211,11 @@ def measure(name: str, form: str, count: int) -> Row:
             reference = plain.explain(sample)[0].record
             target = str(reference.target.index)
             pairs.append((reference, other.explain(sample, target)[0].record))
-    held = [r.fidelity for _, r in pairs if isinstance(r.fidelity, Fidelity)]
+    checks = [r.fidelity for _, r in pairs if isinstance(r.fidelity, Fidelity)]
     return Row(
-        rewritten=sum(held[0].rewritten.values()) if held else 0,
+        rewritten=sum(checks[0].rewritten.values()) if checks else 0,
         moved=max(abs(a.target.value - b.target.value) for a, b in pairs),
-        fidelity=max((f.difference for f in held), default=0.0),
+        fidelity=max((f.difference for f in checks), default=0.0),
         residual=max(b.residual for _, b in pairs),
         agreement=[correlation(a, b) for a, b in pairs],
     )
@@ -240,7 +241,7 @@ def main() -> None:
         for form in options.form or FORMS:
             try:
                 row = measure(name, form, options.samples)
-            except Exception as error:  # a row says so
+            except Exception as error:  # is printed as a row
                 print(f"{name:14} {form:8} {type(error).__name__}: {str(error)[:160]}")
                 continue
             print(

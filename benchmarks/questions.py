@@ -1,10 +1,10 @@
-"""Questions with four answers to choose from, for a language model that says the next word.
+"""Multiple choice questions with four answers, for a language model that predicts the next word.
 
-The prompt shows one question that is answered and leaves the second one open. The right answer
-stands in another place from question to question. Small models do not answer by letters: SmolLM2 of
-135M says C whatever is asked; asked for a word, and for the question after the answers, it is right
-about three times in five. As in the paper's protocol only questions that are answered right count;
-here each may be asked four times, with the right answer in another place.
+The prompt has one question with its answer and a second one without. The place of the right answer
+changes from question to question. Small models cannot answer by letters: SmolLM2 of 135M parameters
+always predicts C. With words as answers, and the question after the options, about three in five of
+its answers are right. As in the paper's protocol only questions with a right answer count; here
+each is tried with up to four places of the right answer.
 """
 
 from __future__ import annotations
@@ -25,37 +25,37 @@ SUFFIX = "\nAnswer:"
 
 
 def prompt(question: str, answers: list[str]) -> str:
-    """What the model goes on from."""
+    """The prompt, which the model continues with its answer."""
     return f"{PREFIX} {', '.join(answers)}\nQuestion: {question}{SUFFIX}"
 
 
 def protected(tokenizer: Path) -> tuple[int, int]:
-    """Tokens of the prompt in front and at the end that are no part of the question."""
+    """Numbers of tokens at the start and end of the prompt that do not belong to the question."""
     encode = load_tokenizer(tokenizer).encode
     return len(encode(PREFIX).ids), len(encode(SUFFIX).ids)
 
 
 def answered(model: Model, tokenizer: Path, folder: Path) -> Iterator[Sample]:
-    """Questions that the model answers right, in the first order of the answers in which it does.
+    """Questions that the model answers right, with the first order of options for which it does.
 
     Args:
         model: A language model.
         tokenizer: Its ``tokenizer.json``.
-        folder: Where prompts are written.
+        folder: The folder to which prompts are written.
     """
-    says = FileForward(model, "logits")
+    forward = FileForward(model, "logits")
     encode = load_tokenizer(tokenizer).encode
-    for number, asked in enumerate(json.loads(QUESTIONS.read_text("utf-8"))):
-        wanted = encode(f" {asked['answer']}").ids[0]
+    for number, each in enumerate(json.loads(QUESTIONS.read_text("utf-8"))):
+        wanted = encode(f" {each['answer']}").ids[0]
         for turn in range(4):
             place = (number + turn) % 4
-            others = asked["others"]
-            answers = [*others[:place], asked["answer"], *others[place:]]
+            others = each["others"]
+            answers = [*others[:place], each["answer"], *others[place:]]
             path = folder / f"q{number:03}.txt"
-            path.write_text(prompt(asked["question"], answers), encoding="utf-8")
+            path.write_text(prompt(each["question"], answers), encoding="utf-8")
             sample = open_sample(
                 path, model_path=model.path, graph_inputs=model.inputs, tokenizer=tokenizer
             )
-            if says(sample.feeds)[0, -1].argmax() == wanted:
+            if forward(sample.feeds)[0, -1].argmax() == wanted:
                 yield sample
                 break

@@ -1,11 +1,11 @@
-"""A child process of ``neighbours.py``: opens one explainer and explains when its parent asks.
+"""A child process of ``neighbours.py``: opens one explainer and explains on request of its parent.
 
     python CHILD MODEL INPUT VARIANT OUT [--once]
 
-The map of the first explanation is written to OUT as a JSON list. With ``--once`` that is all.
-Without, one line of JSON is written to stdout when the child is ready, then one a line read from
-stdin: what that explanation took. At the end of stdin a last line says how much memory the process
-had at its peak. Needs the standard library only, because it is imported in every environment.
+The map of the first explanation is written to OUT as a JSON list. With ``--once`` the child
+then ends. Otherwise it writes one line of JSON to stdout when it is ready, and one for every line
+that it reads from stdin: the times of a further explanation. At the end of stdin it writes a last
+line with its peak memory. Needs only the standard library, as it is imported in every environment.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def main(opening: Callable[[Path, Path, str], Explain], packages: Sequence[str])
 
     Args:
         opening: Model, input and variant → a function that explains once.
-        packages: Whose versions the parent is told.
+        packages: Packages whose versions are reported.
     """
     parser = argparse.ArgumentParser()
     parser.add_argument("model", type=Path)
@@ -37,7 +37,7 @@ def main(opening: Callable[[Path, Path, str], Explain], packages: Sequence[str])
     parser.add_argument("out", type=Path)
     parser.add_argument("--once", action="store_true")
     options = parser.parse_args()
-    # What libraries print must not come between the answers.
+    # Output of libraries must not be mixed with the answers.
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     explain = opening(options.model, options.input, options.variant)

@@ -1,4 +1,4 @@
-"""``palrp-onnx batch``: a data set, one line a record, through kills and bad records."""
+"""``palrp-onnx batch``: explain a data set, one line per record; a killed run can be resumed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from palrp_onnx.errors import UsageError
 from .options import (
     FILE_PATH,
     METHODS_HELP,
-    Asked,
+    MethodChoice,
     Reporting,
     Run,
     example_option,
@@ -59,7 +59,7 @@ class Request:
     tokenizer: Path | None
     example: Path | None
     run: Run
-    asked: Asked
+    choice: MethodChoice
     reporting: Reporting
 
 
@@ -72,26 +72,24 @@ _places = together(
         type=FILE_PATH,
         required=True,
         metavar="FILE|DIR|-",
-        help="Records: .jsonl, .parquet, a folder of texts, images and .npz files, or - for JSON "
-        "lines on stdin.",
+        help="Records: a .jsonl or .parquet file, a folder of texts, images and .npz files, or - "
+        "for JSON lines on stdin.",
     ),
     click.option(
         "-o", "place", type=FILE_PATH, required=True, metavar="DIR", help="Folder for the parts."
     ),
-    click.option(
-        "--resume", is_flag=True, help="Go on with the batch in DIR; what is there is kept."
-    ),
+    click.option("--resume", is_flag=True, help="Resume the batch in DIR; existing parts stay."),
     click.option(
         "--shard",
         default="1/1",
         metavar="i/n",
-        help="Explain every n-th record, from the i-th on; each shard has a DIR of its own.",
+        help="Explain every n-th record, starting with the i-th; each shard needs its own DIR.",
     ),
     click.option(
         "--max-errors",
         type=click.IntRange(min=0),
         metavar="N",
-        help="Stop behind the part in which more than N records have failed in all.",
+        help="Stop after the part with which more than N records have failed in all.",
     ),
 )
 
@@ -100,36 +98,36 @@ _sizes = together(
         "--engine-workers",
         type=_at_least_one,
         metavar="N",
-        help="Explain a file of JSON lines with N actors on a cluster of Ray: the one RAY_ADDRESS "
-        "names, else this machine. DIR gets explained.jsonl, whole or not at all.",
+        help="Explain a file of JSON lines with N actors on the Ray cluster at RAY_ADDRESS, by "
+        "default on this machine. DIR gets explained.jsonl, whole or not at all.",
     ),
     click.option(
         "--workers",
         type=_at_least_one,
         default=1,
         show_default=True,
-        help="Processes with a session each. One uses all cores already.",
+        help="Processes, each with its own session. One already uses all cores.",
     ),
     click.option(
         "--batch-size",
         type=_at_least_one,
         default=16,
         show_default=True,
-        help="The most records in one run of the model.",
+        help="Largest number of records in one run of the model.",
     ),
     click.option(
         "--batch-tokens",
         type=_at_least_one,
         default=8192,
         show_default=True,
-        help="The most tokens in one run, padding included.",
+        help="Largest number of tokens in one run, padding included.",
     ),
     click.option(
         "--part-size",
         type=_at_least_one,
         default=256,
         show_default=True,
-        help="Records of a part, which is written whole.",
+        help="Records per part; a part is written whole.",
     ),
     click.option("--parquet", is_flag=True, help="Also write every part as a Parquet file."),
     click.option(
@@ -137,7 +135,7 @@ _sizes = together(
         type=click.IntRange(min=0),
         default=0,
         metavar="N",
-        help="Also draw the N records with the largest |target value|, when all are explained.",
+        help="At the end, also draw the N records with the largest |target value|.",
     ),
 )
 
@@ -151,12 +149,12 @@ _sizes = together(
 @method_options
 @example_option
 @reporting_options
-@grouped(run=Run, asked=Asked, reporting=Reporting)
+@grouped(run=Run, choice=MethodChoice, reporting=Reporting)
 def batch(**options: Any) -> int:
-    """Explain what MODEL says about every record of a data set.
+    """Explain the output of MODEL for every record of a data set.
 
-    DIR gets part-00000.jsonl, part-00001.jsonl, … in the order of the input, and manifest.json. A
-    record that cannot be explained has a line that says why, and the exit code is 6.
+    DIR gets part-00000.jsonl, part-00001.jsonl, … in the order of the input, and manifest.json. For
+    a record that cannot be explained there is a line with the error, and the exit code is 6.
     """
     request = Request(**options)
     _check(request)
@@ -178,12 +176,12 @@ def batch(**options: Any) -> int:
 
 
 def _on_a_cluster(request: Request, actors: int) -> int:
-    """The same with Ray, which does again what a lost machine had begun."""
+    """Explain with Ray, which repeats the work of a lost machine."""
     alone = (request.resume, request.shard != "1/1", request.parquet, request.pictures)
     if any(alone) or request.workers > 1 or request.source.suffix.lower() != ".jsonl":
         raise UsageError(
-            "--engine-workers takes a .jsonl file, whole: no --resume, --shard, --workers, "
-            "--parquet or --pictures"
+            "--engine-workers explains a whole .jsonl file, without --resume, --shard, --workers, "
+            "--parquet and --pictures"
         )
     from palrp_onnx.files import make_folder
     from palrp_onnx.jobs.ray import explain_lines
@@ -207,7 +205,7 @@ def _on_a_cluster(request: Request, actors: int) -> int:
 
 
 def _with_absolute_paths(request: Request) -> Request:
-    """Actors start in folders of their own."""
+    """The request with absolute paths, as actors run in other folders."""
     tokenizer, example = request.tokenizer, request.example
     return replace(
         request,
@@ -221,11 +219,13 @@ def _check(request: Request) -> None:
     if stream and request.pictures:
         raise UsageError(
             "--pictures reads the input once more, which stdin does not allow",
-            hint="Name a file.",
+            hint="Give a file or a folder as --input.",
         )
     if not stream and os.path.realpath(request.source) == os.path.realpath(request.place):
         raise UsageError(
-            "Results would lie among the input", place=str(request.place), hint="Name another DIR."
+            "The folder for results is that of the input",
+            place=str(request.place),
+            hint="Choose another DIR for -o.",
         )
 
 
@@ -234,7 +234,7 @@ def _settings(request: Request) -> Settings:
 
     return Settings(
         target=request.run.target,
-        **explainer_options(request.run, request.asked),
+        **explainer_options(request.run, request.choice),
         tokenizer=None if request.tokenizer is None else str(request.tokenizer),
         example=None if request.example is None else str(request.example),
         batch_size=request.batch_size,

@@ -1,4 +1,4 @@
-"""``palrp-onnx compare``: two runs over the same inputs held against each other."""
+"""``palrp-onnx compare``: compare two runs over the same inputs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _NAMED = 5
 
 
-@click.command(short_help="Hold two runs over the same inputs against each other.")
+@click.command(short_help="Compare two runs over the same inputs.")
 @click.argument("first", type=FILE_PATH, metavar="RUN_A")
 @click.argument("second", type=FILE_PATH, metavar="RUN_B")
 @click.option(
@@ -29,20 +29,22 @@ _NAMED = 5
     type=click.IntRange(min=1),
     default=5,
     show_default=True,
-    help="Units that count as the strongest of a map.",
+    help="Number of units that count as the strongest of a map.",
 )
 @click.option(
     "--worst",
     type=click.IntRange(min=0),
     default=10,
     show_default=True,
-    help="Pairs that are listed as those that agree least.",
+    help="Number of pairs to list, those that agree least.",
 )
-@click.option("-o", "place", type=FILE_PATH, metavar="FILE.json", help="Also write it as JSON.")
+@click.option(
+    "-o", "place", type=FILE_PATH, metavar="FILE.json", help="Also write the result as JSON."
+)
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of a table.")
 @limits_option(
     AGREEMENT_METRICS,
-    "Exit with 5 where this holds, such as 'correlation<0.9'. Metrics, means over the pairs or "
+    "Exit with 5 if this holds, such as 'correlation<0.9'. Metrics, means over the pairs or "
     f"counts: {', '.join(AGREEMENT_METRICS)}. Can be given several times.",
 )
 @reporting_options
@@ -57,13 +59,13 @@ def compare(
     limits: tuple[Limit, ...],
     reporting: Reporting,
 ) -> None:
-    """Tell how far two models, or two periods, agree on the same inputs, and where least.
+    """Compare two runs over the same inputs, for example of two models or of two months.
 
-    A run is a .jsonl file with a record a line, a folder of these (part-*.jsonl, as `batch` writes
-    them), or a folder of .json files with a record each. Records are matched by id. Where tokens
-    differ, maps are compared word by word.
+    A run is a .jsonl file with one record per line, a folder of these (part-*.jsonl, as `batch`
+    writes them), or a folder of .json files with one record each. Records are matched by id. If
+    tokens differ, maps are compared word by word.
     """
-    del reporting  # the result is all there is to say; -v is read by the program
+    del reporting  # there is nothing to report besides the result; the program reads -v
     from palrp_onnx.evaluate.agreement import agreement
     from palrp_onnx.evaluate.pairing import Pairs
 

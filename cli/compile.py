@@ -1,4 +1,4 @@
-"""``palrp-onnx compile``: a model → a model that explains itself."""
+"""``palrp-onnx compile``: a model → a model that also computes its explanation."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .options import (
     FILE_PATH,
     METHODS_HELP,
     POSITIONS,
-    Asked,
+    MethodChoice,
     Reporting,
     example_option,
     grouped,
@@ -35,53 +35,53 @@ from .options import (
     "triton",
     type=FILE_PATH,
     metavar="DIR",
-    help="Also, or only, write it to this model repository of the Triton Inference Server.",
+    help="Write the graph to this model repository of Triton Inference Server, with or without -o.",
 )
 @method_options
 @example_option
-@click.option("--portable", is_flag=True, help="Operations of the ONNX standard only.")
-@click.option("--no-ledger", is_flag=True, help="Leave the account out.")
-@click.option("--features", is_flag=True, help="Sinks and content feature by feature as well.")
+@click.option("--portable", is_flag=True, help="Use only operations of the ONNX standard.")
+@click.option("--no-ledger", is_flag=True, help="Leave out the ledger.")
+@click.option("--features", is_flag=True, help="Also output sinks and content by feature.")
 @reporting_options
-@grouped(asked=Asked, reporting=Reporting)
+@grouped(choice=MethodChoice, reporting=Reporting)
 def compile(
     model: Path,
     destination: Path | None,
     triton: Path | None,
-    asked: Asked,
+    choice: MethodChoice,
     example: Path | None,
     portable: bool,
     no_ledger: bool,
     features: bool,
     reporting: Reporting,
 ) -> None:
-    """Write MODEL with its relevance pass behind it: one graph that any ONNX Runtime runs.
+    """Write one graph of MODEL and its relevance pass, which any ONNX Runtime can run.
 
     Outputs: those of MODEL, relevance_content, relevance_position, relevance_total [B, units],
-    relevance_sites [B, sites, units], relevance_ledger [B, entries]. Inputs that may be left out:
+    relevance_sites [B, sites, units], relevance_ledger [B, entries]. Optional inputs:
     target, target_against and, for language models, target_position [B]; target_vector [B, D].
     """
     from palrp_onnx.compiler.file import compile_model
     from palrp_onnx.compiler.graph import CompileSettings
 
     if destination is None and triton is None:
-        raise UsageError("There is nowhere to write to", hint="Give -o FILE.onnx or --triton DIR.")
+        raise UsageError("No output is given", hint="Give -o FILE.onnx or --triton DIR.")
     if destination is not None and os.path.realpath(destination) == os.path.realpath(model):
         raise UsageError("The explainer would replace its model", place=str(destination))
     settings = CompileSettings(
-        positions=asked.positions or POSITIONS[0],
+        positions=choice.positions or POSITIONS[0],
         ledger=not no_ledger,
         features=features,
         portable=portable,
     )
     data = compile_model(
         model,
-        # A repository has copies of external data, so that any place is as good as the model's.
+        # A repository has copies of external data, so the explainer may be anywhere.
         destination or model,
-        method=asked.method or DEFAULT_METHOD,
-        output=asked.output,
-        explain_input=asked.explain_input,
-        roles=asked.roles,
+        method=choice.method or DEFAULT_METHOD,
+        output=choice.output,
+        explain_input=choice.explain_input,
+        roles=choice.roles,
         settings=settings,
         example=example,
     )
@@ -95,7 +95,7 @@ def compile(
 
 
 def _repository(data: bytes, model: Path, folder: Path) -> dict[Path, Content]:
-    """The files of the repository; a model called ``model.onnx`` has the name of its folder."""
+    """Files of the repository; a model that is named ``model.onnx`` gets the name of its folder."""
     from palrp_onnx.compiler.triton import repository
 
     model = model.resolve()

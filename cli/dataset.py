@@ -1,4 +1,4 @@
-"""What commands over a data set share."""
+"""Options and helpers that commands over a data set share."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from palrp_onnx.files import refusal, to_json, write_files
-from palrp_onnx.relevance.method_parsing import competitor_text
+from palrp_onnx.relevance.method_parsing import compared_method_text
 
 from .options import FILE_PATH, METHOD, together
 from .writing import write_stdout
 
 if TYPE_CHECKING:
-    from palrp_onnx.evaluate.baselines import Competitor
+    from palrp_onnx.evaluate.baselines import ComparedMethod
     from palrp_onnx.evaluate.journal import Journal
     from palrp_onnx.inputs import Sample
     from palrp_onnx.model.open import Model
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
-Kept = TypeVar("Kept")
+Found = TypeVar("Found")
 
 
 def inputs_option(what: str) -> Callable[[Decorated], Decorated]:
-    """``--input``, of files of this kind."""
+    """``--input`` for files of this kind."""
     return click.option(
         "--input",
         "sources",
@@ -34,7 +34,7 @@ def inputs_option(what: str) -> Callable[[Decorated], Decorated]:
         multiple=True,
         required=True,
         metavar="FILE|DIR",
-        help=f"{what}; all files of a folder. Can be given several times.",
+        help=f"{what}; a folder stands for all its files. Can be given several times.",
     )
 
 
@@ -42,32 +42,44 @@ methods_option = click.option(
     "--method",
     "methods",
     metavar=METHOD,
-    callback=lambda _ctx, _param, texts: tuple(map(competitor_text, texts)),
+    callback=lambda _ctx, _param, texts: tuple(map(compared_method_text, texts)),
     multiple=True,
     default=("pa-lrp", "attnlrp"),
     show_default=True,
-    help="Held against each other: one of those below. Can be given several times.",
+    help="A method to compare, one of those below. Can be given several times.",
 )
 report_options = together(
-    click.option("-o", "place", type=FILE_PATH, metavar="FILE.json", help="Also write it as JSON."),
+    click.option(
+        "-o", "place", type=FILE_PATH, metavar="FILE.json", help="Also write the result as JSON."
+    ),
     click.option("--json", "as_json", is_flag=True, help="JSON instead of a table."),
 )
-#: What takes the place of tokens, and which ones stay.
+#: The token that replaces others, and which tokens are never replaced.
 replacement_options = together(
     click.option(
         "--unknown",
         metavar="TOKEN|ID",
-        help="What stands for no token; the tokenizer's unknown token by default.",
+        help="Token that replaces others; by default the tokenizer's unknown token.",
     ),
-    click.option("--prefix", type=click.IntRange(min=0), default=0, help="Tokens kept in front."),
-    click.option("--suffix", type=click.IntRange(min=0), default=0, help="Tokens kept at the end."),
+    click.option(
+        "--prefix",
+        type=click.IntRange(min=0),
+        default=0,
+        help="Number of tokens at the start that are never replaced.",
+    ),
+    click.option(
+        "--suffix",
+        type=click.IntRange(min=0),
+        default=0,
+        help="Number of tokens at the end that are never replaced.",
+    ),
 )
 journal_option = click.option(
     "--journal",
     "notes",
     type=FILE_PATH,
     metavar="FILE.jsonl",
-    help="Keep what is done, input by input; the same call goes on from there.",
+    help="Store the result of every input; the same command resumes from this file.",
 )
 curves_option = click.option(
     "--curves", type=FILE_PATH, metavar="FILE.png", help="Also draw the curves."
@@ -75,8 +87,8 @@ curves_option = click.option(
 
 
 @dataclass(frozen=True)
-class Contest:
-    """Methods that are compared, what they explain, and how they are computed."""
+class Comparison:
+    """The compared methods, their target, and how they are computed."""
 
     methods: tuple[str, ...]
     target: str
@@ -85,12 +97,12 @@ class Contest:
     dtype: str
     device: str
 
-    def competitors(self, model: Model, *, unknown: int | None = None) -> dict[str, Competitor]:
-        """The methods by name, on one model; ``unknown`` is the token that stands for none."""
-        from palrp_onnx.evaluate.baselines import competitor
+    def on(self, model: Model, *, unknown: int | None = None) -> dict[str, ComparedMethod]:
+        """The methods by name, on one model; ``unknown`` is the token that replaces others."""
+        from palrp_onnx.evaluate.baselines import compared_method
 
         return {
-            name: competitor(
+            name: compared_method(
                 name,
                 model,
                 engine=self.engine,
@@ -105,7 +117,7 @@ class Contest:
 
 @dataclass(frozen=True)
 class Report:
-    """Where the result goes."""
+    """Where the result is written."""
 
     place: Path | None
     as_json: bool
@@ -113,7 +125,7 @@ class Report:
     def write(
         self, found: object, table: str, pictures: Mapping[Path, bytes] | None = None
     ) -> None:
-        """Write what was found, and print it."""
+        """Write the result to files, and print it."""
         data = to_json(found)
         files = {} if self.place is None else {self.place: data}
         write_files({**files, **(pictures or {})})
@@ -121,7 +133,7 @@ class Report:
 
 
 def files_in(sources: tuple[Path, ...]) -> Iterator[Path]:
-    """Files as given; of a folder, all of them by name."""
+    """The given files, and all files of the given folders by name."""
     for source in sources:
         if source.is_dir():
             yield from sorted(p for p in source.iterdir() if p.is_file())
@@ -130,7 +142,7 @@ def files_in(sources: tuple[Path, ...]) -> Iterator[Path]:
 
 
 def samples_in(files: list[Path], model: Model, tokenizer: Path | None = None) -> Iterator[Sample]:
-    """What the files hold, one after the other."""
+    """The samples of the files, one after the other."""
     from palrp_onnx.inputs import open_sample
 
     for file in files:
@@ -147,20 +159,20 @@ def read_names(path: Path, what: str) -> dict[str, str]:
     found = read_json_object(path)
     for name, value in found.items():
         if isinstance(value, bool) or not isinstance(value, str | int):
-            raise InputError(f"{name!r} has {value!r}, no {what}", place=str(path))
+            raise InputError(f"{name!r} has {value!r}, which is not a {what}", place=str(path))
     return {name: str(value) for name, value in found.items()}
 
 
 def open_journal(
-    path: Path | None, kind: type[Kept], model: Model, contest: Contest, **more: Any
-) -> Journal[Kept] | None:
-    """The journal of this evaluation, with this contest and what ``more`` it goes by."""
+    path: Path | None, kind: type[Found], model: Model, comparison: Comparison, **more: Any
+) -> Journal[Found] | None:
+    """The journal of this evaluation; ``more``: settings besides those of the comparison."""
     from palrp_onnx.evaluate.journal import Journal
 
     if path is None:
         return None
     try:
-        return Journal(path, kind, {"model": model.sha256, **asdict(contest), **more})
+        return Journal(path, kind, {"model": model.sha256, **asdict(comparison), **more})
     except OSError as error:
         raise refusal(error, path) from error
 
@@ -171,7 +183,7 @@ def estimate(value: float, low: float, high: float) -> str:
 
 
 def grid(heads: Sequence[str], rows: Mapping[str, Sequence[str]], corner: str = "") -> list[str]:
-    """Lines of a table, one row a method."""
+    """Lines of a table, one row per method."""
     width = max(map(len, (*rows, corner))) + 2
     return [
         f"{corner:{width}}" + "".join(f"{head:>28}" for head in heads),

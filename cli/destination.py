@@ -1,4 +1,4 @@
-"""``-o`` and ``--format``: which files a run will write."""
+"""``-o`` and ``--format``: the files that a run writes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _SUFFIXES = {".json": "json", ".png": "png", ".html": "html"}
 
 @dataclass(frozen=True)
 class Destination:
-    """Where results go: stdout (no path), one file, or a folder."""
+    """Where results are written: stdout (no path), one file, or a folder."""
 
     kind: Literal["stdout", "file", "folder"]
     formats: tuple[str, ...]
@@ -23,7 +23,7 @@ class Destination:
     def parse(cls, text: str | None, formats: tuple[str, ...] | None) -> Destination:
         """Read ``-o``: nothing or ``-`` is stdout, ``.json``, ``.png`` and ``.html`` are files.
 
-        Everything else without a suffix, ending in a slash, or there already, is a folder.
+        An existing folder, and a path without suffix or with a slash at its end, is a folder.
 
         Raises:
             UsageError: The suffix is unknown, or the formats do not fit the place.
@@ -33,22 +33,25 @@ class Destination:
         path = Path(text)
         if path.is_dir() or text.endswith("/") or not path.suffix:
             if formats and "kserve" in formats:
-                raise UsageError("kserve is written to stdout or to a .json file")
+                raise UsageError(
+                    "Format kserve is written to stdout or to a .json file, not to a folder",
+                    hint="Give -o FILE.json, or leave out -o.",
+                )
             return cls("folder", formats or ("json", "png"), path)
         kind = _SUFFIXES.get(path.suffix.lower())
         if kind is None:
             raise UsageError(
                 f"-o {text}: results are written as .json, .png or .html, or to a folder",
-                hint="A folder whose name has a dot ends in a slash.",
+                hint="If this is a folder whose name has a dot, put a slash at its end.",
             )
         kinds = (kind, "kserve") if kind == "json" else (kind,)
         return cls("file", _only(kinds, formats, text), path)
 
     def files(self, name: str, rows: int) -> dict[Path, int | None]:
-        """Path → the row of the batch it pictures; ``None`` is all rows, as JSON or as a page.
+        """Path → the row of the batch that it shows; ``None``: all rows, as JSON or as a page.
 
         Raises:
-            UsageError: Several rows are asked for in one picture.
+            UsageError: Several rows would be in one picture.
         """
         if self.kind == "stdout":
             return {}
@@ -66,12 +69,12 @@ class Destination:
         return found
 
     def _row(self, rows: int) -> int | None:
-        """What a single file holds."""
+        """The row that a single file shows; ``None``: all."""
         if self.formats != ("png",):
             return None
         if rows > 1:
             raise UsageError(
-                f"A batch of {rows} rows does not go into one picture",
+                f"One picture cannot show a batch of {rows} rows",
                 hint="Name a folder: -o DIR --format png.",
             )
         return 0
@@ -83,7 +86,7 @@ def _only(kinds: tuple[str, ...], formats: tuple[str, ...] | None, place: str) -
         return kinds[:1]
     if len(formats) > 1 or formats[0] not in kinds:
         raise UsageError(
-            f"{place} takes {' or '.join(kinds)} alone",
+            f"{place} can only have the format {' or '.join(kinds)}",
             hint="For several formats name a folder: -o DIR.",
         )
     return formats

@@ -14,7 +14,7 @@ from .evaluate_images import pixels, segmentation
 from .evaluate_texts import perturbation
 from .options import (
     METHODS_HELP,
-    Asked,
+    MethodChoice,
     Reporting,
     Run,
     explainer_options,
@@ -40,7 +40,7 @@ def evaluate() -> None:
     """Measure explanations over a data set."""
 
 
-@evaluate.command(short_help="How much of the relevance positions carry.", epilog=METHODS_HELP)
+@evaluate.command(short_help="Share of positions in the relevance.", epilog=METHODS_HELP)
 @model_argument
 @inputs_option("Texts, images or tensors")
 @report_options
@@ -48,22 +48,22 @@ def evaluate() -> None:
 @run_options
 @method_options
 @reporting_options
-@grouped(destination=Report, run=Run, asked=Asked, reporting=Reporting)
+@grouped(destination=Report, run=Run, choice=MethodChoice, reporting=Reporting)
 def conservation(
     model: Path,
     sources: tuple[Path, ...],
     destination: Report,
     tokenizer: Path | None,
     run: Run,
-    asked: Asked,
+    choice: MethodChoice,
     reporting: Reporting,
 ) -> None:
     """Print the share of positions in the relevance, over all inputs (PA-LRP, appendix F)."""
     from palrp_onnx.evaluate.conservation import conservation as measure
 
     files = list(files_in(sources))
-    with counting(len(files), quiet=reporting.quiet) as tell:
-        found = measure(_records(model, files, tokenizer, run, asked, tell))
+    with counting(len(files), quiet=reporting.quiet) as advance:
+        found = measure(_records(model, files, tokenizer, run, choice, advance))
     destination.write(found, _table(found))
 
 
@@ -72,19 +72,19 @@ def _records(
     files: list[Path],
     tokenizer: Path | None,
     run: Run,
-    asked: Asked,
-    tell: Callable[[int], None],
+    choice: MethodChoice,
+    advance: Callable[[int], None],
 ) -> Iterator[Attribution]:
     from palrp_onnx.explainer import Explainer
     from palrp_onnx.inputs import read_labels
     from palrp_onnx.model.open import Model
 
     model = Model.open(model_path)
-    explainer = Explainer(model, **explainer_options(run, asked))
+    explainer = Explainer(model, **explainer_options(run, choice))
     labels = read_labels(model_path)
     for number, sample in enumerate(samples_in(files, model, tokenizer), start=1):
         yield from (each.record for each in explainer.explain(sample, run.target, labels))
-        tell(number)
+        advance(number)
 
 
 def _table(found: Conservation) -> str:

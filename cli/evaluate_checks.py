@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from .dataset import (
-    Contest,
+    Comparison,
     Report,
     estimate,
     files_in,
@@ -21,7 +21,7 @@ from .dataset import (
     samples_in,
 )
 from .options import (
-    COMPETITORS_HELP,
+    COMPARED_METHODS_HELP,
     Reporting,
     grouped,
     model_argument,
@@ -45,24 +45,26 @@ _common = together(
     run_options,
     output_option,
     reporting_options,
-    grouped(contest=Contest, destination=Report, reporting=Reporting),
+    grouped(comparison=Comparison, destination=Report, reporting=Reporting),
 )
 
 
-@click.command(
-    short_help="Whether maps depend on what the model has learnt.", epilog=COMPETITORS_HELP
-)
+@click.command(short_help="Whether maps depend on learnt weights.", epilog=COMPARED_METHODS_HELP)
 @model_argument
 @inputs_option("Texts, images or tensors")
 @click.option(
-    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the permutations."
+    "--seed",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Seed of the permutations.",
 )
 @click.option(
     "--draws",
     type=click.IntRange(min=1),
     default=3,
     show_default=True,
-    help="How many permutations are tried.",
+    help="Number of permutations.",
 )
 @_common
 def randomisation(
@@ -70,16 +72,17 @@ def randomisation(
     sources: tuple[Path, ...],
     seed: int,
     draws: int,
-    contest: Contest,
+    comparison: Comparison,
     destination: Report,
     tokenizer: Path | None,
     reporting: Reporting,
 ) -> None:
     """Shuffle the weights from the output down, and compare maps (Adebayo et al. 2018).
 
-    One quarter of the weights after the other gets its entries permuted. Rank correlations with
-    the maps of the model as it is, of relevance and of its magnitude, should fall; both with 95 %
-    intervals over the samples and the draws. How a permutation falls matters more than the samples.
+    In four steps, the entries of a further quarter of the weights are permuted. Rank correlations
+    with the maps of the unchanged model, of relevance and of its magnitude, should fall; both have
+    95 % intervals over the samples and the draws, as results depend more on the permutation than on
+    the samples.
     """
     from palrp_onnx.evaluate.randomisation import SHARES
     from palrp_onnx.evaluate.randomisation import randomisation as measure
@@ -88,21 +91,23 @@ def randomisation(
 
     opened = Model.open(model)
     files = list(files_in(sources))
-    with counting(len(files) * (len(SHARES) * draws + 1), quiet=reporting.quiet) as tell:
+    with counting(len(files) * (len(SHARES) * draws + 1), quiet=reporting.quiet) as advance:
         found = measure(
             opened,
-            contest.competitors,
+            comparison.on,
             lambda: samples_in(files, opened, tokenizer),
-            target=contest.target,
+            target=comparison.target,
             labels=read_labels(model),
             seed=seed,
             draws=draws,
-            progress=tell,
+            progress=advance,
         )
     destination.write(found, _steps_table(found))
 
 
-@click.command(short_help="Whether maps stay where one token changes.", epilog=COMPETITORS_HELP)
+@click.command(
+    short_help="Whether maps stay the same when one token changes.", epilog=COMPARED_METHODS_HELP
+)
 @model_argument
 @inputs_option("Texts")
 @replacement_options
@@ -113,15 +118,15 @@ def stability(
     unknown: str | None,
     prefix: int,
     suffix: int,
-    contest: Contest,
+    comparison: Comparison,
     destination: Report,
     tokenizer: Path | None,
     reporting: Reporting,
 ) -> None:
     """Replace single tokens by the unknown token, and compare maps.
 
-    Five tokens of a text are replaced, each alone. Rank correlations with the map of the text as
-    it is, over the tokens that stay, with 95 % intervals over the texts.
+    Five tokens of a text are replaced, each alone. Rank correlations with the map of the unchanged
+    text are over all other tokens, with 95 % intervals over the texts.
     """
     from palrp_onnx.evaluate.stability import Replacement
     from palrp_onnx.evaluate.stability import stability as measure
@@ -131,14 +136,14 @@ def stability(
     opened = Model.open(model)
     token = unknown_token(tokenizer or default_tokenizer(model), unknown)
     files = list(files_in(sources))
-    with counting(len(files), quiet=reporting.quiet) as tell:
+    with counting(len(files), quiet=reporting.quiet) as advance:
         found = measure(
-            contest.competitors(opened, unknown=token),
+            comparison.on(opened, unknown=token),
             samples_in(files, opened, tokenizer),
             Replacement(token, prefix, suffix),
-            target=contest.target,
+            target=comparison.target,
             labels=read_labels(model),
-            progress=tell,
+            progress=advance,
         )
     destination.write(found, _stability_table(found))
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from .dataset import (
-    Contest,
+    Comparison,
     Report,
     curves_option,
     estimate,
@@ -24,7 +24,7 @@ from .dataset import (
     samples_in,
 )
 from .options import (
-    COMPETITORS_HELP,
+    COMPARED_METHODS_HELP,
     FILE_PATH,
     Reporting,
     grouped,
@@ -37,12 +37,12 @@ from .options import (
 from .progress import counting
 
 if TYPE_CHECKING:
-    from palrp_onnx.evaluate.image_maps import Rivals
+    from palrp_onnx.evaluate.image_maps import ComparedMaps
     from palrp_onnx.evaluate.images import Pixels
     from palrp_onnx.evaluate.segmentation import Segmentation
     from palrp_onnx.model.open import Model
 
-#: ``palrp_onnx.evaluate.pixels`` knows these too; it is slow to import.
+#: As in ``palrp_onnx.evaluate.pixels``, which is slow to import.
 _REPLACEMENTS = ("black", "mean", "blur")
 
 _common = together(
@@ -55,11 +55,12 @@ _common = together(
     output_option,
     reporting_options,
 )
-_grouped = grouped(contest=Contest, destination=Report, reporting=Reporting)
+_grouped = grouped(comparison=Comparison, destination=Report, reporting=Reporting)
 
 
 @click.command(
-    short_help="How long a class is kept as pixels are taken out.", epilog=COMPETITORS_HELP
+    short_help="How long a class is retained while pixels are replaced.",
+    epilog=COMPARED_METHODS_HELP,
 )
 @_common
 @click.option(
@@ -67,20 +68,20 @@ _grouped = grouped(contest=Contest, destination=Report, reporting=Reporting)
     type=click.Choice(_REPLACEMENTS),
     default=_REPLACEMENTS[0],
     show_default=True,
-    help="What takes the place of pixels: black, the image's mean colour, or the image blurred.",
+    help="Replacement of pixels: black, the image's mean colour, or the blurred image.",
 )
 @click.option(
     "--classes",
     type=FILE_PATH,
     metavar="FILE.json",
-    help="True classes: an object of file names without suffix, and labels or indices.",
+    help="True classes: a JSON object of file names without suffix to labels or indices.",
 )
 @curves_option
 @_grouped
 def pixels(
     model: Path,
     sources: tuple[Path, ...],
-    contest: Contest,
+    comparison: Comparison,
     destination: Report,
     baseline: str,
     classes: Path | None,
@@ -88,41 +89,44 @@ def pixels(
     notes: Path | None,
     reporting: Reporting,
 ) -> None:
-    """Take pixels out in the order of the map (PA-LRP, section 4.2).
+    """Replace pixels in the order of the map (PA-LRP, section 4.2).
 
-    Positive perturbation takes the most relevant out first, negative the least relevant. The area
-    is that under the share of images that keep their class, from 10 % to 90 % of the pixels, with
-    a 95 % interval over the images: .8 at most, low is good for positive, high for negative.
-    Maps and shares are of the predicted class; with --classes, or a --target for all images, of
-    the true class as well.
+    Positive perturbation replaces the most relevant pixels first, negative the least relevant. The
+    result is the area under the share of images that retain their class, from 10 % to 90 % of the
+    pixels, with a 95 % interval over the images. It is at most .8; low is good for positive, high
+    for negative. Maps and shares are of the predicted class; with --classes, or a --target for all
+    images, also of the true class.
     """
     from palrp_onnx.errors import UsageError
-    from palrp_onnx.evaluate.images import Perturbed, contest_pixels
+    from palrp_onnx.evaluate.images import Perturbed, evaluate_pixels
     from palrp_onnx.model.open import Model
 
-    if classes is not None and contest.target != "pred":
-        raise UsageError("--classes and --target both say what the true class is")
+    if classes is not None and comparison.target != "pred":
+        raise UsageError(
+            "--classes and --target both name the true class", hint="Give only one of them."
+        )
     opened = Model.open(model)
     files = list(files_in(sources))
     truth = None if classes is None else read_names(classes, "label or index")
-    journal = open_journal(notes, Perturbed, opened, contest, baseline=baseline, classes=truth)
-    if contest.target != "pred":
-        truth = dict.fromkeys((file.stem for file in files), contest.target)
-    with counting(len(files), quiet=reporting.quiet) as tell:
-        found = contest_pixels(
-            _rivals(opened, contest),
+    journal = open_journal(notes, Perturbed, opened, comparison, baseline=baseline, classes=truth)
+    if comparison.target != "pred":
+        truth = dict.fromkeys((file.stem for file in files), comparison.target)
+    with counting(len(files), quiet=reporting.quiet) as advance:
+        found = evaluate_pixels(
+            _compared(opened, comparison),
             samples_in(files, opened),
             baseline=baseline,
             truth=truth,
             journal=journal,
-            progress=tell,
+            progress=advance,
         )
     drawn = {} if curves is None else {curves: _drawn(found, opened)}
     destination.write(found, _pixels_table(found), drawn)
 
 
 @click.command(
-    short_help="How well a map tells an object from its background.", epilog=COMPETITORS_HELP
+    short_help="How well a map separates an object from its background.",
+    epilog=COMPARED_METHODS_HELP,
 )
 @_common
 @click.option(
@@ -130,57 +134,57 @@ def pixels(
     type=FILE_PATH,
     required=True,
     metavar="DIR",
-    help="A PNG for every image, of the same name: 0 is background, all else foreground.",
+    help="A PNG of the same name for every image: 0 is background, all else foreground.",
 )
 @click.option(
     "--ignore",
     "ignored",
     type=click.IntRange(0, 255),
     metavar="LEVEL",
-    help="Pixels of the masks that are not judged, such as 255 in PASCAL VOC.",
+    help="Level of pixels in the masks that are ignored, such as 255 in PASCAL VOC.",
 )
 @_grouped
 def segmentation(
     model: Path,
     sources: tuple[Path, ...],
-    contest: Contest,
+    comparison: Comparison,
     destination: Report,
     masks: Path,
     ignored: int | None,
     notes: Path | None,
     reporting: Reporting,
 ) -> None:
-    """Hold maps against masks of objects (PA-LRP, section 4.2).
+    """Compare maps with masks of objects (PA-LRP, section 4.2).
 
-    What lies above the mean of a map is taken for foreground. Pixel accuracy and mean IoU are of
-    counts over all images, mAP is the mean of the images' average precision; all with 95 %
-    intervals over the images.
+    Pixels above the mean of a map count as foreground. Pixel accuracy and mean IoU are of counts
+    over all images, mAP is the mean of the images' average precision; all have 95 % intervals over
+    the images.
     """
-    from palrp_onnx.evaluate.images import contest_segmentation
+    from palrp_onnx.evaluate.images import evaluate_segmentation
     from palrp_onnx.evaluate.masks import read_mask
     from palrp_onnx.evaluate.segmentation import Judgement
     from palrp_onnx.model.open import Model
 
     opened = Model.open(model)
     files = list(files_in(sources))
-    journal = open_journal(notes, Judgement, opened, contest)
+    journal = open_journal(notes, Judgement, opened, comparison)
     labels = (read_mask(masks / f"{file.stem}.png", ignored=ignored) for file in files)
-    with counting(len(files), quiet=reporting.quiet) as tell:
-        found = contest_segmentation(
-            _rivals(opened, contest),
+    with counting(len(files), quiet=reporting.quiet) as advance:
+        found = evaluate_segmentation(
+            _compared(opened, comparison),
             zip(samples_in(files, opened), labels, strict=True),
-            target=contest.target,
+            target=comparison.target,
             journal=journal,
-            progress=tell,
+            progress=advance,
         )
     destination.write(found, _segmentation_table(found))
 
 
-def _rivals(model: Model, contest: Contest) -> Rivals:
-    from palrp_onnx.evaluate.image_maps import Rivals
+def _compared(model: Model, comparison: Comparison) -> ComparedMaps:
+    from palrp_onnx.evaluate.image_maps import ComparedMaps
     from palrp_onnx.inputs import read_labels
 
-    return Rivals(contest.competitors(model), read_labels(model.path))
+    return ComparedMaps(comparison.on(model), read_labels(model.path))
 
 
 def _drawn(found: Mapping[str, Pixels], model: Model) -> bytes:

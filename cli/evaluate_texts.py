@@ -1,4 +1,4 @@
-"""``palrp-onnx evaluate perturbation``: tokens put in and taken out."""
+"""``palrp-onnx evaluate perturbation``: tokens are inserted and removed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from .dataset import (
-    Contest,
+    Comparison,
     Report,
     curves_option,
     files_in,
@@ -25,7 +25,7 @@ from .dataset import (
     samples_in,
 )
 from .options import (
-    COMPETITORS_HELP,
+    COMPARED_METHODS_HELP,
     FILE_PATH,
     Reporting,
     grouped,
@@ -42,7 +42,10 @@ if TYPE_CHECKING:
     from palrp_onnx.model.open import Model
 
 
-@click.command(short_help="How early a map brings a prediction back.", epilog=COMPETITORS_HELP)
+@click.command(
+    short_help="How early a prediction returns in the order of the map.",
+    epilog=COMPARED_METHODS_HELP,
+)
 @model_argument
 @inputs_option("Texts")
 @report_options
@@ -52,8 +55,8 @@ if TYPE_CHECKING:
     "--answers",
     type=FILE_PATH,
     metavar="FILE.json",
-    help="Only texts that are answered right: an object of file names without suffix, and labels, "
-    "indices or next tokens.",
+    help="Use only texts with the right prediction: a JSON object of file names without suffix to "
+    "labels, indices or next tokens.",
 )
 @curves_option
 @journal_option
@@ -61,12 +64,12 @@ if TYPE_CHECKING:
 @run_options
 @output_option
 @reporting_options
-@grouped(contest=Contest, destination=Report, reporting=Reporting)
+@grouped(comparison=Comparison, destination=Report, reporting=Reporting)
 def perturbation(
     model: Path,
     sources: tuple[Path, ...],
     destination: Report,
-    contest: Contest,
+    comparison: Comparison,
     unknown: str | None,
     prefix: int,
     suffix: int,
@@ -76,15 +79,15 @@ def perturbation(
     tokenizer: Path | None,
     reporting: Reporting,
 ) -> None:
-    """Put tokens in, and take them out, in the order of the map (PA-LRP, section 5.2).
+    """Insert and remove tokens in the order of the map (PA-LRP, section 5.2).
 
-    Generation starts from unknown tokens and puts back those of highest relevance; pruning takes
-    out those of lowest. AUAC is the area under the probability of the explained class, MSE that
-    under the squared change of logits, both with 95 % intervals over the texts.
+    Generation starts from unknown tokens and inserts those of highest relevance first; pruning
+    removes those of lowest relevance first. AUAC is the area under the probability of the explained
+    class, MSE the area under the squared change of logits, both with 95 % intervals over the texts.
     """
     from palrp_onnx.evaluate.perturbation import Curves, Protocol
     from palrp_onnx.evaluate.texts import accept_answers
-    from palrp_onnx.evaluate.texts import contest as measure
+    from palrp_onnx.evaluate.texts import evaluate_perturbation as measure
     from palrp_onnx.inputs import default_tokenizer, read_labels, unknown_token
     from palrp_onnx.model.open import Model
 
@@ -92,18 +95,20 @@ def perturbation(
     words = tokenizer or default_tokenizer(model)
     protocol = Protocol(unknown=unknown_token(words, unknown), prefix=prefix, suffix=suffix)
     right = None if answers is None else read_names(answers, "label, index or token")
-    journal = open_journal(notes, Curves, opened, contest, protocol=asdict(protocol), answers=right)
+    journal = open_journal(
+        notes, Curves, opened, comparison, protocol=asdict(protocol), answers=right
+    )
     files = list(files_in(sources))
-    with counting(len(files), quiet=reporting.quiet) as tell:
+    with counting(len(files), quiet=reporting.quiet) as advance:
         found = measure(
-            contest.competitors(opened, unknown=protocol.unknown),
+            comparison.on(opened, unknown=protocol.unknown),
             samples_in(files, opened, tokenizer),
             protocol,
-            target=contest.target,
+            target=comparison.target,
             labels=read_labels(model),
             accept=None if right is None else accept_answers(right, words),
             journal=journal,
-            progress=tell,
+            progress=advance,
         )
     drawn = {} if curves is None else {curves: _drawn(found, opened)}
     destination.write(found, _areas(found, len(files)), drawn)

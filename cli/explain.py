@@ -1,4 +1,4 @@
-"""``palrp-onnx explain``: one input, one model, one map."""
+"""``palrp-onnx explain``: explain one input of one model."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .destination import Destination
 from .options import (
     FILE_PATH,
     METHODS_HELP,
-    Asked,
+    MethodChoice,
     Reporting,
     Run,
     explainer_options,
@@ -57,7 +57,7 @@ class Request:
     generate: int | None
     limits: tuple[Limit, ...]
     run: Run
-    asked: Asked
+    choice: MethodChoice
     reporting: Reporting
 
 
@@ -69,9 +69,9 @@ class Request:
     type=FILE_PATH,
     required=True,
     metavar="FILE|-",
-    help="Text (.txt), an image, or tensors (.npz, one array a graph input); - is text on stdin.",
+    help="Text (.txt), an image, or tensors (.npz, one array per graph input); - is text on stdin.",
 )
-@click.option("--pair", type=FILE_PATH, help="Second text, for models that take pairs.")
+@click.option("--pair", type=FILE_PATH, help="Second text, for models of text pairs.")
 @click.option(
     "-o",
     "place",
@@ -83,14 +83,14 @@ class Request:
     "formats",
     type=formats,
     metavar="LIST",
-    help="Of json, png and html, with commas; a folder gets json,png. Or kserve: the answer to an "
-    "explain request of KServe's V1 protocol.",
+    help="json, png or html, several separated by commas; json,png for a folder by default. Or "
+    "kserve: the response to an explain request of KServe's V1 protocol.",
 )
 @tokenizer_option
 @run_options
 @method_options
 @click.option(
-    "--tensors", type=FILE_PATH, help="Also write raw signed relevance, to this .npz file."
+    "--tensors", type=FILE_PATH, help="Also write raw signed relevance to this .npz file."
 )
 @click.option(
     "--generate",
@@ -100,12 +100,12 @@ class Request:
 )
 @fail_on_option
 @reporting_options
-@grouped(run=Run, asked=Asked, reporting=Reporting)
+@grouped(run=Run, choice=MethodChoice, reporting=Reporting)
 def explain(**options: Any) -> None:
-    """Explain what MODEL says about one input.
+    """Explain the output of MODEL for one input.
 
-    The record is JSON: one object, or an array of them where a .npz file holds several rows,
-    several targets are asked for (--target A,B or --target all) or several tokens are generated.
+    The record is JSON: one object, or an array of them if a .npz file holds several rows, several
+    targets are given (--target A,B or --target all) or several tokens are generated.
     """
     request = Request(**options)
     _check_generation(request)
@@ -116,7 +116,7 @@ def explain(**options: Any) -> None:
     read = [Path(target.file) for target in targets if target.file is not None]
     _check_places(request, [*places, *filter(None, [request.tensors])], read)
     explanations = _explain(request, model, sample)
-    # A text may have ended before; only the output tells how many classes there are.
+    # Now the number of records is known; before, it was estimated for --generate and all targets.
     places = destination.files(sample.id, len(explanations))
     _check_places(request, [*places, *filter(None, [request.tensors])], read)
     records = [each.record for each in explanations]
@@ -130,12 +130,12 @@ def explain(**options: Any) -> None:
     if destination.kind == "stdout":
         write_stdout(data)
     if not request.reporting.quiet:
-        _tell(request, records, list(files))
+        _print_summary(request, records, list(files))
     check_records(request.limits, records)
 
 
 def _targets(request: Request) -> tuple[Target, ...]:
-    """The targets as asked for, so that what is wrong with them comes before any work."""
+    """The targets, parsed before any work so that errors in them are reported first."""
     from palrp_onnx.inputs import read_labels
     from palrp_onnx.relevance.target_parsing import parse_targets
 
@@ -143,7 +143,7 @@ def _targets(request: Request) -> tuple[Target, ...]:
 
 
 def _expected(request: Request, targets: Sequence[Target], sample: Sample) -> int:
-    """How many records there will be; of ``all`` targets only the output tells."""
+    """Expected number of records; for ``all`` targets the output decides."""
     from palrp_onnx.inputs import read_labels
 
     rows = next((len(array) for array in sample.feeds.values() if array.ndim), 1)
@@ -155,7 +155,10 @@ def _check_generation(request: Request) -> None:
     if not request.generate:
         return
     if request.run.target != "pred":
-        raise UsageError("--generate explains the tokens it produces, so it takes no --target")
+        raise UsageError(
+            "--generate explains the generated tokens, so it cannot be used with --target",
+            hint="Leave out one of them.",
+        )
     if request.source.suffix.lower() != ".txt" and str(request.source) != "-":
         raise UsageError("--generate continues text", place=str(request.source))
     if request.tensors is not None:
@@ -181,7 +184,7 @@ def _open(request: Request) -> tuple[Model, Sample]:
 
 
 def _check_places(request: Request, places: Sequence[Path], read: Sequence[Path]) -> None:
-    """A map of ``cat.png`` written to its own folder would take the picture's place."""
+    """Refuse to overwrite inputs: a map of ``cat.png`` in its folder would replace the picture."""
     sources = filter(None, [request.model, request.source, request.pair, request.tokenizer, *read])
     taken = {os.path.realpath(path) for path in sources}
     for place in places:
@@ -201,7 +204,7 @@ def _explain(request: Request, model: Model, sample: Sample) -> Sequence[Explana
 
     explainer = Explainer(
         model,
-        **explainer_options(request.run, request.asked),
+        **explainer_options(request.run, request.choice),
         once=request.generate is None,
     )
     if request.generate:
@@ -217,7 +220,7 @@ def _contents(
     sample: Sample,
     data: bytes,
 ) -> dict[Path, Content]:
-    """Everything is made before anything is written; ``data`` is all records as JSON."""
+    """Contents of all files, made before any is written; ``data`` is all records as JSON."""
     return {path: _content(path, row, records, sample, data) for path, row in places.items()}
 
 
@@ -244,7 +247,7 @@ def _png(record: Attribution, sample: Sample) -> bytes:
 
 
 def _html(records: Sequence[Attribution], sample: Sample) -> bytes:
-    """The page of one record; several are listed."""
+    """The page of one record, or the list of several."""
     from palrp_onnx.render.html import render_html
     from palrp_onnx.render.listing import ListedRecord, render_run
 
@@ -259,7 +262,7 @@ def _tensors(explanations: Sequence[Explanation]) -> Content:
     return partial(save_tensors, join_tensors(explanations))
 
 
-def _tell(request: Request, records: Sequence[Attribution], files: Sequence[Path]) -> None:
+def _print_summary(request: Request, records: Sequence[Attribution], files: Sequence[Path]) -> None:
     for record in records:
         click.echo(summary(record, verbose=request.reporting.verbose), err=True)
     if files:

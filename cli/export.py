@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 @click.command(short_help='Export a Transformers model to ONNX (needs "palrp-onnx[export]").')
 @click.argument("source")
 @click.option("-o", "folder", type=FILE_PATH, required=True, metavar="DIR", help="Output folder.")
-@click.option("--task", help="Task of the exporter, such as text-classification.")
+@click.option(
+    "--task",
+    help="Task of the model, such as text-classification; by default from its architecture.",
+)
 @click.option("--opset", type=click.IntRange(min=1), help="ONNX opset.")
 @reporting_options
 @grouped(reporting=Reporting)
@@ -35,10 +38,10 @@ def export(
     report = export_model(source, folder, task=task, opset=opset)
     write_stdout(to_json(report))
     if not reporting.quiet:
-        _tell(report)
+        _print_summary(report)
 
 
-def _tell(report: ExportReport) -> None:
+def _print_summary(report: ExportReport) -> None:
     click.echo(f"{report.path}: {report.task}, opset {report.opset}", err=True)
     for output, difference in report.differences.items():
         click.echo(f"  {output} differs from PyTorch by at most {difference:.1e}", err=True)

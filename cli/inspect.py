@@ -1,4 +1,4 @@
-"""``palrp-onnx inspect``: what the analysis finds in a model, before anything is explained."""
+"""``palrp-onnx inspect``: the result of the analysis of a model, without an explanation."""
 
 from __future__ import annotations
 
@@ -26,7 +26,10 @@ from .writing import write_stdout
 @role_option
 @example_option
 @click.option(
-    "--why", multiple=True, metavar="NAME", help="Tell what a value is, and why. Can be repeated."
+    "--why",
+    multiple=True,
+    metavar="NAME",
+    help="Show the roles of a value and their reasons. Can be given several times.",
 )
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of tables.")
 @reporting_options
@@ -40,8 +43,8 @@ def inspect(
     as_json: bool,
     reporting: Reporting,
 ) -> None:
-    """Show what MODEL is made of, and whether it can be explained."""
-    del reporting  # the result is all there is to say; -v is read by the program
+    """Show inputs, position sites and operations of MODEL, and whether it can be explained."""
+    del reporting  # there is nothing to report besides the result; the program reads -v
     from palrp_onnx.inspection import inspect as inspect_model
     from palrp_onnx.model.open import Model
 

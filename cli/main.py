@@ -1,4 +1,4 @@
-"""The program: commands found when they are needed, and one place that sets exit codes."""
+"""The program: commands are imported when needed, and exit codes are set in one place."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _INTERRUPTED = 130
 
 @dataclass
 class State:
-    """What the program must know after a command has failed."""
+    """State that is needed after a command has failed."""
 
     verbose: bool = False
 
@@ -80,7 +80,7 @@ class Program(click.Group):
 
 @contextmanager
 def _closed_pipe_is_fine() -> Iterator[None]:
-    """``palrp-onnx --help | head -1`` has not failed; click would exit with 1."""
+    """A closed pipe, as in ``palrp-onnx --help | head -1``, is no failure, but is one for click."""
     try:
         yield
     except BrokenPipeError:
@@ -90,13 +90,13 @@ def _closed_pipe_is_fine() -> Iterator[None]:
 
 def _keep_logs_off_the_terminal() -> None:
     """Without a handler, Python writes the logs of libraries to stderr, tracebacks included."""
-    import logging  # late: --help does not need it
+    import logging  # imported here to keep --help fast
 
     logging.getLogger("onnx_ir").addHandler(logging.NullHandler())
 
 
 def _report(failure: BaseException, state: State) -> int:
-    """Say on stderr what went wrong; returns the exit code."""
+    """Report an error on stderr; returns the exit code."""
     match failure:
         case SystemExit():
             return failure.code if isinstance(failure.code, int) else 0
@@ -107,14 +107,16 @@ def _report(failure: BaseException, state: State) -> int:
             failure.show()
             return failure.exit_code
         case PalrpError():
-            return _tell(failure)
+            return _print_error(failure)
         case OSError(filename=str() as place):
-            return _tell(refusal(failure, place, "Cannot read or write"))
+            return _print_error(refusal(failure, place, "Cannot read or write"))
         case OSError(errno=int()):  # a stream, not a file
             close_stdout()
-            return _tell(refusal(failure, "stdout"))
+            return _print_error(refusal(failure, "stdout"))
         case MemoryError():
-            return _tell(ResourceError("Out of memory", hint="Use a shorter input or fewer rows."))
+            return _print_error(
+                ResourceError("Out of memory", hint="Use a shorter input or fewer rows.")
+            )
     if state.verbose:
         traceback.print_exception(failure)
     detail = printable(" ".join(str(failure).split()))
@@ -123,7 +125,7 @@ def _report(failure: BaseException, state: State) -> int:
     return _BUG
 
 
-def _tell(error: PalrpError) -> int:
+def _print_error(error: PalrpError) -> int:
     click.echo(f"error[{error.code}]: {printable(error.message)}", err=True)
     if error.place:
         click.echo(f"  at: {printable(error.place)}", err=True)

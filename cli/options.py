@@ -18,7 +18,7 @@ from palrp_onnx.relevance.methods import BASELINES, DEFAULT_METHOD, METHODS, lin
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
 
-#: A path as given; whether it can be used is for the library to say.
+#: A path as given; the library checks whether it can be used.
 FILE_PATH = click.Path(path_type=Path)
 
 FORMATS = ("json", "png", "html", "kserve")
@@ -29,7 +29,7 @@ POSITIONS = ("relu", "abs", "signed", "single-sink")
 
 @dataclass(frozen=True)
 class Run:
-    """What is explained, computed how and where."""
+    """The target, and how and where it is computed."""
 
     target: str
     engine: str | None
@@ -38,8 +38,8 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Asked:
-    """Which relevance, of which output and for which input."""
+class MethodChoice:
+    """The method with its options, and the output and input that it explains."""
 
     output: str | None
     explain_input: str | None
@@ -50,19 +50,19 @@ class Asked:
 
 @dataclass(frozen=True)
 class Reporting:
-    """How much is said on stderr."""
+    """How much is printed on stderr."""
 
     quiet: bool
     verbose: bool
 
 
-def explainer_options(run: Run, asked: Asked) -> dict[str, Any]:
-    """Options as :class:`palrp_onnx.Explainer` takes them."""
-    return {"engine": run.engine, "dtype": run.dtype, "device": run.device, **vars(asked)}
+def explainer_options(run: Run, choice: MethodChoice) -> dict[str, Any]:
+    """Keyword arguments of :class:`palrp_onnx.Explainer`."""
+    return {"engine": run.engine, "dtype": run.dtype, "device": run.device, **vars(choice)}
 
 
 def grouped(**kinds: type) -> Callable[[Callable[..., T]], Callable[..., T]]:
-    """The command gets parsed options as objects: ``run=Run`` is one of all fields of `Run`."""
+    """Pass options to the command as objects: ``run=Run`` collects all fields of `Run`."""
 
     def decorate(command: Callable[..., T]) -> Callable[..., T]:
         @wraps(command)
@@ -104,7 +104,7 @@ def reporting_options(command: F) -> F:
         "--verbose",
         is_flag=True,
         callback=_remember_verbose,
-        help="Say more; show the traceback of an unexpected error.",
+        help="Print more; show the traceback of an unexpected error.",
     )(command)
     return click.option("-q", "--quiet", is_flag=True, help="No summary on stderr.")(command)
 
@@ -123,7 +123,7 @@ def together(*options: Callable[[F], F]) -> Callable[[F], F]:
 output_option = click.option(
     "--output",
     metavar="NAME",
-    help="Graph output that holds the target, or a value inside the graph.",
+    help="Graph output to explain, or a value inside the graph.",
 )
 
 
@@ -144,57 +144,57 @@ role_option = click.option(
     multiple=True,
     metavar="NAME=ROLE",
     callback=lambda _ctx, _param, texts: roles(texts),
-    help="Role of an input, or of a value that is no content: content, position, segment, mask or "
-    "parameter. Can be given several times.",
+    help="Override the role of an input, or of a value without content: content, position, "
+    "segment, mask or parameter. Can be given several times.",
 )
 
 tokenizer_option = click.option(
-    "--tokenizer", type=FILE_PATH, help="tokenizer.json, where it is not beside the model."
+    "--tokenizer", type=FILE_PATH, help="tokenizer.json, if it is not in the folder of the model."
 )
 
 example_option = click.option(
     "--example",
     type=FILE_PATH,
     metavar="FILE.npz",
-    help="Arrays that the model takes, one for each graph input: for models that run on none that "
-    "are made up from the graph. Their shapes serve where the graph leaves lengths open.",
+    help="A valid input, one array for each graph input, for models that do not run on a synthetic "
+    "one. Its shapes are used for lengths that the graph leaves open.",
 )
 
 
 def _below(heading: str, *lines: str) -> str:
-    """Lines that click shows as they are."""
+    """A paragraph that click does not rewrap."""
     return "\n".join(("\b", heading, *(f"  {line}" for line in lines)))
 
 
-#: What is below the options where one method is asked for, and where baselines are, too.
+#: Text below the options: the methods; for comparisons the baselines, too.
 METHODS_HELP = _below("Methods:", *lines_of(METHODS))
-COMPETITORS_HELP = f"{METHODS_HELP}\n\n{_below('Baselines:', *lines_of(BASELINES))}"
+COMPARED_METHODS_HELP = f"{METHODS_HELP}\n\n{_below('Baselines:', *lines_of(BASELINES))}"
 
-#: Which relevance, of which output and for which input.
+#: Options of `MethodChoice`.
 method_options = together(
     output_option,
     click.option(
         "--explain-input",
         metavar="NAME",
-        help="Graph input the record is about, where there are several.",
+        help="Graph input whose units get relevance, if there are several.",
     ),
     click.option(
         "--method",
         metavar=METHOD,
         callback=lambda _ctx, _param, text: None if text is None else method(text).text,
         show_default=DEFAULT_METHOD,
-        help="One of those below, with numbers of its own as in pa-lrp-gamma:gamma=0.1.",
+        help="One of those below, optionally with parameters, as in pa-lrp-gamma:gamma=0.1.",
     ),
     click.option(
         "--positions",
         type=click.Choice(POSITIONS),
         show_default=POSITIONS[0],
-        help="How the relevance of positions becomes one number a unit.",
+        help="How the relevance of positions is reduced to one number per unit.",
     ),
     role_option,
 )
 
-#: What is explained, computed how and where.
+#: Options of `Run`.
 run_options = together(
     click.option(
         "--target",
@@ -202,14 +202,14 @@ run_options = together(
         show_default=True,
         metavar="TARGET",
         help="pred, an index, a label, A-B (contrast), token:POS[:ID], an element I,J,…, or "
-        "dot:FILE.npy or cos:FILE.npy (product with a vector); index:2 or label:2 where a text can "
-        "be read as both.",
+        "dot:FILE.npy or cos:FILE.npy (product with a vector); index:2 or label:2 if the text is "
+        "ambiguous.",
     ),
     click.option(
         "--engine",
         type=click.Choice(ENGINES),
         show_default=f"{ENGINES[0]}; numpy for float64",
-        help="Forward and relevance compiled into one graph, or the walk in NumPy.",
+        help="Forward and relevance pass compiled into one graph, or the relevance pass in NumPy.",
     ),
     click.option(
         "--dtype",
@@ -223,13 +223,13 @@ run_options = together(
         default="cpu",
         show_default=True,
         metavar="cpu|cuda[:N]",
-        help="Where the forward pass runs; asking for cuda and not getting it is an error.",
+        help="Device of the forward pass. If cuda is not available, that is an error.",
     ),
 )
 
 
 def limits_option(metrics: Collection[str], help: str) -> Callable[[F], F]:
-    """``--fail-on``, of these metrics."""
+    """``--fail-on`` for these metrics."""
 
     def parse(_: click.Context, __: click.Parameter, texts: tuple[str, ...]) -> tuple[Limit, ...]:
         try:
@@ -244,13 +244,13 @@ def limits_option(metrics: Collection[str], help: str) -> Callable[[F], F]:
 
 fail_on_option = limits_option(
     RECORD_METRICS,
-    "Exit with 5 where this holds, such as 'residual>1e-3'. Metrics: "
-    f"{', '.join(RECORD_METRICS)}. Files are written all the same. Can be given several times.",
+    "Exit with 5 if this holds, such as 'residual>1e-3'. Metrics: "
+    f"{', '.join(RECORD_METRICS)}. Files are written nevertheless. Can be given several times.",
 )
 
 
 def _remember_verbose(ctx: click.Context, _param: click.Parameter, value: bool) -> bool:
-    """Tell the program, which reports errors after the command's context is gone."""
+    """Store ``-v`` for the program, which reports errors after the command's context has ended."""
     state = ctx.find_root().obj
     if value and state is not None:
         state.verbose = True

@@ -1,4 +1,4 @@
-"""How far a batch has come, on stderr: a bar on a terminal, a plain line now and then elsewhere."""
+"""Progress on stderr: a bar on a terminal, elsewhere a line every few seconds."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Progress(Protocol):
 
 @contextmanager
 def progress(*, quiet: bool) -> Iterator[Progress]:
-    """What fits stderr; nothing where ``quiet``."""
+    """A bar or lines, whichever suits stderr; nothing if ``quiet``."""
     if not quiet and sys.stderr.isatty():
         with _bar() as bar:
             yield bar
@@ -37,17 +37,17 @@ def progress(*, quiet: bool) -> Iterator[Progress]:
 
 @contextmanager
 def counting(total: int, *, quiet: bool) -> Iterator[Callable[[int], None]]:
-    """The same, for who is told how many of ``total`` are done."""
+    """Progress as a function that is called with the number of finished items of ``total``."""
     with progress(quiet=quiet) as bar:
-        told = 0
+        shown = 0
 
-        def tell(done: int) -> None:
-            nonlocal told
-            bar.advance(done - told)
-            told = done
+        def advance(done: int) -> None:
+            nonlocal shown
+            bar.advance(done - shown)
+            shown = done
 
         bar.start(total)
-        yield tell
+        yield advance
 
 
 class Plain:
@@ -61,17 +61,17 @@ class Plain:
         self._began = self._told = time.monotonic()
 
     def start(self, records: int | None) -> None:
-        """Count from now on."""
+        """Start counting."""
         self._total = records
         self._began = self._told = time.monotonic()
 
     def skip(self, records: int) -> None:
-        """Explained before; they do not count for the rate."""
+        """Count records that were explained before; they do not enter the rate."""
         with self._lock:
             self._skipped += records
 
     def advance(self, records: int) -> None:
-        """Tell, where it is time to."""
+        """Count records, and print a line if enough time has passed."""
         with self._lock:
             self._done += records
             now = time.monotonic()
@@ -124,7 +124,7 @@ def _bar() -> Iterator[Progress]:
 
 
 class _Rich:
-    """The bar of rich; skipped records are there from the start and do not count for the rate."""
+    """The bar of rich; skipped records are counted at once and do not enter the rate."""
 
     def __init__(self, bar: object) -> None:
         from rich.progress import Progress as Bar

@@ -1,4 +1,4 @@
-"""``palrp-onnx report``: a whole run in one page."""
+"""``palrp-onnx report``: a whole run as one HTML page."""
 
 from __future__ import annotations
 
@@ -14,27 +14,29 @@ from .options import FILE_PATH, Reporting, grouped, reporting_options
 
 @click.command(short_help="Show a run of records in one HTML page.")
 @click.argument("run", type=FILE_PATH, metavar="RUN_DIR|FILE.jsonl")
-@click.option("-o", "place", type=FILE_PATH, required=True, metavar="FILE", help="The page.")
+@click.option(
+    "-o", "place", type=FILE_PATH, required=True, metavar="FILE", help="The page to write."
+)
 @click.option(
     "--room",
     type=click.IntRange(min=1),
     metavar="MIB",
     default=64,
     show_default=True,
-    help="Maps in the page, packed. Records beyond it are listed without their maps.",
+    help="Largest size of packed maps in the page. Further records are listed without maps.",
 )
 @reporting_options
 @grouped(reporting=Reporting)
 def report(run: Path, place: Path, room: int, reporting: Reporting) -> None:
-    """Show the records of a run in one HTML page that needs nothing else.
+    """Show the records of a run in one self-contained HTML page.
 
-    RUN_DIR is a folder with .jsonl files, one record a line. All records are listed, failed ones
-    and lines that are no record as such.
+    RUN_DIR is a folder with .jsonl files, one record per line. All lines are listed, including
+    failed records and lines that are not records.
     """
     from palrp_onnx.render.listing import read_run, render_run
 
     if place.suffix.lower() not in (".html", ".htm"):
-        raise UsageError(f"-o {place}: a report is written as .html")
+        raise UsageError(f"-o {place}: a report has the suffix .html")
     page = render_run(run.name or str(run), read_run(run), room=room)
     write_files({place: page.html})
     if reporting.quiet:

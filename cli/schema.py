@@ -1,4 +1,4 @@
-"""``palrp-onnx schema``: what a record looks like, for machines."""
+"""``palrp-onnx schema``: the JSON Schema of the record."""
 
 from __future__ import annotations
 

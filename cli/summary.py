@@ -1,4 +1,4 @@
-"""What a person wants to read after a run; for stderr."""
+"""A short summary of a record, for stderr."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _TOP = 5
 
 
 def summary(record: Attribution, *, verbose: bool = False) -> str:
-    """Target, strongest units and the state of the books."""
+    """Target, strongest units, share of positions, residual and warnings."""
     return "\n".join(_lines(record, verbose))
 
 

@@ -1,4 +1,4 @@
-"""Standard output, which may have gone or have no room."""
+"""Writing to stdout, which may be closed or full."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from palrp_onnx.files import refusal
 
 
 def write_stdout(data: bytes) -> None:
-    """Write to stdout; a reader that has gone is no failure.
+    """Write to stdout. It is no failure if the reader has closed the pipe.
 
     Raises:
-        ResourceError: There is no room where stdout leads.
+        ResourceError: The disk that stdout is redirected to is full.
     """
     stream = sys.stdout.buffer
     try:
@@ -27,6 +27,6 @@ def write_stdout(data: bytes) -> None:
 
 
 def close_stdout() -> None:
-    """Let the interpreter's last flush go nowhere, after stdout has failed."""
+    """Redirect stdout to the null device after a failure, as the interpreter flushes it at exit."""
     with suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

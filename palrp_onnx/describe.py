@@ -1,4 +1,4 @@
-"""From arrays to records: relevance per unit, with everything needed to read it."""
+"""Arrays → records: relevance per unit, with all facts that are needed to read it."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ from palrp_onnx.types import Array
 
 @dataclass(frozen=True)
 class Explanation:
-    """A record and the signed arrays behind it.
+    """A record, and the signed arrays that it summarises.
 
     Attributes:
-        record: The record of the contract.
+        record: The result record.
         tensors: ``content`` [1, units, features] (``pixels`` [1, C, H, W] for images),
             ``site/LAYER/PART`` [1, tokens, features], ``input/NAME`` for further inputs.
     """
@@ -50,7 +50,7 @@ def join_tensors(explanations: Sequence[Explanation]) -> dict[str, Array]:
     """The arrays of several explanations by name, joined on the batch axis.
 
     Raises:
-        UsageError: They have none, as of an explainer that was compiled without them.
+        UsageError: They have none, because the explainer was compiled without them.
     """
     names = list(explanations[0].tensors)
     if not names:
@@ -61,13 +61,13 @@ def join_tensors(explanations: Sequence[Explanation]) -> dict[str, Array]:
 
 
 def save_tensors(tensors: Mapping[str, Array], place: Path | BinaryIO) -> None:
-    """Write arrays as an ``.npz`` file, each under its name."""
-    np.savez(place, **tensors)  # type: ignore[arg-type]  # no name is that of an option
+    """Write arrays to an ``.npz`` file, each under its name."""
+    np.savez(place, **tensors)  # type: ignore[arg-type]  # no array has the name of an option
 
 
 @dataclass(frozen=True)
 class Describer:
-    """Turns outcomes into explanations, one a row of the batch."""
+    """Turns outcomes into explanations, one per row of the batch."""
 
     subject: Subject
     run: Run
@@ -157,7 +157,7 @@ class Describer:
 
 
 def _open_ledger(ledger: Mapping[str, float]) -> Iterator[Warning_]:
-    """What a reader must know of a ledger that does not close."""
+    """A warning if the ledger does not close."""
     missed = ledger.get("residual_relative", 0.0)
     if abs(missed) > OPEN:
         yield Warning_(

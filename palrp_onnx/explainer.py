@@ -1,4 +1,4 @@
-"""Explain: analyse and plan once, run many."""
+"""The explainer: a model is analysed and planned once, and explains many inputs."""
 
 from __future__ import annotations
 
@@ -44,14 +44,13 @@ from palrp_onnx.zero_maps import WARNING, find_zero_maps
 ENGINES = ("onnxruntime", "numpy")
 DEFAULT_POSITIONS = "relu"
 
-
-#: Engines that are kept for inputs that take different branches.
-_KEPT = 4
+#: Largest number of open engines, one for each choice of conditional branches.
+_MAX_ENGINES = 4
 
 
 @dataclass(frozen=True)
 class _Opened:
-    """An engine, and the file to compare its output with where the graph was changed."""
+    """An engine, and the file to compare its output with if the graph was rewritten."""
 
     engine: Engine
     original: Original | None
@@ -61,23 +60,24 @@ class Explainer:
     """Explains one output of one model.
 
     Args:
-        model: The model or the path of its file, which may be an explainer that was compiled.
-        method: ``pa-lrp`` (default) or another of :func:`palrp_onnx.method`, with numbers of its
-            own as in ``pa-lrp-gamma:gamma=0.1``; or an object.
-        positions: How sinks reduce to one number: ``relu`` (default), ``abs``, ``signed``,
-            ``single-sink``.
-        engine: ``onnxruntime`` (default): forward and relevance in one graph; ``numpy``: the walk
-            in NumPy.
+        model: The model or the path of its file, which may also be a compiled explainer.
+        method: ``pa-lrp`` (default) or another of :func:`palrp_onnx.method`, optionally with
+            parameters, as in ``pa-lrp-gamma:gamma=0.1``; or an object.
+        positions: How sinks are reduced to one number per unit: ``relu`` (default), ``abs``,
+            ``signed`` or ``single-sink``.
+        engine: ``onnxruntime`` (default): forward and relevance pass in one graph; ``numpy``: the
+            relevance pass in NumPy.
         dtype: ``float32``: the forward pass in ONNX Runtime, as deployed; ``float64``: in NumPy.
-        device: ``cpu`` or ``cuda[:N]``, for what runs in ONNX Runtime.
-        output: Name of the explained output; the first that depends on the input by default.
-        explain_input: Name of the input whose units the record is about; the first by default.
-        roles: Roles of values by name that take the place of those found: content, position,
-            segment, mask or parameter.
-        once: Open quickly and in little memory, for one explanation; without it many are quicker.
+        device: Device of ONNX Runtime: ``cpu`` or ``cuda[:N]``.
+        output: Name of the explained output; by default the first that depends on the input.
+        explain_input: Name of the input whose units get relevance; the first by default.
+        roles: Overrides of roles, by name of the value: content, position, segment, mask or
+            parameter.
+        once: Open quickly and in little memory, for a single explanation; otherwise explanations
+            are faster.
 
     Raises:
-        UsageError: An option is unknown, or two contradict each other.
+        UsageError: An option is unknown, or two options contradict each other.
     """
 
     def __init__(
@@ -108,11 +108,14 @@ class Explainer:
         self._manifest = Manifest.read(self.model.metadata)
         if self._manifest is not None:
             self.method = self._manifest.own or method_of(self._manifest.method)
-            asked = {"positions": positions, "output": output, "input": explain_input}
+            wanted = {"positions": positions, "output": output, "input": explain_input}
             other = method is not None and resolve_method(method) != self.method
-            _refuse_changes(self._manifest, asked, engine, other=other)
+            _refuse_changes(self._manifest, wanted, engine, other=other)
             if roles and dict(roles) != self._manifest.roles:
-                raise UsageError("An explainer has its roles compiled in")
+                raise UsageError(
+                    "An explainer has its roles compiled in",
+                    hint="Explain the model it was compiled from, or compile that again.",
+                )
             roles, positions = self._manifest.roles, self._manifest.positions
         else:
             self.method = resolve_method(method)
@@ -132,13 +135,13 @@ class Explainer:
     def explain(
         self, sample: Sample, target: str = "pred", labels: Mapping[int, str] | None = None
     ) -> list[Explanation]:
-        """Explain one input; one explanation for every row of its batch and every target.
+        """Explain one input: one explanation for every row of its batch and every target.
 
         Args:
-            sample: What a reader of :mod:`palrp_onnx.inputs` returned.
+            sample: The result of a reader of :mod:`palrp_onnx.inputs`.
             target: ``pred``, an index, a label, ``A-B``, ``token:POS[:ID]``, ``I,J,…``,
-                ``dot:FILE.npy`` or ``cos:FILE.npy``; also ``all``, or several with commas: then
-                every row has an explanation for each, in this order.
+                ``dot:FILE.npy`` or ``cos:FILE.npy``; also ``all``, or several, separated by commas:
+                then every row has an explanation for each, in this order.
             labels: Names of classes by index.
 
         Raises:
@@ -168,7 +171,7 @@ class Explainer:
         original = opened.original
         if original is None and self._manifest is None and is_open(outcome.ledger):
             original = Original(self.model, engine.subject.output, device=self.device)
-        if original is not None:  # certain that it is about the file
+        if original is not None:  # compare with the file
             unmasked = None
             if self.dtype == "float64" and outcome.output.ndim == 3:
                 unmasked = engine.subject.output_mask(sample.feeds, outcome.output.shape[1])
@@ -182,9 +185,10 @@ class Explainer:
         return [_warned(each) if row in zero else each for row, each in enumerate(described)]
 
     def _singly(self, sample: Sample) -> list[Sample]:
-        """Samples that would depend on others of their batch, each by itself.
+        """The sample, or its rows as separate samples if they would depend on each other.
 
-        Those that meet in a table of all with all, each with all of the other input.
+        If all rows of two inputs are multiplied into one table, each row of the explained input
+        stays with all rows of the other.
         """
         subject = self.engine(sample.feeds).subject
         count = len(sample.feeds[subject.input])
@@ -204,10 +208,10 @@ class Explainer:
         ]
 
     def head(self, subject: Subject, shape: tuple[int, ...], labels: Mapping[int, str]) -> Head:
-        """What is known of the entries of an output of this shape, the batch axis among them.
+        """Facts about the entries of an output with this shape, which includes the batch axis.
 
         Raises:
-            InputError: The ``config.json`` beside the model is not what it should be.
+            InputError: ``config.json`` in the model's folder is malformed.
         """
         if self._declared is None:
             self._declared = read_declared(self.model.path)
@@ -220,10 +224,11 @@ class Explainer:
         return replace(target, vector=read_vector(Path(target.file)))
 
     def _every_class(self, sample: Sample, labels: Mapping[int, str]) -> list[Target]:
-        """Each entry of the output's last axis.
+        """One target for each entry of the output's last axis.
 
         Raises:
-            TargetError: They are the vocabulary, or nothing says that those of a token are classes.
+            TargetError: The entries are the vocabulary, or those of a token are not known to be
+                classes.
         """
         engine = self.engine(sample.feeds)
         subject, outcome = engine.subject, engine.explain(sample.feeds, Target("pred"))
@@ -232,7 +237,7 @@ class Explainer:
             raise TargetError(
                 f"The {head.size} entries of the output are not known to be classes",
                 place=f"output {subject.output}",
-                hint="Name those that are wanted: --target index:0,index:1.",
+                hint="Name the entries to explain: --target index:0,index:1.",
             )
         return [Target("index", index) for index in range(head.size)]
 
@@ -243,16 +248,16 @@ class Explainer:
         extend: Callable[[Sample, int], Sample],
         ends: Collection[int] = (),
     ) -> Iterator[Explanation]:
-        """Continue a text greedily, and explain every token where it is produced.
+        """Continue a text greedily, and explain every generated token.
 
         Args:
-            sample: One row.
-            count: The most tokens that are produced.
+            sample: A text, one row.
+            count: Largest number of generated tokens.
             extend: Appends a token to a sample: :meth:`palrp_onnx.inputs.Continuation.extend`.
-            ends: Tokens behind which nothing follows.
+            ends: Ids of the tokens that end a text.
 
         Raises:
-            UsageError: The output holds no next token, or the sample several rows.
+            UsageError: The model does not predict a next token, or the sample has several rows.
         """
         name = sample.id
         for step in range(count):
@@ -270,13 +275,13 @@ class Explainer:
                 return
 
     def engine(self, feeds: Feeds) -> Engine:
-        """The opened engine; analysed and planned once, with ``feeds`` as an example.
+        """The open engine. The model is analysed and planned once, with ``feeds`` as an example.
 
-        Where the model has conditional branches, once for every choice of them that inputs make.
+        If the model has conditional branches, this is done once for every choice of branches.
 
         Raises:
-            InputError: The arrays are not what the graph takes.
-            ModelError: The model cannot be explained as asked.
+            InputError: The arrays do not fit the graph.
+            ModelError: The model cannot be explained with these options.
         """
         return self._open_for(feeds).engine
 
@@ -285,12 +290,12 @@ class Explainer:
         if taken not in self._opened:
             self._opened[taken] = self._open(feeds)
         self._opened.move_to_end(taken)
-        while len(self._opened) > _KEPT:
+        while len(self._opened) > _MAX_ENGINES:
             self._opened.popitem(last=False)
         return self._opened[taken]
 
     def _taken(self, feeds: Feeds) -> Taken:
-        """The branches that this input takes; those of an explainer are compiled in."""
+        """The branches for this input; a compiled explainer has none, its branches are fixed."""
         if self._manifest is not None or not condition_names(self.model):
             return ()
         check_feeds(self.model.inputs, feeds)
@@ -303,11 +308,10 @@ class Explainer:
             return _Opened(self._open_explainer(self._manifest), None)
         if self._kind != "onnxruntime":
             return self._planned(self.model, feeds)
-        # Compiling appends to the graph.
         try:
-            return self._planned(self.model.copy(at_least=OPSET), feeds)
+            return self._planned(self.model.at_opset(OPSET), feeds)
         except LaterOpsetError as error:
-            return self._planned(self.model.copy(at_least=error.opset), feeds)
+            return self._planned(self.model.at_opset(error.opset), feeds)
 
     def _planned(self, model: Model, feeds: Feeds) -> _Opened:
         planned = plan_model(
@@ -337,7 +341,7 @@ class Explainer:
     def _open_explainer(self, manifest: Manifest) -> Engine:
         if not manifest.ledger:
             raise UsageError(
-                "The explainer was compiled without its ledger, which every record has",
+                "The explainer was compiled without its ledger, which every record needs",
                 place=str(self.model.path),
                 hint="Compile without --no-ledger.",
             )
@@ -377,7 +381,7 @@ def _numbered(explanation: Explanation, name: str) -> Explanation:
 
 
 def _labelled(explanation: Explanation, grown: Sample) -> Explanation:
-    """The explanation with the text of the token that it is about."""
+    """The explanation, with the text of the generated token as label."""
     record = explanation.record
     label = grown.units.text[-1] if grown.units is not None else None
     target = structs.replace(record.target, label=label)
@@ -385,7 +389,7 @@ def _labelled(explanation: Explanation, grown: Sample) -> Explanation:
 
 
 def _warned(explanation: Explanation) -> Explanation:
-    """The explanation with the warning that its map is zero everywhere."""
+    """The explanation, with the warning that its map is zero everywhere."""
     record = explanation.record
     return replace(
         explanation, record=structs.replace(record, warnings=[*record.warnings, WARNING])
@@ -393,15 +397,22 @@ def _warned(explanation: Explanation) -> Explanation:
 
 
 def _refuse_changes(
-    manifest: Manifest, asked: Mapping[str, str | None], engine: str, *, other: bool
+    manifest: Manifest, wanted: Mapping[str, str | None], engine: str, *, other: bool
 ) -> None:
-    """What was fixed when the explainer was compiled cannot be asked for differently.
+    """Refuse options that differ from those of the compiled explainer.
 
-    ``other``: whether another method is asked for.
+    Args:
+        manifest: The options that were compiled.
+        wanted: The given options; ``None``: not given.
+        engine: The given engine.
+        other: Whether another method was given.
+
+    Raises:
+        UsageError: An option differs.
     """
     fixed = structs.asdict(manifest)
     changed = ["method"] if other else []
-    changed += [name for name, value in asked.items() if value not in (None, fixed[name])]
+    changed += [name for name, value in wanted.items() if value not in (None, fixed[name])]
     if engine != "onnxruntime":
         changed.append("engine")
     if changed:

@@ -33,7 +33,7 @@ from palrp_onnx.model.open import Model
 from palrp_onnx.runtime.forward import RuntimeForward
 from palrp_onnx.types import Array
 
-#: Task → (Auto class that loads it, ends of architecture names that imply it).
+#: Task → (Auto class that loads the model, endings of architecture names that imply the task).
 TASKS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "text-classification": ("AutoModelForSequenceClassification", ("ForSequenceClassification",)),
     "text-generation": ("AutoModelForCausalLM", ("ForCausalLM", "LMHeadModel")),
@@ -44,9 +44,9 @@ TASKS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "fill-mask": ("AutoModelForMaskedLM", ("ForMaskedLM",)),
     "feature-extraction": ("AutoModel", ("Model",)),
 }
-#: Largest difference to PyTorch that counts as the same model, as a share of the largest output.
+#: Largest allowed difference from PyTorch, as a share of the largest output.
 TOLERANCE = 1e-3
-#: Outputs smaller than this are compared as if they were this large: what is left is rounding.
+#: Smallest scale of that share: differences between even smaller outputs are rounding.
 _SMALLEST_SCALE = 1e-3
 _COMPANIONS = (
     "tokenizer*",
@@ -55,18 +55,18 @@ _COMPANIONS = (
     "merges.txt",
     "preprocessor_config.json",
 )
-#: (samples, tokens) of the inputs that the file is compared on.
+#: (samples, tokens) of the inputs of this comparison.
 _SHAPES = ((2, 12), (1, 7))
 
 
 class ExportReport(Struct, frozen=True, kw_only=True):
-    """What was exported.
+    """Report on an export.
 
     Attributes:
         path: The ONNX file.
-        task: Task it was exported for.
+        task: The task that it was exported for.
         opset: Its opset.
-        differences: Largest absolute difference to PyTorch by output, over all inputs compared.
+        differences: Largest absolute difference from PyTorch by output, over all compared inputs.
         files: Names of the files in its folder.
     """
 
@@ -82,13 +82,19 @@ def export_model(
 ) -> ExportReport:
     """Export ``source``, a folder or a model's name, into the folder ``output``.
 
-    The configuration, tokenizer and preprocessor are saved beside the model. Nothing is left behind
-    where an export fails; code that a model brings along is never run.
+    Configuration, tokenizer and preprocessor are saved in the same folder. If an export fails,
+    no files are left. Code that comes with a model is never run.
+
+    Args:
+        source: A folder with ``config.json`` and weights, or the name of a model on the hub.
+        output: The folder to write.
+        task: One of :data:`TASKS`; by default it follows from the architecture.
+        opset: ONNX opset; by default the exporter chooses it.
 
     Raises:
         ResourceError: The extra ``export`` is not installed.
         InputError: There is no such model, or it cannot be exported.
-        UsageError: Unknown task, or none that the model's architecture implies.
+        UsageError: The task is unknown, or does not follow from the architecture.
         CheckError: The file does not compute what PyTorch computes.
     """
     if task is not None and task not in TASKS:
@@ -134,14 +140,14 @@ def _import(name: str) -> Any:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the libraries' progress, logs and warnings off stdout and stderr."""
+    """Suppress progress, logs and warnings of the libraries on stdout and stderr."""
     reports = _import("transformers").utils.logging
     verbosity = reports.get_verbosity()
     disabled = logging.root.manager.disable
     reports.set_verbosity_error()
     logging.disable(max(disabled, logging.WARNING))
-    # The TorchScript exporter always switches its C++ log on, and that writes the whole graph to
-    # the process's stdout when an export fails, past sys.stdout.
+    # The TorchScript exporter always enables its C++ log. If an export fails, that log writes the
+    # whole graph to the stdout of the process, bypassing sys.stdout.
     torch_log = mock.patch("torch._C._jit_set_onnx_log_enabled", create=True)
     try:
         with torch_log, warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
@@ -160,7 +166,7 @@ def _read_config(source: str) -> Any:
         raise InputError(
             f"The model cannot be loaded: {_reason(error)}",
             place=source,
-            hint="Give a folder with config.json and weights, or a name the hub knows.",
+            hint="Give a folder with config.json and weights, or the name of a model on the hub.",
         ) from error
 
 
@@ -176,7 +182,7 @@ def _infer_task(config: Any) -> str:
 
 
 def _reason(error: Exception) -> str:
-    """The first line of what a library says."""
+    """The first line of a library's message."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
@@ -206,12 +212,16 @@ def _copy_companions(folder: Path, work: Path) -> None:
 
 
 def _load(source: str, task: str) -> Any:
-    """The PyTorch model; one whose head would be random is refused."""
+    """The PyTorch model.
+
+    Raises:
+        InputError: Weights of its head are missing, which would be random.
+    """
     transformers = _import("transformers")
     network, facts = getattr(transformers, TASKS[task][0]).from_pretrained(
         source, output_loading_info=True
     )
-    # Hidden states may lack what they do not need, a pooler; a needed one shows as a difference.
+    # For feature extraction an unused pooler may be missing; a used one causes a difference.
     if facts["missing_keys"] and task != "feature-extraction":
         raise InputError(
             f"The model has no weights for {', '.join(sorted(facts['missing_keys']))}",
@@ -222,7 +232,7 @@ def _load(source: str, task: str) -> Any:
 
 
 def _compare(source: str, task: str, model: Model) -> dict[str, float]:
-    """Largest absolute difference by output; right padding where there is a mask."""
+    """Largest absolute difference by output; with padding on the right if there is a mask."""
     torch = _import("torch")
     network = _load(source, task)
     forward = RuntimeForward(model, [s.name for s in model.outputs])
@@ -231,15 +241,16 @@ def _compare(source: str, task: str, model: Model) -> dict[str, float]:
         feeds = _example(model, network.config, samples, tokens)
         with torch.no_grad():
             expected = network(**{k: torch.from_numpy(v) for k, v in feeds.items()})
-        for name, ours in forward(feeds).items():
+        for name, exported in forward(feeds).items():
             if name not in expected:
                 raise CheckError(
-                    "PyTorch has no such output: it cannot be compared", place=f"output {name}"
+                    "PyTorch has no output of this name, so it cannot be compared",
+                    place=f"output {name}",
                 )
-            theirs = expected[name].numpy()
-            difference = float(np.abs(ours - theirs).max())
+            original = expected[name].numpy()
+            difference = float(np.abs(exported - original).max())
             differences[name] = max(differences[name], difference)
-            scale = max(_SMALLEST_SCALE, float(np.abs(theirs).max()))
+            scale = max(_SMALLEST_SCALE, float(np.abs(original).max()))
             if not difference <= TOLERANCE * scale:  # NaN is a difference too
                 raise CheckError(
                     f"The exported file differs from PyTorch by {difference:.3g}",
@@ -249,7 +260,7 @@ def _compare(source: str, task: str, model: Model) -> dict[str, float]:
 
 
 def _example(model: Model, config: Any, samples: int, tokens: int) -> dict[str, Array]:
-    """Ordinary tokens, the last three of the last sample padding; noise for images."""
+    """Random tokens, of which the last three of the last sample are padding; or images of noise."""
     generator = np.random.default_rng(0)
     padding: Any = getattr(config, "pad_token_id", None)
     feeds: dict[str, Array] = {}

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, whatever ends the process or the machine; JSON."""
+"""Files are written whole or not at all, even if the process or the machine fails; JSON."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 from palrp_onnx.errors import OutputError, PalrpError, ResourceError
 
-#: What a file shall hold: its bytes, as a whole or piece by piece, or a function that writes them.
+#: Content of a file: bytes, pieces of bytes, or a function that writes to a stream.
 Content = bytes | Iterable[bytes] | Callable[[BinaryIO], object]
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -21,20 +21,20 @@ _PREFIX, _SUFFIX = ".palrp-", ".part"
 
 def to_json(value: object, *, indent: int = 2) -> bytes:
     """``value`` as indented JSON that ends in a newline."""
-    import msgspec  # late: a command that prints its help needs no JSON
+    import msgspec  # imported here to keep --help fast
 
     return msgspec.json.format(msgspec.json.encode(value), indent=indent) + b"\n"
 
 
 def write_files(files: Mapping[Path, Content]) -> None:
-    """Write every file next to its place, wait until it is on the disk, then move all there.
+    """Write every file next to its place, sync it to the disk, then move all to their places.
 
-    Folders are made as needed. A symbolic link is followed and stays a link; the mode of a file
-    that is replaced is kept; a device or a pipe is written to as it is.
+    Missing folders are made. A symbolic link is followed and stays a link. A replaced file keeps
+    its mode. A device or a pipe is written to directly.
 
     Raises:
         OutputError: A place cannot be written to.
-        ResourceError: There is no room. As with every failure to write, no file was changed.
+        ResourceError: The disk is full. As with every failure to write, no file was changed.
     """
     staged: list[tuple[Path, Path]] = []
     try:
@@ -84,7 +84,7 @@ def _fill(stream: BinaryIO, content: Content) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """A name is on the disk once its folder is; not every system, or folder, can be opened."""
+    """Sync a folder, and so the names in it; folders cannot be opened on every system."""
     if os.name != "posix":
         return
     try:
@@ -98,10 +98,10 @@ def _sync_folder(folder: Path) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder, and clear away what a process that was killed has left half written.
+    """Make a folder, and remove unfinished files that a killed process left in it.
 
     Raises:
-        OutputError: It cannot be made.
+        OutputError: The folder cannot be made.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -112,6 +112,6 @@ def make_folder(folder: Path) -> None:
 
 
 def refusal(error: OSError, place: object, what: str = "Cannot write") -> PalrpError:
-    """The error of this library for one of the operating system."""
+    """The error of this library for an error of the operating system."""
     kind = ResourceError if error.errno in _NO_ROOM else OutputError
     return kind(f"{what}: {error.strerror or error}", place=str(place))

@@ -1,8 +1,8 @@
-"""What the entries of the explained output are: classes with names and a probability, or numbers.
+"""Whether entries of the explained output are classes, with labels and probabilities, or numbers.
 
-Classes, labels and probabilities are never made up. Entries are classes where the graph takes a
-softmax or sigmoid of them, where ``config.json`` has as many classes, or where there is one for
-every token of the vocabulary; hidden states and embeddings are none.
+Classes, labels and probabilities are never guessed. Entries are classes if the graph computes a
+softmax or sigmoid of them, if ``config.json`` has as many classes, or if there is an entry for
+every token of the vocabulary. Hidden states and embeddings are not classes.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from palrp_onnx.relevance.target import Resolved, Target
 from palrp_onnx.subject import OutputFacts, Subject
 from palrp_onnx.types import Array
 
-#: How a probability follows from an entry: it is one, its exponential is, or a function of all.
+#: The probability of an entry: its value, its exponential, or the softmax or sigmoid of entries.
 Link = Literal["value", "exponential", "softmax", "sigmoid"]
 _OWN: dict[str, Link] = {SOFTMAX: "value", SIGMOID: "value", LOG_SOFTMAX: "exponential"}
 _TAKEN: dict[str, Link] = {SOFTMAX: "softmax", SIGMOID: "sigmoid", LOG_SOFTMAX: "softmax"}
@@ -32,14 +32,14 @@ _TAKEN: dict[str, Link] = {SOFTMAX: "softmax", SIGMOID: "sigmoid", LOG_SOFTMAX: 
 
 @dataclass(frozen=True)
 class Head:
-    """What is known of the last axis of the output.
+    """Facts about the last axis of the output.
 
     Attributes:
         size: Its length.
         classes: Whether its entries are classes, or tokens of the vocabulary.
-        vocabulary: Whether they are tokens.
-        names: Labels, where there is one for every entry.
-        link: How a probability follows; ``None``: there is none.
+        vocabulary: Whether its entries are tokens of the vocabulary.
+        names: Labels by index, if every entry has one; else empty.
+        link: How a probability follows from an entry; ``None``: there is no probability.
     """
 
     size: int
@@ -49,7 +49,7 @@ class Head:
     link: Link | None
 
     def probability(self, target: Resolved) -> float | None:
-        """Of the first entry that the target names, in float64."""
+        """Probability of the first entry of the target, in float64; ``None`` if there is none."""
         if self.link is None or not target.where:
             return None
         wide = target.scores.astype(np.float64)
@@ -62,10 +62,10 @@ class Head:
         return float(np.exp(number)) if self.link == "exponential" else number
 
     def check(self, target: Target, output: str, labels: Mapping[int, str]) -> None:
-        """Refuse a label as a target where labels are not those of the output.
+        """Check that a target that is a label belongs to this output.
 
         Raises:
-            TargetError: They are not.
+            TargetError: The output's entries do not have these labels.
         """
         if target.labelled and not self.names:
             raise TargetError(
@@ -79,17 +79,17 @@ class Head:
 def find_head(
     subject: Subject, shape: tuple[int, ...], declared: Declared, labels: Mapping[int, str]
 ) -> Head:
-    """What is known of an output of this shape, the batch axis among them."""
+    """Facts about an output with this shape, which includes the batch axis."""
     facts, size = subject.facts, shape[-1] if len(shape) > 1 else 1
     if len(shape) > 3 or facts.tokens:
         return Head(size, False, False, {}, _OWN.get(facts.ending or ""))
     names = dict(labels) if set(labels) == set(range(size)) else {}
-    told = bool(names) or (not labels and declared.classes == size)
+    declared_classes = bool(names) or (not labels and declared.classes == size)
     if facts.ending is not None:
         return Head(size, True, False, names, _OWN[facts.ending])
     if facts.followed is not None:
         return Head(size, True, False, names, _TAKEN[facts.followed])
-    if told:
+    if declared_classes:
         classes = declared.problem != REGRESSION
         link = None if facts.inner else _link(declared.problem, size)
         return Head(size, classes, False, names, link)
@@ -99,7 +99,7 @@ def find_head(
 
 
 def _link(problem: str | None, size: int) -> Link | None:
-    """As ``config.json`` says; one score without a word on it may be a regression."""
+    """By ``problem_type`` of ``config.json``; without it, a single score may be a regression."""
     if problem == REGRESSION:
         return None
     if problem == MULTI_LABEL or (size == 1 and problem == SINGLE_LABEL):
@@ -108,7 +108,7 @@ def _link(problem: str | None, size: int) -> Link | None:
 
 
 def _softmax(scores: Array, index: int) -> float | None:
-    """``None`` where the scores are a distribution already, of which a softmax means nothing."""
+    """Softmax at ``index``; ``None`` if the scores are already a distribution."""
     if scores.min() >= 0 and abs(scores.sum() - 1) < 1e-4:
         return None
     shifted = np.exp(scores - scores.max())
@@ -116,7 +116,7 @@ def _softmax(scores: Array, index: int) -> float | None:
 
 
 def output_facts(analysis: Analysis, output: ir.Value) -> OutputFacts:
-    """What the graph says of an output, or of a value inside."""
+    """Facts of the graph about an output, or about a value inside the graph."""
     graph, ending = analysis.model.graph, ending_of(output)
     rank, opset = len(analysis.shapes[output]), analysis.model.graph_opset
     flags = analysis.axes.get(output, ())
@@ -132,7 +132,8 @@ def output_facts(analysis: Analysis, output: ir.Value) -> OutputFacts:
     )
 
 
-_KEPT = {
+#: Where relevance of a probability goes, by the operation that makes it.
+_ABSORBED = {
     SOFTMAX: "its softmax keeps nearly everything of a sure prediction (`softmax` in the ledger)",
     LOG_SOFTMAX: "its softmax keeps much of it (`softmax` in the ledger)",
     SIGMOID: "its sigmoid keeps a constant half (`other` in the ledger)",
@@ -140,19 +141,19 @@ _KEPT = {
 
 
 def probability_warnings(facts: OutputFacts) -> Iterator[tuple[str, str]]:
-    """Code and text of what a map of a probability has to say."""
+    """Code and text of the warning for maps of a probability."""
     if facts.ending is not None:
         yield (
             "probability",
-            f"the map is of a probability: {_KEPT[facts.ending]}; to explain the score before it: "
-            f"--output {facts.before}",
+            f"the map is of a probability: {_ABSORBED[facts.ending]}; to explain the score before "
+            f"it: --output {facts.before}",
         )
 
 
 def class_warnings(
     head: Head, target: Resolved, output: str, labels: Mapping[int, str]
 ) -> Iterator[tuple[str, str]]:
-    """Code and text where the largest entry was taken, though nothing says what it is."""
+    """Code and text of the warning for a predicted entry that is not known to be a class."""
     if not target.predicted or head.classes or head.size < 2:
         return
     known = f" (there are labels for {len(labels)})" if labels and not head.names else ""

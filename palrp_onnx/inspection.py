@@ -1,4 +1,4 @@
-"""What a model is to the explanation: operations and rules, roles, position sites, verdict."""
+"""Inspection of a model: operations and their rules, roles, position sites, and a verdict."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ class Input(Struct, frozen=True, kw_only=True):
 class Operation(Struct, frozen=True, kw_only=True):
     """One kind of operation.
 
-    ``status`` is that of the nodes relevance reaches: they have a rule or are unsupported; ``no
-    path`` carries none on purpose; ``not reached`` lies off every path.
+    ``status``: nodes that relevance reaches have a ``rule`` or are ``unsupported``; ``no path``
+    carries no relevance on purpose; ``not reached`` is on no path of relevance.
     """
 
     domain: str
@@ -54,7 +54,7 @@ class Operation(Struct, frozen=True, kw_only=True):
 
 
 class PositionSite(Struct, frozen=True, kw_only=True):
-    """One place where positions enter."""
+    """One site where positions enter."""
 
     name: str
     kind: str
@@ -66,7 +66,7 @@ class PositionSite(Struct, frozen=True, kw_only=True):
 
 
 class Use(Struct, frozen=True, kw_only=True):
-    """What a value is to one of the operations that read it."""
+    """Role of a value in one operation that reads it."""
 
     node: str
     operand: int
@@ -75,7 +75,7 @@ class Use(Struct, frozen=True, kw_only=True):
 
 
 class Why(Struct, frozen=True, kw_only=True):
-    """What one value is to the explanation, and why."""
+    """What was found about one value, and why."""
 
     name: str
     made_by: str
@@ -85,7 +85,7 @@ class Why(Struct, frozen=True, kw_only=True):
 
 
 class Coverage(Struct, frozen=True, kw_only=True):
-    """Nodes on the path of relevance, and those of them with a rule."""
+    """Number of nodes on the path of relevance, and of those with a rule."""
 
     reached: int
     covered: int
@@ -95,9 +95,9 @@ class Coverage(Struct, frozen=True, kw_only=True):
 class Inspection(Struct, frozen=True, kw_only=True):
     """The report of ``palrp-onnx inspect``.
 
-    ``rewritten`` counts fused and quantised operations that became primitive ones, which
-    ``operations`` lists; ``faults`` is what is wrong with the file's numbers, and ``notes``
-    what else must be known of how all this was found.
+    ``rewritten`` counts fused and quantised operations that were rewritten into primitive ones;
+    ``operations`` lists the latter. ``faults`` are faulty numbers in the file, ``notes`` remarks on
+    how the facts were found.
     """
 
     model: ModelFacts
@@ -124,15 +124,15 @@ def inspect(
     roles: Mapping[str, str] | None = None,
     why: Iterable[str] = (),
 ) -> Inspection:
-    """Look at a model without explaining anything.
+    """Analyse a model without explaining an input.
 
     Args:
         model: The model.
-        output: Name of the output; the first that depends on the input by default.
-        feeds: Arrays that it takes: their shapes stand in where the graph leaves lengths open, and
-            they are the trial run where no example of ours runs.
-        roles: Roles of values by name that take the place of those found.
-        why: Names of values to tell about.
+        feeds: A valid input. Its shapes are used for free lengths, and the trial run uses it if the
+            model does not run on a synthetic example.
+        output: Name of the explained output; by default the first that depends on the input.
+        roles: Overrides of roles, by name of the value.
+        why: Names of values to describe.
 
     Raises:
         ModelError: The model does not run, or no input or output can be explained.
@@ -247,9 +247,9 @@ def _only_lookups(analysis: Analysis, reached: Mapping[ir.Node, ir.Value], op_ty
 
 
 def _integers(nodes: list[ir.Node], domain: str, op_type: str) -> bool:
-    """Whether every node of a kind yields only integers or truth values."""
-    mine = [n for n in nodes if (n.domain, n.op_type) == (domain, op_type)]
-    return not any(is_float(v) for n in mine for v in n.outputs)
+    """Whether all nodes of a kind yield only integers or booleans."""
+    alike = [n for n in nodes if (n.domain, n.op_type) == (domain, op_type)]
+    return not any(is_float(v) for n in alike for v in n.outputs)
 
 
 def _site(site: SinkSite) -> PositionSite:

@@ -1,4 +1,4 @@
-"""Limits on what was found, as ``--fail-on`` has them: ``residual>1e-3`` is a failure."""
+"""Limits of ``--fail-on``: with ``residual>1e-3`` a larger residual is a failure."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _OPERATORS: dict[str, Callable[[float, float], bool]] = {
     "<=": operator.le,
 }
 
-#: Numbers of a record that can be limited.
+#: Metrics of a record.
 RECORD_METRICS: dict[str, Callable[[Attribution], float | None]] = {
     "residual": lambda record: record.residual,
     "position_share": lambda record: record.position_share,
     "probability": lambda record: record.target.probability,
 }
-#: Numbers of a comparison of two runs that can be limited.
+#: Metrics of a comparison of two runs.
 AGREEMENT_METRICS: dict[str, Callable[[Agreement], float | None]] = {
     "same_target": lambda found: found.same_target,
     "correlation": lambda found: found.correlation.mean,
@@ -44,12 +44,12 @@ AGREEMENT_METRICS: dict[str, Callable[[Agreement], float | None]] = {
 
 @dataclass(frozen=True)
 class Limit:
-    """One condition that must not hold, such as ``residual>1e-3``.
+    """A condition for failure, such as ``residual>1e-3``.
 
     Attributes:
-        metric: What is limited.
+        metric: Name of the metric.
         operator: ``>``, ``<``, ``>=`` or ``<=``.
-        bound: The number it is compared with.
+        bound: The number that the metric is compared with.
     """
 
     metric: str
@@ -58,10 +58,11 @@ class Limit:
 
     @classmethod
     def parse(cls, text: str, metrics: Iterable[str] = tuple(RECORD_METRICS)) -> Limit:
-        """Read ``METRIC OPERATOR NUMBER``, where the metric is one of ``metrics``.
+        """Read ``METRIC OPERATOR NUMBER``; the metric must be one of ``metrics``.
 
         Raises:
-            ValueError: It is not of that form, the metric is unknown or the number not finite.
+            ValueError: The text is not of that form, the metric is unknown, or the number is not
+                finite.
         """
         match = re.fullmatch(r"\s*(\w+)\s*([<>]=?)\s*(\S+)\s*", text)
         if match is None:
@@ -78,13 +79,13 @@ class Limit:
         return cls(metric, sign, bound)
 
     def failed(self, record: Attribution) -> str | None:
-        """Why ``record`` fails; ``None`` where it passes."""
+        """Why ``record`` fails; ``None`` if it passes."""
         return self.verdict(RECORD_METRICS[self.metric](record))
 
     def verdict(self, value: float | None) -> str | None:
-        """Why ``value`` fails; ``None`` where it passes.
+        """Why ``value`` fails; ``None`` if it passes.
 
-        A number that is not there cannot pass: a pipeline must not go on because of it.
+        A missing number fails too: a pipeline must not continue because a metric is not known.
         """
         if value is None or not math.isfinite(value):
             problem = "not known"
@@ -102,7 +103,7 @@ def check_records(limits: Sequence[Limit], records: Sequence[Attribution]) -> No
     """Check every record against every limit.
 
     Raises:
-        CheckError: One failed; the message counts the others.
+        CheckError: A limit failed; the message names the first failure and counts the others.
     """
     failures = [
         (reason, record.id)
@@ -121,7 +122,7 @@ def check_agreement(limits: Sequence[Limit], found: Agreement) -> None:
     """Check a comparison of two runs against every limit.
 
     Raises:
-        CheckError: It fails; the message names all limits.
+        CheckError: A limit failed; the message names all that failed.
     """
     verdicts = (limit.verdict(AGREEMENT_METRICS[limit.metric](found)) for limit in limits)
     if failures := [reason for reason in verdicts if reason is not None]:

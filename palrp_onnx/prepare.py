@@ -8,11 +8,19 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx_ir as ir
 
-from palrp_onnx.analysis.analysis import GIVEN, Analysis, analyse
+from palrp_onnx.analysis.analysis import (
+    GIVEN,
+    Analysis,
+    analyse,
+    check_said,
+    check_words,
+    idle_masks,
+)
 from palrp_onnx.analysis.axes import BATCH, Places, Source, UnitAxes, places_of
 from palrp_onnx.analysis.example import forms, make_feeds, none_runs
 from palrp_onnx.analysis.faults import find_faults
 from palrp_onnx.analysis.inputs import input_roles
+from palrp_onnx.analysis.observations import observe
 from palrp_onnx.analysis.output_mask import mask_of_input, mask_of_output
 from palrp_onnx.analysis.patches import patch_size
 from palrp_onnx.analysis.roles import Overrides, Role
@@ -23,12 +31,13 @@ from palrp_onnx.errors import InputError, TargetError, UnsupportedError, UsageEr
 from palrp_onnx.head import output_facts, probability_warnings
 from palrp_onnx.model.open import Model
 from palrp_onnx.model.ops import Trait, has
-from palrp_onnx.model.passes.branches import take_branches
+from palrp_onnx.model.passes.branches import condition_names, take_branches
 from palrp_onnx.model.passes.written_softmax import join_softmax
 from palrp_onnx.model.signature import GraphInput, first_axes
 from palrp_onnx.record import ModelFacts, Warning_
 from palrp_onnx.relevance.method import Method
 from palrp_onnx.relevance.plan import Plan, make_plan
+from palrp_onnx.rewrite.mixed_sums import copy_shared_sums, rewritten, separate_sums
 from palrp_onnx.rewrite.moved_lookups import move_lookups
 from palrp_onnx.runtime.forward import RuntimeForward
 from palrp_onnx.subject import ImageAxes, Subject
@@ -278,25 +287,42 @@ def analyse_model(
 ) -> Analysis:
     """Annotate the graph, with trial runs in ONNX Runtime on examples of our own.
 
+    First passes that need nothing but the graph, then what can be seen of it, then passes that are
+    guided by what was judged from that. Only where an input turns out to count places that looked
+    like a mask are the examples made anew, and the graph observed once more.
+
     Args:
-        model: The model.
+        model: The model, which is left as it is.
         feeds: Arrays that it takes, which say where conditional branches lead, how long free axes
             of real inputs are, and what the trial run is of where no example of ours runs.
         roles: Roles that a person has given.
     """
-    if any(node.op_type == "If" for node in model.graph):
-        model = take_branches(model, feeds if feeds is not None else make_example(model), run_graph)
-    if moved := move_lookups(model.graph, input_roles(model.graph, roles)):
-        model = model.rewritten({"lookup moved": moved})
-    if joined := join_softmax(model.graph):
-        model = model.rewritten({"softmax written out": joined})
+    shapes = _shapes(feeds)
+    if condition_names(model):
+        example = feeds if feeds is not None else make_example(model)
+        model = take_branches(model, example, run_graph)
+    else:
+        model = model.copy()  # what follows edits the graph
+    model = model.rewritten(lambda m: move_lookups(m.graph, input_roles(m.graph, roles)))
+    model = model.rewritten(join_softmax)
+    seen = observe(model, _runs, said=roles, shapes=shapes, given=feeds)
+    facts = rewritten(analyse(seen), copy_shared_sums, _runs)
+    check_words(facts)
+    facts = separate_sums(facts, _runs)
+    if learnt := idle_masks(facts):
+        seen = observe(
+            model, _runs, said=roles, shapes=shapes, given=feeds, learnt=learnt, form=facts.form
+        )
+        facts = separate_sums(analyse(seen), _runs)
+    check_said(facts)
+    return facts
 
-    def run(names: Iterable[str]) -> Callable[[Feeds], Mapping[str, Array]]:
-        fed = {s.name for s in model.inputs}
-        forward = RuntimeForward(model, [n for n in names if n not in fed])
-        return lambda probe: {**probe, **forward(probe)}
 
-    return analyse(model, run, said=roles, shapes=_shapes(feeds), given=feeds)
+def _runs(model: Model, names: Iterable[str]) -> Callable[[Feeds], Mapping[str, Array]]:
+    """Runs of a graph in ONNX Runtime, which yield values by name, what is fed among them."""
+    fed = {s.name for s in model.inputs}
+    forward = RuntimeForward(model, [n for n in names if n not in fed])
+    return lambda feeds: {**feeds, **forward(feeds)}
 
 
 def _shapes(feeds: Feeds | None) -> Mapping[str, tuple[int, ...]] | None:

@@ -1,4 +1,4 @@
-"""The result record: one JSON object a sample, raw signed numbers in units of the target."""
+"""The result record: one JSON object per sample, with raw signed numbers in units of the target."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ SCHEMA: Literal["palrp-onnx/attribution/1.0"] = "palrp-onnx/attribution/1.0"
 #: Entries of every ledger. ``residual = target - sum(entries)``; further explained inputs add
 #: entries under their own names.
 LEDGER_ENTRIES = ("content", "position", "segment", "bias", "norm", "softmax", "other")
-#: Further entries of quantised models: what rounding changed, and what kernels for whole numbers
-#: make of products, (y − x W) ∘ m with y as the machine at hand computes it.
+#: Further entries of quantised models: the effect of rounding, and the difference of integer
+#: kernels from exact products, (y − x W) ∘ m with y as this machine computes it.
 QUANTISED_ENTRIES = ("rounding", "kernel")
-#: What a ledger holds besides its entries; ``residual_relative`` is residual / Σ |entries|.
+#: Keys of a ledger besides its entries; ``residual_relative`` is residual / Σ |entries|.
 LEDGER_SUMS = ("target", "residual", "residual_relative")
 _LEDGER_KEYS = ("target", *LEDGER_ENTRIES, "residual", "residual_relative")
 
@@ -34,7 +34,7 @@ Ledger = Annotated[
 
 
 def _empty() -> list[Any]:
-    """An empty list that is written even so: readers may rely on the key."""
+    """An empty list. A default factory, so that the key is written even if the list is empty."""
     return []
 
 
@@ -95,7 +95,7 @@ class TargetFacts(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     @property
     def entry(self) -> int | None:
-        """Which entry of an output [B, entries], or of a row of tokens, is explained."""
+        """Index of the explained entry in a row of the output, if the target is one entry."""
         if isinstance(self.index, list):
             return self.index[0] if len(self.index) == 1 else None
         return self.index
@@ -187,12 +187,12 @@ class Attribution(Struct, frozen=True, kw_only=True):
 
     @property
     def residual(self) -> float:
-        """|residual_relative| of the ledger: the share of the entries that does not add up."""
+        """|residual_relative| of the ledger: |residual| as a share of Σ |entries|."""
         return abs(self.ledger["residual_relative"])
 
     @property
     def position_share(self) -> float:
-        """Σ|position| / (Σ|content| + Σ|position|) over the units, 0 … 1; 0 of an empty map."""
+        """Σ|position| / (Σ|content| + Σ|position|) over the units, 0 … 1; 0 for a map of zeros."""
         content, position = self.relevance.magnitudes()
         return position / (position + content) if position + content else 0.0
 
@@ -200,19 +200,19 @@ class Attribution(Struct, frozen=True, kw_only=True):
     def signed_position_share(self) -> float:
         """ΣR_P / (ΣR_E + ΣR_P) of the ledger, signed sums as in appendix F of PA-LRP.
 
-        Sums of both signs can cancel, so it may lie outside of 0 … 1; 0 where there is no sum.
+        Signed sums can cancel, so the share may be outside of 0 … 1; it is 0 if the sum is 0.
         """
         both = self.ledger["content"] + self.ledger["position"]
         return self.ledger["position"] / both if both else 0.0
 
     def require_finite(self, *, place: str = "") -> None:
-        """Refuse NaN and infinity, which JSON has no numbers for: they would become nulls.
+        """Check for NaN and infinity, which would become null in JSON.
 
         Args:
-            place: What the error names as its place.
+            place: Place of the error.
 
         Raises:
-            ModelError: The record holds one of them.
+            ModelError: The record holds NaN or infinity.
         """
         if not _is_finite(msgspec.to_builtins(self)):
             raise ModelError(
@@ -226,14 +226,14 @@ def _is_finite(value: object) -> bool:
     if isinstance(value, Mapping):
         return all(map(_is_finite, value.values()))
     if isinstance(value, list | tuple):
-        # Lists of numbers are long, and hold nothing else.
+        # A list that starts with a number holds only numbers; such lists are long.
         numbers = bool(value) and isinstance(value[0], float)
         return all(map(math.isfinite if numbers else _is_finite, value))
     return not isinstance(value, float) or math.isfinite(value)
 
 
 def entry_names(ledger: Iterable[str]) -> list[str]:
-    """Names of a ledger's entries: those that every ledger has, then its further ones."""
+    """Names of a ledger's entries: those of every ledger, then the others."""
     known = {*LEDGER_ENTRIES, *LEDGER_SUMS}
     return [*LEDGER_ENTRIES, *(name for name in ledger if name not in known)]
 
@@ -253,10 +253,10 @@ def encode(records: Attribution | list[Attribution], *, indent: int = 2) -> byte
 
 
 def encode_kserve(records: Sequence[Attribution]) -> bytes:
-    """The answer to ``:explain`` of KServe's V1 protocol: ``{"explanations": [record, …]}``."""
+    """The response to ``:explain`` of KServe's V1 protocol: ``{"explanations": [record, …]}``."""
     return to_json({"explanations": records})
 
 
 def decode(data: bytes) -> Attribution:
-    """Read one record back, checking it against the schema."""
+    """Read a record from JSON, and validate it against the schema."""
     return msgspec.json.decode(data, type=Attribution)

@@ -1,4 +1,4 @@
-"""Types that mean the same everywhere."""
+"""Types that are used throughout the package."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from numpy.typing import NDArray
 
 #: An array of any type of numbers.
 Array = NDArray[Any]
-#: Arrays by the name of the graph input that they are for.
+#: Arrays by the name of their graph input.
 Feeds = Mapping[str, Array]
 #: Lengths of the axes of a value.
 Shape = tuple[int, ...]
 
 
 class Box(NamedTuple):
-    """A rectangle in the pixels of an image; it may reach beyond it."""
+    """A rectangle in pixels of an image; it may extend beyond the image."""
 
     left: float
     top: float

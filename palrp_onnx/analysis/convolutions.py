@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import onnx_ir as ir
 
 from palrp_onnx.analysis.axes import TOKEN, Axes
-from palrp_onnx.model.follow import uses_of
+from palrp_onnx.model.follow import Reaching
 from palrp_onnx.model.ops import ELEMENTWISE, Trait, has
 from palrp_onnx.types import Shape
 
@@ -85,10 +85,19 @@ def _width(conv: ir.Node, axes: Mapping[ir.Value, Axes], shapes: Mapping[ir.Valu
     return shapes[weight][tokens[0]]
 
 
-def attended(node: ir.Node, depth: Mapping[ir.Value, int]) -> bool:
-    """Whether attention to what a node yields, or is made of it, follows."""
-    return any(
-        user.op_type == "Softmax" and depth.get(user.outputs[0], 0) > depth.get(user.inputs[0], 0)
-        for user, _ in uses_of(node.outputs, lambda user, _: user.outputs)
-        if user.inputs[0] is not None
-    )
+class Attended(Reaching):
+    """Whether attention to a value, or to what is made of it, follows."""
+
+    def __init__(self, depth: Mapping[ir.Value, int]) -> None:
+        self._depth = depth
+        super().__init__(self._attention)
+
+    def _attention(self, value: ir.Value) -> bool | list[ir.Value]:
+        users = dict.fromkeys(use.node for use in value.uses())
+        return any(map(self._deepens, users)) or [v for node in users for v in node.outputs]
+
+    def _deepens(self, node: ir.Node) -> bool:
+        scores = node.inputs[0]
+        if node.op_type != "Softmax" or scores is None:
+            return False
+        return self._depth.get(node.outputs[0], 0) > self._depth.get(scores, 0)

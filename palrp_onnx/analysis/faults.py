@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from palrp_onnx.analysis.analysis import Analysis, not_a_number
+from palrp_onnx.analysis.analysis import Analysis
+from palrp_onnx.analysis.arrays import not_a_number
 
 
 def find_faults(analysis: Analysis) -> Iterator[tuple[str, str]]:

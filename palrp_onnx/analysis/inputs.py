@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx_ir as ir
 
-from palrp_onnx.analysis.masking import HIDING, Meeting, meetings_of
+from palrp_onnx.analysis.masking import HIDING, Choices, Meeting, meetings_of
 from palrp_onnx.analysis.roles import SAID, Fact, Overrides, Role
 from palrp_onnx.analysis.rotating_tables import turns
 from palrp_onnx.errors import RoleError
@@ -85,6 +85,7 @@ class _Inputs:
         self._values = [v for v in graph.inputs if not v.is_initializer()]
         self._tables = {v: nodes for v in self._values if (nodes := lookups(v))}
         self._doubts: dict[str, str] = {}
+        self._choices = Choices()
 
     def decide(self) -> InputRoles:
         facts = self._by_table()
@@ -135,9 +136,11 @@ class _Inputs:
         if not others:
             return False
         content = _real_dependents(self._graph, nodes)
-        hides = bool(meetings_of([value], content, compared=False) & HIDING)
-        theirs = any(meetings_of([v], content, compared=False) & HIDING for v in others)
-        if hides != theirs:
+        hides, *theirs = (
+            bool(meetings_of([v], content, self._choices, compared=False) & HIDING)
+            for v in (value, *others)
+        )
+        if hides != any(theirs):
             return hides
         listed = list(self._tables)
         return listed.index(value) > min(map(listed.index, others))
@@ -177,7 +180,8 @@ class _Inputs:
         if value is words or not theirs:
             return plain
         if not meet(nodes, theirs):
-            met = meetings_of([n.outputs[0] for n in nodes], _real_dependents(self._graph, theirs))
+            content = _real_dependents(self._graph, theirs)
+            met = meetings_of([n.outputs[0] for n in nodes], content, self._choices)
             if met == {Meeting.SCORES}:
                 return Fact(Role.POSITION, f"its {rows}-row table is added to attention scores")
             return plain
@@ -202,13 +206,13 @@ class _Inputs:
         for value in rest:
             others = [v for v in rest if v is not value and is_float(v)]
             content = _real_dependents(self._graph, looked_up, others)
-            found[value] = _used(value, content)
+            found[value] = _used(value, content, self._choices)
         return found
 
 
-def _used(value: ir.Value, content: Collection[ir.Value]) -> Fact:
+def _used(value: ir.Value, content: Collection[ir.Value], choices: Choices) -> Fact:
     """The role of an input by what is done with its numbers."""
-    met = meetings_of([value], content)
+    met = meetings_of([value], content, choices)
     if is_float(value):
         if met and met <= HIDING:
             return Fact(Role.MASK, f"a real input that only {' or '.join(sorted(met))}")
@@ -217,7 +221,7 @@ def _used(value: ir.Value, content: Collection[ir.Value]) -> Fact:
         return Fact(Role.MASK, "holds truth values")
     if _reaches_rotation(value):
         return Fact(Role.POSITION, "an angle is made of it, and its cosine and sine")
-    numbers = meetings_of([value], content, compared=False)
+    numbers = meetings_of([value], content, choices, compared=False)
     if numbers & {Meeting.LEARNED, Meeting.JOINS} and _casts(value):
         return Fact(Role.CONTENT, "whole numbers that are computed with as real ones")
     return Fact(Role.MASK, "indexes no table of vectors; only compared, cast or summed")

@@ -6,13 +6,13 @@ by one number a place, or is the condition of a choice.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable
 from enum import StrEnum
 
 import numpy as np
 import onnx_ir as ir
 
-from palrp_onnx.model.follow import uses_of
+from palrp_onnx.model.follow import Reaching, uses_of
 from palrp_onnx.model.ops import ELEMENTWISE, MOVES, Trait, has, row_of
 
 #: Operations that hand numbers on, moved, joined or cast.
@@ -40,13 +40,18 @@ HIDING = frozenset((Meeting.SCORES, Meeting.SCALES, Meeting.SELECTS))
 
 
 def meetings_of(
-    values: Iterable[ir.Value], content: Collection[ir.Value], *, compared: bool = True
+    values: Iterable[ir.Value],
+    content: Collection[ir.Value],
+    choices: Choices,
+    *,
+    compared: bool = True,
 ) -> set[Meeting]:
     """How ``values``, and numbers that are made of them alone, meet ``content``.
 
     Args:
         values: Where to start.
         content: Real values that depend on other inputs.
+        choices: What is known of the graph.
         compared: Whether truth values made of them count.
     """
     through = CARRYING | _COMPARING if compared else CARRYING
@@ -55,11 +60,13 @@ def meetings_of(
         met = any(v in content for v in node.inputs)
         return node.outputs if has(node, through) and not met else ()
 
-    found = {_meeting(node, index, content) for node, index in uses_of(values, onward)}
+    found = {_meeting(node, index, content, choices) for node, index in uses_of(values, onward)}
     return {meeting for meeting in found if meeting is not None}
 
 
-def _meeting(node: ir.Node, index: int, content: Collection[ir.Value]) -> Meeting | None:
+def _meeting(
+    node: ir.Node, index: int, content: Collection[ir.Value], choices: Choices
+) -> Meeting | None:
     value = node.inputs[index]
     if has(node, Trait.LEARNT) and index == 0 and _weights(node):
         return Meeting.LEARNED
@@ -70,7 +77,7 @@ def _meeting(node: ir.Node, index: int, content: Collection[ir.Value]) -> Meetin
         return Meeting.SELECTS
     if has(node, Trait.SCALE) and _one_a_place(value):
         return Meeting.SCALES
-    if (has(node, _ADDING) or node.op_type == "Mul") and ends_in_choice(node.outputs[0]):
+    if (has(node, _ADDING) or node.op_type == "Mul") and choices(node.outputs[0]):
         return Meeting.SCORES
     if has(node, Trait.JOIN):
         return Meeting.JOINS
@@ -105,19 +112,21 @@ def accumulated(value: ir.Value) -> bool:
     return any(node.op_type == "CumSum" for node, _ in uses)
 
 
-def ends_in_choice(value: ir.Value) -> bool:
+class Choices(Reaching):
     """Whether the largest of a value's entries wins later on, but for element-wise changes."""
-    return any(has(node, Trait.CHOOSES) or _softmax_written_out(node) for node in _behind(value))
+
+    def __init__(self) -> None:
+        super().__init__(_chosen)
+
+
+def _chosen(value: ir.Value) -> bool | list[ir.Value]:
+    users = dict.fromkeys(use.node for use in value.uses())
+    if any(has(node, Trait.CHOOSES) or _softmax_written_out(node) for node in users):
+        return True
+    return [v for node in users if has(node, CARRYING) for v in node.outputs]
 
 
 def _softmax_written_out(node: ir.Node) -> bool:
     """Whether a node is the exponential of a softmax: what it yields is divided by its sum."""
     users = {use.node.op_type for use in node.outputs[0].uses()} if node.op_type == "Exp" else set()
     return {"Div", "ReduceSum"} <= users
-
-
-def _behind(value: ir.Value) -> Iterator[ir.Node]:
-    def onward(node: ir.Node, _: int) -> Iterable[ir.Value]:
-        return node.outputs if has(node, CARRYING) else ()
-
-    return (node for node, _ in uses_of([value], onward))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from palrp_onnx.analysis.analysis import Analysis, varying_axes
+from palrp_onnx.analysis.analysis import Analysis
+from palrp_onnx.analysis.arrays import varying_axes
 from palrp_onnx.analysis.axes import TOKEN, Source, factors
 from palrp_onnx.analysis.content import dependencies
 from palrp_onnx.analysis.roles import Role

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import onnx_ir as ir
 
@@ -45,18 +45,23 @@ class Ending:
 def ending_of(value: ir.Value) -> Ending | None:
     """The softmax or sigmoid whose result ``value`` is; ``None`` where it is another number."""
     factor, offset = 1.0, 0.0
+    undone: list[str] = []
     while (node := value.producer()) is not None:
         source = node.inputs[0] if node.inputs else None
         if source is None:
             return None
         if node.op_type in _ENDINGS:
             same = abs(factor - 1) < 1e-5 and abs(offset) < 1e-5
-            return Ending(node.op_type, node, source) if same else None
+            kind: str | None = node.op_type if same else None
+            while undone and kind is not None:
+                kind = _INVERSE.get((undone.pop(), kind))
+            return None if kind is None else Ending(kind, node, source)
         if node.op_type in ("Exp", "Log"):
-            inner = ending_of(source)
-            kind = None if inner is None else _INVERSE.get((node.op_type, inner.kind))
-            same = factor == 1 and offset == 0
-            return replace(inner, kind=kind) if inner and kind and same else None
+            if factor != 1 or offset != 0:
+                return None
+            undone.append(node.op_type)
+            value = source
+            continue
         if node.op_type in _AFFINE:
             moved = _affine(node, factor, offset)
             if moved is None:

@@ -9,7 +9,7 @@ through element-wise operations passes ``d``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -24,7 +24,6 @@ _PLAIN = Trait.LINEAR | Trait.ROUNDS
 #: What may lie between a value and a statistic of it.
 _STATISTIC = ELEMENTWISE | Trait.REDUCTION | Trait.RANK | Trait.RESHAPE | Trait.REPEAT
 
-Chain = tuple[ir.Value, ...]
 Content = Mapping[ir.Value, None]
 Operand = tuple[ir.Node, int]
 
@@ -60,7 +59,7 @@ def find_scaling(graph: ir.Graph, content: Content) -> Scaling:
         left, right = (v for v in node.inputs if v is not None)
         if node.op_type == "Div":
             statistics[node, 1] = Fact(Role.STATISTIC, "a denominator")
-        elif (source := _nearest_common(elementwise.of(left), elementwise.of(right))) is not None:
+        elif (source := elementwise.common(left, right)) is not None:
             # The factor that vanishes with the source carries; of two that do, the simpler one.
             costs = [_cost(v, source, content) for v in (left, right)]
             carrier = costs.index(min(costs))
@@ -68,7 +67,7 @@ def find_scaling(graph: ir.Graph, content: Content) -> Scaling:
             gates[node, 1 - carrier] = Fact(Role.STATISTIC, reason)
         else:
             for carried, scale, index in ((left, right, 1), (right, left, 0)):
-                source = _nearest_common(elementwise.of(carried), reduced.of(scale))
+                source = _measured(elementwise, reduced, carried, scale)
                 if source is not None:
                     reason = f"a statistic of {source.name} that scales it again"
                     statistics[node, index] = Fact(Role.STATISTIC, reason)
@@ -76,30 +75,84 @@ def find_scaling(graph: ir.Graph, content: Content) -> Scaling:
     return Scaling(gates, statistics)
 
 
+def _measured(
+    elementwise: _Dominators, reduced: _Dominators, carried: ir.Value, scale: ir.Value
+) -> ir.Value | None:
+    """The nearest value that ``carried`` is a function of, and ``scale`` a function or statistic.
+
+    What dominates by element-wise operations does by more operations too: of the dominators of
+    ``carried`` those are ones of ``scale`` that both have in common by these.
+    """
+    shared = reduced.common(carried, scale)
+    if shared is None:
+        return None
+    count = reduced.count(shared)
+    return elementwise.nearest(carried, lambda above: reduced.count(above) <= count)
+
+
 class _Dominators:
-    """For every content value its dominators within operations of some kinds, nearest first."""
+    """For every content value its dominators within operations of some kinds, as a tree.
+
+    The nearest dominator of a value is the nearest that those of all operands have in common. Every
+    value also points to one further up, by which any of its dominators is reached in a logarithm of
+    their number of steps.
+    """
 
     def __init__(self, content: Content, through: Trait) -> None:
         self._content = content
         self._through = through
-        self._chains: dict[ir.Value, Chain] = {}
+        self._nearest: dict[ir.Value, ir.Value] = {}
+        self._further: dict[ir.Value, ir.Value] = {}
+        self._count: dict[ir.Value, int] = {}
 
     def add(self, node: ir.Node) -> None:
+        """Enter what a node yields; those of its operands are entered before."""
         inputs = [v for v in node.inputs if v is not None and v in self._content]
-        inherited: Chain = ()
-        if inputs and has(node, self._through):
-            chains = [self.of(v) for v in inputs]
-            shared = set(chains[0]).intersection(*map(set, chains[1:]))
-            inherited = tuple(v for v in chains[0] if v in shared)
-        self._chains.update((v, (v, *inherited)) for v in node.outputs if v in self._content)
+        above = inputs[0] if inputs and has(node, self._through) else None
+        for each in inputs[1:]:
+            above = None if above is None else self.common(above, each)
+        if above is None:
+            return
+        for value in node.outputs:
+            if value in self._content:
+                self._nearest[value], self._count[value] = above, self.count(above) + 1
+                further = self._further.get(above, above)
+                furthest = self._further.get(further, further)
+                even = self.count(above) - self.count(further) == (
+                    self.count(further) - self.count(furthest)
+                )
+                self._further[value] = furthest if even else above
 
-    def of(self, value: ir.Value) -> Chain:
-        return self._chains.get(value, (value,))
+    def count(self, value: ir.Value) -> int:
+        """How many values dominate ``value``, other than itself."""
+        return self._count.get(value, 0)
 
+    def nearest(self, value: ir.Value, holds: Callable[[ir.Value], bool]) -> ir.Value | None:
+        """The nearest dominator of a value, or itself, for which something holds.
 
-def _nearest_common(first: Chain, second: Chain) -> ir.Value | None:
-    shared = set(second)
-    return next((v for v in first if v in shared), None)
+        Further ones then have to fulfil it too.
+        """
+        while not holds(value):
+            if value not in self._nearest:
+                return None
+            further = self._further[value]
+            value = self._nearest[value] if holds(further) else further
+        return value
+
+    def common(self, first: ir.Value, second: ir.Value) -> ir.Value | None:
+        """The nearest value that dominates both, or is one and dominates the other."""
+        count = min(self.count(first), self.count(second))
+        one, other = (
+            self.nearest(v, lambda above: self.count(above) <= count) for v in (first, second)
+        )
+        assert one is not None and other is not None
+        while one is not other:
+            if one not in self._nearest:
+                return None
+            further = self._further[one], self._further[other]
+            near = self._nearest[one], self._nearest[other]
+            one, other = near if further[0] is further[1] else further
+        return one
 
 
 def _cost(value: ir.Value, source: ir.Value, content: Content) -> tuple[bool, int]:

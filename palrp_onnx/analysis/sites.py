@@ -15,13 +15,14 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from palrp_onnx.analysis.analysis import MASKED, Analysis, Operand, varying_axes
+from palrp_onnx.analysis.analysis import Analysis, Operand
+from palrp_onnx.analysis.arrays import MASKED, varying_axes
 from palrp_onnx.analysis.axes import BATCH, TOKEN, Axes, Layout
 from palrp_onnx.analysis.masking import CARRYING
 from palrp_onnx.analysis.roles import Role
 from palrp_onnx.analysis.rotating_tables import PADDED, turns
 from palrp_onnx.analysis.sources import factor_axes
-from palrp_onnx.model.follow import uses_of
+from palrp_onnx.model.follow import Reaching, uses_of
 from palrp_onnx.model.ops import ELEMENTWISE, Trait, has
 from palrp_onnx.types import Array
 
@@ -80,20 +81,26 @@ class SinkSite:
 
 def find_sites(analysis: Analysis) -> tuple[SinkSite, ...]:
     """Every position site, in graph order."""
+    ends, products = (
+        Reaching(_scores_behind),
+        Reaching(lambda value: _products_before(analysis, value)),
+    )
     return tuple(
-        _site(analysis, operand)
+        _site(analysis, operand, ends, products)
         for operand, fact in analysis.operands.items()
         if fact.role is Role.POSITION
     )
 
 
-def _site(analysis: Analysis, operand: Operand) -> SinkSite:
+def _site(
+    analysis: Analysis, operand: Operand, is_term: Reaching, is_product: Reaching
+) -> SinkSite:
     node, index = operand
     value = node.inputs[index]
     assert value is not None
     meeting = analysis.meets[operand]
     if has(node, Trait.PRODUCT):
-        return _factor_site(analysis, node, index, value)
+        return _factor_site(analysis, node, index, value, is_term(node.outputs[0]))
     flags = analysis.axes[meeting]
     if value in analysis.content:
         return _branch_site(analysis, operand, value, meeting)
@@ -104,7 +111,7 @@ def _site(analysis: Analysis, operand: Operand) -> SinkSite:
         for axis in range(-array.ndim, 0)
         if array.shape[axis] > 1 and not flags[axis] & (BATCH | TOKEN)
     )
-    weighed = _scores(flags) and _is_product(analysis, meeting)
+    weighed = _scores(flags) and is_product(meeting)
     kind, part, evidence = _kind(node, array, tokens, weighed)
     if part == "factor" and _rotates(analysis, operand, array):
         kind, part = "rope", _rotation_part(node, index, array, tokens)
@@ -207,7 +214,9 @@ _NEARBY = 12
 _EXCHANGING = Trait.JOIN | Trait.RESHAPE | Trait.RANK | Trait.RETYPES
 
 
-def _factor_site(analysis: Analysis, node: ir.Node, index: int, value: ir.Value) -> SinkSite:
+def _factor_site(
+    analysis: Analysis, node: ir.Node, index: int, value: ir.Value, scores: bool
+) -> SinkSite:
     """A table that is a factor of a matrix product; its share has the axes of the product."""
     product = node.outputs[0]
     total = _sum_of_term(analysis, product)
@@ -217,7 +226,6 @@ def _factor_site(analysis: Analysis, node: ir.Node, index: int, value: ir.Value)
     features = tuple(
         a for a in own if own[a] is not None and shape[a] > 1 and not flags[a] & (BATCH | TOKEN)
     )
-    scores = _reaches_softmax(product)
     return SinkSite(
         operand=(node, index),
         value=value,
@@ -235,13 +243,12 @@ def _factor_site(analysis: Analysis, node: ir.Node, index: int, value: ir.Value)
     )
 
 
-def _reaches_softmax(value: ir.Value) -> bool:
-    """Whether a value is a term of attention scores."""
-
-    def onward(node: ir.Node, _: int) -> Iterable[ir.Value]:
-        return node.outputs if has(node, CARRYING) else ()
-
-    return any(node.op_type == "Softmax" for node, _ in uses_of([value], onward))
+def _scores_behind(value: ir.Value) -> bool | list[ir.Value]:
+    """Whether a softmax is taken of a value, or what follows from it as a term of scores."""
+    users = dict.fromkeys(use.node for use in value.uses())
+    if any(node.op_type == "Softmax" for node in users):
+        return True
+    return [v for n in users if has(n, CARRYING) for v in n.outputs]
 
 
 def _sum_of_term(analysis: Analysis, value: ir.Value) -> ir.Value:
@@ -299,24 +306,18 @@ def _scores(flags: Axes) -> bool:
 _REARRANGED = ELEMENTWISE | Trait.RESHAPE | Trait.RANK | Trait.PERMUTE
 
 
-def _is_product(analysis: Analysis, value: ir.Value) -> bool:
-    """Whether a value is a matrix product of two content values, but for element-wise changes.
+def _products_before(analysis: Analysis, value: ir.Value) -> bool | list[ir.Value]:
+    """Whether a value is a matrix product of two content values, or what it changes element-wise.
 
-    Scores are; a feature map, whose last two axes run over tokens too, is not.
+    Scores are such a product in the end; a feature map, whose last two axes run over tokens too, is
+    not.
     """
-    queue, seen = [value], {value}
-    while queue:
-        node = queue.pop().producer()
-        if node is None:
-            continue
-        inputs = [v for v in node.inputs if v is not None and v in analysis.content]
-        if has(node, Trait.PRODUCT | Trait.LAYER):
-            if len(inputs) > 1:
-                return True
-        elif has(node, _REARRANGED):
-            queue.extend(v for v in inputs if v not in seen)
-            seen.update(inputs)
-    return False
+    node = value.producer()
+    inputs = [v for v in node.inputs if v in analysis.content] if node is not None else []
+    if node is not None and has(node, Trait.PRODUCT | Trait.LAYER):
+        return len(inputs) > 1
+    passes = node is not None and has(node, _REARRANGED)
+    return [v for v in inputs if v is not None] if passes else False
 
 
 def climbs(bias: Array) -> bool:

@@ -6,7 +6,8 @@ from collections.abc import Iterable
 
 import onnx_ir as ir
 
-from palrp_onnx.analysis.analysis import MASKED, Analysis, Operand
+from palrp_onnx.analysis.analysis import Analysis, Operand
+from palrp_onnx.analysis.arrays import MASKED
 from palrp_onnx.analysis.sites import SinkSite, values_of
 from palrp_onnx.model.ops import Trait, has
 
@@ -31,13 +32,24 @@ def counted_operands(analysis: Analysis, sites: Iterable[SinkSite]) -> frozenset
 
 def _ends_in_softmax(value: ir.Value) -> bool:
     """Whether every use of scores goes through sums and masks into a softmax along the keys."""
-    uses = value.uses()
-    return bool(uses) and all(
-        use.node.attributes.get_int("axis", -1) in (-1, _last(value))
-        if use.node.op_type == "Softmax"
-        else has(use.node, _PASSED) and _ends_in_softmax(use.node.outputs[0])
-        for use in uses
-    )
+    left, seen = [value], {value}
+    while left:
+        current = left.pop()
+        uses = current.uses()
+        for node, _ in uses:
+            if has(node, _PASSED):
+                fresh = [v for v in node.outputs[:1] if v not in seen]
+                seen.update(fresh)
+                left += fresh
+            elif node.op_type != "Softmax" or not _along_keys(node, current):
+                return False
+        if not uses:
+            return False
+    return True
+
+
+def _along_keys(softmax: ir.Node, scores: ir.Value) -> bool:
+    return softmax.attributes.get_int("axis", -1) in (-1, _last(scores))
 
 
 def _last(value: ir.Value) -> int:

@@ -8,7 +8,8 @@ from math import prod
 import numpy as np
 from msgspec import Struct
 
-from palrp_onnx.analysis.analysis import MASKED, Analysis, varying_axes
+from palrp_onnx.analysis.analysis import Analysis
+from palrp_onnx.analysis.arrays import MASKED, varying_axes
 from palrp_onnx.analysis.axes import TOKEN
 from palrp_onnx.analysis.roles import SAID, Role
 from palrp_onnx.analysis.sites import SinkSite, values_of

@@ -1,1 +1,1 @@
-"""How good explanations are, measured over a data set."""
+"""Measurements of explanations over a data set."""

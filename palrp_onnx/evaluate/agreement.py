@@ -1,10 +1,10 @@
-"""How far two runs over the same inputs agree: in what they predict, and in why.
+"""Agreement of two runs over the same inputs: of their targets, and of their maps.
 
-Maps are compared unit by unit where both have the same units. Where tokens differ, as with
-another tokenizer, the relevance of each token is spread evenly over its visible characters and
-summed over the words of the text (runs of letters and digits; any other visible character by
-itself). Special tokens stand for no characters and drop out. Without offsets, or where the inputs
-themselves differ, a pair cannot be compared, which is counted.
+Maps with the same units are compared unit by unit. If tokens differ, for example because of another
+tokenizer, the relevance of each token is spread evenly over its visible characters and summed over
+the words of the text (runs of letters and digits; any other visible character is a word of its
+own). Special tokens cover no characters and are left out. Without offsets, or if the inputs differ,
+a pair cannot be compared; such pairs are counted.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from palrp_onnx.evaluate.statistics import pearson, quartiles, spearman
 from palrp_onnx.record import Attribution
 from palrp_onnx.types import Array
 
-#: Units that count as the strongest of a map.
+#: Number of units that count as the strongest of a map.
 TOP = 5
-#: Pairs that are listed as those that agree least.
+#: Number of pairs that are listed as the worst.
 WORST = 10
 _WORD = re.compile(r"\w+|[^\w\s]")
 
 
 class Distribution(Struct, frozen=True, kw_only=True):
-    """One number over the pairs that it is known of; ``None`` where there are none."""
+    """Statistics of one number over the pairs for which it is known; ``None`` if there are none."""
 
     known: int
     mean: float | None
@@ -45,11 +45,11 @@ class Pair(Struct, frozen=True, kw_only=True):
     """Two records of one input.
 
     Attributes:
-        same_target: Whether the same class or token is explained: by label where both have one.
-        basis: ``units`` or ``words``, what the maps were compared by.
-        correlation: Spearman's rank correlation of the total relevance; ``None`` where a map is
+        same_target: Whether class or token are the same, compared by label if both have one.
+        basis: ``units`` or ``words``: the parts of the input by which the maps were compared.
+        correlation: Spearman's rank correlation of the total relevance; ``None`` if a map is
             constant.
-        pearson: Pearson's.
+        pearson: Pearson's correlation.
         overlap: Share of the strongest units, by magnitude, that both maps have in common.
         position_share: Σ|position| / (Σ|position| + Σ|content|), second minus first.
     """
@@ -64,7 +64,7 @@ class Pair(Struct, frozen=True, kw_only=True):
 
 
 class Side(Struct, frozen=True, kw_only=True):
-    """What one run is made with, and of which inputs it alone has something to say."""
+    """One run: counts of its models and methods, ids of inputs that only it has or that failed."""
 
     models: dict[str, int]
     methods: dict[str, int]
@@ -73,21 +73,21 @@ class Side(Struct, frozen=True, kw_only=True):
 
 
 class Incomparable(Struct, frozen=True, kw_only=True):
-    """A pair whose maps cannot be held against each other."""
+    """A pair whose maps cannot be compared, and why."""
 
     id: str
     reason: str
 
 
 class Agreement(Struct, frozen=True, kw_only=True):
-    """Two runs held against each other.
+    """Comparison of two runs.
 
     Attributes:
-        compared: Number of pairs.
-        top: How many units count as strongest.
-        bases: How many pairs were compared by what.
+        compared: Number of compared pairs.
+        top: Number of units that count as the strongest.
+        bases: Number of pairs by :attr:`Pair.basis`.
         same_target: Share of pairs with the same target.
-        worst: The pairs of lowest correlation, lowest first; those without one come before.
+        worst: The pairs of lowest correlation, first those without a correlation, then the lowest.
     """
 
     a: Side
@@ -105,15 +105,15 @@ class Agreement(Struct, frozen=True, kw_only=True):
 
 
 def agreement(pairs: Pairs, *, top: int = TOP, worst: int = WORST) -> Agreement:
-    """Hold the records of two runs against each other.
+    """Compare the records of two runs.
 
     Args:
         pairs: The runs.
-        top: How many units count as the strongest of a map.
-        worst: How many pairs are listed.
+        top: Number of units that count as the strongest of a map.
+        worst: Number of pairs that are listed.
 
     Raises:
-        InputError: There is nothing to compare.
+        InputError: No pair can be compared.
     """
     numbers: dict[str, list[float]] = defaultdict(list)
     models, methods = (Counter[str](), Counter[str]()), (Counter[str](), Counter[str]())
@@ -134,7 +134,7 @@ def agreement(pairs: Pairs, *, top: int = TOP, worst: int = WORST) -> Agreement:
             if (value := getattr(pair, name)) is not None:
                 numbers[name].append(value)
         rank = -math.inf if pair.correlation is None else pair.correlation
-        # A heap of the worst: its first entry is the best of them.
+        # A heap of the worst pairs, whose first entry is the best of them.
         heapq.heappush(listed, (-rank, -number, pair))
         if len(listed) > worst:
             heapq.heappop(listed)
@@ -172,10 +172,10 @@ def _nothing(pairs: Pairs, refused: list[Incomparable]) -> InputError:
 
 
 def compare(a: Attribution, b: Attribution, *, top: int = TOP) -> Pair:
-    """Hold two records of one input against each other.
+    """Compare two records of one input.
 
     Raises:
-        InputError: They are of different inputs, or have different units without offsets.
+        InputError: Their inputs differ, or their units differ and have no offsets.
     """
     basis, first, second = _aligned(a, b)
     return Pair(
@@ -190,7 +190,7 @@ def compare(a: Attribution, b: Attribution, *, top: int = TOP) -> Pair:
 
 
 def _aligned(a: Attribution, b: Attribution) -> tuple[str, Array, Array]:
-    """The two maps over what both have: their units, or the words of the text."""
+    """The two maps over parts that both have: units, or words of the text."""
     if (a.input.text, a.input.text_pair) != (b.input.text, b.input.text_pair):
         raise InputError("the texts differ", place=a.id)
     first, second = (np.asarray(each.relevance.total, np.float64) for each in (a, b))
@@ -200,7 +200,7 @@ def _aligned(a: Attribution, b: Attribution) -> tuple[str, Array, Array]:
 
 
 def _units(record: Attribution) -> tuple[Any, ...]:
-    """What makes two units the same: place and look, not the id that a vocabulary gives it."""
+    """Units are equal if their text and place are, whatever id a vocabulary gives them."""
     units = record.units
     return (units.kind, units.text, units.start, units.end, units.sequence, units.grid)
 
@@ -231,7 +231,7 @@ def _by_word(record: Attribution, relevance: Array) -> Array:
 
 
 def _target(record: Attribution, other: Attribution) -> tuple[Any, ...]:
-    """What is explained; classes of two models may have one label and different numbers."""
+    """A key of the target; a class may have the same label in two models and different indices."""
     target, theirs = record.target, other.target
     label = target.label if target.label is not None and theirs.label is not None else None
     against = target.against_label if target.against_label and theirs.against_label else None
@@ -245,7 +245,7 @@ def _target(record: Attribution, other: Attribution) -> tuple[Any, ...]:
 
 
 def _overlap(a: Array, b: Array, top: int) -> float:
-    """|top(a) ∩ top(b)| / top; of equal magnitudes the first counts."""
+    """|top(a) ∩ top(b)| / top; of equal magnitudes the first is taken."""
     count = min(top, a.size)
     if count == 0:
         return 1.0

@@ -1,4 +1,4 @@
-"""How much of the relevance positions carry, over a data set (PA-LRP, appendix F)."""
+"""The share of positions in the relevance, over a data set (PA-LRP, appendix F)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Spread(Struct, frozen=True, kw_only=True):
 
 
 class Layer(Struct, frozen=True, kw_only=True):
-    """Positions of one kind and part in one layer: mean share of all that was kept track of."""
+    """Mean share of one position site in the ledger, |Σ relevance| / Σ |entries|."""
 
     kind: str
     layer: int
@@ -35,10 +35,10 @@ class Conservation(Struct, frozen=True, kw_only=True):
 
     Attributes:
         samples: Number of records.
-        position_share: Of each sample, by signed sums as in appendix F:
+        position_share: Of signed sums, as in appendix F, over the samples:
             :attr:`palrp_onnx.Attribution.signed_position_share`.
-        ledger: Mean of each entry's |amount| / Σ |entries|.
-        layers: The same of every position site, from the signed sum over its units.
+        ledger: Mean of |amount| / Σ |entries| for each entry.
+        layers: The same for every position site, with the signed sum over its units as amount.
         residual: Largest |residual_relative|.
     """
 
@@ -50,10 +50,10 @@ class Conservation(Struct, frozen=True, kw_only=True):
 
 
 def conservation(records: Iterable[Attribution]) -> Conservation:
-    """Shares of positions, and of everything else in the ledger, over ``records``.
+    """Shares of positions, and of all other entries of the ledger, over ``records``.
 
     Raises:
-        InputError: There are none.
+        InputError: There are no records.
     """
     shares: list[float] = []
     ledgers: dict[str, list[float]] = defaultdict(list)

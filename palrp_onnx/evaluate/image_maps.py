@@ -1,4 +1,4 @@
-"""Maps of images, one number a pixel, by several ways to explain."""
+"""Maps of images by several methods, one number per pixel."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from palrp_onnx.describe import Explanation
 from palrp_onnx.errors import UsageError
-from palrp_onnx.evaluate.baselines import Baseline, Competitor
+from palrp_onnx.evaluate.baselines import Baseline, ComparedMethod
 from palrp_onnx.evaluate.texts import RANDOM
 from palrp_onnx.inputs import Sample
 from palrp_onnx.record import TargetFacts
@@ -22,14 +22,14 @@ Maps = dict[str, Array]
 
 
 def pixel_map(explanation: Explanation, kind: Literal["sum", "content", "position"]) -> Array:
-    """One signed number a pixel [H, W] of the network's input.
+    """One signed number per pixel [H, W] of the network's input.
 
-    Content is summed over the channels, and the position part of a patch spread evenly over its
-    pixels, as the paper's code does for its tables.
+    Content is summed over the channels, and the position relevance of a patch is spread evenly over
+    its pixels, as in the paper's code for its tables.
 
     Args:
-        explanation: Of an image.
-        kind: What the map is made of: :attr:`palrp_onnx.Method.map`.
+        explanation: Explanation of an image.
+        kind: The part of relevance that is the map: :attr:`palrp_onnx.Method.map`.
     """
     content: Array = explanation.tensors["pixels"][0].sum(axis=0, dtype=np.float64)
     grid = explanation.record.units.grid
@@ -40,7 +40,7 @@ def pixel_map(explanation: Explanation, kind: Literal["sum", "content", "positio
 
 
 def spread(units: Array | list[float], grid: tuple[int, int], size: tuple[int, ...]) -> Array:
-    """Numbers of patches [rows · columns], shared out evenly over their pixels [H, W]."""
+    """Numbers of patches [rows · columns], spread evenly over their pixels [H, W]."""
     rows, columns = (_blocks(pixels, parts) for pixels, parts in zip(size, grid, strict=True))
     areas = np.outer(np.bincount(rows), np.bincount(columns))
     shares: Array = np.reshape(units, grid) / areas
@@ -48,46 +48,46 @@ def spread(units: Array | list[float], grid: tuple[int, int], size: tuple[int, .
 
 
 def _blocks(size: int, parts: int) -> Array:
-    """Which of the blocks of :func:`palrp_onnx.relevance.units.to_patches` each pixel is in."""
+    """The block of :func:`palrp_onnx.relevance.units.to_patches` that each pixel belongs to."""
     starts = np.arange(parts) * size // parts
     return np.asarray(np.searchsorted(starts, np.arange(size), side="right") - 1)
 
 
-class Rivals:
-    """The methods, and the random map that they have to beat.
+class ComparedMaps:
+    """Maps of the compared methods, and a random map as the lower bound.
 
     Args:
-        competitors: The methods by name; the first chooses the target, which is the same for all.
+        methods: The methods by name; the first chooses the target, which is the same for all.
         labels: Names of classes by index.
 
     Raises:
-        UsageError: There are none.
+        UsageError: There are no methods.
     """
 
     def __init__(
-        self, competitors: Mapping[str, Competitor], labels: Mapping[int, str] | None = None
+        self, methods: Mapping[str, ComparedMethod], labels: Mapping[int, str] | None = None
     ) -> None:
-        if not competitors:
+        if not methods:
             raise UsageError("There is no method to evaluate")
-        self._competitors = competitors
+        self._methods = methods
         self._labels = labels
-        self.first = next(iter(competitors.values()))
-        #: Methods as given, the random map last.
-        self.names = (*competitors, RANDOM)
+        self.first = next(iter(methods.values()))
+        #: Names of the methods, and of the random map as the last.
+        self.names = (*methods, RANDOM)
 
     def index(self, target: str) -> int | None:
-        """The class that a target names, if it is one."""
+        """The index of the class that a target names, or ``None``."""
         found = parse_target(target, self._labels)
         return found.index if found.kind == "index" else None
 
     def maps(self, sample: Sample, target: str) -> tuple[Maps, int]:
-        """Every method's map [H, W] of one class, and that class.
+        """Every method's map [H, W] of one class, and the index of the class.
 
-        The random map holds the pixels of the first one in another order, which is drawn anew for
-        every name of a sample, and the same whatever else is evaluated.
+        The random map is a permutation of the first map. It depends only on the sample's name, so
+        it is the same whatever else is evaluated.
 
         Raises:
-            UsageError: The input is no single image, or the target no class.
+            UsageError: The input is not a single image, or the target is not a class.
         """
         pixels = sample.feeds[self.first.engine(sample.feeds).subject.input]
         if pixels.ndim != 4 or len(pixels) != 1:
@@ -96,8 +96,8 @@ class Rivals:
                 place=sample.id,
             )
         maps: Maps = {}
-        for name, competitor in self._competitors.items():
-            facts, maps[name] = self._map(competitor, sample, target, pixels.shape[2:])
+        for name, method in self._methods.items():
+            facts, maps[name] = self._map(method, sample, target, pixels.shape[2:])
             index = _class(facts)
             target = f"index:{index}"
         first = next(iter(maps.values()))
@@ -106,14 +106,14 @@ class Rivals:
         return maps, index
 
     def _map(
-        self, competitor: Competitor, sample: Sample, target: str, size: tuple[int, ...]
+        self, method: ComparedMethod, sample: Sample, target: str, size: tuple[int, ...]
     ) -> tuple[TargetFacts, Array]:
-        if isinstance(competitor, Baseline):
-            ((facts, units),) = competitor.explain(sample, target, self._labels)
-            patch = competitor.engine(sample.feeds).subject.patch
+        if isinstance(method, Baseline):
+            ((facts, units),) = method.explain(sample, target, self._labels)
+            patch = method.engine(sample.feeds).subject.patch
             return facts, spread(units, image_grid(patch, size), size)
-        (explanation,) = competitor.explain(sample, target, self._labels)
-        return explanation.record.target, pixel_map(explanation, competitor.method.map)
+        (explanation,) = method.explain(sample, target, self._labels)
+        return explanation.record.target, pixel_map(explanation, method.method.map)
 
 
 def _class(facts: TargetFacts) -> int:

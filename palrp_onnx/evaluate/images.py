@@ -1,4 +1,4 @@
-"""Several ways to explain, held against each other on the same images."""
+"""Evaluation of several methods on the same images."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from msgspec import Struct
 from palrp_onnx.errors import InputError, UsageError
 from palrp_onnx.evaluate import pixels as perturbation
 from palrp_onnx.evaluate import segmentation
-from palrp_onnx.evaluate.image_maps import Maps, Rivals
+from palrp_onnx.evaluate.image_maps import ComparedMaps, Maps
 from palrp_onnx.evaluate.journal import Journal, recalled
 from palrp_onnx.evaluate.masks import align
-from palrp_onnx.evaluate.pixels import Directions, Kept, Predict, replacement
+from palrp_onnx.evaluate.pixels import Directions, Predict, Retention, replacement
 from palrp_onnx.evaluate.segmentation import Judgement, Segmentation
 from palrp_onnx.inputs import Sample, default_preprocessor
 from palrp_onnx.inputs.preprocessing import read_preprocessing
@@ -25,7 +25,7 @@ from palrp_onnx.types import Array
 
 Progress = Callable[[int], None]
 
-#: Images that go through the model at once, where it takes several.
+#: Images per run of the model, if its batch axis is free.
 BATCH = 16
 
 
@@ -33,9 +33,11 @@ class Pixels(Struct, frozen=True, kw_only=True):
     """Perturbation of pixels over a data set.
 
     Attributes:
-        baseline: What took the place of pixels.
-        predicted: Maps of the predicted class; the share of images that are still given it.
-        target: Maps of the true class; the share that is given it. ``None`` where it is not known.
+        samples: Number of images.
+        baseline: Replacement of pixels.
+        predicted: For maps of the predicted class: the share of images that still get this class.
+        target: For maps of the true class: the share of images that get this class; ``None`` if
+            true classes are not known.
     """
 
     samples: int
@@ -46,14 +48,14 @@ class Pixels(Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True)
 class Perturbed:
-    """One image along the maps of one method: of the predicted class, and of the true one."""
+    """One image perturbed by a method's map of the predicted class, and by that of the true one."""
 
-    predicted: Kept
-    target: Kept | None = None
+    predicted: Retention
+    target: Retention | None = None
 
 
-def contest_pixels(
-    rivals: Rivals,
+def evaluate_pixels(
+    compared: ComparedMaps,
     samples: Iterable[Sample],
     *,
     baseline: str = "black",
@@ -61,22 +63,22 @@ def contest_pixels(
     journal: Journal[Perturbed] | None = None,
     progress: Progress = lambda done: None,
 ) -> dict[str, Pixels]:
-    """Perturb every image in the order of every method's map, and of a random one.
+    """Perturb every image in the order of every method's map, and of a random map.
 
     Args:
-        rivals: The methods.
-        samples: Images, preprocessed as the model's ``preprocessor_config.json`` says.
+        compared: The methods.
+        samples: Images, preprocessed by the model's ``preprocessor_config.json``.
         baseline: See :func:`palrp_onnx.evaluate.pixels.replacement`.
         truth: The true class of every sample by its id, as a target.
-        journal: Samples that it knows are not explained again.
-        progress: Told the number of images that are done.
+        journal: Results of samples that were evaluated before.
+        progress: Called with the number of images that are done.
 
     Raises:
-        UsageError: An input is no single image, or the output no class.
+        UsageError: An input is not a single image, or the target is not a class.
         InputError: The class of a sample is missing, or there are no samples.
     """
-    perturbed: dict[str, list[Perturbed]] = {name: [] for name in rivals.names}
-    judge = _ImageScores(rivals, baseline, truth)
+    perturbed: dict[str, list[Perturbed]] = {name: [] for name in compared.names}
+    judge = _ImageScores(compared, baseline, truth)
     for done, sample in enumerate(samples, start=1):
         found = recalled(journal, partial(judge, sample), sample)
         for name, each in perturbed.items():
@@ -96,29 +98,31 @@ def _pixels(perturbed: list[Perturbed], baseline: str) -> Pixels:
 
 
 class _ImageScores:
-    """The model's file itself, asked about perturbed images."""
+    """Scores of the model's own file for perturbed images."""
 
-    def __init__(self, rivals: Rivals, baseline: str, truth: Mapping[str, str] | None) -> None:
-        self._rivals = rivals
+    def __init__(
+        self, compared: ComparedMaps, baseline: str, truth: Mapping[str, str] | None
+    ) -> None:
+        self._compared = compared
         self._baseline = baseline
         self._truth = truth
         self._predict: Predict | None = None
         self._black: Array | None = None
 
     def __call__(self, sample: Sample) -> dict[str, Perturbed]:
-        maps, index = self._rivals.maps(sample, "pred")
-        predicted = self._kept(sample, maps, index)
+        maps, index = self._compared.maps(sample, "pred")
+        predicted = self._retention(sample, maps, index)
         if self._truth is None:
-            return {name: Perturbed(kept) for name, kept in predicted.items()}
+            return {name: Perturbed(retained) for name, retained in predicted.items()}
         wanted = _true(self._truth, sample)
-        if self._rivals.index(wanted) == index:
+        if self._compared.index(wanted) == index:
             true = predicted
         else:
-            true = self._kept(sample, *self._rivals.maps(sample, wanted))
-        return {name: Perturbed(kept, true[name]) for name, kept in predicted.items()}
+            true = self._retention(sample, *self._compared.maps(sample, wanted))
+        return {name: Perturbed(retained, true[name]) for name, retained in predicted.items()}
 
-    def _kept(self, sample: Sample, maps: Maps, index: int) -> dict[str, Kept]:
-        name = self._rivals.first.engine(sample.feeds).subject.input
+    def _retention(self, sample: Sample, maps: Maps, index: int) -> dict[str, Retention]:
+        name = self._compared.first.engine(sample.feeds).subject.input
         if len(sample.feeds) != 1:
             raise UsageError("Only a model with one input can be evaluated on pixels")
         pixels = sample.feeds[name][0]
@@ -132,7 +136,7 @@ class _ImageScores:
         }
 
     def _open(self, sample: Sample, name: str) -> None:
-        first = self._rivals.first
+        first = self._compared.first
         if self._baseline == "black":
             self._black = black_pixel(first.model, sample.feeds[name].shape[1])
         output = first.engine(sample.feeds).subject.output
@@ -141,17 +145,17 @@ class _ImageScores:
 
 
 def black_pixel(model: Model, channels: int) -> Array:
-    """What the preprocessing beside the model makes of black [C].
+    """A black pixel [C] after the preprocessing in the model's folder.
 
     Raises:
-        InputError: It is missing, or not known.
+        InputError: The preprocessing is missing, or not supported.
     """
     steps = read_preprocessing(default_preprocessor(model.path), channels)
     return np.asarray(steps.scale(np.zeros((1, 1, channels), np.uint8))[0, 0])
 
 
 def _rows(model: Model, name: str) -> int:
-    """How many images go through the model at once: exported with a fixed batch, that many."""
+    """Images per run of the model: its batch size, if that is fixed."""
     (shape,) = (given.shape for given in model.inputs if given.name == name)
     batch = shape[0] if shape else None
     return batch if isinstance(batch, int) else BATCH
@@ -166,41 +170,43 @@ def _in_batches(forward: FileForward, name: str, rows: int) -> Predict:
     return predict
 
 
-def contest_segmentation(
-    rivals: Rivals,
+def evaluate_segmentation(
+    compared: ComparedMaps,
     samples: Iterable[tuple[Sample, Array]],
     *,
     target: str = "pred",
     journal: Journal[Judgement] | None = None,
     progress: Progress = lambda done: None,
 ) -> dict[str, Segmentation]:
-    """Hold every method's map, and a random one, against the same masks.
+    """Compare every method's map, and a random map, with the same masks.
 
-    As in the paper's code, what speaks against the class is set to 0 first.
+    As in the paper's code, negative relevance is set to 0 first.
 
     Args:
-        rivals: The methods.
+        compared: The methods.
         samples: Images, and their masks over the whole picture: 0 background, 1 foreground,
-            -1 not judged.
-        target: The explained class; the first method's choice holds for all.
-        journal: Samples that it knows, with this mask, are not explained again.
-        progress: Told the number of images that are done.
+            -1 ignored.
+        target: The explained class; the class that the first method explains is used for all.
+        journal: Results of samples that were evaluated before, with the same mask.
+        progress: Called with the number of images that are done.
 
     Raises:
-        UsageError: An input is no single image, or the output no class.
-        InputError: There are no samples, or nothing of one is judged.
+        UsageError: An input is not a single image, or the target is not a class.
+        InputError: There are no samples, or all pixels of a mask are ignored.
     """
-    judged: dict[str, list[Judgement]] = {name: [] for name in rivals.names}
+    judged: dict[str, list[Judgement]] = {name: [] for name in compared.names}
     for done, (sample, mask) in enumerate(samples, start=1):
-        found = recalled(journal, partial(_judged, rivals, sample, mask, target), sample, mask)
+        found = recalled(journal, partial(_judged, compared, sample, mask, target), sample, mask)
         for name, each in judged.items():
             each.append(found[name])
         progress(done)
     return {name: segmentation.summarise(each) for name, each in judged.items()}
 
 
-def _judged(rivals: Rivals, sample: Sample, mask: Array, target: str) -> dict[str, Judgement]:
-    maps, _ = rivals.maps(sample, target)
+def _judged(
+    compared: ComparedMaps, sample: Sample, mask: Array, target: str
+) -> dict[str, Judgement]:
+    maps, _ = compared.maps(sample, target)
     try:
         return {
             name: segmentation.judge(

@@ -1,4 +1,4 @@
-"""What an evaluation has done so far, so that it goes on where it was stopped."""
+"""The results of an evaluation so far, so that it can be resumed after an interruption."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from palrp_onnx.errors import InputError, UsageError
 from palrp_onnx.inputs.sample import Sample
 from palrp_onnx.types import Array
 
-#: What an evaluation keeps of one sample under one method: a dataclass of numbers and arrays.
-Kept = TypeVar("Kept")
+#: The result of an evaluation for one sample and one method: a dataclass of numbers and arrays.
+Found = TypeVar("Found")
 Decoded = TypeVar("Decoded")
 
 
@@ -25,25 +25,25 @@ class _Line(msgspec.Struct, frozen=True):
     found: msgspec.Raw
 
 
-class Journal(Generic[Kept]):
-    """What is known of every sample that is done, one JSON object a line, appended at once.
+class Journal(Generic[Found]):
+    """Results of finished samples: one JSON object per line, appended as soon as it is known.
 
-    A sample is known by its name and what goes into the model: one that was edited is done again.
+    A sample is identified by its name and its arrays: one that was edited is evaluated again.
 
     Args:
-        path: Where it is kept.
-        kind: What is kept.
-        settings: Everything else that the numbers depend on; the first line of the file.
+        path: The file.
+        kind: Type of the results.
+        settings: Everything else that results depend on; the first line of the file.
 
     Raises:
         UsageError: The file was written with other settings.
-        InputError: It holds something else.
+        InputError: The file is not a journal.
     """
 
-    def __init__(self, path: Path, kind: type[Kept], settings: Mapping[str, Any]) -> None:
+    def __init__(self, path: Path, kind: type[Found], settings: Mapping[str, Any]) -> None:
         self._path = path
         self._decoder = msgspec.json.Decoder(dict[str, kind], dec_hook=_as_array)  # type: ignore[valid-type]
-        self._known: dict[tuple[str, str], dict[str, Kept]] = {}
+        self._known: dict[tuple[str, str], dict[str, Found]] = {}
         own = msgspec.json.encode(settings, order="sorted")
         if not path.exists() or not path.stat().st_size:
             path.write_bytes(own + b"\n")
@@ -55,25 +55,25 @@ class Journal(Generic[Kept]):
             raise UsageError(
                 "The evaluation was begun with other settings",
                 place=str(path),
-                hint="Use the same ones, or another file.",
+                hint="Use the same settings, or another file.",
             )
-        if not data.endswith(b"\n"):  # the line that was being written when it was stopped
+        if not data.endswith(b"\n"):  # the last line is incomplete: the evaluation was interrupted
             path.write_bytes(data[: data.rindex(b"\n") + 1])
             lines = lines[:-1]
         for line in lines:
             self._read(line)
 
-    def find(self, sample: Sample, *more: Array) -> dict[str, Kept] | None:
-        """What is known of a sample by method, if it is done.
+    def find(self, sample: Sample, *more: Array) -> dict[str, Found] | None:
+        """Results of a sample by method, or ``None`` if it is not finished.
 
         Args:
             sample: The sample.
-            more: Arrays beside its inputs that the numbers depend on.
+            more: Arrays besides its inputs that the results depend on.
         """
         return self._known.get((sample.id, _digest(sample, more)))
 
-    def add(self, found: Mapping[str, Kept], sample: Sample, *more: Array) -> None:
-        """Keep what was found of a sample."""
+    def add(self, found: Mapping[str, Found], sample: Sample, *more: Array) -> None:
+        """Add the results of a sample."""
         digest = _digest(sample, more)
         self._known[sample.id, digest] = dict(found)
         data = {"id": sample.id, "digest": digest, "found": found}
@@ -95,12 +95,12 @@ class Journal(Generic[Kept]):
 
 
 def recalled(
-    journal: Journal[Kept] | None,
-    make: Callable[[], dict[str, Kept]],
+    journal: Journal[Found] | None,
+    make: Callable[[], dict[str, Found]],
     sample: Sample,
     *more: Array,
-) -> dict[str, Kept]:
-    """What the journal knows of a sample, or is told now; simply made where there is none."""
+) -> dict[str, Found]:
+    """Results of a sample from the journal; if it has none, they are made and added to it."""
     if journal is None:
         return make()
     found = journal.find(sample, *more)
@@ -126,7 +126,7 @@ def _as_list(value: object) -> object:
 
 
 def _as_array(kind: type, value: object) -> Array:
-    del kind  # arrays are all that is not known to msgspec
+    del kind  # arrays are the only type that msgspec does not know
     array = np.asarray(value)
-    # JSON has null for what is not finite.
+    # Numbers that are not finite are null in JSON.
     return array.astype(np.float64) if array.dtype == object else array

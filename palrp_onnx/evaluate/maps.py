@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from palrp_onnx.errors import UsageError
-from palrp_onnx.evaluate.baselines import Baseline, Competitor
+from palrp_onnx.evaluate.baselines import Baseline, ComparedMethod
 from palrp_onnx.inputs.sample import Sample
 from palrp_onnx.record import TargetFacts
 from palrp_onnx.relevance.target_parsing import parse_target
@@ -15,22 +15,22 @@ from palrp_onnx.types import Array
 
 
 def explained(
-    competitor: Competitor,
+    method: ComparedMethod,
     sample: Sample,
     target: str,
     labels: Mapping[int, str] | None = None,
 ) -> tuple[TargetFacts, Array]:
-    """The target that was found, and the map [units] of it.
+    """The explained target, and its map [units].
 
     Raises:
         UsageError: The input holds several rows.
-        TargetError: The target is none, or several.
+        TargetError: There is no such target, or there are several.
     """
     parse_target(target, labels)
-    if isinstance(competitor, Baseline):
-        found = competitor.explain(sample, target, labels)
+    if isinstance(method, Baseline):
+        found = method.explain(sample, target, labels)
     else:
-        records = [each.record for each in competitor.explain(sample, target, labels)]
+        records = [each.record for each in method.explain(sample, target, labels)]
         found = [(record.target, np.array(record.relevance.total)) for record in records]
     if len(found) != 1:
         raise UsageError(
@@ -42,22 +42,22 @@ def explained(
 
 
 def in_turn(
-    competitors: Mapping[str, Competitor],
+    methods: Mapping[str, ComparedMethod],
     sample: Sample,
     target: str,
     labels: Mapping[int, str] | None = None,
 ) -> Iterator[tuple[str, TargetFacts, Array]]:
-    """Every method's target and map; what the first one finds is what all others explain."""
-    for name, each in competitors.items():
+    """Every method's target and map; all methods explain the target that the first one finds."""
+    for name, each in methods.items():
         facts, relevance = explained(each, sample, target, labels)
-        target = spelled(facts, target)
+        target = target_text(facts, target)
         yield name, facts, relevance
 
 
-def spelled(facts: TargetFacts, asked: str) -> str:
-    """What was found, as a target that is the same for any method, model and set of labels."""
+def target_text(facts: TargetFacts, requested: str) -> str:
+    """The explained target as a text that means the same for any method, model and labels."""
     if isinstance(facts.index, list):
         return "element:" + ",".join(map(str, facts.index))
     if facts.kind == "token":
         return f"token:{facts.position}:{facts.index}"
-    return asked if facts.index is None or facts.kind == "contrast" else f"index:{facts.index}"
+    return requested if facts.index is None or facts.kind == "contrast" else f"index:{facts.index}"

@@ -1,4 +1,4 @@
-"""Masks of objects: read from files, and brought together with maps of what the network saw."""
+"""Masks of objects: reading them, and aligning maps with them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from palrp_onnx.inputs.reading import read_bytes
 from palrp_onnx.types import Array, Box
 
 _FILE_LIMIT = 256 << 20
-#: One number a pixel: black and white, grey, or an index into a palette.
+#: Modes with one number per pixel: black and white, grey, or an index into a palette.
 _MODES = ("1", "L", "P")
 
 
@@ -24,13 +24,13 @@ def read_mask(path: Path, *, ignored: int | None = None) -> Array:
     """Labels of every pixel [height, width] from a PNG: 0 background, 1 foreground, -1 ignored.
 
     Args:
-        path: 0 is background, every other grey or palette index foreground.
-        ignored: The one that is not judged.
+        path: A PNG; level 0 is background, every other grey level or palette index foreground.
+        ignored: The level of pixels that are ignored.
 
     Raises:
-        InputError: The file cannot be read, is no such PNG, or too large.
+        InputError: The file cannot be read, is not such a PNG, or is too large.
     """
-    data = read_bytes(path, limit=_FILE_LIMIT, hint="every image has a mask of its own name")
+    data = read_bytes(path, limit=_FILE_LIMIT, hint="every image needs a mask with the same name")
     try:
         image = Image.open(BytesIO(data), formats=("PNG",))
         if image.width * image.height > PIXEL_LIMIT:
@@ -51,17 +51,18 @@ def read_mask(path: Path, *, ignored: int | None = None) -> Array:
 
 
 def align(relevance: Array, mask: Array, geometry: ImageGeometry | None) -> tuple[Array, Array]:
-    """The map at the mask's pixels, and the mask, where the network looked.
+    """The map at the mask's pixels, and the mask, over the part that the network saw.
 
-    Resizing is bilinear between the centres of pixels. What a crop took away is not judged.
+    Resizing is bilinear between the centres of pixels. Pixels that were cropped away are left out.
 
     Args:
         relevance: The map [H, W] over the network's input.
         mask: Labels [height, width] over the whole picture.
-        geometry: Which part of the picture the network saw; all of it where this is ``None``.
+        geometry: The part of the picture that the network saw; ``None``: all of it.
 
     Raises:
-        InputError: The mask is not shaped like the picture, or none of it was seen.
+        InputError: The mask has another aspect ratio than the picture, or the network saw none of
+            it.
     """
     height, width = mask.shape
     size, box = (width, height), Box(0.0, 0.0, float(width), float(height))
@@ -83,8 +84,8 @@ def align(relevance: Array, mask: Array, geometry: ImageGeometry | None) -> tupl
 def _seen(count: int, length: int, edges: tuple[float, float], size: int) -> tuple[Array, Array]:
     """Rows of a mask that the network saw, and their places between the rows of its map.
 
-    ``count`` rows cover a picture of ``length``, of which the map's ``size`` rows cover what lies
-    between ``edges``.
+    ``count`` rows of the mask cover a picture of ``length``; ``size`` rows of the map cover the
+    part of it between ``edges``.
     """
     centres = (np.arange(count) + 0.5) * length / count
     (rows,) = np.nonzero((centres >= edges[0]) & (centres < edges[1]))

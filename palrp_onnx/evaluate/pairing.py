@@ -1,4 +1,4 @@
-"""Two runs over the same inputs, matched by id: one is indexed, the other read past it."""
+"""Two runs over the same inputs, matched by id: the first is indexed, the second is streamed."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from msgspec import UNSET, Struct, UnsetType
 from palrp_onnx.errors import InputError
 from palrp_onnx.record import Attribution, decode
 
-#: The most bytes of one record.
+#: Largest size of one record, in bytes.
 RECORD_LIMIT = 64 << 20
 
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 class _LineName(Struct):
-    """What is read of a record before it is needed."""
+    """The fields of a record that matching needs."""
 
     id: str
     error: Any | UnsetType = UNSET
@@ -42,18 +42,18 @@ class _Place(NamedTuple):
 
 @dataclass
 class Pairs:
-    """Records of two runs by id; iterate once, then the rest is known.
+    """Pairs of records by id. The attributes are complete after one iteration.
 
-    The ids of the first run are kept, and no record of either but the two at hand.
+    Memory holds the ids of both runs, and only the two records of the current pair.
 
     Attributes:
         only_a: Ids that the second run does not have, in the order of the first.
         only_b: Ids that the first run does not have.
         failed_a: Ids for which the first run holds an error instead of a record.
-        failed_b: The same of the second.
+        failed_b: The same for the second run.
 
     Raises:
-        InputError: A run is not there or empty, a line is no record, or an id is there twice.
+        InputError: A run does not exist or is empty, a line is not a record, or an id occurs twice.
     """
 
     a: Path
@@ -64,7 +64,7 @@ class Pairs:
     failed_b: list[str] = field(default_factory=list)
 
     def __iter__(self) -> Iterator[tuple[Attribution, Attribution]]:
-        """Every pair that both runs have records of, in the order of the second run."""
+        """Pairs of records with the same id, in the order of the second run."""
         index = self._index()
         met: set[str] = set()
         for place, data in _records(self.b):
@@ -83,7 +83,7 @@ class Pairs:
         self.only_a.extend(each for each in index if each not in met)
 
     def _index(self) -> dict[str, _Place | None]:
-        """Where the records of the first run are; ``None`` for those that failed."""
+        """Places of the records of the first run; ``None`` for those that failed."""
         index: dict[str, _Place | None] = {}
         for place, data in _records(self.a):
             name = _name(place, data)
@@ -96,7 +96,7 @@ class Pairs:
 
 
 def _records(run: Path) -> Iterator[tuple[_Place, bytes]]:
-    """Where each record of a run is, and its bytes."""
+    """Place and bytes of each record of a run."""
     files = _files(run)
     if not files:
         raise InputError("There are no .jsonl or .json files", place=str(run))

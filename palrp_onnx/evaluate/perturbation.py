@@ -1,8 +1,8 @@
-"""Perturbation of tokens: what a model says as they are put in, or taken out, in a map's order.
+"""Perturbation of tokens: a model's output while tokens are inserted or removed in a map's order.
 
-The protocol of PA-LRP (sec. 5.2): *generation* starts from unknown tokens alone and puts back those
-of highest relevance first; *pruning* starts from the text and takes out those of lowest relevance
-first. A good map brings the prediction back early, and keeps it for long.
+The protocol of PA-LRP (sec. 5.2): *generation* starts from unknown tokens alone and inserts the
+tokens of highest relevance first; *pruning* starts from the text and removes the tokens of lowest
+relevance first. With a good map the prediction returns early, and is retained for long.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ from palrp_onnx.types import Array
 #: Token ids [rows, tokens] → logits [rows, classes] at the explained place.
 Predict = Callable[[Array], Array]
 
-#: Shares of the tokens that are put in or taken out.
+#: Shares of the tokens that are inserted or removed.
 FRACTIONS = np.linspace(0.0, 1.0, 11)
-#: Rows that go through the model at once.
+#: Rows per run of the model.
 BATCH = 16
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """How a text is perturbed and judged.
+    """How a text is perturbed and evaluated.
 
     Attributes:
-        unknown: Id of the token that stands for none.
-        magnitude: Whether pruning and the ascending order go by |relevance|, as the paper's code
-            has it for classifiers; else by signed relevance, as for language models.
-        classes: Whether the error is summed over all classes, or taken at the explained one.
-        prefix: Tokens in front that stay as they are.
-        suffix: Tokens at the end that stay as they are.
+        unknown: Id of the token that replaces removed tokens.
+        magnitude: Order pruning and the ascending generation by |relevance|, as the paper's code
+            does for classifiers; else by signed relevance, as for language models.
+        classes: Sum the error over all classes; else take it at the explained class.
+        prefix: Number of tokens at the start that are never replaced.
+        suffix: Number of tokens at the end that are never replaced.
     """
 
     unknown: int
@@ -48,7 +48,7 @@ class Protocol:
 
 @dataclass(frozen=True)
 class Steps:
-    """One text along one order, one number a step.
+    """One text perturbed in one order, one number per step.
 
     Attributes:
         evidence: Softmax of the explained class.
@@ -63,7 +63,7 @@ class Steps:
 
 @dataclass(frozen=True)
 class Curves:
-    """One text: descending and ascending generation, pruning, and removal of what matters most."""
+    """One text: generation, most or least relevant tokens first; removal, least or most first."""
 
     generation: Steps
     ascending: Steps
@@ -75,16 +75,19 @@ class Perturbation(Struct, frozen=True, kw_only=True):
     """Areas over a data set, under the names of the paper.
 
     Attributes:
-        generation_auac: Evidence while relevant tokens are put in: higher is better.
-        generation_mse: Error on the way: lower is better.
-        pruning_auac: Evidence while irrelevant tokens are taken out: higher is better.
-        pruning_mse: Error on the way: lower is better.
-        morf: Logit while the most relevant come first: higher is better.
-        lerf: Logit while the least relevant come first: lower is better.
-        comprehensiveness: Evidence lost while relevant tokens are taken out (DeYoung et al. 2020):
-            higher is better.
-        sufficiency: Evidence that is missing while only relevant tokens are in: lower is better.
-        between: Area between taking out irrelevant and relevant tokens first: higher is better.
+        samples: Number of texts.
+        generation_auac: Evidence while tokens are inserted, most relevant first: higher is better.
+        generation_mse: Error meanwhile: lower is better.
+        pruning_auac: Evidence while tokens are removed, least relevant first: higher is better.
+        pruning_mse: Error meanwhile: lower is better.
+        morf: Logit while tokens are inserted, most relevant first: higher is better.
+        lerf: Logit while tokens are inserted, least relevant first: lower is better.
+        comprehensiveness: Lost evidence while tokens are removed, most relevant first (DeYoung et
+            al. 2020): higher is better.
+        sufficiency: Missing evidence while tokens are inserted, most relevant first: lower is
+            better.
+        between: Area between removal of the least and of the most relevant tokens first: higher is
+            better.
     """
 
     samples: int
@@ -109,14 +112,17 @@ def perturb(
         relevance: The map [T], signed.
         index: The explained class.
         predict: The model.
-        protocol: How.
+        protocol: How the text is perturbed.
 
     Raises:
-        InputError: No token is left between prefix and suffix.
+        InputError: There are no tokens between prefix and suffix.
     """
     free = np.arange(protocol.prefix, len(ids) - protocol.suffix)
     if not len(free):
-        raise InputError("Every token is protected", hint="Protect fewer.")
+        raise InputError(
+            "No tokens are left between prefix and suffix",
+            hint="Use smaller --prefix and --suffix.",
+        )
     signed = relevance[free]
     ranked = np.abs(signed) if protocol.magnitude else signed
     descending = free[np.argsort(-signed, kind="stable")]
@@ -149,7 +155,7 @@ def _replaced(start: Array, end: Array, order: Array) -> Array:
 def _steps(logits: Array, whole: Array, index: int, protocol: Protocol) -> Steps:
     powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
     error = (logits - whole) ** 2
-    # Copies: a view would keep the logits of a whole vocabulary alive for every text.
+    # Copies, because a view would keep the logits of the whole vocabulary in memory.
     return Steps(
         evidence=powers[:, index] / powers.sum(axis=-1),
         error=error.sum(axis=-1) if protocol.classes else error[:, index].copy(),
@@ -163,19 +169,19 @@ def predictor(
     name: str,
     position: int | None,
 ) -> Predict:
-    """Logits of the file itself with other tokens in one sample.
+    """A function for the logits of the unchanged file, for rows of tokens in place of a sample's.
 
-    Rows are asked for once: curves share their ends, and maps that agree whole stretches.
+    Every row is computed once: curves have equal ends, and similar maps have equal steps.
 
     Args:
         forward: Runs the file: :class:`palrp_onnx.runtime.forward.FileForward`.
-        feeds: The sample; its other inputs are repeated.
+        feeds: The sample; its other inputs are the same for all rows.
         name: The input that holds the tokens.
-        position: Token position of the logits, where the output has one.
+        position: Token position of the logits, if the output has a token axis.
     """
     known: dict[bytes, Array] = {}
 
-    def ask(rows: Array) -> Array:
+    def compute(rows: Array) -> Array:
         others = {key: np.repeat(array[:1], len(rows), axis=0) for key, array in feeds.items()}
         logits = forward({**others, name: rows.astype(feeds[name].dtype)})
         return logits if position is None else logits[:, position]
@@ -185,8 +191,10 @@ def predictor(
         new = {key: row for key, row in zip(keys, rows, strict=True) if key not in known}
         for start in range(0, len(new), BATCH):
             some = list(new)[start : start + BATCH]
-            # Copies: a view would keep the logits of all places alive.
-            known.update(zip(some, ask(np.stack([new[key] for key in some])).copy(), strict=True))
+            # Copies, because a view would keep the logits of all positions in memory.
+            known.update(
+                zip(some, compute(np.stack([new[key] for key in some])).copy(), strict=True)
+            )
         return np.stack([known[key] for key in keys])
 
     return predict
@@ -221,7 +229,7 @@ def summarise(curves: Sequence[Curves], *, seed: int = 0) -> Perturbation:
 def bootstrap(curves: Array, *, seed: int = 0) -> Area:
     """Area by the trapezoidal rule under the mean of ``curves`` [samples, steps].
 
-    Areas are linear in the curve, so the samples' own areas are drawn again.
+    The area is linear in the curve, so the areas of the samples are resampled.
     """
     areas = np.trapezoid(curves, FRACTIONS, axis=1)
     return Area.of(curves, areas, mean_interval(areas, seed=seed))

@@ -1,9 +1,9 @@
-"""Perturbation of pixels: how long a class is kept as they are taken out in a map's order.
+"""Perturbation of pixels: how long a class is retained while they are replaced in a map's order.
 
 The protocol of PA-LRP for images: 10 %, 20 %, … 90 % of the pixels are replaced, all channels at
-once. *Positive* perturbation takes those of highest relevance first: a good map loses the class
-early. *Negative* takes those of lowest first: a good map keeps it for long. The area runs from .1
-to .9, so .8 is its largest value.
+once. *Positive* perturbation starts with the highest relevance: with a good map the class is lost
+early. *Negative* perturbation starts with the lowest: with a good map it is retained for long. The
+area runs from .1 to .9, so it is at most .8.
 """
 
 from __future__ import annotations
@@ -18,29 +18,29 @@ from palrp_onnx.errors import InputError, UsageError
 from palrp_onnx.evaluate.statistics import Area, interval
 from palrp_onnx.types import Array
 
-#: Pixels [rows, channels, height, width], as the network takes them → logits [rows, classes].
+#: Pixels [rows, channels, height, width], preprocessed → logits [rows, classes].
 Predict = Callable[[Array], Array]
 
-#: Tenths of the pixels that are taken out.
+#: Tenths of the pixels that are replaced.
 TENTHS = range(1, 10)
 BASELINES = ("black", "mean", "blur")
 _SIGMA, _KERNEL = 20.0, 51
 
 
 @dataclass(frozen=True)
-class Kept:
-    """One image along one map: whether the class is still the first, for every step."""
+class Retention:
+    """One image and one map: whether the class still has the largest logit, for every step [9]."""
 
     positive: Array
     negative: Array
 
 
 class Directions(Struct, frozen=True, kw_only=True):
-    """Areas under the share of images that keep their class.
+    """Areas under the share of images that retain their class.
 
     Attributes:
-        positive: The most relevant pixels go first: lower is better.
-        negative: The least relevant go first: higher is better.
+        positive: The most relevant pixels are replaced first: lower is better.
+        negative: The least relevant pixels are replaced first: higher is better.
     """
 
     positive: Area
@@ -48,23 +48,23 @@ class Directions(Struct, frozen=True, kw_only=True):
 
 
 def replacement(pixels: Array, baseline: str, black: Array | None = None) -> Array:
-    """What takes the place of pixels, in the network's own numbers.
+    """The replacement of the pixels [C, H, W], in preprocessed values.
 
-    Rescaling and normalising are affine in every channel, so means and blurs may be taken behind
-    them. Black may not: it is 0 before, and ``(0 − mean) / std`` behind.
+    Rescaling and normalising are affine in every channel, so means and blurs can be computed after
+    them. Black cannot: it is 0 before, and ``(0 − mean) / std`` after them.
 
     Args:
         pixels: The image [C, H, W], preprocessed.
         baseline: ``black``, ``mean`` (of every channel) or ``blur`` (Gaussian, σ = 20, 51 pixels
             wide, edges mirrored).
-        black: The preprocessed black pixel [C], for that baseline.
+        black: The preprocessed black pixel [C], for the baseline ``black``.
 
     Raises:
         UsageError: The baseline is unknown, or the black pixel missing.
     """
     if baseline == "black":
         if black is None:
-            raise UsageError("What black becomes by preprocessing is not known")
+            raise UsageError("The preprocessed value of black is not known")
         return np.broadcast_to(black[:, None, None], pixels.shape)
     if baseline == "mean":
         return np.broadcast_to(pixels.mean(axis=(1, 2), keepdims=True), pixels.shape)
@@ -86,11 +86,11 @@ def _blurring(size: int) -> Array:
 
 
 def perturbed(pixels: Array, instead: Array, order: Array) -> Array:
-    """``pixels`` with the first tenths of ``order`` taken from ``instead`` [9, C, H, W].
+    """``pixels`` with the first 1 … 9 tenths of ``order`` taken from ``instead`` [9, C, H, W].
 
     Args:
         pixels: The image [C, H, W].
-        instead: What takes their place [C, H, W].
+        instead: The replacement [C, H, W].
         order: Indices of all H · W pixels.
     """
     channels = len(pixels)
@@ -103,45 +103,47 @@ def perturbed(pixels: Array, instead: Array, order: Array) -> Array:
 
 
 def orders(relevance: Array) -> tuple[Array, Array]:
-    """Pixels in descending and in ascending order of a map [H, W]; equal ones row by row."""
+    """Indices of pixels in descending and in ascending order of a map [H, W]; ties row by row."""
     flat = relevance.ravel()
     return np.argsort(-flat, kind="stable"), np.argsort(flat, kind="stable")
 
 
-def perturb(pixels: Array, instead: Array, relevance: Array, index: int, predict: Predict) -> Kept:
+def perturb(
+    pixels: Array, instead: Array, relevance: Array, index: int, predict: Predict
+) -> Retention:
     """Perturb one image in the order of one map.
 
     Args:
         pixels: The image [C, H, W], preprocessed.
-        instead: What takes the place of pixels: :func:`replacement`.
-        relevance: The map [H, W], signed. Only its order counts.
-        index: The class that is kept or not.
+        instead: The replacement of pixels: :func:`replacement`.
+        relevance: The map [H, W], signed. Only its order matters.
+        index: The class.
         predict: The model.
     """
-    kept = [
+    retained = [
         predict(perturbed(pixels, instead, order)).argmax(axis=-1) == index
         for order in orders(relevance)
     ]
-    return Kept(*kept)
+    return Retention(*retained)
 
 
-def summarise(kept: Sequence[Kept], *, seed: int = 0) -> Directions:
+def summarise(retained: Sequence[Retention], *, seed: int = 0) -> Directions:
     """Areas under the mean curves, with 95 % intervals over the images.
 
     Raises:
         InputError: There are no images.
     """
-    if not kept:
+    if not retained:
         raise InputError("There is nothing to evaluate")
     return Directions(
-        positive=_area(np.stack([each.positive for each in kept]), seed),
-        negative=_area(np.stack([each.negative for each in kept]), seed),
+        positive=_area(np.stack([each.positive for each in retained]), seed),
+        negative=_area(np.stack([each.negative for each in retained]), seed),
     )
 
 
-def _area(kept: Array, seed: int) -> Area:
-    """Area by the trapezoidal rule under the mean of ``kept`` [images, steps]."""
-    curves = kept.astype(np.float64)
-    # Linear in the curve: the area of a set is the mean of its images' areas.
+def _area(retained: Array, seed: int) -> Area:
+    """Area by the trapezoidal rule under the mean of ``retained`` [images, steps]."""
+    curves = retained.astype(np.float64)
+    # The area is linear in the curve: that of a set is the mean of the areas of its images.
     areas = np.asarray(np.trapezoid(curves, dx=0.1, axis=1))
     return Area.of(curves, areas, interval(areas, lambda means: means, seed=seed))

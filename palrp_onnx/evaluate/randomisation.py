@@ -1,7 +1,7 @@
 """Whether maps depend on what a model has learnt: its weights are shuffled, from the output down.
 
 The cascading randomisation of Adebayo et al. (2018), "Sanity checks for saliency maps". A map that
-stays as it was shows the input, or the architecture, and not what the model makes of it.
+does not change shows the input, or the architecture, but nothing that the model has learnt.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from palrp_onnx.analysis.content import content_values, fed_values, node_inputs
 from palrp_onnx.analysis.inputs import input_roles
 from palrp_onnx.compiler.manifest import Manifest
 from palrp_onnx.errors import InputError, UsageError
-from palrp_onnx.evaluate.baselines import Competitor
-from palrp_onnx.evaluate.maps import in_turn, spelled
+from palrp_onnx.evaluate.baselines import ComparedMethod
+from palrp_onnx.evaluate.maps import in_turn, target_text
 from palrp_onnx.evaluate.statistics import Estimate, crossed_mean, spearman
 from palrp_onnx.inputs.sample import Sample
 from palrp_onnx.model.open import Model
@@ -30,18 +30,17 @@ from palrp_onnx.types import Array
 
 #: Shares of the weights that are shuffled, from the output down.
 SHARES = (0.25, 0.5, 0.75, 1.0)
-#: Operations that multiply their first two inputs.
 _LARGE = 1 << 16  # bytes; smaller tensors stay in the file
 
 
 class Stage(Struct, frozen=True, kw_only=True):
-    """Rank correlation of maps before and after.
+    """Rank correlation of the maps before and after shuffling.
 
     Attributes:
-        share: Of the weights, from the output down, that were shuffled.
-        tensors: How many these are.
-        signed: Of relevance: 1 is the same order, 0 none in common.
-        magnitude: Of |relevance|.
+        share: Share of the weights, from the output down, that were shuffled.
+        tensors: Number of shuffled tensors.
+        signed: Rank correlation of relevance: 1 is the same order, 0 an unrelated one.
+        magnitude: Rank correlation of |relevance|.
     """
 
     share: float
@@ -51,17 +50,17 @@ class Stage(Struct, frozen=True, kw_only=True):
 
 
 class Randomisation(Struct, frozen=True, kw_only=True):
-    """One method on a model that is shuffled step by step.
+    """One method on a model whose weights are shuffled step by step.
 
-    How a permutation falls is the same for all samples and matters more than which these are, above
-    all for signs: one permuted classifier may turn a class into its opposite. So intervals are over
-    samples and draws, where there are several of them.
+    A permutation is the same for all samples, and results depend more on it than on the samples,
+    above all for signs: a permuted classifier may swap a class with its opposite. So intervals are
+    over samples and, if there are several, over draws.
 
     Attributes:
         samples: Number of samples.
-        seed: Of the first draw; the next one's is one more.
+        seed: Seed of the first draw; each further draw adds 1.
         draws: How many times the model was shuffled.
-        steps: By share.
+        steps: One entry per share of shuffled weights.
     """
 
     samples: int
@@ -72,7 +71,7 @@ class Randomisation(Struct, frozen=True, kw_only=True):
 
 def randomisation(
     model: Model,
-    build: Callable[[Model], Mapping[str, Competitor]],
+    build: Callable[[Model], Mapping[str, ComparedMethod]],
     samples: Callable[[], Iterable[Sample]],
     *,
     target: str = "pred",
@@ -83,21 +82,22 @@ def randomisation(
 ) -> dict[str, Randomisation]:
     """Compare the maps of a model with those of its shuffled copies.
 
-    All maps of a sample are of one target, which the first method finds in the model as it is.
+    All maps of a sample are of one target: the one that the first method finds in the unchanged
+    model.
 
     Args:
         model: The model.
-        build: Methods by name, on a given model.
-        samples: One row each; they are read once for every step of every draw, and once before.
-        target: What is explained.
+        build: Model → methods by name.
+        samples: One row each; they are read once before, and once for every step of every draw.
+        target: The explained target.
         labels: Names of classes by index.
-        seed: Of the permutations.
-        draws: How many permutations are tried.
-        progress: Told how many samples are done, all steps and draws together.
+        seed: Seed of the permutations.
+        draws: Number of permutations.
+        progress: Called with the number of samples that are done, over all steps and draws.
 
     Raises:
-        UsageError: An input holds several rows, the model has no weights to shuffle, or it is an
-            explainer that was compiled.
+        UsageError: An input holds several rows, the model has no weights to shuffle, or it is a
+            compiled explainer.
         InputError: There are no samples.
     """
     if Manifest.read(model.metadata) is not None:
@@ -107,27 +107,27 @@ def randomisation(
             hint="Name the model it was compiled from.",
         )
     plain = model.copy()  # planning may add to the graph
-    competitors = build(model)
+    methods = build(model)
     before: list[tuple[str, dict[str, Array]]] = []
     names: list[str] = []
     done = 0
     for sample in samples():
-        before.append(_maps(competitors, sample, target, labels))
+        before.append(_maps(methods, sample, target, labels))
         if not names:
-            first = next(iter(competitors.values()))
+            first = next(iter(methods.values()))
             names = weights(plain, first.engine(sample.feeds).subject.output)
         progress(done := done + 1)
     if not before:
         raise InputError("There is nothing to evaluate")
-    steps: dict[str, list[Stage]] = {name: [] for name in competitors}
+    steps: dict[str, list[Stage]] = {name: [] for name in methods}
     for share in SHARES:
         count = math.ceil(share * len(names))
-        pairs: dict[str, list[tuple[float, float]]] = {name: [] for name in competitors}
+        pairs: dict[str, list[tuple[float, float]]] = {name: [] for name in methods}
         for draw in range(draws):
             with shuffled(plain, names[:count], seed=seed + draw) as other:
-                rivals = build(other)
+                shuffled_methods = build(other)
                 for sample, (wanted, old) in zip(samples(), before, strict=True):
-                    for name, new in _maps(rivals, sample, wanted, labels)[1].items():
+                    for name, new in _maps(shuffled_methods, sample, wanted, labels)[1].items():
                         pairs[name].append(_correlations(old[name], new))
                     progress(done := done + 1)
         for name, found in pairs.items():
@@ -147,36 +147,36 @@ def randomisation(
 
 
 def _maps(
-    competitors: Mapping[str, Competitor],
+    methods: Mapping[str, ComparedMethod],
     sample: Sample,
     target: str,
     labels: Mapping[int, str] | None,
 ) -> tuple[str, dict[str, Array]]:
     maps: dict[str, Array] = {}
-    for name, facts, relevance in in_turn(competitors, sample, target, labels):
-        target, maps[name] = spelled(facts, target), relevance
+    for name, facts, relevance in in_turn(methods, sample, target, labels):
+        target, maps[name] = target_text(facts, target), relevance
     return target, maps
 
 
 def _correlations(old: Array, new: Array) -> tuple[float, float]:
-    """Of relevance, and of its magnitude; a constant map has nothing in common with any other."""
+    """Rank correlation of relevance and of its magnitude; 0 if a map is constant."""
     return spearman(old, new) or 0.0, spearman(np.abs(old), np.abs(new)) or 0.0
 
 
 def weights(model: Model, output: str) -> list[str]:
-    """Initializers that hold weights, those next to the output first.
+    """Names of the initializers that hold weights, from the output to the input.
 
-    A weight is what a matrix product or a convolution on the way to the output multiplies content
-    with, the same for every input. Where it is computed from stored numbers, as in quantised files,
-    these are meant: of the tensors of two or more axes that it depends on, the largest. One that is
-    used several times stands where it is used last.
+    A weight is the operand, the same for every input, that a matrix product or a convolution on a
+    path to the output multiplies content by. If it is computed from stored numbers, as in quantised
+    files, the initializer is the largest tensor of two or more axes that it depends on. A weight
+    that is used several times is listed at its last use.
 
     Args:
         model: The model.
         output: The explained output.
 
     Raises:
-        UsageError: There are none.
+        UsageError: There are no weights.
     """
     graph = model.graph
     content = content_values(graph, input_roles(graph))
@@ -222,12 +222,12 @@ def _stored(weight: ir.Value) -> str | None:
 
 @contextmanager
 def shuffled(model: Model, names: Iterable[str], *, seed: int = 0) -> Iterator[Model]:
-    """The model with the entries of some initializers permuted, as a file that goes in the end.
+    """The model with the entries of some initializers permuted, in a temporary file.
 
-    What is written is the plain graph, so the copy holds primitive operations alone and is held
-    against itself, not against the file that it was made from; products of whole numbers are
-    exact in it on every processor. The permutation of an initializer
-    is drawn for its place among ``names`` alone, so that a longer list goes on from a shorter one.
+    The plain graph is written. So the copy has only primitive operations, and its fidelity is
+    checked against itself, not against the original file; its integer products are exact on every
+    processor. The permutation of an initializer depends only on ``seed`` and its place in
+    ``names``, so a longer list extends a shorter one.
     """
     copy = model.copy()
     for number, name in enumerate(names):

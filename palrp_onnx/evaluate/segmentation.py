@@ -1,7 +1,7 @@
-"""Segmentation: how well a map alone tells an object from its background.
+"""Segmentation: how well a map alone separates an object from its background.
 
-The protocol of PA-LRP for images: a map is stretched to 0 … 1, and what lies above its mean is
-foreground. Average precision needs no threshold: it asks whether the map ranks pixels rightly.
+The protocol of PA-LRP for images: a map is scaled to 0 … 1, and pixels above its mean are
+foreground. Average precision needs no threshold: it measures whether the map ranks pixels right.
 """
 
 from __future__ import annotations
@@ -16,19 +16,20 @@ from palrp_onnx.errors import InputError
 from palrp_onnx.evaluate.statistics import Estimate, interval
 from palrp_onnx.types import Array
 
-#: Label of pixels that are not judged.
+#: Label of pixels that are ignored.
 IGNORED = -1
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """One image.
+    """Result for one image.
 
     Attributes:
-        correct: Pixels on the right side.
-        labelled: Pixels that are judged.
-        intersection: Pixels that are background, foreground in both map and mask [2].
-        union: Pixels that are so in map or mask [2].
+        correct: Number of pixels with the right label.
+        labelled: Number of pixels that are not ignored.
+        intersection: Number of pixels that are background, and foreground, in both map and mask
+            [2].
+        union: The same for map or mask [2].
         precision: Average precision.
     """
 
@@ -43,6 +44,7 @@ class Segmentation(Struct, frozen=True, kw_only=True):
     """Figures over a data set; higher is better.
 
     Attributes:
+        samples: Number of images.
         pixel_accuracy: Σ correct / Σ labelled.
         mean_iou: Mean over background and foreground of Σ intersection / Σ union.
         mean_ap: Mean over the images of average precision.
@@ -55,14 +57,14 @@ class Segmentation(Struct, frozen=True, kw_only=True):
 
 
 def judge(relevance: Array, labels: Array) -> Judgement:
-    """Hold one map against one mask.
+    """Compare a map with a mask.
 
     Args:
         relevance: The map [H, W].
-        labels: 0 background, 1 foreground, -1 not judged [H, W].
+        labels: 0 background, 1 foreground, -1 ignored [H, W].
 
     Raises:
-        InputError: No pixel is judged, or relevance is not finite.
+        InputError: All pixels are ignored, or relevance is not finite.
     """
     if not np.isfinite(relevance).all():
         raise InputError("The map has numbers that are not finite")
@@ -76,8 +78,8 @@ def judge(relevance: Array, labels: Array) -> Judgement:
     return Judgement(
         correct=int((guess == truth).sum()),
         labelled=len(truth),
-        intersection=np.array([(ours & theirs).sum() for ours, theirs in sides]),
-        union=np.array([(ours | theirs).sum() for ours, theirs in sides]),
+        intersection=np.array([(found & true).sum() for found, true in sides]),
+        union=np.array([(found | true).sum() for found, true in sides]),
         precision=average_precision(
             np.concatenate([~truth, truth]), np.concatenate([1 - scores, scores])
         ),
@@ -85,7 +87,7 @@ def judge(relevance: Array, labels: Array) -> Judgement:
 
 
 def _stretch(relevance: Array) -> Array:
-    """0 … 1; a map without contrast is 0."""
+    """The map scaled to 0 … 1; a constant map becomes 0."""
     lowest = relevance.min()
     span = relevance.max() - lowest
     return np.asarray((relevance - lowest) / (span or 1))
@@ -94,12 +96,12 @@ def _stretch(relevance: Array) -> Array:
 def average_precision(truth: Array, scores: Array) -> float:
     """Σ_n (R_n − R_{n−1}) P_n over the distinct scores, from the highest down.
 
-    P_n and R_n are precision and recall of what scores at least the n-th score. Equal scores are
-    one step, so their order does not matter.
+    P_n and R_n are precision and recall of the entries that have at least the n-th score. Equal
+    scores are one step, so their order does not matter.
 
     Args:
-        truth: Whether each is positive [n]; at least one is.
-        scores: [n].
+        truth: Whether each entry is positive [n]; at least one must be.
+        scores: Scores of the entries [n].
     """
     order = np.argsort(-scores, kind="stable")
     hits = np.cumsum(truth[order])
@@ -137,5 +139,5 @@ def summarise(judged: Sequence[Judgement], *, seed: int = 0) -> Segmentation:
 
 def _mean_iou(counts: Array) -> Array:
     intersection, union = counts[:, 2:4], counts[:, 4:6]
-    # A side that neither map nor mask has anywhere counts as missed.
+    # A label that occurs in no map and no mask counts as 0.
     return np.asarray(np.divide(intersection, union, where=union > 0, out=0 * union).mean(axis=1))

@@ -1,4 +1,4 @@
-"""Whether maps stay as they are where a text hardly changes: one token becomes unknown."""
+"""Stability: whether maps stay the same when one token of a text becomes unknown."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ import numpy as np
 from msgspec import Struct
 
 from palrp_onnx.errors import InputError, UsageError
-from palrp_onnx.evaluate.baselines import Competitor
-from palrp_onnx.evaluate.maps import explained, in_turn, spelled
+from palrp_onnx.evaluate.baselines import ComparedMethod
+from palrp_onnx.evaluate.maps import explained, in_turn, target_text
 from palrp_onnx.evaluate.statistics import Estimate, crossed_mean, spearman
 from palrp_onnx.inputs.sample import Sample
 
-#: Tokens of a text that are replaced, one after the other.
+#: Number of tokens of a text that are replaced, each alone.
 DRAWS = 5
 
 
 @dataclass(frozen=True)
 class Replacement:
-    """Which tokens may be replaced, and by what.
+    """Which tokens may be replaced, and by which token.
 
     Attributes:
-        unknown: Id of the token that takes their place.
-        prefix: Tokens in front that stay as they are.
-        suffix: Tokens at the end that stay as they are.
+        unknown: Id of the replacing token.
+        prefix: Number of tokens at the start that are never replaced.
+        suffix: Number of tokens at the end that are never replaced.
     """
 
     unknown: int
@@ -39,9 +39,9 @@ class Stability(Struct, frozen=True, kw_only=True):
 
     Attributes:
         samples: Number of texts.
-        draws: The most tokens that were replaced in a text.
-        signed: Rank correlation of relevance over the tokens that stayed: 1 is the same order.
-        magnitude: Of |relevance|.
+        draws: Largest number of tokens that were replaced in a text, each alone.
+        signed: Rank correlation of relevance over the other tokens: 1 is the same order.
+        magnitude: Rank correlation of |relevance|.
     """
 
     samples: int
@@ -51,7 +51,7 @@ class Stability(Struct, frozen=True, kw_only=True):
 
 
 def stability(
-    competitors: Mapping[str, Competitor],
+    methods: Mapping[str, ComparedMethod],
     samples: Iterable[Sample],
     replacement: Replacement,
     *,
@@ -59,29 +59,29 @@ def stability(
     labels: Mapping[int, str] | None = None,
     progress: Callable[[int], None] = lambda done: None,
 ) -> dict[str, Stability]:
-    """Compare the map of every text with those of the text with one token replaced.
+    """Compare the map of every text with the maps of the text with one token replaced.
 
-    The target is the one that the first method finds in the text as it is. Tokens are drawn for
-    the name of a text, the same for all methods; texts count equally.
+    The target is the one that the first method finds in the unchanged text. The drawn tokens depend
+    on the name of the text, and are the same for all methods; all texts have equal weight.
 
     Args:
-        competitors: The methods by name.
+        methods: The methods by name.
         samples: One text each.
-        replacement: What is replaced.
-        target: What is explained.
+        replacement: Which tokens are replaced, and by which.
+        target: The explained target.
         labels: Names of classes by index.
-        progress: Told how many texts are done.
+        progress: Called with the number of texts that are done.
 
     Raises:
-        UsageError: An input holds several rows, or is no text.
+        UsageError: An input holds several rows, or is not a text.
         InputError: There are no texts, or one has too few tokens.
     """
-    signed: dict[str, list[float]] = {name: [] for name in competitors}
-    magnitude: dict[str, list[float]] = {name: [] for name in competitors}
+    signed: dict[str, list[float]] = {name: [] for name in methods}
+    magnitude: dict[str, list[float]] = {name: [] for name in methods}
     for done, sample in enumerate(samples, start=1):
         altered = None
-        for name, facts, before in in_turn(competitors, sample, target, labels):
-            each, wanted = competitors[name], spelled(facts, target)
+        for name, facts, before in in_turn(methods, sample, target, labels):
+            each, wanted = methods[name], target_text(facts, target)
             if altered is None:
                 altered = _altered(sample, each.engine(sample.feeds).subject.input, replacement)
             pairs = [
@@ -103,7 +103,7 @@ def stability(
             signed=crossed_mean(np.array([signed[name]])),
             magnitude=crossed_mean(np.array([magnitude[name]])),
         )
-        for name in competitors
+        for name in methods
     }
 
 
@@ -119,7 +119,7 @@ def _altered(sample: Sample, name: str, replacement: Replacement) -> list[tuple[
         raise InputError(
             "The text has too few tokens",
             place=sample.id,
-            hint="At least three, one of them known and not protected.",
+            hint="It needs three, of which one may be replaced and is not the unknown token.",
         )
     generator = np.random.default_rng(zlib.crc32(sample.id.encode()))
     return [
@@ -135,5 +135,5 @@ def _replaced(sample: Sample, name: str, place: int, unknown: int) -> Sample:
 
 
 def _mean(numbers: Iterable[float | None]) -> float:
-    """A constant map has nothing in common with any other: its correlation counts as 0."""
+    """The mean; the correlation with a constant map counts as 0."""
     return float(np.mean([number or 0.0 for number in numbers]))

@@ -1,7 +1,7 @@
-"""Statistics of evaluations: correlations, and intervals of 95 % by bootstrap.
+"""Statistics of evaluations: correlations, and 95 % intervals by bootstrap.
 
-An interval holds the middle 95 % of what a statistic is over sets of samples that are drawn from
-the samples again, with replacement, as many as there are.
+An interval holds the central 95 % of a statistic over resampled sets, each of as many samples as
+there are, drawn with replacement.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from palrp_onnx.types import Array
 
-#: How many sets are drawn.
+#: Number of resampled sets.
 RESAMPLES = 1000
 
 
@@ -47,19 +47,19 @@ def interval(
     """The 2.5 % and 97.5 % quantiles of a statistic over sets drawn from ``samples``.
 
     Args:
-        samples: What every sample contributes [samples, …]; a set's contributions are averaged.
-        statistic: Averages [sets, …] → one number a set.
-        seed: Of the drawing.
+        samples: Contribution of every sample [samples, …]; those of a set are averaged.
+        statistic: Averages [sets, …] → one number per set.
+        seed: Seed of the random sets.
     """
     averages = np.tensordot(_weights(len(samples), np.random.default_rng(seed)), samples, axes=1)
     return _ends(statistic(averages))
 
 
 def crossed_interval(values: Array, *, seed: int = 0) -> tuple[float, float]:
-    """The same of the mean of ``values`` [draws, samples], where both are drawn again.
+    """The interval of the mean of ``values`` [draws, samples]; draws and samples are resampled.
 
-    For numbers that depend on a sample and on a random draw that all samples share. Of one draw
-    nothing is known but the samples.
+    For numbers that depend on a sample and on a random draw that all samples share. With a single
+    draw the interval covers the samples alone.
     """
     generator = np.random.default_rng(seed)
     samples, draws = (_weights(size, generator) for size in values.shape[::-1])
@@ -67,16 +67,16 @@ def crossed_interval(values: Array, *, seed: int = 0) -> tuple[float, float]:
 
 
 def mean_interval(values: Array, *, seed: int = 0) -> tuple[float, float]:
-    """The same of the mean of ``values`` [samples], drawn one by one.
+    """The interval of the mean of ``values`` [samples], drawn one by one.
 
-    `interval` would draw other sets, and move the last digits of figures that are published.
+    `interval` would draw other sets, which would change the last digits of published figures.
     """
     generator = np.random.default_rng(seed)
     return _ends(generator.choice(values, size=(RESAMPLES, len(values))).mean(axis=1))
 
 
 def _weights(count: int, generator: np.random.Generator) -> Array:
-    """What each of ``count`` weighs in each set, so that a set's average is a row times them."""
+    """Weights [sets, count] of samples in resampled sets: a row times the samples is an average."""
     often = generator.multinomial(count, np.full(count, 1 / count), size=RESAMPLES)
     return np.asarray(often / count)
 
@@ -87,7 +87,7 @@ def _ends(statistics: Array) -> tuple[float, float]:
 
 
 def crossed_mean(values: Array, *, seed: int = 0) -> Estimate:
-    """Mean of one number a draw and sample [draws, samples]; both are drawn again."""
+    """Mean of ``values`` [draws, samples] with its interval; draws and samples are resampled."""
     low, high = crossed_interval(values, seed=seed)
     return Estimate(value=float(values.mean()), low=low, high=high)
 
@@ -99,16 +99,16 @@ def quartiles(numbers: Sequence[float] | Array) -> tuple[float, float, float]:
 
 
 def ranks(values: Array) -> Array:
-    """Ranks [n] from 1 on; equal values share the mean of theirs."""
+    """Ranks [n], starting with 1; equal values have the mean of their ranks."""
     _, where, counts = np.unique(values, return_inverse=True, return_counts=True)
     return np.asarray((np.cumsum(counts) - (counts - 1) / 2)[where.ravel()], np.float64)
 
 
 def pearson(a: Array, b: Array) -> float | None:
-    """Σ(a − ā)(b − b̄) / √(Σ(a − ā)² Σ(b − b̄)²); ``None`` where one does not vary."""
+    """Σ(a − ā)(b − b̄) / √(Σ(a − ā)² Σ(b − b̄)²); ``None`` if one of them is constant."""
     if a.size < 2 or np.ptp(a) == 0 or np.ptp(b) == 0:
         return None
-    # Scaled first, so that squares of very small or large relevance stay numbers.
+    # Scaled first, so that squares of very small or large relevance do not under- or overflow.
     a, b = ((each - each.mean()) / np.ptp(each) for each in (a, b))
     value = float((a * b).sum() / np.sqrt((a * a).sum() * (b * b).sum()))
     return min(1.0, max(-1.0, value))
@@ -117,6 +117,6 @@ def pearson(a: Array, b: Array) -> float | None:
 def spearman(a: Array, b: Array) -> float | None:
     """Rank correlation of two maps [units]: Pearson's r of their ranks.
 
-    ``None`` where one orders nothing, as all its units are equal.
+    ``None`` if one of them is constant.
     """
     return pearson(ranks(a), ranks(b))

@@ -1,4 +1,4 @@
-"""Several ways to explain, held against each other on the same texts."""
+"""Evaluation of several methods on the same texts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from palrp_onnx.errors import InputError, UsageError
-from palrp_onnx.evaluate.baselines import Competitor
+from palrp_onnx.evaluate.baselines import ComparedMethod
 from palrp_onnx.evaluate.journal import Journal, recalled
 from palrp_onnx.evaluate.maps import in_turn
 from palrp_onnx.evaluate.perturbation import (
@@ -28,14 +28,14 @@ from palrp_onnx.record import TargetFacts
 from palrp_onnx.runtime.forward import FileForward
 from palrp_onnx.types import Array
 
-#: A text, and what is explained of it.
+#: Whether a text counts, given its target.
 Accept = Callable[[Sample, TargetFacts], bool]
-#: A map that knows nothing: the same numbers in another order.
+#: Name of the random map: a permutation of the first map.
 RANDOM = "random"
 
 
-def contest(
-    competitors: Mapping[str, Competitor],
+def evaluate_perturbation(
+    methods: Mapping[str, ComparedMethod],
     samples: Iterable[Sample],
     protocol: Protocol,
     *,
@@ -45,29 +45,29 @@ def contest(
     journal: Journal[Curves] | None = None,
     progress: Callable[[int], None] = lambda done: None,
 ) -> dict[str, Perturbation]:
-    """Perturb every text in the order of every method's map, and of a random one.
+    """Perturb every text in the order of every method's map, and of a random map.
 
-    The first method chooses the target, which is the same for all. Language models are judged at
-    the explained class alone and by signed relevance, classifiers over all classes and by its
-    magnitude, as the paper's code does.
+    The first method chooses the target, which is the same for all. As in the paper's code, language
+    models are evaluated at the explained token and by signed relevance, classifiers over all
+    classes and by |relevance|.
 
     Args:
-        competitors: The methods by name.
+        methods: The methods by name.
         samples: One text each.
-        protocol: How they are perturbed.
-        target: What is explained.
+        protocol: How texts are perturbed.
+        target: The explained target.
         labels: Names of classes by index.
-        accept: Whether a text counts, once it is known what is explained of it; for the reference's
-            multiple choice these are the questions that are answered right.
-        journal: Samples that it knows are not explained again.
-        progress: Told how many samples are done.
+        accept: Whether a text counts, given its target; in the paper's multiple choice experiment
+            these are the questions with a correct answer.
+        journal: Results of samples that were evaluated before.
+        progress: Called with the number of samples that are done.
 
     Raises:
-        UsageError: An input holds several rows, or is no text.
+        UsageError: An input holds several rows, or is not a text.
         InputError: No text counts.
     """
-    curves: dict[str, list[Curves]] = {name: [] for name in (*competitors, RANDOM)}
-    perturbed = _Perturbed(competitors, protocol, target, labels, accept)
+    curves: dict[str, list[Curves]] = {name: [] for name in (*methods, RANDOM)}
+    perturbed = _Perturbed(methods, protocol, target, labels, accept)
     for done, sample in enumerate(samples, start=1):
         found = recalled(journal, partial(perturbed, sample), sample)
         for name, steps in found.items():
@@ -77,10 +77,13 @@ def contest(
 
 
 def accept_answers(answers: Mapping[str, str], tokenizer: Path) -> Accept:
-    """Texts count that are answered right: by the index, the label, or what the token says.
+    """A filter for texts that the model answers correctly.
+
+    The explained index, label or text of the token is compared with the expected answer.
 
     Args:
-        answers: The right answer of every sample by its id; case and space around do not matter.
+        answers: The expected answer of every sample by its id; case and surrounding space do not
+            matter.
         tokenizer: ``tokenizer.json``.
     """
     opened = load_tokenizer(tokenizer)
@@ -99,18 +102,18 @@ def accept_answers(answers: Mapping[str, str], tokenizer: Path) -> Accept:
 
 
 class _Perturbed:
-    """Curves of a text by method; none where it does not count."""
+    """Computes the curves of a text by method; none if the text does not count."""
 
     def __init__(
         self,
-        competitors: Mapping[str, Competitor],
+        methods: Mapping[str, ComparedMethod],
         protocol: Protocol,
         target: str,
         labels: Mapping[int, str] | None,
         accept: Accept | None,
     ) -> None:
         self._accept = accept
-        self._competitors = competitors
+        self._methods = methods
         self._protocol = protocol
         self._target = target
         self._labels = labels
@@ -118,13 +121,11 @@ class _Perturbed:
 
     def __call__(self, sample: Sample) -> dict[str, Curves]:
         maps: dict[str, Array] = {}
-        for name, facts, relevance in in_turn(
-            self._competitors, sample, self._target, self._labels
-        ):
+        for name, facts, relevance in in_turn(self._methods, sample, self._target, self._labels):
             if not maps and self._accept is not None and not self._accept(sample, facts):
                 return {}
             maps[name] = relevance
-        first = next(iter(self._competitors.values()))
+        first = next(iter(self._methods.values()))
         subject = first.engine(sample.feeds).subject
         if self._forward is None:
             self._forward = FileForward(first.model, subject.output, device=first.device)
@@ -136,12 +137,11 @@ class _Perturbed:
             raise UsageError(
                 "Only evidence for a class or a token can be followed",
                 place=f"output {facts.output}",
-                hint="Nothing says that the output's entries are classes; see id2label in "
-                "config.json.",
+                hint="Its entries are not known to be classes; see id2label in config.json.",
             )
         predict = predictor(self._forward, sample.feeds, subject.input, facts.position)
         own = self._protocol if facts.kind != "token" else _for_language(self._protocol)
-        # Seeded by the sample, so that one that is left out changes no other.
+        # Seeded by the sample's name, so that leaving out a sample does not change the others.
         generator = np.random.default_rng(zlib.crc32(sample.id.encode()))
         maps[RANDOM] = generator.permutation(next(iter(maps.values())))
         return {

@@ -1,4 +1,4 @@
-"""Input files → arrays for the graph, and the way back to what they mean."""
+"""Input files → arrays for the graph, and the units (tokens, patches) that they stand for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A prompt that grows by the tokens a model produces."""
+"""Text generation: a prompt is extended by the tokens that a model predicts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from palrp_onnx.inputs.tokenizer_checks import panics_are_errors
 from palrp_onnx.inputs.tokens import id_units, load_tokenizer
 from palrp_onnx.record import Units
 
-#: Tokens before a new one that decide how it is spelled: a space or none, part of a character.
+#: How many preceding tokens a new one is decoded with: they decide whether it starts with a space,
+#: or completes a character.
 _CONTEXT = 8
 
 
@@ -25,15 +26,15 @@ class Continuation:
     """Appends tokens to samples of text, one at a time.
 
     Args:
-        tokenizer: ``tokenizer.json``; ``generation_config.json`` and ``config.json`` beside it say
-            which tokens end a text.
+        tokenizer: ``tokenizer.json``. The tokens that end a text are read from
+            ``generation_config.json`` or ``config.json`` in its folder.
         graph_inputs: The inputs of the graph, in graph order.
 
     Attributes:
-        ends: Tokens behind which nothing follows.
+        ends: Ids of the tokens that end a text.
 
     Raises:
-        InputError: There is no usable tokenizer, or the graph takes no longer text.
+        InputError: There is no usable tokenizer, or the graph has a fixed length.
     """
 
     def __init__(self, tokenizer: Path, graph_inputs: Sequence[GraphInput]) -> None:
@@ -47,7 +48,7 @@ class Continuation:
         self.ends = _ends(tokenizer.parent)
 
     def extend(self, sample: Sample, token: int) -> Sample:
-        """``sample`` with one more token, and its text with what that token spells."""
+        """``sample`` with one token appended to its arrays, units and text."""
         added = {IDS: token, MASK: 1}
         feeds = dict(sample.feeds)
         for role, each in self._inputs.items():
@@ -84,7 +85,7 @@ class Continuation:
 
 
 def _ends(folder: Path) -> frozenset[int]:
-    """Ids that end a text, as the files beside the tokenizer have them."""
+    """``eos_token_id`` of the files next to the tokenizer; empty if there is none."""
     for name in ("generation_config.json", "config.json"):
         known = read_optional_json(folder / name).get("eos_token_id")
         if known is not None:

@@ -1,7 +1,7 @@
-"""The usual names of text inputs, and rows of tokens for the inputs that have them.
+"""The usual names of text inputs, and arrays of tokens for graphs that use them.
 
-Names only serve to make arrays from text. What an input is to the explanation is never read off
-its name.
+Names serve only to make arrays from text. The role of an input in the explanation never follows
+from its name.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ IDS, MASK = "input_ids", "attention_mask"
 SEGMENTS, POSITIONS = "token_type_ids", "position_ids"
 NAMES = (IDS, MASK, SEGMENTS, POSITIONS)
 
-#: What to do with a graph that takes more than text gives.
+#: The next step if a graph has inputs that text does not provide.
 TENSORS_HINT = "pass one array per graph input as .npz"
 
 
 def assign_inputs(graph_inputs: Sequence[GraphInput]) -> dict[str, GraphInput]:
-    """Which graph input takes what, keyed by the usual names.
+    """Graph inputs by the usual name of what they receive.
 
     Raises:
-        InputError: The graph takes more than text can give.
+        InputError: The graph has other inputs, or one of another type or shape.
     """
     roles = {each.name: each for each in graph_inputs if each.name in NAMES}
     others = [each for each in graph_inputs if each.name not in NAMES]
@@ -35,7 +35,7 @@ def assign_inputs(graph_inputs: Sequence[GraphInput]) -> dict[str, GraphInput]:
         roles[IDS] = others.pop()
     if others or IDS not in roles:
         names = ", ".join(each.name for each in others) or IDS
-        message = f"text does not give what the graph takes; {describe(graph_inputs)}"
+        message = f"the graph has inputs that text does not provide; {describe(graph_inputs)}"
         raise InputError(message, place=names, hint=TENSORS_HINT)
     for role, graph_input in roles.items():
         _check_input(role, graph_input)
@@ -50,17 +50,17 @@ def _check_input(role: str, graph_input: GraphInput) -> None:
     ):
         return
     raise InputError(
-        f"text gives a batch of one row of integers, not {describe_input(graph_input)}",
+        f"text provides integers [1, tokens], not {describe_input(graph_input)}",
         place=graph_input.name,
         hint=TENSORS_HINT,
     )
 
 
 def fixed_length(inputs: Mapping[str, GraphInput]) -> int | None:
-    """The number of tokens that the graph is fixed to, or ``None``.
+    """The fixed number of tokens of the graph, or ``None`` if it is free.
 
     Raises:
-        InputError: Its inputs are fixed to different ones.
+        InputError: Its inputs have different fixed lengths.
     """
     lengths = {
         each.shape[1] for each in inputs.values() if each.shape and isinstance(each.shape[1], int)
@@ -79,14 +79,14 @@ def token_feeds(
     segments: Sequence[int] | None = None,
     place: str,
 ) -> Feeds:
-    """One row of tokens as arrays [1, tokens], in the types of the graph.
+    """One row of tokens as arrays [1, tokens], in the types that the graph declares.
 
     Args:
-        inputs: What `assign_inputs` returned.
+        inputs: The result of `assign_inputs`.
         ids: The tokens.
-        mask: 1 for what is a token and 0 for padding; all are tokens by default.
-        segments: 0 for the first sequence, 1 for the second; all are of the first by default.
-        place: What errors name.
+        mask: 1 for tokens and 0 for padding; 1 everywhere by default.
+        segments: 0 for the first sequence, 1 for the second; 0 everywhere by default.
+        place: Where errors are located, for their messages.
 
     Raises:
         InputError: An id does not fit the type of its input.

@@ -1,4 +1,4 @@
-"""Token ids as they are, and what goes with them."""
+"""Token ids that are given as such, instead of a text."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ class IdReader:
 
     Args:
         graph_inputs: The inputs of the graph, in graph order.
-        tokenizer: Where given, tokens are shown as a person reads them.
+        tokenizer: ``tokenizer.json``, to show tokens as text; without it their ids are shown.
 
     Raises:
-        InputError: There is no usable tokenizer under the path given, or the graph takes more than
-            token ids can give.
+        InputError: The tokenizer cannot be used, or the graph has inputs that token ids do not
+            provide.
     """
 
     def __init__(self, graph_inputs: Sequence[GraphInput], tokenizer: Path | None) -> None:

@@ -1,4 +1,4 @@
-"""Image files → pixel values, as the Hugging Face image processor of the model makes them."""
+"""Image files → pixel values, as the Hugging Face image processor of the model computes them."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from palrp_onnx.inputs.signature import check_shape, describe, describe_input
 from palrp_onnx.record import InputFacts, Warning_
 from palrp_onnx.types import Box
 
-#: The most pixels an image may have, before and after resizing: where Pillow itself warns.
+#: Largest number of pixels of an image, before and after resizing; above it Pillow warns as well.
 PIXEL_LIMIT = 89_478_485
 
 _CHANNELS = (1, 3)
 _FILE_LIMIT = 256 << 20
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
 _TENSORS_HINT = "pass one array per graph input as .npz"
-# What Pillow's decoders are known to raise on damaged files.
+# Exceptions that Pillow's decoders raise on damaged files.
 _DAMAGE = (
     OSError,
     SyntaxError,
@@ -43,25 +43,27 @@ _BOMB = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 
 
 def default_preprocessor(model_path: Path) -> Path:
-    """Where a model's preprocessing is expected: ``preprocessor_config.json`` beside it."""
+    """Default path of a model's preprocessing: ``preprocessor_config.json`` in its folder."""
     return model_path.parent / "preprocessor_config.json"
 
 
 class ImageReader:
-    """Turns an image into the feed of one graph: [1, channels, height, width], or channels last.
+    """Turns an image into the input of one graph.
 
-    Pixels are real numbers, or bytes where the graph takes them.
+    This is an array [1, channels, height, width], or [1, height, width, channels] if the graph
+    declares channels last; floats, or bytes if the graph declares uint8.
 
-    Images are turned upright by their EXIF orientation and converted to RGB (to grey where the
-    model has one channel), then resized, cropped, rescaled and normalised.
+    Images are turned upright by their EXIF orientation and converted to RGB (to grey if the model
+    has one channel), then resized, cropped, rescaled and normalised.
 
     Args:
-        preprocessor_config: ``preprocessor_config.json``; the ``config.json`` beside it is read
-            for ``num_channels`` where the graph does not fix them.
+        preprocessor_config: ``preprocessor_config.json``. If the graph does not fix the number of
+            channels, it is ``num_channels`` of ``config.json`` in the same folder.
         graph_inputs: The inputs of the graph.
 
     Raises:
-        InputError: The preprocessing is not known, or the graph does not take just an image.
+        InputError: The preprocessing is not supported, or the graph has other inputs than one
+            image.
     """
 
     def __init__(self, preprocessor_config: Path, graph_inputs: Sequence[GraphInput]) -> None:
@@ -73,10 +75,10 @@ class ImageReader:
         self._steps = read_preprocessing(preprocessor_config, channels)
 
     def read_file(self, path: Path) -> Sample:
-        """Read one image; the id is the file's stem, ``facts.size`` the upright original's.
+        """Read one image; the id is the file's stem, ``facts.size`` that of the upright original.
 
         Raises:
-            InputError: The file is no readable image, is too large, or does not fit the graph.
+            InputError: The file is not a readable image, is too large, or does not fit the graph.
         """
         image, warnings = _open(path)
         image, source = _convert(image, self._mode, path), _convert(image, "RGB", path)
@@ -101,12 +103,12 @@ def _pixel_input(graph_inputs: Sequence[GraphInput]) -> GraphInput:
         numbers = np.dtype(only.dtype).kind == "f" or only.dtype == np.uint8
         if numbers and (only.shape is None or len(only.shape) == 4):
             return only
-    message = f"an image gives one float or uint8 input of rank 4; {describe(graph_inputs)}"
+    message = f"an image provides one float or uint8 input of rank 4; {describe(graph_inputs)}"
     raise InputError(message, hint=_TENSORS_HINT)
 
 
 def _channels_last(graph_input: GraphInput) -> bool:
-    """Whether the last axis is as long as channels are, and the second is not."""
+    """Whether the last axis has the length of channels (1 or 3), and the second has not."""
     shape = graph_input.shape or (None,) * 4
     return shape[-1] in _CHANNELS and shape[1] not in _CHANNELS
 
@@ -117,7 +119,7 @@ def _in_type(
     """Pixels in the type of the graph.
 
     Raises:
-        InputError: It takes bytes, and these are none.
+        InputError: The graph declares bytes, and the pixels are not whole numbers of that range.
     """
     made = pixels.astype(graph_input.dtype, order="C")
     if made.dtype.kind == "u" and not np.array_equal(made, pixels):
@@ -144,7 +146,7 @@ def _channels(graph_input: GraphInput, axis: int, folder: Path) -> int:
 
 
 def _open(path: Path) -> tuple[Image.Image, list[Warning_]]:
-    """The decoded image, upright; nothing is decoded before its size is known to be fine."""
+    """The decoded image, upright. Its size is checked before anything is decoded."""
     data = read_bytes(path, limit=_FILE_LIMIT)
     try:
         image = Image.open(BytesIO(data), formats=_FORMATS)
@@ -160,7 +162,11 @@ def _open(path: Path) -> tuple[Image.Image, list[Warning_]]:
 
 
 def _lost(image: Image.Image, path: Path) -> list[Warning_]:
-    """What of the file the network does not see."""
+    """Warnings for parts of the file that the network does not see.
+
+    Raises:
+        InputError: Channels have more than 8 bits.
+    """
     if image.mode.startswith(("I", "F")):
         raise InputError(
             f"has more than 8 bits a channel (mode {image.mode})",
@@ -194,7 +200,7 @@ def _too_large(path: Path) -> InputError:
 def _see(
     image: Image.Image, steps: Preprocessing, path: Path
 ) -> tuple[NDArray[np.generic], ImageGeometry]:
-    """Pixel values [height, width, channels], and the box of the image they show."""
+    """Pixel values [height, width, channels], and the box of the image that they cover."""
     width, height = image.size
     if steps.resize is not None:
         target = steps.resize.target(width, height)
@@ -219,7 +225,7 @@ def _see(
 def _center_crop(
     pixels: NDArray[np.generic], size: tuple[int, int]
 ) -> tuple[NDArray[np.generic], tuple[int, int]]:
-    """The middle (width, height) of the pixels, zeros where they do not reach, and its corner."""
+    """The central (width, height) of the pixels, padded with zeros, and its upper left corner."""
     height, width = pixels.shape[:2]
     left, top = (width - size[0]) // 2, (height - size[1]) // 2
     canvas = np.zeros((size[1], size[0], pixels.shape[2]), pixels.dtype)

@@ -9,10 +9,10 @@ from palrp_onnx.inputs.reading import read_optional_json
 
 
 def read_labels(model_path: Path) -> dict[int, str]:
-    """``id2label`` of the ``config.json`` beside the model; empty where there is none.
+    """``id2label`` of ``config.json`` in the model's folder; empty if there is none.
 
     Raises:
-        InputError: ``config.json`` or its ``id2label`` is not what it should be.
+        InputError: ``config.json`` or its ``id2label`` is malformed.
     """
     path = model_path.parent / "config.json"
     labels = read_optional_json(path).get("id2label")
@@ -30,7 +30,7 @@ def _index(key: str, path: Path) -> int:
 
 
 def _name(value: object, path: Path) -> str:
-    # Some models are labelled with plain numbers; anything nested is a mistake.
+    # Labels of some models are plain numbers; anything nested is a mistake.
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise InputError(f"id2label has the label {value!r}, which is no text", place=str(path))
     return str(value)

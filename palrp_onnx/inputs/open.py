@@ -1,4 +1,4 @@
-"""One way in: the reader is chosen by the suffix of the file."""
+"""Opening an input file: its suffix decides how it is read."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ def open_sample(
 
     Args:
         source: The file, or ``-``.
-        model_path: The model; its tokenizer and preprocessing are looked for beside it.
+        model_path: The model; tokenizer and preprocessing are read from its folder.
         graph_inputs: The inputs of the graph, in graph order.
-        tokenizer: ``tokenizer.json``, where it is not beside the model.
+        tokenizer: ``tokenizer.json``, if it is not in the folder of the model.
         pair: A second text file, for models that take pairs.
-        stdin: What ``-`` reads; the process's own standard input by default.
+        stdin: The stream that ``-`` stands for; standard input of the process by default.
 
     Raises:
-        InputError: The suffix is not known, or the file cannot be used.
+        InputError: The suffix is unknown, or the file cannot be used.
     """
     suffix = "" if source == "-" else Path(source).suffix.lower()
     if pair is not None and source != "-" and suffix not in _TEXT:
-        raise InputError("only text goes in pairs", place=str(source))
+        raise InputError("only texts can be given in pairs", place=str(source))
     if source == "-":
         stream = sys.stdin.buffer if stdin is None else stdin
         text = decode_text(read_stream(stream, limit=TEXT_LIMIT, place="stdin"), place="stdin")
@@ -56,9 +56,9 @@ def open_sample(
         return ImageReader(default_preprocessor(model_path), graph_inputs).read_file(source)
     if suffix in _TENSORS:
         return read_npz(source, graph_inputs, tokenizer=tokenizer or _existing(model_path))
-    taken = f"text ({_list(_TEXT)}), images ({_list(_IMAGE)}) and tensors ({_list(_TENSORS)})"
+    known = f"text ({_list(_TEXT)}), images ({_list(_IMAGE)}) and tensors ({_list(_TENSORS)})"
     raise InputError(
-        f"the suffix {suffix!r} says nothing known", place=str(source), hint=f"taken are {taken}"
+        f"unknown file type {suffix!r}", place=str(source), hint=f"supported are {known}"
     )
 
 

@@ -1,4 +1,4 @@
-"""The token that rows are filled up with."""
+"""The token that rows are padded with."""
 
 from __future__ import annotations
 
@@ -12,33 +12,33 @@ from palrp_onnx.inputs.tokens import Tokenizer
 
 @dataclass(frozen=True)
 class PadToken:
-    """Its id, and its text where that is known."""
+    """Its id, and its text if that is known."""
 
     id: int
     text: str = ""
 
 
 def find_pad_token(config: Path, tokenizer: Tokenizer | None, folder: Path) -> PadToken | None:
-    """The token that fills rows up, or ``None`` where no file names one.
+    """The padding token, or ``None`` if no file names one.
 
-    The first of: ``pad_token_id`` of the model's ``config.json``; the padding section of
-    ``tokenizer.json``; ``pad_token`` of ``tokenizer_config.json``. In training the tokenizer fills
-    rows up, and Transformers' Trainer copies its id into ``config.json``, so the files of a model
-    agree. Where they do not, that of ``config.json`` is right: it is the one that an exported graph
-    compares tokens with, to count positions (RoBERTa) or to find the last token (classifiers made
-    of decoders). With any other, padding would be read as text. An id that the tokenizer has no
-    token for, such as the −1 of early Llama files, stands for none.
+    It is the first of: ``pad_token_id`` of the model's ``config.json``; the padding section of
+    ``tokenizer.json``; ``pad_token`` of ``tokenizer_config.json``. Usually these agree: the
+    tokenizer pads in training, and Transformers' Trainer copies its id into ``config.json``. If
+    they differ, the one of ``config.json`` is right: an exported graph compares tokens with it, to
+    count positions (RoBERTa) or to find the last token (classifiers made of decoders). Any other
+    padding would be read as text. An id without a token in the tokenizer, such as −1 in early Llama
+    files, means that there is no padding token.
 
     Args:
         config: ``config.json`` of the model.
-        tokenizer: The tokenizer, where there is one.
-        folder: Where ``tokenizer_config.json`` is looked for.
+        tokenizer: The tokenizer, if there is one.
+        folder: The folder of ``tokenizer_config.json``.
 
     Raises:
         InputError: A file cannot be used, or names a token that the tokenizer does not have.
     """
     known = read_optional_json(config).get("pad_token_id")
-    # Larger numbers are no ids for the tokenizer's library either.
+    # The tokenizers library stores ids in 32 bits.
     if isinstance(known, int) and not isinstance(known, bool) and 0 <= known < 1 << 32:
         text = "" if tokenizer is None else tokenizer.id_to_token(known)
         if text is not None:

@@ -1,4 +1,4 @@
-"""What ``preprocessor_config.json`` asks for, with the defaults of Hugging Face's processors."""
+"""Steps of ``preprocessor_config.json``, with the defaults of Hugging Face's processors."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from palrp_onnx.record import Warning_
 _HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 _CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 
-#: ConvNeXT processors crop below this size, and stretch from it on.
+#: ConvNeXT processors crop to sizes below this, and stretch to others.
 _CONVNEXT_STRETCH = 384
 
 
 @dataclass(frozen=True)
 class _Kind:
-    """One image processor. ``size`` forms: both sides, the shortest edge, or either."""
+    """Defaults of one image processor; ``forms``: what ``size`` may be, sides or shortest edge."""
 
     forms: Literal["sides", "edge", "either"]
     size: int
@@ -43,16 +43,16 @@ _KINDS = {
     "ConvNext": _Kind("edge", 384, None, Image.Resampling.BILINEAR, _HALF),
 }
 _CROP_PCT = 224 / 256
-#: Above this a number of the file is no statistic but a mistake, or an attack.
+#: A larger number in the file is not a statistic but a mistake, or an attack.
 _LARGEST = 1e30
-# Steps done here, and steps that change nothing for one RGB image.
+# Steps that are implemented, and steps without effect on a single RGB image.
 _STEPS = {"do_resize", "do_center_crop", "do_rescale", "do_normalize"}
 _NEUTRAL = {"do_convert_rgb", "do_reduce_labels"}
 
 
 @dataclass(frozen=True)
 class Resize:
-    """To ``width`` × ``height``, or, where there is no height, the shortest edge to ``width``."""
+    """Resize to ``width`` × ``height``, or, without a height, the shortest edge to ``width``."""
 
     width: int
     height: int | None
@@ -67,7 +67,7 @@ class Resize:
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """The steps, in their order. ``crop`` is (width, height); ``None`` skips a step."""
+    """The steps in their order; a step that is ``None`` is skipped. ``crop`` is (width, height)."""
 
     resize: Resize | None
     resample: Image.Resampling
@@ -80,8 +80,8 @@ class Preprocessing:
     def scale(self, pixels: NDArray[np.generic]) -> NDArray[np.generic]:
         """``(pixels · factor − mean) / std`` for [height, width, channels].
 
-        The product is taken in float64 and the rest in float32, so the values are those of the
-        Hugging Face processors to the last bit.
+        The product is computed in float64 and the rest in float32, which gives the values of the
+        Hugging Face processors, bit for bit.
         """
         if self.factor is not None:
             pixels = (pixels.astype(np.float64) * self.factor).astype(np.float32)
@@ -94,10 +94,10 @@ def read_preprocessing(path: Path, channels: int) -> Preprocessing:
     """Read ``preprocessor_config.json``; absent keys have the defaults of the processor's class.
 
     Raises:
-        InputError: The file cannot be read, or asks for what is not known here.
+        InputError: The file cannot be read, or has steps or values that are not supported.
     """
     config = read_json_object(
-        path, hint="put the model's preprocessor_config.json beside it, or pass .npz"
+        path, hint="put preprocessor_config.json into the folder of the model, or pass .npz"
     )
     reader = _ConfigReader(config, path)
     name, kind = reader.kind()
@@ -131,7 +131,7 @@ def _resize_and_crop(
 
 
 def _convnext(reader: _ConfigReader) -> tuple[Resize | None, tuple[int, int] | None]:
-    """Small sizes: the shortest edge to size / crop_pct, then a crop. Large: stretch."""
+    """Small sizes: resize the shortest edge to size / crop_pct, then crop. Large: stretch."""
     reader.refuse_step("do_center_crop")
     if not reader.flag("do_resize"):
         return None, None
@@ -175,7 +175,7 @@ class _ConfigReader:
 
     def refuse_step(self, key: str) -> None:
         if self.config.get(key):
-            raise self.error(f"{key} is asked for, but this processor has no such step here")
+            raise self.error(f"{key} is set, but is not supported for this processor")
 
     def flag(self, key: str) -> bool:
         value = self.config.get(key, True)
@@ -233,7 +233,7 @@ class _ConfigReader:
         return Resize(self.edge(key, default), None)
 
     def _value(self, key: str, default: object) -> Any:
-        # The processors themselves take null for "the default".
+        # As in the processors themselves, null means the default.
         value = self.config.get(key)
         return default if value is None else value
 

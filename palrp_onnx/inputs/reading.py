@@ -48,12 +48,12 @@ def read_json_object(path: Path, *, hint: str = "") -> dict[str, Any]:
     """The JSON object in the file ``path``.
 
     Raises:
-        InputError: The file cannot be read, is not JSON, or holds something else than an object.
+        InputError: The file cannot be read, is not JSON, or does not hold an object.
     """
     data = read_bytes(path, limit=_CONFIG_LIMIT, hint=hint)
     try:
         value = json.loads(data)
-        json.dumps(value, ensure_ascii=False).encode()  # half a surrogate pair is no text
+        json.dumps(value, ensure_ascii=False).encode()  # refuses half a surrogate pair
     except (ValueError, RecursionError) as error:
         raise InputError(f"is not valid JSON: {error}", place=str(path)) from error
     if not isinstance(value, dict):
@@ -62,5 +62,5 @@ def read_json_object(path: Path, *, hint: str = "") -> dict[str, Any]:
 
 
 def read_optional_json(path: Path) -> dict[str, Any]:
-    """As `read_json_object`, but an empty object where there is no such file."""
+    """As `read_json_object`, but an empty object if there is no such file."""
     return read_json_object(path) if path.is_file() else {}

@@ -1,4 +1,4 @@
-"""What every reader of input returns: arrays for the graph, and the way back to what they mean."""
+"""The result of every input reader: arrays for the graph, and the units that they stand for."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ Feeds = dict[str, NDArray[np.generic]]
 class ImageGeometry:
     """Which part of the original image the network saw.
 
-    ``size`` is (width, height) of the original, upright as its EXIF orientation says. ``box`` is
-    in its pixels; it reaches beyond the image where the crop was padded.
+    ``size`` is (width, height) of the original, turned upright by its EXIF orientation. ``box`` is
+    in pixels of the original; it extends beyond the image if the crop was padded.
     """
 
     size: tuple[int, int]
@@ -34,10 +34,10 @@ class ImageGeometry:
 class Sample:
     """One input file, ready to run.
 
-    ``feeds`` has a leading batch axis. ``units`` is one entry a row of the batch, or ``None``
-    where the reader cannot know them (raw tensors, patches): the explainer then derives them.
-    ``image`` is the original, upright, in RGB, and ``geometry`` its way to the network; both are
-    ``None`` unless ``kind`` is "image".
+    Arrays of ``feeds`` have a leading batch axis. ``units`` are those of its row, or ``None`` if
+    the reader does not know them (raw tensors, patches): the explainer then derives them.
+    ``image`` is the original, upright, in RGB, and ``geometry`` the part of it that the network
+    saw; both are ``None`` unless ``kind`` is "image".
     """
 
     id: str

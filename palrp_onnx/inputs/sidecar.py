@@ -1,4 +1,4 @@
-"""What the files beside a model say of the entries of its output."""
+"""Facts about the output of a model, from the files in its folder."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from palrp_onnx.inputs.tokens import default_tokenizer, load_tokenizer
 
 REGRESSION, MULTI_LABEL = "regression", "multi_label_classification"
 SINGLE_LABEL = "single_label_classification"
-#: Transformers leaves out ``id2label`` where it is its default, two classes.
+#: Transformers leaves out ``id2label`` if it is the default, two classes.
 _DEFAULT_CLASSES = 2
 
 
 @dataclass(frozen=True)
 class Declared:
-    """What ``config.json`` and ``tokenizer.json`` say.
+    """Facts of ``config.json`` and ``tokenizer.json``.
 
     Attributes:
-        classes: Number of classes; ``None`` where nothing is said.
+        classes: Number of classes; ``None`` if it is not given.
         problem: ``problem_type``: regression, single_label_classification or
             multi_label_classification.
         vocabulary: ``vocab_size``.
@@ -41,19 +41,19 @@ class Declared:
             return None
         try:
             return int(load_tokenizer(self.tokenizer).get_vocab_size())
-        except PalrpError:  # whoever needs it says what is wrong with it
+        except PalrpError:  # reported where the tokenizer is needed
             return None
 
     def is_vocabulary(self, size: int) -> bool:
-        """Whether an axis of this length has one entry a token."""
+        """Whether an axis of this length has one entry for each token of the vocabulary."""
         return size == self.vocabulary or size == self.tokens
 
 
 def read_declared(model_path: Path) -> Declared:
-    """What is said beside the model; nothing where there are no such files.
+    """Facts of the files in the model's folder; empty if there are none.
 
     Raises:
-        InputError: ``config.json`` is not what it should be.
+        InputError: ``config.json`` is malformed.
     """
     config = read_optional_json(model_path.parent / "config.json")
     default = _DEFAULT_CLASSES if "model_type" in config and "id2label" not in config else None

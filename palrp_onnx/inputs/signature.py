@@ -1,4 +1,4 @@
-"""What the graph takes: in words, and whether an array fits."""
+"""Inputs of the graph: their description for messages, and whether an array fits."""
 
 from __future__ import annotations
 
@@ -46,5 +46,5 @@ def check_shape(graph_input: GraphInput, shape: tuple[int, ...], *, place: str) 
 
 
 def is_integer(graph_input: GraphInput) -> bool:
-    """Whether the input holds whole numbers (bool is none)."""
+    """Whether the input holds integers (bool does not count)."""
     return np.dtype(graph_input.dtype).kind in "iu"

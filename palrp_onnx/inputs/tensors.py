@@ -22,13 +22,13 @@ from palrp_onnx.inputs.tokens import id_units, load_tokenizer
 from palrp_onnx.model.signature import first_axes
 from palrp_onnx.record import InputFacts, Units, Warning_
 
-#: The most bytes that all arrays together may have once unpacked.
+#: Largest size of all arrays together when unpacked, in bytes.
 TENSOR_LIMIT = 2 << 30
 
 _SUFFIX = ".npy"
-# From kind to kind of numpy's types: casts that can be free of loss.
+# Pairs of NumPy kinds (from, to) between which a cast can be lossless.
 _CASTS = {"bb", "ii", "uu", "ff", "bi", "bu", "bf", "iu", "ui", "if", "uf"}
-# Headers are Python literals; these are what parsing damaged ones is known to raise.
+# Headers are Python literals; parsing damaged ones raises these.
 _BAD_HEADER = (
     ValueError,
     LookupError,
@@ -38,7 +38,7 @@ _BAD_HEADER = (
     MemoryError,
     tokenize.TokenError,
 )
-# The same for archives; OSError is a file that cannot be read.
+# Reading damaged archives raises these; OSError: the file cannot be read.
 _BAD_ZIP = (
     zipfile.BadZipFile,
     zlib.error,
@@ -58,15 +58,15 @@ def read_npz(
     """Read the feeds of one sample, or of a batch; the id is the file's stem.
 
     Args:
-        path: The ``.npz`` file: exactly one array per graph input, under its name. Further arrays
-            must be empty, as the caches are that a session of the model itself is fed.
+        path: The ``.npz`` file: exactly one array per graph input, under its name. Other arrays
+            must be empty, like the caches that the model's own session needs.
         graph_inputs: The inputs of the graph.
-        tokenizer: Where given, the sample's units are the tokens of a batch of one row.
+        tokenizer: ``tokenizer.json``, to show the tokens of a batch of one row as text.
 
     Raises:
         InputError: The file is damaged or too large; names, types, shapes or batch sizes do not
-            fit the graph; a number would change by a cast or is not finite; there is no usable
-            tokenizer under the path given.
+            fit the graph; an integer would change by a cast, or a number is not finite; the
+            tokenizer cannot be used.
     """
     arrays = _read_arrays(path, graph_inputs)
     warnings: list[Warning_] = []
@@ -98,7 +98,7 @@ def _read_arrays(path: Path, graph_inputs: Sequence[GraphInput]) -> dict[str, ND
                 name: _read_array(archive, member, f"{path}:{name}")
                 for name, member in members.items()
             }
-            # Caches of no tokens, which the model's own session asks for, hold nothing to be lost.
+            # Empty caches, which the model's own session needs, hold no numbers that could be lost.
             known = {each.name for each in graph_inputs}
             arrays = {n: array for n, array in arrays.items() if n in known or array.size}
             _check_names(set(arrays), graph_inputs, path)
@@ -110,7 +110,7 @@ def _read_arrays(path: Path, graph_inputs: Sequence[GraphInput]) -> dict[str, ND
 
 
 def _members(archive: zipfile.ZipFile, path: Path) -> dict[str, zipfile.ZipInfo]:
-    """The arrays by name, once it is certain that they are few enough bytes to unpack."""
+    """The members by the names of their arrays; their size is checked before any is unpacked."""
     members = archive.infolist()
     total = sum(member.file_size for member in members)
     if total > TENSOR_LIMIT:
@@ -140,16 +140,16 @@ def _check_names(names: set[str], graph_inputs: Sequence[GraphInput], path: Path
 def _read_array(
     archive: zipfile.ZipFile, member: zipfile.ZipInfo, place: str
 ) -> NDArray[np.generic]:
-    """One ``.npy`` member. Its header must account for every byte before any is unpacked."""
+    """One ``.npy`` member; its header is compared with its size before it is unpacked."""
     with archive.open(member) as stream:
         return read_npy(stream, member.file_size, place)
 
 
 def read_npy(stream: IO[bytes], length: int, place: str) -> NDArray[np.generic]:
-    """The array of a ``.npy`` stream of ``length`` bytes, of which the header accounts for all.
+    """The array in a ``.npy`` stream of ``length`` bytes.
 
     Raises:
-        InputError: It does not, or the array holds something else than numbers.
+        InputError: The length does not match the header, or the array does not hold numbers.
     """
     try:
         version = np.lib.format.read_magic(stream)
@@ -164,7 +164,7 @@ def read_npy(stream: IO[bytes], length: int, place: str) -> NDArray[np.generic]:
         raise InputError(f"holds {dtype}, not numbers", place=place)
     size = math.prod(shape) * dtype.itemsize
     if min(shape, default=0) < 0 or size != length - stream.tell():
-        raise InputError(f"does not hold the {size:,} bytes its header says", place=place)
+        raise InputError(f"does not hold the {size:,} bytes that its header declares", place=place)
     data = bytearray(stream.read(size))
     return np.frombuffer(data, dtype).reshape(shape, order="F" if fortran else "C")
 
@@ -191,7 +191,7 @@ def _cast(
 
 
 def _survives(array: NDArray[np.generic], target: np.dtype[np.generic]) -> bool:
-    """Whether whole numbers keep their value: floats hold all of them up to a power of two."""
+    """Whether integers keep their value; a float type holds all of them up to a power of two."""
     if array.size == 0:
         return True
     least, most = int(array.min()), int(array.max())
@@ -203,7 +203,7 @@ def _survives(array: NDArray[np.generic], target: np.dtype[np.generic]) -> bool:
 
 
 def _units(feeds: Feeds, graph_inputs: Sequence[GraphInput], tokenizer: Path) -> Units | None:
-    """Tokens of ``input_ids``, or of the only integer input; ``None`` where there is neither."""
+    """Tokens of ``input_ids``, or of the only integer input; ``None`` if there is neither."""
     integers = [each.name for each in graph_inputs if is_integer(each)]
     named = [name for name in integers if name == IDS] or integers
     if len(named) != 1 or feeds[named[0]].ndim != 2 or len(feeds[named[0]]) != 1:

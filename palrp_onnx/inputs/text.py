@@ -1,4 +1,4 @@
-"""Text files → token ids and what goes with them, and back to the text."""
+"""Text files → token ids and further arrays, with the place of every token in the text."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ from palrp_onnx.inputs.tokens import Encoding, encoding_units, load_tokenizer
 from palrp_onnx.inputs.truncation import Truncation, find_truncation
 from palrp_onnx.record import InputFacts, Units, Warning_
 
-#: The most bytes of text that are read.
+#: Largest size of a text, in bytes.
 TEXT_LIMIT = 4 << 20
-#: The most tokens that are taken where nothing else limits them.
+#: Largest number of tokens if no file sets a limit.
 TOKEN_LIMIT = 1 << 20
 
 _BOM = b"\xef\xbb\xbf"
 
 
 def decode_text(data: bytes, *, place: str) -> str:
-    """UTF-8 text of a file: a byte order mark and one newline at the end are dropped.
+    """UTF-8 text of a file, without a byte order mark and without one newline at the end.
 
     Raises:
         InputError: The bytes are not UTF-8, or hold NUL.
@@ -65,17 +65,18 @@ def read_text(path: Path) -> str:
 
 
 class TextReader:
-    """Turns text into the feeds of one graph. Not for several threads at a time.
+    """Turns text into the inputs of one graph. Not thread-safe.
 
     Args:
-        tokenizer: ``tokenizer.json``; ``tokenizer_config.json`` and ``config.json`` beside it are
-            read for the length limit and the pad token.
+        tokenizer: ``tokenizer.json``. The length limit and the padding token are read from
+            ``tokenizer_config.json`` and ``config.json`` in its folder.
         graph_inputs: The inputs of the graph, in graph order.
-        config: ``config.json`` of the model, which names the pad token; that beside the tokenizer
-            by default.
+        config: ``config.json`` of the model, which names the padding token; by default the one in
+            the folder of the tokenizer.
 
     Raises:
-        InputError: There is no usable tokenizer, or the graph takes more than text can give.
+        InputError: There is no usable tokenizer, or the graph has inputs that text does not
+            provide.
     """
 
     def __init__(
@@ -95,7 +96,7 @@ class TextReader:
     def read(self, text: str, *, pair: str | None = None, id: str) -> Sample:
         """Encode one text, or a pair of texts; the batch has one row.
 
-        A text that is too long is truncated, which the sample's facts and warnings say. Where the
+        A text that is too long is truncated, as the sample's facts and warnings then state. If the
         graph has a fixed length, the row is padded on the right.
 
         Raises:
@@ -144,10 +145,10 @@ class TextReader:
             raise InputError(f"{total:,} tokens are more than {TOKEN_LIMIT:,}", place=id)
         if rule is None or total <= rule.limit:
             return encoding, []
-        # The library leaves the text whole, without a word, where nothing fits beside these.
+        # If no token fits next to the special ones, the library returns the whole text silently.
         added = self._tokenizer.num_special_tokens_to_add(pair is not None)
         if added >= rule.limit:
-            message = f"a length of {rule.limit} has no room beside {added} special tokens"
+            message = f"a length of {rule.limit} has no room for text and {added} special tokens"
             raise InputError(message, place=rule.source)
         self._tokenizer.enable_truncation(
             rule.limit, strategy=rule.strategy, direction=rule.direction
@@ -176,7 +177,7 @@ class TextReader:
 
 @dataclass(frozen=True)
 class _EncodedRow:
-    """One row of the batch, one entry a token."""
+    """One row of the batch, one entry per token."""
 
     ids: list[int]
     mask: list[int]
@@ -205,7 +206,7 @@ class _EncodedRow:
 
 
 def _tighten(rule: Truncation | None, length: int | None) -> Truncation | None:
-    """The rule, held to the fixed length of the graph."""
+    """The rule, limited to the fixed length of the graph."""
     if length is None or (rule is not None and rule.limit <= length):
         return rule
     source = "the graph's fixed length"

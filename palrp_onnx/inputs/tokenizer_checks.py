@@ -1,4 +1,4 @@
-"""A tokenizer file is a program for native code: what is checked before it runs, and around it."""
+"""Checks of tokenizer files, which can make the native tokenizers library abort the process."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import msgspec
 
 from palrp_onnx.errors import InputError
 
-#: How many characters the normaliser may make of one, all its replacements taken together.
+#: Largest number of characters that a normaliser may make of one, over all its replacements.
 MAX_GROWTH = 16
 
 
@@ -26,7 +26,7 @@ class _File(msgspec.Struct):
 def panics_are_errors(message: str, *, place: str, hint: str = "") -> Iterator[None]:
     """Turn whatever the native library raises into an `InputError`.
 
-    A panic there is no ``Exception``, but a ``BaseException``.
+    A panic of the library is a ``BaseException``, not an ``Exception``.
     """
     try:
         yield
@@ -37,13 +37,13 @@ def panics_are_errors(message: str, *, place: str, hint: str = "") -> Iterator[N
 
 
 def check_normalizer(data: bytes, place: str) -> None:
-    """Refuse a normaliser that would ask native code for memory without end.
+    """Refuse a normaliser that would exhaust memory or abort the process.
 
-    A replacement can write many characters for one, and the next replace each of these; a table
-    of characters that is shorter than it says aborts the process.
+    A replacement can write many characters for one, and the next one replaces each of these. A
+    character table that is shorter than its header states aborts the process.
 
     Raises:
-        InputError: It does, or the file is not JSON.
+        InputError: The normaliser is of this kind, or the file is not JSON.
     """
     try:
         steps = list(_steps(msgspec.json.decode(data, type=_File).normalizer))
@@ -74,13 +74,13 @@ def _growth(step: dict[str, Any]) -> int:
         return 1
     content, pattern = step.get("content"), step.get("pattern")
     replaced = pattern.get("String") if isinstance(pattern, dict) else None
-    # A regular expression may match one character, or none.
+    # A regular expression may match a single character, or none.
     shortest = len(replaced) if isinstance(replaced, str) else 1
     return -(-len(content) // max(shortest, 1)) or 1 if isinstance(content, str) else 1
 
 
 def _is_whole(table: Any) -> bool:
-    """Whether the trie, whose size in bytes comes first, is all there and has units of 4 bytes."""
+    """Whether the table holds its whole trie, whose size in bytes comes first, a multiple of 4."""
     if table is None or table == "":
         return True
     try:

@@ -1,4 +1,4 @@
-"""Tokenizers from ``tokenizer.json``, and tokens as a person reads them."""
+"""Tokenizers from ``tokenizer.json``, and tokens as readable text."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from palrp_onnx.inputs.reading import read_bytes
 from palrp_onnx.inputs.tokenizer_checks import check_normalizer, panics_are_errors
 from palrp_onnx.record import Units
 
-#: The most bytes of a ``tokenizer.json`` that are read.
+#: Largest size of a ``tokenizer.json``, in bytes.
 TOKENIZER_LIMIT = 64 << 20
 
-#: What a decoder writes for bytes that are only part of a character.
+#: Decoders write this for bytes that are only part of a character.
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 _HINT = "pass the tokenizer.json of the model with --tokenizer PATH"
 
 
 def default_tokenizer(model_path: Path) -> Path:
-    """Where a model's tokenizer is expected: ``tokenizer.json`` beside it."""
+    """Default path of a model's tokenizer: ``tokenizer.json`` in its folder."""
     return model_path.parent / "tokenizer.json"
 
 
@@ -31,7 +31,7 @@ def load_tokenizer(path: Path) -> Tokenizer:
 
     Raises:
         InputError: There is no such file, it is larger than `TOKENIZER_LIMIT`, or it is not a
-            ``tokenizer.json``.
+            valid ``tokenizer.json``.
     """
     if not path.is_file():
         raise InputError("there is no tokenizer", place=str(path), hint=_HINT)
@@ -43,10 +43,10 @@ def load_tokenizer(path: Path) -> Tokenizer:
 
 
 def unknown_token(path: Path, name: str | None) -> int:
-    """Id of the token called ``name``, or of the tokenizer's own unknown token.
+    """Id of the token ``name``, which may also be an id; by default of the unknown token.
 
     Raises:
-        InputError: There is no such token, or the tokenizer has none for unknown text.
+        InputError: There is no such token, or the tokenizer has no unknown token.
     """
     tokenizer = load_tokenizer(path)
     wanted = name if name is not None else getattr(tokenizer.model, "unk_token", None)
@@ -54,7 +54,7 @@ def unknown_token(path: Path, name: str | None) -> int:
         raise InputError(
             "the tokenizer has no unknown token",
             place=str(path),
-            hint="name one that says nothing, such as --unknown '#'",
+            hint="name a token without meaning, such as --unknown '#'",
         )
     found = tokenizer.token_to_id(wanted)
     if found is None and wanted.isdecimal():
@@ -65,7 +65,7 @@ def unknown_token(path: Path, name: str | None) -> int:
 
 
 def piece_text(tokenizer: Tokenizer, token_id: int) -> str:
-    """One token on its own: decoded where that gives characters, else as the vocabulary has it.
+    """Text of a single token: decoded if that gives characters, else its name in the vocabulary.
 
     Raises:
         InputError: The tokenizer has no such token.
@@ -84,11 +84,11 @@ def piece_text(tokenizer: Tokenizer, token_id: int) -> str:
 
 
 def encoding_units(tokenizer: Tokenizer, encoding: Encoding, text: str, pair: str | None) -> Units:
-    """Units of an encoded text or pair; offsets are code points into the text they come from.
+    """Units of an encoded text or pair; offsets are code points of the text that they belong to.
 
-    A token is shown as the slice of the text it stands for. Tokens that share characters
-    (pieces of one character in byte-level vocabularies) or stand for none are shown by
-    `piece_text`. Special tokens belong to the sequence before them.
+    A token is shown as the part of the text that it covers. Tokens that share a character (its
+    bytes, in byte-level vocabularies) or cover none are shown by `piece_text`. Special tokens
+    belong to the sequence before them.
     """
     texts = [text] if pair is None else [text, pair]
     special = [bool(flag) for flag in encoding.special_tokens_mask]
@@ -121,7 +121,7 @@ def encoding_units(tokenizer: Tokenizer, encoding: Encoding, text: str, pair: st
 def _unshared(
     offsets: list[tuple[int, int]], sequences: list[int], lengths: list[int]
 ) -> list[bool]:
-    """Whether a token stands for characters, and no other token for any of them."""
+    """Whether each token covers characters, and no other token covers any of them."""
     spans, found = np.array(offsets, np.int64).reshape(-1, 2), np.array(sequences)
     alone = spans[:, 0] < spans[:, 1]
     for sequence, length in enumerate(lengths):
@@ -136,7 +136,7 @@ def _unshared(
 
 
 def id_units(tokenizer: Tokenizer, ids: list[int]) -> Units:
-    """Units of bare token ids: there is no text, so there are no offsets.
+    """Units of token ids without a text, thus without offsets.
 
     Raises:
         InputError: An id is not in the tokenizer's vocabulary.

@@ -1,4 +1,4 @@
-"""How many tokens a model takes, from the files beside it."""
+"""The largest number of tokens of a model, from the files in its folder."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from palrp_onnx.inputs.tokens import Tokenizer
 Direction = Literal["left", "right"]
 Strategy = Literal["longest_first", "only_first", "only_second"]
 
-#: Above this, ``model_max_length`` is the 1e30 that stands for "not known".
+#: From here on ``model_max_length`` means "not known"; Transformers writes 1e30.
 _UNKNOWN_LENGTH = 10**9
 
 
 @dataclass(frozen=True)
 class Truncation:
-    """At most ``limit`` tokens, special ones included. ``source`` says who asks for it."""
+    """At most ``limit`` tokens, special ones included. ``source`` is where the limit was found."""
 
     limit: int
     source: str
@@ -28,13 +28,13 @@ class Truncation:
 
 
 def find_truncation(tokenizer: Tokenizer, folder: Path) -> Truncation | None:
-    """The limit that holds, or ``None`` where no file names one.
+    """The limit, or ``None`` if no file has one.
 
-    The first of: the truncation section of ``tokenizer.json``, ``model_max_length`` of
+    It is the first of: the truncation section of ``tokenizer.json``, ``model_max_length`` of
     ``tokenizer_config.json``, ``max_position_embeddings`` or ``n_positions`` of ``config.json``.
 
     Raises:
-        InputError: A file beside the tokenizer cannot be used.
+        InputError: A file next to the tokenizer cannot be used.
     """
     own = tokenizer.truncation
     if own is not None:
@@ -76,8 +76,8 @@ def _length(config: dict[str, Any], key: str, path: Path) -> int | None:
 def _position_offset(config: dict[str, Any], limit: int) -> int:
     """Rows of the position table that no token uses: RoBERTa counts from ``pad_token_id + 1``.
 
-    No key says so. Tables are powers of two long, and these have their offset on top (514, 1026,
-    4098 with pad id 1).
+    No key of the file states this. The length of a table is a power of two; with an offset that is
+    added to it (514, 1026, 4098 for the pad id 1).
     """
     pad = config.get("pad_token_id")
     if isinstance(pad, bool) or not isinstance(pad, int) or not 0 < pad < limit - 1:

@@ -1,4 +1,4 @@
-"""One vector from a ``.npy`` file. Nothing is ever unpickled."""
+"""A vector from a ``.npy`` file, without pickle."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from palrp_onnx.inputs.reading import read_bytes
 from palrp_onnx.inputs.tensors import read_npy
 from palrp_onnx.relevance.target import Vector
 
-#: The most bytes that the file may have.
+#: Largest size of the file, in bytes.
 _LIMIT = 16 << 20
 
 
 def read_vector(path: Path) -> Vector:
-    """The vector in ``path``: an array [D] or [1, D] of finite real numbers that has a length.
+    """The vector in ``path``: an array [D] or [1, D] of real numbers with a finite norm above 0.
 
     Raises:
-        InputError: It is something else, cannot be read, or is larger than 16 MiB.
+        InputError: The file holds anything else, cannot be read, or is larger than 16 MiB.
     """
     data = read_bytes(path, limit=_LIMIT)
     array = read_npy(io.BytesIO(data), len(data), str(path))
@@ -36,7 +36,7 @@ def read_vector(path: Path) -> Vector:
         length = np.linalg.norm(numbers)
     if not 0 < length < np.inf:
         raise InputError(
-            "holds NaN, infinity, nothing but zeros, or numbers whose squares are no numbers",
+            "holds NaN, infinity, only zeros, or numbers whose squares overflow",
             place=str(path),
         )
     return Vector(path.name, numbers, hashlib.sha256(numbers.tobytes()).hexdigest())

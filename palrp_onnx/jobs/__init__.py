@@ -1,4 +1,4 @@
-"""Explaining a data set: records in, one line of JSON a record out, in the order of the input."""
+"""Explain a data set: every record becomes one line of JSON, in the order of the input."""
 
 from palrp_onnx.jobs.records import Record
 from palrp_onnx.jobs.results import Line

@@ -1,11 +1,11 @@
-"""Which records run together: alike in form, and of nearly the same length."""
+"""Batches of records: of the same form, and of similar length."""
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Sequence
 from typing import Protocol, TypeVar
 
-#: Share of a batch that may be padding.
+#: Largest share of a batch that may be padding.
 WASTE = 0.2
 
 
@@ -13,8 +13,8 @@ class Item(Protocol):
     """What can be put into a batch.
 
     Attributes:
-        key: Equal for what may run together.
-        length: Tokens; 0 where records of one key have one shape.
+        key: Equal for records that may run together.
+        length: Number of tokens; 0 if all records of this key have the same shape.
     """
 
     @property
@@ -30,8 +30,9 @@ T = TypeVar("T", bound=Item)
 def cut(items: Sequence[T], *, size: int, tokens: int) -> Iterator[list[T]]:
     """Cut into batches, each of one key, from the shortest to the longest.
 
-    A batch has at most ``size`` items, at most ``tokens`` tokens with padding (one longer item
-    stands alone), and at most `WASTE` of it is padding. The order depends on the items alone.
+    A batch has at most ``size`` items, at most ``tokens`` tokens with padding (a longer item is a
+    batch of its own), and a share of padding of at most `WASTE`. The order depends only on the
+    items.
     """
     groups: dict[Hashable, list[T]] = {}
     for item in items:

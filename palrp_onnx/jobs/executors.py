@@ -1,4 +1,4 @@
-"""Who computes parts: two threads that share a worker, or processes with a worker each."""
+"""Parts are computed by two threads that share a worker, or by processes with one worker each."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ Explain = Callable[[Sequence[Record]], list[Line]]
 
 
 class Stopped(Exception):
-    """A thread was told to end."""
+    """Raised in a thread to end it."""
 
 
-class Crew:
-    """Computes parts, a few at a time, and hands them back in order.
+class OrderedExecutor:
+    """Computes several parts at a time, and returns them in order.
 
     Args:
         executor: Runs ``explain``.
         explain: Records → lines.
-        ahead: How many parts are in memory at most.
+        ahead: Largest number of parts in memory.
     """
 
     def __init__(self, executor: Executor, explain: Explain, ahead: int) -> None:
@@ -41,17 +41,17 @@ class Crew:
         self._ahead = ahead
 
     def map(self, parts: Iterable[Part]) -> Iterator[tuple[int, list[Line]]]:
-        """Number and lines of every part, in their order.
+        """Number and lines of every part, in order.
 
         Raises:
-            ResourceError: A process has ended.
+            ResourceError: A worker process has ended.
         """
         try:
             yield from self._map(parts)
         except BrokenProcessPool as error:
             raise ResourceError(
-                "A worker process has ended, perhaps for want of memory",
-                hint="Go on with --resume and fewer --workers or a smaller --batch-size.",
+                "A worker process has ended, perhaps because memory was exhausted",
+                hint="Resume with --resume and fewer --workers or a smaller --batch-size.",
             ) from error
 
     def _map(self, parts: Iterable[Part]) -> Iterator[tuple[int, list[Line]]]:
@@ -75,21 +75,21 @@ def threads(
     done: Callable[[int], None],
     *,
     count: int,
-) -> Iterator[Crew]:
-    """A crew of threads; on the way out they end with the batch they are at.
+) -> Iterator[OrderedExecutor]:
+    """An executor with threads. When it is closed, they end after their current batch.
 
-    With two, one reads records and writes lines while the other is in the model.
+    With two threads, one reads records and writes lines while the other runs the model.
     """
     stop = threading.Event()
 
-    def tell(records: int) -> None:
+    def advance(records: int) -> None:
         if stop.is_set():
             raise Stopped
         done(records)
 
     executor = ThreadPoolExecutor(count)
     try:
-        yield Crew(executor, lambda records: explain(records, tell), count + 1)
+        yield OrderedExecutor(executor, lambda records: explain(records, advance), count + 1)
     finally:
         stop.set()
         executor.shutdown(cancel_futures=True)
@@ -98,8 +98,8 @@ def threads(
 @contextmanager
 def processes(
     model: Path, settings: Settings, done: Callable[[int], None], *, count: int
-) -> Iterator[Crew]:
-    """A crew of processes, which end when this one does."""
+) -> Iterator[OrderedExecutor]:
+    """An executor with processes, which end when this process ends."""
     executor = ProcessPoolExecutor(
         count,
         mp_context=multiprocessing.get_context("spawn"),
@@ -107,7 +107,7 @@ def processes(
         initargs=(model, settings),
     )
 
-    class Counting(Crew):
+    class Counting(OrderedExecutor):
         def map(self, parts: Iterable[Part]) -> Iterator[tuple[int, list[Line]]]:
             for number, lines in super().map(parts):
                 done(len(lines))
@@ -123,7 +123,7 @@ _workers: list[Worker] = []
 
 
 def _open(model: Path, settings: Settings) -> None:
-    """In a new process: open the model, and watch over the process that started it."""
+    """In a new process: open the model, and end when the parent process ends."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     _workers.append(Worker(model, settings))
 

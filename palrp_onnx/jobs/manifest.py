@@ -1,4 +1,4 @@
-"""``manifest.json``: what a batch is about, and how far it has come."""
+"""``manifest.json``: the model, input and settings of a batch, and its progress."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ _COMPANIONS = (
 
 
 class ModelDigests(Struct, frozen=True):
-    """Of the model, as records have it, and of the files that are read with it."""
+    """Digests of the model, as in records, and of the files that are read with it."""
 
     sha256: str
     files: dict[str, str]
 
 
 class InputDigest(Struct, frozen=True):
-    """Of the input; ``None`` for a stream."""
+    """Kind and digest of the input; no digest for a stream."""
 
     kind: str
     sha256: str | None
 
 
 class Job(Struct, frozen=True, kw_only=True):
-    """What decides every byte of the parts: a batch goes on only if nothing of it has changed."""
+    """Everything that the bytes of the parts depend on; a batch is resumed only if all is equal."""
 
     version: str
     model: ModelDigests
@@ -58,7 +58,7 @@ class Job(Struct, frozen=True, kw_only=True):
 
 
 class Counts(Struct, frozen=True, kw_only=True):
-    """How far a batch has come."""
+    """Progress of a batch."""
 
     records: int = 0
     explained: int = 0
@@ -67,7 +67,7 @@ class Counts(Struct, frozen=True, kw_only=True):
 
 
 class BatchManifest(Struct, frozen=True, kw_only=True):
-    """The file. ``state`` is ``running`` as well where a run was killed."""
+    """The file. ``state`` is ``running`` also if the run was killed."""
 
     schema: Literal["palrp-onnx/batch/1.0"] = SCHEMA
     state: State
@@ -80,7 +80,7 @@ class BatchManifest(Struct, frozen=True, kw_only=True):
 
         Raises:
             OutputError: It cannot be written.
-            ResourceError: There is no room.
+            ResourceError: The disk is full.
         """
         write_files({folder / NAME: to_json(self)})
 
@@ -89,28 +89,31 @@ def begin(folder: Path, job: Job, *, resume: bool) -> None:
     """Refuse a folder that holds another batch, or this one without ``resume``.
 
     Raises:
-        UsageError: Something has changed since; the message says what.
-        InputError: The manifest that is there cannot be read.
+        UsageError: The folder holds another batch, or this one and ``resume`` is false; the message
+            names what has changed.
+        InputError: The manifest in the folder cannot be read.
     """
     path = folder / NAME
     if not path.is_file():
         stray = next(folder.glob("part-*"), None) if folder.is_dir() else None
         if stray is not None:
             raise UsageError(
-                "The folder holds parts, but no manifest", place=str(stray), hint="Name another."
+                "The folder holds parts, but no manifest",
+                place=str(stray),
+                hint="Name another folder.",
             )
         return
     if not resume:
         raise UsageError(
             "The folder holds a batch already",
             place=str(path),
-            hint="Go on with it by --resume, or name another folder.",
+            hint="Resume it with --resume, or name another folder.",
         )
     if job.input.sha256 is None:
         raise UsageError(
             "A stream cannot be read again from its start",
             place=str(path),
-            hint="Only a batch that reads a file or a folder goes on.",
+            hint="Only a batch that reads a file or a folder can be resumed.",
         )
     try:
         before = msgspec.json.decode(path.read_bytes(), type=BatchManifest).job
@@ -119,14 +122,14 @@ def begin(folder: Path, job: Job, *, resume: bool) -> None:
     changed = list(_differences(msgspec.to_builtins(before), msgspec.to_builtins(job)))
     if changed:
         raise UsageError(
-            f"The batch was begun with another {'; another '.join(changed)}",
+            f"The batch was started with another {'; another '.join(changed)}",
             place=str(path),
-            hint="Go on with what it was begun with, or name another folder.",
+            hint="Resume it with the same model, input and options, or name another folder.",
         )
 
 
 def _differences(before: Any, now: Any, name: str = "") -> Iterator[str]:
-    """Leaves that are not equal, by their names."""
+    """Descriptions of the values that differ, with their dotted names."""
     if isinstance(before, Mapping) and isinstance(now, Mapping):
         for key in sorted({*before, *now}):
             inner = f"{name}.{key}" if name else str(key)
@@ -144,7 +147,7 @@ def describe_job(
     part_size: int,
     parquet: bool,
 ) -> Job:
-    """The job of a model (path and digest) and a source (kind and digest)."""
+    """The job for a model (path and digest) and a source (kind and digest)."""
     path, sha256 = model
     files = {name: path.parent / name for name in _COMPANIONS}
     if settings.tokenizer is not None:
@@ -160,7 +163,7 @@ def describe_job(
     return Job(
         version=version("palrp-onnx"),
         model=ModelDigests(sha256, digests),
-        # Content counts, not paths.
+        # Their content is compared, not their paths.
         settings=structs.replace(settings, tokenizer=None, example=None),
         input=InputDigest(*source),
         shard=shard,

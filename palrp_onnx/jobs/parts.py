@@ -1,4 +1,4 @@
-"""The result in parts: a part that is there is complete, and no other state is kept."""
+"""Results in parts: a part that exists is complete, and parts are the only state."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from palrp_onnx.files import write_files
 from palrp_onnx.jobs.results import Line
 
-#: How the line of a record that was explained begins.
+#: First bytes of the line of an explained record.
 EXPLAINED = b'{"schema":'
 
 Encode = Callable[[Sequence[bytes]], bytes]
@@ -17,7 +17,7 @@ Encode = Callable[[Sequence[bytes]], bytes]
 
 @dataclass(frozen=True)
 class Tally:
-    """Numbers of records."""
+    """Number of records, and of those that failed."""
 
     records: int = 0
     failed: int = 0
@@ -30,8 +30,8 @@ class Parts:
     """The parts in one folder.
 
     Args:
-        folder: Where they lie.
-        table: Makes a Parquet file of the same lines, where one is wanted.
+        folder: The folder of the parts.
+        table: Encodes the same lines as a Parquet file, if that is wanted.
     """
 
     def __init__(self, folder: Path, table: Encode | None = None) -> None:
@@ -39,11 +39,11 @@ class Parts:
         self._table = table
 
     def path(self, number: int, suffix: str = ".jsonl") -> Path:
-        """Where a part lies."""
+        """Path of a part."""
         return self._folder / f"part-{number:05}{suffix}"
 
     def tally(self, number: int) -> Tally | None:
-        """What a part holds; ``None`` where it is not there."""
+        """Counts of a part; ``None`` if it does not exist."""
         path = self.path(number)
         if not path.is_file() or (self._table and not self.path(number, ".parquet").is_file()):
             return None
@@ -55,11 +55,11 @@ class Parts:
         return Tally(records, records - explained)
 
     def write(self, number: int, lines: Sequence[Line]) -> Tally:
-        """Write a part; the lines come last, so that with them everything is there.
+        """Write a part. The file of lines comes last: if it exists, the part is complete.
 
         Raises:
             OutputError: The folder cannot be written to.
-            ResourceError: There is no room.
+            ResourceError: The disk is full.
         """
         data = [line.data for line in lines]
         if self._table is not None:

@@ -1,4 +1,4 @@
-"""Pictures of the records with the most to explain."""
+"""Pictures of the records with the largest target values."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ def draw(
 ) -> list[Path]:
     """Draw the ``count`` records of the parts in ``folder`` with the largest ``|target.value|``.
 
-    The first of equal ones come first. Names are ``pictures/NUMBER.png`` by the record's number in
-    the input. The input is read once more, for images to draw on.
+    Of equal values the first records are taken. Files are ``pictures/NUMBER.png``, with the
+    record's number in the input. The input is read once more, for images to draw on.
 
     Raises:
-        InputError: An image is no longer there.
+        InputError: An image no longer exists.
         OutputError: A picture cannot be written.
     """
     chosen = {place: line for _, place, line in _largest(folder, count)}
@@ -74,7 +74,7 @@ def _lines(folder: Path) -> Iterator[bytes]:
 
 
 def _draw(line: Attribution, record: Record, reader: SampleReader) -> bytes:
-    """The map; of an image, on it."""
+    """The map; that of an image is drawn on the image."""
     image = parse(record).image
     if image is None:
         return render_png(line)

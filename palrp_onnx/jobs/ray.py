@@ -1,7 +1,7 @@
-"""The same worker on many machines: an actor of Ray Data.
+"""The same worker on many machines, as an actor of Ray Data.
 
-Ray schedules, and runs again what a lost machine had begun; nothing is written by actors, so that
-work done twice leaves no trace. Results come back in the order of the input and are counted.
+Ray schedules, and repeats the work of a lost machine. Actors write nothing, so repeated work has no
+side effects. Results are returned in the order of the input and are counted.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from palrp_onnx.jobs.settings import Settings
 from palrp_onnx.jobs.sources import read_lines
 from palrp_onnx.jobs.worker import Worker
 
-#: Lines and bytes that one task reads.
+#: Largest number of lines and of bytes that one task reads.
 _LINES, _BYTES = 256, 8 << 20
 
 
@@ -29,8 +29,8 @@ class RayExplainer:
     """Explains batches of a Ray data set.
 
     ``ray.data.read_json(...).map_batches(RayExplainer, fn_constructor_args=(model, settings),
-    compute=ray.data.ActorPoolStrategy(size=4), num_gpus=1)``. Rows are records as ``palrp-onnx
-    batch`` takes them, each with an ``id``.
+    compute=ray.data.ActorPoolStrategy(size=4), num_gpus=1)``. Rows are records of
+    ``palrp-onnx batch``, each with an ``id``.
 
     Args:
         model: Path of the model, the same on every machine.
@@ -41,14 +41,14 @@ class RayExplainer:
         self._worker = Worker(model, settings or Settings())
 
     def __call__(self, batch: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """Columns ``id`` or ``number``, as they came, ``line`` (JSON) and ``failed``.
+        """Columns ``id`` or ``number``, unchanged, ``line`` (JSON) and ``failed``.
 
         Raises:
-            UsageError: Rows have neither.
+            UsageError: Rows have neither ``id`` nor ``number``.
         """
         key = next((name for name in ("number", "id") if name in batch), None)
         if key is None:
-            raise UsageError("Records of a data set need an id")
+            raise UsageError("Records of a data set need an id", hint="Add a column id.")
         lines = self._worker(list(_records(batch)))
         return {
             key: batch[key],
@@ -58,7 +58,7 @@ class RayExplainer:
 
 
 def _records(batch: Mapping[str, NDArray[Any]]) -> Iterator[Record]:
-    """Rows as records: raw lines as :func:`_read` makes them, or fields."""
+    """Rows as records: raw lines from :func:`_read`, or fields."""
     for row in range(len(next(iter(batch.values())))):
         fields = {name: _plain(column[row]) for name, column in batch.items()}
         if "record" not in fields:
@@ -70,7 +70,7 @@ def _records(batch: Mapping[str, NDArray[Any]]) -> Iterator[Record]:
 
 
 def _plain(value: Any) -> Any:
-    """A value as JSON has it; missing fields of a table are NaN."""
+    """A value of JSON; missing fields of a table are NaN and become ``None``."""
     if isinstance(value, np.ndarray):
         return value.tolist()
     value = value.item() if isinstance(value, np.generic) else value
@@ -90,20 +90,20 @@ def explain_lines(
     """Explain a file of JSON lines on the cluster that Ray is connected to.
 
     Args:
-        model: The model; every machine sees it and ``source`` under the same path.
+        model: The model; it and ``source`` have the same path on every machine.
         settings: How to explain.
-        source: JSON lines, as ``palrp-onnx batch`` takes them.
-        place: Where the lines of the result go, all of them or none.
-        actors: Models that are open at once.
-        batch_size: Records an actor gets at a time.
-        num_gpus: GPUs of an actor.
+        source: A file of JSON lines, as for ``palrp-onnx batch``.
+        place: The file of results; it is written whole or not at all.
+        actors: Number of actors, each with an open model.
+        batch_size: Records that an actor gets at a time.
+        num_gpus: GPUs per actor.
 
     Returns:
         Number of records, and how many of them failed.
 
     Raises:
         ResourceError: Ray is not installed, or did not return every record once.
-        OutputError: The place cannot be written to.
+        OutputError: The result cannot be written.
     """
     ray = _import_ray()
     context = ray.data.DataContext.get_current()
@@ -136,16 +136,16 @@ def _counted(
 ) -> Iterator[bytes]:
     for row in rows:
         if next(expected, None) != row["number"]:
-            raise ResourceError("A record came back twice, or not in its place")
+            raise ResourceError("Ray returned a record twice, or in another order")
         counted[0] += 1
         counted[1] += bool(row["failed"])
         yield bytes(row["line"]) + b"\n"
     if (missing := next(expected, None)) is not None:
-        raise ResourceError(f"Record {missing} and those behind it did not come back")
+        raise ResourceError(f"Ray did not return record {missing} and those after it")
 
 
 def _parts(source: Path) -> Iterator[dict[str, Any]]:
-    """Stretches of the file: where they start, how long they are, and numbers of their records."""
+    """Parts of the file: first byte, size in bytes, first line, and numbers of the records."""
     part: dict[str, Any] = {"source": str(source), "start": 0, "size": 0, "first": 1, "numbers": []}
     with source.open("rb") as stream:
         for number, line in enumerate(stream, start=1):
@@ -161,7 +161,7 @@ def _parts(source: Path) -> Iterator[dict[str, Any]]:
 
 
 def _read(part: dict[str, Any]) -> list[dict[str, Any]]:
-    """Records of one stretch."""
+    """Records of one part of the file."""
     source = Path(part["source"])
     with source.open("rb") as stream:
         stream.seek(part["start"])

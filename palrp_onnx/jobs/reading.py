@@ -1,4 +1,4 @@
-"""From a record to arrays for the graph."""
+"""Records → arrays for the graph."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from palrp_onnx.jobs.records import Fields
 
 
 class SampleReader:
-    """Reads records for one graph. Not for several threads at a time.
+    """Reads records for one graph. Not thread-safe.
 
     Args:
-        model_path: The model; its tokenizer and preprocessing are looked for beside it.
+        model_path: The model; tokenizer and preprocessing are read from its folder.
         graph_inputs: The inputs of the graph, in graph order.
-        tokenizer: ``tokenizer.json``, where it is not beside the model.
+        tokenizer: ``tokenizer.json``, if it is not in the folder of the model.
 
     Raises:
-        InputError: The tokenizer that was named cannot be used for this graph.
+        InputError: The given tokenizer cannot be used for this graph.
     """
 
     def __init__(
@@ -41,10 +41,10 @@ class SampleReader:
         self._inputs = graph_inputs
         self._tokenizer = tokenizer or default_tokenizer(model_path)
         if tokenizer is not None:
-            self._text  # noqa: B018 - reads it, so that a bad one is said before anything runs
+            self._text  # noqa: B018 - reads it, so that a bad one is reported before anything runs
 
     def read(self, fields: Fields, name: str, folder: Path) -> Sample:
-        """The sample of one record; pictures are not kept.
+        """The sample of one record, without the original image.
 
         Raises:
             InputError: The input cannot be used.
@@ -62,10 +62,10 @@ class SampleReader:
         return self._tensors(folder / fields.tensors, name)
 
     def picture(self, path: Path) -> Sample:
-        """An image with its original, to draw maps on.
+        """The sample of an image with the original, to draw maps on.
 
         Raises:
-            InputError: It cannot be used.
+            InputError: The image cannot be used.
         """
         return self._image.read_file(path)
 

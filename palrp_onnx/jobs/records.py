@@ -1,4 +1,4 @@
-"""What one record of a data set says."""
+"""Records of a data set: their fields and names."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ KINDS = ("text", "text_file", "image", "input_ids", "tensors")
 
 @dataclass(frozen=True)
 class Record:
-    """One record as its source has it, not looked at yet.
+    """One record of a source, not parsed yet.
 
     Attributes:
-        number: Counted from 1: the line of a file, the row of a table.
-        data: A JSON object, its fields, or why the source could not read it.
+        number: The line of a file or the row of a table, counted from 1.
+        data: A JSON object as bytes, its fields, or the error with which reading it failed.
         source: Name of the source, for messages.
-        folder: What paths in the record are relative to.
+        folder: Paths in the record are relative to this folder.
     """
 
     number: int
@@ -33,23 +33,23 @@ class Record:
 
     @property
     def place(self) -> str:
-        """Where it stands, for messages."""
+        """Source and number, for messages."""
         return f"{self.source}:{self.number}"
 
 
 class Fields(Struct, frozen=True, forbid_unknown_fields=True):
-    """The fields of a record: exactly one of `KINDS`, and what goes with it.
+    """The fields of a record: exactly one of `KINDS`, and optional ones.
 
     Attributes:
-        id: The record's number where it is left out.
-        text: Text, of a pair the first.
+        id: By default the record's number.
+        text: The text, or the first of a pair.
         text_pair: The second text.
-        text_file: Path of a file of text in UTF-8.
+        text_file: Path of a text file in UTF-8.
         image: Path of an image.
         input_ids: Tokens, special ones included.
-        tensors: Path of an ``.npz`` file with one array of one row per graph input.
-        target: What is explained, in the words of ``--target``, or an index.
-        meta: Anything; carried through.
+        tensors: Path of an ``.npz`` file: for every graph input an array of one row.
+        target: The target as for ``--target``, or an index.
+        meta: Any JSON value; copied to the result.
     """
 
     id: str | int | None = None
@@ -71,8 +71,8 @@ def parse(record: Record) -> Fields:
     """Read the fields of a record.
 
     Raises:
-        InputError: It is no JSON object, holds an unknown field or one of a wrong type, or does
-            not hold exactly one input.
+        InputError: It is not a JSON object, has an unknown field or one of a wrong type, or does
+            not have exactly one input.
     """
     data = record.data
     if isinstance(data, InputError):
@@ -101,7 +101,7 @@ def _hint() -> str:
 
 
 def name_of(record: Record) -> str:
-    """The id of a record, which may be damaged in other ways; its number where there is none."""
+    """The id of a record, by default its number; also of a record that is otherwise invalid."""
     found: str | int | None = None
     try:
         if isinstance(record.data, bytes):

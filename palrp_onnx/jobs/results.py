@@ -1,4 +1,4 @@
-"""One line of the result: an explained record, or why it could not be explained."""
+"""One line of the result: an explained record, or the error."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Line:
 
 
 class Explained(Attribution, frozen=True, kw_only=True):
-    """A record of the contract with what the input carried along.
+    """A result record with ``meta`` of the input.
 
     ``run.ms`` is empty: times would make the lines of two equal runs differ.
     """
@@ -31,7 +31,7 @@ class Explained(Attribution, frozen=True, kw_only=True):
 
 
 class Failure(Struct, frozen=True, kw_only=True):
-    """Why a record could not be explained; ``code`` is that of the program's errors."""
+    """The error of a record; ``code`` is the code of the error class."""
 
     code: str
     message: str
@@ -40,7 +40,7 @@ class Failure(Struct, frozen=True, kw_only=True):
 
 
 class Failed(Struct, frozen=True, kw_only=True):
-    """What stands in the place of a record that could not be explained."""
+    """The line of a record that could not be explained."""
 
     id: str
     error: Failure
@@ -50,7 +50,7 @@ def explained(record: Attribution, meta: Any) -> Line:
     """The line of an explained record.
 
     Raises:
-        ModelError: It holds NaN or infinity, which JSON has no numbers for.
+        ModelError: It holds NaN or infinity, which JSON cannot represent.
     """
     record.require_finite()
     run = structs.replace(record.run, ms={})
@@ -75,5 +75,5 @@ def failed(name: str, place: str, error: Exception) -> Line:
 
 
 def _steady(message: str) -> str:
-    """Addresses of objects, which some libraries tell, differ from run to run."""
+    """The message without addresses of objects, which differ from run to run."""
     return re.sub(r" (object )?at 0x[0-9a-f]+", "", message)

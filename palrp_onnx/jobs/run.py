@@ -1,4 +1,4 @@
-"""A whole batch: from a source to parts in a folder, and on from where it was left."""
+"""A whole batch: from a source to parts in a folder, also resumed after an interruption."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from palrp_onnx.files import make_folder
-from palrp_onnx.jobs.executors import Crew, Part, processes, threads
+from palrp_onnx.jobs.executors import OrderedExecutor, Part, processes, threads
 from palrp_onnx.jobs.manifest import BatchManifest, Counts, Job, State, begin, describe_job
 from palrp_onnx.jobs.parts import Encode, Parts, Tally
 from palrp_onnx.jobs.records import Record
@@ -18,23 +18,23 @@ from palrp_onnx.jobs.settings import Settings, Shard
 from palrp_onnx.jobs.sources import Source
 from palrp_onnx.jobs.worker import Worker
 
-#: Records of a part: what is lost at most when a process is killed, for every part at work.
+#: Records per part. If a process is killed, at most the parts in progress are lost.
 PART_SIZE = 256
 
 
 class Progress(Protocol):
-    """Is told how a batch goes; from several threads."""
+    """Receives the progress of a batch; called from several threads."""
 
     def start(self, records: int | None) -> None:
-        """About how many records there are, where that is known."""
+        """Start with about this many records, if their number is known."""
         ...
 
     def skip(self, records: int) -> None:
-        """So many were explained by an earlier run."""
+        """This many records were explained by an earlier run."""
         ...
 
     def advance(self, records: int) -> None:
-        """So many more have their line."""
+        """This many more records are done."""
         ...
 
 
@@ -43,13 +43,13 @@ class BatchPlan:
     """How a batch is run.
 
     Attributes:
-        folder: Where the parts go.
-        resume: Go on with the batch that the folder holds.
+        folder: The folder of the parts.
+        resume: Resume the batch in the folder.
         shard: Which records are explained.
-        part_size: Records of a part.
-        workers: Processes; one means threads of this process.
-        max_errors: Stop behind the part in which more records than that have failed in all.
-        table: Makes a Parquet file of lines, where one is wanted.
+        part_size: Records per part.
+        workers: Number of processes; 1 means threads of this process.
+        max_errors: Stop after the part with which more records than this have failed in all.
+        table: Encodes lines as a Parquet file, if that is wanted.
     """
 
     folder: Path
@@ -66,9 +66,9 @@ class BatchOutcome:
     """How a batch ended.
 
     Attributes:
-        complete: Whether it went through.
-        tally: What its parts hold.
-        ignored: Files of a folder that are no input.
+        complete: False if it was stopped by ``max_errors``.
+        tally: Counts over all parts.
+        ignored: Number of files of an input folder that are not input.
     """
 
     complete: bool
@@ -83,15 +83,15 @@ def run(
 
     Raises:
         UsageError: The folder holds another batch.
-        ModelError: The model cannot be explained as asked, whatever the record.
+        ModelError: The model cannot be explained with these settings, whatever the record.
         OutputError: The folder cannot be written to.
-        ResourceError: Memory, room or a device is missing.
+        ResourceError: Memory, disk space or a device is missing.
     """
     return run_with(Worker(model, settings), source, plan, progress)
 
 
 def run_with(worker: Worker, source: Source, plan: BatchPlan, progress: Progress) -> BatchOutcome:
-    """As `run`, with a worker that was opened before."""
+    """As `run`, with an open worker."""
     settings = worker.settings
     facts = source.facts()
     job = describe_job(
@@ -104,12 +104,12 @@ def run_with(worker: Worker, source: Source, plan: BatchPlan, progress: Progress
     )
     if facts.records is not None:
         progress.start(-(-(facts.records - plan.shard.index + 1) // plan.shard.count))
-    crew: AbstractContextManager[Crew]
+    executor: AbstractContextManager[OrderedExecutor]
     if plan.workers > 1:
-        crew = processes(worker.path, settings, progress.advance, count=plan.workers)
+        executor = processes(worker.path, settings, progress.advance, count=plan.workers)
     else:
-        crew = threads(worker, progress.advance, count=2 if worker.overlaps else 1)
-    outcome = explain_parts(source, job, plan, crew, progress)
+        executor = threads(worker, progress.advance, count=2 if worker.overlaps else 1)
+    outcome = explain_parts(source, job, plan, executor, progress)
     return replace(outcome, ignored=facts.ignored)
 
 
@@ -117,39 +117,39 @@ def explain_parts(
     source: Iterable[Record],
     job: Job,
     plan: BatchPlan,
-    crew: AbstractContextManager[Crew],
+    executor: AbstractContextManager[OrderedExecutor],
     progress: Progress,
 ) -> BatchOutcome:
-    """Compute the parts that are missing and keep the manifest; memory holds a few parts."""
+    """Compute the missing parts and update the manifest; only a few parts are in memory."""
     begin(plan.folder, job, resume=plan.resume)
     make_folder(plan.folder)
     parts = Parts(plan.folder, plan.table)
-    ledger = _Ledger(plan.folder, job)
-    ledger.write("running")
+    manifest = _ManifestWriter(plan.folder, job)
+    manifest.write("running")
 
     def missing() -> Iterator[Part]:
-        """Parts that are not there; a part of another length was cut off by hand."""
+        """Parts that do not exist, or were edited: they have another number of records."""
         for number, records in cut_parts(source, plan.shard, plan.part_size):
             found = parts.tally(number) if plan.resume else None
             if found is None or found.records != len(records):
                 yield number, records
             else:
-                ledger.add(found)
+                manifest.add(found)
                 progress.skip(found.records)
 
-    with crew as members:
-        for number, lines in members.map(missing()):
-            ledger.add(parts.write(number, lines))
-            if plan.max_errors is not None and ledger.tally.failed > plan.max_errors:
-                ledger.write("stopped")
-                return BatchOutcome(False, ledger.tally)
-            ledger.write("running")
-    ledger.write("complete")
-    return BatchOutcome(True, ledger.tally)
+    with executor as opened:
+        for number, lines in opened.map(missing()):
+            manifest.add(parts.write(number, lines))
+            if plan.max_errors is not None and manifest.tally.failed > plan.max_errors:
+                manifest.write("stopped")
+                return BatchOutcome(False, manifest.tally)
+            manifest.write("running")
+    manifest.write("complete")
+    return BatchOutcome(True, manifest.tally)
 
 
 def cut_parts(source: Iterable[Record], shard: Shard, size: int) -> Iterator[Part]:
-    """Parts of ``size`` records, numbered from 0, of every record that is the shard's."""
+    """The records of the shard in parts of ``size``, numbered from 0."""
     own = (record for place, record in enumerate(source) if shard.has(place))
     number = 0
     while records := list(islice(own, size)):
@@ -157,8 +157,8 @@ def cut_parts(source: Iterable[Record], shard: Shard, size: int) -> Iterator[Par
         number += 1
 
 
-class _Ledger:
-    """Counts, and the manifest that shows them."""
+class _ManifestWriter:
+    """Adds up the counts of parts, and writes them to the manifest."""
 
     def __init__(self, folder: Path, job: Job) -> None:
         self._folder = folder

@@ -1,4 +1,4 @@
-"""What decides the content of every line of a batch."""
+"""Everything that the lines of a batch depend on, besides model and input."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ from palrp_onnx.relevance.methods import own_method
 
 
 class Settings(Struct, frozen=True, kw_only=True):
-    """How records are explained; see :class:`palrp_onnx.Explainer` for most of it.
+    """How records are explained; most options are those of :class:`palrp_onnx.Explainer`.
 
     Attributes:
-        target: What is explained of records that name no target of their own.
-        tokenizer: Path of ``tokenizer.json``, where it is not beside the model.
-        example: Path of an ``.npz`` file with arrays that the model takes, for the trial runs where
-            it runs on no example that is made up.
-        batch_size: The most records in one run of the model.
-        batch_tokens: The most tokens in one run, padding included; a longer record runs alone.
+        target: The target of records that have none of their own.
+        tokenizer: Path of ``tokenizer.json``, if it is not in the folder of the model.
+        example: Path of an ``.npz`` file with a valid input, for trial runs of models that do not
+            run on a synthetic example.
+        batch_size: Largest number of records in one run of the model.
+        batch_tokens: Largest number of tokens in one run, padding included; a longer record runs
+            alone.
     """
 
     target: str = "pred"
@@ -38,7 +39,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     batch_tokens: int = 8192
 
     def portable(self) -> Settings:
-        """The same, with a method that other processes know: by name, or as a whole.
+        """The same settings, with the method in a form that other processes know: name or object.
 
         Raises:
             UsageError: There is no such method.
@@ -50,7 +51,7 @@ class Settings(Struct, frozen=True, kw_only=True):
 
 
 class Shard(Struct, frozen=True):
-    """Every ``count``-th record, from the ``index``-th on; both count from 1."""
+    """Every ``count``-th record, starting with the ``index``-th, counted from 1."""
 
     index: int = 1
     count: int = 1
@@ -60,7 +61,7 @@ class Shard(Struct, frozen=True):
         """Read ``i/n``.
 
         Raises:
-            UsageError: It is not of that form, or ``i`` is not between 1 and ``n``.
+            UsageError: The text is not of that form, or ``i`` is not between 1 and ``n``.
         """
         first, slash, second = text.partition("/")
         numbers = [int(part) for part in (first, second) if part.isascii() and part.isdecimal()]
@@ -72,5 +73,5 @@ class Shard(Struct, frozen=True):
         return f"{self.index}/{self.count}"
 
     def has(self, place: int) -> bool:
-        """Whether the record at ``place``, counted from 0, is one of the shard's."""
+        """Whether the record at ``place``, counted from 0, belongs to the shard."""
         return place % self.count == self.index - 1

@@ -1,7 +1,7 @@
-"""Where records come from: a file of JSON lines, a table, a folder, a stream.
+"""Sources of records: a file of JSON lines, a table, a folder, a stream.
 
-Every source reads on and on in bounded memory, gives its records in one order, and can say how many
-they are and what its bytes are before the first is read.
+Every source is read in bounded memory and in a fixed order. All but a stream know their digest and
+the number of their records before the first is read.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, Protocol
 from palrp_onnx.errors import InputError, ResourceError
 from palrp_onnx.jobs.records import Record
 
-#: The most bytes of one line.
+#: Largest size of a line, in bytes.
 LINE_LIMIT = 64 << 20
 
 _BOM = b"\xef\xbb\xbf"
@@ -31,13 +31,13 @@ _FIELD_OF = {
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known of a source beforehand.
+    """What is known of a source before its records are read.
 
     Attributes:
         kind: ``jsonl``, ``parquet``, ``folder`` or ``stream``.
         sha256: Digest of its bytes; ``None`` for a stream.
-        records: About how many it has; ``None`` for a stream.
-        ignored: Files of a folder that are no input.
+        records: About how many records it has; ``None`` for a stream.
+        ignored: Number of files in a folder that are not input.
     """
 
     kind: str
@@ -50,7 +50,7 @@ class Source(Protocol):
     """A source that can be read from its start."""
 
     def facts(self) -> Facts:
-        """Look at the source without keeping it."""
+        """Read the source once, without storing it."""
         ...
 
     def __iter__(self) -> Iterator[Record]:
@@ -62,8 +62,8 @@ def open_source(path: Path, stdin: BinaryIO) -> Source:
     """The source at ``path``; ``-`` is JSON lines on ``stdin``.
 
     Raises:
-        InputError: There is none, or of a kind that is not known.
-        ResourceError: pyarrow is not installed, for a table.
+        InputError: There is no such source, or its type is unknown.
+        ResourceError: The source is a table and pyarrow is not installed.
     """
     if str(path) == "-":
         return Stream(stdin)
@@ -73,7 +73,7 @@ def open_source(path: Path, stdin: BinaryIO) -> Source:
     kind = kinds.get(path.suffix.lower())
     if kind is None:
         raise InputError(
-            f"the suffix {path.suffix!r} says nothing known",
+            f"unknown file type {path.suffix!r}",
             place=str(path),
             hint="A data set is a .jsonl file, a .parquet file, a folder, or - for JSON lines on "
             "stdin.",
@@ -84,7 +84,7 @@ def open_source(path: Path, stdin: BinaryIO) -> Source:
 
 
 class JsonLines:
-    """A file of JSON lines; blank lines are no records."""
+    """A file of JSON lines; blank lines are skipped."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -104,7 +104,7 @@ class JsonLines:
 
 
 class Stream:
-    """JSON lines on a stream, which can be read once."""
+    """JSON lines on a stream, which can be read only once."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
@@ -117,7 +117,7 @@ class Stream:
 
 
 def read_lines(stream: BinaryIO, name: str, folder: Path) -> Iterator[Record]:
-    """One record a line; a line that is too long is not kept, but has its record."""
+    """One record per line; of a line that is too long an error takes the place of the data."""
     number = 0
     while line := stream.readline(LINE_LIMIT + 1):
         number += 1
@@ -132,7 +132,7 @@ def read_lines(stream: BinaryIO, name: str, folder: Path) -> Iterator[Record]:
 
 
 class Folder:
-    """The files of a folder by name: texts, images and tensors; the name is the id."""
+    """The texts, images and tensors of a folder, ordered by name; the name is the id."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -158,7 +158,7 @@ class Folder:
 
 
 class Table:
-    """A Parquet file: the fields of a record are its columns, empty cells are left out."""
+    """A Parquet file: its columns are the fields of records; empty cells are left out."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -179,14 +179,18 @@ class Table:
         try:
             yield from self._open().iter_batches(batch_size=_ROWS)
         except (OSError, ValueError) as error:  # pyarrow's own errors are of this kind
-            raise InputError(f"cannot be read on: {error}", place=str(self._path)) from error
+            raise InputError(
+                f"cannot be read to its end: {error}", place=str(self._path)
+            ) from error
 
     def _open(self) -> Any:
         parquet = import_parquet()
         try:
             return parquet.ParquetFile(self._path)
-        except (OSError, ValueError) as error:  # as above
-            raise InputError(f"is no readable table: {error}", place=str(self._path)) from error
+        except (OSError, ValueError) as error:  # pyarrow's own errors
+            raise InputError(
+                f"is not a readable Parquet file: {error}", place=str(self._path)
+            ) from error
 
 
 def import_parquet() -> Any:

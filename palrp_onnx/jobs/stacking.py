@@ -1,4 +1,4 @@
-"""Several samples as one batch, and its rows as records of their own again."""
+"""Joins samples to one batch, and separates its rows into records again."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from palrp_onnx.record import Attribution, InputFacts, Relevance, Units
 
 @dataclass(frozen=True)
 class Padding:
-    """How rows of tokens are filled up on the right.
+    """How rows of tokens are padded on the right.
 
     Attributes:
         subject: Name of the input that holds the tokens.
-        token: What it is filled with; everything else is filled with zeros.
-        masks: Names of inputs that mask.
+        token: Id of the padding token; other inputs are padded with zeros.
+        masks: Names of the inputs that are masks.
     """
 
     subject: str
@@ -27,8 +27,10 @@ class Padding:
     masks: frozenset[str]
 
     def length(self, feeds: Feeds) -> int | None:
-        """Tokens of one row, or ``None`` where the row cannot be filled up: every array has to be
-        ``[1, tokens]``, the tokens whole numbers, and one of the others a mask.
+        """Number of tokens of a row, or ``None`` if the row cannot be padded.
+
+        To be padded, every array must be ``[1, tokens]``, the tokens integers, and one of the other
+        inputs a mask.
         """
         shapes = {array.shape for array in feeds.values()}
         (shape, *others) = shapes
@@ -38,7 +40,7 @@ class Padding:
         return None if tokens is None or tokens.dtype.kind not in "iu" else int(shape[1])
 
     def fill(self, feeds: Feeds, length: int) -> Feeds:
-        """The row with ``length`` tokens."""
+        """The row, padded to ``length`` tokens."""
         return {
             name: np.pad(
                 array,
@@ -50,7 +52,7 @@ class Padding:
 
 
 def stack(samples: Sequence[Sample], padding: Padding | None) -> Sample:
-    """One batch of rows; filled up to the longest where ``padding`` is given."""
+    """One batch of rows; with ``padding``, all have the length of the longest."""
     rows = [sample.feeds for sample in samples]
     longest = samples[0].units
     if padding is not None:
@@ -62,12 +64,12 @@ def stack(samples: Sequence[Sample], padding: Padding | None) -> Sample:
         kind=samples[0].kind,
         feeds={name: np.concatenate([row[name] for row in rows]) for name in rows[0]},
         facts=InputFacts(kind=samples[0].facts.kind),
-        units=longest,  # every row gets its own back
+        units=longest,  # own_record restores those of each row
     )
 
 
 def own_record(record: Attribution, sample: Sample, length: int | None) -> Attribution:
-    """A row of a batch as the record of its sample; ``length`` tokens are not padding."""
+    """A row of a batch as the record of its sample, without the padding after ``length`` tokens."""
     end = slice(length)
     count = len(record.relevance.total[end])
     units = sample.units
@@ -90,7 +92,7 @@ def own_record(record: Attribution, sample: Sample, length: int | None) -> Attri
 
 
 def _cut_units(units: Units, end: slice) -> Units:
-    """Of patches nothing is cut: images are not filled up."""
+    """Units without padding; patches stay as they are, because images are not padded."""
     if units.kind == "patch":
         return units
     parts = {

@@ -1,4 +1,4 @@
-"""The lines of a part as a Parquet file: one row a record, lists as lists."""
+"""The lines of a part as a Parquet file with one row per record."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from palrp_onnx.jobs.sources import import_parquet
 
 
 def table_encoder() -> Callable[[Sequence[bytes]], bytes]:
-    """A function that turns lines into a Parquet file.
+    """A function that encodes lines as a Parquet file.
 
-    Every part has the same columns, those of the record; ``meta``, the ledger, ``run.params`` and
-    the index of an element, which may hold anything, are text in JSON. ``error`` is empty where the
-    record was explained, everything but it and ``id`` where it was not.
+    Every part has the same columns, those of the record. ``meta``, ``ledger``, ``fidelity``,
+    ``run.params`` and ``target.index``, which have no fixed form, are JSON text. ``error`` is empty
+    if the record was explained; otherwise all columns but ``error`` and ``id`` are empty.
 
     Raises:
         ResourceError: pyarrow is not installed.
@@ -35,7 +35,7 @@ def table_encoder() -> Callable[[Sequence[bytes]], bytes]:
 
 
 def _row(record: dict[str, Any]) -> dict[str, Any]:
-    """A record with what has no fixed columns as text."""
+    """A record in which fields without a fixed form are JSON text."""
     row = dict(record)
     for name in ("meta", "ledger", "fidelity"):
         if name in row:

@@ -1,4 +1,4 @@
-"""Records in, lines out: one opened model that knows nothing of files of results."""
+"""Turns records into lines with one opened model; it writes no files."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from palrp_onnx.relevance.target_parsing import parse_target
 
 @dataclass(frozen=True)
 class _Task:
-    """A record that was read. ``index`` is its place among those given."""
+    """A record that was read. ``index`` is its place in the list of records."""
 
     index: int
     record: Record
@@ -45,15 +45,15 @@ class _Task:
 class Worker:
     """Explains records with one opened model.
 
-    Lines depend on the records given together, on nothing else: the same list gives the same bytes
-    on the same machine. What goes wrong with a record stands in its line.
+    The same list of records gives the same bytes on the same machine. An error of a record is
+    written to its line.
 
     Args:
         model: Path of the model.
         settings: How to explain.
 
     Raises:
-        PalrpError: The model cannot be explained as asked, whatever the record.
+        PalrpError: The model cannot be explained with these settings, whatever the record.
     """
 
     def __init__(self, model: str | Path, settings: Settings) -> None:
@@ -80,17 +80,19 @@ class Worker:
 
     @property
     def overlaps(self) -> bool:
-        """Whether two threads may use the worker at once: reading and writing then cost no time.
+        """Whether two threads may use the worker at once, so that reading and writing cost no time.
 
-        A model with conditional branches is planned again where a record takes others.
+        They may not if the model has conditional branches: it is planned again when a record takes
+        other branches.
         """
         branches = any(node.op_type == "If" for node in self.model.graph)
         return self.settings.engine != "numpy" and self.settings.dtype == "float32" and not branches
 
     def _try_batching(self, path: Path, tokenizer: Path) -> Batching:
-        """Opens the engine; not with a record, so that none decides how others look.
+        """Open the engine with an example, so that results do not depend on the first record.
 
-        The first record does where there is no example, made up or given; records then run alone.
+        If no example, synthetic or given, can be used, the engine is opened with the first record,
+        and records run alone.
         """
         given = self.settings.example
         arrays = None if given is None else read_npz(Path(given), self.model.inputs).feeds
@@ -111,14 +113,14 @@ class Worker:
     def __call__(
         self, records: Sequence[Record], done: Callable[[int], None] | None = None
     ) -> list[Line]:
-        """One line a record, in their order.
+        """One line per record, in their order.
 
         Args:
-            records: What to explain; batches are made of records given together.
-            done: Called with the number of further records that have their line.
+            records: The records; batches are made of these alone.
+            done: Called with the number of further records that are done.
         """
         lines: dict[int, Line] = {}
-        tell = done or (lambda _: None)
+        advance = done or (lambda _: None)
         tasks = []
         for index, record in enumerate(records):
             task = self._read(index, record)
@@ -126,12 +128,12 @@ class Worker:
                 lines[index] = task
             else:
                 tasks.append(task)
-        tell(len(lines))
+        advance(len(lines))
         size = self.settings.batch_size if self._batching.together else 1
         for batch in cut(tasks, size=size, tokens=self.settings.batch_tokens):
             found = self._explain(batch)
             lines.update(zip((task.index for task in batch), found, strict=True))
-            tell(len(batch))
+            advance(len(batch))
         return [lines[index] for index in range(len(records))]
 
     def _read(self, index: int, record: Record) -> _Task | Line:
@@ -144,11 +146,11 @@ class Worker:
                 raise InputError("A record cannot name a file as its target")
             with self._reading:
                 sample = self.reader.read(fields, name, record.folder)
-        except Exception as error:  # whatever is wrong with a record costs that record alone
+        except Exception as error:  # only this record fails
             return failed(name, record.place, error)
         padding = self._batching.padding
         padded = None
-        # A place that is named must be one of the record's own, not one that was filled in.
+        # A position that the target names must not be padding.
         named = target.position is not None or target.kind in ("token", "element")
         if padding is not None and not named:
             padded = padding.length(sample.feeds) if self._free() else None
@@ -156,27 +158,27 @@ class Worker:
         return _Task(index, record, fields.meta, sample, wanted, padded, key)
 
     def _wanted(self, own: str | int | None) -> str:
-        """The target of a record; a number is an index, never a label."""
+        """The text of a record's target; a number is an index, never a label."""
         if own is None:
             return self.settings.target
         return f"index:{own}" if isinstance(own, int) else own
 
     def _free(self) -> bool:
-        """Whether the graph takes rows of any length."""
+        """Whether the graph accepts rows of any length."""
         return not any(
             isinstance(s.shape[1], int) for s in self.model.inputs if s.shape and len(s.shape) > 1
         )
 
     def _explain(self, batch: Sequence[_Task]) -> list[Line]:
-        """The lines of a batch; where it fails as a whole, of its records singly."""
+        """The lines of a batch; if it fails, its records are explained one by one."""
         if len(batch) > 1:
             try:
                 return self._lines(batch)
-            except Exception:  # one record may be at fault, or memory too small for all
+            except Exception:  # one record is invalid, or there is not enough memory for all
                 return [line for task in batch for line in self._explain([task])]
         try:
             return self._lines(batch)
-        except Exception as error:  # as above
+        except Exception as error:  # only this record fails
             return [failed(batch[0].sample.id, batch[0].record.place, error)]
 
     def _lines(self, batch: Sequence[_Task]) -> list[Line]:
@@ -196,12 +198,12 @@ class Worker:
 
 
 def _first_row(example: Feeds, batched: Collection[str]) -> Feeds:
-    """One sample of an example that was given, or has its shapes: it may hold several."""
+    """The first sample of an example, which may hold several."""
     return {name: array[:1] if name in batched else array for name, array in example.items()}
 
 
 def _form(sample: Sample, *, fixed: bool) -> Hashable:
-    """What arrays must share to be joined."""
+    """A key that is equal for samples whose arrays can be joined."""
     arrays = tuple(
         (name, array.dtype.str, array.shape if fixed else array.ndim)
         for name, array in sample.feeds.items()

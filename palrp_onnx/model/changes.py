@@ -1,9 +1,11 @@
 """The log of what was changed in a file's graph before it is explained.
 
-Every pass that changes how something is computed writes here: operations rewritten, functions
-inlined, branches taken, caches left empty, types widened, opsets raised, sums moved or copied.
-Whatever is in the log has to be proven: where it is not empty, the output is compared with that of
-the file (see :mod:`palrp_onnx.fidelity`). What only reorders or renames nodes is no change.
+Every pass that changes how something is computed returns such a log: operations rewritten,
+functions inlined, branches taken, caches left empty, types widened, opsets raised, sums moved or
+copied. An empty one says that the graph is as it was. What runs the passes adds it to the log of
+the model. Whatever is in that log has to be proven: where it is not empty, the output is compared
+with that of the file (see :mod:`palrp_onnx.fidelity`). What only reorders or renames nodes is no
+change.
 """
 
 from __future__ import annotations
@@ -56,21 +58,21 @@ class Changes:
     def __bool__(self) -> bool:
         return bool(self._counts or self._blanks)
 
-    def add(self, what: str, count: int = 1) -> None:
-        """Write down that ``count`` of something were changed; nothing where it is 0."""
-        if count:
-            self._counts[what] += count
+    @classmethod
+    def of(cls, counts: Mapping[str, int]) -> Changes:
+        """The log of so many changes of each kind, of those that there are any."""
+        return cls(Counter({what: count for what, count in counts.items() if count}))
 
-    def update(self, counts: Mapping[str, int]) -> None:
-        """Write down several."""
-        for what, count in counts.items():
-            self.add(what, count)
-
-    def take_out(self, what: str, blanks: Iterable[Blank]) -> None:
-        """Write down inputs that were taken out."""
+    @classmethod
+    def taken_out(cls, what: str, blanks: Iterable[Blank]) -> Changes:
+        """The log of inputs that were taken out."""
         found = list(blanks)
-        self._blanks += found
-        self.add(what, len(found))
+        return cls(cls.of({what: len(found)})._counts, found)
+
+    def add(self, other: Changes) -> None:
+        """Write down what another log holds."""
+        self._counts.update(other._counts)
+        self._blanks += other._blanks
 
     def copy(self) -> Changes:
         """A log of its own, for a copy of the graph."""

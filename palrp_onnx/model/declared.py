@@ -13,11 +13,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import onnx
 import onnx_ir as ir
-import onnx_ir.passes.common as passes
 
 #: Key in the ``meta`` of a value: the shape that the file declares for it.
 _SHAPE = "declared shape"
+#: Stored values of more bytes take no part in the inference of shapes.
+_LARGE = 1000
 #: The long name of the standard's domain.
 _STANDARD = "ai.onnx"
 #: Of a graph without operations of the standard, which any opset fits.
@@ -48,12 +50,70 @@ def infer_shapes(model: ir.Model) -> None:
 
     Where inference finds no shape, the declared number of axes stands in for it.
     """
-    passes.ShapeInferencePass()(model)
+    _infer(model)
     lacking = [v for v in _computed(model) if v.shape is None and _SHAPE in v.meta]
     for value in lacking:
         value.shape = ir.Shape([None] * len(value.meta[_SHAPE]))
     if lacking:
-        passes.ShapeInferencePass()(model)
+        _infer(model)
+
+
+def _infer(model: ir.Model) -> None:
+    """Enter what the inference of the onnx package finds; nothing where that fails.
+
+    The pass of onnx-ir does the same, in time that is quadratic in the number of weights.
+    """
+    try:
+        inferred = onnx.shape_inference.infer_shapes(
+            _without_weights(model), check_type=True, strict_mode=True, data_prop=True
+        )
+    except Exception:  # operations that are not of the standard, or not used as it says
+        return
+    _enter(model.graph, inferred.graph)
+
+
+def _without_weights(model: ir.Model) -> onnx.ModelProto:
+    """The model with stored values among its inputs, large ones nothing but that."""
+    graph = model.graph
+    stored, own = list(graph.initializers.values()), list(graph.inputs)
+    for value in stored:
+        if (tensor := value.const_value) is not None:
+            value.shape = value.shape or ir.Shape(tensor.shape.numpy())
+            value.dtype = value.dtype or tensor.dtype
+    large = [v for v in stored if v.const_value is None or v.const_value.nbytes > _LARGE]
+    for value in large:
+        del graph.initializers[value.name or ""]
+    graph.inputs.extend(stored)
+    try:
+        return ir.serde.serialize_model(model)
+    finally:
+        graph.inputs.clear()
+        graph.inputs.extend(own)
+        for value in large:
+            graph.initializers.add(value)
+
+
+def _enter(graph: ir.Graph, inferred: onnx.GraphProto) -> None:
+    """Give the values of a graph, and of those inside of it, their types and shapes."""
+    infos = (*inferred.input, *inferred.value_info, *inferred.output)
+    found = {info.name: info.type for info in infos}
+    for value in (*graph.inputs, *(v for node in graph for v in node.outputs)):
+        if value.name in found:
+            _give(value, found[value.name])
+    for node, proto in zip(graph, inferred.node, strict=True):
+        for attribute in proto.attribute:
+            if attribute.type == onnx.AttributeProto.GRAPH:
+                _enter(node.attributes[attribute.name].as_graph(), attribute.g)
+
+
+def _give(value: ir.Value, known: onnx.TypeProto) -> None:
+    """Give a value its type, and its shape where that is known."""
+    kind = ir.serde.deserialize_type_proto_for_type(known)
+    shape = ir.serde.deserialize_type_proto_for_shape(known)
+    if shape is not None and value.shape != shape:
+        value.shape = shape
+    if kind is not None and value.dtype != kind.dtype:
+        value.dtype = kind.dtype
 
 
 def declared_length(value: ir.Value, axis: int) -> int | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 
 import onnx_ir as ir
 
@@ -20,3 +20,47 @@ def uses_of(values: Iterable[ir.Value], onward: Onward) -> Iterator[tuple[ir.Nod
             fresh = [value for value in onward(node, index) if value not in seen]
             seen.update(fresh)
             queue.extend(fresh)
+
+
+class Reaching:
+    """Answers whether a search from a value ends well, for any number of values in linear time.
+
+    Args:
+        step: For a value whether the search ends well there, else the values to go on from. No
+            value may be reached from itself.
+    """
+
+    def __init__(self, step: Callable[[ir.Value], bool | Collection[ir.Value]]) -> None:
+        self._step = step
+        self._known: dict[ir.Value, bool] = {}
+        self._onward: dict[ir.Value, Collection[ir.Value]] = {}
+
+    def __call__(self, value: ir.Value) -> bool:
+        """Whether the search from ``value`` ends well."""
+        left = [value]
+        while left:
+            current = left[-1]
+            if current not in self._known:
+                unknown = self._unknown(current)
+                left += unknown
+                if unknown:
+                    continue
+            left.pop()
+        return self._known[value]
+
+    def _unknown(self, value: ir.Value) -> list[ir.Value]:
+        """What has to be known before; none once ``value`` is known itself."""
+        if value not in self._onward:
+            found = self._step(value)
+            if isinstance(found, bool):
+                self._known[value] = found
+                return []
+            self._onward[value] = found
+        onward = self._onward[value]
+        if any(self._known.get(each) for each in onward):
+            self._known[value] = True
+            return []
+        unknown = [each for each in onward if each not in self._known]
+        if not unknown:
+            self._known[value] = False
+        return unknown

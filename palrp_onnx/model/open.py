@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import onnx
-import onnx.version_converter
 import onnx_ir as ir
-import onnx_ir.passes.common as passes
 
 from palrp_onnx.errors import InputError, ModelError
 from palrp_onnx.model.changes import Blank, Changes
 from palrp_onnx.model.checks import check_size, check_tensors, check_values
-from palrp_onnx.model.declared import infer_shapes, keep_what_binds
 from palrp_onnx.model.external_weights import read_slim
-from palrp_onnx.model.lowering import lower
-from palrp_onnx.model.passes.bfloat16 import widen
-from palrp_onnx.model.passes.branches import take_constant_branches
-from palrp_onnx.model.passes.caches import take_out_caches, take_out_switches
+from palrp_onnx.model.plain import PLAIN, Rewriting, from_file, make_plain
 from palrp_onnx.model.signature import GraphInput
 
 MAX_FILE_BYTES = 2**31
@@ -104,33 +98,45 @@ class Model:
         files = check_tensors(proto, path.resolve())
         opset = proto.opset_imports.get("", proto.opset_imports.get("ai.onnx", 0))
         nodes, outputs = len(proto.graph), tuple(map(_signature, proto.graph.outputs))
-        changes = Changes()
-        normal = _normalise(proto, path, at_least, changes, as_stored=True)
-        check_values(normal.graph, str(path))
+        changes = make_plain(proto, path, from_file(path, at_least))
+        check_values(proto.graph, str(path))
         return cls(
             path=path,
             sha256=_digest(files),
             opset=opset,
             producer=" ".join(filter(None, (proto.producer_name, proto.producer_version))),
             nodes=nodes,
-            inputs=tuple(map(_signature, normal.graph.inputs)),
+            inputs=tuple(map(_signature, proto.graph.inputs)),
             outputs=outputs,
             changes=changes,
-            proto=normal,
+            proto=proto,
         )
 
-    def rewritten(self, counts: Mapping[str, int]) -> Model:
-        """The same model after ``counts`` of operations were taken out of its graph by hand."""
-        changes = self.changes.copy()
-        changes.update(counts)
-        normal = _normalise(self.proto, self.path, 0, changes)
-        return replace(self, proto=normal, changes=changes)
+    def rewritten(self, rewriting: Rewriting) -> Model:
+        """The model after its graph was rewritten, in place, and brought to its plain form again.
 
-    def copy(self, *, at_least: int = 0) -> Model:
-        """The same model with a graph of its own, of this opset or a later one."""
-        if self.graph_opset < at_least:
-            return Model.open(self.path, at_least=at_least)
+        Itself where nothing was changed.
+        """
+        done = rewriting(self.proto)
+        if not done:
+            return self
+        changes = self.changes.copy()
+        changes.add(done)
+        changes.add(make_plain(self.proto, self.path, PLAIN))
+        return replace(self, changes=changes)
+
+    def copy(self) -> Model:
+        """The same model with a graph of its own."""
         return replace(self, proto=self.proto.clone(), changes=self.changes.copy())
+
+    def at_opset(self, opset: int) -> Model:
+        """The same model in this opset or a later one, itself where it is."""
+        return self if self.graph_opset >= opset else Model.open(self.path, at_least=opset)
+
+    def cut_to(self, names: Sequence[str]) -> Model:
+        """The same inputs, and nothing in the graph but what values of these names depend on."""
+        graph = ir.convenience.extract(self.graph, self.graph.inputs, names)
+        return replace(self, proto=ir.Model(graph, ir_version=self.proto.ir_version))
 
 
 def parse_model(path: Path) -> ir.Model:
@@ -172,63 +178,3 @@ def _signature(value: ir.Value) -> GraphInput:
         return GraphInput(value.name or "", dtype, None)
     dims = tuple(d if isinstance(d, int) else d.value for d in shape)
     return GraphInput(value.name or "", dtype, dims)
-
-
-def _raised(model: ir.Model, path: Path, opset: int, changes: Changes) -> ir.Model:
-    """The same model in a newer opset."""
-    before = model.opset_imports.get("", 0)
-    if before >= opset:
-        return model
-    try:
-        newer = onnx.version_converter.convert_version(ir.to_proto(model), opset)
-        raised = ir.from_proto(newer)
-    except Exception as error:  # the converter's own exception types are not public
-        raise ModelError(
-            f"The graph cannot be raised to opset {opset}, which is needed to compile it",
-            place=str(path),
-            hint="Use --engine numpy.",
-        ) from error
-    ir.external_data.set_base_dir(raised.graph, path.resolve().parent)
-    changes.add(f"opset {before} to {opset}")
-    return raised
-
-
-def _normalise(
-    model: ir.Model, path: Path, opset: int, changes: Changes, *, as_stored: bool = False
-) -> ir.Model:
-    """The graph in its plain form; what is changed on the way is written to ``changes``."""
-    try:
-        if as_stored:
-            keep_what_binds(model)
-        lift = passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)
-        model = lift(_inlined(model, changes)).model
-        changes.take_out("switch", take_out_switches(model.graph))
-        changes.add("If", take_constant_branches(model.graph))
-        model = lift(passes.TopologicalSortPass()(model).model).model
-        changes.add("bfloat16", widen(model.graph))
-        changes.update(lower(model))
-        caches = take_out_caches(model.graph, model.opset_imports.get("", 0))
-        changes.take_out("cache", caches)
-        if caches:
-            passes.RemoveUnusedNodesPass()(model)
-        model = lift(_raised(model, path, opset, changes)).model
-        if not any(True for _ in model.graph.subgraphs()):
-            # The pass cannot follow aliases that leave a subgraph; they stay, as nodes.
-            model = passes.IdentityEliminationPass()(model).model
-        infer_shapes(model)
-        return model
-    except ModelError:
-        raise
-    except Exception as error:  # a cycle, a dangling input, an attribute of the wrong type
-        raise ModelError(
-            "The graph is not well formed", place=str(path), hint=f"{type(error).__name__}: {error}"
-        ) from error
-
-
-def _inlined(model: ir.Model, changes: Changes) -> ir.Model:
-    """Calls of the file's own functions, replaced by their nodes."""
-    result = passes.InlinePass()(model)
-    assert isinstance(result, passes.inliner.InlinePassResult)
-    for (domain, name, _), count in result.id_count.items():
-        changes.add(f"{domain}.{name}".lstrip("."), count)
-    return result.model

@@ -7,11 +7,12 @@ pass it on to the values V instead (see ``rules/lossless_softmax.py``).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import onnx_ir as ir
 
 from palrp_onnx.analysis.analysis import Analysis, Operand
+from palrp_onnx.model.follow import uses_of
 from palrp_onnx.model.ops import Trait, has
 
 #: Operations that probabilities may pass unchanged between the softmax and the product.
@@ -25,7 +26,7 @@ def find_scores(analysis: Analysis) -> Mapping[Operand, ir.Value]:
         softmax = _softmax_before(analysis, node.inputs[index])
         if softmax is not None:
             found[node, index] = softmax
-    sound = {s for s in found.values() if _ends(analysis, s.outputs[0]) <= found.keys()}
+    sound = {s for s in set(found.values()) if _ends(analysis, s.outputs[0]) <= found.keys()}
     return {
         operand: softmax.inputs[0]
         for operand, softmax in found.items()
@@ -50,10 +51,12 @@ def _softmax_before(analysis: Analysis, value: ir.Value | None) -> ir.Node | Non
 
 def _ends(analysis: Analysis, value: ir.Value) -> set[Operand]:
     """Operands that use these probabilities and can send relevance to them."""
-    found: set[Operand] = set()
-    for node, index in value.uses():
-        if has(node, _PASSING):
-            found |= _ends(analysis, node.outputs[0])
-        elif any(v in analysis.content for v in node.outputs):
-            found.add((node, index))
-    return found
+
+    def onward(node: ir.Node, _: int) -> Sequence[ir.Value]:
+        return node.outputs[:1] if has(node, _PASSING) else ()
+
+    return {
+        (node, index)
+        for node, index in uses_of([value], onward)
+        if not has(node, _PASSING) and any(v in analysis.content for v in node.outputs)
+    }

@@ -7,7 +7,7 @@ attention, which make its values or read its result, than for the rest of the ne
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import onnx_ir as ir
 
@@ -53,13 +53,14 @@ def _added_bias(analysis: Analysis, node: ir.Node) -> ir.Value | None:
 
 def attention_layers(analysis: Analysis) -> frozenset[ir.Node]:
     """Linear layers with weights that make the values of attention or read its result."""
-    found: set[ir.Node] = set()
-    for product, index in analysis.probabilities:
-        for k, value in enumerate(product.inputs):
-            if k != index and value is not None:
-                _collect(analysis, value, _before, found)
-        _collect(analysis, product.outputs[0], _after, found)
-    return frozenset(found)
+    weighed = [
+        value
+        for product, index in analysis.probabilities
+        for k, value in enumerate(product.inputs)
+        if k != index and value is not None
+    ]
+    made = [product.outputs[0] for product, _ in analysis.probabilities]
+    return frozenset((*_met(analysis, weighed, _before), *_met(analysis, made, _after)))
 
 
 def _before(value: ir.Value) -> Iterator[tuple[ir.Node, Sequence[ir.Value | None]]]:
@@ -75,21 +76,24 @@ def _after(value: ir.Value) -> Iterator[tuple[ir.Node, Sequence[ir.Value | None]
 _Direction = Callable[[ir.Value], Iterator[tuple[ir.Node, Sequence[ir.Value | None]]]]
 
 
-def _collect(
-    analysis: Analysis, value: ir.Value, direction: _Direction, found: set[ir.Node]
-) -> None:
-    """Add the first layers with weights in this direction from a value."""
-    if value not in analysis.content:
-        return
-    for node, following in direction(value):
-        operands = range(min(2, len(node.inputs)))
-        parameters = [_parameter(analysis, node, k) for k in operands]
-        if has(node, _LINEAR):
-            found.update([node] if any(parameters) else [])
-        elif has(node, _PASSING) and (not has(node, _SHIFTING) or any(parameters)):
-            for each in following:
-                if each is not None:
-                    _collect(analysis, each, direction, found)
+def _met(
+    analysis: Analysis, values: Iterable[ir.Value], direction: _Direction
+) -> Iterator[ir.Node]:
+    """The first layers with weights in this direction from some values."""
+    left = [v for v in dict.fromkeys(values) if v in analysis.content]
+    seen = set(left)
+    while left:
+        for node, following in direction(left.pop()):
+            operands = range(min(2, len(node.inputs)))
+            weighted = any(_parameter(analysis, node, k) for k in operands)
+            if has(node, _LINEAR):
+                if weighted:
+                    yield node
+            elif has(node, _PASSING) and (not has(node, _SHIFTING) or weighted):
+                content = (v for v in following if v is not None and v in analysis.content)
+                fresh = [v for v in content if v not in seen]
+                seen.update(fresh)
+                left += fresh
 
 
 def _parameter(analysis: Analysis, node: ir.Node, index: int) -> bool:

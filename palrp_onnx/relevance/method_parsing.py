@@ -43,50 +43,50 @@ def register_method(added: Method) -> Method:
 
 
 def method(text: str) -> Method:
-    """The method that ``NAME`` or ``NAME:PARAMETER=NUMBER,…`` asks for.
+    """The method of the text ``NAME`` or ``NAME:PARAMETER=NUMBER,…``.
 
     Raises:
         UsageError: There is no such method or parameter, a parameter is given twice, or its number
             is none, not finite or out of range.
     """
-    return _asked(text, {**METHODS, **_registered})
+    return _find(text, {**METHODS, **_registered})
 
 
-def resolve_method(asked: Method | str | None) -> Method:
-    """The method that is meant by a text, an object or, with ``None``, by saying nothing.
+def resolve_method(wanted: Method | str | None) -> Method:
+    """The method of a text or an object; the default method for ``None``.
 
     Raises:
         UsageError: As :func:`method`; or an object has the name of another method, or names rules
             that nobody has registered.
     """
-    if not isinstance(asked, Method):
-        return method(DEFAULT_METHOD if asked is None else asked)
-    own = METHODS.get(asked.name)
-    if own is not None and asked != replace(own, changed=asked.changed):
+    if not isinstance(wanted, Method):
+        return method(DEFAULT_METHOD if wanted is None else wanted)
+    own = METHODS.get(wanted.name)
+    if own is not None and wanted != replace(own, changed=wanted.changed):
         raise UsageError(
             "The method differs from the one that has its name",
-            place=f"method {asked.name}",
-            hint="Give it another: dataclasses.replace(…, name=…).",
+            place=f"method {wanted.name}",
+            hint="Give it another name: dataclasses.replace(…, name=…).",
         )
-    _check_rules(asked)
-    return asked
+    _check_rules(wanted)
+    return wanted
 
 
-def competitor_text(text: str) -> str:
-    """The name of a baseline, or what a method is called, with its numbers.
+def compared_method_text(text: str) -> str:
+    """The normal form of the text of a method, or the name of a baseline.
 
     Raises:
-        UsageError: As :func:`method`; or numbers are given for a baseline.
+        UsageError: As :func:`method`; or parameters are given for a baseline.
     """
     name, colon, _ = text.partition(":")
     if name in BASELINES and colon:
         raise UsageError(f"{name} has no parameters", place=f"method {text}", hint="Name it alone.")
     if name in BASELINES:
         return name
-    return _asked(text, {**METHODS, **_registered}, tuple(BASELINES)).text
+    return _find(text, {**METHODS, **_registered}, tuple(BASELINES)).text
 
 
-def _asked(text: str, known: Mapping[str, Method], others: tuple[str, ...] = ()) -> Method:
+def _find(text: str, known: Mapping[str, Method], others: tuple[str, ...] = ()) -> Method:
     name, colon, rest = text.partition(":")
     if name not in known:
         raise UsageError(
@@ -96,7 +96,7 @@ def _asked(text: str, known: Mapping[str, Method], others: tuple[str, ...] = ())
 
 
 def _numbers(text: str, pairs: str) -> dict[str, float]:
-    """``PARAMETER=NUMBER,…``; whether a method has such parameters is not asked."""
+    """Numbers by parameter of ``PARAMETER=NUMBER,…``; whether a method has them is not checked."""
 
     def refused(problem: str) -> UsageError:
         hint = "Write NAME:PARAMETER=NUMBER,… ."

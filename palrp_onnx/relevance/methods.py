@@ -14,7 +14,7 @@ from palrp_onnx.relevance.method import Method, Parameter
 
 DEFAULT_METHOD = "pa-lrp"
 
-_KEPT = Parameter(0.5, 0.0, 1.0, "share λ that scores take of what is linear in them")
+_KEPT = Parameter(0.5, 0.0, 1.0, "share λ of the scores in the relevance of what is linear in them")
 _EPSILON = Parameter(1e-6, 1e-7, 1.0, "stabiliser ε of every sum")
 _GAMMA = Parameter(0.05, 0.0, 1e3, "γ of products with weights")
 _GAMMA_CONV = Parameter(100.0, 0.0, 1e3, "γ of convolutions")
@@ -53,8 +53,8 @@ METHODS: Mapping[str, Method] = {
         ),
         Method(
             name="pa-lrp-kept",
-            summary="pa-lrp whose softmax keeps its constant part for the values",
-            source="ours",
+            summary="pa-lrp; the softmax's constant part weighs the values",
+            source="this project",
             map="sum",
             shares=("positions", "attention", "gates"),
             rules=("kept",),
@@ -62,8 +62,8 @@ METHODS: Mapping[str, Method] = {
         ),
         Method(
             name="attnlrp-kept",
-            summary="attnlrp whose softmax keeps its constant part for the values",
-            source="ours",
+            summary="attnlrp; the softmax's constant part weighs the values",
+            source="this project",
             map="content",
             shares=("attention", "gates"),
             rules=("kept",),
@@ -71,8 +71,8 @@ METHODS: Mapping[str, Method] = {
         ),
         Method(
             name="pa-lrp-adaptive",
-            summary="pa-lrp-kept with a share λ of its own for every query",
-            source="ours",
+            summary="pa-lrp-kept with a separate share λ for every query",
+            source="this project",
             map="sum",
             shares=("positions", "attention", "gates"),
             rules=("adaptive",),
@@ -144,13 +144,13 @@ METHODS: Mapping[str, Method] = {
 
 
 class BaselineFacts(NamedTuple):
-    """What methods are held against: a map without rules and ledger."""
+    """A method for comparison, which computes a map without rules and ledger."""
 
     summary: str
     source: str
 
 
-#: What only evaluations know, by name; :mod:`palrp_onnx.evaluate.baselines` computes it.
+#: Methods for evaluations alone, by name; see :mod:`palrp_onnx.evaluate.baselines`.
 BASELINES: Mapping[str, BaselineFacts] = {
     "single-sink": BaselineFacts("pa-lrp with one sink for all layers", "PA-LRP (2025), ablation"),
     "rollout": BaselineFacts("attention rollout, the same for every class", "Abnar & Zuidema 2020"),
@@ -162,15 +162,15 @@ BASELINES: Mapping[str, BaselineFacts] = {
 
 
 def own_method(used: Method) -> Method | None:
-    """The method, if it does not come with the package: elsewhere its name says nothing."""
+    """The method if it does not come with the package, so that its name is not known elsewhere."""
     return None if used.name in METHODS else used
 
 
 def record_params(used: Method) -> dict[str, Any]:
-    """What a record must say beyond the name of the method: nothing where the name says it all.
+    """What a record states besides the name of the method, if that does not define it.
 
     Returns:
-        ``parameters``, all numbers that were used, where one of them is not the package's; and
+        ``parameters``, all numbers, if one of them is not the default of the package; and
         ``definition`` for a method that does not come with the package.
     """
     own = own_method(used) is not None
@@ -188,7 +188,7 @@ def record_params(used: Method) -> dict[str, Any]:
 
 
 def lines_of(rows: Mapping[str, Method] | Mapping[str, BaselineFacts]) -> Iterator[str]:
-    """``NAME  summary``, and a line more for the parameters, if there are any."""
+    """``NAME  summary``, and a further line for the parameters, if there are any."""
     width = max(map(len, METHODS)) + 2
     for name, row in rows.items():
         yield f"{name:{width}}{row.summary}"

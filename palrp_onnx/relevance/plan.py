@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -76,6 +77,11 @@ class Plan:
     scores_of: Mapping[Operand, ir.Value] = field(default_factory=dict)
     biases: Mapping[ir.Node, ir.Value] = field(default_factory=dict)
     kernels: frozenset[ir.Node] = frozenset()
+
+    @cached_property
+    def seen_scores(self) -> frozenset[ir.Value]:
+        """Scores that the consumers of their softmax see."""
+        return frozenset(self.scores_of.values())
 
     def view(self, step: Step, values: Callable[[ir.Value], T]) -> View[T]:
         """The node of a step as rules see it."""
@@ -159,7 +165,7 @@ class View(Generic[T]):
 
     def consumers_see_scores(self) -> bool:
         """Whether every consumer of this softmax is a product that can see its scores."""
-        return self._node.inputs[0] in self._plan.scores_of.values()
+        return self._node.inputs[0] in self._plan.seen_scores
 
     def is_weight(self, index: int) -> bool:
         """Whether the operand is a parameter."""

@@ -1,4 +1,4 @@
-"""Curves of several methods as a picture: charts side by side on one scale, and a legend."""
+"""Curves of several methods as a picture: charts next to each other on one scale, and a legend."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from palrp_onnx.render.page import (
 )
 from palrp_onnx.render.palette import BLACK, RGB, WHITE
 
-#: The palette of Okabe and Ito (2008), told apart with every kind of colour blindness; its yellow
-#: is left out, as it does not show on white.
+#: The palette of Okabe and Ito (2008), which people with any colour blindness can distinguish,
+#: without its yellow, which is hard to see on white.
 COLOURS: tuple[RGB, ...] = (
     (0, 114, 178),
     (213, 94, 0),
@@ -36,7 +36,7 @@ COLOURS: tuple[RGB, ...] = (
     (86, 180, 233),
     (0, 0, 0),
 )
-#: Pixels of ink and of gap; the colours come again with the next pattern.
+#: Dash patterns as pixels of line and of gap; after the last colour, the next pattern is used.
 _PATTERNS = ((1, 0), (12, 6), (3, 5), (12, 12))
 
 Point = tuple[float, float]
@@ -47,9 +47,9 @@ _AXIS = 56  # room for numbers on the left
 _HEAD = 34
 _FOOT = 52
 _PLOT = 340
-_INSET = 8  # so that thick lines at the ends are whole
+_INSET = 8  # so that thick lines at the ends are not cut
 _THICK = 3
-_FINE = 4  # drawn this many times larger, then averaged
+_FINE = 4  # charts are drawn this many times larger, then averaged
 _KEY = 36
 _ROW = 24
 
@@ -59,9 +59,9 @@ class Chart:
     """One chart.
 
     Attributes:
-        title: What stands above it.
-        label: What the horizontal axis counts.
-        lines: Heights by method, one for every share.
+        title: Title above the chart.
+        label: Label of the horizontal axis.
+        lines: Values by method, one for every share.
     """
 
     title: str
@@ -75,11 +75,11 @@ def render_curves(
     """Draw charts with one vertical scale and one legend.
 
     Args:
-        title: What stands above all of them.
-        remark: A line below it.
-        shares: Where the lines have their points, from 0 to 1.
-        charts: Side by side; all with the same methods, in the same order.
-        height: What the vertical axes measure.
+        title: Title above all charts.
+        remark: A line below the title.
+        shares: Horizontal coordinates of the points, from 0 to 1.
+        charts: The charts; all with the same methods, in the same order.
+        height: Label of the vertical axes.
 
     Returns:
         A PNG file. The same numbers give the same bytes.
@@ -92,13 +92,13 @@ def render_curves(
 
 
 def style(place: int) -> tuple[RGB, tuple[int, int]]:
-    """Colour and pattern of the line in this place."""
+    """Colour and pattern of the line number ``place``."""
     turn, colour = divmod(place, len(COLOURS))
     return COLOURS[colour], _PATTERNS[turn % len(_PATTERNS)]
 
 
 def ticks(low: float, high: float) -> list[float]:
-    """Round numbers, four to eleven of them, from ``low`` or below to ``high`` or above."""
+    """Four to eleven round numbers in equal steps that enclose ``low`` and ``high``."""
     span = (high - low) or abs(high) or 1.0
     unit: float = 10.0 ** math.floor(math.log10(span / 5))
     step = next(s * unit for s in (1, 2, 5, 10) if s * unit >= span / 5)
@@ -107,7 +107,7 @@ def ticks(low: float, high: float) -> list[float]:
 
 
 class _Charts:
-    """Charts side by side."""
+    """Charts next to each other."""
 
     def __init__(self, shares: Sequence[float], charts: Sequence[Chart], label: str) -> None:
         self._shares, self._charts, self._label = shares, charts, label
@@ -147,7 +147,7 @@ class _Charts:
         for value in self._ticks:
             row = self._down(value)
             _stroke(draw, [(0, row), (self._width, row)], LINE, 1)
-        # The first method is the one in question, so it lies on top.
+        # The first method matters most, so it is drawn last, above the others.
         for place, line in reversed(list(enumerate(chart.lines.values()))):
             colour, pattern = style(place)
             points = [
@@ -166,7 +166,7 @@ class _Charts:
 
 
 class _Legend:
-    """What every line is."""
+    """The legend: method names with their lines."""
 
     def __init__(self, names: Sequence[str]) -> None:
         self._places: list[tuple[int, int, str]] = []
@@ -192,7 +192,7 @@ class _Legend:
 
 
 def pieces(points: Sequence[Point], pattern: tuple[int, int]) -> Iterator[list[Point]]:
-    """A line cut into its dashes, which go on around corners."""
+    """A line cut into dashes; the pattern continues around corners."""
     ink, gap = pattern
     if not gap:
         yield list(points)
@@ -206,7 +206,7 @@ def pieces(points: Sequence[Point], pattern: tuple[int, int]) -> Iterator[list[P
 
 
 def _dashes(walked: float, length: float, ink: int, gap: int) -> Iterator[tuple[float, float]]:
-    """Where ink begins and ends on a stretch, after ``walked`` pixels of the line."""
+    """Start and end of the dashes on a segment that begins after ``walked`` pixels of the line."""
     first = math.floor(walked / (ink + gap))
     last = math.ceil((walked + length) / (ink + gap))
     for number in range(first, last):

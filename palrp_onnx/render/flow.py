@@ -1,4 +1,4 @@
-"""Text as it was read, cut into the units that carry relevance, and units joined into words."""
+"""The text of an input, cut into the units that carry relevance; units are joined to words."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from palrp_onnx.record import InputFacts, Units
 _APOSTROPHES = "'’"
 _JOINERS = "\u200c\u200d"
 _HIDDEN = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
-#: Scripts written without blanks: a character is no part of a longer word that we could know.
+#: Scripts that are written without spaces, in which the ends of words are not visible.
 _NO_BLANKS = ("CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR", "BOPOMOFO")
 
 
 @dataclass(frozen=True)
 class Piece:
-    """What is shown for one unit."""
+    """The displayed text of one unit."""
 
     unit: int
     text: str
@@ -31,10 +31,10 @@ Paragraph = list[Word | str]
 
 
 def visible(text: str, keep: str = "") -> str:
-    """Text whose control and format characters show as their code, as ``‹202E›``.
+    """Text with control and format characters replaced by their codes, as in ``‹202E›``.
 
-    Those of ``keep`` stay. So do the joiners U+200C and U+200D behind a character beyond ASCII,
-    where they shape what is written: Persian words, Indic conjuncts, joined emoji.
+    Characters of ``keep`` are retained. So are the joiners U+200C and U+200D after a character
+    beyond ASCII, where they are part of the spelling: Persian words, Indic conjuncts, joined emoji.
     """
     shown = []
     before = " "
@@ -47,10 +47,10 @@ def visible(text: str, keep: str = "") -> str:
 
 
 def paragraphs(units: Units, facts: InputFacts) -> list[Paragraph]:
-    """The text with its units in place, one paragraph a text; of a pair there are two.
+    """The text with its units, one paragraph per text; a pair has two.
 
-    Where units have offsets, what is shown is the text itself, whole: what no unit covers stands
-    between them. Otherwise units are shown one by one, with blanks between them.
+    If units have offsets, the whole text is shown, also the parts that no unit covers. Otherwise
+    units are shown one by one, separated by spaces.
     """
     placed = facts.text is not None and len(units.start) == len(units.end) == len(units.text) > 0
     if not placed:
@@ -68,7 +68,7 @@ def words(flow: list[Paragraph]) -> Iterator[Word]:
 
 @dataclass
 class _Setter:
-    """Goes through the units and keeps what of the text has been shown."""
+    """Joins units to paragraphs. ``done`` is the end of the text that was added so far."""
 
     units: Units
     texts: tuple[str, str]
@@ -132,7 +132,7 @@ def _special(units: Units, unit: int) -> bool:
 
 
 def _alone(text: str) -> str:
-    """A unit without its surroundings: blanks show, as nothing else would."""
+    """A unit outside of a text: white space is shown by symbols, as it would be invisible."""
     if not text:
         return "∅"
     if text.isspace():
@@ -141,7 +141,7 @@ def _alone(text: str) -> str:
 
 
 def _inside_word(text: str, at: int) -> bool:
-    """Whether the place before ``text[at]`` is inside a word: letters on both sides."""
+    """Whether the place before ``text[at]`` is inside a word, between two letters."""
     left, right = text[at - 1], text[at]
     if right in _APOSTROPHES and at + 1 < len(text):
         right = text[at + 1]

@@ -1,4 +1,4 @@
-"""A record as a page: one file, no network, readable without its script."""
+"""A record as an HTML page: one file, no network access, readable without its script."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ _FULL = 1.0
 def render_html(
     record: Attribution, *, image: Image.Image | None = None, box: Box | None = None
 ) -> bytes:
-    """Draw a record as an HTML page that needs nothing else, neither files nor a network.
+    """Draw a record as a self-contained HTML page.
 
     Args:
-        record: What to draw. The page carries its relevance as it is, every digit.
-        image: The original image, for patches; without it the map stands alone.
-        box: Rectangle of the original, in its pixels, that the network saw; all by default.
+        record: The record. The page contains its relevance with all digits.
+        image: The original image, for patches; without it the map is drawn alone.
+        box: The part of the original that the network saw, in its pixels; all of it by default.
 
     Returns:
         The page in UTF-8. The same record and image give the same bytes.
@@ -49,10 +49,9 @@ def render_html(
 
 
 def page(template: str, title: str, **values: Any) -> str:
-    """Fill a template, with the style and the script that every page carries.
+    """Fill a template, with the style and the script of every page.
 
-    The content security policy lets run this script alone, known by its hash, and lets load
-    nothing but ``data:`` images.
+    The content security policy allows only this script, by its hash, and only ``data:`` images.
     """
     script = _source("script.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -72,13 +71,13 @@ def page(template: str, title: str, **values: Any) -> str:
 
 
 def fragment(record: Attribution) -> str:
-    """What a page shows of one record, without the page around it."""
+    """The HTML of one record, without the page around it."""
     template = _environment().get_template("view.html.j2")
     return template.render(view=view(record, None, None))
 
 
 def view(record: Attribution, image: Image.Image | None, box: Box | None) -> dict[str, Any]:
-    """Everything the template of a record asks for; texts are not escaped yet."""
+    """All values of the template of a record; texts are not escaped yet."""
     limit, remark = common_scale(record)
     units = _named(record.units, len(record.relevance.total))
     flow = paragraphs(units, record.input) if units.grid is None else []
@@ -105,7 +104,7 @@ def view(record: Attribution, image: Image.Image | None, box: Box | None) -> dic
 
 
 def shades(values: ArrayLike, limit: float) -> list[int]:
-    """Rows of the palette for signed numbers; as `palrp_onnx.render.palette.colours` picks them."""
+    """Rows of the palette for signed numbers, as in `palrp_onnx.render.palette.colours`."""
     numbers = np.asarray(values, dtype=np.float64)
     strength = np.zeros(numbers.shape) if limit == 0 else np.minimum(np.abs(numbers) / limit, 1.0)
     step = np.rint(strength * (_ZERO - 1)).astype(np.int64)
@@ -113,7 +112,7 @@ def shades(values: ArrayLike, limit: float) -> list[int]:
 
 
 def short(text: str, length: int = _SHORT) -> str:
-    """The beginning of a long text, and how long it was."""
+    """The beginning of a long text, with its length."""
     return text if len(text) <= length else f"{text[:length]}… ({len(text)} characters)"
 
 
@@ -139,7 +138,7 @@ def _source(name: str) -> str:
 
 @cache
 def _palette() -> str:
-    """A class for every colour, with ink that can be read on it."""
+    """A CSS class for every colour, with a text colour that is readable on it."""
     rules = []
     for step, (red, green, blue) in enumerate(TABLE.tolist()):
         letters = "#000" if ink((red, green, blue)) == BLACK else "#fff"
@@ -152,14 +151,14 @@ def _hex(colour: NDArray[np.uint8]) -> str:
 
 
 def _named(units: Units, count: int) -> Units:
-    """Tokens without a text are known by their number."""
+    """Units with texts: tokens without a text are shown by their number."""
     if units.grid is not None or units.text:
         return units
     return msgspec.structs.replace(units, text=[str(unit) for unit in range(count)])
 
 
 def _rows(record: Attribution, units: Units, flow: list[Any]) -> Iterator[dict[str, Any]]:
-    """The table of numbers, one row a unit."""
+    """The table of numbers, one row per unit."""
     shown = {piece.unit: piece.text for word in words(flow) for piece in word}
     for unit, (content, position, total) in enumerate(
         zip(
@@ -185,7 +184,7 @@ def _digits(value: float) -> str:
 
 
 def _ledger(ledger: Mapping[str, float]) -> list[dict[str, Any]]:
-    """Entries with their bars, which grow from the middle: half the width is the largest."""
+    """Entries with bars from the centre; that of the largest entry takes half the width."""
     names = [*entry_names(ledger), "residual", "target"]
     largest = max(abs(ledger[name]) for name in names) or 1.0
     return [
@@ -206,13 +205,13 @@ def _share(part: float, whole: float) -> str:
 
 
 def _panel(record: Attribution) -> dict[str, Any] | None:
-    """Positions × layers as a picture of one pixel a cell, and the sums in numbers."""
+    """Positions × layers as a picture with one pixel per cell, and sums of the sites."""
     sites = record.sites
     if not sites or not sites[0].relevance:
         return None
     numbers = np.array([site.relevance for site in sites])
     special = np.array(record.units.special or [False] * numbers.shape[1])
-    ordinary = numbers[:, ~special]  # special tokens would make all other columns pale
+    ordinary = numbers[:, ~special]  # special tokens would dominate the scale
     limit = float(np.abs(ordinary if ordinary.any() else numbers).max())
     return {
         "source": _data_uri(Image.fromarray(colours(numbers, limit))),
@@ -230,7 +229,7 @@ def _panel(record: Attribution) -> dict[str, Any] | None:
 
 
 def _facts(record: Attribution) -> list[tuple[str, list[tuple[str, str]]]]:
-    """Lists of names and values, under their headings."""
+    """Lists of names and values with headings."""
     run, source = record.run, record.input
     groups: list[tuple[str, dict[str, Any]]] = [
         ("Model", msgspec.structs.asdict(record.model)),
@@ -271,7 +270,7 @@ def _facts(record: Attribution) -> list[tuple[str, list[tuple[str, str]]]]:
 def _picture(
     record: Attribution, limit: float, image: Image.Image | None, box: Box | None
 ) -> dict[str, Any]:
-    """The maps as pictures of one pixel a patch, and the place of the map on the original."""
+    """The maps as pictures with one pixel per patch, and their place on the original."""
     rows, columns = record.units.grid or (1, 1)
     width, height = image.size if image is not None else (columns, rows)
     seen = (box if image is not None else None) or Box(0, 0, width, height)
@@ -302,7 +301,7 @@ def _maps(record: Attribution) -> list[tuple[str, list[float]]]:
 
 
 def _map(values: Sequence[float], grid: tuple[int, int], limit: float, clear: bool) -> Image.Image:
-    """Colours of the patches; over a picture the less a patch counts the clearer it is."""
+    """Colours of the patches. With ``clear``, patches of small relevance are transparent."""
     numbers = np.array(values, dtype=np.float64).reshape(grid)
     if not clear:
         return Image.fromarray(colours(numbers, limit))
@@ -326,7 +325,7 @@ def _data_uri(image: Image.Image) -> str:
 def _data(
     record: Attribution, flow: list[Any], limit: float, panel: dict[str, Any] | None
 ) -> dict[str, Any]:
-    """Numbers for the script, as the record has them; texts it takes from the page."""
+    """Numbers of the record for the script, which reads texts from the page."""
     return {
         **dict(_maps(record)),
         "special": record.units.special,
@@ -338,7 +337,7 @@ def _data(
 
 
 def _word_limit(record: Attribution, joined: Sequence[Word]) -> float:
-    """The scale of words: their largest sum of any map, special tokens not counted."""
+    """The scale for words: the largest |sum| of a word in any map, without special tokens."""
     sums = {
         special: [
             abs(sum(values[piece.unit] for piece in word))

@@ -1,4 +1,4 @@
-"""A run as a page: every record in a list, its map unpacked when it is asked for."""
+"""A run as an HTML page: a list of all records, whose maps are unpacked when opened."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from palrp_onnx.render.flow import visible
 from palrp_onnx.render.html import fragment, page, short
 from palrp_onnx.render.wording import target_name
 
-#: MiB of packed maps in a page; beyond it records are listed without.
+#: MiB of packed maps in a page; further records are listed without maps.
 ROOM = 64
 _TARGETS = 8
 _EXCERPT = 160
@@ -42,7 +42,7 @@ _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 @dataclass(frozen=True)
 class FailedRecord:
-    """A record that could not be made, or a line that could not be read."""
+    """A record that could not be explained, or a line that could not be read."""
 
     id: str
     error: str
@@ -50,14 +50,14 @@ class FailedRecord:
 
 @dataclass(frozen=True)
 class ListedRecord:
-    """One line of a run, and where it stands."""
+    """One line of a run, with its place."""
 
     place: str
     record: Attribution | FailedRecord
 
 
 class _Failed(msgspec.Struct):
-    """What a run writes for an input that it could not explain."""
+    """The line of an input that could not be explained."""
 
     id: str
     error: str | dict[str, Any]
@@ -65,7 +65,7 @@ class _Failed(msgspec.Struct):
 
 @dataclass(frozen=True)
 class _ListRow:
-    """What the list says of a record; ``packed`` is its map, ``None`` where there is none."""
+    """One row of the list; ``packed`` is the map, ``None`` if the page does not contain it."""
 
     number: int
     id: str
@@ -83,7 +83,7 @@ class _ListRow:
 
 @dataclass(frozen=True)
 class RunPage:
-    """A page and what it counts: ``packed`` records have their maps in it."""
+    """A page, and the numbers of records, of failed ones, and of those with maps in the page."""
 
     html: bytes
     records: int
@@ -94,11 +94,11 @@ class RunPage:
 def read_run(path: Path) -> Iterator[ListedRecord]:
     """Read records one by one: a file of JSON lines, or all ``.jsonl`` files of a folder.
 
-    A ``.json`` file holds one record or an array of them. A line that is no record becomes a
-    `Failure` that says so: nothing is left out.
+    A ``.json`` file holds one record or an array of them. A line that is not a record becomes a
+    `FailedRecord`: no line is left out.
 
     Raises:
-        InputError: The path is not there, cannot be read, or has no such files.
+        InputError: The path does not exist, cannot be read, or has no such files.
     """
     files = _parts(path) if path.is_dir() else [path]
     if not files:
@@ -112,16 +112,16 @@ def read_run(path: Path) -> Iterator[ListedRecord]:
 
 
 def render_run(title: str, entries: Iterable[ListedRecord], *, room: int = ROOM) -> RunPage:
-    """List a run as an HTML page that needs nothing else, neither files nor a network.
+    """List a run as a self-contained HTML page.
 
-    Every entry is in the list. Maps are packed into the page, in the order of the run, until the
-    next one would take them beyond ``room`` MiB; from there on the list says where a record is
-    instead. The page says how many those are.
+    The list has all entries. Maps are packed into the page, in the order of the run, until the next
+    one would exceed ``room`` MiB; for all further records the list has their place in the files
+    instead. The page states their number.
 
     Args:
-        title: What the page is called.
+        title: Title of the page.
         entries: Records and failures.
-        room: MiB of packed maps.
+        room: Largest size of packed maps, in MiB.
 
     Raises:
         InputError: There are no entries.
@@ -150,7 +150,7 @@ def render_run(title: str, entries: Iterable[ListedRecord], *, room: int = ROOM)
 
 
 def _parts(folder: Path) -> list[Path]:
-    """In the order of their numbers: part-100000 comes after part-99999."""
+    """Files in the order of their numbers: part-100000 comes after part-99999."""
     return sorted(folder.glob("*.jsonl"), key=lambda file: (len(file.name), file.name))
 
 
@@ -190,7 +190,7 @@ def _entry(place: str, data: bytes) -> ListedRecord:
 
 
 def _fault(record: Attribution) -> str | None:
-    """What the schema cannot say: lists that belong together are of one length."""
+    """Checks beyond the schema: lists that belong together have equal lengths."""
     units, relevance = record.units, record.relevance
     count = len(relevance.total)
     lists = {
@@ -242,7 +242,7 @@ def _rows(entries: Iterable[ListedRecord], room: int) -> Iterator[_ListRow]:
 
 
 def _packed(record: Attribution) -> str:
-    """What the page shows of a record, small: a page of text packs to a third or less."""
+    """The HTML of a record, compressed: text shrinks to a third or less."""
     return base64.b64encode(zlib.compress(fragment(record).encode(), 9)).decode()
 
 

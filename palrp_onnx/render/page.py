@@ -1,4 +1,4 @@
-"""A page of blocks under one another, and the text that stands on it."""
+"""A page of blocks, from top to bottom, and drawing of text."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _FONT = Path(__file__).parent / "fonts" / "DejaVuSans.ttf"
 
 
 class Block(Protocol):
-    """Something of a known height that draws itself from ``top`` down."""
+    """A part of a page with a known height, drawn below ``top``."""
 
     height: int
 
@@ -45,7 +45,7 @@ def compose(blocks: Sequence[Block], gap: int = 18) -> Image.Image:
 
 @cache
 def font(size: int) -> ImageFont.FreeTypeFont:
-    """The shipped font; without complex layout, so that pictures are the same everywhere."""
+    """The bundled font, without complex layout, so that pictures are the same everywhere."""
     return ImageFont.truetype(str(_FONT), size, layout_engine=ImageFont.Layout.BASIC)
 
 
@@ -57,12 +57,12 @@ def width(text: str, size: int) -> int:
 def write(
     page: Image.Image, place: tuple[float, float], text: str, size: int, ink: RGB = BLACK
 ) -> None:
-    """One line; ``place`` is its left end, half way up."""
+    """Draw one line of text; ``place`` is the middle of its left edge."""
     ImageDraw.Draw(page).text(place, text, fill=ink, font=font(size), anchor="lm")
 
 
 def visible(text: str) -> str:
-    """Text as it can be drawn: what the font lacks, and what would not show, as its code."""
+    """Text that can be drawn: characters that are invisible, or not in the font, become codes."""
     return "".join(_visible(character) for character in text)
 
 
@@ -81,12 +81,12 @@ def _drawable(character: str) -> bool:
     return shape.size != missing.size or bytes(shape) != bytes(missing)
 
 
-#: Letters beyond these fit no line of a page, however narrow they are.
+#: No line of a page has room for more characters, however narrow they are.
 _LONGEST = 2000
 
 
 def shorten(text: str, size: int, room: int) -> str:
-    """The beginning of a text that fits, with an ellipsis where it was cut."""
+    """The beginning of a text that fits into ``room`` pixels, with an ellipsis if it was cut."""
     if len(text) <= _LONGEST and width(text, size) <= room:
         return text
     fits, too_long = 0, min(len(text), _LONGEST)
@@ -100,7 +100,7 @@ def shorten(text: str, size: int, room: int) -> str:
 
 
 def wrap(words: Sequence[str], size: int, room: int = INNER) -> list[str]:
-    """Words set in lines no longer than ``room`` pixels; a longer word is shortened."""
+    """Words joined to lines of at most ``room`` pixels; a longer word is shortened."""
     lines: list[str] = []
     for word in (shorten(w, size, room) for w in words):
         joined = f"{lines[-1]}   {word}" if lines else word
@@ -113,7 +113,7 @@ def wrap(words: Sequence[str], size: int, room: int = INNER) -> list[str]:
 
 @dataclass
 class TextLines:
-    """Lines of text, each with its size and ink."""
+    """Lines of text, each with its size and colour."""
 
     lines: Sequence[tuple[str, int, RGB]]
 

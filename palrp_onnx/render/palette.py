@@ -12,7 +12,7 @@ WHITE: RGB = (255, 255, 255)
 
 _STEPS = 128  # colours on one side, white among them
 _DARKEST = 40.0  # CIE L* at full relevance
-# Chroma and hue at full relevance; the hue of the blue turns on the way, or its tints look violet.
+# Chroma, hue at white, and hue at full relevance; with a constant hue, light blues look violet.
 _RED = (60.0, 30.0, 30.0)
 _BLUE = (53.0, 262.0, 284.0)
 _D65 = np.array([0.95047, 1.0, 1.08883])
@@ -28,7 +28,7 @@ _XYZ_TO_RGB = np.array(
 def colours(values: ArrayLike, limit: float) -> NDArray[np.uint8]:
     """Colours of signed numbers, ``[...] → [..., 3]``: zero is white, ``±limit`` the full colours.
 
-    Values beyond the limit take the full colour. A limit of zero makes everything white.
+    Values beyond the limit get the full colour. If the limit is zero, everything is white.
     """
     numbers = np.asarray(values, dtype=np.float64)
     strength = np.zeros(numbers.shape) if limit == 0 else np.minimum(np.abs(numbers) / limit, 1.0)

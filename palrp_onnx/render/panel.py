@@ -1,4 +1,4 @@
-"""Positions × layers: what every sink caught, place by place."""
+"""Positions × layers: the relevance of every sink, unit by unit."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _NAMES = 96
 
 @dataclass
 class Panel:
-    """A heat map with one row a site and one column a unit."""
+    """A heat map with one row per site and one column per unit."""
 
     sites: Sequence[Site]
     units: Units
@@ -32,7 +32,7 @@ class Panel:
         self._cell = min((INNER - _LABEL) / self._columns, 36.0)
         self._named = self._cell >= 15 and bool(self.units.text)
         special = np.array(self.units.special or [False] * self._columns)
-        ordinary = self._numbers[:, ~special]  # [CLS] would make all other columns pale
+        ordinary = self._numbers[:, ~special]  # [CLS] would dominate the scale
         self.limit = float(np.abs(ordinary if ordinary.any() else self._numbers).max())
         self.scale = Scale(self.limit, "signed, at each site")
         foot = _NAMES if self._named else 24
@@ -79,7 +79,7 @@ class Panel:
 
 
 def _upright(text: str) -> Image.Image:
-    """A mask of text that reads upwards."""
+    """A mask of text that is rotated to read upwards."""
     mask = Image.new("L", (max(width(text, _SIZE), 1), 18), 0)
     ImageDraw.Draw(mask).text((0, 9), text, fill=255, font=font(_SIZE), anchor="lm")
     return mask.rotate(90, expand=True)

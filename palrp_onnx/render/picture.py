@@ -19,15 +19,15 @@ _CAPTION = 28
 
 @dataclass
 class Pictures:
-    """Panels side by side, each ``side`` pixels on its longer side.
+    """Panels next to each other, all of the same size.
 
     Attributes:
-        relevance: One number a patch.
+        relevance: One number per patch.
         grid: Rows and columns of patches.
-        limit: The number that takes the full colour.
-        image: The original, where it is at hand.
-        box: Rectangle of the original, in its pixels, that the network saw.
-        reduction: How sinks were reduced to one number a patch.
+        limit: The number that gets the full colour.
+        image: The original, if it is available.
+        box: The part of the original that the network saw, in its pixels.
+        reduction: How sinks were reduced to one number per patch.
     """
 
     relevance: Relevance

@@ -1,4 +1,4 @@
-"""A record as a picture for people."""
+"""A record as a PNG picture."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ def render_png(
     """Draw a record: head, maps on one scale, colour bar, ledger, positions × layers.
 
     Args:
-        record: What to draw.
+        record: The record.
         image: The original image, for patches.
-        box: Rectangle of the original, in its pixels, that the network saw; all by default.
+        box: The part of the original that the network saw, in its pixels; all of it by default.
 
     Returns:
         A PNG file. The same record and image give the same bytes.

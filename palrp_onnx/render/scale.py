@@ -1,4 +1,4 @@
-"""The colour bar under a map: symmetric about zero, its ends printed."""
+"""The colour bar below a map: symmetric about zero, with labelled ends."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _NAME = 220
 
 
 def number(value: float) -> str:
-    """A signed number with three digits that count."""
+    """A signed number with three significant digits."""
     return f"{value:+.3g}".replace("-", "−")
 
 
 @dataclass
 class Scale:
-    """A colour bar from −limit to +limit, what its ends speak for, and a remark."""
+    """A colour bar from −limit to +limit, with the meaning of its ends and a remark."""
 
     limit: float
     remark: str

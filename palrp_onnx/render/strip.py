@@ -1,4 +1,4 @@
-"""Tokens as a person reads them, each on the colour of its relevance."""
+"""Tokens as running text, each on the colour of its relevance."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from palrp_onnx.render.palette import BLACK, colour, ink
 
 SIZE = 19
 ROW = 32
-#: Tokens drawn; a longer text is said to be cut.
+#: Largest number of drawn tokens; a note states how many more there are.
 LIMIT = 2000
 _PAD = 4
 _TIGHT = 1  # inside a word
@@ -22,7 +22,7 @@ _BLANK = 5
 
 @dataclass(frozen=True)
 class Box:
-    """One token placed: its text and its rectangle from the strip's upper left corner."""
+    """A placed token: its text and its rectangle, relative to the strip's upper left corner."""
 
     index: int
     text: str
@@ -33,7 +33,7 @@ class Box:
 
 
 def place(units: Units, text: str | None, room: int = INNER) -> list[Box]:
-    """Set tokens in rows: pieces of one word touch, line breaks of the text are kept."""
+    """Place tokens in rows: pieces of one word touch, line breaks of the text are retained."""
     count = min(len(units.text), LIMIT)
     between = [_between(units, text, index) for index in range(count)] + [" "]
     boxes: list[Box] = []
@@ -52,7 +52,7 @@ def place(units: Units, text: str | None, room: int = INNER) -> list[Box]:
 
 
 def _between(units: Units, text: str | None, index: int) -> str:
-    """What stands between a token and the one before it; a blank where that is not known."""
+    """The text between a token and the one before it; a space if that is not known."""
     known = text is not None and len(units.start) == len(units.end) == len(units.text)
     if index == 0 or text is None or not known:
         return " "
@@ -66,11 +66,11 @@ class Strip:
     """A titled strip of tokens.
 
     Attributes:
-        title: What the numbers are.
+        title: Title of the map.
         units: The tokens.
-        values: One number a token.
-        limit: The number that takes the full colour; larger ones get a mark.
-        text: The text the tokens come from.
+        values: One number per token.
+        limit: The number that gets the full colour; larger ones are marked.
+        text: The text of the tokens.
     """
 
     title: str

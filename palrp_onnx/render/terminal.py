@@ -1,4 +1,4 @@
-"""Tables for people at a terminal."""
+"""Tables for the terminal."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def inspection_table(inspection: Inspection) -> RenderableType:
 
 
 def _text(text: str, style: str = "") -> Text:
-    """Names are the file's: nothing in them is markup, and nothing steers the terminal."""
+    """Names come from the file: they are not markup, and their control characters are escaped."""
     return Text("\n".join(map(printable, text.split("\n"))), style=style)
 
 

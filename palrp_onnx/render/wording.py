@@ -1,4 +1,4 @@
-"""What pictures and pages say of a record, in the same words."""
+"""Texts about a record that pictures and pages share."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from palrp_onnx.render.scale import number
 
 
 def target_name(target: TargetFacts) -> str:
-    """What is explained: a class, one rather than another, a token at its place, a product."""
+    """Name of the target: a class, a contrast of two, a token at a position, or a product."""
     name = _first(target)
     if target.kind == "contrast":
         name = f"{name} rather than {class_name(target.against_label, target.against)}"
@@ -16,14 +16,14 @@ def target_name(target: TargetFacts) -> str:
 
 
 def _first(target: TargetFacts) -> str:
-    """What speaks for the target."""
+    """Name of the target without the contrasted class and the position."""
     if target.vector is not None:
         return f"{'similarity to' if target.kind == 'cosine' else 'product with'} {target.vector}"
     return class_name(target.label, target.index)
 
 
 def class_name(label: str | None, index: int | list[int] | None) -> str:
-    """A class by its label, else by its index; an element by its place."""
+    """A class by its label, else by its index; an element by its indices."""
     if label is not None:
         return label
     if isinstance(index, list):
@@ -32,7 +32,7 @@ def class_name(label: str | None, index: int | list[int] | None) -> str:
 
 
 def ends(record: Attribution) -> tuple[str, str]:
-    """What the ends of the colour bar speak for."""
+    """Labels for the negative and the positive end of the colour bar."""
     target = record.target
     low = "against"
     if target.kind == "contrast":
@@ -41,7 +41,7 @@ def ends(record: Attribution) -> tuple[str, str]:
 
 
 def common_scale(record: Attribution) -> tuple[float, str]:
-    """The common scale of the three maps, special tokens not counted, and what to say of it."""
+    """The common scale of the three maps, without special tokens, and a remark on it."""
     special = record.units.special or [False] * len(record.relevance.total)
     maps = (record.relevance.content, record.relevance.position, record.relevance.total)
     ordinary = [abs(v) for m in maps for v, s in zip(m, special, strict=False) if not s]
@@ -53,7 +53,7 @@ def common_scale(record: Attribution) -> tuple[float, str]:
 
 
 def shares(record: Attribution) -> str:
-    """How much of the map special tokens and positions are."""
+    """Shares of positions and of special tokens in the map, as text."""
     content, position = record.relevance.magnitudes()
     found = [f"positions are {_percent(position, content + position)} of the map"]
     if any(record.units.special):

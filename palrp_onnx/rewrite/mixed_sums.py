@@ -1,89 +1,177 @@
-"""Sums of positions and masks that are moved before they meet content, as sums of moved terms."""
+"""Sums of values with different roles, such as a mask and a bias: terms of their own for each use.
+
+Two passes, guided by the analysis. They change no value that depends on content: what was observed
+stays true, and is added to.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 import onnx_ir as ir
 
+from palrp_onnx.analysis.analysis import Analysis, analyse
+from palrp_onnx.analysis.observations import Observations, Runner, observe_more
+from palrp_onnx.analysis.operands import TERM, TERMS, Mixture, is_aligned
 from palrp_onnx.analysis.roles import SAID, Role
-from palrp_onnx.model.ops import MOVES, NARY, Trait, has
+from palrp_onnx.model.changes import Changes
+from palrp_onnx.model.ops import MOVES, Trait, has
 from palrp_onnx.model.values import is_float
 
-if TYPE_CHECKING:
-    from palrp_onnx.analysis.analysis import Analysis
+#: Rewrites the graph of an analysis, in place: what it changed, and the observations after that.
+Guided = Callable[[Analysis, Runner], tuple[Changes, Observations]]
 
-_TERMS = Trait.SUM | Trait.CHOICE
 #: Operations that keep the entries of their first operand apart, wherever they move them.
 _MOVES = MOVES | Trait.RETYPES
-#: Name that a moved term of a sum had in the file, among the notes of a value.
-TERM = "palrp_onnx.term"
 
 
-def is_aligned(node: ir.Node) -> bool:
-    """Whether real operands meet entry by entry, aligned from the right.
+def rewritten(facts: Analysis, rewriting: Guided, run: Runner) -> Analysis:
+    """The analysis after a pass; itself where that changed nothing.
 
-    The exponent of ``Pow`` is one too, but has to be a number.
+    Roles are judged again; nothing is observed again but what is new in the graph.
     """
-    return has(node, NARY) or node.op_type == "PRelu" or _only_retypes(node)
+    changes, seen = rewriting(facts, run)
+    if not changes:
+        return facts
+    facts.model.changes.add(changes)
+    return analyse(seen)
 
 
-def is_sum(node: ir.Node) -> bool:
-    """Whether the result of sums of a position and something else is still such a sum."""
-    return has(node, _TERMS) or _only_retypes(node)
+def separate_sums(facts: Analysis, run: Runner) -> Analysis:
+    """The analysis after both passes, until neither of them changes anything.
+
+    A moved sum becomes a sum of moved terms, which may be moved sums themselves: as many rounds as
+    sums and movements alternate.
+    """
+    while True:
+        copied = rewritten(facts, copy_shared_sums, run)
+        facts = rewritten(copied, move_terms, run)
+        if facts is copied:
+            return facts
 
 
-def _only_retypes(node: ir.Node) -> bool:
-    return has(node, Trait.RETYPES) and len(node.inputs) == 1
+# --- sums that several layers share --------------------------------------------------------------
+def copy_shared_sums(facts: Analysis, _run: Runner) -> tuple[Changes, Observations]:
+    """Make a mixed sum once more for every content value that it meets, but for the last.
+
+    So every layer has a sink of its own. Sums that it is made of are copied with it.
+    """
+    graph, copies = facts.model.graph, dict[ir.Value, ir.Value]()
+    for mixture in facts.mixtures:
+        own: dict[ir.Node, ir.Node] = {}
+        for value in _outer_first(mixture):
+            reads = [(own.get(node, node), index) for node, index in mixture.reads[value]]
+            producer = value.producer()
+            if producer is None or len(value.uses()) <= len(reads):
+                continue
+            copy = _copied(producer, value, len(copies) + 1)
+            if len(reads) == 1:
+                graph.insert_before(reads[0][0], copy)
+            else:
+                graph.insert_after(producer, copy)
+            for node, index in reads:
+                node.replace_input_with(index, copy.outputs[0])
+            own[producer] = copy
+            copies[copy.outputs[0]] = value
+    return Changes.of({"sum copied": len(copies)}), _as_copied(facts, copies)
 
 
-def move_terms(analysis: Analysis) -> bool:
-    """Make sums that are moved before they meet content sums of moved terms, where there are any.
+def _outer_first(mixture: Mixture) -> Iterator[ir.Value]:
+    """The sums of a mixture, each behind all that read it."""
+    unread = {value: len(reads) for value, reads in mixture.reads.items()}
+    ready = [next(iter(unread))]
+    while ready:
+        value = ready.pop()
+        producer = value.producer()
+        terms = reversed(producer.inputs) if producer is not None else ()
+        for term in terms:
+            if term is not None and term in unread:
+                unread[term] -= 1
+                if not unread[term]:
+                    ready.append(term)
+        yield value
+
+
+def _copied(producer: ir.Node, value: ir.Value, number: int) -> ir.Node:
+    """The node of a sum once more."""
+    copy = _made(
+        producer.op_type,
+        producer.inputs,
+        f"{value.name}/own/{number}",
+        value.type,
+        value.shape,
+        producer,
+    )
+    copy.name = f"{producer.name}/own/{number}"
+    return copy
+
+
+def _as_copied(seen: Observations, copies: dict[ir.Value, ir.Value]) -> Observations:
+    """The observations with those of copies, which hold what their originals do."""
+    names = {copy.name or "": value.name or "" for copy, value in copies.items()}
+    return replace(
+        seen,
+        trial={**seen.trial, **{n: seen.trial[o] for n, o in names.items() if o in seen.trial}},
+        again={**seen.again, **{n: seen.again[o] for n, o in names.items() if o in seen.again}},
+        shapes={**seen.shapes, **{copy: seen.shapes[value] for copy, value in copies.items()}},
+    )
+
+
+# --- sums that are moved -------------------------------------------------------------------------
+def move_terms(facts: Analysis, run: Runner) -> tuple[Changes, Observations]:
+    """Make sums that are moved before they meet content sums of moved terms.
 
     A mask and a bias that were added and then sliced can be told apart only as terms, and their
     axes are known only where they stand when they meet content. So every term is spread to the
     shape of the sum and moved by itself.
     """
-    behind = dict.fromkeys(
+    met = dict.fromkeys(
         node.inputs[index]
-        for (node, index), fact in analysis.operands.items()
+        for (node, index), fact in facts.operands.items()
         if fact.role in (Role.POSITION, Role.SEGMENT)
         and fact.reason != SAID
         and is_aligned(node)
-        and node.inputs[index] not in analysis.content
+        and node.inputs[index] not in facts.content
     )
-    found = [(v, moves) for v in behind if v is not None and (moves := _moves_to_sum(v))]
-    for value, moves in found:
-        _distribute(analysis, value, moves)
-    analysis.model.changes.add("sum moved", len(found))
-    return bool(found)
+    found = [(v, moves) for v in met if v is not None and (moves := _moves_to_sum(v))]
+    if not found:
+        return Changes(), facts
+    made = [each for value, moves in found for each in _distribute(facts, value, moves)]
+    results = (v for node in made for v in node.outputs)
+    seen = observe_more(facts, run, [v for v in results if is_float(v)])
+    return Changes.of({"sum moved": len(found)}), seen
 
 
 def _moves_to_sum(value: ir.Value) -> list[ir.Node]:
-    """The movements between a sum and ``value``, from the sum on; none where there is no sum."""
+    """The movements between a real sum and ``value``, from the sum on; none if there is no sum."""
     moves: list[ir.Node] = []
     node = value.producer()
     while node is not None and _moves(node) and node.inputs[0] is not None:
-        moves.insert(0, node)
+        moves.append(node)
         node = node.inputs[0].producer()
     moved = any(has(move, MOVES) for move in moves)
-    return moves if moved and node is not None and has(node, _TERMS) else []
+    summed = node is not None and has(node, TERMS) and is_float(node.outputs[0])
+    return moves[::-1] if moved and summed else []
 
 
 def _moves(node: ir.Node) -> bool:
     return has(node, _MOVES) and len(node.outputs) == 1
 
 
-def _distribute(analysis: Analysis, value: ir.Value, moves: list[ir.Node]) -> None:
-    """Let the users of ``value``, a moved sum, read a sum of moved terms: the same numbers."""
-    whole, last = moves[0].inputs[0], value.producer()
+def _distribute(facts: Analysis, value: ir.Value, moves: Sequence[ir.Node]) -> list[ir.Node]:
+    """Let the users of ``value``, a moved sum, read a sum of moved terms: the same numbers.
+
+    Returns:
+        The new nodes.
+    """
+    graph, whole, last = facts.model.graph, moves[0].inputs[0], value.producer()
     total = whole.producer() if whole is not None else None
     assert whole is not None and total is not None and last is not None
     for each in (whole, *(move.outputs[0] for move in moves)):
-        each.shape = each.shape or ir.Shape([None] * len(analysis.shapes[each]))
+        each.shape = each.shape or ir.Shape([None] * len(facts.shapes[each]))
     index = ir.TensorType(ir.DataType.INT64)
-    rank = ir.Shape([len(analysis.shapes[whole])])
+    rank = ir.Shape([len(facts.shapes[whole])])
     nodes, terms = [_made("Shape", [whole], f"{value.name}/shape", index, rank)], []
     for k, term in enumerate(total.inputs):
         assert term is not None
@@ -92,17 +180,18 @@ def _distribute(analysis: Analysis, value: ir.Value, moves: list[ir.Node]) -> No
         nodes += moved
     name = f"{value.name}/terms"
     nodes.append(_made(total.op_type, terms, name, value.type, value.shape, total))
-    analysis.model.graph.insert_after(last, nodes)
-    for use in tuple(value.uses()):
+    graph.insert_after(last, nodes)
+    for use in value.uses():
         use.node.replace_input_with(use.idx, nodes[-1].outputs[0])
     for move in reversed(moves):
         if move.outputs[0].uses() or move.outputs[0].is_graph_output():
             break
-        analysis.model.graph.remove(move, safe=True)
+        graph.remove(move, safe=True)
+    return nodes
 
 
 def _moved(
-    term: ir.Value, whole: ir.Value, shape: ir.Value, moves: list[ir.Node], name: str
+    term: ir.Value, whole: ir.Value, shape: ir.Value, moves: Sequence[ir.Node], name: str
 ) -> list[ir.Node]:
     """A term of ``whole`` in its shape, moved like it; a number only changes its type with it."""
     real, number = is_float(term), _is_number(term)

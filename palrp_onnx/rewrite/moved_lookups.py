@@ -15,12 +15,13 @@ import onnx_ir as ir
 
 from palrp_onnx.analysis.inputs import InputRoles
 from palrp_onnx.errors import UnsupportedError
+from palrp_onnx.model.changes import Changes
 from palrp_onnx.model.ops import Trait, has, row_of
 from palrp_onnx.model.values import is_float
 
 
-def move_lookups(graph: ir.Graph, roles: InputRoles) -> int:
-    """Look words up before they are moved, in place; how many lookups were rewritten.
+def move_lookups(graph: ir.Graph, roles: InputRoles) -> Changes:
+    """Look words up before they are moved, in place; the log counts lookups.
 
     Raises:
         UnsupportedError: Words are moved by an operation that cannot be followed.
@@ -30,7 +31,7 @@ def move_lookups(graph: ir.Graph, roles: InputRoles) -> int:
     moved = [rewriter for rewriter in found if rewriter.moved()]
     for rewriter in moved:
         rewriter.rewrite()
-    return len(moved)
+    return Changes.of({"lookup moved": len(moved)})
 
 
 class _Rewriter:
@@ -111,13 +112,16 @@ class _Rewriter:
     def _moves_below(self, value: ir.Value) -> bool:
         """Whether words are moved on their way to ``value``."""
         queue = [value] if value in self._depends else []
+        seen = set(queue)
         while queue:
             node = queue.pop().producer()
             if node is None:
                 continue
             if row_of(node).moved != () and not _in_place(node):
                 return True
-            queue.extend(v for v in node.inputs if v is not None and v in self._depends)
+            fresh = [v for v in node.inputs if v is not None and v in self._depends]
+            queue.extend(v for v in fresh if v not in seen)
+            seen.update(fresh)
         return False
 
     def _read(self, value: ir.Value, pending: Sequence[ir.Node]) -> ir.Value:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-
-import onnx_ir.passes.common as passes
+from dataclasses import dataclass
 
 from palrp_onnx.model.open import Model
 from palrp_onnx.model.passes.branches import condition_names, with_branches
@@ -60,14 +58,5 @@ def _step(model: Model) -> _Step:
     names = condition_names(model)
     fed = {signature.name for signature in model.inputs}
     computed = [name for name in dict.fromkeys(names) if name not in fed]
-    forward = RuntimeForward(_cut_to(model, computed), computed) if computed else None
+    forward = RuntimeForward(model.cut_to(computed), computed) if computed else None
     return _Step(model, names, forward)
-
-
-def _cut_to(model: Model, names: list[str]) -> Model:
-    """The model reduced to the nodes that the values of these names depend on."""
-    proto = model.proto.clone()
-    values = {v.name: v for node in proto.graph for v in node.outputs}
-    proto.graph.outputs[:] = [values[name] for name in names]
-    passes.RemoveUnusedNodesPass()(proto)
-    return replace(model, proto=proto)

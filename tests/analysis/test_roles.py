@@ -15,7 +15,8 @@ import pytest
 from numpy.typing import NDArray
 from onnx import numpy_helper, parser
 
-from palrp_onnx.analysis.analysis import Analysis, is_mask, varying_axes
+from palrp_onnx.analysis.analysis import Analysis
+from palrp_onnx.analysis.arrays import is_mask, varying_axes
 from palrp_onnx.analysis.axes import BATCH, TOKEN
 from palrp_onnx.analysis.inputs import input_roles
 from palrp_onnx.analysis.roles import Role

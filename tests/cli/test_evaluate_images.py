@@ -72,12 +72,12 @@ def test_the_true_class(digits: Path, run: Run) -> None:
         *("evaluate", "pixels", MODEL, *given),
         *("--classes", digits / "classes.json", "--target", "8"),
     )
-    assert (both.exit_code, "both say" in both.stderr) == (2, True)
+    assert (both.exit_code, "both name" in both.stderr) == (2, True)
 
 
 def test_a_class_that_is_missing(digits: Path, run: Run, tmp_path: Path) -> None:
     classes = tmp_path / "classes.json"
-    for text, message in (('{"0": 0}', "missing"), ('{"0": [0]}', "no label")):
+    for text, message in (('{"0": 0}', "missing"), ('{"0": [0]}', "not a label")):
         classes.write_text(text)
         given = ("--input", digits / "images", "--classes", classes, "-q")
         result = run("evaluate", "pixels", MODEL, *given)

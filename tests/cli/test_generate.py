@@ -66,7 +66,7 @@ def test_it_ends_where_the_text_ends(run: Run, decoder: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--target", "1"), "takes no --target"),
+        (("--target", "1"), "cannot be used with --target"),
         (("--tensors", "x.npz"), "different lengths"),
     ],
 )

@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from palrp_onnx.errors import InputError, UsageError
-from palrp_onnx.evaluate.image_maps import Rivals, pixel_map, spread
-from palrp_onnx.evaluate.images import black_pixel, contest_pixels
+from palrp_onnx.evaluate.image_maps import ComparedMaps, pixel_map, spread
+from palrp_onnx.evaluate.images import black_pixel, evaluate_pixels
 from palrp_onnx.evaluate.pixels import (
     BASELINES,
-    Kept,
+    Retention,
     orders,
     perturb,
     perturbed,
@@ -171,12 +171,12 @@ def test_black_is_what_preprocessing_makes_of_it(tmp_path: Path) -> None:
 
 def test_intervals() -> None:
     always, never = np.ones(9, bool), np.zeros(9, bool)
-    found = summarise([Kept(always, never)] * 5)
+    found = summarise([Retention(always, never)] * 5)
     assert (found.positive.area, found.positive.low, found.positive.high) == pytest.approx(
         (0.8, 0.8, 0.8)
     )
     assert found.negative.high == 0
-    mixed = [Kept(always, never), Kept(never, always)] * 200
+    mixed = [Retention(always, never), Retention(never, always)] * 200
     area = summarise(mixed).positive
     assert area.area == pytest.approx(0.4)
     assert area.high - area.low == pytest.approx(2 * 1.96 * 0.4 / 20, rel=0.15)
@@ -207,13 +207,13 @@ def test_pixel_maps_add_up_to_the_record() -> None:
         patches = pixel_map(explanation, explainer.method.map).reshape(8, 2, 8, 2).sum(axis=(1, 3))
         total = np.array(explanation.record.relevance.total)
         np.testing.assert_allclose(patches.ravel(), total, atol=1e-5 * abs(total).max())
-    maps, index = Rivals(explainers).maps(sample, "pred")
+    maps, index = ComparedMaps(explainers).maps(sample, "pred")
     assert list(maps) == [*explainers, "random"]
     assert index == 3
     np.testing.assert_array_equal(np.sort(maps["random"].ravel()), np.sort(maps["pa-lrp"].ravel()))
     assert (maps["random"] != maps["pa-lrp"]).any()
     with pytest.raises(UsageError, match="no method"):
-        Rivals({})
+        ComparedMaps({})
 
 
 def test_a_model_for_one_image_at_a_time(tmp_path: Path) -> None:
@@ -229,8 +229,8 @@ def test_a_model_for_one_image_at_a_time(tmp_path: Path) -> None:
         sample = open_sample(
             DIGITS / "sample.png", model_path=path, graph_inputs=model.inputs, tokenizer=None
         )
-        rivals = Rivals({"attnlrp": Explainer(model, method="attnlrp")})
-        found.append(contest_pixels(rivals, [sample], baseline="mean"))
+        compared = ComparedMaps({"attnlrp": Explainer(model, method="attnlrp")})
+        found.append(evaluate_pixels(compared, [sample], baseline="mean"))
     assert found[0] == found[1]
 
 
@@ -241,9 +241,9 @@ def test_only_black_needs_the_preprocessing(tmp_path: Path) -> None:
     sample = open_sample(
         tmp_path / "noise.npz", model_path=model.path, graph_inputs=model.inputs, tokenizer=None
     )
-    rivals = Rivals({"attnlrp": Explainer(model, method="attnlrp")})
-    assert contest_pixels(rivals, [sample], baseline="blur")["random"].samples == 1
+    compared = ComparedMaps({"attnlrp": Explainer(model, method="attnlrp")})
+    assert evaluate_pixels(compared, [sample], baseline="blur")["random"].samples == 1
     with pytest.raises(InputError, match="preprocessor_config"):
-        contest_pixels(rivals, [sample], baseline="black")
+        evaluate_pixels(compared, [sample], baseline="black")
     with pytest.raises(UsageError, match="not known"):
         replacement(sample.feeds["pixel_values"][0], "black")

@@ -16,8 +16,8 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import quantize_dynamic
 
 from palrp_onnx.errors import InputError, UsageError
-from palrp_onnx.evaluate.baselines import Competitor, competitor
-from palrp_onnx.evaluate.maps import explained, spelled
+from palrp_onnx.evaluate.baselines import ComparedMethod, compared_method
+from palrp_onnx.evaluate.maps import explained, target_text
 from palrp_onnx.evaluate.randomisation import SHARES, randomisation, shuffled, weights
 from palrp_onnx.inputs import Sample, open_sample
 from palrp_onnx.model.open import Model
@@ -146,19 +146,19 @@ def test_numbers_of_few_bits(tmp_path: Path) -> None:
     names = weights(quantised, "logits")
     assert len(names) == len(weights(real, "logits"))
     assert {stored(quantised, name).dtype for name in names} == {np.dtype(np.int8)}
-    facts, before = explained(competitor("pa-lrp", quantised), sample, "pred")
-    wanted = spelled(facts, "pred")
+    facts, before = explained(compared_method("pa-lrp", quantised), sample, "pred")
+    wanted = target_text(facts, "pred")
     with shuffled(quantised, []) as same:
         assert not same.lowered  # what is written is the plain graph
-        again = explained(competitor("pa-lrp", same), sample, wanted)[1]
+        again = explained(compared_method("pa-lrp", same), sample, wanted)[1]
         assert np.allclose(again, before, atol=1e-5 * abs(before).max())
     with shuffled(quantised, names) as other:
-        after = explained(competitor("pa-lrp", other), sample, wanted)[1]
+        after = explained(compared_method("pa-lrp", other), sample, wanted)[1]
         assert np.corrcoef(before, after)[0, 1] < 0.9
 
 
-def build(model: Model) -> Mapping[str, Competitor]:
-    return {name: competitor(name, model) for name in ("pa-lrp", "rollout")}
+def build(model: Model) -> Mapping[str, ComparedMethod]:
+    return {name: compared_method(name, model) for name in ("pa-lrp", "rollout")}
 
 
 def test_randomisation(rope: Model) -> None:

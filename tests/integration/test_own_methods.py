@@ -21,7 +21,7 @@ from palrp_onnx import Explainer, Method, method, register_method
 from palrp_onnx.compiler.file import compile_model
 from palrp_onnx.compiler.manifest import Manifest
 from palrp_onnx.errors import UsageError
-from palrp_onnx.evaluate.baselines import competitor
+from palrp_onnx.evaluate.baselines import compared_method
 from palrp_onnx.inputs import Sample, open_sample
 from palrp_onnx.jobs.run import BatchPlan, run
 from palrp_onnx.jobs.settings import Settings
@@ -103,7 +103,7 @@ def test_numbers_become_defaults(registered: Method) -> None:
 def test_in_evaluations(sample: Sample, registered: Method) -> None:
     model = Model.open(MODEL)
     for asked in (ASKED, MINE.having(share=0.2)):
-        found = competitor(asked, model)
+        found = compared_method(asked, model)
         assert isinstance(found, Explainer)
         assert found.method.text == ASKED
 

@@ -15,7 +15,7 @@ from palrp_onnx.errors import UsageError
 from palrp_onnx.evaluate import baselines
 from palrp_onnx.relevance.method import Method, Parameter
 from palrp_onnx.relevance.method_parsing import (
-    competitor_text,
+    compared_method_text,
     method,
     register_method,
     resolve_method,
@@ -108,7 +108,7 @@ def test_every_method_closes_the_books(method: str, body: str) -> None:
 def test_numbers_are_read(text: str, numbers: dict[str, float], called: str) -> None:
     found = method(text)
     assert found.numbers == numbers
-    assert found.text == called == competitor_text(text)
+    assert found.text == called == compared_method_text(text)
     assert method(called) == found
 
 
@@ -151,12 +151,12 @@ def test_what_is_wrong_is_said(text: str, problem: str) -> None:
 
 
 def test_baselines_have_no_numbers() -> None:
-    assert competitor_text("rollout") == "rollout"
+    assert compared_method_text("rollout") == "rollout"
     assert set(BASELINES) == {*baselines.BASELINES, baselines.SINGLE_SINK}
     with pytest.raises(UsageError, match="ig has no parameters"):
-        competitor_text("ig:steps=3")
+        compared_method_text("ig:steps=3")
     with pytest.raises(UsageError, match=r"Methods: .*rollout"):
-        competitor_text("roll")
+        compared_method_text("roll")
 
 
 # --- what cannot be -------------------------------------------------------------------------------

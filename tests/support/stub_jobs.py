@@ -66,6 +66,6 @@ def go(
     source: Path, plan: BatchPlan, stub: Any = None, job: Job | None = None
 ) -> tuple[BatchOutcome, Heard]:
     heard = Heard()
-    crew = threads(stub or Stub(), heard.advance, count=2)
+    executor = threads(stub or Stub(), heard.advance, count=2)
     records = open_source(source, io.BytesIO())
-    return explain_parts(records, job or job_of(source, plan), plan, crew, heard), heard
+    return explain_parts(records, job or job_of(source, plan), plan, executor, heard), heard

@@ -1,4 +1,4 @@
-"""Other ways to explain, on the same file: what relevance is held against."""
+"""Other methods of explanation on the same file, to compare relevance with."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from functools import partial
 from palrp_onnx.describe import describe_target
 from palrp_onnx.engines import NumpyEngine
 from palrp_onnx.errors import TargetError
+from palrp_onnx.evaluate.baselines.baseline_input import BaselineInput, BaselineMap
 from palrp_onnx.evaluate.baselines.chefer import chefer
 from palrp_onnx.evaluate.baselines.gradients import integrated_gradients
-from palrp_onnx.evaluate.baselines.question import Answer, Question
 from palrp_onnx.evaluate.baselines.rollout import rollout
 from palrp_onnx.explainer import Explainer
 from palrp_onnx.fidelity import Original
@@ -18,14 +18,14 @@ from palrp_onnx.inputs.sample import Sample
 from palrp_onnx.model.open import Model
 from palrp_onnx.record import TargetFacts
 from palrp_onnx.relevance.method import Method
-from palrp_onnx.relevance.method_parsing import competitor_text
+from palrp_onnx.relevance.method_parsing import compared_method_text
 from palrp_onnx.relevance.methods import DEFAULT_METHOD
 from palrp_onnx.relevance.target import Target
 from palrp_onnx.relevance.target_parsing import parse_target
 from palrp_onnx.types import Array, Feeds
 
-#: Baselines that are no method, by name.
-BASELINES: dict[str, Answer] = {
+#: Baselines that are not methods of relevance, by name.
+BASELINES: dict[str, BaselineMap] = {
     "rollout": rollout,
     "chefer": chefer,
     "ig": integrated_gradients,
@@ -35,20 +35,20 @@ SINGLE_SINK = "single-sink"
 
 
 class Baseline:
-    """A model that is explained by a baseline.
+    """Explains a model by a baseline.
 
     Args:
         model: The model.
-        answer: The baseline.
+        baseline: The baseline.
         dtype: As of :class:`palrp_onnx.Explainer`.
-        device: Where the forward pass runs; gradients are walked in NumPy.
+        device: Where the forward pass runs; gradients are computed in NumPy.
         output: Name of the explained output.
     """
 
     def __init__(
         self,
         model: Model,
-        answer: Answer,
+        baseline: BaselineMap,
         *,
         dtype: str = "float32",
         device: str = "cpu",
@@ -56,7 +56,7 @@ class Baseline:
     ) -> None:
         self.model = model
         self.device = device
-        self._answer = answer
+        self._map = baseline
         self._original: Original | None = None
         self._explainer = Explainer(
             model,
@@ -73,25 +73,25 @@ class Baseline:
         assert isinstance(engine, NumpyEngine)
         return engine
 
-    def ask(self, feeds: Feeds, target: Target) -> Question:
-        """Input and target, certain that they are about what the file computes.
+    def prepare(self, feeds: Feeds, target: Target) -> BaselineInput:
+        """Forward values and targets of an input, after the fidelity check.
 
         Raises:
-            FidelityError: The rewritten graph computes something else.
+            FidelityError: The rewritten graph does not compute what the file computes.
         """
         engine = self.engine(feeds)
-        question = Question.ask(engine, feeds, target)
+        given = BaselineInput.of(engine, feeds, target)
         rewritten = engine.planned.analysis.model
         if rewritten.changes:
             if self._original is None:
                 output = engine.planned.output
                 self._original = Original(rewritten, output, device=self.device)
-            self._original.check(feeds, question.values[engine.planned.output])
-        return question
+            self._original.check(feeds, given.values[engine.planned.output])
+        return given
 
     def map(self, feeds: Feeds, target: Target) -> Array:
-        """Relevance a unit [B, units]."""
-        return self._answer(self.ask(feeds, target))
+        """The map [B, units]."""
+        return self._map(self.prepare(feeds, target))
 
     def explain(
         self, sample: Sample, target: str = "pred", labels: Mapping[int, str] | None = None
@@ -100,21 +100,21 @@ class Baseline:
         names, wanted = labels or {}, parse_target(target, labels)
         if wanted.file is not None:
             raise TargetError("Baselines explain entries of the output, not products with a vector")
-        question = self.ask(sample.feeds, wanted)
-        subject = question.engine.subject
-        shape = question.values[subject.output].shape
+        given = self.prepare(sample.feeds, wanted)
+        subject = given.engine.subject
+        shape = given.values[subject.output].shape
         head = self._explainer.head(subject, shape, names)
         head.check(wanted, subject.output, names)
-        facts = [describe_target(subject.output, found, head) for found in question.targets]
-        return list(zip(facts, self._answer(question), strict=True))
+        facts = [describe_target(subject.output, found, head) for found in given.targets]
+        return list(zip(facts, self._map(given), strict=True))
 
 
-#: What takes part in a contest.
-Competitor = Explainer | Baseline
+#: A method that can be compared with others.
+ComparedMethod = Explainer | Baseline
 
 
-def competitor(
-    asked: Method | str,
+def compared_method(
+    wanted: Method | str,
     model: Model,
     *,
     engine: str | None = None,
@@ -122,27 +122,27 @@ def competitor(
     device: str = "cpu",
     output: str | None = None,
     unknown: int | None = None,
-) -> Competitor:
+) -> ComparedMethod:
     """The explainer of a method, of PA-LRP with a single sink, or of a baseline.
 
     Args:
-        asked: Its name, with numbers of its own if it is a method; or a method.
+        wanted: A name, for methods also with parameters, ``pa-lrp-gamma:gamma=0.1``; or a method.
         model: The model.
-        engine: That of methods; baselines walk in NumPy.
+        engine: The engine of methods; baselines always use NumPy.
         dtype: As of :class:`palrp_onnx.Explainer`.
-        device: The same.
-        output: The same.
-        unknown: Id of the token that integrated gradients start from, as perturbation does.
+        device: As of :class:`palrp_onnx.Explainer`.
+        output: As of :class:`palrp_onnx.Explainer`.
+        unknown: Id of the unknown token, the starting point of integrated gradients.
 
     Raises:
         UsageError: There is no such method or parameter.
     """
-    name = competitor_text(asked) if isinstance(asked, str) else asked
+    name = compared_method_text(wanted) if isinstance(wanted, str) else wanted
     if isinstance(name, str) and name in BASELINES:
-        answer = BASELINES[name]
-        if answer is integrated_gradients:
-            answer = partial(integrated_gradients, unknown=unknown)
-        return Baseline(model, answer, dtype=dtype, device=device, output=output)
+        baseline = BASELINES[name]
+        if baseline is integrated_gradients:
+            baseline = partial(integrated_gradients, unknown=unknown)
+        return Baseline(model, baseline, dtype=dtype, device=device, output=output)
     single = name == SINGLE_SINK
     return Explainer(
         model,

@@ -1,4 +1,4 @@
-"""Attention of a model, layer by layer, found by what probabilities are multiplied with."""
+"""Attention probabilities of a model, layer by layer, found by the structure of the graph."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import onnx_ir as ir
 from palrp_onnx.analysis.analysis import Operand
 from palrp_onnx.analysis.axes import batch_axis
 from palrp_onnx.errors import UsageError
-from palrp_onnx.evaluate.baselines.question import Question
+from palrp_onnx.evaluate.baselines.baseline_input import BaselineInput
 from palrp_onnx.types import Array
 
 
@@ -18,47 +18,47 @@ class Attention:
     """Probabilities [B, heads, T, T] (queries, then keys) and their gradients, first layer first.
 
     Attributes:
-        probabilities: One array a layer.
-        slopes: ∂ target / ∂ probabilities.
+        probabilities: One array per layer.
+        slopes: ∂ target / ∂ probabilities, of the same shapes.
 
     Raises:
-        UsageError: There is no attention, or it does not lead from all tokens to all tokens, as
-            within windows or between two sequences.
+        UsageError: There is no attention, or not every token attends to every other, as within
+            windows or between two sequences.
     """
 
-    def __init__(self, question: Question) -> None:
-        self._question = question
-        operands = _layers(question)
-        slopes = question.gradients(list(operands))
+    def __init__(self, given: BaselineInput) -> None:
+        self._given = given
+        operands = _layers(given)
+        slopes = given.gradients(list(operands))
         shown = {v: o for v, o in operands.items() if v in slopes}
         self.probabilities = [
-            self._square(v, o, question.values[v.name or ""]) for v, o in shown.items()
+            self._square(v, o, given.values[v.name or ""]) for v, o in shown.items()
         ]
         self.slopes = [self._square(v, o, slopes[v]) for v, o in shown.items()]
         shapes = {array.shape[2:] for array in self.probabilities}
         if len(shapes) != 1 or len(set(next(iter(shapes)))) != 1:
             raise UsageError(
-                "Attention does not lead from all tokens to all tokens in every layer",
+                "Not every layer has attention between all tokens",
                 place=f"(queries, keys) {sorted(shapes)}",
             )
 
     def _square(self, value: ir.Value, operand: Operand, array: Array) -> Array:
         """[B, heads, queries, keys], whatever the order of axes in the graph."""
-        analysis = self._question.engine.planned.analysis
+        analysis = self._given.engine.planned.analysis
         rank = array.ndim
         query, key = _query_and_key(operand, rank)
         batch = batch_axis(analysis.axes[value]) + rank
         heads = [a for a in range(rank) if a not in (batch, query, key)]
         moved = array.transpose(batch, *heads, query, key)
-        size = len(self._question.seed)
+        size = len(self._given.seed)
         return np.asarray(moved.reshape(size, -1, *moved.shape[-2:]))
 
     def of_target(self, matrix: Array) -> Array:
-        """Rows of [B, T, T] that the target is read from, as units [B, units].
+        """The row of [B, T, T] that the target depends on, as units [B, units].
 
-        These are the queries of the last layer with a gradient: one for a class token, the last
-        token or a place of a language model; where tokens are pooled, the mean of their rows.
-        Places before the first unit, as of a class token beside patches, are cut off.
+        It is the mean over the queries of the last layer that have a gradient: one query for a
+        class token, the last token or a position of a language model, several if tokens are pooled.
+        Keys before the first unit, such as a class token before patches, are cut off.
         """
         read = self.slopes[-1].any(axis=(1, 3)).astype(np.float64)
         share = read / np.maximum(read.sum(axis=1, keepdims=True), 1.0)
@@ -69,15 +69,15 @@ class Attention:
         return np.asarray(rows[:, rows.shape[1] - units :])
 
     def _units(self) -> int:
-        grid = self._question.grid()
+        grid = self._given.grid()
         if grid is not None:
             return grid[0] * grid[1]
-        return int(self._question.feeds[self._question.explained].shape[1])
+        return int(self._given.feeds[self._given.explained].shape[1])
 
 
-def _layers(question: Question) -> Mapping[ir.Value, Operand]:
-    """Attention probabilities on the way to the target, in order, with a product they weigh in."""
-    plan = question.engine.planned.plan
+def _layers(given: BaselineInput) -> Mapping[ir.Value, Operand]:
+    """Attention probabilities on paths to the target, in order, with a product that they enter."""
+    plan = given.engine.planned.plan
     found: dict[ir.Value, Operand] = {}
     for step in reversed(plan.steps):
         for index, value in enumerate(step.node.inputs):
@@ -89,7 +89,7 @@ def _layers(question: Question) -> Mapping[ir.Value, Operand]:
 
 
 def _query_and_key(operand: Operand, rank: int) -> tuple[int, int]:
-    """Axes of probabilities: a product sums over keys and keeps queries."""
+    """Axes of queries and keys: a product sums over the keys, and its result has the queries."""
     node, index = operand
     if node.op_type == "MatMul":
         return (rank - 2, rank - 1) if index == 0 else (rank - 1, rank - 2)

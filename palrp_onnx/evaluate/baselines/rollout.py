@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from palrp_onnx.evaluate.baselines.attention import Attention, identity
-from palrp_onnx.evaluate.baselines.question import Question
+from palrp_onnx.evaluate.baselines.baseline_input import BaselineInput
 from palrp_onnx.types import Array
 
 
-def rollout(question: Question) -> Array:
-    """Ã_L … Ã_1 with Ã = ½ A + ½ I, rows made to sum to one, A the mean of the heads.
+def rollout(given: BaselineInput) -> Array:
+    """Ã_L … Ã_1 with Ã = ½ A + ½ I, rows normalised to the sum 1, A the mean over the heads.
 
     The map [B, units] is the row of the explained position (:meth:`Attention.of_target`). It is the
     same for every class.
@@ -18,7 +18,7 @@ def rollout(question: Question) -> Array:
     Raises:
         UsageError: The model has no attention between all tokens.
     """
-    attention = Attention(question)
+    attention = Attention(given)
     joint = identity(attention.probabilities[0])
     for heads in attention.probabilities:
         mixed = 0.5 * heads.mean(axis=1, dtype=np.float64) + 0.5 * identity(heads)

@@ -9,12 +9,13 @@ be read; or ``None`` if the node, as it is used, is primitive already. It raises
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import onnx_ir as ir
 import onnx_ir.passes.common as passes
 
+from palrp_onnx.model.changes import Changes
 from palrp_onnx.model.declared import infer_shapes
 from palrp_onnx.model.lowering.builder import Builder, Fused
 from palrp_onnx.model.lowering.types import infer
@@ -53,7 +54,7 @@ def lowerable() -> list[tuple[str, str]]:
     return sorted(_TABLE)
 
 
-def lower(model: ir.Model) -> Mapping[str, int]:
+def lower(model: ir.Model) -> Changes:
     """Rewrite fused and quantised operations of ``model`` into primitive ones, in place.
 
     Values keep their names. The nodes of the graph must be in topological order.
@@ -63,7 +64,7 @@ def lower(model: ir.Model) -> Mapping[str, int]:
     """
     graph, opset = model.graph, model.opset_imports.get("", 0)
     if not any((node.domain, node.op_type) in _TABLE for node in graph):
-        return {}
+        return Changes()
     infer_shapes(model)
     done: Counter[str] = Counter()
     made = _Made(set(), set())
@@ -79,7 +80,7 @@ def lower(model: ir.Model) -> Mapping[str, int]:
             graph.remove(node, safe=True)
             done[f"{node.domain}.{node.op_type}".lstrip(".")] += 1
     passes.RemoveUnusedNodesPass()(model)
-    return dict(done)
+    return Changes.of(done)
 
 
 class _Made(NamedTuple):

@@ -9,13 +9,16 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from palrp_onnx.model.changes import Changes
+
 _NARROW, _WIDE = ir.DataType.BFLOAT16, ir.DataType.FLOAT
 #: Weights of fewer numbers are stored anew: thresholds, scales, masks that must stay constants.
 _FEW = 1024
 
 
-def widen(graph: ir.Graph) -> int:
-    """Let every bfloat16 of a graph be a float32, in place; returns how many values that were."""
+def widen(model: ir.Model) -> Changes:
+    """Let every bfloat16 be a float32, in place; the log counts values."""
+    graph = model.graph
     nodes = list(graph.all_nodes())
     values = dict.fromkeys(graph.inputs)
     values.update((v, None) for node in nodes for v in (*node.inputs, *node.outputs) if v)
@@ -27,7 +30,7 @@ def widen(graph: ir.Graph) -> int:
             _widen_weight(graph, value)
         else:
             value.dtype = _WIDE
-    return len(narrow)
+    return Changes.of({"bfloat16": len(narrow)})
 
 
 def _widen_attributes(node: ir.Node) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
+from palrp_onnx.model.changes import Changes
 from palrp_onnx.types import Array
 
 if TYPE_CHECKING:
@@ -42,23 +43,26 @@ def condition_names(model: Model) -> list[str]:
 
 def with_branches(model: Model, taken: Sequence[bool]) -> Model:
     """A copy of ``model`` where every ``If`` of its graph is the branch that it takes."""
-    model = model.copy()
-    nodes = _branching(model.graph)
-    for node, condition in zip(nodes, taken, strict=True):
-        _inline(model.graph, node, condition)
-    return model.rewritten({"If": len(nodes)})
+
+    def take(proto: ir.Model) -> Changes:
+        nodes = _branching(proto.graph)
+        _inline(proto.graph, zip(nodes, taken, strict=True))
+        return Changes.of({"If": len(nodes)})
+
+    return model.copy().rewritten(take)
 
 
-def take_constant_branches(graph: ir.Graph) -> int:
-    """Replace branches whose condition is stored, in place; how many there were."""
-    count = 0
-    while taken := [n for n in _branching(graph) if _condition(n).const_value is not None]:
-        for node in taken:
-            stored = _condition(node).const_value
-            assert stored is not None
-            _inline(graph, node, bool(stored.numpy().item()))
+def take_constant_branches(model: ir.Model) -> Changes:
+    """Replace branches whose condition is stored, in place; the log counts them."""
+    graph, count = model.graph, 0
+    while taken := [
+        (node, bool(stored.numpy().item()))
+        for node in _branching(graph)
+        if (stored := _condition(node).const_value) is not None
+    ]:
+        _inline(graph, taken)
         count += len(taken)
-    return count
+    return Changes.of({"If": count})
 
 
 def _branching(graph: ir.Graph) -> list[ir.Node]:
@@ -71,24 +75,29 @@ def _condition(node: ir.Node) -> ir.Value:
     return value
 
 
-def _inline(graph: ir.Graph, node: ir.Node, condition: bool) -> None:
-    """Put the nodes of one branch in the place of ``node``."""
+def _inline(graph: ir.Graph, taken: Iterable[tuple[ir.Node, bool]]) -> None:
+    """Put the nodes of the branch that each of some nodes takes in its place."""
+    names = _Names([*(v.name for n in graph for v in n.outputs), *graph.initializers])
+    for node, condition in taken:
+        _replace(graph, node, condition, names)
+
+
+def _replace(graph: ir.Graph, node: ir.Node, condition: bool, names: _Names) -> None:
     branches = [node.attributes[name].as_graph() for name in ("else_branch", "then_branch")]
     branch = branches[condition]
     for lost in branches[not condition].all_nodes():
         for index in range(len(lost.inputs)):
             lost.replace_input_with(index, None)  # so that nothing seems to be read by it
-    known = {v.name for n in graph for v in n.outputs} | set(graph.initializers)
     for key, value in list(branch.initializers.items()):
         branch.initializers.pop(key)
-        value.name = _fresh(value.name or "", known)
+        value.name = names.fresh(value.name or "")
         graph.register_initializer(value)
     inner = list(branch)
     results = list(branch.outputs)
     branch.outputs.clear()
     branch.remove(inner)
     for value in (v for n in inner for v in n.outputs if v.name):
-        value.name = _fresh(value.name or "", known)
+        value.name = names.fresh(value.name or "")
     graph.insert_before(node, inner)
     for old, new in zip(node.outputs, results, strict=True):
         copy = ir.node("Identity", [new], name=f"{old.name}/taken")
@@ -100,12 +109,19 @@ def _inline(graph: ir.Graph, node: ir.Node, condition: bool) -> None:
     graph.remove(node, safe=True)
 
 
-def _fresh(name: str, known: set[str | None]) -> str:
-    """``name``, or one that is not taken yet."""
-    count = 0
-    fresh = name
-    while fresh in known:
-        count += 1
-        fresh = f"{name}/{count}"
-    known.add(fresh)
-    return fresh
+class _Names:
+    """Names that are taken, each once."""
+
+    def __init__(self, taken: Iterable[str | None]) -> None:
+        self._taken = set(taken)
+        self._counts: dict[str, int] = {}
+
+    def fresh(self, name: str) -> str:
+        """``name``, or with the first number behind it that is not taken yet."""
+        found, count = name, self._counts.get(name, 0)
+        while found in self._taken:
+            count += 1
+            found = f"{name}/{count}"
+        self._counts[name] = count
+        self._taken.add(found)
+        return found

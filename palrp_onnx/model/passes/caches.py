@@ -11,8 +11,9 @@ from typing import NamedTuple
 
 import numpy as np
 import onnx_ir as ir
+import onnx_ir.passes.common as passes
 
-from palrp_onnx.model.changes import Blank
+from palrp_onnx.model.changes import Blank, Changes
 from palrp_onnx.model.follow import uses_of
 from palrp_onnx.model.lowering.builder import Builder, constant
 from palrp_onnx.model.ops import Trait, has
@@ -26,15 +27,16 @@ class _End(NamedTuple):
     axes: tuple[int, ...]
 
 
-def take_out_switches(graph: ir.Graph) -> tuple[Blank, ...]:
-    """Fix inputs to false that only decide whether caches are used, and take them out.
+def take_out_switches(model: ir.Model) -> Changes:
+    """Fix inputs to false that only decide whether caches are used, and take them out, in place.
 
     Such an input is the condition of branches, in a graph some of whose inputs only ever stand
     beside others.
     """
+    graph = model.graph
     inputs = [v for v in graph.inputs if not v.is_initializer()]
     if all(_token_axis(v) is None for v in inputs):
-        return ()
+        return Changes()
     found = []
     for value in inputs:
         if value.dtype == ir.DataType.BOOL and _decides(value):
@@ -45,11 +47,12 @@ def take_out_switches(graph: ir.Graph) -> tuple[Blank, ...]:
             ir.convenience.replace_all_uses_with(value, fixed)
             graph.inputs.remove(value)
             graph.register_initializer(fixed)
-    return tuple(found)
+    return Changes.taken_out("switch", found)
 
 
-def take_out_caches(graph: ir.Graph, opset: int) -> tuple[Blank, ...]:
-    """Take caches out of the graph as if no token came before; the inputs that they were."""
+def take_out_caches(model: ir.Model) -> Changes:
+    """Take caches out of the graph as if no token came before, in place."""
+    graph, opset = model.graph, model.opset_imports.get("", 0)
     inputs = [v for v in graph.inputs if not v.is_initializer()]
     caches = {v: axis for v in inputs if (axis := _token_axis(v)) is not None and _is_weighed(v)}
     kept = [v for v in inputs if v not in caches]
@@ -65,15 +68,25 @@ def take_out_caches(graph: ir.Graph, opset: int) -> tuple[Blank, ...]:
                 _drop(end)
         graph.inputs.remove(value)
         found.append(Blank(value.name or "", np.dtype(value.dtype.numpy()), tuple(shape)))
-    return tuple(found)
+    if found:
+        passes.RemoveUnusedNodesPass()(model)
+    return Changes.taken_out("cache", found)
+
+
+#: What hands a condition on.
+_COPIED = frozenset(("Identity", "Squeeze"))
 
 
 def _decides(value: ir.Value) -> bool:
     """Whether a value is only ever a condition."""
-    uses = value.uses()
-    onward = [u.node.outputs[0] for u in uses if u.node.op_type in ("Identity", "Squeeze")]
-    rest = [u for u in uses if u.node.op_type not in ("Identity", "Squeeze")]
-    return bool(uses) and all(u.node.op_type == "If" for u in rest) and all(map(_decides, onward))
+
+    def onward(node: ir.Node, _: int) -> Sequence[ir.Value]:
+        return node.outputs if node.op_type in _COPIED else ()
+
+    uses = [node for node, _ in uses_of([value], onward)]
+    copies = [node for node in uses if node.op_type in _COPIED]
+    conditions = all(node.op_type in _COPIED | {"If"} for node in uses)
+    return bool(uses) and conditions and all(node.outputs[0].uses() for node in copies)
 
 
 def _token_axis(value: ir.Value) -> int | None:
@@ -136,22 +149,32 @@ def _only_given_out(node: ir.Node) -> bool:
 
 def _is_setting(value: ir.Value) -> bool:
     """Whether a value is a stored number, or follows from such and from shapes alone."""
-    node = value.producer()
-    if node is None:
-        return value.const_value is not None and value.const_value.size <= 1
-    return node.op_type == "Shape" or all(v is None or _is_setting(v) for v in node.inputs)
+    left, seen = [value], {value}
+    while left:
+        current = left.pop()
+        node = current.producer()
+        if node is None:
+            if current.const_value is None or current.const_value.size > 1:
+                return False
+        elif node.op_type != "Shape":
+            fresh = [v for v in node.inputs if v is not None and v not in seen]
+            seen.update(fresh)
+            left += fresh
+    return True
 
 
 def _ends(value: ir.Value, axes: tuple[int, ...]) -> Iterator[_End]:
-    for use in value.uses():
-        node = use.node
-        if has(node, Trait.RETYPES):
-            yield from _ends(node.outputs[0], axes)
-        elif node.op_type == "Gather" and use.idx == 0 and _is_scalar(node.inputs[1]):
-            axis = node.attributes.get_int("axis", 0) % len(axes)  # keys, or values, of both
-            yield from _ends(node.outputs[0], (*axes[:axis], *axes[axis + 1 :]))
-        else:
-            yield _End(node, use.idx, axes)
+    """Where a cache is used for more than to hand on all of it, or the keys or values of it."""
+    left = [(use.node, use.idx, axes) for use in list(value.uses())[::-1]]
+    while left:
+        node, operand, own = left.pop()
+        if node.op_type == "Gather" and operand == 0 and _is_scalar(node.inputs[1]):
+            axis = node.attributes.get_int("axis", 0) % len(own)
+            own = (*own[:axis], *own[axis + 1 :])
+        elif not has(node, Trait.RETYPES):
+            yield _End(node, operand, own)
+            continue
+        left += [(use.node, use.idx, own) for use in list(node.outputs[0].uses())[::-1]]
 
 
 def _is_scalar(value: ir.Value | None) -> bool:

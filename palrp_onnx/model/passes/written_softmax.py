@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from palrp_onnx.model.changes import Changes
 from palrp_onnx.model.values import constant_axes
 
 
-def join_softmax(graph: ir.Graph) -> int:
-    """Replace what is written out by one node each, in place; how many there were."""
+def join_softmax(model: ir.Model) -> Changes:
+    """Replace what is written out by one node each, in place; the log counts them."""
+    graph = model.graph
     if graph.opset_imports.get("", 0) < 13:  # where Softmax runs over all axes from one on
-        return 0
+        return Changes()
     found = [(node, known) for node in graph if (known := _scores(node)) is not None]
     for node, (scores, axis) in found:
         made = ir.node("Softmax", [scores], {"axis": axis}, name=f"{node.name}/softmax")
@@ -25,7 +27,7 @@ def join_softmax(graph: ir.Graph) -> int:
         ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
         old.name, new.name = None, old.name
         graph.remove(node, safe=True)
-    return len(found)
+    return Changes.of({"softmax written out": len(found)})
 
 
 def _scores(node: ir.Node) -> tuple[ir.Value, int] | None:

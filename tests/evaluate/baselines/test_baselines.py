@@ -21,10 +21,10 @@ from palrp_onnx.evaluate.baselines import (
     BASELINES,
     SINGLE_SINK,
     Baseline,
-    competitor,
+    compared_method,
     integrated_gradients,
 )
-from palrp_onnx.evaluate.baselines.question import Question
+from palrp_onnx.evaluate.baselines.baseline_input import BaselineInput
 from palrp_onnx.explainer import Explainer
 from palrp_onnx.inputs import open_sample
 from palrp_onnx.inputs.sample import Sample
@@ -69,9 +69,9 @@ def answer_of(name: str) -> Any:
     return BASELINES[name]
 
 
-def asked(model: Model, feeds: Mapping[str, Array], target: str) -> Question:
+def asked(model: Model, feeds: Mapping[str, Array], target: str) -> BaselineInput:
     baseline = Baseline(model, answer_of("ig"), dtype="float64")
-    return baseline.ask(feeds, parse_target(target))
+    return baseline.prepare(feeds, parse_target(target))
 
 
 def softmax(a: Array) -> Array:
@@ -167,32 +167,32 @@ def test_integrated_gradients_are_complete(
 ) -> None:
     """Σ map = f(x) − f(x₀), which is run with the other rows in place of the looked-up ones."""
     model, sample = review
-    question = asked(model, sample.feeds, "1")
-    engine = question.engine
+    given = asked(model, sample.feeds, "1")
+    engine = given.engine
     output = engine.planned.output
     (node,) = engine.planned.analysis.inputs.lookups
     name = node.outputs[0].name or ""
     forward = engine.forward_from([name])
-    again = forward({**sample.feeds, name: question.values[name]})[output]
-    np.testing.assert_allclose(again, question.values[output], rtol=1e-9)
-    start = np.zeros_like(question.values[name])
+    again = forward({**sample.feeds, name: given.values[name]})[output]
+    np.testing.assert_allclose(again, given.values[output], rtol=1e-9)
+    start = np.zeros_like(given.values[name])
     if unknown is not None:
-        ids = np.full_like(sample.feeds[question.explained], unknown)
-        start = engine.forward({**sample.feeds, question.explained: ids})[name]
+        ids = np.full_like(sample.feeds[given.explained], unknown)
+        start = engine.forward({**sample.feeds, given.explained: ids})[name]
     elif "rope" in str(model.path):
         pytest.skip("a norm comes first: all of the change is in a part of the first step")
-    change = question.targets[0].value - forward({**sample.feeds, name: start})[output][0, 1]
-    found = integrated_gradients(question, steps=32, unknown=unknown).sum()
+    change = given.targets[0].value - forward({**sample.feeds, name: start})[output][0, 1]
+    found = integrated_gradients(given, steps=32, unknown=unknown).sum()
     assert found == pytest.approx(change, rel=5e-3)
-    rough = integrated_gradients(question, steps=1, unknown=unknown).sum()
+    rough = integrated_gradients(given, steps=1, unknown=unknown).sum()
     assert rough != pytest.approx(change, rel=5e-3)
 
 
 def test_maps_are_the_same_in_single_precision(review: tuple[Model, Sample]) -> None:
     model, sample = review
-    for name, answer in BASELINES.items():
+    for name, baseline in BASELINES.items():
         rough, exact = (
-            Baseline(model, answer, dtype=dtype).explain(sample)[0]
+            Baseline(model, baseline, dtype=dtype).explain(sample)[0]
             for dtype in ("float32", "float64")
         )
         assert rough[0].index == exact[0].index
@@ -211,14 +211,14 @@ def test_maps_add_up(review: tuple[Model, Sample]) -> None:
     assert Baseline(model, BASELINES["chefer"]).explain(sample)[0][1].sum() > 1.0
 
 
-def test_competitors_by_name(review: tuple[Model, Sample]) -> None:
+def test_compared_methods_by_name(review: tuple[Model, Sample]) -> None:
     model, _ = review
-    single, both = competitor(SINGLE_SINK, model), competitor("pa-lrp", model)
+    single, both = compared_method(SINGLE_SINK, model), compared_method("pa-lrp", model)
     assert isinstance(single, Explainer) and single.positions == "single-sink"
     assert isinstance(both, Explainer) and both.positions == "relu"
-    assert isinstance(competitor("ig", model), Baseline)
+    assert isinstance(compared_method("ig", model), Baseline)
     with pytest.raises(UsageError, match="Unknown method"):
-        competitor("none", model)
+        compared_method("none", model)
     assert set(options.BASELINES) == {*BASELINES, SINGLE_SINK}
 
 

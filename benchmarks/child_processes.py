@@ -1,7 +1,7 @@
-"""Measure child processes in turn: what ``neighbours.py`` prints is taken here.
+"""Measurements of child processes in turn, for ``neighbours.py``.
 
-Needs the standard library only, and so does everything its importer loads before it measures: the
-system counts the memory of the process that started a child towards that child's peak.
+Needs only the standard library, and so must everything that is imported before measuring: the
+system counts the memory of the parent process at the start of a child towards the child's peak.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-#: Waiting threads of the child before have gone to sleep after this long.
+#: Seconds after which waiting threads of the previous child sleep.
 PAUSE = 0.1
 
 
 @dataclass(frozen=True)
-class Contender:
-    """Somebody who explains.
+class Program:
+    """A program that explains.
 
     Attributes:
-        warm: Command of a child that answers; see ``serving.py``.
-        fresh: Command of one explanation.
-        out: Where both write their map.
-        variables: Environment variables besides the parent's.
+        warm: Command of a child that explains repeatedly; see ``serving.py``.
+        fresh: Command of a single explanation.
+        out: The file to which both write their map.
+        variables: Environment variables besides those of the parent.
     """
 
     warm: tuple[str, ...]
@@ -41,7 +41,7 @@ class Contender:
 
 @dataclass
 class Cost:
-    """What was measured of one contender; seconds and MiB.
+    """Measurements of one program, in seconds and MiB.
 
     Attributes:
         wall: Wall times of warm explanations.
@@ -64,7 +64,7 @@ class Cost:
 
     @property
     def quietest(self) -> float:
-        """The least wall time, which other processes disturb least."""
+        """The smallest wall time, which is least affected by other processes."""
         return min(self.wall)
 
     @property
@@ -79,23 +79,23 @@ class Cost:
 
 
 class Child:
-    """A contender that has been opened, has explained once and answers."""
+    """An open program that has explained once and waits for further requests."""
 
-    def __init__(self, name: str, contender: Contender, log: IO[str]) -> None:
+    def __init__(self, name: str, program: Program, log: IO[str]) -> None:
         self._name = name
         self._log = log
         self._process = subprocess.Popen(
-            contender.warm,
+            program.warm,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
             text=True,
-            env={**os.environ, **contender.variables},
+            env={**os.environ, **program.variables},
         )
         self.versions: dict[str, str] = self._read()
 
     def explain(self) -> dict[str, float]:
-        """Explain once: ``wall`` and ``cpu``."""
+        """Explain once; its times ``wall`` and ``cpu`` in seconds."""
         assert self._process.stdin is not None
         self._process.stdin.write("\n")
         self._process.stdin.flush()
@@ -103,7 +103,7 @@ class Child:
         return taken
 
     def finish(self) -> float:
-        """Peak memory; the process ends."""
+        """End the process; its peak memory in MiB."""
         assert self._process.stdin is not None
         self._process.stdin.close()
         peak: float = self._read()["peak"]
@@ -125,36 +125,36 @@ class Child:
 
 
 class Machine:
-    """How much of the machine other processes use: a measurement on a busy one is worth less."""
+    """Use of the CPUs by other processes, which make measurements less reliable."""
 
     def __init__(self) -> None:
         self._start = time.perf_counter()
         self._before = _others()
 
     def others(self) -> float:
-        """Share of all CPUs since the beginning; children must have ended."""
+        """Share of all CPUs since the start; children must have ended."""
         elapsed = (time.perf_counter() - self._start) * (os.cpu_count() or 1)
         return (_others() - self._before) / elapsed
 
 
 def _others() -> float:
-    """CPU seconds, so far, of all processes but this one and its ended children."""
+    """CPU seconds of all processes except this one and its ended children."""
     counts = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]
     user, nice, system, _, _, *interrupts = map(int, counts)
-    everyone = (user + nice + system + sum(interrupts)) / os.sysconf("SC_CLK_TCK")
-    mine = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return everyone - sum(usage.ru_utime + usage.ru_stime for usage in mine)
+    total = (user + nice + system + sum(interrupts)) / os.sysconf("SC_CLK_TCK")
+    own = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return total - sum(usage.ru_utime + usage.ru_stime for usage in own)
 
 
 def measure_warm(
-    contenders: Mapping[str, Contender], costs: Mapping[str, Cost], rounds: int, log: IO[str]
+    programs: Mapping[str, Program], costs: Mapping[str, Cost], rounds: int, log: IO[str]
 ) -> dict[str, str]:
-    """Let all open children explain in turn; versions of the packages they run on."""
+    """Let all open children explain in turn; returns the versions of their packages."""
     versions: dict[str, str] = {}
     with ExitStack() as stack:
         children: dict[str, Child] = {}
-        for name, contender in contenders.items():
-            children[name] = stack.enter_context(closing(Child(name, contender, log)))
+        for name, program in programs.items():
+            children[name] = stack.enter_context(closing(Child(name, program, log)))
             versions |= children[name].versions
         for _ in range(rounds):
             for name, child in children.items():
@@ -168,31 +168,31 @@ def measure_warm(
 
 
 def measure_starts(
-    contenders: Mapping[str, Contender], costs: Mapping[str, Cost], starts: int, log: IO[str]
+    programs: Mapping[str, Program], costs: Mapping[str, Cost], starts: int, log: IO[str]
 ) -> None:
-    """A process for every explanation, in turn."""
+    """Measure explanations that each run in a new process, in turn."""
     for _ in range(starts):
-        for name, contender in contenders.items():
-            seconds, peak = explain_once(name, contender, log)
+        for name, program in programs.items():
+            seconds, peak = explain_once(name, program, log)
             costs[name].starts.append(seconds)
             costs[name].fresh_peak = max(costs[name].fresh_peak, peak)
 
 
-def explain_once(name: str, contender: Contender, log: IO[str]) -> tuple[float, float]:
-    """Seconds and peak memory of one process."""
-    contender.out.unlink(missing_ok=True)
+def explain_once(name: str, program: Program, log: IO[str]) -> tuple[float, float]:
+    """Seconds and peak memory in MiB of one process."""
+    program.out.unlink(missing_ok=True)
     start = time.perf_counter()
     process = subprocess.Popen(
-        contender.fresh,
+        program.fresh,
         stdin=subprocess.DEVNULL,
         stdout=log,
         stderr=log,
-        env={**os.environ, **contender.variables},
+        env={**os.environ, **program.variables},
     )
-    # Unlike subprocess's own waiting, this tells the usage of one child.
+    # Unlike subprocess's own waiting, this returns the usage of a single child.
     _, status, usage = os.wait4(process.pid, 0)
     seconds = time.perf_counter() - start
     process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode or not contender.out.exists():
+    if process.returncode or not program.out.exists():
         raise SystemExit(f"{name} wrote no map; see {log.name}")
     return seconds, usage.ru_maxrss / 1024

@@ -1,4 +1,4 @@
-"""What every baseline is asked: one input and one target, run forward, ready for gradients."""
+"""The input of every baseline: forward values of one batch, its targets, and gradients."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from palrp_onnx.types import Array, Feeds
 
 
 @dataclass(frozen=True)
-class Question:
-    """One batch and the target in each of its rows.
+class BaselineInput:
+    """One batch and the target of each of its rows.
 
     Attributes:
-        engine: Opened with the method ``gradient-x-input``: its multipliers are gradients.
-        feeds: What was fed.
-        values: Forward values.
-        targets: Where the target lies in every row.
+        engine: An engine with the method ``gradient-x-input``, whose multipliers are gradients.
+        feeds: Arrays by graph input.
+        values: Forward values by name.
+        targets: The target of every row.
         seed: Derivative of the target with respect to the output.
     """
 
@@ -36,11 +36,11 @@ class Question:
     seed: Array
 
     @classmethod
-    def ask(cls, engine: NumpyEngine, feeds: Feeds, target: Target) -> Question:
-        """Run forward, and find the target.
+    def of(cls, engine: NumpyEngine, feeds: Feeds, target: Target) -> BaselineInput:
+        """Run the forward pass, and find the targets.
 
         Raises:
-            InputError: The arrays are not what the graph takes.
+            InputError: The arrays do not fit the graph.
             TargetError: The output has no such element.
         """
         values = engine.forward(feeds)
@@ -55,15 +55,15 @@ class Question:
         return self.engine.planned.explained
 
     def gradients(self, watch: Collection[ir.Value]) -> dict[ir.Value, Array]:
-        """∂ target / ∂ value of every watched value that the target depends on."""
+        """∂ target / ∂ value, for each of the values ``watch`` that the target depends on."""
         return self.engine.multipliers(self.values, self.seed, watch)
 
     def grid(self) -> tuple[int, int] | None:
-        """Rows and columns of the units of an image; ``None`` where units are tokens."""
+        """Rows and columns of the patches of an image; ``None`` if units are tokens."""
         return grid_of(self.engine.subject, self.feeds[self.explained])
 
     def per_unit(self, relevance: Array) -> Array:
-        """Relevance of the explained input, or of its looked-up rows, summed to [B, units]."""
+        """Relevance of the explained input, or of its embeddings, summed to [B, units]."""
         op = Eager(len(relevance), relevance.dtype)
         axes = self.engine.planned.analysis.input_axes(self.explained)
         content, grid = bring_to_tokens(op, relevance, axes), self.grid()
@@ -72,5 +72,5 @@ class Question:
         return np.asarray(content.sum(axis=-1, dtype=np.float64))
 
 
-#: A way to explain by gradients or attention: the map [B, units].
-Answer = Callable[[Question], Array]
+#: A baseline, which computes a map [B, units].
+BaselineMap = Callable[[BaselineInput], Array]

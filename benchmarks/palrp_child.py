@@ -11,7 +11,7 @@ from palrp_onnx.inputs import open_sample
 
 
 def opening(model: Path, source: Path, method: str) -> serving.Explain:
-    """Content of the predicted class."""
+    """A function for the content relevance of the predicted class."""
     explainer = Explainer(model, method=method, engine="onnxruntime")
     sample = open_sample(
         source, model_path=model, graph_inputs=explainer.model.inputs, tokenizer=None

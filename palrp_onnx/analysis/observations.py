@@ -1,0 +1,289 @@
+"""What is seen of a graph before anything is judged: its structure, and the values of trial runs.
+
+This is the part of the analysis that runs the graph, and it happens once. What is judged from it
+(:mod:`palrp_onnx.analysis.operands`) can be judged again without another run: a rewriting that
+changes no value that depends on content only adds what its own nodes yield.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+
+import onnx_ir as ir
+
+from palrp_onnx.analysis.axes import Axes, Layouts, axes_of
+from palrp_onnx.analysis.content import attention_depth, content_values, probability_operands
+from palrp_onnx.analysis.example import Form, Shapes, another, forms, make_feeds, none_runs
+from palrp_onnx.analysis.input_axes import InputAxes, input_axes
+from palrp_onnx.analysis.inputs import InputRoles, input_roles
+from palrp_onnx.analysis.roles import Fact, Overrides
+from palrp_onnx.analysis.self_gates import Scaling, activation_values, find_scaling
+from palrp_onnx.analysis.separability import each_alone, mixed_values
+from palrp_onnx.analysis.stored_weights import computed_weights
+from palrp_onnx.errors import InputError, RoleError
+from palrp_onnx.model.open import Model
+from palrp_onnx.model.values import is_float
+from palrp_onnx.types import Array, Feeds, Shape
+
+#: One run of a graph: feeds → values by name, what is fed among them.
+Values = Callable[[Feeds], Mapping[str, Array]]
+#: A model, and names of the values wanted → runs of its graph.
+Runner = Callable[[Model, Iterable[str]], Values]
+Operand = tuple[ir.Node, int]
+
+#: Samples are run alone, to see whether others change them, where all values take so many bytes.
+_SMALL = 1 << 26
+
+
+@dataclass(frozen=True, kw_only=True)
+class Observations:
+    """The graph of ``model`` and what was seen of it.
+
+    Attributes:
+        said: Roles that were given rather than found.
+        inputs: Roles of the graph inputs, and the content lookups.
+        content: Values that depend on the explained inputs, in topological order.
+        axes: Batch and token axes of every content value.
+        layouts: What these axes run along.
+        depth: Number of attention layers before every content value.
+        probabilities: Operands of matrix products that hold attention probabilities.
+        scaling: Operands of products that scale their partner.
+        activations: Outputs of activation functions.
+        trial: Real values of the trial run: what roles are judged by.
+        again: Values without content of a trial run on another example, if there was one.
+        indices: Values of the trial run that are not real.
+        shapes: Shapes of the trial run.
+        examples: What these runs were fed, in this order.
+        form: How the examples were made up; ``None`` where they were not.
+    """
+
+    model: Model
+    said: Overrides
+    inputs: InputRoles
+    content: Mapping[ir.Value, None]
+    axes: Mapping[ir.Value, Axes]
+    layouts: Layouts = field(repr=False)
+    depth: Mapping[ir.Value, int]
+    probabilities: set[Operand]
+    scaling: Scaling
+    activations: set[ir.Value]
+    trial: Mapping[str, Array] = field(repr=False)
+    again: Mapping[str, Array] = field(repr=False)
+    indices: Mapping[str, Array] = field(repr=False)
+    shapes: Mapping[ir.Value, Shape] = field(repr=False)
+    examples: tuple[Feeds, ...] = field(repr=False)
+    form: Form | None
+
+    @property
+    def given(self) -> bool:
+        """Whether the trial run was of arrays that a caller gave, as none of ours ran."""
+        return self.form is None
+
+    def input_axes(self, name: str) -> InputAxes:
+        """Axes of an explained input."""
+        return input_axes(self.model.graph, self.inputs, name, self.shapes)
+
+
+@dataclass(frozen=True)
+class _Runs:
+    """Values of trial runs: on an example, on another one, and of each sample alone."""
+
+    values: Mapping[str, Array]
+    again: Mapping[str, Array]
+    alone: Iterator[Mapping[str, Array]]
+    examples: tuple[Feeds, ...]
+    form: Form | None
+
+
+def observe(
+    model: Model,
+    run: Runner,
+    *,
+    said: Overrides | None = None,
+    shapes: Shapes | None = None,
+    given: Feeds | None = None,
+    learnt: Mapping[str, Fact] | None = None,
+    form: Form | None = None,
+) -> Observations:
+    """Look at the graph of ``model``, which is left as it is, and at its values in trial runs.
+
+    Args:
+        model: The model.
+        run: Runs a graph.
+        said: Roles of inputs, and of values without content, that a person has given.
+        shapes: Shapes that the model is known to take, where it leaves lengths open.
+        given: Arrays that it is known to take: for the trial run, if nothing else runs.
+        learnt: Roles of inputs that earlier observations have led to.
+        form: The form of an example that the graph is known to run on.
+
+    Raises:
+        RoleError: No input can be explained, or no trial run succeeds.
+    """
+    graph = model.graph
+    inputs = input_roles(graph, said)
+    inputs = replace(inputs, facts={**inputs.facts, **(learnt or {})})
+    content = content_values(graph, inputs)
+    indexing, weights = _indexing(graph, content), computed_weights(graph)
+    names = [v.name for v in _values(graph) if v.name and is_float(v) and v not in weights]
+    known = forms(model, shapes) if form is None else iter([form])
+    runs = _trial(model, run, inputs, known, [*names, *indexing], given)
+    lengths: dict[ir.Value, Shape] = {
+        v: tuple(v.const_value.shape.numpy())
+        for v in graph.initializers.values()
+        if v.const_value is not None
+    }
+    lengths.update(weights)
+    lengths.update(
+        (v, runs.values[v.name].shape) for v in _values(graph) if v.name and v.name in runs.values
+    )
+    missing = [v.name for v in content if v not in lengths]
+    if missing:
+        raise RoleError("The trial run did not yield a value", place=str(missing[0]))
+    _check_places(graph, inputs, lengths)
+    indices = {name: runs.values[name] for name in indexing}
+    layouts = axes_of(graph, inputs, content, lengths, indices)
+    mixed = mixed_values(graph, layouts.layouts, runs.values, runs.alone)
+    layouts = replace(layouts, mixing={**mixed, **layouts.mixing})
+    free = {v.name for v in _values(graph) if v not in content or v.is_graph_input()}
+    scaling = find_scaling(graph, content)
+    return Observations(
+        model=model,
+        said=said or {},
+        inputs=inputs,
+        content=content,
+        axes=layouts.flags(),
+        layouts=layouts,
+        depth=attention_depth(graph, content),
+        probabilities=probability_operands(graph, content),
+        scaling=scaling,
+        activations=activation_values(graph, content, scaling),
+        trial={name: array for name, array in runs.values.items() if name not in indexing},
+        again={name: array for name, array in runs.again.items() if name in free},
+        indices=indices,
+        shapes=lengths,
+        examples=runs.examples,
+        form=runs.form,
+    )
+
+
+def observe_more(seen: Observations, run: Runner, values: Iterable[ir.Value]) -> Observations:
+    """The same observations and those of values without content that are new in the graph.
+
+    Only what they are made of is run.
+    """
+    new = {v.name or "": v for v in values}
+    part = run(seen.model.cut_to(list(new)), list(new))
+    found = [part(feeds) for feeds in seen.examples]
+    first, *others = [{name: values[name] for name in new} for values in found]
+    shapes = {v: first[name].shape for name, v in new.items()}
+    return replace(
+        seen,
+        trial={**seen.trial, **{n: a for n, a in first.items() if is_float(new[n])}},
+        again={**seen.again, **(others[0] if others else {})},
+        shapes={**seen.shapes, **shapes},
+    )
+
+
+def _trial(
+    model: Model,
+    run: Runner,
+    inputs: InputRoles,
+    known: Iterator[Form],
+    names: list[str],
+    given: Feeds | None,
+) -> _Runs:
+    """Runs on the first of some forms that the graph runs on, else on what is given.
+
+    Raises:
+        RoleError: Nothing runs.
+    """
+    problem = ""
+    values_of = run(model, names)
+    for form in known:
+        try:
+            feeds = make_feeds(model, inputs, form)
+            values = values_of(feeds)
+        except InputError as error:
+            problem = error.hint or error.message
+            continue
+        other = _other(model, inputs, form, feeds)
+        again = _tried(values_of, other)
+        small = sum(array.nbytes for array in values.values()) <= _SMALL
+        alone = _alone(model, feeds, values_of) if small else iter(())
+        examples = (feeds, *([other] if other is not None and again else []))
+        return _Runs(values, again, alone, examples, form)
+    if given is not None:
+        return _Runs(values_of(given), {}, iter(()), (given,), None)
+    raise none_runs(problem)
+
+
+def _alone(model: Model, feeds: Feeds, run: Values) -> Iterator[Mapping[str, Array]]:
+    """Values of every sample of an example by itself; none where that does not run."""
+    for each in each_alone(model.inputs, feeds):
+        try:
+            yield run(each)
+        except InputError:
+            return
+
+
+def _other(model: Model, inputs: InputRoles, form: Form, first: Feeds) -> Feeds | None:
+    """Another example, of another length and without padding.
+
+    None where that would be no other one: real inputs of one shape.
+    """
+    try:
+        feeds = make_feeds(model, inputs, another(form))
+    except InputError:
+        return None
+    real = all(array.dtype.kind == "f" for array in feeds.values())
+    same = all(feeds[name].shape == array.shape for name, array in first.items())
+    return None if real and same else feeds
+
+
+def _tried(run: Values, feeds: Feeds | None) -> Mapping[str, Array]:
+    """Values of a run; none where there is nothing to run, or it does not run."""
+    try:
+        return {} if feeds is None else run(feeds)
+    except InputError:
+        return {}
+
+
+def _check_places(graph: ir.Graph, inputs: InputRoles, shapes: Mapping[ir.Value, Shape]) -> None:
+    """Every entry of an explained input is looked up in its own place.
+
+    Raises:
+        RoleError: It is not known where.
+    """
+    named = {v.name: v for v in graph.inputs}
+    for node, name in inputs.lookups.items():
+        own, found = shapes[named[name]], shapes.get(node.outputs[0])
+        if found is None:
+            raise RoleError(
+                "Entries of an input are looked up inside a loop or a branch: where each of them "
+                "goes cannot be followed",
+                place=f"input {name}, {node.op_type} {node.name!r}",
+            )
+        if found[: len(own)] != own:
+            raise RoleError(
+                f"Entries of an input of shape {list(own)} become values of shape {list(found)}: "
+                "where each of them goes cannot be followed",
+                place=f"input {name}, {node.op_type} {node.name!r}",
+            )
+
+
+def _indexing(graph: ir.Graph, content: Mapping[ir.Value, None]) -> dict[str, None]:
+    """Names of computed indices and conditions that select among content."""
+    return {
+        v.name: None
+        for node in graph
+        if any(output in content for output in node.outputs)
+        for v in node.inputs
+        if v is not None and v.name and v.producer() is not None and not is_float(v)
+    }
+
+
+def _values(graph: ir.Graph) -> Iterable[ir.Value]:
+    yield from graph.inputs
+    for node in graph:
+        yield from node.outputs
