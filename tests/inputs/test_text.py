@@ -19,6 +19,8 @@ from palrp_onnx.inputs import GraphInput, TextReader, default_tokenizer
 from palrp_onnx.inputs import text as text_module
 from palrp_onnx.inputs.text import decode_text, read_text
 
+pytestmark = pytest.mark.quick
+
 BUILDERS = [wordpiece, byte_level, unigram]
 
 
