@@ -259,5 +259,5 @@ def test_said_to_be_a_position(name: str) -> None:
 
 @pytest.mark.parametrize(("value", "role"), [("c", "position"), ("b", "mask"), ("h", "content")])
 def test_content_has_no_other_roles(value: str, role: str) -> None:
-    with pytest.raises(UsageError, match="never meets"):
+    with pytest.raises(UsageError, match="never combined"):
         walked(FITTING["GELU in pieces"], roles={value: role})

@@ -508,7 +508,7 @@ def test_ids_that_cannot_be_followed_are_no_positions(name: str, beside: str) ->
     known = {"last": ints(-1), "five": ints(5), "names": np.arange(V)}
     used = {k: a for k, a in known.items() if f"{k})" in body or f"{k}," in body}
     model = opened(proto(body, {"ids": IDS, **feeds}, {**TABLES, **used, **tables}))
-    with pytest.raises(PalrpError, match="its numbers pick"):
+    with pytest.raises(PalrpError, match="this input selects"):
         explained(model, {"ids": IDS, **feeds})
 
 
