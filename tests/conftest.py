@@ -1,5 +1,7 @@
 """Properties are drawn from fixed seeds, so that a run can be repeated; no example is timed."""
 
+from __future__ import annotations
+
 import os
 from pathlib import Path
 
@@ -8,6 +10,13 @@ from hypothesis import settings
 
 settings.register_profile("repeatable", deadline=None, derandomize=True, database=None)
 settings.load_profile("repeatable")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """A quick run imports no file without a quick test: imports take longer than the tests."""
+    if config.option.markexpr != "quick" or not collection_path.match("test_*.py"):
+        return None
+    return "mark.quick" not in collection_path.read_text(encoding="utf-8") or None
 
 
 @pytest.fixture(scope="session")

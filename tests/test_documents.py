@@ -91,6 +91,7 @@ def test_every_line_is_a_command_or_is_left_out() -> None:
             assert "palrp-onnx " in line or left_out(line), (page.name, line)
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize(("page", "command"), COMMANDS)
 def test_commands_parse(page: str, command: str) -> None:
     name, *arguments = shlex.split(command)

@@ -11,6 +11,8 @@ import pytest
 from palrp_onnx.errors import InputError, PalrpError, ResourceError
 from palrp_onnx.files import write_files
 
+pytestmark = pytest.mark.quick
+
 
 def fail(number: int) -> OSError:
     return OSError(number, os.strerror(number))

@@ -13,6 +13,8 @@ from palrp_onnx.errors import CheckError
 from palrp_onnx.inputs import open_sample
 from palrp_onnx.limits import AGREEMENT_METRICS
 
+pytestmark = pytest.mark.quick
+
 MODEL = Path(__file__).parents[1] / "models" / "digits-vit"
 
 

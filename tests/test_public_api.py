@@ -11,6 +11,8 @@ import pytest
 
 import palrp_onnx
 
+pytestmark = pytest.mark.quick
+
 
 @pytest.mark.parametrize("name", palrp_onnx.__all__)
 def test_name_is_there_and_documented(name: str) -> None:

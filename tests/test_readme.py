@@ -11,6 +11,8 @@ from committed import ROOT
 from palrp_onnx import errors
 from palrp_onnx.cli.main import program
 
+pytestmark = pytest.mark.quick
+
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 

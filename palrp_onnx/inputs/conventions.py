@@ -50,7 +50,7 @@ def _check_input(role: str, graph_input: GraphInput) -> None:
     ):
         return
     raise InputError(
-        f"text provides integers [1, tokens], not {describe_input(graph_input)}",
+        f"text provides one row of integers [1, tokens], not {describe_input(graph_input)}",
         place=graph_input.name,
         hint=TENSORS_HINT,
     )

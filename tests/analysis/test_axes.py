@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from palrp_onnx.analysis.axes import BATCH, TOKEN, Axes, regroup
 from palrp_onnx.prepare import analyse_model
 
+pytestmark = pytest.mark.quick
+
 B, T = BATCH, TOKEN
 BT = BATCH | TOKEN
 

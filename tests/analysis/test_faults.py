@@ -12,6 +12,8 @@ from palrp_onnx import Explainer
 from palrp_onnx.inputs.sample import Sample
 from palrp_onnx.record import Attribution, InputFacts
 
+pytestmark = pytest.mark.quick
+
 BODY = """
     kt = Transpose<perm=[0,2,1]>(x)
     s = MatMul(x, kt)

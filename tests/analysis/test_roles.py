@@ -26,6 +26,8 @@ from palrp_onnx.errors import RoleError
 from palrp_onnx.model.open import Model
 from palrp_onnx.prepare import analyse_model
 
+pytestmark = pytest.mark.quick
+
 Array = NDArray[Any]
 HIDDEN = 8
 GENERATOR = np.random.default_rng(0)

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from building import Array, Walk, floats, ints, real, run, wide
 
+pytestmark = pytest.mark.quick
+
 X = real(2, 3, 4, seed=3)
 TABLE = {
     "half": floats(0.5),

@@ -18,6 +18,8 @@ from palrp_onnx.explainer import Explainer
 from palrp_onnx.inputs.sample import Sample
 from palrp_onnx.record import json_schema
 
+pytestmark = pytest.mark.quick
+
 Run = Callable[..., Result]
 
 

@@ -15,6 +15,8 @@ from building import ints, proto, real
 from click.testing import Result
 from onnx import numpy_helper
 
+pytestmark = pytest.mark.quick
+
 Run = Callable[..., Result]
 
 

@@ -12,6 +12,8 @@ from click.testing import Result
 
 from palrp_onnx.relevance.methods import BASELINES, METHODS
 
+pytestmark = pytest.mark.quick
+
 Run = Callable[..., Result]
 GAMMA = "pa-lrp-gamma:gamma=0.1"
 NUMBERS = {"gamma": 0.1, "gamma_conv": 100.0}

@@ -53,6 +53,7 @@ def compare(name: str, given: Sample, target: str = "pred", **options: Any) -> N
         assert abs(ours.record.ledger["residual_relative"]) < 1e-5
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("name", FILES)
 def test_equals_the_numpy_engine(name: str) -> None:
     compare(name, sample(name))

@@ -16,6 +16,8 @@ from palrp_onnx.compiler.file import compile_model
 from palrp_onnx.compiler.triton import configuration, repository
 from palrp_onnx.errors import ModelError, UsageError
 
+pytestmark = pytest.mark.quick
+
 BODY = "e = Gather(table, ids) h = Add(e, places) p = ReduceMean<keepdims = 0>(h, axis) "
 WEIGHTS = {"table": real(9, 4), "places": real(1, 3, 4, seed=8), "axis": ints(1)}
 IDS = np.array([[1, 2, 3]])

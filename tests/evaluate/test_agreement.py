@@ -17,6 +17,8 @@ from palrp_onnx.evaluate.agreement import agreement, compare
 from palrp_onnx.evaluate.pairing import Pairs
 from palrp_onnx.record import Attribution, decode
 
+pytestmark = pytest.mark.quick
+
 TEXT = "a good film"
 
 

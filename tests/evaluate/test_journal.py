@@ -15,6 +15,8 @@ from palrp_onnx.evaluate.segmentation import Judgement
 from palrp_onnx.inputs.sample import Sample
 from palrp_onnx.record import InputFacts
 
+pytestmark = pytest.mark.quick
+
 SETTINGS = {"sha256": "abc", "methods": ["pa-lrp"]}
 
 

@@ -21,6 +21,8 @@ from palrp_onnx.evaluate.segmentation import average_precision, judge, summarise
 from palrp_onnx.inputs import ImageGeometry
 from palrp_onnx.types import Box
 
+pytestmark = pytest.mark.quick
+
 REFERENCE = GOLDEN / "palrp_vision_eval"
 Array = NDArray[Any]
 

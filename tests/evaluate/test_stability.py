@@ -16,6 +16,8 @@ from palrp_onnx.evaluate.stability import DRAWS, Replacement, stability
 from palrp_onnx.inputs.sample import Sample
 from palrp_onnx.record import InputFacts, TargetFacts
 
+pytestmark = pytest.mark.quick
+
 UNKNOWN = 0
 
 

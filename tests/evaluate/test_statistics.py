@@ -8,6 +8,8 @@ from scipy.stats import spearmanr
 
 from palrp_onnx.evaluate.statistics import crossed_mean, pearson, ranks, spearman
 
+pytestmark = pytest.mark.quick
+
 
 def test_spearman() -> None:
     generator = np.random.default_rng(0)

@@ -10,6 +10,8 @@ from tokenizing import byte_level, graph, wordpiece
 from palrp_onnx.errors import InputError
 from palrp_onnx.inputs import Continuation, GraphInput, TextReader
 
+pytestmark = pytest.mark.quick
+
 ALL = graph("input_ids", "attention_mask", "token_type_ids", "position_ids")
 
 

@@ -17,6 +17,8 @@ from palrp_onnx.errors import InputError
 from palrp_onnx.inputs import GraphInput, ImageReader, default_preprocessor
 from palrp_onnx.inputs import image as image_module
 
+pytestmark = pytest.mark.quick
+
 FLOAT = np.dtype(np.float32)
 MODES = ("RGB", "L", "P", "RGBA", "CMYK", "LA", "1", "PA-transparent")
 VIT = {"image_processor_type": "ViTImageProcessor", "size": {"height": 8, "width": 8}}

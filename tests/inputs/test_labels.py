@@ -8,6 +8,8 @@ import pytest
 from palrp_onnx.errors import InputError
 from palrp_onnx.inputs import read_labels
 
+pytestmark = pytest.mark.quick
+
 
 def model(folder: Path, content: str | None) -> Path:
     if content is not None:

@@ -14,6 +14,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers  # type: ignore[import-
 from palrp_onnx.errors import InputError
 from palrp_onnx.inputs import GraphInput, Sample, open_sample
 
+pytestmark = pytest.mark.quick
+
 IDS = [GraphInput("input_ids", np.dtype(np.int64), ("batch", "seq"))]
 PIXELS = [GraphInput("pixel_values", np.dtype(np.float32), ("batch", 3, 8, 8))]
 

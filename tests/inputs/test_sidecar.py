@@ -12,6 +12,8 @@ from tokenizers import Tokenizer, models
 from palrp_onnx.errors import InputError
 from palrp_onnx.inputs.sidecar import Declared, read_declared
 
+pytestmark = pytest.mark.quick
+
 
 def said(folder: Path, config: Any) -> Declared:
     (folder / "config.json").write_text(json.dumps(config))

@@ -15,6 +15,8 @@ from palrp_onnx.errors import InputError
 from palrp_onnx.inputs import GraphInput, read_npz
 from palrp_onnx.inputs import tensors as tensors_module
 
+pytestmark = pytest.mark.quick
+
 SYMBOLS = ("batch", "seq")
 IDS = GraphInput("input_ids", np.dtype(np.int64), SYMBOLS)
 MASK = GraphInput("attention_mask", np.dtype(np.int64), SYMBOLS)

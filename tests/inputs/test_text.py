@@ -19,6 +19,8 @@ from palrp_onnx.inputs import GraphInput, TextReader, default_tokenizer
 from palrp_onnx.inputs import text as text_module
 from palrp_onnx.inputs.text import decode_text, read_text
 
+pytestmark = pytest.mark.quick
+
 BUILDERS = [wordpiece, byte_level, unigram]
 
 
@@ -185,7 +187,7 @@ FLOAT = GraphInput("pixel_values", np.dtype(np.float32), (1, 3, 4, 4))
     [
         (graph("input_ids", "decoder_input_ids"), r"decoder_input_ids int64\[batch, seq\]"),
         (graph("a", "b"), r"\.npz"),
-        ([FLOAT], "does not give"),
+        ([FLOAT], "does not provide"),
         ([], "no inputs"),
         (graph("input_ids", shape=(2, "seq")), "one row"),
         (graph("input_ids", shape=("batch", "seq", 1)), "one row"),

@@ -84,6 +84,7 @@ def samples(expected: Any) -> int:
     return sum(1 for key in expected.files if key.endswith("_logits"))
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("seed", ["max", "contrastive", "difference"])
 @pytest.mark.parametrize("case", LXT + PALRP)

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from building import Array, Walk, ints, real, run, wide
 
+pytestmark = pytest.mark.quick
+
 X, TABLE = real(2, 5, 4, seed=3), real(5, 4, seed=5)
 SUMMED = "  y = ReduceSum<keepdims = 0>(o, axis)"
 #: Without biases every operation of these conserves relevance by itself.

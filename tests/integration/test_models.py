@@ -13,6 +13,8 @@ from committed import MODELS
 from palrp_onnx import Explainer, Model, inspect
 from palrp_onnx.inputs import open_sample, read_labels
 
+pytestmark = pytest.mark.quick
+
 SAMPLES = {
     "reviews-rope": "sample.txt",
     "reviews-bert": "sample.txt",

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from palrp_onnx.jobs.batches import WASTE, cut
+
+pytestmark = pytest.mark.quick
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,8 @@ from palrp_onnx.jobs.records import Record, name_of, parse
 from palrp_onnx.jobs.settings import Shard
 from palrp_onnx.jobs.sources import open_source, read_lines
 
+pytestmark = pytest.mark.quick
+
 NO_STDIN = io.BytesIO()
 
 

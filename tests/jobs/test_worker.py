@@ -96,6 +96,7 @@ class Runs:
         return [shape[0] for shape in self.shapes]
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("model", [BERT, ROPE], ids=["bert", "rope"])
 def test_texts(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = texts(model, 20)

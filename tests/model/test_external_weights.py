@@ -12,6 +12,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from palrp_onnx.model.open import parse_model
 
+pytestmark = pytest.mark.quick
+
 WEIGHT = np.random.default_rng(0).normal(size=(64, 64)).astype(np.float32)
 
 

@@ -14,6 +14,8 @@ from palrp_onnx.model import checks as soundness
 from palrp_onnx.model import open as opening
 from palrp_onnx.model.open import Model
 
+pytestmark = pytest.mark.quick
+
 
 def linear(path: Path, location: str | None = None) -> Path:
     """y = x W, with W in the file or in the external file ``location``."""

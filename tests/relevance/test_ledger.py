@@ -7,6 +7,8 @@ import pytest
 
 from palrp_onnx.relevance.ledger import close_ledger, is_open
 
+pytestmark = pytest.mark.quick
+
 
 @pytest.mark.parametrize(("target", "expected"), [(0.64, 1.0), (-3.0, -1.0), (0.0, 0.0)])
 def test_entries_that_are_all_zero_account_for_nothing(target: float, expected: float) -> None:

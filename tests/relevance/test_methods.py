@@ -22,6 +22,8 @@ from palrp_onnx.relevance.method_parsing import (
 )
 from palrp_onnx.relevance.methods import BASELINES, METHODS
 
+pytestmark = pytest.mark.quick
+
 X = real(2, 5, 4, seed=3)
 W = real(4, 4)
 ATTENTION = """

@@ -10,6 +10,8 @@ from palrp_onnx.errors import UsageError
 from palrp_onnx.relevance.sinks import Sink, reduce_sinks
 from palrp_onnx.tensor.numpy import Eager
 
+pytestmark = pytest.mark.quick
+
 GENERATOR = np.random.default_rng(4)
 SINKS = [
     Sink(kind, layer, part, GENERATOR.normal(size=(2, 3, features)), features, 3)

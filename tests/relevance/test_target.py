@@ -12,6 +12,8 @@ from palrp_onnx.errors import TargetError
 from palrp_onnx.relevance.target import Target, Vector, resolve
 from palrp_onnx.relevance.target_parsing import parse_target
 
+pytestmark = pytest.mark.quick
+
 ROW = np.array([0.5, 2.0, -1.0])
 TOKENS = np.array([[0.0, 1.0, 2.0, 3.0], [5.0, 1.0, 0.0, 2.0], [0.0, 9.0, 1.0, 1.0]])
 

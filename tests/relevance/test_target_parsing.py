@@ -10,6 +10,8 @@ from palrp_onnx.errors import TargetError
 from palrp_onnx.relevance.target import Target
 from palrp_onnx.relevance.target_parsing import parse_target, parse_targets
 
+pytestmark = pytest.mark.quick
+
 LABELS = {0: "NEGATIVE", 1: "very-good", 2: "good", 3: "very", 4: "3", 5: "B-PER", 6: "I-PER"}
 
 

@@ -12,6 +12,8 @@ from palrp_onnx.render.curves import COLOURS, Chart, pieces, render_curves, styl
 from palrp_onnx.render.page import WIDTH
 from palrp_onnx.render.palette import WHITE, contrast
 
+pytestmark = pytest.mark.quick
+
 SHARES = np.linspace(0, 1, 11).tolist()
 
 

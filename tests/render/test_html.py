@@ -39,6 +39,8 @@ from palrp_onnx.render.listing import FailedRecord, ListedRecord, read_run, rend
 from palrp_onnx.render.palette import TABLE, colours
 from palrp_onnx.types import Box
 
+pytestmark = pytest.mark.quick
+
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "google-chrome", "chrome"))), None)
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(1)> \"'&\0\u202e\u2028\x1b"
 VOID = {"meta", "img", "input", "br"}

@@ -7,6 +7,8 @@ import pytest
 
 from palrp_onnx.render.palette import TABLE, WHITE, colour, contrast, ink, luminance
 
+pytestmark = pytest.mark.quick
+
 
 def test_zero_is_white() -> None:
     assert colour(0.0, 1.0) == WHITE

@@ -9,6 +9,8 @@ import pytest
 from palrp_onnx.record import TargetFacts
 from palrp_onnx.render.wording import target_name
 
+pytestmark = pytest.mark.quick
+
 
 @pytest.mark.parametrize(
     ("facts", "name"),

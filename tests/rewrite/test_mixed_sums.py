@@ -175,6 +175,7 @@ def test_moved_sums(name: str) -> None:
     same(WAYS[name].moved, WAYS[name].plain, WAYS[name].kind)
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("name", ["sliced as it is", "cut from a longer table", "moved twice"])
 def test_every_layer_has_a_sink_of_its_own(name: str) -> None:
     same(WAYS[name].moved, WAYS[name].plain, WAYS[name].kind, layers=2)

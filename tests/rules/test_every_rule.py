@@ -14,6 +14,7 @@ from palrp_onnx.record import InputFacts
 from palrp_onnx.rules import find_rule, supported
 
 
+@pytest.mark.quick
 def test_every_rule_is_in_the_table() -> None:
     tried = set()
     for case in CASES:
@@ -23,6 +24,7 @@ def test_every_rule_is_in_the_table() -> None:
     assert tried == set(supported())
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("case", STATED_CASES, ids=str)
 def test_multiplier_is_as_stated(case: Case) -> None:
     found = usual(case)
@@ -43,6 +45,7 @@ def test_multiplier_is_the_gradient(case: Case) -> None:
         np.testing.assert_allclose(found.multiplier, slopes, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_the_ledger_closes(case: Case) -> None:
     assert usual(case).residual < (1e-12 if case.dtype == "float64" else 1e-6)

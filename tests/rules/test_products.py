@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from building import Array, floats, gradient, ints, real, run, wide
 
+pytestmark = pytest.mark.quick
+
 X = real(2, 3, 4, seed=3)
 W = real(4, 4)
 V = real(4, 4, seed=9)

@@ -10,6 +10,8 @@ from palrp_onnx import Explainer
 from palrp_onnx.inputs.sample import Sample
 from palrp_onnx.record import InputFacts
 
+pytestmark = pytest.mark.quick
+
 X = real(2, 3, 4, low=-4.0, high=4.0)
 WEIGHT = real(12, 2, seed=2)
 

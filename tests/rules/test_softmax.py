@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from building import Array, floats, real, run
 
+pytestmark = pytest.mark.quick
+
 X = real(2, 3, 4, seed=3)
 SCORES = "k = Transpose<perm=[0, 2, 1]>(x)  a = MatMul(x, k)  "
 CAUSAL = np.where(np.tri(3, dtype=bool), 0, -np.inf).astype(np.float32)

@@ -23,6 +23,8 @@ from palrp_onnx.model.lowering.table import lowerable
 from palrp_onnx.model.ops import ELEMENTWISE, KINDS, MOVES, NARY, TABLE, Row, Trait
 from palrp_onnx.rules import supported
 
+pytestmark = pytest.mark.quick
+
 STANDARD = {name: row for (domain, name), row in TABLE.items() if not domain}
 LATEST = {name: onnx.defs.get_schema(name) for name in STANDARD if onnx.defs.has(name)}
 #: Operations without a rule, and uses of those with one in which a trait shows.

@@ -216,6 +216,7 @@ def smaller(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(OwnProducts, "_replace", replace)
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("name", CASES)
 def test_the_difference_is_an_entry(name: str, engine: str, tmp_path: Path, smaller: None) -> None:

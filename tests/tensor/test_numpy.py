@@ -19,6 +19,8 @@ from palrp_onnx.errors import ModelError
 from palrp_onnx.tensor.language import Window
 from palrp_onnx.tensor.numpy import Eager
 
+pytestmark = pytest.mark.quick
+
 OP = Eager(2, np.float64)
 LONG = 2**63 - 1
 

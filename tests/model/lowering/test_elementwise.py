@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from checking import compare, single
 
+pytestmark = pytest.mark.quick
+
 GENERATOR = np.random.default_rng(3)
 X = GENERATOR.normal(size=(2, 5, 8)).astype(np.float32)
 SKIP = GENERATOR.normal(size=(2, 5, 8)).astype(np.float32)

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from palrp_onnx.model.lowering import REFUSED
 from palrp_onnx.model.open import Model
 
+pytestmark = pytest.mark.quick
+
 Array = NDArray[Any]
 GENERATOR = np.random.default_rng(22)
 BATCH, TOKENS, HEADS, HEAD = 2, 5, 4, 16

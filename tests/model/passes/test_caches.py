@@ -14,6 +14,8 @@ from palrp_onnx.compiler.file import compile_model
 from palrp_onnx.inputs.sample import Sample
 from palrp_onnx.record import Attribution, InputFacts
 
+pytestmark = pytest.mark.quick
+
 
 def explain(path: Path, **options: Any) -> list[Attribution]:
     sample = Sample("x", "tensors", IDS, InputFacts(kind="tensors", truncated=False))
