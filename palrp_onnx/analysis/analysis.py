@@ -125,7 +125,7 @@ def positions_among_masks(analysis: Analysis) -> dict[str, Fact]:
         if len(analysis.shapes[value]) < 2:
             continue
         changed = dependencies(analysis.model.graph, [name])
-        met = [
+        combined = [
             (operand, fact)
             for (node, index), fact in analysis.operands.items()
             if (operand := node.inputs[index]) in changed and operand not in analysis.content
@@ -134,9 +134,9 @@ def positions_among_masks(analysis: Analysis) -> dict[str, Fact]:
             fact.role is Role.MASK
             or fact.reason in (OVERRIDDEN, SAME_WHERE_UNMASKED)
             or (operand is not None and operand.dtype is ir.DataType.BOOL)
-            for operand, fact in met
+            for operand, fact in combined
         )
-        reads = any(fact.role is not Role.INDEX for _, fact in met)
+        reads = any(fact.role is not Role.INDEX for _, fact in combined)
         if reads and not off and not accumulated(value):
             reason = "what is made of it meets content and switches nothing off"
             found[name] = Fact(Role.POSITION, reason)
