@@ -1,4 +1,4 @@
-"""One operation at a time: what the runtime computes for it, and for what it is lowered to."""
+"""One operation at a time: what the runtime computes for it and for its lowered form."""
 
 from __future__ import annotations
 
