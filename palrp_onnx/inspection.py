@@ -9,7 +9,7 @@ from typing import Literal
 import onnx_ir as ir
 from msgspec import Struct
 
-from palrp_onnx.analysis.analysis import GIVEN, Analysis
+from palrp_onnx.analysis.analysis import GIVEN_EXAMPLE, Analysis
 from palrp_onnx.analysis.faults import find_faults
 from palrp_onnx.analysis.roles import parse_roles
 from palrp_onnx.analysis.sites import SinkSite, find_sites
@@ -162,7 +162,7 @@ def inspect(
         explainable=not missing,
         verdict=_verdict(coverage, sites),
         why=[_why(analysis, name) for name in why],
-        notes=[GIVEN] if analysis.given else [],
+        notes=[GIVEN_EXAMPLE] if analysis.given else [],
     )
 
 

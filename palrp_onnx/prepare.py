@@ -9,12 +9,12 @@ import numpy as np
 import onnx_ir as ir
 
 from palrp_onnx.analysis.analysis import (
-    GIVEN,
+    GIVEN_EXAMPLE,
     Analysis,
     analyse,
-    check_said,
-    check_words,
-    idle_masks,
+    check_overrides,
+    check_selected,
+    positions_among_masks,
 )
 from palrp_onnx.analysis.axes import BATCH, Places, Source, UnitAxes, places_of
 from palrp_onnx.analysis.example import forms, make_feeds, none_runs
@@ -25,7 +25,7 @@ from palrp_onnx.analysis.output_mask import mask_of_input, mask_of_output
 from palrp_onnx.analysis.patches import patch_size
 from palrp_onnx.analysis.roles import Overrides, Role
 from palrp_onnx.analysis.sites import SinkSite, find_sites
-from palrp_onnx.analysis.slopes import counted_operands
+from palrp_onnx.analysis.slopes import alibi_operands
 from palrp_onnx.analysis.uncertain import find_uncertain
 from palrp_onnx.errors import InputError, TargetError, UnsupportedError, UsageError
 from palrp_onnx.head import output_facts, probability_warnings
@@ -46,14 +46,17 @@ from palrp_onnx.types import Array, Feeds
 
 @dataclass(frozen=True)
 class Planned:
-    """A model analysed and planned for one way of explaining it.
+    """An analysed model with the plan of a walk.
 
     Attributes:
-        explained: Name of the input whose units the record is about.
-        crossed: Whether samples meet others in a table of all with all.
+        analysis: The annotated graph.
+        plan: The nodes to visit and their rules.
+        sites: All sites of positions.
+        explained: Name of the input whose units the record describes.
+        crossed: Whether a value holds all pairs of samples of two inputs.
         foreign: Whether the rows of the output are samples of another input.
-        unchecked: Whether what is explained later is no longer held against the file.
-        doubts: What else every record must say.
+        unverified: Whether results are not verified against the original file at run time.
+        doubts: Further warnings for every record.
     """
 
     analysis: Analysis
@@ -62,7 +65,7 @@ class Planned:
     explained: str
     crossed: bool = False
     foreign: bool = False
-    unchecked: bool = False
+    unverified: bool = False
     doubts: tuple[Warning_, ...] = ()
 
     @property
@@ -72,10 +75,10 @@ class Planned:
 
     @property
     def subject(self) -> Subject:
-        """What readers of the result must know of the model."""
+        """The properties of the model that readers of the result need."""
         analysis = self.analysis
-        met = [step.axes_of for step in self.plan.steps]
-        found = [m.reason for v in met if (m := analysis.layouts.mixing.get(v))]
+        visited = [step.axes_of for step in self.plan.steps]
+        found = [m.reason for v in visited if (m := analysis.layouts.mixing.get(v))]
         if self.foreign:
             found.append(f"the rows of output {self.output!r} are samples of another input")
         facts = output_facts(analysis, self.plan.output)
@@ -109,7 +112,7 @@ class Planned:
 
     @property
     def units(self) -> UnitAxes | None:
-        """What units of the explained input are; ``None`` for an image that has no patches."""
+        """The units of the explained input; ``None`` for an image without patches."""
         axes = self.analysis.input_axes(self.explained)
         steps = (1,) * len(axes.units)
         if axes.channels is not None:
@@ -120,7 +123,7 @@ class Planned:
         return UnitAxes(self.explained, tuple(zip(axes.units, steps, strict=True)))
 
     def places(self, site: SinkSite, tokens: Sequence[int]) -> Places | None:
-        """Where units of the explained input are among the places of a site's token axes."""
+        """Places of a site's token axes that belong to no unit; ``None`` where that is unknown."""
         if (units := self.units) is None:
             return None
         return places_of(site.runs(tokens), units, self.analysis.layouts)
@@ -132,9 +135,9 @@ class Planned:
         for each in find_uncertain(self.analysis, reached):
             yield "uncertain", f"{each.name} was taken for {each.role}, but {each.doubt}"
         if self.analysis.given:
-            yield "uncertain", GIVEN
+            yield "uncertain", GIVEN_EXAMPLE
         branches = self.analysis.model.lowered.get("If", 0)
-        if self.unchecked and branches:
+        if self.unverified and branches:
             yield (
                 "branches",
                 f"conditional branches ({branches}) were compiled as one example took them; an "
@@ -158,11 +161,19 @@ def plan_model(
     explain_input: str | None = None,
     roles: Overrides | None = None,
 ) -> Planned:
-    """Analyse ``model``, and plan the walk; ``feeds`` are arrays that it takes, if any are known.
+    """Analyse ``model`` and plan the walk.
+
+    Args:
+        model: The model, which is not changed.
+        feeds: Arrays that it accepts, if there are any.
+        method: The method.
+        output: Name of the explained output; by default the first that depends on the input.
+        explain_input: Name of the explained input; by default the first.
+        roles: Overrides of roles.
 
     Raises:
-        InputError: The arrays are not what the graph takes.
-        ModelError: The model cannot be explained as asked.
+        InputError: The arrays do not fit the graph.
+        ModelError: The model cannot be explained in this way.
     """
     if feeds is not None:
         check_feeds(model.inputs, feeds)
@@ -171,13 +182,16 @@ def plan_model(
     own_flags = analysis.input_axes(explained).flags
     if own_flags and own_flags[0] != BATCH:
         raise UnsupportedError(
-            "The samples of the explained input are not along its first axis",
+            "The first axis of the explained input is not the batch",
             place=f"input {explained}",
+            hint="Export the model with the batch along the first axis.",
         )
     flags = analysis.axes.get(chosen, (BATCH,))
     if not flags or flags[0] != BATCH:
         raise TargetError(
-            "The first axis of the output is not the batch", place=f"output {chosen.name}"
+            "The first axis of the output is not the batch",
+            place=f"output {chosen.name}",
+            hint="--output NAME explains another output, or a value inside.",
         )
     layouts = analysis.layouts
     own, batch = batch_of(analysis, explained), layouts.batch(chosen)
@@ -185,24 +199,23 @@ def plan_model(
     if batches:
         analysis = replace(analysis, axes=layouts.flags(batches))
     sites = find_sites(analysis)
-    plan = make_plan(analysis, chosen, method, counted_operands(analysis, sites))
-    met = [step.axes_of for step in plan.steps]
-    crossed = any(layouts.crossed(v) for v in met)
+    plan = make_plan(analysis, chosen, method, alibi_operands(analysis, sites))
+    crossed = any(layouts.crossed(step.axes_of) for step in plan.steps)
     planned = Planned(analysis, plan, sites, explained, crossed, foreign=len(batches) > 1)
     _refuse_mixing(planned)
     return planned
 
 
 def _refuse_mixing(planned: Planned) -> None:
-    """Refuse a graph whose batch is not that of its input, however many samples there are."""
+    """Refuse a graph that mixes samples in a way that prevents explaining even one of them."""
     layouts = planned.analysis.layouts
     for step in planned.plan.steps:
         mixing = layouts.mixing.get(step.axes_of)
         if mixing is not None and not mixing.alone:
             raise UnsupportedError(
-                f"The first axis of the input is no batch of separate samples: {mixing.reason}",
+                f"The first axis of the input is not a batch of separate samples: {mixing.reason}",
                 place=f"value {step.axes_of.name!r}",
-                hint="What is explained must be separate for each sample.",
+                hint="--output NAME explains a value before samples are combined.",
             )
 
 
@@ -214,9 +227,9 @@ def batch_of(analysis: Analysis, name: str) -> Source | None:
 
 
 def batched_inputs(analysis: Analysis, explained: str) -> tuple[str, ...]:
-    """Inputs whose first axis runs over the samples of the explained input.
+    """Names of inputs whose first axis runs over the samples of the explained input.
 
-    Of those that are not explained: masks and positions whose first axis has the same symbol.
+    Masks and positions are among them where their first axis has the same symbol.
     """
     own = batch_of(analysis, explained)
     signatures = {s.name: s for s in analysis.model.inputs}
@@ -234,7 +247,11 @@ def batched_inputs(analysis: Analysis, explained: str) -> tuple[str, ...]:
 
 
 def check_feeds(inputs: Sequence[GraphInput], feeds: Feeds) -> None:
-    """Refuse arrays that do not fit the graph's inputs, differ in batch size or are not finite."""
+    """Refuse arrays that do not fit the graph's inputs, differ in batch size or are not finite.
+
+    Raises:
+        InputError: There is such an array, or one is missing.
+    """
     wanted = [s.name for s in inputs]
     missing = [name for name in wanted if name not in feeds]
     unknown = [name for name in feeds if name not in wanted]
@@ -252,14 +269,14 @@ def check_feeds(inputs: Sequence[GraphInput], feeds: Feeds) -> None:
 
 
 def make_example(model: Model, given: Feeds | None = None) -> Feeds:
-    """One sample that the model takes, made up from its graph, nothing masked.
+    """One synthetic sample that the model accepts, without masked tokens.
 
     Args:
         model: The model.
-        given: Arrays that it is known to take, which are the example where none of ours runs.
+        given: Arrays that it is known to accept, for the case that no synthetic example runs.
 
     Raises:
-        RoleError: None was found that it runs on.
+        RoleError: It runs on no synthetic example, and no arrays were given.
         InputError: It does not run on the given arrays either.
     """
     roles = input_roles(model.graph)
@@ -285,41 +302,53 @@ def make_example(model: Model, given: Feeds | None = None) -> Feeds:
 def analyse_model(
     model: Model, feeds: Feeds | None = None, roles: Overrides | None = None
 ) -> Analysis:
-    """Annotate the graph, with trial runs in ONNX Runtime on examples of our own.
+    """Annotate the graph, with trial runs in ONNX Runtime on synthetic examples.
 
-    First passes that need nothing but the graph, then what can be seen of it, then passes that are
-    guided by what was judged from that. Only where an input turns out to count places that looked
-    like a mask are the examples made anew, and the graph observed once more.
+    Passes that need only the graph come first, then observations, then passes that need roles. If
+    an input that looked like a mask turns out to be positions, the graph is observed once more, on
+    new examples.
 
     Args:
-        model: The model, which is left as it is.
-        feeds: Arrays that it takes, which say where conditional branches lead, how long free axes
-            of real inputs are, and what the trial run is of where no example of ours runs.
-        roles: Roles that a person has given.
+        model: The model, which is not changed.
+        feeds: Arrays that it accepts. They decide conditional branches, their shapes are used for
+            free lengths of real inputs, and the trial run uses them where no synthetic example
+            runs.
+        roles: Overrides of roles.
+
+    Raises:
+        RoleError: A role cannot be decided, or no example runs.
+        UnsupportedError: Words are moved by an operation that cannot be followed.
+        UsageError: An override is impossible, or has no effect.
     """
     shapes = _shapes(feeds)
     if condition_names(model):
         example = feeds if feeds is not None else make_example(model)
         model = take_branches(model, example, run_graph)
     else:
-        model = model.copy()  # what follows edits the graph
+        model = model.copy()  # passes change the graph
     model = model.rewritten(lambda m: move_lookups(m.graph, input_roles(m.graph, roles)))
     model = model.rewritten(join_softmax)
-    seen = observe(model, _runs, said=roles, shapes=shapes, given=feeds)
+    seen = observe(model, _runs, overrides=roles, shapes=shapes, given=feeds)
     facts = rewritten(analyse(seen), copy_shared_sums, _runs)
-    check_words(facts)
+    check_selected(facts)
     facts = separate_sums(facts, _runs)
-    if learnt := idle_masks(facts):
+    if revised := positions_among_masks(facts):
         seen = observe(
-            model, _runs, said=roles, shapes=shapes, given=feeds, learnt=learnt, form=facts.form
+            model,
+            _runs,
+            overrides=roles,
+            shapes=shapes,
+            given=feeds,
+            revised=revised,
+            form=facts.form,
         )
         facts = separate_sums(analyse(seen), _runs)
-    check_said(facts)
+    check_overrides(facts)
     return facts
 
 
 def _runs(model: Model, names: Iterable[str]) -> Callable[[Feeds], Mapping[str, Array]]:
-    """Runs of a graph in ONNX Runtime, which yield values by name, what is fed among them."""
+    """Runs of a graph in ONNX Runtime: feeds → values by name, including the feeds."""
     fed = {s.name for s in model.inputs}
     forward = RuntimeForward(model, [n for n in names if n not in fed])
     return lambda feeds: {**feeds, **forward(feeds)}
@@ -337,7 +366,7 @@ def _measures_batches(analysis: Analysis) -> bool:
 
 
 def run_graph(model: Model, feeds: Feeds, names: Iterable[str]) -> Mapping[str, Array]:
-    """Values of one run by name; those that are fed are among them."""
+    """Values of one run by name, including the feeds."""
     wanted = [n for n in names if n not in feeds]
     return {**feeds, **RuntimeForward(model, wanted)(feeds)}
 
@@ -345,13 +374,14 @@ def run_graph(model: Model, feeds: Feeds, names: Iterable[str]) -> Mapping[str, 
 def choose(
     analysis: Analysis, output: str | None, explain_input: str | None
 ) -> tuple[ir.Value, str]:
-    """The output and the input that are explained.
+    """Choose the explained output and input.
 
-    Of what is not named the first is taken that has the same batch as the other: of two towers a
-    table of all with all belongs to one with its rows and to the other with its columns.
+    By default they are the first output and input with the same batch. That matters for two towers
+    whose output holds all pairs of their samples: its rows belong to one tower, its columns to the
+    other.
 
     Raises:
-        TargetError: There is no such output, or none depends on an explained input.
+        TargetError: There is no such output, or no output depends on an explained input.
         UsageError: The named input cannot be explained.
     """
     names = analysis.inputs.explained()
@@ -373,18 +403,19 @@ def choose(
 def _dependent_outputs(analysis: Analysis) -> list[ir.Value]:
     found = [v for v in analysis.model.graph.outputs if v in analysis.content]
     if not found:
-        raise TargetError("No output depends on the explained input by a real-valued path")
-    # Caches [2, B, …] that a decoder hands on come before its logits in some files.
+        raise TargetError(
+            "No output depends on the explained input by a real-valued path",
+            hint=f"Explained inputs: {', '.join(analysis.inputs.explained())}.",
+        )
+    # Some decoders list their caches [2, B, …] before the logits.
     return sorted(found, key=lambda v: analysis.axes[v][:1] != (BATCH,))
 
 
 def find_output(analysis: Analysis, name: str) -> ir.Value:
-    """The output of this name.
-
-    The name may also be that of a value inside the graph.
+    """The output of this name, or the content value inside the graph.
 
     Raises:
-        TargetError: There is none.
+        TargetError: There is no such value.
     """
     outputs = {v.name: v for v in analysis.model.graph.outputs}
     return outputs[name] if name in outputs else _inner_value(analysis, name)
@@ -396,8 +427,8 @@ def _inner_value(analysis: Analysis, name: str) -> ir.Value:
     if found is None:
         names = ", ".join(str(v.name) for v in analysis.model.graph.outputs)
         raise TargetError(
-            f"There is no output {name!r}, nor a real value inside that depends on the explained "
-            "input",
+            f"There is no output {name!r}, nor a real value of this name that depends on the "
+            "explained input",
             hint=f"Outputs: {names}.",
         )
     return found

@@ -1,1 +1,1 @@
-"""What every value of a plain graph is to the explanation: facts, and nothing is edited."""
+"""Roles of all values of a plain graph. Analysis returns facts and never changes the graph."""

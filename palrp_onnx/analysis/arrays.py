@@ -1,4 +1,4 @@
-"""What the arrays of a trial run show of the values that they are."""
+"""Properties of arrays of a trial run: masks, variation along tokens, NaN."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import onnx_ir as ir
 from palrp_onnx.analysis.axes import TOKEN, Axes
 from palrp_onnx.types import Array
 
-#: Below this an entry switches a score off rather than shifting it.
+#: An entry below this switches a score off instead of shifting it.
 MASKED = -50.0
 
 
@@ -33,6 +33,6 @@ def varying_axes(array: Array, flags: Axes) -> tuple[int, ...]:
 
 
 def not_a_number(value: ir.Value, trial: Mapping[str, Array]) -> bool:
-    """Whether a value is nothing but NaN, as where a quantiser made scales infinite."""
+    """Whether all entries of a value are NaN, as where a quantiser made scales infinite."""
     array = trial.get(value.name or "")
     return array is not None and array.size > 0 and bool(np.isnan(array).all())

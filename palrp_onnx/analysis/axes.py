@@ -1,9 +1,9 @@
 """Which axes of a content value run over the batch and over tokens, and which tokens they hold.
 
-Followed from the explained inputs through the graph with the shapes of one trial run, so that
-it works for static and dynamic axes alike and never guesses from sizes. An axis is a row of pieces
-(what was concatenated), and a piece a product of factors (what was merged by a reshape), so that
-a reshape and its inverse give back what was there.
+Axes are followed from the explained inputs through the graph with the shapes of one trial run. So
+static and dynamic axes work alike, and nothing is guessed from sizes. An axis is a sequence of
+pieces (from concatenations), and a piece is a product of factors (from reshapes that merge axes),
+so that a reshape and its inverse restore the layout.
 """
 
 from __future__ import annotations
@@ -27,19 +27,21 @@ from palrp_onnx.types import Shape
 
 #: Flags of every axis: ``BATCH``, ``TOKEN``, their union or 0.
 Axes = tuple[int, ...]
-#: Name of an explained input, and which of its axes.
+#: Name of an explained input, and the index of one of its axes.
 Source = tuple[str, int]
 
 
 @dataclass(frozen=True)
 class Factor:
-    """Entries of one kind, ``size`` of them.
+    """``size`` entries of one kind.
 
     Attributes:
-        source: The axis of an explained input that they run along, where they do.
-        step: Entries of that axis for each of these: the stride of convolutions.
+        size: Number of entries.
+        flag: ``BATCH``, ``TOKEN``, their union or 0.
+        source: The axis of an explained input that they run along, ``None`` where it is unknown.
+        step: Number of entries along that axis for each entry here: the stride of convolutions.
         of: Length of the factor that this is a part of; 0 where it is whole, −1 where entries
-            were taken out.
+            were removed.
     """
 
     size: int
@@ -49,9 +51,9 @@ class Factor:
     of: int = 0
 
 
-#: A product of factors, the first the slowest.
+#: A product of factors in row-major order.
 Piece = tuple[Factor, ...]
-#: Pieces one after the other; none for an axis of length 1 that nothing runs along.
+#: Concatenated pieces; none for an axis of length 1 along which nothing runs.
 Axis = tuple[Piece, ...]
 Layout = tuple[Axis, ...]
 
@@ -61,8 +63,8 @@ class Mixing:
     """Why entries along the batch are not separate.
 
     Attributes:
-        reason: What happens.
-        alone: Whether a batch of one sample can be explained all the same.
+        reason: What combines them.
+        alone: Whether a batch of one sample can still be explained.
     """
 
     reason: str
@@ -74,9 +76,9 @@ class Layouts:
     """What the axes of every content value run along.
 
     Attributes:
-        layouts: By value.
-        mixing: Values in which entries along the batch meet.
-        same: Axes of explained inputs that turned out to be one, each with its representative.
+        layouts: Content value → what each of its axes runs along.
+        mixing: Values in which entries along the batch are combined.
+        same: Axis of an explained input → the representative of the axes that are aligned with it.
     """
 
     layouts: Mapping[ir.Value, Layout]
@@ -84,15 +86,19 @@ class Layouts:
     same: Mapping[Source, Source]
 
     def flags(self, batches: Collection[Source] | None = None) -> dict[ir.Value, Axes]:
-        """Flags of every axis; with ``batches`` only these (representatives) count as one."""
+        """Flags of every axis.
 
-        def kept(factor: Factor) -> int:
+        Args:
+            batches: Representatives of the axes that count as a batch; by default all do.
+        """
+
+        def flag_in(factor: Factor) -> int:
             if batches is None or factor.source is None or not factor.flag & BATCH:
                 return factor.flag
             return factor.flag if self.canonical(factor.source) in batches else 0
 
         return {
-            value: tuple(_united(kept(f) for f in factors(axis)) for axis in layout)
+            value: tuple(_united(flag_in(f) for f in factors(axis)) for axis in layout)
             for value, layout in self.layouts.items()
         }
 
@@ -101,7 +107,7 @@ class Layouts:
         return self.same.get(source, source)
 
     def batch(self, value: ir.Value) -> Source | None:
-        """The batch that the first axis of a value runs along, where it is one alone."""
+        """The batch that the first axis of a value runs along, if it is exactly one."""
         layout = self.layouts.get(value, ())
         found = {
             self.canonical(f.source)
@@ -115,14 +121,22 @@ class Layouts:
         return sum(bool(flag_of(axis) & BATCH) for axis in self.layouts.get(value, ())) > 1
 
 
-def axes_of(
+def find_layouts(
     graph: ir.Graph,
     roles: InputRoles,
     content: Mapping[ir.Value, None],
     shapes: Mapping[ir.Value, Shape],
     indices: Mapping[str, NDArray[Any]],
 ) -> Layouts:
-    """Follow the axes of the explained inputs to every content value."""
+    """Follow the axes of the explained inputs to every content value.
+
+    Args:
+        graph: The plain graph.
+        roles: Roles of its inputs.
+        content: Content values in topological order.
+        shapes: Shapes of a trial run.
+        indices: Integer and boolean values of that run by name.
+    """
     known = {name: input_axes(graph, roles, name, shapes) for name in roles.explained()}
     follower = _Follower(shapes, indices)
     for value in graph.inputs:
@@ -157,7 +171,7 @@ class _Follower:
         return Layouts(self._layouts, self._mixing, same)
 
     def begin(self, values: Iterable[ir.Value], name: str, axes: InputAxes) -> None:
-        """What an input brings in: its own axes, and behind them those of looked-up rows."""
+        """Layout of an input or its lookup: the input's own axes, then those of looked-up rows."""
         for value in values:
             shape = self._shapes[value]
             flags = (*axes.flags, *(0,) * len(shape))[: len(shape)]
@@ -167,7 +181,7 @@ class _Follower:
             )
 
     def follow(self, node: ir.Node, outputs: Iterable[ir.Value]) -> None:
-        """The layouts of what ``node`` yields."""
+        """Find the layouts of results of ``node``."""
         self._node = node
         for value in outputs:
             self._output = value
@@ -175,7 +189,7 @@ class _Follower:
             self._layouts[value] = self._sized(layout, self._shapes[value])
 
     def _sized(self, layout: Layout, shape: Shape) -> Layout:
-        """The layout with the lengths of the trial run, whatever happened along an axis."""
+        """The layout with the lengths of the trial run; an axis that differs is opaque."""
         if len(layout) != len(shape):
             layout = _fit(layout, shape)
         return tuple(
@@ -187,14 +201,14 @@ class _Follower:
         assert self._output is not None
         self._mixing.setdefault(self._output, Mixing(reason, alone))
 
-    # --- axes that are one --------------------------------------------------------------------
+    # --- aligned axes -------------------------------------------------------------------------
     def _canonical(self, source: Source) -> Source:
         while (parent := self._parents.get(source, source)) != source:
             source = parent
         return source
 
     def _join(self, axes: Sequence[Axis]) -> None:
-        """Axes that are met entry by entry are one: batches always, tokens where all fit."""
+        """Join axes that an operation aligns entry by entry, where their factors agree."""
         for other in axes[1:]:
             own, theirs = list(factors(axes[0])), list(factors(other))
             for flag in (BATCH, TOKEN):
@@ -225,7 +239,7 @@ class _Follower:
         return tuple(found[k] for k in sorted(found))
 
     def _read(self, node: ir.Node, output: ir.Value, link: Link) -> Sequence[Axis]:
-        """The axes of a result that a link tells of."""
+        """The axes of a result that a link describes."""
         after = self._shapes[output]
         sizes = [after[k] for k in link.results]
         match link.how:
@@ -239,9 +253,9 @@ class _Follower:
                 return [self._cut(node, link, output)]
             case How.JOINED:
                 return [self._joined(node, link, sizes[0])]
-            case How.PICKED if node.op_type == "Gather":
+            case How.SELECTED if node.op_type == "Gather":
                 return self._gathered(node, link, sizes)
-            case How.PICKED:
+            case How.SELECTED:
                 return self._gathered_nd(node, link, sizes)
             case How.SCATTERED:
                 return _scattered(self._operand(node, 0), self._operand(node, 2), after)
@@ -251,9 +265,9 @@ class _Follower:
                 (axis,), (was,) = self._axes(node, link), self._sizes(node, link)
                 return [_pooled(axis, was, sizes[0], _stride(node, link.results[0] - 2))]
             case How.NORMALISED:
-                self._meet(node, link, f"{node.op_type} runs along the batch")
+                self._mix_along(node, link, f"{node.op_type} runs along the batch")
             case How.ACCUMULATED:
-                self._meet(node, link, "it is summed up along the batch")
+                self._mix_along(node, link, "it is summed up along the batch")
         return [self._combined([a for a in self._axes(node, link) if a], size) for size in sizes]
 
     def _operand(self, node: ir.Node, index: int) -> Layout:
@@ -273,8 +287,8 @@ class _Follower:
         """Lengths of the operands' axes of a link."""
         return [self._shapes[node.inputs[i]][k] for i, k in link.axes]  # type: ignore[index]
 
-    def _meet(self, node: ir.Node, link: Link, reason: str) -> None:
-        """Entries along these axes meet: samples, where they are the batch."""
+    def _mix_along(self, node: ir.Node, link: Link, reason: str) -> None:
+        """Entries along these axes are combined: samples are mixed where one is the batch."""
         if any(flag_of(axis) & BATCH for axis in self._axes(node, link)):
             self._mixed(reason)
 
@@ -296,7 +310,7 @@ class _Follower:
         return best
 
     def _tokens(self, axis: Axis) -> tuple[tuple[Source | None, int], ...]:
-        """What identifies the tokens of an axis, in their order."""
+        """The sources and sizes of the token factors of an axis, in order."""
         return tuple(
             (self._canonical(f.source) if f.source is not None else None, f.size)
             for f in factors(axis)
@@ -314,31 +328,31 @@ class _Follower:
     def _summed(self, node: ir.Node, link: Link) -> Sequence[Axis]:
         product = has(node, Trait.PRODUCT | Trait.LAYER)
         what = "a product sums over the batch" if product else "it is reduced over the batch"
-        self._meet(node, link, what)
+        self._mix_along(node, link, what)
         return [_axis(_opaque(axis, 1)) for axis in self._axes(node, link) if link.results]
 
     def _gathered(self, node: ir.Node, link: Link, sizes: Sequence[int]) -> Sequence[Axis]:
         (own,), (length_before,) = self._axes(node, link), self._sizes(node, link)
-        index, picked = self._index(node.inputs[1]), len(sizes)
-        if picked == 1 and index is not None and (one := _one_of_each(own, index)) is not None:
+        index, rank = self._index(node.inputs[1]), len(sizes)
+        if rank == 1 and index is not None and (one := _one_of_each(own, index)) is not None:
             return [one]
-        each = picked > 1 and index is not None and _by_sample(index)
+        each = rank > 1 and index is not None and _by_sample(index)
         if flag_of(own) == BATCH and length_before > 1 and not each:
             self._mixed("samples are picked along the batch", alone=False)
-        if picked == 1:
+        if rank == 1:
             whole = index is not None and np.array_equal(index, np.arange(length_before))
             return [own if whole else _axis(_opaque(own, sizes[0]))]
         if each and flag_of(own) & BATCH:
-            return [_axis(Factor(sizes[0], BATCH)), *((),) * (picked - 1)]
-        return [()] * picked
+            return [_axis(Factor(sizes[0], BATCH)), *((),) * (rank - 1)]
+        return [()] * rank
 
     def _gathered_nd(self, node: ir.Node, link: Link, sizes: Sequence[int]) -> Sequence[Axis]:
-        """Picked places have the flags of the axes that were indexed."""
+        """Selected entries have the flags of the axes that were indexed."""
         axes, rows = self._axes(node, link), self._index(node.inputs[1])
-        kept = node.attributes.get_int("batch_dims", 0)
-        samples = axes[0] if axes and not kept and rows is not None and rows.ndim == 2 else ()
+        batch_dims = node.attributes.get_int("batch_dims", 0)
+        samples = axes[0] if axes and not batch_dims and rows is not None and rows.ndim == 2 else ()
         if rows is not None and flag_of(samples) == BATCH and _counts(rows[:, 0], samples):
-            return [samples]  # one place of every sample
+            return [samples]  # one entry of every sample
         merged = _united(flag_of(axis) for axis in axes)
         lead = BATCH if merged & BATCH else merged
         return [_axis(Factor(size, lead)) if not k else () for k, size in enumerate(sizes)]
@@ -352,7 +366,7 @@ class _Follower:
         return self._indices.get(value.name or "")
 
     def _cut(self, node: ir.Node, link: Link, output: ir.Value) -> Axis:
-        """Slices, pieces of a split and padding, along an axis whose length they may change."""
+        """The axis after a slice, a split or padding, which may change its length."""
         ((_, at),) = link.axes
         (axis,), (was,), before = self._axes(node, link), self._sizes(node, link), self._first(node)
         assert at is not None
@@ -378,7 +392,7 @@ class _Follower:
         return self._shapes[value] if value is not None else ()
 
     def _begin(self, node: ir.Node, axis: int, before: Shape, output: ir.Value) -> int | None:
-        """The first entry that is kept along ``axis``, or how many are put before it."""
+        """The first entry along ``axis`` that remains, or how many are added before it."""
         rank = len(before)
         if node.op_type == "Split":
             index = list(node.outputs).index(output)
@@ -411,7 +425,7 @@ class _Follower:
     def _place(
         self, node: ir.Node, axis: int, rank: int
     ) -> tuple[NDArray[Any], NDArray[Any] | None, int] | None:
-        """Starts and steps of a slice, and where among them ``axis`` is."""
+        """Starts and steps of a slice, and the index of ``axis`` among them."""
         stored = node.attributes.get("starts")
         starts = np.array(stored.as_ints()) if stored else self._index(_at(node, 1))
         axes = self._listed(node, 3, rank)
@@ -422,7 +436,7 @@ class _Follower:
         return starts, self._index(_at(node, 4)), axes.index(axis)
 
     def _listed(self, node: ir.Node, index: int, rank: int) -> list[int] | None:
-        """The axes that an operation names, all of them where it names none."""
+        """The axes that an operation lists; all axes where it lists none."""
         if "axes" in node.attributes:
             return [int(a) % rank for a in node.attributes.get_ints("axes", ())]
         value = _at(node, index)
@@ -432,7 +446,7 @@ class _Follower:
         return None if axes is None else [int(a) % rank for a in axes.ravel()]
 
     def _joined(self, node: ir.Node, link: Link, size: int) -> Axis:
-        """Pieces one after the other; what an operand without content adds is foreign."""
+        """Concatenated pieces; the piece of an operand without content is foreign."""
         axes = self._axes(node, link)
         self._combined([axis for axis in axes if axis], size)
         flag = _united(map(flag_of, axes))
@@ -475,12 +489,12 @@ def _axis(factor: Factor) -> Axis:
 
 
 def _foreign(size: int, flag: int = 0) -> Piece:
-    """Entries that no explained input brought."""
+    """Entries that come from no explained input."""
     return (Factor(size, flag),) if size > 0 else ()
 
 
 def _opaque(axis: Axis, size: int) -> Factor:
-    """Entries of an axis of which it is not known which they are; a batch stays that batch."""
+    """Entries whose origin along an axis is unknown; a batch stays that batch."""
     found = {f.source for f in factors(axis) if f.source is not None and f.flag & BATCH}
     flag = flag_of(axis)
     source = next(iter(found)) if len(found) == 1 and flag == BATCH else None
@@ -495,7 +509,7 @@ def _united(flags: Iterable[int]) -> int:
 
 
 def _slice(axis: Axis, start: int, size: int) -> Axis:
-    """Pieces that lie inside are kept; of one that is cut through, only the flag is."""
+    """Part of an axis: whole pieces as they are; of pieces that are cut, only the flag."""
     found: list[Piece] = []
     at = 0
     for piece in axis or ((Factor(1),),):
@@ -510,7 +524,7 @@ def _slice(axis: Axis, start: int, size: int) -> Axis:
 
 
 def _fit(layout: Layout, shape: Shape) -> Layout:
-    """Where nothing is known the first axis is the batch."""
+    """The layout where nothing is known: the first axis is the batch."""
     if not shape:
         return ()
     batch = {f.source for axis in layout for f in factors(axis) if f.source and f.flag & BATCH}
@@ -531,36 +545,36 @@ def _at(node: ir.Node, index: int) -> ir.Value | None:
 
 
 def _by_sample(index: NDArray[Any]) -> bool:
-    """Whether an index counts through all it picks from, its first axis the slowest."""
+    """Whether an index holds 0, 1, 2, … in row-major order."""
     return bool(np.array_equal(index.ravel(), np.arange(index.size)))
 
 
 def _counts(index: NDArray[Any], samples: Axis) -> bool:
-    """Whether an index takes every sample once, in order."""
+    """Whether an index selects every sample once, in order."""
     return np.array_equal(index, np.arange(length(samples)))
 
 
 def _one_of_each(axis: Axis, index: NDArray[Any]) -> Axis | None:
-    """The samples, where an axis runs over samples and their tokens and one of each is picked."""
+    """The samples, where an axis runs over samples × tokens and one entry of each is selected."""
     row = list(factors(axis))
     if index.ndim != 1 or len(row) < 2 or len(axis) != 1 or row[0].flag != BATCH:
         return None
     samples = _axis(row[0])
     tokens = length(axis) // row[0].size
-    picked = index % length(axis) // tokens
-    return samples if flag_of(axis) & TOKEN and _counts(picked, samples) else None
+    selected = index % length(axis) // tokens
+    return samples if flag_of(axis) & TOKEN and _counts(selected, samples) else None
 
 
 def _scattered(data: Layout, updates: Layout, after: Shape) -> Layout:
-    """What is written into has its own axes; where content is written, it is not known where."""
+    """Layout of a scatter: that of the data; where content is written, its places are unknown."""
     if not updates:
         return data
     own = data or ((),) * len(after)
     if len(updates) == len(after):
         both = [(*axis, *written) for axis, written in zip(own, updates, strict=True)]
-    else:  # rows go to places that are named by tuples
-        ahead = after[: len(after) - len(updates) + 1]
-        flags = regroup((flag_of(updates[0]),), (prod(ahead),), ahead)
+    else:  # rows are written to places that tuples of indices name
+        indexed = after[: len(after) - len(updates) + 1]
+        flags = regroup((flag_of(updates[0]),), (prod(indexed),), indexed)
         lead = [_axis(Factor(1, flag)) for flag in flags]
         both = [(*axis, *new) for axis, new in zip(own, (*lead, *updates[1:]), strict=True)]
     return tuple(
@@ -570,7 +584,7 @@ def _scattered(data: Layout, updates: Layout, after: Shape) -> Layout:
 
 
 def _stride(node: ir.Node, place: int) -> int:
-    """Places between windows; 0 where places are put between places."""
+    """Stride of windows along a spatial axis; 0 where places are inserted instead."""
     strides = node.attributes.get_ints("strides", ())
     if node.op_type == "ConvTranspose" or (strides and place >= len(strides)):
         return 0
@@ -578,7 +592,7 @@ def _stride(node: ir.Node, place: int) -> int:
 
 
 def _pooled(axis: Axis, was: int, size: int, stride: int) -> Axis:
-    """Windows stand for ``stride`` of the places before."""
+    """The axis after windows, each of which covers ``stride`` places."""
     single = axis[0][0] if len(axis) == 1 and len(axis[0]) == 1 else None
     if single is None or stride == 0 or size not in (was // stride, -(-was // stride)):
         return _axis(_opaque(axis, size))
@@ -587,13 +601,13 @@ def _pooled(axis: Axis, was: int, size: int, stride: int) -> Axis:
 
 # --- reshapes ----------------------------------------------------------------------------------
 def regroup(flags: Axes, before: Shape, after: Shape) -> Axes:
-    """Flags after a reshape: see :func:`regroup_layout`."""
+    """Flags of axes after a reshape: see :func:`regroup_layout`."""
     layout = tuple(_axis(Factor(n, f)) for n, f in zip(before, flags, strict=True))
     return tuple(map(flag_of, regroup_layout(layout, before, after)))
 
 
 def regroup_layout(layout: Layout, before: Shape, after: Shape) -> Layout:
-    """Axes after a reshape: matched in row-major order by equal products."""
+    """Layout after a reshape: groups of axes with equal products, in row-major order."""
     found: list[Axis] = []
     for own, new in groups(before, after):
         sizes = before[own.start : own.stop], after[new.start : new.stop]
@@ -602,10 +616,10 @@ def regroup_layout(layout: Layout, before: Shape, after: Shape) -> Layout:
 
 
 def _regrouped(axes: Sequence[Axis], before: Sequence[int], after: Sequence[int]) -> list[Axis]:
-    """Axes of equal products, merged and split.
+    """Merge and split axes with equal products.
 
-    Factors go where they fit. Where they do not, the batch is the outermost of the new axes and
-    tokens are every new axis longer than one behind it (the outermost if there is none).
+    Factors are distributed where they fit. Where they do not, the batch is the outermost new axis,
+    and every later new axis longer than one runs over tokens (the outermost if there is none).
     """
     if len(before) == len(after) == 1:
         return list(axes)
@@ -613,7 +627,7 @@ def _regrouped(axes: Sequence[Axis], before: Sequence[int], after: Sequence[int]
 
 
 def _row(axes: Sequence[Axis], sizes: Sequence[int]) -> list[Factor]:
-    """The factors of axes in row-major order; what was concatenated is one factor."""
+    """The factors of axes in row-major order; a concatenated axis is one factor."""
     found: list[Factor] = []
     for axis, size in zip(axes, sizes, strict=True):
         if len(axis) > 1:
@@ -624,7 +638,7 @@ def _row(axes: Sequence[Axis], sizes: Sequence[int]) -> list[Factor]:
 
 
 def _distributed(row: Sequence[Factor], sizes: Sequence[int]) -> list[Axis]:
-    """Factors over axes of these sizes."""
+    """Distribute factors over axes of these sizes."""
     if not sizes:
         return []
     queue, found = list(row), []
@@ -644,7 +658,7 @@ def _distributed(row: Sequence[Factor], sizes: Sequence[int]) -> list[Axis]:
                 own.append(factor)
                 need //= factor.size
             elif factor.size % need == 0:
-                outer, inner = _parted(factor, need)
+                outer, inner = _divided(factor, need)
                 own.append(outer)
                 queue.insert(0, inner)
                 need = 1
@@ -655,20 +669,20 @@ def _distributed(row: Sequence[Factor], sizes: Sequence[int]) -> list[Axis]:
     return [(_merged(own),) if own else () for own in found]
 
 
-def _parted(factor: Factor, outer: int) -> tuple[Factor, Factor]:
-    """A factor as the product of ``outer`` and what is left."""
+def _divided(factor: Factor, outer: int) -> tuple[Factor, Factor]:
+    """A factor as a product of ``outer`` and the remaining size."""
     inner = factor.size // outer
     of = factor.of or factor.size
-    flag, behind = factor.flag, factor.flag
-    if factor.source is None and flag & BATCH:  # what it was merged of is not known
-        behind = flag & ~BATCH
+    flag, inner_flag = factor.flag, factor.flag
+    if factor.source is None and flag & BATCH:  # merged from unknown factors
+        inner_flag = flag & ~BATCH
         flag = BATCH
     one = replace(factor, size=outer, flag=flag, step=factor.step * inner, of=of)
-    return one, replace(factor, size=inner, flag=behind, of=of)
+    return one, replace(factor, size=inner, flag=inner_flag, of=of)
 
 
 def _merged(row: Sequence[Factor]) -> Piece:
-    """Parts of one factor that stand side by side again are that factor."""
+    """Merge neighbouring parts of one factor into that factor."""
     found: list[Factor] = []
     for factor in row:
         last = found[-1] if found else None
@@ -698,14 +712,14 @@ def _spread(row: Sequence[Factor], sizes: Sequence[int]) -> list[Axis]:
     return [_axis(Factor(n, f, of=-1)) for n, f in zip(sizes, flags, strict=True)]
 
 
-# --- where places belong -----------------------------------------------------------------------
+# --- places and units --------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Places:
-    """How places along an axis stand to the units of an explained input.
+    """Places along an axis that belong to no unit of an explained input.
 
     Attributes:
-        before: Places ahead of the first unit's.
-        after: Places behind the last unit's.
+        before: Number of places before that of the first unit.
+        after: Number of places after that of the last unit.
     """
 
     before: int = 0
@@ -714,11 +728,11 @@ class Places:
 
 @dataclass(frozen=True)
 class UnitAxes:
-    """What one unit of an explained input is.
+    """The units of an explained input.
 
     Attributes:
-        name: The input.
-        steps: Its token axes in order, each with the entries along it that a unit takes.
+        name: Name of the input.
+        steps: Its token axes in order, each with the number of entries that a unit covers.
     """
 
     name: str
@@ -726,9 +740,14 @@ class UnitAxes:
 
 
 def places_of(axes: Sequence[Axis], units: UnitAxes, layouts: Layouts) -> Places | None:
-    """Where the units are among the places of token axes; ``None`` where that cannot be told.
+    """Where the units are among the places of token axes; ``None`` where that is unknown.
 
-    Several axes are a grid, which must hold the units and nothing else.
+    Several axes form a grid, which must hold the units and nothing else.
+
+    Args:
+        axes: Token axes of a site, in order.
+        units: The units of the explained input.
+        layouts: Layouts of the graph.
     """
     wanted = [(layouts.canonical((units.name, axis)), step) for axis, step in units.steps]
 

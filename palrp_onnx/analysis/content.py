@@ -1,4 +1,4 @@
-"""Which values depend on the explained input, how deep they lie, and what the others depend on."""
+"""Which values depend on the explained input, at what depth, and what other values depend on."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def content_values(graph: ir.Graph, roles: InputRoles) -> dict[ir.Value, None]:
 
 
 def node_inputs(node: ir.Node) -> Iterator[ir.Value]:
-    """The inputs that are there, and outer values that subgraphs use."""
+    """The inputs of a node that are not left out, and outer values that its subgraphs read."""
     yield from (v for v in node.inputs if v is not None)
     for attribute in node.attributes.values():
         if attribute.type == ir.AttributeType.GRAPH:
@@ -40,14 +40,14 @@ def node_inputs(node: ir.Node) -> Iterator[ir.Value]:
                 yield from (v for v in inner.inputs if v is not None and v.graph is node.graph)
 
 
-#: What a result does not depend on the entries of.
+#: Operations whose result does not depend on the entries of their operands.
 _NOT_ENTRIES = Trait.MEASURES | Trait.LENGTH
-#: Nothing is chosen by these: places are counted.
+#: Operations that choose nothing: they count.
 _NOT_CHOICES = _NOT_ENTRIES | Trait.COUNT
 
 
 def dependencies(graph: ir.Graph, sources: Iterable[str]) -> dict[ir.Value, frozenset[str]]:
-    """For every value the inputs among ``sources`` whose entries (not only shape) it depends on."""
+    """Value → the inputs among ``sources`` whose entries (not only their shape) it depends on."""
     wanted = set(sources)
     found: dict[ir.Value, frozenset[str]] = {
         v: frozenset((v.name,)) for v in graph.inputs if v.name in wanted and v.name is not None
@@ -62,9 +62,9 @@ def dependencies(graph: ir.Graph, sources: Iterable[str]) -> dict[ir.Value, froz
 
 
 def chosen_values(graph: ir.Graph, content: Mapping[ir.Value, None]) -> set[ir.Value]:
-    """Values without content that content chooses: by what it compares to, or is largest in.
+    """Values without content that depend on content by comparisons or indices of largest entries.
 
-    Not what is counted along an axis: places are.
+    Values that are counted along an axis are not among them: those are positions.
     """
     found: set[ir.Value] = set()
     for node in graph:
@@ -76,7 +76,7 @@ def chosen_values(graph: ir.Graph, content: Mapping[ir.Value, None]) -> set[ir.V
 
 
 def fed_values(graph: ir.Graph) -> set[ir.Value]:
-    """Values that depend on what is fed, be it only on its shape."""
+    """Values that depend on an input, if only on its shape."""
     found = {v for v in graph.inputs if not v.is_initializer()}
     for node in graph:
         if any(v in found for v in node_inputs(node)):
@@ -85,7 +85,7 @@ def fed_values(graph: ir.Graph) -> set[ir.Value]:
 
 
 def attention_depth(graph: ir.Graph, content: Mapping[ir.Value, None]) -> dict[ir.Value, int]:
-    """For every content value the number of attention layers before it, on the longest path.
+    """Content value → the number of attention layers before it, on the longest path.
 
     An attention layer is a softmax of content whose probabilities are multiplied, as a matrix,
     with other content.
@@ -93,13 +93,13 @@ def attention_depth(graph: ir.Graph, content: Mapping[ir.Value, None]) -> dict[i
     depth: dict[ir.Value, int] = {}
     for node in graph:
         before = [depth.get(v, 0) for v in node_inputs(node) if v in content]
-        own = node.op_type == "Softmax" and bool(_weighing(node.outputs[0], content))
+        own = node.op_type == "Softmax" and bool(_weighted_products(node.outputs[0], content))
         level = max(before, default=0) + int(own)
         depth.update(dict.fromkeys((v for v in node.outputs if v in content), level))
     return depth
 
 
-#: What probabilities may pass on their way to the values they weigh.
+#: Operations between attention probabilities and the product that weights values with them.
 _PROBABILITY_MOVES = (Trait.SUM | Trait.SCALE | Trait.CHOICE | Trait.ROUNDS | Trait.RETYPES) | (
     Trait.RESHAPE | Trait.RANK | Trait.PERMUTE | Trait.REPEAT | Trait.CUT
 )
@@ -113,11 +113,13 @@ def probability_operands(
         operand
         for node in graph
         if node.op_type == "Softmax" and node.outputs[0] in content
-        for operand in _weighing(node.outputs[0], content)
+        for operand in _weighted_products(node.outputs[0], content)
     }
 
 
-def _weighing(value: ir.Value, content: Mapping[ir.Value, None]) -> list[tuple[ir.Node, int]]:
+def _weighted_products(
+    value: ir.Value, content: Mapping[ir.Value, None]
+) -> list[tuple[ir.Node, int]]:
     def onward(node: ir.Node, _: int) -> Iterable[ir.Value]:
         return [v for v in node.outputs if v in content and has(node, _PROBABILITY_MOVES)]
 

@@ -1,4 +1,4 @@
-"""Positions without an operand: a convolution whose zeros around the tokens tell them apart."""
+"""Positions without an operand: a convolution whose zero padding distinguishes the tokens."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from palrp_onnx.types import Shape
 
 Operand = tuple[ir.Node, int]
 
-#: What may lie between a convolution and the sum it is a term of.
+#: Operations between a convolution and the sum that it is a term of.
 _CROPPING = ELEMENTWISE | Trait.CUT | Trait.RANK | Trait.PERMUTE
-#: What may lie between a value and its convolution.
+#: Operations between a value and its convolution.
 _FEEDING = Trait.RETYPES | Trait.PAD | Trait.RANK | Trait.PERMUTE
 
 
@@ -27,7 +27,10 @@ def convolution_terms(
 ) -> dict[Operand, str]:
     """Terms of sums that are functions of one convolution, along the tokens, of the other term.
 
-    Zeros around the tokens are what tells one place from another in them (wav2vec 2.0).
+    The zeros that pad the tokens distinguish places in them (wav2vec 2.0).
+
+    Returns:
+        Operand (node, index) → the reason why it may be a position.
     """
     found = {}
     convolved = _convolved(graph, content)
@@ -51,7 +54,7 @@ def convolution_terms(
 
 
 def _convolved(graph: ir.Graph, content: Mapping[ir.Value, None]) -> dict[ir.Value, ir.Node]:
-    """Values that are an element-wise function of one convolution, and which."""
+    """Value → the one convolution that it is an element-wise function of."""
     found: dict[ir.Value, ir.Node] = {}
     for node in graph:
         if node.op_type == "Conv":
@@ -65,7 +68,7 @@ def _convolved(graph: ir.Graph, content: Mapping[ir.Value, None]) -> dict[ir.Val
 
 
 def _origin(value: ir.Value | None) -> ir.Value | None:
-    """What a value is but for movement and padding with a constant."""
+    """The value before movement and padding with a constant."""
     while value is not None and (node := value.producer()) is not None:
         if not has(node, _FEEDING) or node.attributes.get_string("mode", "constant") != (
             "constant"
@@ -76,7 +79,7 @@ def _origin(value: ir.Value | None) -> ir.Value | None:
 
 
 def _width(conv: ir.Node, axes: Mapping[ir.Value, Axes], shapes: Mapping[ir.Value, Shape]) -> int:
-    """How many tokens one place of a convolution sees; 0 where tokens have not one axis."""
+    """Number of tokens in one window of a convolution; 0 where tokens run along several axes."""
     source, weight = conv.inputs[:2]
     assert source is not None and weight is not None
     tokens = [axis for axis, flag in enumerate(axes[source]) if flag & TOKEN]
@@ -86,7 +89,7 @@ def _width(conv: ir.Node, axes: Mapping[ir.Value, Axes], shapes: Mapping[ir.Valu
 
 
 class Attended(Reaching):
-    """Whether attention to a value, or to what is made of it, follows."""
+    """Whether a later softmax attends to a value or to a value that is computed from it."""
 
     def __init__(self, depth: Mapping[ir.Value, int]) -> None:
         self._depth = depth

@@ -1,7 +1,8 @@
-"""Axes of a result ← axes of the operands, per operation: the one map, read in two directions.
+"""Axes of a result ← axes of the operands, for every operation: one map, read in two directions.
 
-``axes`` reads it from the operands on, to lay out what runs along the axes of a result; ``sources``
-from the result back, to tell which row of each operand one row of the result is made of.
+:mod:`palrp_onnx.analysis.axes` reads it forwards, to find the layout of a result.
+:mod:`palrp_onnx.analysis.sources` reads it backwards, to find the row of each operand that one row
+of the result depends on.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from palrp_onnx.model.ops import AxisRule, Trait, has, row_of
 from palrp_onnx.model.values import constant_axes
 from palrp_onnx.types import Shape
 
-#: What an operand of whole numbers holds, ``None`` where it is not known.
+#: Integer operand → its entries, ``None`` where they are unknown.
 Known = Callable[[ir.Value | None], NDArray[Any] | None]
 #: (operand, axis), both from the front; ``None`` for an axis where the operand's rank is unknown.
 OperandAxis = tuple[int, int | None]
@@ -30,39 +31,39 @@ class How(Enum):
 
     #: Entry i from entry i of each, or from the only entry of one that has length one.
     SAME = auto()
-    #: Aligned, but which entries make which is not known.
+    #: Aligned, but it is unknown which entries depend on which.
     LOOSE = auto()
     #: Merged and split in row-major order.
     REGROUPED = auto()
     #: Repeated, as a whole.
     REPEATED = auto()
-    #: Some entries in order, or these with others around them.
+    #: A contiguous part, or entries with padding around them.
     CUT = auto()
-    #: Entries of the operands, one operand after the other.
+    #: Concatenated operands.
     JOINED = auto()
-    #: Entries that another operand chooses.
-    PICKED = auto()
-    #: Entries, and others that are written in places that another operand chooses.
+    #: Entries that another operand selects.
+    SELECTED = auto()
+    #: Entries, some of them overwritten at indices that another operand holds.
     SCATTERED = auto()
-    #: All entries make one, or none is left of the axis.
+    #: All entries are combined to one, or the axis is removed.
     SUMMED = auto()
     #: Entry i from all entries, mostly from entry i.
     NORMALISED = auto()
-    #: Entry i from those up to it.
+    #: Entry i from entries 0 to i.
     ACCUMULATED = auto()
     #: Windows of entries.
     POOLED = auto()
-    #: No operand has it.
+    #: An axis that no operand has.
     NEW = auto()
 
 
 @dataclass(frozen=True)
 class Link:
-    """Some axes of a result and what they come from.
+    """Some axes of a result and the axes of operands that they come from.
 
     Attributes:
-        how: How entries come from entries.
-        results: Axes of the result; none where axes of operands are gone.
+        how: How entries of the result come from entries of the operands.
+        results: Axes of the result; none where axes of operands are removed.
         axes: Axes of the operands.
     """
 
@@ -78,10 +79,10 @@ class Operation:
     Attributes:
         node: The node.
         output: The result.
-        before: Shape of every operand, () where there is none, ``None`` where it is unknown.
+        before: Shape of every operand, () where it is left out, ``None`` where it is unknown.
         after: Shape of the result.
-        known: What its whole operands hold.
-        shapes: All shapes.
+        known: Entries of integer operands.
+        shapes: Shapes of all values.
     """
 
     node: ir.Node
@@ -109,7 +110,7 @@ Links = Iterable[Link]
 
 
 def stored(value: ir.Value | None) -> NDArray[Any] | None:
-    """What a constant holds."""
+    """The entries of a constant; ``None`` where the value is computed."""
     constant = value.const_value if value is not None else None
     return constant.numpy() if constant is not None else None
 
@@ -120,15 +121,15 @@ def links_of(
     shapes: Mapping[ir.Value, Shape],
     known: Known = stored,
 ) -> tuple[Link, ...] | None:
-    """What every axis of ``output`` comes from; ``None`` where that cannot be said.
+    """The links of all axes of ``output``; ``None`` where they are unknown.
 
-    Every axis of the result is in one link. Axes that are summed over come first.
+    Every axis of the result is in exactly one link. Axes that are summed over come first.
 
     Args:
         node: The node.
         output: One of its results.
         shapes: Lengths of axes, in a trial run.
-        known: What operands of whole numbers hold.
+        known: Entries of integer operands.
     """
     before = [shapes.get(v) if v is not None else () for v in node.inputs]
     operation = Operation(node, output, before, shapes[output], known, shapes)
@@ -230,7 +231,7 @@ def _repeated(o: Operation) -> Links:
 
 
 def _cut(o: Operation) -> Links | None:
-    """Slices, parts of a split, padding; where axes are computed, any axis may be cut."""
+    """Slices, splits and padding; where their axes are computed, any axis may be cut."""
     rank = len(o.first)
     if rank != len(o.after):
         return None
@@ -254,23 +255,27 @@ def _joined(o: Operation) -> Links:
 
 def _gathered(o: Operation) -> Links:
     own, rank = o.axis(), len(o.first)
-    behind = own + len(o.after) - rank + 1
+    end = own + len(o.after) - rank + 1
     yield from _same(range(own), range(own))
-    yield Link(How.PICKED, tuple(range(own, behind)), ((0, own),))
-    yield from _same(range(behind, len(o.after)), range(own + 1, rank))
+    yield Link(How.SELECTED, tuple(range(own, end)), ((0, own),))
+    yield from _same(range(end, len(o.after)), range(own + 1, rank))
 
 
 def _gathered_nd(o: Operation) -> Links | None:
-    """Axes that the index has too (``batch_dims``) are loose: it picks in each of their entries."""
+    """The first ``batch_dims`` axes are loose: each of their entries has indices of its own."""
     index = o.before[1]
     if index is None:
         return None
-    kept = o.node.attributes.get_int("batch_dims", 0)
-    picked, places = kept + index[-1], len(index) - 1
+    shared = o.node.attributes.get_int("batch_dims", 0)
+    indexed, places = shared + index[-1], len(index) - 1
     return (
-        *(Link(How.LOOSE, (k,), ((0, k),)) for k in range(kept)),
-        Link(How.PICKED, tuple(range(kept, places)), tuple((0, k) for k in range(kept, picked))),
-        *_same(range(places, len(o.after)), range(picked, len(o.first))),
+        *(Link(How.LOOSE, (k,), ((0, k),)) for k in range(shared)),
+        Link(
+            How.SELECTED,
+            tuple(range(shared, places)),
+            tuple((0, k) for k in range(shared, indexed)),
+        ),
+        *_same(range(places, len(o.after)), range(indexed, len(o.first))),
     )
 
 
@@ -279,7 +284,7 @@ def _scattered(o: Operation) -> Links:
     yield Link(How.SCATTERED, tuple(range(len(o.after))), tuple(operands))
 
 
-# --- several entries make one --------------------------------------------------------------------
+# --- several entries become one ------------------------------------------------------------------
 def _reduced(o: Operation) -> Links:
     rank = len(o.first)
     named = constant_axes(o.node)
@@ -290,9 +295,9 @@ def _reduced(o: Operation) -> Links:
         named = () if nothing else tuple(range(rank))
     gone = sorted({axis % rank for axis in named})
     rest = [k for k in range(rank) if k not in gone]
-    kept = len(o.after) == rank
-    yield from (Link(How.SUMMED, (k,) if kept else (), ((0, k),)) for k in gone)
-    yield from _same(rest if kept else range(len(rest)), rest)
+    keepdims = len(o.after) == rank
+    yield from (Link(How.SUMMED, (k,) if keepdims else (), ((0, k),)) for k in gone)
+    yield from _same(rest if keepdims else range(len(rest)), rest)
 
 
 def _matrices(o: Operation) -> Links:
@@ -301,14 +306,14 @@ def _matrices(o: Operation) -> Links:
     yield Link(How.SUMMED, (), (*(((0, one - 1),) if one else ()), *_contracted(two)))
     tails = [(0, one - 2)] * (one > 1) + [(1, two - 1)] * (two > 1)
     head = len(o.after) - len(tails)
-    ahead = [(k, None if s is None else s[:-2]) for k, s in enumerate(o.before)]
-    yield from _broadcast(How.SAME, ahead, o.after[:head])
+    stacked = [(k, None if s is None else s[:-2]) for k, s in enumerate(o.before)]
+    yield from _broadcast(How.SAME, stacked, o.after[:head])
     for k, tail in enumerate(tails):
         yield Link(How.SAME, (head + k,), (tail,))
 
 
 def _contracted(rank: int) -> tuple[OperandAxis, ...]:
-    """The axis of a second factor that is summed over."""
+    """The axis of the second factor that a matrix product sums over."""
     return ((1, max(rank - 2, 0)),) if rank else ()
 
 
@@ -336,7 +341,7 @@ def _einsum(o: Operation) -> Links:
 
 
 def spell_einsum(equation: str, ranks: Sequence[int]) -> tuple[list[str], str]:
-    """The terms and the result, ellipses written as digits that are aligned from the right."""
+    """Terms and result of an equation; ellipses become digits, aligned from the right."""
     terms, arrow, result = equation.replace(" ", "").partition("->")
     spelled = terms.split(",")
     hidden = [r - len(t.replace("...", "")) for t, r in zip(spelled, ranks, strict=True)]
@@ -365,7 +370,7 @@ def _pooled(o: Operation) -> Links:
 
 
 def _normalised(o: Operation) -> Links:
-    """Norms run from an axis on; softmax along one axis, before opset 13 from one on."""
+    """Norms and, before opset 13, softmax run over ``axis`` and all later axes; else one axis."""
     rank, graph = len(o.first), o.node.graph
     opset = graph.opset_imports.get("", 0) if isinstance(graph, ir.Graph) else 0
     one = has(o.node, Trait.SOFTMAX)

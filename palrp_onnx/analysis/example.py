@@ -1,7 +1,7 @@
-"""Examples of what a graph takes, made up from the graph alone, for trial runs.
+"""Synthetic examples of the input of a graph, for trial runs.
 
-Roles are a property of the file: nothing here looks at the numbers that a caller feeds, only, where
-the graph leaves lengths open, at their shapes.
+They are made from the graph alone, as roles are a property of the file. Arrays of the caller are
+never read; their shapes are used where the graph leaves lengths open.
 """
 
 from __future__ import annotations
@@ -30,34 +30,35 @@ Shapes = Mapping[str, tuple[int, ...]]
 LENGTH, OTHER_LENGTH = 11, 7
 #: Tokens at the end that are masked.
 PADDED = 2
-#: Samples: axes of length 1 could not be told apart after a reshape.
+#: Number of samples: axes of length 1 could not be distinguished after a reshape.
 SAMPLES = 2
-#: Samples of sound where their number is open.
+#: Length of a waveform where the graph leaves it open.
 SOUND = 8000
-#: The fewest samples of sound that are told anything from.
+#: The shortest waveform from which roles are judged.
 _LEAST_SOUND = 4 * LENGTH
-#: The most numbers that one input of an example may have.
+#: The most entries that one input of an example may have.
 MAX_NUMBERS = 1 << 26
-#: Image sizes tried after those that the model's own tables suggest.
+#: Image sizes to try after those that the model's own tables suggest.
 _SIZES = (224, 384, 256, 336, 512, 448, 128, 96, 64, 48, 32, 28, 16, 8)
-#: What a mask that is added to scores as it is switches off with.
+#: Entry that switches a score off in a mask that is added to scores unchanged.
 _OFF = -1e4
 
 
 @dataclass(frozen=True)
 class Form:
-    """One way to make up an example.
+    """Settings of one synthetic example.
 
     Attributes:
-        samples: Where the batch is free.
-        length: Tokens where their number is free.
-        size: Sides of an image where they are free.
-        few: Whether all ids are one low number: tables may be read at offsets and differences.
-        seed: Of the random numbers.
-        shapes: Shapes that lengths are taken from where the graph leaves them open.
-        whole: Whether the lengths of texts are taken from there too.
+        samples: Number of samples where the batch is free.
+        length: Number of tokens where it is free.
+        size: Height and width of an image in pixels where they are free.
+        few: Whether all ids are the same low number, for tables that are read at offsets and
+            differences.
+        seed: Seed of the random numbers.
+        shapes: Shapes by input, for lengths that the graph leaves open.
+        whole: Whether the number of tokens is taken from ``shapes`` too.
         masked: Whether the last tokens are masked.
-        longer: Whether short ones of these lengths are multiplied: of one token nothing is told.
+        longer: Whether short lengths from ``shapes`` are multiplied, as one token shows nothing.
     """
 
     samples: int = SAMPLES
@@ -72,11 +73,11 @@ class Form:
 
 
 def forms(model: Model, shapes: Shapes | None = None) -> Iterator[Form]:
-    """Ways to make up an example, the most telling first.
+    """Settings to try, in order; the first ones show most about roles.
 
     Args:
         model: The model.
-        shapes: Shapes of arrays that the model is known to take, if any are.
+        shapes: Shapes of arrays that the model is known to accept, if there are any.
     """
     sizes = [0] if shapes is not None else list(_sizes(model))
     if shapes is not None:
@@ -95,15 +96,15 @@ def forms(model: Model, shapes: Shapes | None = None) -> Iterator[Form]:
 
 
 def none_runs(problem: str) -> RoleError:
-    """The error where the model runs on no example; ``problem`` is what the last one met."""
+    """The error where the model runs on no example; ``problem`` is the error of the last one."""
     return RoleError(
-        "No example input could be made up that the model runs on",
-        hint=f"Give one with --example FILE.npz. The last that was tried: {problem}",
+        "The model runs on no synthetic example",
+        hint=f"Give one with --example FILE.npz. The error of the last one: {problem}",
     )
 
 
 def another(form: Form) -> Form:
-    """An example of another character and, where lengths are free, another length."""
+    """Settings of another example: other numbers, padding and, where it is free, length."""
     length = form.length if form.whole else OTHER_LENGTH
     return Form(
         samples=form.samples,
@@ -119,11 +120,11 @@ def another(form: Form) -> Form:
 
 
 def make_feeds(model: Model, roles: InputRoles, form: Form) -> dict[str, Array]:
-    """The arrays of one example."""
+    """The arrays of one example, by input."""
     values = {v.name or "": v for v in model.graph.inputs}
     shapes: dict[str, tuple[int, ...]] = {}
     named: dict[str, int] = {}
-    for each in sorted(model.inputs, key=lambda s: not _real(s)):  # lengths of states rule others
+    for each in sorted(model.inputs, key=lambda s: not _real(s)):  # real inputs fix shared symbols
         shapes[each.name] = _shape(each, form, named)
     return {
         s.name: _array(values[s.name], s.dtype, shapes[s.name], roles.facts[s.name].role, form)
@@ -149,17 +150,17 @@ def _array(
 
 
 def _mask(value: ir.Value, shape: tuple[int, ...], form: Form) -> Array:
-    """Ones, but for padding at the end; 0 and a very negative number where it is added as it is."""
+    """Ones, zeros for padding at the end; 0 and `_OFF` where the mask is added unchanged."""
     mask = np.ones(shape)
     if form.masked and shape and shape[-1] > PADDED:
         mask[..., shape[-1] - PADDED :] = 0
-    if value.dtype is not None and is_float(value) and _added_as_it_is(value):
+    if value.dtype is not None and is_float(value) and _added_unchanged(value):
         return np.where(mask > 0, 0.0, _OFF)
     return mask
 
 
-def _added_as_it_is(value: ir.Value) -> bool:
-    """Whether an input is added to something without having been changed."""
+def _added_unchanged(value: ir.Value) -> bool:
+    """Whether an input is an operand of an ``Add``, moved or cast at most."""
     uses = uses_of([value], lambda n, _: n.outputs if has(n, MOVING) else ())
     return any(node.op_type == "Add" for node, _ in uses)
 
@@ -189,7 +190,7 @@ def _content(
 
 
 def _depth(found: list[ir.Node]) -> int:
-    """Length of the one-hot vectors that indices are spelled as."""
+    """Length of the one-hot vectors that encode the indices."""
     for node in found:
         depth = node.inputs[1].const_value if node.op_type == "OneHot" and node.inputs[1] else None
         if depth is not None:
@@ -203,12 +204,12 @@ def _depth(found: list[ir.Node]) -> int:
 
 
 def _real(signature: GraphInput) -> bool:
-    """Whether an input holds numbers that are computed with: real ones, or pixels."""
+    """Whether an input is computed with as real numbers: it is real, or holds pixels as bytes."""
     return signature.dtype.kind == "f" or signature.dtype.itemsize == 1
 
 
 def _shape(signature: GraphInput, form: Form, named: dict[str, int]) -> tuple[int, ...]:
-    """Fixed axes as they are; free ones as the form has them, those of one name alike."""
+    """Shape of an input: fixed lengths; for free axes those of the form, one a symbol."""
     dims = signature.shape
     known = (form.shapes or {}).get(signature.name)
     if dims is None:
@@ -227,12 +228,16 @@ def _shape(signature: GraphInput, form: Form, named: dict[str, int]) -> tuple[in
             own = named.setdefault(dim, own)
         shape.append(dim if isinstance(dim, int) and dim > 0 else own)
     if prod(shape) > MAX_NUMBERS:
-        raise ModelError(f"An input of the shape {tuple(shape)} is too large", place=signature.name)
+        raise ModelError(
+            f"An example of shape {tuple(shape)} has more than {MAX_NUMBERS} entries",
+            place=f"input {signature.name}",
+            hint="Give a smaller one with --example FILE.npz.",
+        )
     return tuple(shape)
 
 
 def _sizes(model: Model) -> Iterator[int]:
-    """Sides that an image may have."""
+    """Image sizes to try; 0 where the model takes no image."""
     if not any(s.dtype.itemsize and len(s.shape or ()) == 4 for s in model.inputs):
         yield 0
         return

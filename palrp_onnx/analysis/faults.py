@@ -1,7 +1,8 @@
-"""What is wrong with the numbers of a file, seen in its trial run.
+"""Faulty numbers in a file, found in its trial run.
 
-Quantisers break models silently: a mask of −∞ makes a scale infinite, every attention score NaN,
-and a guard behind the softmax turns that into zeros. Such a file runs, and attends to nothing.
+Quantisers can break a model without an error: a mask of −∞ makes a scale infinite and every
+attention score NaN, and a guard after the softmax replaces NaN by 0. The file then runs without
+attention.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from palrp_onnx.analysis.arrays import not_a_number
 
 
 def find_faults(analysis: Analysis) -> Iterator[tuple[str, str]]:
-    """(code, message) of everything that is wrong."""
+    """Code and message of every fault."""
     for node in analysis.model.graph:
         if node.op_type != "Softmax" or node.outputs[0] not in analysis.content:
             continue

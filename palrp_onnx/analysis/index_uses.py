@@ -1,4 +1,4 @@
-"""What numbers of an input pick: rows of a table, places of a one-hot vector."""
+"""Values that entries of an input select: rows of a table, places of a one-hot vector."""
 
 from __future__ import annotations
 
@@ -9,28 +9,33 @@ import onnx_ir as ir
 from palrp_onnx.model.follow import uses_of
 from palrp_onnx.model.ops import ELEMENTWISE, Trait, has, row_of
 
-#: Operations behind which numbers no longer say which entry they were: counts, lengths, places.
+#: Operations whose result does not identify an entry: counts, lengths, indices, reductions.
 _COUNTING = Trait.ARGUMENT | Trait.COUNT | Trait.LENGTH | Trait.REDUCTION
-#: Where numbers meet others, as values or as one-hot vectors.
-_MEETING = Trait.COMPARISON | Trait.PRODUCT | Trait.LAYER
-#: What real content may pass on its way to whole numbers.
+#: Operations that combine numbers with others, as values or as one-hot vectors.
+_COMBINING = Trait.COMPARISON | Trait.PRODUCT | Trait.LAYER
+#: Operations between real content and integers that are computed from it.
 _THROUGH = ELEMENTWISE | Trait.WHOLE
 
 
-def picked_by(
+def selected_by(
     source: ir.Value, content: Collection[ir.Value], lookups: Collection[ir.Node]
 ) -> set[ir.Value]:
-    """Values without content that numbers of ``source`` pick, and what is made of them.
+    """Values without content that entries of ``source`` select, and all that depend on them.
 
-    Not where numbers are counted or summed up first, nor by truth values that tell one number from
-    all others: these are masks, or make positions.
+    Entries that are counted or summed first are left out, and so are comparisons with a single
+    number: their results are masks or positions.
+
+    Args:
+        source: An input.
+        content: Content values.
+        lookups: Nodes that look content up.
     """
     found: dict[ir.Value, None] = {}
 
     def onward(node: ir.Node, index: int) -> Iterable[ir.Value]:
         if node in lookups or _forgets(node, index):
             return ()
-        if _picks(node, index):
+        if _selects(node, index):
             found.update(dict.fromkeys(v for v in node.outputs if v not in content))
         passes = node.inputs[index] not in content or _passes(node)
         return node.outputs if passes else ()
@@ -52,19 +57,19 @@ def _passes(node: ir.Node) -> bool:
 
 
 def _forgets(node: ir.Node, index: int) -> bool:
-    """Whether a result no longer says which number an operand was."""
+    """Whether the result does not identify an entry of the operand."""
     if has(node, _COUNTING):
         return True
     return has(node, Trait.COMPARISON) and not _several(node.inputs[1 - index])
 
 
-def _picks(node: ir.Node, index: int) -> bool:
-    if has(node, _MEETING):
+def _selects(node: ir.Node, index: int) -> bool:
+    if has(node, _COMBINING):
         return True
     return row_of(node).index == index
 
 
 def _several(value: ir.Value | None) -> bool:
-    """Whether numbers are held against more than one stored number."""
+    """Whether a value is a constant of more than one entry."""
     stored = value.const_value if value is not None else None
     return stored is not None and stored.size > 1

@@ -1,7 +1,7 @@
-"""What the axes of an explained input are: samples, places, features.
+"""The axes of an explained input: samples, places, features.
 
-Tokens are [B, T]; vectors [B, T, F]; images, sound and video as the first convolution reads them,
-behind whatever transposes there are; a table of columns [B, F].
+Token ids are [B, T], vectors [B, T, F], a table of columns [B, F]. Images, sound and video have the
+axes that their first convolution reads, traced back through transposes.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from palrp_onnx.model.ops import ELEMENTWISE, Trait, has
 BATCH = 1
 TOKEN = 2
 
-#: What a channel axis is likely to have where no convolution tells.
+#: Usual numbers of channels, where no convolution reads the input.
 _CHANNELS = (1, 3, 4)
-#: What columns of a table may pass before they are summed with weights.
-_PER_COLUMN = ELEMENTWISE | Trait.NORMALISATION | Trait.JOIN | Trait.PICK | Trait.CUT
+#: Operations between columns of a table and the product that sums them with weights.
+_PER_COLUMN = ELEMENTWISE | Trait.NORMALISATION | Trait.JOIN | Trait.SELECT | Trait.CUT
 
 
 @dataclass(frozen=True)
@@ -28,10 +28,10 @@ class InputAxes:
     """Axes of an explained input.
 
     Attributes:
-        flags: ``BATCH``, ``TOKEN`` or 0 for every axis, as roles see it.
+        flags: ``BATCH``, ``TOKEN`` or 0 for every axis, for the judgement of roles.
         units: The axes that units run along, in order; none where a sample is one unit.
         channels: The axis of the channels of an image [B, C, H, W] in any order, else ``None``.
-        vectors: Whether each entry stands for a vector, which adds an axis to its relevance.
+        vectors: Whether each entry is looked up as a vector, which adds an axis to its relevance.
     """
 
     flags: tuple[int, ...]
@@ -53,7 +53,7 @@ def input_axes(
     name: str,
     shapes: Mapping[ir.Value, tuple[int, ...]],
 ) -> InputAxes:
-    """What the axes of the explained input ``name`` are."""
+    """The axes of the explained input ``name``; ``shapes`` are those of a trial run."""
     value = next(v for v in graph.inputs if v.name == name)
     rank = len(shapes[value])
     if name in roles.looked_up():
@@ -71,7 +71,7 @@ def input_axes(
 
 
 def _is_table(value: ir.Value) -> bool:
-    """Whether the entries of a sample are summed with weights as they are: columns of a table."""
+    """Whether the entries of a sample are columns of a table: a weighted sum reads all of them."""
     queue, seen = [value], {value}
     while queue:
         for node, index in tuple(queue.pop().uses()):
@@ -85,13 +85,13 @@ def _is_table(value: ir.Value) -> bool:
 
 
 def _convolved(value: ir.Value, rank: int) -> tuple[int, int] | None:
-    """Batch and channel axis, where a convolution or its like reads the input."""
+    """Batch and channel axis, where a convolution or pooling reads the input."""
     start = tuple(range(rank))
     return next(((perm[0], perm[1]) for perm in _before_convolutions(value, start)), None)
 
 
 def _before_convolutions(value: ir.Value, start: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
-    """For every convolution or its like that reads the input its axes, as the input has them."""
+    """For every convolution or pooling that reads the input, its axes as axes of the input."""
     queue, seen = [(value, start)], {value}
     while queue:
         current, perm = queue.pop(0)
@@ -110,7 +110,7 @@ def _before_convolutions(value: ir.Value, start: tuple[int, ...]) -> Iterator[tu
 
 
 def _named_batch(graph: ir.Graph, value: ir.Value, batch: int) -> int:
-    """The axis that has the symbol of another input's first axis, where its own first is fixed.
+    """The batch axis: the one with the symbol of another input's first axis if the first is fixed.
 
     States of recurrent layers are [layers, batch, features].
     """
@@ -131,7 +131,7 @@ def _named_batch(graph: ir.Graph, value: ir.Value, batch: int) -> int:
 
 
 def _by_size(value: ir.Value, rank: int) -> tuple[int, int]:
-    """Vectors are [B, T, F]; of an image without a convolution the short axis holds channels."""
+    """Batch and channel axis by size: the last of [B, T, F], the short one of an image."""
     if rank == 3:
         return 0, 2
     dims = [d if isinstance(d, int) else 0 for d in value.shape or ()]

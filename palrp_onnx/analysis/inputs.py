@@ -1,12 +1,14 @@
-"""What each graph input is: explained content, positions, token types, or a mask.
+"""The role of each graph input: explained content, positions, token types, or a mask.
 
-Decided from what the graph does with the input and from its tables, never from its name and never
-from the arrays that are fed:
+It follows from the operations that read the input and from its tables, never from its name nor from
+the arrays of a caller:
 
-- what indexes a table of vectors is content, unless its rows are added to those of the vocabulary
-  (positions or token types), turn with the index or are added to attention scores (positions);
-- a real tensor is content, and so are whole numbers that are computed with as real ones (pixels);
-- what only compares, counts, multiplies content or is added to attention scores is a mask.
+- An input that indexes a table of vectors is content, unless its rows are added to those of the
+  vocabulary (positions or token types), turn with the index or are added to attention scores
+  (positions).
+- A real tensor is content, and so are integers that are computed with as real numbers (pixels).
+- An input that is only compared or counted, multiplies content, or is added to attention scores is
+  a mask.
 """
 
 from __future__ import annotations
@@ -17,17 +19,17 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx_ir as ir
 
-from palrp_onnx.analysis.masking import HIDING, Choices, Meeting, meetings_of
-from palrp_onnx.analysis.roles import SAID, Fact, Overrides, Role
+from palrp_onnx.analysis.masking import HIDING, Choices, Combination, combinations_of
+from palrp_onnx.analysis.roles import OVERRIDDEN, Fact, Overrides, Role
 from palrp_onnx.analysis.rotating_tables import turns
 from palrp_onnx.errors import RoleError
 from palrp_onnx.model.follow import uses_of
 from palrp_onnx.model.ops import ELEMENTWISE, MOVES, Trait, has, row_of
 from palrp_onnx.model.values import is_float
 
-#: What looked-up rows may pass before they are added up, and sums themselves.
+#: Operations between looked-up rows and the sum that adds them, and sums themselves.
 _SUM_MOVES = Trait.SUM | Trait.SCALE | Trait.ROUNDS | Trait.RETYPES
-#: A table with fewer rows than this cannot count places: it holds kinds of tokens.
+#: A table with fewer rows than this has too few for positions: it holds token types.
 FEWEST_PLACES = 12
 #: Tables of positions are seldom longer, vocabularies of words seldom shorter.
 _LONG = 5000
@@ -35,13 +37,13 @@ _LONG = 5000
 
 @dataclass(frozen=True)
 class InputRoles:
-    """Roles of the graph's inputs and the nodes that bring content in.
+    """Roles of the graph's inputs, and the nodes that make content of integer inputs.
 
     Attributes:
-        facts: Role and reason of every input.
-        lookups: For every node that makes real numbers of an input of whole ones the input: it
-            reads rows of a table, spells numbers as one-hot vectors, or casts them.
-        doubts: Inputs whose role rests on little, each with why.
+        facts: Name of every input → its role, with the reason.
+        lookups: Node that makes real numbers of an integer input → the name of the input. It reads
+            rows of a table, encodes entries as one-hot vectors, or casts them.
+        doubts: Name of an input whose role rests on thin evidence → the doubt.
     """
 
     facts: Mapping[str, Fact]
@@ -57,31 +59,31 @@ class InputRoles:
         return self.named(Role.CONTENT)
 
     def looked_up(self) -> frozenset[str]:
-        """Names of explained inputs whose numbers are names of something: tokens, categories."""
+        """Names of explained inputs whose entries are ids: tokens, categories."""
         return frozenset(n for node, n in self.lookups.items() if not _is_number(node))
 
 
 def _is_number(node: ir.Node) -> bool:
-    """Whether a node only makes real numbers of whole ones."""
+    """Whether a node only casts integers to real numbers."""
     source = node.inputs[0].producer() if node.inputs and node.inputs[0] is not None else None
     return node.op_type == "Cast" and (source is None or source.op_type != "Equal")
 
 
-def input_roles(graph: ir.Graph, said: Overrides | None = None) -> InputRoles:
-    """Decide the role of every graph input, but for what was ``said``.
+def input_roles(graph: ir.Graph, overrides: Overrides | None = None) -> InputRoles:
+    """Decide the role of every graph input; ``overrides`` come first.
 
     Raises:
         RoleError: No input looks like content.
     """
-    return _Inputs(graph, said or {}).decide()
+    return _Inputs(graph, overrides or {}).decide()
 
 
 class _Inputs:
-    """The inputs of a graph on their way to roles."""
+    """Decides the roles of the inputs of one graph."""
 
-    def __init__(self, graph: ir.Graph, said: Overrides) -> None:
+    def __init__(self, graph: ir.Graph, overrides: Overrides) -> None:
         self._graph = graph
-        self._said = said
+        self._overrides = overrides
         self._values = [v for v in graph.inputs if not v.is_initializer()]
         self._tables = {v: nodes for v in self._values if (nodes := lookups(v))}
         self._doubts: dict[str, str] = {}
@@ -91,18 +93,20 @@ class _Inputs:
         facts = self._by_table()
         facts.update(self._by_use(facts))
         named = {_name(v): facts[v] for v in self._values}
-        named.update((n, Fact(role, SAID)) for n, role in self._said.items() if n in named)
+        named.update(
+            (n, Fact(role, OVERRIDDEN)) for n, role in self._overrides.items() if n in named
+        )
         if not any(fact.role is Role.CONTENT for fact in named.values()):
             raise RoleError(
-                "No graph input can be explained: none indexes a table of vectors or is a real "
-                "tensor",
-                hint=f"Inputs: {', '.join(named)}.",
+                "No graph input can be explained: none is a real tensor or indexes a table of "
+                "vectors",
+                hint=f"Inputs: {', '.join(named)}. --role NAME=content overrides a role.",
             )
-        doubts = {name: why for name, why in self._doubts.items() if name not in self._said}
+        doubts = {name: why for name, why in self._doubts.items() if name not in self._overrides}
         return InputRoles(named, self._lookups(named), doubts)
 
     def _lookups(self, facts: Mapping[str, Fact]) -> dict[ir.Node, str]:
-        """The nodes that bring in what is explained; of two inputs the first has a node."""
+        """The lookups of explained inputs; one that two inputs share belongs to the first."""
         found: dict[ir.Node, str] = {}
         for value in self._values:
             if facts[_name(value)].role is not Role.CONTENT:
@@ -124,20 +128,20 @@ class _Inputs:
         words = self._vocabulary([v for v in self._tables if v not in facts])
         for value, nodes in self._tables.items():
             if value not in facts:
-                facts[value] = self._beside(value, nodes, words)
+                facts[value] = self._by_sums(value, nodes, words)
         return facts
 
     def _factor_of_indices(self, value: ir.Value, nodes: Collection[ir.Node]) -> bool:
-        """Whether it only changes which rows another input looks up, and hides scores as well.
+        """Whether an input only changes the indices of another input, and hides scores as well.
 
-        Of two inputs that both do no more than that, the first holds the indices.
+        Where that is true of both, the first one listed holds the indices.
         """
         others = [v for v in self._tables if v is not value and set(nodes) <= set(self._tables[v])]
         if not others:
             return False
         content = _real_dependents(self._graph, nodes)
         hides, *theirs = (
-            bool(meetings_of([v], content, self._choices, compared=False) & HIDING)
+            bool(combinations_of([v], content, self._choices, compared=False) & HIDING)
             for v in (value, *others)
         )
         if hides != any(theirs):
@@ -148,9 +152,9 @@ class _Inputs:
     def _vocabulary(self, values: list[ir.Value]) -> ir.Value | None:
         """The input that holds words, of those that index tables.
 
-        One whose table has as many rows as the output has classes, which are its words; else the
-        one with the longest table, if that is too long for one of positions; else the first whose
-        table is long enough to count places.
+        The one whose table has as many rows as the output has classes, as these are words; else the
+        one with the longest table, if that is too long for positions; else the first whose table
+        has enough rows for positions.
         """
         able = [v for v in values if _rows(self._tables[v]) >= FEWEST_PLACES]
         if len(able) < 2:
@@ -163,15 +167,21 @@ class _Inputs:
         own, most = _rows(self._tables[first]), _rows(self._tables[longest])
         if own == most or most >= _LONG:
             return longest
-        if meet(self._tables[first], self._tables[longest]):
+        if are_added(self._tables[first], self._tables[longest]):
             self._doubts[_name(first)] = (
                 f"its table has {own} rows and that of {_name(longest)} {most}, which is added to "
                 "it: that the first of them holds words and the other positions is likely, no more"
             )
         return first
 
-    def _beside(self, value: ir.Value, nodes: Collection[ir.Node], words: ir.Value | None) -> Fact:
-        """The role of an input that indexes a table, next to the one that holds words."""
+    def _by_sums(self, value: ir.Value, nodes: Collection[ir.Node], words: ir.Value | None) -> Fact:
+        """The role of an input that indexes a table, by what its rows are added to.
+
+        Args:
+            value: The input.
+            nodes: Its lookups.
+            words: The input that holds words.
+        """
         rows = _rows(nodes)
         plain = Fact(Role.CONTENT, f"indexes a {rows}-row table of vectors")
         if not rows:
@@ -179,10 +189,10 @@ class _Inputs:
         theirs = self._tables.get(words, ()) if words is not None else ()
         if value is words or not theirs:
             return plain
-        if not meet(nodes, theirs):
+        if not are_added(nodes, theirs):
             content = _real_dependents(self._graph, theirs)
-            met = meetings_of([n.outputs[0] for n in nodes], content, self._choices)
-            if met == {Meeting.SCORES}:
+            uses = combinations_of([n.outputs[0] for n in nodes], content, self._choices)
+            if uses == {Combination.SCORES}:
                 return Fact(Role.POSITION, f"its {rows}-row table is added to attention scores")
             return plain
         if {table_of(n) for n in nodes} & {table_of(n) for n in theirs}:
@@ -211,18 +221,18 @@ class _Inputs:
 
 
 def _used(value: ir.Value, content: Collection[ir.Value], choices: Choices) -> Fact:
-    """The role of an input by what is done with its numbers."""
-    met = meetings_of([value], content, choices)
+    """The role of an input by how it is combined with content."""
+    uses = combinations_of([value], content, choices)
     if is_float(value):
-        if met and met <= HIDING:
-            return Fact(Role.MASK, f"a real input that only {' or '.join(sorted(met))}")
+        if uses and uses <= HIDING:
+            return Fact(Role.MASK, f"a real input that only {' or '.join(sorted(uses))}")
         return Fact(Role.CONTENT, "a real-valued input")
     if value.dtype is ir.DataType.BOOL:
         return Fact(Role.MASK, "holds truth values")
     if _reaches_rotation(value):
         return Fact(Role.POSITION, "an angle is made of it, and its cosine and sine")
-    numbers = meetings_of([value], content, choices, compared=False)
-    if numbers & {Meeting.LEARNED, Meeting.JOINS} and _casts(value):
+    numbers = combinations_of([value], content, choices, compared=False)
+    if numbers & {Combination.LEARNED, Combination.JOINS} and _casts(value):
         return Fact(Role.CONTENT, "whole numbers that are computed with as real ones")
     return Fact(Role.MASK, "indexes no table of vectors; only compared, cast or summed")
 
@@ -235,8 +245,7 @@ def _name(value: ir.Value) -> str:
 def lookups(value: ir.Value) -> list[ir.Node]:
     """Nodes that yield vectors for the indices that ``value`` holds, moved or not.
 
-    They gather rows of a table, or read what was gathered where the table is stored quantised; or
-    they spell each index as a one-hot vector.
+    They gather rows of a table, dequantise gathered rows, or encode each index as a one-hot vector.
     """
     found: dict[ir.Node, None] = {}
     for node, index in uses_of([value], _indices):
@@ -251,6 +260,7 @@ def lookups(value: ir.Value) -> list[ir.Node]:
 
 
 def _yielding(gather: ir.Node) -> list[ir.Node]:
+    """The nodes that yield real rows of a gathered table."""
     table = gather.inputs[0]
     if table is None or _from_entries(table):
         return []
@@ -277,7 +287,7 @@ def _from_entries(value: ir.Value) -> bool:
 
 
 def _counting(value: ir.Value | None) -> bool:
-    """Whether a value holds 0, 1, 2, …, one after the other."""
+    """Whether a value is the constant 0, 1, 2, …"""
     stored = value.const_value if value is not None else None
     if stored is None or stored.size < 2 or stored.dtype.is_floating_point():
         return False
@@ -288,7 +298,7 @@ def _counting(value: ir.Value | None) -> bool:
 
 
 def table_of(node: ir.Node) -> ir.Value | None:
-    """The table that a lookup reads, ``None`` where there is none."""
+    """The table that a lookup reads; ``None`` for one-hot vectors and casts."""
     if node.op_type not in ("Gather", "DequantizeLinear"):
         return None
     gathered = node.inputs[0]
@@ -299,17 +309,17 @@ def table_of(node: ir.Node) -> ir.Value | None:
 
 
 def _indices(node: ir.Node, index: int) -> Iterable[ir.Value]:
-    """Onward while values are whole numbers that name something."""
+    """Results of a node that still hold indices."""
     if has(node, Trait.WHOLE) or row_of(node).moves(index):
         return [v for v in node.outputs if not is_float(v) and v.dtype is not ir.DataType.BOOL]
     table = node.inputs[0]
     if node.op_type == "Gather" and index == 1 and table is not None and not is_float(table):
-        return node.outputs if table.const_value is not None else ()  # other numbers for the same
+        return node.outputs if table.const_value is not None else ()  # ids are mapped to ids
     return ()
 
 
 def _casts(value: ir.Value) -> list[ir.Node]:
-    """Where whole numbers become real ones, moved or not."""
+    """The casts of integers to real numbers, moved or not."""
 
     def onward(node: ir.Node, index: int) -> Iterable[ir.Value]:
         passes = node.op_type == "Identity" or row_of(node).moves(index)
@@ -331,7 +341,7 @@ def table_rows(node: ir.Node) -> int:
 
 
 def _turning(table: ir.Value | None) -> bool:
-    """Whether the rows of a table turn with the index, stored or computed."""
+    """Whether the columns of a table are sinusoids of the row, stored or computed."""
     if table is None:
         return False
     stored = table.const_value
@@ -352,20 +362,20 @@ def _turning(table: ir.Value | None) -> bool:
     return False
 
 
-def meet(first: Iterable[ir.Node], second: Iterable[ir.Node]) -> bool:
+def are_added(first: Iterable[ir.Node], second: Iterable[ir.Node]) -> bool:
     """Whether rows that two groups of lookups read are terms of one sum."""
     return bool(_sums(first) & _sums(second))
 
 
 def _sums(nodes: Iterable[ir.Node]) -> set[ir.Value]:
-    """Values that are sums in which a looked-up row is a term."""
+    """Values that are sums with a looked-up row among their terms."""
     rows = [node.outputs[0] for node in nodes]
     uses = uses_of(rows, lambda node, _: node.outputs if has(node, _SUM_MOVES) else ())
     return {v for node, _ in uses if has(node, _SUM_MOVES) for v in node.outputs}
 
 
 def _classes(graph: ir.Graph) -> set[int]:
-    """Widths of the linear layers that yield the outputs."""
+    """Widths of the last linear layers before the outputs."""
     found: set[int] = set()
     queue, seen = list(graph.outputs), set(graph.outputs)
     while queue:
@@ -384,14 +394,14 @@ def _classes(graph: ir.Graph) -> set[int]:
     return found
 
 
-#: What may stand between the last linear layer and an output.
+#: Operations between the last linear layer and an output.
 _HEADS = ELEMENTWISE | Trait.SOFTMAX
 
 
 def _real_dependents(
     graph: ir.Graph, nodes: Iterable[ir.Node], inputs: Iterable[ir.Value] = ()
 ) -> set[ir.Value]:
-    """Real values that depend by a real path on what some nodes yield, or on real inputs."""
+    """Real values that depend by a real path on results of ``nodes`` or on ``inputs``."""
     found = {v for node in nodes for v in node.outputs} | set(inputs)
     for node in graph:
         if any(v in found for v in node.inputs):
@@ -400,10 +410,10 @@ def _real_dependents(
 
 
 def _reaches_rotation(value: ir.Value) -> bool:
-    """Whether a cosine or sine is taken of what follows from an integer input."""
+    """Whether a cosine or sine depends on an integer input."""
     uses = uses_of([value], lambda node, _: node.outputs if has(node, _TURNS) else ())
     return any(node.op_type in ("Cos", "Sin") for node, _ in uses)
 
 
-#: What an angle may be made with.
+#: Operations between an integer input and an angle.
 _TURNS = (Trait.SUM | Trait.SCALE | Trait.RETYPES | Trait.PRODUCT) | MOVES | Trait.JOIN

@@ -1,7 +1,7 @@
-"""How values that do not depend on content meet it: as a mask does, or as numbers.
+"""How values without content are combined with content: as masks are, or as numbers.
 
-A mask ends in a softmax, multiplies or selects: it is added to attention scores, multiplies content
-by one number a place, or is the condition of a choice.
+A mask is added to attention scores, multiplies content by one number a place, or is the condition
+of a choice.
 """
 
 from __future__ import annotations
@@ -15,77 +15,77 @@ import onnx_ir as ir
 from palrp_onnx.model.follow import Reaching, uses_of
 from palrp_onnx.model.ops import ELEMENTWISE, MOVES, Trait, has, row_of
 
-#: Operations that hand numbers on, moved, joined or cast.
+#: Operations that move, concatenate, pad or cast.
 MOVING = MOVES | Trait.JOIN | Trait.PAD | Trait.RETYPES
-#: The same, or changed entry by entry.
+#: The same, and element-wise operations.
 CARRYING = ELEMENTWISE | MOVING
 _COMPARING = Trait.COMPARISON | Trait.LOGIC
-#: What may put a mask on scores.
+#: Operations that can apply a mask to scores.
 _ADDING = Trait.SUM | Trait.EXTREME | Trait.CHOICE
 
 
-class Meeting(StrEnum):
-    """What a value without content does where it meets content."""
+class Combination(StrEnum):
+    """How a value without content is combined with content. Some values are parts of reasons."""
 
     SCORES = "is added to scores that end in a softmax"
     SCALES = "multiplies content by one number a place"
     SELECTS = "selects among content"
     LEARNED = "is multiplied with weights"
-    JOINS = "stands beside content"
-    OTHER = "meets content in another way"
+    JOINS = "is concatenated with content"
+    OTHER = "is combined with content in another way"
 
 
-#: What masks do, and nothing else does.
-HIDING = frozenset((Meeting.SCORES, Meeting.SCALES, Meeting.SELECTS))
+#: Combinations that only masks have.
+HIDING = frozenset((Combination.SCORES, Combination.SCALES, Combination.SELECTS))
 
 
-def meetings_of(
+def combinations_of(
     values: Iterable[ir.Value],
     content: Collection[ir.Value],
     choices: Choices,
     *,
     compared: bool = True,
-) -> set[Meeting]:
-    """How ``values``, and numbers that are made of them alone, meet ``content``.
+) -> set[Combination]:
+    """How ``values``, and numbers that depend on them alone, are combined with ``content``.
 
     Args:
-        values: Where to start.
+        values: The values to follow.
         content: Real values that depend on other inputs.
-        choices: What is known of the graph.
-        compared: Whether truth values made of them count.
+        choices: Whether the largest entries of a value decide later on.
+        compared: Whether to follow the results of comparisons too.
     """
     through = CARRYING | _COMPARING if compared else CARRYING
 
     def onward(node: ir.Node, _: int) -> Iterable[ir.Value]:
-        met = any(v in content for v in node.inputs)
-        return node.outputs if has(node, through) and not met else ()
+        combined = any(v in content for v in node.inputs)
+        return node.outputs if has(node, through) and not combined else ()
 
-    found = {_meeting(node, index, content, choices) for node, index in uses_of(values, onward)}
-    return {meeting for meeting in found if meeting is not None}
+    found = {_combination(node, k, content, choices) for node, k in uses_of(values, onward)}
+    return {each for each in found if each is not None}
 
 
-def _meeting(
+def _combination(
     node: ir.Node, index: int, content: Collection[ir.Value], choices: Choices
-) -> Meeting | None:
+) -> Combination | None:
     value = node.inputs[index]
     if has(node, Trait.LEARNT) and index == 0 and _weights(node):
-        return Meeting.LEARNED
+        return Combination.LEARNED
     if value is None or not any(v in content for v in node.inputs if v is not value):
         return None
     chooses = index == 0 if has(node, Trait.CHOICE) else index == row_of(node).index
-    if chooses and has(node, Trait.CHOICE | Trait.PICK):
-        return Meeting.SELECTS
+    if chooses and has(node, Trait.CHOICE | Trait.SELECT):
+        return Combination.SELECTS
     if has(node, Trait.SCALE) and _one_a_place(value):
-        return Meeting.SCALES
+        return Combination.SCALES
     if (has(node, _ADDING) or node.op_type == "Mul") and choices(node.outputs[0]):
-        return Meeting.SCORES
+        return Combination.SCORES
     if has(node, Trait.JOIN):
-        return Meeting.JOINS
-    return None if has(node, Trait.LENGTH | Trait.REPEAT | Trait.RESHAPE) else Meeting.OTHER
+        return Combination.JOINS
+    return None if has(node, Trait.LENGTH | Trait.REPEAT | Trait.RESHAPE) else Combination.OTHER
 
 
 def _weights(node: ir.Node) -> bool:
-    """Whether the second operand is stored numbers, not all the same."""
+    """Whether the second operand is a constant whose entries are not all the same."""
     weight = node.inputs[1] if len(node.inputs) > 1 else None
     stored = weight.const_value if weight is not None else None
     if stored is None:
@@ -94,7 +94,7 @@ def _weights(node: ir.Node) -> bool:
 
 
 def _one_a_place(value: ir.Value) -> bool:
-    """Whether a value has one number where what it multiplies has features."""
+    """Whether a value has one number where the other factor has features."""
     current: ir.Value | None = value
     while current is not None:
         if current.shape is not None and current.shape.rank() and current.shape[-1] == 1:
@@ -107,13 +107,13 @@ def _one_a_place(value: ir.Value) -> bool:
 
 
 def accumulated(value: ir.Value) -> bool:
-    """Whether numbers are summed up along an axis, entry after entry."""
+    """Whether a cumulative sum reads a value, moved or cast at most."""
     uses = uses_of([value], lambda n, _: n.outputs if has(n, MOVING) else ())
     return any(node.op_type == "CumSum" for node, _ in uses)
 
 
 class Choices(Reaching):
-    """Whether the largest of a value's entries wins later on, but for element-wise changes."""
+    """Whether a softmax or a maximum reads a value, after element-wise operations and movement."""
 
     def __init__(self) -> None:
         super().__init__(_chosen)
@@ -127,6 +127,6 @@ def _chosen(value: ir.Value) -> bool | list[ir.Value]:
 
 
 def _softmax_written_out(node: ir.Node) -> bool:
-    """Whether a node is the exponential of a softmax: what it yields is divided by its sum."""
+    """Whether a node is the exponential of a softmax: its result is divided by its sum."""
     users = {use.node.op_type for use in node.outputs[0].uses()} if node.op_type == "Exp" else set()
     return {"Div", "ReduceSum"} <= users

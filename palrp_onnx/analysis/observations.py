@@ -1,8 +1,8 @@
-"""What is seen of a graph before anything is judged: its structure, and the values of trial runs.
+"""Observations of a graph: its structure, and the values of trial runs.
 
-This is the part of the analysis that runs the graph, and it happens once. What is judged from it
-(:mod:`palrp_onnx.analysis.operands`) can be judged again without another run: a rewriting that
-changes no value that depends on content only adds what its own nodes yield.
+This part of the analysis runs the graph, once. Roles are judged from observations
+(:mod:`palrp_onnx.analysis.operands`) and can be judged again without another run: a pass that
+changes no value that depends on content only adds the values of its own nodes.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 import onnx_ir as ir
 
-from palrp_onnx.analysis.axes import Axes, Layouts, axes_of
+from palrp_onnx.analysis.axes import Axes, Layouts, find_layouts
 from palrp_onnx.analysis.content import attention_depth, content_values, probability_operands
 from palrp_onnx.analysis.example import Form, Shapes, another, forms, make_feeds, none_runs
 from palrp_onnx.analysis.input_axes import InputAxes, input_axes
@@ -26,40 +26,41 @@ from palrp_onnx.model.open import Model
 from palrp_onnx.model.values import is_float
 from palrp_onnx.types import Array, Feeds, Shape
 
-#: One run of a graph: feeds → values by name, what is fed among them.
+#: One run of a graph: feeds → values by name, including those that are fed.
 Values = Callable[[Feeds], Mapping[str, Array]]
-#: A model, and names of the values wanted → runs of its graph.
+#: A model, and names of values → a function that runs its graph and yields these.
 Runner = Callable[[Model, Iterable[str]], Values]
 Operand = tuple[ir.Node, int]
 
-#: Samples are run alone, to see whether others change them, where all values take so many bytes.
+#: Where all values take at most so many bytes, each sample also runs alone, to find mixing.
 _SMALL = 1 << 26
 
 
 @dataclass(frozen=True, kw_only=True)
 class Observations:
-    """The graph of ``model`` and what was seen of it.
+    """Observations of the graph of ``model``.
 
     Attributes:
-        said: Roles that were given rather than found.
+        model: The model.
+        overrides: Roles that are set by ``--role``.
         inputs: Roles of the graph inputs, and the content lookups.
         content: Values that depend on the explained inputs, in topological order.
         axes: Batch and token axes of every content value.
-        layouts: What these axes run along.
+        layouts: Layouts of these axes.
         depth: Number of attention layers before every content value.
         probabilities: Operands of matrix products that hold attention probabilities.
-        scaling: Operands of products that scale their partner.
+        scaling: Operands of products that scale the other factor and receive nothing.
         activations: Outputs of activation functions.
-        trial: Real values of the trial run: what roles are judged by.
+        trial: Real values of the trial run, from which roles are judged.
         again: Values without content of a trial run on another example, if there was one.
         indices: Values of the trial run that are not real.
         shapes: Shapes of the trial run.
-        examples: What these runs were fed, in this order.
-        form: How the examples were made up; ``None`` where they were not.
+        examples: Feeds of these runs, in this order.
+        form: Settings of the synthetic examples; ``None`` where the caller's arrays were used.
     """
 
     model: Model
-    said: Overrides
+    overrides: Overrides
     inputs: InputRoles
     content: Mapping[ir.Value, None]
     axes: Mapping[ir.Value, Axes]
@@ -77,7 +78,7 @@ class Observations:
 
     @property
     def given(self) -> bool:
-        """Whether the trial run was of arrays that a caller gave, as none of ours ran."""
+        """Whether the trial run used arrays of the caller, as no synthetic example runs."""
         return self.form is None
 
     def input_axes(self, name: str) -> InputAxes:
@@ -87,7 +88,7 @@ class Observations:
 
 @dataclass(frozen=True)
 class _Runs:
-    """Values of trial runs: on an example, on another one, and of each sample alone."""
+    """Values of trial runs: of one example, of another one, and of each sample alone."""
 
     values: Mapping[str, Array]
     again: Mapping[str, Array]
@@ -100,29 +101,29 @@ def observe(
     model: Model,
     run: Runner,
     *,
-    said: Overrides | None = None,
+    overrides: Overrides | None = None,
     shapes: Shapes | None = None,
     given: Feeds | None = None,
-    learnt: Mapping[str, Fact] | None = None,
+    revised: Mapping[str, Fact] | None = None,
     form: Form | None = None,
 ) -> Observations:
-    """Look at the graph of ``model``, which is left as it is, and at its values in trial runs.
+    """Observe the graph of ``model``, which is not changed, and its values in trial runs.
 
     Args:
         model: The model.
         run: Runs a graph.
-        said: Roles of inputs, and of values without content, that a person has given.
-        shapes: Shapes that the model is known to take, where it leaves lengths open.
-        given: Arrays that it is known to take: for the trial run, if nothing else runs.
-        learnt: Roles of inputs that earlier observations have led to.
-        form: The form of an example that the graph is known to run on.
+        overrides: Roles of inputs, and of values without content, that are set by ``--role``.
+        shapes: Shapes that the model is known to accept, for lengths that it leaves open.
+        given: Arrays that it is known to accept, for the trial run if no synthetic example runs.
+        revised: Roles of inputs that a judgement of earlier observations has corrected.
+        form: Settings of an example that the graph is known to run on.
 
     Raises:
         RoleError: No input can be explained, or no trial run succeeds.
     """
     graph = model.graph
-    inputs = input_roles(graph, said)
-    inputs = replace(inputs, facts={**inputs.facts, **(learnt or {})})
+    inputs = input_roles(graph, overrides)
+    inputs = replace(inputs, facts={**inputs.facts, **(revised or {})})
     content = content_values(graph, inputs)
     indexing, weights = _indexing(graph, content), computed_weights(graph)
     names = [v.name for v in _values(graph) if v.name and is_float(v) and v not in weights]
@@ -139,17 +140,17 @@ def observe(
     )
     missing = [v.name for v in content if v not in lengths]
     if missing:
-        raise RoleError("The trial run did not yield a value", place=str(missing[0]))
+        raise RoleError("The trial run did not yield this value", place=f"value {missing[0]}")
     _check_places(graph, inputs, lengths)
     indices = {name: runs.values[name] for name in indexing}
-    layouts = axes_of(graph, inputs, content, lengths, indices)
+    layouts = find_layouts(graph, inputs, content, lengths, indices)
     mixed = mixed_values(graph, layouts.layouts, runs.values, runs.alone)
     layouts = replace(layouts, mixing={**mixed, **layouts.mixing})
     free = {v.name for v in _values(graph) if v not in content or v.is_graph_input()}
     scaling = find_scaling(graph, content)
     return Observations(
         model=model,
-        said=said or {},
+        overrides=overrides or {},
         inputs=inputs,
         content=content,
         axes=layouts.flags(),
@@ -168,9 +169,9 @@ def observe(
 
 
 def observe_more(seen: Observations, run: Runner, values: Iterable[ir.Value]) -> Observations:
-    """The same observations and those of values without content that are new in the graph.
+    """Add observations of values without content that are new in the graph.
 
-    Only what they are made of is run.
+    Only the part of the graph that these values depend on is run.
     """
     new = {v.name or "": v for v in values}
     part = run(seen.model.cut_to(list(new)), list(new))
@@ -193,7 +194,7 @@ def _trial(
     names: list[str],
     given: Feeds | None,
 ) -> _Runs:
-    """Runs on the first of some forms that the graph runs on, else on what is given.
+    """Run the graph on the first of the ``known`` forms that it accepts, else on ``given``.
 
     Raises:
         RoleError: Nothing runs.
@@ -219,7 +220,7 @@ def _trial(
 
 
 def _alone(model: Model, feeds: Feeds, run: Values) -> Iterator[Mapping[str, Array]]:
-    """Values of every sample of an example by itself; none where that does not run."""
+    """Values of every sample of an example alone; none where that does not run."""
     for each in each_alone(model.inputs, feeds):
         try:
             yield run(each)
@@ -230,7 +231,7 @@ def _alone(model: Model, feeds: Feeds, run: Values) -> Iterator[Mapping[str, Arr
 def _other(model: Model, inputs: InputRoles, form: Form, first: Feeds) -> Feeds | None:
     """Another example, of another length and without padding.
 
-    None where that would be no other one: real inputs of one shape.
+    ``None`` where it would show nothing new: real inputs of the same shape.
     """
     try:
         feeds = make_feeds(model, inputs, another(form))
@@ -242,7 +243,7 @@ def _other(model: Model, inputs: InputRoles, form: Form, first: Feeds) -> Feeds 
 
 
 def _tried(run: Values, feeds: Feeds | None) -> Mapping[str, Array]:
-    """Values of a run; none where there is nothing to run, or it does not run."""
+    """Values of a run; none where there are no feeds or the run fails."""
     try:
         return {} if feeds is None else run(feeds)
     except InputError:
@@ -250,24 +251,24 @@ def _tried(run: Values, feeds: Feeds | None) -> Mapping[str, Array]:
 
 
 def _check_places(graph: ir.Graph, inputs: InputRoles, shapes: Mapping[ir.Value, Shape]) -> None:
-    """Every entry of an explained input is looked up in its own place.
+    """Check that a lookup keeps every entry of an explained input in its place.
 
     Raises:
-        RoleError: It is not known where.
+        RoleError: The places of the entries are unknown.
     """
     named = {v.name: v for v in graph.inputs}
     for node, name in inputs.lookups.items():
         own, found = shapes[named[name]], shapes.get(node.outputs[0])
         if found is None:
             raise RoleError(
-                "Entries of an input are looked up inside a loop or a branch: where each of them "
-                "goes cannot be followed",
+                "Entries of an input are looked up inside a loop or a branch, where they cannot be "
+                "followed",
                 place=f"input {name}, {node.op_type} {node.name!r}",
             )
         if found[: len(own)] != own:
             raise RoleError(
-                f"Entries of an input of shape {list(own)} become values of shape {list(found)}: "
-                "where each of them goes cannot be followed",
+                f"Entries of an input of shape {list(own)} become values of shape {list(found)}, "
+                "where they cannot be followed",
                 place=f"input {name}, {node.op_type} {node.name!r}",
             )
 

@@ -1,14 +1,14 @@
-"""Roles of operands, judged from observations: what every operand is where it meets content.
+"""The judgement: the role of every operand that is combined with content, from observations.
 
-Roles come from data flow and from the values of trial runs, never from names. A value that does not
-depend on content is judged where it meets content: along the axes that run over tokens it either
-varies (position, token type or mask, told apart by what it depends on and by its values) or it is a
-parameter. A sum of such values with different roles is mixed, and its terms are judged where the
-sum meets content.
+Roles follow from data flow and from the values of trial runs, never from names. A value without
+content is judged where it is combined with content. If it varies along an axis that runs over
+tokens, it is a position, a token type or a mask, by its values and by what it depends on; if not,
+it is a parameter. A sum of such values with different roles is mixed, and its terms are judged at
+the content value that the sum is combined with.
 
-Nothing is edited here, and nothing is run. A mixed sum that several content values meet is listed
-once for each of them (:class:`Mixture`); its terms then have the role of the last, until a pass has
-made a sum for each.
+Nothing is run or changed here. A mixed sum that is combined with several content values is listed
+once for each of them (:class:`Mixture`). Its terms have the role at the last of them, until a pass
+has made a copy of the sum for each.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from palrp_onnx.analysis.content import chosen_values, dependencies, fed_values
 from palrp_onnx.analysis.convolutions import Attended, convolution_terms
 from palrp_onnx.analysis.masking import Choices
 from palrp_onnx.analysis.observations import Observations, Operand
-from palrp_onnx.analysis.roles import SAID, Fact, Role
-from palrp_onnx.analysis.sources import factor_axes, picked_tables
+from palrp_onnx.analysis.roles import OVERRIDABLE, OVERRIDDEN, Fact, Role
+from palrp_onnx.analysis.sources import factor_axes, selected_tables
 from palrp_onnx.errors import UsageError
 from palrp_onnx.model.ops import NARY, Trait, has
 from palrp_onnx.model.values import is_float
 from palrp_onnx.types import Array
 
-#: Operations that add terms, or choose among them.
+#: Operations that add terms, or choose between them.
 TERMS = Trait.SUM | Trait.CHOICE
-#: Name that a moved term of a sum had in the file, among the notes of a value.
+#: Key in ``ir.Value.meta``: the name that a moved term of a sum had in the file.
 TERM = "palrp_onnx.term"
-#: Why an operand that differs from token to token is no position.
-KEPT = "the same for every token that is not masked"
+#: Reason why an operand that varies along the tokens is no position.
+SAME_WHERE_UNMASKED = "the same for every token that is not masked"
 _MIXED = Fact(Role.MIXED, "a sum of operands with different roles")
 #: A node and a value that it reads.
 _Use = tuple[ir.Node, ir.Value]
@@ -45,12 +45,12 @@ _Use = tuple[ir.Node, ir.Value]
 
 @dataclass
 class Mixture:
-    """A mixed sum where it meets one content value.
+    """A mixed sum that is combined with one content value.
 
     Attributes:
-        operand: The operand that the sum is.
-        reads: The sum and, if there are any, the mixed sums that it is made of, each with the
-            operands that read it on the way to the content value.
+        operand: The operand (node, index) that is the sum.
+        reads: The sum, and mixed sums among its terms → the operands through which each reaches
+            the content value.
     """
 
     operand: Operand
@@ -59,31 +59,32 @@ class Mixture:
 
 @dataclass
 class Judgement:
-    """What was judged.
+    """Roles that were judged.
 
     Attributes:
-        operands: Role of every operand (node, index) that meets content.
-        meets: For every operand the content value whose axes it is aligned with.
+        operands: Role of every operand (node, index) of nodes that yield content, and of the terms
+            of mixed sums.
+        axes_of: Operand → the content value whose axes it is aligned with.
         mixtures: The mixed operands of nodes that yield content, in graph order.
-        followed: Names whose given role took effect.
+        applied: Names whose override took effect.
     """
 
     operands: dict[Operand, Fact] = field(default_factory=dict)
-    meets: dict[Operand, ir.Value] = field(default_factory=dict)
+    axes_of: dict[Operand, ir.Value] = field(default_factory=dict)
     mixtures: list[Mixture] = field(default_factory=list)
-    followed: set[str] = field(default_factory=set)
+    applied: set[str] = field(default_factory=set)
 
 
 def is_aligned(node: ir.Node) -> bool:
-    """Whether real operands meet entry by entry, aligned from the right.
+    """Whether a node combines its real operands entry by entry, aligned from the right.
 
-    The exponent of ``Pow`` is one too, but has to be a number.
+    ``Pow`` does too, but its exponent has to be a single number.
     """
     return has(node, NARY) or node.op_type == "PRelu" or _only_retypes(node)
 
 
 def is_sum(node: ir.Node) -> bool:
-    """Whether the result of sums of a position and something else is still such a sum."""
+    """Whether a node adds, chooses between or casts its operands: a mixed sum stays mixed."""
     return has(node, TERMS) or _only_retypes(node)
 
 
@@ -92,10 +93,10 @@ def _only_retypes(node: ir.Node) -> bool:
 
 
 def judge(seen: Observations) -> Judgement:
-    """The role of every operand that meets content.
+    """Judge the role of every operand that is combined with content.
 
     Raises:
-        UsageError: A value cannot have the role that it was given.
+        UsageError: A value cannot have the role of its override.
     """
     judge = _Judge(seen)
     judge.decide()
@@ -104,12 +105,12 @@ def judge(seen: Observations) -> Judgement:
 
 
 class _Place(NamedTuple):
-    """All that counts of a content value for what meets it.
+    """The properties of a content value that decide the roles of its operands.
 
     Attributes:
-        flags: Its axes.
-        chosen: Whether the largest of its entries wins later on.
-        columns: Whether it holds columns of real inputs, as they are or picked.
+        flags: Flags of its axes.
+        chosen: Whether a later softmax or maximum chooses among its entries.
+        columns: Whether it holds columns of real inputs, unchanged or selected.
     """
 
     flags: Axes
@@ -118,7 +119,7 @@ class _Place(NamedTuple):
 
 
 class _Judge:
-    """Decides the role of every operand that meets content."""
+    """Judges the operands of one graph."""
 
     def __init__(self, seen: Observations) -> None:
         graph, inputs = seen.model.graph, seen.inputs
@@ -127,7 +128,7 @@ class _Judge:
         self._content = seen.content
         self._scaling = seen.scaling.facts()
         self._fed = fed_values(graph)
-        self._picked = picked_tables(graph, seen.content, seen.shapes)
+        self._selected = selected_tables(graph, seen.content, seen.shapes)
         self._segments = dependencies(graph, inputs.named(Role.SEGMENT))
         self._masking = dependencies(graph, inputs.named(Role.MASK))
         self._chosen = chosen_values(graph, seen.content)
@@ -139,24 +140,24 @@ class _Judge:
         self._places: dict[ir.Value, _Place] = {}
         self._facts: dict[tuple[ir.Node, ir.Value, _Place], Fact] = {}
         self._terms: dict[tuple[ir.Node, ir.Value, _Place], list[_Use]] = {}
-        self.found = Judgement(followed={name for name in seen.said if name in inputs.facts})
+        self.found = Judgement(applied={name for name in seen.overrides if name in inputs.facts})
 
     def decide(self) -> None:
         """Judge all operands of nodes that yield content, and the terms of those that are mixed."""
         for node in self._graph:
-            meeting = next((v for v in node.outputs if v in self._content), None)
-            if meeting is None:
+            axes_of = next((v for v in node.outputs if v in self._content), None)
+            if axes_of is None:
                 continue
             for index, value in enumerate(node.inputs):
                 if value is not None:
-                    fact = self._operand(node, index, value, meeting)
-                    self._record((node, index), fact, meeting)
+                    fact = self._operand(node, index, value, axes_of)
+                    self._record((node, index), fact, axes_of)
 
     def decide_branches(self) -> None:
-        """Convolutions added to what they were taken of, as positions where they stand for them.
+        """Judge convolutions that are added to their own input: the branch may be a position.
 
-        That is before the first attention, where no operand carries positions and there is but
-        one of them: several in a row are layers.
+        It is one before the first attention, if no operand carries positions and there is only one
+        such convolution: several in a row are layers.
         """
         seen, operands = self._seen, self.found.operands
         branches = convolution_terms(self._graph, seen.content, seen.axes, seen.shapes)
@@ -171,16 +172,16 @@ class _Judge:
             value = node.inputs[index]
             assert value is not None
             name, found = value.name or "", none and first == [(node, index)]
-            if name in seen.said:
-                found, reason = seen.said[name] is Role.POSITION, SAID
-                if seen.said[name] not in (Role.POSITION, Role.CONTENT):
+            if name in seen.overrides:
+                found, reason = seen.overrides[name] is Role.POSITION, OVERRIDDEN
+                if seen.overrides[name] not in (Role.POSITION, Role.CONTENT):
                     continue
-                self.found.followed.add(name)
+                self.found.applied.add(name)
             if found:
                 operands[node, index] = Fact(Role.POSITION, reason)
 
-    def _record(self, operand: Operand, fact: Fact, meeting: ir.Value) -> None:
-        """Write down an operand and, where it is mixed, the terms that it is made of."""
+    def _record(self, operand: Operand, fact: Fact, axes_of: ir.Value) -> None:
+        """Record the role of an operand and, where it is mixed, the roles of its terms."""
         mixture = Mixture(operand)
         if fact.role is Role.MIXED:
             self.found.mixtures.append(mixture)
@@ -188,7 +189,7 @@ class _Judge:
         while left:
             (node, index), fact = left.pop()
             self.found.operands[node, index] = fact
-            self.found.meets[node, index] = meeting
+            self.found.axes_of[node, index] = axes_of
             value = node.inputs[index]
             producer = value.producer() if value is not None else None
             if fact.role is not Role.MIXED or value is None or producer is None:
@@ -197,17 +198,17 @@ class _Judge:
             reads.append((node, index))
             if len(reads) == 1:
                 left += [
-                    ((producer, k), self._term(producer, term, meeting))
+                    ((producer, k), self._term(producer, term, axes_of))
                     for k, term in reversed(list(enumerate(producer.inputs)))
                     if term is not None
                 ]
 
-    def _term(self, node: ir.Node, value: ir.Value, meeting: ir.Value) -> Fact:
+    def _term(self, node: ir.Node, value: ir.Value, axes_of: ir.Value) -> Fact:
         if not is_float(value):
             return Fact(Role.INDEX, "not a real operand")
-        return self._free(node, value, self._place(meeting))
+        return self._free(node, value, self._place(axes_of))
 
-    def _operand(self, node: ir.Node, index: int, value: ir.Value, meeting: ir.Value) -> Fact:
+    def _operand(self, node: ir.Node, index: int, value: ir.Value, axes_of: ir.Value) -> Fact:
         if (node, index) in self._scaling:
             return self._scaling[node, index]
         if value in self._content:
@@ -216,24 +217,24 @@ class _Judge:
             return Fact(Role.CONTENT, "depends on the explained input")
         if not is_float(value) or node in self._seen.inputs.lookups:
             return Fact(Role.INDEX, "not a real operand")
-        return self._free(node, value, self._place(meeting))
+        return self._free(node, value, self._place(axes_of))
 
-    def _place(self, meeting: ir.Value) -> _Place:
-        if meeting not in self._places:
-            flags = self._seen.axes[meeting]
-            columns = flags == (BATCH, TOKEN) and self._columns(meeting)
-            self._places[meeting] = _Place(flags, self._choices(meeting), columns)
-        return self._places[meeting]
+    def _place(self, axes_of: ir.Value) -> _Place:
+        if axes_of not in self._places:
+            flags = self._seen.axes[axes_of]
+            columns = flags == (BATCH, TOKEN) and self._columns(axes_of)
+            self._places[axes_of] = _Place(flags, self._choices(axes_of), columns)
+        return self._places[axes_of]
 
     def _columns(self, value: ir.Value) -> bool:
-        """Whether a value holds columns of real inputs [B, F], as they are or picked."""
+        """Whether a value holds columns of real inputs [B, F], unchanged or selected."""
         found = {name for name, _ in sources(self._seen.layouts.layouts[value][1])}
         names = found or self._brought.get(value, frozenset())
         return bool(names) and names <= self._real_tables
 
     # --- values without content -----------------------------------------------------------------
     def _free(self, node: ir.Node, value: ir.Value, place: _Place) -> Fact:
-        """Role of a value without content where ``node`` brings it to a place of content."""
+        """Role of a value without content that ``node`` combines with the content at ``place``."""
         left = [(node, value)]
         while left:
             terms = self._unjudged(*left[-1], place)
@@ -243,9 +244,10 @@ class _Judge:
         return self._facts[node, value, place]
 
     def _unjudged(self, node: ir.Node, value: ir.Value, place: _Place) -> list[_Use]:
-        """Judge a value, unless that of a sum has to wait for its terms: these.
+        """Judge a value, or return the terms of a sum that have to be judged first.
 
-        Chains of sums may be long, and a term may be reached on many paths.
+        There is no recursion, as chains of sums may be long; and no value is judged twice, as a
+        term may be reached on many paths.
         """
         key = (node, value, place)
         if key in self._facts:
@@ -265,10 +267,10 @@ class _Judge:
         return left
 
     def _by_itself(self, node: ir.Node, value: ir.Value, place: _Place) -> Fact | None:
-        """The role of a value, unless it varies from token to token: then its terms may tell."""
+        """The role of a value; ``None`` for a sum that varies along tokens: its terms decide."""
         flags, array = place.flags, self._value(value)
         for name in (value.name, value.meta.get(TERM)):
-            if name in self._seen.said:
+            if name in self._seen.overrides:
                 return self._follow(str(name), array, flags)
         if has(node, Trait.PRODUCT) and array is not None:
             return self._factor(node, value, array, flags)
@@ -284,13 +286,15 @@ class _Judge:
             return Fact(Role.PARAMETER, "the same for every token")
         if self._of_mask(value, flags):
             off = place.chosen and bool((np.abs(array) > -MASKED).any())
-            return Fact(Role.MASK if off or has(node, Trait.SCALE) else Role.PARAMETER, KEPT)
+            return Fact(
+                Role.MASK if off or has(node, Trait.SCALE) else Role.PARAMETER, SAME_WHERE_UNMASKED
+            )
         if (weights := self._per_column(node, array, place)) is not None:
             return Fact(Role.PARAMETER, weights)
         return None if _terms_of(value) else self._varying(node, value, place)
 
     def _varying(self, node: ir.Node, value: ir.Value, place: _Place) -> Fact:
-        """The role of a value that varies from token to token, and is no sum of different ones."""
+        """The role of a value that varies along tokens, and is no sum of different roles."""
         array = self._value(value)
         assert array is not None
         if segment := self._segments.get(value):
@@ -307,10 +311,10 @@ class _Judge:
         )
 
     def _hides(self, node: ir.Node, value: ir.Value, array: Array, place: _Place) -> bool:
-        """Whether an operand only switches off what a softmax or a maximum chooses among.
+        """Whether an operand only switches off entries that a softmax or a maximum chooses among.
 
-        Where one of the examples has no padding it may be zero everywhere. What is very negative
-        everywhere is a constant, but for the choice that a ``Where`` makes; −∞ cannot be one.
+        It may be zero everywhere in an example without padding. An operand that is very negative
+        everywhere is a constant, except at a ``Where`` or if it is −∞.
         """
         known = [array, *(a for a in [self._seen.again.get(value.name or "")] if a is not None)]
         signed = [-a if _subtracted(node, value) else a for a in known]
@@ -322,14 +326,14 @@ class _Judge:
         return some and place.chosen
 
     def _of_mask(self, value: ir.Value, flags: Axes | None = None) -> bool:
-        """Whether an operand only differs along tokens (anywhere, without flags) by a mask."""
+        """Whether only a mask makes an operand vary along tokens (without flags: at all)."""
         again = self._seen.again.get(value.name or "")
         if again is None or value not in self._masking or not again.size:
             return False
         return not (np.ptp(again) > 0 if flags is None else varying_axes(again, flags))
 
     def _per_column(self, node: ir.Node, array: Array, place: _Place) -> str | None:
-        """Why numbers that differ from token to token are the weights of columns, if they are."""
+        """Why numbers that vary along tokens are weights of columns; ``None`` if they are not."""
         if place.columns:
             return "one number for every column"
         shapes = self._seen.shapes
@@ -341,26 +345,32 @@ class _Judge:
         return None
 
     def _follow(self, name: str, array: Array | None, flags: Axes) -> Fact:
-        role = self._seen.said[name]
-        self.found.followed.add(name)
+        role = self._seen.overrides[name]
+        self.found.applied.add(name)
         if role is Role.CONTENT:
-            raise UsageError("Only inputs of the graph can be content", place=f"value {name!r}")
+            raise UsageError(
+                "Only inputs of the graph can be content",
+                place=f"value {name!r}",
+                hint=f"Possible roles: {', '.join(r.value for r in OVERRIDABLE[1:])}.",
+            )
         if role is Role.POSITION and (array is None or not varying_axes(array, flags)):
             raise UsageError(
-                "It is the same for every token, so it is no position", place=f"value {name!r}"
+                "The value is the same for every token, so it cannot be a position",
+                place=f"value {name!r}",
+                hint="`palrp-onnx inspect MODEL --why NAME` prints the role of a value.",
             )
-        return Fact(role, SAID)
+        return Fact(role, OVERRIDDEN)
 
     def _factor(self, node: ir.Node, value: ir.Value, array: Array, flags: Axes) -> Fact:
         """Role of a factor of a matrix product whose other factor is content.
 
-        Weights depend on nothing. A table that was made for this length does, and one that was
-        folded into the file runs along the tokens of the product.
+        Weights depend on nothing. A table of positions depends on the length or, if it is stored in
+        the file, runs along the tokens of the product.
         """
         index = list(node.inputs).index(value)
         sources = factor_axes(node, index, self._seen.shapes)
         along = [a for a, own in sources.items() if own is not None and flags[a] & TOKEN]
-        if (node, index) in self._picked:
+        if (node, index) in self._selected:
             reason = "a factor whose entries are picked by relative position"
         elif along:
             reason = f"a factor that runs along the token axis {along[0]}"
@@ -369,7 +379,7 @@ class _Judge:
         else:
             return Fact(Role.PARAMETER, f"a parameter of {node.op_type}")
         if self._of_mask(value):
-            return Fact(Role.PARAMETER, KEPT)
+            return Fact(Role.PARAMETER, SAME_WHERE_UNMASKED)
         if value in self._chosen:
             return Fact(Role.PARAMETER, "chosen by content")
         if value in self._segments or _selects(array):
@@ -377,9 +387,9 @@ class _Judge:
         return Fact(Role.POSITION, reason)
 
     def _by_length(self, value: ir.Value, array: Array) -> bool:
-        """Whether what is made of the shape of the input is made of its length, not of its batch.
+        """Whether a value that depends on input shapes depends on their length, not on the batch.
 
-        It is where it differs between examples of two lengths, or where there is but one length.
+        It does if it differs between examples of two lengths, or if only one length is known.
         """
         inputs = [v for v in self._graph.inputs if not v.is_initializer()]
         other = self._seen.again.get(value.name or "")
@@ -398,7 +408,7 @@ class _Judge:
 
 
 def _terms_of(value: ir.Value) -> list[_Use]:
-    """The real terms of a value that is a sum, each with the sum's node; none where it is none."""
+    """The real terms of a sum, each with the node that adds it; none where a value is no sum."""
     node = value.producer()
     if node is None or not is_sum(node):
         return []
@@ -406,7 +416,7 @@ def _terms_of(value: ir.Value) -> list[_Use]:
 
 
 def _free(value: ir.Value) -> bool:
-    """Whether an axis of an input behind its first has no fixed length."""
+    """Whether an axis of an input, other than the first, has no fixed length."""
     return value.shape is None or any(not isinstance(dim, int) for dim in list(value.shape)[1:])
 
 
@@ -422,5 +432,5 @@ def _aligned(node: ir.Node, flags: Axes) -> bool:
 
 
 def _selects(array: Array) -> bool:
-    """Whether a matrix holds zeros and one other number."""
+    """Whether a matrix has at most two different entries, as zeros and one other number."""
     return len(np.unique(array)) <= 2

@@ -1,4 +1,4 @@
-"""Which mask belongs to tokens: the one that varies along them where it meets content."""
+"""The mask of tokens: the input that varies along them where it is combined with content."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def mask_of_output(analysis: Analysis, output: ir.Value) -> str | None:
     if len(analysis.layouts.layouts.get(output, ())) < 3:
         return None
     wanted = _tokens(analysis, output, 1)
-    if not wanted:  # where the tokens come from is not known: one mask of one input leaves no doubt
+    if not wanted:  # the tokens are of unknown origin: one mask of one input leaves no doubt
         found = _candidates(analysis)
         alone = len(found) == 1 and len(analysis.inputs.explained()) == 1
         return found[0] if alone else None
@@ -55,10 +55,10 @@ def _tokens(analysis: Analysis, value: ir.Value, axis: int) -> set[Source]:
 
 
 def _masked(analysis: Analysis, name: str) -> set[Source]:
-    """The tokens along which what depends on a mask varies where it meets content."""
+    """The tokens along which operands of content that depend on a mask vary."""
     changed = dependencies(analysis.model.graph, [name])
     found: set[Source] = set()
-    for (node, index), meeting in analysis.meets.items():
+    for (node, index), axes_of in analysis.axes_of.items():
         value = node.inputs[index]
         if value is None or value not in changed or value in analysis.content:
             continue
@@ -66,6 +66,6 @@ def _masked(analysis: Analysis, name: str) -> set[Source]:
         array = analysis.trial.get(known, analysis.indices.get(known))
         if array is None:
             continue
-        for axis in varying_axes(array, analysis.axes[meeting]):
-            found |= _tokens(analysis, meeting, axis)
+        for axis in varying_axes(array, analysis.axes[axes_of]):
+            found |= _tokens(analysis, axes_of, axis)
     return found

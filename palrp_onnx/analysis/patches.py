@@ -1,4 +1,4 @@
-"""How an image is cut into patches."""
+"""The patches of an image."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from palrp_onnx.analysis.analysis import Analysis
 from palrp_onnx.model.follow import uses_of
 from palrp_onnx.model.ops import ELEMENTWISE, Trait, has
 
-#: What an image may pass before it is cut.
+#: Operations between an image and the convolution that cuts patches.
 _PASSED = ELEMENTWISE | Trait.PAD | Trait.PERMUTE
 
 
 def patch_size(analysis: Analysis, name: str) -> tuple[int, int] | None:
     """Height and width of the patches of input ``name``, in its pixels.
 
-    The first convolution cuts patches when its windows do not overlap; else there are none.
+    A convolution cuts patches where its stride is its kernel size; else there are none (``None``).
     """
     value = next(v for v in analysis.model.graph.inputs if v.name == name)
     for node, _ in uses_of([value], _onward):

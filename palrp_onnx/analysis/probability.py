@@ -1,9 +1,9 @@
-"""Whether a value is a probability: the softmax or sigmoid that it comes from.
+"""Whether a value is a probability: the softmax or sigmoid that yields it.
 
-Structure decides, not numbers: the producer of the value is looked for behind operations that only
-move, cast or round it. Dequantising undoes quantising, so that factors and offsets on the way have
-to cancel. Rounding and bounds may take no more than the last digits: a probability that is rounded
-to 0 or 1, or cut off at one half, is none.
+Structure decides, not numbers: the softmax or sigmoid is searched before operations that only move,
+cast or round its result. Dequantising inverts quantising, so factors and offsets in between have to
+cancel. Rounding and bounds may change the last digits only: a result that is rounded to 0 or 1, or
+clipped at one half, is no probability.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from palrp_onnx.model.ops import MOVES, Trait, has
 
 _RETYPED = Trait.RETYPES | Trait.LIKE
 _PASSED = MOVES | _RETYPED
-#: What rounding to eight bits may change of a probability.
+#: Largest change of a probability by rounding to eight bits.
 _LAST_DIGITS = 2 / 255
 _AFFINE = frozenset("Add Div Mul Sub".split())
 SOFTMAX, SIGMOID, LOG_SOFTMAX = "Softmax", "Sigmoid", "LogSoftmax"
@@ -29,12 +29,12 @@ _INVERSE = {("Exp", LOG_SOFTMAX): SOFTMAX, ("Log", SOFTMAX): LOG_SOFTMAX}
 
 @dataclass(frozen=True)
 class Ending:
-    """Where a value comes from.
+    """The last operation of a classifier.
 
     Attributes:
         kind: ``Softmax``, ``Sigmoid`` or ``LogSoftmax``.
         node: That node.
-        before: What it was taken of: scores, or logits.
+        before: Its operand: scores, or logits.
     """
 
     kind: str
@@ -43,7 +43,7 @@ class Ending:
 
 
 def ending_of(value: ir.Value) -> Ending | None:
-    """The softmax or sigmoid whose result ``value`` is; ``None`` where it is another number."""
+    """The softmax or sigmoid that yields ``value``; ``None`` where it is no probability."""
     factor, offset = 1.0, 0.0
     undone: list[str] = []
     while (node := value.producer()) is not None:
@@ -74,7 +74,7 @@ def ending_of(value: ir.Value) -> Ending | None:
 
 
 def _keeps(node: ir.Node, factor: float, offset: float) -> bool:
-    """With y = factor · (the node's result) + offset: whether y in [0, 1] stays what it is."""
+    """With y = factor · (the node's result) + offset: whether the node keeps y in [0, 1]."""
     if node.op_type == "Round" or _rounded(node):
         return abs(factor) <= _LAST_DIGITS
     if node.op_type != "Clip":
@@ -84,14 +84,14 @@ def _keeps(node: ir.Node, factor: float, offset: float) -> bool:
 
 
 def _rounded(node: ir.Node) -> bool:
-    """Whether it cuts off what its type has no room for, as quantising does."""
+    """Whether a ``Clip`` after a ``Round`` bounds integers to their type, as quantising does."""
     source = node.inputs[0]
     before = None if source is None else source.producer()
     return node.op_type == "Clip" and before is not None and before.op_type == "Round"
 
 
 def _bounds(node: ir.Node) -> list[float]:
-    """What ``Clip`` cuts off at: operands or, in old files, attributes; 0 where it is computed."""
+    """Bounds of a ``Clip``: operands or, in old files, attributes; 0 where they are computed."""
     found = []
     for index, (name, absent) in enumerate((("min", -math.inf), ("max", math.inf)), start=1):
         operand = node.inputs[index] if index < len(node.inputs) else None
@@ -101,7 +101,7 @@ def _bounds(node: ir.Node) -> list[float]:
 
 
 def _affine(node: ir.Node, factor: float, offset: float) -> tuple[ir.Value, float, float] | None:
-    """With y = factor · (the node's result) + offset: the same of the operand that is no number."""
+    """Write y = factor · (the node's result) + offset in terms of its operand that varies."""
     first, second = node.inputs[:2]
     if first is None or second is None:
         return None
@@ -116,16 +116,16 @@ def _affine(node: ir.Node, factor: float, offset: float) -> tuple[ir.Value, floa
 
 
 def _number(value: ir.Value) -> float | None:
-    """A constant that is one number."""
+    """The entry of a constant that is a single number."""
     constant = value.const_value
     return float(constant.numpy().item()) if constant is not None and constant.size == 1 else None
 
 
 def followed_by(value: ir.Value, outputs: Iterable[ir.Value], rank: int, opset: int) -> str | None:
-    """Which of the endings is taken of ``value`` itself, on the way to an output of the graph.
+    """The kind of softmax or sigmoid that turns ``value`` into an output of the graph, or ``None``.
 
     Args:
-        value: Scores, perhaps.
+        value: A value that may be scores.
         outputs: The graph's outputs.
         rank: Number of axes of ``value``; a softmax has to run along the last alone.
         opset: Before 13, a softmax runs over all axes from the second on by default.

@@ -1,4 +1,4 @@
-"""The roles a value can have, each decided with a reason."""
+"""The roles of values, and overrides of them."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from palrp_onnx.errors import UsageError
 
 
 class Role(StrEnum):
-    """What a value is to the explanation.
+    """Role of an input, or of an operand of a node.
 
-    Of an operand of a node, ``CONTENT``, ``POSITION``, ``SEGMENT``, ``PARAMETER`` and ``MIXED`` can
-    receive relevance; ``STATISTIC`` (a normaliser, or the gate of a self-gated activation) scales
-    its partner like a constant; ``MASK`` and ``INDEX`` never carry any.
+    ``CONTENT``, ``POSITION``, ``SEGMENT``, ``PARAMETER`` and ``MIXED`` can receive relevance.
+    ``STATISTIC`` (a normaliser, or the gate of a self-gated activation) scales the other operand
+    like a constant. ``MASK`` and ``INDEX`` never receive relevance.
     """
 
     CONTENT = "content"
@@ -29,26 +29,27 @@ class Role(StrEnum):
 
 @dataclass(frozen=True)
 class Fact:
-    """A role, and why."""
+    """A role with its reason, which ``inspect`` prints."""
 
     role: Role
     reason: str
 
 
-#: Roles by name of a value, said by a person.
+#: Name of a value → the role that ``--role`` sets.
 Overrides = Mapping[str, Role]
-#: Roles that a person can give.
-GIVEN = (Role.CONTENT, Role.POSITION, Role.SEGMENT, Role.MASK, Role.PARAMETER)
-SAID = "said by the user"
+#: Roles that ``--role`` can set; the first is for inputs alone.
+OVERRIDABLE = (Role.CONTENT, Role.POSITION, Role.SEGMENT, Role.MASK, Role.PARAMETER)
+#: Reason of a role that an override has set.
+OVERRIDDEN = "said by the user"
 
 
 def parse_roles(texts: Mapping[str, str]) -> dict[str, Role]:
-    """Roles by name of a value, from text.
+    """Overrides from text: name of a value → name of a role.
 
     Raises:
         UsageError: There is no such role.
     """
-    known = {role.value: role for role in GIVEN}
+    known = {role.value: role for role in OVERRIDABLE}
     for name, text in texts.items():
         if text not in known:
             raise UsageError(

@@ -8,15 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 _TOLERANCE = 1e-3
-#: Rows at the end of a trial run's tables that padding may have touched.
+#: Rows at the end of a trial run's tables that padding may have changed.
 PADDED = 2
 
 
 def turns(table: NDArray[Any]) -> bool:
     """Whether every column of ``table`` [rows, columns] is a sinusoid of its row.
 
-    That is f(t+1) + f(t−1) = 2 cos(ω) f(t). A ramp obeys it too, with ω = 0, and so do slow
-    sinusoids nearly; at least one column must therefore turn noticeably.
+    A sinusoid obeys f(t+1) + f(t−1) = 2 cos(ω) f(t). So does a ramp, with ω = 0, and slow sinusoids
+    come close to one; at least one column must therefore turn noticeably.
     """
     rows = table[: len(table) - PADDED] if len(table) > PADDED + 3 else table
     if len(rows) < 4:

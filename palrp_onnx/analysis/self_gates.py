@@ -2,9 +2,9 @@
 
 ``x · σ(x)``, ``x · ½(1 + erf(x/√2))``, ``x · x``, ``x / √(mean(x²) + ε)`` look like products of two
 activations but are functions of one. In each, one factor *carries* the relevance and the other
-scales it like a constant, which is the identity rule ``m_x = m ∘ y / x`` in closed form, safe at
-``x = 0``. Found by dominators: value ``d`` dominates ``v`` when every path of content to ``v``
-through element-wise operations passes ``d``.
+scales it like a constant. This is the identity rule ``m_x = m ∘ y / x`` in closed form, defined at
+``x = 0`` too. Such products are found by dominators: value ``d`` dominates ``v`` when every path of
+content to ``v`` through element-wise operations passes ``d``.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ import onnx_ir as ir
 from palrp_onnx.analysis.roles import Fact, Role
 from palrp_onnx.model.ops import ELEMENTWISE, Trait, has
 
-#: Zero where the first operand is, if they are zero at zero.
+#: Operations with trait ``ZERO`` that are zero wherever their first operand is.
 _OF_FIRST = Trait.UNARY | Trait.SCALE
-#: Functions that are no activations.
+#: Element-wise functions that are no activation functions.
 _PLAIN = Trait.LINEAR | Trait.ROUNDS
-#: What may lie between a value and a statistic of it.
+#: Operations between a value and a statistic of it.
 _STATISTIC = ELEMENTWISE | Trait.REDUCTION | Trait.RANK | Trait.RESHAPE | Trait.REPEAT
 
 Content = Mapping[ir.Value, None]
@@ -30,18 +30,18 @@ Operand = tuple[ir.Node, int]
 
 @dataclass(frozen=True)
 class Scaling:
-    """Operands that scale their partner and receive nothing, each with the reason.
+    """Operands that scale the other factor and receive nothing, each with the reason.
 
     Attributes:
         gates: Factors of self-gated activations.
-        statistics: Normalisers: denominators and statistics that scale what they were taken of.
+        statistics: Normalisers: denominators, and statistics that scale the value they measure.
     """
 
     gates: Mapping[Operand, Fact]
     statistics: Mapping[Operand, Fact]
 
     def facts(self) -> dict[Operand, Fact]:
-        """Both kinds."""
+        """Gates and statistics in one mapping."""
         return {**self.gates, **self.statistics}
 
 
@@ -60,7 +60,7 @@ def find_scaling(graph: ir.Graph, content: Content) -> Scaling:
         if node.op_type == "Div":
             statistics[node, 1] = Fact(Role.STATISTIC, "a denominator")
         elif (source := elementwise.common(left, right)) is not None:
-            # The factor that vanishes with the source carries; of two that do, the simpler one.
+            # The factor that is zero where the source is carries; of two such, the simpler one.
             costs = [_cost(v, source, content) for v in (left, right)]
             carrier = costs.index(min(costs))
             reason = f"gates its partner: both are functions of {source.name}"
@@ -78,10 +78,10 @@ def find_scaling(graph: ir.Graph, content: Content) -> Scaling:
 def _measured(
     elementwise: _Dominators, reduced: _Dominators, carried: ir.Value, scale: ir.Value
 ) -> ir.Value | None:
-    """The nearest value that ``carried`` is a function of, and ``scale`` a function or statistic.
+    """The nearest value that ``carried`` is a function of and ``scale`` a function or statistic of.
 
-    What dominates by element-wise operations does by more operations too: of the dominators of
-    ``carried`` those are ones of ``scale`` that both have in common by these.
+    A dominator within element-wise operations is one within more operations, too. So the dominators
+    of ``carried`` that also dominate ``scale`` are those at or above the common one in ``reduced``.
     """
     shared = reduced.common(carried, scale)
     if shared is None:
@@ -91,11 +91,11 @@ def _measured(
 
 
 class _Dominators:
-    """For every content value its dominators within operations of some kinds, as a tree.
+    """The tree of dominators of content values, within operations of some kinds.
 
-    The nearest dominator of a value is the nearest that those of all operands have in common. Every
-    value also points to one further up, by which any of its dominators is reached in a logarithm of
-    their number of steps.
+    The nearest dominator of a value is the nearest common dominator of its operands. Every value
+    also has a pointer to a further dominator, so that any dominator is reached in a number of steps
+    that is logarithmic in the depth of the tree.
     """
 
     def __init__(self, content: Content, through: Trait) -> None:
@@ -106,7 +106,7 @@ class _Dominators:
         self._count: dict[ir.Value, int] = {}
 
     def add(self, node: ir.Node) -> None:
-        """Enter what a node yields; those of its operands are entered before."""
+        """Add the results of a node, after those of its operands."""
         inputs = [v for v in node.inputs if v is not None and v in self._content]
         above = inputs[0] if inputs and has(node, self._through) else None
         for each in inputs[1:]:
@@ -124,13 +124,13 @@ class _Dominators:
                 self._further[value] = furthest if even else above
 
     def count(self, value: ir.Value) -> int:
-        """How many values dominate ``value``, other than itself."""
+        """Number of values that dominate ``value``, without itself."""
         return self._count.get(value, 0)
 
     def nearest(self, value: ir.Value, holds: Callable[[ir.Value], bool]) -> ir.Value | None:
-        """The nearest dominator of a value, or itself, for which something holds.
+        """The nearest dominator of a value, or itself, for which ``holds`` is true.
 
-        Further ones then have to fulfil it too.
+        It has to be true of all further ones, too.
         """
         while not holds(value):
             if value not in self._nearest:
@@ -140,7 +140,7 @@ class _Dominators:
         return value
 
     def common(self, first: ir.Value, second: ir.Value) -> ir.Value | None:
-        """The nearest value that dominates both, or is one and dominates the other."""
+        """The nearest common dominator of two values, where each dominates itself."""
         count = min(self.count(first), self.count(second))
         one, other = (
             self.nearest(v, lambda above: self.count(above) <= count) for v in (first, second)
@@ -156,7 +156,7 @@ class _Dominators:
 
 
 def _cost(value: ir.Value, source: ir.Value, content: Content) -> tuple[bool, int]:
-    """(does not vanish where the source does, operations from the source): the smallest carries."""
+    """(is not zero where the source is, operations from the source): the smallest carries."""
     steps, vanishes, queue, seen = 0, True, [value], {value, source}
     while queue:
         node = queue.pop().producer()

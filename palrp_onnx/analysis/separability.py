@@ -1,4 +1,4 @@
-"""Whether samples of a batch stay apart, told from runs: of two samples, and of each alone."""
+"""Whether samples of a batch are separate, by runs of two samples and of each alone."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from palrp_onnx.model.ops import Trait, has
 from palrp_onnx.model.signature import GraphInput
 from palrp_onnx.types import Array
 
-#: Values that differ by less, as a share of the largest number, are the same.
+#: Values that differ by less, relative to the largest entry, are equal.
 _SAME = 1e-3
-#: What differs by more, made of what is the same, was made of another sample too.
+#: A value that differs by more, while its operands are equal, depends on another sample.
 _OTHER = 0.1
 
 
 def each_alone(
     signatures: Sequence[GraphInput], feeds: Mapping[str, Array]
 ) -> list[dict[str, Array]]:
-    """The samples of an example one by one; none where there is but one."""
+    """The samples of an example as examples of their own; none where there is only one."""
     free = [s.name for s in signatures if s.shape and isinstance(s.shape[0], str)]
     counts = [len(feeds[name]) for name in free]
     several = [name for name, count in zip(free, counts, strict=True) if count > 1]
@@ -40,7 +40,14 @@ def mixed_values(
     whole: Mapping[str, Array],
     alone: Iterable[Mapping[str, Array]],
 ) -> dict[ir.Value, Mixing]:
-    """Values that another sample changes although it changes none of what they are made of."""
+    """Values that another sample changes, although it changes none of their operands.
+
+    Args:
+        nodes: Nodes in topological order.
+        layouts: Layouts of content values.
+        whole: Values of a run of all samples.
+        alone: Values of runs of each sample alone, in order.
+    """
     order, found = list(nodes), dict[ir.Value, Mixing]()
     for sample, values in enumerate(alone):
         changes: dict[ir.Value, float] = {}
@@ -62,13 +69,15 @@ def mixed_values(
 
 
 def _change(whole: Array | None, alone: Array | None, layout: Layout, sample: int) -> float:
-    """How far a sample is from what it is alone, as a share of its largest number."""
+    """Largest difference of a sample from its run alone, relative to its largest entry."""
     if whole is None or alone is None or whole.ndim != len(layout) or whole.ndim != alone.ndim:
         return 0.0
     for axis, runs in enumerate(layout):
         if flag_of(runs) & BATCH:
             own = _entries_of(runs, sample)
-            if own is None or whole.shape[axis] == alone.shape[axis]:  # it has a batch of its own
+            if (
+                own is None or whole.shape[axis] == alone.shape[axis]
+            ):  # the value has its own batch size
                 return 0.0
             whole = np.take(whole, own, axis=axis)
     if whole.shape != alone.shape or not whole.size:
@@ -80,7 +89,7 @@ def _change(whole: Array | None, alone: Array | None, layout: Layout, sample: in
 
 
 def _entries_of(axis: Axis, sample: int) -> NDArray[Any] | None:
-    """The entries of an axis that belong to a sample; ``None`` where that is not known."""
+    """The entries of an axis that belong to a sample; ``None`` where they are unknown."""
     row = list(axis[0]) if len(axis) == 1 else []
     merged = any(f.flag & BATCH and (f.flag != BATCH or (f.of and len(row) > 1)) for f in row)
     if merged or not row:

@@ -1,10 +1,10 @@
 """Where positions enter: one site for every operand that carries them.
 
-A table that is *added* to activations along the token axis is learned or sinusoidal; a table whose
-columns turn with the position and that *multiplies* them is a rotation (RoPE), its cosine one where
-the position is zero and its sine zero; an operand added to attention scores, along queries and
-keys, is a relative bias. A convolution that is added to what it was taken of is a position as a
-whole, where nothing else carries any.
+A table that is *added* to activations along the token axis is learned or sinusoidal. A table whose
+columns are sinusoids of the position and that *multiplies* activations is a rotation (RoPE); at
+position 0 its cosine is one and its sine zero. An operand that is added to attention scores, along
+queries and keys, is a relative bias. A convolution that is added to its own input is a position as
+a whole, where nothing else carries positions.
 """
 
 from __future__ import annotations
@@ -31,23 +31,22 @@ _TOLERANCE = 1e-3
 
 @dataclass(frozen=True)
 class SinkSite:
-    """One place where positions meet activations.
+    """One operand through which positions enter.
 
     Attributes:
-        operand: The position-carrying operand (node, index).
+        operand: The operand (node, index) that carries positions.
         value: The value that carries the positions.
         kind: ``learned``, ``sinusoidal``, ``rope``, ``alibi``, ``relative_bias``,
             ``disentangled``, ``multiplicative`` or ``convolution``.
         layer: Number of attention layers before it; 0 at the input.
         part: ``table``, ``cos``, ``sin``, ``bias``, ``factor`` or ``branch``.
-        axes: Flags of the value it meets.
+        axes: Flags of the axes of the content value that it is combined with.
         tokens: Token axes (of that value, from the right) that its relevance runs along.
-        varying: Those along which it varies itself.
-        features: Further axes (from the right) along which it varies.
+        varying: Those of them along which the operand itself varies.
+        features: Further axes (from the right) along which the operand varies.
         shape: Lengths of these axes in the trial run.
-        layout: What the axes of the value it meets run along.
-        meeting: Shape of the value it meets in the trial run.
-        evidence: Why.
+        layout: Layout of the content value.
+        evidence: Reason for the kind.
     """
 
     operand: Operand
@@ -61,7 +60,6 @@ class SinkSite:
     features: tuple[int, ...]
     shape: tuple[int, ...]
     layout: Layout
-    meeting: tuple[int, ...]
     evidence: str
 
     @property
@@ -70,19 +68,19 @@ class SinkSite:
         return f"{self.layer}/{self.part}"
 
     def runs(self, tokens: Iterable[int]) -> Layout:
-        """What some of the axes run along: sites of two towers may have one shape."""
+        """Layouts of some of the axes, which distinguish sites of equal shape in two towers."""
         return tuple(self.layout[axis] for axis in tokens)
 
     @property
     def pairwise(self) -> bool:
-        """Whether it belongs to pairs of a query and a key, which share it."""
+        """Whether its entries belong to pairs of a query and a key, which share them."""
         return self.kind in ("alibi", "relative_bias", "disentangled") and _scores(self.axes)
 
 
 def find_sites(analysis: Analysis) -> tuple[SinkSite, ...]:
-    """Every position site, in graph order."""
+    """Every site of positions, in graph order."""
     ends, products = (
-        Reaching(_scores_behind),
+        Reaching(_is_term_of_scores),
         Reaching(lambda value: _products_before(analysis, value)),
     )
     return tuple(
@@ -98,12 +96,12 @@ def _site(
     node, index = operand
     value = node.inputs[index]
     assert value is not None
-    meeting = analysis.meets[operand]
+    axes_of = analysis.axes_of[operand]
     if has(node, Trait.PRODUCT):
         return _factor_site(analysis, node, index, value, is_term(node.outputs[0]))
-    flags = analysis.axes[meeting]
+    flags = analysis.axes[axes_of]
     if value in analysis.content:
-        return _branch_site(analysis, operand, value, meeting)
+        return _branch_site(analysis, operand, value, axes_of)
     array = values_of(analysis, value)
     tokens = varying_axes(array, flags)
     features = tuple(
@@ -111,36 +109,35 @@ def _site(
         for axis in range(-array.ndim, 0)
         if array.shape[axis] > 1 and not flags[axis] & (BATCH | TOKEN)
     )
-    weighed = _scores(flags) and is_product(meeting)
-    kind, part, evidence = _kind(node, array, tokens, weighed)
+    biased = _scores(flags) and is_product(axes_of)
+    kind, part, evidence = _kind(node, array, tokens, biased)
     if part == "factor" and _rotates(analysis, operand, array):
         kind, part = "rope", _rotation_part(node, index, array, tokens)
         evidence = "its squares and those of its partner in the sum add up to one number"
-    shape, varying = analysis.shapes[meeting], tokens
-    if not weighed:  # a table of rows, or of columns, belongs to every place of its grid
+    shape, varying = analysis.shapes[axes_of], tokens
+    if not biased:  # a table of rows, or of columns, belongs to every place of its grid
         tokens = tuple(a for a in range(-len(flags), 0) if flags[a] & TOKEN and shape[a] > 1)
     return SinkSite(
         operand=operand,
         value=value,
         kind=kind,
-        layer=analysis.depth[meeting],
+        layer=analysis.depth[axes_of],
         part=part,
         axes=flags,
         tokens=tokens,
         varying=varying,
         features=features,
         shape=(*(shape[a] for a in tokens), *(array.shape[a] for a in features)),
-        layout=analysis.layouts.layouts[meeting],
-        meeting=shape,
+        layout=analysis.layouts.layouts[axes_of],
         evidence=evidence,
     )
 
 
 def _branch_site(
-    analysis: Analysis, operand: Operand, value: ir.Value, meeting: ir.Value
+    analysis: Analysis, operand: Operand, value: ir.Value, axes_of: ir.Value
 ) -> SinkSite:
-    """A branch of content that stands for positions: all of its tokens and features."""
-    flags, shape = analysis.axes[meeting], analysis.shapes[meeting]
+    """A branch of content that is a position as a whole, with all of its tokens and features."""
+    flags, shape = analysis.axes[axes_of], analysis.shapes[axes_of]
     tokens = tuple(a for a in range(-len(flags), 0) if flags[a] & TOKEN)
     features = tuple(
         a for a in range(-len(flags), 0) if shape[a] > 1 and not flags[a] & (BATCH | TOKEN)
@@ -149,21 +146,20 @@ def _branch_site(
         operand=operand,
         value=value,
         kind="convolution",
-        layer=analysis.depth[meeting],
+        layer=analysis.depth[axes_of],
         part="branch",
         axes=flags,
         tokens=tokens,
         varying=tokens,
         features=features,
         shape=tuple(shape[axis] for axis in (*tokens, *features)),
-        layout=analysis.layouts.layouts[meeting],
-        meeting=shape,
+        layout=analysis.layouts.layouts[axes_of],
         evidence=analysis.operands[operand].reason,
     )
 
 
 def _rotates(analysis: Analysis, operand: Operand, array: Array) -> bool:
-    """Whether x ∘ c is added to x' ∘ s with c² + s² the same for every token: planes that turn."""
+    """Whether x ∘ c is added to x' ∘ s, with c² + s² the same for every token: a rotation."""
     for total, index in operand[0].outputs[0].uses():
         if not has(total, Trait.SUM) or len(total.inputs) != 2:
             continue
@@ -187,7 +183,7 @@ _ROUNDED = 0.02
 
 
 def _rotation_part(node: ir.Node, index: int, array: Array, tokens: tuple[int, ...]) -> str:
-    """``cos`` or ``sin``, by the unrotated first token, else by which product is exchanged."""
+    """``cos`` or ``sin``: by the first token if it is not rotated, else by :func:`_exchanged`."""
     first = np.abs(np.take(array, 0, axis=tokens[0]))
     if first.max() < _ROUNDED or np.ptp(first) < _ROUNDED:
         return "sin" if first.max() < _ROUNDED else "cos"
@@ -195,7 +191,7 @@ def _rotation_part(node: ir.Node, index: int, array: Array, tokens: tuple[int, .
 
 
 def _exchanged(node: ir.Node, index: int) -> bool:
-    """Whether the other factor holds the two features of each plane exchanged, one negated."""
+    """Whether the other factor is the activation with the features of each plane exchanged."""
     queue = [node.inputs[1 - index]]
     for _ in range(_NEARBY):
         value = queue.pop(0) if queue else None
@@ -209,15 +205,16 @@ def _exchanged(node: ir.Node, index: int) -> bool:
     return False
 
 
+#: Number of values to search for a negation.
 _NEARBY = 12
-#: What writes such an exchange.
+#: Operations that exchange features.
 _EXCHANGING = Trait.JOIN | Trait.RESHAPE | Trait.RANK | Trait.RETYPES
 
 
 def _factor_site(
     analysis: Analysis, node: ir.Node, index: int, value: ir.Value, scores: bool
 ) -> SinkSite:
-    """A table that is a factor of a matrix product; its share has the axes of the product."""
+    """A table that is a factor of a matrix product; its relevance has the axes of the product."""
     product = node.outputs[0]
     total = _sum_of_term(analysis, product)
     shape, flags = analysis.shapes[product], _union(analysis.axes[product], analysis.axes[total])
@@ -238,13 +235,12 @@ def _factor_site(
         features=() if scores else features,
         shape=tuple(shape[a] for a in (*tokens, *(() if scores else features))),
         layout=analysis.layouts.layouts[total],
-        meeting=shape,
         evidence=analysis.operands[node, index].reason,
     )
 
 
-def _scores_behind(value: ir.Value) -> bool | list[ir.Value]:
-    """Whether a softmax is taken of a value, or what follows from it as a term of scores."""
+def _is_term_of_scores(value: ir.Value) -> bool | list[ir.Value]:
+    """Whether a softmax reads a value; else the values to continue the search from."""
     users = dict.fromkeys(use.node for use in value.uses())
     if any(node.op_type == "Softmax" for node in users):
         return True
@@ -252,7 +248,7 @@ def _scores_behind(value: ir.Value) -> bool | list[ir.Value]:
 
 
 def _sum_of_term(analysis: Analysis, value: ir.Value) -> ir.Value:
-    """The sum of content that a product is a term of, or the product itself."""
+    """The sum of which a product is a term, or the product itself."""
     rank = len(analysis.axes[value])
 
     def onward(node: ir.Node, _: int) -> Iterable[ir.Value]:
@@ -270,7 +266,7 @@ def _union(first: Axes, second: Axes) -> Axes:
 
 
 def values_of(analysis: Analysis, value: ir.Value) -> Array:
-    """What a value without content holds in the trial run."""
+    """Entries of a value without content, in the trial run."""
     if value.name and value.name in analysis.trial:
         return analysis.trial[value.name]
     assert value.const_value is not None
@@ -302,14 +298,14 @@ def _scores(flags: Axes) -> bool:
     return len(flags) >= 3 and bool(flags[-1] & TOKEN and flags[-2] & TOKEN)
 
 
-#: What scores may be but for the product itself.
+#: Operations between a product and the scores that follow from it.
 _REARRANGED = ELEMENTWISE | Trait.RESHAPE | Trait.RANK | Trait.PERMUTE
 
 
 def _products_before(analysis: Analysis, value: ir.Value) -> bool | list[ir.Value]:
-    """Whether a value is a matrix product of two content values, or what it changes element-wise.
+    """Whether a value is a matrix product of two content values; else the values to search on from.
 
-    Scores are such a product in the end; a feature map, whose last two axes run over tokens too, is
+    Scores come from such a product; a feature map, whose last two axes run over tokens too, does
     not.
     """
     node = value.producer()
@@ -323,11 +319,11 @@ def _products_before(analysis: Analysis, value: ir.Value) -> bool | list[ir.Valu
 def climbs(bias: Array) -> bool:
     """Whether a bias [.., keys] rises or falls in equal steps along the keys (ALiBi).
 
-    What is switched off does not count.
+    Entries that are switched off do not count.
     """
     keys = bias[..., :-PADDED] if bias.shape[-1] > PADDED + 3 else bias
-    kept = np.where(keys < MASKED, np.nan, keys.astype(np.float64))
-    steps = np.ma.masked_invalid(np.abs(np.diff(kept, axis=-1)))  # |i − j| turns on the diagonal
+    visible = np.where(keys < MASKED, np.nan, keys.astype(np.float64))
+    steps = np.ma.masked_invalid(np.abs(np.diff(visible, axis=-1)))  # |i − j| turns at i = j
     if not steps.size or steps.count(axis=-1).max() < 2:
         return False
     return bool(steps.max() > 0 and np.ma.ptp(steps, axis=-1).max() <= _TOLERANCE * steps.max())

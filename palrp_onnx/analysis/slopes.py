@@ -1,4 +1,4 @@
-"""Slopes on attention scores have no origin: a softmax takes no notice of what all keys share."""
+"""ALiBi-like biases have no origin: adding a number to all keys does not change a softmax."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from palrp_onnx.analysis.arrays import MASKED
 from palrp_onnx.analysis.sites import SinkSite, values_of
 from palrp_onnx.model.ops import Trait, has
 
-#: What scores may pass on their way to a softmax.
+#: Operations between scores and their softmax.
 _PASSED = Trait.SUM | Trait.CHOICE | Trait.RETYPES | Trait.RESHAPE | Trait.RANK | Trait.REPEAT
 
 
-def counted_operands(analysis: Analysis, sites: Iterable[SinkSite]) -> frozenset[Operand]:
-    """Operands that rise or fall in equal steps along the keys, and end in a softmax alone.
+def alibi_operands(analysis: Analysis, sites: Iterable[SinkSite]) -> frozenset[Operand]:
+    """ALiBi-like biases of scores that only a softmax along the keys reads.
 
-    The multipliers of the scores of one query add up to zero there, so that they can be counted
-    from the query's own place.
+    There the multipliers of the scores of one query add up to zero, so that the bias can be
+    measured from the query's own position: (b_ij − b_ii) ∘ m.
     """
     return frozenset(
         site.operand
@@ -31,7 +31,7 @@ def counted_operands(analysis: Analysis, sites: Iterable[SinkSite]) -> frozenset
 
 
 def _ends_in_softmax(value: ir.Value) -> bool:
-    """Whether every use of scores goes through sums and masks into a softmax along the keys."""
+    """Whether every use of scores ends, after sums and movement, in a softmax along the keys."""
     left, seen = [value], {value}
     while left:
         current = left.pop()

@@ -1,4 +1,4 @@
-"""Where one axis of a result comes from: which axis of each operand runs along with it.
+"""Rows of operands: the axis of each operand that is aligned with an axis of the result.
 
 An operation is *row-wise* along an axis when entry i of the result along it depends only on entry i
 of each operand that has the axis, and on operands without it as a whole.
@@ -21,10 +21,19 @@ Sources = tuple[int | None, ...]
 def source_axes(
     node: ir.Node, output: ir.Value, axis: int, shapes: Mapping[ir.Value, Shape]
 ) -> Sources | None:
-    """For every operand its axis behind ``axis`` of ``output``, ``None`` where it has none.
+    """For every operand its axis that is aligned with ``axis`` of ``output``, ``None`` for none.
 
-    All axes are counted from the front; lengths are those of the trial run. ``None`` for all of
-    it where the operation is not row-wise along the axis, or not known to be.
+    All axes are counted from the front.
+
+    Args:
+        node: The node.
+        output: One of its results.
+        axis: An axis of the result.
+        shapes: Shapes of a trial run.
+
+    Returns:
+        One entry for each operand; ``None`` instead where the operation is not row-wise along the
+        axis, or not known to be.
     """
     if not node.inputs or (node.inputs[0] is not None and node.inputs[0] not in shapes):
         return None
@@ -40,7 +49,7 @@ def source_axes(
 def _rows(
     node: ir.Node, link: Link, size: int, shapes: Mapping[ir.Value, Shape]
 ) -> list[tuple[int, int]] | None:
-    """Axes whose entry i alone makes entry i of an axis of ``size``; ``None`` if none does."""
+    """Pairs (operand, axis) whose entry i makes entry i of the result; ``None`` if not row-wise."""
     pairs = [(index, own) for index, own in link.axes if own is not None]
     if len(pairs) < len(link.axes):
         return None
@@ -51,7 +60,7 @@ def _rows(
             return along
         case How.REPEATED:
             return along if {1, size}.issuperset(lengths) else None
-        case How.REGROUPED:  # but for axes of length one around it, it is as it was
+        case How.REGROUPED:  # only axes of length one are added or removed
             return along if along and prod(lengths) == size > 1 else None
         case _:
             return None
@@ -65,7 +74,7 @@ def _length(value: ir.Value | None, axis: int, usual: int, shapes: Mapping[ir.Va
 def factor_axes(
     node: ir.Node, index: int, shapes: Mapping[ir.Value, Shape]
 ) -> dict[int, int | None]:
-    """For every axis of a product (from the right) the axis of one factor behind it."""
+    """Axis of a product (from the right) → the aligned axis of operand ``index``, or ``None``."""
     result = node.outputs[0]
     rank = len(shapes[result])
     found = (source_axes(node, result, axis, shapes) for axis in range(rank))
@@ -75,13 +84,16 @@ def factor_axes(
     }
 
 
-def picked_tables(
+def selected_tables(
     graph: ir.Graph, content: Mapping[ir.Value, None], shapes: Mapping[ir.Value, Shape]
 ) -> set[tuple[ir.Node, int]]:
-    """Factors of products, one of whose axes is picked from by an index that is not content.
+    """Factors of products along one of whose axes ``GatherElements`` selects.
 
-    Disentangled attention: queries × a table of relative positions, from which every query takes
-    the column of its distance to every key.
+    As in disentangled attention: queries × a table of relative positions, of which every query
+    selects the column of its distance to every key.
+
+    Returns:
+        Operands (node, index) without content.
     """
     found = set()
     for node in graph:
@@ -89,12 +101,12 @@ def picked_tables(
         if node.op_type != "GatherElements" or data is None or data not in content:
             continue
         axis = node.attributes.get_int("axis", 0) % len(shapes[data])
-        if (operand := _factor_behind(data, axis, content, shapes)) is not None:
+        if (operand := _factor_along(data, axis, content, shapes)) is not None:
             found.add(operand)
     return found
 
 
-def _factor_behind(
+def _factor_along(
     value: ir.Value, axis: int, content: Mapping[ir.Value, None], shapes: Mapping[ir.Value, Shape]
 ) -> tuple[ir.Node, int] | None:
     """The factor without content that an axis of a product of content runs along."""
@@ -104,9 +116,9 @@ def _factor_behind(
             return None
         operands = list(zip(node.inputs, sources, strict=True))
         if has(node, Trait.PRODUCT):
-            behind = [i for i, (v, own) in enumerate(operands) if own is not None]
-            if len(behind) == 1 and node.inputs[behind[0]] not in content:
-                return node, behind[0]
+            along = [i for i, (v, own) in enumerate(operands) if own is not None]
+            if len(along) == 1 and node.inputs[along[0]] not in content:
+                return node, along[0]
         onward = ((v, own) for v, own in operands if v in content and v is not None)
         value, own = next(onward, (value, None))
         if own is None:

@@ -1,6 +1,6 @@
-"""Weights that are computed from what is stored, as where numbers of few bits are read.
+"""Weights that are computed from initializers, as by dequantising.
 
-They are large and the same for every input: nothing is learnt from their values in a trial run.
+They are large and the same for every input, so that a trial run need not yield them.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from palrp_onnx.model.follow import uses_of
 from palrp_onnx.model.ops import Trait, has
 from palrp_onnx.types import Shape
 
-#: What stored numbers may pass: dequantising, written out or not, and movement.
+#: Operations that read weights: dequantising, in one operation or several, and movement.
 _READING = Trait.DEQUANTISE | Trait.RETYPES | Trait.RESHAPE | Trait.RANK | Trait.PERMUTE | Trait.CUT
 
 
@@ -20,7 +20,7 @@ def _reads(node: ir.Node) -> bool:
 
 
 def computed_weights(graph: ir.Graph) -> dict[ir.Value, Shape]:
-    """Real values that follow from stored numbers and only end in products, with their shapes."""
+    """Real values that depend on initializers alone and are only weights of products → shapes."""
     found: dict[ir.Value, Shape] = {}
     for node in graph:
         value = node.outputs[0] if node.outputs else None
@@ -41,7 +41,7 @@ def _is_fixed(shape: ir.Shape) -> bool:
 
 
 def _only_weighs(value: ir.Value) -> bool:
-    """Whether every use ends as the second operand of a product."""
+    """Whether every use of a value ends as the second operand of a product."""
 
     def onward(node: ir.Node, _: int) -> tuple[ir.Value, ...]:
         return tuple(node.outputs) if _reads(node) else ()

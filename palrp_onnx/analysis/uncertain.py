@@ -1,4 +1,4 @@
-"""Decisions about roles that rest on little, each with what to say instead."""
+"""Decisions about roles that rest on thin evidence, each with the override to use instead."""
 
 from __future__ import annotations
 
@@ -11,18 +11,25 @@ from msgspec import Struct
 from palrp_onnx.analysis.analysis import Analysis
 from palrp_onnx.analysis.arrays import MASKED, varying_axes
 from palrp_onnx.analysis.axes import TOKEN
-from palrp_onnx.analysis.roles import SAID, Role
+from palrp_onnx.analysis.roles import OVERRIDDEN, Role
 from palrp_onnx.analysis.sites import SinkSite, values_of
 from palrp_onnx.model.ops import Trait, has
 
-#: Fewer tokens than these in the trial run say little about what varies along them.
+#: With fewer tokens in the trial run, variation along them shows little.
 FEW_TOKENS = 4
-#: So many different rows are as likely token types or a mask.
+#: A table of at most so many different rows may as well be token types or a mask.
 FEW_ROWS = 2
 
 
 class Uncertain(Struct, frozen=True, kw_only=True):
-    """A decision that rests on thin evidence; ``say`` is what ``--role`` takes to overrule it."""
+    """A decision that rests on thin evidence.
+
+    Attributes:
+        name: Name of the value.
+        role: Its role.
+        doubt: Why the role is in doubt.
+        say: Argument of ``--role`` that overrides it.
+    """
 
     name: str
     role: str
@@ -37,7 +44,7 @@ def find_uncertain(analysis: Analysis, sites: Iterable[SinkSite]) -> list[Uncert
 
 
 def _short_inputs(analysis: Analysis) -> Iterator[Uncertain]:
-    """Explained inputs with too few tokens in the trial run to tell what varies along them."""
+    """Explained inputs with few tokens in the trial run, which show little variation along them."""
     for value in analysis.model.graph.inputs:
         fact = analysis.inputs.facts.get(value.name or "")
         if fact is None or fact.role is not Role.CONTENT or not any(analysis.depth.values()):
@@ -64,16 +71,16 @@ def _inputs(analysis: Analysis) -> Iterator[Uncertain]:
 
 
 def _doubts(analysis: Analysis, site: SinkSite) -> Iterator[Uncertain]:
-    """What else the value at a site may be."""
+    """Other roles that the value at a site may have."""
     name = site.value.name or ""
-    if analysis.operands[site.operand].reason != SAID:
+    if analysis.operands[site.operand].reason != OVERRIDDEN:
         for doubt, other in _readings(analysis, site):
             say = f"{name}={other.value}"
             yield Uncertain(name=name, role=Role.POSITION.value, doubt=doubt, say=say)
 
 
 def _readings(analysis: Analysis, site: SinkSite) -> Iterator[tuple[str, Role]]:
-    """(why in doubt, the other role) of a position."""
+    """(doubt, other role) of a position."""
     if site.kind == "convolution":
         yield "is content too; nothing else in the graph carries positions", Role.CONTENT
     if site.kind == "multiplicative":
@@ -86,7 +93,7 @@ def _readings(analysis: Analysis, site: SinkSite) -> Iterator[tuple[str, Role]]:
     if rows <= FEW_ROWS:
         other = Role.MASK if site.pairwise else Role.SEGMENT
         yield f"has only {rows} different rows along the tokens", other
-    kept = array[array >= MASKED]
+    visible = array[array >= MASKED]
     whole = site.value.producer() is not None and site.kind != "alibi"
-    if kept.size < array.size and (whole or len(np.unique(kept)) <= FEW_ROWS):
+    if visible.size < array.size and (whole or len(np.unique(visible)) <= FEW_ROWS):
         yield "shifts some scores and switches others off, and could not be taken apart", Role.MASK

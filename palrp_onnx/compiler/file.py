@@ -108,7 +108,7 @@ def _compiled(planned: Planned, feeds: Mapping[str, Array], settings: CompileSet
         # The error of integer kernels is a property of this machine, not of the explainer.
         lasting = tuple(w for w in doubts(fidelity) if w.code == "unverified")
         planned = replace(planned, doubts=lasting)
-    compiled, _ = compile_graph(replace(planned, unchecked=True), settings)
+    compiled, _ = compile_graph(replace(planned, unverified=True), settings)
     return compiled
 
 

@@ -364,7 +364,7 @@ class _Compiler:
             sites=tuple((s.kind, s.layer, s.part) for s in sinks),
             unaligned=tuple(s.name for s in unaligned),
             ledger=tuple(self._ledger_names),
-            roles={name: role.value for name, role in self._analysis.said.items()},
+            roles={name: role.value for name, role in self._analysis.overrides.items()},
         )
 
 

@@ -1,7 +1,7 @@
-"""What a file must be before anything else looks at it: bounded, typed, whole, and beside its data.
+"""Checks of a file before anything else reads it: size, types, completeness, external data.
 
-ONNX Runtime and the ``onnx`` package are native code. They are given only what was read and
-checked here and written again, never the bytes of the file.
+ONNX Runtime and the ``onnx`` package are native code. They never get the bytes of the file, only a
+model that was parsed and checked here and serialised again.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ MAX_NODES = 500_000
 
 
 def check_size(model: ir.Model, place: str) -> None:
-    """Refuse a graph that is too large, counted as if every function were already written out.
+    """Refuse a graph that is too large, with all calls of functions inlined.
 
-    Few functions that call each other several times each make more nodes than fit in memory.
+    A few functions that call each other several times can make more nodes than fit in memory.
 
     Raises:
         ModelError: There are more than `MAX_NODES`, or a function calls itself.
@@ -37,7 +37,11 @@ def check_size(model: ir.Model, place: str) -> None:
         sizes[name] = sum(sizes.get(called, 1) for called in calls[name])
     every = sum(sizes.get(node.op_identifier(), 1) for node in model.graph.all_nodes())
     if every > MAX_NODES:
-        raise ModelError(f"The graph has {every} nodes, more than {MAX_NODES}", place=place)
+        raise ModelError(
+            f"The graph has {every} nodes with its functions inlined; at most {MAX_NODES} are "
+            "supported",
+            place=place,
+        )
 
 
 def _calls(function: ir.Function) -> list[ir.OperatorIdentifier]:
@@ -45,15 +49,17 @@ def _calls(function: ir.Function) -> list[ir.OperatorIdentifier]:
 
 
 def check_values(graph: ir.Graph, place: str) -> None:
-    """Refuse inputs without a type, and values that are read but made by nothing.
+    """Refuse inputs without a type, and values that are read but that nothing yields.
 
     Raises:
         ModelError: There is such a value.
     """
     for value in graph.inputs:
-        # A sequence or a map has no such type either.
+        # Sequences and maps have no such type either.
         if value.dtype is None or value.dtype == ir.DataType.UNDEFINED:
-            raise ModelError("An input is no tensor of a known type", place=f"input {value.name!r}")
+            raise ModelError(
+                "An input is not a tensor of a known type", place=f"input {value.name!r}"
+            )
     for node in graph.all_nodes():
         for operand in (*node.inputs, *node.outputs):
             _check_value(operand, place)
@@ -69,27 +75,27 @@ def _check_value(value: ir.Value | None, place: str) -> None:
     if not isinstance(value.name, str):
         raise ModelError(f"A name is not UTF-8: {value.name!r}", place=place)
     if value.producer() is None and not value.is_graph_input() and not value.is_initializer():
-        raise ModelError(f"Nothing makes the value {value.name!r}", place=place)
+        raise ModelError(f"No node yields the value {value.name!r}, which is read", place=place)
 
 
 def check_tensors(model: ir.Model, file: Path) -> list[Path]:
-    """Hold every stored tensor against its shape; the files they lie in.
+    """Check every stored tensor against its shape and type, and find their files.
 
     Args:
-        model: The model, weights left in its files.
-        file: The model's own file, links followed.
+        model: The model, whose weights are still in its files.
+        file: The model's own file, with links resolved.
 
     Returns:
-        ``file``, then the external data files in order of name, each proven to lie beside it.
+        ``file``, then the files of external data in order of name, all inside its folder.
 
     Raises:
-        ModelError: Data is not there, or not what its shape says, or leaves the folder.
+        ModelError: Data is missing, does not match its shape, or is outside of the folder.
     """
     files: dict[str, Path] = {}
     for name, tensor in _tensors(model):
         place = f"tensor {name!r}"
         if any(not isinstance(size, int) or size < 0 for size in tensor.shape):
-            raise ModelError(f"A stored tensor has the shape {tensor.shape}", place=place)
+            raise ModelError(f"A stored tensor has an invalid shape: {tensor.shape}", place=place)
         if isinstance(tensor, ir.ExternalTensor):
             target = _external(tensor, file.parent, place)
             if target != file:
@@ -100,7 +106,7 @@ def check_tensors(model: ir.Model, file: Path) -> list[Path]:
 
 
 def _tensors(model: ir.Model) -> Iterator[tuple[str, ir.TensorProtocol]]:
-    """Initializers and attributes of the graph, of its subgraphs and of functions, with a name."""
+    """Name and tensor of initializers and attributes in the graph, subgraphs and functions."""
     functions = list(model.functions.values())
     inner = [graph for function in functions for graph in function.subgraphs()]
     for graph in (model.graph, *model.graph.subgraphs(), *inner):
@@ -136,7 +142,9 @@ def _external(tensor: ir.ExternalTensor, root: Path, place: str) -> Path:
     ) as error:  # a loop of links, a NUL, a name that is too long
         raise ModelError(f"External data is missing: {location!r}", place=place) from error
     if not inside:
-        raise ModelError(f"External data leaves the model's folder: {location!r}", place=place)
+        raise ModelError(
+            f"External data is outside of the model's folder: {location!r}", place=place
+        )
     if not there:
         raise ModelError(f"External data is missing: {location!r}", place=place)
     start, needed = tensor.offset or 0, _bytes(tensor, place)
@@ -154,11 +162,11 @@ def _bytes(tensor: ir.TensorProtocol, place: str) -> int:
 
 
 def _check_data(tensor: ir.TensorProtocol, place: str) -> None:
-    """What is inside of the file is read at once: anything large and raw is external by now."""
+    """Read a tensor that is inside of the file; large raw ones are external by now."""
     try:
         if tensor.dtype != ir.DataType.STRING:
             tensor.numpy()
     except Exception as error:  # the parser raises many kinds for damaged data
         raise ModelError(
-            "A stored tensor does not hold what its shape says", place=place, hint=str(error)
+            "The data of a stored tensor does not match its shape", place=place, hint=str(error)
         ) from error

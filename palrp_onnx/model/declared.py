@@ -1,12 +1,12 @@
-"""What a file declares about its values, as far as ONNX Runtime relies on it.
+"""Declared shapes and types of values, as far as ONNX Runtime relies on them.
 
-The runtime computes the shape of every value anew; a declared one that differs is a warning at
-most. Exporters that are told of free axes for inputs only leave the sizes of their example on
-everything else. So declared sizes of computed values are dropped here, and shapes follow from the
-inputs. Types bind, and are kept.
+The runtime infers the shape of every value itself; a declared shape that differs causes a warning
+at most. Exporters with free axes for inputs alone leave the lengths of their example on all other
+values. So declared lengths of computed values are dropped here, and shapes follow from the inputs.
+Declared types are binding.
 
-Until IR version 4 every initializer had to be listed among the inputs, as a default that a caller
-may replace. For an explanation stored values are constants.
+Before IR version 4 every initializer had to be listed among the inputs, as a default that a caller
+could replace. In an explanation initializers are constants.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from collections.abc import Iterator
 import onnx
 import onnx_ir as ir
 
-#: Key in the ``meta`` of a value: the shape that the file declares for it.
+#: Key in ``ir.Value.meta``: the shape that the file declares for the value.
 _SHAPE = "declared shape"
-#: Stored values of more bytes take no part in the inference of shapes.
+#: Initializers of more bytes are not passed to shape inference.
 _LARGE = 1000
 #: The long name of the standard's domain.
 _STANDARD = "ai.onnx"
-#: Of a graph without operations of the standard, which any opset fits.
+#: Opset of a graph without operations of the standard.
 _ANY_OPSET = 17
 #: First IR version in which initializers need not be inputs.
 _FIRST_WITH_CONSTANTS = 4
 
 
-def keep_what_binds(model: ir.Model) -> ir.Model:
-    """Drop declared shapes of computed values, and inputs that have a stored value, in place."""
+def normalise_declared(model: ir.Model) -> ir.Model:
+    """Drop declared shapes of computed values, and inputs with an initializer, in place."""
     _make_constants(model)
     _name_the_standard(model)
     for value in model.graph.inputs:
@@ -46,9 +46,9 @@ def keep_what_binds(model: ir.Model) -> ir.Model:
 
 
 def infer_shapes(model: ir.Model) -> None:
-    """Types and shapes that follow from inputs and stored values, in place.
+    """Infer types and shapes from inputs and initializers, in place.
 
-    Where inference finds no shape, the declared number of axes stands in for it.
+    Where inference finds no shape, the declared number of axes is used.
     """
     _infer(model)
     lacking = [v for v in _computed(model) if v.shape is None and _SHAPE in v.meta]
@@ -59,21 +59,21 @@ def infer_shapes(model: ir.Model) -> None:
 
 
 def _infer(model: ir.Model) -> None:
-    """Enter what the inference of the onnx package finds; nothing where that fails.
+    """Enter the types and shapes that the onnx package infers; none where that fails.
 
-    The pass of onnx-ir does the same, in time that is quadratic in the number of weights.
+    The pass of onnx-ir does the same in time that is quadratic in the number of weights.
     """
     try:
         inferred = onnx.shape_inference.infer_shapes(
             _without_weights(model), check_type=True, strict_mode=True, data_prop=True
         )
-    except Exception:  # operations that are not of the standard, or not used as it says
+    except Exception:  # operations outside of the standard, or used against it
         return
     _enter(model.graph, inferred.graph)
 
 
 def _without_weights(model: ir.Model) -> onnx.ModelProto:
-    """The model with stored values among its inputs, large ones nothing but that."""
+    """The model with all initializers as inputs, and without the data of large ones."""
     graph = model.graph
     stored, own = list(graph.initializers.values()), list(graph.inputs)
     for value in stored:
@@ -94,7 +94,7 @@ def _without_weights(model: ir.Model) -> onnx.ModelProto:
 
 
 def _enter(graph: ir.Graph, inferred: onnx.GraphProto) -> None:
-    """Give the values of a graph, and of those inside of it, their types and shapes."""
+    """Enter types and shapes of the values of a graph and of its subgraphs."""
     infos = (*inferred.input, *inferred.value_info, *inferred.output)
     found = {info.name: info.type for info in infos}
     for value in (*graph.inputs, *(v for node in graph for v in node.outputs)):
@@ -107,7 +107,7 @@ def _enter(graph: ir.Graph, inferred: onnx.GraphProto) -> None:
 
 
 def _give(value: ir.Value, known: onnx.TypeProto) -> None:
-    """Give a value its type, and its shape where that is known."""
+    """Enter the type of a value and, where it is known, its shape."""
     kind = ir.serde.deserialize_type_proto_for_type(known)
     shape = ir.serde.deserialize_type_proto_for_shape(known)
     if shape is not None and value.shape != shape:
@@ -117,16 +117,16 @@ def _give(value: ir.Value, known: onnx.TypeProto) -> None:
 
 
 def declared_length(value: ir.Value, axis: int) -> int | None:
-    """The length of an axis as the file declares it, if it does.
+    """The length of an axis that the file declares; ``None`` where it declares none.
 
-    It need not be that of a run: what rests on it has to be compared with the file.
+    It may differ from that of a run: graphs that depend on it must be compared with the file.
     """
     shape: tuple[int | None, ...] | None = value.meta.get(_SHAPE)
     return None if shape is None or not -len(shape) <= axis < len(shape) else shape[axis]
 
 
 def _name_the_standard(model: ir.Model) -> None:
-    """The standard's domain by its short name, with an opset where the file names none.
+    """Rename the standard's domain to its short name, and import it where the file does not.
 
     A file whose operations are all of other domains need not import it.
     """
@@ -141,6 +141,7 @@ def _name_the_standard(model: ir.Model) -> None:
 
 
 def _make_constants(model: ir.Model) -> None:
+    """Remove initializers from the inputs."""
     graph = model.graph
     for value in [v for v in graph.inputs if v.is_initializer()]:
         graph.inputs.remove(value)
@@ -153,7 +154,7 @@ def _make_constants(model: ir.Model) -> None:
 
 
 def _computed(model: ir.Model) -> Iterator[ir.Value]:
-    """Values of graphs and functions that are neither inputs of the model nor stored."""
+    """Values of graphs and functions that are neither inputs of the model nor initializers."""
     for body in (model.graph, *(each.graph for each in model.functions.values())):
         for node in body.all_nodes():
             yield from node.outputs

@@ -1,8 +1,8 @@
-"""Reading a model without its weights: a copy of the graph that points into the file.
+"""Reading a model without its weights: a copy of the graph that refers to the file.
 
-Large initializers of a single-file model become external data of that very file. So the graph is
-parsed in milliseconds, weights stay on disk until something reads them, and every session
-of ONNX Runtime maps the same pages.
+Large initializers of a single-file model become external data of that same file. So the graph is
+parsed in milliseconds, weights stay on disk until they are read, and all sessions of ONNX Runtime
+map the same pages.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from onnx import StringStringEntryProto, TensorProto
 
-#: Raw data below this stays where it is: shapes, scalars, axes.
+#: Raw data of fewer bytes stays in the message: shapes, scalars, axes.
 SMALL = 4096
 #: Field numbers of onnx.proto.
 _GRAPH, _INITIALIZER, _RAW_DATA = 7, 5, 9
@@ -69,7 +69,7 @@ def _tensor(data: mmap.mmap, tensor: _Field, name: str) -> bytes:
         return b""
 
     body = _rewritten(data, tensor.body, tensor.end, change)
-    # Last, as the last of two values holds: some files say that their data is inside.
+    # Last, as the last of two values counts: some files declare that their data is inside.
     changed: bytes = body + reference.SerializeToString()
     return changed
 
@@ -77,7 +77,7 @@ def _tensor(data: mmap.mmap, tensor: _Field, name: str) -> bytes:
 def _rewritten(
     data: mmap.mmap, start: int, end: int, change: Callable[[_Field], bytes | None]
 ) -> bytes:
-    """A message with those nested in it as ``change`` has them, ``None`` for as they are."""
+    """A message whose nested messages ``change`` replaces; ``None`` leaves one as it is."""
     out = bytearray()
     for field in _fields(data, start, end):
         changed = change(field) if field.kind == _LENGTH else None
@@ -120,7 +120,7 @@ def _fields(data: mmap.mmap, start: int, end: int) -> Iterator[_Field]:
 
 
 def _read_varint(data: mmap.mmap, at: int, end: int) -> tuple[int, int]:
-    """(value, where it ends)."""
+    """(value, offset of its end)."""
     value = shift = 0
     while at < end and shift < 64:
         byte = data[at]

@@ -1,4 +1,4 @@
-"""A model that is given values which it used to compute."""
+"""A model in which some computed values become inputs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from palrp_onnx.model.open import Model
 
 
 def with_values_fed(model: Model, names: Collection[str]) -> Model:
-    """The same model, where the values of these names are inputs of the graph."""
+    """A copy of ``model`` where the values of these names are inputs of the graph."""
     fed = model.copy()
     graph = fed.graph
     for node in [n for n in graph if any(v.name in names for v in n.outputs)]:

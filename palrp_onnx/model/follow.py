@@ -6,12 +6,12 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 
 import onnx_ir as ir
 
-#: (node, index of the operand) → the outputs through which to go on.
+#: (node, index of the operand) → the results whose uses to follow.
 Onward = Callable[[ir.Node, int], Iterable[ir.Value]]
 
 
 def uses_of(values: Iterable[ir.Value], onward: Onward) -> Iterator[tuple[ir.Node, int]]:
-    """Every use (node, operand index) of ``values`` and of what ``onward`` lets follow."""
+    """Every use (node, operand index) of ``values``, and of the results that ``onward`` returns."""
     queue = list(values)
     seen = set(queue)
     while queue:
@@ -23,11 +23,11 @@ def uses_of(values: Iterable[ir.Value], onward: Onward) -> Iterator[tuple[ir.Nod
 
 
 class Reaching:
-    """Answers whether a search from a value ends well, for any number of values in linear time.
+    """Whether a search from a value succeeds; linear in the graph for any number of values.
 
     Args:
-        step: For a value whether the search ends well there, else the values to go on from. No
-            value may be reached from itself.
+        step: Value → whether the search succeeds or fails there, or the values to continue from.
+            No value may be reached from itself.
     """
 
     def __init__(self, step: Callable[[ir.Value], bool | Collection[ir.Value]]) -> None:
@@ -36,7 +36,7 @@ class Reaching:
         self._onward: dict[ir.Value, Collection[ir.Value]] = {}
 
     def __call__(self, value: ir.Value) -> bool:
-        """Whether the search from ``value`` ends well."""
+        """Whether the search from ``value`` succeeds."""
         left = [value]
         while left:
             current = left[-1]
@@ -49,7 +49,7 @@ class Reaching:
         return self._known[value]
 
     def _unknown(self, value: ir.Value) -> list[ir.Value]:
-        """What has to be known before; none once ``value`` is known itself."""
+        """Values to search first; none once the result for ``value`` is known."""
         if value not in self._onward:
             found = self._step(value)
             if isinstance(found, bool):

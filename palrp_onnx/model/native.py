@@ -1,11 +1,11 @@
-"""Products of few bits in the forward pass, run by the operations that the file has for them.
+"""Quantised products in the forward pass: the file's own operations compute them.
 
-Rules look at real numbers: a product of quantised numbers was rewritten as one of whole numbers,
-held as real ones. Its value, however, is what the runtime's kernel computes on this machine, and
-that need not be the exact sum: on x86 processors without VNNI, two neighbouring products of
-unsigned and signed bytes are added in 16 bits, and what does not fit is cut off. So the forward
-pass gets the file's own operations back, and the walk enters into the ledger what they differ by
-from exact arithmetic.
+Rules read real numbers, so a product of quantised numbers is rewritten as a product of real tensors
+that hold the same integers. The value of the product in the file, however, is computed by the
+runtime's kernel on this machine and need not be the exact sum: on x86 processors without VNNI, two
+neighbouring products of unsigned and signed bytes are added in 16 bits and saturate. So the forward
+pass uses the file's own operations, and the walk enters their difference from exact arithmetic into
+the ledger.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 import onnx_ir as ir
 import onnx_ir.passes.common as passes
 
-from palrp_onnx.model.declared import infer_shapes, keep_what_binds
+from palrp_onnx.model.declared import infer_shapes, normalise_declared
 from palrp_onnx.model.lowering import product_name
 from palrp_onnx.model.open import Model, parse_model
 from palrp_onnx.model.ops import Trait, has
@@ -30,13 +30,13 @@ _ROUNDING = 4
 
 @dataclass(frozen=True)
 class _Own:
-    """How the product of one of the file's operations is computed, without what is added to it.
+    """How the product inside one of the file's operations is computed, without its bias.
 
     Attributes:
-        operands: Inputs of the file's operation that the product is made of.
-        zeros: Quantised operands, and the zero point of each: they have one type.
-        result: Zero point of the result, where it is quantised again.
-        by: Another operation with the same kernel, where the file's own computes more than that.
+        operands: Indices of the inputs that the product reads.
+        zeros: Index of a quantised operand → index of its zero point, which has the same type.
+        result: Index of the zero point of the result, where it is quantised again.
+        by: Another operation with the same kernel, where the file's own computes more.
         kind: Type of the result, where it is not that of the rewritten product.
     """
 
@@ -64,9 +64,12 @@ OPERATIONS = frozenset(_PRODUCTS)
 
 
 def with_own_products(model: Model, names: Collection[str], *, whole: bool = False) -> Model:
-    """A copy of ``model`` whose products are those of the file: see :class:`OwnProducts`.
+    """A copy of ``model`` with the products of the file: see :class:`OwnProducts`.
 
-    Nodes that neither an output nor one of the values of these ``names`` needs are gone.
+    Args:
+        model: The rewritten model.
+        names: Values to retain; nodes that neither these nor the outputs need are removed.
+        whole: Only put back integer products.
     """
     copy = model.copy()
     graph = copy.graph
@@ -79,16 +82,16 @@ def with_own_products(model: Model, names: Collection[str], *, whole: bool = Fal
 
 
 def kernel_nodes(model: Model) -> frozenset[ir.Node]:
-    """Nodes of the rewritten graph whose results are products of whole numbers in the file.
+    """Nodes of the rewritten graph whose results are integer products in the file.
 
-    What is put back in their place may differ from exact arithmetic, on this machine or another.
+    The file's operations may differ from exact arithmetic, on this machine or another.
     """
     makers = (value.producer() for node, value in _pairs(model) if _is_whole(node))
     return frozenset(maker for maker in makers if maker is not None)
 
 
 def rounds_inside(graph: ir.Graph) -> bool:
-    """Whether an operation of ``graph`` may round activations by itself, as four-bit kernels do.
+    """Whether an operation of ``graph`` may round activations inside, as four-bit kernels do.
 
     They do so only where the runtime has packed the weights first.
     """
@@ -96,6 +99,7 @@ def rounds_inside(graph: ir.Graph) -> bool:
 
 
 def _is_whole(node: ir.Node) -> bool:
+    """Whether a product may be computed with integers."""
     level = node.attributes.get_int("accuracy_level", 0)
     return node.op_type != "MatMulNBits" or level == _ROUNDING
 
@@ -103,7 +107,7 @@ def _is_whole(node: ir.Node) -> bool:
 def _pairs(model: Model) -> Iterator[tuple[ir.Node, ir.Value]]:
     """Products of the file, each with the value of the rewritten graph that it computes.
 
-    Values go by the same names in both.
+    They are matched by the names of values, which are the same in both graphs.
     """
     if not any(name.rpartition(".")[2] in _PRODUCTS for name in model.lowered):
         return
@@ -117,14 +121,14 @@ def _pairs(model: Model) -> Iterator[tuple[ir.Node, ir.Value]]:
 
 @lru_cache(maxsize=1)
 def _products_of(path: Path, sha256: str) -> tuple[ir.Node, ...]:
-    """Products of the file of this content, read once for all that ask for them.
+    """Products of the file with this digest, cached for the latest file.
 
-    A name that the file uses twice, in two branches, says nothing.
+    A name that the file uses twice, in two branches, identifies no value and is left out.
     """
     file = passes.InlinePass()(parse_model(path)).model
     lift = passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)
     file = lift(file).model
-    file = keep_what_binds(file)
+    file = normalise_declared(file)
     infer_shapes(file)
     nodes = list(file.graph.all_nodes())
     count = Counter(v.name for node in nodes for v in node.outputs)
@@ -138,8 +142,8 @@ def _unchanged(name: str) -> str:
 class OwnProducts:
     """Products of a file, to be put back into its rewritten graph.
 
-    To be made while values of the graph have the names that they have in the file: by these they
-    are found, whatever is added to the graph later.
+    Create it while the values of the graph have their names of the file, by which they are found.
+    The graph may be extended and renamed afterwards.
     """
 
     def __init__(self, model: Model) -> None:
@@ -158,12 +162,12 @@ class OwnProducts:
         whole: bool = False,
         named: Callable[[str], str] = _unchanged,
     ) -> None:
-        """Replace results of rewritten products, with everything that reads them, in place.
+        """Let the file's operations compute the results of rewritten products, in place.
 
         Args:
             portable: Only put back operations of the ONNX standard.
-            whole: Only put back products of whole numbers; real activations stay exact.
-            named: What values of the file are called in the graph.
+            whole: Only put back integer products; products of real activations stay exact.
+            named: Name of a value in the file → its name in the graph.
         """
         self._named = named
         found = [
@@ -177,13 +181,13 @@ class OwnProducts:
         return not (portable and node.domain) and (not whole or _is_whole(node))
 
     def _replace(self, node: ir.Node, result: ir.Value) -> bool:
-        """Let the file's ``node`` compute ``result``, if what it reads is there."""
+        """Let the file's ``node`` compute ``result``, if its operands are in the graph."""
         own, before = _PRODUCTS[node.op_type], result.producer()
         if before is None or before.graph is not self._graph:
             return False  # nothing needs it
         read = _operands(node, own)
         if any(_type_of(node, own, index) is None for index in own.zeros):
-            return False  # whether it is signed is not known
+            return False  # whether the type is signed is unknown
         operands = [self._operand(v, kind, before) for v, kind in read]
         if any(v is not None and o is None for (v, _), o in zip(read, operands, strict=True)):
             return False
@@ -195,15 +199,15 @@ class OwnProducts:
         served = self._cast(made, result.dtype, before)
         zero = _input(node, own.result)
         if zero is not None and self._known.get(node.outputs[0].name or "") is not result:
-            served = self._less(served, zero, before)
+            served = self._without_zero_point(served, zero, before)
         served.type, served.shape = result.type, result.shape
         name = result.name
         ir.convenience.replace_all_uses_with(result, served, replace_graph_outputs=True)
         result.name, served.name = None, self._named(name or "")
         return True
 
-    def _less(self, value: ir.Value, zero: ir.Value, before: ir.Node) -> ir.Value:
-        """Without the zero point, which the rewritten graph adds behind."""
+    def _without_zero_point(self, value: ir.Value, zero: ir.Value, before: ir.Node) -> ir.Value:
+        """Subtract the zero point, which the rewritten graph adds later."""
         offset = self._operand(zero, zero.dtype, before)
         assert offset is not None
         centred = ir.node("Sub", [value, self._cast(offset, value.dtype, before)])
@@ -213,7 +217,7 @@ class OwnProducts:
     def _operand(
         self, value: ir.Value | None, kind: ir.DataType | None, before: ir.Node
     ) -> ir.Value | None:
-        """The value of the same name and type; weights and what quantises come along."""
+        """The value of the same name and type; weights and quantising nodes are copied."""
         if value is None:
             return None
         if value in self._brought:
@@ -238,7 +242,7 @@ class OwnProducts:
         return self._brought.get(value)
 
     def _is_there(self, value: ir.Value) -> bool:
-        """Whether a value has not been dropped since."""
+        """Whether a value is still in the graph."""
         maker = value.producer()
         if maker is not None:
             return maker.graph is self._graph
@@ -247,7 +251,7 @@ class OwnProducts:
     def _copy(
         self, node: ir.Node, operands: list[ir.Value | None], before: ir.Node, by: str = ""
     ) -> tuple[ir.Value, ...]:
-        """The same operation on ``operands``, or another in its place that has no attributes."""
+        """Insert a copy of ``node`` on ``operands``, or operation ``by`` without attributes."""
         attributes = {} if by else {name: each.value for name, each in node.attributes.items()}
         count = len(node.outputs)
         own = ir.node(
@@ -272,7 +276,7 @@ class OwnProducts:
 
 
 def _operands(node: ir.Node, own: _Own) -> list[tuple[ir.Value | None, ir.DataType | None]]:
-    """What the product reads, each with its type in the file."""
+    """The operands of the product, each with its type in the file."""
     found = [(_input(node, index), _type_of(node, own, index)) for index in own.operands]
     while found and found[-1][0] is None:
         found.pop()
@@ -288,7 +292,7 @@ def _type_of(node: ir.Node, own: _Own, index: int) -> ir.DataType | None:
 
 
 def _result_type(node: ir.Node, own: _Own, exact: ir.Value) -> ir.DataType | None:
-    """Type of what the file's operation computes; that of its zero point by definition."""
+    """Type of the result of the file's operation; that of its zero point by definition."""
     if own.kind is not None or node.outputs[0].dtype is not None:
         return own.kind or node.outputs[0].dtype
     zero = _input(node, own.result)

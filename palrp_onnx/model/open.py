@@ -1,4 +1,4 @@
-"""A model file, opened safely: parsed, bounded, fingerprinted and brought to one plain form."""
+"""A model file, opened safely: parsed, checked, hashed and brought to its plain form."""
 
 from __future__ import annotations
 
@@ -24,15 +24,22 @@ _CHUNK = 1 << 20
 
 @dataclass(frozen=True)
 class Model:
-    """An opened model. ``graph`` is normalised: functions inlined, constants are initializers,
-    fused operations primitive, aliases resolved; names of values stay as they are in the file.
-    Inputs with a stored value are constants, and shapes follow from the inputs that are left.
+    """An opened model.
+
+    ``graph`` is plain: functions are inlined, constants are initializers, fused operations are
+    primitive ones, aliases are resolved; values keep their names of the file. Inputs with an
+    initializer are constants, and shapes follow from the other inputs.
 
     Attributes:
+        path: The file.
         opset: Opset of the file.
+        producer: Name and version of the tool that wrote the file.
         sha256: Digest of the file, followed by its external data files in order of their names.
         nodes: Number of nodes of the file as it is on disk.
-        changes: What was changed on the way from the file to ``graph``.
+        inputs: Inputs of the plain graph.
+        outputs: Outputs of the file.
+        changes: Log of the changes between the file and ``graph``.
+        proto: The plain model.
     """
 
     path: Path
@@ -47,27 +54,27 @@ class Model:
 
     @property
     def lowered(self) -> Mapping[str, int]:
-        """How many of each were changed, as :attr:`Changes.counts` has it."""
+        """Number of changes of each kind: :attr:`Changes.counts`."""
         return self.changes.counts
 
     @property
-    def taken_out(self) -> tuple[Blank, ...]:
-        """Inputs of the file that only matter to generation: caches, left empty."""
+    def removed(self) -> tuple[Blank, ...]:
+        """Inputs of the file that were removed: caches and switches of generation."""
         return self.changes.blanks
 
     @property
     def folder(self) -> Path:
-        """Where external data lies, links followed."""
+        """The folder of external data, with links resolved."""
         return self.path.resolve().parent
 
     @property
     def metadata(self) -> Mapping[str, str]:
-        """Properties that tools have left in the file."""
+        """Metadata properties of the file."""
         return self.proto.metadata_props
 
     @property
     def graph(self) -> ir.Graph:
-        """The normalised main graph."""
+        """The plain main graph."""
         return self.proto.graph
 
     @property
@@ -81,12 +88,12 @@ class Model:
 
         Args:
             path: The file.
-            at_least: Opset that the graph is raised to where the file has an older one.
+            at_least: Opset to which the graph is raised where the file has an older one.
 
         Raises:
-            InputError: The file is not there.
-            ModelError: Not an ONNX model, too large, cannot be raised, or its external data leaves
-                its folder.
+            InputError: The file does not exist.
+            ModelError: The file is not an ONNX model, is too large, cannot be raised to the opset,
+                or has external data outside of its folder.
         """
         path = Path(path)
         if not path.is_file():
@@ -113,9 +120,10 @@ class Model:
         )
 
     def rewritten(self, rewriting: Rewriting) -> Model:
-        """The model after its graph was rewritten, in place, and brought to its plain form again.
+        """Run a pass over the graph, in place, and bring it to its plain form again.
 
-        Itself where nothing was changed.
+        Returns:
+            The model with the extended log; itself where the pass changed nothing.
         """
         done = rewriting(self.proto)
         if not done:
@@ -130,17 +138,17 @@ class Model:
         return replace(self, proto=self.proto.clone(), changes=self.changes.copy())
 
     def at_opset(self, opset: int) -> Model:
-        """The same model in this opset or a later one, itself where it is."""
+        """The same model in this opset or a later one; itself where its opset is not older."""
         return self if self.graph_opset >= opset else Model.open(self.path, at_least=opset)
 
     def cut_to(self, names: Sequence[str]) -> Model:
-        """The same inputs, and nothing in the graph but what values of these names depend on."""
+        """The same inputs, with only the nodes that the values of these names depend on."""
         graph = ir.convenience.extract(self.graph, self.graph.inputs, names)
         return replace(self, proto=ir.Model(graph, ir_version=self.proto.ir_version))
 
 
 def parse_model(path: Path) -> ir.Model:
-    """The graph as it is in the file, weights left there.
+    """The model as it is in the file, without reading its weights.
 
     Raises:
         ModelError: The file is not an ONNX model.
@@ -154,7 +162,7 @@ def parse_model(path: Path) -> ir.Model:
         raise ModelError(
             "The file is not a readable ONNX model",
             place=str(path),
-            hint=f"The parser says: {type(error).__name__}.",
+            hint=f"The parser failed with {type(error).__name__}.",
         ) from error
     if not model.graph.outputs or len(model.graph) == 0:
         raise ModelError("The model has no nodes or no outputs", place=str(path))

@@ -1,13 +1,13 @@
-"""What is true of every operation, whatever graph it stands in: the one table of traits.
+"""The table of operations: what is true of each of them in any graph.
 
-A row names one kind, what else holds of the operation, which rule its axes follow and which
-operands it takes entries from. The rest of the package asks with :func:`has` and never lists names
-of operations to restate a trait; it may still look for one operation, or for a pattern of some.
+A row has one kind, further traits, the rule of the operation's axes, and the operands whose entries
+it moves. The rest of the package tests traits with :func:`has` and lists no names of operations
+where a trait would do; it may still look for a single operation or for a pattern of several.
 
-The table lies in ``model``, below everything that reads it: passes and lowering rewrite by traits,
-the analysis and the walk decide by them. Facts are those of the ONNX specification for operands as
-models have them: a dropout is at rest. ``tests/rules/test_traits.py`` runs each, where it can, and
-compares.
+The table is in ``model``, below all packages that read it: passes and lowerings rewrite by traits,
+the analysis and the walk decide by them. Its facts are those of the ONNX specification in
+inference, where ``Dropout`` does nothing. ``tests/rules/test_traits.py`` compares them with runs of
+the operations.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ import onnx_ir as ir
 
 
 class Trait(Flag):
-    """What an operation is. The first part are kinds, of which it has one; it may have others."""
+    """Kinds and further traits of operations. An operation has one kind and any further traits."""
 
     # --- entry by entry
     #: A function of one operand; others, if any, are parameters of that function.
     UNARY = auto()
-    #: The first operand in the type of the second, which gives nothing else.
+    #: The first operand, cast to the type of the second.
     LIKE = auto()
     #: Add, subtract, average.
     SUM = auto()
@@ -34,53 +34,53 @@ class Trait(Flag):
     EXTREME = auto()
     #: One of two, by a condition.
     CHOICE = auto()
-    #: Arithmetic that only whole numbers have.
+    #: Arithmetic of integers alone.
     INTEGER = auto()
-    #: Truth values of two numbers that are compared.
+    #: Truth values of a comparison of two numbers.
     COMPARISON = auto()
     #: Truth values of truth values.
     LOGIC = auto()
     #: Truth values of one number.
     TEST = auto()
-    # --- entries that are moved
-    #: The same entries in the same order, other axes.
+    # --- entries are moved
+    #: The same entries in the same row-major order, with other axes.
     RESHAPE = auto()
-    #: Axes of length one come or go.
+    #: Axes of length one are added or removed.
     RANK = auto()
-    #: Axes change places.
+    #: Axes are permuted.
     PERMUTE = auto()
     #: Entries are repeated along axes.
     REPEAT = auto()
-    #: A part is cut out, in order.
+    #: A part of the entries, in order.
     CUT = auto()
-    #: Entries are chosen by another operand.
-    PICK = auto()
-    #: The same entries in another order, which the attributes or lengths fix.
+    #: Entries that another operand selects.
+    SELECT = auto()
+    #: The same entries in another order, which attributes or lengths determine.
     REORDER = auto()
-    #: Operands one after the other.
+    #: Concatenated operands.
     JOIN = auto()
-    #: Other entries are put around, or some at the ends are cut off.
+    #: Entries are added at the ends, or removed there.
     PAD = auto()
-    #: Entries are written into others.
+    #: Entries of one operand overwrite entries of another.
     SCATTER = auto()
     #: Entries on one side of a diagonal are zero.
     TRIANGLE = auto()
-    #: Entries between entries.
+    #: Interpolated entries.
     RESIZE = auto()
-    # --- several entries make one
+    # --- several entries become one
     #: One number of all entries along axes.
     REDUCTION = auto()
-    #: The place of the largest or smallest.
+    #: Index of the largest or smallest entry.
     ARGUMENT = auto()
-    #: Entries, or places, counted along an axis.
+    #: Entries, or their indices, counted along an axis.
     COUNT = auto()
     #: Lengths of axes.
     LENGTH = auto()
     #: Sums of products of the entries of two operands.
     PRODUCT = auto()
-    #: A product with a second operand of weights, to which a third may be added.
+    #: A product with weights as second operand, plus an optional bias.
     LAYER = auto()
-    #: A network of its own, step by step.
+    #: A recurrent network.
     RECURRENT = auto()
     #: Windows of places.
     POOLING = auto()
@@ -89,62 +89,62 @@ class Trait(Flag):
     #: Entries along an axis compete.
     SOFTMAX = auto()
     # --- others
-    #: Numbers of few bits are made of real ones.
+    #: Quantised numbers from real ones.
     QUANTISE = auto()
-    #: Real numbers are made of those of few bits.
+    #: Real numbers from quantised ones.
     DEQUANTISE = auto()
-    #: New numbers, that are no function of the entries of an operand.
+    #: Numbers that do not depend on the entries of an operand.
     SOURCE = auto()
-    #: Rows of real numbers are made of whole ones.
+    #: Vectors of real numbers from integers.
     ENCODE = auto()
 
-    # --- what else holds
-    #: The result is zero where all real operands are; where the first is, if the others are its
-    #: parameters or it is a product or quotient. With attributes as they usually are.
+    # --- further traits
+    #: The result is zero where all real operands are zero; for products, quotients and functions
+    #: with parameters, where the first operand is. With usual attributes.
     ZERO = auto()
-    #: Linear in its real operands together, but for parameters.
+    #: Linear in its real operands together, parameters aside.
     LINEAR = auto()
-    #: Operands are aligned from the right, and repeated where they are one long.
+    #: Operands are aligned from the right, and repeated along axes of length one.
     BROADCASTS = auto()
-    #: The same numbers in the same places, perhaps of another type.
+    #: The same numbers in the same places; the type may change.
     RETYPES = auto()
-    #: With a factor and an offset, quantising is written with it: numbers stay what they are, but
-    #: for their last digits and for bounds.
+    #: Part of quantising, together with a factor and an offset: changes only the last digits of
+    #: numbers, and clips them.
     ROUNDS = auto()
-    #: Makes whole numbers of whole numbers, one of one: an index stays an index.
+    #: Maps integers to integers element-wise: an index stays an index.
     WHOLE = auto()
-    #: The largest of the entries decides: very low ones are switched off.
+    #: The largest entries decide: very negative ones are switched off.
     CHOOSES = auto()
-    #: The second operand is what a model has learnt.
+    #: The second operand is usually learnt weights.
     LEARNT = auto()
     #: Reads [batch, channels, places …].
     CHANNELS = auto()
-    #: Measures a whole tensor.
+    #: Computes statistics of a whole tensor.
     MEASURES = auto()
 
 
-#: Several real operands entry by entry.
+#: Element-wise operations of several real operands.
 NARY = Trait.SUM | Trait.SCALE | Trait.EXTREME | Trait.CHOICE
-#: Real functions entry by entry.
+#: Element-wise real operations.
 ELEMENTWISE = Trait.UNARY | NARY
-#: Every entry of the result is one of the first operand.
+#: Operations whose result consists of entries of the first operand.
 MOVES = (
     Trait.RESHAPE
     | Trait.RANK
     | Trait.PERMUTE
     | Trait.REPEAT
     | Trait.CUT
-    | Trait.PICK
+    | Trait.SELECT
     | Trait.REORDER
 )
 
 
 class AxisRule(Enum):
-    """How axes of a result follow from axes of the operands; read by ``analysis.dims``."""
+    """How axes of a result follow from axes of the operands; ``analysis/dims.py`` reads it."""
 
     #: Aligned from the right, entry by entry.
     ALIGNED = auto()
-    #: Aligned from the right; which entries of an axis make which is not said.
+    #: Aligned from the right; it is unknown which entries depend on which.
     LOOSE = auto()
     RESHAPED = auto()
     RANKED = auto()
@@ -163,7 +163,7 @@ class AxisRule(Enum):
     CONVOLVED = auto()
     #: [batch, channels, windows …].
     POOLED = auto()
-    #: Along the axis ``axis`` alone, or from it on.
+    #: Over the axis ``axis`` alone, or over it and all later ones.
     NORMALISED = auto()
     ACCUMULATED = auto()
 
@@ -173,10 +173,11 @@ class Row:
     """One operation.
 
     Attributes:
-        traits: Its kind and what else holds of it.
+        traits: Its kind and further traits.
         axes: How axes of the result follow from axes of the operands.
-        moved: Operands whose entries the result is made of, ``None`` for all, where it moves any.
-        index: The operand that says which entries are meant, where there is one.
+        moved: Indices of the operands whose entries the result consists of; ``None`` for all
+            operands, () for none.
+        index: Index of the operand that selects entries, if there is one.
     """
 
     traits: Trait
@@ -190,7 +191,7 @@ class Row:
         return self.traits & KINDS
 
     def moves(self, operand: int) -> bool:
-        """Whether the result is made of entries of an operand."""
+        """Whether the result consists of entries of this operand, among others."""
         return self.moved is None or operand in self.moved
 
 
@@ -211,7 +212,7 @@ _RECURRENT = Row(T.RECURRENT | T.LEARNT)
 _FIRST = (0,)
 _CHANNELS = T.NORMALISATION | T.CHANNELS
 
-#: Every operation of the standard that is known, by name.
+#: Operations of the ONNX standard, by name.
 _STANDARD: dict[str, Row] = {
     "Abs": Row(T.UNARY | T.ZERO | T.WHOLE, A.ALIGNED),
     "Acos": _FUNCTION,
@@ -239,7 +240,7 @@ _STANDARD: dict[str, Row] = {
     "Celu": _VANISHING,
     "CenterCropPad": Row(T.PAD | T.ZERO | T.LINEAR, moved=_FIRST),
     "Clip": Row(T.UNARY | T.ROUNDS | T.WHOLE, A.ALIGNED),
-    "Compress": Row(T.PICK | T.ZERO | T.LINEAR, moved=_FIRST),
+    "Compress": Row(T.SELECT | T.ZERO | T.LINEAR, moved=_FIRST),
     "Concat": Row(T.JOIN | T.ZERO | T.LINEAR, A.JOINED, moved=None),
     "ConstantOfShape": _RANDOM,
     "Conv": Row(T.LAYER | T.CHANNELS | T.LEARNT | T.ZERO, A.CONVOLVED),
@@ -262,9 +263,9 @@ _STANDARD: dict[str, Row] = {
     "Flatten": Row(T.RESHAPE | T.ZERO | T.LINEAR, A.RESHAPED, moved=_FIRST),
     "Floor": _VANISHING,
     "GRU": _RECURRENT,
-    "Gather": Row(T.PICK | T.ZERO | T.LINEAR, A.GATHERED, moved=_FIRST, index=1),
-    "GatherElements": Row(T.PICK | T.ZERO | T.LINEAR, moved=_FIRST, index=1),
-    "GatherND": Row(T.PICK | T.ZERO | T.LINEAR, A.GATHERED_ND, moved=_FIRST, index=1),
+    "Gather": Row(T.SELECT | T.ZERO | T.LINEAR, A.GATHERED, moved=_FIRST, index=1),
+    "GatherElements": Row(T.SELECT | T.ZERO | T.LINEAR, moved=_FIRST, index=1),
+    "GatherND": Row(T.SELECT | T.ZERO | T.LINEAR, A.GATHERED_ND, moved=_FIRST, index=1),
     "Gelu": _VANISHING,
     "Gemm": Row(T.LAYER | T.LEARNT | T.ZERO, A.GEMM),
     "GlobalAveragePool": Row(T.REDUCTION | T.CHANNELS | T.ZERO | T.LINEAR, A.POOLED),
@@ -364,17 +365,17 @@ _STANDARD: dict[str, Row] = {
     "Where": Row(T.CHOICE | T.ZERO | T.LINEAR | T.BROADCASTS, A.ALIGNED, moved=(1, 2)),
     "Xor": _LOGIC,
 }
-#: Those of other domains that may be left after lowering; all others are lowered or refused.
+#: Operations of ONNX Runtime that may remain after lowering; all others are lowered or refused.
 _MICROSOFT: dict[str, Row] = {
     "DequantizeLinear": Row(T.DEQUANTISE),
     "QuantizeLinear": Row(T.QUANTISE),
 }
-#: By (domain, operation).
+#: (domain, operation) → row.
 TABLE: dict[tuple[str, str], Row] = {
     **{("", name): row for name, row in _STANDARD.items()},
     **{("com.microsoft", name): row for name, row in _MICROSOFT.items()},
 }
-#: What is known of an operation that the table does not have.
+#: Row of operations that are not in the table.
 UNKNOWN = Row(Trait(0))
 _BY_NAME = {key: row.traits.value for key, row in TABLE.items()}
 
@@ -385,5 +386,5 @@ def row_of(node: ir.Node) -> Row:
 
 
 def has(node: ir.Node, traits: Trait) -> bool:
-    """Whether a node's operation has any of ``traits``; a union is best made once, beforehand."""
+    """Whether a node's operation has any of ``traits``. Make unions once, outside of loops."""
     return bool(_BY_NAME.get((node.domain, node.op_type), 0) & traits.value)

@@ -1,7 +1,7 @@
-"""From the graph of a file to its plain form: the passes, in their order, and what each needs.
+"""From the graph of a file to its plain form: the list of passes, with the needs of each.
 
-A pass rewrites a graph in place and returns the log of what it changed, empty where it changed
-nothing. Passes that only sort, name or type what is there change nothing in that sense.
+A pass rewrites a graph in place and returns the log of its changes. Passes that only sort nodes,
+store constants, or enter names, types and shapes return an empty log.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ import onnx_ir.passes.common as common
 
 from palrp_onnx.errors import ModelError
 from palrp_onnx.model.changes import Changes
-from palrp_onnx.model.declared import infer_shapes, keep_what_binds
+from palrp_onnx.model.declared import infer_shapes, normalise_declared
 from palrp_onnx.model.lowering import lower
 from palrp_onnx.model.passes.bfloat16 import widen
 from palrp_onnx.model.passes.branches import take_constant_branches
-from palrp_onnx.model.passes.caches import take_out_caches, take_out_switches
+from palrp_onnx.model.passes.caches import remove_caches, remove_switches
 
-#: Rewrites a model in place; what it changed.
+#: Rewrites a model in place and returns the log of its changes.
 Rewriting = Callable[[ir.Model], Changes]
-#: Whether something holds of a model.
+#: A condition on a model.
 Condition = Callable[[ir.Model], bool]
 
 
-# --- what passes need ----------------------------------------------------------------------------
+# --- needs of passes -----------------------------------------------------------------------------
 def without_functions(model: ir.Model) -> bool:
     """No node calls a function of the file."""
     called = {node.op_identifier() for node in model.graph.all_nodes()}
@@ -37,13 +37,13 @@ def without_functions(model: ir.Model) -> bool:
 
 
 def constants_stored(model: ir.Model) -> bool:
-    """No node reads a ``Constant``: constants are initializers, but for those given out."""
+    """No node reads a ``Constant``: constants are initializers, except for graph outputs."""
     read = (v.producer() for node in model.graph.all_nodes() for v in node.inputs if v is not None)
     return all(maker is None or maker.op_type != "Constant" for maker in read)
 
 
 def in_order(model: ir.Model) -> bool:
-    """Every node comes behind those that it reads."""
+    """Every node comes after the nodes whose results it reads."""
     done: set[ir.Node] = set()
     for node in model.graph:
         makers = (v.producer() for v in node.inputs if v is not None)
@@ -55,11 +55,11 @@ def in_order(model: ir.Model) -> bool:
 
 @dataclass(frozen=True)
 class Pass:
-    """One step to a plainer graph.
+    """One pass.
 
     Attributes:
         apply: Rewrites the model.
-        needs: What has to hold before.
+        needs: Conditions that must be true before.
     """
 
     apply: Rewriting
@@ -68,7 +68,7 @@ class Pass:
 
 # --- the passes ----------------------------------------------------------------------------------
 def _tidy(tidied: Callable[[ir.Model], object]) -> Rewriting:
-    """A pass that changes nothing in how something is computed."""
+    """A pass that does not change how a value is computed; its log is empty."""
 
     def apply(model: ir.Model) -> Changes:
         tidied(model)
@@ -78,7 +78,7 @@ def _tidy(tidied: Callable[[ir.Model], object]) -> Rewriting:
 
 
 def _write_out_functions(model: ir.Model) -> Changes:
-    """Calls of the file's own functions, replaced by their nodes."""
+    """Inline the file's own functions; the log counts calls."""
     result = common.InlinePass()(model)
     assert isinstance(result, common.inliner.InlinePassResult)
     return Changes.of(
@@ -87,16 +87,16 @@ def _write_out_functions(model: ir.Model) -> Changes:
 
 
 def _resolve_aliases(model: ir.Model) -> None:
-    """Let values that are copies of others be those, where no alias leaves a subgraph.
+    """Replace copies of values by these, in a graph without subgraphs.
 
-    The common pass cannot follow such; they stay, as nodes.
+    The common pass cannot follow a copy of a value that leaves a subgraph.
     """
     if not any(True for _ in model.graph.subgraphs()):
         common.IdentityEliminationPass()(model)
 
 
 def _raise_opset(path: Path, opset: int) -> Rewriting:
-    """Write the graph in a later opset, where its own is older."""
+    """A pass that raises the graph to ``opset``, where its own is older."""
 
     def apply(model: ir.Model) -> Changes:
         before = model.opset_imports.get("", 0)
@@ -105,7 +105,7 @@ def _raise_opset(path: Path, opset: int) -> Rewriting:
         try:
             newer = onnx.version_converter.convert_version(ir.to_proto(model), opset)
             model.graph = ir.from_proto(newer).graph
-        except Exception as error:  # the converter's own exception types are not public
+        except Exception as error:  # the exception types of the converter are not public
             raise ModelError(
                 f"The graph cannot be raised to opset {opset}, which is needed to compile it",
                 place=str(path),
@@ -125,39 +125,39 @@ _SORT = Pass(_tidy(common.TopologicalSortPass()))
 _REWRITE = (
     Pass(_write_out_functions),
     _STORE,
-    Pass(take_out_switches, (without_functions,)),
+    Pass(remove_switches, (without_functions,)),
     Pass(take_constant_branches, (constants_stored,)),
     _SORT,
     _STORE,
     Pass(widen, (constants_stored,)),
     Pass(lower, (constants_stored, in_order)),
-    Pass(take_out_caches, (constants_stored,)),
+    Pass(remove_caches, (constants_stored,)),
 )
 _FINISH = (
     _STORE,
     Pass(_tidy(_resolve_aliases), (without_functions,)),
     Pass(_tidy(infer_shapes), (constants_stored, in_order)),
 )
-#: The passes for a graph that was plain before it was rewritten.
+#: The passes for a plain graph that was rewritten.
 PLAIN = (*_REWRITE, *_FINISH)
 
 
 def from_file(path: Path, opset: int) -> Sequence[Pass]:
-    """The passes for the graph as it is in the file at ``path``, which is raised to an opset."""
+    """The passes for the graph of the file at ``path``, raised to at least ``opset``."""
     raising = Pass(_raise_opset(path, opset), (without_functions,))
-    return (Pass(_tidy(keep_what_binds)), *_REWRITE, raising, *_FINISH)
+    return (Pass(_tidy(normalise_declared)), *_REWRITE, raising, *_FINISH)
 
 
 def make_plain(
     model: ir.Model, path: Path, passes: Sequence[Pass], *, checked: bool = False
 ) -> Changes:
-    """Run passes over ``model``, in place, and return the log of all that they changed.
+    """Run passes over ``model``, in place, and return the log of all their changes.
 
     Args:
         model: The model.
-        path: Where it is from, for errors.
+        path: The file, for errors.
         passes: In their order.
-        checked: Whether what passes need is looked at; else the order is trusted.
+        checked: Whether to test the needs of each pass; tests do.
 
     Raises:
         ModelError: The graph is not well formed.
@@ -165,7 +165,7 @@ def make_plain(
     changes = Changes()
     for each in passes:
         if checked and not all(holds(model) for holds in each.needs):
-            raise AssertionError(f"{each} was run too early")
+            raise AssertionError(f"the needs of {each} are not met")
         try:
             changes.add(each.apply(model))
         except ModelError:

@@ -1,4 +1,4 @@
-"""What goes into and comes out of a graph."""
+"""Inputs and outputs of a graph."""
 
 from __future__ import annotations
 
@@ -10,7 +10,14 @@ import numpy as np
 
 @dataclass(frozen=True)
 class GraphInput:
-    """One input or output of the graph. A dimension is a number, a symbol, or ``None``."""
+    """One input or output of the graph.
+
+    Attributes:
+        name: Its name.
+        dtype: Its type.
+        shape: Lengths of its axes, each a number, a symbol or ``None``; ``None`` where the rank is
+            unknown.
+    """
 
     name: str
     dtype: np.dtype[np.generic]
@@ -18,10 +25,9 @@ class GraphInput:
 
 
 def first_axes(inputs: Sequence[GraphInput], lengths: Mapping[str, int]) -> str | None:
-    """What is wrong with the lengths of the inputs' first axes; ``None`` where nothing is.
+    """The problem with the lengths of the inputs' first axes; ``None`` where there is none.
 
-    Axes of one symbol are one; those that the graph fixes, or leaves without a symbol, need not
-    follow others.
+    Axes with the same symbol must have the same length, and none may be empty.
     """
     symbols: dict[str, dict[str, int]] = {}
     for each in inputs:

@@ -1,4 +1,4 @@
-"""What single values and operands of a graph say of themselves."""
+"""Properties of single values and operands of a graph."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import onnx_ir as ir
 def is_float(value: ir.Value) -> bool:
     """Whether a value holds real numbers.
 
-    What comes out of an operation that type inference does not know counts as real: such an
-    operation is then refused on the path of relevance instead of cutting it silently.
+    The result of an operation that type inference does not know counts as real. So such an
+    operation is refused on the path of relevance, instead of ending the path without a notice.
     """
     return value.dtype is None or value.dtype.is_floating_point()
 
 
 def constant_axes(node: ir.Node, index: int = 1) -> tuple[int, ...] | None:
-    """The attribute ``axes``, or the constant input that takes its place in later opsets."""
+    """The attribute ``axes``, or the constant input that replaces it in later opsets."""
     if "axes" in node.attributes:
         return tuple(node.attributes.get_ints("axes", ()))
     value = node.inputs[index] if index < len(node.inputs) else None

@@ -1,1 +1,1 @@
-"""Changes of the graph that follow from the roles of its inputs and values."""
+"""Passes that need roles of inputs or operands; each returns the log of what it changed."""

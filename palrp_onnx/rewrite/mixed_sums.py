@@ -1,7 +1,7 @@
-"""Sums of values with different roles, such as a mask and a bias: terms of their own for each use.
+"""Mixed sums, such as of a mask and a bias: a copy for each use, and terms that are not moved.
 
-Two passes, guided by the analysis. They change no value that depends on content: what was observed
-stays true, and is added to.
+Two passes that need the analysis. They change no value that depends on content, so observations
+stay valid, and those of the new nodes are added.
 """
 
 from __future__ import annotations
@@ -14,22 +14,27 @@ import onnx_ir as ir
 from palrp_onnx.analysis.analysis import Analysis, analyse
 from palrp_onnx.analysis.observations import Observations, Runner, observe_more
 from palrp_onnx.analysis.operands import TERM, TERMS, Mixture, is_aligned
-from palrp_onnx.analysis.roles import SAID, Role
+from palrp_onnx.analysis.roles import OVERRIDDEN, Role
 from palrp_onnx.model.changes import Changes
 from palrp_onnx.model.ops import MOVES, Trait, has
 from palrp_onnx.model.values import is_float
 
-#: Rewrites the graph of an analysis, in place: what it changed, and the observations after that.
+#: Rewrites the graph of an analysis in place; returns the log, and the observations after it.
 Guided = Callable[[Analysis, Runner], tuple[Changes, Observations]]
 
-#: Operations that keep the entries of their first operand apart, wherever they move them.
+#: Operations that move or cast entries of their first operand without combining them.
 _MOVES = MOVES | Trait.RETYPES
 
 
 def rewritten(facts: Analysis, rewriting: Guided, run: Runner) -> Analysis:
-    """The analysis after a pass; itself where that changed nothing.
+    """The analysis after a pass; the same object where the pass changed nothing.
 
-    Roles are judged again; nothing is observed again but what is new in the graph.
+    Roles are judged again from the observations that the pass returned.
+
+    Args:
+        facts: The analysis; its log of changes is extended.
+        rewriting: The pass.
+        run: Runs the new nodes.
     """
     changes, seen = rewriting(facts, run)
     if not changes:
@@ -39,10 +44,10 @@ def rewritten(facts: Analysis, rewriting: Guided, run: Runner) -> Analysis:
 
 
 def separate_sums(facts: Analysis, run: Runner) -> Analysis:
-    """The analysis after both passes, until neither of them changes anything.
+    """The analysis after both passes, which repeat until neither of them changes anything.
 
-    A moved sum becomes a sum of moved terms, which may be moved sums themselves: as many rounds as
-    sums and movements alternate.
+    A moved sum becomes a sum of moved terms, which may be moved sums themselves: there are as many
+    rounds as sums and movements alternate.
     """
     while True:
         copied = rewritten(facts, copy_shared_sums, run)
@@ -51,11 +56,12 @@ def separate_sums(facts: Analysis, run: Runner) -> Analysis:
             return facts
 
 
-# --- sums that several layers share --------------------------------------------------------------
+# --- sums that are combined several times----------------------------------------------------------
 def copy_shared_sums(facts: Analysis, _run: Runner) -> tuple[Changes, Observations]:
-    """Make a mixed sum once more for every content value that it meets, but for the last.
+    """Copy a mixed sum for every content value that it is combined with, except the last.
 
-    So every layer has a sink of its own. Sums that it is made of are copied with it.
+    So every layer has a sink of its own. Mixed sums among its terms are copied with it. The log
+    counts copies.
     """
     graph, copies = facts.model.graph, dict[ir.Value, ir.Value]()
     for mixture in facts.mixtures:
@@ -78,7 +84,7 @@ def copy_shared_sums(facts: Analysis, _run: Runner) -> tuple[Changes, Observatio
 
 
 def _outer_first(mixture: Mixture) -> Iterator[ir.Value]:
-    """The sums of a mixture, each behind all that read it."""
+    """The sums of a mixture, each after all sums that read it."""
     unread = {value: len(reads) for value, reads in mixture.reads.items()}
     ready = [next(iter(unread))]
     while ready:
@@ -94,7 +100,7 @@ def _outer_first(mixture: Mixture) -> Iterator[ir.Value]:
 
 
 def _copied(producer: ir.Node, value: ir.Value, number: int) -> ir.Node:
-    """The node of a sum once more."""
+    """A copy of the node of a sum."""
     copy = _made(
         producer.op_type,
         producer.inputs,
@@ -108,7 +114,7 @@ def _copied(producer: ir.Node, value: ir.Value, number: int) -> ir.Node:
 
 
 def _as_copied(seen: Observations, copies: dict[ir.Value, ir.Value]) -> Observations:
-    """The observations with those of copies, which hold what their originals do."""
+    """The observations with those of copies, which are equal to their originals."""
     names = {copy.name or "": value.name or "" for copy, value in copies.items()}
     return replace(
         seen,
@@ -120,21 +126,21 @@ def _as_copied(seen: Observations, copies: dict[ir.Value, ir.Value]) -> Observat
 
 # --- sums that are moved -------------------------------------------------------------------------
 def move_terms(facts: Analysis, run: Runner) -> tuple[Changes, Observations]:
-    """Make sums that are moved before they meet content sums of moved terms.
+    """Replace moved sums that are combined with content by sums of moved terms.
 
-    A mask and a bias that were added and then sliced can be told apart only as terms, and their
-    axes are known only where they stand when they meet content. So every term is spread to the
-    shape of the sum and moved by itself.
+    A mask and a bias that are added and then sliced can be distinguished only as terms, and axes
+    are known only where a term is combined with content. So every term is expanded to the shape of
+    the sum and moved on its own. The log counts moved sums.
     """
-    met = dict.fromkeys(
+    operands = dict.fromkeys(
         node.inputs[index]
         for (node, index), fact in facts.operands.items()
         if fact.role in (Role.POSITION, Role.SEGMENT)
-        and fact.reason != SAID
+        and fact.reason != OVERRIDDEN
         and is_aligned(node)
         and node.inputs[index] not in facts.content
     )
-    found = [(v, moves) for v in met if v is not None and (moves := _moves_to_sum(v))]
+    found = [(v, moves) for v in operands if v is not None and (moves := _moves_to_sum(v))]
     if not found:
         return Changes(), facts
     made = [each for value, moves in found for each in _distribute(facts, value, moves)]
@@ -144,7 +150,7 @@ def move_terms(facts: Analysis, run: Runner) -> tuple[Changes, Observations]:
 
 
 def _moves_to_sum(value: ir.Value) -> list[ir.Node]:
-    """The movements between a real sum and ``value``, from the sum on; none if there is no sum."""
+    """The movements between a real sum and ``value``, in order; none if there is no sum."""
     moves: list[ir.Node] = []
     node = value.producer()
     while node is not None and _moves(node) and node.inputs[0] is not None:
@@ -160,7 +166,7 @@ def _moves(node: ir.Node) -> bool:
 
 
 def _distribute(facts: Analysis, value: ir.Value, moves: Sequence[ir.Node]) -> list[ir.Node]:
-    """Let the users of ``value``, a moved sum, read a sum of moved terms: the same numbers.
+    """Let the users of ``value``, a moved sum, read an equal sum of moved terms.
 
     Returns:
         The new nodes.
@@ -193,7 +199,7 @@ def _distribute(facts: Analysis, value: ir.Value, moves: Sequence[ir.Node]) -> l
 def _moved(
     term: ir.Value, whole: ir.Value, shape: ir.Value, moves: Sequence[ir.Node], name: str
 ) -> list[ir.Node]:
-    """A term of ``whole`` in its shape, moved like it; a number only changes its type with it."""
+    """A term of ``whole``, expanded to its shape and moved like it; a scalar is only cast."""
     real, number = is_float(term), _is_number(term)
     made = [] if number else [_made("Expand", [term, shape], name, term.type, whole.shape)]
     for step, move in enumerate(moves):
@@ -210,7 +216,7 @@ def _moved(
 
 
 def _is_number(value: ir.Value) -> bool:
-    """Whether a value is one stored number without axes."""
+    """Whether a value is a constant scalar."""
     return value.const_value is not None and value.const_value.shape.rank() == 0
 
 
@@ -222,7 +228,7 @@ def _made(
     shape: ir.Shape | None,
     like: ir.Node | None = None,
 ) -> ir.Node:
-    """A node that names its one output as itself, with the attributes of another."""
+    """A node whose one output has its name, with the attributes of the node ``like``."""
     node = ir.node(op_type, inputs, domain=like.domain if like else "", name=name)
     if like is not None:
         node.attributes.update(like.attributes)

@@ -1,9 +1,9 @@
-"""Words that are moved before they are looked up, looked up before they are moved.
+"""Words that are moved before they are looked up are looked up first and moved afterwards.
 
-``table[move(ids)]`` is ``move(table[ids])`` for whatever only moves or chooses entries: shifting,
-reversing, joining, scattering, ``Where``. In the second form the rules for movement carry
-relevance back to the word that was moved. What is computed from ids entry by entry (an offset, a
-hash) moves along: ``f(move(ids))`` is ``move(f(ids))``.
+``table[move(ids)]`` equals ``move(table[ids])`` for every operation that only moves or chooses
+entries: shifting, reversing, concatenating, scattering, ``Where``. In the second form the rules for
+movement carry relevance back to the word that was moved. Element-wise arithmetic on ids (an offset,
+a hash) is exchanged in the same way: ``f(move(ids))`` equals ``move(f(ids))``.
 """
 
 from __future__ import annotations
@@ -23,6 +23,10 @@ from palrp_onnx.model.values import is_float
 def move_lookups(graph: ir.Graph, roles: InputRoles) -> Changes:
     """Look words up before they are moved, in place; the log counts lookups.
 
+    Args:
+        graph: The plain graph.
+        roles: Roles of its inputs, with the lookups of content.
+
     Raises:
         UnsupportedError: Words are moved by an operation that cannot be followed.
     """
@@ -35,7 +39,7 @@ def move_lookups(graph: ir.Graph, roles: InputRoles) -> Changes:
 
 
 class _Rewriter:
-    """One lookup on its way to the front."""
+    """Moves one lookup before the movement of its indices."""
 
     def __init__(self, graph: ir.Graph, lookup: ir.Node, source: ir.Value) -> None:
         self._graph = graph
@@ -43,7 +47,7 @@ class _Rewriter:
         self._last = _gather_of(lookup)
         self._index = 1 if self._last.op_type == "Gather" else 0
         if self._last.op_type == "Cast" and self._compared() is not None:
-            self._index = -1  # one-hot vectors by comparison: in place, or not to be followed
+            self._index = -1  # one-hot vectors by comparison, which are never rewritten
         self._depends = _dependents(graph, source)
         self._count = 0
 
@@ -53,7 +57,7 @@ class _Rewriter:
         return node if node is not None and node.op_type == "Equal" else None
 
     def moved(self) -> bool:
-        """Whether a word may be anywhere else in the lookup than in the input."""
+        """Whether a word may have another place in the lookup than in the input."""
         indices = self._last.inputs[self._index] if self._index >= 0 else None
         return indices is not None and self._moves_below(indices)
 
@@ -69,7 +73,7 @@ class _Rewriter:
         self._graph.remove(self._lookup, safe=True)
 
     def _rows(self, value: ir.Value, pending: Sequence[ir.Node]) -> ir.Value:
-        """The vectors of ``value``, after the arithmetic that is pending."""
+        """The vectors of ``value``, after the ``pending`` arithmetic on ids."""
         node = value.producer() if value in self._depends else None
         if node is None or not self._moves_below(value):
             return self._read(value, pending)
@@ -97,7 +101,7 @@ class _Rewriter:
             raise self._refusal(node) from error
 
     def _part(self, node: ir.Node, value: ir.Value, rows: ir.Value) -> ir.Value:
-        """The same part of looked-up rows that ``value`` is of the words."""
+        """The part of looked-up rows that corresponds to ``value``, a part of the words."""
         made = ir.node(
             "Split", [rows, *node.inputs[1:]], num_outputs=len(node.outputs), name=self._name()
         )
@@ -110,7 +114,7 @@ class _Rewriter:
         return made.outputs[list(node.outputs).index(value)]
 
     def _moves_below(self, value: ir.Value) -> bool:
-        """Whether words are moved on their way to ``value``."""
+        """Whether words are moved between the input and ``value``."""
         queue = [value] if value in self._depends else []
         seen = set(queue)
         while queue:
@@ -125,7 +129,7 @@ class _Rewriter:
         return False
 
     def _read(self, value: ir.Value, pending: Sequence[ir.Node]) -> ir.Value:
-        """A lookup of its own, of what is not moved."""
+        """A new lookup of a value that is not moved."""
         for node in pending:
             value = self._like(node, [v if v not in self._depends else value for v in node.inputs])
         return self._copied_lookup(value)
@@ -144,18 +148,18 @@ class _Rewriter:
     def node(
         self, op_type: str, inputs: Sequence[ir.Value | None], **attributes: object
     ) -> ir.Value:
-        """A node before the lookup, and what it yields."""
+        """Insert a node before the lookup, and return its result."""
         made = ir.node(op_type, inputs, attributes, name=self._name())  # type: ignore[arg-type]
         return self._added(made)
 
     def _like(self, node: ir.Node, inputs: Sequence[ir.Value | None]) -> ir.Value:
-        """The same operation of other operands."""
+        """Insert the same operation on other operands."""
         result = self.like(node, inputs)
         result.type, result.shape = node.outputs[0].type, node.outputs[0].shape
         return result
 
     def like(self, node: ir.Node, inputs: Sequence[ir.Value | None], **changed: int) -> ir.Value:
-        """The same movement of vectors, with some attributes changed."""
+        """Insert the same movement, of vectors, with some attributes changed."""
         made = ir.node(node.op_type, inputs, domain=node.domain, name=self._name())
         made.attributes.update(node.attributes)
         for name, number in changed.items():
@@ -174,7 +178,7 @@ class _Rewriter:
         return f"{self._lookup.outputs[0].name}/moved/{self._count}"
 
     def integers(self, *numbers: int) -> ir.Value:
-        """A stored vector of whole numbers."""
+        """A new initializer: a vector of integers."""
         value = ir.val(self._name(), const_value=ir.tensor(np.array(numbers, np.int64)))
         self._graph.register_initializer(value)
         return value
@@ -191,15 +195,15 @@ class _Rewriter:
         return self._last.op_type != "Cast"
 
     def width(self, rows: ir.Value) -> ir.Value:
-        """The length of the last axis, as a vector of one number."""
+        """The length of the last axis, as a vector of one entry."""
         last = self.node("Shape", [rows])
         return self.node("Slice", [last, self.integers(-1), self.integers(2**31)])
 
     def _refusal(self, node: ir.Node) -> UnsupportedError:
         return UnsupportedError(
-            "Words are moved before they are looked up, in a way that cannot be followed",
+            "Words are moved before they are looked up, by an operation that cannot be followed",
             place=f"{node.op_type} {node.name!r}",
-            hint="Their relevance would land on other words.",
+            hint="Look words up before moving them; otherwise relevance would reach other words.",
         )
 
 
@@ -297,7 +301,7 @@ def _transpose(w: _Rewriter, node: ir.Node, rows: dict[int, ir.Value]) -> ir.Val
 
 
 def _gather_of(lookup: ir.Node) -> ir.Node:
-    """The node that takes the indices."""
+    """The node of a lookup that reads the indices."""
     if lookup.op_type != "DequantizeLinear" or lookup.inputs[0] is None:
         return lookup
     gather = lookup.inputs[0].producer()
@@ -306,7 +310,7 @@ def _gather_of(lookup: ir.Node) -> ir.Node:
 
 
 def _in_place(node: ir.Node) -> bool:
-    """Whether a movement leaves words where they are."""
+    """Whether a reshape keeps the number of axes, so that words keep their places."""
     before, after = node.inputs[0], node.outputs[0]
     return (
         has(node, Trait.RESHAPE)
@@ -322,7 +326,7 @@ def _is_number(value: ir.Value) -> bool:
 
 
 def _dependents(graph: ir.Graph, source: ir.Value) -> set[ir.Value]:
-    """Whole numbers that depend on the entries of an input."""
+    """Integer values that depend on the entries of an input."""
     found = {source}
     for node in graph:
         if has(node, Trait.LENGTH) or not any(v in found for v in node.inputs):

@@ -107,7 +107,7 @@ class FileForward:
         prepack: bool = True,
     ) -> None:
         self._output = output
-        self._taken_out = model.taken_out
+        self._removed = model.removed
         file = parse_model(model.path)
         self.rounds_inside = rounds_inside(file.graph)
         _expose(file.graph, output)
@@ -130,7 +130,7 @@ class FileForward:
     def __call__(self, feeds: Mapping[str, Array]) -> Array:
         """Run once and return the output."""
         samples = max((len(array) for array in feeds.values() if array.ndim), default=1)
-        blanks = {blank.name: blank.array(samples) for blank in self._taken_out}
+        blanks = {blank.name: blank.array(samples) for blank in self._removed}
         return self._session.run([self._output], {**feeds, **blanks})[self._output]
 
 

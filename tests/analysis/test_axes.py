@@ -62,7 +62,7 @@ def test_regroup(
 @settings(max_examples=60)
 @given(st.lists(st.integers(1, 4), min_size=1, max_size=4), st.data())
 def test_regroup_keeps_every_flag_somewhere(shape: list[int], data: st.DataObject) -> None:
-    """The batch stays on one axis and is never lost; other shapes of the same size, any order."""
+    """The batch remains on one axis, for other shapes of the same size in any order."""
     flags = (B, *data.draw(st.tuples(*[st.sampled_from([0, T])] * (len(shape) - 1))))
     cut = data.draw(st.integers(1, len(shape)))
     after = [*shape[: cut - 1], prod(shape[cut - 1 :])]

@@ -1,7 +1,7 @@
 """Positions that come from a convolution over padded states, as in wav2vec 2.0.
 
-The branch is a sink where it is the one thing that carries positions; every graph that only looks
-like that keeps it as content. Names mean nothing.
+The branch is a sink where nothing else carries positions; in similar graphs it is content. Names
+decide nothing.
 """
 
 from __future__ import annotations
@@ -102,10 +102,10 @@ def test_found(name: str) -> None:
     assert found.residual < 1e-12 and found.result.ledger["position"].all()
 
 
-def test_what_the_sink_holds() -> None:
-    """R = branch ∘ m, m that of the sum; what is beside the branch keeps its own part alone."""
+def test_relevance_of_the_sink() -> None:
+    """R = branch ∘ m, m that of the sum; the other term of the sum gets its own part alone."""
     found = walked(FITTING["the input itself"])
-    behind = walked("h = Identity(x)  " + ATTENTION, dtype="float64")
+    rest = walked("h = Identity(x)  " + ATTENTION, dtype="float64")
     linear = wide(X).swapaxes(1, 2)
     padded = np.pad(linear, ((0, 0), (0, 0), (2, 2)))
     group, weight = np.arange(F) // 2, wide(WEIGHTS["wide"])
@@ -118,8 +118,8 @@ def test_what_the_sink_holds() -> None:
     root = float(WEIGHTS["root"])
     branch = (c * 0.5 * (1 + np.vectorize(erf)(c / root))).swapaxes(1, 2)
     total = wide(X) + branch
-    values = behind.engine.forward({"x": total})
-    m = behind.engine.propagate(values, found.seed).content / total
+    values = rest.engine.forward({"x": total})
+    m = rest.engine.propagate(values, found.seed).content / total
     (sink,) = found.result.sinks
     assert (sink.kind, sink.part, sink.name) == ("convolution", "branch", "0/branch")
     np.testing.assert_allclose(sink.relevance, branch * m, rtol=1e-6, atol=1e-6)
@@ -170,12 +170,12 @@ AFTER = (
 OTHERS = {
     "no sum (Whisper's front end)": FIRST + BRANCH + "h = Identity(b)  " + ATTENTION,
     "no attention": FIRST + BRANCH + SUM + END.replace("IN", "h").replace("z)", "h)"),
-    "beside attention": FIRST
+    "parallel to attention": FIRST
     + BRANCH
     + "w = Add(e, b)  "
     + TAIL.replace("IN", "e")
     + "o = Add(w, z)  d = MatMul(o, head)  y = ReduceSum <keepdims=0> (d, i1)",
-    "behind attention (Conformer)": FIRST
+    "after attention (Conformer)": FIRST
     + TAIL.replace("IN", "e")
     + "t = Add(e, z)  "
     + BRANCH.replace("(e)", "(t)")
@@ -229,7 +229,7 @@ def test_a_table_of_positions_comes_first() -> None:
 
 
 @pytest.mark.parametrize("attention", [False, True])
-def test_a_shortcut_of_images_is_none(attention: bool) -> None:
+def test_a_shortcut_of_images_is_no_position(attention: bool) -> None:
     """ResNet: tokens have two axes."""
     image = real(2, 4, 6, 6)
     body = """c = Conv <pads=[1, 1, 1, 1]> (x, square)  g = Relu(c)  w = Add(x, g)
@@ -241,23 +241,23 @@ def test_a_shortcut_of_images_is_none(attention: bool) -> None:
     assert kinds(found) == [] and not found.result.ledger["position"].any()
 
 
-def test_said_to_be_content() -> None:
+def test_overridden_as_content() -> None:
     body = FITTING["GELU in pieces"]
-    said = walked(body, roles={"b": "content"})
-    assert kinds(said) == [] and not said.result.ledger["position"].any()
-    assert said.residual < 1e-12
-    assert not np.allclose(said.content, walked(body).content)
+    overridden = walked(body, roles={"b": "content"})
+    assert kinds(overridden) == [] and not overridden.result.ledger["position"].any()
+    assert overridden.residual < 1e-12
+    assert not np.allclose(overridden.content, walked(body).content)
 
 
-@pytest.mark.parametrize("name", ["behind attention (Conformer)", "two in a row"])
-def test_said_to_be_a_position(name: str) -> None:
-    said = walked(OTHERS[name], roles={"b": "position"})
-    layer = 1 if name.startswith("behind") else 0
-    assert kinds(said) == [("convolution", layer, "branch")]
-    assert said.residual < 1e-12 and said.result.ledger["position"].all()
+@pytest.mark.parametrize("name", ["after attention (Conformer)", "two in a row"])
+def test_overridden_as_a_position(name: str) -> None:
+    overridden = walked(OTHERS[name], roles={"b": "position"})
+    layer = 1 if name.startswith("after") else 0
+    assert kinds(overridden) == [("convolution", layer, "branch")]
+    assert overridden.residual < 1e-12 and overridden.result.ledger["position"].all()
 
 
 @pytest.mark.parametrize(("value", "role"), [("c", "position"), ("b", "mask"), ("h", "content")])
 def test_content_has_no_other_roles(value: str, role: str) -> None:
-    with pytest.raises(UsageError, match="never meets"):
+    with pytest.raises(UsageError, match="never combined"):
         walked(FITTING["GELU in pieces"], roles={value: role})

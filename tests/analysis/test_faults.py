@@ -1,4 +1,4 @@
-"""Attention that is not a number, behind a guard."""
+"""Attention that is NaN, before a guard that replaces NaN."""
 
 from __future__ import annotations
 

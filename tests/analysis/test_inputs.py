@@ -1,4 +1,4 @@
-"""What inputs are, told from the graph: each with a relevance that is known by construction."""
+"""Roles of inputs from the graph, each with a relevance that is known by construction."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def roles(model: Model) -> dict[str, str]:
 
 
 def explained(model: Model, feeds: Mapping[str, Array], target: str = "1") -> list[Explanation]:
-    """The explanation of the default engine, whose numbers the other one gives too."""
+    """The explanation of the default engine, compared with the other one."""
     sample = Sample("x", "tensors", dict(feeds), InputFacts(kind="tensors", truncated=False))
     first = Explainer(model.path).explain(sample, target)
     second = Explainer(model.path, dtype="float64").explain(sample, target)
@@ -97,7 +97,7 @@ def test_ids_that_are_hashed() -> None:
     np.testing.assert_allclose(content(model, {"ids": IDS}), expected, rtol=1e-5)
 
 
-def test_ids_times_a_mask_are_content_and_the_mask_is_none() -> None:
+def test_ids_times_a_mask_are_content_and_the_mask_is_not() -> None:
     body = """i = Mul(ids, mask)  e = Gather(words, i)  f = Cast <to=1> (mask)
         u = Unsqueeze(f, last)  g = Mul(e, u)  h = ReduceSum <keepdims=0> (g, one)
         y = MatMul(h, head)"""
@@ -141,7 +141,7 @@ MOVES: dict[str, tuple[str, list[int | None]]] = {
         [0, 1, None, 3, 4],
     ),
     "chosen": ("q = Equal(ids, twenty)  i = Where(q, unknown, ids)", [0, None, 2, 3, 4]),
-    "picked": ("i = Gather <axis=1> (ids, order)", [4, 0, 0, 2, 1]),
+    "selected": ("i = Gather <axis=1> (ids, order)", [4, 0, 0, 2, 1]),
     "flattened": ("r = Reshape(ids, flat)  i = Reshape(r, back)", [0, 1, 2, 3, 4]),
     "hashed, then shifted": (
         "a = Mul(ids, seven)  b = Mod(a, rows)  c = Slice(b, zero, minus, one)  "
@@ -174,8 +174,8 @@ CONSTANTS = {
 
 
 @pytest.mark.parametrize("name", MOVES)
-def test_relevance_lands_on_the_word_that_was_moved(name: str) -> None:
-    """Places weigh differently, so that a word in the wrong place would be seen."""
+def test_relevance_reaches_the_word_that_was_moved(name: str) -> None:
+    """Places have different weights, which shows a word in the wrong place."""
     move, origin = MOVES[name]
     body = move + "  e0 = Gather(words, i)  e = Mul(e0, weights)  " + BAG
     weights = real(5, 1, seed=9)
@@ -200,7 +200,7 @@ def test_relevance_lands_on_the_word_that_was_moved(name: str) -> None:
 
 @pytest.mark.parametrize("axis", [2, -1])
 def test_words_that_are_parts_of_one_input(axis: int) -> None:
-    """Ids [B, T, 2], split: the second of each pair weighs other than the first."""
+    """Ids [B, T, 2], split: the two of each pair have different weights."""
     body = f"""p, q = Split <axis={axis}, num_outputs=2> (ids)  i = Squeeze(p, two)
         j = Squeeze(q, two)  a = Gather(words, i)  b = Gather(words, j)  c = Mul(b, four)
         e = Add(a, c)  """ + BAG  # fmt: skip
@@ -219,7 +219,7 @@ def test_words_that_cannot_be_followed_are_refused() -> None:
 
 
 # --- words and places -----------------------------------------------------------------------------
-def beside(words: int, places: int, tail: str, **weights: Array) -> Model:
+def two_tables(words: int, places: int, tail: str, **weights: Array) -> Model:
     body = "e = Gather(a, i)  p = Gather(b, j)  x = Add(e, p)  r = Relu(x)  " + tail
     feeds = {"i": IDS, "j": ints(*range(5))[None]}
     tables = {"a": real(words, F, seed=5), "b": real(places, F, seed=6), **weights}
@@ -227,22 +227,22 @@ def beside(words: int, places: int, tail: str, **weights: Array) -> Model:
 
 
 def test_a_vocabulary_may_be_smaller_than_the_table_of_positions() -> None:
-    predicts = beside(53, 512, "y = MatMul(r, w)", w=real(F, 53))
+    predicts = two_tables(53, 512, "y = MatMul(r, w)", w=real(F, 53))
     assert roles(predicts) == {"i": "content", "j": "position"}
     assert not analyse_model(predicts).inputs.doubts
-    classifies = beside(53, 512, "h = ReduceSum <keepdims=0> (r, one)  y = MatMul(h, w)",
+    classifies = two_tables(53, 512, "h = ReduceSum <keepdims=0> (r, one)  y = MatMul(h, w)",
                         w=real(F, 3), one=ONE)  # fmt: skip
     assert roles(classifies) == {"i": "content", "j": "position"}
     assert "i" in analyse_model(classifies).inputs.doubts
 
 
-def test_long_vocabularies_are_told_from_positions_in_any_order() -> None:
-    swapped = beside(512, 6000, "y = MatMul(r, w)", w=real(F, 3))
+def test_long_vocabularies_are_distinguished_from_positions_in_any_order() -> None:
+    swapped = two_tables(512, 6000, "y = MatMul(r, w)", w=real(F, 3))
     assert roles(swapped) == {"i": "position", "j": "content"}
 
 
-def test_what_is_in_doubt_is_in_the_record() -> None:
-    model = beside(53, 512, "h = ReduceSum <keepdims=0> (r, one)  y = MatMul(h, w)",
+def test_doubts_are_in_the_record() -> None:
+    model = two_tables(53, 512, "h = ReduceSum <keepdims=0> (r, one)  y = MatMul(h, w)",
                    w=real(F, 3), one=ONE)  # fmt: skip
     (found,) = explained(model, {"i": IDS, "j": ints(*range(5))[None]})
     assert [w.code for w in found.record.warnings] == ["uncertain"]
@@ -251,7 +251,7 @@ def test_what_is_in_doubt_is_in_the_record() -> None:
 # --- numbers --------------------------------------------------------------------------------------
 @pytest.mark.parametrize("fed", ["noise", "zeros and ones", "ones"])
 def test_columns_of_a_table(fed: str) -> None:
-    """Per-column weights are weights, scalers are no positions, 0 and 1 are numbers."""
+    """Numbers for each column are weights, not positions; columns of 0 and 1 are content."""
     body = (
         """c = Sub(x, mean)  s = Mul(c, scale)  h = MatMul(s, w)  r = Relu(h)  y = MatMul(r, v)"""
     )
@@ -275,15 +275,15 @@ def test_columns_of_a_table(fed: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "pick",
+    "selection",
     [
         "p, q = Split <axis=1, num_outputs=2> (x)",
         "p = Slice(x, i0, i3, i1)  q = Slice(x, i3, i6, i1)",
         "p = Gather <axis=1> (x, front)  q = Gather <axis=1> (x, back)",
     ],
 )
-def test_columns_that_are_scaled_in_part(pick: str) -> None:
-    body = f"""{pick}  c = Sub(p, mean)  s = Mul(c, scale)  z = Concat <axis=1> (s, q)
+def test_columns_that_are_scaled_in_part(selection: str) -> None:
+    body = f"""{selection}  c = Sub(p, mean)  s = Mul(c, scale)  z = Concat <axis=1> (s, q)
         y = MatMul(z, w)"""
     known = {
         "mean": real(3, seed=3),
@@ -311,8 +311,8 @@ def test_tokens_made_of_columns_have_positions_and_weights() -> None:
     feeds = {"x": real(1, 5)}
     weights = {"w": real(5, 4), "b": real(5, 4, seed=2), "last": ints(-1), "one": ONE}
     found = analyse_model(opened(proto(body, feeds, weights)))
-    told = {node.outputs[0].name: fact.role for (node, k), fact in found.operands.items() if k}
-    assert told["m"] is Role.PARAMETER and told["n"] is Role.POSITION
+    roles = {node.outputs[0].name: fact.role for (node, k), fact in found.operands.items() if k}
+    assert roles["m"] is Role.PARAMETER and roles["n"] is Role.POSITION
 
 
 PIXELS = np.random.default_rng(1).integers(0, 256, (2, 3, 8, 8)).astype(np.uint8)
@@ -320,7 +320,7 @@ CONV = {"w": real(5, 3, 2, 2, seed=3), "v": real(5, C, seed=4), "axes": ints(2, 
 
 
 @pytest.mark.parametrize("last", [False, True])
-def test_pixels_that_come_as_whole_numbers(last: bool) -> None:
+def test_pixels_as_integers(last: bool) -> None:
     turn = "t = Transpose <perm=[0, 3, 1, 2]> (x)  f = Cast <to=1> (t)  "
     turn = turn if last else "f = Cast <to=1> (x)  "
     body = (
@@ -341,7 +341,7 @@ def test_pixels_that_come_as_whole_numbers(last: bool) -> None:
 
 @pytest.mark.parametrize("mean", [0.5, 120.0, -120.0])
 @pytest.mark.parametrize("op", ["Add", "Sub"])
-def test_a_constant_beside_pixels_is_a_bias(mean: float, op: str) -> None:
+def test_a_constant_added_to_pixels_is_a_bias(mean: float, op: str) -> None:
     body = f"""c = {op}(x, mean)  d = Conv <kernel_shape=[2, 2], strides=[2, 2]> (c, w)
         g = ReduceSum <keepdims=0> (d, axes)  y = MatMul(g, v)"""
     x = PIXELS.astype(np.float32)
@@ -370,8 +370,8 @@ def test_a_table_of_two_numbers_that_is_added_is_a_position(low: float) -> None:
     assert found.residual < 1e-10
 
 
-def test_group_norm_written_out_has_no_positions() -> None:
-    """Channels are cut into groups and put together again: they are never tokens."""
+def test_group_norm_in_primitive_operations_has_no_positions() -> None:
+    """Channels are split into groups and merged again: they are never tokens."""
     body = """c = Conv <kernel_shape=[1, 1]> (x, k)  r = Reshape(c, groups)
         n = InstanceNormalization(r, ones, zeros)  b = Reshape(n, whole)  m = Mul(b, gamma)
         a = Add(m, beta)  g = GlobalAveragePool(a)  f = Flatten(g)  y = MatMul(f, v)"""
@@ -410,7 +410,7 @@ def test_a_mask_may_hold_any_numbers(numbers: tuple[int, int]) -> None:
     assert found.record.units.special == [False, False, False, True, True]
 
 
-# --- what a mask keeps ----------------------------------------------------------------------------
+# --- tokens of a mask ---------------------------------------------------------------------------
 REAL = "m = Cast <to=1> (mask)  n = ReduceSum <keepdims=1> (m, one)  "
 POOLING = {
     "weights": "d = Div(m, n)  u = Unsqueeze(d, last)  g = Mul(e, u)  "
@@ -426,21 +426,21 @@ POOLING = {
 
 
 @pytest.mark.parametrize("name", POOLING)
-@pytest.mark.parametrize("kept", [3, 5])
-def test_a_mean_of_what_a_mask_keeps_is_all_content(name: str, kept: int) -> None:
+@pytest.mark.parametrize("visible", [3, 5])
+def test_a_mean_over_a_mask_is_all_content(name: str, visible: int) -> None:
     body = f"{REAL}  e = Gather(words, ids)  {POOLING[name]}  y = MatMul(h, head)"
     known = {"last": ints(-1), "unit": np.array(1, np.float32), "high": np.array(1e4, np.float32)}
     used = {k: a for k, a in known.items() if f"{k})" in body}
-    mask = (np.arange(5) < kept)[None].astype(np.int64)
+    mask = (np.arange(5) < visible)[None].astype(np.int64)
     model = opened(proto(body, {"ids": IDS, "mask": mask}, {**TABLES, **used}, free=(0, 1)))
     assert roles(model) == {"ids": "content", "mask": "mask"}
-    expected = of_words(IDS[0]) * mask[0] / kept
+    expected = of_words(IDS[0]) * mask[0] / visible
     found = content(model, {"ids": IDS, "mask": mask})
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.parametrize("low", [-5.0, -20.0, -1e4])
-def test_what_a_mask_lowers_scores_by_is_no_position(low: float) -> None:
+def test_a_number_that_a_mask_subtracts_from_scores_is_no_position(low: float) -> None:
     body = """e = Gather(words, ids)  m = Cast <to=1> (mask)  o = Sub(unit, m)  l = Mul(o, low)
         u = Unsqueeze(l, one)  k = Transpose <perm=[0, 2, 1]> (e)  s = MatMul(e, k)
         a = Add(s, u)  p = Softmax <axis=-1> (a)  c = MatMul(p, e)
@@ -464,7 +464,7 @@ SOFTMAXES = {
 
 
 @pytest.mark.parametrize("name", SOFTMAXES)
-def test_a_softmax_that_is_written_out_is_a_softmax(name: str) -> None:
+def test_exponentials_over_their_sum_are_a_softmax(name: str) -> None:
     body = """e = Gather(words, ids)  m = Cast <to=1> (mask)  o = Sub(m, unit)  l = Mul(o, high)
         u = Unsqueeze(l, one)  k = Transpose <perm=[0, 2, 1]> (e)  s = MatMul(e, k)
         a = Add(s, u)  SOFTMAX  c = MatMul(p, e)
@@ -485,7 +485,7 @@ def test_a_softmax_that_is_written_out_is_a_softmax(name: str) -> None:
     assert one.record.fidelity.rewritten == {"softmax written out": 1}
 
 
-# --- what numbers pick ----------------------------------------------------------------------------
+# --- selected values ----------------------------------------------------------------------------
 PICKING = {
     "rows by tuples": "u = Unsqueeze(ids, last)  e = GatherND(words, u)",
     "rows by moved ids": "i = Trilu(ids)  e = Gather(words, i)",
@@ -496,19 +496,19 @@ PICKING = {
 
 
 @pytest.mark.parametrize("name", PICKING)
-@pytest.mark.parametrize("beside", ["vectors", "types"])
-def test_ids_that_cannot_be_followed_are_no_positions(name: str, beside: str) -> None:
-    """What else the graph reads does not turn words into positions or biases."""
+@pytest.mark.parametrize("other_input", ["vectors", "types"])
+def test_ids_that_cannot_be_followed_are_no_positions(name: str, other_input: str) -> None:
+    """Another input does not turn words into positions or biases."""
     other = {
         "vectors": ("f = MatMul(x, w)", {"x": real(1, 5, F)}, {"w": real(F, F)}),
         "types": ("f = Gather(kinds, x)", {"x": ints(0, 0, 1, 1, 1)[None]}, {"kinds": real(2, F)}),
     }
-    line, feeds, tables = other[beside]
+    line, feeds, tables = other[other_input]
     body = f"{PICKING[name]}  {line}  z = Add(e, f)  " + BAG.replace("(e,", "(z,")
     known = {"last": ints(-1), "five": ints(5), "names": np.arange(V)}
     used = {k: a for k, a in known.items() if f"{k})" in body or f"{k}," in body}
     model = opened(proto(body, {"ids": IDS, **feeds}, {**TABLES, **used, **tables}))
-    with pytest.raises(PalrpError, match="its numbers pick"):
+    with pytest.raises(PalrpError, match="this input selects"):
         explained(model, {"ids": IDS, **feeds})
 
 
@@ -521,7 +521,7 @@ CHOSEN = {
 
 
 @pytest.mark.parametrize("name", CHOSEN)
-def test_what_content_chooses_is_no_position(name: str) -> None:
+def test_values_that_content_selects_are_no_positions(name: str) -> None:
     body = f"{CHOSEN[name]}  " + BAG.replace("(e,", "(z,")
     known = {
         "codes": real(F, 4, seed=5),

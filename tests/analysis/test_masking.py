@@ -1,4 +1,4 @@
-"""Masks of every shape and spelling are no positions, and give no NaN, wherever the padding is.
+"""Masks of every shape and notation are no positions and yield no NaN, wherever the padding is.
 
 One layer of attention over looked-up words, nothing of which depends on places but the mask.
 """
@@ -32,7 +32,7 @@ LOW: dict[str, float] = {
     "3e38": -3e38,
     "10000": -1e4,
 }
-#: From what is seen (and no padding) to scores; ``z`` is what the softmax takes.
+#: From visible tokens (without padding) to scores; ``z`` is the operand of the softmax.
 SPELLINGS = {
     "added": "m = Where(seen, zero, low)  z = Add(s, m)",
     "subtracted": "far = Neg(low)  m = Where(seen, zero, far)  z = Sub(s, m)",
@@ -101,7 +101,7 @@ def check(made: tuple[Explainer, Explainer], padding: str) -> None:
 @pytest.mark.parametrize("low", LOW)
 @pytest.mark.parametrize("pattern", SEEN)
 def test_masks(pattern: str, low: str, spelling: str, padding: str) -> None:
-    """Every query sees itself at least, so that no softmax is of nothing."""
+    """Every query sees itself at least, so that no softmax is over masked scores alone."""
     check(explainers(pattern, False, LOW[low], spelling), padding)
 
 

@@ -1,4 +1,4 @@
-"""Roles: positions are told from masks, token types, biases, class tokens and normalisers.
+"""Roles: positions are distinguished from masks, token types, biases, class tokens and normalisers.
 
 Graphs are written as text. Every name in them is meaningless on purpose: structure and values
 decide.
@@ -109,7 +109,7 @@ def test_position_ids_and_token_types_that_index_tables(tmp_path: Path) -> None:
     assert roles(analysis, "Add") == [["content", "position"], ["content", "segment"]]
 
 
-def test_a_sum_of_position_and_segment_is_taken_apart(tmp_path: Path) -> None:
+def test_terms_of_a_sum_of_position_and_segment_are_judged(tmp_path: Path) -> None:
     inputs = f"{TOKENS}, int64[b, t] j, int64[b, t] k"
     body = LOOKUP + "p = Gather(u, j) s = Gather(v, k) q = Add(p, s) y = Add(e, q)"
     feeds = {"i": IDS, "j": np.tile(np.arange(6), (2, 1)), "k": (IDS > 15).astype(np.int64)}
@@ -127,14 +127,14 @@ ATTENTION = (
 
 
 @pytest.mark.parametrize("low", [-np.inf, np.finfo(np.float32).min, -1e4, -100.0])
-def test_what_switches_scores_off_is_a_mask(tmp_path: Path, low: float) -> None:
+def test_an_operand_that_switches_scores_off_is_a_mask(tmp_path: Path, low: float) -> None:
     causal = np.triu(np.full((6, 6), low, np.float32), 1)[None]
     analysis = analysed(tmp_path, STATIC, ATTENTION, {"i": IDS}, w=noise(30, HIDDEN), o=causal)
     assert roles(analysis, "Add") == [["content", "mask"]]
     assert not find_sites(analysis)
 
 
-def test_what_shifts_scores_by_distance_is_a_position(tmp_path: Path) -> None:
+def test_an_operand_that_shifts_scores_by_distance_is_a_position(tmp_path: Path) -> None:
     bias = noise(1, 6, 6)
     analysis = analysed(tmp_path, STATIC, ATTENTION, {"i": IDS}, w=noise(30, HIDDEN), o=bias)
     assert roles(analysis, "Add") == [["content", "position"]]

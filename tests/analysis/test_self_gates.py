@@ -1,4 +1,4 @@
-"""Self-gates and normalisers are told by structure, never by name; true gates share."""
+"""Self-gates and normalisers are found by structure, never by name; true gates share."""
 
 from __future__ import annotations
 
@@ -95,9 +95,9 @@ def test_self_gates_follow_the_identity_rule(name: str) -> None:
         ("y = Mish(x)", "mish"),
     ],
 )
-def test_taken_apart_is_the_fused_one(fused: str, composed: str) -> None:
-    whole, apart = explained(fused, opset=20), explained(SELF_GATED[composed])
-    np.testing.assert_allclose(apart.content, whole.content, rtol=1e-6, atol=1e-9)
+def test_primitive_operations_equal_the_fused_one(fused: str, composed: str) -> None:
+    whole, primitive = explained(fused, opset=20), explained(SELF_GATED[composed])
+    np.testing.assert_allclose(primitive.content, whole.content, rtol=1e-6, atol=1e-9)
 
 
 MEAN_SQUARE = "q = Mul(x, x)  m = ReduceMean(q, last)  a = Add(m, eps)  r = Sqrt(a)  "
@@ -125,7 +125,7 @@ def test_rms_normalisers_are_constants(name: str) -> None:
 
 
 CENTRED = "m = ReduceMean(x, last)  c = Sub(x, m)  "
-#: LayerNorm taken apart.
+#: LayerNorm in primitive operations.
 LAYER = {
     "Pow": CENTRED + "q = Pow(c, two)  v0 = ReduceMean(q, last)  a = Add(v0, eps)  r = Sqrt(a)  "
     "h = Div(c, r)  k = Mul(h, g)  y = Add(k, b)",
@@ -144,13 +144,13 @@ LAYER = {
 
 
 @pytest.mark.parametrize("name", LAYER)
-def test_layer_norm_taken_apart_is_the_fused_one(name: str) -> None:
-    apart = explained(LAYER[name])
+def test_layer_norm_in_primitive_operations_equals_the_fused_one(name: str) -> None:
+    primitive = explained(LAYER[name])
     fused = explained("y = LayerNormalization(x, g, b)")
-    np.testing.assert_allclose(apart.content, fused.content, rtol=1e-6, atol=1e-9)
-    absorbed = apart.result.ledger["bias"] + apart.result.ledger["norm"]
+    np.testing.assert_allclose(primitive.content, fused.content, rtol=1e-6, atol=1e-9)
+    absorbed = primitive.result.ledger["bias"] + primitive.result.ledger["norm"]
     np.testing.assert_allclose(absorbed, fused.result.ledger["norm"], rtol=1e-6)
-    assert apart.residual < 1e-12
+    assert primitive.residual < 1e-12
 
 
 #: x / ‖x‖, as embedding heads write it.
@@ -263,7 +263,7 @@ def test_an_outer_product_with_itself_shares() -> None:
 
 
 def test_a_shifted_copy_is_another_activation() -> None:
-    """x ∘ x with the features turned by one: each entry meets another's."""
+    """x ∘ x with the features turned by one: each entry is multiplied by another one."""
     body = "a = Slice(x, n1, n4, last)  d = Slice(x, n0, n1, last)  e = Concat<axis=-1>(a, d)  "
     weights = {"n0": ints(0), "n1": ints(1), "n4": ints(4), "last": ints(-1)}
     found = run(body + "y = Mul(x, e)", X, weights)

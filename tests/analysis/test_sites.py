@@ -1,4 +1,4 @@
-"""Positions land on the units they belong to, or not on the map; samples that meet are noticed."""
+"""Positions reach the units that they belong to, or are not on the map; mixing is noticed."""
 
 from __future__ import annotations
 
@@ -42,22 +42,22 @@ def slopes() -> Array:
     return np.asarray(HEAD[:, 1].astype(np.float64))
 
 
-# --- tokens ahead and behind ----------------------------------------------------------------------
-@pytest.mark.parametrize("ahead", [0, 1, 2])
-@pytest.mark.parametrize("behind", [0, 3])
-def test_tokens_ahead_and_behind_are_cut_off(ahead: int, behind: int) -> None:
+# --- tokens before and after ----------------------------------------------------------------------
+@pytest.mark.parametrize("before", [0, 1, 2])
+@pytest.mark.parametrize("after", [0, 3])
+def test_tokens_before_and_after_are_cut_off(before: int, after: int) -> None:
     """A class token in front, detection tokens at the end."""
-    size = ahead + T + behind
-    parts = [("first", ahead), ("last", behind)]
+    size = before + T + after
+    parts = [("first", before), ("last", after)]
     weights = {name: real(1, n, F, seed=n + 3) for name, n in parts if n}
-    names = [*(["first"] if ahead else []), "e", *(["last"] if behind else [])]
+    names = [*(["first"] if before else []), "e", *(["last"] if after else [])]
     join = f"c = Concat <axis=1> ({', '.join(names)})" if len(names) > 1 else "c = Identity(e)"
     table = real(1, size, F, seed=9)
     body = f"""e = Gather(words, ids)  {join}  x = Add(c, table)
         h = ReduceSum <keepdims=0> (x, one)  y = MatMul(h, head)"""
     weights |= {"words": WORDS, "table": table, "head": HEAD, "one": ints(1)}
     (found,) = explained(opened(proto(body, {"ids": IDS}, weights, free=())), {"ids": IDS})
-    own = (table[0] @ slopes())[ahead : ahead + T]
+    own = (table[0] @ slopes())[before : before + T]
     np.testing.assert_allclose(found.record.relevance.position, own, rtol=1e-4)
     assert found.record.ledger["position"] == pytest.approx((table[0] @ slopes()).sum(), rel=1e-4)
     assert not found.record.warnings
@@ -100,7 +100,7 @@ def test_rows_and_columns_of_a_grid_have_tables_of_their_own() -> None:
         "c = Slice(e, one, end, one)  d = Concat <axis=1> (c, last)",
     ],
 )
-def test_places_that_are_not_those_of_the_words_stay_off_the_map(move: str) -> None:
+def test_places_that_are_not_those_of_words_are_not_on_the_map(move: str) -> None:
     body = f"""e = Gather(words, ids)  {move}  x = Add(d, table)
         h = ReduceSum <keepdims=0> (x, one)  y = MatMul(h, head)"""
     known = {
@@ -119,8 +119,8 @@ def test_places_that_are_not_those_of_the_words_stay_off_the_map(move: str) -> N
     assert [w.code for w in found.record.warnings] == ["unaligned-site"]
 
 
-def test_positions_are_found_behind_words_that_were_written_into_place() -> None:
-    """What no word was written to is no content, but the tokens behind are tokens all the same."""
+def test_positions_are_found_after_words_that_were_scattered() -> None:
+    """Places without a word are no content, but the results are tokens all the same."""
     body = """e = Gather(words, ids)  d = ScatterND(blank, places, e)  x = Add(d, table)
         h = ReduceSum <keepdims=0> (x, one)  y = MatMul(h, head)"""
     table = real(1, T, F, seed=9)
@@ -159,7 +159,7 @@ def test_learned_queries_are_no_positions_whether_or_not_each_sample_has_its_own
 
 @pytest.mark.parametrize("length", [1, 2, 12])
 def test_positions_of_very_short_inputs_are_positions(length: int) -> None:
-    """Roles are told from longer examples: along one token nothing varies."""
+    """Roles are judged from longer examples: along one token nothing varies."""
     body = """s = Shape <start=1, end=2> (x)  t = Slice(table, zero, s, one)  z = Add(x, t)
         h = ReduceSum <keepdims=0> (z, one)  y = MatMul(h, head)"""
     table = real(1, 20, F, seed=9)
@@ -197,7 +197,7 @@ def towers(words: int) -> tuple[Model, dict[str, Array]]:
 
 
 @pytest.mark.parametrize("words", [PATCHES, PATCHES + 1, 4])
-def test_positions_of_one_tower_never_land_on_the_other(words: int) -> None:
+def test_positions_of_one_tower_never_reach_the_other(words: int) -> None:
     model, feeds = towers(words)
     p = (WORDS[feeds["ids"][0]] + real(1, words, F, seed=6)[0]).sum(axis=0)
     (text,) = explained_pair(model, feeds, "ids")
@@ -240,7 +240,7 @@ def test_one_picture_and_several_texts() -> None:
         Explainer(model.path, explain_input="ids", output="z").explain(sample, "0")
 
 
-# --- samples that meet ----------------------------------------------------------------------------
+# --- samples that are mixed------------------------------------------------------------------------
 MEETING = {
     "summed up along the batch": "c = CumSum(x, n0)  y = MatMul(c, w)",
     "summed up from the end": "c = CumSum <reverse=1> (x, n0)  y = MatMul(c, w)",
@@ -259,7 +259,7 @@ MEETING = {
 
 
 @pytest.mark.parametrize("name", MEETING)
-def test_samples_that_meet_are_refused_but_singly(name: str) -> None:
+def test_mixed_samples_are_explained_one_at_a_time_or_refused(name: str) -> None:
     body = MEETING[name]
     known = {
         "w": real(4, 3),
@@ -291,7 +291,7 @@ def test_a_batch_that_changes_its_length_is_refused(body: str) -> None:
     known = {"w": real(4, 3), "i0": ints(0), "i1": ints(1), "twice": ints(2, 1)}
     weights = {k: a for k, a in known.items() if f"{k}," in body or f"{k})" in body}
     model = opened(proto(body, {"x": real(2, 4)}, weights, free=()))
-    with pytest.raises(ModelError, match="no batch of separate samples"):
+    with pytest.raises(ModelError, match="not a batch of separate samples"):
         Explainer(model.path).explain(_sample(real(2, 4)), "1")
 
 

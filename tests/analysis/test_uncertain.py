@@ -1,4 +1,4 @@
-"""``inspect`` tells which decisions rest on thin evidence, and nothing of those that do not."""
+"""``inspect`` lists decisions that rest on thin evidence, and no others."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def scored(text: str) -> str:
     return FIRST + "h = Identity(x)  " + ATTENTION.replace("SCORES", text)
 
 
-#: Bodies, with the value in doubt, a word of the reason, and what to say.
+#: Bodies, with the value in doubt, a part of the doubt, and the override.
 DOUBTFUL = {
     "a gate by place": (
         FIRST + "h = Mul(x, gate)  " + PLAIN,
@@ -91,7 +91,7 @@ CLEAR = {
         "w = Slice(b, zero, n, i2)  z = Add(s, w)"
     ),
     "mask and bias in one stored table": scored("z = Add(s, mixed)"),
-    "slopes behind a mask": scored("b = Add(causal, slope)  w = Mul(b, two)  z = Add(s, w)"),
+    "slopes after a mask": scored("b = Add(causal, slope)  w = Mul(b, two)  z = Add(s, w)"),
     "a causal mask": scored("z = Add(s, causal)"),
     "no positions": FIRST + "h = Identity(x)  " + PLAIN,
 }
@@ -106,7 +106,7 @@ def test_in_doubt(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", DOUBTFUL)
-def test_what_is_said_to_overrule_is_taken_and_leaves_no_doubt(name: str) -> None:
+def test_the_suggested_override_leaves_no_doubt(name: str) -> None:
     body, (value, _, say) = DOUBTFUL[name]
     for role in (say.partition("=")[2], "position"):
         assert report(body, {"ids": IDS}, roles={value: role}).uncertain == []
@@ -150,7 +150,7 @@ def test_an_integer_input_that_switches_scores_off_is_a_mask(spelling: str) -> N
 
 
 def test_places_that_turn_are_positions_whatever_is_fed() -> None:
-    """Places that are fed in one piece of a long text need not count up."""
+    """Places in a part of a long text need not count up."""
     body = (
         FIRST
         + "f = Cast <to=1> (m)  w = Unsqueeze(f, i2)  r = Mul(w, two)  c = Cos(r)  h = Add(x, c)  "

@@ -88,7 +88,7 @@ def test_slices_by_attributes(opset: int) -> None:
 def test_an_opset_that_is_raised_wrongly_is_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As if the converter took the old softmax, over all axes that follow, for the new one."""
+    """As if the converter replaced the old softmax, over all later axes, by the new one."""
     path = tmp_path / "model.onnx"
     path.write_bytes(old(11, OLD_BODIES["softmax over all that follows"]).SerializeToString())
 

@@ -31,7 +31,7 @@ def explain(model: Model | Path, feeds: Mapping[str, Array], **options: Any) -> 
 
 
 def listed(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model with its initializers among the inputs, as IR version 3 asks."""
+    """The model with its initializers among the inputs, as IR version 3 requires."""
     for tensor in model.graph.initializer:
         kind, dims = tensor.data_type, list(tensor.dims)
         model.graph.input.append(helper.make_tensor_value_info(tensor.name, kind, dims))
@@ -52,7 +52,7 @@ X = real(3, 4, seed=8)
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("among_inputs", [True, False])
 @pytest.mark.parametrize(("opset", "ir_version"), [(7, 3), (9, 3), (12, 3), (17, 3), (17, 8)])
-def test_initializers_keep_what_is_stored(
+def test_initializers_are_constants(
     engine: str, among_inputs: bool, opset: int, ir_version: int
 ) -> None:
     stored = two_layers(opset, ir_version)
@@ -78,14 +78,14 @@ def test_an_explainer_file_of_such_a_model(tmp_path: Path) -> None:
     assert record.relevance.total == pytest.approx(direct.relevance.total, rel=1e-5)
 
 
-def test_a_weight_that_goes_by_the_name_of_an_input_of_explainers() -> None:
+def test_a_weight_with_the_name_of_an_input_of_explainers() -> None:
     model = opened(listed(proto("y = MatMul(x, target)", {"x": X}, {"target": real(4, 3)})))
     for engine in ENGINES:
         record = explain(model, {"x": X}, engine=engine)[0]
         assert abs(record.ledger["residual_relative"]) < 1e-5
 
 
-# --- shapes that the file declares, and that its run does not have --------------------------------
+# --- declared shapes that differ from those of the run -------------------------------------------
 STALE = {
     "output": {"y": [1, 8, 3]},
     "intermediate": {"h": [1, 8, 4], "o": [1, 8, 3]},
@@ -141,7 +141,7 @@ def test_a_stale_shape_in_an_explainer_file(tmp_path: Path) -> None:
     assert ledger.sum(axis=1) == pytest.approx(y[:, -1].max(axis=1), rel=1e-5)
 
 
-def test_a_stale_shape_beside_fused_operations() -> None:
+def test_a_stale_shape_with_fused_operations() -> None:
     weights = {"w": real(4, 4), "b": real(4, seed=4), "v": real(4, 3, seed=2)}
     body = "h = MatMul(x, w)  g = com.microsoft.BiasGelu(h, b)  y = MatMul(g, v)"
     model = proto(body, {"x": real(1, 8, 4)}, weights, free=(0, 1))
@@ -157,7 +157,7 @@ def test_a_stale_shape_beside_fused_operations() -> None:
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_sizes_are_followed_behind_fused_operations(engine: str) -> None:
+def test_shapes_are_followed_after_fused_operations(engine: str) -> None:
     """The number of heads is known only once the fused norm before them is primitive."""
     weights = {
         "w": real(4, 4),
@@ -182,7 +182,7 @@ def test_sizes_are_followed_behind_fused_operations(engine: str) -> None:
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("tokens", [5, 9])
 def test_heads_that_only_the_file_declares(engine: str, tokens: int) -> None:
-    """What a fused operation needs may stand nowhere else; fidelity shows whether it is true."""
+    """A fused operation may need a declared length; fidelity shows whether it is true."""
     body = """n = Shape <start=0, end=2> (x)  s = Concat <axis=0> (n, cut)  r = Reshape(x, s)
         q = Transpose <perm=[0, 2, 1, 3]> (r)  a = Attention(q, q, q)
         t = Transpose <perm=[0, 2, 1, 3]> (a)  j = Reshape(t, join)  y = MatMul(j, w)"""
@@ -229,7 +229,7 @@ def test_a_file_without_operations_of_the_standard(engine: str) -> None:
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("opset", [11, 13, 15])
 def test_what_the_optimiser_writes_into_older_opsets(opset: int, engine: str) -> None:
-    """LayerNormalization is of opset 17; what stands behind it needs to know its type."""
+    """LayerNormalization is of opset 17; later operations need its type."""
     x = real(2, 5, 8)
     weights = {"g": real(8, seed=2), "b": real(8, seed=3), "w": real(8, 24), "c": real(24, seed=4)}
     model = proto(
@@ -246,7 +246,7 @@ def test_what_the_optimiser_writes_into_older_opsets(opset: int, engine: str) ->
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_cast_of_quantised_numbers_to_their_own_type(engine: str) -> None:
-    """As PyTorch's static quantisation writes it between quantising and reading."""
+    """As PyTorch's static quantisation writes it between quantising and dequantising."""
     body = """q = QuantizeLinear(x, s, z)  c = Cast <to=2> (q)  d = DequantizeLinear(c, s, z)
         y = MatMul(d, w)"""
     weights = {

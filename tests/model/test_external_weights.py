@@ -1,4 +1,4 @@
-"""Weights of a single file, read where they lie."""
+"""Weights of a single file stay in it."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ pytestmark = pytest.mark.quick
 WEIGHT = np.random.default_rng(0).normal(size=(64, 64)).astype(np.float32)
 
 
-@pytest.mark.parametrize("said", [False, True])
-def test_large_weights_stay_in_the_file(said: bool, tmp_path: Path) -> None:
-    """Some files say of every tensor that its data is inside."""
+@pytest.mark.parametrize("declared", [False, True])
+def test_large_weights_stay_in_the_file(declared: bool, tmp_path: Path) -> None:
+    """Some files declare of every tensor that its data is inside."""
     tensor = numpy_helper.from_array(WEIGHT, "w")
-    if said:
+    if declared:
         tensor.data_location = TensorProto.DEFAULT
     graph = helper.make_graph(
         [helper.make_node("MatMul", ["x", "w"], ["y"])],

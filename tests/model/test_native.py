@@ -1,4 +1,4 @@
-"""Products of few bits run in a compiled graph as the file runs them."""
+"""Quantised products in a compiled graph are those of the file."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ TAKEN = ("target", "target_against", "target_vector", "relevance_content", "rele
 
 
 def quantised(folder: Path, how: str) -> Path:
-    """Two layers of whole numbers: measured scales, or operations between quantised tensors."""
+    """Two quantised layers: measured scales, or operations between quantised tensors."""
     body = "h = MatMul(x, w)  g = Relu(h)  z = MatMul(g, v)  y = Add(z, b)"
     weights = {"w": real(4, 6), "v": real(6, 3, seed=2), "b": real(3, seed=3)}
     onnx.save(proto(body, {"x": X}, weights), folder / "real.onnx")
@@ -95,7 +95,7 @@ def quantised(folder: Path, how: str) -> Path:
 
 
 class Reader(CalibrationDataReader):
-    """What ranges are measured on."""
+    """Data on which ranges are measured."""
 
     def __init__(self) -> None:
         self._left = [{"x": X}]

@@ -1,4 +1,4 @@
-"""Masks and positions that were added and then moved are taken apart: the same sinks as unmoved."""
+"""Masks and positions that were added and then moved are separated: the same sinks as unmoved."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ WAYS = {
         BOTH,
     ),
     "expanded": Way("w = Add(padding, near)  bias = Expand(w, big)  ", BOTH),
-    "picked": Way("w = Add(padding, near)  bias = Gather <axis=3> (w, order)  ", BOTH),
+    "selected": Way("w = Add(padding, near)  bias = Gather <axis=3> (w, order)  ", BOTH),
     "in another type for a while": Way(
         "w0 = Add(padding, near)  w = Cast <to=11> (w0)  g = Slice(w, i0, n, i3)  "
         "bias = Cast <to=1> (g)  ",
@@ -181,20 +181,20 @@ def test_every_layer_has_a_sink_of_its_own(name: str) -> None:
     same(WAYS[name].moved, WAYS[name].plain, WAYS[name].kind, layers=2)
 
 
-def test_the_moved_whole_is_taken_for_what_is_said() -> None:
+def test_an_override_of_a_moved_sum() -> None:
     (first, _) = explained(WAYS["sliced as it is"].moved, "float32", roles={"bias": "mask"})
     assert not first.record.sites and first.record.ledger["position"] == 0
 
 
-def test_a_moved_whole_that_is_said_to_be_a_position_stays_whole() -> None:
-    """What is switched off carries nothing, so that the numbers are the same."""
+def test_a_moved_sum_overridden_as_a_position_is_not_separated() -> None:
+    """Scores that are switched off have no relevance, so the numbers are the same."""
     for whole in explained(WAYS["sliced as it is"].moved, "float32", roles={"bias": "position"}):
         assert [(s.kind, s.part) for s in whole.record.sites] == [("alibi", p) for p in PARTS]
         assert np.isfinite(whole.record.ledger["position"])
         assert abs(whole.record.ledger["residual_relative"]) < 1e-5
 
 
-def test_a_term_keeps_the_name_that_roles_are_said_by() -> None:
+def test_a_moved_term_has_its_name_for_overrides() -> None:
     (first, _) = explained(WAYS["sliced as it is"].moved, "float32", roles={"near": "parameter"})
     assert not first.record.sites
     assert first.record.ledger["position"] == 0 and first.record.ledger["bias"]
@@ -220,7 +220,7 @@ def test_positions_and_token_types_that_were_moved_together(move: str) -> None:
 
 @pytest.mark.parametrize("engine", ["onnxruntime", "numpy"])
 def test_copies_of_shared_sums_are_checked(engine: str) -> None:
-    """Both layers read one sum of mask and bias; one more is made for each of them."""
+    """Both layers read one sum of mask and bias; it is copied for each but the last."""
     for ours in explained(BOTH, "float32", layers=2, engine=engine):
         assert isinstance(ours.record.fidelity, Fidelity)
         assert ours.record.fidelity.rewritten == {"sum copied": 1}

@@ -23,7 +23,7 @@ _WORKER = Path(__file__).with_name("worker.py")
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one input.
+    """Outcome of one input.
 
     Attributes:
         exit: Exit code of the program, or that which the error has; 0 where there was none,
@@ -63,7 +63,7 @@ class Box:
         """End the process."""
         if self._process is None:
             return
-        try:  # one that crashed has ended by itself, and its signal tells why
+        try:  # one that crashed has ended by itself, and its signal is the reason
             self._process.wait(0.5)
         except subprocess.TimeoutExpired:
             self._process.kill()

@@ -135,7 +135,7 @@ class Walk:
 
 
 def walk(model: Model, feeds: Mapping[str, Array], **options: Any) -> Walk:
-    """Explain ``model`` from a random seed, in float64 unless asked."""
+    """Explain ``model`` from a random seed, in float64 by default."""
     engine = Explainer(model, **{"engine": "numpy", "dtype": "float64", **options}).engine(feeds)
     assert isinstance(engine, NumpyEngine)
     return again(engine, feeds)
@@ -176,9 +176,9 @@ def gradient(found: Walk) -> Array:
     x, step = wide(found.x), 2.0**-12
     slopes = np.empty_like(x)
     for k in np.ndindex(*x.shape):
-        ahead, behind = x.copy(), x.copy()
-        ahead[k] += step
-        behind[k] -= step
-        rise = found.output(ahead) - found.output(behind)
+        above, below = x.copy(), x.copy()
+        above[k] += step
+        below[k] -= step
+        rise = found.output(above) - found.output(below)
         slopes[k] = (rise * found.seed).sum() / (2 * step)
     return slopes

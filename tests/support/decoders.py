@@ -101,13 +101,13 @@ def cached(folder: Path) -> Path:
 
 def packed(folder: Path) -> Path:
     """Keys and values in one cache."""
-    apart = "past_k = Gather<axis=0>(past, zero)\n past_v = Gather<axis=0>(past, one)"
-    body = f"{apart}\n {MEASURED}\n {BODY.replace('JOIN', JOINED)}"
+    separated = "past_k = Gather<axis=0>(past, zero)\n past_v = Gather<axis=0>(past, one)"
+    body = f"{separated}\n {MEASURED}\n {BODY.replace('JOIN', JOINED)}"
     return save(folder / "packed.onnx", body, {**WORDS_IN, "past": (REAL, (2, *PAST))})
 
 
 def merged(folder: Path) -> Path:
-    """Two graphs in one file, an input that says which."""
+    """Two graphs in one file, with an input that selects one."""
 
     def branch(name: str, body: str) -> onnx.GraphProto:
         text = "\n".join(line for line in body.splitlines() if line.strip())

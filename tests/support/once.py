@@ -1,4 +1,4 @@
-"""What is made once and kept, however many processes ask for it."""
+"""Files that are made once for all processes."""
 
 from __future__ import annotations
 

@@ -10,9 +10,9 @@ def rough_gradient(found: Walk, step: float = 1.0) -> Array:
     """Central difference of Σ seed ∘ y in float32; linear operations bear a large step."""
     slopes = np.empty(found.x.shape)
     for k in np.ndindex(*found.x.shape):
-        ahead, behind = found.x.copy(), found.x.copy()
-        ahead[k] += step
-        behind[k] -= step
-        rise = found.output(ahead).astype(np.float64) - found.output(behind)
+        above, below = found.x.copy(), found.x.copy()
+        above[k] += step
+        below[k] -= step
+        rise = found.output(above).astype(np.float64) - found.output(below)
         slopes[k] = (rise * found.seed).sum() / (2 * step)
     return slopes

@@ -1,4 +1,4 @@
-"""A model that runs on no input that is made up: its words have the numbers from 1000 on.
+"""A model that runs on no synthetic example: its words have the numbers from 1000 on.
 
 ``y = Σ_t (words[ids_t − 1000] + places[t]) · classes``, so that relevance is known: of a word or a
 place it is its row times the column of the class.

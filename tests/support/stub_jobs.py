@@ -1,4 +1,4 @@
-"""A stub that stands for a model, and jobs that it does."""
+"""A stub of a model, and jobs for it."""
 
 from __future__ import annotations
 

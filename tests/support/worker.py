@@ -21,7 +21,7 @@ def open_model(path: str) -> None:
 
 
 def open_explainer(path: str) -> None:
-    """Open, make up an example, analyse, plan, compile and run."""
+    """Open, make an example, analyse, plan, compile and run."""
     from palrp_onnx import Explainer
     from palrp_onnx.prepare import make_example
 
@@ -30,7 +30,7 @@ def open_explainer(path: str) -> None:
 
 
 def run_program(*arguments: str) -> None:
-    """The command line, as a person calls it."""
+    """The command line, as users call it."""
     from palrp_onnx.cli.main import program
 
     program.main(list(arguments))

@@ -1,1 +1,1 @@
-"""Changes of the graph that need nothing but the graph: one pass a file."""
+"""Passes that need only the graph, one a file. Each returns the log of what it changed."""

@@ -1,7 +1,7 @@
-"""bfloat16, computed in float32.
+"""bfloat16 values are computed in float32.
 
-The processor has next to no kernels for it, and relevance needs more than eight bits of precision.
-Weights stay as they are stored, and are cast where they are read.
+ONNX Runtime has hardly any kernels for bfloat16 on processors, and relevance needs more than eight
+bits of precision. Large weights stay as they are stored, and are cast where they are read.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ import onnx_ir as ir
 from palrp_onnx.model.changes import Changes
 
 _NARROW, _WIDE = ir.DataType.BFLOAT16, ir.DataType.FLOAT
-#: Weights of fewer numbers are stored anew: thresholds, scales, masks that must stay constants.
+#: Weights with fewer entries are converted: thresholds, scales, masks that must stay constants.
 _FEW = 1024
 
 
 def widen(model: ir.Model) -> Changes:
-    """Let every bfloat16 be a float32, in place; the log counts values."""
+    """Replace bfloat16 by float32, in place; the log counts values."""
     graph = model.graph
     nodes = list(graph.all_nodes())
     values = dict.fromkeys(graph.inputs)

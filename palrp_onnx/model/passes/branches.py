@@ -1,8 +1,8 @@
-"""Conditional branches, replaced by the one that an example of the input takes.
+"""Conditional branches: each ``If`` is replaced by the branch that an input takes.
 
-Exporters leave an ``If`` where a choice was made from shapes, caches or settings. Relevance passes
-back through what was computed, so the branch is a fact about the input: later inputs that take
-others are analysed for themselves (see :mod:`palrp_onnx.runtime.branching`).
+Exporters leave an ``If`` where the graph depends on shapes, caches or settings. Relevance passes
+back through the nodes that were computed, so inputs that take other branches are analysed on their
+own (see :mod:`palrp_onnx.runtime.branching`).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def take_branches(model: Model, feeds: Mapping[str, Array], run: Run) -> Model:
     """``model`` without conditional branches, or itself where it has none.
 
     Args:
-        model: The model, which is left as it is.
+        model: The model, which is not changed.
         feeds: An example of its input.
         run: Runs the graph.
     """
@@ -37,12 +37,17 @@ def take_branches(model: Model, feeds: Mapping[str, Array], run: Run) -> Model:
 
 
 def condition_names(model: Model) -> list[str]:
-    """Names of what decides each ``If`` of the graph, in its order; nested ones come up later."""
+    """Names of the conditions of each ``If`` of the graph, in order, without nested ones."""
     return [_condition(node).name or "" for node in _branching(model.graph)]
 
 
 def with_branches(model: Model, taken: Sequence[bool]) -> Model:
-    """A copy of ``model`` where every ``If`` of its graph is the branch that it takes."""
+    """A copy of ``model`` where every ``If`` of its graph is replaced by a branch.
+
+    Args:
+        model: The model.
+        taken: The value of each condition, in the order of :func:`condition_names`.
+    """
 
     def take(proto: ir.Model) -> Changes:
         nodes = _branching(proto.graph)
@@ -53,7 +58,7 @@ def with_branches(model: Model, taken: Sequence[bool]) -> Model:
 
 
 def take_constant_branches(model: ir.Model) -> Changes:
-    """Replace branches whose condition is stored, in place; the log counts them."""
+    """Replace each ``If`` with a constant condition, in place; the log counts them."""
     graph, count = model.graph, 0
     while taken := [
         (node, bool(stored.numpy().item()))
@@ -76,7 +81,7 @@ def _condition(node: ir.Node) -> ir.Value:
 
 
 def _inline(graph: ir.Graph, taken: Iterable[tuple[ir.Node, bool]]) -> None:
-    """Put the nodes of the branch that each of some nodes takes in its place."""
+    """Replace each of some ``If`` nodes by the nodes of the branch that it takes."""
     names = _Names([*(v.name for n in graph for v in n.outputs), *graph.initializers])
     for node, condition in taken:
         _replace(graph, node, condition, names)
@@ -87,7 +92,7 @@ def _replace(graph: ir.Graph, node: ir.Node, condition: bool, names: _Names) -> 
     branch = branches[condition]
     for lost in branches[not condition].all_nodes():
         for index in range(len(lost.inputs)):
-            lost.replace_input_with(index, None)  # so that nothing seems to be read by it
+            lost.replace_input_with(index, None)  # values must not count it as a use
     for key, value in list(branch.initializers.items()):
         branch.initializers.pop(key)
         value.name = names.fresh(value.name or "")
@@ -110,14 +115,14 @@ def _replace(graph: ir.Graph, node: ir.Node, condition: bool, names: _Names) -> 
 
 
 class _Names:
-    """Names that are taken, each once."""
+    """Names in use."""
 
     def __init__(self, taken: Iterable[str | None]) -> None:
         self._taken = set(taken)
         self._counts: dict[str, int] = {}
 
     def fresh(self, name: str) -> str:
-        """``name``, or with the first number behind it that is not taken yet."""
+        """``name``, with the first free number appended if it is in use."""
         found, count = name, self._counts.get(name, 0)
         while found in self._taken:
             count += 1

@@ -1,7 +1,7 @@
-"""Caches of earlier tokens, taken out of the graph: a prompt is explained as a whole.
+"""Caches of earlier tokens are removed from the graph: a prompt is explained as a whole.
 
-A decoder made for generation takes keys and values of earlier tokens and puts its own behind them.
-With nothing before the prompt, what is put together is what the graph made itself.
+A decoder for generation reads keys and values of earlier tokens and concatenates its own to them.
+Without earlier tokens, the concatenation is the keys and values that the graph computes itself.
 """
 
 from __future__ import annotations
@@ -20,18 +20,24 @@ from palrp_onnx.model.ops import Trait, has
 
 
 class _End(NamedTuple):
-    """A use of a cache that does more than hand it on, with the axes that the cache has there."""
+    """A use of a cache other than casting or selecting a part of it.
+
+    Attributes:
+        node: The node.
+        operand: Index of the operand.
+        axes: The remaining axes of the cache, in order.
+    """
 
     node: ir.Node
     operand: int
     axes: tuple[int, ...]
 
 
-def take_out_switches(model: ir.Model) -> Changes:
-    """Fix inputs to false that only decide whether caches are used, and take them out, in place.
+def remove_switches(model: ir.Model) -> Changes:
+    """Set inputs to false that only decide whether caches are used, and remove them, in place.
 
-    Such an input is the condition of branches, in a graph some of whose inputs only ever stand
-    beside others.
+    Such an input is a condition of branches, in a graph with inputs that are only concatenated to
+    other values. The log holds the inputs.
     """
     graph = model.graph
     inputs = [v for v in graph.inputs if not v.is_initializer()]
@@ -47,15 +53,15 @@ def take_out_switches(model: ir.Model) -> Changes:
             ir.convenience.replace_all_uses_with(value, fixed)
             graph.inputs.remove(value)
             graph.register_initializer(fixed)
-    return Changes.taken_out("switch", found)
+    return Changes.removed("switch", found)
 
 
-def take_out_caches(model: ir.Model) -> Changes:
-    """Take caches out of the graph as if no token came before, in place."""
+def remove_caches(model: ir.Model) -> Changes:
+    """Remove caches from the graph, in place, as if they held no tokens; the log holds them."""
     graph, opset = model.graph, model.opset_imports.get("", 0)
     inputs = [v for v in graph.inputs if not v.is_initializer()]
     caches = {v: axis for v in inputs if (axis := _token_axis(v)) is not None and _is_weighed(v)}
-    kept = [v for v in inputs if v not in caches]
+    others = [v for v in inputs if v not in caches]
     found = []
     for value, tokens in caches.items():
         assert value.dtype is not None and value.shape is not None
@@ -63,22 +69,22 @@ def take_out_caches(model: ir.Model) -> Changes:
         shape[tokens] = 0
         for end in list(_ends(value, tuple(range(len(shape))))):
             if end.node.op_type == "Shape":
-                _measure(end, shape, kept, opset)
+                _measure(end, shape, others, opset)
             else:
                 _drop(end)
         graph.inputs.remove(value)
         found.append(Blank(value.name or "", np.dtype(value.dtype.numpy()), tuple(shape)))
     if found:
         passes.RemoveUnusedNodesPass()(model)
-    return Changes.taken_out("cache", found)
+    return Changes.removed("cache", found)
 
 
-#: What hands a condition on.
+#: Operations that copy a condition.
 _COPIED = frozenset(("Identity", "Squeeze"))
 
 
 def _decides(value: ir.Value) -> bool:
-    """Whether a value is only ever a condition."""
+    """Whether a value is used as a condition only."""
 
     def onward(node: ir.Node, _: int) -> Sequence[ir.Value]:
         return node.outputs if node.op_type in _COPIED else ()
@@ -90,9 +96,9 @@ def _decides(value: ir.Value) -> bool:
 
 
 def _token_axis(value: ir.Value) -> int | None:
-    """The free axis along which a real input always stands beside something else.
+    """The free axis along which a real input is always concatenated to other values.
 
-    One that nothing reads was left over where a branch was not taken; its last free axis then.
+    For an input that nothing reads, which was left over by a branch, it is the last free axis.
     """
     shape = list(value.shape or ())
     free = [axis for axis, d in enumerate(shape) if not isinstance(d, int)]
@@ -114,15 +120,15 @@ _SCALED = Trait.SUM | Trait.SCALE | Trait.ROUNDS
 
 
 def _is_weighed(value: ir.Value) -> bool:
-    """Whether what a cache is joined with is only weighed, if it is read at all."""
+    """Whether the concatenation with a cache is only a factor of products, if it is read."""
     ends = _ends(value, tuple(range(len(value.shape or ()))))
     return all(_is_factor(e.node.outputs[0]) for e in ends if e.node.op_type == "Concat")
 
 
 def _is_factor(value: ir.Value) -> bool:
-    """Whether a value, scaled or not, is only a factor of products with what the graph computed.
+    """Whether a value, scaled or not, is only a factor of products with computed values.
 
-    Keys and values are; embeddings that are put before others go through weights and norms.
+    Keys and values are; embeddings that are concatenated pass through weights and norms.
     """
     factors = 0
     for node, index in uses_of([value], lambda node, k: node.outputs if _keeps(node, k) else ()):
@@ -136,19 +142,19 @@ def _is_factor(value: ir.Value) -> bool:
 
 
 def _keeps(node: ir.Node, index: int) -> bool:
-    """Whether a node hands operand ``index`` on, moved or scaled by a setting."""
+    """Whether a node only moves operand ``index``, or scales it by a setting."""
     if has(node, _SCALED):
         return all(v is None or k == index or _is_setting(v) for k, v in enumerate(node.inputs))
     return has(node, _MOVED) and index == 0
 
 
 def _only_given_out(node: ir.Node) -> bool:
-    """Whether a node puts keys and values together for the next run, and for nothing else."""
+    """Whether a node only concatenates keys and values for the next run."""
     return node.op_type == "Concat" and not any(v.uses() for v in node.outputs)
 
 
 def _is_setting(value: ir.Value) -> bool:
-    """Whether a value is a stored number, or follows from such and from shapes alone."""
+    """Whether a value is a constant number, or depends on such and on shapes alone."""
     left, seen = [value], {value}
     while left:
         current = left.pop()
@@ -164,7 +170,7 @@ def _is_setting(value: ir.Value) -> bool:
 
 
 def _ends(value: ir.Value, axes: tuple[int, ...]) -> Iterator[_End]:
-    """Where a cache is used for more than to hand on all of it, or the keys or values of it."""
+    """Uses of a cache, of casts of it, and of its keys or values."""
     left = [(use.node, use.idx, axes) for use in list(value.uses())[::-1]]
     while left:
         node, operand, own = left.pop()
@@ -183,7 +189,7 @@ def _is_scalar(value: ir.Value | None) -> bool:
 
 
 def _drop(end: _End) -> None:
-    """Join the others alone."""
+    """Concatenate the other operands alone."""
     node = end.node
     operands = [v for index, v in enumerate(node.inputs) if index != end.operand]
     graph = node.graph
@@ -204,7 +210,7 @@ def _drop(end: _End) -> None:
 def _measure(
     end: _End, shape: Sequence[int | None], inputs: Sequence[ir.Value], opset: int
 ) -> None:
-    """The shape of an empty cache, the size of the batch taken from another input."""
+    """Replace ``Shape`` of a cache by the shape of an empty one, for the batch of another input."""
     node = end.node
     graph = node.graph
     assert isinstance(graph, ir.Graph)

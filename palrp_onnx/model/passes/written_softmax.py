@@ -1,8 +1,9 @@
-"""Softmax that is written out: exponentials over their sum, as the one operation that it is.
+"""Softmax that is written as exponentials over their sum becomes one operation.
 
 ``exp(x) / Σ exp(x)``, with or without the largest score subtracted first, and
-``exp(x − log Σ exp(x))`` are ``Softmax(x)``. The same function gets the same rule, however it is
-spelled; and what is switched off is off, which it would not be for the rule of an exponential.
+``exp(x − log Σ exp(x))`` are ``Softmax(x)``. So the same function gets the same rule in any
+notation, and scores that are switched off receive no relevance; by the rule of an exponential they
+would.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ from palrp_onnx.model.values import constant_axes
 
 
 def join_softmax(model: ir.Model) -> Changes:
-    """Replace what is written out by one node each, in place; the log counts them."""
+    """Replace each such softmax by one node, in place; the log counts them."""
     graph = model.graph
-    if graph.opset_imports.get("", 0) < 13:  # where Softmax runs over all axes from one on
+    if graph.opset_imports.get("", 0) < 13:  # Softmax runs over an axis and all later ones there
         return Changes()
     found = [(node, known) for node in graph if (known := _scores(node)) is not None]
     for node, (scores, axis) in found:
@@ -31,7 +32,7 @@ def join_softmax(model: ir.Model) -> Changes:
 
 
 def _scores(node: ir.Node) -> tuple[ir.Value, int] | None:
-    """The scores whose softmax a node yields, and along which axis."""
+    """Scores and axis of the softmax that a node yields, if it yields one."""
     if node.op_type == "Div":
         return _divided(_maker(node.inputs[0], "Exp"), _maker(node.inputs[1], "ReduceSum"))
     if node.op_type == "Mul":
@@ -56,7 +57,7 @@ def _divided(exp: ir.Node | None, total: ir.Node | None) -> tuple[ir.Value, int]
 
 
 def _less(shift: ir.Node | None, op_type: str) -> tuple[ir.Value, int] | None:
-    """Scores less what some reduction makes of them, and along which axis."""
+    """Scores and axis, where ``shift`` subtracts a reduction of the scores from them."""
     taken = _maker(shift.inputs[1], op_type) if shift is not None else None
     if shift is None or taken is None or taken.inputs[0] is not shift.inputs[0]:
         return None
@@ -65,7 +66,7 @@ def _less(shift: ir.Node | None, op_type: str) -> tuple[ir.Value, int] | None:
 
 
 def _maker(value: ir.Value | None, op_type: str) -> ir.Node | None:
-    """The operation of this type that yields a value, but for copies."""
+    """The node of this type that yields a value, before copies."""
     node = value.producer() if value is not None else None
     while node is not None and node.op_type == "Identity" and node.inputs[0] is not None:
         node = node.inputs[0].producer()
@@ -73,7 +74,7 @@ def _maker(value: ir.Value | None, op_type: str) -> ir.Node | None:
 
 
 def _along(node: ir.Node) -> int | None:
-    """The one axis that a reduction goes over and keeps."""
+    """The axis of a reduction over a single axis that it keeps, else ``None``."""
     axes = constant_axes(node)
     single = axes is not None and len(axes) == 1 and node.attributes.get_int("keepdims", 1) == 1
     return axes[0] if axes is not None and single else None

@@ -1,4 +1,4 @@
-"""Decoders made for generation: caches are left empty, and the prompt is explained as a whole."""
+"""Decoders for generation: caches are removed, and the prompt is explained as a whole."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a value is, and roles that a person gives."""
+"""Roles that ``inspect --why`` prints, and overrides of them."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ def test_why() -> None:
         inspect(model(), {"x": X}, why=["nothing"])
 
 
-def test_a_role_that_is_said_takes_the_place_of_the_one_found() -> None:
+def test_an_override_replaces_the_role_that_was_found() -> None:
     found = walk(model(), {"x": X})
     assert found.result.ledger["position"].all() and not found.result.ledger["bias"].any()
-    said = walk(model(), {"x": X}, roles={"e": "parameter"})
-    assert not said.result.ledger["position"].any()
-    np.testing.assert_allclose(said.result.ledger["bias"], found.result.ledger["position"])
-    np.testing.assert_allclose(said.content, found.content)
+    overridden = walk(model(), {"x": X}, roles={"e": "parameter"})
+    assert not overridden.result.ledger["position"].any()
+    np.testing.assert_allclose(overridden.result.ledger["bias"], found.result.ledger["position"])
+    np.testing.assert_allclose(overridden.content, found.content)
 
 
 @pytest.mark.parametrize(
@@ -53,11 +53,11 @@ def test_a_role_that_is_said_takes_the_place_of_the_one_found() -> None:
         ("e", "place", "no role"),
         ("e", "content", "Only inputs"),
         ("s", "position", "same for every token"),
-        ("w", "segment", "never meets"),
-        ("other", "position", "never meets"),
+        ("w", "segment", "never combined"),
+        ("other", "position", "never combined"),
     ],
 )
-def test_roles_that_cannot_be(name: str, role: str, problem: str) -> None:
+def test_overrides_that_are_refused(name: str, role: str, problem: str) -> None:
     if name == "w":
         weights = {**WEIGHTS, "w": real(4, 4), "u": real(3)}
         little = opened(proto(BODY + "  z = Neg(u)", {"x": X}, weights))
@@ -69,14 +69,15 @@ def test_roles_that_cannot_be(name: str, role: str, problem: str) -> None:
 
 
 def test_an_input_can_be_given_a_role() -> None:
-    """Ids that count up look like positions only beside other ids; a person may know better."""
+    """Ids that count up look like positions only beside other ids; users may know better."""
     feeds = {"i": np.array([[3, 1, 4, 2]]), "k": np.array([[5, 2, 1, 3]])}
     weights = {"a": real(20, 4), "b": real(8, 4, seed=2), "axis": ints(1)}
     body = "e = Gather(a, i)  f = Gather(b, k)  h = Add(e, f)  y = ReduceSum<keepdims = 0>(h, axis)"
     little = opened(proto(body, feeds, weights, free=(0, 1)))
     assert walk(little, feeds).result.ledger["segment"].any()
-    said = walk(little, feeds, roles={"k": "position"})
-    assert said.result.ledger["position"].any() and not said.result.ledger["segment"].any()
+    overridden = walk(little, feeds, roles={"k": "position"})
+    assert overridden.result.ledger["position"].any()
+    assert not overridden.result.ledger["segment"].any()
 
 
 def test_from_the_command_line(run: Run, model_file: Path, tmp_path: Path) -> None:
