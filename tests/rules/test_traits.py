@@ -137,8 +137,8 @@ def test_every_operation_with_a_rule_has_a_row() -> None:
 
 
 def test_every_operation_that_lowering_writes_has_a_row() -> None:
-    control_flow = {"If", "Loop", "Scan", "SequenceMap"}
-    assert written_by_lowering() - control_flow <= STANDARD.keys()
+    not_rewritten = {"Constant", "If", "Loop", "Scan", "SequenceMap"}  # other passes name them
+    assert written_by_lowering() - not_rewritten <= STANDARD.keys()
 
 
 def test_every_rule_has_a_specimen() -> None:
