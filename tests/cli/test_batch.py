@@ -282,11 +282,11 @@ def test_an_example_that_is_none(
     assert not out.exists()
 
 
-def test_an_example_reaches_every_worker(shifted: Path, tmp_path: Path) -> None:
+def test_an_example_reaches_every_worker(run: Run, shifted: Path, tmp_path: Path) -> None:
     example = shifted_ids.write_example(tmp_path / "example.npz")
     data, alone, several = write_ids(tmp_path / "data.jsonl"), tmp_path / "a", tmp_path / "s"
     options = ("--example", example, "--part-size", 2, *CHOSEN)
-    assert start(shifted, data, alone, *options).wait(120) == 0
+    assert run("batch", shifted, "--input", data, "-o", alone, *options).exit_code == 0
     assert start(shifted, data, several, *options, "--workers", 2).wait(120) == 0
     assert content(several) == content(alone)
 
@@ -314,8 +314,11 @@ def test_files_reach_a_cluster(
 # ---------------------------------------------------------------------------------------- kills
 
 
+PARTS = ("--part-size", 20)
+
+
 def start(model: Path, data: Path, out: Path, *options: object) -> subprocess.Popen[bytes]:
-    command = [*PROGRAM, "batch", model, "--input", data, "-o", out, "--part-size", 20, "--resume"]
+    command = [*PROGRAM, "batch", model, "--input", data, "-o", out, *PARTS, "--resume"]
     return subprocess.Popen(
         [*map(str, command), *map(str, options)],
         stdout=subprocess.DEVNULL,
@@ -324,11 +327,11 @@ def start(model: Path, data: Path, out: Path, *options: object) -> subprocess.Po
     )
 
 
-def test_killed_again_and_again(model: Path, tmp_path: Path) -> None:
+def test_killed_again_and_again(run: Run, model: Path, tmp_path: Path) -> None:
     """Every record once, in order, byte for byte as if nothing had happened."""
     data = write_records(tmp_path / "data.jsonl", 2000)
     whole, out = tmp_path / "whole", tmp_path / "out"
-    assert start(model, data, whole).wait(120) == 6
+    assert run("batch", model, "--input", data, "-o", whole, *PARTS).exit_code == 6
     generator = random.Random(4)
     killed = 0
     for _ in range(4):
@@ -348,11 +351,11 @@ def test_killed_again_and_again(model: Path, tmp_path: Path) -> None:
     assert content(out) == content(whole)
 
 
-def test_workers(model: Path, tmp_path: Path) -> None:
+def test_workers(run: Run, model: Path, tmp_path: Path) -> None:
     """The same bytes from two processes, which end with the one that started them."""
     data = write_records(tmp_path / "data.jsonl", 300)
     alone, several, cut = (tmp_path / name for name in ("alone", "several", "cut"))
-    assert start(model, data, alone).wait(120) == 6
+    assert run("batch", model, "--input", data, "-o", alone, *PARTS).exit_code == 6
     assert start(model, data, several, "--workers", 2).wait(120) == 6
     assert content(several) == content(alone)
     process = start(model, data, cut, "--workers", 2)

@@ -247,7 +247,7 @@ def test_tokenizer_elsewhere(run: Run, model: Path, text: Path, tmp_path: Path) 
         (["--method", "magic"], 2, "magic"),
         (["--device", "cuda:x"], 2, "cuda:N"),
         (["--format", "json,gif"], 2, "gif"),
-        (["--format", "png"], 2, "stdout takes json"),
+        (["--format", "png"], 2, "stdout can only have the format json"),
         (["-o", "{out}/map.jpg"], 2, ".png"),
         (["-o", "{out}/map.png", "--format", "json,png"], 2, "-o DIR"),
         (["--fail-on", "residual=1"], 2, "residual>1e-3"),

@@ -130,7 +130,7 @@ def test_protected_tokens_stay() -> None:
     assert (seen[0][:, :2] == ids[:2]).all()
     assert (seen[0][:, -1] == ids[-1]).all()
     assert (seen[0][0, 2:-1] == 0).all()
-    with pytest.raises(InputError, match="protected"):
+    with pytest.raises(InputError, match="No tokens are left"):
         perturb(ids, WEIGHTS[ids], 1, predict, Protocol(unknown=0, prefix=4, suffix=4))
 
 

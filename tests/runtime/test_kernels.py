@@ -16,6 +16,7 @@ import onnx
 import onnx_ir as ir
 import onnxruntime
 import pytest
+from checking import model, ms, node
 from msgspec import structs
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
@@ -50,15 +51,6 @@ W = GENERATOR.integers(-63, 64, size=(16, 3)).astype(np.int8)
 KERNEL = GENERATOR.integers(-63, 64, size=(3, 3, 3, 3)).astype(np.int8)
 BIAS = np.array([0.1, -0.2, 0.3], np.float32)
 XS, XZ, WS, YS = np.float32(0.025), np.uint8(120), np.float32(0.02), np.float32(0.05)
-
-
-def node(op_type: str, inputs: str, output: str, domain: str = "", **attributes: Any) -> Any:
-    names = ["" if name == "_" else name for name in inputs.split()]
-    return helper.make_node(op_type, names, output.split(), domain=domain, **attributes)
-
-
-def ms(op_type: str, inputs: str, output: str, **attributes: Any) -> Any:
-    return node(op_type, inputs, output, "com.microsoft", **attributes)
 
 
 READ = node("QuantizeLinear", "x xs xz", "xq")
@@ -164,16 +156,9 @@ def saved(case: Case, folder: Path, weights: Mapping[str, Array] | None = None) 
     last = node("ReduceMean", "p", "y", axes=axes, keepdims=0) if axes else node("Neg", "p", "y")
     nodes = [*case.nodes, last]
     used = {name for each in nodes for name in each.input}
-    graph = helper.make_graph(
-        nodes,
-        "kernels",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", *case.x.shape[1:]])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", None])],
-        [numpy_helper.from_array(np.asarray(a), n) for n, a in stored.items() if n in used],
-    )
-    imports = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
+    own = {name: array for name, array in stored.items() if name in used}
     path = folder / "model.onnx"
-    onnx.save(helper.make_model(graph, opset_imports=imports, ir_version=8), path)
+    onnx.save(model(nodes, {"x": case.x}, own, 17, rows=True), path)
     return path
 
 

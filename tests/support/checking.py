@@ -1,4 +1,4 @@
-"""One operation at a time: what the runtime computes for it and for its lowered form."""
+"""A few nodes: what the runtime computes for them, and for what they are lowered to."""
 
 from __future__ import annotations
 
@@ -18,6 +18,45 @@ from palrp_onnx.runtime.forward import RuntimeForward
 Array = NDArray[Any]
 
 
+def node(
+    op_type: str, inputs: str, outputs: str, domain: str = "", **attributes: Any
+) -> onnx.NodeProto:
+    """A node; ``_`` is an input that is left out."""
+    names = ["" if name == "_" else name for name in inputs.split()]
+    return helper.make_node(op_type, names, outputs.split(), domain=domain, **attributes)
+
+
+def ms(op_type: str, inputs: str, outputs: str, **attributes: Any) -> onnx.NodeProto:
+    """A node that only ONNX Runtime knows."""
+    return node(op_type, inputs, outputs, "com.microsoft", **attributes)
+
+
+def model(
+    nodes: Sequence[onnx.NodeProto],
+    feeds: Mapping[str, Array],
+    weights: Mapping[str, Array],
+    opset: int = 18,
+    *,
+    outputs: Sequence[str] = ("y",),
+    kind: int = TensorProto.FLOAT,
+    rows: bool = False,
+) -> onnx.ModelProto:
+    """The nodes and their ``weights``; all axes of the inputs are free, or only ``rows`` are."""
+    taken = [
+        helper.make_tensor_value_info(
+            name,
+            helper.np_dtype_to_tensor_dtype(array.dtype),
+            ["n", *array.shape[1:]] if rows else [None] * array.ndim,
+        )
+        for name, array in feeds.items()
+    ]
+    made = [helper.make_tensor_value_info(name, kind, None) for name in outputs if name]
+    stored = [numpy_helper.from_array(np.asarray(a), name) for name, a in weights.items()]
+    graph = helper.make_graph(nodes, "little", taken, made, stored)
+    imports = [helper.make_opsetid("", opset), helper.make_opsetid("com.microsoft", 1)]
+    return helper.make_model(graph, opset_imports=imports, ir_version=10)
+
+
 def single(
     op_type: str,
     inputs: Sequence[str],
@@ -30,19 +69,9 @@ def single(
     kind: int = TensorProto.FLOAT,
     **attributes: Any,
 ) -> onnx.ModelProto:
-    """A model of one node. Inputs in ``feeds`` have free axes; ``weights`` are initializers."""
-    node = helper.make_node(op_type, inputs, outputs, domain=domain, name="node", **attributes)
-    taken = [
-        helper.make_tensor_value_info(
-            name, helper.np_dtype_to_tensor_dtype(array.dtype), [None] * array.ndim
-        )
-        for name, array in feeds.items()
-    ]
-    made = [helper.make_tensor_value_info(name, kind, None) for name in outputs if name]
-    stored = [numpy_helper.from_array(array, name) for name, array in (weights or {}).items()]
-    graph = helper.make_graph([node], "single", taken, made, stored)
-    imports = [helper.make_opsetid("", opset), helper.make_opsetid("com.microsoft", 1)]
-    return helper.make_model(graph, opset_imports=imports, ir_version=10)
+    """A model of one node."""
+    made = helper.make_node(op_type, inputs, outputs, domain=domain, name="node", **attributes)
+    return model([made], feeds, weights or {}, opset, outputs=outputs, kind=kind)
 
 
 def compare(

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from checking import compare
+from checking import compare, model, ms, node
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
@@ -17,26 +17,6 @@ from palrp_onnx.runtime.forward import RuntimeForward
 
 Array = NDArray[Any]
 GENERATOR = np.random.default_rng(11)
-
-
-def model(
-    nodes: list[onnx.NodeProto],
-    feeds: dict[str, Array],
-    weights: dict[str, Array],
-    opset: int = 18,
-) -> onnx.ModelProto:
-    """The nodes, from ``feeds`` to the real output ``y``."""
-    taken = [
-        helper.make_tensor_value_info(
-            name, helper.np_dtype_to_tensor_dtype(array.dtype), [None] * array.ndim
-        )
-        for name, array in feeds.items()
-    ]
-    made = [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)]
-    stored = [numpy_helper.from_array(np.asarray(a), name) for name, a in weights.items()]
-    graph = helper.make_graph(nodes, "quantised", taken, made, stored)
-    imports = [helper.make_opsetid("", opset), helper.make_opsetid("com.microsoft", 1)]
-    return helper.make_model(graph, opset_imports=imports, ir_version=10)
 
 
 def scalar(number: float) -> Array:
@@ -59,15 +39,6 @@ SCALES: dict[str, Array] = {
     "ys": scalar(0.043),
     "yz": zero(101),
 }
-
-
-def node(op_type: str, inputs: str, output: str, domain: str = "", **attributes: Any) -> Any:
-    names = ["" if name == "_" else name for name in inputs.split()]
-    return helper.make_node(op_type, names, output.split(), domain=domain, **attributes)
-
-
-def ms(op_type: str, inputs: str, output: str, **attributes: Any) -> Any:
-    return node(op_type, inputs, output, "com.microsoft", **attributes)
 
 
 READ_X = node("QuantizeLinear", "x xs xz", "xq")
