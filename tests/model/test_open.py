@@ -1,4 +1,4 @@
-"""Opening a file: what is refused, and that external data stays where it belongs."""
+"""Opening a file: what is refused, and that external data must be in its folder."""
 
 from __future__ import annotations
 
@@ -101,20 +101,20 @@ def test_external_data_is_part_of_the_fingerprint(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("location", ["../w.bin", "/etc/hostname", "a/../../w.bin"])
-def test_external_data_must_not_leave_the_folder(tmp_path: Path, location: str) -> None:
+def test_external_data_must_be_in_the_folder(tmp_path: Path, location: str) -> None:
     (tmp_path / "w.bin").write_bytes(bytes(64))
     inner = tmp_path / "inner"
     inner.mkdir()
-    with pytest.raises(ModelError, match="outside of the model.s folder"):
+    with pytest.raises(ModelError, match="outside of"):
         Model.open(linear(inner / "m.onnx", location))
 
 
-def test_external_data_behind_a_link_must_not_leave_the_folder(tmp_path: Path) -> None:
+def test_external_data_by_a_link_must_be_in_the_folder(tmp_path: Path) -> None:
     (tmp_path / "w.bin").write_bytes(bytes(64))
     inner = tmp_path / "inner"
     inner.mkdir()
     (inner / "w.bin").symlink_to(tmp_path / "w.bin")
-    with pytest.raises(ModelError, match="outside of the model.s folder"):
+    with pytest.raises(ModelError, match="outside of"):
         Model.open(linear(inner / "m.onnx", "w.bin"))
 
 

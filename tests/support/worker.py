@@ -67,18 +67,18 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     answers = os.fdopen(os.dup(1), "w")
-    with tempfile.TemporaryFile() as said:
-        os.dup2(said.fileno(), 1)
-        os.dup2(said.fileno(), 2)
+    with tempfile.TemporaryFile() as output:
+        os.dup2(output.fileno(), 1)
+        os.dup2(output.fileno(), 2)
         for line in sys.stdin:
-            said.seek(0)
-            said.truncate()
+            output.seek(0)
+            output.truncate()
             code = attempt(*json.loads(line))
             with suppress(OSError, ValueError):
                 sys.stdout.flush()
                 sys.stderr.flush()
-            said.seek(0)
-            print(json.dumps([code, said.read(100_000).decode(errors="replace")]), file=answers)
+            output.seek(0)
+            print(json.dumps([code, output.read(100_000).decode(errors="replace")]), file=answers)
             answers.flush()
 
 
