@@ -17,7 +17,7 @@ import grimp
 ROOT = Path(__file__).resolve().parents[1]
 PLACE = ROOT / "docs" / "images" / "house.svg"
 PACKAGE = "palrp_onnx"
-WIDTH, ROW, RIGHT = 880, 34, 700
+WIDTH, ROW, RIGHT = 960, 34, 700
 
 
 def layers() -> list[list[str]]:
