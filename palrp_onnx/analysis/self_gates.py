@@ -60,9 +60,7 @@ def find_scaling(graph: ir.Graph, content: Content) -> Scaling:
         if node.op_type == "Div":
             statistics[node, 1] = Fact(Role.STATISTIC, "a denominator")
         elif (source := elementwise.common(left, right)) is not None:
-            # The factor that is zero where the source is carries; of two such, the simpler one.
-            costs = [_cost(v, source, content) for v in (left, right)]
-            carrier = costs.index(min(costs))
+            carrier = _carrier(left, right, source, content)
             reason = f"gates its partner: both are functions of {source.name}"
             gates[node, 1 - carrier] = Fact(Role.STATISTIC, reason)
         else:
@@ -73,6 +71,14 @@ def find_scaling(graph: ir.Graph, content: Content) -> Scaling:
                     statistics[node, index] = Fact(Role.STATISTIC, reason)
                     break
     return Scaling(gates, statistics)
+
+
+def _carrier(left: ir.Value, right: ir.Value, source: ir.Value, content: Content) -> int:
+    """Which of two factors carries: the one that vanishes with the source, of both the simpler."""
+    if source in (left, right):
+        return int(left is not source)
+    costs = [_cost(v, source, content) for v in (left, right)]
+    return costs.index(min(costs))
 
 
 def _measured(

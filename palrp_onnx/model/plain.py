@@ -60,21 +60,24 @@ class Pass:
     Attributes:
         apply: Rewrites the model.
         needs: Conditions that must be true before.
+        rewrites: Whether it may change how a value is computed; the log of one that may not is
+            always empty.
     """
 
     apply: Rewriting
     needs: tuple[Condition, ...] = ()
+    rewrites: bool = True
 
 
 # --- the passes ----------------------------------------------------------------------------------
-def _tidy(tidied: Callable[[ir.Model], object]) -> Rewriting:
+def _tidying(tidy: Callable[[ir.Model], object], *needs: Condition) -> Pass:
     """A pass that does not change how a value is computed; its log is empty."""
 
     def apply(model: ir.Model) -> Changes:
-        tidied(model)
+        tidy(model)
         return Changes()
 
-    return apply
+    return Pass(apply, needs, rewrites=False)
 
 
 def _write_out_functions(model: ir.Model) -> Changes:
@@ -117,17 +120,16 @@ def _raise_opset(path: Path, opset: int) -> Rewriting:
     return apply
 
 
-_STORE = Pass(
-    _tidy(common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)),
-    (without_functions,),
+_STORE = _tidying(
+    common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
+    without_functions,
 )
-_SORT = Pass(_tidy(common.TopologicalSortPass()))
 _REWRITE = (
     Pass(_write_out_functions),
     _STORE,
     Pass(remove_switches, (without_functions,)),
     Pass(take_constant_branches, (constants_stored,)),
-    _SORT,
+    _tidying(common.TopologicalSortPass()),
     _STORE,
     Pass(widen, (constants_stored,)),
     Pass(lower, (constants_stored, in_order)),
@@ -135,8 +137,8 @@ _REWRITE = (
 )
 _FINISH = (
     _STORE,
-    Pass(_tidy(_resolve_aliases), (without_functions,)),
-    Pass(_tidy(infer_shapes), (constants_stored, in_order)),
+    _tidying(_resolve_aliases, without_functions),
+    _tidying(infer_shapes, constants_stored, in_order),
 )
 #: The passes for a plain graph that was rewritten.
 PLAIN = (*_REWRITE, *_FINISH)
@@ -145,7 +147,7 @@ PLAIN = (*_REWRITE, *_FINISH)
 def from_file(path: Path, opset: int) -> Sequence[Pass]:
     """The passes for the graph of the file at ``path``, raised to at least ``opset``."""
     raising = Pass(_raise_opset(path, opset), (without_functions,))
-    return (Pass(_tidy(normalise_declared)), *_REWRITE, raising, *_FINISH)
+    return (_tidying(normalise_declared), *_REWRITE, raising, *_FINISH)
 
 
 def make_plain(

@@ -50,6 +50,7 @@ class _Rewriter:
             self._index = -1  # one-hot vectors by comparison, which are never rewritten
         self._depends = _dependents(graph, source)
         self._count = 0
+        self._known: dict[tuple[ir.Value, tuple[ir.Node, ...]], ir.Value] = {}
 
     def _compared(self) -> ir.Node | None:
         value = self._last.inputs[0]
@@ -66,14 +67,21 @@ class _Rewriter:
         indices = self._last.inputs[self._index]
         assert indices is not None
         old = self._lookup.outputs[0]
-        new = self._rows(indices, [])
+        try:
+            new = self._rows(indices, ())
+        except RecursionError as error:  # more movements in a row than anybody writes
+            raise self._refusal(self._last) from error
         new.type, new.shape = old.type, old.shape or new.shape
         ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
         old.name, new.name = None, old.name
         self._graph.remove(self._lookup, safe=True)
 
-    def _rows(self, value: ir.Value, pending: Sequence[ir.Node]) -> ir.Value:
-        """The vectors of ``value``, after the ``pending`` arithmetic on ids."""
+    def _rows(self, value: ir.Value, pending: tuple[ir.Node, ...]) -> ir.Value:
+        """The vectors of ``value``, after the ``pending`` arithmetic on ids; written once."""
+        known = self._known.get((value, pending))
+        return self._written(value, pending) if known is None else known
+
+    def _written(self, value: ir.Value, pending: tuple[ir.Node, ...]) -> ir.Value:
         node = value.producer() if value in self._depends else None
         if node is None or not self._moves_below(value):
             return self._read(value, pending)
@@ -83,7 +91,7 @@ class _Rewriter:
             if any(v in self._depends or not _is_number(v) for v in others):
                 raise self._refusal(node)
             assert own is not None
-            return self._rows(own, [node, *pending])
+            return self._rows(own, (node, *pending))
         if node.op_type == "Split" and node.inputs[0] is not None:
             return self._part(node, value, self._rows(node.inputs[0], pending))
         if node.op_type not in _MOVERS:
@@ -96,9 +104,11 @@ class _Rewriter:
             if each is not None:
                 rows[k] = self._rows(each, pending)
         try:
-            return _MOVERS[node.op_type](self, node, rows)
+            found = _MOVERS[node.op_type](self, node, rows)
         except NotImplementedError as error:
             raise self._refusal(node) from error
+        self._known[value, pending] = found
+        return found
 
     def _part(self, node: ir.Node, value: ir.Value, rows: ir.Value) -> ir.Value:
         """The part of looked-up rows that corresponds to ``value``, a part of the words."""

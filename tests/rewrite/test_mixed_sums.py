@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import pytest
 from building import Array, ints, opened, proto, real, walk
 
-from palrp_onnx import Explainer
+from palrp_onnx import Explainer, Model, prepare
+from palrp_onnx.analysis.analysis import analyse
+from palrp_onnx.analysis.observations import observe
 from palrp_onnx.analysis.roles import Role
+from palrp_onnx.analysis.sites import find_sites
 from palrp_onnx.describe import Explanation
 from palrp_onnx.inputs.sample import Sample
+from palrp_onnx.model.values import is_float
+from palrp_onnx.prepare import analyse_model
 from palrp_onnx.record import Fidelity, InputFacts
+from palrp_onnx.types import Feeds
 
 B, T, H, D, LONGER = 2, 9, 2, 3, 14
 F = H * D
@@ -225,3 +232,69 @@ def test_copies_of_shared_sums_are_checked(engine: str) -> None:
         assert isinstance(ours.record.fidelity, Fidelity)
         assert ours.record.fidelity.rewritten == {"sum copied": 1}
         assert ours.record.fidelity.difference == 0.0
+
+
+def little(bias: str, layers: int) -> Model:
+    text = HEAD + bias + "".join(map(layer, range(layers))) + TAIL.replace("END", str(layers))
+    used = {k: a for k, a in WEIGHTS.items() if re.search(rf"\b{k}\b", text)}
+    return opened(proto(text, FEEDS, used))
+
+
+def test_sums_inside_of_sums_are_copied_with_them() -> None:
+    model = little("w = Add(padding, near)  bias = Add(w, far_table)  ", layers=3)
+    analysis = analyse_model(model)
+    assert dict(analysis.model.changes.counts) == {"sum copied": 4}
+    made = {
+        v.name: [i and i.name for i in n.inputs] for n in analysis.model.graph for v in n.outputs
+    }
+    assert made["bias/own/1"] == ["w/own/2", "far_table"] and made["w/own/2"] == ["padding", "near"]
+    assert made["bias/own/3"] == ["w/own/4", "far_table"]
+    assert [made[f"z_{k}"][1] for k in range(3)] == ["bias/own/1", "bias/own/3", "bias"]
+    assert len(find_sites(analysis)) == 6
+
+
+def test_a_sum_that_one_layer_reads_twice_is_copied_once_for_it() -> None:
+    model = little("w = Add(padding, near)  bias = Add(w, w)  ", layers=2)
+    analysis = analyse_model(model)
+    assert dict(analysis.model.changes.counts) == {"sum copied": 2}
+    made = {
+        v.name: [i and i.name for i in n.inputs] for n in analysis.model.graph for v in n.outputs
+    }
+    assert made["bias/own/1"] == ["w/own/2", "w/own/2"] and made["bias"] == ["w", "w"]
+    assert len(find_sites(analysis)) == 2
+
+
+@pytest.mark.parametrize("name", ["moved twice", "sliced as it is"])
+def test_rewriting_neither_touches_the_model_nor_runs_it_again(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, ran = little(WAYS[name].moved, layers=2), []
+    before = [(n.name, n.op_type, tuple(n.inputs), tuple(n.outputs)) for n in model.graph]
+    runs = prepare._runs
+
+    def watched(model: Model, names: Iterable[str]) -> Callable[[Feeds], Mapping[str, Array]]:
+        ran.append({node.op_type for node in model.graph})
+        return runs(model, names)
+
+    monkeypatch.setattr(prepare, "_runs", watched)
+    analysis = analyse_model(model)
+    after = [(n.name, n.op_type, tuple(n.inputs), tuple(n.outputs)) for n in model.graph]
+    assert after == before and not model.changes
+    assert analysis.model.changes.counts["sum moved"] >= 1
+    whole, *parts = ran
+    assert "Softmax" in whole
+    assert parts and not any({"MatMul", "Softmax"} & part for part in parts)
+    known = {v.name for node in analysis.model.graph for v in node.outputs if is_float(v)}
+    assert known <= analysis.trial.keys()
+
+
+def test_what_is_seen_of_a_rewritten_graph_is_what_another_look_sees() -> None:
+    analysis = analyse_model(little(WAYS["moved twice"].moved, layers=2))
+    again = analyse(observe(analysis.model, prepare._runs))
+    assert {o: f.role for o, f in again.operands.items()} == {
+        o: f.role for o, f in analysis.operands.items()
+    }
+    for name, array in again.trial.items():
+        np.testing.assert_array_equal(analysis.trial[name], array)
+    for name, array in again.again.items():
+        np.testing.assert_array_equal(analysis.again[name], array)
