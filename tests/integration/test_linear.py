@@ -14,7 +14,7 @@ from building import floats, ints, opened, proto, real
 from benchmarks.analysis_time import KINDS
 from palrp_onnx import Model
 from palrp_onnx.analysis.sites import find_sites
-from palrp_onnx.analysis.slopes import counted_operands
+from palrp_onnx.analysis.slopes import alibi_operands
 from palrp_onnx.prepare import analyse_model, plan_model
 from palrp_onnx.relevance.attention import find_scores
 from palrp_onnx.relevance.linear_layers import attention_layers
@@ -93,7 +93,7 @@ def test_no_path_is_followed_twice(name: str) -> None:
     analysis = analyse_model(opened(proto(DIAMONDS[name], {"x": real(B, T, F)}, WEIGHTS)))
     sites = find_sites(analysis)
     assert bool(sites) == (name != "next to attention")
-    assert len(counted_operands(analysis, sites)) == (name == "slopes")
+    assert len(alibi_operands(analysis, sites)) == (name == "slopes")
     assert len(find_scores(analysis)) == (name not in ("positions", "content"))
     assert len(attention_layers(analysis)) == (name == "next to attention")
 
