@@ -78,12 +78,12 @@ def explainers(
     weights = {**WEIGHTS, **own}
     used = {k: a for k, a in weights.items() if f" {k}" in text or f"({k}" in text}
     model = opened(proto(text, feeds_of("none"), used))
-    return Explainer(model.copy(), dtype="float64"), Explainer(model)
+    return Explainer(model, dtype="float64"), Explainer(model)
 
 
 def check(made: tuple[Explainer, Explainer], padding: str) -> None:
     feeds = feeds_of(padding)
-    report = inspect(made[1].model.copy(), feeds)
+    report = inspect(made[1].model, feeds)
     assert report.explainable and not report.sites and not report.uncertain
     sample = Sample("x", "tensors", feeds, InputFacts(kind="tensors", truncated=False))
     for explainer, rounding in zip(made, (1e-12, 1e-5), strict=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -32,13 +33,14 @@ ENGINES = ("numpy", "onnxruntime")
 Array = NDArray[Any]
 
 
+@lru_cache(maxsize=2 * len(FILES))
+def explainer(name: str, engine: str, **options: str) -> Explainer:
+    """Analysed and compiled once for several tests."""
+    return Explainer(committed.opened(name), engine=engine, **options)
+
+
 def compare(name: str, given: Sample, target: str = "pred", **options: Any) -> None:
-    numpy = Explainer(committed.opened(name).copy(), engine="numpy", **options).explain(
-        given, target
-    )
-    compiled = Explainer(committed.opened(name), engine="onnxruntime", **options).explain(
-        given, target
-    )
+    numpy, compiled = (explainer(name, e, **options).explain(given, target) for e in ENGINES)
     assert len(compiled) == len(numpy)
     for ours, reference in zip(compiled, numpy, strict=True):
         assert ours.record.run.engine == "onnxruntime"
@@ -69,9 +71,9 @@ def test_every_method(name: str, method: str) -> None:
 @pytest.mark.parametrize("name", ["bert", "llama-tc", "vit"])
 def test_reductions_in_the_graph(name: str, positions: str) -> None:
     given = sample(name)
-    reference = Explainer(
-        committed.opened(name).copy(), engine="numpy", positions=positions
-    ).explain(given)
+    reference = Explainer(committed.opened(name), engine="numpy", positions=positions).explain(
+        given
+    )
     session = compiled_session(name, given, positions=positions)
     outputs = session(given.feeds)
     for row, explanation in enumerate(reference):
@@ -115,11 +117,11 @@ def test_targets(name: str, target: str) -> None:
 )
 def test_targets_that_are_not_there(name: str, target: str, problem: str) -> None:
     with pytest.raises(TargetError, match=problem):
-        Explainer(committed.opened(name)).explain(sample(name), target)
+        explainer(name, "onnxruntime").explain(sample(name), target)
 
 
 def compiled_model(name: str, given: Sample, **settings: Any) -> ir.Model:
-    planned = plan_model(committed.opened(name).copy(), given.feeds, METHODS["pa-lrp"])
+    planned = plan_model(committed.opened(name), given.feeds, METHODS["pa-lrp"])
     return compile_graph(planned, CompileSettings(**settings))[0]
 
 
@@ -145,13 +147,13 @@ def compiled_session(name: str, given: Sample, **settings: Any) -> Compiled:
 @pytest.mark.parametrize("name", ["bert", "gpt2", "llama", "llama-tc", "vit"])
 def test_one_graph_serves_every_batch_size_and_length(name: str) -> None:
     session = compiled_session(name, sample(name))
-    explainer = Explainer(committed.opened(name).copy(), engine="numpy")
+    numpy = explainer(name, "numpy")
     for samples, tokens in ((1, 2), (3, 5), (2, 12)):
         given = sample(name, samples, tokens, seed=tokens)
         if name == "vit" and tokens != 5:
             continue
         batch = session(given.feeds)
-        reference = explainer.explain(given)
+        reference = numpy.explain(given)
         for row in range(samples):
             expected = np.array(reference[row].record.relevance.total)
             ours = batch["relevance_total"][row]
@@ -166,9 +168,9 @@ def test_targets_may_differ_from_row_to_row() -> None:
     session = compiled_session("bert", given)
     target, against = np.array([0, 2, -1]), np.array([-1, 1, -1])
     outputs = session({**given.feeds, "target": target, "target_against": against})
-    explainer = Explainer(committed.opened("bert").copy(), engine="numpy")
+    numpy = explainer("bert", "numpy")
     for row, name in enumerate(("0", "2-1", "pred")):
-        expected = explainer.explain(given, name)[row].record.relevance.total
+        expected = numpy.explain(given, name)[row].record.relevance.total
         difference = np.abs(outputs["relevance_total"][row] - expected).max()
         assert difference <= TOLERANCE * np.abs(expected).max()
 

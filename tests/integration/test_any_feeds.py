@@ -54,14 +54,14 @@ def characters(shape: tuple[int, ...]) -> dict[str, Array]:
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.parent.name)
 def test_models_of_the_suite(path: Path) -> None:
     model = Model.open(path)
-    expected = facts(analyse_model(model.copy()))
+    expected = facts(analyse_model(model))
     example = make_example(model)
     for character in ("counting", "zeros", "zeros and ones", "falling"):
         feeds = {
             name: characters(array.shape)[character].astype(array.dtype)
             for name, array in example.items()
         }
-        assert facts(analyse_model(model.copy(), feeds)) == expected, character
+        assert facts(analyse_model(model, feeds)) == expected, character
 
 
 LITTLE: dict[str, tuple[str, dict[str, Array], Mapping[str, Array]]] = {

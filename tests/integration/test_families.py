@@ -34,7 +34,7 @@ def test_sites_ledger_and_dtypes(name: str, opset: int, shared: Path) -> None:
     feeds = feeds_for(model)
     assert model.opset == opset
     rough = Explainer(model).explain(sample_of(feeds))
-    exact = Explainer(model.copy(), dtype="float64").explain(sample_of(feeds))
+    exact = Explainer(model, dtype="float64").explain(sample_of(feeds))
     for ours, reference in zip(rough, exact, strict=True):
         found = {(site.kind, site.layer) for site in ours.record.sites}
         assert found == FAMILIES[name][3]
@@ -73,7 +73,7 @@ def test_methods_share_one_content_where_they_should(name: str, shared: Path) ->
     model = model_of(name, 18, shared)
     sample = sample_of(feeds_for(model))
     maps = {
-        method: Explainer(model.copy(), method=method, dtype="float64").explain(sample)[0].record
+        method: Explainer(model, method=method, dtype="float64").explain(sample)[0].record
         for method in ("pa-lrp", "attnlrp", "pe-only", "cp-lrp")
     }
     same = np.allclose(maps["pa-lrp"].relevance.content, maps["attnlrp"].relevance.content)

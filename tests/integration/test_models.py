@@ -42,7 +42,7 @@ def opened(name: str) -> Model:
 
 @cache
 def explained(name: str, dtype: str = "float32") -> Any:
-    explainer = Explainer(opened(name).copy(), dtype=dtype)
+    explainer = Explainer(opened(name), dtype=dtype)
     path = explainer.model.path
     sample = open_sample(
         MODELS / name / SAMPLES[name],
@@ -68,7 +68,7 @@ def test_ledger_and_sites(name: str) -> None:
 
 @pytest.mark.parametrize("name", SAMPLES)
 def test_inspection(name: str) -> None:
-    report = inspect(opened(name).copy())
+    report = inspect(opened(name))
     assert report.explainable
     assert {(site.kind, site.layer) for site in report.sites} == SITES[name]
 

@@ -35,7 +35,7 @@ def plain(name: str) -> list[tuple[Sample, Attribution]]:
 )
 def test_every_form(name: str, form: str, tmp_path: Path) -> None:
     compiled = Explainer(make_form(MODELS / name, form, tmp_path))
-    walked = Explainer(compiled.model.copy(), engine="numpy")
+    walked = Explainer(compiled.model, engine="numpy")
     for sample, reference in plain(name):
         target = str(reference.target.index)
         ours, slow = (e.explain(sample, target)[0].record for e in (compiled, walked))
@@ -68,7 +68,7 @@ def test_in_float64(form: str, tmp_path: Path) -> None:
     """Whole numbers are read in NumPy as the runtime reads them; the ledger closes to rounding."""
     path = make_form(MODELS / "reviews-bert", form, tmp_path)
     rough = Explainer(path)
-    exact = Explainer(rough.model.copy(), dtype="float64")
+    exact = Explainer(rough.model, dtype="float64")
     sample = next(samples("reviews-bert", 1))
     ours, reference = (e.explain(sample)[0].record for e in (rough, exact))
     assert abs(reference.ledger["residual_relative"]) < 1e-10

@@ -29,7 +29,7 @@ FILES = {
 
 @cache
 def opened(name: str) -> Model:
-    """The model, opened once; whoever changes it takes a copy."""
+    """The model, opened once."""
     return Model.open(FILES[name])
 
 
