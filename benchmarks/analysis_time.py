@@ -4,11 +4,12 @@
     python benchmarks/analysis_time.py --kinds transformer --nodes 1000 20000 --profile 25
 
 Graphs are built in code and are narrow, so that nodes count and numbers do not: a stack of
-Transformer layers with a mask and relative positions that all layers share, and chains of
-element-wise operations. Seconds are those of the processor in the main thread, so that a
-busy machine says the same. Those in ONNX Runtime (sessions of the trial runs) stand in a column of
-their own and belong to no other. The last columns are microseconds a node and their ratio to the
-smallest graph: about 1 where time is linear in nodes.
+Transformer layers with a mask and relative positions that all layers share, chains of element-wise
+operations, and conditional branches. Seconds are those of the processor in the main thread, so that
+a busy machine says the same. Those in ONNX Runtime (sessions of the trial runs) have a column of
+their own. Python's collector of cycles rests meanwhile: what it costs depends on the objects that
+there were before, up to the time that it takes to open a file once more. Ratios are of
+microseconds per node to those of the smallest graph: about 1 where time is linear in nodes.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from palrp_onnx import Model
 from palrp_onnx import session as runtime
 from palrp_onnx.compiler.graph import CompileSettings, compile_graph
 from palrp_onnx.prepare import plan_model
-from palrp_onnx.relevance.methods import PRESETS
+from palrp_onnx.relevance.methods import METHODS
 
 NODES = (1_000, 5_000, 20_000, 80_000)
 WIDTH, HEADS, ROWS, LENGTH = 8, 2, 32, 16
@@ -135,8 +136,9 @@ def _head(b: Builder, x: str) -> str:
 def functions(nodes: int) -> ModelProto:
     """One function of one operand after the other."""
     b, x = Builder(), "x"
+    shift, scale = b.stored(WIDTH), b.number(0.9)
     while len(b.nodes) < nodes - 2:
-        x = b("Tanh", b("Mul", b("Add", x, b.stored(WIDTH)), b.number(0.9)))
+        x = b("Tanh", b("Mul", b("Add", x, shift), scale))
     return b.model(_head(b, x), "x")
 
 
@@ -149,20 +151,20 @@ def residuals(nodes: int) -> ModelProto:
 
 
 def diamonds(nodes: int) -> ModelProto:
-    """Halves of sums of a value with itself, without content and with it: 2ⁿ paths."""
+    """Quarters of sums of a value with itself, without content and with it: 2ⁿ paths."""
     b, x = Builder(), "x"
-    half = b.number(0.5)
+    quarter = b.number(0.25)
     p = b("Slice", b.stored(1, LENGTH, WIDTH), *_first(b))
+
+    def doubled(value: str) -> str:
+        once = b("Add", value, value)
+        return b("Mul", b("Add", once, once), quarter)
+
     while len(b.nodes) < nodes / 2:
-        p = b("Add", p, p)
-        p = b("Mul", p, half)
-    sums = min(60, len(b.nodes))  # so many without anything else stay below infinity
-    for _ in range(sums):
-        p = b("Add", p, p)
-    p = b("Mul", p, b.number(0.5**sums))
+        p = doubled(p)
     x = b("Add", x, p)
     while len(b.nodes) < nodes - 2:
-        x = b("Mul", b("Add", x, x), half)
+        x = doubled(x)
     return b.model(_head(b, x), "x")
 
 
@@ -235,16 +237,18 @@ def measure(proto: ModelProto, folder: Path, *, compiled: bool) -> tuple[dict[st
     runtime.Session.__init__ = clock.watched(opened)  # type: ignore[method-assign]
     runtime.Session.run = clock.watched(run)  # type: ignore[method-assign]
     gc.collect()
+    gc.disable()
     try:
         with clock.stage("open"):
             model = Model.open(path)
         with clock.stage("prepare"):
-            planned = plan_model(model, None, PRESETS["pa-lrp"])
+            planned = plan_model(model, None, METHODS["pa-lrp"])
         nodes = len(planned.analysis.model.graph)
         if compiled:
             with clock.stage("compile"):
                 compile_graph(planned, CompileSettings(features=True))
     finally:
+        gc.enable()
         runtime.Session.__init__ = opened  # type: ignore[method-assign]
         runtime.Session.run = run  # type: ignore[method-assign]
     return {**clock.seconds, "runtime": clock._inside}, nodes
