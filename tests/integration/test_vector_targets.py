@@ -167,12 +167,12 @@ def test_a_vector_of_another_length(tmp_path: Path, engine: str, size: int) -> N
     [
         (np.array([1.0, np.nan, 0.0]), "NaN"),
         (np.array([np.inf, 0.0, 0.0]), "infinity"),
-        (np.zeros(3), "nothing but zeros"),
+        (np.zeros(3), "only zeros"),
         (np.array([1e200, 0.0, 0.0]), "squares"),
         (np.array([1e-200, 0.0, 0.0]), "squares"),
         (np.zeros((2, 3)), "not one vector"),
         (np.array(3.0), "not one vector"),
-        (np.array([], np.float32), "nothing but zeros"),
+        (np.array([], np.float32), "only zeros"),
         (np.array(["a", "b", "c"]), "not numbers"),
     ],
 )

@@ -160,7 +160,9 @@ def test_whole_models_along_a_direction(name: str) -> None:
     values = engine.forward(feeds)
     analysis = engine.planned.analysis
     rows = [node.outputs[0] for node in analysis.inputs.lookups]
-    (varied,) = rows or [v for v in model.graph.inputs if v.name == engine.planned.explained]
+    (varied,) = rows or [
+        v for v in analysis.model.graph.inputs if v.name == engine.planned.explained
+    ]
     varied_name = varied.name or ""
     forward = engine.forward_from([varied_name]) if rows else engine.forward
     seed = np.zeros_like(values[engine.planned.output])
