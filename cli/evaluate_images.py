@@ -162,12 +162,12 @@ def segmentation(
     """
     from palrp_onnx.evaluate.images import evaluate_segmentation
     from palrp_onnx.evaluate.masks import read_mask
-    from palrp_onnx.evaluate.segmentation import Judgement
+    from palrp_onnx.evaluate.segmentation import MaskScores
     from palrp_onnx.model.open import Model
 
     opened = Model.open(model)
     files = list(files_in(sources))
-    journal = open_journal(notes, Judgement, opened, comparison)
+    journal = open_journal(notes, MaskScores, opened, comparison)
     labels = (read_mask(masks / f"{file.stem}.png", ignored=ignored) for file in files)
     with counting(len(files), quiet=reporting.quiet) as advance:
         found = evaluate_segmentation(

@@ -24,8 +24,8 @@ from palrp_onnx.head import Head, find_head
 from palrp_onnx.inputs.sample import Sample
 from palrp_onnx.inputs.sidecar import Declared, read_declared
 from palrp_onnx.inputs.vectors import read_vector
+from palrp_onnx.model.branches import condition_names
 from palrp_onnx.model.open import Model, parse_model
-from palrp_onnx.model.passes.branches import condition_names
 from palrp_onnx.prepare import Planned, check_feeds, plan_model
 from palrp_onnx.record import Run
 from palrp_onnx.relevance.ledger import is_open

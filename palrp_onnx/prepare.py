@@ -29,9 +29,9 @@ from palrp_onnx.analysis.slopes import alibi_operands
 from palrp_onnx.analysis.uncertain import find_uncertain
 from palrp_onnx.errors import InputError, TargetError, UnsupportedError, UsageError
 from palrp_onnx.head import output_facts, probability_warnings
+from palrp_onnx.model.branches import condition_names, take_branches
 from palrp_onnx.model.open import Model
 from palrp_onnx.model.ops import Trait, has
-from palrp_onnx.model.passes.branches import condition_names, take_branches
 from palrp_onnx.model.passes.written_softmax import join_softmax
 from palrp_onnx.model.signature import GraphInput, first_axes
 from palrp_onnx.record import ModelFacts, Warning_

@@ -73,7 +73,7 @@ class Link:
 
 
 @dataclass(frozen=True)
-class Operation:
+class ShapedNode:
     """A node with the shapes around it.
 
     Attributes:
@@ -132,7 +132,7 @@ def links_of(
         known: Entries of integer operands.
     """
     before = [shapes.get(v) if v is not None else () for v in node.inputs]
-    operation = Operation(node, output, before, shapes[output], known, shapes)
+    operation = ShapedNode(node, output, before, shapes[output], known, shapes)
     links = _RULES[row_of(node).axes](operation)
     return None if links is None else tuple(links)
 
@@ -160,13 +160,13 @@ def _broadcast(
 _RETYPED = Trait.RETYPES | Trait.LIKE
 
 
-def _aligned(o: Operation) -> Links:
+def _aligned(o: ShapedNode) -> Links:
     operands = list(enumerate(o.before))
     retyped = has(o.node, _RETYPED)  # other operands are parameters
     return _broadcast(How.SAME, operands[:1] if retyped else operands, o.after)
 
 
-def _loose(o: Operation) -> Links:
+def _loose(o: ShapedNode) -> Links:
     return _broadcast(How.LOOSE, enumerate(o.before), o.after)
 
 
@@ -176,7 +176,7 @@ def _same(results: Iterable[int], axes: Iterable[int], operand: int = 0) -> Iter
 
 
 # --- movement ------------------------------------------------------------------------------------
-def _reshaped(o: Operation) -> Links | None:
+def _reshaped(o: ShapedNode) -> Links | None:
     before, after = o.first, o.after
     if before != after and (0 in (*before, *after) or prod(before) != prod(after)):
         return None
@@ -208,7 +208,7 @@ def groups(before: Shape, after: Shape) -> Iterator[tuple[range, range]]:
         yield range(start, i), range(begin, j)
 
 
-def _ranked(o: Operation) -> Links | None:
+def _ranked(o: ShapedNode) -> Links | None:
     named = constant_axes(o.node)
     if named is None:
         return _reshaped(o)
@@ -221,16 +221,16 @@ def _ranked(o: Operation) -> Links | None:
     return [*new, *_same(rest, range(len(rest)))]
 
 
-def _permuted(o: Operation) -> Links:
+def _permuted(o: ShapedNode) -> Links:
     rank = len(o.first)
     return _same(range(rank), o.node.attributes.get_ints("perm", tuple(reversed(range(rank)))))
 
 
-def _repeated(o: Operation) -> Links:
+def _repeated(o: ShapedNode) -> Links:
     return _broadcast(How.REPEATED, [(0, o.first)], o.after)
 
 
-def _cut(o: Operation) -> Links | None:
+def _cut(o: ShapedNode) -> Links | None:
     """Slices, splits and padding; where their axes are computed, any axis may be cut."""
     rank = len(o.first)
     if rank != len(o.after):
@@ -240,11 +240,11 @@ def _cut(o: Operation) -> Links | None:
     return (Link(How.CUT if k in cut else How.SAME, (k,), ((0, k),)) for k in range(rank))
 
 
-def _sliced(o: Operation) -> Sequence[int] | None:
+def _sliced(o: ShapedNode) -> Sequence[int] | None:
     return constant_axes(o.node, 3) if has(o.node, Trait.CUT) else None
 
 
-def _joined(o: Operation) -> Links:
+def _joined(o: ShapedNode) -> Links:
     along = o.node.attributes.get_int("axis", 0) % len(o.after)
     operands = range(len(o.before))
     return (
@@ -253,7 +253,7 @@ def _joined(o: Operation) -> Links:
     )
 
 
-def _gathered(o: Operation) -> Links:
+def _gathered(o: ShapedNode) -> Links:
     own, rank = o.axis(), len(o.first)
     end = own + len(o.after) - rank + 1
     yield from _same(range(own), range(own))
@@ -261,7 +261,7 @@ def _gathered(o: Operation) -> Links:
     yield from _same(range(end, len(o.after)), range(own + 1, rank))
 
 
-def _gathered_nd(o: Operation) -> Links | None:
+def _gathered_nd(o: ShapedNode) -> Links | None:
     """The first ``batch_dims`` axes are loose: each of their entries has indices of its own."""
     index = o.before[1]
     if index is None:
@@ -279,13 +279,13 @@ def _gathered_nd(o: Operation) -> Links | None:
     )
 
 
-def _scattered(o: Operation) -> Links:
+def _scattered(o: ShapedNode) -> Links:
     operands = ((i, k) for i in (0, 2) for k in range(len(o.before[i] or ())))
     yield Link(How.SCATTERED, tuple(range(len(o.after))), tuple(operands))
 
 
 # --- several entries become one ------------------------------------------------------------------
-def _reduced(o: Operation) -> Links:
+def _reduced(o: ShapedNode) -> Links:
     rank = len(o.first)
     named = constant_axes(o.node)
     if named is None and has(o.node, Trait.ARGUMENT):
@@ -300,7 +300,7 @@ def _reduced(o: Operation) -> Links:
     yield from _same(rest if keepdims else range(len(rest)), rest)
 
 
-def _matrices(o: Operation) -> Links:
+def _matrices(o: ShapedNode) -> Links:
     left, right = (shape or () for shape in o.before)
     one, two = len(left), len(right)
     yield Link(How.SUMMED, (), (*(((0, one - 1),) if one else ()), *_contracted(two)))
@@ -317,7 +317,7 @@ def _contracted(rank: int) -> tuple[OperandAxis, ...]:
     return ((1, max(rank - 2, 0)),) if rank else ()
 
 
-def _gemm(o: Operation) -> Links:
+def _gemm(o: ShapedNode) -> Links:
     across, over = (o.node.attributes.get_int(name, 0) != 0 for name in ("transA", "transB"))
     yield Link(How.SUMMED, (), ((0, 0 if across else 1), (1, 1 if over else 0)))
     rows, columns = (0, 1 if across else 0), (1, 0 if over else 1)
@@ -326,7 +326,7 @@ def _gemm(o: Operation) -> Links:
         yield Link(How.SAME, (k,), (own, *_pairs(third, k, 2)))
 
 
-def _einsum(o: Operation) -> Links:
+def _einsum(o: ShapedNode) -> Links:
     equation = o.node.attributes.get_string("equation", "")
     terms, result = spell_einsum(equation, [len(shape or ()) for shape in o.before])
     letters: dict[str, list[OperandAxis]] = {}
@@ -360,16 +360,16 @@ def _spell(term: str, dots: int, hidden: int) -> str:
     return term.replace("...", "0123456789"[dots - hidden : dots])
 
 
-def _convolved(o: Operation) -> Links:
+def _convolved(o: ShapedNode) -> Links:
     return [Link(How.NEW, (1,), ()) if link.results == (1,) else link for link in _pooled(o)]
 
 
-def _pooled(o: Operation) -> Links:
+def _pooled(o: ShapedNode) -> Links:
     for k in range(len(o.first)):
         yield Link(How.SAME if k < 2 else How.POOLED, (k,), ((0, k),))
 
 
-def _normalised(o: Operation) -> Links:
+def _normalised(o: ShapedNode) -> Links:
     """Norms and, before opset 13, softmax run over ``axis`` and all later axes; else one axis."""
     rank, graph = len(o.first), o.node.graph
     opset = graph.opset_imports.get("", 0) if isinstance(graph, ir.Graph) else 0
@@ -381,14 +381,14 @@ def _normalised(o: Operation) -> Links:
         yield Link(How.NORMALISED if k in over else How.SAME, (k,), ((0, k),))
 
 
-def _accumulated(o: Operation) -> Links:
+def _accumulated(o: ShapedNode) -> Links:
     axis, rank = o.known(o.operand(1)), len(o.first)
     along = range(rank) if axis is None else (int(axis.ravel()[0]) % rank,)
     for k in range(rank):
         yield Link(How.ACCUMULATED if k in along else How.SAME, (k,), ((0, k),))
 
 
-_RULES: dict[AxisRule, Callable[[Operation], Links | None]] = {
+_RULES: dict[AxisRule, Callable[[ShapedNode], Links | None]] = {
     AxisRule.ALIGNED: _aligned,
     AxisRule.LOOSE: _loose,
     AxisRule.RESHAPED: _reshaped,

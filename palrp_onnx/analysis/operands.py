@@ -104,7 +104,7 @@ def judge(seen: Observations) -> Judgement:
     return judge.found
 
 
-class _Place(NamedTuple):
+class _ContentTraits(NamedTuple):
     """The properties of a content value that decide the roles of its operands.
 
     Attributes:
@@ -137,9 +137,9 @@ class _Judge:
             v.name for v in graph.inputs if is_float(v) and len(seen.shapes.get(v, ())) == 2
         }
         self._choices = Choices()
-        self._places: dict[ir.Value, _Place] = {}
-        self._facts: dict[tuple[ir.Node, ir.Value, _Place], Fact] = {}
-        self._terms: dict[tuple[ir.Node, ir.Value, _Place], list[_Use]] = {}
+        self._places: dict[ir.Value, _ContentTraits] = {}
+        self._facts: dict[tuple[ir.Node, ir.Value, _ContentTraits], Fact] = {}
+        self._terms: dict[tuple[ir.Node, ir.Value, _ContentTraits], list[_Use]] = {}
         self.found = Judgement(applied={name for name in seen.overrides if name in inputs.facts})
 
     def decide(self) -> None:
@@ -219,11 +219,11 @@ class _Judge:
             return Fact(Role.INDEX, "not a real operand")
         return self._free(node, value, self._place(axes_of))
 
-    def _place(self, axes_of: ir.Value) -> _Place:
+    def _place(self, axes_of: ir.Value) -> _ContentTraits:
         if axes_of not in self._places:
             flags = self._seen.axes[axes_of]
             columns = flags == (BATCH, TOKEN) and self._columns(axes_of)
-            self._places[axes_of] = _Place(flags, self._choices(axes_of), columns)
+            self._places[axes_of] = _ContentTraits(flags, self._choices(axes_of), columns)
         return self._places[axes_of]
 
     def _columns(self, value: ir.Value) -> bool:
@@ -233,7 +233,7 @@ class _Judge:
         return bool(names) and names <= self._real_tables
 
     # --- values without content -----------------------------------------------------------------
-    def _free(self, node: ir.Node, value: ir.Value, place: _Place) -> Fact:
+    def _free(self, node: ir.Node, value: ir.Value, place: _ContentTraits) -> Fact:
         """Role of a value without content that ``node`` combines with the content at ``place``."""
         left = [(node, value)]
         while left:
@@ -243,7 +243,7 @@ class _Judge:
                 left.pop()
         return self._facts[node, value, place]
 
-    def _unjudged(self, node: ir.Node, value: ir.Value, place: _Place) -> list[_Use]:
+    def _unjudged(self, node: ir.Node, value: ir.Value, place: _ContentTraits) -> list[_Use]:
         """Judge a value, or return the terms of a sum that have to be judged first.
 
         There is no recursion, as chains of sums may be long; and no value is judged twice, as a
@@ -266,7 +266,7 @@ class _Judge:
             self._facts[key] = _MIXED if mixed else self._varying(node, value, place)
         return left
 
-    def _by_itself(self, node: ir.Node, value: ir.Value, place: _Place) -> Fact | None:
+    def _by_itself(self, node: ir.Node, value: ir.Value, place: _ContentTraits) -> Fact | None:
         """The role of a value; ``None`` for a sum that varies along tokens: its terms decide."""
         flags, array = place.flags, self._value(value)
         for name in (value.name, value.meta.get(TERM)):
@@ -293,7 +293,7 @@ class _Judge:
             return Fact(Role.PARAMETER, weights)
         return None if _terms_of(value) else self._varying(node, value, place)
 
-    def _varying(self, node: ir.Node, value: ir.Value, place: _Place) -> Fact:
+    def _varying(self, node: ir.Node, value: ir.Value, place: _ContentTraits) -> Fact:
         """The role of a value that varies along tokens, and is no sum of different roles."""
         array = self._value(value)
         assert array is not None
@@ -310,7 +310,7 @@ class _Judge:
             f"{', '.join(str(a) for a in varying_axes(array, place.flags))}",
         )
 
-    def _hides(self, node: ir.Node, value: ir.Value, array: Array, place: _Place) -> bool:
+    def _hides(self, node: ir.Node, value: ir.Value, array: Array, place: _ContentTraits) -> bool:
         """Whether an operand only switches off entries that a softmax or a maximum chooses among.
 
         It may be zero everywhere in an example without padding. An operand that is very negative
@@ -332,7 +332,7 @@ class _Judge:
             return False
         return not (np.ptp(again) > 0 if flags is None else varying_axes(again, flags))
 
-    def _per_column(self, node: ir.Node, array: Array, place: _Place) -> str | None:
+    def _per_column(self, node: ir.Node, array: Array, place: _ContentTraits) -> str | None:
         """Why numbers that vary along tokens are weights of columns; ``None`` if they are not."""
         if place.columns:
             return "one number for every column"

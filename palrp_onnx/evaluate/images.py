@@ -16,7 +16,7 @@ from palrp_onnx.evaluate.image_maps import ComparedMaps, Maps
 from palrp_onnx.evaluate.journal import Journal, recalled
 from palrp_onnx.evaluate.masks import align
 from palrp_onnx.evaluate.pixels import Directions, Predict, Retention, replacement
-from palrp_onnx.evaluate.segmentation import Judgement, Segmentation
+from palrp_onnx.evaluate.segmentation import MaskScores, Segmentation
 from palrp_onnx.inputs import Sample, default_preprocessor
 from palrp_onnx.inputs.preprocessing import read_preprocessing
 from palrp_onnx.model.open import Model
@@ -175,7 +175,7 @@ def evaluate_segmentation(
     samples: Iterable[tuple[Sample, Array]],
     *,
     target: str = "pred",
-    journal: Journal[Judgement] | None = None,
+    journal: Journal[MaskScores] | None = None,
     progress: Progress = lambda done: None,
 ) -> dict[str, Segmentation]:
     """Compare every method's map, and a random map, with the same masks.
@@ -194,7 +194,7 @@ def evaluate_segmentation(
         UsageError: An input is not a single image, or the target is not a class.
         InputError: There are no samples, or all pixels of a mask are ignored.
     """
-    judged: dict[str, list[Judgement]] = {name: [] for name in compared.names}
+    judged: dict[str, list[MaskScores]] = {name: [] for name in compared.names}
     for done, (sample, mask) in enumerate(samples, start=1):
         found = recalled(journal, partial(_judged, compared, sample, mask, target), sample, mask)
         for name, each in judged.items():
@@ -205,7 +205,7 @@ def evaluate_segmentation(
 
 def _judged(
     compared: ComparedMaps, sample: Sample, mask: Array, target: str
-) -> dict[str, Judgement]:
+) -> dict[str, MaskScores]:
     maps, _ = compared.maps(sample, target)
     try:
         return {

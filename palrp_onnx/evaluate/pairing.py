@@ -26,7 +26,7 @@ class _LineName(Struct):
     error: Any | UnsetType = UNSET
 
 
-class _Place(NamedTuple):
+class _LinePlace(NamedTuple):
     file: Path
     offset: int
     length: int
@@ -82,9 +82,9 @@ class Pairs:
                 yield _decode(other, other.read()), _decode(place, data)
         self.only_a.extend(each for each in index if each not in met)
 
-    def _index(self) -> dict[str, _Place | None]:
+    def _index(self) -> dict[str, _LinePlace | None]:
         """Places of the records of the first run; ``None`` for those that failed."""
-        index: dict[str, _Place | None] = {}
+        index: dict[str, _LinePlace | None] = {}
         for place, data in _records(self.a):
             name = _name(place, data)
             if name.id in index:
@@ -95,7 +95,7 @@ class Pairs:
         return index
 
 
-def _records(run: Path) -> Iterator[tuple[_Place, bytes]]:
+def _records(run: Path) -> Iterator[tuple[_LinePlace, bytes]]:
     """Place and bytes of each record of a run."""
     files = _files(run)
     if not files:
@@ -120,21 +120,21 @@ def _files(run: Path) -> list[Path]:
     return next(filter(None, kinds), [])
 
 
-def _lines(file: Path) -> Iterator[tuple[_Place, bytes]]:
+def _lines(file: Path) -> Iterator[tuple[_LinePlace, bytes]]:
     offset = 0
     with file.open("rb") as stream:
         while line := stream.readline(RECORD_LIMIT + 1):
             _check_length(line, file)
             if line.strip():
-                yield _Place(file, offset, len(line)), line
+                yield _LinePlace(file, offset, len(line)), line
             offset += len(line)
 
 
-def _whole(file: Path) -> Iterator[tuple[_Place, bytes]]:
+def _whole(file: Path) -> Iterator[tuple[_LinePlace, bytes]]:
     with file.open("rb") as stream:
         data = stream.read(RECORD_LIMIT + 1)
     _check_length(data, file)
-    yield _Place(file, 0, len(data)), data
+    yield _LinePlace(file, 0, len(data)), data
 
 
 def _check_length(data: bytes, file: Path) -> None:
@@ -143,21 +143,21 @@ def _check_length(data: bytes, file: Path) -> None:
         raise InputError(message, place=str(file))
 
 
-def _name(place: _Place, data: bytes) -> _LineName:
+def _name(place: _LinePlace, data: bytes) -> _LineName:
     try:
         return msgspec.json.decode(data, type=_LineName)
     except _UNREADABLE as error:
         raise _not_a_record(place, error) from error
 
 
-def _decode(place: _Place, data: bytes) -> Attribution:
+def _decode(place: _LinePlace, data: bytes) -> Attribution:
     try:
         return decode(data)
     except _UNREADABLE as error:
         raise _not_a_record(place, error) from error
 
 
-def _not_a_record(place: _Place, error: Exception) -> InputError:
+def _not_a_record(place: _LinePlace, error: Exception) -> InputError:
     return InputError(
         f"There is no record: {error}",
         place=str(place),

@@ -21,7 +21,7 @@ IGNORED = -1
 
 
 @dataclass(frozen=True)
-class Judgement:
+class MaskScores:
     """Result for one image.
 
     Attributes:
@@ -56,7 +56,7 @@ class Segmentation(Struct, frozen=True, kw_only=True):
     mean_ap: Estimate
 
 
-def judge(relevance: Array, labels: Array) -> Judgement:
+def judge(relevance: Array, labels: Array) -> MaskScores:
     """Compare a map with a mask.
 
     Args:
@@ -75,7 +75,7 @@ def judge(relevance: Array, labels: Array) -> Judgement:
     guess = (stretched > stretched.mean())[judged]
     truth, scores = labels[judged] == 1, stretched[judged]
     sides = ((~guess, ~truth), (guess, truth))
-    return Judgement(
+    return MaskScores(
         correct=int((guess == truth).sum()),
         labelled=len(truth),
         intersection=np.array([(found & true).sum() for found, true in sides]),
@@ -112,7 +112,7 @@ def average_precision(truth: Array, scores: Array) -> float:
     return float((gained * precision).sum() / hits[-1])
 
 
-def summarise(judged: Sequence[Judgement], *, seed: int = 0) -> Segmentation:
+def summarise(judged: Sequence[MaskScores], *, seed: int = 0) -> Segmentation:
     """Figures over all images; counts are pooled before they are divided.
 
     Raises:

@@ -21,7 +21,7 @@ _BLANK = 5
 
 
 @dataclass(frozen=True)
-class Box:
+class TokenBox:
     """A placed token: its text and its rectangle, relative to the strip's upper left corner."""
 
     index: int
@@ -32,11 +32,11 @@ class Box:
     indent: int
 
 
-def place(units: Units, text: str | None, room: int = INNER) -> list[Box]:
+def place(units: Units, text: str | None, room: int = INNER) -> list[TokenBox]:
     """Place tokens in rows: pieces of one word touch, line breaks of the text are retained."""
     count = min(len(units.text), LIMIT)
     between = [_between(units, text, index) for index in range(count)] + [" "]
-    boxes: list[Box] = []
+    boxes: list[TokenBox] = []
     left = row = 0
     for index, piece in enumerate(units.text[:count]):
         before, after = (_TIGHT if between[k] == "" else _PAD for k in (index, index + 1))
@@ -46,7 +46,7 @@ def place(units: Units, text: str | None, room: int = INNER) -> list[Box]:
         left += _BLANK if left and between[index] else 0
         if left and (left + size > room or "\n" in between[index]):
             left, row = 0, row + 1
-        boxes.append(Box(index, shown, left, row, size, before))
+        boxes.append(TokenBox(index, shown, left, row, size, before))
         left += size
     return boxes
 
@@ -78,7 +78,7 @@ class Strip:
     values: Sequence[float]
     limit: float
     text: str | None
-    boxes: list[Box] = field(init=False)
+    boxes: list[TokenBox] = field(init=False)
 
     def __post_init__(self) -> None:
         self.boxes = place(self.units, self.text)

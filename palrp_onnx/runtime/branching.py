@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from palrp_onnx.model.branches import condition_names, with_branches
 from palrp_onnx.model.open import Model
-from palrp_onnx.model.passes.branches import condition_names, with_branches
 from palrp_onnx.runtime.forward import RuntimeForward
 from palrp_onnx.types import Feeds
 

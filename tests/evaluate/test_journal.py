@@ -11,7 +11,7 @@ import pytest
 from palrp_onnx.errors import InputError, UsageError
 from palrp_onnx.evaluate.journal import Journal, recalled
 from palrp_onnx.evaluate.perturbation import FRACTIONS, Curves, Steps
-from palrp_onnx.evaluate.segmentation import Judgement
+from palrp_onnx.evaluate.segmentation import MaskScores
 from palrp_onnx.inputs.sample import Sample
 from palrp_onnx.record import InputFacts
 
@@ -78,9 +78,9 @@ def test_what_was_edited_is_done_again(path: Path) -> None:
 
 
 def test_counts_and_numbers_that_are_not_finite(path: Path) -> None:
-    kept = Judgement(3, 4, np.array([1, 2]), np.array([3, 4]), 0.5)
-    Journal(path, Judgement, SETTINGS).add({"pa-lrp": kept}, sample("a"))
-    found = Journal(path, Judgement, SETTINGS).find(sample("a"))
+    kept = MaskScores(3, 4, np.array([1, 2]), np.array([3, 4]), 0.5)
+    Journal(path, MaskScores, SETTINGS).add({"pa-lrp": kept}, sample("a"))
+    found = Journal(path, MaskScores, SETTINGS).find(sample("a"))
     assert found is not None
     assert (found["pa-lrp"].correct, found["pa-lrp"].union.tolist()) == (3, [3, 4])
     other = path.with_suffix(".other")

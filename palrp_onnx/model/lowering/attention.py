@@ -34,7 +34,7 @@ class Heads(NamedTuple):
     v: ir.Value
 
 
-class Attended(NamedTuple):
+class AttentionResult(NamedTuple):
     """Result of attention [B, N, T, V], and its scores [B, N, T, S] at four stages."""
 
     output: ir.Value
@@ -79,7 +79,7 @@ def attend(
     softcap: float = 0.0,
     sink: ir.Value | None = None,
     guarded: bool = False,
-) -> Attended:
+) -> AttentionResult:
     """softmax(scale · q kᵀ + biases) v.
 
     Args:
@@ -106,7 +106,7 @@ def attend(
         shape = b.op("Shape", b.slice(biased, 0, 1, -1))
         both = b.op("Concat", biased, b.op("Expand", sink, shape), axis=-1)
         weights = b.slice(b.op("Softmax", both, axis=-1), 0, -1, -1)
-    return Attended(b.op("MatMul", weights, v), raw, capped, biased, weights)
+    return AttentionResult(b.op("MatMul", weights, v), raw, capped, biased, weights)
 
 
 def _usual_scale(b: Builder, q: ir.Value) -> ir.Value:

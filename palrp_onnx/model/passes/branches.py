@@ -1,60 +1,12 @@
-"""Conditional branches: each ``If`` is replaced by the branch that an input takes.
-
-Exporters leave an ``If`` where the graph depends on shapes, caches or settings. Relevance passes
-back through the nodes that were computed, so inputs that take other branches are analysed on their
-own (see :mod:`palrp_onnx.runtime.branching`).
-"""
+"""Conditional branches with a stored condition: each ``If`` is replaced by one of its branches."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
 
 import onnx_ir as ir
 
 from palrp_onnx.model.changes import Changes
-from palrp_onnx.types import Array
-
-if TYPE_CHECKING:
-    from palrp_onnx.model.open import Model
-
-#: Runs a graph: (model, feeds, names of the values wanted) → values.
-Run = Callable[["Model", Mapping[str, Array], Iterable[str]], Mapping[str, Array]]
-
-
-def take_branches(model: Model, feeds: Mapping[str, Array], run: Run) -> Model:
-    """``model`` without conditional branches, or itself where it has none.
-
-    Args:
-        model: The model, which is not changed.
-        feeds: An example of its input.
-        run: Runs the graph.
-    """
-    while names := condition_names(model):
-        values = run(model, feeds, dict.fromkeys(names))
-        model = with_branches(model, [bool(values[name].item()) for name in names])
-    return model
-
-
-def condition_names(model: Model) -> list[str]:
-    """Names of the conditions of each ``If`` of the graph, in order, without nested ones."""
-    return [_condition(node).name or "" for node in _branching(model.graph)]
-
-
-def with_branches(model: Model, taken: Sequence[bool]) -> Model:
-    """A copy of ``model`` where every ``If`` of its graph is replaced by a branch.
-
-    Args:
-        model: The model.
-        taken: The value of each condition, in the order of :func:`condition_names`.
-    """
-
-    def take(proto: ir.Model) -> Changes:
-        nodes = _branching(proto.graph)
-        _inline(proto.graph, zip(nodes, taken, strict=True))
-        return Changes.of({"If": len(nodes)})
-
-    return model.copy().rewritten(take)
 
 
 def take_constant_branches(model: ir.Model) -> Changes:
@@ -62,32 +14,34 @@ def take_constant_branches(model: ir.Model) -> Changes:
     graph, count = model.graph, 0
     while taken := [
         (node, bool(stored.numpy().item()))
-        for node in _branching(graph)
-        if (stored := _condition(node).const_value) is not None
+        for node in branching_nodes(graph)
+        if (stored := condition_of(node).const_value) is not None
     ]:
-        _inline(graph, taken)
+        inline_branches(graph, taken)
         count += len(taken)
     return Changes.of({"If": count})
 
 
-def _branching(graph: ir.Graph) -> list[ir.Node]:
+def branching_nodes(graph: ir.Graph) -> list[ir.Node]:
+    """Every ``If`` of the graph, in order, without nested ones."""
     return [node for node in graph if node.op_type == "If" and not node.domain]
 
 
-def _condition(node: ir.Node) -> ir.Value:
+def condition_of(node: ir.Node) -> ir.Value:
+    """The condition of an ``If``."""
     value = node.inputs[0]
     assert value is not None
     return value
 
 
-def _inline(graph: ir.Graph, taken: Iterable[tuple[ir.Node, bool]]) -> None:
+def inline_branches(graph: ir.Graph, taken: Iterable[tuple[ir.Node, bool]]) -> None:
     """Replace each of some ``If`` nodes by the nodes of the branch that it takes."""
-    names = _Names([*(v.name for n in graph for v in n.outputs), *graph.initializers])
+    names = _FreeNames([*(v.name for n in graph for v in n.outputs), *graph.initializers])
     for node, condition in taken:
         _replace(graph, node, condition, names)
 
 
-def _replace(graph: ir.Graph, node: ir.Node, condition: bool, names: _Names) -> None:
+def _replace(graph: ir.Graph, node: ir.Node, condition: bool, names: _FreeNames) -> None:
     branches = [node.attributes[name].as_graph() for name in ("else_branch", "then_branch")]
     branch = branches[condition]
     for lost in branches[not condition].all_nodes():
@@ -114,7 +68,7 @@ def _replace(graph: ir.Graph, node: ir.Node, condition: bool, names: _Names) -> 
     graph.remove(node, safe=True)
 
 
-class _Names:
+class _FreeNames:
     """Names in use."""
 
     def __init__(self, taken: Iterable[str | None]) -> None:
