@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +70,7 @@ def raw(feeds: dict[str, Array]) -> Sample:
     return Sample("x", "tensors", feeds, InputFacts(kind="tensors", truncated=False))
 
 
-@cache
+@lru_cache(maxsize=2)  # these are large
 def explained_with(path: Path, engine: str = "onnxruntime") -> Explainer:
     """An explainer of a file, opened once."""
     model = None if engine == "onnxruntime" else explained_with(path).model
