@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from palrp_onnx.files import refusal, to_json, write_files
-from palrp_onnx.relevance.method_parsing import compared_method_text
 
 from .options import FILE_PATH, METHOD, together
 from .writing import write_stdout
@@ -38,11 +37,18 @@ def inputs_option(what: str) -> Callable[[Decorated], Decorated]:
     )
 
 
+def _method_texts(texts: Sequence[str]) -> tuple[str, ...]:
+    """The normal forms of the texts of methods and baselines."""
+    from palrp_onnx.relevance.method_parsing import compared_method_text
+
+    return tuple(map(compared_method_text, texts))
+
+
 methods_option = click.option(
     "--method",
     "methods",
     metavar=METHOD,
-    callback=lambda _ctx, _param, texts: tuple(map(compared_method_text, texts)),
+    callback=lambda _ctx, _param, texts: _method_texts(texts),
     multiple=True,
     default=("pa-lrp", "attnlrp"),
     show_default=True,

@@ -12,7 +12,6 @@ from typing import Any, TypeVar
 import click
 
 from palrp_onnx.limits import RECORD_METRICS, Limit
-from palrp_onnx.relevance.method_parsing import method
 from palrp_onnx.relevance.methods import BASELINES, DEFAULT_METHOD, METHODS, lines_of
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -170,6 +169,14 @@ def _below(heading: str, *lines: str) -> str:
 METHODS_HELP = _below("Methods:", *lines_of(METHODS))
 COMPARED_METHODS_HELP = f"{METHODS_HELP}\n\n{_below('Baselines:', *lines_of(BASELINES))}"
 
+
+def _method_text(text: str) -> str:
+    """The normal form of a method's text."""
+    from palrp_onnx.relevance.method_parsing import method
+
+    return method(text).text
+
+
 #: Options of `MethodChoice`.
 method_options = together(
     output_option,
@@ -181,7 +188,7 @@ method_options = together(
     click.option(
         "--method",
         metavar=METHOD,
-        callback=lambda _ctx, _param, text: None if text is None else method(text).text,
+        callback=lambda _ctx, _param, text: None if text is None else _method_text(text),
         show_default=DEFAULT_METHOD,
         help="One of those below, optionally with parameters, as in pa-lrp-gamma:gamma=0.1.",
     ),

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
 from palrp_onnx.errors import UsageError
-from palrp_onnx.rules.registry import add_rules, rules_from_outside
 
 #: What may take half of a product of two activations.
 Share = Literal["positions", "attention", "gates"]
@@ -26,10 +25,10 @@ class Parameter:
     """A number that a method leaves open.
 
     Attributes:
-        default: What it is unless said.
-        low: The least it may be.
-        high: The most it may be.
-        meaning: What it is, in a few words.
+        default: The number that is used if none is given.
+        low: Smallest allowed number.
+        high: Largest allowed number.
+        meaning: Its meaning, in a few words.
 
     Raises:
         UsageError: One of the numbers is not finite, or the default is outside of the range.
@@ -182,9 +181,13 @@ class Method:
 
     def __getstate__(self) -> dict[str, Any]:
         """What is pickled: another process may not know rules from outside of this package."""
+        from palrp_onnx.rules.registry import rules_from_outside  # the table of methods needs none
+
         return {**self.__dict__, "carried": rules_from_outside(self.rules)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
+        from palrp_onnx.rules.registry import add_rules
+
         add_rules(state.pop("carried"))
         self.__dict__.update(state)
 

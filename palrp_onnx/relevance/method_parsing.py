@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import replace
 
 from palrp_onnx.errors import UsageError
@@ -49,7 +49,7 @@ def method(text: str) -> Method:
         UsageError: There is no such method or parameter, a parameter is given twice, or its number
             is none, not finite or out of range.
     """
-    return _find(text, {**METHODS, **_registered})
+    return _find(text)
 
 
 def resolve_method(wanted: Method | str | None) -> Method:
@@ -79,15 +79,15 @@ def compared_method_text(text: str) -> str:
         UsageError: As :func:`method`; or parameters are given for a baseline.
     """
     name, colon, _ = text.partition(":")
-    if name in BASELINES and colon:
+    if name not in BASELINES:
+        return _find(text, others=BASELINES).text
+    if colon:
         raise UsageError(f"{name} has no parameters", place=f"method {text}", hint="Name it alone.")
-    if name in BASELINES:
-        return name
-    return _find(text, {**METHODS, **_registered}, tuple(BASELINES)).text
+    return name
 
 
-def _find(text: str, known: Mapping[str, Method], others: tuple[str, ...] = ()) -> Method:
-    name, colon, rest = text.partition(":")
+def _find(text: str, others: Iterable[str] = ()) -> Method:
+    known, (name, colon, rest) = {**METHODS, **_registered}, text.partition(":")
     if name not in known:
         raise UsageError(
             f"Unknown method {name!r}", hint=f"Methods: {', '.join((*known, *others))}."

@@ -25,7 +25,10 @@ from palrp_onnx.relevance.sinks import Reduction
 Run = Callable[..., Result]
 
 PROGRAM = (sys.executable, "-c", "from palrp_onnx.cli.main import main; main()")
-HEAVY = ("numpy", "onnx", "onnx_ir", "onnxruntime", "tokenizers", "PIL", "msgspec", "rich", "torch")
+HEAVY = (
+    *("numpy", "onnx", "onnx_ir", "onnxruntime", "tokenizers", "PIL", "msgspec", "rich", "torch"),
+    "palrp_onnx.rules",
+)
 
 
 def shell(*arguments: object, **named: object) -> subprocess.CompletedProcess[bytes]:
