@@ -17,7 +17,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from palrp_onnx.analysis.dims import How, Link, OperandAxis, groups, links_of
+from palrp_onnx.analysis.dims import How, Link, OperandAxis, groups, index_entries, links_of
 from palrp_onnx.analysis.input_axes import BATCH as BATCH
 from palrp_onnx.analysis.input_axes import TOKEN as TOKEN
 from palrp_onnx.analysis.input_axes import InputAxes, input_axes
@@ -359,11 +359,7 @@ class _Follower:
 
     def _index(self, value: ir.Value | None) -> NDArray[Any] | None:
         """An index in the trial run."""
-        if value is None:
-            return None
-        if value.const_value is not None:
-            return value.const_value.numpy()
-        return self._indices.get(value.name or "")
+        return index_entries(value, self._indices)
 
     def _cut(self, node: ir.Node, link: Link, output: ir.Value) -> Axis:
         """The axis after a slice, a split or padding, which may change its length."""
@@ -538,6 +534,11 @@ def batch_axis(axes: Axes) -> int:
     Of a value without a batch axis, which all samples share, the outermost one.
     """
     return next((a for a in range(-len(axes), 0) if axes[a] & BATCH), -len(axes))
+
+
+def sample_axis(axes: Axes) -> int | None:
+    """The axis, from the right, that runs over samples alone, if there is one."""
+    return next((k - len(axes) for k, flag in enumerate(axes) if flag == BATCH), None)
 
 
 def _at(node: ir.Node, index: int) -> ir.Value | None:

@@ -11,17 +11,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 from math import prod
-from typing import Any
 
 import onnx_ir as ir
-from numpy.typing import NDArray
 
 from palrp_onnx.model.ops import AxisRule, Trait, has, row_of
-from palrp_onnx.model.values import constant_axes
-from palrp_onnx.types import Shape
+from palrp_onnx.model.values import constant, constant_axes
+from palrp_onnx.types import Array, Shape
 
 #: Integer operand → its entries, ``None`` where they are unknown.
-Known = Callable[[ir.Value | None], NDArray[Any] | None]
+Known = Callable[[ir.Value | None], Array | None]
 #: (operand, axis), both from the front; ``None`` for an axis where the operand's rank is unknown.
 OperandAxis = tuple[int, int | None]
 
@@ -109,17 +107,22 @@ class ShapedNode:
 Links = Iterable[Link]
 
 
-def stored(value: ir.Value | None) -> NDArray[Any] | None:
-    """The entries of a constant; ``None`` where the value is computed."""
-    constant = value.const_value if value is not None else None
-    return constant.numpy() if constant is not None else None
+def index_entries(value: ir.Value | None, indices: Mapping[str, Array]) -> Array | None:
+    """The entries of a constant, or of an index in the trial run; ``None`` where unknown.
+
+    Args:
+        value: An integer operand.
+        indices: Integer values of the trial run, by name.
+    """
+    found = constant(value)
+    return indices.get(value.name or "") if found is None and value is not None else found
 
 
 def links_of(
     node: ir.Node,
     output: ir.Value,
     shapes: Mapping[ir.Value, Shape],
-    known: Known = stored,
+    known: Known = constant,
 ) -> tuple[Link, ...] | None:
     """The links of all axes of ``output``; ``None`` where they are unknown.
 

@@ -23,7 +23,7 @@ from palrp_onnx.analysis.separability import each_alone, mixed_values
 from palrp_onnx.analysis.stored_weights import computed_weights
 from palrp_onnx.errors import InputError, RoleError
 from palrp_onnx.model.open import Model
-from palrp_onnx.model.values import is_float
+from palrp_onnx.model.values import constant, is_float
 from palrp_onnx.types import Array, Feeds, Shape
 
 #: One run of a graph: feeds → values by name, including those that are fed.
@@ -80,6 +80,11 @@ class Observations:
     def given(self) -> bool:
         """Whether the trial run used arrays of the caller, as no synthetic example runs."""
         return self.form is None
+
+    def entries(self, value: ir.Value) -> Array | None:
+        """Entries of a value without content: in the trial run, or stored."""
+        found = self.trial.get(value.name or "")
+        return constant(value) if found is None else found
 
     def input_axes(self, name: str) -> InputAxes:
         """Axes of an explained input."""

@@ -268,7 +268,7 @@ class _Judge:
 
     def _by_itself(self, node: ir.Node, value: ir.Value, place: _ContentTraits) -> Fact | None:
         """The role of a value; ``None`` for a sum that varies along tokens: its terms decide."""
-        flags, array = place.flags, self._value(value)
+        flags, array = place.flags, self._seen.entries(value)
         for name in (value.name, value.meta.get(TERM)):
             if name in self._seen.overrides:
                 return self._follow(str(name), array, flags)
@@ -295,7 +295,7 @@ class _Judge:
 
     def _varying(self, node: ir.Node, value: ir.Value, place: _ContentTraits) -> Fact:
         """The role of a value that varies along tokens, and is no sum of different roles."""
-        array = self._value(value)
+        array = self._seen.entries(value)
         assert array is not None
         if segment := self._segments.get(value):
             return Fact(Role.SEGMENT, f"varies with {', '.join(sorted(segment))}")
@@ -400,11 +400,6 @@ class _Judge:
             a is None or a.shape == self._seen.shapes[v] for v, a in zip(inputs, again, strict=True)
         )
         return same or other is None or not np.array_equal(other, array)
-
-    def _value(self, value: ir.Value) -> Array | None:
-        if value.name and value.name in self._seen.trial:
-            return self._seen.trial[value.name]
-        return value.const_value.numpy() if value.const_value is not None else None
 
 
 def _terms_of(value: ir.Value) -> list[_Use]:

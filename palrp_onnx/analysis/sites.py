@@ -267,10 +267,9 @@ def _union(first: Axes, second: Axes) -> Axes:
 
 def values_of(analysis: Analysis, value: ir.Value) -> Array:
     """Entries of a value without content, in the trial run."""
-    if value.name and value.name in analysis.trial:
-        return analysis.trial[value.name]
-    assert value.const_value is not None
-    return value.const_value.numpy()
+    found = analysis.entries(value)
+    assert found is not None
+    return found
 
 
 def _kind(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from palrp_onnx.types import Array
+
 
 def is_float(value: ir.Value) -> bool:
     """Whether a value holds real numbers.
@@ -14,11 +16,14 @@ def is_float(value: ir.Value) -> bool:
     return value.dtype is None or value.dtype.is_floating_point()
 
 
+def constant(value: ir.Value | None) -> Array | None:
+    """The entries of an initializer; ``None`` for a computed value, or none."""
+    return None if value is None or value.const_value is None else value.const_value.numpy()
+
+
 def constant_axes(node: ir.Node, index: int = 1) -> tuple[int, ...] | None:
     """The attribute ``axes``, or the constant input that replaces it in later opsets."""
     if "axes" in node.attributes:
         return tuple(node.attributes.get_ints("axes", ()))
-    value = node.inputs[index] if index < len(node.inputs) else None
-    if value is None or value.const_value is None:
-        return None
-    return tuple(int(axis) for axis in value.const_value.numpy().ravel())
+    axes = constant(node.inputs[index]) if index < len(node.inputs) else None
+    return None if axes is None else tuple(int(axis) for axis in axes.ravel())

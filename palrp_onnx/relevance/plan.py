@@ -14,7 +14,7 @@ import numpy as np
 import onnx_ir as ir
 
 from palrp_onnx.analysis.analysis import Analysis, Operand
-from palrp_onnx.analysis.axes import BATCH
+from palrp_onnx.analysis.axes import sample_axis
 from palrp_onnx.analysis.probability import ending_of
 from palrp_onnx.analysis.roles import Fact, Role
 from palrp_onnx.errors import TargetError, UnsupportedError
@@ -180,7 +180,7 @@ class View(Generic[T]):
     def batch_axis(self) -> int:
         """The axis of the first output that runs over samples alone, counted from the right."""
         flags = self._plan.analysis.axes[self._node.outputs[0]]
-        axis = next((k - len(flags) for k, flag in enumerate(flags) if flag == BATCH), None)
+        axis = sample_axis(flags)
         if axis is None:
             raise NotImplementedError("samples share their axis with something else")
         return axis

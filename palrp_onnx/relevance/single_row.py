@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Generic, Literal, NamedTuple, TypeVar
+from typing import Generic, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import onnx_ir as ir
 
 from palrp_onnx.analysis.analysis import Analysis
-from palrp_onnx.analysis.axes import BATCH, TOKEN
+from palrp_onnx.analysis.axes import BATCH, TOKEN, sample_axis
+from palrp_onnx.analysis.dims import index_entries
 from palrp_onnx.analysis.sources import source_axes
 from palrp_onnx.model.ops import ELEMENTWISE, Trait, has
 from palrp_onnx.relevance.plan import Plan, Step, View
@@ -178,7 +179,7 @@ def _gather(analysis: Analysis, node: ir.Node, source: ir.Value) -> _Pick | None
     """``Gather`` of one token of every sample; an axis may hold samples × tokens."""
     flags, rank = analysis.axes[source], len(analysis.axes[source])
     axis = node.attributes.get_int("axis", 0) % rank
-    index, batch = _trial(analysis, node.inputs[1]), _batch(flags)
+    index, batch = index_entries(node.inputs[1], analysis.indices), sample_axis(flags)
     if index is None or analysis.shapes[source][axis] < 2:
         return None
     if flags[axis] == TOKEN and index.size == 1 and batch is not None:
@@ -193,7 +194,7 @@ def _gather(analysis: Analysis, node: ir.Node, source: ir.Value) -> _Pick | None
 
 def _gather_nd(analysis: Analysis, node: ir.Node, source: ir.Value) -> _Pick | None:
     """``GatherND`` with coordinates (sample, token), every sample once."""
-    index, rank = _trial(analysis, node.inputs[1]), len(analysis.axes[source])
+    index, rank = index_entries(node.inputs[1], analysis.indices), len(analysis.axes[source])
     if index is None or analysis.axes[source][:2] != (BATCH, TOKEN):
         return None
     samples = analysis.shapes[source][0]
@@ -205,10 +206,10 @@ def _gather_nd(analysis: Analysis, node: ir.Node, source: ir.Value) -> _Pick | N
 
 def _slice(analysis: Analysis, node: ir.Node, source: ir.Value) -> _Pick | None:
     """``Slice`` of length 1 along the tokens."""
-    flags, starts = analysis.axes[source], _trial(analysis, node.inputs[1])
+    flags, starts = analysis.axes[source], index_entries(node.inputs[1], analysis.indices)
     before, after = analysis.shapes[source], analysis.shapes[node.outputs[0]]
     cut = [k for k, (a, b) in enumerate(zip(before, after, strict=True)) if a != b]
-    batch = _batch(flags)
+    batch = sample_axis(flags)
     if starts is None or starts.size != 1 or len(cut) != 1 or after[cut[0]] != 1 or batch is None:
         return None
     return _Pick("one", batch, cut[0] - len(flags), None) if flags[cut[0]] == TOKEN else None
@@ -219,16 +220,3 @@ _PICKS: dict[str, Callable[[Analysis, ir.Node, ir.Value], _Pick | None]] = {
     "GatherND": _gather_nd,
     "Slice": _slice,
 }
-
-
-def _batch(flags: tuple[int, ...]) -> int | None:
-    """The batch axis, from the right."""
-    return next((k - len(flags) for k, flag in enumerate(flags) if flag == BATCH), None)
-
-
-def _trial(analysis: Analysis, value: ir.Value | None) -> np.ndarray[Any, Any] | None:
-    if value is None:
-        return None
-    if value.const_value is not None:
-        return value.const_value.numpy()
-    return analysis.indices.get(value.name or "")

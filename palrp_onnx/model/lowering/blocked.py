@@ -12,8 +12,9 @@ from functools import cache
 import numpy as np
 import onnx_ir as ir
 
-from palrp_onnx.model.lowering.builder import Builder, Fused, constant
+from palrp_onnx.model.lowering.builder import Builder, Fused
 from palrp_onnx.model.lowering.table import lowers
+from palrp_onnx.model.values import constant
 from palrp_onnx.session import saved_as_optimised
 from palrp_onnx.types import Array
 

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
-from palrp_onnx.model.lowering.builder import Builder, Fused, constant, dtype_of, type_of
+from palrp_onnx.model.lowering.builder import Builder, Fused, dtype_of, type_of
 from palrp_onnx.model.lowering.quantise import dequantised
 from palrp_onnx.model.lowering.table import lowers
+from palrp_onnx.model.values import constant
 from palrp_onnx.types import Array
 
 

@@ -253,8 +253,3 @@ def length_of(value: ir.Value, axis: int) -> int:
     if not isinstance(length, int):
         raise NotImplementedError(f"the length of axis {axis} of {value.name!r} is not fixed")
     return length
-
-
-def constant(value: ir.Value | None) -> np.ndarray[Any, Any] | None:
-    """The numbers of an initializer; ``None`` for a computed value."""
-    return None if value is None or value.const_value is None else value.const_value.numpy()

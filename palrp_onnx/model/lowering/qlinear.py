@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import onnx_ir as ir
 
-from palrp_onnx.model.lowering.builder import Builder, Fused, constant, rank_of
+from palrp_onnx.model.lowering.builder import Builder, Fused, rank_of
 from palrp_onnx.model.lowering.quantise import (
     along,
     centred,
@@ -21,6 +21,7 @@ from palrp_onnx.model.lowering.quantise import (
     rounded_to,
 )
 from palrp_onnx.model.lowering.table import MICROSOFT, lowers
+from palrp_onnx.model.values import constant
 
 
 def _read(b: Builder, node: Fused, first: int, axis: int = -1) -> ir.Value:

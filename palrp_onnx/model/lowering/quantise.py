@@ -12,15 +12,9 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from palrp_onnx.model.lowering.builder import (
-    Builder,
-    Fused,
-    constant,
-    dtype_of,
-    rank_of,
-    type_of,
-)
+from palrp_onnx.model.lowering.builder import Builder, Fused, dtype_of, rank_of, type_of
 from palrp_onnx.model.lowering.table import MICROSOFT, lowers
+from palrp_onnx.model.values import constant
 
 #: Key in the ``meta`` of a node that adds a zero point: that zero point.
 _ZERO = "zero"

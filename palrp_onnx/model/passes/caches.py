@@ -15,8 +15,9 @@ import onnx_ir.passes.common as passes
 
 from palrp_onnx.model.changes import Blank, Changes
 from palrp_onnx.model.follow import uses_of
-from palrp_onnx.model.lowering.builder import Builder, constant
+from palrp_onnx.model.lowering.builder import Builder
 from palrp_onnx.model.ops import Trait, has
+from palrp_onnx.model.values import constant
 
 
 class _End(NamedTuple):
