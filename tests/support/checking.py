@@ -120,3 +120,22 @@ def compare(
 def _cut(array: Array, rows: Sequence[slice]) -> Array:
     """Rows of every sample, one after the other."""
     return np.concatenate([sample[row] for sample, row in zip(array, rows, strict=True)])
+
+
+def saved_by_a_session(
+    nodes: Sequence[onnx.NodeProto], image: Array, weights: Mapping[str, Array], folder: Path
+) -> onnx.ModelProto:
+    """The graph of these nodes, from ``x`` to ``y``, as ONNX Runtime saves it for this machine."""
+    graph = helper.make_graph(
+        nodes,
+        "plain",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["b", *image.shape[1:]])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(array, name) for name, array in weights.items()],
+    )
+    plain = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.optimized_model_filepath = str(folder / "saved.onnx")
+    onnxruntime.InferenceSession(plain.SerializeToString(), options)
+    return onnx.load(folder / "saved.onnx")

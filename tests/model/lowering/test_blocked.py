@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
-from checking import compare
-from onnx import TensorProto, helper, numpy_helper
+from checking import compare, saved_by_a_session
+from onnx import helper
 
 from palrp_onnx.model.lowering.blocked import block_size, plain_weights
 
@@ -58,19 +57,7 @@ GRAPHS = {
 
 @pytest.mark.parametrize("name", GRAPHS)
 def test_saved_by_a_session(name: str, tmp_path: Path) -> None:
-    graph = helper.make_graph(
-        GRAPHS[name],
-        "plain",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["b", 3, 12, 10])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
-        [numpy_helper.from_array(array, key) for key, array in WEIGHTS.items()],
-    )
-    plain = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    options.optimized_model_filepath = str(tmp_path / "saved.onnx")
-    onnxruntime.InferenceSession(plain.SerializeToString(), options)
-    saved = onnx.load(tmp_path / "saved.onnx")
+    saved = saved_by_a_session(GRAPHS[name], IMAGE, WEIGHTS, tmp_path)
     if not any(n.domain.endswith("nchwc") for n in saved.graph.node):
         pytest.skip("the runtime does not block channels on this machine")
     lowered = compare(saved, {"x": IMAGE}, tmp_path)

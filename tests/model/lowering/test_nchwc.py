@@ -6,12 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
-import onnxruntime
 import pytest
-from checking import compare
+from checking import compare, saved_by_a_session
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
+from onnx import helper
 
 GENERATOR = np.random.default_rng(5)
 IMAGE = GENERATOR.normal(size=(2, 3, 6, 5)).astype(np.float32)
@@ -42,19 +40,7 @@ def test_enlarged(mode: str, places: str, tmp_path: Path) -> None:
         ),
         helper.make_node("Conv", ["large", "second"], ["y"], pads=[1, 1, 1, 1]),
     ]
-    graph = helper.make_graph(
-        nodes,
-        "plain",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["b", 3, 6, 5])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
-        [numpy_helper.from_array(array, name) for name, array in WEIGHTS.items()],
-    )
-    plain = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    options.optimized_model_filepath = str(tmp_path / "saved.onnx")
-    onnxruntime.InferenceSession(plain.SerializeToString(), options)
-    saved = onnx.load(tmp_path / "saved.onnx")
+    saved = saved_by_a_session(nodes, IMAGE, WEIGHTS, tmp_path)
     if not any(n.op_type == "Upsample" for n in saved.graph.node):
         pytest.skip("the runtime does not block channels on this machine")
     lowered = compare(saved, {"x": IMAGE}, tmp_path)
