@@ -1,9 +1,9 @@
 """Recurrent layers (LSTM, GRU, RNN): gates are constants, the signal takes all relevance.
 
-In ``gate ∘ signal`` the gate, a function of the same sums, counts as a constant. Sums pass relevance
-by the ε-rule with ε → 0, candidates and outputs by the identity rule. The sums of all steps follow
-from X and the hidden states Y of the forward pass by matrix products. The cell state of LSTM, and
-the way back from the last step to the first, are recurrences.
+In ``gate ∘ signal`` the gate, a function of the same operands, counts as a constant. Sums pass
+relevance by the ε-rule with ε → 0, candidates and outputs by the identity rule. The sums of all
+steps follow from X and the hidden states Y of the forward pass by matrix products. The cell state
+of LSTM, and the way back from the last step to the first, are recurrences.
 
 Steps beyond the length of a sequence change no state: relevance passes them unchanged, and none of
 it leaves there.
@@ -26,21 +26,22 @@ from palrp_onnx.rules.activation import at_zero
 from palrp_onnx.rules.registry import Node, Shares, T, rule
 from palrp_onnx.tensor.language import Language, RecurrenceStep
 
-#: Direction of a node → for each of its directions, whether it runs from the last step to the first.
+#: Direction of a node → whether each of its directions runs from the last step to the first.
 _DIRECTIONS = {"forward": (False,), "reverse": (True,), "bidirectional": (False, True)}
-#: Activation function → its α and β where the node gives none; ``None`` where it has none.
+#: Activation function → α and β that ONNX Runtime takes where the node gives none; ``None`` where
+#: the function has no such number.
 _CONSTANTS: dict[str, tuple[float | None, float | None]] = {
-    "Affine": (1.0, 0.0),
+    "Affine": (0.0, 0.0),
     "Elu": (1.0, None),
     "HardSigmoid": (0.2, 0.5),
     "LeakyRelu": (0.01, None),
     "Relu": (None, None),
-    "ScaledTanh": (1.0, 1.0),
+    "ScaledTanh": (0.0, 0.0),
     "Sigmoid": (None, None),
     "Softplus": (None, None),
     "Softsign": (None, None),
     "Tanh": (None, None),
-    "ThresholdedRelu": (1.0, None),
+    "ThresholdedRelu": (0.0, None),
 }
 
 
@@ -89,7 +90,7 @@ class _Function:
 
 
 @dataclass(frozen=True)
-class _Layer(Generic[T]):
+class _Direction(Generic[T]):
     """One direction of a node.
 
     Attributes:
@@ -102,8 +103,8 @@ class _Layer(Generic[T]):
         cell: Cell state before the first step.
         weights: Weights of X, for every gate.
         recurrent: Weights of the hidden state, for every gate.
-        biases: Biases of ``weights``, then of ``recurrent``, for every gate; none if there are none.
-        peepholes: Weights of the cell state in gates; none if there are none.
+        biases: Biases of ``weights``, then of ``recurrent``, for every gate, if there are any.
+        peepholes: Weights of the cell state in the gates i, o and f, if there are any.
         held: 1 at steps within the length of their sequence, else 0; ``None`` if all are.
         sent: Multiplier of ``y``.
         last: Multipliers of the last states, hidden and cell.
@@ -183,7 +184,7 @@ class _Passed(Generic[T]):
     offsets: Sequence[T]
 
 
-_Cell = Callable[[Language[Any], _Layer[Any]], _Passed[Any]]
+_Cell = Callable[[Language[Any], _Direction[Any]], _Passed[Any]]
 
 
 @rule("LSTM", outputs="all")
@@ -197,7 +198,7 @@ def lstm(op: Language[T], node: Node[T], m: Sequence[T | None]) -> Shares[T]:
     return _passed(op, node, m, 4, ("Sigmoid", "Tanh", "Tanh"), _lstm)
 
 
-def _lstm(op: Language[T], layer: _Layer[T]) -> _Passed[T]:
+def _lstm(op: Language[T], layer: _Direction[T]) -> _Passed[T]:
     gate, inner, outer = layer.functions
     into, out, forget, sums = (layer.sums(op, k) for k in range(4))
     candidates = inner(op, sums)
@@ -224,7 +225,7 @@ def _lstm(op: Language[T], layer: _Layer[T]) -> _Passed[T]:
 
 
 def _cell_states(
-    op: Language[T], layer: _Layer[T], into: T, forget: T, candidates: T
+    op: Language[T], layer: _Direction[T], into: T, forget: T, candidates: T
 ) -> tuple[T, T, T]:
     """Input gates, forget gates and cell states of all steps."""
     gate, coupled = layer.functions[0], bool(layer.node.attribute("input_forget", 0))
@@ -259,7 +260,7 @@ def gru(op: Language[T], node: Node[T], m: Sequence[T | None]) -> Shares[T]:
     return _passed(op, node, m, 3, ("Sigmoid", "Tanh"), _gru)
 
 
-def _gru(op: Language[T], layer: _Layer[T]) -> _Passed[T]:
+def _gru(op: Language[T], layer: _Direction[T]) -> _Passed[T]:
     gate, inner = layer.functions
     late = bool(layer.node.attribute("linear_before_reset", 0))
     z, r = (gate(op, layer.sums(op, k)) for k in range(2))
@@ -296,7 +297,7 @@ def rnn(op: Language[T], node: Node[T], m: Sequence[T | None]) -> Shares[T]:
     return _passed(op, node, m, 1, ("Tanh",), _rnn)
 
 
-def _rnn(op: Language[T], layer: _Layer[T]) -> _Passed[T]:
+def _rnn(op: Language[T], layer: _Direction[T]) -> _Passed[T]:
     (inner,) = layer.functions
     entering, weight = inner.share(op, layer.sums(op, 0)), layer.recurrent[0]
 
@@ -312,7 +313,7 @@ def _rnn(op: Language[T], layer: _Layer[T]) -> _Passed[T]:
     return _Passed(m_a, layer.weights[0], first, bias, _offset(op, inner, m_h))
 
 
-def _biases(op: Language[T], layer: _Layer[T], gate: int, m_w: T, m_r: T) -> T | None:
+def _biases(op: Language[T], layer: _Direction[T], gate: int, m_w: T, m_r: T) -> T | None:
     """Relevance of both biases of a gate, from the multipliers of the sums that they are in."""
     if not layer.biases:
         return None
@@ -338,7 +339,7 @@ def _passed(
     """Shares of all directions."""
     if node.attribute("layout", 0):
         raise NotImplementedError("samples before steps (layout=1)")
-    layers = _layers(op, node, m, gates, functions)
+    layers = _directions(op, node, m, gates, functions)
     passed: list[_Passed[T]] = [cell(op, layer) for layer in layers]
     to_x = [op.sum(op.matmul(p.sums, p.weights), [1], keepdims=False) for p in passed]
     states = zip(*(p.first for p in passed), strict=True)
@@ -361,9 +362,9 @@ def _total(op: Language[T], terms: Sequence[T]) -> T:
     return total
 
 
-def _layers(
+def _directions(
     op: Language[T], node: Node[T], m: Sequence[T | None], gates: int, functions: Sequence[str]
-) -> list[_Layer[T]]:
+) -> list[_Direction[T]]:
     """The directions of a node."""
     turns = _DIRECTIONS[node.attribute("direction", "forward")]
     count = len(turns)
@@ -393,7 +394,7 @@ def _layers(
         ends = [each[k] if each[k] is not None else nothing for each in last]
         assert hidden is not None and cell is not None
         found.append(
-            _Layer(
+            _Direction(
                 node=node,
                 functions=own[k],
                 reverse=reverse,

@@ -213,7 +213,8 @@ class Emit:
 
     def function(self, op_type: str, a: Value, *numbers: float, **attributes: float) -> Value:
         operands = [self.real(number, a) for number in numbers]
-        return self.node(op_type, [a, *operands], self.rank(a), **attributes)
+        named: dict[str, Any] = attributes
+        return self.node(op_type, [a, *operands], self.rank(a), **named)
 
     def ratio(self, y: Value, x: Value, at_zero: float) -> Value:
         zero = self.flags("Equal", x, self.real(0.0, x))
@@ -450,6 +451,8 @@ class Emit:
         ranks = [*map(inner.rank, named), *(inner.rank(v) + 1 for v in results)]
         inner._graph.inputs.extend([*own, *entries])
         inner._graph.outputs.extend([*named, *results])
+        for value in inner._graph.outputs:  # the runtime needs their ranks
+            value.shape = ir.Shape([None] * inner.rank(value))
         attributes: dict[str, Any] = {"body": inner._graph, "num_scan_inputs": len(along)}
         if reverse:
             attributes["scan_input_directions"] = [1] * len(along)
@@ -512,9 +515,7 @@ class Emit:
         made = ir.node("Split", [a, sizes], {"axis": axis}, num_outputs=len(likes))
         return self._several(made, [rank] * len(likes), self.kind(a))
 
-    def _several(
-        self, made: ir.Node, ranks: Sequence[int], kind: ir.DataType
-    ) -> tuple[Value, ...]:
+    def _several(self, made: ir.Node, ranks: Sequence[int], kind: ir.DataType) -> tuple[Value, ...]:
         """Append a node with several outputs of one type."""
         for index, (output, rank) in enumerate(zip(made.outputs, ranks, strict=True)):
             output.name = f"{self._stem}/{len(self._made)}/{index}"
