@@ -617,9 +617,9 @@ def _counts(index: NDArray[Any], samples: Axis) -> bool:
 
 def _sorts(value: ir.Value | None, index: NDArray[Any] | None, length: int) -> bool:
     """Whether an index that depends on entries of inputs, as on lengths, permutes samples."""
-    if value is None or index is None or not np.array_equal(np.sort(index), np.arange(length)):
+    if value is None or index is None or index.ndim != 1:
         return False
-    return from_entries(value)
+    return np.array_equal(np.sort(index), np.arange(length)) and from_entries(value)
 
 
 def _one_of_each(axis: Axis, index: NDArray[Any]) -> Axis | None:

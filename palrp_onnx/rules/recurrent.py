@@ -9,8 +9,8 @@ Steps beyond the length of a sequence change no state: relevance passes them unc
 it leaves there.
 
 Shapes: X [T, B, I], Y [T, D, B, H], last states [D, B, H], for T steps, B samples and D directions.
-Each direction is computed alone: its values are [T, 1, B, features], its states [1, B, H], its
-weights [1, H, features] and its biases [1, H].
+Steps of a direction that runs from the last to the first are turned, so that values [T, D, B, H] of
+all directions are in the order in which they are computed.
 
 Source: Arras et al. 2017, "Explaining Recurrent Neural Network Predictions in Sentiment Analysis"
 (LSTM); Arras et al. 2019, "Explaining and Interpreting LSTMs" (signal-take-all).
@@ -90,34 +90,33 @@ class _Function:
 
 
 @dataclass(frozen=True)
-class _Direction(Generic[T]):
-    """One direction of a node.
+class _Layer(Generic[T]):
+    """A node with all its directions; steps in the order in which they are computed.
 
     Attributes:
         node: The node.
-        functions: Its activation functions: f of gates, g of candidates, h of cell states.
-        reverse: Whether it runs from the last step to the first.
-        x: The operand.
-        y: Hidden state after every step.
-        before: Hidden state before every step.
-        cell: Cell state before the first step.
-        weights: Weights of X, for every gate.
-        recurrent: Weights of the hidden state, for every gate.
-        biases: Biases of ``weights``, then of ``recurrent``, for every gate, if there are any.
-        peepholes: Weights of the cell state in the gates i, o and f, if there are any.
-        held: 1 at steps within the length of their sequence, else 0; ``None`` if all are.
-        sent: Multiplier of ``y``.
-        last: Multipliers of the last states, hidden and cell.
+        turned: For each direction, whether it runs from the last step to the first.
+        functions: Activation functions f, g and h, each for every direction.
+        x: The operand [T, 1, B, I], for every direction.
+        before: Hidden states before every step [T, D, B, H].
+        cell: Cell states before the first step [D, B, H].
+        weights: Weights of X, for every gate and direction [1, H, I].
+        recurrent: Weights of hidden states, for every gate [D, H, H].
+        biases: Biases of ``weights``, then of ``recurrent``, for every gate [D, 1, H], or none.
+        peepholes: Weights of cell states in the gates i, o and f [D, 1, H], or none.
+        held: 1 at steps within the length of their sequence, else 0 [T, D, B, 1]; ``None`` if all
+            are.
+        sent: Multipliers of hidden states [T, D, B, H].
+        last: Multipliers of the last states, hidden and cell [D, B, H].
     """
 
     node: Node[T]
-    functions: Sequence[_Function]
-    reverse: bool
-    x: T
-    y: T
+    turned: Sequence[bool]
+    functions: Sequence[Sequence[_Function]]
+    x: Sequence[T]
     before: T
     cell: T
-    weights: Sequence[T]
+    weights: Sequence[Sequence[T]]
     recurrent: Sequence[T]
     biases: Sequence[T]
     peepholes: Sequence[T]
@@ -131,15 +130,33 @@ class _Direction(Generic[T]):
 
     def from_state(self, op: Language[T], state: T, gate: int) -> T:
         """h Rᵀ + b of a gate."""
-        return self._affine(op, state, self.recurrent[gate], gate + len(self.weights))
+        count = len(self.turned)
+        weights = op.chunks(self.recurrent[gate], count, 0)
+        return self._affine(op, op.chunks(state, count, 1), weights, gate + len(self.weights))
 
     def sums(self, op: Language[T], gate: int) -> T:
         """The argument of the activation function of a gate, at all steps."""
         return op.add(self.from_input(op, gate), self.from_state(op, self.before, gate))
 
-    def _affine(self, op: Language[T], x: T, weight: T, bias: int) -> T:
-        product = op.matmul(x, weight, transpose_b=True)
+    def _affine(self, op: Language[T], x: Sequence[T], weights: Sequence[T], bias: int) -> T:
+        pairs = zip(x, weights, strict=True)
+        product = _joined(op, [op.matmul(one, w, transpose_b=True) for one, w in pairs], 1)
         return op.add(product, self.biases[bias]) if self.biases else product
+
+    def applied(self, op: Language[T], function: int, x: T) -> T:
+        """An activation function of arguments [.., D, B, H]."""
+        return _each(op, self.functions[function], lambda f, part: f(op, part), x)
+
+    def share(self, op: Language[T], function: int, x: T) -> T:
+        """See :meth:`_Function.share`."""
+        return _each(op, self.functions[function], lambda f, part: f.share(op, part), x)
+
+    def offset(self, op: Language[T], function: int, m: T) -> list[T]:
+        """Relevance of f(0), if it is not 0, from the multiplier of f."""
+        functions = self.functions[function]
+        if not any(f.at_zero()[0] for f in functions):
+            return []
+        return [_each(op, functions, lambda f, part: op.scale(part, f.at_zero()[0]), m)]
 
     def recur(
         self,
@@ -157,7 +174,7 @@ class _Direction(Generic[T]):
         def within(op: Language[Any], states: Sequence[Any], entries: Sequence[Any]) -> Any:
             *own, held = entries
             found, results = step(op, states, own)
-            rest = op.shift(op.scale(held, -1.0), 1.0)
+            rest = _rest(op, held)
             pairs = zip(found, states, strict=True)
             kept = [op.add(op.mul(held, new), op.mul(rest, old)) for new, old in pairs]
             return kept, [op.mul(held, result) for result in results]
@@ -165,26 +182,48 @@ class _Direction(Generic[T]):
         return op.scan(within, states, [*along, self.held], reverse=reverse)
 
 
+def _each(
+    op: Language[T],
+    functions: Sequence[_Function],
+    use: Callable[[_Function, T], T],
+    x: T,
+) -> T:
+    """``use`` of the function of each direction, on the part [.., 1, B, H] of that direction."""
+    if len(set(functions)) == 1:
+        return use(functions[0], x)
+    parts = op.chunks(x, len(functions), -3)
+    return op.concat([use(f, part) for f, part in zip(functions, parts, strict=True)], -3)
+
+
+def _joined(op: Language[T], parts: Sequence[T], axis: int) -> T:
+    return parts[0] if len(parts) == 1 else op.concat(parts, axis)
+
+
+def _rest(op: Language[T], a: T) -> T:
+    """1 − a."""
+    return op.shift(op.scale(a, -1.0), 1.0)
+
+
 @dataclass(frozen=True)
 class _Passed(Generic[T]):
-    """What one direction passes back.
+    """What a node passes back.
 
     Attributes:
-        sums: Multiplier of the sums whose operands take relevance, at all steps.
-        weights: Weights of X in these sums.
+        gate: The sum whose operands take relevance.
+        sums: Multiplier of these sums at all steps [T, D, B, H].
+        hidden: The same for the part of the sums that reads hidden states.
         first: Multipliers of the states before the first step, hidden and, for LSTM, cell.
-        bias: Relevance of biases; ``None`` without biases.
         offsets: Relevance of f(0) of activation functions, where it is not 0.
     """
 
+    gate: int
     sums: T
-    weights: T
+    hidden: T
     first: Sequence[T]
-    bias: T | None
     offsets: Sequence[T]
 
 
-_Cell = Callable[[Language[Any], _Direction[Any]], _Passed[Any]]
+_Cell = Callable[[Language[Any], _Layer[Any]], _Passed[Any]]
 
 
 @rule("LSTM", outputs="all")
@@ -198,16 +237,14 @@ def lstm(op: Language[T], node: Node[T], m: Sequence[T | None]) -> Shares[T]:
     return _passed(op, node, m, 4, ("Sigmoid", "Tanh", "Tanh"), _lstm)
 
 
-def _lstm(op: Language[T], layer: _Direction[T]) -> _Passed[T]:
-    gate, inner, outer = layer.functions
+def _lstm(op: Language[T], layer: _Layer[T]) -> _Passed[T]:
     into, out, forget, sums = (layer.sums(op, k) for k in range(4))
-    candidates = inner(op, sums)
-    i, f, cells = _cell_states(op, layer, into, forget, candidates)
+    i, f, cells = _cell_states(op, layer, into, forget, layer.applied(op, 1, sums))
     if layer.peepholes:
         out = op.add(out, op.mul(layer.peepholes[1], cells))
-    o = gate(op, out)
-    through = op.mul(o, outer.share(op, cells))
-    entering = op.mul(i, inner.share(op, sums))
+    o = layer.applied(op, 0, out)
+    through = op.mul(o, layer.share(op, 2, cells))
+    entering = op.mul(i, layer.share(op, 1, sums))
     weight = layer.recurrent[3]
 
     def step(op: Language[Any], states: Sequence[Any], entries: Sequence[Any]) -> Any:
@@ -218,34 +255,41 @@ def _lstm(op: Language[T], layer: _Direction[T]) -> _Passed[T]:
         return (before, op.mul(f, m_c)), (m_h, m_c)
 
     along = (layer.sent, through, entering, f)
-    first, (m_h, m_c) = layer.recur(op, step, layer.last, along, reverse=not layer.reverse)
+    first, (m_h, m_c) = layer.recur(op, step, layer.last, along, reverse=True)
     m_a = op.mul(entering, m_c)
-    offsets = [*_offset(op, outer, op.mul(o, m_h)), *_offset(op, inner, op.mul(i, m_c))]
-    return _Passed(m_a, layer.weights[3], first, _biases(op, layer, 3, m_a, m_a), offsets)
+    offsets = [*layer.offset(op, 2, op.mul(o, m_h)), *layer.offset(op, 1, op.mul(i, m_c))]
+    return _Passed(3, m_a, m_a, first, offsets)
 
 
 def _cell_states(
-    op: Language[T], layer: _Direction[T], into: T, forget: T, candidates: T
+    op: Language[T], layer: _Layer[T], into: T, forget: T, candidates: T
 ) -> tuple[T, T, T]:
     """Input gates, forget gates and cell states of all steps."""
-    gate, coupled = layer.functions[0], bool(layer.node.attribute("input_forget", 0))
+    coupled = bool(layer.node.attribute("input_forget", 0))
 
     def gates(op: Language[Any], into: Any, forget: Any) -> tuple[Any, Any]:
-        i = gate(op, into)
-        return i, op.shift(op.scale(i, -1.0), 1.0) if coupled else gate(op, forget)
+        i = layer.applied(op, 0, into)
+        return i, _rest(op, i) if coupled else layer.applied(op, 0, forget)
 
     def step(op: Language[Any], states: Sequence[Any], entries: Sequence[Any]) -> Any:
-        (cell,), (i, f, candidate) = states, entries
-        if layer.peepholes:
-            own, _, other = (op.mul(weight, cell) for weight in layer.peepholes)
-            i, f = gates(op, op.add(i, own), op.add(f, other))
-        cell = op.add(op.mul(f, cell), op.mul(i, candidate))
-        return (cell,), ((i, f, cell) if layer.peepholes else (cell,))
+        (cell,), (f, entering) = states, entries
+        cell = op.add(op.mul(f, cell), entering)
+        return (cell,), (cell,)
 
-    i, f = (into, forget) if layer.peepholes else gates(op, into, forget)
-    _, found = layer.recur(op, step, [layer.cell], [i, f, candidates], reverse=layer.reverse)
-    *own, cells = found
-    i, f = own or (i, f)
+    def peeping(op: Language[Any], states: Sequence[Any], entries: Sequence[Any]) -> Any:
+        (cell,), (into, forget, candidate) = states, entries
+        own, _, other = (op.mul(weight, cell) for weight in layer.peepholes)
+        i, f = gates(op, op.add(into, own), op.add(forget, other))
+        cell = op.add(op.mul(f, cell), op.mul(i, candidate))
+        return (cell,), (i, f, cell)
+
+    if layer.peepholes:
+        along = [into, forget, candidates]
+        _, (i, f, cells) = layer.recur(op, peeping, [layer.cell], along, reverse=False)
+        return i, f, cells
+    i, f = gates(op, into, forget)
+    along = [f, op.mul(i, candidates)]
+    _, (cells,) = layer.recur(op, step, [layer.cell], along, reverse=False)
     return i, f, cells
 
 
@@ -260,17 +304,15 @@ def gru(op: Language[T], node: Node[T], m: Sequence[T | None]) -> Shares[T]:
     return _passed(op, node, m, 3, ("Sigmoid", "Tanh"), _gru)
 
 
-def _gru(op: Language[T], layer: _Direction[T]) -> _Passed[T]:
-    gate, inner = layer.functions
+def _gru(op: Language[T], layer: _Layer[T]) -> _Passed[T]:
     late = bool(layer.node.attribute("linear_before_reset", 0))
-    z, r = (gate(op, layer.sums(op, k)) for k in range(2))
+    z, r = (layer.applied(op, 0, layer.sums(op, k)) for k in range(2))
     if late:
         hidden = op.mul(r, layer.from_state(op, layer.before, 2))
     else:
         hidden = layer.from_state(op, op.mul(r, layer.before), 2)
-    sums = op.add(layer.from_input(op, 2), hidden)
-    new = op.shift(op.scale(z, -1.0), 1.0)
-    entering, weight = op.mul(new, inner.share(op, sums)), layer.recurrent[2]
+    sums, new = op.add(layer.from_input(op, 2), hidden), _rest(op, z)
+    entering, weight = op.mul(new, layer.share(op, 1, sums)), layer.recurrent[2]
 
     def step(op: Language[Any], states: Sequence[Any], entries: Sequence[Any]) -> Any:
         (hidden,), (sent, z, r, entering) = states, entries
@@ -280,11 +322,10 @@ def _gru(op: Language[T], layer: _Direction[T]) -> _Passed[T]:
         return (op.add(before, op.mul(z, m_h)),), (m_h,)
 
     along = (layer.sent, z, r, entering)
-    first, (m_h,) = layer.recur(op, step, layer.last[:1], along, reverse=not layer.reverse)
+    first, (m_h,) = layer.recur(op, step, layer.last[:1], along, reverse=True)
     m_a = op.mul(entering, m_h)
-    bias = _biases(op, layer, 2, m_a, op.mul(r, m_a) if late else m_a)
-    offsets = _offset(op, inner, op.mul(new, m_h))
-    return _Passed(m_a, layer.weights[2], first, bias, offsets)
+    offsets = layer.offset(op, 1, op.mul(new, m_h))
+    return _Passed(2, m_a, op.mul(r, m_a) if late else m_a, first, offsets)
 
 
 @rule("RNN", outputs="all")
@@ -297,9 +338,8 @@ def rnn(op: Language[T], node: Node[T], m: Sequence[T | None]) -> Shares[T]:
     return _passed(op, node, m, 1, ("Tanh",), _rnn)
 
 
-def _rnn(op: Language[T], layer: _Direction[T]) -> _Passed[T]:
-    (inner,) = layer.functions
-    entering, weight = inner.share(op, layer.sums(op, 0)), layer.recurrent[0]
+def _rnn(op: Language[T], layer: _Layer[T]) -> _Passed[T]:
+    entering, weight = layer.share(op, 0, layer.sums(op, 0)), layer.recurrent[0]
 
     def step(op: Language[Any], states: Sequence[Any], entries: Sequence[Any]) -> Any:
         (hidden,), (sent, entering) = states, entries
@@ -307,27 +347,12 @@ def _rnn(op: Language[T], layer: _Direction[T]) -> _Passed[T]:
         return (op.matmul(op.mul(entering, m_h), weight),), (m_h,)
 
     along = (layer.sent, entering)
-    first, (m_h,) = layer.recur(op, step, layer.last[:1], along, reverse=not layer.reverse)
+    first, (m_h,) = layer.recur(op, step, layer.last[:1], along, reverse=True)
     m_a = op.mul(entering, m_h)
-    bias = _biases(op, layer, 0, m_a, m_a)
-    return _Passed(m_a, layer.weights[0], first, bias, _offset(op, inner, m_h))
+    return _Passed(0, m_a, m_a, first, layer.offset(op, 0, m_h))
 
 
-def _biases(op: Language[T], layer: _Direction[T], gate: int, m_w: T, m_r: T) -> T | None:
-    """Relevance of both biases of a gate, from the multipliers of the sums that they are in."""
-    if not layer.biases:
-        return None
-    own, other = layer.biases[gate], layer.biases[gate + len(layer.weights)]
-    return op.add(op.mul(own, m_w), op.mul(other, m_r))
-
-
-def _offset(op: Language[T], function: _Function, m: T) -> list[T]:
-    """Relevance of f(0), if it is not 0, from the multiplier of f."""
-    offset, _ = function.at_zero()
-    return [op.scale(m, offset)] if offset else []
-
-
-# --- directions ----------------------------------------------------------------------------------
+# --- the node ------------------------------------------------------------------------------------
 def _passed(
     op: Language[T],
     node: Node[T],
@@ -339,95 +364,92 @@ def _passed(
     """Shares of all directions."""
     if node.attribute("layout", 0):
         raise NotImplementedError("samples before steps (layout=1)")
-    layers = _directions(op, node, m, gates, functions)
-    passed: list[_Passed[T]] = [cell(op, layer) for layer in layers]
-    to_x = [op.sum(op.matmul(p.sums, p.weights), [1], keepdims=False) for p in passed]
-    states = zip(*(p.first for p in passed), strict=True)
-    first = [each[0] if len(each) == 1 else op.concat(each, 0) for each in states]
-    sent = {0: _total(op, to_x), **{5 + k: state for k, state in enumerate(first)}}
-    absorbed = {
-        "bias": [p.bias for p in passed if p.bias is not None],
-        "other": [relevance for p in passed for relevance in p.offsets],
-    }
-    return Shares(
-        [sent.get(k) if node.has(k) else None for k in range(node.arity)],
-        {entry: _total(op, found) for entry, found in absorbed.items() if found},
+    layer = _layer(op, node, m, gates, functions)
+    passed: _Passed[T] = cell(op, layer)
+    each = zip(
+        op.chunks(passed.sums, len(layer.turned), 1),
+        layer.weights[passed.gate],
+        layer.turned,
+        strict=True,
+    )
+    parts = [_turned(op, op.matmul(m_a, weight), turned) for m_a, weight, turned in each]
+    sent = {0: op.sum(_joined(op, parts, 1), [1], keepdims=False)}
+    sent.update((5 + k, state) for k, state in enumerate(passed.first))
+    absorbed = {}
+    if layer.biases:
+        own, other = (layer.biases[passed.gate + k] for k in (0, gates))
+        absorbed["bias"] = op.add(op.mul(own, passed.sums), op.mul(other, passed.hidden))
+    for relevance in passed.offsets:
+        known = absorbed.get("other")
+        absorbed["other"] = relevance if known is None else op.add(known, relevance)
+    shares = [sent.get(k) if node.has(k) else None for k in range(node.arity)]
+    return Shares(shares, absorbed)
+
+
+def _layer(
+    op: Language[T], node: Node[T], m: Sequence[T | None], gates: int, functions: Sequence[str]
+) -> _Layer[T]:
+    """The values of a node, in the order in which they are computed."""
+    directions = _DIRECTIONS[node.attribute("direction", "forward")]
+    count = len(directions)
+
+    def ordered(value: T) -> T:
+        """[T, D, B, …] with the steps in the order in which they are computed."""
+        parts = zip(op.chunks(value, count, 1), directions, strict=True)
+        return _joined(op, [_turned(op, part, turned) for part, turned in parts], 1)
+
+    def rows(index: int, number: int) -> Sequence[T]:
+        """Equal pieces [D, 1, H] of an operand [D, …], if there is one."""
+        if not node.has(index):
+            return ()
+        return [op.unsqueeze(piece, [1]) for piece in op.chunks(node.input(index), number, 1)]
+
+    y, x = node.output(), op.unsqueeze(node.input(0), [1])
+    held = None
+    if node.has(4):
+        within = op.within(node.input(4), node.input(0))
+        held = _joined(op, [_turned(op, within, turned) for turned in directions], 1)
+    nothing = op.sum(op.zeros_like(y), [0], keepdims=False)
+    hidden, cell = (node.input(k) if node.has(k) else nothing for k in (5, 6))
+    arrived = [*m, None, None][:3]
+    weights = op.chunks(node.input(1), gates, 1)
+    return _Layer(
+        node=node,
+        turned=directions,
+        functions=_functions(node, functions, count),
+        x=[_turned(op, x, turned) for turned in directions],
+        before=_before(op, ordered(y), hidden, held),
+        cell=cell,
+        weights=[op.chunks(weight, count, 0) for weight in weights],
+        recurrent=op.chunks(node.input(2), gates, 1),
+        biases=rows(3, 2 * gates),
+        peepholes=rows(7, 3),
+        held=held,
+        sent=op.zeros_like(y) if arrived[0] is None else ordered(arrived[0]),
+        last=[nothing if each is None else each for each in arrived[1:]],
     )
 
 
-def _total(op: Language[T], terms: Sequence[T]) -> T:
-    total = terms[0]
-    for term in terms[1:]:
-        total = op.add(total, term)
-    return total
+def _turned(op: Language[T], value: T, turned: bool) -> T:
+    return op.turn(value) if turned else value
 
 
-def _directions(
-    op: Language[T], node: Node[T], m: Sequence[T | None], gates: int, functions: Sequence[str]
-) -> list[_Direction[T]]:
-    """The directions of a node."""
-    turns = _DIRECTIONS[node.attribute("direction", "forward")]
-    count = len(turns)
+def _before(op: Language[T], y: T, initial: T, held: T | None) -> T:
+    """The hidden state before every step: ``y`` moved by one step, after the initial state.
 
-    def cut(value: T | None, axis: int = 0) -> Sequence[T | None]:
-        return (None,) * count if value is None else op.chunks(value, count, axis)
-
-    def parts(index: int, number: int, axis: int) -> list[Sequence[T]]:
-        """An operand, cut into its directions and these into equal pieces."""
-        found = cut(node.input(index)) if node.has(index) else (None,) * count
-        return [() if each is None else op.chunks(each, number, axis) for each in found]
-
-    x = op.unsqueeze(node.input(0), [1])
-    held = op.within(node.input(4), node.input(0)) if node.has(4) else None
-    states = [cut(node.input(k)) if node.has(k) else (None,) * count for k in (5, 6)]
-    y, sent = cut(node.output(), 1), cut(m[0], 1)
-    last = [cut(m[k]) if k < len(m) else (None,) * count for k in (1, 2)]
-    weights, recurrent = parts(1, gates, 1), parts(2, gates, 1)
-    biases, peepholes = parts(3, 2 * gates, 1), parts(7, 3, 1)
-    own = _functions(node, functions, count)
-    found = []
-    for k, reverse in enumerate(turns):
-        after = y[k]
-        assert after is not None
-        nothing = op.sum(op.zeros_like(after), [0], keepdims=False)
-        hidden, cell = (each[k] if each[k] is not None else nothing for each in states)
-        ends = [each[k] if each[k] is not None else nothing for each in last]
-        assert hidden is not None and cell is not None
-        found.append(
-            _Direction(
-                node=node,
-                functions=own[k],
-                reverse=reverse,
-                x=x,
-                y=after,
-                before=_before(op, after, hidden, held, reverse=reverse),
-                cell=cell,
-                weights=weights[k],
-                recurrent=recurrent[k],
-                biases=biases[k],
-                peepholes=peepholes[k],
-                held=held,
-                sent=op.zeros_like(after) if (arrived := sent[k]) is None else arrived,
-                last=[each for each in ends if each is not None],
-            )
-        )
-    return found
-
-
-def _before(op: Language[T], y: T, initial: T, held: T | None, *, reverse: bool) -> T:
-    """The hidden state before every step: ``y`` moved by one step, after the initial state."""
+    ``y`` is zero beyond the length of its sequence, where the state is the initial one in a
+    direction that has turned steps.
+    """
     first = op.unsqueeze(initial, [0])
-    if not reverse:
-        return op.split_like(op.concat([first, y], 0), [y, first], 0)[0]
-    if held is not None:  # y is zero beyond the length of its sequence
-        y = op.add(y, op.mul(op.shift(op.scale(held, -1.0), 1.0), first))
-    return op.split_like(op.concat([y, first], 0), [first, y], 0)[1]
+    if held is not None:
+        y = op.add(y, op.mul(_rest(op, held), first))
+    return op.split_like(op.concat([first, y], 0), [y, first], 0)[0]
 
 
 def _functions(
     node: Node[T], usual: Sequence[str], directions: int
 ) -> Sequence[Sequence[_Function]]:
-    """Activation functions of every direction; numbers α and β go to those that have any."""
+    """Activation functions, each for every direction; numbers α and β go to those with any."""
     listed = [_decoded(name) for name in node.attribute("activations", ())]
     names = [_known(name) for name in listed or [*usual] * directions]
     alphas, betas = (
@@ -439,10 +461,9 @@ def _functions(
         alpha, beta = _CONSTANTS[name]
         alpha = None if alpha is None else next(alphas, alpha)
         beta = None if beta is None else next(betas, beta)
-        cell = index % len(usual) == 2  # clipping does not include the cell state
+        cell = index % len(usual) == 2  # the cell state is not clipped
         found.append(_Function(name, alpha, beta, None if cell else bound))
-    size = len(usual)
-    return [found[k * size : (k + 1) * size] for k in range(directions)]
+    return [found[k :: len(usual)] for k in range(len(usual))]
 
 
 def _decoded(name: str | bytes) -> str:

@@ -268,6 +268,10 @@ class Language(Protocol[T]):
         """Cut into pieces as long as ``likes`` along an axis."""
         ...
 
+    def turn(self, a: T) -> T:
+        """The entries of the first axis in reverse order."""
+        ...
+
     def chunks(self, a: T, count: int, axis: int) -> tuple[T, ...]:
         """Cut into so many equal pieces along an axis."""
         ...

@@ -256,6 +256,9 @@ class Eager:
         ends = np.cumsum([like.shape[axis] for like in likes])[:-1]
         return tuple(np.split(a, ends.tolist(), axis=axis))
 
+    def turn(self, a: Array) -> Array:
+        return a[::-1]
+
     def chunks(self, a: Array, count: int, axis: int) -> tuple[Array, ...]:
         return tuple(np.split(a, count, axis=axis))
 

@@ -446,11 +446,10 @@ class Emit:
             inner._argument(v, self.rank(v) - 1, k) for k, v in enumerate(along, len(states))
         ]
         after, results = step(inner, own, entries)
-        # A result that is an argument or listed twice needs a name of its own.
-        named = [inner.node("Identity", [v], inner.rank(v)) for v in after]
-        ranks = [*map(inner.rank, named), *(inner.rank(v) + 1 for v in results)]
+        outputs = inner._own_outputs([*after, *results])
+        ranks = [inner.rank(v) + (k >= len(own)) for k, v in enumerate(outputs)]
         inner._graph.inputs.extend([*own, *entries])
-        inner._graph.outputs.extend([*named, *results])
+        inner._graph.outputs.extend(outputs)
         for value in inner._graph.outputs:  # the runtime needs their ranks
             value.shape = ir.Shape([None] * inner.rank(value))
         attributes: dict[str, Any] = {"body": inner._graph, "num_scan_inputs": len(along)}
@@ -468,6 +467,15 @@ class Emit:
         inner._graph = ir.Graph([], [], nodes=[], name=inner._stem)
         inner._made, inner._scalings, inner._shapes = [], {}, dict(self._shapes)
         return inner
+
+    def _own_outputs(self, values: Sequence[Value]) -> list[Value]:
+        """The values as outputs of a body: made inside of it, each listed once."""
+        found: dict[Value, None] = {}
+        for value in values:
+            maker = value.producer()
+            inside = maker is not None and maker.graph is self._graph and value not in found
+            found[value if inside else self.node("Identity", [value], self.rank(value))] = None
+        return list(found)
 
     def _argument(self, like: Value, rank: int, index: int) -> Value:
         """An argument of a body."""
@@ -523,6 +531,11 @@ class Emit:
             self._ranks[output] = rank
         self._append(made)
         return tuple(made.outputs)
+
+    def turn(self, a: Value) -> Value:
+        back = self.constant([-1])
+        past = self.constant([np.iinfo(np.int64).min])
+        return self.node("Slice", [a, back, past, self.constant([0]), back], self.rank(a))
 
     def chunks(self, a: Value, count: int, axis: int) -> tuple[Value, ...]:
         if count == 1:
