@@ -117,16 +117,16 @@ def _pairs(model: Model) -> Iterator[tuple[ir.Node, ir.Value]]:
         return
     made = {v.name: v for node in model.graph for v in node.outputs if v.name}
     for node in _products_of(model.path, model.sha256):
-        name = _name_of(node)
-        value = made.get(product_name(name), made.get(name))
-        maker = value.producer() if value is not None else None
+        names = _names_of(node)
+        found = (made.get(name) for name in (*map(product_name, names), *names))
+        maker = next((v.producer() for v in found if v is not None), None)
         if maker is not None:
             yield node, maker.outputs[0]
 
 
-def _name_of(node: ir.Node) -> str:
-    """Name of the first result that is not left out."""
-    return next((v.name for v in node.outputs if v.name), "")
+def _names_of(node: ir.Node) -> list[str]:
+    """Names of the results that are not left out."""
+    return [v.name for v in node.outputs if v.name]
 
 
 @lru_cache(maxsize=1)
@@ -142,7 +142,9 @@ def _products_of(path: Path, sha256: str) -> tuple[ir.Node, ...]:
     infer_shapes(file)
     nodes = list(file.graph.all_nodes())
     count = Counter(v.name for node in nodes for v in node.outputs)
-    return tuple(n for n in nodes if n.op_type in _PRODUCTS and count[_name_of(n)] == 1)
+    return tuple(
+        n for n in nodes if n.op_type in _PRODUCTS and all(count[k] == 1 for k in _names_of(n))
+    )
 
 
 def _unchanged(name: str) -> str:

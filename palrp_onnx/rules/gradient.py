@@ -399,9 +399,3 @@ def lp_normalization(op: Language[T], node: Node[T], m: T) -> Shares[T]:
     u = op.ratio(m, length, 0.0)
     sent = op.sub(u, op.mul(rise, op.sum(op.mul(u, y), axes)))
     return _absorbing_rest(op, node, m, op.cast_like(sent, node.input(0)))
-
-
-@rule("GRU", "LSTM", "RNN", under=SET, outputs="all")
-def recurrent(op: Language[T], node: Node[T], m: Sequence[T | None]) -> Shares[T]:
-    """Refused: the usual rule takes gates for constants, which is no derivative."""
-    raise NotImplementedError("the derivative of a recurrent layer; a method of LRP covers it")

@@ -352,6 +352,15 @@ def _rnn(op: Language[T], layer: _Layer[T]) -> _Passed[T]:
     return _Passed(0, m_a, m_a, first, layer.offset(op, 0, m_h))
 
 
+def refused(op: Language[T], node: Node[T], m: Sequence[T | None]) -> Shares[T]:
+    """Sets with rules of their own for derivatives or products have none for these operations."""
+    raise NotImplementedError("recurrent layers under this method; pa-lrp and cp-lrp cover them")
+
+
+for _set in ("alpha", "epsilon", "gamma", "gradient"):
+    rule("GRU", "LSTM", "RNN", under=_set, outputs="all")(refused)
+
+
 # --- the node ------------------------------------------------------------------------------------
 def _passed(
     op: Language[T],

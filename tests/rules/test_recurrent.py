@@ -15,7 +15,7 @@ from building import Array, Walk, again, opened, proto, real, walk, wide
 from unrolled import FUNCTIONS, Cell, Relevance, Step, explain
 
 from palrp_onnx import Explainer
-from palrp_onnx.errors import UnsupportedError
+from palrp_onnx.errors import PalrpError, UnsupportedError
 from palrp_onnx.inputs.sample import Sample
 from palrp_onnx.record import InputFacts
 
@@ -369,6 +369,88 @@ def test_the_same_as_primitive_operations_with_constant_gates(kind: str, late: i
     np.testing.assert_allclose(found.content, plain.content, rtol=1e-4, atol=1e-6)
 
 
-def test_derivatives_are_refused() -> None:
-    with pytest.raises(UnsupportedError, match="derivative of a recurrent layer"):
-        walk(opened(Form("GRU").model), {"x": X}, method="gradient-x-input")
+@pytest.mark.parametrize("method", ["gradient-x-input", "eps-lrp", "pa-lrp-gamma", "pa-lrp-alpha"])
+@pytest.mark.parametrize("kind", GATES)
+def test_methods_with_other_rules_for_products_are_refused(kind: str, method: str) -> None:
+    with pytest.raises(UnsupportedError, match="recurrent layers under this method"):
+        walk(opened(Form(kind).model), {"x": X}, method=method)
+
+
+@pytest.mark.parametrize("method", ["attnlrp", "cp-lrp", "pa-lrp-kept", "pa-lrp-adaptive"])
+def test_other_methods_are_the_same(method: str) -> None:
+    form = Form("LSTM", "bidirectional", "yhc")
+    found = walk(opened(form.model), {"x": X}, method=method)
+    np.testing.assert_array_equal(found.content, by_engine(form).content)
+
+
+def test_an_unknown_function_is_named() -> None:
+    body = Form("RNN", functions=("Tanh",)).body.replace('"Tanh"', '"Cosine"')
+    with pytest.raises(PalrpError, match="Cosine"):
+        walk(opened(proto(body, {"x": X}, Form("RNN").weights)), {"x": X}, dtype="float32")
+
+
+# --- what values mean ----------------------------------------------------------------------------
+LAYER = {
+    "w": real(1, 3 * H, FEATURES),
+    "r": real(1, 3 * H, H, seed=2),
+    "v": real(H, 2, seed=3),
+}
+GRU = "a, h = GRU<hidden_size=3>({operands})  s = Squeeze(h, first)  y = MatMul(s, v)"
+FIRST = {"first": np.array([0])}
+
+
+def explained(
+    body: str,
+    feeds: dict[str, Array],
+    weights: dict[str, Array],
+    *,
+    free: tuple[int, ...] = (0, 1),
+    **options: str,
+) -> Any:
+    model = opened(proto(body, feeds, {**LAYER, **FIRST, **weights}, free=free))
+    given = Sample("x", "tensors", feeds, InputFacts(kind="tensors"))
+    return Explainer(model, **options).explain(given, "1")
+
+
+@pytest.mark.parametrize("engine", ["numpy", "onnxruntime"])
+def test_steps_may_come_first(engine: str) -> None:
+    """Steps and samples of a real input are those that the layer reads."""
+    x = X.swapaxes(0, 1)
+    first = explained(GRU.format(operands="x, w, r"), {"x": x}, {}, engine=engine)
+    body = "t = Transpose<perm=[1, 0, 2]>(x)  " + GRU.format(operands="t, w, r")
+    second = explained(body, {"x": X}, {}, engine=engine)
+    assert len(first) == len(second) == B
+    for ours, theirs in zip(first, second, strict=True):
+        assert len(ours.record.relevance.total) == T
+        np.testing.assert_allclose(ours.record.relevance.total, theirs.record.relevance.total)
+
+
+def test_initial_states_that_are_inputs_have_entries_of_their_own() -> None:
+    words = np.array([[3, 1, 4, 1], [5, 9, 2, 6]])
+    body = "e = Gather(t, ids)  u = Transpose<perm=[1, 0, 2]>(e)  " + GRU.format(
+        operands="u, w, r, , , h0"
+    )
+    feeds = {"ids": words, "h0": real(1, 2, H, seed=8)}
+    weights = {"t": real(12, FEATURES, seed=5)}
+    for found in explained(body, feeds, weights, free=()):
+        assert found.record.ledger["h0"] != 0
+        assert abs(found.record.ledger["residual_relative"]) < 1e-5
+
+
+def test_samples_that_are_sorted_are_explained_one_at_a_time() -> None:
+    """As sequences that are packed: sorted by their lengths, and put back."""
+    body = """
+        l = Cast<to=7>(n)  k, i = TopK<axis=0>(l, size)  back, o = TopK<axis=0, largest=0>(i, size)
+        e = Gather(t, ids)  p = Gather(e, i)  u = Transpose<perm=[1, 0, 2]>(p)  m = Cast<to=6>(k)
+        a, h = GRU<hidden_size=3>(u, w, r, , m)  b = Squeeze(h, first)  s = Gather(b, o)
+        y = MatMul(s, v)
+    """
+    body = "z = Shape<start=0, end=1>(n)  " + body.replace("size)", "z)")
+    words, weights = np.array([[3, 1, 4, 1, 0]]), {"t": real(12, FEATURES, seed=5)}
+    feeds = {"ids": words, "n": np.array([4])}
+    (found,) = explained(body, feeds, weights)
+    assert found.record.relevance.total[4] == 0.0
+    assert abs(found.record.ledger["residual_relative"]) < 1e-5
+    both = {"ids": np.repeat(words, 2, 0), "n": np.array([4, 3])}
+    with pytest.raises(PalrpError, match="samples are put in another order"):
+        explained(body, both, weights)
