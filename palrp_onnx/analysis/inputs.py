@@ -268,7 +268,7 @@ def lookups(value: ir.Value) -> list[ir.Node]:
 def _yielding(gather: ir.Node) -> list[ir.Node]:
     """The nodes that yield real rows of a gathered table."""
     table = gather.inputs[0]
-    if table is None or _from_entries(table):
+    if table is None or from_entries(table):
         return []
     if is_float(table):
         return [gather]
@@ -276,7 +276,7 @@ def _yielding(gather: ir.Node) -> list[ir.Node]:
     return [u.node for u in uses if u.node.op_type == "DequantizeLinear" and u.idx == 0]
 
 
-def _from_entries(value: ir.Value) -> bool:
+def from_entries(value: ir.Value) -> bool:
     """Whether a value depends on the entries of an input, not only on its shape."""
     queue, seen = [value], {value}
     while queue:

@@ -22,6 +22,7 @@ from palrp_onnx.model.lowering import lower
 from palrp_onnx.model.passes.bfloat16 import widen
 from palrp_onnx.model.passes.branches import take_constant_branches
 from palrp_onnx.model.passes.caches import remove_caches, remove_switches
+from palrp_onnx.model.passes.hidden_states import name_hidden_states
 
 #: Rewrites a model in place and returns the log of its changes.
 Rewriting = Callable[[ir.Model], Changes]
@@ -140,6 +141,7 @@ _REWRITE = (
 _FINISH = (
     _STORE,
     _tidying(_resolve_aliases, without_functions),
+    _tidying(name_hidden_states),
     _tidying(infer_shapes, constants_stored, in_order),
 )
 #: The passes for a plain graph that was rewritten.
