@@ -264,6 +264,9 @@ class _Follower:
             case How.POOLED:
                 (axis,), (was,) = self._axes(node, link), self._sizes(node, link)
                 return [_pooled(axis, was, sizes[0], _stride(node, link.results[0] - 2))]
+            case How.CHOSEN:
+                self._mix_along(node, link, f"{node.op_type} chooses along the batch")
+                return [_axis(_opaque(axis, sizes[0])) for axis in self._axes(node, link)]
             case How.NORMALISED:
                 self._mix_along(node, link, f"{node.op_type} runs along the batch")
             case How.ACCUMULATED:

@@ -49,6 +49,8 @@ class How(Enum):
     NORMALISED = auto()
     #: Entry i from entries 0 to i.
     ACCUMULATED = auto()
+    #: Some of the entries, in another order; all of them decide which.
+    CHOSEN = auto()
     #: Windows of entries.
     POOLED = auto()
     #: An axis that no operand has.
@@ -391,6 +393,13 @@ def _accumulated(o: ShapedNode) -> Links:
         yield Link(How.ACCUMULATED if k in along else How.SAME, (k,), ((0, k),))
 
 
+def _chosen(o: ShapedNode) -> Links:
+    """The largest or smallest entries along an axis."""
+    along = o.axis(-1)
+    for k in range(len(o.first)):
+        yield Link(How.CHOSEN if k == along else How.SAME, (k,), ((0, k),))
+
+
 _RULES: dict[AxisRule, Callable[[ShapedNode], Links | None]] = {
     AxisRule.ALIGNED: _aligned,
     AxisRule.LOOSE: _loose,
@@ -411,4 +420,5 @@ _RULES: dict[AxisRule, Callable[[ShapedNode], Links | None]] = {
     AxisRule.POOLED: _pooled,
     AxisRule.NORMALISED: _normalised,
     AxisRule.ACCUMULATED: _accumulated,
+    AxisRule.CHOSEN: _chosen,
 }

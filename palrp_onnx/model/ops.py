@@ -166,6 +166,8 @@ class AxisRule(Enum):
     #: Over the axis ``axis`` alone, or over it and all later ones.
     NORMALISED = auto()
     ACCUMULATED = auto()
+    #: Some entries along ``axis``, which all entries along it decide.
+    CHOSEN = auto()
 
 
 @dataclass(frozen=True)
@@ -358,6 +360,7 @@ _STANDARD: dict[str, Row] = {
     "Tanh": _VANISHING,
     "ThresholdedRelu": _VANISHING,
     "Tile": Row(T.REPEAT | T.ZERO | T.LINEAR, A.REPEATED, moved=_FIRST),
+    "TopK": Row(T.SELECT | T.ZERO | T.CHOOSES, A.CHOSEN, moved=_FIRST),
     "Transpose": Row(T.PERMUTE | T.ZERO | T.LINEAR, A.PERMUTED, moved=_FIRST),
     "Trilu": Row(T.TRIANGLE | T.ZERO | T.LINEAR),
     "Unsqueeze": Row(T.RANK | T.ZERO | T.LINEAR, A.RANKED, moved=_FIRST),
