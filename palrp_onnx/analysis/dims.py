@@ -182,13 +182,22 @@ def _same(results: Iterable[int], axes: Iterable[int], operand: int = 0) -> Iter
 
 # --- movement ------------------------------------------------------------------------------------
 def _reshaped(o: ShapedNode) -> Links | None:
-    before, after = o.first, o.after
+    before, after = _nonempty(o.first), _nonempty(o.after)
     if before != after and (0 in (*before, *after) or prod(before) != prod(after)):
         return None
     return (
         Link(How.REGROUPED, tuple(new), tuple((0, k) for k in own))
         for own, new in groups(before, after)
     )
+
+
+#: A length that stands for zero; no axis of a trial run is as long.
+_NOTHING = 1_000_003
+
+
+def _nonempty(shape: Shape) -> Shape:
+    """The shape with another length where one axis has no entries: rows that nobody picked."""
+    return tuple(size or _NOTHING for size in shape) if shape.count(0) == 1 else shape
 
 
 def groups(before: Shape, after: Shape) -> Iterator[tuple[range, range]]:
@@ -264,6 +273,14 @@ def _gathered(o: ShapedNode) -> Links:
     yield from _same(range(own), range(own))
     yield Link(How.SELECTED, tuple(range(own, end)), ((0, own),))
     yield from _same(range(end, len(o.after)), range(own + 1, rank))
+
+
+def _gathered_elements(o: ShapedNode) -> Links:
+    """Every entry has an index of its own along ``axis``; along other axes the index may end."""
+    own = o.axis()
+    for k in range(len(o.first)):
+        how = How.SELECTED if k == own else How.LOOSE
+        yield Link(how, (k,), ((0, k),))
 
 
 def _gathered_nd(o: ShapedNode) -> Links | None:
@@ -410,6 +427,7 @@ _RULES: dict[AxisRule, Callable[[ShapedNode], Links | None]] = {
     AxisRule.CUT: _cut,
     AxisRule.JOINED: _joined,
     AxisRule.GATHERED: _gathered,
+    AxisRule.GATHERED_ELEMENTS: _gathered_elements,
     AxisRule.GATHERED_ND: _gathered_nd,
     AxisRule.SCATTERED: _scattered,
     AxisRule.REDUCED: _reduced,

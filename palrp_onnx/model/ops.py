@@ -153,6 +153,7 @@ class AxisRule(Enum):
     CUT = auto()
     JOINED = auto()
     GATHERED = auto()
+    GATHERED_ELEMENTS = auto()
     GATHERED_ND = auto()
     SCATTERED = auto()
     REDUCED = auto()
@@ -266,7 +267,7 @@ _STANDARD: dict[str, Row] = {
     "Floor": _VANISHING,
     "GRU": _RECURRENT,
     "Gather": Row(T.SELECT | T.ZERO | T.LINEAR, A.GATHERED, moved=_FIRST, index=1),
-    "GatherElements": Row(T.SELECT | T.ZERO | T.LINEAR, moved=_FIRST, index=1),
+    "GatherElements": Row(T.SELECT | T.ZERO | T.LINEAR, A.GATHERED_ELEMENTS, moved=_FIRST, index=1),
     "GatherND": Row(T.SELECT | T.ZERO | T.LINEAR, A.GATHERED_ND, moved=_FIRST, index=1),
     "Gelu": _VANISHING,
     "Gemm": Row(T.LAYER | T.LEARNT | T.ZERO, A.GEMM),
