@@ -305,6 +305,9 @@ def _promote_graph(graph: onnx.GraphProto) -> None:
     for index, tensor_proto in enumerate(graph.initializer):
         graph.initializer[index].CopyFrom(_promoted(tensor_proto))
     for node in graph.node:
+        if node.op_type == "ConstantOfShape" and not node.attribute:  # single precision if unstated
+            zero = onnx.numpy_helper.from_array(np.zeros(1))
+            node.attribute.append(onnx.helper.make_attribute("value", zero))
         for attribute in node.attribute:
             if attribute.name in ("to", "dtype"):
                 attribute.i = _wide(attribute.i)
