@@ -14,6 +14,7 @@ from palrp_onnx.model.lowering import (
     qlinear,
     quantise,
     rotary,
+    tabular,
 )
 from palrp_onnx.model.lowering.builder import product_name
 from palrp_onnx.model.lowering.table import REFUSED, lower, lowerable
@@ -36,4 +37,5 @@ __all__ = [
     "qlinear",
     "quantise",
     "rotary",
+    "tabular",
 ]
