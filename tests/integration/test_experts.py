@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 from building import Array, ints, opened, proto, real, wide
+from onnx import helper
 
 from palrp_onnx import Explainer, Model
 from palrp_onnx.analysis.axes import sources
@@ -67,13 +68,20 @@ DENSE = """none = ConstantOfShape(many)  n = Shape(l)  blank = Expand(none, n)
     z = ReduceSum <keepdims=0> (g, first)"""
 TAIL = """shape = Shape(x)  moe = Reshape(z, shape)  sum = Add(x, moe)
     mean = ReduceMean <keepdims=0> (sum, one)  y = MatMul(mean, head)"""
-NOTATIONS = [*ADDED, "dense"]
+FUSED = """h = Reshape(x, rows)  l = MatMul(h, router)
+    z = com.microsoft.MoE <k=2, normalize_routing_weights=1, activation_type="relu"> (
+        x, l, into_t, inner, out_t, outer)"""
+NOTATIONS = [*ADDED, "dense", "fused"]
 
 
 def model_of(notation: str) -> Model:
     if notation == "dense":
         body = f"{ROUTING} {DENSE} {TAIL}"
         named = {**CONSTANTS, "many": ints(1, 1)}
+    elif notation == "fused":
+        body = f"{FUSED} {TAIL}"
+        turned = {f"{k}_t": WEIGHTS[k].swapaxes(1, 2).copy() for k in ("into", "out")}
+        named = {**{k: CONSTANTS[k] for k in ("rows", "one")}, **turned}
     else:
         before = ["zeros", *(f"z{e}" for e in range(E - 1))]
         after = [*before[1:], "z"]
@@ -83,7 +91,9 @@ def model_of(notation: str) -> Model:
         )
         body = f"{ROUTING} {experts} {TAIL}"
         named = {**CONSTANTS, **{f"e{e}": np.array(e) for e in range(E)}}
-    return opened(proto(body, {"x": X}, {**WEIGHTS, **named}, free=(0, 1)))
+    model = proto(body, {"x": X}, {**WEIGHTS, **named}, free=(0, 1))
+    model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+    return opened(model)
 
 
 @dataclass
