@@ -62,8 +62,10 @@ def test_ids_are_content_whatever_they_are(fed: Array) -> None:
     np.testing.assert_allclose(content(model, {"ids": fed[None]}), of_words(fed), rtol=1e-5)
 
 
-def test_ids_that_come_as_real_numbers() -> None:
-    body = "i = Cast <to=7> (ids)  e = Gather(words, i)  " + BAG
+@pytest.mark.parametrize("before", ["", "r = Round(ids)  ", "r = Floor(ids)  "])
+def test_ids_that_come_as_real_numbers(before: str) -> None:
+    source = "r" if before else "ids"
+    body = f"{before}i = Cast <to=7> ({source})  e = Gather(words, i)  " + BAG
     feeds = {"ids": IDS.astype(np.float32)}
     model = opened(proto(body, feeds, TABLES, free=(0, 1)))
     np.testing.assert_allclose(content(model, feeds), of_words(IDS[0]), rtol=1e-5)
@@ -73,13 +75,19 @@ def test_ids_that_come_as_real_numbers() -> None:
     "spelling",
     [
         "e1 = OneHot <axis=-1> (ids, depth, values)",
+        "t = OneHot <axis=1> (ids, depth, values)  e1 = Transpose <perm=[0, 2, 1]> (t)",
+        "n = OneHot <axis=-1> (ids, depth, whole)  e1 = Cast <to=1> (n)",
         "u = Unsqueeze(ids, last)  q = Equal(u, names)  e1 = Cast <to=1> (q)",
+        "u = Unsqueeze(ids, last)  q = Equal(u, names)  e1 = Where(q, unit, none)",
     ],
 )
 def test_ids_that_become_one_hot_vectors(spelling: str) -> None:
     known = {
         "depth": np.array(V),
         "values": np.array([0, 1], np.float32),
+        "whole": ints(0, 1),
+        "unit": np.array(1, np.float32),
+        "none": np.array(0, np.float32),
         "last": ints(-1),
         "names": np.arange(V),
     }
@@ -209,6 +217,38 @@ def test_words_that_are_parts_of_one_input(axis: int) -> None:
     found = content(opened(proto(body, {"ids": ids}, weights, free=(0, 1))), {"ids": ids})
     expected = of_words(ids[0]) * [1, 4]
     np.testing.assert_allclose(found, expected.ravel(), rtol=1e-5)
+
+
+BACKWARDS = "i = Slice(ids, minus, far, one, minus)  u = Unsqueeze(i, last)  "
+BACK = {"minus": ints(-1), "far": ints(-(2**31)), "one": ONE, "last": ints(-1)}
+
+
+def test_moved_ids_that_become_integers_as_one_hot_vectors() -> None:
+    body = """i = Slice(ids, minus, far, one, minus)  n = OneHot <axis=-1> (i, depth, whole)
+        e1 = Cast <to=1> (n)  k = MatMul(e1, words)  e = Mul(k, places)  """ + BAG  # fmt: skip
+    places = np.arange(1, 6, dtype=np.float32)[:, None]
+    more = {"depth": np.array(V), "whole": ints(0, 1), "places": places}
+    more |= {k: BACK[k] for k in ("minus", "far")}
+    model = opened(proto(body, {"ids": IDS}, {**TABLES, **more}, free=(0,)))
+    found = Explainer(model, method="gradient-x-input", dtype="float64").explain(
+        Sample("x", "tensors", {"ids": IDS}, InputFacts(kind="tensors", truncated=False)), "1"
+    )
+    expected = of_words(IDS[0]) * [5, 4, 3, 2, 1]
+    np.testing.assert_allclose(found[0].record.relevance.content, expected, rtol=1e-6)
+
+
+def test_moved_ids_that_are_compared_are_refused() -> None:
+    body = BACKWARDS + "q = Equal(u, names)  e1 = Cast <to=1> (q)  e = MatMul(e1, words)  " + BAG
+    more = {**BACK, "names": np.arange(V)}
+    model = opened(proto(body, {"ids": IDS}, {**TABLES, **more}, free=(0, 1)))
+    with pytest.raises(PalrpError, match="cannot be followed"):
+        explained(model, {"ids": IDS})
+
+
+def test_ids_that_are_transposed_without_perm() -> None:
+    body = "i = Transpose(ids)  k = Gather(words, i)  e = Transpose <perm=[1, 0, 2]> (k)  " + BAG
+    model = opened(proto(body, {"ids": IDS}, TABLES, free=(0, 1)))
+    np.testing.assert_allclose(content(model, {"ids": IDS}), of_words(IDS[0]), rtol=1e-5)
 
 
 @pytest.mark.parametrize(
