@@ -82,7 +82,8 @@ class Planned:
         """The properties of the model that readers of the result need."""
         analysis = self.analysis
         visited = [step.axes_of for step in self.plan.steps]
-        found = [m.reason for v in visited if (m := analysis.layouts.mixing.get(v))]
+        mixing = [m for v in visited if (m := analysis.layouts.mixing.get(v))]
+        found = [m.reason for m in mixing if not m.parted]
         if self.foreign:
             found.append(f"the rows of output {self.output!r} are samples of another input")
         facts = output_facts(analysis, self.plan.output)
@@ -100,7 +101,7 @@ class Planned:
             patch=patch_size(analysis, self.explained),
             mixed=found[0] if found else None,
             crossed=self.crossed,
-            measured=_measures_batches(analysis),
+            measured=any(m.parted for m in mixing) or _measures_batches(analysis),
             faults=(
                 *(Warning_(code=code, message=text) for code, text in self._faults()),
                 *(Warning_(code=c, message=text) for c, text in probability_warnings(facts)),

@@ -15,6 +15,7 @@ from palrp_onnx.errors import InputError, ModelError
 from palrp_onnx.model.changes import Blank, Changes
 from palrp_onnx.model.checks import check_size, check_tensors, check_values
 from palrp_onnx.model.external_weights import read_slim
+from palrp_onnx.model.maps import look_through_maps
 from palrp_onnx.model.plain import PLAIN, Rewriting, from_file, keeping_caches, make_plain
 from palrp_onnx.model.signature import GraphInput
 
@@ -168,9 +169,13 @@ def parse_model(path: Path) -> ir.Model:
     """
     file = path.resolve()
     try:
-        model = ir.from_proto(onnx.load_model_from_string(read_slim(file)))
+        proto = onnx.load_model_from_string(read_slim(file))
+        look_through_maps(proto)
+        model = ir.from_proto(proto)
         ir.external_data.set_base_dir(model.graph, file.parent)
         ir.serde.serialize_model(model)  # text that is not UTF-8 is read, but cannot be written
+    except ModelError:
+        raise
     except Exception as error:  # the parser raises many kinds for a damaged file
         raise ModelError(
             "The file is not a readable ONNX model",

@@ -153,6 +153,7 @@ class AxisRule(Enum):
     CUT = auto()
     JOINED = auto()
     GATHERED = auto()
+    GATHERED_ELEMENTS = auto()
     GATHERED_ND = auto()
     SCATTERED = auto()
     REDUCED = auto()
@@ -168,6 +169,8 @@ class AxisRule(Enum):
     ACCUMULATED = auto()
     #: [steps, batch, features] → [steps, directions, batch, units], or without steps.
     RECURRENT = auto()
+    #: Some entries along ``axis``, which all entries along it decide.
+    CHOSEN = auto()
 
 
 @dataclass(frozen=True)
@@ -266,7 +269,7 @@ _STANDARD: dict[str, Row] = {
     "Floor": _VANISHING,
     "GRU": _RECURRENT,
     "Gather": Row(T.SELECT | T.ZERO | T.LINEAR, A.GATHERED, moved=_FIRST, index=1),
-    "GatherElements": Row(T.SELECT | T.ZERO | T.LINEAR, moved=_FIRST, index=1),
+    "GatherElements": Row(T.SELECT | T.ZERO | T.LINEAR, A.GATHERED_ELEMENTS, moved=_FIRST, index=1),
     "GatherND": Row(T.SELECT | T.ZERO | T.LINEAR, A.GATHERED_ND, moved=_FIRST, index=1),
     "Gelu": _VANISHING,
     "Gemm": Row(T.LAYER | T.LEARNT | T.ZERO, A.GEMM),
@@ -360,6 +363,7 @@ _STANDARD: dict[str, Row] = {
     "Tanh": _VANISHING,
     "ThresholdedRelu": _VANISHING,
     "Tile": Row(T.REPEAT | T.ZERO | T.LINEAR, A.REPEATED, moved=_FIRST),
+    "TopK": Row(T.SELECT | T.ZERO | T.CHOOSES, A.CHOSEN, moved=_FIRST),
     "Transpose": Row(T.PERMUTE | T.ZERO | T.LINEAR, A.PERMUTED, moved=_FIRST),
     "Trilu": Row(T.TRIANGLE | T.ZERO | T.LINEAR),
     "Unsqueeze": Row(T.RANK | T.ZERO | T.LINEAR, A.RANKED, moved=_FIRST),

@@ -172,7 +172,7 @@ class ReferenceForward:
         proto = _with_outputs(model, self._names)
         del proto.graph.initializer[:]
         proto.graph.initializer.extend(
-            onnx.numpy_helper.from_array(v.const_value.numpy(), v.name)
+            onnx.numpy_helper.from_array(_text_as_objects(v.const_value.numpy()), v.name)
             for v in model.graph.initializers.values()
             if v.const_value is not None
         )
@@ -203,6 +203,10 @@ class ReferenceForward:
                 "The model does not run on this input in float64", hint=first_line(error)
             ) from error
         return {name: np.asarray(value) for name, value in zip(self._names, values, strict=True)}
+
+
+def _text_as_objects(array: Array) -> Array:
+    return array.astype(object) if array.dtype.kind == "S" else array
 
 
 def _own_operations() -> list[type]:
@@ -307,6 +311,9 @@ def _promote_graph(graph: onnx.GraphProto) -> None:
     for index, tensor_proto in enumerate(graph.initializer):
         graph.initializer[index].CopyFrom(_promoted(tensor_proto))
     for node in graph.node:
+        if node.op_type == "ConstantOfShape" and not node.attribute:  # single precision if unstated
+            zero = onnx.numpy_helper.from_array(np.zeros(1))
+            node.attribute.append(onnx.helper.make_attribute("value", zero))
         for attribute in node.attribute:
             if attribute.name in ("to", "dtype"):
                 attribute.i = _wide(attribute.i)

@@ -508,8 +508,10 @@ class Emit:
         return self.reshape(a, self.shape(like), self.rank(like))
 
     def reshape(self, a: Value, shape: Value, rank: int) -> Value:
-        """Reshape to lengths that are a tensor."""
-        return self.node("Reshape", [a, shape], rank)
+        """Reshape to lengths that are a tensor; zero is a length, of rows that nothing picked."""
+        if self._opset < 14:
+            return self.node("Reshape", [a, shape], rank)
+        return self.node("Reshape", [a, shape], rank, allowzero=1)
 
     def expand_like(self, a: Value, like: Value) -> Value:
         return self.node("Expand", [a, self.shape(like)], self.rank(like))
@@ -624,7 +626,8 @@ class Emit:
         middle = list(range(axis, axis + picked))
         moved = self.transpose(m, [*middle, *(a for a in range(self.rank(m)) if a not in middle)])
         count = self._flat(self.integers("Size", index))
-        rows = self.reshape(moved, self.integers("Concat", count, self.constant([-1]), axis=0), 2)
+        width = self.integers("ReduceProd", self.dims(like, order[1:]), keepdims=1)
+        rows = self.reshape(moved, self.integers("Concat", count, width, axis=0), 2)
         hot = self.one_hot(self._flat(index), size, m)
         summed = self.matmul(hot, rows, transpose_a=True)
         shape = self.dims(like, order)

@@ -578,6 +578,16 @@ GRADIENT_CASES = [
         i=ints(*[[[0, 1, 2, 0], [0, 2, 0, -1]]] * 2),
         free=(),
     ),
+    of("TopK", "y, i = TopK(x, k)", k=ints(2)),
+    of(
+        "TopK",
+        "h, i = TopK<axis=1, largest=0, sorted=0>(x, k)  y = ReduceSum(h, a)",
+        k=ints(2),
+        a=ints(1),
+    ),
+    of("TopK", "y, i = TopK<axis=-1, largest=0>(x, k)", k=ints(4), opset=11),
+    of("TopK", "y, i = TopK<axis=1>(x, k)", k=ints(1), opset=10),
+    of("TopK", "y, i = TopK<axis=1, k=2>(x)", opset=9),
     of("GatherND", "y = GatherND(x, i)", i=ints([[0, 1], [0, 1]], [[1, 2], [1, -1]]), free=()),
     of("GatherND", "y = GatherND(x, i)", i=ints([0, 1, 1], [1, 2, -1]), free=()),
     of(

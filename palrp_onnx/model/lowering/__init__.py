@@ -6,6 +6,7 @@ from palrp_onnx.model.lowering import (
     blocked,
     blocks,
     embedding,
+    experts,
     integers,
     nchwc,
     norms,
@@ -15,6 +16,7 @@ from palrp_onnx.model.lowering import (
     quantise,
     recurrent,
     rotary,
+    tabular,
 )
 from palrp_onnx.model.lowering.builder import product_name
 from palrp_onnx.model.lowering.table import REFUSED, lower, lowerable
@@ -26,6 +28,7 @@ __all__ = [
     "blocked",
     "blocks",
     "embedding",
+    "experts",
     "integers",
     "lower",
     "lowerable",
@@ -38,4 +41,5 @@ __all__ = [
     "quantise",
     "recurrent",
     "rotary",
+    "tabular",
 ]
