@@ -24,7 +24,7 @@ from palrp_onnx.head import Head, find_head
 from palrp_onnx.inputs.sample import Sample
 from palrp_onnx.inputs.sidecar import Declared, read_declared
 from palrp_onnx.inputs.vectors import read_vector
-from palrp_onnx.model.branches import condition_names
+from palrp_onnx.model.branches import has_decisions
 from palrp_onnx.model.open import Model, parse_model
 from palrp_onnx.prepare import Planned, check_feeds, plan_model
 from palrp_onnx.record import Run
@@ -296,7 +296,7 @@ class Explainer:
 
     def _taken(self, feeds: Feeds) -> Taken:
         """The branches for this input; a compiled explainer has none, its branches are fixed."""
-        if self._manifest is not None or not condition_names(self.model):
+        if self._manifest is not None or not has_decisions(self.model):
             return ()
         check_feeds(self.model.inputs, feeds)
         if self._branches is None:

@@ -20,6 +20,7 @@ from palrp_onnx.jobs.records import Record, name_of, parse
 from palrp_onnx.jobs.results import Line, explained, failed
 from palrp_onnx.jobs.settings import Settings
 from palrp_onnx.jobs.stacking import Padding, own_record, stack
+from palrp_onnx.model.branches import has_decisions
 from palrp_onnx.prepare import make_example
 from palrp_onnx.record import Attribution
 from palrp_onnx.relevance.target_parsing import parse_target
@@ -82,11 +83,11 @@ class Worker:
     def overlaps(self) -> bool:
         """Whether two threads may use the worker at once, so that reading and writing cost no time.
 
-        They may not if the model has conditional branches: it is planned again when a record takes
-        other branches.
+        They may not if records decide about branches and loops of the model: it is planned again
+        when a record decides otherwise.
         """
-        branches = any(node.op_type == "If" for node in self.model.graph)
-        return self.settings.engine != "numpy" and self.settings.dtype == "float32" and not branches
+        fixed = not has_decisions(self.model)
+        return self.settings.engine != "numpy" and self.settings.dtype == "float32" and fixed
 
     def _try_batching(self, path: Path, tokenizer: Path) -> Batching:
         """Open the engine with an example, so that results do not depend on the first record.

@@ -40,6 +40,7 @@ class Model:
         outputs: Outputs of the file.
         changes: Log of the changes between the file and ``graph``.
         proto: The plain model.
+        decided: What an input decided about the graph: see :mod:`palrp_onnx.model.branches`.
     """
 
     path: Path
@@ -51,6 +52,7 @@ class Model:
     outputs: tuple[GraphInput, ...]
     changes: Changes
     proto: ir.Model
+    decided: tuple[int, ...] = ()
 
     @property
     def lowered(self) -> Mapping[str, int]:

@@ -20,8 +20,9 @@ from palrp_onnx.model.changes import Changes
 from palrp_onnx.model.declared import infer_shapes, normalise_declared
 from palrp_onnx.model.lowering import lower
 from palrp_onnx.model.passes.bfloat16 import widen
-from palrp_onnx.model.passes.branches import take_constant_branches
+from palrp_onnx.model.passes.branches import write_out_constant
 from palrp_onnx.model.passes.caches import remove_caches, remove_switches
+from palrp_onnx.model.passes.sequences import replace_sequences
 
 #: Rewrites a model in place and returns the log of its changes.
 Rewriting = Callable[[ir.Model], Changes]
@@ -128,9 +129,10 @@ _REWRITE = (
     Pass(_write_out_functions),
     _STORE,
     Pass(remove_switches, (without_functions,)),
-    Pass(take_constant_branches, (constants_stored,)),
+    Pass(write_out_constant, (constants_stored,)),
     _tidying(common.TopologicalSortPass()),
     _STORE,
+    Pass(replace_sequences, (constants_stored, in_order)),
     Pass(widen, (constants_stored,)),
     Pass(lower, (constants_stored, in_order)),
     Pass(remove_caches, (constants_stored,)),

@@ -32,7 +32,8 @@ class Builder:
     def __init__(self, graph: ir.Graph, node: ir.Node, opset: int) -> None:
         self._graph = graph
         self._node = node
-        self._stem = f"{node.outputs[0].name}/lowered"
+        named = next((v.name for v in node.outputs if v.name), node.name)
+        self._stem = f"{named}/lowered"
         self._count = 0
         self._free: set[ir.Value] = set()
         self.opset = opset
@@ -127,6 +128,21 @@ class Builder:
         ends = [int(n) for n in np.cumsum(sizes)]
         starts = [0, *ends[:-1]]
         return [self.slice(x, a, b, axis) for a, b in zip(starts, ends, strict=True)]
+
+    def entries(self, x: ir.Value, count: int, axis: int) -> list[ir.Value]:
+        """The entries along an axis of this length, which they do not have any more."""
+        if count == 0:
+            return []
+        if self.opset >= 13:
+            cut = self.ops("Split", count, x, self.integers(*[1] * count), axis=axis)
+        else:
+            cut = self.ops("Split", count, x, split=[1] * count, axis=axis)
+        return [self.squeeze(piece, axis) for piece in cut]
+
+    def stack(self, values: Sequence[ir.Value], axis: int) -> ir.Value:
+        """Values along a new axis, numbered as in the result."""
+        rows = [self.unsqueeze(x, axis) for x in values]
+        return rows[0] if len(rows) == 1 else self.op("Concat", *rows, axis=axis)
 
     def reshape(self, x: ir.Value, *sizes: int) -> ir.Value:
         """``x`` with axes of these lengths: 0 is that of ``x``, −1 the remaining entries."""
