@@ -33,6 +33,7 @@ WEIGHTS = {
     "i1": np.array(1),
     "i2": np.array(2),
     "i3": np.array(3),
+    "v0": ints(0),
     "v1": ints(1),
     "v2": ints(2),
     "parts": ints(1, 3),
@@ -67,7 +68,7 @@ ROWS = "".join(
     for k in range(4)
 )
 LAST = ROWS + "y = MatMul (h4, W)"
-LENGTH = "s = Shape <start = 1, end = 2> (x)  n = Squeeze (s)\n"
+LENGTH = "sh = Shape <start = 1, end = 2> (x)  n = Squeeze (sh)\n"
 ENTRY = f"c2 = Identity (c)  e = Gather <axis = 1> (x, i)  {STEP}"
 
 
@@ -87,3 +88,167 @@ def test_a_loop_ends_by_its_condition() -> None:
     body = f"e = Gather <axis = 1> (x, i)  {STEP}  k = Add (i, i1)  c2 = Less (k, i3)"
     three = LAST.replace("y = MatMul (h4", "y = MatMul (h3")
     same(loop("", "true", "h0", body) + "y = MatMul (hn, W)", three, changed=["Loop"])
+
+
+def test_a_loop_that_runs_no_round_hands_on_its_state() -> None:
+    never = "false = Not (true)\n" + loop("", "false", "h1", ENTRY)
+    start = "p0 = ReduceMean <keepdims = 0> (x, v1)  h1 = MatMul (p0, V)\n"
+    same(start + never + "y = MatMul (hn, W)", start + "y = MatMul (h1, W)")
+
+
+def test_what_the_rounds_of_a_loop_yield_is_joined() -> None:
+    rounds = (
+        "hn, all = Loop <body = b (int64 i, bool c, float[1,3] h)"
+        f" => (bool c2, float[1,3] g, float[1,3] out) {{ {ENTRY}  out = Tanh (g) }}> (n, , h0)\n"
+    )
+    joined = "".join(f"t{k} = Tanh (h{k})  u{k} = Unsqueeze (t{k}, v0)\n" for k in range(1, 5))
+    joined += "all = Concat <axis = 0> (u1, u2, u3, u4)\n"
+    end = "m = ReduceMax <keepdims = 0> (all, v0)  y = MatMul (m, W)"
+    same(LENGTH + rounds + end, ROWS + joined + end)
+
+
+def test_loops_inside_of_loops_and_branches_inside_of_both() -> None:
+    """Two rounds of two rounds; the inner one adds an entry only where the outer number is 1."""
+    inner = (
+        "c4 = Identity (d)  e = Gather <axis = 1> (x, j)  q = MatMul (e, V)"
+        "  again = Equal (i, i1)"
+        "  r = If (again) <then_branch = t () => (float[1,3] t0) { t0 = Add (k, q) },"
+        " else_branch = f () => (float[1,3] f0) { f0 = Mul (k, a) }>"
+    )
+    outer = (
+        "c2 = Identity (c)  g = Loop <body = b2 (int64 j, bool d, float[1,3] k)"
+        f" => (bool c4, float[1,3] r) {{ {inner} }}> (i2, , h)"
+    )
+    start = "p0 = ReduceMean <keepdims = 0> (x, v1)  s0 = MatMul (p0, V)\n"
+    straight = (
+        "s1 = Mul (s0, a)  s2 = Mul (s1, a)"
+        "  e0 = Gather <axis = 1> (x, i0)  q0 = MatMul (e0, V)  s3 = Add (s2, q0)"
+        "  e1 = Gather <axis = 1> (x, i1)  q1 = MatMul (e1, V)  s4 = Add (s3, q1)  y = MatMul (s4, W)"
+    )
+    same(start + loop("i2", "", "s0", outer) + "y = MatMul (hn, W)", start + straight)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_loops_inside_of_branches(sign: int) -> None:
+    """The sign of the input decides whether there are rounds at all."""
+    x = np.abs(X) * sign
+    inside = loop("n", "", "h0", ENTRY, "then")
+    condition = "total = ReduceSum <keepdims = 0> (x)  zero = Sub (bound, bound)  up = Greater (total, zero)\n"
+    written = (
+        LENGTH + condition + "z = If (up) <then_branch = t () => (float[1,3] then)"
+        f" {{ {inside} }}, else_branch = f () => (float[1,3] else)"
+        " { else = ReduceMean <keepdims = 0> (x, v1) }>  y = MatMul (z, W)"
+    )
+    other = "m = ReduceMean <keepdims = 0> (x, v1)  y = MatMul (m, W)"
+    same(written, LAST if sign > 0 else other, x)
+
+
+SCAN = "float[1,3] h, float[1,3] e) => (float[1,3] g, float[1,3] out)"
+
+
+@pytest.mark.parametrize("back", [0, 1])
+def test_a_scan_reads_entries_along_an_axis(back: int) -> None:
+    scan = (
+        f"hn, all = Scan <num_scan_inputs = 1, scan_input_axes = [1], scan_output_axes = [1],"
+        f" scan_input_directions = [{back}], scan_output_directions = [{back}],"
+        f" body = b ({SCAN} {{ {STEP}  out = Tanh (g) }}> (h0, x)\n"
+    )
+    order = [f"t{k}" for k in range(1, 5)]
+    rows = ROWS
+    if back:
+        for k in range(4):
+            rows = rows.replace(f"(x, i{k})", f"(x, I{3 - k})")
+        rows, order = rows.replace("I", "i"), order[::-1]
+    joined = "".join(f"t{k} = Tanh (h{k})  u{k} = Unsqueeze (t{k}, v1)\n" for k in range(1, 5))
+    joined += f"all = Concat <axis = 1> ({', '.join(order).replace('t', 'u')})\n"
+    end = "f = Slice (all, v1, v2, v1)  m = Squeeze (f, v1)  s = Add (m, {})  y = MatMul (s, W)"
+    same(scan + end.format("hn"), rows + joined + end.format("h4"), changed=["Scan"])
+
+
+def test_a_scan_reads_two_values_into_two_states() -> None:
+    body = "k2 = Add (k, e2)  g = Add (h, e)"
+    scan = (
+        "hn, kn = Scan <num_scan_inputs = 2, scan_input_axes = [1, -1], body = b (float[1,3] h,"
+        f" float[1,4] k, float[1,3] e, float[1,4] e2) => (float[1,3] g, float[1,4] k2) {{ {body} }}>"
+        " (h0, k0, x3, x)  z = MatMul (hn, W)  t = ReduceMax <keepdims = 0> (kn)  y = Add (z, t)"
+    )
+    zeros = "x3 = Slice (x, v0, v3, v1)  q = Gather <axis = 2> (x, i0)  k0 = Sub (q, q)\n"
+    zeros = "v3 = Add (v1, v2)\n" + zeros
+    straight = (
+        "hn = ReduceSum <keepdims = 0> (x3, v1)  z = MatMul (hn, W)"
+        "  kn = ReduceSum <keepdims = 0> (x, v2)  t = ReduceMax <keepdims = 0> (kn)  y = Add (z, t)"
+    )
+    same(zeros + scan, zeros + straight)
+
+
+def test_sequences_are_taken_apart_and_joined() -> None:
+    """Split, exchanged, measured, and joined along a new axis."""
+    written = (
+        "s0 = SplitToSequence <axis = 1, keepdims = 0> (x)  b = SequenceAt (s0, minus)"
+        "  s1 = SequenceErase (s0, minus)  s2 = SequenceInsert (s1, b, i0)"
+        "  n = SequenceLength (s2)  f = Cast <to = 1> (n)"
+        "  j = ConcatFromSequence <axis = 1, new_axis = 1> (s2)  t = Tanh (j)"
+        "  d = Div (t, f)  m = Gather <axis = 1> (d, i0)  r = Gather <axis = 1> (d, i2)"
+        "  k = Mul (m, r)  y = MatMul (k, W)"
+    )
+    straight = (
+        "f = Constant <value_float = 4.0> ()  e3 = Gather <axis = 1> (x, i3)  e1 = Gather <axis = 1> (x, i1)"
+        "  t3 = Tanh (e3)  t1 = Tanh (e1)  m = Div (t3, f)  r = Div (t1, f)"
+        "  k = Mul (m, r)  y = MatMul (k, W)"
+    )
+    same(written, straight, changed=["sequence"])
+
+
+@pytest.mark.parametrize("sizes", ["parts", "i2", "i3", "n2"])
+def test_a_sequence_of_pieces_is_joined_again(sizes: str) -> None:
+    written = (
+        "sh = Shape <start = 1, end = 2> (x)  n = Squeeze (sh)  n2 = Div (n, i2)"
+        f"  s = SplitToSequence <axis = 1> (x, {sizes})"
+        "  j = ConcatFromSequence <axis = 1> (s)  t = Tanh (j)"
+        "  r = ReduceSum <keepdims = 0> (t, v1)  y = MatMul (r, W)"
+    )
+    straight = "t = Tanh (x)  r = ReduceSum <keepdims = 0> (t, v1)  y = MatMul (r, W)"
+    same(written, straight)
+
+
+def test_a_loop_extends_a_sequence() -> None:
+    """As exporters write ``torch.stack(list)``."""
+    written = (
+        LENGTH + "s0 = SequenceEmpty <dtype = 1> ()"
+        "  sn, hn = Loop <body = b (int64 i, bool c, seq(float) s, float[1,3] h)"
+        f" => (bool c2, seq(float) s2, float[1,3] g) {{ {ENTRY}  s2 = SequenceInsert (s, g) }}>"
+        " (n, , s0, h0)  all = ConcatFromSequence <axis = 1, new_axis = 1> (sn)"
+        "  z = Gather <axis = 1> (all, minus)  y = MatMul (z, W)"
+    )
+    same(written, LAST, changed=["Loop", "sequence"])
+
+
+def test_a_place_in_a_sequence_is_what_the_input_says() -> None:
+    written = (
+        LENGTH + "k = Sub (n, i2)  s = SplitToSequence <axis = 1, keepdims = 0> (x)"
+        "  e = SequenceAt (s, k)  y = MatMul (e, W)"
+    )
+    same(written, "e = Gather <axis = 1> (x, i2)  y = MatMul (e, W)")
+
+
+def test_a_graph_is_applied_to_every_tensor_of_a_sequence() -> None:
+    written = (
+        "s = SplitToSequence <axis = 1, keepdims = 0> (x)"
+        "  m = SequenceMap <body = b (float[1,3] e, float[3,3] v) => (float[1,3] o)"
+        " { p = MatMul (e, v)  o = Tanh (p) }> (s, V)"
+        "  j = ConcatFromSequence <axis = 1, new_axis = 1> (m)"
+        "  r = ReduceSum <keepdims = 0> (j, v1)  y = MatMul (r, W)"
+    )
+    straight = "p = MatMul (x, V)  t = Tanh (p)  r = ReduceSum <keepdims = 0> (t, v1)  y = MatMul (r, W)"
+    same(written, straight)
+
+
+def test_the_element_of_an_optional_value_is_that_value() -> None:
+    written = (
+        "o = Optional (x)  e = OptionalGetElement (o)  there = OptionalHasElement (o)"
+        "  z = If (there) <then_branch = t () => (float[1,4,3] t0) { t0 = Tanh (e) },"
+        " else_branch = f () => (float[1,4,3] f0) { f0 = Neg (x) }>"
+        "  r = ReduceSum <keepdims = 0> (z, v1)  y = MatMul (r, W)"
+    )
+    straight = "t = Tanh (x)  r = ReduceSum <keepdims = 0> (t, v1)  y = MatMul (r, W)"
+    same(written, straight)
