@@ -139,9 +139,9 @@ class Planned:
         if self.unverified and (decided := self.analysis.model.decided):
             yield (
                 "branches",
-                f"branches, rounds of loops and lengths of sequences ({len(decided)}) were compiled "
-                "as one example decided; an input that decides otherwise is explained as if it did "
-                "not",
+                f"what an input decides ({len(decided)} branches taken, rounds of loops, lengths "
+                "of sequences) was compiled as one example decides it; an input that decides "
+                "otherwise is explained as if it did not",
             )
 
 

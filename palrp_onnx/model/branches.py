@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
-import numpy as np
 import onnx_ir as ir
 
 from palrp_onnx.model.changes import Changes
@@ -19,9 +18,11 @@ from palrp_onnx.model.lowering.builder import Builder
 from palrp_onnx.model.open import Model
 from palrp_onnx.model.passes.branches import (
     MAX_WRITTEN,
+    FreeNames,
     body_of,
     nodes_with_bodies,
     scanned,
+    size_of,
     write_out,
 )
 from palrp_onnx.model.passes.sequences import open_places, open_splits, put_place, write_split
@@ -65,7 +66,10 @@ def questions(model: Model) -> tuple[Model, list[str]]:
     """
     asked = model.copy()
     graph, opset = asked.graph, asked.graph_opset
-    found = [_question(graph, opset, node) for node in nodes_with_bodies(graph)]
+    fresh = FreeNames(graph).fresh
+    found = [
+        _question(Builder(graph, node, opset, fresh), node) for node in nodes_with_bodies(graph)
+    ]
     found += [_after(graph, node, "SequenceLength", node.outputs[0]) for node in open_splits(graph)]
     found += [place for _, place in open_places(graph)]
     return asked, [value.name or "" for value in found]
@@ -87,10 +91,11 @@ def with_decisions(model: Model, decided: Sequence[int]) -> Model:
         nodes, splits, places = nodes_with_bodies(graph), open_splits(graph), open_places(graph)
         chosen = [(node, next(left)) for node in nodes]
         changes = Changes.of({"sequence": len(splits) + len(places)})
+        fresh = FreeNames(graph).fresh
         for node in splits:
-            write_split(Builder(graph, node, opset), node, next(left))
+            write_split(Builder(graph, node, opset, fresh), node, next(left))
         for (node, _), number in zip(places, left, strict=True):
-            put_place(Builder(graph, node, opset), node, number)
+            put_place(Builder(graph, node, opset, fresh), node, number)
         changes.add(write_out(proto, chosen))
         return changes
 
@@ -98,7 +103,7 @@ def with_decisions(model: Model, decided: Sequence[int]) -> Model:
     return replace(taken, decided=(*model.decided, *decided))
 
 
-def _question(graph: ir.Graph, opset: int, node: ir.Node) -> ir.Value:
+def _question(b: Builder, node: ir.Node) -> ir.Value:
     """The value that decides about an ``If``, ``Loop`` or ``Scan``."""
     if node.op_type == "If":
         condition = node.inputs[0]
@@ -106,40 +111,36 @@ def _question(graph: ir.Graph, opset: int, node: ir.Node) -> ir.Value:
         return condition
     if node.op_type == "Scan":
         value, axis = scanned(node)[0]
-        b = Builder(graph, node, opset)
         return b.op("Gather", b.op("Shape", value), b.integer(axis), axis=0)
-    return _after(graph, node, "Size", _counter(graph, opset, node))
+    return _after(b.graph, node, "Size", _counter(b, node))
 
 
-def _counter(graph: ir.Graph, opset: int, node: ir.Node) -> ir.Value:
+def _counter(b: Builder, node: ir.Node) -> ir.Value:
     """A new output of a ``Loop`` with one entry for every round, of a limited number of rounds."""
-    body = body_of(node)
-    b = Builder(graph, node, opset)
-    most = b.integer(MAX_WRITTEN // len(body) + 1)
-    count = node.inputs[0]
-    if count is None:
-        node.replace_input_with(0, most)
-    else:
-        shape = b.integers()
-        both = (b.op("Reshape", count, b.integers(1)), b.op("Reshape", most, b.integers(1)))
-        joined = b.op("Concat", *both, axis=0)
-        node.replace_input_with(0, b.op("Reshape", b.reduce("ReduceMin", joined, 0), shape))
-    mark = ir.node("Identity", [body.inputs[0]])
-    mark.outputs[0].name = f"{node.outputs[0].name}/round"
-    mark.outputs[0].type = ir.TensorType(ir.DataType.INT64)
-    mark.outputs[0].shape = ir.Shape([])
+    body, count = body_of(node), node.inputs[0]
+    most = b.integers(MAX_WRITTEN // size_of(node) + 1)
+    if count is not None:
+        both = b.op("Concat", b.reshape(count, 1), most, axis=0)
+        most = b.reduce("ReduceMin", both, 0)
+    node.replace_input_with(0, b.op("Reshape", most, b.integers()))
+    name = f"{node.outputs[0].name or node.name}/round"
+    mark = _measured("Identity", body.inputs[0], name)
     body.append(mark)
     body.outputs.append(mark.outputs[0])
     node.resize_outputs(len(node.outputs) + 1)
-    node.outputs[-1].name = f"{node.outputs[0].name}/rounds"
+    node.outputs[-1].name = f"{name}s"
     return node.outputs[-1]
 
 
 def _after(graph: ir.Graph, node: ir.Node, op_type: str, value: ir.Value) -> ir.Value:
     """The result of an operation of one operand, written after a node."""
-    measured = ir.node(op_type, [value])
-    measured.outputs[0].name = f"{value.name}/{op_type}"
-    measured.outputs[0].type = ir.TensorType(ir.DataType.INT64)
-    measured.outputs[0].shape = ir.Shape([])
+    measured = _measured(op_type, value, f"{value.name}/{op_type}")
     graph.insert_after(node, measured)
     return measured.outputs[0]
+
+
+def _measured(op_type: str, value: ir.Value, name: str) -> ir.Node:
+    """An operation with one whole number as its result."""
+    integer = ir.TensorType(ir.DataType.INT64)
+    result = ir.Value(name=name, type=integer, shape=ir.Shape([]))
+    return ir.node(op_type, [value], outputs=[result])

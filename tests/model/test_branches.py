@@ -6,13 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
 from building import ints, opened, proto, real
 from numpy.typing import NDArray
 
 from palrp_onnx import Explainer
-from palrp_onnx.errors import ModelError, PalrpError, UnsupportedError
+from palrp_onnx.errors import UnsupportedError
 from palrp_onnx.inputs.sample import Sample
 from palrp_onnx.model.branches import has_decisions
 from palrp_onnx.model.open import Model
@@ -73,7 +72,9 @@ ENTRY = f"c2 = Identity (c)  e = Gather <axis = 1> (x, i)  {STEP}"
 
 
 def loop(count: str, condition: str, start: str, body: str, result: str = "hn") -> str:
-    return f"{result} = Loop <body = b (int64 i, bool c, float[1,3] h) => (bool c2, float[1,3] g) {{ {body} }}> ({count}, {condition}, {start})\n"
+    """A loop over the state ``h``, which ``body`` makes ``g``."""
+    header = "body = b (int64 i, bool c, float[1,3] h) => (bool c2, float[1,3] g)"
+    return f"{result} = Loop <{header} {{ {body} }}> ({count}, {condition}, {start})\n"
 
 
 @pytest.mark.parametrize("count", ["four", "n"])
@@ -123,7 +124,8 @@ def test_loops_inside_of_loops_and_branches_inside_of_both() -> None:
     straight = (
         "s1 = Mul (s0, a)  s2 = Mul (s1, a)"
         "  e0 = Gather <axis = 1> (x, i0)  q0 = MatMul (e0, V)  s3 = Add (s2, q0)"
-        "  e1 = Gather <axis = 1> (x, i1)  q1 = MatMul (e1, V)  s4 = Add (s3, q1)  y = MatMul (s4, W)"
+        "  e1 = Gather <axis = 1> (x, i1)  q1 = MatMul (e1, V)  s4 = Add (s3, q1)"
+        "  y = MatMul (s4, W)"
     )
     same(start + loop("i2", "", "s0", outer) + "y = MatMul (hn, W)", start + straight)
 
@@ -133,7 +135,7 @@ def test_loops_inside_of_branches(sign: int) -> None:
     """The sign of the input decides whether there are rounds at all."""
     x = np.abs(X) * sign
     inside = loop("n", "", "h0", ENTRY, "then")
-    condition = "total = ReduceSum <keepdims = 0> (x)  zero = Sub (bound, bound)  up = Greater (total, zero)\n"
+    condition = "total = ReduceSum <keepdims = 0> (x)  up = Greater (total, bound)\n"
     written = (
         LENGTH + condition + "z = If (up) <then_branch = t () => (float[1,3] then)"
         f" {{ {inside} }}, else_branch = f () => (float[1,3] else)"
@@ -168,8 +170,9 @@ def test_a_scan_reads_entries_along_an_axis(back: int) -> None:
 def test_a_scan_reads_two_values_into_two_states() -> None:
     body = "k2 = Add (k, e2)  g = Add (h, e)"
     scan = (
-        "hn, kn = Scan <num_scan_inputs = 2, scan_input_axes = [1, -1], body = b (float[1,3] h,"
-        f" float[1,4] k, float[1,3] e, float[1,4] e2) => (float[1,3] g, float[1,4] k2) {{ {body} }}>"
+        "hn, kn = Scan <num_scan_inputs = 2, scan_input_axes = [1, -1], body = b ("
+        f"float[1,3] h, float[1,4] k, float[1,3] e, float[1,4] e2) => (float[1,3] g, float[1,4] k2)"
+        f" {{ {body} }}>"
         " (h0, k0, x3, x)  z = MatMul (hn, W)  t = ReduceMax <keepdims = 0> (kn)  y = Add (z, t)"
     )
     zeros = "x3 = Slice (x, v0, v3, v1)  q = Gather <axis = 2> (x, i0)  k0 = Sub (q, q)\n"
@@ -192,7 +195,8 @@ def test_sequences_are_taken_apart_and_joined() -> None:
         "  k = Mul (m, r)  y = MatMul (k, W)"
     )
     straight = (
-        "f = Constant <value_float = 4.0> ()  e3 = Gather <axis = 1> (x, i3)  e1 = Gather <axis = 1> (x, i1)"
+        "f = Constant <value_float = 4.0> ()"
+        "  e3 = Gather <axis = 1> (x, i3)  e1 = Gather <axis = 1> (x, i1)"
         "  t3 = Tanh (e3)  t1 = Tanh (e1)  m = Div (t3, f)  r = Div (t1, f)"
         "  k = Mul (m, r)  y = MatMul (k, W)"
     )
@@ -239,7 +243,9 @@ def test_a_graph_is_applied_to_every_tensor_of_a_sequence() -> None:
         "  j = ConcatFromSequence <axis = 1, new_axis = 1> (m)"
         "  r = ReduceSum <keepdims = 0> (j, v1)  y = MatMul (r, W)"
     )
-    straight = "p = MatMul (x, V)  t = Tanh (p)  r = ReduceSum <keepdims = 0> (t, v1)  y = MatMul (r, W)"
+    straight = (
+        "p = MatMul (x, V)  t = Tanh (p)  r = ReduceSum <keepdims = 0> (t, v1)  y = MatMul (r, W)"
+    )
     same(written, straight)
 
 
@@ -252,3 +258,60 @@ def test_the_element_of_an_optional_value_is_that_value() -> None:
     )
     straight = "t = Tanh (x)  r = ReduceSum <keepdims = 0> (t, v1)  y = MatMul (r, W)"
     same(written, straight)
+
+
+# --- names, the log, and what an input decides ----------------------------------------------------
+def test_values_of_rounds_are_numbered() -> None:
+    body = loop("i3", "", "h0", ENTRY) + "y = MatMul (hn, W)"
+    model = opened(proto(body, {"x": X}, WEIGHTS, free=(0, 1)))
+    names = [v.name for node in model.graph for v in node.outputs]
+    assert names.count("hn") == 1
+    assert {"ah/0", "ah/1", "ah/2"} <= set(names)
+    assert len(set(names)) == len(names)
+    assert dict(model.lowered) == {"Loop": 1}
+    assert not has_decisions(model)
+
+
+def test_what_rounds_know_from_their_number_is_stored() -> None:
+    """Indices of entries, and conditions on the number of the round."""
+    body = (
+        "c2 = Identity (c)  k = Sub (i3, i)  early = Less (i, i2)"
+        "  e = If (early) <then_branch = t () => (float[1,3] t0) { t0 = Gather <axis = 1> (x, k) },"
+        " else_branch = f () => (float[1,3] f0) { f0 = Identity (h) }>"
+        f"  {STEP}"
+    )
+    written = loop("i3", "", "h0", body) + "y = MatMul (hn, W)"
+    model = opened(proto(written, {"x": X}, WEIGHTS, free=(0, 1)))
+    assert not has_decisions(model)
+    assert {n.op_type for n in model.graph} == {"Gather", "MatMul", "Mul", "Add"}
+
+
+def test_every_number_of_rounds_is_analysed_once() -> None:
+    model = opened(
+        proto(
+            LENGTH + loop("n", "", "h0", ENTRY) + "y = MatMul (hn, W)",
+            {"x": X},
+            WEIGHTS,
+            free=(0, 1),
+        )
+    )
+    explainer = Explainer(model)
+    engines = [explainer.engine({"x": X[:, :k]}) for k in (3, 4, 3, 4)]
+    assert engines[0] is engines[2]
+    assert engines[1] is engines[3]
+    assert engines[0] is not engines[1]
+
+
+# --- limits ---------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("count", "condition", "body"),
+    [
+        ("huge", "", ENTRY),
+        ("", "", ENTRY),
+        ("", "true", f"c2 = Less (i, huge)  e = ReduceMean <keepdims = 0> (x, v1)  {STEP}"),
+    ],
+)
+def test_loops_of_too_many_rounds_are_refused(count: str, condition: str, body: str) -> None:
+    written = loop(count, condition, "h0", body) + "y = MatMul (hn, W)"
+    with pytest.raises(UnsupportedError, match=r"inside of a Loop run .* more than 100000 nodes"):
+        explained(opened(proto(written, {"x": X}, WEIGHTS, free=(0, 1))), {"x": X})

@@ -51,6 +51,11 @@ def body_of(node: ir.Node) -> ir.Graph:
     return node.attributes["body"].as_graph()
 
 
+def size_of(node: ir.Node) -> int:
+    """Number of nodes that a node repeats, at least 1."""
+    return max(1, sum(1 for _ in body_of(node).all_nodes()))
+
+
 def scanned(node: ir.Node) -> list[tuple[ir.Value, int]]:
     """What a ``Scan`` reads entry by entry: the values, each with its axis."""
     count = node.attributes["num_scan_inputs"].as_int()
@@ -74,13 +79,14 @@ def write_out(model: ir.Model, decided: Iterable[tuple[ir.Node, int]]) -> Change
     names = FreeNames(graph)
     size, done = len(graph), []
     for node, number in decided:
-        b = Builder(graph, node, opset)
+        b = Builder(graph, node, opset, names.fresh)
         if node.op_type == "If":
-            results = _branch(graph, node, bool(number), names)
+            results = _branch(b, node, bool(number), names)
         else:
-            size += number * sum(1 for _ in body_of(node).all_nodes())
+            size += number * size_of(node)
             _check_size(node, number, size)
-            results = (_loop if node.op_type == "Loop" else _scan)(b, graph, node, number, names)
+            write = _loop if node.op_type == "Loop" else _scan
+            results = write(b, node, number, names)
         hand_over(b, node, results)
         done.append(node.op_type)
     if len(done) > done.count("If"):
@@ -92,11 +98,10 @@ def write_out(model: ir.Model, decided: Iterable[tuple[ir.Node, int]]) -> Change
 def _check_size(node: ir.Node, number: int, size: int) -> None:
     """Refuse a node that would become more nodes than the analysis of a graph can take."""
     if size > MAX_WRITTEN:
-        nodes = sum(1 for _ in body_of(node).all_nodes())
         rounds = "without end" if number >= ENDLESS else f"at least {number} times"
         raise UnsupportedError(
-            f"The {nodes} nodes inside of a {node.op_type} run {rounds}. Written one after the "
-            f"other, they make a graph of more than {MAX_WRITTEN} nodes",
+            f"The {size_of(node)} nodes inside of a {node.op_type} run {rounds}. Written one after "
+            f"the other, they make a graph of more than {MAX_WRITTEN} nodes",
             place=f"node {node.name!r}, outputs {', '.join(v.name or '' for v in node.outputs)}",
             hint="Explain a shorter input, if the number of rounds depends on it.",
         )
@@ -138,30 +143,27 @@ def _goes_on(body: ir.Graph) -> bool:
 
 def _single(value: ir.Value | None) -> int | None:
     """The entry of a stored array that has only one."""
+    stored = constant(value)
     maker = None if value is None else value.producer()
     if maker is not None and maker.op_type == "Constant" and "value" in maker.attributes:
         stored = maker.attributes["value"].as_tensor().numpy()
-    else:
-        stored = constant(value)
     return int(stored.item()) if stored is not None and stored.size == 1 else None
 
 
 # --- writing out ----------------------------------------------------------------------------------
-def _branch(graph: ir.Graph, node: ir.Node, taken: bool, names: FreeNames) -> list[ir.Value]:
+def _branch(b: Builder, node: ir.Node, taken: bool, names: FreeNames) -> list[ir.Value]:
     """The branch of an ``If`` that is taken."""
     names_of = ("else_branch", "then_branch")
-    bodies = [Body(graph, node, node.attributes[n].as_graph(), names) for n in names_of]
+    bodies = [Body(b, node.attributes[n].as_graph(), names) for n in names_of]
     bodies[not taken].forget()
     results = bodies[taken].write("", [])
     bodies[taken].forget()
     return results
 
 
-def _loop(
-    b: Builder, graph: ir.Graph, node: ir.Node, rounds: int, names: FreeNames
-) -> list[ir.Value]:
+def _loop(b: Builder, node: ir.Node, rounds: int, names: FreeNames) -> list[ir.Value]:
     """The rounds of a ``Loop``."""
-    body = Body(graph, node, body_of(node), names)
+    body = Body(b, body_of(node), names)
     carried = [v for v in node.inputs[2:] if v is not None]
     known = [b.array(np.array(True))] if rounds else []
     rows = []
@@ -174,9 +176,7 @@ def _loop(
     return [*carried, *made]
 
 
-def _scan(
-    b: Builder, graph: ir.Graph, node: ir.Node, rounds: int, names: FreeNames
-) -> list[ir.Value]:
+def _scan(b: Builder, node: ir.Node, rounds: int, names: FreeNames) -> list[ir.Value]:
     """The rounds of a ``Scan``, from the last entry on where its direction is 1."""
     if _is_first_form(node):
         raise UnsupportedError(
@@ -184,7 +184,7 @@ def _scan(
             place=f"node {node.name!r}, output {node.outputs[0].name!r}",
             hint="Export the model in opset 9 or later.",
         )
-    body, read = Body(graph, node, body_of(node), names), scanned(node)
+    body, read = Body(b, body_of(node), names), scanned(node)
     carried = [v for v in node.inputs[: len(node.inputs) - len(read)] if v is not None]
     backwards = _numbers(node, "scan_input_directions", len(read))
     entries = [
@@ -251,14 +251,13 @@ class Body:
     """A graph inside of a node, whose nodes are written before that node.
 
     Args:
-        graph: The graph of the node.
-        node: The node.
-        body: The graph inside; its stored arrays move to ``graph``.
-        names: Names in use in ``graph``.
+        b: The builder of that node.
+        body: The graph inside; its stored arrays move to the graph of the node.
+        names: Names in use there.
     """
 
-    def __init__(self, graph: ir.Graph, node: ir.Node, body: ir.Graph, names: FreeNames) -> None:
-        self._graph, self._node, self._body, self._names = graph, node, body, names
+    def __init__(self, b: Builder, body: ir.Graph, names: FreeNames) -> None:
+        self._b, self._body, self._names = b, body, names
         for k, value in enumerate(body.outputs):
             if value.producer() is None and not value.is_graph_input():
                 copy = ir.node("Identity", [value])
@@ -269,7 +268,7 @@ class Body:
         for value in list(body.initializers.values()):
             body.initializers.pop(value.name or "")
             value.name = names.fresh(value.name or "")
-            graph.register_initializer(value)
+            b.graph.register_initializer(value)
 
     @property
     def outputs(self) -> Sequence[ir.Value]:
@@ -294,7 +293,7 @@ class Body:
             for value in node.outputs:
                 if value.name:
                     value.name = self._names.fresh(value.name + ending)
-        self._graph.insert_before(self._node, nodes)
+        self._b.insert(nodes)
         return results
 
     def forget(self) -> None:

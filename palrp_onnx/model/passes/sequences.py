@@ -7,7 +7,7 @@ plain values instead. The element of an optional value is that value.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 import onnx_ir as ir
@@ -38,10 +38,11 @@ def replace_sequences(model: ir.Model) -> Changes:
     if not any(node.op_type in _CONCERNED and not node.domain for node in graph):
         return Changes()
     infer_shapes(model)
+    names = FreeNames(graph)
     for node in open_splits(graph):
         if (count := _known_count(node)) is not None:
-            write_split(Builder(graph, node, opset), node, count)
-    sequences = _Sequences(graph, opset)
+            write_split(Builder(graph, node, opset, names.fresh), node, count)
+    sequences = _Sequences(graph, opset, names)
     for node in list(graph):
         if not node.domain:
             sequences.visit(node)
@@ -94,10 +95,7 @@ def write_split(b: Builder, node: ir.Node, count: int) -> None:
     else:
         size = b.cast(b.reshape(sizes, -1), ir.DataType.INT64)
         ends = [b.op("Mul", size, b.integers(k)) for k in range(count + 1)]
-        pieces = [
-            b.op("Slice", x, start, end, b.integers(axis))
-            for start, end in zip(ends, ends[1:], strict=False)
-        ]
+        pieces = [b.op("Slice", x, start, end, b.integers(axis)) for start, end in pairwise(ends)]
     made = b.op("SequenceConstruct", *pieces) if pieces else b.op("SequenceEmpty")
     made.type = ir.SequenceType(x.type) if isinstance(x.type, ir.TensorType) else None
     hand_over(b, node, [made])
@@ -123,10 +121,10 @@ class _Sequences:
         replaced: Number of nodes that were replaced.
     """
 
-    def __init__(self, graph: ir.Graph, opset: int) -> None:
+    def __init__(self, graph: ir.Graph, opset: int, names: FreeNames) -> None:
         self._graph = graph
         self._opset = opset
-        self._names = FreeNames(graph)
+        self._names = names
         self._held: dict[ir.Value, list[ir.Value]] = {}
         self.replaced = 0
 
@@ -137,7 +135,7 @@ class _Sequences:
         elif (made := self._made(node)) is not None:
             self._held[node.outputs[0]] = made
         elif node.op_type in _CONCERNED:
-            b = Builder(self._graph, node, self._opset)
+            b = Builder(self._graph, node, self._opset, self._names.fresh)
             if (result := self._read(b, node)) is not None:
                 hand_over(b, node, [result])
                 self.replaced += 1
@@ -147,7 +145,7 @@ class _Sequences:
         return self._held.get(node.inputs[0]) if node.inputs and node.inputs[0] else None
 
     def _made(self, node: ir.Node) -> list[ir.Value] | None:
-        """The tensors of the sequence that a node makes; ``None`` if it makes none that is known."""
+        """The tensors of the sequence that a node makes; ``None`` if they are not known."""
         if node.op_type == "SequenceEmpty":
             return []
         if node.op_type == "SequenceConstruct":
@@ -192,16 +190,15 @@ class _Sequences:
         whole = [v for v in operands if isinstance(v.type, ir.SequenceType) and v not in self._held]
         if held is None or whole or len(held) * len(body_of(node)) > MAX_WRITTEN:
             return
-        body = Body(self._graph, node, body_of(node), self._names)
+        b = Builder(self._graph, node, self._opset, self._names.fresh)
+        body = Body(b, body_of(node), self._names)
         rows = [
             body.write(f"/{k}", [self._held[v][k] if v in self._held else v for v in operands])
             for k in range(len(held))
         ]
         body.forget()
-        b = Builder(self._graph, node, self._opset)
-        for k, output in enumerate(list(node.outputs)):
+        for k, output in enumerate(node.outputs):
             self._held[output] = [row[k] for row in rows]
-        del b
         self.replaced += 1
 
 
