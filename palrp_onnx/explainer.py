@@ -44,7 +44,7 @@ from palrp_onnx.zero_maps import WARNING, find_zero_maps
 ENGINES = ("onnxruntime", "numpy")
 DEFAULT_POSITIONS = "relu"
 
-#: Largest number of open engines, one for each choice of conditional branches.
+#: Largest number of open engines, one for each way in which inputs decide.
 _MAX_ENGINES = 4
 
 
@@ -277,7 +277,7 @@ class Explainer:
     def engine(self, feeds: Feeds) -> Engine:
         """The open engine. The model is analysed and planned once, with ``feeds`` as an example.
 
-        If the model has conditional branches, this is done once for every choice of branches.
+        If inputs decide about branches and loops, this is done once for every way to decide.
 
         Raises:
             InputError: The arrays do not fit the graph.
@@ -286,7 +286,7 @@ class Explainer:
         return self._open_for(feeds).engine
 
     def _open_for(self, feeds: Feeds) -> _Opened:
-        taken = self._taken(feeds)
+        taken = self.decisions(feeds)
         if taken not in self._opened:
             self._opened[taken] = self._open(feeds)
         self._opened.move_to_end(taken)
@@ -294,8 +294,8 @@ class Explainer:
             self._opened.popitem(last=False)
         return self._opened[taken]
 
-    def _taken(self, feeds: Feeds) -> Taken:
-        """The branches for this input; a compiled explainer has none, its branches are fixed."""
+    def decisions(self, feeds: Feeds) -> Taken:
+        """What this input decides: branches, rounds of loops; nothing in a compiled explainer."""
         if self._manifest is not None or not has_decisions(self.model):
             return ()
         check_feeds(self.model.inputs, feeds)

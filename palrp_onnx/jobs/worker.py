@@ -192,10 +192,19 @@ class Worker:
     def _run(self, batch: Sequence[_Task]) -> list[Attribution]:
         padding = self._batching.padding if batch[0].padded is not None else None
         whole = stack([task.sample for task in batch], padding)
+        if len(batch) > 1:
+            self._refuse_other_decisions(batch, whole)
         found = self._explainer.explain(whole, batch[0].target, self._labels)
         if len(found) != len(batch):
             raise ModelError(f"The output has {len(found)} rows for {len(batch)} records")
         return [each.record for each in found]
+
+
+    def _refuse_other_decisions(self, batch: Sequence[_Task], whole: Sample) -> None:
+        """Refuse a batch whose records would decide otherwise alone: other rounds of a loop."""
+        decided = self._explainer.decisions(whole.feeds)
+        if any(self._explainer.decisions(task.sample.feeds) != decided for task in batch):
+            raise ModelError("Records of a batch decide otherwise about branches or loops")
 
 
 def _first_row(example: Feeds, batched: Collection[str]) -> Feeds:
