@@ -199,7 +199,6 @@ class Worker:
             raise ModelError(f"The output has {len(found)} rows for {len(batch)} records")
         return [each.record for each in found]
 
-
     def _refuse_other_decisions(self, batch: Sequence[_Task], whole: Sample) -> None:
         """Refuse a batch whose records would decide otherwise alone: other rounds of a loop."""
         decided = self._explainer.decisions(whole.feeds)

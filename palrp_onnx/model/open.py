@@ -17,6 +17,7 @@ from palrp_onnx.model.checks import check_size, check_tensors, check_values
 from palrp_onnx.model.external_weights import read_slim
 from palrp_onnx.model.plain import PLAIN, Rewriting, from_file, make_plain
 from palrp_onnx.model.signature import GraphInput
+from palrp_onnx.model.sparse import make_dense
 
 MAX_FILE_BYTES = 2**31
 _CHUNK = 1 << 20
@@ -153,13 +154,17 @@ def parse_model(path: Path) -> ir.Model:
     """The model as it is in the file, without reading its weights.
 
     Raises:
-        ModelError: The file is not an ONNX model.
+        ModelError: The file is not an ONNX model, or a sparse tensor cannot be made dense.
     """
     file = path.resolve()
     try:
-        model = ir.from_proto(onnx.load_model_from_string(read_slim(file)))
+        proto = onnx.load_model_from_string(read_slim(file))
+        make_dense(proto)
+        model = ir.from_proto(proto)
         ir.external_data.set_base_dir(model.graph, file.parent)
         ir.serde.serialize_model(model)  # text that is not UTF-8 is read, but cannot be written
+    except ModelError:
+        raise
     except Exception as error:  # the parser raises many kinds for a damaged file
         raise ModelError(
             "The file is not a readable ONNX model",
