@@ -18,7 +18,7 @@ from palrp_onnx.compiler.graph import OPSET, CompileSettings, compile_graph
 from palrp_onnx.compiler.manifest import Manifest
 from palrp_onnx.describe import Describer, Explanation
 from palrp_onnx.engines import CompiledEngine, Engine, NumpyEngine
-from palrp_onnx.errors import LaterOpsetError, TargetError, UsageError
+from palrp_onnx.errors import LaterOpsetError, ModelError, TargetError, UsageError
 from palrp_onnx.fidelity import Original
 from palrp_onnx.head import Head, find_head
 from palrp_onnx.inputs.sample import Sample
@@ -307,11 +307,18 @@ class Explainer:
         if self._manifest is not None:
             return _Opened(self._open_explainer(self._manifest), None)
         if self._kind != "onnxruntime":
-            return self._planned(self.model, feeds)
+            return self._planned(self._at_usual_opset(), feeds)
         try:
             return self._planned(self.model.at_opset(OPSET), feeds)
         except LaterOpsetError as error:
             return self._planned(self.model.at_opset(error.opset), feeds)
+
+    def _at_usual_opset(self) -> Model:
+        """The model as it is compiled too; in its own opset where it cannot be raised."""
+        try:
+            return self.model.at_opset(OPSET)
+        except ModelError:
+            return self.model
 
     def _planned(self, model: Model, feeds: Feeds) -> _Opened:
         planned = plan_model(

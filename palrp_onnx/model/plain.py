@@ -10,8 +10,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import onnx
-import onnx.version_converter
 import onnx_ir as ir
 import onnx_ir.passes.common as common
 
@@ -22,6 +20,7 @@ from palrp_onnx.model.lowering import lower
 from palrp_onnx.model.passes.bfloat16 import widen
 from palrp_onnx.model.passes.branches import write_out_constant
 from palrp_onnx.model.passes.caches import remove_caches, remove_switches
+from palrp_onnx.model.passes.opset import raise_opset
 from palrp_onnx.model.passes.sequences import replace_sequences
 
 #: Rewrites a model in place and returns the log of its changes.
@@ -103,20 +102,9 @@ def _raise_opset(path: Path, opset: int) -> Rewriting:
     """A pass that raises the graph to ``opset``, where its own is older."""
 
     def apply(model: ir.Model) -> Changes:
-        before = model.opset_imports.get("", 0)
-        if before >= opset:
-            return Changes()
-        try:
-            newer = onnx.version_converter.convert_version(ir.to_proto(model), opset)
-            model.graph = ir.from_proto(newer).graph
-        except Exception as error:  # the exception types of the converter are not public
-            raise ModelError(
-                f"The graph cannot be raised to opset {opset}, which is needed to compile it",
-                place=str(path),
-                hint="Use --engine numpy.",
-            ) from error
+        changes = raise_opset(model, opset, str(path))
         ir.external_data.set_base_dir(model.graph, path.resolve().parent)
-        return Changes.of({f"opset {before} to {opset}": 1})
+        return changes
 
     return apply
 

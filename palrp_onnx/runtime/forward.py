@@ -181,7 +181,7 @@ class ReferenceForward:
             if v.type.tensor_type.elem_type == onnx.TensorProto.DOUBLE
         }
         try:
-            own = [*_own_operations(), *runtime_operations(proto)]
+            own = [*_own_operations(), *runtime_operations(proto), *_corrected()]
             if model.graph_opset < 13:
                 own += _softmax_of_tails()
             self._evaluator = ReferenceEvaluator(proto, new_ops=own)
@@ -201,6 +201,12 @@ class ReferenceForward:
                 "The model does not run on this input in float64", hint=first_line(error)
             ) from error
         return {name: np.asarray(value) for name, value in zip(self._names, values, strict=True)}
+
+
+def _corrected() -> list[type]:
+    from palrp_onnx.runtime.reference_operations import CORRECTED  # imports the evaluator
+
+    return list(CORRECTED)
 
 
 def _own_operations() -> list[type]:
