@@ -11,7 +11,7 @@ from building import ints, opened, proto, real
 from numpy.typing import NDArray
 
 from palrp_onnx import Explainer
-from palrp_onnx.errors import UnsupportedError
+from palrp_onnx.errors import PalrpError, UnsupportedError
 from palrp_onnx.inputs.sample import Sample
 from palrp_onnx.model.branches import has_decisions
 from palrp_onnx.model.open import Model
@@ -314,4 +314,33 @@ def test_every_number_of_rounds_is_analysed_once() -> None:
 def test_loops_of_too_many_rounds_are_refused(count: str, condition: str, body: str) -> None:
     written = loop(count, condition, "h0", body) + "y = MatMul (hn, W)"
     with pytest.raises(UnsupportedError, match=r"inside of a Loop run .* more than 100000 nodes"):
+        explained(opened(proto(written, {"x": X}, WEIGHTS, free=(0, 1))), {"x": X})
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "s = SplitToSequence <axis = 1> (x)  e = SequenceAt (s, huge)",
+        "s = SequenceConstruct (x)  t = SequenceErase (s, i2)  e = SequenceAt (t, i0)",
+        "s = SequenceEmpty <dtype = 1> ()  e = ConcatFromSequence <axis = 0> (s)",
+        "s = SequenceEmpty <dtype = 1> ()  e = SequenceAt (s, minus)",
+        "s = SplitToSequence <axis = 9> (x)  e = SequenceAt (s, i0)",
+        "s = SplitToSequence <axis = 1> (x, minus)  e = SequenceAt (s, i0)",
+        "s = SplitToSequence <axis = 1> (x, i0)  e = SequenceAt (s, i0)",
+        "e = Scan <num_scan_inputs = 5, body = b (float[4,3] r) => (float[4,3] o)"
+        " { o = Tanh (r) }> (x)",
+        "e = Scan <num_scan_inputs = 1, scan_input_axes = [7], body = b (float[4,3] r)"
+        " => (float[4,3] o) { o = Tanh (r) }> (x)",
+        "e = Scan <num_scan_inputs = 1, body = b () => (float[4,3] o) { o = Tanh (x) }> (x)",
+        "e = Loop <body = b (int64 i) => (bool c2) { c2 = Identity (true) }> (i2, , x)",
+        "e = Loop <body = b (int64 i, bool c, float[1] h) => (bool c2) { c2 = Identity (c) }>"
+        " (i2, , x)",
+        "o = Optional <type = float> ()  e = OptionalGetElement (o)",
+        "e = Loop (i2, , x)",
+        "e = If (true)",
+    ],
+)
+def test_what_cannot_run_ends_in_a_coded_error(body: str) -> None:
+    written = body + "  t2 = Tanh (e)  r2 = ReduceSum <keepdims = 0> (t2)  y = Mul (W, r2)"
+    with pytest.raises(PalrpError):
         explained(opened(proto(written, {"x": X}, WEIGHTS, free=(0, 1))), {"x": X})
