@@ -13,6 +13,7 @@ from dataclasses import replace
 
 import onnx_ir as ir
 
+from palrp_onnx.errors import ModelError, PalrpError
 from palrp_onnx.model.changes import Changes
 from palrp_onnx.model.lowering.builder import Builder
 from palrp_onnx.model.open import Model
@@ -99,7 +100,16 @@ def with_decisions(model: Model, decided: Sequence[int]) -> Model:
         changes.add(write_out(proto, chosen))
         return changes
 
-    taken = model.copy().rewritten(take)
+    try:
+        taken = model.copy().rewritten(take)
+    except PalrpError:
+        raise
+    except Exception as error:  # the runtime may accept what the standard does not
+        raise ModelError(
+            "A branch, loop or sequence of the graph is not well formed",
+            place=str(model.path),
+            hint=f"{type(error).__name__}: {error}",
+        ) from error
     return replace(taken, decided=(*model.decided, *decided))
 
 

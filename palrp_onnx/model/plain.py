@@ -113,31 +113,35 @@ _STORE = _tidying(
     common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
     without_functions,
 )
+_INLINE = (Pass(_write_out_functions), _STORE)
 _REWRITE = (
-    Pass(_write_out_functions),
-    _STORE,
-    Pass(remove_switches, (without_functions,)),
     Pass(write_out_constant, (constants_stored,)),
     _tidying(common.TopologicalSortPass()),
     _STORE,
     Pass(replace_sequences, (constants_stored, in_order)),
     Pass(widen, (constants_stored,)),
     Pass(lower, (constants_stored, in_order)),
-    Pass(remove_caches, (constants_stored,)),
 )
 _FINISH = (
     _STORE,
     _tidying(_resolve_aliases, without_functions),
     _tidying(infer_shapes, constants_stored, in_order),
 )
-#: The passes for a plain graph that was rewritten.
-PLAIN = (*_REWRITE, *_FINISH)
+#: The passes for a plain graph that was rewritten. They leave its inputs as they are.
+PLAIN = (*_INLINE, *_REWRITE, *_FINISH)
 
 
 def from_file(path: Path, opset: int) -> Sequence[Pass]:
     """The passes for the graph of the file at ``path``, raised to at least ``opset``."""
-    raising = Pass(_raise_opset(path, opset), (without_functions,))
-    return (_tidying(normalise_declared), *_REWRITE, raising, *_FINISH)
+    return (
+        _tidying(normalise_declared),
+        *_INLINE,
+        Pass(remove_switches, (without_functions,)),
+        *_REWRITE,
+        Pass(remove_caches, (constants_stored,)),
+        Pass(_raise_opset(path, opset), (without_functions,)),
+        *_FINISH,
+    )
 
 
 def make_plain(

@@ -10,7 +10,7 @@ import pytest
 from building import ints, opened, proto, real
 from numpy.typing import NDArray
 
-from palrp_onnx import Explainer
+from palrp_onnx import Explainer, inspect
 from palrp_onnx.errors import PalrpError, UnsupportedError
 from palrp_onnx.inputs.sample import Sample
 from palrp_onnx.model.branches import has_decisions
@@ -344,3 +344,22 @@ def test_what_cannot_run_ends_in_a_coded_error(body: str) -> None:
     written = body + "  t2 = Tanh (e)  r2 = ReduceSum <keepdims = 0> (t2)  y = Mul (W, r2)"
     with pytest.raises(PalrpError):
         explained(opened(proto(written, {"x": X}, WEIGHTS, free=(0, 1))), {"x": X})
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "numpy"])
+def test_a_branch_may_read_an_input_that_the_other_does_not(engine: str) -> None:
+    """The input that is left over stays an input of the graph."""
+    written = (
+        "r = If (c) <then_branch = t () => (float[1,4,3] t0) { t0 = Tanh (x) },"
+        " else_branch = f () => (float[1,4,3] f0) { f0 = Neg (z) }>"
+        "  m = ReduceSum <keepdims = 0> (r, v1)  y = MatMul (m, W)"
+    )
+    z = real(1, 4, 3, seed=9)
+    feeds = {"x": X, "z": z, "c": np.array(True)}
+    model = opened(proto(written, feeds, WEIGHTS, free=(0, 1)))
+    column = WEIGHTS["W"][:, 0]
+    _, found = explained(model, feeds, engine=engine)
+    np.testing.assert_allclose(found, np.tanh(X) * column, rtol=1e-4, atol=1e-6)
+    _, found = explained(model, {**feeds, "c": np.array(False)}, engine=engine)
+    np.testing.assert_allclose(found, -z * column, rtol=1e-4, atol=1e-6)
+    assert inspect(model).explainable
