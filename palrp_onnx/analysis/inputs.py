@@ -29,6 +29,7 @@ from palrp_onnx.model.values import is_float
 
 #: Operations between looked-up rows and the sum that adds them, and sums themselves.
 _SUM_MOVES = Trait.SUM | Trait.SCALE | Trait.ROUNDS | Trait.RETYPES
+_SHAPED = _SUM_MOVES | Trait.RESHAPE | Trait.RANK
 #: A table with fewer rows than this has too few for positions: it holds token types.
 FEWEST_PLACES = 12
 #: Tables of positions are seldom longer, vocabularies of words seldom shorter.
@@ -370,7 +371,7 @@ def are_added(first: Iterable[ir.Node], second: Iterable[ir.Node]) -> bool:
 def _sums(nodes: Iterable[ir.Node]) -> set[ir.Value]:
     """Values that are sums with a looked-up row among their terms."""
     rows = [node.outputs[0] for node in nodes]
-    uses = uses_of(rows, lambda node, _: node.outputs if has(node, _SUM_MOVES) else ())
+    uses = uses_of(rows, lambda node, _: node.outputs if has(node, _SHAPED) else ())
     return {v for node, _ in uses if has(node, _SUM_MOVES) for v in node.outputs}
 
 

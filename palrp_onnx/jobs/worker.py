@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from palrp_onnx.errors import InputError, ModelError, RoleError
 from palrp_onnx.explainer import Explainer
-from palrp_onnx.inputs import Feeds, Sample, default_tokenizer, read_labels, read_npz
+from palrp_onnx.inputs import Sample, default_tokenizer, read_labels, read_npz
 from palrp_onnx.inputs.padding import find_pad_token
 from palrp_onnx.inputs.tokens import load_tokenizer
 from palrp_onnx.jobs.batches import cut
@@ -108,7 +108,7 @@ class Worker:
         if pad is not None:
             padding = Padding(subject.input, pad.id, frozenset(subject.masks))
         if arrays is not None:
-            example = _first_row(example, subject.batched)
+            example = subject.one(example, 0)
         return try_batching(self._explainer, example, padding, self.settings.target)
 
     def __call__(
@@ -204,11 +204,6 @@ class Worker:
         decided = self._explainer.decisions(whole.feeds)
         if any(self._explainer.decisions(task.sample.feeds) != decided for task in batch):
             raise ModelError("Records of a batch decide otherwise about branches or loops")
-
-
-def _first_row(example: Feeds, batched: Collection[str]) -> Feeds:
-    """The first sample of an example, which may hold several."""
-    return {name: array[:1] if name in batched else array for name, array in example.items()}
 
 
 def _form(sample: Sample, *, fixed: bool) -> Hashable:
