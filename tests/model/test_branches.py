@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from building import ints, opened, proto, real
 from numpy.typing import NDArray
 
 from palrp_onnx import Explainer, inspect
+from palrp_onnx.compiler.file import compile_model
+from palrp_onnx.compiler.graph import CompileSettings
 from palrp_onnx.errors import PalrpError, UnsupportedError
 from palrp_onnx.inputs.sample import Sample
 from palrp_onnx.model.branches import has_decisions
@@ -363,3 +367,26 @@ def test_a_branch_may_read_an_input_that_the_other_does_not(engine: str) -> None
     _, found = explained(model, {**feeds, "c": np.array(False)}, engine=engine)
     np.testing.assert_allclose(found, -z * column, rtol=1e-4, atol=1e-6)
     assert inspect(model).explainable
+
+
+def test_a_compiled_graph_has_the_rounds_of_its_example_and_says_so(tmp_path: Path) -> None:
+    for count, said in (("n", ["branches"]), ("four", [])):
+        four = "four = Constant <value_int = 4> ()\n"
+        body = LENGTH + four + loop(count, "", "h0", ENTRY) + "y = MatMul (hn, W)"
+        onnx.save(proto(body, {"x": X}, WEIGHTS, free=(0, 1)), tmp_path / "model.onnx")
+        np.savez(tmp_path / "example.npz", x=X)
+        explainer = tmp_path / "explainer.onnx"
+        settings = CompileSettings(features=True)
+        explainer.write_bytes(
+            compile_model(
+                tmp_path / "model.onnx",
+                explainer,
+                example=tmp_path / "example.npz",
+                settings=settings,
+            )
+        )
+        assert not any(n.op_type == "Loop" for n in onnx.load(explainer).graph.node)
+        record, found = explained(Model.open(explainer), {"x": X})
+        _, expected = explained(Model.open(tmp_path / "model.onnx"), {"x": X})
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+        assert [w.code for w in record.warnings if w.code == "branches"] == said
