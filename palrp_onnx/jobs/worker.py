@@ -20,6 +20,7 @@ from palrp_onnx.jobs.records import Record, name_of, parse
 from palrp_onnx.jobs.results import Line, explained, failed
 from palrp_onnx.jobs.settings import Settings
 from palrp_onnx.jobs.stacking import Padding, own_record, stack
+from palrp_onnx.model.branches import has_decisions
 from palrp_onnx.prepare import make_example
 from palrp_onnx.record import Attribution
 from palrp_onnx.relevance.target_parsing import parse_target
@@ -82,11 +83,11 @@ class Worker:
     def overlaps(self) -> bool:
         """Whether two threads may use the worker at once, so that reading and writing cost no time.
 
-        They may not if the model has conditional branches: it is planned again when a record takes
-        other branches.
+        They may not if records decide about branches and loops of the model: it is planned again
+        when a record decides otherwise.
         """
-        branches = any(node.op_type == "If" for node in self.model.graph)
-        return self.settings.engine != "numpy" and self.settings.dtype == "float32" and not branches
+        fixed = not has_decisions(self.model)
+        return self.settings.engine != "numpy" and self.settings.dtype == "float32" and fixed
 
     def _try_batching(self, path: Path, tokenizer: Path) -> Batching:
         """Open the engine with an example, so that results do not depend on the first record.
@@ -191,10 +192,18 @@ class Worker:
     def _run(self, batch: Sequence[_Task]) -> list[Attribution]:
         padding = self._batching.padding if batch[0].padded is not None else None
         whole = stack([task.sample for task in batch], padding)
+        if len(batch) > 1:
+            self._refuse_other_decisions(batch, whole)
         found = self._explainer.explain(whole, batch[0].target, self._labels)
         if len(found) != len(batch):
             raise ModelError(f"The output has {len(found)} rows for {len(batch)} records")
         return [each.record for each in found]
+
+    def _refuse_other_decisions(self, batch: Sequence[_Task], whole: Sample) -> None:
+        """Refuse a batch whose records would decide otherwise alone: other rounds of a loop."""
+        decided = self._explainer.decisions(whole.feeds)
+        if any(self._explainer.decisions(task.sample.feeds) != decided for task in batch):
+            raise ModelError("Records of a batch decide otherwise about branches or loops")
 
 
 def _form(sample: Sample, *, fixed: bool) -> Hashable:

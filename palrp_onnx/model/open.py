@@ -18,6 +18,7 @@ from palrp_onnx.model.external_weights import read_slim
 from palrp_onnx.model.maps import look_through_maps
 from palrp_onnx.model.plain import PLAIN, Rewriting, from_file, keeping_caches, make_plain
 from palrp_onnx.model.signature import GraphInput
+from palrp_onnx.model.sparse import make_dense
 
 MAX_FILE_BYTES = 2**31
 _CHUNK = 1 << 20
@@ -42,6 +43,7 @@ class Model:
         changes: Log of the changes between the file and ``graph``.
         proto: The plain model.
         past: Whether inputs for cached keys and values are kept, for a decoding step.
+        decided: What an input decided about the graph: see :mod:`palrp_onnx.model.branches`.
     """
 
     path: Path
@@ -54,6 +56,7 @@ class Model:
     changes: Changes
     proto: ir.Model
     past: bool = False
+    decided: tuple[int, ...] = ()
 
     @property
     def lowered(self) -> Mapping[str, int]:
@@ -137,8 +140,7 @@ class Model:
             return self
         changes = self.changes.copy()
         changes.add(done)
-        passes = keeping_caches(PLAIN) if self.past else PLAIN
-        changes.add(make_plain(self.proto, self.path, passes))
+        changes.add(make_plain(self.proto, self.path, PLAIN))
         return replace(self, changes=changes)
 
     def copy(self) -> Model:
@@ -165,11 +167,12 @@ def parse_model(path: Path) -> ir.Model:
     """The model as it is in the file, without reading its weights.
 
     Raises:
-        ModelError: The file is not an ONNX model.
+        ModelError: The file is not an ONNX model, or a sparse tensor cannot be made dense.
     """
     file = path.resolve()
     try:
         proto = onnx.load_model_from_string(read_slim(file))
+        make_dense(proto)
         look_through_maps(proto)
         model = ir.from_proto(proto)
         ir.external_data.set_base_dir(model.graph, file.parent)
