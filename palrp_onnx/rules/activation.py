@@ -30,7 +30,6 @@ _SLOPES: dict[str, float] = {
     "LeakyRelu": 0.0,
     "Mish": 0.6,
     "PRelu": 0.0,
-    "Relu": 0.0,
     "Selu": 1.0507009873554805 * 1.6732632423543772,
     "Sin": 1.0,
     "Sinh": 1.0,
@@ -68,6 +67,15 @@ def _vanishing(slope: float) -> Callable[..., Sequence[object]]:
         return op.mul(m, op.ratio(node.output(), node.input(0), slope)), *(None,) * (node.arity - 1)
 
     return identity
+
+
+@rule("Relu")
+def relu(op: Language[T], node: Node[T], m: T) -> Sequence[T | None]:
+    """m_x = m where x > 0, else 0: the identity rule m ∘ y / x, which needs y alone.
+
+    Source: identity rule (AttnLRP, eq. 9). Ledger: nothing.
+    """
+    return [op.mul(m, op.sign(node.output()))]
 
 
 def _shifted(offset: float, slope: float) -> Callable[..., Shares[object]]:

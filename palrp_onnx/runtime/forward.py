@@ -64,6 +64,7 @@ class RuntimeForward:
                 device=device,
                 optimise=False,
                 prepack=rounds_inside(model.graph),
+                in_order=True,
             )
         except ModelError as error:
             refused = [n for n in model.graph if REFUSED in n.meta]
