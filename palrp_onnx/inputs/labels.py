@@ -5,16 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 from palrp_onnx.errors import InputError
+from palrp_onnx.inputs.beside import beside
 from palrp_onnx.inputs.reading import read_optional_json
 
 
 def read_labels(model_path: Path) -> dict[int, str]:
-    """``id2label`` of ``config.json`` in the model's folder; empty if there is none.
+    """``id2label`` of the model's ``config.json``; empty if there is none.
 
     Raises:
         InputError: ``config.json`` or its ``id2label`` is malformed.
     """
-    path = model_path.parent / "config.json"
+    path = beside(model_path, "config.json")
     labels = read_optional_json(path).get("id2label")
     if labels is None:
         return {}

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from palrp_onnx.errors import InputError
-from palrp_onnx.inputs.conventions import IDS
+from palrp_onnx.inputs.purposes import IDS, purposes
 from palrp_onnx.inputs.sample import Feeds, GraphInput, Sample
 from palrp_onnx.inputs.signature import check_shape, describe, describe_input, is_integer
 from palrp_onnx.inputs.tokens import id_units, load_tokenizer
@@ -61,7 +61,7 @@ def read_npz(
         path: The ``.npz`` file: exactly one array per graph input, under its name. Other arrays
             must be empty, like the caches that the model's own session needs.
         graph_inputs: The inputs of the graph.
-        tokenizer: ``tokenizer.json``, to show the tokens of a batch of one row as text.
+        tokenizer: The tokenizer, to show the tokens of a batch of one row as text.
 
     Raises:
         InputError: The file is damaged or too large; names, types, shapes or batch sizes do not
@@ -203,9 +203,10 @@ def _survives(array: NDArray[np.generic], target: np.dtype[np.generic]) -> bool:
 
 
 def _units(feeds: Feeds, graph_inputs: Sequence[GraphInput], tokenizer: Path) -> Units | None:
-    """Tokens of ``input_ids``, or of the only integer input; ``None`` if there is neither."""
+    """Tokens of the input that receives ids; ``None`` if there is no such input, or several."""
     integers = [each.name for each in graph_inputs if is_integer(each)]
-    named = [name for name in integers if name == IDS] or integers
+    known = purposes(graph_inputs) if len(integers) > 1 else {}
+    named = [name for name in integers if known.get(name) == IDS] or integers
     if len(named) != 1 or feeds[named[0]].ndim != 2 or len(feeds[named[0]]) != 1:
         return None
     return id_units(load_tokenizer(tokenizer), [int(each) for each in feeds[named[0]][0]])

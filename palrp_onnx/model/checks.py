@@ -6,7 +6,7 @@ model that was parsed and checked here and serialised again.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -78,12 +78,13 @@ def _check_value(value: ir.Value | None, place: str) -> None:
         raise ModelError(f"No node yields the value {value.name!r}, which is read", place=place)
 
 
-def check_tensors(model: ir.Model, file: Path) -> list[Path]:
+def check_tensors(model: ir.Model, file: Path, names: Mapping[str, str]) -> list[Path]:
     """Check every stored tensor against its shape and type, and find their files.
 
     Args:
         model: The model, whose weights are still in its files.
         file: The model's own file, with links resolved.
+        names: Names of external data as they are written in the file, where others replace them.
 
     Returns:
         ``file``, then the files of external data in order of name, all inside its folder.
@@ -99,7 +100,8 @@ def check_tensors(model: ir.Model, file: Path) -> list[Path]:
         if isinstance(tensor, ir.ExternalTensor):
             target = _external(tensor, file.parent, place)
             if target != file:
-                files[str(tensor.location)] = target
+                location = str(tensor.location)
+                files[names.get(location, location)] = target
         else:
             _check_data(tensor, place)
     return [file, *(files[name] for name in sorted(files))]

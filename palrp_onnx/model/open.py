@@ -15,6 +15,7 @@ from palrp_onnx.errors import InputError, ModelError
 from palrp_onnx.model.changes import Blank, Changes
 from palrp_onnx.model.checks import check_size, check_tensors, check_values
 from palrp_onnx.model.external_weights import read_slim
+from palrp_onnx.model.linked import follow_links
 from palrp_onnx.model.plain import PLAIN, Rewriting, from_file, make_plain
 from palrp_onnx.model.signature import GraphInput
 
@@ -34,7 +35,8 @@ class Model:
         path: The file.
         opset: Opset of the file.
         producer: Name and version of the tool that wrote the file.
-        sha256: Digest of the file, followed by its external data files in order of their names.
+        sha256: Digest of the file, followed by its external data files in order of their names in
+            the file.
         nodes: Number of nodes of the file as it is on disk.
         inputs: Inputs of the plain graph.
         outputs: Outputs of the file.
@@ -64,7 +66,7 @@ class Model:
 
     @property
     def folder(self) -> Path:
-        """The folder of external data, with links resolved."""
+        """The folder of the file and its external data, with links resolved."""
         return self.path.resolve().parent
 
     @property
@@ -100,9 +102,9 @@ class Model:
             raise InputError("There is no such model file", place=str(path))
         if path.stat().st_size > MAX_FILE_BYTES:
             raise ModelError("The model file is larger than 2 GiB", place=str(path))
-        proto = parse_model(path)
+        proto, names = _read(path)
         check_size(proto, str(path))
-        files = check_tensors(proto, path.resolve())
+        files = check_tensors(proto, path.resolve(), names)
         opset = proto.opset_imports.get("", proto.opset_imports.get("ai.onnx", 0))
         nodes, outputs = len(proto.graph), tuple(map(_signature, proto.graph.outputs))
         changes = make_plain(proto, path, from_file(path, at_least))
@@ -153,11 +155,20 @@ def parse_model(path: Path) -> ir.Model:
     Raises:
         ModelError: The file is not an ONNX model.
     """
+    return _read(path)[0]
+
+
+def _read(path: Path) -> tuple[ir.Model, dict[str, str]]:
+    """The model as it is in the file, and the names that `follow_links` has replaced."""
     file = path.resolve()
     try:
-        model = ir.from_proto(onnx.load_model_from_string(read_slim(file)))
+        proto = onnx.load_model_from_string(read_slim(file))
+        names = follow_links(proto, path)
+        model = ir.from_proto(proto)
         ir.external_data.set_base_dir(model.graph, file.parent)
         ir.serde.serialize_model(model)  # text that is not UTF-8 is read, but cannot be written
+    except ModelError:
+        raise
     except Exception as error:  # the parser raises many kinds for a damaged file
         raise ModelError(
             "The file is not a readable ONNX model",
@@ -166,7 +177,7 @@ def parse_model(path: Path) -> ir.Model:
         ) from error
     if not model.graph.outputs or len(model.graph) == 0:
         raise ModelError("The model has no nodes or no outputs", place=str(path))
-    return model
+    return model, names
 
 
 def _digest(files: list[Path]) -> str:
@@ -183,6 +194,6 @@ def _signature(value: ir.Value) -> GraphInput:
     dtype = np.dtype(np.float32 if known is None else known.numpy())
     shape = value.shape
     if shape is None:
-        return GraphInput(value.name or "", dtype, None)
+        return GraphInput(value.name or "", dtype, None, value)
     dims = tuple(d if isinstance(d, int) else d.value for d in shape)
-    return GraphInput(value.name or "", dtype, dims)
+    return GraphInput(value.name or "", dtype, dims, value)
