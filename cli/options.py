@@ -99,9 +99,19 @@ def formats(text: str) -> tuple[str, ...]:
     return found
 
 
+def _model_file(path: Path) -> Path:
+    """The file; checked here, before anything slow is imported."""
+    from palrp_onnx.model.locate import model_file
+
+    return model_file(path)
+
+
 def model_argument(command: F) -> F:
-    """MODEL: the ``.onnx`` file."""
-    return click.argument("model", type=FILE_PATH)(command)
+    """MODEL: the ``.onnx`` file, or a folder with a single one."""
+    argument = click.argument(
+        "model", type=FILE_PATH, callback=lambda _ctx, _param, path: _model_file(path)
+    )
+    return argument(command)
 
 
 def reporting_options(command: F) -> F:

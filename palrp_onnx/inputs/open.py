@@ -60,9 +60,12 @@ def open_sample(
         words = tokenizer or usable_tokenizer(default_tokenizer(model_path))
         return read_npz(source, graph_inputs, tokenizer=words)
     known = f"text ({_list(_TEXT)}), images ({_list(_IMAGE)}) and tensors ({_list(_TENSORS)})"
-    raise InputError(
-        f"unknown file type {suffix!r}", place=str(source), hint=f"supported are {known}"
-    )
+    problem, hint = f"unknown file type {suffix!r}", f"supported are {known}"
+    if source.is_dir():
+        problem, hint = "is a folder, not one input", "palrp-onnx batch explains all its files"
+    elif not source.exists():
+        problem, hint = "there is no such file", f"{hint}; a text itself is read from stdin: -"
+    raise InputError(problem, place=str(source), hint=hint)
 
 
 def _text_reader(

@@ -134,7 +134,13 @@ def _check_names(names: set[str], graph_inputs: Sequence[GraphInput], path: Path
     ]
     if parts:
         message = f"does not hold one array per graph input ({'; '.join(parts)})"
-        raise InputError(f"{message}; {describe(graph_inputs)}", place=str(path))
+        raise InputError(
+            f"{message}; {describe(graph_inputs)}",
+            place=str(path),
+            hint="Write it again: np.savez(FILE, "
+            + ", ".join(f"{each.name}=…" for each in graph_inputs)
+            + ").",
+        )
 
 
 def _read_array(

@@ -49,7 +49,7 @@ def _calls(function: ir.Function) -> list[ir.OperatorIdentifier]:
 
 
 def check_values(graph: ir.Graph, place: str) -> None:
-    """Refuse inputs without a type, and values that are read but that nothing yields.
+    """Refuse inputs without a type or of text, and values that are read but that nothing yields.
 
     Raises:
         ModelError: There is such a value.
@@ -60,12 +60,31 @@ def check_values(graph: ir.Graph, place: str) -> None:
             raise ModelError(
                 "An input is not a tensor of a known type", place=f"input {value.name!r}"
             )
+        if value.dtype == ir.DataType.STRING:
+            raise _text_input(value)
     for node in graph.all_nodes():
         for operand in (*node.inputs, *node.outputs):
             _check_value(operand, place)
     for each in (graph, *graph.subgraphs()):
         for result in each.outputs:
             _check_value(result, place)
+
+
+def _text_input(value: ir.Value) -> ModelError:
+    """The error for an input of strings."""
+    readers = [node for node, _ in value.uses()]
+    own = [node.op_type for node in readers if node.domain not in ("", "ai.onnx.ml")]
+    message = "An input takes strings, whose parts cannot be told apart"
+    if own:
+        message = f"The tokenizer is inside of the graph: {own[0]} reads strings"
+    first = next((v.name for node in readers for v in node.outputs), "IDS")
+    return ModelError(
+        message,
+        place=f"input {value.name!r}",
+        hint="Explain the model behind it, with its tokenizer.json: cut the file at the token ids "
+        f"with onnx.utils.extract_model(FILE, OUT, [{first!r}, …], OUTPUTS), or export the model "
+        "without its tokenizer.",
+    )
 
 
 def _check_value(value: ir.Value | None, place: str) -> None:

@@ -11,11 +11,12 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from palrp_onnx.errors import InputError, ModelError
+from palrp_onnx.errors import ModelError
 from palrp_onnx.model.changes import Blank, Changes
 from palrp_onnx.model.checks import check_size, check_tensors, check_values
 from palrp_onnx.model.external_weights import read_slim
 from palrp_onnx.model.linked import follow_links
+from palrp_onnx.model.locate import model_file
 from palrp_onnx.model.plain import PLAIN, Rewriting, from_file, make_plain
 from palrp_onnx.model.signature import GraphInput
 
@@ -89,17 +90,15 @@ class Model:
         """Open ``path`` without loading external data.
 
         Args:
-            path: The file.
+            path: The file, or a folder with a single one.
             at_least: Opset to which the graph is raised where the file has an older one.
 
         Raises:
-            InputError: The file does not exist.
+            InputError: The file does not exist, or the folder holds none or several.
             ModelError: The file is not an ONNX model, is too large, cannot be raised to the opset,
                 or has external data outside of its folder.
         """
-        path = Path(path)
-        if not path.is_file():
-            raise InputError("There is no such model file", place=str(path))
+        path = model_file(Path(path))
         if path.stat().st_size > MAX_FILE_BYTES:
             raise ModelError("The model file is larger than 2 GiB", place=str(path))
         proto, names = _read(path)
@@ -170,8 +169,10 @@ def _read(path: Path) -> tuple[ir.Model, dict[str, str]]:
     except ModelError:
         raise
     except Exception as error:  # the parser raises many kinds for a damaged file
+        with file.open("rb") as stream:
+            first = stream.read(16)
         raise ModelError(
-            "The file is not a readable ONNX model",
+            f"The file is not a readable ONNX model: it begins with {first!r}",
             place=str(path),
             hint=f"The parser failed with {type(error).__name__}.",
         ) from error

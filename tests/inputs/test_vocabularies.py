@@ -195,12 +195,12 @@ def test_words_that_are_refused(tmp_path: Path, files: dict[str, Any], message: 
 
 
 def test_words_of_nobody_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="model_type.*save_pretrained"):
+    with pytest.raises(InputError, match=r"model_type.*save_pretrained"):
         load_tokenizer(write(tmp_path, vocab_txt="a\nb\n"))
 
 
 def test_pieces_of_an_unknown_kind_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="nothing names its kind.*save_pretrained"):
+    with pytest.raises(InputError, match=r"nothing names its kind.*save_pretrained"):
         load_tokenizer(byte_files(tmp_path / "a", ANGLES))
     with pytest.raises(InputError, match="Qwen2Tokenizer is not known"):
         files = {"tokenizer_config_json": {"tokenizer_class": "Qwen2Tokenizer"}}
