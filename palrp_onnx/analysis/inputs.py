@@ -139,7 +139,7 @@ class _Inputs:
         others = [v for v in self._tables if v is not value and set(nodes) <= set(self._tables[v])]
         if not others:
             return False
-        content = real_dependents(self._graph, nodes)
+        content = _real_dependents(self._graph, nodes)
         hides, *theirs = (
             bool(combinations_of([v], content, self._choices, compared=False) & HIDING)
             for v in (value, *others)
@@ -190,7 +190,7 @@ class _Inputs:
         if value is words or not theirs:
             return plain
         if not are_added(nodes, theirs):
-            content = real_dependents(self._graph, theirs)
+            content = _real_dependents(self._graph, theirs)
             uses = combinations_of([n.outputs[0] for n in nodes], content, self._choices)
             if uses == {Combination.SCORES}:
                 return Fact(Role.POSITION, f"its {rows}-row table is added to attention scores")
@@ -215,7 +215,7 @@ class _Inputs:
         found = {}
         for value in rest:
             others = [v for v in rest if v is not value and is_float(v)]
-            content = real_dependents(self._graph, looked_up, others)
+            content = _real_dependents(self._graph, looked_up, others)
             found[value] = _used(value, content, self._choices)
         return found
 
@@ -398,7 +398,7 @@ def _classes(graph: ir.Graph) -> set[int]:
 _HEADS = ELEMENTWISE | Trait.SOFTMAX
 
 
-def real_dependents(
+def _real_dependents(
     graph: ir.Graph, nodes: Iterable[ir.Node], inputs: Iterable[ir.Value] = ()
 ) -> set[ir.Value]:
     """Real values that depend by a real path on results of ``nodes`` or on ``inputs``."""

@@ -6,7 +6,7 @@ of a choice.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable
 from enum import StrEnum
 
 import numpy as np
@@ -54,28 +54,14 @@ def combinations_of(
         choices: Whether the largest entries of a value decide later on.
         compared: Whether to follow the results of comparisons too.
     """
-    found = combinations(values, content, choices, compared=compared)
-    return {how for _, _, how in found}
-
-
-def combinations(
-    values: Iterable[ir.Value],
-    content: Collection[ir.Value],
-    choices: Choices,
-    *,
-    compared: bool = True,
-) -> Iterator[tuple[ir.Node, int, Combination]]:
-    """As `combinations_of`, with the node and the index of the operand."""
     through = CARRYING | _COMPARING if compared else CARRYING
 
     def onward(node: ir.Node, _: int) -> Iterable[ir.Value]:
         combined = any(v in content for v in node.inputs)
         return node.outputs if has(node, through) and not combined else ()
 
-    for node, index in uses_of(values, onward):
-        how = _combination(node, index, content, choices)
-        if how is not None:
-            yield node, index, how
+    found = {_combination(node, k, content, choices) for node, k in uses_of(values, onward)}
+    return {each for each in found if each is not None}
 
 
 def _combination(

@@ -12,12 +12,11 @@ from functools import cached_property
 
 import onnx_ir as ir
 
-from palrp_onnx.analysis.inputs import InputRoles, input_roles, real_dependents
-from palrp_onnx.analysis.masking import Choices
-from palrp_onnx.analysis.polarity import keeps
+from palrp_onnx.analysis.inputs import InputRoles, input_roles, lookups, table_rows
 from palrp_onnx.analysis.roles import Role
 from palrp_onnx.errors import InputError, RoleError, UsageError
 from palrp_onnx.inputs.sample import GraphInput
+from palrp_onnx.inputs.visibility import keeping_entry
 from palrp_onnx.model.follow import uses_of
 from palrp_onnx.model.ops import Trait, has
 from palrp_onnx.model.values import is_float
@@ -68,7 +67,14 @@ def purposes(graph_inputs: Sequence[GraphInput]) -> dict[str, str | None]:
         InputError: The name of an input contradicts what the graph does with it.
     """
     graph = _Graph(graph_inputs)
-    return {each.name: each.receives or graph.purpose(each) for each in graph_inputs}
+    found = {
+        each.name: each.receives or NAMES.get(each.name) or graph.purpose(each)
+        for each in graph_inputs
+    }
+    for each in graph_inputs:
+        if each.receives is None and each.name in NAMES:
+            graph.check(each, found)
+    return found
 
 
 class _Graph:
@@ -76,20 +82,9 @@ class _Graph:
 
     def __init__(self, graph_inputs: Sequence[GraphInput]) -> None:
         self._inputs = graph_inputs
-        self._choices = Choices()
 
     def purpose(self, each: GraphInput) -> str | None:
-        named = NAMES.get(each.name)
-        found = self._by_structure(each, named)
-        if named is None or found is None or found in (named, UNUSED):
-            return named or found
-        raise InputError(
-            f"its name says that it receives {named}, but the graph treats it as {found}",
-            place=f"input {each.name}",
-            hint=BIND_HINT,
-        )
-
-    def _by_structure(self, each: GraphInput, named: str | None) -> str | None:
+        """What an input receives by the structure of the graph."""
         value = each.value
         if self._roles is None or value is None or each.name in self._roles.doubts:
             return None
@@ -100,14 +95,44 @@ class _Graph:
                 return TYPES
             case Role.POSITION:
                 return POSITIONS
-            case Role.MASK if not _matters(value):
-                return UNUSED
-            case Role.MASK if named in (IDS, MASK):
-                return MASK
             case Role.MASK:
-                kept = keeps(value, self._content(value), self._choices)
-                return {True: MASK, False: PADDING}.get(kept) if kept is not None else None
+                return self._kind_of_mask(each.name, value) if _matters(value) else UNUSED
         return None
+
+    def check(self, each: GraphInput, found: Mapping[str, str | None]) -> None:
+        """Check that a name of Transformers does not contradict the graph.
+
+        Words, positions and token types are told apart by their tables, which is likely and no
+        more: there the name decides, unless there are more token types than words or positions.
+        """
+        if self._roles is None or each.value is None:
+            return
+        named, words = NAMES[each.name], self._roles.looked_up()
+        problem = ""
+        if named == MASK and each.name in words:
+            problem = "it indexes a table"
+        elif named == IDS and self._roles.facts[each.name].role is Role.MASK and words:
+            problem = f"it indexes no table, and {', '.join(sorted(words))} does"
+        elif named == TYPES:
+            rows = {name: self._rows(name) for name in found}
+            fewer = [
+                name
+                for name, what in found.items()
+                if what in (IDS, POSITIONS) and 0 < rows[name] < rows[each.name]
+            ]
+            if fewer:
+                problem = f"its table has {rows[each.name]} rows, and that of {fewer[0]} fewer"
+        if problem:
+            raise InputError(
+                f"its name says that it receives {named}, but {problem}",
+                place=f"input {each.name}",
+                hint=BIND_HINT,
+            )
+
+    def _rows(self, name: str) -> int:
+        """Rows of the longest table that an input indexes."""
+        value = next(each.value for each in self._inputs if each.name == name)
+        return max(map(table_rows, lookups(value)), default=0) if value is not None else 0
 
     @cached_property
     def _roles(self) -> InputRoles | None:
@@ -120,10 +145,11 @@ class _Graph:
         except RoleError:  # reported where the graph is explained
             return None
 
-    def _content(self, mask: ir.Value) -> set[ir.Value]:
-        assert self._roles is not None and isinstance(mask.graph, ir.Graph)
-        real = [v for v in mask.graph.inputs if v is not mask and is_float(v)]
-        return real_dependents(mask.graph, self._roles.lookups, real)
+    def _kind_of_mask(self, name: str, value: ir.Value) -> str | None:
+        assert self._roles is not None and isinstance(value.graph, ir.Graph)
+        roles = {each: fact.role for each, fact in self._roles.facts.items()}
+        entry = keeping_entry(value.graph, roles, name)
+        return None if entry is None else (PADDING, MASK)[entry]
 
 
 def _matters(value: ir.Value) -> bool:

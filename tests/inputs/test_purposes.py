@@ -134,7 +134,7 @@ def test_a_mask_that_hides_gets_zeros(tmp_path: Path) -> None:
 )
 def test_names_that_contradict_the_graph(tmp_path: Path, names: dict[str, str]) -> None:
     inputs = write(tmp_path / "model.onnx", **names)
-    with pytest.raises(InputError, match=r"but the graph treats it as .*--bind"):
+    with pytest.raises(InputError, match=r"its name says that it receives .*--bind"):
         purposes(inputs)
     turned = {names.get(name, name): what for name, what in ALL.items()}
     assert purposes(bind_inputs(inputs, turned)) == turned

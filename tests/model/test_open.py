@@ -181,7 +181,7 @@ def test_links_out_of_a_cache_are_refused(tmp_path: Path) -> None:
     Model.open(path)
 
 
-# --- which file ------------------------------------------------------------------------------------
+# --- which file ---------------------------------------------------------------------------------
 
 
 def test_a_folder_stands_for_its_only_model(tmp_path: Path) -> None:
