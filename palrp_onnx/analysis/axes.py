@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from palrp_onnx.analysis.dims import How, Link, OperandAxis, groups, index_entries, links_of
 from palrp_onnx.analysis.input_axes import BATCH as BATCH
 from palrp_onnx.analysis.input_axes import TOKEN as TOKEN
-from palrp_onnx.analysis.input_axes import InputAxes, input_axes
+from palrp_onnx.analysis.input_axes import InputAxes
 from palrp_onnx.analysis.inputs import InputRoles
 from palrp_onnx.model.ops import Trait, has
 from palrp_onnx.types import Shape
@@ -65,10 +65,12 @@ class Mixing:
     Attributes:
         reason: What combines them.
         alone: Whether a batch of one sample can still be explained.
+        sources: The axes of explained inputs whose entries are combined; none where unknown.
     """
 
     reason: str
     alone: bool
+    sources: frozenset[Source] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -106,15 +108,21 @@ class Layouts:
         """The representative of an axis of an explained input."""
         return self.same.get(source, source)
 
-    def batch(self, value: ir.Value) -> Source | None:
-        """The batch that the first axis of a value runs along, if it is exactly one."""
+    def batch(self, value: ir.Value, axis: int = 0) -> Source | None:
+        """The batch that an axis of a value runs along, if it is exactly one."""
         layout = self.layouts.get(value, ())
         found = {
             self.canonical(f.source)
-            for f in (factors(layout[0]) if layout else ())
+            for f in (factors(layout[axis]) if layout else ())
             if f.source is not None and f.flag & BATCH
         }
         return next(iter(found)) if len(found) == 1 else None
+
+    def along(self, value: ir.Value, batch: Source) -> int | None:
+        """The axis of a value that runs along a batch alone, if there is one."""
+        axes = range(len(self.layouts.get(value, ())))
+        pure = (k for k in axes if flag_of(self.layouts[value][k]) == BATCH)
+        return next((k for k in pure if self.batch(value, k) == batch), None)
 
     def crossed(self, value: ir.Value) -> bool:
         """Whether two axes of a value run over batches."""
@@ -127,6 +135,7 @@ def find_layouts(
     content: Mapping[ir.Value, None],
     shapes: Mapping[ir.Value, Shape],
     indices: Mapping[str, NDArray[Any]],
+    known: Mapping[str, InputAxes],
 ) -> Layouts:
     """Follow the axes of the explained inputs to every content value.
 
@@ -136,8 +145,8 @@ def find_layouts(
         content: Content values in topological order.
         shapes: Shapes of a trial run.
         indices: Integer and boolean values of that run by name.
+        known: Axes of every explained input.
     """
-    known = {name: input_axes(graph, roles, name, shapes) for name in roles.explained()}
     follower = _Follower(shapes, indices)
     for value in graph.inputs:
         if value in content:
@@ -197,9 +206,15 @@ class _Follower:
             for axis, size in zip(layout, shape, strict=True)
         )
 
-    def _mixed(self, reason: str, *, alone: bool = True) -> None:
+    def _mixed(self, reason: str, axes: Iterable[Axis], *, alone: bool = True) -> None:
+        """Store that the entries of the batches that run along ``axes`` are combined."""
         assert self._output is not None
-        self._mixing.setdefault(self._output, Mixing(reason, alone))
+        batches = {f.source for axis in axes for f in factors(axis) if f.flag & BATCH}
+        known = self._mixing.get(self._output, Mixing(reason, alone))
+        own = frozenset(source for source in batches if source is not None)
+        self._mixing[self._output] = replace(
+            known, alone=known.alone and alone, sources=known.sources | own
+        )
 
     # --- aligned axes -------------------------------------------------------------------------
     def _canonical(self, source: Source) -> Source:
@@ -231,6 +246,7 @@ class _Follower:
             return ()  # content only as a scalar, or inside a subgraph
         links = links_of(node, output, self._shapes, self._index)
         if links is None:
+            self._check_unknown(node, self._operand(node, 0)[1:])
             return _fit(self._operand(node, 0), self._shapes[output])
         found: dict[int, Axis] = {}
         for link in links:
@@ -258,17 +274,28 @@ class _Follower:
             case How.SELECTED:
                 return self._gathered_nd(node, link, sizes)
             case How.SCATTERED:
+                self._check_unknown(node, self._operand(node, 0)[1:])
                 return _scattered(self._operand(node, 0), self._operand(node, 2), after)
+            case How.LOOSE if 0 not in link.results:
+                self._check_unknown(node, self._axes(node, link))
             case How.SUMMED:
                 return self._summed(node, link)
             case How.POOLED:
                 (axis,), (was,) = self._axes(node, link), self._sizes(node, link)
+                self._mix_along(node, link, "windows cover several samples of the batch")
                 return [_pooled(axis, was, sizes[0], _stride(node, link.results[0] - 2))]
             case How.NORMALISED:
                 self._mix_along(node, link, f"{node.op_type} runs along the batch")
             case How.ACCUMULATED:
                 self._mix_along(node, link, "it is summed up along the batch")
         return [self._combined([a for a in self._axes(node, link) if a], size) for size in sizes]
+
+    def _check_unknown(self, node: ir.Node, axes: Iterable[Axis]) -> None:
+        """Note samples along axes that are not the first; those along the first stay separate."""
+        batches = [axis for axis in axes if flag_of(axis) & BATCH]
+        if batches:
+            reason = f"what {node.op_type} does along the batch is not known"
+            self._mixed(reason, batches, alone=False)
 
     def _operand(self, node: ir.Node, index: int) -> Layout:
         value = _at(node, index)
@@ -289,8 +316,9 @@ class _Follower:
 
     def _mix_along(self, node: ir.Node, link: Link, reason: str) -> None:
         """Entries along these axes are combined: samples are mixed where one is the batch."""
-        if any(flag_of(axis) & BATCH for axis in self._axes(node, link)):
-            self._mixed(reason)
+        axes = self._axes(node, link)
+        if any(flag_of(axis) & BATCH for axis in axes):
+            self._mixed(reason, axes)
 
     def _combined(self, axes: Sequence[Axis], size: int) -> Axis:
         """One axis of the result from those of the operands that are aligned with it."""
@@ -301,7 +329,7 @@ class _Follower:
         full = [axis for axis in axes if length(axis) == size]
         if not full:
             if flag & BATCH:
-                self._mixed("one sample is repeated along the batch", alone=False)
+                self._mixed("one sample is repeated along the batch", axes, alone=False)
             return _axis(Factor(size, flag))
         best = max(full, key=lambda axis: (flag_of(axis) == flag, bool(sources(axis))))
         tokens = {self._tokens(axis) for axis in full if flag_of(axis) & TOKEN}
@@ -322,7 +350,7 @@ class _Follower:
         if size == next(iter(self._sizes(node, link)), 1):
             return axis
         if flag_of(axis) & BATCH:
-            self._mixed("samples are repeated along the batch", alone=False)
+            self._mixed("samples are repeated along the batch", [axis], alone=False)
         return _axis(_opaque(axis, size))
 
     def _summed(self, node: ir.Node, link: Link) -> Sequence[Axis]:
@@ -338,7 +366,7 @@ class _Follower:
             return [one]
         each = rank > 1 and index is not None and _by_sample(index)
         if flag_of(own) == BATCH and length_before > 1 and not each:
-            self._mixed("samples are picked along the batch", alone=False)
+            self._mixed("samples are picked along the batch", [own], alone=False)
         if rank == 1:
             whole = index is not None and np.array_equal(index, np.arange(length_before))
             return [own if whole else _axis(_opaque(own, sizes[0]))]
@@ -371,10 +399,10 @@ class _Follower:
             if node.op_type != "Slice" or not self._reversed(node, at, len(before)):
                 return axis
             if flag_of(axis) & BATCH:
-                self._mixed("samples are reversed along the batch")
+                self._mixed("samples are reversed along the batch", [axis])
             return _axis(_opaque(axis, size))
         if flag_of(axis) == BATCH:
-            self._mixed("samples are cut out along the batch", alone=False)
+            self._mixed("samples are cut out along the batch", [axis], alone=False)
         begin = self._begin(node, at, before, output)
         if begin is None:
             return _axis(_opaque(axis, size))
@@ -450,7 +478,7 @@ class _Follower:
         shapes = [self._shapes.get(v) for v in node.inputs if v is not None]
         sizes = [None if shape is None else shape[along] for shape in shapes]
         if flag == BATCH and sum(each != 0 for each in sizes) > 1:
-            self._mixed("samples are joined with others along the batch", alone=False)
+            self._mixed("samples are joined with others along the batch", axes, alone=False)
         pieces: list[Piece] = []
         for axis, each in zip(axes, sizes, strict=True):
             if each is None:
@@ -534,6 +562,35 @@ def batch_axis(axes: Axes) -> int:
     Of a value without a batch axis, which all samples share, the outermost one.
     """
     return next((a for a in range(-len(axes), 0) if axes[a] & BATCH), -len(axes))
+
+
+@dataclass(frozen=True)
+class SamplePlace:
+    """Where the samples are in a value.
+
+    Attributes:
+        axis: Their axis, from the right; of a value that all samples share, the outermost one.
+        inner: Entries along that axis for each of them, where they come after other entries, as in
+            [T × B]; 0 where they come first, as in [B × T].
+        between: Whether they are between tokens, where they cannot be separated.
+    """
+
+    axis: int
+    inner: int = 0
+    between: bool = False
+
+
+def sample_place(axes: Axes, layout: Layout) -> SamplePlace:
+    """Where the samples are in a value with these flags."""
+    axis = batch_axis(axes)
+    pieces = layout[axis] if layout and axes[axis] & BATCH else ()
+    row = pieces[0] if len(pieces) == 1 else ()
+    at = next((k for k, factor in enumerate(row) if factor.flag & BATCH), 0)
+    if prod(f.size for f in row[:at]) == 1:
+        return SamplePlace(axis)
+    if any(f.flag & TOKEN for f in row[at + 1 :]):
+        return SamplePlace(axis, between=True)
+    return SamplePlace(axis, prod(f.size for f in row[at + 1 :]))
 
 
 def sample_axis(axes: Axes) -> int | None:

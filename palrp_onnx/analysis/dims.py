@@ -364,7 +364,9 @@ def _spell(term: str, dots: int, hidden: int) -> str:
 
 
 def _convolved(o: ShapedNode) -> Links:
-    return [Link(How.NEW, (1,), ()) if link.results == (1,) else link for link in _pooled(o)]
+    yield Link(How.SUMMED, (), ((0, 1),))
+    for link in _pooled(o):
+        yield Link(How.NEW, (1,), ()) if link.results == (1,) else link
 
 
 def _pooled(o: ShapedNode) -> Links:

@@ -7,7 +7,7 @@ never read; their shapes are used where the graph leaves lengths open.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from math import isqrt, prod
 from typing import Any
 
@@ -59,6 +59,7 @@ class Form:
         whole: Whether the number of tokens is taken from ``shapes`` too.
         masked: Whether the last tokens are masked.
         longer: Whether short lengths from ``shapes`` are multiplied, as one token shows nothing.
+        batches: Axis of samples by input, where it is not the first; ``None`` where there is none.
     """
 
     samples: int = SAMPLES
@@ -70,6 +71,7 @@ class Form:
     whole: bool = False
     masked: bool = True
     longer: bool = False
+    batches: Mapping[str, int | None] = field(default_factory=dict)
 
 
 def forms(model: Model, shapes: Shapes | None = None) -> Iterator[Form]:
@@ -106,17 +108,7 @@ def none_runs(problem: str) -> RoleError:
 def another(form: Form) -> Form:
     """Settings of another example: other numbers, padding and, where it is free, length."""
     length = form.length if form.whole else OTHER_LENGTH
-    return Form(
-        samples=form.samples,
-        length=length,
-        size=form.size,
-        few=form.few,
-        seed=form.seed + 1,
-        shapes=form.shapes,
-        whole=form.whole,
-        masked=not form.masked,
-        longer=form.longer,
-    )
+    return replace(form, length=length, seed=form.seed + 1, masked=not form.masked)
 
 
 def make_feeds(model: Model, roles: InputRoles, form: Form) -> dict[str, Array]:
@@ -124,7 +116,8 @@ def make_feeds(model: Model, roles: InputRoles, form: Form) -> dict[str, Array]:
     values = {v.name or "": v for v in model.graph.inputs}
     shapes: dict[str, tuple[int, ...]] = {}
     named: dict[str, int] = {}
-    for each in sorted(model.inputs, key=lambda s: not _real(s)):  # real inputs fix shared symbols
+    # Inputs that are known best, and real ones, fix shared symbols.
+    for each in sorted(model.inputs, key=lambda s: (s.name not in form.batches, not _real(s))):
         shapes[each.name] = _shape(each, form, named)
     return {
         s.name: _array(values[s.name], s.dtype, shapes[s.name], roles.facts[s.name].role, form)
@@ -216,13 +209,15 @@ def _shape(signature: GraphInput, form: Form, named: dict[str, int]) -> tuple[in
         return known or (form.samples, form.length)
     real = _real(signature)
     image, sound = len(dims) == 4 and real, len(dims) == 2 and signature.dtype.kind == "f"
-    free = {0: form.samples, 1: 3 if image else SOUND if sound else form.length}
+    batch = form.batches.get(signature.name, 0)
+    second = 3 if image else SOUND if sound else form.length
+    free = {0: form.samples, 1: second} if batch == 0 else {batch: form.samples}
     shape = []
     for k, dim in enumerate(dims):
         own = free.get(k, form.size if image and form.size else form.length)
-        if known is not None and len(known) == len(dims) and (form.whole or (real and k)):
-            own = known[k] if k or form.samples == 1 else form.samples
-            if k and form.longer and own:
+        if known is not None and len(known) == len(dims) and (form.whole or (real and k != batch)):
+            own = known[k] if k != batch or form.samples == 1 else form.samples
+            if k != batch and form.longer and own:
                 own *= -(-(_LEAST_SOUND if sound else LENGTH) // own)
         if isinstance(dim, str):
             own = named.setdefault(dim, own)

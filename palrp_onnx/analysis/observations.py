@@ -7,15 +7,16 @@ changes no value that depends on content only adds the values of its own nodes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 import onnx_ir as ir
 
-from palrp_onnx.analysis.axes import Axes, Layouts, find_layouts
+from palrp_onnx.analysis.axes import Axes, Layouts
+from palrp_onnx.analysis.batches import Batches, find_batches
 from palrp_onnx.analysis.content import attention_depth, content_values, probability_operands
 from palrp_onnx.analysis.example import Form, Shapes, another, forms, make_feeds, none_runs
-from palrp_onnx.analysis.input_axes import InputAxes, input_axes
+from palrp_onnx.analysis.input_axes import InputAxes
 from palrp_onnx.analysis.inputs import InputRoles, input_roles
 from palrp_onnx.analysis.roles import Fact, Overrides
 from palrp_onnx.analysis.self_gates import Scaling, activation_values, find_scaling
@@ -45,6 +46,7 @@ class Observations:
         overrides: Roles that are set by ``--role``.
         inputs: Roles of the graph inputs, and the content lookups.
         content: Values that depend on the explained inputs, in topological order.
+        known: Axes of every explained input.
         axes: Batch and token axes of every content value.
         layouts: Layouts of these axes.
         depth: Number of attention layers before every content value.
@@ -63,6 +65,7 @@ class Observations:
     overrides: Overrides
     inputs: InputRoles
     content: Mapping[ir.Value, None]
+    known: Mapping[str, InputAxes]
     axes: Mapping[ir.Value, Axes]
     layouts: Layouts = field(repr=False)
     depth: Mapping[ir.Value, int]
@@ -88,7 +91,7 @@ class Observations:
 
     def input_axes(self, name: str) -> InputAxes:
         """Axes of an explained input."""
-        return input_axes(self.model.graph, self.inputs, name, self.shapes)
+        return self.known[name]
 
 
 @dataclass(frozen=True)
@@ -111,6 +114,7 @@ def observe(
     given: Feeds | None = None,
     revised: Mapping[str, Fact] | None = None,
     form: Form | None = None,
+    batches: Batches | None = None,
 ) -> Observations:
     """Observe the graph of ``model``, which is not changed, and its values in trial runs.
 
@@ -122,6 +126,7 @@ def observe(
         given: Arrays that it is known to accept, for the trial run if no synthetic example runs.
         revised: Roles of inputs that a judgement of earlier observations has corrected.
         form: Settings of an example that the graph is known to run on.
+        batches: Axes of samples of the example that are not the first, if they are known.
 
     Raises:
         RoleError: No input can be explained, or no trial run succeeds.
@@ -132,8 +137,10 @@ def observe(
     content = content_values(graph, inputs)
     indexing, weights = _indexing(graph, content), computed_weights(graph)
     names = [v.name for v in _values(graph) if v.name and is_float(v) and v not in weights]
-    known = forms(model, shapes) if form is None else iter([form])
-    runs = _trial(model, run, inputs, known, [*names, *indexing], given)
+    tried = forms(model, shapes) if form is None else iter([form])
+    if batches is not None:
+        tried = (replace(each, batches=batches) for each in tried)
+    runs = _trial(model, run, inputs, tried, [*names, *indexing], given)
     lengths: dict[ir.Value, Shape] = {
         v: tuple(v.const_value.shape.numpy())
         for v in graph.initializers.values()
@@ -148,7 +155,19 @@ def observe(
         raise RoleError("The trial run did not yield this value", place=f"value {missing[0]}")
     _check_places(graph, inputs, lengths)
     indices = {name: runs.values[name] for name in indexing}
-    layouts = find_layouts(graph, inputs, content, lengths, indices)
+    known, layouts = find_batches(graph, inputs, content, lengths, indices)
+    moved = {n: axes.batch for n, axes in known.items() if axes.flags and axes.batch != 0}
+    if moved and runs.form is not None and not runs.form.batches and _any_free(model, moved):
+        return observe(
+            model,
+            run,
+            overrides=overrides,
+            shapes=shapes,
+            given=given,
+            revised=revised,
+            form=form,
+            batches=moved,
+        )
     mixed = mixed_values(graph, layouts.layouts, runs.values, runs.alone)
     layouts = replace(layouts, mixing={**mixed, **layouts.mixing})
     free = {v.name for v in _values(graph) if v not in content or v.is_graph_input()}
@@ -158,6 +177,7 @@ def observe(
         overrides=overrides or {},
         inputs=inputs,
         content=content,
+        known=known,
         axes=layouts.flags(),
         layouts=layouts,
         depth=attention_depth(graph, content),
@@ -216,7 +236,7 @@ def _trial(
         other = _other(model, inputs, form, feeds)
         again = _tried(values_of, other)
         small = sum(array.nbytes for array in values.values()) <= _SMALL
-        alone = _alone(model, feeds, values_of) if small else iter(())
+        alone = _alone(model, feeds, form, values_of) if small else iter(())
         examples = (feeds, *([other] if other is not None and again else []))
         return _Runs(values, again, alone, examples, form)
     if given is not None:
@@ -224,9 +244,15 @@ def _trial(
     raise none_runs(problem)
 
 
-def _alone(model: Model, feeds: Feeds, run: Values) -> Iterator[Mapping[str, Array]]:
+def _any_free(model: Model, names: Collection[str]) -> bool:
+    """Whether an input of these names has an axis of free length."""
+    dims = (d for s in model.inputs if s.name in names for d in s.shape or ())
+    return any(not isinstance(d, int) for d in dims)
+
+
+def _alone(model: Model, feeds: Feeds, form: Form, run: Values) -> Iterator[Mapping[str, Array]]:
     """Values of every sample of an example alone; none where that does not run."""
-    for each in each_alone(model.inputs, feeds):
+    for each in each_alone(model.inputs, feeds, form.batches):
         try:
             yield run(each)
         except InputError:

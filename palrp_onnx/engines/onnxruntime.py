@@ -90,7 +90,7 @@ class CompiledEngine:
     def explain(self, feeds: Feeds, target: Target) -> Outcome:
         """Explain one batch."""
         check_feeds(self._inputs, feeds)
-        samples = len(feeds[self.manifest.input])
+        samples = self.manifest.samples(feeds)
         self.manifest.refuse_mixing(samples)
         start = time.perf_counter()
         given = {source_name(name): array for name, array in feeds.items()}
@@ -104,10 +104,10 @@ class CompiledEngine:
                 first = {n: np.zeros_like(a) for n, a in chosen.items() if n not in default}
                 rest = {**given, **first, **default, **self._scales()[-1]}
                 output = self._session.run([self._output], rest)[self._output]
-                find_targets(self.manifest, feeds, output, target)
+                find_targets(self.manifest, feeds, self.manifest.by_sample(output), target)
             raise
         ms = {"session": (time.perf_counter() - start) * 1e3}
-        output = values[self._output]
+        output = self.manifest.by_sample(values[self._output])
         targets = find_targets(self.manifest, feeds, output, target)
         if target.vector is not None:
             values = self._rescaled(values, target, targets)

@@ -328,6 +328,10 @@ class Language(Protocol[T]):
         ...
 
     # --- ledger and sinks ----------------------------------------------------------------------
+    def samples_first(self, a: T, axis: int, inner: int) -> T:
+        """An axis of [… × B × inner] entries as [B × … × inner]; ``axis`` from the right."""
+        ...
+
     def per_sample(self, relevance: T, batch_axis: int) -> T:
         """Sum per sample [B]; the batch is the outermost factor of ``batch_axis``."""
         ...

@@ -368,6 +368,11 @@ class Eager:
         return np.asarray(index % (like.shape[0] // self.batch))
 
     # --- ledger and sinks -----------------------------------------------------------------------
+    def samples_first(self, a: Array, axis: int, inner: int) -> Array:
+        at = a.ndim + axis
+        parts = a.reshape(*a.shape[:at], -1, self.batch, inner, *a.shape[at + 1 :])
+        return parts.swapaxes(at, at + 1).reshape(a.shape)
+
     def per_sample(self, relevance: Array, batch_axis: int) -> Array:
         first = np.moveaxis(relevance, batch_axis, 0) if relevance.ndim else relevance
         rows = first.reshape(self.batch, -1)

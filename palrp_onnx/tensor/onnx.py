@@ -660,12 +660,15 @@ class Emit:
 
     def _split_batch(self, x: Value, axis: int) -> Value:
         """An axis of samples × tokens as two axes."""
-        at = self.rank(x) + axis
-        parts = [self.dims(x, range(at))] if at else []
-        parts += [self.batch, self.constant([-1])]
-        parts += [self.dims(x, range(at + 1, self.rank(x)))] if axis < -1 else []
-        shape = self.integers("Concat", *parts, axis=0)
-        return self.node("Reshape", [x, shape], self.rank(x) + 1, dtype=x.dtype)
+        return self._split(x, axis, [self.batch, self.constant([-1])])
+
+    def _split(self, x: Value, axis: int, lengths: Sequence[Value]) -> Value:
+        """An axis as axes of these lengths, each [1]."""
+        at, rank = self.rank(x) + axis, self.rank(x) - 1 + len(lengths)
+        before = [self.dims(x, range(at))] if at else []
+        after = [self.dims(x, range(at + 1, self.rank(x)))] if axis < -1 else []
+        shape = self.integers("Concat", *before, *lengths, *after, axis=0)
+        return self.node("Reshape", [x, shape], rank, dtype=x.dtype)
 
     def row_index(self, index: Value) -> Value:
         return self.integers("Expand", self._flat(index), self.batch)
@@ -678,6 +681,13 @@ class Emit:
         return self.integers("Mod", index, size)
 
     # --- ledger and sinks -----------------------------------------------------------------------
+    def samples_first(self, a: Value, axis: int, inner: int) -> Value:
+        at, lengths = self.rank(a) + axis, [self.constant([-1]), self.batch, self.constant([inner])]
+        parts = self._split(a, axis, lengths)
+        order = list(range(self.rank(parts)))
+        order[at], order[at + 1] = at + 1, at
+        return self.reshape_like(self.transpose(parts, order), a)
+
     def per_sample(self, relevance: Value, batch_axis: int) -> Value:
         relevance = self.wide(relevance)
         rank = self.rank(relevance)
