@@ -99,19 +99,17 @@ def formats(text: str) -> tuple[str, ...]:
     return found
 
 
-def _model_file(path: Path) -> Path:
-    """The file; checked here, before anything slow is imported."""
-    from palrp_onnx.model.locate import model_file
-
-    return model_file(path)
-
-
 def model_argument(command: F) -> F:
     """MODEL: the ``.onnx`` file, or a folder with a single one."""
-    argument = click.argument(
-        "model", type=FILE_PATH, callback=lambda _ctx, _param, path: _model_file(path)
-    )
-    return argument(command)
+
+    @wraps(command)
+    def call(*, model: Path, **given: Any) -> Any:
+        from palrp_onnx.model.locate import model_file
+
+        return command(model=model_file(model), **given)  # before anything slow is imported
+
+    argument = click.argument("model", type=FILE_PATH)
+    return argument(call)  # type: ignore[return-value]
 
 
 def reporting_options(command: F) -> F:

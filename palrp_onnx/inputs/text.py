@@ -176,6 +176,14 @@ class TextReader:
         return encoding
 
     def _pad_token(self, id: str) -> PadToken:
+        if PADDING in self._inputs:  # predictions are read where a mask is not 0
+            name = self._inputs[PADDING][0].name
+            raise InputError(
+                f"has fewer than the {self._length} tokens that the graph is fixed to, and the "
+                f"mask {name} is 1 for padding, which is not supported",
+                place=id,
+                hint="export the model with a dynamic length, or with a mask that is 1 for tokens",
+            )
         if self._pad is None:
             raise InputError(
                 f"has fewer than the {self._length} tokens that the graph is fixed to, "

@@ -49,7 +49,7 @@ _LIMIT = 64 << 20
 
 
 @dataclass(frozen=True)
-class _Kind:
+class _TokenizerKind:
     """One kind of tokenizer.
 
     Attributes:
@@ -77,7 +77,7 @@ _ANGLES = {
     "pad": "<pad>",
     "mask": "<mask>",
 }
-_BERT = _Kind(
+_BERT = _TokenizerKind(
     tuple("Bert DistilBert Electra MobileBert SqueezeBert ConvBert LayoutLM Lxmert".split()),
     tuple("bert distilbert electra mobilebert squeezebert convbert layoutlm lxmert".split()),
     _BRACKETS,
@@ -86,7 +86,7 @@ _BERT = _Kind(
 )
 _WORDS = (
     _BERT,
-    _Kind(
+    _TokenizerKind(
         ("MPNet",),
         ("mpnet",),
         {**_ANGLES, "unk": "[UNK]"},
@@ -96,20 +96,20 @@ _WORDS = (
 )
 _END = "<|endoftext|>"
 _PIECES = (
-    _Kind(
+    _TokenizerKind(
         ("GPT2",),
         ("gpt2", "gpt_neo", "gptj", "gpt_bigcode", "opt"),
         {"bos": _END, "eos": _END, "unk": _END},
         pair="$A:0 $B:1",
     ),
-    _Kind(
+    _TokenizerKind(
         ("Roberta", "Longformer", "Bart", "LED"),
         ("roberta", "roberta-prelayernorm", "data2vec-text", "longformer", "bart", "led"),
         _ANGLES,
         "cls:0 $A:0 sep:0",
         "cls:0 $A:0 sep:0 sep:0 $B:0 sep:0",
     ),
-    _Kind(
+    _TokenizerKind(
         ("Deberta",),
         ("deberta",),
         {**_BRACKETS, "bos": "[CLS]", "eos": "[SEP]"},
@@ -265,7 +265,7 @@ class _Files:
 
     # --- the kind ------------------------------------------------------------------------------
     @cached_property
-    def _kind(self) -> _Kind:
+    def _kind(self) -> _TokenizerKind:
         kinds = _WORDS if self._path.suffix == ".txt" else _PIECES
         name = self._config.get("tokenizer_class") or self._model.get("tokenizer_class")
         if name is not None:

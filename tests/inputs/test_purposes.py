@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -122,6 +123,15 @@ def test_a_mask_that_hides_gets_zeros(tmp_path: Path) -> None:
         "types": [[0] * 4],
         "positions": [[0, 1, 2, 3]],
     }
+
+
+def test_a_mask_that_hides_is_not_padded(tmp_path: Path) -> None:
+    inputs = [
+        replace(each, shape=(1, 6)) for each in write(tmp_path / "m.onnx", HIDING, TensorProto.BOOL)
+    ]
+    wordpiece().save(str(tmp_path / "tokenizer.json"))
+    with pytest.raises(InputError, match="mask is 1 for padding"):
+        TextReader(tmp_path, inputs).read("hello world", id="x")
 
 
 @pytest.mark.parametrize(
