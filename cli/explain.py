@@ -211,7 +211,8 @@ def _explain(request: Request, model: Model, sample: Sample) -> Sequence[Explana
     )
     if request.generate:
         tokenizer = request.words.tokenizer or default_tokenizer(request.model)
-        text = Continuation(tokenizer, bind_inputs(model.inputs, request.words.bind))
+        inputs = bind_inputs(model.inputs, request.words.bind)
+        text = Continuation(tokenizer, inputs, model_path=request.model)
         return list(explainer.generate(sample, request.generate, text.extend, text.ends))
     return explainer.explain(sample, request.run.target, read_labels(request.model))
 

@@ -67,7 +67,7 @@ def compile_model(
         raise UsageError("The model is an explainer already", place=str(path))
     tensors = [v.const_value for v in model.graph.initializers.values()]
     outside = [t for t in tensors if isinstance(t, ir.ExternalTensor) and not _inside(t, model)]
-    linked = path.parent.resolve() != model.folder
+    linked = model.path.parent.resolve() != model.folder
     if linked and sum(t.nbytes for t in outside) >= _LARGEST:
         raise UsageError(
             "The model is a link, and too large for an explainer with weights of its own",

@@ -16,6 +16,8 @@ def folders_of(model_path: Path) -> tuple[Path, ...]:
     The one above counts if the model's own is named ``onnx…``, or if it is the folder of a model
     itself: it has a ``config.json``. Files of another model may lie in any other folder.
     """
+    if model_path.is_dir():
+        return (model_path,)
     above = model_path.absolute().parent.parent
     of_a_model = model_path.absolute().parent.name.lower().startswith("onnx") or (
         (above / "config.json").is_file()
@@ -25,5 +27,5 @@ def folders_of(model_path: Path) -> tuple[Path, ...]:
 
 def beside(model_path: Path, name: str) -> Path:
     """The nearest file of this name; its place in the model's folder if there is none."""
-    found = (folder / name for folder in folders_of(model_path))
-    return next((path for path in found if path.is_file()), model_path.parent / name)
+    places = [folder / name for folder in folders_of(model_path)]
+    return next((path for path in places if path.is_file()), places[0])

@@ -30,8 +30,9 @@ class Continuation:
 
     Args:
         tokenizer: The tokenizer, a file or a folder. The tokens that end a text are read from the
-            ``generation_config.json`` or ``config.json`` that belongs to it.
+            ``generation_config.json`` or ``config.json`` that belongs to the model, or to it.
         graph_inputs: The inputs of the graph, in graph order.
+        model_path: The model.
 
     Attributes:
         ends: Ids of the tokens that end a text.
@@ -40,7 +41,13 @@ class Continuation:
         InputError: There is no usable tokenizer, or the graph has a fixed length.
     """
 
-    def __init__(self, tokenizer: Path, graph_inputs: Sequence[GraphInput]) -> None:
+    def __init__(
+        self,
+        tokenizer: Path,
+        graph_inputs: Sequence[GraphInput],
+        *,
+        model_path: Path | None = None,
+    ) -> None:
         self._inputs = assign_inputs(graph_inputs)
         if fixed_length(self._inputs) is not None:
             raise InputError(
@@ -48,7 +55,8 @@ class Continuation:
                 hint="export the model with a dynamic length",
             )
         self._tokenizer = load_tokenizer(tokenizer)
-        self.ends = _ends(tokenizer_file(tokenizer))
+        own = tokenizer_file(tokenizer)
+        self.ends = _ends([own] if model_path is None else [model_path, own])
 
     def extend(self, sample: Sample, token: int) -> Sample:
         """``sample`` with one token appended to its arrays, units and text."""
@@ -88,10 +96,10 @@ class Continuation:
         return text + piece, grown
 
 
-def _ends(tokenizer: Path) -> frozenset[int]:
-    """``eos_token_id`` of the files beside the tokenizer; empty if there is none."""
-    for name in ("generation_config.json", "config.json"):
-        path = beside(tokenizer, name)
+def _ends(owners: Sequence[Path]) -> frozenset[int]:
+    """``eos_token_id`` of the files that belong to the first owner; empty if there is none."""
+    names = ("generation_config.json", "config.json")
+    for path in (beside(owner, name) for owner in owners for name in names):
         known = read_optional_json(path).get("eos_token_id")
         if known is not None:
             ids = known if isinstance(known, list) else [known]

@@ -61,8 +61,10 @@ def assign_inputs(graph_inputs: Sequence[GraphInput]) -> dict[str, list[GraphInp
 def _check_input(purpose: str, graph_input: GraphInput) -> None:
     kinds = "iufb" if purpose in (MASK, PADDING, UNUSED) else "iu"
     shape = graph_input.shape
-    one = shape is None or len(shape) == 1 or shape[0] in (None, 1) or isinstance(shape[0], str)
-    if np.dtype(graph_input.dtype).kind in kinds and one and (not shape or len(shape) <= 2):
+    rows = 1 if shape is None or len(shape) < 2 else shape[0]
+    one = rows == 1 or not isinstance(rows, int)
+    rank = shape is None or len(shape) in (1, 2)
+    if np.dtype(graph_input.dtype).kind in kinds and one and rank:
         return
     raise InputError(
         f"text provides one row of integers [1, tokens], not {describe_input(graph_input)}",
@@ -115,13 +117,19 @@ def token_feeds(
         PADDING: (1 - kept).tolist(),
         TYPES: [0] * count if types is None else types,
         POSITIONS: places.tolist(),
-        UNUSED: [0] * count,
     }
-    return {
+    feeds = {
         each.name: _row(values[purpose], each, place)
         for purpose, several in inputs.items()
         for each in several
+        if purpose != UNUSED
     }
+    (tokens,) = inputs[IDS]
+    for each in inputs.get(UNUSED, ()):
+        shape = feeds[tokens.name].shape
+        rank = len(shape) if each.shape is None else len(each.shape)
+        feeds[each.name] = np.zeros(shape[:rank], each.dtype)
+    return feeds
 
 
 def _row(values: Sequence[int], graph_input: GraphInput, place: str) -> NDArray[np.generic]:

@@ -111,6 +111,9 @@ class _Graph:
         problem = ""
         if named == MASK and each.name in words:
             problem = "it indexes a table"
+        elif named == MASK and each.dtype.kind == "f" and _is_fixed(each):
+            if self._kind_of_mask(each.name, each.value) != MASK:
+                problem = "its zeros do not hide tokens, so that a text cannot be padded"
         elif named == IDS and self._roles.facts[each.name].role is Role.MASK and words:
             problem = f"it indexes no table, and {', '.join(sorted(words))} does"
         elif named == TYPES:
@@ -150,6 +153,10 @@ class _Graph:
         roles = {each: fact.role for each, fact in self._roles.facts.items()}
         entry = keeping_entry(value.graph, roles, name)
         return None if entry is None else (PADDING, MASK)[entry]
+
+
+def _is_fixed(each: GraphInput) -> bool:
+    return any(isinstance(length, int) for length in (each.shape or ())[-1:])
 
 
 def _matters(value: ir.Value) -> bool:

@@ -31,8 +31,9 @@ def default_tokenizer(model_path: Path) -> Path:
     It is ``tokenizer.json``, else ``vocab.txt``, else ``vocab.json`` with ``merges.txt``; the
     default place of the first if there is none.
     """
-    found = (path for folder in folders_of(model_path) for path in _in_folder(folder))
-    return next(found, model_path.parent / TOKENIZER)
+    folders = folders_of(model_path)
+    found = (path for folder in folders for path in _in_folder(folder))
+    return next(found, folders[0] / TOKENIZER)
 
 
 def _in_folder(folder: Path) -> Iterator[Path]:

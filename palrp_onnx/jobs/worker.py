@@ -21,6 +21,7 @@ from palrp_onnx.jobs.records import Record, name_of, parse
 from palrp_onnx.jobs.results import Line, explained, failed
 from palrp_onnx.jobs.settings import Settings
 from palrp_onnx.jobs.stacking import Padding, own_record, stack
+from palrp_onnx.model.locate import model_file
 from palrp_onnx.prepare import make_example
 from palrp_onnx.record import Attribution
 from palrp_onnx.relevance.target_parsing import parse_target
@@ -58,7 +59,7 @@ class Worker:
     """
 
     def __init__(self, model: str | Path, settings: Settings) -> None:
-        self.path = path = Path(model)
+        self.path = path = model_file(Path(model))
         self.settings = settings = settings.portable()
         self._labels = read_labels(path)
         parse_target(settings.target, self._labels)

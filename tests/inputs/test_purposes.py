@@ -173,3 +173,28 @@ def test_one_row_without_a_batch(tmp_path: Path) -> None:
     feeds = TextReader(tmp_path, flat).read("hello", id="x").feeds
     assert feeds["input_ids"].tolist() == [2, 4, 3]
     assert feeds["attention_mask"].tolist() == [1, 1, 1]
+
+
+def test_an_unused_input_has_no_tokens_of_its_own(tmp_path: Path) -> None:
+    """Some files carry a number for each sample through the graph."""
+    write(tmp_path / "m.onnx", ids="input_ids")
+    proto = onnx.load(tmp_path / "m.onnx")
+    proto.graph.input.append(helper.make_tensor_value_info("number", TensorProto.INT64, ["batch"]))
+    proto.graph.output.append(helper.make_tensor_value_info("same", TensorProto.INT64, ["batch"]))
+    proto.graph.node.append(helper.make_node("Identity", ["number"], ["same"]))
+    onnx.save(proto, tmp_path / "m.onnx")
+    wordpiece().save(str(tmp_path / "tokenizer.json"))
+    inputs = Model.open(tmp_path / "m.onnx").inputs
+    assert TextReader(tmp_path, inputs).read("hello", id="x").feeds["number"].tolist() == [0]
+
+
+def test_a_mask_of_real_numbers_that_is_added(tmp_path: Path) -> None:
+    """Zeros do not hide tokens, so a text cannot be padded."""
+    added = "wide = Unsqueeze(mask, one) hidden = Add(scores, wide)"
+    inputs = write(tmp_path / "m.onnx", added, TensorProto.FLOAT, mask="attention_mask")
+    assert purposes(inputs)["attention_mask"] == "mask"
+    fixed = [replace(each, shape=(1, 6)) for each in inputs]
+    with pytest.raises(InputError, match="zeros do not hide"):
+        purposes(fixed)
+    own = write(tmp_path / "n.onnx", added, TensorProto.FLOAT, mask="m0")
+    assert purposes(own)["m0"] is None
