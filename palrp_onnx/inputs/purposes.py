@@ -16,6 +16,7 @@ from palrp_onnx.analysis.inputs import InputRoles, input_roles, lookups, table_r
 from palrp_onnx.analysis.roles import Role
 from palrp_onnx.errors import InputError, RoleError, UsageError
 from palrp_onnx.inputs.sample import GraphInput
+from palrp_onnx.inputs.signature import is_integer
 from palrp_onnx.inputs.visibility import keeping_entry
 from palrp_onnx.model.follow import uses_of
 from palrp_onnx.model.ops import Trait, has
@@ -77,6 +78,17 @@ def purposes(graph_inputs: Sequence[GraphInput]) -> dict[str, str | None]:
     return found
 
 
+def ids_input(graph_inputs: Sequence[GraphInput]) -> str | None:
+    """Name of the input that receives token ids; ``None`` if there is no such input, or several."""
+    graph = _Graph(graph_inputs)
+    integers = [each for each in graph_inputs if is_integer(each)]
+    for receives in (graph.looks_up, lambda each: NAMES.get(each.name) == IDS, lambda _: True):
+        found = [each.name for each in integers if receives(each)]
+        if len(found) == 1:
+            return found[0]
+    return None
+
+
 class _Graph:
     """The graph of some inputs, if they were read from one."""
 
@@ -88,7 +100,7 @@ class _Graph:
         value = each.value
         if self._roles is None or value is None or each.name in self._roles.doubts:
             return None
-        if each.name in self._roles.looked_up():
+        if self.looks_up(each):
             return IDS
         match self._roles.facts[each.name].role:
             case Role.SEGMENT:
@@ -98,6 +110,10 @@ class _Graph:
             case Role.MASK:
                 return self._kind_of_mask(each.name, value) if _matters(value) else UNUSED
         return None
+
+    def looks_up(self, each: GraphInput) -> bool:
+        """Whether an input looks up words."""
+        return self._roles is not None and each.name in self._roles.looked_up()
 
     def check(self, each: GraphInput, found: Mapping[str, str | None]) -> None:
         """Check that a name of Transformers does not contradict the graph.

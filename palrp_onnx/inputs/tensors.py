@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from palrp_onnx.errors import InputError
-from palrp_onnx.inputs.purposes import IDS, purposes
+from palrp_onnx.inputs.purposes import ids_input
 from palrp_onnx.inputs.sample import Feeds, GraphInput, Sample
-from palrp_onnx.inputs.signature import check_shape, describe, describe_input, is_integer
+from palrp_onnx.inputs.signature import check_shape, describe, describe_input
 from palrp_onnx.inputs.tokens import id_units, load_tokenizer
 from palrp_onnx.model.signature import first_axes
 from palrp_onnx.record import InputFacts, Units, Warning_
@@ -210,9 +210,7 @@ def _survives(array: NDArray[np.generic], target: np.dtype[np.generic]) -> bool:
 
 def _units(feeds: Feeds, graph_inputs: Sequence[GraphInput], tokenizer: Path) -> Units | None:
     """Tokens of the input that receives ids; ``None`` if there is no such input, or several."""
-    integers = [each.name for each in graph_inputs if is_integer(each)]
-    known = purposes(graph_inputs) if len(integers) > 1 else {}
-    named = [name for name in integers if known.get(name) == IDS] or integers
-    if len(named) != 1 or feeds[named[0]].ndim != 2 or len(feeds[named[0]]) != 1:
+    name = ids_input(graph_inputs)
+    if name is None or feeds[name].ndim != 2 or len(feeds[name]) != 1:
         return None
-    return id_units(load_tokenizer(tokenizer), [int(each) for each in feeds[named[0]][0]])
+    return id_units(load_tokenizer(tokenizer), [int(each) for each in feeds[name][0]])
