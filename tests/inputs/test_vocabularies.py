@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tokenizers import pre_tokenizers  # type: ignore[import-untyped]
 from tokenizing import graph
 
@@ -230,6 +232,42 @@ def test_damaged_vocabularies(tmp_path: Path) -> None:
     (folder / "vocab.txt").write_bytes(b"\xff")
     with pytest.raises(InputError, match="UTF-8"):
         load_tokenizer(folder / "vocab.txt")
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-3, 1 << 40) | st.text(max_size=4),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner),
+    max_leaves=6,
+)
+KEYS = ("cls_token", "mask_token", "added_tokens_decoder", "do_lower_case", "tokenizer_class")
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    vocabulary=st.text(max_size=20) | st.just("[UNK]\n[CLS]\n[SEP]\n##a"),
+    pieces=st.dictionaries(st.text(max_size=3), st.integers(-2, 1 << 33), max_size=6) | JSON,
+    merges=st.text(max_size=12),
+    config=st.dictionaries(st.sampled_from(KEYS), JSON, max_size=3),
+    added=JSON,
+)
+def test_any_files_are_read_or_refused(
+    tmp_path_factory: pytest.TempPathFactory,
+    vocabulary: str,
+    pieces: Any,
+    merges: str,
+    config: Any,
+    added: Any,
+) -> None:
+    folder = tmp_path_factory.mktemp("any")
+    files = {"tokenizer_config_json": config, "added_tokens_json": added}
+    model = {"config_json": {"model_type": "roberta"}}
+    write(folder / "a", vocab_txt=vocabulary, **files)
+    write(folder / "b", vocab_json=pieces, merges_txt=merges, **files, **model)
+    for name in "ab":
+        try:
+            TextReader(folder / name, graph("input_ids")).read("a [CLS] b", id="x")
+        except InputError:
+            continue
 
 
 # --- where they are -----------------------------------------------------------------------------
