@@ -164,7 +164,9 @@ def _external(tensor: ir.ExternalTensor, root: Path, place: str) -> Path:
         raise ModelError(f"External data is missing: {location!r}", place=place) from error
     if not inside:
         raise ModelError(
-            f"External data is outside of the model's folder: {location!r}", place=place
+            f"External data is outside of the model's folder: {location!r}",
+            place=place,
+            hint="If it is a link, copy the file that it leads to: cp -L.",
         )
     if not there:
         raise ModelError(f"External data is missing: {location!r}", place=place)
