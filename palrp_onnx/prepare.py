@@ -19,7 +19,7 @@ from palrp_onnx.analysis.analysis import (
 from palrp_onnx.analysis.axes import BATCH, Places, Source, UnitAxes, places_of, sample_place
 from palrp_onnx.analysis.example import forms, make_feeds, none_runs
 from palrp_onnx.analysis.faults import find_faults
-from palrp_onnx.analysis.inputs import input_roles
+from palrp_onnx.analysis.inputs import CACHED, input_roles
 from palrp_onnx.analysis.observations import observe
 from palrp_onnx.analysis.output_mask import mask_of_input, mask_of_output
 from palrp_onnx.analysis.patches import patch_size
@@ -411,7 +411,8 @@ def choose(
         TargetError: There is no such output, or no output depends on an explained input.
         UsageError: The named input cannot be explained.
     """
-    names = analysis.inputs.explained()
+    facts = analysis.inputs.facts
+    names = sorted(analysis.inputs.explained(), key=lambda name: facts[name].reason == CACHED)
     if explain_input is not None and explain_input not in names:
         raise UsageError(
             f"{explain_input!r} is not an input that can be explained",

@@ -21,7 +21,7 @@ from palrp_onnx.analysis.dims import How, Link, OperandAxis, groups, index_entri
 from palrp_onnx.analysis.input_axes import BATCH as BATCH
 from palrp_onnx.analysis.input_axes import TOKEN as TOKEN
 from palrp_onnx.analysis.input_axes import InputAxes
-from palrp_onnx.analysis.inputs import InputRoles
+from palrp_onnx.analysis.inputs import InputRoles, from_entries
 from palrp_onnx.model.ops import Trait, has
 from palrp_onnx.types import Shape
 
@@ -365,6 +365,9 @@ class _Follower:
         if rank == 1 and index is not None and (one := _one_of_each(own, index)) is not None:
             return [one]
         each = rank > 1 and index is not None and _by_sample(index)
+        if flag_of(own) == BATCH and _sorts(node.inputs[1], index, length_before):
+            self._mixed("samples are put in another order", [own])
+            return [own]
         if flag_of(own) == BATCH and length_before > 1 and not each:
             self._mixed("samples are picked along the batch", [own], alone=False)
         if rank == 1:
@@ -610,6 +613,13 @@ def _by_sample(index: NDArray[Any]) -> bool:
 def _counts(index: NDArray[Any], samples: Axis) -> bool:
     """Whether an index selects every sample once, in order."""
     return np.array_equal(index, np.arange(length(samples)))
+
+
+def _sorts(value: ir.Value | None, index: NDArray[Any] | None, length: int) -> bool:
+    """Whether an index that depends on entries of inputs, as on lengths, permutes samples."""
+    if value is None or index is None or index.ndim != 1:
+        return False
+    return np.array_equal(np.sort(index), np.arange(length)) and from_entries(value)
 
 
 def _one_of_each(axis: Axis, index: NDArray[Any]) -> Axis | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import onnx_ir as ir
 
@@ -23,6 +24,7 @@ from palrp_onnx.analysis.self_gates import Scaling, activation_values, find_scal
 from palrp_onnx.analysis.separability import each_alone, mixed_values
 from palrp_onnx.analysis.stored_weights import computed_weights
 from palrp_onnx.errors import InputError, RoleError
+from palrp_onnx.model.feeding import FACTS_OPSET, from_facts, with_facts
 from palrp_onnx.model.open import Model
 from palrp_onnx.model.values import constant, is_float
 from palrp_onnx.types import Array, Feeds, Shape
@@ -35,6 +37,8 @@ Operand = tuple[ir.Node, int]
 
 #: Where all values take at most so many bytes, each sample also runs alone, to find mixing.
 _SMALL = 1 << 26
+#: Of an input with more entries, values that depend on content are kept only if they are small.
+_LARGE = 1 << 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,7 +144,7 @@ def observe(
     tried = forms(model, shapes) if form is None else iter([form])
     if batches is not None:
         tried = (replace(each, batches=batches) for each in tried)
-    runs = _trial(model, run, inputs, tried, [*names, *indexing], given)
+    runs = _trial(model, inputs, tried, _TrialRun(model, run, [*names, *indexing], content), given)
     lengths: dict[ir.Value, Shape] = {
         v: tuple(v.const_value.shape.numpy())
         for v in graph.initializers.values()
@@ -211,12 +215,49 @@ def observe_more(seen: Observations, run: Runner, values: Iterable[ir.Value]) ->
     )
 
 
+class _TrialRun:
+    """Runs of the graph; of a large input, real values that depend on content are not kept.
+
+    In their place there are arrays of their shapes, as nothing else is read of them. Where all
+    values together are small they are kept.
+    """
+
+    def __init__(
+        self, model: Model, run: Runner, names: Collection[str], content: Iterable[ir.Value]
+    ) -> None:
+        self._model, self._run, self._names = model, run, names
+        real = {v.name or "" for v in content if is_float(v) and v.producer()}
+        self._real = real.intersection(names)
+
+    def __call__(self, feeds: Feeds) -> Mapping[str, Array]:
+        """Values of one run."""
+        small = all(array.size <= _LARGE for array in feeds.values())
+        if small or self._model.graph_opset < FACTS_OPSET:
+            return self._every(feeds)
+        facts = self._facts(feeds)
+        rest = {name: facts[name] for name in (*feeds, *self._names) if name in facts}
+        values = {**from_facts(self._real, facts), **rest}
+        return self._every(feeds) if _size(values) <= _SMALL else values
+
+    @cached_property
+    def _every(self) -> Values:
+        return self._run(self._model, self._names)
+
+    @cached_property
+    def _facts(self) -> Values:
+        copied, results = with_facts(self._model, self._real)
+        return self._run(copied, [*results, *(n for n in self._names if n not in self._real)])
+
+
+def _size(values: Mapping[str, Array]) -> int:
+    return sum(array.nbytes for array in values.values())
+
+
 def _trial(
     model: Model,
-    run: Runner,
     inputs: InputRoles,
     known: Iterator[Form],
-    names: list[str],
+    values_of: Values,
     given: Feeds | None,
 ) -> _Runs:
     """Run the graph on the first of the ``known`` forms that it accepts, else on ``given``.
@@ -225,7 +266,6 @@ def _trial(
         RoleError: Nothing runs.
     """
     problem = ""
-    values_of = run(model, names)
     for form in known:
         try:
             feeds = make_feeds(model, inputs, form)
@@ -235,8 +275,7 @@ def _trial(
             continue
         other = _other(model, inputs, form, feeds)
         again = _tried(values_of, other)
-        small = sum(array.nbytes for array in values.values()) <= _SMALL
-        alone = _alone(model, feeds, form, values_of) if small else iter(())
+        alone = _alone(model, feeds, form, values_of) if _size(values) <= _SMALL else iter(())
         examples = (feeds, *([other] if other is not None and again else []))
         return _Runs(values, again, alone, examples, form)
     if given is not None:

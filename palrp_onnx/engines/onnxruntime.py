@@ -30,6 +30,7 @@ from palrp_onnx.compiler.manifest import Manifest
 from palrp_onnx.engines.base import Outcome, find_targets
 from palrp_onnx.errors import InputError, TargetError
 from palrp_onnx.model.native import rounds_inside
+from palrp_onnx.model.ops import Trait, has
 from palrp_onnx.model.signature import GraphInput
 from palrp_onnx.prepare import check_feeds
 from palrp_onnx.relevance.ledger import close_ledger
@@ -84,7 +85,9 @@ class CompiledEngine:
         self._outputs = [n for n in outputs if n in published or n.startswith(FEATURES)]
         data = ir.serde.serialize_model(graph).SerializeToString()
         prepack = prepack or rounds_inside(graph.graph)
-        self._session = Session(data, folder, device=device, prepack=prepack)
+        self._session = Session(
+            data, folder, device=device, prepack=prepack, in_order=not _widens_weights(graph.graph)
+        )
         self.providers = self._session.providers
 
     def explain(self, feeds: Feeds, target: Target) -> Outcome:
@@ -196,6 +199,20 @@ class CompiledEngine:
             tensors["pixels"] = tensors["content"]
             tensors["content"] = to_patches(tensors["pixels"], maps.grid)
         return tensors
+
+
+def _widens_weights(graph: ir.Graph) -> bool:
+    """Whether weights are dequantised or cast.
+
+    In the order of the graph, all of these would come first, and stay.
+    """
+    return any(
+        has(node, _WIDENING) and all(v is None or v.is_initializer() for v in node.inputs)
+        for node in graph
+    )
+
+
+_WIDENING = Trait.DEQUANTISE | Trait.RETYPES
 
 
 def target_inputs(target: Target, axes: int, samples: int) -> dict[str, Array]:

@@ -166,6 +166,8 @@ class AxisRule(Enum):
     #: Over the axis ``axis`` alone, or over it and all later ones.
     NORMALISED = auto()
     ACCUMULATED = auto()
+    #: [steps, batch, features] → [steps, directions, batch, units], or without steps.
+    RECURRENT = auto()
 
 
 @dataclass(frozen=True)
@@ -208,7 +210,7 @@ _BITS = Row(T.INTEGER | T.BROADCASTS | T.WHOLE, A.ALIGNED)
 _REDUCING = Row(T.REDUCTION, A.REDUCED)
 _REDUCING_ZERO = Row(T.REDUCTION | T.ZERO, A.REDUCED)
 _RANDOM = Row(T.SOURCE)
-_RECURRENT = Row(T.RECURRENT | T.LEARNT)
+_RECURRENT = Row(T.RECURRENT | T.LEARNT, A.RECURRENT)
 _FIRST = (0,)
 _CHANNELS = T.NORMALISATION | T.CHANNELS
 

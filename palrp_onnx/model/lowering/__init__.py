@@ -13,6 +13,7 @@ from palrp_onnx.model.lowering import (
     products,
     qlinear,
     quantise,
+    recurrent,
     rotary,
 )
 from palrp_onnx.model.lowering.builder import product_name
@@ -35,5 +36,6 @@ __all__ = [
     "products",
     "qlinear",
     "quantise",
+    "recurrent",
     "rotary",
 ]
