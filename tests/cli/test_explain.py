@@ -417,6 +417,15 @@ def test_hostile_text_does_not_steer_the_terminal(run: Run, model: Path, tmp_pat
     assert not {"\x1b", "\x07", "\u202e"} & set(result.stderr)
 
 
+def test_a_text_that_is_too_long_is_named_as_such(run: Run, model: Path, tmp_path: Path) -> None:
+    """No file says how many tokens the model takes."""
+    (tmp_path / "long.txt").write_text("film " * 40)
+    result = run("explain", model, "--input", tmp_path / "long.txt")
+    assert result.exit_code == 3
+    assert "on the 40 tokens of this text" in result.stderr
+    assert "model_max_length" in result.stderr
+
+
 # --- inputs with names of their own ---------------------------------------------------------------
 
 
