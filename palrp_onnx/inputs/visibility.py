@@ -44,6 +44,8 @@ def keeping_entry(graph: ir.Graph, roles: Mapping[str, Role], mask: str) -> int 
 
 
 class _Trial:
+    """Runs of a graph on a few tokens, with the attention of every softmax."""
+
     def __init__(self, graph: ir.Graph, roles: Mapping[str, Role]) -> None:
         self._inputs = [value for value in graph.inputs if not value.is_initializer()]
         self._roles = roles
@@ -61,7 +63,7 @@ class _Trial:
     def shows(self, mask: str, entry: int) -> bool:
         """Whether kept tokens are seen and hidden ones are not, if ``entry`` keeps a token."""
         feeds = {value.name or "": self._array(value) for value in self._inputs}
-        count = feeds[mask].shape[-1]
+        count = feeds[mask].shape[-1] if feeds[mask].ndim else 1
         if count <= _KEPT:
             return False
         feeds[mask][:] = 1 - entry

@@ -198,3 +198,12 @@ def test_a_mask_of_real_numbers_that_is_added(tmp_path: Path) -> None:
         purposes(fixed)
     own = write(tmp_path / "n.onnx", added, TensorProto.FLOAT, mask="m0")
     assert purposes(own)["m0"] is None
+
+
+def test_a_number_is_no_mask_of_tokens(tmp_path: Path) -> None:
+    write(tmp_path / "m.onnx", "m = Cast<to = 1>(mask) hidden = Mul(scores, m)", mask="m0")
+    proto = onnx.load(tmp_path / "m.onnx")
+    (value,) = (each for each in proto.graph.input if each.name == "m0")
+    value.CopyFrom(helper.make_tensor_value_info("m0", TensorProto.INT64, []))
+    onnx.save(proto, tmp_path / "m.onnx")
+    assert purposes(Model.open(tmp_path / "m.onnx").inputs)["m0"] is None
