@@ -18,7 +18,7 @@ from palrp_onnx.compiler.graph import OPSET, CompileSettings, compile_graph
 from palrp_onnx.compiler.manifest import Manifest
 from palrp_onnx.describe import Describer, Explanation
 from palrp_onnx.engines import CompiledEngine, Engine, NumpyEngine
-from palrp_onnx.errors import LaterOpsetError, ModelError, TargetError, UsageError
+from palrp_onnx.errors import LaterOpsetError, ModelError, RunError, TargetError, UsageError
 from palrp_onnx.fidelity import Original
 from palrp_onnx.head import Head, find_head
 from palrp_onnx.inputs.sample import Sample
@@ -166,7 +166,10 @@ class Explainer:
         start = time.perf_counter()
         opened = self._open_for(sample.feeds)
         engine = opened.engine
-        outcome = engine.explain(sample.feeds, wanted)
+        try:
+            outcome = engine.explain(sample.feeds, wanted)
+        except RunError as error:
+            raise _of_text(error, sample) from error
         fidelity = None
         original = opened.original
         if original is None and self._manifest is None and is_open(outcome.ledger):
@@ -378,6 +381,18 @@ class Explainer:
         roles = {name: role.value for name, role in self._roles.items()}
         found = {"positions": self.positions, **({"roles": roles} if roles else {})}
         return {**found, **record_params(self.method)}
+
+
+def _of_text(error: RunError, sample: Sample) -> RunError:
+    """The error for a text, which may be longer than the model takes."""
+    if sample.kind != "text" or sample.units is None:
+        return error
+    return RunError(
+        f"The model does not run on the {len(sample.units.id)} tokens of this text",
+        place=sample.id,
+        hint="If it takes fewer, state how many: model_max_length in tokenizer_config.json. "
+        + error.hint,
+    )
 
 
 def _numbered(explanation: Explanation, name: str) -> Explanation:

@@ -10,9 +10,10 @@ from typing import Any
 
 from palrp_onnx.errors import InputError, ModelError, RoleError
 from palrp_onnx.explainer import Explainer
-from palrp_onnx.inputs import Sample, default_tokenizer, read_labels, read_npz
-from palrp_onnx.inputs.padding import find_pad_token
-from palrp_onnx.inputs.tokens import load_tokenizer
+from palrp_onnx.inputs import Sample, bind_inputs, default_tokenizer, read_labels, read_npz
+from palrp_onnx.inputs.beside import beside
+from palrp_onnx.inputs.padding import Side, find_pad_token, find_side
+from palrp_onnx.inputs.tokens import load_tokenizer, usable_tokenizer
 from palrp_onnx.jobs.batches import cut
 from palrp_onnx.jobs.batching import Batching, try_batching
 from palrp_onnx.jobs.reading import SampleReader
@@ -21,6 +22,7 @@ from palrp_onnx.jobs.results import Line, explained, failed
 from palrp_onnx.jobs.settings import Settings
 from palrp_onnx.jobs.stacking import Padding, own_record, stack
 from palrp_onnx.model.branches import has_decisions
+from palrp_onnx.model.locate import model_file
 from palrp_onnx.prepare import make_example
 from palrp_onnx.record import Attribution
 from palrp_onnx.relevance.target_parsing import parse_target
@@ -58,7 +60,7 @@ class Worker:
     """
 
     def __init__(self, model: str | Path, settings: Settings) -> None:
-        self.path = path = Path(model)
+        self.path = path = model_file(Path(model))
         self.settings = settings = settings.portable()
         self._labels = read_labels(path)
         parse_target(settings.target, self._labels)
@@ -75,7 +77,7 @@ class Worker:
         )
         self.model = self._explainer.model
         words = None if settings.tokenizer is None else Path(settings.tokenizer)
-        self.reader = SampleReader(path, self.model.inputs, words)
+        self.reader = SampleReader(path, bind_inputs(self.model.inputs, settings.bind), words)
         self._reading = threading.Lock()
         self._batching = self._try_batching(path, words or default_tokenizer(path))
 
@@ -102,11 +104,13 @@ class Worker:
         except RoleError:
             return Batching(together=False, padding=None)
         subject = self._explainer.engine(example).subject
-        opened = load_tokenizer(tokenizer) if tokenizer.is_file() else None
-        pad = find_pad_token(path.parent / "config.json", opened, tokenizer.parent)
+        file = usable_tokenizer(tokenizer)
+        opened = None if file is None else load_tokenizer(file)
+        pad = find_pad_token(beside(path, "config.json"), opened, file or tokenizer)
         padding = None
         if pad is not None:
-            padding = Padding(subject.input, pad.id, frozenset(subject.masks))
+            side: Side = "right" if opened is None or file is None else find_side(opened, file)
+            padding = Padding(subject.input, pad.id, frozenset(subject.masks), side)
         if arrays is not None:
             example = subject.one(example, 0)
         return try_batching(self._explainer, example, padding, self.settings.target)
@@ -184,8 +188,9 @@ class Worker:
 
     def _lines(self, batch: Sequence[_Task]) -> list[Line]:
         records = self._run(batch)
+        side: Side = self._batching.padding.side if self._batching.padding else "right"
         return [
-            explained(own_record(row, task.sample, task.padded), task.meta)
+            explained(own_record(row, task.sample, task.padded, side), task.meta)
             for row, task in zip(records, batch, strict=True)
         ]
 
