@@ -19,6 +19,7 @@ from palrp_onnx.model.linked import follow_links
 from palrp_onnx.model.locate import model_file
 from palrp_onnx.model.maps import look_through_maps
 from palrp_onnx.model.plain import PLAIN, Rewriting, from_file, keeping_caches, make_plain
+from palrp_onnx.model.redefined import keep_last_constants
 from palrp_onnx.model.signature import GraphInput
 from palrp_onnx.model.sparse import make_dense
 
@@ -179,6 +180,7 @@ def _read(path: Path) -> tuple[ir.Model, dict[str, str]]:
     try:
         proto = onnx.load_model_from_string(read_slim(file))
         names = follow_links(proto, path)
+        keep_last_constants(proto)
         make_dense(proto)
         look_through_maps(proto)
         model = ir.from_proto(proto)

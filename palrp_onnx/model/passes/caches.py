@@ -181,13 +181,33 @@ def _ends(value: ir.Value, axes: tuple[int, ...]) -> Iterator[_End]:
     left = [(use.node, use.idx, axes) for use in list(value.uses())[::-1]]
     while left:
         node, operand, own = left.pop()
+        results = list(node.outputs)
         if node.op_type == "Gather" and operand == 0 and _is_scalar(node.inputs[1]):
             axis = node.attributes.get_int("axis", 0) % len(own)
+            own = (*own[:axis], *own[axis + 1 :])
+        elif node.op_type == "Split" and (parts := _squeezed_parts(node, len(own))):
+            axis, results = parts
             own = (*own[:axis], *own[axis + 1 :])
         elif not has(node, Trait.RETYPES):
             yield _End(node, operand, own)
             continue
-        left += [(use.node, use.idx, own) for use in list(node.outputs[0].uses())[::-1]]
+        uses = (use for value in results for use in value.uses())
+        left += [(use.node, use.idx, own) for use in list(uses)[::-1]]
+
+
+def _squeezed_parts(split: ir.Node, rank: int) -> tuple[int, list[ir.Value]] | None:
+    """The axis of a split whose parts all lose it, and the parts without it."""
+    axis = split.attributes.get_int("axis", 0) % rank
+    uses = [use.node for part in split.outputs for use in part.uses()]
+    if not all(node.op_type == "Squeeze" and _squeezes(node) == [axis] for node in uses):
+        return None
+    return axis, [node.outputs[0] for node in uses]
+
+
+def _squeezes(node: ir.Node) -> list[int] | None:
+    """The axes that a ``Squeeze`` lists."""
+    stored = constant(node.inputs[1]) if len(node.inputs) > 1 else None
+    return list(node.attributes.get_ints("axes", ())) if stored is None else stored.tolist()
 
 
 def _is_scalar(value: ir.Value | None) -> bool:
