@@ -7,6 +7,7 @@ from palrp_onnx.model.lowering import (
     blocks,
     embedding,
     experts,
+    images,
     integers,
     nchwc,
     norms,
@@ -15,6 +16,7 @@ from palrp_onnx.model.lowering import (
     qlinear,
     quantise,
     recurrent,
+    renamed,
     rotary,
     tabular,
 )
@@ -29,6 +31,7 @@ __all__ = [
     "blocks",
     "embedding",
     "experts",
+    "images",
     "integers",
     "lower",
     "lowerable",
@@ -40,6 +43,7 @@ __all__ = [
     "qlinear",
     "quantise",
     "recurrent",
+    "renamed",
     "rotary",
     "tabular",
 ]
