@@ -145,7 +145,9 @@ class Describer:
             return Units(kind="patch", grid=maps.grid)
         if sample.units is not None and len(sample.units.text) == count:
             return sample.units
-        ids = sample.feeds[self.subject.input][row]
+        one = self.subject.one(sample.feeds, row)[self.subject.input]
+        axis = self.subject.batched.get(self.subject.input)
+        ids = one if axis is None else one.squeeze(axis)
         mask = self.subject.units_mask(sample.feeds, count)
         known = ids.dtype.kind in "iu" and ids.shape == (count,)
         return Units(

@@ -175,7 +175,8 @@ class Explainer:
             unmasked = None
             if self.dtype == "float64" and outcome.output.ndim == 3:
                 unmasked = engine.subject.output_mask(sample.feeds, outcome.output.shape[1])
-            found = original.check(sample.feeds, outcome.output, outcome.ledger, unmasked)
+            output = engine.subject.in_place(outcome.output)
+            found = original.check(sample.feeds, output, outcome.ledger, unmasked)
             fidelity = found if found.rewritten else None
         head = self.head(engine.subject, outcome.output.shape, labels)
         head.check(wanted, engine.subject.output, labels)
@@ -191,7 +192,7 @@ class Explainer:
         stays with all rows of the other.
         """
         subject = self.engine(sample.feeds).subject
-        count = len(sample.feeds[subject.input])
+        count = subject.samples(sample.feeds)
         alone = subject.crossed or subject.measured
         if not alone or subject.mixed is not None or count == 1:
             return [sample]
@@ -199,10 +200,7 @@ class Explainer:
             replace(
                 sample,
                 id=f"{sample.id}-{row}",
-                feeds={
-                    name: array[row : row + 1] if name in subject.batched else array
-                    for name, array in sample.feeds.items()
-                },
+                feeds=subject.one(sample.feeds, row),
             )
             for row in range(count)
         ]

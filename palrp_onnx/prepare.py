@@ -16,10 +16,10 @@ from palrp_onnx.analysis.analysis import (
     check_selected,
     positions_among_masks,
 )
-from palrp_onnx.analysis.axes import BATCH, Places, Source, UnitAxes, places_of
+from palrp_onnx.analysis.axes import BATCH, Places, Source, UnitAxes, places_of, sample_place
 from palrp_onnx.analysis.example import forms, make_feeds, none_runs
 from palrp_onnx.analysis.faults import find_faults
-from palrp_onnx.analysis.inputs import input_roles
+from palrp_onnx.analysis.inputs import CACHED, input_roles
 from palrp_onnx.analysis.observations import observe
 from palrp_onnx.analysis.output_mask import mask_of_input, mask_of_output
 from palrp_onnx.analysis.patches import patch_size
@@ -30,6 +30,7 @@ from palrp_onnx.analysis.uncertain import find_uncertain
 from palrp_onnx.errors import InputError, TargetError, UnsupportedError, UsageError
 from palrp_onnx.head import output_facts, probability_warnings
 from palrp_onnx.model.branches import condition_names, take_branches
+from palrp_onnx.model.follow import values_before
 from palrp_onnx.model.open import Model
 from palrp_onnx.model.ops import Trait, has
 from palrp_onnx.model.passes.written_softmax import join_softmax
@@ -53,7 +54,9 @@ class Planned:
         plan: The nodes to visit and their rules.
         sites: All sites of positions.
         explained: Name of the input whose units the record describes.
-        crossed: Whether a value holds all pairs of samples of two inputs.
+        output_batch: Axis of samples of the explained output, ``None`` where it is of one sample.
+        crossed: Whether a value holds all pairs of samples of two inputs, or samples that are
+            between tokens along an axis.
         foreign: Whether the rows of the output are samples of another input.
         unverified: Whether results are not verified against the original file at run time.
         doubts: Further warnings for every record.
@@ -63,6 +66,7 @@ class Planned:
     plan: Plan
     sites: tuple[SinkSite, ...]
     explained: str
+    output_batch: int | None = 0
     crossed: bool = False
     foreign: bool = False
     unverified: bool = False
@@ -78,25 +82,26 @@ class Planned:
         """The properties of the model that readers of the result need."""
         analysis = self.analysis
         visited = [step.axes_of for step in self.plan.steps]
-        mixing = [m for v in visited if (m := analysis.layouts.mixing.get(v))]
-        found = [m.reason for m in mixing if not m.parted]
+        found = [m.reason for v in visited if (m := analysis.layouts.mixing.get(v))]
         if self.foreign:
             found.append(f"the rows of output {self.output!r} are samples of another input")
         facts = output_facts(analysis, self.plan.output)
         return Subject(
             source=model_facts(analysis.model),
             output=self.output,
-            axes=len(analysis.shapes[self.plan.output]),
+            axes=len(analysis.shapes[self.plan.output]) + (self.output_batch is None),
             input=self.explained,
             batched=batched_inputs(analysis, self.explained),
             masks=analysis.inputs.named(Role.MASK),
-            mask=mask_of_output(analysis, self.plan.output),
+            output_batch=self.output_batch,
+            mask=mask_of_output(analysis, self.plan.output, self.output_batch),
             unit_mask=mask_of_input(analysis, self.explained),
             image=self._image(),
             patch=patch_size(analysis, self.explained),
             mixed=found[0] if found else None,
             crossed=self.crossed,
-            measured=any(m.parted for m in mixing) or _measures_batches(analysis),
+            measured=any(v in analysis.layouts.ragged for v in visited)
+            or _measures_batches(analysis),
             faults=(
                 *(Warning_(code=code, message=text) for code, text in self._faults()),
                 *(Warning_(code=c, message=text) for c, text in probability_warnings(facts)),
@@ -109,7 +114,8 @@ class Planned:
         axes = self.analysis.input_axes(self.explained)
         if axes.channels is None:
             return None
-        return ImageAxes(axes.flags.index(BATCH), axes.channels, *axes.units[:2])
+        assert axes.batch is not None
+        return ImageAxes(axes.batch, axes.channels, *axes.units[:2])
 
     @property
     def units(self) -> UnitAxes | None:
@@ -180,31 +186,49 @@ def plan_model(
         check_feeds(model.inputs, feeds)
     analysis = analyse_model(model, feeds, roles)
     chosen, explained = choose(analysis, output, explain_input)
-    own_flags = analysis.input_axes(explained).flags
-    if own_flags and own_flags[0] != BATCH:
-        raise UnsupportedError(
-            "The first axis of the explained input is not the batch",
-            place=f"input {explained}",
-            hint="Export the model with the batch along the first axis.",
-        )
-    flags = analysis.axes.get(chosen, (BATCH,))
-    if not flags or flags[0] != BATCH:
-        raise TargetError(
-            "The first axis of the output is not the batch",
-            place=f"output {chosen.name}",
-            hint="--output NAME explains another output, or a value inside.",
-        )
     layouts = analysis.layouts
-    own, batch = batch_of(analysis, explained), layouts.batch(chosen)
-    batches = {each for each in (own, batch) if each is not None}
-    if batches:
+    own, other = batch_of(analysis, explained), layouts.batch(chosen)
+    output_batch = _output_batch(analysis, chosen, own)
+    batches = {each for each in (own, other) if each is not None and own is not None}
+    if batches or own is None:
         analysis = replace(analysis, axes=layouts.flags(batches))
     sites = find_sites(analysis)
     plan = make_plan(analysis, chosen, method, alibi_operands(analysis, sites))
-    crossed = any(layouts.crossed(step.axes_of) for step in plan.steps)
-    planned = Planned(analysis, plan, sites, explained, crossed, foreign=len(batches) > 1)
+    crossed = any(
+        layouts.crossed(v) or sample_place(analysis.axes[v], layouts.layouts[v]).between
+        for v in (step.axes_of for step in plan.steps)
+    )
+    planned = Planned(
+        analysis, plan, sites, explained, output_batch, crossed, foreign=len(batches) > 1
+    )
     _refuse_mixing(planned)
     return planned
+
+
+def _output_batch(analysis: Analysis, output: ir.Value, batch: Source | None) -> int | None:
+    """The axis of an output that runs over samples; ``None`` where it is of one sample.
+
+    Raises:
+        TargetError: The output has no such axis.
+    """
+    if batch is None:
+        return None
+    if (found := analysis.layouts.along(output, batch)) is not None:
+        return found
+    flags = analysis.axes.get(output, (BATCH,))
+    if flags and flags[0] & BATCH:
+        return 0
+    counted = values_before([output])
+    if any(value in counted and m.alone for value, m in analysis.layouts.mixing.items()):
+        return None
+    name, axis = batch
+    if next(s.shape for s in analysis.model.inputs if s.name == name)[axis] == 1:  # type: ignore[index]
+        return 0 if analysis.shapes[output][:1] == (1,) else None
+    raise TargetError(
+        "No axis of the output runs over the samples of the input alone",
+        place=f"output {output.name}",
+        hint="--output NAME explains another output, or a value inside.",
+    )
 
 
 def _refuse_mixing(planned: Planned) -> None:
@@ -221,30 +245,33 @@ def _refuse_mixing(planned: Planned) -> None:
 
 
 def batch_of(analysis: Analysis, name: str) -> Source | None:
-    """The batch of an explained input."""
-    flags = analysis.input_axes(name).flags
-    at = next((k for k, flag in enumerate(flags) if flag & BATCH), None)
-    return None if at is None else analysis.layouts.canonical((name, at))
+    """The batch of an explained input; ``None`` where the whole input is one sample."""
+    axis = analysis.input_axes(name).batch
+    return None if axis is None else analysis.layouts.canonical((name, axis))
 
 
-def batched_inputs(analysis: Analysis, explained: str) -> tuple[str, ...]:
-    """Names of inputs whose first axis runs over the samples of the explained input.
+def batched_inputs(analysis: Analysis, explained: str) -> dict[str, int]:
+    """The axis that runs over the samples of the explained input, of every input that has one.
 
-    Masks and positions are among them where their first axis has the same symbol.
+    Masks and positions are among them where an axis has the same symbol.
     """
     own = batch_of(analysis, explained)
-    signatures = {s.name: s for s in analysis.model.inputs}
-    shape = signatures[explained].shape
-    symbol = shape[0] if shape else None
-    found = []
-    for name, signature in signatures.items():
+    if own is None:
+        return {}
+    shapes = {s.name: s.shape or () for s in analysis.model.inputs}
+    batch = analysis.input_axes(explained).batch or 0
+    length = shapes[explained][batch] if shapes[explained] else None
+    found = {explained: batch}
+    for name, shape in shapes.items():
         if analysis.inputs.facts[name].role is Role.CONTENT:
-            same = batch_of(analysis, name) == own
-        else:
-            same = bool(signature.shape) and signature.shape[0] == symbol  # type: ignore[index]
-        if same or name == explained:
-            found.append(name)
-    return tuple(found)
+            axis = analysis.input_axes(name).batch
+            if axis is not None and batch_of(analysis, name) == own:
+                found[name] = axis
+        elif isinstance(length, str) and length in shape:
+            found[name] = shape.index(length)
+        elif shape[:1] == (length,):
+            found[name] = 0
+    return found
 
 
 def check_feeds(inputs: Sequence[GraphInput], feeds: Feeds) -> None:
@@ -385,7 +412,8 @@ def choose(
         TargetError: There is no such output, or no output depends on an explained input.
         UsageError: The named input cannot be explained.
     """
-    names = analysis.inputs.explained()
+    facts = analysis.inputs.facts
+    names = sorted(analysis.inputs.explained(), key=lambda name: facts[name].reason == CACHED)
     if explain_input is not None and explain_input not in names:
         raise UsageError(
             f"{explain_input!r} is not an input that can be explained",

@@ -20,6 +20,8 @@ _CUDA = {
     "arena_extend_strategy": "kSameAsRequested",
     "cudnn_conv_algo_search": "HEURISTIC",
 }
+#: What the runtime says where memory runs out; it has no type for it.
+_NO_MEMORY = ("Failed to allocate memory", "bad_alloc", "bad allocation", "out of memory")
 
 
 class Session:
@@ -32,6 +34,8 @@ class Session:
         optimise: Whether the runtime optimises the graph; if not, every value is the file's own.
         prepack: Whether weights are copied into the layout that products run fastest in; if not,
             they stay mapped from the file. Kernels that round activations internally need it.
+        in_order: Whether nodes run in the order of the graph where they can, so that values are
+            freed early. By default the runtime may compute what stands on weights alone first.
 
     Raises:
         ResourceError: No runtime is installed, or the device is not available.
@@ -46,6 +50,7 @@ class Session:
         device: str = "cpu",
         optimise: bool = True,
         prepack: bool = True,
+        in_order: bool = False,
     ) -> None:
         runtime = _import_runtime()
         wanted, provider = _providers(device)
@@ -55,6 +60,8 @@ class Session:
         options.log_severity_level = 4
         if not optimise:
             options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        if in_order:
+            options.execution_order = runtime.ExecutionOrder.PRIORITY_BASED
         if not prepack:
             options.add_session_config_entry("session.disable_prepacking", "1")
         options.add_session_config_entry(
@@ -63,6 +70,7 @@ class Session:
         try:
             self._session = runtime.InferenceSession(graph, options, providers=wanted)
         except Exception as error:  # the runtime's own exception types are not public
+            _check_memory(error)
             raise ModelError(
                 "ONNX Runtime cannot load the model", place=str(folder), hint=first_line(error)
             ) from error
@@ -90,10 +98,22 @@ class Session:
             self._session.run_with_iobinding(binding)
             values = binding.copy_outputs_to_cpu()
         except Exception as error:  # the runtime's own exception types are not public
+            _check_memory(error)
             raise InputError(
                 "The model does not run on this input", hint=first_line(error)
             ) from error
         return dict(zip(wanted, values, strict=True))
+
+
+def _check_memory(error: Exception) -> None:
+    """Raise a :class:`ResourceError` if memory ran out."""
+    if any(text in str(error) for text in _NO_MEMORY):
+        raise ResourceError(
+            "Memory ran out",
+            place=first_line(error),
+            hint="Explain a smaller input, or fewer at a time: an explanation keeps the values of "
+            "all layers until its way back.",
+        ) from error
 
 
 def saved_as_optimised(graph: bytes) -> onnx.ModelProto:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
 from msgspec import Struct
 
 from palrp_onnx.errors import InputError
@@ -46,17 +47,20 @@ class Subject(Struct, frozen=True, kw_only=True):
     Attributes:
         source: The model.
         output: Name of the explained output.
-        axes: Number of axes of the output.
+        axes: Number of axes of the output as :meth:`by_sample` returns it.
         input: Name of the explained input; its units are those of the record.
-        batched: Names of the inputs whose first axis runs over the explained samples.
+        batched: Axis that runs over the explained samples, of every input that has one. Where the
+            explained input has none, it is one sample.
+        output_batch: Axis of the output that runs over these samples; ``None`` where the output is
+            of one sample.
         masks: Names of the inputs that are masks.
         mask: The mask of the output's tokens, if there is one.
         unit_mask: The mask of the units, if there is one.
         image: Axes of the input, where it is an image.
         patch: Height and width of the patches of an image.
         mixed: Why samples of a batch are not separate, if they are not.
-        crossed: Whether samples are combined only in a table of all pairs, so that each can be
-            explained alone.
+        crossed: Whether samples are combined only in a table of all pairs, or are between tokens
+            along an axis, so that each has to be explained alone.
         measured: Whether scales are measured over all samples of a batch, or rows of all of them
             are selected into one axis, so that each has to be explained alone to be independent of
             the others.
@@ -68,7 +72,8 @@ class Subject(Struct, frozen=True, kw_only=True):
     output: str
     axes: int
     input: str
-    batched: tuple[str, ...]
+    batched: dict[str, int]
+    output_batch: int | None = 0
     masks: tuple[str, ...]
     mask: str | None
     unit_mask: str | None
@@ -80,10 +85,36 @@ class Subject(Struct, frozen=True, kw_only=True):
     faults: tuple[Warning_, ...] = ()
     facts: OutputFacts = OutputFacts()
 
+    def samples(self, feeds: Feeds) -> int:
+        """Number of samples."""
+        axis = self.batched.get(self.input)
+        return 1 if axis is None else int(feeds[self.input].shape[axis])
+
+    def one(self, feeds: Feeds, row: int) -> dict[str, Array]:
+        """The arrays of one sample."""
+        return {
+            name: array.take([row], axis) if (axis := self.batched.get(name)) is not None else array
+            for name, array in feeds.items()
+        }
+
+    def by_sample(self, output: Array) -> Array:
+        """The output with the axis of samples first [B, …]."""
+        axis = self.output_batch
+        return output[None] if axis is None else np.moveaxis(output, axis, 0)
+
+    def in_place(self, rows: Array) -> Array:
+        """An array [B, …] in the shape of the output: the inverse of :meth:`by_sample`."""
+        axis = self.output_batch
+        return rows[0] if axis is None else np.moveaxis(rows, 0, axis)
+
+    def mask_axis(self, name: str) -> int | None:
+        """The axis of a mask that runs over samples; ``None`` where there is one sample."""
+        return self.batched.get(name, 0) if self.batched else None
+
     def refuse_mixing(self, samples: int) -> None:
         """Refuse a batch whose samples are not separate."""
         if samples > 1 and (self.mixed is not None or self.crossed):
-            reason = self.mixed or "two batches meet in a table of all with all"
+            reason = self.mixed or "two batches meet in a table, or samples are between tokens"
             raise InputError(
                 f"The model mixes the samples of a batch: {reason}",
                 place=f"{samples} entries along the first axis of input {self.input!r}",
@@ -93,13 +124,15 @@ class Subject(Struct, frozen=True, kw_only=True):
 
     def output_mask(self, feeds: Feeds, length: int) -> Array | None:
         """The attention mask [B, T] of the output's tokens, if the graph has one."""
-        return _of_length(feeds, self.mask, length)
+        return self._of_length(feeds, self.mask, length)
 
     def units_mask(self, feeds: Feeds, length: int) -> Array | None:
         """The attention mask [B, units], if the graph has one."""
-        return _of_length(feeds, self.unit_mask, length)
+        return self._of_length(feeds, self.unit_mask, length)
 
-
-def _of_length(feeds: Feeds, name: str | None, length: int) -> Array | None:
-    array = None if name is None else feeds[name]
-    return array if array is not None and array.shape[1:] == (length,) else None
+    def _of_length(self, feeds: Feeds, name: str | None, length: int) -> Array | None:
+        if name is None:
+            return None
+        axis = self.mask_axis(name)
+        array = feeds[name][None] if axis is None else np.moveaxis(feeds[name], axis, 0)
+        return array if array.shape[1:] == (length,) else None

@@ -41,7 +41,8 @@ def find_zero_maps(engine: Engine, feeds: Feeds, target: Target, outcome: Outcom
     """
     name = engine.subject.input
     whole = feeds[name].dtype.kind in "iu"  # an id of 0 is an ordinary token
-    rows = [row for row in zero_rows(outcome) if whole or np.any(feeds[name][row])]
+    one = engine.subject.one
+    rows = [row for row in zero_rows(outcome) if whole or np.any(one(feeds, row)[name])]
     suspects, moved = set(rows), set[int]()
     for changed in _changed(feeds[name]) if rows else ():
         try:

@@ -22,8 +22,8 @@ from palrp_onnx.analysis.content import dependencies, routed_values
 from palrp_onnx.analysis.dims import How, Link, OperandAxis, groups, index_entries, links_of
 from palrp_onnx.analysis.input_axes import BATCH as BATCH
 from palrp_onnx.analysis.input_axes import TOKEN as TOKEN
-from palrp_onnx.analysis.input_axes import InputAxes, input_axes
-from palrp_onnx.analysis.inputs import InputRoles
+from palrp_onnx.analysis.input_axes import InputAxes
+from palrp_onnx.analysis.inputs import InputRoles, from_entries
 from palrp_onnx.analysis.picked import (
     gathered_places,
     numbered,
@@ -92,13 +92,12 @@ class Mixing:
     Attributes:
         reason: What combines them.
         alone: Whether a batch of one sample can still be explained.
-        parted: Whether each sample of a batch can be explained in a run of its own, as only the
-            rows of several samples are in one axis without order.
+        sources: The axes of explained inputs whose entries are combined; none where unknown.
     """
 
     reason: str
     alone: bool
-    parted: bool = False
+    sources: frozenset[Source] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -109,11 +108,14 @@ class Layouts:
         layouts: Content value → what each of its axes runs along.
         mixing: Values in which entries along the batch are combined.
         same: Axis of an explained input → the representative of the axes that are aligned with it.
+        ragged: Values with rows of several samples in one axis, how many of each and in what order
+            only a run shows. Their samples have to be explained one at a time.
     """
 
     layouts: Mapping[ir.Value, Layout]
     mixing: Mapping[ir.Value, Mixing]
     same: Mapping[Source, Source]
+    ragged: frozenset[ir.Value] = frozenset()
 
     def flags(self, batches: Collection[Source] | None = None) -> dict[ir.Value, Axes]:
         """Flags of every axis.
@@ -136,15 +138,21 @@ class Layouts:
         """The representative of an axis of an explained input."""
         return self.same.get(source, source)
 
-    def batch(self, value: ir.Value) -> Source | None:
-        """The batch that the first axis of a value runs along, if it is exactly one."""
+    def batch(self, value: ir.Value, axis: int = 0) -> Source | None:
+        """The batch that an axis of a value runs along, if it is exactly one."""
         layout = self.layouts.get(value, ())
         found = {
             self.canonical(f.source)
-            for f in (factors(layout[0]) if layout else ())
+            for f in (factors(layout[axis]) if layout else ())
             if f.source is not None and f.flag & BATCH
         }
         return next(iter(found)) if len(found) == 1 else None
+
+    def along(self, value: ir.Value, batch: Source) -> int | None:
+        """The axis of a value that runs along a batch alone, if there is one."""
+        axes = range(len(self.layouts.get(value, ())))
+        pure = (k for k in axes if flag_of(self.layouts[value][k]) == BATCH)
+        return next((k for k in pure if self.batch(value, k) == batch), None)
 
     def crossed(self, value: ir.Value) -> bool:
         """Whether two axes of a value run over batches."""
@@ -157,6 +165,7 @@ def find_layouts(
     content: Mapping[ir.Value, None],
     shapes: Mapping[ir.Value, Shape],
     indices: Mapping[str, NDArray[Any]],
+    known: Mapping[str, InputAxes],
 ) -> Layouts:
     """Follow the axes of the explained inputs to every content value.
 
@@ -166,8 +175,8 @@ def find_layouts(
         content: Content values in topological order.
         shapes: Shapes of a trial run.
         indices: Integer and boolean values of that run by name.
+        known: Axes of every explained input.
     """
-    known = {name: input_axes(graph, roles, name, shapes) for name in roles.explained()}
     follower = _Follower(graph, shapes, indices, content)
     for value in graph.inputs:
         if value in content:
@@ -199,13 +208,14 @@ class _Follower:
         self._fed = dependencies(graph, [v.name or "" for v in graph.inputs])
         self._layouts: dict[ir.Value, Layout] = {}
         self._mixing: dict[ir.Value, Mixing] = {}
+        self._ragged: set[ir.Value] = set()
         self._parents: dict[Source, Source] = {}
         self._node: ir.Node | None = None
         self._output: ir.Value | None = None
 
     def result(self) -> Layouts:
         same = {source: self._canonical(source) for source in self._parents}
-        return Layouts(self._layouts, self._mixing, same)
+        return Layouts(self._layouts, self._mixing, same, frozenset(self._ragged))
 
     def begin(self, values: Iterable[ir.Value], name: str, axes: InputAxes) -> None:
         """Layout of an input or its lookup: the input's own axes, then those of looked-up rows."""
@@ -234,9 +244,19 @@ class _Follower:
             for axis, size in zip(layout, shape, strict=True)
         )
 
-    def _mixed(self, reason: str, *, alone: bool = True, parted: bool = False) -> None:
+    def _mixed(self, reason: str, axes: Iterable[Axis], *, alone: bool = True) -> None:
+        """Store that the entries of the batches that run along ``axes`` are combined."""
         assert self._output is not None
-        self._mixing.setdefault(self._output, Mixing(reason, alone, parted))
+        batches = {f.source for axis in axes for f in factors(axis) if f.flag & BATCH}
+        known = self._mixing.get(self._output, Mixing(reason, alone))
+        own = frozenset(source for source in batches if source is not None)
+        self._mixing[self._output] = replace(
+            known, alone=known.alone and alone, sources=known.sources | own
+        )
+
+    def _note_ragged(self) -> None:
+        assert self._output is not None
+        self._ragged.add(self._output)
 
     # --- aligned axes -------------------------------------------------------------------------
     def _canonical(self, source: Source) -> Source:
@@ -268,6 +288,7 @@ class _Follower:
             return ()  # content only as a scalar, or inside a subgraph
         links = links_of(node, output, self._shapes, self._index)
         if links is None:
+            self._check_unknown(node, self._operand(node, 0)[1:])
             return _fit(self._operand(node, 0), self._shapes[output])
         found: dict[int, Axis] = {}
         for link in links:
@@ -290,20 +311,24 @@ class _Follower:
                 return [self._cut(node, link, output)]
             case How.JOINED:
                 return [self._joined(node, link, sizes[0])]
+            case How.SELECTED if node.op_type == "GatherElements":
+                self._mix_along(node, link, "entries are picked along the batch")
+                return [_axis(_opaque(axis, sizes[0])) for axis in self._axes(node, link)]
             case How.SELECTED if _at(node, 1) in self._routed:
                 return self._routed_rows(node, link, sizes)
             case How.SELECTED if node.op_type == "Gather":
                 return self._gathered(node, link, sizes)
-            case How.SELECTED if node.op_type == "GatherND":
-                return self._gathered_nd(node, link, sizes)
             case How.SELECTED:
-                return [_axis(_opaque(axis, sizes[0])) for axis in self._axes(node, link)]
+                return self._gathered_nd(node, link, sizes)
             case How.SCATTERED:
                 return self._scattered(node, after)
+            case How.LOOSE if 0 not in link.results:
+                self._check_unknown(node, self._axes(node, link))
             case How.SUMMED:
                 return self._summed(node, link)
             case How.POOLED:
                 (axis,), (was,) = self._axes(node, link), self._sizes(node, link)
+                self._mix_along(node, link, "windows cover several samples of the batch")
                 return [_pooled(axis, was, sizes[0], _stride(node, link.results[0] - 2))]
             case How.CHOSEN:
                 self._mix_along(node, link, f"{node.op_type} chooses along the batch")
@@ -313,6 +338,13 @@ class _Follower:
             case How.ACCUMULATED:
                 self._mix_along(node, link, "it is summed up along the batch")
         return [self._combined([a for a in self._axes(node, link) if a], size) for size in sizes]
+
+    def _check_unknown(self, node: ir.Node, axes: Iterable[Axis]) -> None:
+        """Note samples along axes that are not the first; those along the first stay separate."""
+        batches = [axis for axis in axes if flag_of(axis) & BATCH]
+        if batches:
+            reason = f"what {node.op_type} does along the batch is not known"
+            self._mixed(reason, batches, alone=False)
 
     def _operand(self, node: ir.Node, index: int) -> Layout:
         value = _at(node, index)
@@ -333,8 +365,9 @@ class _Follower:
 
     def _mix_along(self, node: ir.Node, link: Link, reason: str) -> None:
         """Entries along these axes are combined: samples are mixed where one is the batch."""
-        if any(flag_of(axis) & BATCH for axis in self._axes(node, link)):
-            self._mixed(reason)
+        axes = self._axes(node, link)
+        if any(flag_of(axis) & BATCH for axis in axes):
+            self._mixed(reason, axes)
 
     def _combined(self, axes: Sequence[Axis], size: int) -> Axis:
         """One axis of the result from those of the operands that are aligned with it."""
@@ -345,7 +378,7 @@ class _Follower:
         full = [axis for axis in axes if length(axis) == size]
         if not full:
             if flag & BATCH:
-                self._mixed("one sample is repeated along the batch", alone=False)
+                self._mixed("one sample is repeated along the batch", axes, alone=False)
             return _axis(Factor(size, flag))
         best = _picked(
             max(full, key=lambda axis: (flag_of(axis) == flag, bool(sources(axis)))), full
@@ -369,10 +402,10 @@ class _Follower:
         if size == was:
             return axis
         if node.op_type == "Tile" and len(axis) == 1 and flag_of(axis) == BATCH | TOKEN:
-            self._mixed("all samples are repeated in turn", parted=True)
+            self._note_ragged()
             return ((Factor(size // was), *axis[0]),)
         if flag_of(axis) & BATCH:
-            self._mixed("samples are repeated along the batch", alone=False)
+            self._mixed("samples are repeated along the batch", [axis], alone=False)
         return _axis(_opaque(axis, size))
 
     def _summed(self, node: ir.Node, link: Link) -> Sequence[Axis]:
@@ -387,8 +420,11 @@ class _Follower:
         if rank == 1 and index is not None and (one := _one_of_each(own, index)) is not None:
             return [one]
         each = rank > 1 and index is not None and _by_sample(index)
+        if flag_of(own) == BATCH and _sorts(node.inputs[1], index, length_before):
+            self._mixed("samples are put in another order", [own])
+            return [own]
         if flag_of(own) == BATCH and length_before > 1 and not each:
-            self._mixed("samples are picked along the batch", alone=False)
+            self._mixed("samples are picked along the batch", [own], alone=False)
         if rank == 1 and node.inputs[1] in self._fed:
             return self._routed_rows(node, link, sizes)
         if rank == 1:
@@ -415,9 +451,9 @@ class _Follower:
         """Entries that an index selects whose entries in the trial run say nothing of others."""
         axes, lengths = self._axes(node, link), tuple(self._sizes(node, link))
         if any(flag_of(axis) & BATCH for axis in axes):
-            self._mixed("entries are selected along the batch", parted=True)
+            self._note_ragged()
         merged = _opaque(tuple(piece for axis in axes for piece in axis), next(iter(sizes), 1))
-        if len(sizes) == 1 and node.op_type != "GatherElements":
+        if len(sizes) == 1:
             merged = replace(merged, picks=self._picks(node, axes, lengths))
         return [_axis(merged) if not k else () for k in range(len(sizes))]
 
@@ -439,14 +475,16 @@ class _Follower:
         """The layout of a scatter: picked rows have their old places again, others unknown ones."""
         data, updates, index = self._operand(node, 0), self._operand(node, 2), _at(node, 1)
         if not updates:
+            self._check_unknown(node, data[1:])
             return data
         fed = index is not None and index in self._fed
         written = self._put_back(node, index, updates, after) if fed and index else None
         if written is None:
             along = None if node.op_type == "ScatterND" else _axis_of(node, after)
+            self._check_unknown(node, data[1:])
             moved = updates if along is None else [updates[along]]
             if fed and any(flag_of(axis) & BATCH for axis in moved):
-                self._mixed("an index says where samples are written to", parted=True)
+                self._note_ragged()
             return _scattered(data, updates, after, along)
         own = data or ((),) * len(after)
         pairs = zip(own, written, strict=True)
@@ -491,10 +529,10 @@ class _Follower:
             if node.op_type != "Slice" or not self._reversed(node, at, len(before)):
                 return axis
             if flag_of(axis) & BATCH:
-                self._mixed("samples are reversed along the batch")
+                self._mixed("samples are reversed along the batch", [axis])
             return _axis(_opaque(axis, size))
         if flag_of(axis) == BATCH:
-            self._mixed("samples are cut out along the batch", alone=False)
+            self._mixed("samples are cut out along the batch", [axis], alone=False)
         begin = self._begin(node, at, before, output)
         if begin is None:
             return _axis(_opaque(axis, size))
@@ -570,9 +608,11 @@ class _Follower:
         shapes = [self._shapes.get(v) for v in node.inputs if v is not None]
         sizes = [None if shape is None else shape[along] for shape in shapes]
         if flag & BATCH and sum(each != 0 for each in sizes) > 1:
-            samples = flag == BATCH
-            reason = "samples are joined with others along the batch"
-            self._mixed(reason, alone=not samples, parted=not samples)
+            if flag == BATCH:
+                reason = "samples are joined with others along the batch"
+                self._mixed(reason, axes, alone=False)
+            else:
+                self._note_ragged()
         pieces: list[Piece] = []
         for axis, each in zip(axes, sizes, strict=True):
             if each is None:
@@ -669,6 +709,35 @@ def batch_axis(axes: Axes) -> int:
     return next((a for a in range(-len(axes), 0) if axes[a] & BATCH), -len(axes))
 
 
+@dataclass(frozen=True)
+class SamplePlace:
+    """Where the samples are in a value.
+
+    Attributes:
+        axis: Their axis, from the right; of a value that all samples share, the outermost one.
+        inner: Entries along that axis for each of them, where they come after other entries, as in
+            [T × B]; 0 where they come first, as in [B × T].
+        between: Whether they are between tokens, where they cannot be separated.
+    """
+
+    axis: int
+    inner: int = 0
+    between: bool = False
+
+
+def sample_place(axes: Axes, layout: Layout) -> SamplePlace:
+    """Where the samples are in a value with these flags."""
+    axis = batch_axis(axes)
+    pieces = layout[axis] if layout and axes[axis] & BATCH else ()
+    row = pieces[0] if len(pieces) == 1 else ()
+    at = next((k for k, factor in enumerate(row) if factor.flag & BATCH), 0)
+    if prod(f.size for f in row[:at]) == 1:
+        return SamplePlace(axis)
+    if any(f.flag & TOKEN for f in row[at + 1 :]):
+        return SamplePlace(axis, between=True)
+    return SamplePlace(axis, prod(f.size for f in row[at + 1 :]))
+
+
 def sample_axis(axes: Axes) -> int | None:
     """The axis, from the right, that runs over samples alone, if there is one."""
     return next((k - len(axes) for k, flag in enumerate(axes) if flag == BATCH), None)
@@ -686,6 +755,13 @@ def _by_sample(index: NDArray[Any]) -> bool:
 def _counts(index: NDArray[Any], samples: Axis) -> bool:
     """Whether an index selects every sample once, in order."""
     return np.array_equal(index, np.arange(length(samples)))
+
+
+def _sorts(value: ir.Value | None, index: NDArray[Any] | None, length: int) -> bool:
+    """Whether an index that depends on entries of inputs, as on lengths, permutes samples."""
+    if value is None or index is None or index.ndim != 1:
+        return False
+    return np.array_equal(np.sort(index), np.arange(length)) and from_entries(value)
 
 
 def _one_of_each(axis: Axis, index: NDArray[Any]) -> Axis | None:

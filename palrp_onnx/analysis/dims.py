@@ -383,7 +383,9 @@ def _spell(term: str, dots: int, hidden: int) -> str:
 
 
 def _convolved(o: ShapedNode) -> Links:
-    return [Link(How.NEW, (1,), ()) if link.results == (1,) else link for link in _pooled(o)]
+    yield Link(How.SUMMED, (), ((0, 1),))
+    for link in _pooled(o):
+        yield Link(How.NEW, (1,), ()) if link.results == (1,) else link
 
 
 def _pooled(o: ShapedNode) -> Links:
@@ -417,6 +419,18 @@ def _chosen(o: ShapedNode) -> Links:
         yield Link(How.CHOSEN if k == along else How.SAME, (k,), ((0, k),))
 
 
+def _recurrent(o: ShapedNode) -> Links:
+    """Every step depends on other steps; samples are separate in the operand and the states."""
+    steps = (0,) if len(o.after) == 4 else ()  # the last states have none
+    states = [(k, 1) for k in (5, 6) if o.operand(k) is not None]
+    yield Link(How.SUMMED, (), ((0, 2), *((k, axis) for k, _ in states for axis in (0, 2))))
+    yield Link(How.NORMALISED if steps else How.SUMMED, steps, ((0, 0),))
+    first = len(steps)
+    yield Link(How.NEW, (first,), ())
+    yield Link(How.SAME, (first + 1,), ((0, 1), *states))
+    yield Link(How.NEW, (first + 2,), ())
+
+
 _RULES: dict[AxisRule, Callable[[ShapedNode], Links | None]] = {
     AxisRule.ALIGNED: _aligned,
     AxisRule.LOOSE: _loose,
@@ -439,4 +453,5 @@ _RULES: dict[AxisRule, Callable[[ShapedNode], Links | None]] = {
     AxisRule.NORMALISED: _normalised,
     AxisRule.ACCUMULATED: _accumulated,
     AxisRule.CHOSEN: _chosen,
+    AxisRule.RECURRENT: _recurrent,
 }

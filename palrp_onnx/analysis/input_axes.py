@@ -1,7 +1,8 @@
 """The axes of an explained input: samples, places, features.
 
 Token ids are [B, T], vectors [B, T, F], a table of columns [B, F]. Images, sound and video have the
-axes that their first convolution reads, traced back through transposes.
+axes that their first convolution reads, traced back through transposes. Cached keys and values have
+the token axis along which they are joined to those of new tokens.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import onnx_ir as ir
 
 from palrp_onnx.analysis.inputs import InputRoles
 from palrp_onnx.model.ops import ELEMENTWISE, Trait, has
+from palrp_onnx.model.passes.caches import cache_axis
 
 BATCH = 1
 TOKEN = 2
@@ -40,11 +42,15 @@ class InputAxes:
     vectors: bool = False
 
     @property
+    def batch(self) -> int | None:
+        """The axis of samples; ``None`` where the whole input is one sample."""
+        return next((k for k, flag in enumerate(self.flags) if flag & BATCH), None)
+
+    @property
     def features(self) -> tuple[int, ...]:
         """Axes of its relevance that are neither samples nor units."""
         axes = range(len(self.flags) + self.vectors)
-        batch = next((a for a in axes if a < len(self.flags) and self.flags[a] & BATCH), None)
-        return tuple(a for a in axes if a != batch and a not in self.units)
+        return tuple(a for a in axes if a != self.batch and a not in self.units)
 
 
 def input_axes(
@@ -52,22 +58,58 @@ def input_axes(
     roles: InputRoles,
     name: str,
     shapes: Mapping[ir.Value, tuple[int, ...]],
+    *batch: int | None,
 ) -> InputAxes:
-    """The axes of the explained input ``name``; ``shapes`` are those of a trial run."""
+    """The axes of the explained input ``name``.
+
+    Args:
+        graph: The plain graph.
+        roles: Roles of its inputs.
+        name: The input.
+        shapes: Shapes of a trial run.
+        batch: The axis of samples, ``None`` where the whole input is one sample; if it is not
+            given, the one that a convolution reads as such, or the first.
+    """
     value = next(v for v in graph.inputs if v.name == name)
     rank = len(shapes[value])
     if name in roles.looked_up():
-        flags = (BATCH, *(TOKEN,) * (rank - 1))[:rank]
-        return InputAxes(flags, tuple(range(1, rank)), vectors=True)
-    if rank <= 1:
-        return InputAxes((BATCH,)[:rank], ())
-    if rank == 2:
-        return InputAxes((BATCH, 0 if _is_table(value) else TOKEN), (1,))
-    batch, channel = _convolved(value, rank) or _by_size(value, rank)
-    batch = _named_batch(graph, value, batch)
-    spatial = tuple(k for k in range(rank) if k not in (batch, channel))
-    flags = tuple(BATCH if k == batch else TOKEN if k in spatial else 0 for k in range(rank))
-    return InputAxes(flags, spatial, channel if rank == 4 else None)
+        return _with_units(rank, batch[0] if batch else 0, vectors=True)
+    if rank <= 2:
+        return _vector_axes(value, rank, batch[0] if batch else 0)
+    tokens = cache_axis(value)
+    samples, channel = _convolved(value, rank) or _by_size(value, rank)
+    first = samples if tokens is None else 0
+    found = batch[0] if batch else _named_batch(graph, value, first)
+    if tokens is not None:
+        flags = (BATCH if k == found else TOKEN if k == tokens else 0 for k in range(rank))
+        return InputAxes(tuple(flags), (tokens,))
+    return _with_units(rank, found, channel)
+
+
+def fixed_batch(value: ir.Value, rank: int) -> bool:
+    """Whether a convolution reads the input, which determines its axis of samples."""
+    return rank > 2 and _convolved(value, rank) is not None
+
+
+def _with_units(
+    rank: int, batch: int | None, channel: int | None = None, *, vectors: bool = False
+) -> InputAxes:
+    """Units run along all axes but those of samples and channels."""
+    units = tuple(k for k in range(rank) if k not in (batch, channel))
+    flags = tuple(BATCH if k == batch else TOKEN if k in units else 0 for k in range(rank))
+    image = rank == 4 and batch is not None and not vectors
+    return InputAxes(flags, units, channel if image else None, vectors)
+
+
+def _vector_axes(value: ir.Value, rank: int, batch: int | None) -> InputAxes:
+    """Axes of real numbers [B], [B, F] or, as one sample, [F] or [T, F]."""
+    if batch is None or rank == 0:
+        return InputAxes((TOKEN, 0)[:rank], (0,)[:rank])
+    flags = [TOKEN] * rank
+    if rank == 2 and _is_table(value):
+        flags[1 - batch] = 0
+    flags[batch:] = [BATCH, *flags[batch + 1 :]]
+    return InputAxes(tuple(flags), tuple(k for k in range(rank) if k != batch))
 
 
 def _is_table(value: ir.Value) -> bool:

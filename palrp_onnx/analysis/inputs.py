@@ -25,10 +25,14 @@ from palrp_onnx.analysis.rotating_tables import turns
 from palrp_onnx.errors import RoleError
 from palrp_onnx.model.follow import uses_of
 from palrp_onnx.model.ops import ELEMENTWISE, MOVES, Trait, has, row_of
+from palrp_onnx.model.passes.caches import cache_axis
 from palrp_onnx.model.values import is_float
 
+#: Reason for the role of a cache.
+CACHED = "keys or values of earlier tokens"
 #: Operations between looked-up rows and the sum that adds them, and sums themselves.
 _SUM_MOVES = Trait.SUM | Trait.SCALE | Trait.ROUNDS | Trait.RETYPES
+_SHAPED = _SUM_MOVES | Trait.RESHAPE | Trait.RANK
 #: A table with fewer rows than this has too few for positions: it holds token types.
 FEWEST_PLACES = 12
 #: Tables of positions are seldom longer, vocabularies of words seldom shorter.
@@ -230,6 +234,8 @@ def _used(value: ir.Value, content: Collection[ir.Value], choices: Choices) -> F
     if is_float(value):
         if uses and uses <= HIDING:
             return Fact(Role.MASK, f"a real input that only {' or '.join(sorted(uses))}")
+        if cache_axis(value) is not None:
+            return Fact(Role.CONTENT, CACHED)
         return Fact(Role.CONTENT, "a real-valued input")
     if value.dtype is ir.DataType.BOOL:
         return Fact(Role.MASK, "holds truth values")
@@ -278,7 +284,7 @@ def _chooses(node: ir.Node) -> bool:
 def _yielding(gather: ir.Node) -> list[ir.Node]:
     """The nodes that yield real rows of a gathered table."""
     table = gather.inputs[0]
-    if table is None or _from_entries(table):
+    if table is None or from_entries(table):
         return []
     if is_float(table):
         return [gather]
@@ -286,7 +292,7 @@ def _yielding(gather: ir.Node) -> list[ir.Node]:
     return [u.node for u in uses if u.node.op_type == "DequantizeLinear" and u.idx == 0]
 
 
-def _from_entries(value: ir.Value) -> bool:
+def from_entries(value: ir.Value) -> bool:
     """Whether a value depends on the entries of an input, not only on its shape."""
     queue, seen = [value], {value}
     while queue:
@@ -392,7 +398,7 @@ def are_added(first: Iterable[ir.Node], second: Iterable[ir.Node]) -> bool:
 def _sums(nodes: Iterable[ir.Node]) -> set[ir.Value]:
     """Values that are sums with a looked-up row among their terms."""
     rows = [node.outputs[0] for node in nodes]
-    uses = uses_of(rows, lambda node, _: node.outputs if has(node, _SUM_MOVES) else ())
+    uses = uses_of(rows, lambda node, _: node.outputs if has(node, _SHAPED) else ())
     return {v for node, _ in uses if has(node, _SUM_MOVES) for v in node.outputs}
 
 

@@ -7,12 +7,14 @@ changes no value that depends on content only adds the values of its own nodes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import onnx_ir as ir
 
-from palrp_onnx.analysis.axes import Axes, Layouts, find_layouts
+from palrp_onnx.analysis.axes import Axes, Layouts
+from palrp_onnx.analysis.batches import Batches, find_batches
 from palrp_onnx.analysis.content import (
     attention_depth,
     content_values,
@@ -20,13 +22,14 @@ from palrp_onnx.analysis.content import (
     routed_values,
 )
 from palrp_onnx.analysis.example import Form, Shapes, another, forms, make_feeds, none_runs
-from palrp_onnx.analysis.input_axes import InputAxes, input_axes
+from palrp_onnx.analysis.input_axes import InputAxes
 from palrp_onnx.analysis.inputs import InputRoles, input_roles
 from palrp_onnx.analysis.roles import Fact, Overrides
 from palrp_onnx.analysis.self_gates import Scaling, activation_values, find_scaling
 from palrp_onnx.analysis.separability import each_alone, mixed_values
 from palrp_onnx.analysis.stored_weights import computed_weights
 from palrp_onnx.errors import InputError, RoleError
+from palrp_onnx.model.feeding import FACTS_OPSET, from_facts, with_facts
 from palrp_onnx.model.open import Model
 from palrp_onnx.model.values import constant, is_float
 from palrp_onnx.types import Array, Feeds, Shape
@@ -39,6 +42,8 @@ Operand = tuple[ir.Node, int]
 
 #: Where all values take at most so many bytes, each sample also runs alone, to find mixing.
 _SMALL = 1 << 26
+#: Of an input with more entries, values that depend on content are kept only if they are small.
+_LARGE = 1 << 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +55,7 @@ class Observations:
         overrides: Roles that are set by ``--role``.
         inputs: Roles of the graph inputs, and the content lookups.
         content: Values that depend on the explained inputs, in topological order.
+        known: Axes of every explained input.
         axes: Batch and token axes of every content value.
         layouts: Layouts of these axes.
         depth: Number of attention layers before every content value.
@@ -68,6 +74,7 @@ class Observations:
     overrides: Overrides
     inputs: InputRoles
     content: Mapping[ir.Value, None]
+    known: Mapping[str, InputAxes]
     axes: Mapping[ir.Value, Axes]
     layouts: Layouts = field(repr=False)
     depth: Mapping[ir.Value, int]
@@ -93,7 +100,7 @@ class Observations:
 
     def input_axes(self, name: str) -> InputAxes:
         """Axes of an explained input."""
-        return input_axes(self.model.graph, self.inputs, name, self.shapes)
+        return self.known[name]
 
 
 @dataclass(frozen=True)
@@ -116,6 +123,7 @@ def observe(
     given: Feeds | None = None,
     revised: Mapping[str, Fact] | None = None,
     form: Form | None = None,
+    batches: Batches | None = None,
 ) -> Observations:
     """Observe the graph of ``model``, which is not changed, and its values in trial runs.
 
@@ -127,6 +135,7 @@ def observe(
         given: Arrays that it is known to accept, for the trial run if no synthetic example runs.
         revised: Roles of inputs that a judgement of earlier observations has corrected.
         form: Settings of an example that the graph is known to run on.
+        batches: Axes of samples of the example that are not the first, if they are known.
 
     Raises:
         RoleError: No input can be explained, or no trial run succeeds.
@@ -137,8 +146,10 @@ def observe(
     content = content_values(graph, inputs)
     indexing, weights = _indexing(graph, content), computed_weights(graph)
     names = [v.name for v in _values(graph) if v.name and is_float(v) and v not in weights]
-    known = forms(model, shapes) if form is None else iter([form])
-    runs = _trial(model, run, inputs, known, [*names, *indexing], given)
+    tried = forms(model, shapes) if form is None else iter([form])
+    if batches is not None:
+        tried = (replace(each, batches=batches) for each in tried)
+    runs = _trial(model, inputs, tried, _TrialRun(model, run, [*names, *indexing], content), given)
     lengths: dict[ir.Value, Shape] = {
         v: tuple(v.const_value.shape.numpy())
         for v in graph.initializers.values()
@@ -153,7 +164,19 @@ def observe(
         raise RoleError("The trial run did not yield this value", place=f"value {missing[0]}")
     _check_places(graph, inputs, lengths)
     indices = {name: runs.values[name] for name in indexing}
-    layouts = find_layouts(graph, inputs, content, lengths, indices)
+    known, layouts = find_batches(graph, inputs, content, lengths, indices)
+    moved = {n: axes.batch for n, axes in known.items() if axes.flags and axes.batch != 0}
+    if moved and runs.form is not None and not runs.form.batches and _any_free(model, moved):
+        return observe(
+            model,
+            run,
+            overrides=overrides,
+            shapes=shapes,
+            given=given,
+            revised=revised,
+            form=form,
+            batches=moved,
+        )
     mixed = mixed_values(graph, layouts.layouts, runs.values, runs.alone)
     layouts = replace(layouts, mixing={**mixed, **layouts.mixing})
     free = {v.name for v in _values(graph) if v not in content or v.is_graph_input()}
@@ -164,6 +187,7 @@ def observe(
         overrides=overrides or {},
         inputs=inputs,
         content=content,
+        known=known,
         axes=layouts.flags(),
         layouts=layouts,
         depth=attention_depth(graph, content),
@@ -197,12 +221,49 @@ def observe_more(seen: Observations, run: Runner, values: Iterable[ir.Value]) ->
     )
 
 
+class _TrialRun:
+    """Runs of the graph; of a large input, real values that depend on content are not kept.
+
+    In their place there are arrays of their shapes, as nothing else is read of them. Where all
+    values together are small they are kept.
+    """
+
+    def __init__(
+        self, model: Model, run: Runner, names: Collection[str], content: Iterable[ir.Value]
+    ) -> None:
+        self._model, self._run, self._names = model, run, names
+        real = {v.name or "" for v in content if is_float(v) and v.producer()}
+        self._real = real.intersection(names)
+
+    def __call__(self, feeds: Feeds) -> Mapping[str, Array]:
+        """Values of one run."""
+        small = all(array.size <= _LARGE for array in feeds.values())
+        if small or self._model.graph_opset < FACTS_OPSET:
+            return self._every(feeds)
+        facts = self._facts(feeds)
+        rest = {name: facts[name] for name in (*feeds, *self._names) if name in facts}
+        values = {**from_facts(self._real, facts), **rest}
+        return self._every(feeds) if _size(values) <= _SMALL else values
+
+    @cached_property
+    def _every(self) -> Values:
+        return self._run(self._model, self._names)
+
+    @cached_property
+    def _facts(self) -> Values:
+        copied, results = with_facts(self._model, self._real)
+        return self._run(copied, [*results, *(n for n in self._names if n not in self._real)])
+
+
+def _size(values: Mapping[str, Array]) -> int:
+    return sum(array.nbytes for array in values.values())
+
+
 def _trial(
     model: Model,
-    run: Runner,
     inputs: InputRoles,
     known: Iterator[Form],
-    names: list[str],
+    values_of: Values,
     given: Feeds | None,
 ) -> _Runs:
     """Run the graph on the first of the ``known`` forms that it accepts, else on ``given``.
@@ -211,7 +272,6 @@ def _trial(
         RoleError: Nothing runs.
     """
     problem = ""
-    values_of = run(model, names)
     for form in known:
         try:
             feeds = make_feeds(model, inputs, form)
@@ -221,8 +281,7 @@ def _trial(
             continue
         other = _other(model, inputs, form, feeds)
         again = _tried(values_of, other)
-        small = sum(array.nbytes for array in values.values()) <= _SMALL
-        alone = _alone(model, feeds, values_of) if small else iter(())
+        alone = _alone(model, feeds, form, values_of) if _size(values) <= _SMALL else iter(())
         examples = (feeds, *([other] if other is not None and again else []))
         return _Runs(values, again, alone, examples, form)
     if given is not None:
@@ -230,9 +289,15 @@ def _trial(
     raise none_runs(problem)
 
 
-def _alone(model: Model, feeds: Feeds, run: Values) -> Iterator[Mapping[str, Array]]:
+def _any_free(model: Model, names: Collection[str]) -> bool:
+    """Whether an input of these names has an axis of free length."""
+    dims = (d for s in model.inputs if s.name in names for d in s.shape or ())
+    return any(not isinstance(d, int) for d in dims)
+
+
+def _alone(model: Model, feeds: Feeds, form: Form, run: Values) -> Iterator[Mapping[str, Array]]:
     """Values of every sample of an example alone; none where that does not run."""
-    for each in each_alone(model.inputs, feeds):
+    for each in each_alone(model.inputs, feeds, form.batches):
         try:
             yield run(each)
         except InputError:

@@ -11,19 +11,25 @@ from palrp_onnx.analysis.content import dependencies
 from palrp_onnx.analysis.roles import Role
 
 
-def mask_of_output(analysis: Analysis, output: ir.Value) -> str | None:
+def mask_of_output(analysis: Analysis, output: ir.Value, batch: int | None = 0) -> str | None:
     """Name of the input [B, T] that masks the tokens of ``output`` [B, T, …], if there is one.
 
     Followed by data flow, never by lengths: an encoder's mask may be as long as a decoder's.
+
+    Args:
+        analysis: The annotated graph.
+        output: The output.
+        batch: Its axis of samples; ``None`` where it is of one sample, [T, …], as the mask is, [T].
     """
-    if len(analysis.layouts.layouts.get(output, ())) < 3:
+    rest = [k for k in range(len(analysis.layouts.layouts.get(output, ()))) if k != batch]
+    if len(rest) < 2:
         return None
-    wanted = _tokens(analysis, output, 1)
+    wanted = _tokens(analysis, output, rest[0])
     if not wanted:  # the tokens are of unknown origin: one mask of one input leaves no doubt
-        found = _candidates(analysis)
+        found = _candidates(analysis, batch)
         alone = len(found) == 1 and len(analysis.inputs.explained()) == 1
         return found[0] if alone else None
-    return _mask_of(analysis, wanted)
+    return _mask_of(analysis, wanted, batch)
 
 
 def mask_of_input(analysis: Analysis, name: str) -> str | None:
@@ -31,18 +37,20 @@ def mask_of_input(analysis: Analysis, name: str) -> str | None:
     units = analysis.input_axes(name).units
     if len(units) != 1:
         return None
-    return _mask_of(analysis, {analysis.layouts.canonical((name, units[0]))})
+    tokens = {analysis.layouts.canonical((name, units[0]))}
+    return _mask_of(analysis, tokens, analysis.input_axes(name).batch)
 
 
-def _mask_of(analysis: Analysis, tokens: set[Source]) -> str | None:
-    found = {name: _masked(analysis, name) for name in _candidates(analysis)}
+def _mask_of(analysis: Analysis, tokens: set[Source], batch: int | None) -> str | None:
+    found = {name: _masked(analysis, name) for name in _candidates(analysis, batch)}
     own = [name for name, masked in found.items() if tokens <= masked]
     return min(own, key=lambda name: len(found[name]), default=None)
 
 
-def _candidates(analysis: Analysis) -> list[str]:
+def _candidates(analysis: Analysis, batch: int | None) -> list[str]:
     shapes = {v.name: analysis.shapes[v] for v in analysis.model.graph.inputs}
-    return [name for name in analysis.inputs.named(Role.MASK) if len(shapes[name]) == 2]
+    rank = 1 if batch is None else 2
+    return [name for name in analysis.inputs.named(Role.MASK) if len(shapes[name]) == rank]
 
 
 def _tokens(analysis: Analysis, value: ir.Value, axis: int) -> set[Source]:

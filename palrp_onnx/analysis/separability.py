@@ -22,15 +22,29 @@ _OTHER = 0.1
 
 
 def each_alone(
-    signatures: Sequence[GraphInput], feeds: Mapping[str, Array]
+    signatures: Sequence[GraphInput],
+    feeds: Mapping[str, Array],
+    batches: Mapping[str, int | None],
 ) -> list[dict[str, Array]]:
-    """The samples of an example as examples of their own; none where there is only one."""
-    free = [s.name for s in signatures if s.shape and isinstance(s.shape[0], str)]
-    counts = [len(feeds[name]) for name in free]
-    several = [name for name, count in zip(free, counts, strict=True) if count > 1]
+    """The samples of an example as examples of their own; none where there is only one.
+
+    Args:
+        signatures: Inputs of the graph.
+        feeds: The example.
+        batches: Axis of samples by input, where it is not the first.
+    """
+    symbols = {s.shape[k] for s in signatures if s.shape and (k := batches.get(s.name)) is not None}
+    axes: dict[str, int] = {}
+    for each in signatures:
+        shape = each.shape or ()
+        default = next((k for k, d in enumerate(shape) if d in symbols), None) if batches else 0
+        axis = batches.get(each.name, default)
+        if axis is not None and shape and isinstance(shape[axis], str):
+            axes[each.name] = axis
+    several = {n: k for n, k in axes.items() if feeds[n].shape[k] > 1}
     return [
-        {name: array[k : k + 1] if name in several else array for name, array in feeds.items()}
-        for k in range(min((len(feeds[name]) for name in several), default=0))
+        {n: a.take([row], several[n]) if n in several else a for n, a in feeds.items()}
+        for row in range(min((feeds[n].shape[k] for n, k in several.items()), default=0))
     ]
 
 

@@ -125,7 +125,8 @@ class _Compiler:
         source = next(v for v in self._graph.inputs if v.name == explained)
         opset = self._analysis.model.graph_opset
         self._op = Emit(self._graph, source, ranks, opset=opset, portable=settings.portable)
-        self._op.batch = self._op.dims(source, [0])
+        axis = self._subject.batched.get(explained)
+        self._op.batch = self._op.constant([1]) if axis is None else self._op.dims(source, [axis])
 
     def run(self) -> tuple[ir.Model, Manifest]:
         if self._plan.output not in self._graph.outputs:
@@ -195,11 +196,35 @@ class _Compiler:
 
     def _seed(self) -> tuple[ir.Value, Rows[ir.Value] | None]:
         """+1 at the target, −1 at the class it is compared with; one row of a token axis."""
-        op, output = self._op, self._plan.output
-        rank = op.rank(output)
+        output = self._by_sample()
+        seed, rows = self._seed_by_sample(output)
+        batch = self._subject.output_batch
+        if batch == 0:
+            return seed, rows
+        if rows is not None:
+            seed = rows.put(self._op, seed, output)
+        return self._in_place(seed, batch), None
+
+    def _by_sample(self) -> ir.Value:
+        """The explained output with the axis of samples first: :meth:`Subject.by_sample`."""
+        op, output, batch = self._op, self._plan.output, self._subject.output_batch
+        if batch is None:
+            return op.unsqueeze(output, [0])
+        rest = (a for a in range(op.rank(output)) if a != batch)
+        return output if batch == 0 else op.transpose(output, [batch, *rest])
+
+    def _in_place(self, seed: ir.Value, batch: int | None) -> ir.Value:
+        """The inverse of :meth:`_by_sample`."""
+        op, rank = self._op, self._op.rank(seed)
+        if batch is None:
+            return op.node("Squeeze", [seed, op.constant([0])], rank - 1, dtype=seed.dtype)
+        return op.transpose(seed, [*range(1, batch + 1), 0, *range(batch + 1, rank)])
+
+    def _seed_by_sample(self, output: ir.Value) -> tuple[ir.Value, Rows[ir.Value] | None]:
+        op, rank = self._op, self._op.rank(output)
         if rank not in (2, 3):
             return self._element(output, rank), None
-        rows = Rows(self._place(), -3, -2) if rank == 3 else None
+        rows = Rows(self._place(output), -3, -2) if rank == 3 else None
         logits = output
         if rows is not None:
             axis = op.constant([1])
@@ -236,14 +261,17 @@ class _Compiler:
             seed = op.mul(seed, op.unsqueeze(hot, [a for a in range(1, rank) if a != axis]))
         return seed
 
-    def _place(self) -> ir.Value:
+    def _place(self, output: ir.Value) -> ir.Value:
         """The chosen position, by default the last unmasked one [B]."""
         op = self._op
-        length = op.dims(self._plan.output, [1])
+        length = op.dims(output, [1])
         numbers = op.counting(op.integers("Squeeze", length))
         last = op.integers("Expand", op.integers("Sub", length, op.constant([1])), op.batch)
         mask = next((v for v in self._graph.inputs if v.name == self._subject.mask), None)
         if mask is not None:
+            axis = self._subject.mask_axis(self._subject.mask or "")
+            if axis != 0:
+                mask = op.unsqueeze(mask, [0]) if axis is None else op.transpose(mask, [1, 0])
             unmasked = op.node("Cast", [mask], 2, to=ir.DataType.BOOL, dtype=ir.DataType.BOOL)
             flags, places = (
                 op.node("Cast", [v], op.rank(v), to=ir.DataType.FLOAT) for v in (unmasked, numbers)

@@ -18,7 +18,7 @@ class Outcome:
     """One explained batch.
 
     Attributes:
-        output: The explained output [B, …].
+        output: The explained output [B, …]: :meth:`Subject.by_sample`.
         targets: The target in every row of the output.
         maps: Relevance of units.
         ledger: Entries, each [B], in units of the target.
@@ -52,12 +52,12 @@ class Engine(Protocol):
 
 
 def find_targets(subject: Subject, feeds: Feeds, output: Array, target: Target) -> list[Resolved]:
-    """The target in every row of the output.
+    """The target in every row of the output [B, …].
 
     Raises:
         TargetError: The output has no such element, or not one row for every sample.
     """
-    samples = len(feeds[subject.input])
+    samples = subject.samples(feeds)
     if output.ndim and len(output) != samples:
         raise TargetError(
             f"The output has {len(output)} rows for {samples} samples of input {subject.input!r}",

@@ -65,7 +65,7 @@ class NumpyEngine:
         start = time.perf_counter()
         values = self.forward(feeds)
         forward = (time.perf_counter() - start) * 1e3
-        output = values[self.planned.output]
+        output = self.subject.by_sample(values[self.planned.output])
         targets = find_targets(self.subject, feeds, output, target)
         seed = np.stack([t.seed(row) for t, row in zip(targets, output, strict=True)])
         raw = self.propagate(values, seed)
@@ -111,7 +111,7 @@ class NumpyEngine:
         }
 
     def propagate(self, values: Mapping[str, Array], seed: Array) -> RawRelevance:
-        """Walk back from ``seed``, the multiplier of the explained output [B, …].
+        """Walk back from ``seed``, the multiplier of the explained output, samples first [B, …].
 
         Relevance is linear in the seed, so that any seed is allowed. ``values`` come from
         :meth:`forward`.
@@ -124,7 +124,8 @@ class NumpyEngine:
         arrays = {name: bring_to_tokens(op, r, axes(name)) for name, r in caught.content.items()}
         entries = {entry_name(e, planned.explained): v for e, v in caught.ledger.items()}
         # Other entries of the output may be infinite: classes that are switched off.
-        explained = op.relevance(values[planned.output].astype(np.float64), seed)
+        output = self.subject.by_sample(values[planned.output])
+        explained = op.relevance(output.astype(np.float64), seed)
         target = explained.reshape(len(seed), -1).sum(axis=1)
         return RawRelevance(
             content=arrays.pop(planned.explained),
@@ -160,7 +161,8 @@ class NumpyEngine:
             return constants[value]
 
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-            return walk(op, self.planned.plan, value_of, seed.astype(self._kind), watch=watch)
+            sent = self.subject.in_place(seed.astype(self._kind))
+            return walk(op, self.planned.plan, value_of, sent, watch=watch)
 
 
 def _kind(value: ir.Value) -> np.dtype[Any]:

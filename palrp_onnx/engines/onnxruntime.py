@@ -30,6 +30,7 @@ from palrp_onnx.compiler.manifest import Manifest
 from palrp_onnx.engines.base import Outcome, find_targets
 from palrp_onnx.errors import InputError, TargetError
 from palrp_onnx.model.native import rounds_inside
+from palrp_onnx.model.ops import Trait, has
 from palrp_onnx.model.signature import GraphInput
 from palrp_onnx.prepare import check_feeds
 from palrp_onnx.relevance.ledger import close_ledger
@@ -84,13 +85,15 @@ class CompiledEngine:
         self._outputs = [n for n in outputs if n in published or n.startswith(FEATURES)]
         data = ir.serde.serialize_model(graph).SerializeToString()
         prepack = prepack or rounds_inside(graph.graph)
-        self._session = Session(data, folder, device=device, prepack=prepack)
+        self._session = Session(
+            data, folder, device=device, prepack=prepack, in_order=not _widens_weights(graph.graph)
+        )
         self.providers = self._session.providers
 
     def explain(self, feeds: Feeds, target: Target) -> Outcome:
         """Explain one batch."""
         check_feeds(self._inputs, feeds)
-        samples = len(feeds[self.manifest.input])
+        samples = self.manifest.samples(feeds)
         self.manifest.refuse_mixing(samples)
         start = time.perf_counter()
         given = {source_name(name): array for name, array in feeds.items()}
@@ -104,10 +107,10 @@ class CompiledEngine:
                 first = {n: np.zeros_like(a) for n, a in chosen.items() if n not in default}
                 rest = {**given, **first, **default, **self._scales()[-1]}
                 output = self._session.run([self._output], rest)[self._output]
-                find_targets(self.manifest, feeds, output, target)
+                find_targets(self.manifest, feeds, self.manifest.by_sample(output), target)
             raise
         ms = {"session": (time.perf_counter() - start) * 1e3}
-        output = values[self._output]
+        output = self.manifest.by_sample(values[self._output])
         targets = find_targets(self.manifest, feeds, output, target)
         if target.vector is not None:
             values = self._rescaled(values, target, targets)
@@ -196,6 +199,20 @@ class CompiledEngine:
             tensors["pixels"] = tensors["content"]
             tensors["content"] = to_patches(tensors["pixels"], maps.grid)
         return tensors
+
+
+def _widens_weights(graph: ir.Graph) -> bool:
+    """Whether weights are dequantised or cast.
+
+    In the order of the graph, all of these would come first, and stay.
+    """
+    return any(
+        has(node, _WIDENING) and all(v is None or v.is_initializer() for v in node.inputs)
+        for node in graph
+    )
+
+
+_WIDENING = Trait.DEQUANTISE | Trait.RETYPES
 
 
 def target_inputs(target: Target, axes: int, samples: int) -> dict[str, Array]:

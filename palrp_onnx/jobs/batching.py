@@ -45,6 +45,8 @@ def try_batching(
     if any(isinstance(s.shape[0], int) for s in explainer.model.inputs if s.shape):
         return Batching(together=False, padding=None)
     subject = explainer.engine(example).subject
+    if subject.batched.get(subject.input) != 0 or any(subject.batched.values()):
+        return Batching(together=False, padding=None)
     if subject.measured:  # padding would change the scales, too
         return Batching(together=False, padding=None)
     row, other = _sample(example), _sample(_another(example, subject.input))

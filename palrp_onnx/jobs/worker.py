@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from palrp_onnx.errors import InputError, ModelError, RoleError
 from palrp_onnx.explainer import Explainer
-from palrp_onnx.inputs import Feeds, Sample, default_tokenizer, read_labels, read_npz
+from palrp_onnx.inputs import Sample, default_tokenizer, read_labels, read_npz
 from palrp_onnx.inputs.padding import find_pad_token
 from palrp_onnx.inputs.tokens import load_tokenizer
 from palrp_onnx.jobs.batches import cut
@@ -107,7 +107,7 @@ class Worker:
         if pad is not None:
             padding = Padding(subject.input, pad.id, frozenset(subject.masks))
         if arrays is not None:
-            example = _first_row(example, subject.batched)
+            example = subject.one(example, 0)
         return try_batching(self._explainer, example, padding, self.settings.target)
 
     def __call__(
@@ -195,11 +195,6 @@ class Worker:
         if len(found) != len(batch):
             raise ModelError(f"The output has {len(found)} rows for {len(batch)} records")
         return [each.record for each in found]
-
-
-def _first_row(example: Feeds, batched: Collection[str]) -> Feeds:
-    """The first sample of an example, which may hold several."""
-    return {name: array[:1] if name in batched else array for name, array in example.items()}
 
 
 def _form(sample: Sample, *, fixed: bool) -> Hashable:

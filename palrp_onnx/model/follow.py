@@ -22,6 +22,18 @@ def uses_of(values: Iterable[ir.Value], onward: Onward) -> Iterator[tuple[ir.Nod
             queue.extend(fresh)
 
 
+def values_before(values: Iterable[ir.Value]) -> set[ir.Value]:
+    """``values``, and all values that they are computed from."""
+    queue = list(values)
+    seen = set(queue)
+    while queue:
+        node = queue.pop().producer()
+        fresh = [v for v in node.inputs if v is not None and v not in seen] if node else []
+        seen.update(fresh)
+        queue.extend(fresh)
+    return seen
+
+
 class Reaching:
     """Whether a search from a value succeeds; linear in the graph for any number of values.
 

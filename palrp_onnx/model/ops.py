@@ -169,6 +169,8 @@ class AxisRule(Enum):
     ACCUMULATED = auto()
     #: Some entries along ``axis``, which all entries along it decide.
     CHOSEN = auto()
+    #: [steps, batch, features] → [steps, directions, batch, units], or without steps.
+    RECURRENT = auto()
 
 
 @dataclass(frozen=True)
@@ -211,7 +213,7 @@ _BITS = Row(T.INTEGER | T.BROADCASTS | T.WHOLE, A.ALIGNED)
 _REDUCING = Row(T.REDUCTION, A.REDUCED)
 _REDUCING_ZERO = Row(T.REDUCTION | T.ZERO, A.REDUCED)
 _RANDOM = Row(T.SOURCE)
-_RECURRENT = Row(T.RECURRENT | T.LEARNT)
+_RECURRENT = Row(T.RECURRENT | T.LEARNT, A.RECURRENT)
 _FIRST = (0,)
 _CHANNELS = T.NORMALISATION | T.CHANNELS
 

@@ -6,7 +6,7 @@ store constants, or enter names, types and shapes return an empty log.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from palrp_onnx.model.lowering import lower
 from palrp_onnx.model.passes.bfloat16 import widen
 from palrp_onnx.model.passes.branches import take_constant_branches
 from palrp_onnx.model.passes.caches import remove_caches, remove_switches
+from palrp_onnx.model.passes.hidden_states import name_hidden_states
 
 #: Rewrites a model in place and returns the log of its changes.
 Rewriting = Callable[[ir.Model], Changes]
@@ -124,20 +125,23 @@ _STORE = _tidying(
     common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
     without_functions,
 )
+_SWITCHES = Pass(remove_switches, (without_functions,))
+_CACHES = Pass(remove_caches, (constants_stored,))
 _REWRITE = (
     Pass(_write_out_functions),
     _STORE,
-    Pass(remove_switches, (without_functions,)),
+    _SWITCHES,
     Pass(take_constant_branches, (constants_stored,)),
     _tidying(common.TopologicalSortPass()),
     _STORE,
     Pass(widen, (constants_stored,)),
     Pass(lower, (constants_stored, in_order)),
-    Pass(remove_caches, (constants_stored,)),
+    _CACHES,
 )
 _FINISH = (
     _STORE,
     _tidying(_resolve_aliases, without_functions),
+    _tidying(name_hidden_states),
     _tidying(infer_shapes, constants_stored, in_order),
 )
 #: The passes for a plain graph that was rewritten.
@@ -148,6 +152,11 @@ def from_file(path: Path, opset: int) -> Sequence[Pass]:
     """The passes for the graph of the file at ``path``, raised to at least ``opset``."""
     raising = Pass(_raise_opset(path, opset), (without_functions,))
     return (_tidying(normalise_declared), *_REWRITE, raising, *_FINISH)
+
+
+def keeping_caches(passes: Iterable[Pass]) -> Sequence[Pass]:
+    """These passes without those that remove caches and the switches that decide on their use."""
+    return [each for each in passes if each not in (_SWITCHES, _CACHES)]
 
 
 def make_plain(

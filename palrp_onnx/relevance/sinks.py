@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar, get_args
 
 from palrp_onnx.analysis.analysis import Operand
-from palrp_onnx.analysis.axes import BATCH, Places, batch_axis
+from palrp_onnx.analysis.axes import BATCH, Places, sample_place
 from palrp_onnx.analysis.input_axes import InputAxes
 from palrp_onnx.analysis.sites import SinkSite
 from palrp_onnx.errors import UsageError
@@ -75,13 +75,15 @@ def gather_sinks(
 
 def _parts(op: Language[T], site: SinkSite, relevance: T) -> list[tuple[str, T, tuple[int, ...]]]:
     """(part, [B, T, F], token axes)."""
-    batch = batch_axis(site.axes)
+    place = sample_place(site.axes, site.layout)
+    if place.inner:
+        relevance = op.samples_first(relevance, place.axis, place.inner)
     found = [(site.part, relevance, site.tokens)]
     if site.pairwise:
         halves = op.scale(relevance, 0.5)
         found = [("query", halves, (-2,)), ("key", halves, (-1,))]
     return [
-        (part, op.arrange(r, batch_axis=batch, token_axes=t, feature_axes=site.features), t)
+        (part, op.arrange(r, batch_axis=place.axis, token_axes=t, feature_axes=site.features), t)
         for part, r, t in found
     ]
 

@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 import onnx_ir as ir
 
 from palrp_onnx.analysis.analysis import Operand
-from palrp_onnx.analysis.axes import BATCH, batch_axis
+from palrp_onnx.analysis.axes import BATCH, sample_place
 from palrp_onnx.analysis.roles import Role
 from palrp_onnx.errors import RoleError, TargetError, UnsupportedError
 from palrp_onnx.model.ops import Trait, has
@@ -231,9 +231,10 @@ class _Walk(Generic[T]):
         By the adjoint identity Σ x ∘ (m Wᵀ) = Σ (x W) ∘ m, linear rules pass on the relevance of
         the exact product x W. So the entry is (y − x W) ∘ m, without computing x W.
         """
-        op, m = self._op, use.sent[0]
-        assert m is not None
-        self._enter(KERNEL, op.relevance(use.view.output(), m), step.axes_of)
+        op = self._op
+        for index, m in enumerate(use.sent):
+            if m is not None:
+                self._enter(KERNEL, op.relevance(use.view.output(index), m), step.axes_of)
         for relevance in absorbed:
             self._enter(KERNEL, op.scale(relevance, -1.0), step.axes_of)
         for index, share in enumerate(shares):
@@ -255,8 +256,7 @@ class _Walk(Generic[T]):
             relevance = self._op.relevance(x, self._fit(m, x, value, node))
         else:
             relevance = self._op.relevance(use.view.input(index), m)
-        axis = batch_axis(self._plan.analysis.axes[axes_of])
-        return self._op.per_sample(relevance, axis)
+        return self._per_sample(relevance, axes_of)
 
     def _position(self, operand: Operand, use: _Use[T], m: T) -> T:
         """Relevance of a position operand, along the axes of the node's output.
@@ -325,8 +325,15 @@ class _Walk(Generic[T]):
         self._enter(f"{INPUT}{name}", relevance, value)
 
     def _enter(self, entry: str, relevance: T, axes_of: ir.Value) -> None:
-        axis = batch_axis(self._plan.analysis.axes[axes_of])
-        self._add(entry, self._op.per_sample(relevance, axis))
+        self._add(entry, self._per_sample(relevance, axes_of))
+
+    def _per_sample(self, relevance: T, axes_of: ir.Value) -> T:
+        """Sum per sample [B] of relevance with the axes of a content value."""
+        analysis = self._plan.analysis
+        place = sample_place(analysis.axes[axes_of], analysis.layouts.layouts.get(axes_of, ()))
+        if place.inner:
+            relevance = self._op.samples_first(relevance, place.axis, place.inner)
+        return self._op.per_sample(relevance, place.axis)
 
     def _add(self, entry: str, amount: T) -> None:
         known = self._caught.ledger.get(entry)

@@ -30,7 +30,6 @@ _SLOPES: dict[str, float] = {
     "LeakyRelu": 0.0,
     "Mish": 0.6,
     "PRelu": 0.0,
-    "Relu": 0.0,
     "Selu": 1.0507009873554805 * 1.6732632423543772,
     "Sin": 1.0,
     "Sinh": 1.0,
@@ -52,6 +51,13 @@ _OFFSETS: dict[str, tuple[float, float]] = {
 }
 
 
+def at_zero(name: str, alpha: float, beta: float) -> tuple[float, float]:
+    """The value of a function at zero, and its slope there."""
+    if name == "HardSigmoid":
+        return min(max(beta, 0.0), 1.0), alpha if 0.0 < beta < 1.0 else 0.0
+    return _OFFSETS[name] if name in _OFFSETS else (0.0, _SLOPES[name])
+
+
 def _vanishing(slope: float) -> Callable[..., Sequence[object]]:
     def identity(op: Language[T], node: Node[T], m: T) -> Sequence[T | None]:
         """m_x = m ∘ y / x; m times the slope where x = 0.
@@ -61,6 +67,15 @@ def _vanishing(slope: float) -> Callable[..., Sequence[object]]:
         return op.mul(m, op.ratio(node.output(), node.input(0), slope)), *(None,) * (node.arity - 1)
 
     return identity
+
+
+@rule("Relu")
+def relu(op: Language[T], node: Node[T], m: T) -> Sequence[T | None]:
+    """m_x = m where x > 0, else 0: the identity rule m ∘ y / x, which needs y alone.
+
+    Source: identity rule (AttnLRP, eq. 9). Ledger: nothing.
+    """
+    return [op.mul(m, op.sign(node.output()))]
 
 
 def _shifted(offset: float, slope: float) -> Callable[..., Shares[object]]:
@@ -93,8 +108,7 @@ def hard_sigmoid(op: Language[T], node: Node[T], m: T) -> Shares[T]:
     Source: identity rule (AttnLRP, eq. 9) for y − f(0). Ledger: f(0) ∘ m under ``other``.
     """
     alpha, beta = node.attribute("alpha", 0.2), node.attribute("beta", 0.5)
-    offset = min(max(beta, 0.0), 1.0)
-    return _after_shift(op, node, m, offset, alpha if 0.0 < beta < 1.0 else 0.0)
+    return _after_shift(op, node, m, *at_zero("HardSigmoid", alpha, beta))
 
 
 @rule("Shrink")

@@ -18,6 +18,7 @@ from palrp_onnx.errors import InputError, ModelError, UnsupportedError
 from palrp_onnx.model.lowering import REFUSED
 from palrp_onnx.model.native import rounds_inside
 from palrp_onnx.model.open import Model, parse_model
+from palrp_onnx.runtime import recurrent
 from palrp_onnx.runtime.integer_products import runtime_operations
 from palrp_onnx.session import Session, first_line
 from palrp_onnx.types import Array
@@ -63,6 +64,7 @@ class RuntimeForward:
                 device=device,
                 optimise=False,
                 prepack=rounds_inside(model.graph),
+                in_order=True,
             )
         except ModelError as error:
             refused = [n for n in model.graph if REFUSED in n.meta]
@@ -181,7 +183,7 @@ class ReferenceForward:
             if v.type.tensor_type.elem_type == onnx.TensorProto.DOUBLE
         }
         try:
-            own = [*_own_operations(), *runtime_operations(proto)]
+            own = [*_own_operations(), *recurrent.operations(), *runtime_operations(proto)]
             if model.graph_opset < 13:
                 own += _softmax_of_tails()
             self._evaluator = ReferenceEvaluator(proto, new_ops=own)

@@ -6,6 +6,7 @@ Shapes are computed when the graph runs, so that one graph serves every batch si
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,13 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from palrp_onnx.errors import LaterOpsetError
-from palrp_onnx.tensor.language import Interpolation, Movement, Pooling, Window
+from palrp_onnx.tensor.language import (
+    Interpolation,
+    Movement,
+    Pooling,
+    RecurrenceStep,
+    Window,
+)
 
 Value = ir.Value
 #: Real types in which multipliers may overflow or vanish.
@@ -41,7 +48,8 @@ class Emit:
         portable: bool = False,
     ) -> None:
         self._opset = opset
-        self._graph = graph
+        self._graph = self._home = graph  # where nodes and where initializers are put
+        self._stem = "relevance"
         self._ranks = dict(ranks)
         self._portable = portable
         self._constants: dict[tuple[Any, ...], Value] = {}
@@ -64,7 +72,7 @@ class Emit:
         """Append a node with one output of ``rank`` axes, of the type of its first real input."""
         made = ir.node(op_type, inputs, attributes or None, domain=domain)
         output = made.outputs[0]
-        output.name = f"relevance/{len(self._made)}"
+        output.name = f"{self._stem}/{len(self._made)}"
         output.dtype = dtype or self.kind(*inputs)
         self._append(made)
         self._ranks[output] = rank
@@ -97,7 +105,7 @@ class Emit:
         if key not in self._constants:
             name = f"relevance/constant/{len(self._constants)}"
             value = ir.val(name, const_value=ir.tensor(array, name=name))
-            self._graph.register_initializer(value)
+            self._home.register_initializer(value)
             self._ranks[value] = array.ndim
             self._constants[key] = value
         return self._constants[key]
@@ -202,6 +210,11 @@ class Emit:
 
     def exp(self, a: Value) -> Value:
         return self.node("Exp", [a], self.rank(a))
+
+    def function(self, op_type: str, a: Value, *numbers: float, **attributes: float) -> Value:
+        operands = [self.real(number, a) for number in numbers]
+        named: dict[str, Any] = attributes
+        return self.node(op_type, [a, *operands], self.rank(a), **named)
 
     def ratio(self, y: Value, x: Value, at_zero: float) -> Value:
         zero = self.flags("Equal", x, self.real(0.0, x))
@@ -418,6 +431,67 @@ class Emit:
             "CumSum", [m, place], rank, exclusive=int(exclusive), reverse=int(not reverse)
         )
 
+    # --- recurrences ----------------------------------------------------------------------------
+    def scan(
+        self,
+        step: RecurrenceStep,
+        states: Sequence[Value],
+        along: Sequence[Value],
+        *,
+        reverse: bool,
+    ) -> tuple[Sequence[Value], Sequence[Value]]:
+        inner = self._inside()
+        own = [inner._argument(v, self.rank(v), k) for k, v in enumerate(states)]
+        entries = [
+            inner._argument(v, self.rank(v) - 1, k) for k, v in enumerate(along, len(states))
+        ]
+        after, results = step(inner, own, entries)
+        outputs = inner._own_outputs([*after, *results])
+        ranks = [inner.rank(v) + (k >= len(own)) for k, v in enumerate(outputs)]
+        inner._graph.inputs.extend([*own, *entries])
+        inner._graph.outputs.extend(outputs)
+        for value in inner._graph.outputs:  # the runtime needs their ranks
+            value.shape = ir.Shape([None] * inner.rank(value))
+        attributes: dict[str, Any] = {"body": inner._graph, "num_scan_inputs": len(along)}
+        if reverse:
+            attributes["scan_input_directions"] = [1] * len(along)
+            attributes["scan_output_directions"] = [1] * len(results)
+        made = ir.node("Scan", [*states, *along], attributes, num_outputs=len(ranks))
+        found = self._several(made, ranks, self.kind(*states))
+        return found[: len(own)], found[len(own) :]
+
+    def _inside(self) -> Emit:
+        """The same language, writing the body of a node; it shares initializers."""
+        inner = copy(self)
+        inner._stem = f"{self._stem}/{len(self._made)}"
+        inner._graph = ir.Graph([], [], nodes=[], name=inner._stem)
+        inner._made, inner._scalings, inner._shapes = [], {}, dict(self._shapes)
+        return inner
+
+    def _own_outputs(self, values: Sequence[Value]) -> list[Value]:
+        """The values as outputs of a body: made inside of it, each listed once."""
+        found: dict[Value, None] = {}
+        for value in values:
+            maker = value.producer()
+            inside = maker is not None and maker.graph is self._graph and value not in found
+            found[value if inside else self.node("Identity", [value], self.rank(value))] = None
+        return list(found)
+
+    def _argument(self, like: Value, rank: int, index: int) -> Value:
+        """An argument of a body."""
+        kind = self.kind(like)
+        value = ir.Value(name=f"{self._stem}/argument/{index}", type=ir.TensorType(kind))
+        self._ranks[value] = rank
+        return value
+
+    def within(self, lengths: Value, like: Value) -> Value:
+        steps = self.counting(self.integers("Squeeze", self.dims(like, [0])))
+        columns = self.integers("Unsqueeze", steps, self.constant([1, 2, 3]))
+        wide = self.integers("Cast", lengths, to=ir.DataType.INT64)
+        rows = self.integers("Unsqueeze", wide, self.constant([0, 1, 3]))
+        held = self.node("Less", [columns, rows], 4, dtype=ir.DataType.BOOL)
+        return self._number(held, self.kind(like))
+
     # --- movement -------------------------------------------------------------------------------
     def transpose(self, a: Value, perm: Sequence[int]) -> Value:
         if list(perm) == list(range(len(perm))):
@@ -449,12 +523,28 @@ class Emit:
         sizes = self.integers("Concat", *(self.dims(v, [axis]) for v in likes), axis=0)
         rank = self.rank(a)
         made = ir.node("Split", [a, sizes], {"axis": axis}, num_outputs=len(likes))
-        for index, output in enumerate(made.outputs):
-            output.name = f"relevance/{len(self._made)}/{index}"
-            output.dtype = self.kind(a)
+        return self._several(made, [rank] * len(likes), self.kind(a))
+
+    def _several(self, made: ir.Node, ranks: Sequence[int], kind: ir.DataType) -> tuple[Value, ...]:
+        """Append a node with several outputs of one type."""
+        for index, (output, rank) in enumerate(zip(made.outputs, ranks, strict=True)):
+            output.name = f"{self._stem}/{len(self._made)}/{index}"
+            output.dtype = kind
             self._ranks[output] = rank
         self._append(made)
         return tuple(made.outputs)
+
+    def turn(self, a: Value) -> Value:
+        back = self.constant([-1])
+        past = self.constant([np.iinfo(np.int64).min])
+        return self.node("Slice", [a, back, past, self.constant([0]), back], self.rank(a))
+
+    def chunks(self, a: Value, count: int, axis: int) -> tuple[Value, ...]:
+        if count == 1:
+            return (a,)
+        attributes = {"axis": axis, **({"num_outputs": count} if self._opset >= 18 else {})}
+        made = ir.node("Split", [a], attributes, num_outputs=count)
+        return self._several(made, [self.rank(a)] * count, self.kind(a))
 
     def slice_adjoint(
         self,
@@ -663,12 +753,15 @@ class Emit:
 
     def _split_batch(self, x: Value, axis: int) -> Value:
         """An axis of samples × tokens as two axes."""
-        at = self.rank(x) + axis
-        parts = [self.dims(x, range(at))] if at else []
-        parts += [self.batch, self.constant([-1])]
-        parts += [self.dims(x, range(at + 1, self.rank(x)))] if axis < -1 else []
-        shape = self.integers("Concat", *parts, axis=0)
-        return self.node("Reshape", [x, shape], self.rank(x) + 1, dtype=x.dtype)
+        return self._split(x, axis, [self.batch, self.constant([-1])])
+
+    def _split(self, x: Value, axis: int, lengths: Sequence[Value]) -> Value:
+        """An axis as axes of these lengths, each [1]."""
+        at, rank = self.rank(x) + axis, self.rank(x) - 1 + len(lengths)
+        before = [self.dims(x, range(at))] if at else []
+        after = [self.dims(x, range(at + 1, self.rank(x)))] if axis < -1 else []
+        shape = self.integers("Concat", *before, *lengths, *after, axis=0)
+        return self.node("Reshape", [x, shape], rank, dtype=x.dtype)
 
     def row_index(self, index: Value) -> Value:
         return self.integers("Expand", self._flat(index), self.batch)
@@ -681,6 +774,13 @@ class Emit:
         return self.integers("Mod", index, size)
 
     # --- ledger and sinks -----------------------------------------------------------------------
+    def samples_first(self, a: Value, axis: int, inner: int) -> Value:
+        at, lengths = self.rank(a) + axis, [self.constant([-1]), self.batch, self.constant([inner])]
+        parts = self._split(a, axis, lengths)
+        order = list(range(self.rank(parts)))
+        order[at], order[at + 1] = at + 1, at
+        return self.reshape_like(self.transpose(parts, order), a)
+
     def per_sample(self, relevance: Value, batch_axis: int) -> Value:
         relevance = self.wide(relevance)
         rank = self.rank(relevance)

@@ -10,7 +10,7 @@ from building import Array, ints, opened, proto, real
 
 from palrp_onnx import Explainer, Model
 from palrp_onnx.describe import Explanation
-from palrp_onnx.errors import InputError, ModelError
+from palrp_onnx.errors import InputError
 from palrp_onnx.inputs.sample import Sample
 from palrp_onnx.prepare import analyse_model, plan_model
 from palrp_onnx.record import InputFacts
@@ -259,8 +259,7 @@ MEETING = {
 
 
 @pytest.mark.parametrize("name", MEETING)
-def test_mixed_samples_are_explained_one_at_a_time_or_refused(name: str) -> None:
-    body = MEETING[name]
+def test_rows_that_are_combined_are_one_sample(name: str) -> None:
     known = {
         "w": real(4, 3),
         "i0": ints(0),
@@ -269,14 +268,7 @@ def test_mixed_samples_are_explained_one_at_a_time_or_refused(name: str) -> None
         "last": ints(-1),
         "first": ints(-100),
     }
-    weights = {k: a for k, a in known.items() if f"{k})" in body or f"{k}," in body}
-    model = opened(proto(body, {"x": real(2, 4)}, weights))
-    for engine in ("onnxruntime", "numpy"):
-        explainer = Explainer(model.path, engine=engine)
-        with pytest.raises(InputError, match="mixes the samples"):
-            explainer.explain(_sample(real(2, 4)), "1")
-        (found,) = explainer.explain(_sample(real(1, 4)), "1")
-        assert abs(found.record.ledger["residual_relative"]) < 1e-5
+    assert_one_sample(MEETING[name], known)
 
 
 @pytest.mark.parametrize(
@@ -287,22 +279,52 @@ def test_mixed_samples_are_explained_one_at_a_time_or_refused(name: str) -> None
         "h = MatMul(x, w)  y = Slice(h, i0, i1, i0)",
     ],
 )
-def test_a_batch_that_changes_its_length_is_refused(body: str) -> None:
+def test_rows_whose_number_changes_are_one_sample(body: str) -> None:
     known = {"w": real(4, 3), "i0": ints(0), "i1": ints(1), "twice": ints(2, 1)}
-    weights = {k: a for k, a in known.items() if f"{k}," in body or f"{k})" in body}
-    model = opened(proto(body, {"x": real(2, 4)}, weights, free=()))
-    with pytest.raises(ModelError, match="not a batch of separate samples"):
-        Explainer(model.path).explain(_sample(real(2, 4)), "1")
+    assert_one_sample(body, known)
 
 
-def test_a_sequence_first_file_is_refused() -> None:
-    body = """q = Transpose <perm=[1, 0, 2]> (x)  k = Transpose <perm=[1, 2, 0]> (x)
-        s = MatMul(q, k)  p = Softmax <axis=-1> (s)  c = MatMul(p, q)
-        t = Transpose <perm=[1, 0, 2]> (c)  y = Add(t, x)"""
-    x = real(7, 1, 4)
-    model = opened(proto(body, {"x": x}, {}, free=(0, 1)))
-    with pytest.raises(InputError, match="first axis"):
-        Explainer(model.path).explain(_sample(x), "0,1")
+def assert_one_sample(body: str, known: Mapping[str, Array]) -> None:
+    """Rows [N, F] have the map of one sample [1, N, F] of the same graph with a batch axis."""
+    weights = {k: a for k, a in known.items() if f"{k})" in body or f"{k}," in body}
+    for free, count in (((0,), 3), ((), 2)):
+        x = real(count, 4)
+        whole = opened(proto(body, {"x": x}, weights, free=free))
+        inside = f"x = Squeeze(rows, zero)  {body}  out = Unsqueeze(y, zero)"
+        feeds = {"rows": x[None]}
+        batch = proto(inside, feeds, weights | {"zero": ints(0)}, outputs=["out"], free=())
+        for engine in ("onnxruntime", "numpy"):
+            (found,) = Explainer(whole.path, engine=engine).explain(_sample(x), "0,1")
+            sample = Sample("x", "tensors", feeds, InputFacts(kind="tensors", truncated=False))
+            (same,) = Explainer(opened(batch).path, engine=engine).explain(sample, "0,1")
+            assert len(found.record.relevance.total) == count
+            assert abs(found.record.ledger["residual_relative"]) < 1e-5
+            np.testing.assert_allclose(
+                found.record.relevance.total, same.record.relevance.total, atol=1e-6
+            )
+
+
+SEQUENCE_FIRST = """q = Transpose <perm=[1, 0, 2]> (x)  k = Transpose <perm=[1, 2, 0]> (x)
+    s = MatMul(q, k)  p = Softmax <axis=-1> (s)  c = MatMul(p, q)
+    t = Transpose <perm=[1, 0, 2]> (c)  y = Add(t, x)"""
+
+
+def test_samples_along_the_second_axis() -> None:
+    model = opened(proto(SEQUENCE_FIRST, {"x": real(7, 2, 4)}, {}, free=(0, 1)))
+    for tokens, samples in ((7, 1), (5, 3), (2, 2)):
+        x = real(tokens, samples, 4)
+        for engine in ("onnxruntime", "numpy"):
+            rows = Explainer(model.path, engine=engine).explain(_sample(x), "0,1")
+            assert len(rows) == samples
+            for k, row in enumerate(rows):
+                (alone,) = Explainer(model.path, engine=engine).explain(
+                    _sample(x[:, k : k + 1]), "0,1"
+                )
+                assert abs(row.record.ledger["residual_relative"]) < 1e-6
+                assert len(row.record.relevance.total) == tokens
+                np.testing.assert_allclose(
+                    row.record.relevance.total, alone.record.relevance.total, atol=1e-6
+                )
 
 
 def _sample(x: Array) -> Sample:

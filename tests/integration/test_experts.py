@@ -184,4 +184,4 @@ def test_rows_that_are_put_elsewhere_have_unknown_places() -> None:
     analysis = analyse_model(model)
     layouts = {v.name: layout for v, layout in analysis.layouts.layouts.items()}
     assert not any(sources(axis) for axis in layouts["moe"][1:])
-    assert any(mixing.parted for mixing in analysis.layouts.mixing.values())
+    assert analysis.layouts.ragged

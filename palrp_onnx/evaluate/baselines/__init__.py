@@ -102,7 +102,7 @@ class Baseline:
             raise TargetError("Baselines explain entries of the output, not products with a vector")
         given = self.prepare(sample.feeds, wanted)
         subject = given.engine.subject
-        shape = given.values[subject.output].shape
+        shape = subject.by_sample(given.values[subject.output]).shape
         head = self._explainer.head(subject, shape, names)
         head.check(wanted, subject.output, names)
         facts = [describe_target(subject.output, found, head) for found in given.targets]

@@ -44,7 +44,7 @@ class BaselineInput:
             TargetError: The output has no such element.
         """
         values = engine.forward(feeds)
-        output = values[engine.planned.output]
+        output = engine.subject.by_sample(values[engine.planned.output])
         targets = find_targets(engine.subject, feeds, output, target)
         seed = np.stack([t.seed(row) for t, row in zip(targets, output, strict=True)])
         return cls(engine, feeds, values, targets, seed)
@@ -64,7 +64,7 @@ class BaselineInput:
 
     def per_unit(self, relevance: Array) -> Array:
         """Relevance of the explained input, or of its embeddings, summed to [B, units]."""
-        op = Eager(len(relevance), relevance.dtype)
+        op = Eager(self.engine.subject.samples(self.feeds), relevance.dtype)
         axes = self.engine.planned.analysis.input_axes(self.explained)
         content, grid = bring_to_tokens(op, relevance, axes), self.grid()
         if grid is not None:

@@ -14,6 +14,7 @@ from palrp_onnx.model.lowering import (
     products,
     qlinear,
     quantise,
+    recurrent,
     rotary,
     tabular,
 )
@@ -38,6 +39,7 @@ __all__ = [
     "products",
     "qlinear",
     "quantise",
+    "recurrent",
     "rotary",
     "tabular",
 ]

@@ -13,18 +13,25 @@ from palrp_onnx.model.lowering.table import lowers
 
 @lowers("FusedMatMul", "TransposeMatMul")
 def _fused_matmul(b: Builder, node: Fused) -> Sequence[ir.Value]:
-    if node.integer("transBatchA", 0) or node.integer("transBatchB", 0):
-        raise NotImplementedError("with transposed batch axes")
     left, right = (
-        _transposed(b, node.input(k)) if node.integer(name, 0) else node.input(k)
-        for k, name in enumerate(("transA", "transB"))
+        _transposed(
+            b, node.input(k), node.integer(f"trans{x}", 0), node.integer(f"transBatch{x}", 0)
+        )
+        for k, x in enumerate("AB")
     )
     return [b.scale(b.op("MatMul", left, right), node.real("alpha", 1.0))]
 
 
-def _transposed(b: Builder, x: ir.Value) -> ir.Value:
-    rank = rank_of(x)
-    return b.transpose(x, *range(rank - 2), rank - 1, rank - 2)
+def _transposed(b: Builder, x: ir.Value, matrix: int, batch: int) -> ir.Value:
+    """``batch``: the first axis comes after the batch axes; ``matrix``: then the last two swap."""
+    if not matrix and not batch:
+        return x
+    order = list(range(rank_of(x)))
+    if batch:
+        order.insert(-1, order.pop(0))
+    if matrix:
+        order[-2:] = reversed(order[-2:])
+    return b.transpose(x, *order)
 
 
 @lowers("FusedGemm")
