@@ -412,13 +412,6 @@ def _accumulated(o: ShapedNode) -> Links:
         yield Link(How.ACCUMULATED if k in along else How.SAME, (k,), ((0, k),))
 
 
-def _chosen(o: ShapedNode) -> Links:
-    """The largest or smallest entries along an axis."""
-    along = o.axis(-1)
-    for k in range(len(o.first)):
-        yield Link(How.CHOSEN if k == along else How.SAME, (k,), ((0, k),))
-
-
 def _recurrent(o: ShapedNode) -> Links:
     """Every step depends on other steps; samples are separate in the operand and the states."""
     steps = (0,) if len(o.after) == 4 else ()  # the last states have none
@@ -429,6 +422,13 @@ def _recurrent(o: ShapedNode) -> Links:
     yield Link(How.NEW, (first,), ())
     yield Link(How.SAME, (first + 1,), ((0, 1), *states))
     yield Link(How.NEW, (first + 2,), ())
+
+
+def _chosen(o: ShapedNode) -> Links:
+    """The largest or smallest entries along an axis."""
+    along = o.axis(-1)
+    for k in range(len(o.first)):
+        yield Link(How.CHOSEN if k == along else How.SAME, (k,), ((0, k),))
 
 
 _RULES: dict[AxisRule, Callable[[ShapedNode], Links | None]] = {
@@ -452,6 +452,6 @@ _RULES: dict[AxisRule, Callable[[ShapedNode], Links | None]] = {
     AxisRule.POOLED: _pooled,
     AxisRule.NORMALISED: _normalised,
     AxisRule.ACCUMULATED: _accumulated,
-    AxisRule.CHOSEN: _chosen,
     AxisRule.RECURRENT: _recurrent,
+    AxisRule.CHOSEN: _chosen,
 }

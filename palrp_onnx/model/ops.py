@@ -167,10 +167,10 @@ class AxisRule(Enum):
     #: Over the axis ``axis`` alone, or over it and all later ones.
     NORMALISED = auto()
     ACCUMULATED = auto()
-    #: Some entries along ``axis``, which all entries along it decide.
-    CHOSEN = auto()
     #: [steps, batch, features] → [steps, directions, batch, units], or without steps.
     RECURRENT = auto()
+    #: Some entries along ``axis``, which all entries along it decide.
+    CHOSEN = auto()
 
 
 @dataclass(frozen=True)

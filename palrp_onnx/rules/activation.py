@@ -30,6 +30,7 @@ _SLOPES: dict[str, float] = {
     "LeakyRelu": 0.0,
     "Mish": 0.6,
     "PRelu": 0.0,
+    "Relu": 0.0,
     "Selu": 1.0507009873554805 * 1.6732632423543772,
     "Sin": 1.0,
     "Sinh": 1.0,
@@ -96,7 +97,8 @@ def _after_shift(op: Language[T], node: Node[T], m: T, offset: float, slope: flo
 
 
 for _name, _slope in _SLOPES.items():
-    rule(_name)(_vanishing(_slope))
+    if _name != "Relu":
+        rule(_name)(_vanishing(_slope))
 for _name, (_offset, _slope) in _OFFSETS.items():
     rule(_name)(_shifted(_offset, _slope))
 
