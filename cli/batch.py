@@ -19,6 +19,7 @@ from .options import (
     MethodChoice,
     Reporting,
     Run,
+    Words,
     example_option,
     explainer_options,
     grouped,
@@ -27,7 +28,7 @@ from .options import (
     reporting_options,
     run_options,
     together,
-    tokenizer_option,
+    words_options,
 )
 from .progress import duration, progress
 
@@ -56,7 +57,7 @@ class Request:
     part_size: int
     parquet: bool
     pictures: int
-    tokenizer: Path | None
+    words: Words
     example: Path | None
     run: Run
     choice: MethodChoice
@@ -144,12 +145,12 @@ _sizes = together(
 @model_argument
 @_places
 @_sizes
-@tokenizer_option
+@words_options
 @run_options
 @method_options
 @example_option
 @reporting_options
-@grouped(run=Run, choice=MethodChoice, reporting=Reporting)
+@grouped(run=Run, choice=MethodChoice, words=Words, reporting=Reporting)
 def batch(**options: Any) -> int:
     """Explain the output of MODEL for every record of a data set.
 
@@ -206,10 +207,10 @@ def _on_a_cluster(request: Request, actors: int) -> int:
 
 def _with_absolute_paths(request: Request) -> Request:
     """The request with absolute paths, as actors run in other folders."""
-    tokenizer, example = request.tokenizer, request.example
+    tokenizer, example = request.words.tokenizer, request.example
     return replace(
         request,
-        tokenizer=tokenizer and tokenizer.absolute(),
+        words=replace(request.words, tokenizer=tokenizer and tokenizer.absolute()),
         example=example and example.absolute(),
     )
 
@@ -235,7 +236,8 @@ def _settings(request: Request) -> Settings:
     return Settings(
         target=request.run.target,
         **explainer_options(request.run, request.choice),
-        tokenizer=None if request.tokenizer is None else str(request.tokenizer),
+        tokenizer=None if request.words.tokenizer is None else str(request.words.tokenizer),
+        bind=request.words.bind,
         example=None if request.example is None else str(request.example),
         batch_size=request.batch_size,
         batch_tokens=request.batch_tokens,
@@ -259,12 +261,13 @@ def _plan(request: Request) -> BatchPlan:
 
 
 def _draw(request: Request, source: Source, plan: BatchPlan) -> None:
+    from palrp_onnx.inputs import bind_inputs
     from palrp_onnx.jobs.pictures import draw
     from palrp_onnx.jobs.reading import SampleReader
     from palrp_onnx.model.open import Model
 
-    inputs = Model.open(request.model).inputs
-    reader = SampleReader(request.model, inputs, request.tokenizer)
+    inputs = bind_inputs(Model.open(request.model).inputs, request.words.bind)
+    reader = SampleReader(request.model, inputs, request.words.tokenizer)
     draw(request.place, request.pictures, source, plan.shard, reader)
 
 

@@ -98,11 +98,10 @@ def _repository(data: bytes, model: Path, folder: Path) -> dict[Path, Content]:
     """Files of the repository; a model that is named ``model.onnx`` gets the name of its folder."""
     from palrp_onnx.compiler.triton import repository
 
-    model = model.resolve()
-    name = model.parent.name if model.stem == "model" else model.stem
+    name = model.absolute().parent.name if model.stem == "model" else model.stem
     return {
         folder / place: content if isinstance(content, bytes) else _copy(content)
-        for place, content in repository(data, name, model.parent).items()
+        for place, content in repository(data, name, model.resolve().parent).items()
     }
 
 

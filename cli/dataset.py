@@ -11,7 +11,7 @@ import click
 
 from palrp_onnx.files import refusal, to_json, write_files
 
-from .options import FILE_PATH, METHOD, together
+from .options import FILE_PATH, METHOD, Words, together
 from .writing import write_stdout
 
 if TYPE_CHECKING:
@@ -147,13 +147,15 @@ def files_in(sources: tuple[Path, ...]) -> Iterator[Path]:
             yield source
 
 
-def samples_in(files: list[Path], model: Model, tokenizer: Path | None = None) -> Iterator[Sample]:
+def samples_in(files: list[Path], model: Model, words: Words | None = None) -> Iterator[Sample]:
     """The samples of the files, one after the other."""
-    from palrp_onnx.inputs import open_sample
+    from palrp_onnx.inputs import bind_inputs, open_sample
 
+    words = words or Words(None, {})
+    inputs = bind_inputs(model.inputs, words.bind)
     for file in files:
         yield open_sample(
-            file, model_path=model.path, graph_inputs=model.inputs, tokenizer=tokenizer
+            file, model_path=model.path, graph_inputs=inputs, tokenizer=words.tokenizer
         )
 
 

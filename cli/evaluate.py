@@ -17,13 +17,14 @@ from .options import (
     MethodChoice,
     Reporting,
     Run,
+    Words,
     explainer_options,
     grouped,
     method_options,
     model_argument,
     reporting_options,
     run_options,
-    tokenizer_option,
+    words_options,
 )
 from .progress import counting
 
@@ -44,16 +45,16 @@ def evaluate() -> None:
 @model_argument
 @inputs_option("Texts, images or tensors")
 @report_options
-@tokenizer_option
+@words_options
 @run_options
 @method_options
 @reporting_options
-@grouped(destination=Report, run=Run, choice=MethodChoice, reporting=Reporting)
+@grouped(destination=Report, run=Run, choice=MethodChoice, words=Words, reporting=Reporting)
 def conservation(
     model: Path,
     sources: tuple[Path, ...],
     destination: Report,
-    tokenizer: Path | None,
+    words: Words,
     run: Run,
     choice: MethodChoice,
     reporting: Reporting,
@@ -63,14 +64,14 @@ def conservation(
 
     files = list(files_in(sources))
     with counting(len(files), quiet=reporting.quiet) as advance:
-        found = measure(_records(model, files, tokenizer, run, choice, advance))
+        found = measure(_records(model, files, words, run, choice, advance))
     destination.write(found, _table(found))
 
 
 def _records(
     model_path: Path,
     files: list[Path],
-    tokenizer: Path | None,
+    words: Words,
     run: Run,
     choice: MethodChoice,
     advance: Callable[[int], None],
@@ -82,7 +83,7 @@ def _records(
     model = Model.open(model_path)
     explainer = Explainer(model, **explainer_options(run, choice))
     labels = read_labels(model_path)
-    for number, sample in enumerate(samples_in(files, model, tokenizer), start=1):
+    for number, sample in enumerate(samples_in(files, model, words), start=1):
         yield from (each.record for each in explainer.explain(sample, run.target, labels))
         advance(number)
 

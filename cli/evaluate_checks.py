@@ -23,13 +23,14 @@ from .dataset import (
 from .options import (
     COMPARED_METHODS_HELP,
     Reporting,
+    Words,
     grouped,
     model_argument,
     output_option,
     reporting_options,
     run_options,
     together,
-    tokenizer_option,
+    words_options,
 )
 from .progress import counting
 
@@ -41,11 +42,11 @@ if TYPE_CHECKING:
 _common = together(
     methods_option,
     report_options,
-    tokenizer_option,
+    words_options,
     run_options,
     output_option,
     reporting_options,
-    grouped(comparison=Comparison, destination=Report, reporting=Reporting),
+    grouped(comparison=Comparison, destination=Report, words=Words, reporting=Reporting),
 )
 
 
@@ -74,7 +75,7 @@ def randomisation(
     draws: int,
     comparison: Comparison,
     destination: Report,
-    tokenizer: Path | None,
+    words: Words,
     reporting: Reporting,
 ) -> None:
     """Shuffle the weights from the output down, and compare maps (Adebayo et al. 2018).
@@ -95,7 +96,7 @@ def randomisation(
         found = measure(
             opened,
             comparison.on,
-            lambda: samples_in(files, opened, tokenizer),
+            lambda: samples_in(files, opened, words),
             target=comparison.target,
             labels=read_labels(model),
             seed=seed,
@@ -120,7 +121,7 @@ def stability(
     suffix: int,
     comparison: Comparison,
     destination: Report,
-    tokenizer: Path | None,
+    words: Words,
     reporting: Reporting,
 ) -> None:
     """Replace single tokens by the unknown token, and compare maps.
@@ -134,12 +135,12 @@ def stability(
     from palrp_onnx.model.open import Model
 
     opened = Model.open(model)
-    token = unknown_token(tokenizer or default_tokenizer(model), unknown)
+    token = unknown_token(words.tokenizer or default_tokenizer(model), unknown)
     files = list(files_in(sources))
     with counting(len(files), quiet=reporting.quiet) as advance:
         found = measure(
             comparison.on(opened, unknown=token),
-            samples_in(files, opened, tokenizer),
+            samples_in(files, opened, words),
             Replacement(token, prefix, suffix),
             target=comparison.target,
             labels=read_labels(model),

@@ -28,12 +28,13 @@ from .options import (
     COMPARED_METHODS_HELP,
     FILE_PATH,
     Reporting,
+    Words,
     grouped,
     model_argument,
     output_option,
     reporting_options,
     run_options,
-    tokenizer_option,
+    words_options,
 )
 from .progress import counting
 
@@ -60,11 +61,11 @@ if TYPE_CHECKING:
 )
 @curves_option
 @journal_option
-@tokenizer_option
+@words_options
 @run_options
 @output_option
 @reporting_options
-@grouped(comparison=Comparison, destination=Report, reporting=Reporting)
+@grouped(comparison=Comparison, destination=Report, words=Words, reporting=Reporting)
 def perturbation(
     model: Path,
     sources: tuple[Path, ...],
@@ -76,7 +77,7 @@ def perturbation(
     answers: Path | None,
     curves: Path | None,
     notes: Path | None,
-    tokenizer: Path | None,
+    words: Words,
     reporting: Reporting,
 ) -> None:
     """Insert and remove tokens in the order of the map (PA-LRP, section 5.2).
@@ -92,8 +93,8 @@ def perturbation(
     from palrp_onnx.model.open import Model
 
     opened = Model.open(model)
-    words = tokenizer or default_tokenizer(model)
-    protocol = Protocol(unknown=unknown_token(words, unknown), prefix=prefix, suffix=suffix)
+    tokens = words.tokenizer or default_tokenizer(model)
+    protocol = Protocol(unknown=unknown_token(tokens, unknown), prefix=prefix, suffix=suffix)
     right = None if answers is None else read_names(answers, "label, index or token")
     journal = open_journal(
         notes, Curves, opened, comparison, protocol=asdict(protocol), answers=right
@@ -102,11 +103,11 @@ def perturbation(
     with counting(len(files), quiet=reporting.quiet) as advance:
         found = measure(
             comparison.on(opened, unknown=protocol.unknown),
-            samples_in(files, opened, tokenizer),
+            samples_in(files, opened, words),
             protocol,
             target=comparison.target,
             labels=read_labels(model),
-            accept=None if right is None else accept_answers(right, words),
+            accept=None if right is None else accept_answers(right, tokens),
             journal=journal,
             progress=advance,
         )

@@ -22,6 +22,7 @@ from .options import (
     MethodChoice,
     Reporting,
     Run,
+    Words,
     explainer_options,
     fail_on_option,
     formats,
@@ -30,7 +31,7 @@ from .options import (
     model_argument,
     reporting_options,
     run_options,
-    tokenizer_option,
+    words_options,
 )
 from .summary import summary
 from .writing import write_stdout
@@ -52,7 +53,7 @@ class Request:
     pair: Path | None
     place: str | None
     formats: tuple[str, ...] | None
-    tokenizer: Path | None
+    words: Words
     tensors: Path | None
     generate: int | None
     limits: tuple[Limit, ...]
@@ -86,7 +87,7 @@ class Request:
     help="json, png or html, several separated by commas; json,png for a folder by default. Or "
     "kserve: the response to an explain request of KServe's V1 protocol.",
 )
-@tokenizer_option
+@words_options
 @run_options
 @method_options
 @click.option(
@@ -100,7 +101,7 @@ class Request:
 )
 @fail_on_option
 @reporting_options
-@grouped(run=Run, choice=MethodChoice, reporting=Reporting)
+@grouped(run=Run, choice=MethodChoice, words=Words, reporting=Reporting)
 def explain(**options: Any) -> None:
     """Explain the output of MODEL for one input.
 
@@ -169,7 +170,7 @@ def _check_generation(request: Request) -> None:
 
 
 def _open(request: Request) -> tuple[Model, Sample]:
-    from palrp_onnx.inputs import open_sample
+    from palrp_onnx.inputs import bind_inputs, open_sample
     from palrp_onnx.inputs.past import open_for
 
     source: Path | Literal["-"] = "-" if str(request.source) == "-" else request.source
@@ -177,8 +178,8 @@ def _open(request: Request) -> tuple[Model, Sample]:
     sample = open_sample(
         source,
         model_path=request.model,
-        graph_inputs=model.inputs,
-        tokenizer=request.tokenizer,
+        graph_inputs=bind_inputs(model.inputs, request.words.bind),
+        tokenizer=request.words.tokenizer,
         pair=request.pair,
     )
     return model, sample
@@ -186,7 +187,8 @@ def _open(request: Request) -> tuple[Model, Sample]:
 
 def _check_places(request: Request, places: Sequence[Path], read: Sequence[Path]) -> None:
     """Refuse to overwrite inputs: a map of ``cat.png`` in its folder would replace the picture."""
-    sources = filter(None, [request.model, request.source, request.pair, request.tokenizer, *read])
+    given = [request.model, request.source, request.pair, request.words.tokenizer]
+    sources = filter(None, [*given, *read])
     taken = {os.path.realpath(path) for path in sources}
     for place in places:
         real = os.path.realpath(place)  # unlike Path.resolve, no error for a link to itself
@@ -201,7 +203,7 @@ def _check_places(request: Request, places: Sequence[Path], read: Sequence[Path]
 
 def _explain(request: Request, model: Model, sample: Sample) -> Sequence[Explanation]:
     from palrp_onnx.explainer import Explainer
-    from palrp_onnx.inputs import Continuation, default_tokenizer, read_labels
+    from palrp_onnx.inputs import Continuation, bind_inputs, default_tokenizer, read_labels
 
     explainer = Explainer(
         model,
@@ -209,8 +211,9 @@ def _explain(request: Request, model: Model, sample: Sample) -> Sequence[Explana
         once=request.generate is None,
     )
     if request.generate:
-        tokenizer = request.tokenizer or default_tokenizer(request.model)
-        text = Continuation(tokenizer, model.inputs)
+        tokenizer = request.words.tokenizer or default_tokenizer(request.model)
+        inputs = bind_inputs(model.inputs, request.words.bind)
+        text = Continuation(tokenizer, inputs, model_path=request.model)
         return list(explainer.generate(sample, request.generate, text.extend, text.ends))
     return explainer.explain(sample, request.run.target, read_labels(request.model))
 

@@ -48,6 +48,14 @@ class MethodChoice:
 
 
 @dataclass(frozen=True)
+class Words:
+    """How a text becomes arrays."""
+
+    tokenizer: Path | None
+    bind: dict[str, str]
+
+
+@dataclass(frozen=True)
 class Reporting:
     """How much is printed on stderr."""
 
@@ -92,8 +100,16 @@ def formats(text: str) -> tuple[str, ...]:
 
 
 def model_argument(command: F) -> F:
-    """MODEL: the ``.onnx`` file."""
-    return click.argument("model", type=FILE_PATH)(command)
+    """MODEL: the ``.onnx`` file, or a folder with a single one."""
+
+    @wraps(command)
+    def call(*, model: Path, **given: Any) -> Any:
+        from palrp_onnx.model.locate import model_file
+
+        return command(model=model_file(model), **given)  # before anything slow is imported
+
+    argument = click.argument("model", type=FILE_PATH)
+    return argument(call)  # type: ignore[return-value]
 
 
 def reporting_options(command: F) -> F:
@@ -126,13 +142,13 @@ output_option = click.option(
 )
 
 
-def roles(texts: tuple[str, ...]) -> dict[str, str]:
-    """``NAME=ROLE`` pairs."""
+def pairs(texts: tuple[str, ...], form: str) -> dict[str, str]:
+    """``NAME=SOMETHING`` pairs."""
     found = {}
     for text in texts:
         name, equals, role = text.rpartition("=")
         if not equals or not name:
-            raise click.BadParameter(f"{text!r} is not NAME=ROLE")
+            raise click.BadParameter(f"{text!r} is not {form}")
         found[name] = role
     return found
 
@@ -142,13 +158,28 @@ role_option = click.option(
     "roles",
     multiple=True,
     metavar="NAME=ROLE",
-    callback=lambda _ctx, _param, texts: roles(texts),
+    callback=lambda _ctx, _param, texts: pairs(texts, "NAME=ROLE"),
     help="Override the role of an input, or of a value without content: content, position, "
     "segment, mask or parameter. Can be given several times.",
 )
 
-tokenizer_option = click.option(
-    "--tokenizer", type=FILE_PATH, help="tokenizer.json, if it is not in the folder of the model."
+#: Options of `Words`.
+words_options = together(
+    click.option(
+        "--tokenizer",
+        type=FILE_PATH,
+        metavar="FILE|DIR",
+        help="tokenizer.json, vocab.txt, or vocab.json with merges.txt, or a folder with one of "
+        "them, if it is neither in the folder of the model nor one folder up.",
+    ),
+    click.option(
+        "--bind",
+        multiple=True,
+        metavar="NAME=WHAT",
+        callback=lambda _ctx, _param, texts: pairs(texts, "NAME=WHAT"),
+        help="What an input of the graph receives of a text, where that is open: ids, mask, types "
+        "or positions. Can be given several times.",
+    ),
 )
 
 example_option = click.option(

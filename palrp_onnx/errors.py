@@ -50,6 +50,10 @@ class InputError(PalrpError):
     exit_code = 3
 
 
+class RunError(InputError):
+    """The model does not run on this input."""
+
+
 class OutputError(InputError):
     """The result cannot be written to its place."""
 

@@ -18,13 +18,13 @@ from palrp_onnx.compiler.graph import OPSET, CompileSettings, compile_graph
 from palrp_onnx.compiler.manifest import Manifest
 from palrp_onnx.describe import Describer, Explanation
 from palrp_onnx.engines import CompiledEngine, Engine, NumpyEngine
-from palrp_onnx.errors import LaterOpsetError, TargetError, UsageError
+from palrp_onnx.errors import LaterOpsetError, ModelError, RunError, TargetError, UsageError
 from palrp_onnx.fidelity import Original
 from palrp_onnx.head import Head, find_head
 from palrp_onnx.inputs.sample import Sample
 from palrp_onnx.inputs.sidecar import Declared, read_declared
 from palrp_onnx.inputs.vectors import read_vector
-from palrp_onnx.model.branches import condition_names
+from palrp_onnx.model.branches import has_decisions
 from palrp_onnx.model.open import Model, parse_model
 from palrp_onnx.prepare import Planned, check_feeds, plan_model
 from palrp_onnx.record import Run
@@ -44,7 +44,7 @@ from palrp_onnx.zero_maps import WARNING, find_zero_maps
 ENGINES = ("onnxruntime", "numpy")
 DEFAULT_POSITIONS = "relu"
 
-#: Largest number of open engines, one for each choice of conditional branches.
+#: Largest number of open engines, one for each way in which inputs decide.
 _MAX_ENGINES = 4
 
 
@@ -166,7 +166,10 @@ class Explainer:
         start = time.perf_counter()
         opened = self._open_for(sample.feeds)
         engine = opened.engine
-        outcome = engine.explain(sample.feeds, wanted)
+        try:
+            outcome = engine.explain(sample.feeds, wanted)
+        except RunError as error:
+            raise _of_text(error, sample) from error
         fidelity = None
         original = opened.original
         if original is None and self._manifest is None and is_open(outcome.ledger):
@@ -275,7 +278,7 @@ class Explainer:
     def engine(self, feeds: Feeds) -> Engine:
         """The open engine. The model is analysed and planned once, with ``feeds`` as an example.
 
-        If the model has conditional branches, this is done once for every choice of branches.
+        If inputs decide about branches and loops, this is done once for every way to decide.
 
         Raises:
             InputError: The arrays do not fit the graph.
@@ -284,7 +287,7 @@ class Explainer:
         return self._open_for(feeds).engine
 
     def _open_for(self, feeds: Feeds) -> _Opened:
-        taken = self._taken(feeds)
+        taken = self.decisions(feeds)
         if taken not in self._opened:
             self._opened[taken] = self._open(feeds)
         self._opened.move_to_end(taken)
@@ -292,9 +295,9 @@ class Explainer:
             self._opened.popitem(last=False)
         return self._opened[taken]
 
-    def _taken(self, feeds: Feeds) -> Taken:
-        """The branches for this input; a compiled explainer has none, its branches are fixed."""
-        if self._manifest is not None or not condition_names(self.model):
+    def decisions(self, feeds: Feeds) -> Taken:
+        """What this input decides: branches, rounds of loops; nothing in a compiled explainer."""
+        if self._manifest is not None or not has_decisions(self.model):
             return ()
         check_feeds(self.model.inputs, feeds)
         if self._branches is None:
@@ -305,11 +308,18 @@ class Explainer:
         if self._manifest is not None:
             return _Opened(self._open_explainer(self._manifest), None)
         if self._kind != "onnxruntime":
-            return self._planned(self.model, feeds)
+            return self._planned(self._at_usual_opset(), feeds)
         try:
             return self._planned(self.model.at_opset(OPSET), feeds)
         except LaterOpsetError as error:
             return self._planned(self.model.at_opset(error.opset), feeds)
+
+    def _at_usual_opset(self) -> Model:
+        """The model as it is compiled too; in its own opset where it cannot be raised."""
+        try:
+            return self.model.at_opset(OPSET)
+        except ModelError:
+            return self.model
 
     def _planned(self, model: Model, feeds: Feeds) -> _Opened:
         planned = plan_model(
@@ -371,6 +381,18 @@ class Explainer:
         roles = {name: role.value for name, role in self._roles.items()}
         found = {"positions": self.positions, **({"roles": roles} if roles else {})}
         return {**found, **record_params(self.method)}
+
+
+def _of_text(error: RunError, sample: Sample) -> RunError:
+    """The error for a text, which may be longer than the model takes."""
+    if sample.kind != "text" or sample.units is None:
+        return error
+    return RunError(
+        f"The model does not run on the {len(sample.units.id)} tokens of this text",
+        place=sample.id,
+        hint="If it takes fewer, state how many: model_max_length in tokenizer_config.json. "
+        + error.hint,
+    )
 
 
 def _numbered(explanation: Explanation, name: str) -> Explanation:

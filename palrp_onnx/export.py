@@ -28,7 +28,7 @@ from palrp_onnx.errors import (
     ResourceError,
     UsageError,
 )
-from palrp_onnx.inputs.conventions import IDS, MASK, POSITIONS, SEGMENTS
+from palrp_onnx.inputs.purposes import IDS, MASK, NAMES, POSITIONS, TYPES
 from palrp_onnx.model.open import Model
 from palrp_onnx.runtime.forward import RuntimeForward
 from palrp_onnx.types import Array
@@ -271,14 +271,15 @@ def _example(model: Model, config: Any, samples: int, tokens: int) -> dict[str, 
             noise = generator.normal(size=(samples, config.num_channels, *sides))
             feeds[signature.name] = noise.astype(signature.dtype)
             continue
+        purpose = NAMES.get(signature.name, "")
         values = {
             IDS: generator.integers(5, config.vocab_size, size=(samples, tokens)),
             POSITIONS: np.tile(np.arange(tokens), (samples, 1)),
-            SEGMENTS: np.zeros((samples, tokens)),
-        }.get(signature.name, np.ones((samples, tokens)))
-        if signature.name == MASK:
+            TYPES: np.zeros((samples, tokens)),
+        }.get(purpose, np.ones((samples, tokens)))
+        if purpose == MASK:
             values[-1, -3:] = 0
-        if signature.name == IDS and padding in range(config.vocab_size):
+        if purpose == IDS and padding in range(config.vocab_size):
             values[values == padding] = (padding + 1) % config.vocab_size
             values[-1, -3:] = padding
         feeds[signature.name] = values.astype(signature.dtype)

@@ -14,6 +14,7 @@ from palrp_onnx.analysis.faults import find_faults
 from palrp_onnx.analysis.roles import parse_roles
 from palrp_onnx.analysis.sites import SinkSite, find_sites
 from palrp_onnx.analysis.uncertain import Uncertain, find_uncertain
+from palrp_onnx.compiler.graph import OPSET
 from palrp_onnx.errors import UsageError
 from palrp_onnx.model.open import Model
 from palrp_onnx.model.values import is_float
@@ -138,7 +139,7 @@ def inspect(
         ModelError: The model does not run, or no input or output can be explained.
         UsageError: There is no such value or role.
     """
-    analysis = analyse_model(model, feeds, parse_roles(roles or {}))
+    analysis = analyse_model(model.at_opset(OPSET), feeds, parse_roles(roles or {}))
     explained, _ = choose(analysis, output, None)
     reached = visited_nodes(analysis, explained, scaling_operands(analysis, method(DEFAULT_METHOD)))
     operations = _operations(analysis, reached)

@@ -29,7 +29,7 @@ from palrp_onnx.analysis.slopes import alibi_operands
 from palrp_onnx.analysis.uncertain import find_uncertain
 from palrp_onnx.errors import InputError, TargetError, UnsupportedError, UsageError
 from palrp_onnx.head import output_facts, probability_warnings
-from palrp_onnx.model.branches import condition_names, take_branches
+from palrp_onnx.model.branches import has_decisions, take_branches
 from palrp_onnx.model.follow import values_before
 from palrp_onnx.model.open import Model
 from palrp_onnx.model.ops import Trait, has
@@ -143,12 +143,12 @@ class Planned:
             yield "uncertain", f"{each.name} was taken for {each.role}, but {each.doubt}"
         if self.analysis.given:
             yield "uncertain", GIVEN_EXAMPLE
-        branches = self.analysis.model.lowered.get("If", 0)
-        if self.unverified and branches:
+        if self.unverified and (decided := self.analysis.model.decided):
             yield (
                 "branches",
-                f"conditional branches ({branches}) were compiled as one example took them; an "
-                "input that takes others is explained as if it did not",
+                f"what an input decides ({len(decided)} branches taken, rounds of loops, lengths "
+                "of sequences) was compiled as one example decides it; an input that decides "
+                "otherwise is explained as if it did not",
             )
 
 
@@ -351,7 +351,7 @@ def analyse_model(
         UsageError: An override is impossible, or has no effect.
     """
     shapes = _shapes(feeds)
-    if condition_names(model):
+    if has_decisions(model):
         example = feeds if feeds is not None else make_example(model)
         model = take_branches(model, example, run_graph)
     else:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from palrp_onnx.errors import InputError, ModelError, ResourceError
+from palrp_onnx.errors import ModelError, ResourceError, RunError
 from palrp_onnx.types import Array
 
 #: Ledger sums must be exact to float32 rounding, so TF32 is off; memory grows as needed.
@@ -84,7 +84,7 @@ class Session:
         """Run once and return the named values; no others leave the device.
 
         Raises:
-            InputError: The model does not run on this input.
+            RunError: The model does not run on this input.
         """
         wanted = list(names)
         if not wanted:  # for example, if all conditions of branches are inputs
@@ -99,7 +99,7 @@ class Session:
             values = binding.copy_outputs_to_cpu()
         except Exception as error:  # the runtime's own exception types are not public
             _check_memory(error)
-            raise InputError(
+            raise RunError(
                 "The model does not run on this input", hint=first_line(error)
             ) from error
         return dict(zip(wanted, values, strict=True))

@@ -218,7 +218,7 @@ def test_an_explainer_keeps_the_branch_it_was_compiled_with(tmp_path: Path) -> N
     assert not any(n.op_type == "If" for n in onnx.load(explainer).graph.node)
     (record, _) = explain(explainer, FEEDS)
     assert [w.code for w in record.warnings] == ["branches"]
-    assert "as one example took them" in record.warnings[0].message
+    assert "as one example decides" in record.warnings[0].message
 
 
 def test_an_example_chooses_the_branch_that_is_compiled(tmp_path: Path) -> None:

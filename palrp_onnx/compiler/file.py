@@ -23,6 +23,9 @@ from palrp_onnx.relevance.method_parsing import resolve_method
 from palrp_onnx.relevance.methods import DEFAULT_METHOD
 from palrp_onnx.types import Array
 
+#: A message of protobuf is smaller than this, in bytes; a part of it is left to the graph.
+_LARGEST = 2**31 - (64 << 20)
+
 
 def compile_model(
     path: Path,
@@ -38,7 +41,7 @@ def compile_model(
     """The explainer of the model at ``path`` as an ONNX file, to be written to ``destination``.
 
     Weights in external data files stay there: the explainer refers to the same files, and must
-    therefore be in the model's folder.
+    therefore be in the model's folder. Where the model is a link, it gets copies of them.
 
     Args:
         path: The model.
@@ -64,8 +67,15 @@ def compile_model(
     if Manifest.read(model.metadata) is not None:
         raise UsageError("The model is an explainer already", place=str(path))
     tensors = [v.const_value for v in model.graph.initializers.values()]
-    elsewhere = any(isinstance(t, ir.ExternalTensor) and not _inside(t, model) for t in tensors)
-    if elsewhere and destination.resolve().parent != model.folder:
+    outside = [t for t in tensors if isinstance(t, ir.ExternalTensor) and not _inside(t, model)]
+    linked = model.path.parent.resolve() != model.folder
+    if linked and sum(t.nbytes for t in outside) >= _LARGEST:
+        raise UsageError(
+            "The model is a link, and too large for an explainer with weights of its own",
+            place=str(path),
+            hint="Copy it with its external data into one folder (cp -L), and compile it there.",
+        )
+    if outside and not linked and destination.resolve().parent != model.folder:
         raise UsageError(
             "The model's weights are in external data files, which the explainer shares",
             place=str(destination),
@@ -91,7 +101,7 @@ def compile_model(
         compiled = _compiled(planned(model), feeds, settings or CompileSettings())
     for value in compiled.graph.initializers.values():
         tensor = value.const_value
-        if isinstance(tensor, ir.ExternalTensor) and _inside(tensor, model):
+        if isinstance(tensor, ir.ExternalTensor) and (linked or _inside(tensor, model)):
             value.const_value = ir.Tensor(tensor.numpy(), dtype=tensor.dtype, name=value.name)
     data: bytes = ir.serde.serialize_model(compiled).SerializeToString()
     return data

@@ -6,10 +6,12 @@ from palrp_onnx.inputs.continuation import Continuation
 from palrp_onnx.inputs.image import ImageReader, default_preprocessor
 from palrp_onnx.inputs.labels import read_labels
 from palrp_onnx.inputs.open import open_sample
+from palrp_onnx.inputs.purposes import bind_inputs
 from palrp_onnx.inputs.sample import Feeds, GraphInput, ImageGeometry, Sample
 from palrp_onnx.inputs.tensors import read_npz
 from palrp_onnx.inputs.text import TextReader
-from palrp_onnx.inputs.tokens import default_tokenizer, unknown_token
+from palrp_onnx.inputs.tokenizer_files import default_tokenizer
+from palrp_onnx.inputs.tokens import unknown_token
 
 __all__ = [
     "Continuation",
@@ -19,6 +21,7 @@ __all__ = [
     "ImageReader",
     "Sample",
     "TextReader",
+    "bind_inputs",
     "default_preprocessor",
     "default_tokenizer",
     "open_sample",

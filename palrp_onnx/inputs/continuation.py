@@ -10,10 +10,13 @@ import numpy as np
 from msgspec import structs
 
 from palrp_onnx.errors import InputError
-from palrp_onnx.inputs.conventions import IDS, MASK, POSITIONS, assign_inputs, fixed_length
+from palrp_onnx.inputs.beside import beside
+from palrp_onnx.inputs.conventions import assign_inputs, fixed_length
+from palrp_onnx.inputs.purposes import IDS, MASK, PADDING, POSITIONS
 from palrp_onnx.inputs.reading import read_optional_json
 from palrp_onnx.inputs.sample import GraphInput, Sample
 from palrp_onnx.inputs.tokenizer_checks import panics_are_errors
+from palrp_onnx.inputs.tokenizer_files import tokenizer_file
 from palrp_onnx.inputs.tokens import id_units, load_tokenizer
 from palrp_onnx.record import Units
 
@@ -26,9 +29,10 @@ class Continuation:
     """Appends tokens to samples of text, one at a time.
 
     Args:
-        tokenizer: ``tokenizer.json``. The tokens that end a text are read from
-            ``generation_config.json`` or ``config.json`` in its folder.
+        tokenizer: The tokenizer, a file or a folder. The tokens that end a text are read from the
+            ``generation_config.json`` or ``config.json`` that belongs to the model, or to it.
         graph_inputs: The inputs of the graph, in graph order.
+        model_path: The model.
 
     Attributes:
         ends: Ids of the tokens that end a text.
@@ -37,7 +41,13 @@ class Continuation:
         InputError: There is no usable tokenizer, or the graph has a fixed length.
     """
 
-    def __init__(self, tokenizer: Path, graph_inputs: Sequence[GraphInput]) -> None:
+    def __init__(
+        self,
+        tokenizer: Path,
+        graph_inputs: Sequence[GraphInput],
+        *,
+        model_path: Path | None = None,
+    ) -> None:
         self._inputs = assign_inputs(graph_inputs)
         if fixed_length(self._inputs) is not None:
             raise InputError(
@@ -45,17 +55,19 @@ class Continuation:
                 hint="export the model with a dynamic length",
             )
         self._tokenizer = load_tokenizer(tokenizer)
-        self.ends = _ends(tokenizer.parent)
+        own = tokenizer_file(tokenizer)
+        self.ends = _ends([own] if model_path is None else [model_path, own])
 
     def extend(self, sample: Sample, token: int) -> Sample:
         """``sample`` with one token appended to its arrays, units and text."""
-        added = {IDS: token, MASK: 1}
+        added = {IDS: token, MASK: 1, PADDING: 0}
         feeds = dict(sample.feeds)
-        for role, each in self._inputs.items():
-            row = feeds[each.name][0]
-            last = int(row[-1]) + (role == POSITIONS)
-            new = np.array([added.get(role, last)], row.dtype)
-            feeds[each.name] = np.concatenate([row, new])[None]
+        for purpose, several in self._inputs.items():
+            for each in several:
+                row = feeds[each.name]
+                last = int(row.flat[-1]) + (purpose == POSITIONS)
+                new = np.full((*row.shape[:-1], 1), added.get(purpose, last), row.dtype)
+                feeds[each.name] = np.concatenate([row, new], axis=-1)
         assert sample.units is not None and sample.facts.text is not None
         text, units = self._spelled(sample.facts.text, sample.units, token)
         return replace(
@@ -84,13 +96,14 @@ class Continuation:
         return text + piece, grown
 
 
-def _ends(folder: Path) -> frozenset[int]:
-    """``eos_token_id`` of the files next to the tokenizer; empty if there is none."""
-    for name in ("generation_config.json", "config.json"):
-        known = read_optional_json(folder / name).get("eos_token_id")
+def _ends(owners: Sequence[Path]) -> frozenset[int]:
+    """``eos_token_id`` of the files that belong to the first owner; empty if there is none."""
+    names = ("generation_config.json", "config.json")
+    for path in (beside(owner, name) for owner in owners for name in names):
+        known = read_optional_json(path).get("eos_token_id")
         if known is not None:
             ids = known if isinstance(known, list) else [known]
             if not all(isinstance(each, int) for each in ids):
-                raise InputError(f"eos_token_id is {known!r}", place=str(folder / name))
+                raise InputError(f"eos_token_id is {known!r}", place=str(path))
             return frozenset(ids)
     return frozenset()

@@ -1,7 +1,6 @@
-"""The usual names of text inputs, and arrays of tokens for graphs that use them.
+"""The inputs of a graph that text is given to, and their arrays.
 
-Names serve only to make arrays from text. The role of an input in the explanation never follows
-from its name.
+What an input receives is decided in `palrp_onnx.inputs.purposes`.
 """
 
 from __future__ import annotations
@@ -12,42 +11,60 @@ import numpy as np
 from numpy.typing import NDArray
 
 from palrp_onnx.errors import InputError
+from palrp_onnx.inputs.purposes import (
+    BIND_HINT,
+    IDS,
+    MASK,
+    PADDING,
+    POSITIONS,
+    TYPES,
+    UNUSED,
+    purposes,
+)
 from palrp_onnx.inputs.sample import Feeds, GraphInput
 from palrp_onnx.inputs.signature import describe, describe_input, is_integer
-
-IDS, MASK = "input_ids", "attention_mask"
-SEGMENTS, POSITIONS = "token_type_ids", "position_ids"
-NAMES = (IDS, MASK, SEGMENTS, POSITIONS)
 
 #: The next step if a graph has inputs that text does not provide.
 TENSORS_HINT = "pass one array per graph input as .npz"
 
 
-def assign_inputs(graph_inputs: Sequence[GraphInput]) -> dict[str, GraphInput]:
-    """Graph inputs by the usual name of what they receive.
+def assign_inputs(graph_inputs: Sequence[GraphInput]) -> dict[str, list[GraphInput]]:
+    """Graph inputs by what they receive: ``ids``, ``mask``, ``types``, ``positions``, …
 
     Raises:
-        InputError: The graph has other inputs, or one of another type or shape.
+        InputError: The graph has other inputs, or it is open what one receives.
     """
-    roles = {each.name: each for each in graph_inputs if each.name in NAMES}
-    others = [each for each in graph_inputs if each.name not in NAMES]
-    if IDS not in roles and len(others) == 1 and is_integer(others[0]):
-        roles[IDS] = others.pop()
-    if others or IDS not in roles:
-        names = ", ".join(each.name for each in others) or IDS
-        message = f"the graph has inputs that text does not provide; {describe(graph_inputs)}"
-        raise InputError(message, place=names, hint=TENSORS_HINT)
-    for role, graph_input in roles.items():
-        _check_input(role, graph_input)
-    return roles
+    found = purposes(graph_inputs)
+    missing = [each for each in graph_inputs if found[each.name] is None]
+    if len(missing) == 1 and IDS not in found.values() and is_integer(missing[0]):
+        found[missing.pop().name] = IDS
+    if missing or list(found.values()).count(IDS) != 1:
+        names = ", ".join(each.name for each in missing) or "token ids"
+        open_ = [each for each in missing if is_integer(each) or each.dtype.kind == "b"]
+        problem = "the graph has inputs that text does not provide"
+        if missing and open_ == missing:
+            problem = "the graph leaves open what text provides for some inputs"
+        raise InputError(
+            f"{problem}; {describe(graph_inputs)}",
+            place=names,
+            hint=BIND_HINT if open_ == missing else TENSORS_HINT,
+        )
+    assigned: dict[str, list[GraphInput]] = {}
+    for each in graph_inputs:
+        purpose = found[each.name]
+        assert purpose is not None
+        _check_input(purpose, each)
+        assigned.setdefault(purpose, []).append(each)
+    return assigned
 
 
-def _check_input(role: str, graph_input: GraphInput) -> None:
-    kinds = "iufb" if role == MASK else "iu"
+def _check_input(purpose: str, graph_input: GraphInput) -> None:
+    kinds = "iufb" if purpose in (MASK, PADDING, UNUSED) else "iu"
     shape = graph_input.shape
-    if np.dtype(graph_input.dtype).kind in kinds and (
-        shape is None or (len(shape) == 2 and (not isinstance(shape[0], int) or shape[0] == 1))
-    ):
+    rows = 1 if shape is None or len(shape) < 2 else shape[0]
+    one = rows == 1 or not isinstance(rows, int)
+    rank = shape is None or len(shape) in (1, 2)
+    if np.dtype(graph_input.dtype).kind in kinds and one and rank:
         return
     raise InputError(
         f"text provides one row of integers [1, tokens], not {describe_input(graph_input)}",
@@ -56,49 +73,63 @@ def _check_input(role: str, graph_input: GraphInput) -> None:
     )
 
 
-def fixed_length(inputs: Mapping[str, GraphInput]) -> int | None:
+def fixed_length(inputs: Mapping[str, Sequence[GraphInput]]) -> int | None:
     """The fixed number of tokens of the graph, or ``None`` if it is free.
 
     Raises:
         InputError: Its inputs have different fixed lengths.
     """
-    lengths = {
-        each.shape[1] for each in inputs.values() if each.shape and isinstance(each.shape[1], int)
-    }
+    listed = [each for purpose, several in inputs.items() if purpose != UNUSED for each in several]
+    lengths = {each.shape[-1] for each in listed if each.shape and isinstance(each.shape[-1], int)}
     if len(lengths) > 1:
-        message = f"the fixed lengths contradict; {describe(list(inputs.values()))}"
+        message = f"the fixed lengths contradict; {describe(listed)}"
         raise InputError(message, hint=TENSORS_HINT)
     return int(lengths.pop()) if lengths else None
 
 
 def token_feeds(
-    inputs: Mapping[str, GraphInput],
+    inputs: Mapping[str, Sequence[GraphInput]],
     ids: Sequence[int],
     *,
     mask: Sequence[int] | None = None,
-    segments: Sequence[int] | None = None,
+    types: Sequence[int] | None = None,
     place: str,
 ) -> Feeds:
-    """One row of tokens as arrays [1, tokens], in the types that the graph declares.
+    """One row of tokens as arrays [1, tokens], or [tokens], in the types that the graph declares.
 
     Args:
         inputs: The result of `assign_inputs`.
         ids: The tokens.
         mask: 1 for tokens and 0 for padding; 1 everywhere by default.
-        segments: 0 for the first sequence, 1 for the second; 0 everywhere by default.
+        types: 0 for the first sequence, 1 for the second; 0 everywhere by default.
         place: Where errors are located, for their messages.
 
     Raises:
         InputError: An id does not fit the type of its input.
     """
     count = len(ids)
-    values = {
+    kept = np.ones(count, np.int64) if mask is None else np.asarray(mask)
+    # Tokens are counted from the first that is not padding, as Transformers does.
+    places = np.maximum(np.cumsum(kept) - 1, 0) if not kept[0] else np.arange(count)
+    values: dict[str, Sequence[int]] = {
         IDS: ids,
-        MASK: [1] * count if mask is None else mask,
-        SEGMENTS: [0] * count if segments is None else segments,
-        POSITIONS: range(count),
+        MASK: kept.tolist(),
+        PADDING: (1 - kept).tolist(),
+        TYPES: [0] * count if types is None else types,
+        POSITIONS: places.tolist(),
     }
-    return {each.name: _row(values[role], each, place) for role, each in inputs.items()}
+    feeds = {
+        each.name: _row(values[purpose], each, place)
+        for purpose, several in inputs.items()
+        for each in several
+        if purpose != UNUSED
+    }
+    (tokens,) = inputs[IDS]
+    for each in inputs.get(UNUSED, ()):
+        shape = feeds[tokens.name].shape
+        rank = len(shape) if each.shape is None else len(each.shape)
+        feeds[each.name] = np.zeros(shape[:rank], each.dtype)
+    return feeds
 
 
 def _row(values: Sequence[int], graph_input: GraphInput, place: str) -> NDArray[np.generic]:
@@ -109,4 +140,4 @@ def _row(values: Sequence[int], graph_input: GraphInput, place: str) -> NDArray[
     cast = row.astype(graph_input.dtype)
     if not np.array_equal(cast, row):
         raise InputError(f"a token id is too large for {describe_input(graph_input)}", place=place)
-    return cast
+    return cast[0] if graph_input.shape is not None and len(graph_input.shape) == 1 else cast

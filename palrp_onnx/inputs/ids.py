@@ -18,7 +18,7 @@ class IdReader:
 
     Args:
         graph_inputs: The inputs of the graph, in graph order.
-        tokenizer: ``tokenizer.json``, to show tokens as text; without it their ids are shown.
+        tokenizer: The tokenizer, to show tokens as text; without it their ids are shown.
 
     Raises:
         InputError: The tokenizer cannot be used, or the graph has inputs that token ids do not
@@ -26,6 +26,7 @@ class IdReader:
     """
 
     def __init__(self, graph_inputs: Sequence[GraphInput], tokenizer: Path | None) -> None:
+        self._graph_inputs = graph_inputs
         self._inputs = assign_inputs(graph_inputs)
         self._tokenizer = None if tokenizer is None else load_tokenizer(tokenizer)
 
@@ -38,9 +39,9 @@ class IdReader:
         """
         if not ids:
             raise InputError("there are no token ids", place=id)
-        for each in self._inputs.values():
-            check_shape(each, (1, len(ids)), place=id)
         feeds = token_feeds(self._inputs, ids, place=id)
+        for each in self._graph_inputs:
+            check_shape(each, feeds[each.name].shape, place=id)
         units = None if self._tokenizer is None else id_units(self._tokenizer, ids)
         return Sample(
             id=id, kind="tensors", feeds=feeds, facts=InputFacts(kind="tensors"), units=units

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from palrp_onnx.errors import InputError
+from palrp_onnx.inputs.beside import beside
 from palrp_onnx.inputs.preprocessing import Preprocessing, read_preprocessing
 from palrp_onnx.inputs.reading import read_bytes, read_optional_json
 from palrp_onnx.inputs.sample import GraphInput, ImageGeometry, Sample
@@ -43,8 +44,8 @@ _BOMB = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 
 
 def default_preprocessor(model_path: Path) -> Path:
-    """Default path of a model's preprocessing: ``preprocessor_config.json`` in its folder."""
-    return model_path.parent / "preprocessor_config.json"
+    """The model's ``preprocessor_config.json``, in its folder or one folder up."""
+    return beside(model_path, "preprocessor_config.json")
 
 
 class ImageReader:
@@ -58,7 +59,7 @@ class ImageReader:
 
     Args:
         preprocessor_config: ``preprocessor_config.json``. If the graph does not fix the number of
-            channels, it is ``num_channels`` of ``config.json`` in the same folder.
+            channels, it is ``num_channels`` of the ``config.json`` that belongs to it.
         graph_inputs: The inputs of the graph.
 
     Raises:
@@ -70,7 +71,7 @@ class ImageReader:
         self._input = _pixel_input(graph_inputs)
         self._last = _channels_last(self._input)
         axis = -1 if self._last else 1
-        channels = _channels(self._input, axis, preprocessor_config.parent)
+        channels = _channels(self._input, axis, preprocessor_config)
         self._mode = "L" if channels == 1 else "RGB"
         self._steps = read_preprocessing(preprocessor_config, channels)
 
@@ -132,12 +133,12 @@ def _in_type(
     return made
 
 
-def _channels(graph_input: GraphInput, axis: int, folder: Path) -> int:
+def _channels(graph_input: GraphInput, axis: int, preprocessor_config: Path) -> int:
     declared = graph_input.shape[axis] if graph_input.shape else None
     if isinstance(declared, int):
         place, channels = graph_input.name, declared
     else:
-        path = folder / "config.json"
+        path = beside(preprocessor_config, "config.json")
         place, channels = str(path), read_optional_json(path).get("num_channels", 3)
     if channels not in _CHANNELS:
         message = f"images have 1 or 3 channels, not {channels!r}: {describe_input(graph_input)}"

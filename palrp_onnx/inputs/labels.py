@@ -5,19 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 
 from palrp_onnx.errors import InputError
+from palrp_onnx.inputs.beside import beside
 from palrp_onnx.inputs.reading import read_optional_json
 from palrp_onnx.model.maps import stored_labels
 
 
 def read_labels(model_path: Path) -> dict[int, str]:
-    """``id2label`` of ``config.json`` in the model's folder, else the labels in the model.
+    """``id2label`` of the model's ``config.json``, else the labels in the model.
 
     The latter are those of ``ZipMap`` and ``LinearClassifier``; empty if there are none.
 
     Raises:
         InputError: ``config.json`` or its ``id2label`` is malformed.
     """
-    path = model_path.parent / "config.json"
+    path = beside(model_path, "config.json")
     labels = read_optional_json(path).get("id2label")
     if labels is None:
         return dict(enumerate(_stored(model_path)))

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import BinaryIO, Literal
 
 from palrp_onnx.errors import InputError
+from palrp_onnx.inputs.beside import beside
 from palrp_onnx.inputs.image import ImageReader, default_preprocessor
 from palrp_onnx.inputs.reading import read_stream
 from palrp_onnx.inputs.sample import GraphInput, Sample
 from palrp_onnx.inputs.tensors import read_npz
 from palrp_onnx.inputs.text import TEXT_LIMIT, TextReader, decode_text, read_text
-from palrp_onnx.inputs.tokens import default_tokenizer
+from palrp_onnx.inputs.tokenizer_files import default_tokenizer
+from palrp_onnx.inputs.tokens import usable_tokenizer
 
 _TEXT = (".txt",)
 _IMAGE = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
@@ -33,9 +35,9 @@ def open_sample(
 
     Args:
         source: The file, or ``-``.
-        model_path: The model; tokenizer and preprocessing are read from its folder.
+        model_path: The model; the files that belong to it are in its folder, or one folder up.
         graph_inputs: The inputs of the graph, in graph order.
-        tokenizer: ``tokenizer.json``, if it is not in the folder of the model.
+        tokenizer: The tokenizer, a file or a folder, if it is not beside the model.
         pair: A second text file, for models that take pairs.
         stdin: The stream that ``-`` stands for; standard input of the process by default.
 
@@ -55,23 +57,22 @@ def open_sample(
     if suffix in _IMAGE:
         return ImageReader(default_preprocessor(model_path), graph_inputs).read_file(source)
     if suffix in _TENSORS:
-        return read_npz(source, graph_inputs, tokenizer=tokenizer or _existing(model_path))
+        words = tokenizer or usable_tokenizer(default_tokenizer(model_path))
+        return read_npz(source, graph_inputs, tokenizer=words)
     known = f"text ({_list(_TEXT)}), images ({_list(_IMAGE)}) and tensors ({_list(_TENSORS)})"
-    raise InputError(
-        f"unknown file type {suffix!r}", place=str(source), hint=f"supported are {known}"
-    )
+    problem, hint = f"unknown file type {suffix!r}", f"supported are {known}"
+    if source.is_dir():
+        problem, hint = "is a folder, not one input", "palrp-onnx batch explains all its files"
+    elif not source.exists():
+        problem, hint = "there is no such file", f"{hint}; a text itself is read from stdin: -"
+    raise InputError(problem, place=str(source), hint=hint)
 
 
 def _text_reader(
     model_path: Path, graph_inputs: Sequence[GraphInput], tokenizer: Path | None
 ) -> TextReader:
-    config = model_path.parent / "config.json"
+    config = beside(model_path, "config.json")
     return TextReader(tokenizer or default_tokenizer(model_path), graph_inputs, config=config)
-
-
-def _existing(model_path: Path) -> Path | None:
-    path = default_tokenizer(model_path)
-    return path if path.is_file() else None
 
 
 def _list(suffixes: tuple[str, ...]) -> str:

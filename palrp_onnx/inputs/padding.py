@@ -1,13 +1,19 @@
-"""The token that rows are padded with."""
+"""The token that rows are padded with, and the side."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, cast
 
 from palrp_onnx.errors import InputError
 from palrp_onnx.inputs.reading import read_optional_json
+from palrp_onnx.inputs.tokenizer_files import CONFIG, SPECIAL, read_config, token_of
 from palrp_onnx.inputs.tokens import Tokenizer
+
+Side = Literal["left", "right"]
+#: Classes of tokenizers that pad on the left by default.
+_LEFT = ("Llama", "CodeLlama", "Gemma", "Cohere", "XLNet")
 
 
 @dataclass(frozen=True)
@@ -18,7 +24,25 @@ class PadToken:
     text: str = ""
 
 
-def find_pad_token(config: Path, tokenizer: Tokenizer | None, folder: Path) -> PadToken | None:
+def find_side(tokenizer: Tokenizer, file: Path) -> Side:
+    """The side that rows are padded on.
+
+    It is the first of: ``padding_side`` of ``tokenizer_config.json``; the padding section of
+    ``tokenizer.json``; the side of the class; the right one.
+
+    Raises:
+        InputError: ``padding_side`` is neither left nor right.
+    """
+    config = read_config(file)
+    own = None if tokenizer.padding is None else tokenizer.padding["direction"]
+    name = str(config.get("tokenizer_class")).removesuffix("Fast").removesuffix("Tokenizer")
+    side = config.get("padding_side", own or ("left" if name in _LEFT else "right"))
+    if side not in ("left", "right"):
+        raise InputError(f"padding_side is {side!r}, not left or right", place=str(file))
+    return cast(Side, side)
+
+
+def find_pad_token(config: Path, tokenizer: Tokenizer | None, file: Path) -> PadToken | None:
     """The padding token, or ``None`` if no file names one.
 
     It is the first of: ``pad_token_id`` of the model's ``config.json``; the padding section of
@@ -32,7 +56,7 @@ def find_pad_token(config: Path, tokenizer: Tokenizer | None, folder: Path) -> P
     Args:
         config: ``config.json`` of the model.
         tokenizer: The tokenizer, if there is one.
-        folder: The folder of ``tokenizer_config.json``.
+        file: The file of the tokenizer.
 
     Raises:
         InputError: A file cannot be used, or names a token that the tokenizer does not have.
@@ -47,10 +71,10 @@ def find_pad_token(config: Path, tokenizer: Tokenizer | None, folder: Path) -> P
         return None
     if tokenizer.padding is not None:
         return PadToken(int(tokenizer.padding["pad_id"]), str(tokenizer.padding["pad_token"]))
-    path = folder / "tokenizer_config.json"
-    token = read_optional_json(path).get("pad_token")
+    path = file.with_name(CONFIG)
+    token = {**read_optional_json(file.with_name(SPECIAL)), **read_config(file)}.get("pad_token")
     if isinstance(token, dict):
-        token = token.get("content")
+        token = token_of(token)
     if token is None:
         return None
     found = tokenizer.token_to_id(token) if isinstance(token, str) else None

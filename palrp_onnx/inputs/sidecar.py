@@ -1,4 +1,4 @@
-"""Facts about the output of a model, from the files in its folder."""
+"""Facts about the output of a model, from the files beside it."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from functools import cached_property
 from pathlib import Path
 
 from palrp_onnx.errors import PalrpError
+from palrp_onnx.inputs.beside import beside
 from palrp_onnx.inputs.labels import read_labels
 from palrp_onnx.inputs.reading import read_optional_json
-from palrp_onnx.inputs.tokens import default_tokenizer, load_tokenizer
+from palrp_onnx.inputs.tokenizer_files import default_tokenizer
+from palrp_onnx.inputs.tokens import load_tokenizer
 
 REGRESSION, MULTI_LABEL = "regression", "multi_label_classification"
 SINGLE_LABEL = "single_label_classification"
@@ -26,7 +28,7 @@ class Declared:
         problem: ``problem_type``: regression, single_label_classification or
             multi_label_classification.
         vocabulary: ``vocab_size``.
-        tokenizer: Path of ``tokenizer.json``.
+        tokenizer: Path of the tokenizer.
         stored: Whether the labels are those of a classifier in the model, which says nothing of
             probabilities.
     """
@@ -40,7 +42,7 @@ class Declared:
     @cached_property
     def tokens(self) -> int | None:
         """Size of the tokenizer's vocabulary, if there is one that can be read."""
-        if self.tokenizer is None or not self.tokenizer.is_file():
+        if self.tokenizer is None:
             return None
         try:
             return int(load_tokenizer(self.tokenizer).get_vocab_size())
@@ -53,12 +55,12 @@ class Declared:
 
 
 def read_declared(model_path: Path) -> Declared:
-    """Facts of the files in the model's folder; empty if there are none.
+    """Facts of the files that belong to the model; empty if there are none.
 
     Raises:
         InputError: ``config.json`` is malformed.
     """
-    config = read_optional_json(model_path.parent / "config.json")
+    config = read_optional_json(beside(model_path, "config.json"))
     default = _DEFAULT_CLASSES if "model_type" in config and "id2label" not in config else None
     problem, vocabulary = config.get("problem_type"), config.get("vocab_size")
     labels = read_labels(model_path)

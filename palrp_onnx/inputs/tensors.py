@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from palrp_onnx.errors import InputError
-from palrp_onnx.inputs.conventions import IDS
+from palrp_onnx.inputs.purposes import ids_input
 from palrp_onnx.inputs.sample import Feeds, GraphInput, Sample
-from palrp_onnx.inputs.signature import check_shape, describe, describe_input, is_integer
+from palrp_onnx.inputs.signature import check_shape, describe, describe_input
 from palrp_onnx.inputs.tokens import id_units, load_tokenizer
 from palrp_onnx.model.signature import first_axes
 from palrp_onnx.record import InputFacts, Units, Warning_
@@ -62,7 +62,7 @@ def read_npz(
         path: The ``.npz`` file: exactly one array per graph input, under its name. Other arrays
             must be empty, like the caches that the model's own session needs.
         graph_inputs: The inputs of the graph.
-        tokenizer: ``tokenizer.json``, to show the tokens of a batch of one row as text.
+        tokenizer: The tokenizer, to show the tokens of a batch of one row as text.
 
     Raises:
         InputError: The file is damaged or too large; names, types, shapes or batch sizes do not
@@ -153,7 +153,13 @@ def _check_names(names: set[str], graph_inputs: Sequence[GraphInput], path: Path
     ]
     if parts:
         message = f"does not hold one array per graph input ({'; '.join(parts)})"
-        raise InputError(f"{message}; {describe(graph_inputs)}", place=str(path))
+        raise InputError(
+            f"{message}; {describe(graph_inputs)}",
+            place=str(path),
+            hint="Write it again: np.savez(FILE, "
+            + ", ".join(f"{each.name}=…" for each in graph_inputs)
+            + ").",
+        )
 
 
 def _read_array(
@@ -222,9 +228,8 @@ def _survives(array: NDArray[np.generic], target: np.dtype[np.generic]) -> bool:
 
 
 def _units(feeds: Feeds, graph_inputs: Sequence[GraphInput], tokenizer: Path) -> Units | None:
-    """Tokens of ``input_ids``, or of the only integer input; ``None`` if there is neither."""
-    integers = [each.name for each in graph_inputs if is_integer(each)]
-    named = [name for name in integers if name == IDS] or integers
-    if len(named) != 1 or feeds[named[0]].ndim != 2 or len(feeds[named[0]]) != 1:
+    """Tokens of the input that receives ids; ``None`` if there is no such input, or several."""
+    name = ids_input(graph_inputs)
+    if name is None or feeds[name].ndim != 2 or len(feeds[name]) != 1:
         return None
-    return id_units(load_tokenizer(tokenizer), [int(each) for each in feeds[named[0]][0]])
+    return id_units(load_tokenizer(tokenizer), [int(each) for each in feeds[name][0]])

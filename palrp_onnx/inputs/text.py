@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from palrp_onnx.errors import InputError
-from palrp_onnx.inputs.conventions import (
-    MASK,
-    TENSORS_HINT,
-    assign_inputs,
-    fixed_length,
-    token_feeds,
-)
-from palrp_onnx.inputs.padding import PadToken, find_pad_token
+from palrp_onnx.inputs.beside import beside
+from palrp_onnx.inputs.conventions import TENSORS_HINT, assign_inputs, fixed_length, token_feeds
+from palrp_onnx.inputs.padding import PadToken, Side, find_pad_token, find_side
+from palrp_onnx.inputs.purposes import MASK, PADDING
 from palrp_onnx.inputs.reading import read_bytes
 from palrp_onnx.inputs.sample import GraphInput, Sample
 from palrp_onnx.inputs.tokenizer_checks import panics_are_errors
+from palrp_onnx.inputs.tokenizer_files import tokenizer_file
 from palrp_onnx.inputs.tokens import Encoding, encoding_units, load_tokenizer
 from palrp_onnx.inputs.truncation import Truncation, find_truncation
 from palrp_onnx.record import InputFacts, Units, Warning_
@@ -68,11 +66,11 @@ class TextReader:
     """Turns text into the inputs of one graph. Not thread-safe.
 
     Args:
-        tokenizer: ``tokenizer.json``. The length limit and the padding token are read from
-            ``tokenizer_config.json`` and ``config.json`` in its folder.
+        tokenizer: ``tokenizer.json``, a vocabulary file, or their folder. Padding and a limit of
+            the length are read from ``tokenizer_config.json`` in the same folder.
         graph_inputs: The inputs of the graph, in graph order.
-        config: ``config.json`` of the model, which names the padding token; by default the one in
-            the folder of the tokenizer.
+        config: ``config.json`` of the model, which names the padding token and the number of
+            positions; by default the one that belongs to the tokenizer.
 
     Raises:
         InputError: There is no usable tokenizer, or the graph has inputs that text does not
@@ -84,33 +82,39 @@ class TextReader:
     ) -> None:
         self._inputs = assign_inputs(graph_inputs)
         self._length = fixed_length(self._inputs)
-        self._tokenizer = load_tokenizer(tokenizer)
-        self._truncation = _tighten(
-            find_truncation(self._tokenizer, tokenizer.parent), self._length
-        )
-        self._pad = find_pad_token(
-            config or tokenizer.parent / "config.json", self._tokenizer, tokenizer.parent
-        )
+        file = tokenizer_file(tokenizer)
+        if config is None or not config.is_file():
+            config = beside(file, "config.json")
+        self._tokenizer = load_tokenizer(file)
+        self._truncation = _tighten(find_truncation(self._tokenizer, file, config), self._length)
+        self._pad = find_pad_token(config, self._tokenizer, file)
+        self._side = find_side(self._tokenizer, file)
         self._tokenizer.no_padding()
 
     def read(self, text: str, *, pair: str | None = None, id: str) -> Sample:
         """Encode one text, or a pair of texts; the batch has one row.
 
         A text that is too long is truncated, as the sample's facts and warnings then state. If the
-        graph has a fixed length, the row is padded on the right.
+        graph has a fixed length, the row is padded on the side that the tokenizer pads on. If the
+        text begins with the tokens that the template puts first, they are not put there again.
 
         Raises:
             InputError: The text is empty, or cannot be encoded for this graph.
         """
         for each in (text,) if pair is None else (text, pair):
             _check_text(each, id)
-        encoding, warnings = self._encode(text, pair, id)
-        row = _EncodedRow.of(encoding, encoding_units(self._tokenizer, encoding, text, pair))
+        encoding, warnings, twice = self._encode(text, pair, id)
+        units = encoding_units(self._tokenizer, encoding, text, pair)
+        row = _EncodedRow.of(encoding, units).after(twice)
+        if twice:
+            own = " ".join(encoding.tokens[:twice])
+            message = f"the text begins with {own} itself, so the template does not put it there"
+            warnings.append(Warning_(code="own-start", message=message))
         if all(row.units.special):
             raise InputError("the tokenizer finds no tokens in the text", place=id)
         if self._length is not None and len(row.ids) < self._length:
-            row = row.padded(self._length, self._pad_token(id))
-            if MASK not in self._inputs:
+            row = row.padded(self._length, self._pad_token(id), self._side)
+            if MASK not in self._inputs and PADDING not in self._inputs:
                 message = "the graph takes no attention_mask, so it sees the padding as tokens"
                 warnings.append(Warning_(code="padded", message=message))
         facts = InputFacts(
@@ -122,7 +126,7 @@ class TextReader:
         return Sample(
             id=id,
             kind="text",
-            feeds=token_feeds(self._inputs, row.ids, mask=row.mask, segments=row.types, place=id),
+            feeds=token_feeds(self._inputs, row.ids, mask=row.mask, types=row.types, place=id),
             facts=facts,
             units=row.units,
             warnings=tuple(warnings),
@@ -137,25 +141,32 @@ class TextReader:
         pair = None if pair_path is None else read_text(pair_path)
         return self.read(read_text(path), pair=pair, id=path.stem)
 
-    def _encode(self, text: str, pair: str | None, id: str) -> tuple[Encoding, list[Warning_]]:
+    def _encode(self, text: str, pair: str | None, id: str) -> tuple[Encoding, list[Warning_], int]:
+        """The encoding, warnings, and the number of tokens at its start that stand there twice."""
         self._tokenizer.no_truncation()
         encoding = self._run(text, pair, id)
-        rule, total = self._truncation, len(encoding.ids)
+        twice = _repeated(encoding)
+        rule, total = self._truncation, len(encoding.ids) - twice
         if rule is None and total > TOKEN_LIMIT:
             raise InputError(f"{total:,} tokens are more than {TOKEN_LIMIT:,}", place=id)
         if rule is None or total <= rule.limit:
-            return encoding, []
+            return encoding, [], twice
         # If no token fits next to the special ones, the library returns the whole text silently.
         added = self._tokenizer.num_special_tokens_to_add(pair is not None)
         if added >= rule.limit:
             message = f"a length of {rule.limit} has no room for text and {added} special tokens"
             raise InputError(message, place=rule.source)
-        self._tokenizer.enable_truncation(
-            rule.limit, strategy=rule.strategy, direction=rule.direction
-        )
-        encoding = self._run(text, pair, id)
-        message = f"{len(encoding.ids)} of {total} tokens were kept ({rule.source} {rule.limit})"
-        return encoding, [Warning_(code="truncated", message=message)]
+        for extra in dict.fromkeys((twice, 0)):
+            self._tokenizer.enable_truncation(
+                rule.limit + extra, strategy=rule.strategy, direction=rule.direction
+            )
+            encoding = self._run(text, pair, id)
+            twice = _repeated(encoding)
+            if twice >= extra:  # else it was cut on the left, where they stood
+                break
+        kept = len(encoding.ids) - twice
+        message = f"{kept} of {total} tokens were kept ({rule.source} {rule.limit})"
+        return encoding, [Warning_(code="truncated", message=message)], twice
 
     def _run(self, text: str, pair: str | None, id: str) -> Encoding:
         with panics_are_errors("cannot be tokenized", place=id):
@@ -165,6 +176,14 @@ class TextReader:
         return encoding
 
     def _pad_token(self, id: str) -> PadToken:
+        if PADDING in self._inputs:  # predictions are read where a mask is not 0
+            name = self._inputs[PADDING][0].name
+            raise InputError(
+                f"has fewer than the {self._length} tokens that the graph is fixed to, and the "
+                f"mask {name} is 1 for padding, which is not supported",
+                place=id,
+                hint="export the model with a dynamic length, or with a mask that is 1 for tokens",
+            )
         if self._pad is None:
             raise InputError(
                 f"has fewer than the {self._length} tokens that the graph is fixed to, "
@@ -188,21 +207,41 @@ class _EncodedRow:
     def of(cls, encoding: Encoding, units: Units) -> _EncodedRow:
         return cls(list(encoding.ids), [1] * len(encoding.ids), list(encoding.type_ids), units)
 
-    def padded(self, length: int, pad: PadToken) -> _EncodedRow:
+    def after(self, count: int) -> _EncodedRow:
+        """The row without its first tokens."""
+        lists = {name: getattr(self.units, name)[count:] for name in _BY_TOKEN}
+        units = msgspec.structs.replace(self.units, **lists)
+        return _EncodedRow(self.ids[count:], self.mask[count:], self.types[count:], units)
+
+    def padded(self, length: int, pad: PadToken, side: Side) -> _EncodedRow:
         count = length - len(self.ids)
+
+        def fill(row: list[Any], entry: Any) -> list[Any]:
+            return row + [entry] * count if side == "right" else [entry] * count + row
+
+        own = self.units
         units = msgspec.structs.replace(
-            self.units,
-            text=self.units.text + [pad.text] * count,
-            id=self.units.id + [pad.id] * count,
-            start=self.units.start + [0] * count,
-            end=self.units.end + [0] * count,
-            special=self.units.special + [True] * count,
-            sequence=self.units.sequence + self.units.sequence[-1:] * count,
+            own,
+            text=fill(own.text, pad.text),
+            id=fill(own.id, pad.id),
+            start=fill(own.start, 0),
+            end=fill(own.end, 0),
+            special=fill(own.special, True),
+            sequence=fill(own.sequence, own.sequence[-(side == "right")]) if own.sequence else [],
         )
-        zeros = [0] * count
-        return _EncodedRow(
-            self.ids + [pad.id] * count, self.mask + zeros, self.types + zeros, units
-        )
+        return _EncodedRow(fill(self.ids, pad.id), fill(self.mask, 0), fill(self.types, 0), units)
+
+
+#: Lists of units with one entry for each token.
+_BY_TOKEN = ("text", "id", "start", "end", "special", "sequence")
+
+
+def _repeated(encoding: Encoding) -> int:
+    """Number of tokens that the template puts first and that the text begins with as well."""
+    marks = [*encoding.special_tokens_mask, 0]
+    count = marks.index(0)
+    ids = encoding.ids
+    return count if ids[:count] == ids[count : 2 * count] else 0
 
 
 def _tighten(rule: Truncation | None, length: int | None) -> Truncation | None:
@@ -210,9 +249,7 @@ def _tighten(rule: Truncation | None, length: int | None) -> Truncation | None:
     if length is None or (rule is not None and rule.limit <= length):
         return rule
     source = "the graph's fixed length"
-    return (
-        Truncation(length, source) if rule is None else replace(rule, limit=length, source=source)
-    )
+    return Truncation(length, source) if rule is None else rule.at_most(length, source)
 
 
 def _check_text(text: str, id: str) -> None:

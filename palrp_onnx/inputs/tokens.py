@@ -1,4 +1,4 @@
-"""Tokenizers from ``tokenizer.json``, and tokens as readable text."""
+"""Tokenizers from their files, and tokens as readable text."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from tokenizers import Tokenizer as Tokenizer
 
 from palrp_onnx.errors import InputError
 from palrp_onnx.inputs.reading import read_bytes
+from palrp_onnx.inputs.templates import follow_flags
 from palrp_onnx.inputs.tokenizer_checks import check_normalizer, panics_are_errors
+from palrp_onnx.inputs.tokenizer_files import TOKENIZER, is_foreign, tokenizer_file
+from palrp_onnx.inputs.vocabularies import CONVERT, is_vocabulary, read_vocabulary
 from palrp_onnx.record import Units
 
 #: Largest size of a ``tokenizer.json``, in bytes.
@@ -18,28 +21,55 @@ TOKENIZER_LIMIT = 64 << 20
 
 #: Decoders write this for bytes that are only part of a character.
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
-_HINT = "pass the tokenizer.json of the model with --tokenizer PATH"
-
-
-def default_tokenizer(model_path: Path) -> Path:
-    """Default path of a model's tokenizer: ``tokenizer.json`` in its folder."""
-    return model_path.parent / "tokenizer.json"
+_HINT = "pass the tokenizer.json of the model, or its folder, with --tokenizer PATH"
 
 
 def load_tokenizer(path: Path) -> Tokenizer:
-    """The tokenizer in the file ``path``.
+    """The tokenizer at ``path``.
+
+    Args:
+        path: ``tokenizer.json``, a vocabulary file, or a folder with one of them.
 
     Raises:
-        InputError: There is no such file, it is larger than `TOKENIZER_LIMIT`, or it is not a
-            valid ``tokenizer.json``.
+        InputError: There is no such file, it is larger than `TOKENIZER_LIMIT`, or no tokenizer can
+            be made of it.
     """
+    path = tokenizer_file(path)
+    if is_foreign(path):
+        raise InputError(
+            "the tokenizers library cannot read this kind of vocabulary",
+            place=str(path),
+            hint=CONVERT.format(folder=path.parent),
+        )
     if not path.is_file():
         raise InputError("there is no tokenizer", place=str(path), hint=_HINT)
+    tokenizer = read_vocabulary(path) if is_vocabulary(path) else _read_json(path)
+    follow_flags(tokenizer, path)
+    return tokenizer
+
+
+def _read_json(path: Path) -> Tokenizer:
     data = read_bytes(path, limit=TOKENIZER_LIMIT, hint=_HINT)
     check_normalizer(data, str(path))
     problem = "is not a tokenizer.json that can be used"
     with panics_are_errors(problem, place=str(path), hint=_HINT):
         return Tokenizer.from_buffer(data)
+
+
+def usable_tokenizer(path: Path) -> Path | None:
+    """``path`` if there is a tokenizer, which shows ids as text; else ``None``.
+
+    Raises:
+        InputError: ``tokenizer.json`` is damaged.
+    """
+    path = tokenizer_file(path)
+    try:
+        load_tokenizer(path)
+    except InputError:
+        if path.name == TOKENIZER and path.is_file():
+            raise
+        return None
+    return path
 
 
 def unknown_token(path: Path, name: str | None) -> int:

@@ -78,7 +78,7 @@ class _Comparison:
             return False
         lengths = [None if padding is None else padding.length(each.feeds) for each in samples]
         own = [
-            own_record(row.record, each, length)
+            own_record(row.record, each, length, padding.side if padding else "right")
             for row, each, length in zip(joined, samples, lengths, strict=True)
         ]
         return all(_alike(*pair, tolerance) for pair in zip(own, alone, strict=True))

@@ -17,8 +17,10 @@ from palrp_onnx.inputs import (
     default_tokenizer,
     read_npz,
 )
+from palrp_onnx.inputs.beside import beside
 from palrp_onnx.inputs.ids import IdReader
 from palrp_onnx.inputs.text import read_text
+from palrp_onnx.inputs.tokens import usable_tokenizer
 from palrp_onnx.jobs.records import Fields
 
 
@@ -26,9 +28,9 @@ class SampleReader:
     """Reads records for one graph. Not thread-safe.
 
     Args:
-        model_path: The model; tokenizer and preprocessing are read from its folder.
+        model_path: The model; the files that belong to it are in its folder, or one folder up.
         graph_inputs: The inputs of the graph, in graph order.
-        tokenizer: ``tokenizer.json``, if it is not in the folder of the model.
+        tokenizer: The tokenizer, a file or a folder, if it is not beside the model.
 
     Raises:
         InputError: The given tokenizer cannot be used for this graph.
@@ -80,13 +82,13 @@ class SampleReader:
             )
         return replace(sample, id=name)
 
-    @property
+    @cached_property
     def _existing(self) -> Path | None:
-        return self._tokenizer if self._tokenizer.is_file() else None
+        return usable_tokenizer(self._tokenizer)
 
     @cached_property
     def _text(self) -> TextReader:
-        config = self._model_path.parent / "config.json"
+        config = beside(self._model_path, "config.json")
         return TextReader(self._tokenizer, self._inputs, config=config)
 
     @cached_property

@@ -16,7 +16,9 @@ class Settings(Struct, frozen=True, kw_only=True):
 
     Attributes:
         target: The target of records that have none of their own.
-        tokenizer: Path of ``tokenizer.json``, if it is not in the folder of the model.
+        tokenizer: Path of the tokenizer, a file or a folder, if it is not beside the model.
+        bind: What inputs of the graph receive of a text, where that is open; see
+            :func:`palrp_onnx.inputs.bind_inputs`.
         example: Path of an ``.npz`` file with a valid input, for trial runs of models that do not
             run on a synthetic example.
         batch_size: Largest number of records in one run of the model.
@@ -34,6 +36,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     explain_input: str | None = None
     roles: dict[str, str] = msgspec.field(default_factory=dict)
     tokenizer: str | None = None
+    bind: dict[str, str] = msgspec.field(default_factory=dict)
     example: str | None = None
     batch_size: int = 16
     batch_tokens: int = 8192

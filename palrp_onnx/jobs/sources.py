@@ -144,6 +144,10 @@ class Folder:
 
     def facts(self) -> Facts:  # noqa: D102
         names, ignored = self._names()
+        if not names:
+            raise InputError(
+                "The folder holds no text (.txt), image or .npz file", place=str(self._path)
+            )
         sha = hashlib.sha256()
         for name in names:
             with (self._path / name).open("rb") as stream:

@@ -9,22 +9,26 @@ import numpy as np
 from msgspec import structs
 
 from palrp_onnx.inputs import Feeds, Sample
-from palrp_onnx.record import Attribution, InputFacts, Relevance, Units
+from palrp_onnx.inputs.padding import Side
+from palrp_onnx.record import Attribution, InputFacts, Relevance, TargetFacts, Units
+from palrp_onnx.types import Array
 
 
 @dataclass(frozen=True)
 class Padding:
-    """How rows of tokens are padded on the right.
+    """How rows of tokens are padded.
 
     Attributes:
         subject: Name of the input that holds the tokens.
         token: Id of the padding token; other inputs are padded with zeros.
         masks: Names of the inputs that are masks.
+        side: The side of the padding.
     """
 
     subject: str
     token: int
     masks: frozenset[str]
+    side: Side = "right"
 
     def length(self, feeds: Feeds) -> int | None:
         """Number of tokens of a row, or ``None`` if the row cannot be padded.
@@ -41,10 +45,15 @@ class Padding:
 
     def fill(self, feeds: Feeds, length: int) -> Feeds:
         """The row, padded to ``length`` tokens."""
+
+        def width(array: Array) -> tuple[tuple[int, int], tuple[int, int]]:
+            count = length - array.shape[1]
+            return (0, 0), (0, count) if self.side == "right" else (count, 0)
+
         return {
             name: np.pad(
                 array,
-                ((0, 0), (0, length - array.shape[1])),
+                width(array),
                 constant_values=self.token if name == self.subject else 0,
             )
             for name, array in feeds.items()
@@ -68,9 +77,13 @@ def stack(samples: Sequence[Sample], padding: Padding | None) -> Sample:
     )
 
 
-def own_record(record: Attribution, sample: Sample, length: int | None) -> Attribution:
-    """A row of a batch as the record of its sample, without the padding after ``length`` tokens."""
-    end = slice(length)
+def own_record(
+    record: Attribution, sample: Sample, length: int | None, side: Side = "right"
+) -> Attribution:
+    """A row of a batch as the record of its sample: ``length`` tokens, without the padding."""
+    whole = len(record.relevance.total)
+    first = whole - length if length is not None and side == "left" else 0
+    end = slice(first, None if length is None else first + length)
     count = len(record.relevance.total[end])
     units = sample.units
     if units is None or record.units.kind == "patch" or len(units.text) != count:
@@ -80,6 +93,7 @@ def own_record(record: Attribution, sample: Sample, length: int | None) -> Attri
         record,
         id=sample.id,
         input=sample.facts,
+        target=_moved(record.target, first),
         units=units,
         relevance=Relevance(
             content=relevance.content[end],
@@ -88,6 +102,16 @@ def own_record(record: Attribution, sample: Sample, length: int | None) -> Attri
         ),
         sites=[structs.replace(s, relevance=s.relevance[end]) for s in record.sites],
         warnings=[*sample.warnings, *record.warnings],
+    )
+
+
+def _moved(target: TargetFacts, count: int) -> TargetFacts:
+    """The target in a row whose first ``count`` tokens are removed."""
+    index, position = target.index, target.position
+    return structs.replace(
+        target,
+        index=[index[0] - count, *index[1:]] if isinstance(index, list) and index[1:] else index,
+        position=None if position is None else position - count,
     )
 
 

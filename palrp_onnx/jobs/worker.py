@@ -10,9 +10,10 @@ from typing import Any
 
 from palrp_onnx.errors import InputError, ModelError, RoleError
 from palrp_onnx.explainer import Explainer
-from palrp_onnx.inputs import Sample, default_tokenizer, read_labels, read_npz
-from palrp_onnx.inputs.padding import find_pad_token
-from palrp_onnx.inputs.tokens import load_tokenizer
+from palrp_onnx.inputs import Sample, bind_inputs, default_tokenizer, read_labels, read_npz
+from palrp_onnx.inputs.beside import beside
+from palrp_onnx.inputs.padding import Side, find_pad_token, find_side
+from palrp_onnx.inputs.tokens import load_tokenizer, usable_tokenizer
 from palrp_onnx.jobs.batches import cut
 from palrp_onnx.jobs.batching import Batching, try_batching
 from palrp_onnx.jobs.reading import SampleReader
@@ -20,6 +21,8 @@ from palrp_onnx.jobs.records import Record, name_of, parse
 from palrp_onnx.jobs.results import Line, explained, failed
 from palrp_onnx.jobs.settings import Settings
 from palrp_onnx.jobs.stacking import Padding, own_record, stack
+from palrp_onnx.model.branches import has_decisions
+from palrp_onnx.model.locate import model_file
 from palrp_onnx.prepare import make_example
 from palrp_onnx.record import Attribution
 from palrp_onnx.relevance.target_parsing import parse_target
@@ -57,7 +60,7 @@ class Worker:
     """
 
     def __init__(self, model: str | Path, settings: Settings) -> None:
-        self.path = path = Path(model)
+        self.path = path = model_file(Path(model))
         self.settings = settings = settings.portable()
         self._labels = read_labels(path)
         parse_target(settings.target, self._labels)
@@ -74,7 +77,7 @@ class Worker:
         )
         self.model = self._explainer.model
         words = None if settings.tokenizer is None else Path(settings.tokenizer)
-        self.reader = SampleReader(path, self.model.inputs, words)
+        self.reader = SampleReader(path, bind_inputs(self.model.inputs, settings.bind), words)
         self._reading = threading.Lock()
         self._batching = self._try_batching(path, words or default_tokenizer(path))
 
@@ -82,11 +85,11 @@ class Worker:
     def overlaps(self) -> bool:
         """Whether two threads may use the worker at once, so that reading and writing cost no time.
 
-        They may not if the model has conditional branches: it is planned again when a record takes
-        other branches.
+        They may not if records decide about branches and loops of the model: it is planned again
+        when a record decides otherwise.
         """
-        branches = any(node.op_type == "If" for node in self.model.graph)
-        return self.settings.engine != "numpy" and self.settings.dtype == "float32" and not branches
+        fixed = not has_decisions(self.model)
+        return self.settings.engine != "numpy" and self.settings.dtype == "float32" and fixed
 
     def _try_batching(self, path: Path, tokenizer: Path) -> Batching:
         """Open the engine with an example, so that results do not depend on the first record.
@@ -101,11 +104,13 @@ class Worker:
         except RoleError:
             return Batching(together=False, padding=None)
         subject = self._explainer.engine(example).subject
-        opened = load_tokenizer(tokenizer) if tokenizer.is_file() else None
-        pad = find_pad_token(path.parent / "config.json", opened, tokenizer.parent)
+        file = usable_tokenizer(tokenizer)
+        opened = None if file is None else load_tokenizer(file)
+        pad = find_pad_token(beside(path, "config.json"), opened, file or tokenizer)
         padding = None
         if pad is not None:
-            padding = Padding(subject.input, pad.id, frozenset(subject.masks))
+            side: Side = "right" if opened is None or file is None else find_side(opened, file)
+            padding = Padding(subject.input, pad.id, frozenset(subject.masks), side)
         if arrays is not None:
             example = subject.one(example, 0)
         return try_batching(self._explainer, example, padding, self.settings.target)
@@ -183,18 +188,27 @@ class Worker:
 
     def _lines(self, batch: Sequence[_Task]) -> list[Line]:
         records = self._run(batch)
+        side: Side = self._batching.padding.side if self._batching.padding else "right"
         return [
-            explained(own_record(row, task.sample, task.padded), task.meta)
+            explained(own_record(row, task.sample, task.padded, side), task.meta)
             for row, task in zip(records, batch, strict=True)
         ]
 
     def _run(self, batch: Sequence[_Task]) -> list[Attribution]:
         padding = self._batching.padding if batch[0].padded is not None else None
         whole = stack([task.sample for task in batch], padding)
+        if len(batch) > 1:
+            self._refuse_other_decisions(batch, whole)
         found = self._explainer.explain(whole, batch[0].target, self._labels)
         if len(found) != len(batch):
             raise ModelError(f"The output has {len(found)} rows for {len(batch)} records")
         return [each.record for each in found]
+
+    def _refuse_other_decisions(self, batch: Sequence[_Task], whole: Sample) -> None:
+        """Refuse a batch whose records would decide otherwise alone: other rounds of a loop."""
+        decided = self._explainer.decisions(whole.feeds)
+        if any(self._explainer.decisions(task.sample.feeds) != decided for task in batch):
+            raise ModelError("Records of a batch decide otherwise about branches or loops")
 
 
 def _form(sample: Sample, *, fixed: bool) -> Hashable:

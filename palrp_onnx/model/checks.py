@@ -6,7 +6,7 @@ model that was parsed and checked here and serialised again.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -49,7 +49,7 @@ def _calls(function: ir.Function) -> list[ir.OperatorIdentifier]:
 
 
 def check_values(graph: ir.Graph, place: str) -> None:
-    """Refuse inputs without a type, and values that are read but that nothing yields.
+    """Refuse inputs without a type or of text, and values that are read but that nothing yields.
 
     Raises:
         ModelError: There is such a value.
@@ -60,12 +60,31 @@ def check_values(graph: ir.Graph, place: str) -> None:
             raise ModelError(
                 "An input is not a tensor of a known type", place=f"input {value.name!r}"
             )
+        if value.dtype == ir.DataType.STRING:
+            raise _text_input(value)
     for node in graph.all_nodes():
         for operand in (*node.inputs, *node.outputs):
             _check_value(operand, place)
     for each in (graph, *graph.subgraphs()):
         for result in each.outputs:
             _check_value(result, place)
+
+
+def _text_input(value: ir.Value) -> ModelError:
+    """The error for an input of strings."""
+    readers = [node for node, _ in value.uses()]
+    own = [node.op_type for node in readers if node.domain not in ("", "ai.onnx.ml")]
+    message = "An input takes strings, whose parts cannot be told apart"
+    if own:
+        message = f"The tokenizer is inside of the graph: {own[0]} reads strings"
+    first = next((v.name for node in readers for v in node.outputs), "IDS")
+    return ModelError(
+        message,
+        place=f"input {value.name!r}",
+        hint="Explain the model behind it, with its tokenizer.json: cut the file at the token ids "
+        f"with onnx.utils.extract_model(FILE, OUT, [{first!r}, …], OUTPUTS), or export the model "
+        "without its tokenizer.",
+    )
 
 
 def _check_value(value: ir.Value | None, place: str) -> None:
@@ -78,12 +97,13 @@ def _check_value(value: ir.Value | None, place: str) -> None:
         raise ModelError(f"No node yields the value {value.name!r}, which is read", place=place)
 
 
-def check_tensors(model: ir.Model, file: Path) -> list[Path]:
+def check_tensors(model: ir.Model, file: Path, names: Mapping[str, str]) -> list[Path]:
     """Check every stored tensor against its shape and type, and find their files.
 
     Args:
         model: The model, whose weights are still in its files.
         file: The model's own file, with links resolved.
+        names: Names of external data as they are written in the file, where others replace them.
 
     Returns:
         ``file``, then the files of external data in order of name, all inside its folder.
@@ -99,7 +119,8 @@ def check_tensors(model: ir.Model, file: Path) -> list[Path]:
         if isinstance(tensor, ir.ExternalTensor):
             target = _external(tensor, file.parent, place)
             if target != file:
-                files[str(tensor.location)] = target
+                location = str(tensor.location)
+                files[names.get(location, location)] = target
         else:
             _check_data(tensor, place)
     return [file, *(files[name] for name in sorted(files))]
@@ -143,7 +164,9 @@ def _external(tensor: ir.ExternalTensor, root: Path, place: str) -> Path:
         raise ModelError(f"External data is missing: {location!r}", place=place) from error
     if not inside:
         raise ModelError(
-            f"External data is outside of the model's folder: {location!r}", place=place
+            f"External data is outside of the model's folder: {location!r}",
+            place=place,
+            hint="If it is a link, copy the file that it leads to: cp -L.",
         )
     if not there:
         raise ModelError(f"External data is missing: {location!r}", place=place)

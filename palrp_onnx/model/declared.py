@@ -112,8 +112,8 @@ def _give(value: ir.Value, known: onnx.TypeProto) -> None:
     shape = ir.serde.deserialize_type_proto_for_shape(known)
     if shape is not None and value.shape != shape:
         value.shape = shape
-    if kind is not None and value.dtype != kind.dtype:
-        value.dtype = kind.dtype
+    if kind is not None and value.type != kind:
+        value.type = kind
 
 
 def declared_length(value: ir.Value, axis: int) -> int | None:

@@ -11,13 +11,16 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from palrp_onnx.errors import InputError, ModelError
+from palrp_onnx.errors import ModelError
 from palrp_onnx.model.changes import Blank, Changes
 from palrp_onnx.model.checks import check_size, check_tensors, check_values
 from palrp_onnx.model.external_weights import read_slim
+from palrp_onnx.model.linked import follow_links
+from palrp_onnx.model.locate import model_file
 from palrp_onnx.model.maps import look_through_maps
 from palrp_onnx.model.plain import PLAIN, Rewriting, from_file, keeping_caches, make_plain
 from palrp_onnx.model.signature import GraphInput
+from palrp_onnx.model.sparse import make_dense
 
 MAX_FILE_BYTES = 2**31
 _CHUNK = 1 << 20
@@ -35,13 +38,15 @@ class Model:
         path: The file.
         opset: Opset of the file.
         producer: Name and version of the tool that wrote the file.
-        sha256: Digest of the file, followed by its external data files in order of their names.
+        sha256: Digest of the file, followed by its external data files in order of their names in
+            the file.
         nodes: Number of nodes of the file as it is on disk.
         inputs: Inputs of the plain graph.
         outputs: Outputs of the file.
         changes: Log of the changes between the file and ``graph``.
         proto: The plain model.
         past: Whether inputs for cached keys and values are kept, for a decoding step.
+        decided: What an input decided about the graph: see :mod:`palrp_onnx.model.branches`.
     """
 
     path: Path
@@ -54,6 +59,7 @@ class Model:
     changes: Changes
     proto: ir.Model
     past: bool = False
+    decided: tuple[int, ...] = ()
 
     @property
     def lowered(self) -> Mapping[str, int]:
@@ -67,7 +73,7 @@ class Model:
 
     @property
     def folder(self) -> Path:
-        """The folder of external data, with links resolved."""
+        """The folder of the file and its external data, with links resolved."""
         return self.path.resolve().parent
 
     @property
@@ -90,24 +96,22 @@ class Model:
         """Open ``path`` without loading external data.
 
         Args:
-            path: The file.
+            path: The file, or a folder with a single one.
             at_least: Opset to which the graph is raised where the file has an older one.
             past: Whether inputs for cached keys and values are kept, so that a decoding step after
                 a past can be explained; by default they are removed, as if they were empty.
 
         Raises:
-            InputError: The file does not exist.
+            InputError: The file does not exist, or the folder holds none or several.
             ModelError: The file is not an ONNX model, is too large, cannot be raised to the opset,
                 or has external data outside of its folder.
         """
-        path = Path(path)
-        if not path.is_file():
-            raise InputError("There is no such model file", place=str(path))
+        path = model_file(Path(path))
         if path.stat().st_size > MAX_FILE_BYTES:
             raise ModelError("The model file is larger than 2 GiB", place=str(path))
-        proto = parse_model(path)
+        proto, names = _read(path)
         check_size(proto, str(path))
-        files = check_tensors(proto, path.resolve())
+        files = check_tensors(proto, path.resolve(), names)
         opset = proto.opset_imports.get("", proto.opset_imports.get("ai.onnx", 0))
         nodes, outputs = len(proto.graph), tuple(map(_signature, proto.graph.outputs))
         passes = from_file(path, at_least)
@@ -137,8 +141,7 @@ class Model:
             return self
         changes = self.changes.copy()
         changes.add(done)
-        passes = keeping_caches(PLAIN) if self.past else PLAIN
-        changes.add(make_plain(self.proto, self.path, passes))
+        changes.add(make_plain(self.proto, self.path, PLAIN))
         return replace(self, changes=changes)
 
     def copy(self) -> Model:
@@ -165,11 +168,18 @@ def parse_model(path: Path) -> ir.Model:
     """The model as it is in the file, without reading its weights.
 
     Raises:
-        ModelError: The file is not an ONNX model.
+        ModelError: The file is not an ONNX model, or a sparse tensor cannot be made dense.
     """
+    return _read(path)[0]
+
+
+def _read(path: Path) -> tuple[ir.Model, dict[str, str]]:
+    """The model as it is in the file, and the names that `follow_links` has replaced."""
     file = path.resolve()
     try:
         proto = onnx.load_model_from_string(read_slim(file))
+        names = follow_links(proto, path)
+        make_dense(proto)
         look_through_maps(proto)
         model = ir.from_proto(proto)
         ir.external_data.set_base_dir(model.graph, file.parent)
@@ -177,14 +187,16 @@ def parse_model(path: Path) -> ir.Model:
     except ModelError:
         raise
     except Exception as error:  # the parser raises many kinds for a damaged file
+        with file.open("rb") as stream:
+            first = stream.read(16)
         raise ModelError(
-            "The file is not a readable ONNX model",
+            f"The file is not a readable ONNX model: it begins with {first!r}",
             place=str(path),
             hint=f"The parser failed with {type(error).__name__}.",
         ) from error
     if not model.graph.outputs or len(model.graph) == 0:
         raise ModelError("The model has no nodes or no outputs", place=str(path))
-    return model
+    return model, names
 
 
 def _digest(files: list[Path]) -> str:
@@ -201,6 +213,6 @@ def _signature(value: ir.Value) -> GraphInput:
     dtype = np.dtype(np.float32 if known is None else known.numpy())
     shape = value.shape
     if shape is None:
-        return GraphInput(value.name or "", dtype, None)
+        return GraphInput(value.name or "", dtype, None, value)
     dims = tuple(d if isinstance(d, int) else d.value for d in shape)
-    return GraphInput(value.name or "", dtype, dims)
+    return GraphInput(value.name or "", dtype, dims, value)

@@ -367,7 +367,6 @@ _STANDARD: dict[str, Row] = {
     "Transpose": Row(T.PERMUTE | T.ZERO | T.LINEAR, A.PERMUTED, moved=_FIRST),
     "Trilu": Row(T.TRIANGLE | T.ZERO | T.LINEAR),
     "Unsqueeze": Row(T.RANK | T.ZERO | T.LINEAR, A.RANKED, moved=_FIRST),
-    "Upsample": Row(T.RESIZE | T.ZERO | T.LINEAR),
     "Where": Row(T.CHOICE | T.ZERO | T.LINEAR | T.BROADCASTS, A.ALIGNED, moved=(1, 2)),
     "Xor": _LOGIC,
 }

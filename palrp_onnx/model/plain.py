@@ -10,8 +10,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import onnx
-import onnx.version_converter
 import onnx_ir as ir
 import onnx_ir.passes.common as common
 
@@ -20,9 +18,11 @@ from palrp_onnx.model.changes import Changes
 from palrp_onnx.model.declared import infer_shapes, normalise_declared
 from palrp_onnx.model.lowering import lower
 from palrp_onnx.model.passes.bfloat16 import widen
-from palrp_onnx.model.passes.branches import take_constant_branches
+from palrp_onnx.model.passes.branches import write_out_constant
 from palrp_onnx.model.passes.caches import remove_caches, remove_switches
 from palrp_onnx.model.passes.hidden_states import name_hidden_states
+from palrp_onnx.model.passes.opset import raise_opset
+from palrp_onnx.model.passes.sequences import replace_sequences
 
 #: Rewrites a model in place and returns the log of its changes.
 Rewriting = Callable[[ir.Model], Changes]
@@ -103,20 +103,9 @@ def _raise_opset(path: Path, opset: int) -> Rewriting:
     """A pass that raises the graph to ``opset``, where its own is older."""
 
     def apply(model: ir.Model) -> Changes:
-        before = model.opset_imports.get("", 0)
-        if before >= opset:
-            return Changes()
-        try:
-            newer = onnx.version_converter.convert_version(ir.to_proto(model), opset)
-            model.graph = ir.from_proto(newer).graph
-        except Exception as error:  # the exception types of the converter are not public
-            raise ModelError(
-                f"The graph cannot be raised to opset {opset}, which is needed to compile it",
-                place=str(path),
-                hint="Use --engine numpy.",
-            ) from error
+        changes = raise_opset(model, opset, str(path))
         ir.external_data.set_base_dir(model.graph, path.resolve().parent)
-        return Changes.of({f"opset {before} to {opset}": 1})
+        return changes
 
     return apply
 
@@ -125,18 +114,16 @@ _STORE = _tidying(
     common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
     without_functions,
 )
+_INLINE = (Pass(_write_out_functions), _STORE)
 _SWITCHES = Pass(remove_switches, (without_functions,))
 _CACHES = Pass(remove_caches, (constants_stored,))
 _REWRITE = (
-    Pass(_write_out_functions),
-    _STORE,
-    _SWITCHES,
-    Pass(take_constant_branches, (constants_stored,)),
+    Pass(write_out_constant, (constants_stored,)),
     _tidying(common.TopologicalSortPass()),
     _STORE,
+    Pass(replace_sequences, (constants_stored, in_order)),
     Pass(widen, (constants_stored,)),
     Pass(lower, (constants_stored, in_order)),
-    _CACHES,
 )
 _FINISH = (
     _STORE,
@@ -144,14 +131,21 @@ _FINISH = (
     _tidying(name_hidden_states),
     _tidying(infer_shapes, constants_stored, in_order),
 )
-#: The passes for a plain graph that was rewritten.
-PLAIN = (*_REWRITE, *_FINISH)
+#: The passes for a plain graph that was rewritten. They leave its inputs as they are.
+PLAIN = (*_INLINE, *_REWRITE, *_FINISH)
 
 
 def from_file(path: Path, opset: int) -> Sequence[Pass]:
     """The passes for the graph of the file at ``path``, raised to at least ``opset``."""
-    raising = Pass(_raise_opset(path, opset), (without_functions,))
-    return (_tidying(normalise_declared), *_REWRITE, raising, *_FINISH)
+    return (
+        _tidying(normalise_declared),
+        *_INLINE,
+        _SWITCHES,
+        *_REWRITE,
+        _CACHES,
+        Pass(_raise_opset(path, opset), (without_functions,)),
+        *_FINISH,
+    )
 
 
 def keeping_caches(passes: Iterable[Pass]) -> Sequence[Pass]:

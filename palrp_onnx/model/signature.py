@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
+import onnx_ir as ir
 
 
 @dataclass(frozen=True)
@@ -17,11 +18,15 @@ class GraphInput:
         dtype: Its type.
         shape: Lengths of its axes, each a number, a symbol or ``None``; ``None`` where the rank is
             unknown.
+        value: The value of the plain graph, where one was read; its uses tell what it is for.
+        receives: What a text provides for it, where the caller says so.
     """
 
     name: str
     dtype: np.dtype[np.generic]
     shape: tuple[int | str | None, ...] | None
+    value: ir.Value | None = field(default=None, repr=False, compare=False)
+    receives: str | None = None
 
 
 def first_axes(inputs: Sequence[GraphInput], lengths: Mapping[str, int]) -> str | None:

@@ -56,6 +56,8 @@ def at_zero(name: str, alpha: float, beta: float) -> tuple[float, float]:
     """The value of a function at zero, and its slope there."""
     if name == "HardSigmoid":
         return min(max(beta, 0.0), 1.0), alpha if 0.0 < beta < 1.0 else 0.0
+    if name == "Relu":
+        return 0.0, 0.0
     return _OFFSETS[name] if name in _OFFSETS else (0.0, _SLOPES[name])
 
 

@@ -90,7 +90,7 @@ class _Function:
 
 
 @dataclass(frozen=True)
-class _Layer(Generic[T]):
+class _Recurrence(Generic[T]):
     """A node with all its directions; steps in the order in which they are computed.
 
     Attributes:
@@ -223,7 +223,7 @@ class _Passed(Generic[T]):
     offsets: Sequence[T]
 
 
-_Cell = Callable[[Language[Any], _Layer[Any]], _Passed[Any]]
+_Cell = Callable[[Language[Any], _Recurrence[Any]], _Passed[Any]]
 
 
 @rule("LSTM", outputs="all")
@@ -237,7 +237,7 @@ def lstm(op: Language[T], node: Node[T], m: Sequence[T | None]) -> Shares[T]:
     return _passed(op, node, m, 4, ("Sigmoid", "Tanh", "Tanh"), _lstm)
 
 
-def _lstm(op: Language[T], layer: _Layer[T]) -> _Passed[T]:
+def _lstm(op: Language[T], layer: _Recurrence[T]) -> _Passed[T]:
     into, out, forget, sums = (layer.sums(op, k) for k in range(4))
     i, f, cells = _cell_states(op, layer, into, forget, layer.applied(op, 1, sums))
     if layer.peepholes:
@@ -262,7 +262,7 @@ def _lstm(op: Language[T], layer: _Layer[T]) -> _Passed[T]:
 
 
 def _cell_states(
-    op: Language[T], layer: _Layer[T], into: T, forget: T, candidates: T
+    op: Language[T], layer: _Recurrence[T], into: T, forget: T, candidates: T
 ) -> tuple[T, T, T]:
     """Input gates, forget gates and cell states of all steps."""
     coupled = bool(layer.node.attribute("input_forget", 0))
@@ -304,7 +304,7 @@ def gru(op: Language[T], node: Node[T], m: Sequence[T | None]) -> Shares[T]:
     return _passed(op, node, m, 3, ("Sigmoid", "Tanh"), _gru)
 
 
-def _gru(op: Language[T], layer: _Layer[T]) -> _Passed[T]:
+def _gru(op: Language[T], layer: _Recurrence[T]) -> _Passed[T]:
     late = bool(layer.node.attribute("linear_before_reset", 0))
     z, r = (layer.applied(op, 0, layer.sums(op, k)) for k in range(2))
     if late:
@@ -338,7 +338,7 @@ def rnn(op: Language[T], node: Node[T], m: Sequence[T | None]) -> Shares[T]:
     return _passed(op, node, m, 1, ("Tanh",), _rnn)
 
 
-def _rnn(op: Language[T], layer: _Layer[T]) -> _Passed[T]:
+def _rnn(op: Language[T], layer: _Recurrence[T]) -> _Passed[T]:
     entering, weight = layer.share(op, 0, layer.sums(op, 0)), layer.recurrent[0]
 
     def step(op: Language[Any], states: Sequence[Any], entries: Sequence[Any]) -> Any:
@@ -397,7 +397,7 @@ def _passed(
 
 def _layer(
     op: Language[T], node: Node[T], m: Sequence[T | None], gates: int, functions: Sequence[str]
-) -> _Layer[T]:
+) -> _Recurrence[T]:
     """The values of a node, in the order in which they are computed."""
     directions = _DIRECTIONS[node.attribute("direction", "forward")]
     count = len(directions)
@@ -422,7 +422,7 @@ def _layer(
     hidden, cell = (node.input(k) if node.has(k) else nothing for k in (5, 6))
     arrived = [*m, None, None][:3]
     weights = op.chunks(node.input(1), gates, 1)
-    return _Layer(
+    return _Recurrence(
         node=node,
         turned=directions,
         functions=_functions(node, functions, count),

@@ -19,11 +19,6 @@ _RESIZING = (
     "mode",
     "nearest_mode",
 )
-#: Attributes that ``Resize`` before opset 11 and ``Upsample`` imply.
-_FIRST_FORM: Interpolation = {
-    "coordinate_transformation_mode": "asymmetric",
-    "nearest_mode": "floor",
-}
 
 
 @rule("Resize", since=11)
@@ -48,21 +43,6 @@ def resize(op: Language[T], node: Node[T], m: T) -> Sequence[T | None]:
     factors = scales or (None,) * len(axes)
     how = cast(Interpolation, given(node, *_RESIZING))
     sent = _resized(op, node, m, dict(zip(axes, factors, strict=True)), how)
-    return sent, *(None,) * (node.arity - 1)
-
-
-@rule("Upsample", since=7)
-@rule("Resize", since=10)
-def upsample(op: Language[T], node: Node[T], m: T) -> Sequence[T | None]:
-    """y = A x along every axis: m_x = Aᵀ m. Coordinates are asymmetric, and rounded down.
-
-    Shapes and source: as :func:`resize`.
-    """
-    scales = node.reals(1) if node.arity > 1 else node.attribute("scales", ())
-    if min(scales) < 1.0:
-        raise NotImplementedError("scales below 1")
-    how: Interpolation = {"mode": node.attribute("mode", "nearest"), **_FIRST_FORM}
-    sent = _resized(op, node, m, dict(enumerate(scales)), how)
     return sent, *(None,) * (node.arity - 1)
 
 

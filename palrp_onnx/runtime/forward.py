@@ -184,6 +184,7 @@ class ReferenceForward:
         }
         try:
             own = [*_own_operations(), *recurrent.operations(), *runtime_operations(proto)]
+            own += _corrected()
             if model.graph_opset < 13:
                 own += _softmax_of_tails()
             self._evaluator = ReferenceEvaluator(proto, new_ops=own)
@@ -207,6 +208,12 @@ class ReferenceForward:
 
 def _text_as_objects(array: Array) -> Array:
     return array.astype(object) if array.dtype.kind == "S" else array
+
+
+def _corrected() -> list[type]:
+    from palrp_onnx.runtime.reference_operations import CORRECTED  # imports the evaluator
+
+    return list(CORRECTED)
 
 
 def _own_operations() -> list[type]:

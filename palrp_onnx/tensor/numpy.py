@@ -428,7 +428,8 @@ class Eager:
         if batch not in tokens:
             # The axis may hold samples × heads; samples are its outermost factor.
             shape = relevance.shape
-            relevance = relevance.reshape(*shape[:batch], self.batch, -1, *shape[batch + 1 :])
+            split = (self.batch, shape[batch] // self.batch)  # no −1: other axes may be empty
+            relevance = relevance.reshape(*shape[:batch], *split, *shape[batch + 1 :])
             tokens, features = ([a + (a > batch) for a in axes] for axes in (tokens, features))
         named = [batch, *(a for a in tokens if a != batch), *features]
         rest = [a for a in range(relevance.ndim) if a not in named]
@@ -437,7 +438,8 @@ class Eager:
         size = math.prod(relevance.shape[a] for a in tokens)
         if batch in tokens:  # samples and tokens share an axis
             size //= self.batch
-        return np.asarray(summed.reshape(self.batch, size, -1))
+        columns = math.prod(relevance.shape[a] for a in features)
+        return np.asarray(summed.reshape(self.batch, size, columns))
 
     def check(self, a: Array, place: str) -> None:
         if not np.isfinite(a).all():

@@ -129,9 +129,13 @@ class Emit:
     def wide(self, a: Value) -> Value:
         return self.cast(a, ir.DataType.FLOAT) if self.kind(a) in NARROW else a
 
-    def _alike(self, a: Value, b: Value) -> tuple[Value, Value]:
-        """Both in the wider type."""
-        return (a, b) if self.kind(a) == self.kind(b) else (self.wide(a), self.wide(b))
+    def _alike(self, *values: Value) -> tuple[Value, ...]:
+        """All in the widest type."""
+        kinds = {self.kind(v) for v in values}
+        if len(kinds) == 1:
+            return values
+        widest = ir.DataType.DOUBLE if ir.DataType.DOUBLE in kinds else ir.DataType.FLOAT
+        return tuple(self.cast(v, widest) for v in values)
 
     def integers(self, op_type: str, *inputs: Value, **attributes: Any) -> Value:
         """Append a node on integer vectors."""
@@ -517,7 +521,7 @@ class Emit:
         return self.node("Expand", [a, self.shape(like)], self.rank(like))
 
     def concat(self, parts: Sequence[Value], axis: int) -> Value:
-        return self.node("Concat", list(parts), self.rank(parts[0]), axis=axis)
+        return self.node("Concat", list(self._alike(*parts)), self.rank(parts[0]), axis=axis)
 
     def split_like(self, a: Value, likes: Sequence[Value], axis: int) -> tuple[Value, ...]:
         sizes = self.integers("Concat", *(self.dims(v, [axis]) for v in likes), axis=0)

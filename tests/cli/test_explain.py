@@ -9,8 +9,10 @@ from typing import Any
 import jsonschema
 import msgspec
 import numpy as np
+import onnx
 import pytest
 from click.testing import Result
+from committed import MODELS
 from PIL import Image
 
 from palrp_onnx.describe import Explanation
@@ -413,3 +415,70 @@ def test_hostile_text_does_not_steer_the_terminal(run: Run, model: Path, tmp_pat
     result = run("explain", model, "--input", source)
     assert result.exit_code == 0, result.stderr
     assert not {"\x1b", "\x07", "\u202e"} & set(result.stderr)
+
+
+def test_a_text_that_is_too_long_is_named_as_such(run: Run, model: Path, tmp_path: Path) -> None:
+    """No file says how many tokens the model takes."""
+    (tmp_path / "long.txt").write_text("film " * 40)
+    result = run("explain", model, "--input", tmp_path / "long.txt")
+    assert result.exit_code == 3
+    assert "on the 40 tokens of this text" in result.stderr
+    assert "model_max_length" in result.stderr
+
+
+# --- inputs with names of their own ---------------------------------------------------------------
+
+
+def renamed(folder: Path, names: dict[str, str]) -> Path:
+    """The film reviews model with other names of its inputs, and a tokenizer one folder up."""
+    source = MODELS / "reviews-bert"
+    proto = onnx.load(source / "model.onnx")
+    for value in proto.graph.input:
+        value.name = names[value.name]
+    for node in proto.graph.node:
+        for index, name in enumerate(node.input):
+            node.input[index] = names.get(name, name)
+    (folder / "onnx").mkdir()
+    onnx.save(proto, folder / "onnx" / "model.onnx")
+    for name in ("tokenizer.json", "tokenizer_config.json", "config.json"):
+        (folder / name).write_bytes((source / name).read_bytes())
+    return folder / "onnx" / "model.onnx"
+
+
+USUAL = ("input_ids", "attention_mask", "token_type_ids")
+
+
+@pytest.mark.parametrize(
+    "names", [("ids", "mask", "types"), ("input.1", "input.2", "input.3"), ("a:0", "b:0", "c:0")]
+)
+def test_inputs_are_fed_by_what_they_are(
+    run: Run, tmp_path: Path, names: tuple[str, ...], text: Path
+) -> None:
+    path = renamed(tmp_path, dict(zip(USUAL, names, strict=True)))
+    own = run("explain", path, "--input", text, "-q")
+    usual = run("explain", MODELS / "reviews-bert" / "model.onnx", "--input", text, "-q")
+    assert own.exit_code == usual.exit_code == 0, own.stderr
+    records = [json.loads(each.stdout) for each in (own, usual)]
+    for record in records:
+        del record["run"], record["model"]
+    assert records[0]["relevance"] == records[1]["relevance"]
+    assert records[0]["target"] == records[1]["target"]
+
+
+def test_names_that_contradict_need_a_binding(run: Run, tmp_path: Path, text: Path) -> None:
+    swapped = ("attention_mask", "input_ids", "token_type_ids")
+    path = renamed(tmp_path, dict(zip(USUAL, swapped, strict=True)))
+    result = run("explain", path, "--input", text, "-q")
+    assert result.exit_code == 3
+    assert "--bind" in result.stderr
+    bound = ("--bind", "attention_mask=ids", "--bind", "input_ids=mask")
+    assert run("explain", path, "--input", text, "-q", *bound).exit_code == 0
+    lines = tmp_path / "in.jsonl"
+    lines.write_text('{"text": "a good film"}\n{"text": "a bad and long film"}\n')
+    assert run("batch", path, "--input", lines, "-o", tmp_path / "a", "-q").exit_code == 6
+    result = run("batch", path, "--input", lines, "-o", tmp_path / "b", "-q", *bound)
+    assert result.exit_code == 0
+    result = run("evaluate", "conservation", path, "--input", text, "-q", *bound)
+    assert result.exit_code == 0
+    assert run("explain", path, "--input", text, "--bind", "x=ids").exit_code == 2
+    assert run("explain", path, "--input", text, "--bind", "ids").exit_code == 2

@@ -12,7 +12,13 @@ from PIL import Image
 from tokenizers import Tokenizer, models, pre_tokenizers  # type: ignore[import-untyped]
 
 from palrp_onnx.errors import InputError
-from palrp_onnx.inputs import GraphInput, Sample, open_sample
+from palrp_onnx.inputs import (
+    GraphInput,
+    Sample,
+    default_preprocessor,
+    open_sample,
+    read_labels,
+)
 
 pytestmark = pytest.mark.quick
 
@@ -99,3 +105,32 @@ def test_anything_else(folder: Path, name: str) -> None:
         read(folder, folder / name)
     for taken in (".txt", ".png", ".jpeg", ".npz"):
         assert taken in str(caught.value)
+
+
+def test_a_folder_and_a_missing_file_are_named_as_such(folder: Path) -> None:
+    with pytest.raises(InputError, match=r"is a folder.*batch"):
+        read(folder, folder)
+    with pytest.raises(InputError, match="no such file"):
+        read(folder, folder / "a good film")
+
+
+def test_files_one_folder_up(folder: Path) -> None:
+    """Hubs put graphs into a folder of their own; the nearest file of a name counts."""
+    (folder / "a.txt").write_text("hello")
+    (folder / "config.json").write_text('{"id2label": {"0": "A", "1": "B"}}')
+    (folder / "onnx").mkdir()
+    assert read(folder / "onnx", folder / "a.txt").feeds["input_ids"].tolist() == [[1]]
+    assert read_labels(folder / "onnx" / "model.onnx") == {0: "A", 1: "B"}
+    assert default_preprocessor(folder / "onnx" / "m.onnx") == folder / "preprocessor_config.json"
+    (folder / "onnx" / "config.json").write_text('{"id2label": {"0": "C"}}')
+    assert read_labels(folder / "onnx" / "model.onnx") == {0: "C"}
+
+
+def test_files_of_other_models_are_not_taken(folder: Path) -> None:
+    """The folder above counts only if it is that of a model."""
+    (folder / "a.txt").write_text("hello")
+    (folder / "mine").mkdir()
+    with pytest.raises(InputError, match="no tokenizer"):
+        read(folder / "mine", folder / "a.txt")
+    (folder / "config.json").write_text("{}")
+    assert read(folder / "mine", folder / "a.txt").feeds["input_ids"].tolist() == [[1]]

@@ -287,6 +287,88 @@ def test_truncation_strategy_that_cannot_be_followed(tmp_path: Path) -> None:
         TextReader(save(tmp_path, tokenizer), graph("input_ids")).read("hello " * 9, id="t")
 
 
+@pytest.mark.parametrize("where", ["config", "tokenizer", "class"])
+def test_fixed_length_is_padded_on_the_left(tmp_path: Path, where: str) -> None:
+    tokenizer = wordpiece()
+    if where == "tokenizer":
+        tokenizer.enable_padding(direction="left", pad_id=0, pad_token="[PAD]")
+    config = {
+        "config": {"padding_side": "left"},
+        "class": {"tokenizer_class": "LlamaTokenizerFast"},
+    }.get(where, {})
+    files = {"tokenizer_config": {"pad_token": "[PAD]", **config}}
+    names = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
+    path = save(tmp_path, tokenizer, **files)
+    sample = TextReader(path, graph(*names, shape=(1, 6))).read("hello", pair="é", id="t")
+    assert {name: feed.tolist() for name, feed in sample.feeds.items()} == {
+        "input_ids": [[0, 2, 4, 3, 7, 3]],
+        "attention_mask": [[0, 1, 1, 1, 1, 1]],
+        "token_type_ids": [[0, 0, 0, 0, 1, 1]],
+        "position_ids": [[0, 0, 1, 2, 3, 4]],
+    }
+    assert sample.units is not None
+    assert sample.units.text == ["[PAD]", "[CLS]", "hello", "[SEP]", "é", "[SEP]"]
+    assert sample.units.sequence == [0, 0, 0, 0, 1, 1]
+
+
+def test_padding_side_that_is_none(tmp_path: Path) -> None:
+    path = save(tmp_path, wordpiece(), tokenizer_config={"padding_side": "top"})
+    with pytest.raises(InputError, match="padding_side"):
+        TextReader(path, graph())
+
+
+@pytest.mark.parametrize(
+    ("files", "kept", "source"),
+    [
+        (
+            {
+                "tokenizer_config": {"model_max_length": 9},
+                "config": {"max_position_embeddings": 7},
+            },
+            7,
+            "max_position_embeddings 7",
+        ),
+        (
+            {
+                "tokenizer_config": {"model_max_length": 9},
+                "config": {
+                    "max_position_embeddings": 10,
+                    "pad_token_id": 1,
+                    "model_type": "roberta",
+                },
+            },
+            8,
+            "max_position_embeddings 8",
+        ),
+        (
+            {
+                "config": {
+                    "max_position_embeddings": 9,
+                    "pad_token_id": 1,
+                    "model_type": "roberta",
+                },
+            },
+            7,
+            "max_position_embeddings 7",
+        ),
+    ],
+)
+def test_the_smallest_limit_holds(
+    tmp_path: Path, files: dict[str, object], kept: int, source: str
+) -> None:
+    reader = TextReader(save(tmp_path, wordpiece(), **files), graph("input_ids"))
+    sample = reader.read(" ".join(["hello"] * 10), id="t")
+    assert sample.feeds["input_ids"].shape == (1, kept)
+    assert source in sample.warnings[0].message
+
+
+def test_a_saved_truncation_is_named(tmp_path: Path) -> None:
+    """Transformers ignores it."""
+    path = save(tmp_path, limited(), tokenizer_config={"model_max_length": 9})
+    sample = TextReader(path, graph("input_ids")).read(" ".join(["hello"] * 10), id="t")
+    assert "in place of model_max_length 9" in sample.warnings[0].message
+
+
 @pytest.mark.parametrize(
     ("padding", "config"),
     [(True, {}), (False, {"pad_token": "[PAD]"}), (False, {"pad_token": {"content": "[PAD]"}})],

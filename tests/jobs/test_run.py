@@ -16,11 +16,12 @@ from committed import MODELS, ROOT
 from msgspec import structs
 from stub_jobs import Stub, go, job_of
 
-from palrp_onnx.errors import OutputError, ResourceError, UsageError
+from palrp_onnx.errors import InputError, OutputError, ResourceError, UsageError
 from palrp_onnx.files import make_folder, write_files
 from palrp_onnx.jobs import Line, Record, Settings
 from palrp_onnx.jobs.run import BatchPlan
 from palrp_onnx.jobs.settings import Shard
+from palrp_onnx.jobs.sources import Folder
 
 
 def write_input(folder: Path, count: int, bad: Sequence[int] = ()) -> Path:
@@ -298,3 +299,9 @@ def test_memory_stays_flat_with_a_model(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     few, many = map(float, done.stdout.split())
     assert many < few + 30  # MiB; five times as many records
+
+
+def test_a_folder_without_input_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "notes.pdf").write_bytes(b"")
+    with pytest.raises(InputError, match="no text"):
+        Folder(tmp_path).facts()

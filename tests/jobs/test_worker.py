@@ -358,3 +358,24 @@ def test_with_an_example_records_run_together(
     seen = Runs(monkeypatch)
     assert not any(line.failed for line in alone(data))
     assert seen.rows == [1, 1, 1]
+
+
+def test_rows_that_run_other_numbers_of_rounds_run_alone(tmp_path: Path) -> None:
+    """Doubled twice, or once if the largest number of all rows is above 10 by then."""
+    graph = onnx.parser.parse_graph(
+        """g (float[batch, 3] x) => (float[batch, 2] y) <float[3, 2] W = {1, 2, 3, 4, 5, 6},
+        int64 most = {2}, float ten = {10}, float two = {2}, bool true = {1}> {
+        z = Loop <body = b (int64 i, bool c, float[batch, 3] h) => (bool c2, float[batch, 3] g)
+        { g = Mul (h, two)  m = ReduceMax <keepdims = 0> (g)  c2 = Less (m, ten) }> (most, true, x)
+        t = Tanh (z)  y = MatMul (t, W) }"""
+    )
+    imports = [helper.make_opsetid("", 18)]
+    onnx.save(helper.make_model(graph, opset_imports=imports, ir_version=10), tmp_path / "m.onnx")
+    rows = []
+    for k, scale in enumerate([0.5, 4.0, 0.5, 0.5, 9.0, 0.6]):
+        x = np.array([[0.3, 0.9, -0.2]], np.float32) * scale
+        np.savez(tmp_path / f"{k}.npz", x=x)
+        rows.append({"tensors": f"{k}.npz"})
+    worker = Worker(tmp_path / "m.onnx", Settings(target="0"))
+    found = same_as_singles(worker, records(rows, tmp_path))
+    assert not any("error" in line for line in found)

@@ -445,7 +445,6 @@ GRADIENT_CASES = [
     ],
     of("Resize", 'y = Resize<mode="linear">(x, , , s)', x=IMAGE, s=ints(2, 4, 8, 9)),
     of("Resize", 'y = Resize<mode="linear">(x, r, f)', x=IMAGE, opset=11, r=ROI, f=DOUBLED),
-    of("Resize", "y = Resize(x, f)", x=IMAGE, opset=10, f=DOUBLED, dtype="float32"),
     of("Resize", "y = Resize(x, , f)", x=(2, 3, 4, 2), f=floats(1, 2, 1.5, 1)),
     of("Resize", 'y = Resize<mode="linear">(x, , , s)', x=(2, 3, 4), s=ints(2, 3, 7)),
     of(
@@ -468,14 +467,6 @@ GRADIENT_CASES = [
         'y = Resize<mode="linear", coordinate_transformation_mode="pytorch_half_pixel">(x, , f)',
         x=IMAGE,
         f=floats(1, 1, 0.6, 0.5),
-    ),
-    of("Upsample", "y = Upsample(x, f)", x=IMAGE, opset=9, f=DOUBLED),
-    of(
-        "Upsample",
-        "y = Upsample<scales=[1.0, 1.0, 2.0, 3.0]>(x)",
-        x=IMAGE,
-        opset=8,
-        dtype="float32",
     ),
     of(
         "Resize",

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
-from palrp_onnx.model.lowering.builder import Builder, Fused, length_of
+from palrp_onnx.model.lowering.builder import Builder, Fused, length_of, rank_of
 from palrp_onnx.model.lowering.table import lowers
 
 
@@ -26,6 +26,16 @@ def tanh_gelu(b: Builder, x: ir.Value) -> ir.Value:
     cube = b.op("Mul", x, b.op("Mul", x, x))
     inner = b.scale(b.op("Add", x, b.scale(cube, 0.044715)), math.sqrt(2.0 / math.pi))
     return b.op("Mul", x, b.scale(b.op("Add", b.op("Tanh", inner), b.real(1.0, x)), 0.5))
+
+
+@lowers("Hardmax", domain="")
+def _hardmax(b: Builder, node: Fused) -> Sequence[ir.Value] | None:
+    """Before opset 13 all axes from ``axis`` on compete with each other."""
+    x, axis = node.input(0), node.integer("axis", 1 if b.opset < 13 else -1)
+    if b.opset >= 13 or axis in (-1, rank_of(x) - 1):
+        return None
+    rows = b.op("Hardmax", b.op("Flatten", x, axis=axis), axis=1)
+    return [b.op("Reshape", rows, b.op("Shape", x))]
 
 
 @lowers("Gelu", "BiasGelu")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,13 +27,22 @@ class Builder:
         graph: The graph of the node.
         node: The node before which nodes are inserted.
         opset: Opset of the graph.
+        fresh: Makes a name unique, where names of other nodes may be the same.
     """
 
-    def __init__(self, graph: ir.Graph, node: ir.Node, opset: int) -> None:
-        self._graph = graph
+    def __init__(
+        self,
+        graph: ir.Graph,
+        node: ir.Node,
+        opset: int,
+        fresh: Callable[[str], str] = lambda name: name,
+    ) -> None:
+        self.graph = graph
         self._node = node
-        self._stem = f"{node.outputs[0].name}/lowered"
+        named = next((v.name for v in node.outputs if v.name), node.name)
+        self._stem = f"{named}/lowered"
         self._count = 0
+        self._fresh = fresh
         self._free: set[ir.Value] = set()
         self.opset = opset
 
@@ -47,7 +56,7 @@ class Builder:
         """The results of an operation with ``count`` outputs."""
         outputs = [ir.Value(name=self._name()) for _ in range(count)]
         node = ir.node(op_type, inputs, attributes, outputs=outputs, name=outputs[0].name)
-        self._graph.insert_before(self._node, node)
+        self.graph.insert_before(self._node, node)
         self._free.update(outputs)
         infer(node, self.opset)
         return tuple(outputs)
@@ -61,6 +70,11 @@ class Builder:
         value.name = product_name(self._node.outputs[0].name or "")
         return value
 
+    def insert(self, nodes: Sequence[ir.Node]) -> None:
+        """Write nodes; their results are free to be renamed."""
+        self.graph.insert_before(self._node, nodes)
+        self._free.update(v for node in nodes for v in node.outputs)
+
     def own(self, value: ir.Value) -> ir.Value:
         """A value free to be renamed: ``value`` if it was made here, the first time, or a copy."""
         if value not in self._free:
@@ -70,7 +84,7 @@ class Builder:
 
     def _name(self) -> str:
         self._count += 1
-        return f"{self._stem}/{self._count}"
+        return self._fresh(f"{self._stem}/{self._count}")
 
     # --- constants --------------------------------------------------------------------------------
     def array(self, data: np.ndarray[Any, Any], dtype: ir.DataType | None = None) -> ir.Value:
@@ -83,7 +97,7 @@ class Builder:
         )
         tensor.name = value.name
         value.const_value = tensor
-        self._graph.register_initializer(value)
+        self.graph.register_initializer(value)
         return value
 
     def integers(self, *numbers: int) -> ir.Value:
@@ -129,6 +143,21 @@ class Builder:
         ends = [int(n) for n in np.cumsum(sizes)]
         starts = [0, *ends[:-1]]
         return [self.slice(x, a, b, axis) for a, b in zip(starts, ends, strict=True)]
+
+    def entries(self, x: ir.Value, count: int, axis: int) -> list[ir.Value]:
+        """The entries along an axis of this length, which they do not have any more."""
+        if count == 0:
+            return []
+        if self.opset >= 13:
+            cut = self.ops("Split", count, x, self.integers(*[1] * count), axis=axis)
+        else:
+            cut = self.ops("Split", count, x, split=[1] * count, axis=axis)
+        return [self.squeeze(piece, axis) for piece in cut]
+
+    def stack(self, values: Sequence[ir.Value], axis: int) -> ir.Value:
+        """Values along a new axis, numbered as in the result."""
+        rows = [self.unsqueeze(x, axis) for x in values]
+        return rows[0] if len(rows) == 1 else self.op("Concat", *rows, axis=axis)
 
     def reshape(self, x: ir.Value, *sizes: int) -> ir.Value:
         """``x`` with axes of these lengths: 0 is that of ``x``, −1 the remaining entries."""

@@ -1,0 +1,53 @@
+"""Rows that are padded on either side give the records of the rows alone."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from committed import FILES, opened, sample
+
+from palrp_onnx import Explainer
+from palrp_onnx.inputs.padding import Side
+from palrp_onnx.jobs.settings import Settings
+from palrp_onnx.jobs.stacking import Padding, own_record, stack
+from palrp_onnx.jobs.worker import Worker
+
+pytestmark = pytest.mark.quick
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_rows_are_those_alone(side: Side) -> None:
+    explainer = Explainer(opened("llama"))
+    rows = [replace(sample("llama", 1, n, seed=n), id=str(n)) for n in (9, 5)]
+    for row in rows:
+        row.feeds["attention_mask"][:] = 1
+    padding = Padding("input_ids", 0, frozenset({"attention_mask"}), side)
+    joined = explainer.explain(stack(rows, padding))
+    for row, found in zip(rows, joined, strict=True):
+        length = padding.length(row.feeds)
+        own = own_record(found.record, row, length, side)
+        (alone,) = explainer.explain(row)
+        assert len(own.relevance.total) == length
+        assert (own.target.position, own.target.index) == (
+            alone.record.target.position,
+            alone.record.target.index,
+        )
+        np.testing.assert_allclose(
+            own.relevance.total, alone.record.relevance.total, rtol=1e-3, atol=1e-5
+        )
+
+
+def test_the_side_is_that_of_the_tokenizer(tmp_path: Path) -> None:
+    """A head that reads the first token allows no padding on the left."""
+    folder = FILES["reviews-rope"].parent
+    for path in folder.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    assert Worker(tmp_path / "model.onnx", Settings())._batching.padding is not None
+    config = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({**config, "padding_side": "left"}))
+    batching = Worker(tmp_path / "model.onnx", Settings())._batching
+    assert (batching.together, batching.padding) == (True, None)
