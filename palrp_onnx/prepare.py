@@ -82,8 +82,7 @@ class Planned:
         """The properties of the model that readers of the result need."""
         analysis = self.analysis
         visited = [step.axes_of for step in self.plan.steps]
-        mixing = [m for v in visited if (m := analysis.layouts.mixing.get(v))]
-        found = [m.reason for m in mixing if not m.parted]
+        found = [m.reason for v in visited if (m := analysis.layouts.mixing.get(v))]
         if self.foreign:
             found.append(f"the rows of output {self.output!r} are samples of another input")
         facts = output_facts(analysis, self.plan.output)
@@ -101,7 +100,8 @@ class Planned:
             patch=patch_size(analysis, self.explained),
             mixed=found[0] if found else None,
             crossed=self.crossed,
-            measured=any(m.parted for m in mixing) or _measures_batches(analysis),
+            measured=any(v in analysis.layouts.ragged for v in visited)
+            or _measures_batches(analysis),
             faults=(
                 *(Warning_(code=code, message=text) for code, text in self._faults()),
                 *(Warning_(code=c, message=text) for c, text in probability_warnings(facts)),
@@ -308,7 +308,9 @@ def make_example(model: Model, given: Feeds | None = None) -> Feeds:
         InputError: It does not run on the given arrays either.
     """
     roles = input_roles(model.graph)
-    forward = RuntimeForward(model, [s.name for s in model.outputs])
+    # The runtime crashes where text is copied from its device.
+    numbers = [v.name or "" for v in model.graph.outputs if v.dtype is not ir.DataType.STRING]
+    forward = RuntimeForward(model, numbers)
     problem = ""
     for form in forms(model, _shapes(given)):
         feeds = make_feeds(model, roles, replace(form, samples=1, masked=False))
