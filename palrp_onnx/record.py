@@ -146,9 +146,9 @@ class Fidelity(Struct, frozen=True, kw_only=True):
 
     There where something was changed before rules apply: ``rewritten`` counts operations, inlined
     functions, branches (``If``), loops (``Loop``, ``Scan``), reads of a ``sequence``, ``cache`` and
-    ``switch`` inputs, ``bfloat16`` values, a raised opset (``opset 9 to 13``), and sums of positions
-    and masks (``sum moved``, ``sum copied``). ``difference`` is the largest over the output on this
-    input. ``served`` is the same between the
+    ``switch`` inputs, ``bfloat16`` values, a raised opset (``opset 9 to 13``), and sums of
+    positions and masks (``sum moved``, ``sum copied``).
+    ``difference`` is the largest over the output on this input. ``served`` is the same between the
     file to the letter and the file as ONNX Runtime optimises it, where it rounds activations.
     ``kernels`` is the same between exact products of whole numbers and those that the runtime
     computes on this machine; 0 where its kernels are exact.
