@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -170,11 +170,12 @@ def _check_generation(request: Request) -> None:
 
 def _open(request: Request) -> tuple[Model, Sample]:
     from palrp_onnx.inputs import open_sample
-    from palrp_onnx.model.open import Model
+    from palrp_onnx.inputs.past import open_for
 
-    model = Model.open(request.model)
+    source: Path | Literal["-"] = "-" if str(request.source) == "-" else request.source
+    model = open_for(request.model, source)
     sample = open_sample(
-        "-" if str(request.source) == "-" else request.source,
+        source,
         model_path=request.model,
         graph_inputs=model.inputs,
         tokenizer=request.tokenizer,

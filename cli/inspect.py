@@ -45,10 +45,10 @@ def inspect(
 ) -> None:
     """Show inputs, position sites and operations of MODEL, and whether it can be explained."""
     del reporting  # there is nothing to report besides the result; the program reads -v
+    from palrp_onnx.inputs.past import open_for
     from palrp_onnx.inspection import inspect as inspect_model
-    from palrp_onnx.model.open import Model
 
-    opened = Model.open(model)
+    opened = open_for(model, example)
     feeds = None
     if example is not None:
         from palrp_onnx.inputs import read_npz

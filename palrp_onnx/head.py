@@ -1,8 +1,8 @@
 """Whether entries of the explained output are classes, with labels and probabilities, or numbers.
 
 Classes, labels and probabilities are never guessed. Entries are classes if the graph computes a
-softmax or sigmoid of them, if ``config.json`` has as many classes, or if there is an entry for
-every token of the vocabulary. Hidden states and embeddings are not classes.
+softmax or sigmoid of them, if ``config.json`` or a classifier in the model has as many classes, or
+if there is an entry for every token of the vocabulary. Hidden states and embeddings are no classes.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def find_head(
         return Head(size, True, False, names, _TAKEN[facts.followed])
     if declared_classes:
         classes = declared.problem != REGRESSION
-        link = None if facts.inner else _link(declared.problem, size)
+        link = None if facts.inner or declared.stored else _link(declared.problem, size)
         return Head(size, classes, False, names, link)
     if size > 1 and (size in facts.vocabularies or declared.is_vocabulary(size)):
         return Head(size, True, True, {}, None if facts.inner else "softmax")

@@ -19,7 +19,7 @@ from palrp_onnx.analysis.analysis import (
 from palrp_onnx.analysis.axes import BATCH, Places, Source, UnitAxes, places_of, sample_place
 from palrp_onnx.analysis.example import forms, make_feeds, none_runs
 from palrp_onnx.analysis.faults import find_faults
-from palrp_onnx.analysis.inputs import input_roles
+from palrp_onnx.analysis.inputs import CACHED, input_roles
 from palrp_onnx.analysis.observations import observe
 from palrp_onnx.analysis.output_mask import mask_of_input, mask_of_output
 from palrp_onnx.analysis.patches import patch_size
@@ -82,7 +82,8 @@ class Planned:
         """The properties of the model that readers of the result need."""
         analysis = self.analysis
         visited = [step.axes_of for step in self.plan.steps]
-        found = [m.reason for v in visited if (m := analysis.layouts.mixing.get(v))]
+        mixing = [m for v in visited if (m := analysis.layouts.mixing.get(v))]
+        found = [m.reason for m in mixing if not m.parted]
         if self.foreign:
             found.append(f"the rows of output {self.output!r} are samples of another input")
         facts = output_facts(analysis, self.plan.output)
@@ -100,7 +101,7 @@ class Planned:
             patch=patch_size(analysis, self.explained),
             mixed=found[0] if found else None,
             crossed=self.crossed,
-            measured=_measures_batches(analysis),
+            measured=any(m.parted for m in mixing) or _measures_batches(analysis),
             faults=(
                 *(Warning_(code=code, message=text) for code, text in self._faults()),
                 *(Warning_(code=c, message=text) for c, text in probability_warnings(facts)),
@@ -411,7 +412,8 @@ def choose(
         TargetError: There is no such output, or no output depends on an explained input.
         UsageError: The named input cannot be explained.
     """
-    names = analysis.inputs.explained()
+    facts = analysis.inputs.facts
+    names = sorted(analysis.inputs.explained(), key=lambda name: facts[name].reason == CACHED)
     if explain_input is not None and explain_input not in names:
         raise UsageError(
             f"{explain_input!r} is not an input that can be explained",

@@ -61,8 +61,9 @@ class Subject(Struct, frozen=True, kw_only=True):
         mixed: Why samples of a batch are not separate, if they are not.
         crossed: Whether samples are combined only in a table of all pairs, or are between tokens
             along an axis, so that each has to be explained alone.
-        measured: Whether scales are measured over all samples of a batch, so that each has to be
-            explained alone to be independent of the others.
+        measured: Whether scales are measured over all samples of a batch, or rows of all of them
+            are selected into one axis, so that each has to be explained alone to be independent of
+            the others.
         faults: Warnings about the numbers in the file.
         facts: Facts about the output.
     """

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from math import prod
 from typing import Any
 
@@ -17,11 +18,18 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from palrp_onnx.analysis.content import dependencies, routed_values
 from palrp_onnx.analysis.dims import How, Link, OperandAxis, groups, index_entries, links_of
 from palrp_onnx.analysis.input_axes import BATCH as BATCH
 from palrp_onnx.analysis.input_axes import TOKEN as TOKEN
 from palrp_onnx.analysis.input_axes import InputAxes
-from palrp_onnx.analysis.inputs import InputRoles
+from palrp_onnx.analysis.inputs import InputRoles, from_entries
+from palrp_onnx.analysis.picked import (
+    gathered_places,
+    numbered,
+    repeated_places,
+    scattered_places,
+)
 from palrp_onnx.model.ops import Trait, has
 from palrp_onnx.types import Shape
 
@@ -42,6 +50,7 @@ class Factor:
         step: Number of entries along that axis for each entry here: the stride of convolutions.
         of: Length of the factor that this is a part of; 0 where it is whole, −1 where entries
             were removed.
+        picks: How its entries were picked by computed indices.
     """
 
     size: int
@@ -49,6 +58,7 @@ class Factor:
     source: Source | None = None
     step: int = 1
     of: int = 0
+    picks: frozenset[Pick] = frozenset()
 
 
 #: A product of factors in row-major order.
@@ -59,6 +69,23 @@ Layout = tuple[Axis, ...]
 
 
 @dataclass(frozen=True)
+class Pick:
+    """Entries along axes that a computed index has picked.
+
+    Attributes:
+        index: Number of the index: see :func:`palrp_onnx.analysis.picked.numbered`.
+        axes: What the axes run along.
+        sizes: Their lengths.
+        places: The places of the entries among those of the axes, in the trial run.
+    """
+
+    index: int
+    axes: tuple[Axis, ...]
+    sizes: tuple[int, ...]
+    places: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Mixing:
     """Why entries along the batch are not separate.
 
@@ -66,11 +93,14 @@ class Mixing:
         reason: What combines them.
         alone: Whether a batch of one sample can still be explained.
         sources: The axes of explained inputs whose entries are combined; none where unknown.
+        parted: Whether each sample of a batch can be explained in a run of its own, as only the
+            rows of several samples are in one axis without order.
     """
 
     reason: str
     alone: bool
     sources: frozenset[Source] = frozenset()
+    parted: bool = False
 
 
 @dataclass(frozen=True)
@@ -147,7 +177,7 @@ def find_layouts(
         indices: Integer and boolean values of that run by name.
         known: Axes of every explained input.
     """
-    follower = _Follower(shapes, indices)
+    follower = _Follower(graph, shapes, indices, content)
     for value in graph.inputs:
         if value in content:
             follower.begin([value], value.name or "", known[value.name or ""])
@@ -165,10 +195,17 @@ class _Follower:
     """Layouts of content values, node by node in topological order."""
 
     def __init__(
-        self, shapes: Mapping[ir.Value, Shape], indices: Mapping[str, NDArray[Any]]
+        self,
+        graph: ir.Graph,
+        shapes: Mapping[ir.Value, Shape],
+        indices: Mapping[str, NDArray[Any]],
+        content: Mapping[ir.Value, None],
     ) -> None:
+        self._graph = graph
         self._shapes = shapes
         self._indices = indices
+        self._routed = routed_values(graph, content)
+        self._fed = dependencies(graph, [v.name or "" for v in graph.inputs])
         self._layouts: dict[ir.Value, Layout] = {}
         self._mixing: dict[ir.Value, Mixing] = {}
         self._parents: dict[Source, Source] = {}
@@ -206,14 +243,18 @@ class _Follower:
             for axis, size in zip(layout, shape, strict=True)
         )
 
-    def _mixed(self, reason: str, axes: Iterable[Axis], *, alone: bool = True) -> None:
+    def _mixed(
+        self, reason: str, axes: Iterable[Axis], *, alone: bool = True, parted: bool = False
+    ) -> None:
         """Store that the entries of the batches that run along ``axes`` are combined."""
         assert self._output is not None
         batches = {f.source for axis in axes for f in factors(axis) if f.flag & BATCH}
-        known = self._mixing.get(self._output, Mixing(reason, alone))
-        own = frozenset(source for source in batches if source is not None)
+        known = self._mixing.get(self._output, Mixing(reason, alone, parted=parted))
         self._mixing[self._output] = replace(
-            known, alone=known.alone and alone, sources=known.sources | own
+            known,
+            alone=known.alone and alone,
+            parted=known.parted and parted,
+            sources=known.sources | {source for source in batches if source is not None},
         )
 
     # --- aligned axes -------------------------------------------------------------------------
@@ -269,13 +310,17 @@ class _Follower:
                 return [self._cut(node, link, output)]
             case How.JOINED:
                 return [self._joined(node, link, sizes[0])]
+            case How.SELECTED if _at(node, 1) in self._routed:
+                return self._routed_rows(node, link, sizes)
             case How.SELECTED if node.op_type == "Gather":
                 return self._gathered(node, link, sizes)
-            case How.SELECTED:
+            case How.SELECTED if node.op_type == "GatherND":
                 return self._gathered_nd(node, link, sizes)
+            case How.SELECTED:
+                return [_axis(_opaque(axis, sizes[0])) for axis in self._axes(node, link)]
             case How.SCATTERED:
                 self._check_unknown(node, self._operand(node, 0)[1:])
-                return _scattered(self._operand(node, 0), self._operand(node, 2), after)
+                return self._scattered(node, after)
             case How.LOOSE if 0 not in link.results:
                 self._check_unknown(node, self._axes(node, link))
             case How.SUMMED:
@@ -284,6 +329,9 @@ class _Follower:
                 (axis,), (was,) = self._axes(node, link), self._sizes(node, link)
                 self._mix_along(node, link, "windows cover several samples of the batch")
                 return [_pooled(axis, was, sizes[0], _stride(node, link.results[0] - 2))]
+            case How.CHOSEN:
+                self._mix_along(node, link, f"{node.op_type} chooses along the batch")
+                return [_axis(_opaque(axis, sizes[0])) for axis in self._axes(node, link)]
             case How.NORMALISED:
                 self._mix_along(node, link, f"{node.op_type} runs along the batch")
             case How.ACCUMULATED:
@@ -331,7 +379,9 @@ class _Follower:
             if flag & BATCH:
                 self._mixed("one sample is repeated along the batch", axes, alone=False)
             return _axis(Factor(size, flag))
-        best = max(full, key=lambda axis: (flag_of(axis) == flag, bool(sources(axis))))
+        best = _picked(
+            max(full, key=lambda axis: (flag_of(axis) == flag, bool(sources(axis)))), full
+        )
         tokens = {self._tokens(axis) for axis in full if flag_of(axis) & TOKEN}
         if flag_of(best) != flag or len(tokens) > 1:
             return _axis(Factor(size, flag))
@@ -347,8 +397,12 @@ class _Follower:
 
     def _repeated(self, node: ir.Node, link: Link, size: int) -> Axis:
         axis = next(iter(self._axes(node, link)), ())
-        if size == next(iter(self._sizes(node, link)), 1):
+        was = next(iter(self._sizes(node, link)), 1)
+        if size == was:
             return axis
+        if node.op_type == "Tile" and len(axis) == 1 and flag_of(axis) == BATCH | TOKEN:
+            self._mixed("all samples are repeated in turn", [axis], parted=True)
+            return ((Factor(size // was), *axis[0]),)
         if flag_of(axis) & BATCH:
             self._mixed("samples are repeated along the batch", [axis], alone=False)
         return _axis(_opaque(axis, size))
@@ -365,8 +419,13 @@ class _Follower:
         if rank == 1 and index is not None and (one := _one_of_each(own, index)) is not None:
             return [one]
         each = rank > 1 and index is not None and _by_sample(index)
+        if flag_of(own) == BATCH and _sorts(node.inputs[1], index, length_before):
+            self._mixed("samples are put in another order", [own])
+            return [own]
         if flag_of(own) == BATCH and length_before > 1 and not each:
             self._mixed("samples are picked along the batch", [own], alone=False)
+        if rank == 1 and node.inputs[1] in self._fed:
+            return self._routed_rows(node, link, sizes)
         if rank == 1:
             whole = index is not None and np.array_equal(index, np.arange(length_before))
             return [own if whole else _axis(_opaque(own, sizes[0]))]
@@ -381,9 +440,77 @@ class _Follower:
         samples = axes[0] if axes and not batch_dims and rows is not None and rows.ndim == 2 else ()
         if rows is not None and flag_of(samples) == BATCH and _counts(rows[:, 0], samples):
             return [samples]  # one entry of every sample
+        if node.inputs[1] in self._fed and not batch_dims and len(sizes) == 1:
+            return self._routed_rows(node, link, sizes)
         merged = _united(flag_of(axis) for axis in axes)
         lead = BATCH if merged & BATCH else merged
         return [_axis(Factor(size, lead)) if not k else () for k, size in enumerate(sizes)]
+
+    def _routed_rows(self, node: ir.Node, link: Link, sizes: Sequence[int]) -> Sequence[Axis]:
+        """Entries that an index selects whose entries in the trial run say nothing of others."""
+        axes, lengths = self._axes(node, link), tuple(self._sizes(node, link))
+        if any(flag_of(axis) & BATCH for axis in axes):
+            self._mixed("entries are selected along the batch", (), parted=True)
+        merged = _opaque(tuple(piece for axis in axes for piece in axis), next(iter(sizes), 1))
+        if len(sizes) == 1 and node.op_type != "GatherElements":
+            merged = replace(merged, picks=self._picks(node, axes, lengths))
+        return [_axis(merged) if not k else () for k in range(len(sizes))]
+
+    def _picks(
+        self, node: ir.Node, axes: Sequence[Axis], sizes: tuple[int, ...]
+    ) -> frozenset[Pick]:
+        index, value = self._index(node.inputs[1]), node.inputs[1]
+        places = None if index is None else gathered_places(node, index, sizes)
+        if places is None or value is None:
+            return frozenset()
+        return frozenset([Pick(self._numbers[value], tuple(axes), sizes, places)])
+
+    @cached_property
+    def _numbers(self) -> Mapping[ir.Value, int]:
+        """Equal numbers for values that are computed in the same way."""
+        return numbered(self._graph)
+
+    def _scattered(self, node: ir.Node, after: Shape) -> Layout:
+        """The layout of a scatter: picked rows have their old places again, others unknown ones."""
+        data, updates, index = self._operand(node, 0), self._operand(node, 2), _at(node, 1)
+        if not updates:
+            return data
+        fed = index is not None and index in self._fed
+        written = self._put_back(node, index, updates, after) if fed and index else None
+        if written is None:
+            along = None if node.op_type == "ScatterND" else _axis_of(node, after)
+            moved = updates if along is None else [updates[along]]
+            if fed and any(flag_of(axis) & BATCH for axis in moved):
+                self._mixed("an index says where samples are written to", (), parted=True)
+            return _scattered(data, updates, after, along)
+        own = data or ((),) * len(after)
+        pairs = zip(own, written, strict=True)
+        axes = [[axis for axis in pair if axis] for pair in pairs]
+        return tuple(map(self._combined, axes, after))
+
+    def _put_back(
+        self, node: ir.Node, value: ir.Value, updates: Layout, after: Shape
+    ) -> Layout | None:
+        """The layout of picked rows in their old places; ``None`` where these are others."""
+        index = self._index(value)
+        if index is None or not index.ndim:
+            return None
+        tuples = node.op_type == "ScatterND"
+        at = 0 if tuples else _axis_of(node, after)
+        rank = index.shape[-1] if tuples else 1
+        if index.ndim != 2 and tuples:
+            return None
+        row = list(factors(updates[at])) if len(updates[at]) == 1 else []
+        first = row[0] if row else Factor(1)
+        written = scattered_places(node, index, after)
+        for pick in first.picks:
+            end = at + len(pick.sizes)
+            rest = after[end : at + rank]
+            same = pick.index == self._numbers[value] and pick.sizes == after[at:end]
+            if same and written == repeated_places(pick.places, rest):
+                back = (*pick.axes, *_distributed(row[1:], rest))
+                return (*updates[:at], *back, *updates[at + 1 :])
+        return None
 
     def _index(self, value: ir.Value | None) -> NDArray[Any] | None:
         """An index in the trial run."""
@@ -472,13 +599,15 @@ class _Follower:
     def _joined(self, node: ir.Node, link: Link, size: int) -> Axis:
         """Concatenated pieces; the piece of an operand without content is foreign."""
         axes = self._axes(node, link)
-        self._combined([axis for axis in axes if axis], size)
+        self._join([axis for axis in axes if axis])
         flag = _united(map(flag_of, axes))
         along = link.results[0]
         shapes = [self._shapes.get(v) for v in node.inputs if v is not None]
         sizes = [None if shape is None else shape[along] for shape in shapes]
-        if flag == BATCH and sum(each != 0 for each in sizes) > 1:
-            self._mixed("samples are joined with others along the batch", axes, alone=False)
+        if flag & BATCH and sum(each != 0 for each in sizes) > 1:
+            samples = flag == BATCH
+            reason = "samples are joined with others along the batch"
+            self._mixed(reason, axes, alone=not samples, parted=not samples)
         pieces: list[Piece] = []
         for axis, each in zip(axes, sizes, strict=True):
             if each is None:
@@ -523,6 +652,17 @@ def _opaque(axis: Axis, size: int) -> Factor:
     flag = flag_of(axis)
     source = next(iter(found)) if len(found) == 1 and flag == BATCH else None
     return Factor(size, flag, source, of=-1)
+
+
+def _picked(axis: Axis, others: Iterable[Axis]) -> Axis:
+    """An axis of picked entries with what is known of them from axes that are aligned with it."""
+    known = [other[0][0].picks for other in others if _is_single(other)]
+    picks = frozenset().union(*known)
+    return _axis(replace(axis[0][0], picks=picks)) if picks and _is_single(axis) else axis
+
+
+def _is_single(axis: Axis) -> bool:
+    return len(axis) == 1 and len(axis[0]) == 1
 
 
 def _united(flags: Iterable[int]) -> int:
@@ -612,6 +752,13 @@ def _counts(index: NDArray[Any], samples: Axis) -> bool:
     return np.array_equal(index, np.arange(length(samples)))
 
 
+def _sorts(value: ir.Value | None, index: NDArray[Any] | None, length: int) -> bool:
+    """Whether an index that depends on entries of inputs, as on lengths, permutes samples."""
+    if value is None or index is None or index.ndim != 1:
+        return False
+    return np.array_equal(np.sort(index), np.arange(length)) and from_entries(value)
+
+
 def _one_of_each(axis: Axis, index: NDArray[Any]) -> Axis | None:
     """The samples, where an axis runs over samples × tokens and one entry of each is selected."""
     row = list(factors(axis))
@@ -623,10 +770,15 @@ def _one_of_each(axis: Axis, index: NDArray[Any]) -> Axis | None:
     return samples if flag_of(axis) & TOKEN and _counts(selected, samples) else None
 
 
-def _scattered(data: Layout, updates: Layout, after: Shape) -> Layout:
-    """Layout of a scatter: that of the data; where content is written, its places are unknown."""
-    if not updates:
-        return data
+def _axis_of(node: ir.Node, shape: Shape) -> int:
+    return node.attributes.get_int("axis", 0) % len(shape)
+
+
+def _scattered(data: Layout, updates: Layout, after: Shape, along: int | None) -> Layout:
+    """Layout of a scatter of content whose places are unknown: flags alone.
+
+    Along other axes than ``along``, if it writes along one axis, entries stay where they are.
+    """
     own = data or ((),) * len(after)
     if len(updates) == len(after):
         both = [(*axis, *written) for axis, written in zip(own, updates, strict=True)]
@@ -635,10 +787,14 @@ def _scattered(data: Layout, updates: Layout, after: Shape) -> Layout:
         flags = regroup((flag_of(updates[0]),), (prod(indexed),), indexed)
         lead = [_axis(Factor(1, flag)) for flag in flags]
         both = [(*axis, *new) for axis, new in zip(own, (*lead, *updates[1:]), strict=True)]
-    return tuple(
+    found = [
         _axis(_opaque(axis, size)) if flag_of(axis) else _axis(Factor(size))
         for axis, size in zip(both, after, strict=True)
-    )
+    ]
+    for k, (axis, size) in enumerate(zip(updates, after, strict=False)):
+        stays = along not in (None, k) and (not data or own[k] == axis)
+        found[k] = axis if stays and length(axis) == size else found[k]
+    return tuple(found)
 
 
 def _stride(node: ir.Node, place: int) -> int:
@@ -654,7 +810,7 @@ def _pooled(axis: Axis, was: int, size: int, stride: int) -> Axis:
     single = axis[0][0] if len(axis) == 1 and len(axis[0]) == 1 else None
     if single is None or stride == 0 or size not in (was // stride, -(-was // stride)):
         return _axis(_opaque(axis, size))
-    return _axis(replace(single, size=size, step=single.step * stride))
+    return _axis(replace(single, size=size, step=single.step * stride, picks=frozenset()))
 
 
 # --- reshapes ----------------------------------------------------------------------------------
@@ -712,6 +868,8 @@ def _distributed(row: Sequence[Factor], sizes: Sequence[int]) -> list[Axis]:
             if not queue:
                 return _spread(row, sizes)
             factor = queue.pop(0)
+            if not factor.size:
+                return _spread(row, sizes)
             if need % factor.size == 0:
                 own.append(factor)
                 need //= factor.size
@@ -735,8 +893,9 @@ def _divided(factor: Factor, outer: int) -> tuple[Factor, Factor]:
     if factor.source is None and flag & BATCH:  # merged from unknown factors
         inner_flag = flag & ~BATCH
         flag = BATCH
-    one = replace(factor, size=outer, flag=flag, step=factor.step * inner, of=of)
-    return one, replace(factor, size=inner, flag=inner_flag, of=of)
+    whole = replace(factor, of=of, picks=frozenset())
+    one = replace(whole, size=outer, flag=flag, step=factor.step * inner)
+    return one, replace(whole, size=inner, flag=inner_flag)
 
 
 def _merged(row: Sequence[Factor]) -> Piece:

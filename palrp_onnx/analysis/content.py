@@ -75,6 +75,20 @@ def chosen_values(graph: ir.Graph, content: Mapping[ir.Value, None]) -> set[ir.V
     return found
 
 
+def routed_values(graph: ir.Graph, content: Mapping[ir.Value, None]) -> set[ir.Value]:
+    """Integers and truth values that content determines: indices of its largest entries, counts.
+
+    Their entries in a trial run say nothing of their entries for other inputs.
+    """
+    found: set[ir.Value] = set()
+    for node in graph:
+        if has(node, _NOT_ENTRIES):
+            continue
+        if any(v in content or v in found for v in node_inputs(node)):
+            found.update(v for v in node.outputs if v not in content and not is_float(v))
+    return found
+
+
 def fed_values(graph: ir.Graph) -> set[ir.Value]:
     """Values that depend on an input, if only on its shape."""
     found = {v for v in graph.inputs if not v.is_initializer()}

@@ -49,6 +49,8 @@ class How(Enum):
     NORMALISED = auto()
     #: Entry i from entries 0 to i.
     ACCUMULATED = auto()
+    #: Some of the entries, in another order; all of them decide which.
+    CHOSEN = auto()
     #: Windows of entries.
     POOLED = auto()
     #: An axis that no operand has.
@@ -180,13 +182,22 @@ def _same(results: Iterable[int], axes: Iterable[int], operand: int = 0) -> Iter
 
 # --- movement ------------------------------------------------------------------------------------
 def _reshaped(o: ShapedNode) -> Links | None:
-    before, after = o.first, o.after
+    before, after = _nonempty(o.first), _nonempty(o.after)
     if before != after and (0 in (*before, *after) or prod(before) != prod(after)):
         return None
     return (
         Link(How.REGROUPED, tuple(new), tuple((0, k) for k in own))
         for own, new in groups(before, after)
     )
+
+
+#: A length that stands for zero; no axis of a trial run is as long.
+_NOTHING = 1_000_003
+
+
+def _nonempty(shape: Shape) -> Shape:
+    """The shape with another length where one axis has no entries: rows that nobody picked."""
+    return tuple(size or _NOTHING for size in shape) if shape.count(0) == 1 else shape
 
 
 def groups(before: Shape, after: Shape) -> Iterator[tuple[range, range]]:
@@ -262,6 +273,14 @@ def _gathered(o: ShapedNode) -> Links:
     yield from _same(range(own), range(own))
     yield Link(How.SELECTED, tuple(range(own, end)), ((0, own),))
     yield from _same(range(end, len(o.after)), range(own + 1, rank))
+
+
+def _gathered_elements(o: ShapedNode) -> Links:
+    """Every entry has an index of its own along ``axis``; along other axes the index may end."""
+    own = o.axis()
+    for k in range(len(o.first)):
+        how = How.SELECTED if k == own else How.LOOSE
+        yield Link(how, (k,), ((0, k),))
 
 
 def _gathered_nd(o: ShapedNode) -> Links | None:
@@ -393,6 +412,25 @@ def _accumulated(o: ShapedNode) -> Links:
         yield Link(How.ACCUMULATED if k in along else How.SAME, (k,), ((0, k),))
 
 
+def _recurrent(o: ShapedNode) -> Links:
+    """Every step depends on other steps; samples are separate in the operand and the states."""
+    steps = (0,) if len(o.after) == 4 else ()  # the last states have none
+    states = [(k, 1) for k in (5, 6) if o.operand(k) is not None]
+    yield Link(How.SUMMED, (), ((0, 2), *((k, axis) for k, _ in states for axis in (0, 2))))
+    yield Link(How.NORMALISED if steps else How.SUMMED, steps, ((0, 0),))
+    first = len(steps)
+    yield Link(How.NEW, (first,), ())
+    yield Link(How.SAME, (first + 1,), ((0, 1), *states))
+    yield Link(How.NEW, (first + 2,), ())
+
+
+def _chosen(o: ShapedNode) -> Links:
+    """The largest or smallest entries along an axis."""
+    along = o.axis(-1)
+    for k in range(len(o.first)):
+        yield Link(How.CHOSEN if k == along else How.SAME, (k,), ((0, k),))
+
+
 _RULES: dict[AxisRule, Callable[[ShapedNode], Links | None]] = {
     AxisRule.ALIGNED: _aligned,
     AxisRule.LOOSE: _loose,
@@ -403,6 +441,7 @@ _RULES: dict[AxisRule, Callable[[ShapedNode], Links | None]] = {
     AxisRule.CUT: _cut,
     AxisRule.JOINED: _joined,
     AxisRule.GATHERED: _gathered,
+    AxisRule.GATHERED_ELEMENTS: _gathered_elements,
     AxisRule.GATHERED_ND: _gathered_nd,
     AxisRule.SCATTERED: _scattered,
     AxisRule.REDUCED: _reduced,
@@ -413,4 +452,6 @@ _RULES: dict[AxisRule, Callable[[ShapedNode], Links | None]] = {
     AxisRule.POOLED: _pooled,
     AxisRule.NORMALISED: _normalised,
     AxisRule.ACCUMULATED: _accumulated,
+    AxisRule.RECURRENT: _recurrent,
+    AxisRule.CHOSEN: _chosen,
 }

@@ -6,8 +6,9 @@ never read; their shapes are used where the graph leaves lengths open.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import combinations
 from math import isqrt, prod
 from typing import Any
 
@@ -116,9 +117,18 @@ def make_feeds(model: Model, roles: InputRoles, form: Form) -> dict[str, Array]:
     values = {v.name or "": v for v in model.graph.inputs}
     shapes: dict[str, tuple[int, ...]] = {}
     named: dict[str, int] = {}
-    # Inputs that are known best, and real ones, fix shared symbols.
-    for each in sorted(model.inputs, key=lambda s: (s.name not in form.batches, not _real(s))):
-        shapes[each.name] = _shape(each, form, named)
+    sums = _sums(model.inputs, form.shapes or {})
+
+    def last(each: GraphInput) -> tuple[bool, bool, bool]:
+        """Inputs that are known best, and real ones, fix shared symbols; sums follow."""
+        return (
+            not sums.keys().isdisjoint(each.shape or ()),
+            each.name not in form.batches,
+            not _real(each),
+        )
+
+    for each in sorted(model.inputs, key=last):
+        shapes[each.name] = _shape(each, form, named, sums)
     return {
         s.name: _array(values[s.name], s.dtype, shapes[s.name], roles.facts[s.name].role, form)
         for s in model.inputs
@@ -201,7 +211,41 @@ def _real(signature: GraphInput) -> bool:
     return signature.dtype.kind == "f" or signature.dtype.itemsize == 1
 
 
-def _shape(signature: GraphInput, form: Form, named: dict[str, int]) -> tuple[int, ...]:
+#: With more symbols, sums of their lengths are not looked for.
+_FEW_SYMBOLS = 32
+#: Symbol → two symbols whose lengths add up to its own.
+_Sums = Mapping[str, tuple[str, str]]
+
+
+def _sums(inputs: Sequence[GraphInput], shapes: Shapes) -> _Sums:
+    """Symbols that are sums: their text says so, or lengths of known shapes do without doubt.
+
+    A mask of cached and new tokens is as long as both.
+    """
+    dims = [each.shape or () for each in inputs]
+    symbols = {d for shape in dims for d in shape if isinstance(d, str)}
+    lengths: dict[str, int] = {}
+    for each in inputs:
+        shape, known = each.shape or (), shapes.get(each.name, ())
+        if len(known) == len(shape):
+            named = zip(shape[1:], known[1:], strict=True)
+            lengths.update((d, size) for d, size in named if isinstance(d, str))
+    found = {}
+    for symbol in symbols:
+        first, _, second = (term.strip() for term in symbol.partition("+"))
+        if {first, second} <= symbols:
+            found[symbol] = (first, second)
+        elif symbol in lengths and len(lengths) <= _FEW_SYMBOLS:
+            others = combinations(sorted(lengths.keys() - {symbol}), 2)
+            pairs = [(a, b) for a, b in others if lengths[a] + lengths[b] == lengths[symbol]]
+            if len(pairs) == 1:
+                found[symbol] = pairs[0]
+    return found
+
+
+def _shape(
+    signature: GraphInput, form: Form, named: dict[str, int], sums: _Sums
+) -> tuple[int, ...]:
     """Shape of an input: fixed lengths; for free axes those of the form, one a symbol."""
     dims = signature.shape
     known = (form.shapes or {}).get(signature.name)
@@ -220,6 +264,9 @@ def _shape(signature: GraphInput, form: Form, named: dict[str, int]) -> tuple[in
             if k != batch and form.longer and own:
                 own *= -(-(_LEAST_SOUND if sound else LENGTH) // own)
         if isinstance(dim, str):
+            terms = sums.get(dim, ())
+            if terms and named.keys() >= set(terms) and not form.whole:
+                own = sum(named[term] for term in terms)
             own = named.setdefault(dim, own)
         shape.append(dim if isinstance(dim, int) and dim > 0 else own)
     if prod(shape) > MAX_NUMBERS:

@@ -1,7 +1,8 @@
 """The axes of an explained input: samples, places, features.
 
 Token ids are [B, T], vectors [B, T, F], a table of columns [B, F]. Images, sound and video have the
-axes that their first convolution reads, traced back through transposes.
+axes that their first convolution reads, traced back through transposes. Cached keys and values have
+the token axis along which they are joined to those of new tokens.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import onnx_ir as ir
 
 from palrp_onnx.analysis.inputs import InputRoles
 from palrp_onnx.model.ops import ELEMENTWISE, Trait, has
+from palrp_onnx.model.passes.caches import cache_axis
 
 BATCH = 1
 TOKEN = 2
@@ -74,8 +76,13 @@ def input_axes(
         return _with_units(rank, batch[0] if batch else 0, vectors=True)
     if rank <= 2:
         return _vector_axes(value, rank, batch[0] if batch else 0)
+    tokens = cache_axis(value)
     samples, channel = _convolved(value, rank) or _by_size(value, rank)
-    found = batch[0] if batch else _named_batch(graph, value, samples)
+    first = samples if tokens is None else 0
+    found = batch[0] if batch else _named_batch(graph, value, first)
+    if tokens is not None:
+        flags = (BATCH if k == found else TOKEN if k == tokens else 0 for k in range(rank))
+        return InputAxes(tuple(flags), (tokens,))
     return _with_units(rank, found, channel)
 
 

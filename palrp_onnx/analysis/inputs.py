@@ -25,8 +25,11 @@ from palrp_onnx.analysis.rotating_tables import turns
 from palrp_onnx.errors import RoleError
 from palrp_onnx.model.follow import uses_of
 from palrp_onnx.model.ops import ELEMENTWISE, MOVES, Trait, has, row_of
+from palrp_onnx.model.passes.caches import cache_axis
 from palrp_onnx.model.values import is_float
 
+#: Reason for the role of a cache.
+CACHED = "keys or values of earlier tokens"
 #: Operations between looked-up rows and the sum that adds them, and sums themselves.
 _SUM_MOVES = Trait.SUM | Trait.SCALE | Trait.ROUNDS | Trait.RETYPES
 _SHAPED = _SUM_MOVES | Trait.RESHAPE | Trait.RANK
@@ -67,7 +70,11 @@ class InputRoles:
 def _is_number(node: ir.Node) -> bool:
     """Whether a node only casts integers to real numbers."""
     source = node.inputs[0].producer() if node.inputs and node.inputs[0] is not None else None
-    return node.op_type == "Cast" and (source is None or source.op_type != "Equal")
+    return node.op_type == "Cast" and (source is None or source.op_type not in _ENCODING)
+
+
+#: Operations whose integers or truth values, made real, are one-hot vectors.
+_ENCODING = ("Equal", "OneHot")
 
 
 def input_roles(graph: ir.Graph, overrides: Overrides | None = None) -> InputRoles:
@@ -227,6 +234,8 @@ def _used(value: ir.Value, content: Collection[ir.Value], choices: Choices) -> F
     if is_float(value):
         if uses and uses <= HIDING:
             return Fact(Role.MASK, f"a real input that only {' or '.join(sorted(uses))}")
+        if cache_axis(value) is not None:
+            return Fact(Role.CONTENT, CACHED)
         return Fact(Role.CONTENT, "a real-valued input")
     if value.dtype is ir.DataType.BOOL:
         return Fact(Role.MASK, "holds truth values")
@@ -252,18 +261,30 @@ def lookups(value: ir.Value) -> list[ir.Node]:
     for node, index in uses_of([value], _indices):
         if node.op_type == "Gather" and index == 1:
             found.update(dict.fromkeys(_yielding(node)))
-        elif node.op_type == "OneHot" and index == 0 and is_float(node.outputs[0]):
-            found[node] = None
+        elif node.op_type == "OneHot" and index == 0:
+            vectors = [node] if is_float(node.outputs[0]) else _made_real(node)
+            found.update(dict.fromkeys(vectors))
         elif node.op_type == "Equal" and _counting(node.inputs[1 - index]):
-            casts = (u.node for u in node.outputs[0].uses() if u.node.op_type == "Cast")
-            found.update(dict.fromkeys(c for c in casts if is_float(c.outputs[0])))
+            found.update(dict.fromkeys(_made_real(node)))
     return list(found)
+
+
+def _made_real(node: ir.Node) -> list[ir.Node]:
+    """Nodes that make real numbers of integers or truth values: casts, or one of two numbers."""
+    users = (use.node for use in node.outputs[0].uses() if use.idx == 0)
+    return [u for u in users if is_float(u.outputs[0]) and (u.op_type == "Cast" or _chooses(u))]
+
+
+def _chooses(node: ir.Node) -> bool:
+    """Whether a node yields one of two stored numbers."""
+    stored = [v.const_value for v in node.inputs[1:] if v is not None]
+    return node.op_type == "Where" and all(each is not None and each.size == 1 for each in stored)
 
 
 def _yielding(gather: ir.Node) -> list[ir.Node]:
     """The nodes that yield real rows of a gathered table."""
     table = gather.inputs[0]
-    if table is None or _from_entries(table):
+    if table is None or from_entries(table):
         return []
     if is_float(table):
         return [gather]
@@ -271,7 +292,7 @@ def _yielding(gather: ir.Node) -> list[ir.Node]:
     return [u.node for u in uses if u.node.op_type == "DequantizeLinear" and u.idx == 0]
 
 
-def _from_entries(value: ir.Value) -> bool:
+def from_entries(value: ir.Value) -> bool:
     """Whether a value depends on the entries of an input, not only on its shape."""
     queue, seen = [value], {value}
     while queue:
@@ -313,10 +334,16 @@ def _indices(node: ir.Node, index: int) -> Iterable[ir.Value]:
     """Results of a node that still hold indices."""
     if has(node, Trait.WHOLE) or row_of(node).moves(index):
         return [v for v in node.outputs if not is_float(v) and v.dtype is not ir.DataType.BOOL]
+    if node.op_type in _TO_WHOLE:
+        return node.outputs
     table = node.inputs[0]
     if node.op_type == "Gather" and index == 1 and table is not None and not is_float(table):
         return node.outputs if table.const_value is not None else ()  # ids are mapped to ids
     return ()
+
+
+#: Operations that make whole numbers of real ones, which are cast afterwards.
+_TO_WHOLE = ("Ceil", "Floor", "Round")
 
 
 def _casts(value: ir.Value) -> list[ir.Node]:

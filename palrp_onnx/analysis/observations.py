@@ -15,7 +15,12 @@ import onnx_ir as ir
 
 from palrp_onnx.analysis.axes import Axes, Layouts
 from palrp_onnx.analysis.batches import Batches, find_batches
-from palrp_onnx.analysis.content import attention_depth, content_values, probability_operands
+from palrp_onnx.analysis.content import (
+    attention_depth,
+    content_values,
+    probability_operands,
+    routed_values,
+)
 from palrp_onnx.analysis.example import Form, Shapes, another, forms, make_feeds, none_runs
 from palrp_onnx.analysis.input_axes import InputAxes
 from palrp_onnx.analysis.inputs import InputRoles, input_roles
@@ -59,7 +64,7 @@ class Observations:
         activations: Outputs of activation functions.
         trial: Real values of the trial run, from which roles are judged.
         again: Values without content of a trial run on another example, if there was one.
-        indices: Values of the trial run that are not real.
+        indices: Values of the trial run that are not real, nor made from content.
         shapes: Shapes of the trial run.
         examples: Feeds of these runs, in this order.
         form: Settings of the synthetic examples; ``None`` where the caller's arrays were used.
@@ -176,6 +181,7 @@ def observe(
     layouts = replace(layouts, mixing={**mixed, **layouts.mixing})
     free = {v.name for v in _values(graph) if v not in content or v.is_graph_input()}
     scaling = find_scaling(graph, content)
+    routed = {v.name for v in routed_values(graph, content)}
     return Observations(
         model=model,
         overrides=overrides or {},
@@ -190,7 +196,7 @@ def observe(
         activations=activation_values(graph, content, scaling),
         trial={name: array for name, array in runs.values.items() if name not in indexing},
         again={name: array for name, array in runs.again.items() if name in free},
-        indices=indices,
+        indices={name: array for name, array in indices.items() if name not in routed},
         shapes=lengths,
         examples=runs.examples,
         form=runs.form,

@@ -14,6 +14,7 @@ from palrp_onnx.compiler.manifest import Manifest
 from palrp_onnx.errors import LaterOpsetError, UnsupportedError, UsageError
 from palrp_onnx.fidelity import Original, doubts
 from palrp_onnx.inputs import read_npz
+from palrp_onnx.inputs.past import open_for
 from palrp_onnx.model.native import with_own_products
 from palrp_onnx.model.open import Model
 from palrp_onnx.prepare import Planned, make_example, plan_model, run_graph
@@ -59,7 +60,7 @@ def compile_model(
         InputError: The example cannot be read, or does not fit the inputs.
     """
     chosen = resolve_method(method)
-    model = Model.open(path, at_least=OPSET)
+    model = open_for(path, example, at_least=OPSET)
     if Manifest.read(model.metadata) is not None:
         raise UsageError("The model is an explainer already", place=str(path))
     tensors = [v.const_value for v in model.graph.initializers.values()]
@@ -86,7 +87,7 @@ def compile_model(
     try:
         compiled = _compiled(planned(model), feeds, settings or CompileSettings())
     except LaterOpsetError as error:
-        model = Model.open(path, at_least=error.opset)
+        model = model.at_opset(error.opset)
         compiled = _compiled(planned(model), feeds, settings or CompileSettings())
     for value in compiled.graph.initializers.values():
         tensor = value.const_value

@@ -1,4 +1,4 @@
-"""Class names from the model's ``config.json``."""
+"""Class names from the model's ``config.json``, else from a classifier in the model itself."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ from pathlib import Path
 
 from palrp_onnx.errors import InputError
 from palrp_onnx.inputs.reading import read_optional_json
+from palrp_onnx.model.maps import stored_labels
 
 
 def read_labels(model_path: Path) -> dict[int, str]:
-    """``id2label`` of ``config.json`` in the model's folder; empty if there is none.
+    """``id2label`` of ``config.json`` in the model's folder, else the labels in the model.
+
+    The latter are those of ``ZipMap`` and ``LinearClassifier``; empty if there are none.
 
     Raises:
         InputError: ``config.json`` or its ``id2label`` is malformed.
@@ -17,10 +20,17 @@ def read_labels(model_path: Path) -> dict[int, str]:
     path = model_path.parent / "config.json"
     labels = read_optional_json(path).get("id2label")
     if labels is None:
-        return {}
+        return dict(enumerate(_stored(model_path)))
     if not isinstance(labels, dict):
         raise InputError("id2label is not an object", place=str(path))
     return {_index(key, path): _name(value, path) for key, value in labels.items()}
+
+
+def _stored(model_path: Path) -> list[str]:
+    try:
+        return stored_labels(model_path)
+    except Exception:  # no readable model: opening it says what is wrong
+        return []
 
 
 def _index(key: str, path: Path) -> int:

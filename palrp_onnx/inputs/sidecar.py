@@ -27,12 +27,15 @@ class Declared:
             multi_label_classification.
         vocabulary: ``vocab_size``.
         tokenizer: Path of ``tokenizer.json``.
+        stored: Whether the labels are those of a classifier in the model, which says nothing of
+            probabilities.
     """
 
     classes: int | None = None
     problem: str | None = None
     vocabulary: int | None = None
     tokenizer: Path | None = None
+    stored: bool = False
 
     @cached_property
     def tokens(self) -> int | None:
@@ -58,9 +61,11 @@ def read_declared(model_path: Path) -> Declared:
     config = read_optional_json(model_path.parent / "config.json")
     default = _DEFAULT_CLASSES if "model_type" in config and "id2label" not in config else None
     problem, vocabulary = config.get("problem_type"), config.get("vocab_size")
+    labels = read_labels(model_path)
     return Declared(
-        classes=len(read_labels(model_path)) or default,
+        classes=len(labels) or default,
         problem=problem if isinstance(problem, str) else None,
         vocabulary=vocabulary if isinstance(vocabulary, int) else None,
         tokenizer=default_tokenizer(model_path),
+        stored=bool(labels) and "id2label" not in config,
     )

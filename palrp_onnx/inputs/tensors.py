@@ -7,7 +7,8 @@ import struct
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
@@ -90,23 +91,41 @@ def read_npz(
     )
 
 
-def _read_arrays(path: Path, graph_inputs: Sequence[GraphInput]) -> dict[str, NDArray[np.generic]]:
+def filled(path: Path, names: Collection[str]) -> bool:
+    """Whether a file holds real arrays of these names that are not empty.
+
+    Raises:
+        InputError: The file does not exist or cannot be read.
+    """
+    with _opened(path) as archive:
+        members = _members(archive, path)
+        arrays = (_read_array(archive, members[n], f"{path}:{n}") for n in names if n in members)
+        return any(array.size and array.dtype.kind == "f" for array in arrays)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
+    """The archive; what is wrong with it is an :class:`InputError`."""
     try:
         with zipfile.ZipFile(path) as archive:
-            members = _members(archive, path)
-            arrays = {
-                name: _read_array(archive, member, f"{path}:{name}")
-                for name, member in members.items()
-            }
-            # Empty caches, which the model's own session needs, hold no numbers that could be lost.
-            known = {each.name for each in graph_inputs}
-            arrays = {n: array for n, array in arrays.items() if n in known or array.size}
-            _check_names(set(arrays), graph_inputs, path)
-            return arrays
+            yield archive
     except FileNotFoundError as error:
         raise InputError("there is no such file", place=str(path)) from error
     except _BAD_ZIP as error:
         raise InputError(f"is not a readable .npz file: {error}", place=str(path)) from error
+
+
+def _read_arrays(path: Path, graph_inputs: Sequence[GraphInput]) -> dict[str, NDArray[np.generic]]:
+    with _opened(path) as archive:
+        members = _members(archive, path)
+        arrays = {
+            name: _read_array(archive, member, f"{path}:{name}") for name, member in members.items()
+        }
+    # Empty caches, which the model's own session needs, hold no numbers that could be lost.
+    known = {each.name for each in graph_inputs}
+    arrays = {n: array for n, array in arrays.items() if n in known or array.size}
+    _check_names(set(arrays), graph_inputs, path)
+    return arrays
 
 
 def _members(archive: zipfile.ZipFile, path: Path) -> dict[str, zipfile.ZipInfo]:

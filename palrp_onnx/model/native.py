@@ -51,6 +51,7 @@ _INTEGER = _Own(range(4), {0: 2, 1: 3}, kind=ir.DataType.INT32)
 _PRODUCTS: dict[str, _Own] = {
     "ConvInteger": _INTEGER,
     "DynamicQuantizeMatMul": _Own(range(4), {1: 3}),
+    "DynamicQuantizeLSTM": _Own(range(12), {1: 9, 2: 11}),
     "MatMulInteger": _INTEGER,
     "MatMulIntegerToFloat": _Own(range(6), {0: 4, 1: 5}),
     "MatMulNBits": _Own(range(5)),
@@ -95,7 +96,10 @@ def rounds_inside(graph: ir.Graph) -> bool:
 
     They do so only where the runtime has packed the weights first.
     """
-    return any(node.op_type == "MatMulNBits" and _is_whole(node) for node in graph.all_nodes())
+    return any(
+        node.op_type == "DynamicQuantizeLSTM" or (node.op_type == "MatMulNBits" and _is_whole(node))
+        for node in graph.all_nodes()
+    )
 
 
 def _is_whole(node: ir.Node) -> bool:
@@ -113,10 +117,16 @@ def _pairs(model: Model) -> Iterator[tuple[ir.Node, ir.Value]]:
         return
     made = {v.name: v for node in model.graph for v in node.outputs if v.name}
     for node in _products_of(model.path, model.sha256):
-        name = node.outputs[0].name or ""
-        value = made.get(product_name(name), made.get(name))
-        if value is not None:
-            yield node, value
+        names = _names_of(node)
+        found = (made.get(name) for name in (*map(product_name, names), *names))
+        maker = next((v.producer() for v in found if v is not None), None)
+        if maker is not None:
+            yield node, maker.outputs[0]
+
+
+def _names_of(node: ir.Node) -> list[str]:
+    """Names of the results that are not left out."""
+    return [v.name for v in node.outputs if v.name]
 
 
 @lru_cache(maxsize=1)
@@ -132,7 +142,9 @@ def _products_of(path: Path, sha256: str) -> tuple[ir.Node, ...]:
     infer_shapes(file)
     nodes = list(file.graph.all_nodes())
     count = Counter(v.name for node in nodes for v in node.outputs)
-    return tuple(n for n in nodes if n.op_type in _PRODUCTS and count[n.outputs[0].name] == 1)
+    return tuple(
+        n for n in nodes if n.op_type in _PRODUCTS and all(count[k] == 1 for k in _names_of(n))
+    )
 
 
 def _unchanged(name: str) -> str:
@@ -192,7 +204,7 @@ class OwnProducts:
         if any(v is not None and o is None for (v, _), o in zip(read, operands, strict=True)):
             return False
         self._model.proto.opset_imports.setdefault(node.domain, 1)
-        made = self._copy(node, operands, before, own.by)[0]
+        made, *others = self._copy(node, operands, before, own.by)
         kind = _result_type(node, own, result)
         if kind is not None:
             made.dtype = kind
@@ -200,11 +212,17 @@ class OwnProducts:
         zero = _input(node, own.result)
         if zero is not None and self._known.get(node.outputs[0].name or "") is not result:
             served = self._without_zero_point(served, zero, before)
+        self._serve(result, served)
+        for old, new in zip(before.outputs[1:], others, strict=False):
+            self._serve(old, new)
+        return True
+
+    def _serve(self, result: ir.Value, served: ir.Value) -> None:
+        """Replace a result of the rewritten graph."""
         served.type, served.shape = result.type, result.shape
         name = result.name
         ir.convenience.replace_all_uses_with(result, served, replace_graph_outputs=True)
         result.name, served.name = None, self._named(name or "")
-        return True
 
     def _without_zero_point(self, value: ir.Value, zero: ir.Value, before: ir.Node) -> ir.Value:
         """Subtract the zero point, which the rewritten graph adds later."""

@@ -15,7 +15,8 @@ from palrp_onnx.errors import InputError, ModelError
 from palrp_onnx.model.changes import Blank, Changes
 from palrp_onnx.model.checks import check_size, check_tensors, check_values
 from palrp_onnx.model.external_weights import read_slim
-from palrp_onnx.model.plain import PLAIN, Rewriting, from_file, make_plain
+from palrp_onnx.model.maps import look_through_maps
+from palrp_onnx.model.plain import PLAIN, Rewriting, from_file, keeping_caches, make_plain
 from palrp_onnx.model.signature import GraphInput
 from palrp_onnx.model.sparse import make_dense
 
@@ -42,6 +43,7 @@ class Model:
         changes: Log of the changes between the file and ``graph``.
         proto: The plain model.
         decided: What an input decided about the graph: see :mod:`palrp_onnx.model.branches`.
+        past: Whether inputs for cached keys and values are kept, for a decoding step.
     """
 
     path: Path
@@ -54,6 +56,7 @@ class Model:
     changes: Changes
     proto: ir.Model
     decided: tuple[int, ...] = ()
+    past: bool = False
 
     @property
     def lowered(self) -> Mapping[str, int]:
@@ -86,12 +89,14 @@ class Model:
         return self.proto.opset_imports.get("", 0)
 
     @classmethod
-    def open(cls, path: str | Path, *, at_least: int = 0) -> Model:
+    def open(cls, path: str | Path, *, at_least: int = 0, past: bool = False) -> Model:
         """Open ``path`` without loading external data.
 
         Args:
             path: The file.
             at_least: Opset to which the graph is raised where the file has an older one.
+            past: Whether inputs for cached keys and values are kept, so that a decoding step after
+                a past can be explained; by default they are removed, as if they were empty.
 
         Raises:
             InputError: The file does not exist.
@@ -108,7 +113,8 @@ class Model:
         files = check_tensors(proto, path.resolve())
         opset = proto.opset_imports.get("", proto.opset_imports.get("ai.onnx", 0))
         nodes, outputs = len(proto.graph), tuple(map(_signature, proto.graph.outputs))
-        changes = make_plain(proto, path, from_file(path, at_least))
+        passes = from_file(path, at_least)
+        changes = make_plain(proto, path, keeping_caches(passes) if past else passes)
         check_values(proto.graph, str(path))
         return cls(
             path=path,
@@ -120,6 +126,7 @@ class Model:
             outputs=outputs,
             changes=changes,
             proto=proto,
+            past=past,
         )
 
     def rewritten(self, rewriting: Rewriting) -> Model:
@@ -142,7 +149,13 @@ class Model:
 
     def at_opset(self, opset: int) -> Model:
         """The same model in this opset or a later one; itself where its opset is not older."""
-        return self if self.graph_opset >= opset else Model.open(self.path, at_least=opset)
+        if self.graph_opset >= opset:
+            return self
+        return Model.open(self.path, at_least=opset, past=self.past)
+
+    def with_past(self) -> Model:
+        """The same model with its inputs for cached keys and values."""
+        return Model.open(self.path, at_least=self.graph_opset, past=True)
 
     def cut_to(self, names: Sequence[str]) -> Model:
         """The same inputs, with only the nodes that the values of these names depend on."""
@@ -160,6 +173,7 @@ def parse_model(path: Path) -> ir.Model:
     try:
         proto = onnx.load_model_from_string(read_slim(file))
         make_dense(proto)
+        look_through_maps(proto)
         model = ir.from_proto(proto)
         ir.external_data.set_base_dir(model.graph, file.parent)
         ir.serde.serialize_model(model)  # text that is not UTF-8 is read, but cannot be written

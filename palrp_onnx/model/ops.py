@@ -153,6 +153,7 @@ class AxisRule(Enum):
     CUT = auto()
     JOINED = auto()
     GATHERED = auto()
+    GATHERED_ELEMENTS = auto()
     GATHERED_ND = auto()
     SCATTERED = auto()
     REDUCED = auto()
@@ -166,6 +167,10 @@ class AxisRule(Enum):
     #: Over the axis ``axis`` alone, or over it and all later ones.
     NORMALISED = auto()
     ACCUMULATED = auto()
+    #: [steps, batch, features] → [steps, directions, batch, units], or without steps.
+    RECURRENT = auto()
+    #: Some entries along ``axis``, which all entries along it decide.
+    CHOSEN = auto()
 
 
 @dataclass(frozen=True)
@@ -208,7 +213,7 @@ _BITS = Row(T.INTEGER | T.BROADCASTS | T.WHOLE, A.ALIGNED)
 _REDUCING = Row(T.REDUCTION, A.REDUCED)
 _REDUCING_ZERO = Row(T.REDUCTION | T.ZERO, A.REDUCED)
 _RANDOM = Row(T.SOURCE)
-_RECURRENT = Row(T.RECURRENT | T.LEARNT)
+_RECURRENT = Row(T.RECURRENT | T.LEARNT, A.RECURRENT)
 _FIRST = (0,)
 _CHANNELS = T.NORMALISATION | T.CHANNELS
 
@@ -264,7 +269,7 @@ _STANDARD: dict[str, Row] = {
     "Floor": _VANISHING,
     "GRU": _RECURRENT,
     "Gather": Row(T.SELECT | T.ZERO | T.LINEAR, A.GATHERED, moved=_FIRST, index=1),
-    "GatherElements": Row(T.SELECT | T.ZERO | T.LINEAR, moved=_FIRST, index=1),
+    "GatherElements": Row(T.SELECT | T.ZERO | T.LINEAR, A.GATHERED_ELEMENTS, moved=_FIRST, index=1),
     "GatherND": Row(T.SELECT | T.ZERO | T.LINEAR, A.GATHERED_ND, moved=_FIRST, index=1),
     "Gelu": _VANISHING,
     "Gemm": Row(T.LAYER | T.LEARNT | T.ZERO, A.GEMM),
@@ -358,6 +363,7 @@ _STANDARD: dict[str, Row] = {
     "Tanh": _VANISHING,
     "ThresholdedRelu": _VANISHING,
     "Tile": Row(T.REPEAT | T.ZERO | T.LINEAR, A.REPEATED, moved=_FIRST),
+    "TopK": Row(T.SELECT | T.ZERO | T.CHOOSES, A.CHOSEN, moved=_FIRST),
     "Transpose": Row(T.PERMUTE | T.ZERO | T.LINEAR, A.PERMUTED, moved=_FIRST),
     "Trilu": Row(T.TRIANGLE | T.ZERO | T.LINEAR),
     "Unsqueeze": Row(T.RANK | T.ZERO | T.LINEAR, A.RANKED, moved=_FIRST),

@@ -6,7 +6,7 @@ store constants, or enter names, types and shapes return an empty log.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from palrp_onnx.model.lowering import lower
 from palrp_onnx.model.passes.bfloat16 import widen
 from palrp_onnx.model.passes.branches import write_out_constant
 from palrp_onnx.model.passes.caches import remove_caches, remove_switches
+from palrp_onnx.model.passes.hidden_states import name_hidden_states
 from palrp_onnx.model.passes.opset import raise_opset
 from palrp_onnx.model.passes.sequences import replace_sequences
 
@@ -114,6 +115,8 @@ _STORE = _tidying(
     without_functions,
 )
 _INLINE = (Pass(_write_out_functions), _STORE)
+_SWITCHES = Pass(remove_switches, (without_functions,))
+_CACHES = Pass(remove_caches, (constants_stored,))
 _REWRITE = (
     Pass(write_out_constant, (constants_stored,)),
     _tidying(common.TopologicalSortPass()),
@@ -125,6 +128,7 @@ _REWRITE = (
 _FINISH = (
     _STORE,
     _tidying(_resolve_aliases, without_functions),
+    _tidying(name_hidden_states),
     _tidying(infer_shapes, constants_stored, in_order),
 )
 #: The passes for a plain graph that was rewritten. They leave its inputs as they are.
@@ -136,12 +140,17 @@ def from_file(path: Path, opset: int) -> Sequence[Pass]:
     return (
         _tidying(normalise_declared),
         *_INLINE,
-        Pass(remove_switches, (without_functions,)),
+        _SWITCHES,
         *_REWRITE,
-        Pass(remove_caches, (constants_stored,)),
+        _CACHES,
         Pass(_raise_opset(path, opset), (without_functions,)),
         *_FINISH,
     )
+
+
+def keeping_caches(passes: Iterable[Pass]) -> Sequence[Pass]:
+    """These passes without those that remove caches and the switches that decide on their use."""
+    return [each for each in passes if each not in (_SWITCHES, _CACHES)]
 
 
 def make_plain(

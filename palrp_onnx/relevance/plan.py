@@ -5,7 +5,7 @@ A graph that cannot be explained is refused here, before anything runs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Generic, TypeVar
@@ -368,3 +368,16 @@ class _Recorder:
 
     def split_like(self, a: object, likes: list[object], axis: int) -> tuple[object, ...]:
         return tuple(object() for _ in likes)
+
+    def chunks(self, a: object, count: int, axis: int) -> tuple[object, ...]:
+        return tuple(object() for _ in range(count))
+
+    def scan(
+        self,
+        step: Callable[..., object],
+        states: Sequence[object],
+        along: Sequence[object],
+        *,
+        reverse: bool,
+    ) -> object:
+        return step(self, states, along)

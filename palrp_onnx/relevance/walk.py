@@ -231,9 +231,10 @@ class _Walk(Generic[T]):
         By the adjoint identity Σ x ∘ (m Wᵀ) = Σ (x W) ∘ m, linear rules pass on the relevance of
         the exact product x W. So the entry is (y − x W) ∘ m, without computing x W.
         """
-        op, m = self._op, use.sent[0]
-        assert m is not None
-        self._enter(KERNEL, op.relevance(use.view.output(), m), step.axes_of)
+        op = self._op
+        for index, m in enumerate(use.sent):
+            if m is not None:
+                self._enter(KERNEL, op.relevance(use.view.output(index), m), step.axes_of)
         for relevance in absorbed:
             self._enter(KERNEL, op.scale(relevance, -1.0), step.axes_of)
         for index, share in enumerate(shares):

@@ -46,8 +46,6 @@ class _Rewriter:
         self._lookup = lookup
         self._last = _gather_of(lookup)
         self._index = 1 if self._last.op_type == "Gather" else 0
-        if self._last.op_type == "Cast" and self._compared() is not None:
-            self._index = -1  # one-hot vectors by comparison, which are never rewritten
         self._depends = _dependents(graph, source)
         self._count = 0
         self._known: dict[tuple[ir.Value, tuple[ir.Node, ...]], ir.Value] = {}
@@ -55,12 +53,22 @@ class _Rewriter:
     def _compared(self) -> ir.Node | None:
         value = self._last.inputs[0]
         node = value.producer() if value is not None else None
-        return node if node is not None and node.op_type == "Equal" else None
+        made = self._last.op_type in ("Cast", "Where")
+        return node if made and node is not None and node.op_type == "Equal" else None
 
     def moved(self) -> bool:
-        """Whether a word may have another place in the lookup than in the input."""
-        indices = self._last.inputs[self._index] if self._index >= 0 else None
-        return indices is not None and self._moves_below(indices)
+        """Whether a word may have another place in the lookup than in the input.
+
+        Raises:
+            UnsupportedError: One-hot vectors by comparison are made of moved words.
+        """
+        compared = self._compared()
+        if compared is None:
+            indices = self._last.inputs[self._index]
+            return indices is not None and self._moves_below(indices)
+        if any(v is not None and self._moves_below(v, axes=False) for v in compared.inputs):
+            raise self._refusal(compared)
+        return False
 
     def rewrite(self) -> None:
         """Replace the lookup by moved lookups."""
@@ -123,15 +131,16 @@ class _Rewriter:
         self._graph.insert_before(self._lookup, made)
         return made.outputs[list(node.outputs).index(value)]
 
-    def _moves_below(self, value: ir.Value) -> bool:
-        """Whether words are moved between the input and ``value``."""
+    def _moves_below(self, value: ir.Value, *, axes: bool = True) -> bool:
+        """Whether words are moved between the input and ``value``; new ``axes`` count as well."""
         queue = [value] if value in self._depends else []
         seen = set(queue)
         while queue:
             node = queue.pop().producer()
             if node is None:
                 continue
-            if row_of(node).moved != () and not _in_place(node):
+            moves = axes or not has(node, Trait.RANK)
+            if moves and row_of(node).moved != () and not _in_place(node):
                 return True
             fresh = [v for v in node.inputs if v is not None and v in self._depends]
             queue.extend(v for v in fresh if v not in seen)
@@ -149,7 +158,7 @@ class _Rewriter:
         inputs = [indices if k == self._index else v for k, v in enumerate(first.inputs)]
         made = self._like(first, inputs)
         made.shape = None
-        if first is not self._lookup:  # rows of a quantised table are read afterwards
+        if first is not self._lookup:  # rows of a quantised table, or integers, made real
             made = self._like(self._lookup, [made, *self._lookup.inputs[1:]])
             made.shape = None
         return made
@@ -303,20 +312,23 @@ def _tile(w: _Rewriter, node: ir.Node, rows: dict[int, ir.Value]) -> ir.Value:
 def _transpose(w: _Rewriter, node: ir.Node, rows: dict[int, ir.Value]) -> ir.Value:
     if not w.vectors:
         return w.like(node, [rows[0]])
-    perm = node.attributes.get("perm")
-    if perm is None:
-        raise NotImplementedError("a transpose without perm")
-    order = perm.as_ints()
+    perm, before = node.attributes.get("perm"), node.inputs[0]
+    if perm is None and (before is None or before.shape is None):
+        raise NotImplementedError("a transpose without perm of unknown rank")
+    rank = before.shape.rank() if before is not None and before.shape is not None else 0
+    order = list(reversed(range(rank))) if perm is None else perm.as_ints()
     return w.node("Transpose", [rows[0]], perm=[*order, len(order)])
 
 
 def _gather_of(lookup: ir.Node) -> ir.Node:
     """The node of a lookup that reads the indices."""
-    if lookup.op_type != "DequantizeLinear" or lookup.inputs[0] is None:
+    before = lookup.inputs[0].producer() if lookup.inputs and lookup.inputs[0] is not None else None
+    if lookup.op_type == "Cast" and before is not None and before.op_type == "OneHot":
+        return before
+    if lookup.op_type != "DequantizeLinear":
         return lookup
-    gather = lookup.inputs[0].producer()
-    assert gather is not None
-    return gather
+    assert before is not None
+    return before
 
 
 def _in_place(node: ir.Node) -> bool:

@@ -30,6 +30,7 @@ _SLOPES: dict[str, float] = {
     "LeakyRelu": 0.0,
     "Mish": 0.6,
     "PRelu": 0.0,
+    "Relu": 0.0,
     "Selu": 1.0507009873554805 * 1.6732632423543772,
     "Sin": 1.0,
     "Sinh": 1.0,
@@ -49,6 +50,13 @@ _OFFSETS: dict[str, tuple[float, float]] = {
     "Sigmoid": (0.5, 0.25),
     "Softplus": (math.log(2.0), 0.5),
 }
+
+
+def at_zero(name: str, alpha: float, beta: float) -> tuple[float, float]:
+    """The value of a function at zero, and its slope there."""
+    if name == "HardSigmoid":
+        return min(max(beta, 0.0), 1.0), alpha if 0.0 < beta < 1.0 else 0.0
+    return _OFFSETS[name] if name in _OFFSETS else (0.0, _SLOPES[name])
 
 
 def _vanishing(slope: float) -> Callable[..., Sequence[object]]:
@@ -89,7 +97,8 @@ def _after_shift(op: Language[T], node: Node[T], m: T, offset: float, slope: flo
 
 
 for _name, _slope in _SLOPES.items():
-    rule(_name)(_vanishing(_slope))
+    if _name != "Relu":
+        rule(_name)(_vanishing(_slope))
 for _name, (_offset, _slope) in _OFFSETS.items():
     rule(_name)(_shifted(_offset, _slope))
 
@@ -101,8 +110,7 @@ def hard_sigmoid(op: Language[T], node: Node[T], m: T) -> Shares[T]:
     Source: identity rule (AttnLRP, eq. 9) for y − f(0). Ledger: f(0) ∘ m under ``other``.
     """
     alpha, beta = node.attribute("alpha", 0.2), node.attribute("beta", 0.5)
-    offset = min(max(beta, 0.0), 1.0)
-    return _after_shift(op, node, m, offset, alpha if 0.0 < beta < 1.0 else 0.0)
+    return _after_shift(op, node, m, *at_zero("HardSigmoid", alpha, beta))
 
 
 @rule("Shrink")

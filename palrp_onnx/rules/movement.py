@@ -160,6 +160,18 @@ def gather_elements(op: Language[T], node: Node[T], m: T) -> Sequence[T | None]:
     return op.gather_elements_adjoint(m, node.input(0), node.input(1), axis), None
 
 
+@rule("TopK")
+def top_k(op: Language[T], node: Node[T], m: T) -> Sequence[T | None]:
+    """m_x[i] = m where entry i was put among the largest (or smallest), zero elsewhere.
+
+    Shapes: x and m_x have one shape; y, m and the second output, the indices of the entries along
+    ``axis``, another. Which of equal entries is taken is the runtime's choice.
+    """
+    axis = node.attribute("axis", -1)
+    sent = op.gather_elements_adjoint(m, node.input(0), node.output(1), axis)
+    return sent, *(None,) * (node.arity - 1)
+
+
 @rule("GatherND")
 def gather_nd(op: Language[T], node: Node[T], m: T) -> Sequence[T | None]:
     """m_x[i] = the sum of m over the places where slice i was looked up."""

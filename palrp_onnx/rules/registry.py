@@ -155,7 +155,7 @@ _RULES: dict[RuleKey, list[RuleEntry]] = {}
 NO_PATH = frozenset(
     "ArgMax ArgMin ConstantOfShape EyeLike Floor Ceil Sign Range RandomNormal "
     "RandomUniform RandomNormalLike RandomUniformLike Bernoulli Multinomial Shape Size "
-    "NonZero Equal Less LessOrEqual Greater GreaterOrEqual And Or Xor Not IsNaN IsInf TopK "
+    "NonZero Equal Less LessOrEqual Greater GreaterOrEqual And Or Xor Not IsNaN IsInf "
     "Unique Hardmax OneHot BlackmanWindow HammingWindow HannWindow".split()
 )
 

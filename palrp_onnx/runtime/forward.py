@@ -18,6 +18,7 @@ from palrp_onnx.errors import InputError, ModelError, UnsupportedError
 from palrp_onnx.model.lowering import REFUSED
 from palrp_onnx.model.native import rounds_inside
 from palrp_onnx.model.open import Model, parse_model
+from palrp_onnx.runtime import recurrent
 from palrp_onnx.runtime.integer_products import runtime_operations
 from palrp_onnx.session import Session, first_line
 from palrp_onnx.types import Array
@@ -171,7 +172,7 @@ class ReferenceForward:
         proto = _with_outputs(model, self._names)
         del proto.graph.initializer[:]
         proto.graph.initializer.extend(
-            onnx.numpy_helper.from_array(v.const_value.numpy(), v.name)
+            onnx.numpy_helper.from_array(_text_as_objects(v.const_value.numpy()), v.name)
             for v in model.graph.initializers.values()
             if v.const_value is not None
         )
@@ -182,7 +183,8 @@ class ReferenceForward:
             if v.type.tensor_type.elem_type == onnx.TensorProto.DOUBLE
         }
         try:
-            own = [*_own_operations(), *runtime_operations(proto), *_corrected()]
+            own = [*_own_operations(), *_corrected(), *recurrent.operations()]
+            own += runtime_operations(proto)
             if model.graph_opset < 13:
                 own += _softmax_of_tails()
             self._evaluator = ReferenceEvaluator(proto, new_ops=own)
@@ -208,6 +210,10 @@ def _corrected() -> list[type]:
     from palrp_onnx.runtime.reference_operations import CORRECTED  # imports the evaluator
 
     return list(CORRECTED)
+
+
+def _text_as_objects(array: Array) -> Array:
+    return array.astype(object) if array.dtype.kind == "S" else array
 
 
 def _own_operations() -> list[type]:
@@ -312,6 +318,9 @@ def _promote_graph(graph: onnx.GraphProto) -> None:
     for index, tensor_proto in enumerate(graph.initializer):
         graph.initializer[index].CopyFrom(_promoted(tensor_proto))
     for node in graph.node:
+        if node.op_type == "ConstantOfShape" and not node.attribute:  # single precision if unstated
+            zero = onnx.numpy_helper.from_array(np.zeros(1))
+            node.attribute.append(onnx.helper.make_attribute("value", zero))
         for attribute in node.attribute:
             if attribute.name in ("to", "dtype"):
                 attribute.i = _wide(attribute.i)

@@ -6,7 +6,7 @@ operation returns a shape: one that depends on a shape takes a tensor that has i
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, Required, TypedDict, TypeVar
 
@@ -74,6 +74,12 @@ class Movement:
     repeats: bool = False
 
 
+#: ``step(op, states, entries)``: the next states, and results, written in the language ``op``.
+RecurrenceStep = Callable[
+    ["Language[Any]", Sequence[Any], Sequence[Any]], tuple[Sequence[Any], Sequence[Any]]
+]
+
+
 class Language(Protocol[T]):
     """The operations that a rule may use.
 
@@ -123,6 +129,10 @@ class Language(Protocol[T]):
 
     def exp(self, a: T) -> T:
         """e to the power a."""
+        ...
+
+    def function(self, op_type: str, a: T, *numbers: float, **attributes: float) -> T:
+        """An element-wise function of the standard, by its name; ``numbers`` are its operands."""
         ...
 
     def ratio(self, y: T, x: T, at_zero: float) -> T:
@@ -208,6 +218,31 @@ class Language(Protocol[T]):
         """Adjoint of a cumulative sum."""
         ...
 
+    # --- recurrences ---------------------------------------------------------------------------
+    def scan(
+        self, step: RecurrenceStep, states: Sequence[T], along: Sequence[T], *, reverse: bool
+    ) -> tuple[Sequence[T], Sequence[T]]:
+        """A recurrence along the first axis.
+
+        Args:
+            step: Gets the states, and one entry of each of ``along``, without its first axis. It
+                may read tensors from outside.
+            states: States before the first step.
+            along: Tensors whose first axes have one length.
+            reverse: Whether the last entries come first.
+
+        Returns:
+            States after the last step; results of all steps, in the order of ``along``.
+        """
+        ...
+
+    def within(self, lengths: T, like: T) -> T:
+        """1 at the first ``lengths`` [B] steps of each sample, else 0: [T, 1, B, 1].
+
+        Steps are the first axis of ``like``.
+        """
+        ...
+
     # --- movement ------------------------------------------------------------------------------
     def transpose(self, a: T, perm: Sequence[int]) -> T:
         """Permute axes."""
@@ -231,6 +266,14 @@ class Language(Protocol[T]):
 
     def split_like(self, a: T, likes: Sequence[T], axis: int) -> tuple[T, ...]:
         """Cut into pieces as long as ``likes`` along an axis."""
+        ...
+
+    def turn(self, a: T) -> T:
+        """The entries of the first axis in reverse order."""
+        ...
+
+    def chunks(self, a: T, count: int, axis: int) -> tuple[T, ...]:
+        """Cut into so many equal pieces along an axis."""
         ...
 
     def slice_adjoint(

@@ -12,7 +12,13 @@ import onnx
 from numpy.typing import DTypeLike
 
 from palrp_onnx.errors import ModelError
-from palrp_onnx.tensor.language import Interpolation, Movement, Pooling, Window
+from palrp_onnx.tensor.language import (
+    Interpolation,
+    Movement,
+    Pooling,
+    RecurrenceStep,
+    Window,
+)
 from palrp_onnx.types import Array
 
 Index = Any  # NumPy's stubs know no mixed tuples of slices and numbers
@@ -67,6 +73,10 @@ class Eager:
 
     def exp(self, a: Array) -> Array:
         return np.asarray(np.exp(a))
+
+    def function(self, op_type: str, a: Array, *numbers: float, **attributes: float) -> Array:
+        operands = [np.asarray(number, a.dtype) for number in numbers]
+        return np.asarray(_evaluated(op_type, [a, *operands], attributes, _LATE_OPSET), a.dtype)
 
     def ratio(self, y: Array, x: Array, at_zero: float) -> Array:
         out = np.full(np.broadcast_shapes(y.shape, x.shape), at_zero, np.result_type(y, x))
@@ -206,6 +216,26 @@ class Eager:
             total = total - turned
         return total if reverse else np.flip(total, axis)
 
+    # --- recurrences ----------------------------------------------------------------------------
+    def scan(
+        self,
+        step: RecurrenceStep,
+        states: Sequence[Array],
+        along: Sequence[Array],
+        *,
+        reverse: bool,
+    ) -> tuple[Sequence[Array], Sequence[Array]]:
+        order = range(len(along[0]))[:: -1 if reverse else 1]
+        found = []
+        for k in order:
+            states, results = step(self, states, [each[k] for each in along])
+            found.append(results)
+        return states, [np.stack(each)[order] for each in zip(*found, strict=True)]
+
+    def within(self, lengths: Array, like: Array) -> Array:
+        held = np.arange(len(like))[:, None] < lengths
+        return np.asarray(held[:, None, :, None], self.dtype)
+
     # --- movement -------------------------------------------------------------------------------
     def transpose(self, a: Array, perm: Sequence[int]) -> Array:
         return a.transpose(tuple(perm))
@@ -225,6 +255,12 @@ class Eager:
     def split_like(self, a: Array, likes: Sequence[Array], axis: int) -> tuple[Array, ...]:
         ends = np.cumsum([like.shape[axis] for like in likes])[:-1]
         return tuple(np.split(a, ends.tolist(), axis=axis))
+
+    def turn(self, a: Array) -> Array:
+        return a[::-1]
+
+    def chunks(self, a: Array, count: int, axis: int) -> tuple[Array, ...]:
+        return tuple(np.split(a, count, axis=axis))
 
     def slice_adjoint(
         self,

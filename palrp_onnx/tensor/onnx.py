@@ -6,6 +6,7 @@ Shapes are computed when the graph runs, so that one graph serves every batch si
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,13 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from palrp_onnx.errors import LaterOpsetError
-from palrp_onnx.tensor.language import Interpolation, Movement, Pooling, Window
+from palrp_onnx.tensor.language import (
+    Interpolation,
+    Movement,
+    Pooling,
+    RecurrenceStep,
+    Window,
+)
 
 Value = ir.Value
 #: Real types in which multipliers may overflow or vanish.
@@ -41,7 +48,8 @@ class Emit:
         portable: bool = False,
     ) -> None:
         self._opset = opset
-        self._graph = graph
+        self._graph = self._home = graph  # where nodes and where initializers are put
+        self._stem = "relevance"
         self._ranks = dict(ranks)
         self._portable = portable
         self._constants: dict[tuple[Any, ...], Value] = {}
@@ -64,7 +72,7 @@ class Emit:
         """Append a node with one output of ``rank`` axes, of the type of its first real input."""
         made = ir.node(op_type, inputs, attributes or None, domain=domain)
         output = made.outputs[0]
-        output.name = f"relevance/{len(self._made)}"
+        output.name = f"{self._stem}/{len(self._made)}"
         output.dtype = dtype or self.kind(*inputs)
         self._append(made)
         self._ranks[output] = rank
@@ -97,7 +105,7 @@ class Emit:
         if key not in self._constants:
             name = f"relevance/constant/{len(self._constants)}"
             value = ir.val(name, const_value=ir.tensor(array, name=name))
-            self._graph.register_initializer(value)
+            self._home.register_initializer(value)
             self._ranks[value] = array.ndim
             self._constants[key] = value
         return self._constants[key]
@@ -206,6 +214,11 @@ class Emit:
 
     def exp(self, a: Value) -> Value:
         return self.node("Exp", [a], self.rank(a))
+
+    def function(self, op_type: str, a: Value, *numbers: float, **attributes: float) -> Value:
+        operands = [self.real(number, a) for number in numbers]
+        named: dict[str, Any] = attributes
+        return self.node(op_type, [a, *operands], self.rank(a), **named)
 
     def ratio(self, y: Value, x: Value, at_zero: float) -> Value:
         zero = self.flags("Equal", x, self.real(0.0, x))
@@ -422,6 +435,67 @@ class Emit:
             "CumSum", [m, place], rank, exclusive=int(exclusive), reverse=int(not reverse)
         )
 
+    # --- recurrences ----------------------------------------------------------------------------
+    def scan(
+        self,
+        step: RecurrenceStep,
+        states: Sequence[Value],
+        along: Sequence[Value],
+        *,
+        reverse: bool,
+    ) -> tuple[Sequence[Value], Sequence[Value]]:
+        inner = self._inside()
+        own = [inner._argument(v, self.rank(v), k) for k, v in enumerate(states)]
+        entries = [
+            inner._argument(v, self.rank(v) - 1, k) for k, v in enumerate(along, len(states))
+        ]
+        after, results = step(inner, own, entries)
+        outputs = inner._own_outputs([*after, *results])
+        ranks = [inner.rank(v) + (k >= len(own)) for k, v in enumerate(outputs)]
+        inner._graph.inputs.extend([*own, *entries])
+        inner._graph.outputs.extend(outputs)
+        for value in inner._graph.outputs:  # the runtime needs their ranks
+            value.shape = ir.Shape([None] * inner.rank(value))
+        attributes: dict[str, Any] = {"body": inner._graph, "num_scan_inputs": len(along)}
+        if reverse:
+            attributes["scan_input_directions"] = [1] * len(along)
+            attributes["scan_output_directions"] = [1] * len(results)
+        made = ir.node("Scan", [*states, *along], attributes, num_outputs=len(ranks))
+        found = self._several(made, ranks, self.kind(*states))
+        return found[: len(own)], found[len(own) :]
+
+    def _inside(self) -> Emit:
+        """The same language, writing the body of a node; it shares initializers."""
+        inner = copy(self)
+        inner._stem = f"{self._stem}/{len(self._made)}"
+        inner._graph = ir.Graph([], [], nodes=[], name=inner._stem)
+        inner._made, inner._scalings, inner._shapes = [], {}, dict(self._shapes)
+        return inner
+
+    def _own_outputs(self, values: Sequence[Value]) -> list[Value]:
+        """The values as outputs of a body: made inside of it, each listed once."""
+        found: dict[Value, None] = {}
+        for value in values:
+            maker = value.producer()
+            inside = maker is not None and maker.graph is self._graph and value not in found
+            found[value if inside else self.node("Identity", [value], self.rank(value))] = None
+        return list(found)
+
+    def _argument(self, like: Value, rank: int, index: int) -> Value:
+        """An argument of a body."""
+        kind = self.kind(like)
+        value = ir.Value(name=f"{self._stem}/argument/{index}", type=ir.TensorType(kind))
+        self._ranks[value] = rank
+        return value
+
+    def within(self, lengths: Value, like: Value) -> Value:
+        steps = self.counting(self.integers("Squeeze", self.dims(like, [0])))
+        columns = self.integers("Unsqueeze", steps, self.constant([1, 2, 3]))
+        wide = self.integers("Cast", lengths, to=ir.DataType.INT64)
+        rows = self.integers("Unsqueeze", wide, self.constant([0, 1, 3]))
+        held = self.node("Less", [columns, rows], 4, dtype=ir.DataType.BOOL)
+        return self._number(held, self.kind(like))
+
     # --- movement -------------------------------------------------------------------------------
     def transpose(self, a: Value, perm: Sequence[int]) -> Value:
         if list(perm) == list(range(len(perm))):
@@ -438,8 +512,10 @@ class Emit:
         return self.reshape(a, self.shape(like), self.rank(like))
 
     def reshape(self, a: Value, shape: Value, rank: int) -> Value:
-        """Reshape to lengths that are a tensor."""
-        return self.node("Reshape", [a, shape], rank)
+        """Reshape to lengths that are a tensor; zero is a length, of rows that nothing picked."""
+        if self._opset < 14:
+            return self.node("Reshape", [a, shape], rank)
+        return self.node("Reshape", [a, shape], rank, allowzero=1)
 
     def expand_like(self, a: Value, like: Value) -> Value:
         return self.node("Expand", [a, self.shape(like)], self.rank(like))
@@ -451,12 +527,28 @@ class Emit:
         sizes = self.integers("Concat", *(self.dims(v, [axis]) for v in likes), axis=0)
         rank = self.rank(a)
         made = ir.node("Split", [a, sizes], {"axis": axis}, num_outputs=len(likes))
-        for index, output in enumerate(made.outputs):
-            output.name = f"relevance/{len(self._made)}/{index}"
-            output.dtype = self.kind(a)
+        return self._several(made, [rank] * len(likes), self.kind(a))
+
+    def _several(self, made: ir.Node, ranks: Sequence[int], kind: ir.DataType) -> tuple[Value, ...]:
+        """Append a node with several outputs of one type."""
+        for index, (output, rank) in enumerate(zip(made.outputs, ranks, strict=True)):
+            output.name = f"{self._stem}/{len(self._made)}/{index}"
+            output.dtype = kind
             self._ranks[output] = rank
         self._append(made)
         return tuple(made.outputs)
+
+    def turn(self, a: Value) -> Value:
+        back = self.constant([-1])
+        past = self.constant([np.iinfo(np.int64).min])
+        return self.node("Slice", [a, back, past, self.constant([0]), back], self.rank(a))
+
+    def chunks(self, a: Value, count: int, axis: int) -> tuple[Value, ...]:
+        if count == 1:
+            return (a,)
+        attributes = {"axis": axis, **({"num_outputs": count} if self._opset >= 18 else {})}
+        made = ir.node("Split", [a], attributes, num_outputs=count)
+        return self._several(made, [self.rank(a)] * count, self.kind(a))
 
     def slice_adjoint(
         self,
@@ -538,7 +630,8 @@ class Emit:
         middle = list(range(axis, axis + picked))
         moved = self.transpose(m, [*middle, *(a for a in range(self.rank(m)) if a not in middle)])
         count = self._flat(self.integers("Size", index))
-        rows = self.reshape(moved, self.integers("Concat", count, self.constant([-1]), axis=0), 2)
+        width = self.integers("ReduceProd", self.dims(like, order[1:]), keepdims=1)
+        rows = self.reshape(moved, self.integers("Concat", count, width, axis=0), 2)
         hot = self.one_hot(self._flat(index), size, m)
         summed = self.matmul(hot, rows, transpose_a=True)
         shape = self.dims(like, order)

@@ -62,8 +62,10 @@ def test_ids_are_content_whatever_they_are(fed: Array) -> None:
     np.testing.assert_allclose(content(model, {"ids": fed[None]}), of_words(fed), rtol=1e-5)
 
 
-def test_ids_that_come_as_real_numbers() -> None:
-    body = "i = Cast <to=7> (ids)  e = Gather(words, i)  " + BAG
+@pytest.mark.parametrize("before", ["", "r = Round(ids)  ", "r = Floor(ids)  "])
+def test_ids_that_come_as_real_numbers(before: str) -> None:
+    source = "r" if before else "ids"
+    body = f"{before}i = Cast <to=7> ({source})  e = Gather(words, i)  " + BAG
     feeds = {"ids": IDS.astype(np.float32)}
     model = opened(proto(body, feeds, TABLES, free=(0, 1)))
     np.testing.assert_allclose(content(model, feeds), of_words(IDS[0]), rtol=1e-5)
@@ -73,13 +75,19 @@ def test_ids_that_come_as_real_numbers() -> None:
     "spelling",
     [
         "e1 = OneHot <axis=-1> (ids, depth, values)",
+        "t = OneHot <axis=1> (ids, depth, values)  e1 = Transpose <perm=[0, 2, 1]> (t)",
+        "n = OneHot <axis=-1> (ids, depth, whole)  e1 = Cast <to=1> (n)",
         "u = Unsqueeze(ids, last)  q = Equal(u, names)  e1 = Cast <to=1> (q)",
+        "u = Unsqueeze(ids, last)  q = Equal(u, names)  e1 = Where(q, unit, none)",
     ],
 )
 def test_ids_that_become_one_hot_vectors(spelling: str) -> None:
     known = {
         "depth": np.array(V),
         "values": np.array([0, 1], np.float32),
+        "whole": ints(0, 1),
+        "unit": np.array(1, np.float32),
+        "none": np.array(0, np.float32),
         "last": ints(-1),
         "names": np.arange(V),
     }
@@ -211,9 +219,48 @@ def test_words_that_are_parts_of_one_input(axis: int) -> None:
     np.testing.assert_allclose(found, expected.ravel(), rtol=1e-5)
 
 
-def test_words_that_cannot_be_followed_are_refused() -> None:
-    body = "i = Pad(ids, pads)  e = Gather(words, i)  " + BAG
-    model = opened(proto(body, {"ids": IDS}, {**TABLES, "pads": ints(0, 1, 0, 0)}, free=()))
+BACKWARDS = "i = Slice(ids, minus, far, one, minus)  u = Unsqueeze(i, last)  "
+BACK = {"minus": ints(-1), "far": ints(-(2**31)), "one": ONE, "last": ints(-1)}
+
+
+def test_moved_ids_that_become_integers_as_one_hot_vectors() -> None:
+    body = """i = Slice(ids, minus, far, one, minus)  n = OneHot <axis=-1> (i, depth, whole)
+        e1 = Cast <to=1> (n)  k = MatMul(e1, words)  e = Mul(k, places)  """ + BAG  # fmt: skip
+    places = np.arange(1, 6, dtype=np.float32)[:, None]
+    more = {"depth": np.array(V), "whole": ints(0, 1), "places": places}
+    more |= {k: BACK[k] for k in ("minus", "far")}
+    model = opened(proto(body, {"ids": IDS}, {**TABLES, **more}, free=(0,)))
+    found = Explainer(model, method="gradient-x-input", dtype="float64").explain(
+        Sample("x", "tensors", {"ids": IDS}, InputFacts(kind="tensors", truncated=False)), "1"
+    )
+    expected = of_words(IDS[0]) * [5, 4, 3, 2, 1]
+    np.testing.assert_allclose(found[0].record.relevance.content, expected, rtol=1e-6)
+
+
+def test_moved_ids_that_are_compared_are_refused() -> None:
+    body = BACKWARDS + "q = Equal(u, names)  e1 = Cast <to=1> (q)  e = MatMul(e1, words)  " + BAG
+    more = {**BACK, "names": np.arange(V)}
+    model = opened(proto(body, {"ids": IDS}, {**TABLES, **more}, free=(0, 1)))
+    with pytest.raises(PalrpError, match="cannot be followed"):
+        explained(model, {"ids": IDS})
+
+
+def test_ids_that_are_transposed_without_perm() -> None:
+    body = "i = Transpose(ids)  k = Gather(words, i)  e = Transpose <perm=[1, 0, 2]> (k)  " + BAG
+    model = opened(proto(body, {"ids": IDS}, TABLES, free=(0, 1)))
+    np.testing.assert_allclose(content(model, {"ids": IDS}), of_words(IDS[0]), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("move", "weights"),
+    [
+        ("i = Pad(ids, pads)", {"pads": ints(0, 1, 0, 0)}),
+        ("i, at = TopK <axis=1> (ids, five)", {"five": ints(5)}),
+    ],
+)
+def test_words_that_cannot_be_followed_are_refused(move: str, weights: dict[str, Array]) -> None:
+    body = f"{move}  e = Gather(words, i)  " + BAG
+    model = opened(proto(body, {"ids": IDS}, {**TABLES, **weights}, free=()))
     with pytest.raises(PalrpError, match="cannot be followed"):
         explained(model, {"ids": IDS})
 
@@ -489,7 +536,6 @@ def test_exponentials_over_their_sum_are_a_softmax(name: str) -> None:
 PICKING = {
     "rows by tuples": "u = Unsqueeze(ids, last)  e = GatherND(words, u)",
     "rows by moved ids": "i = Trilu(ids)  e = Gather(words, i)",
-    "rows by sorted ids": "i, at = TopK <axis=1> (ids, five)  e = Gather(words, i)",
     "places of a thermometer": "u = Unsqueeze(ids, last)  q = Less(names, u)  "
     "h1 = Cast <to=1> (q)  e = MatMul(h1, words)",
 }
@@ -505,7 +551,7 @@ def test_ids_that_cannot_be_followed_are_no_positions(name: str, other_input: st
     }
     line, feeds, tables = other[other_input]
     body = f"{PICKING[name]}  {line}  z = Add(e, f)  " + BAG.replace("(e,", "(z,")
-    known = {"last": ints(-1), "five": ints(5), "names": np.arange(V)}
+    known = {"last": ints(-1), "names": np.arange(V)}
     used = {k: a for k, a in known.items() if f"{k})" in body or f"{k}," in body}
     model = opened(proto(body, {"ids": IDS, **feeds}, {**TABLES, **used, **tables}))
     with pytest.raises(PalrpError, match="this input selects"):

@@ -28,6 +28,7 @@ from palrp_onnx.model.lowering import lowerable
 from palrp_onnx.model.open import Model
 from palrp_onnx.rules import NO_PATH, Shares, find_rule, supported
 from palrp_onnx.runtime.forward import ReferenceForward, RuntimeForward
+from palrp_onnx.runtime.recurrent import operations
 from palrp_onnx.tensor.numpy import Eager
 from palrp_onnx.tensor.onnx import Emit
 
@@ -76,6 +77,8 @@ class CaseNode:
         self.inputs = [wide(fed[n]) if n else None for n in self._node.input]
         made = dict(zip([v.name for v in case.model.graph.output], expected, strict=True))
         self.outputs = [wide(made[n]) if n else None for n in self._node.output]
+        if self._node.op_type in ("GRU", "LSTM", "RNN") and self.outputs[0] is None:
+            self.outputs[0] = hidden_states(case.model, fed)
         self.op_type = self._node.op_type
         self.opset = next(i.version for i in case.model.opset_import if not i.domain)
         self.arity = len(self.inputs)
@@ -126,6 +129,15 @@ class CaseNode:
 
     def stored(self, index: int) -> None:
         return None
+
+
+def hidden_states(model: onnx.ModelProto, fed: dict[str, Any]) -> Array:
+    """The output that a pass adds to recurrent nodes without it."""
+    model = onnx.ModelProto.FromString(model.SerializeToString())
+    model.graph.node[0].output[0] = "hidden"
+    model.graph.output.append(onnx.helper.make_tensor_value_info("hidden", 1, None))
+    evaluator = ReferenceEvaluator(model, new_ops=operations())
+    return np.asarray(evaluator.run(["hidden"], {n: wide(a) for n, a in fed.items()})[0])
 
 
 def wide(array: Any) -> Array:

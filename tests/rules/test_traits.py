@@ -13,7 +13,7 @@ import onnx
 import onnx_ir as ir
 import onnxruntime
 import pytest
-from building import Array, floats, proto
+from building import Array, floats, proto, real
 from onnx.reference import ReferenceEvaluator
 from rule_cases import CASES, Case, of
 
@@ -36,6 +36,16 @@ MORE = [
     of("Hardmax", "y = Hardmax<axis=1>(x)"),
     of("ReduceProd", "y = ReduceProd<keepdims=0>(x, a)", a=np.array([1])),
     of("Add", "y = Add(x, w)", w=floats(0.5)),
+    *[
+        of(
+            name,
+            f"y = {name}<hidden_size=3>(x, w, r, b)",
+            w=real(1, gates * 3, 4),
+            r=real(1, gates * 3, 3),
+            b=real(1, gates * 6),
+        )
+        for name, gates in (("GRU", 3), ("LSTM", 4), ("RNN", 1))
+    ],
 ]
 
 

@@ -8,7 +8,7 @@ from building import Array, floats, ints, opened, proto, real, run
 from rough_gradient import rough_gradient
 
 from palrp_onnx import Explainer
-from palrp_onnx.errors import ModelError, TargetError, UnsupportedError
+from palrp_onnx.errors import ModelError, UnsupportedError
 from palrp_onnx.relevance.target_parsing import parse_target
 
 X = real(2, 3, 4, seed=3)
@@ -166,8 +166,13 @@ def test_gather_elements_from_the_end_in_float64() -> None:
 
 def test_an_output_whose_batch_is_not_first() -> None:
     model = opened(proto("y = Transpose<perm=[1, 0, 2]>(x)", {"x": X}))
-    with pytest.raises(TargetError, match="first axis"):
-        Explainer(model, engine="numpy").engine({"x": X}).explain({"x": X}, parse_target("0,0"))
+    for engine in ("numpy", "onnxruntime"):
+        opened_engine = Explainer(model, engine=engine).engine({"x": X})
+        outcome = opened_engine.explain({"x": X}, parse_target("1,2"))
+        assert [t.value for t in outcome.targets] == X[:, 1, 2].tolist()
+        expected = np.zeros((2, 3))
+        expected[:, 1] = X[:, 1, 2]
+        np.testing.assert_allclose(outcome.maps.content, expected, rtol=1e-6)
 
 
 def test_a_graph_that_runs_for_one_sample_only() -> None:

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 from building import OPSET, Array, Walk, floats, ints, real, run, wide
+from unrolled import FUNCTIONS, Cell, explain
 
 Weights = Mapping[str, Array]
 Law = Callable[[Array, Array, Array, Weights], Array]
@@ -353,6 +354,42 @@ NORM_CASES = [
     of("ReduceLogSum", "y = ReduceLogSum(x, a)", log_sum, a=ints(-1), low=0.1),
 ]
 
+
+def unrolled(kind: str, functions: str) -> Law:
+    """Step by step through the cell of every sample, with constant gates."""
+
+    def law(x: Array, y: Array, m: Array, weights: Weights) -> Array:
+        w, r, b = (weights[name][0] for name in "wrb")
+        peepholes = np.zeros(3 * r.shape[1])
+        cell = Cell(kind, w, r, b, peepholes, [FUNCTIONS[n] for n in functions.split()])
+        zeros = np.zeros(r.shape[1])
+        return np.array(
+            [
+                explain(cell, one, zeros, zeros, sent[:, 0], zeros, zeros).x / one
+                for one, sent in zip(x, m, strict=True)
+            ]
+        )
+
+    return law
+
+
+RECURRENT_CASES = [
+    of(
+        kind,
+        f"t = Transpose<perm=[1, 0, 2]>(x)  u = {kind}<hidden_size=3>(t, w, r, b)  "
+        "y = Transpose<perm=[2, 0, 1, 3]>(u)",
+        unrolled(kind, functions),
+        w=real(1, 3 * gates, 4),
+        r=real(1, 3 * gates, 3, seed=8),
+        b=real(1, 6 * gates, seed=9),
+    )
+    for kind, gates, functions in (
+        ("GRU", 3, "Sigmoid Tanh"),
+        ("LSTM", 4, "Sigmoid Tanh Tanh"),
+        ("RNN", 1, "Tanh"),
+    )
+]
+
 GRADIENT_CASES = [
     of("Add", "y = Add(x, w)", w=W4),
     of(
@@ -532,6 +569,16 @@ GRADIENT_CASES = [
         i=ints(*[[[0, 1, 2, 0], [0, 2, 0, -1]]] * 2),
         free=(),
     ),
+    of("TopK", "y, i = TopK(x, k)", k=ints(2)),
+    of(
+        "TopK",
+        "h, i = TopK<axis=1, largest=0, sorted=0>(x, k)  y = ReduceSum(h, a)",
+        k=ints(2),
+        a=ints(1),
+    ),
+    of("TopK", "y, i = TopK<axis=-1, largest=0>(x, k)", k=ints(4), opset=11),
+    of("TopK", "y, i = TopK<axis=1>(x, k)", k=ints(1), opset=10),
+    of("TopK", "y, i = TopK<axis=1, k=2>(x)", opset=9),
     of("GatherND", "y = GatherND(x, i)", i=ints([[0, 1], [0, 1]], [[1, 2], [1, -1]]), free=()),
     of("GatherND", "y = GatherND(x, i)", i=ints([0, 1, 1], [1, 2, -1]), free=()),
     of(
@@ -756,5 +803,5 @@ GRADIENT_CASES = [
     of("ReduceL2", "y = ReduceL2<axes=[1, 2]>(x)", opset=13),
 ]
 
-STATED_CASES = [*IDENTITY_CASES, *NORM_CASES]
+STATED_CASES = [*IDENTITY_CASES, *NORM_CASES, *RECURRENT_CASES]
 CASES = [*STATED_CASES, *GRADIENT_CASES]

@@ -6,6 +6,7 @@ from palrp_onnx.model.lowering import (
     blocked,
     blocks,
     embedding,
+    experts,
     integers,
     nchwc,
     norms,
@@ -13,7 +14,9 @@ from palrp_onnx.model.lowering import (
     products,
     qlinear,
     quantise,
+    recurrent,
     rotary,
+    tabular,
 )
 from palrp_onnx.model.lowering.builder import product_name
 from palrp_onnx.model.lowering.table import REFUSED, lower, lowerable
@@ -25,6 +28,7 @@ __all__ = [
     "blocked",
     "blocks",
     "embedding",
+    "experts",
     "integers",
     "lower",
     "lowerable",
@@ -35,5 +39,7 @@ __all__ = [
     "products",
     "qlinear",
     "quantise",
+    "recurrent",
     "rotary",
+    "tabular",
 ]

@@ -23,7 +23,12 @@ def unpacked(packed: Array, bits: int) -> Array:
     return numbers.reshape(*packed.shape[:-1], -1)
 
 
-def _stored(value: ir.Value | None, what: str) -> Array:
+def stored(value: ir.Value | None, what: str) -> Array:
+    """The entries of a constant.
+
+    Raises:
+        NotImplementedError: The value is computed.
+    """
     array = constant(value)
     if array is None:
         raise NotImplementedError(f"with {what} that are not stored")
@@ -40,10 +45,10 @@ def _matmul_nbits(b: Builder, node: Fused) -> Sequence[ir.Value]:
     bits, size = node.integer("bits", 4), node.integer("block_size")
     rows, columns = node.integer("N"), node.integer("K")
     x = node.input(0)
-    packed = _stored(node.input(1), "weights").view(np.uint8).reshape(rows, -1, size * bits // 8)
+    packed = stored(node.input(1), "weights").view(np.uint8).reshape(rows, -1, size * bits // 8)
     numbers = unpacked(packed, bits).reshape(-1, size)
     blocks = len(numbers) // rows
-    scales = b.array(_stored(node.input(2), "scales").reshape(-1).astype(dtype_of(x)))
+    scales = b.array(stored(node.input(2), "scales").reshape(-1).astype(dtype_of(x)))
     zeros = b.array(_zeros(node.optional(3), bits, rows, blocks))
     if (order := node.optional(4)) is not None:
         if node.optional(3) is not None and type_of(node.input(3)) == ir.DataType.UINT8:
@@ -64,16 +69,16 @@ def _zeros(value: ir.Value | None, bits: int, rows: int, blocks: int) -> Array:
     """The zero point of every block [N · blocks]."""
     if value is None:
         return np.full(rows * blocks, 1 << (bits - 1), np.uint8)
-    stored = _stored(value, "zero points")
-    if stored.dtype != np.uint8:
-        return stored.reshape(-1)
-    return unpacked(stored.reshape(rows, -1), bits)[:, :blocks].reshape(-1)
+    numbers = stored(value, "zero points")
+    if numbers.dtype != np.uint8:
+        return numbers.reshape(-1)
+    return unpacked(numbers.reshape(rows, -1), bits)[:, :blocks].reshape(-1)
 
 
 @lowers("GatherBlockQuantized")
 def _gather_block_quantized(b: Builder, node: Fused) -> Sequence[ir.Value]:
     """Rows of a low-bit table: numbers, scales and zero points are looked up in the same way."""
-    data = _stored(node.input(0), "tables")
+    data = stored(node.input(0), "tables")
     last = data.ndim - 1
     if node.integer("gather_axis", 0) != 0 or node.integer("quantize_axis", 1) % data.ndim != last:
         raise NotImplementedError("along other axes than rows, in blocks of columns")
@@ -86,12 +91,12 @@ def _gather_block_quantized(b: Builder, node: Fused) -> Sequence[ir.Value]:
     zeros = node.optional(3)
     read = [b.array(numbers), node.input(2)]
     if zeros is not None:
-        offsets = _stored(zeros, "zero points")
+        offsets = stored(zeros, "zero points")
         if kind == ir.DataType.UINT8:
             offsets = unpacked(offsets, node.integer("bits", 4))
         read.append(b.array(np.asarray(offsets).astype(numbers.dtype)))
     elif kind == ir.DataType.UINT8:
-        scales = _stored(node.input(2), "scales")
+        scales = stored(node.input(2), "scales")
         middle = 1 << (node.integer("bits", 4) - 1)
         read.append(b.array(np.full(scales.shape, middle, numbers.dtype)))
     found = [b.op("Gather", each, ids, axis=0) for each in read]

@@ -88,8 +88,10 @@ class Builder:
 
     # --- constants --------------------------------------------------------------------------------
     def array(self, data: np.ndarray[Any, Any], dtype: ir.DataType | None = None) -> ir.Value:
-        """An initializer."""
-        tensor = ir.Tensor(data, dtype=dtype)
+        """An initializer; an array of objects holds text."""
+        tensor: ir.TensorProtocol = (
+            ir.Tensor(data, dtype=dtype) if data.dtype != object else _text(data)
+        )
         value = ir.Value(
             name=self._name(), type=ir.TensorType(tensor.dtype), shape=ir.Shape(data.shape)
         )
@@ -241,6 +243,10 @@ class Fused:
         """A text attribute."""
         attribute = self.node.attributes.get(name)
         return default if attribute is None else attribute.as_string()
+
+
+def _text(data: np.ndarray[Any, Any]) -> ir.StringTensor:
+    return ir.StringTensor([str(each).encode() for each in data], shape=ir.Shape(data.shape))
 
 
 def type_of(value: ir.Value) -> ir.DataType:

@@ -14,6 +14,18 @@ from palrp_onnx.model.lowering.rotary import integers_from
 from palrp_onnx.model.lowering.table import lowers
 
 
+@lowers("OneHot", domain="")
+def _one_hot(b: Builder, node: Fused) -> Sequence[ir.Value] | None:
+    """One-hot vectors along another axis than the last: those along the last, transposed."""
+    ids, axis = node.input(0), node.integer("axis", -1)
+    rank = None if ids.shape is None else ids.shape.rank()
+    if rank is None or axis in (-1, rank):
+        return None
+    vectors = b.op("OneHot", *node.node.inputs, axis=-1)
+    axis %= rank + 1
+    return [b.transpose(vectors, *range(axis), rank, *range(axis, rank))]
+
+
 @lowers("EmbedLayerNormalization")
 def _embed_layer_norm(b: Builder, node: Fused) -> Sequence[ir.Value | None]:
     ids = node.input(0)

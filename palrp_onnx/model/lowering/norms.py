@@ -16,10 +16,7 @@ def layer_norm(
     """γ ∘ (x − μ)/√(σ² + ε) + β over the last axis."""
     if b.opset >= 17:
         return b.op("LayerNormalization", x, gamma, beta, axis=-1, epsilon=epsilon)
-    centred = b.op("Sub", x, b.reduce("ReduceMean", x, -1))
-    variance = b.reduce("ReduceMean", b.op("Mul", centred, centred), -1)
-    root = b.op("Sqrt", b.op("Add", variance, b.real(epsilon, x)))
-    return b.total(b.op("Mul", b.op("Div", centred, root), gamma), beta)
+    return b.total(b.op("Mul", _standard(b, x, epsilon), gamma), beta)
 
 
 def rms_norm(b: Builder, x: ir.Value, gamma: ir.Value, epsilon: float) -> tuple[ir.Value, ir.Value]:
@@ -53,22 +50,61 @@ def _with_sum(node: Fused, normed: ir.Value, x: ir.Value) -> Sequence[ir.Value |
 
 @lowers("GroupNormalization", domain="")
 def _group_norm(b: Builder, node: Fused) -> Sequence[ir.Value]:
-    """γ ∘ (x − μ)/√(σ² + ε) + β with statistics over the channels of a group and all places."""
-    x, groups = node.input(0), node.integer("num_groups")
+    """γ ∘ (x − μ)/√(σ² + ε) + β; before opset 21, γ and β have one number for every group."""
+    x, gamma, beta = node.input(0), node.input(1), node.input(2)
+    groups, epsilon = node.integer("num_groups"), node.real("epsilon", 1e-5)
+    if b.opset >= 21:
+        return [_scaled(b, _grouped(b, x, groups, epsilon), gamma, beta)]
     rows = b.reshape(x, 0, groups, -1)
+    return [b.op("Reshape", _scaled(b, _standard(b, rows, epsilon), gamma, beta), b.op("Shape", x))]
+
+
+@lowers("GroupNorm", "SkipGroupNorm")
+def _grouped_images(b: Builder, node: Fused) -> Sequence[ir.Value | None]:
+    """The same in ONNX Runtime: one γ and β a channel, channels last or first, f behind it."""
+    x, rank = node.input(0), rank_of(node.input(0))
+    last = node.integer("channels_last", 1) != 0
+    front, back = (0, rank - 1, *range(1, rank - 1)), (0, *range(2, rank), 1)
+    if node.op_type == "SkipGroupNorm":
+        x = b.total(x, _each_place(b, node.input(3), rank, last=last), node.optional(4))
+        if node.optional(4) is not None and not last:
+            raise NotImplementedError("with a bias of channels that are not last")
+    groups, epsilon = node.integer("groups"), node.real("epsilon", 1e-5)
+    normed = _grouped(b, b.transpose(x, *front) if last else x, groups, epsilon)
+    scaled = _scaled(b, normed, b.cast_like(node.input(1), x), b.cast_like(node.input(2), x))
+    if node.integer("activation", 0):
+        scaled = b.op("Mul", scaled, b.op("Sigmoid", scaled))
+    return [b.transpose(scaled, *back) if last else scaled, x]
+
+
+def _each_place(b: Builder, skip: ir.Value, rank: int, *, last: bool) -> ir.Value:
+    """Numbers for every place, or for every channel [N, C], which are the same at every place."""
+    if rank_of(skip) == rank:
+        return skip
+    if rank_of(skip) != 2:
+        raise NotImplementedError("a residual that is neither for places nor for channels")
+    return b.unsqueeze(skip, *(range(1, rank - 1) if last else range(2, rank)))
+
+
+def _grouped(b: Builder, x: ir.Value, groups: int, epsilon: float) -> ir.Value:
+    """(x − μ)/√(σ² + ε) with statistics over the channels of a group and all places."""
+    rows = _standard(b, b.reshape(x, 0, groups, -1), epsilon)
+    return b.op("Reshape", rows, b.op("Shape", x))
+
+
+def _standard(b: Builder, rows: ir.Value, epsilon: float) -> ir.Value:
+    """(x − μ)/√(σ² + ε) over the last axis."""
     centred = b.op("Sub", rows, b.reduce("ReduceMean", rows, -1))
     variance = b.reduce("ReduceMean", b.op("Mul", centred, centred), -1)
-    root = b.op("Sqrt", b.op("Add", variance, b.real(node.real("epsilon", 1e-5), x)))
-    normed = b.op("Div", centred, root)
-    gamma, beta = node.input(1), node.input(2)
-    spatial = list(range(1, rank_of(x) - 1))
-    if b.opset < 21:  # γ and β have one number for every group
-        normed = b.op("Mul", normed, b.unsqueeze(gamma, 1))
-        normed = b.op("Add", normed, b.unsqueeze(beta, 1))
-        return [b.op("Reshape", normed, b.op("Shape", x))]
-    whole = b.op("Reshape", normed, b.op("Shape", x))
-    scaled = b.op("Mul", whole, b.unsqueeze(gamma, *spatial))
-    return [b.op("Add", scaled, b.unsqueeze(beta, *spatial))]
+    root = b.op("Sqrt", b.op("Add", variance, b.real(epsilon, rows)))
+    return b.op("Div", centred, root)
+
+
+def _scaled(b: Builder, x: ir.Value, gamma: ir.Value, beta: ir.Value) -> ir.Value:
+    """γ ∘ x + β with one number of each for every entry of the second axis."""
+    places = list(range(1, rank_of(x) - 1))
+    scaled = b.op("Mul", x, b.unsqueeze(gamma, *places) if places else gamma)
+    return b.op("Add", scaled, b.unsqueeze(beta, *places) if places else beta)
 
 
 @lowers("SimplifiedLayerNormalization", domain="")

@@ -14,6 +14,7 @@ import onnx_ir as ir
 
 from palrp_onnx.model.lowering.builder import Builder, Fused, dtype_of, rank_of, type_of
 from palrp_onnx.model.lowering.table import MICROSOFT, lowers
+from palrp_onnx.model.ops import Trait, has
 from palrp_onnx.model.values import constant
 
 #: Key in the ``meta`` of a node that adds a zero point: that zero point.
@@ -34,6 +35,10 @@ _REAL = (
     ir.DataType.BFLOAT16,
     ir.DataType.DOUBLE,
 )
+
+
+#: Operations that give the entries of one operand other places.
+_MOVING = Trait.RESHAPE | Trait.RANK | Trait.PERMUTE | Trait.REPEAT | Trait.REORDER
 
 
 def is_stored(value: ir.Value) -> bool:
@@ -224,12 +229,35 @@ def _quantize_linear(b: Builder, node: Fused) -> Sequence[ir.Value]:
 def _dequantize_linear(b: Builder, node: Fused) -> Sequence[ir.Value] | None:
     q = node.input(0)
     if is_stored(q) and not node.node.domain:
-        return None
+        moved = _moved_rows(b, node)
+        return None if moved is None else [moved]
     if node.integer("block_size", 0):
         raise NotImplementedError("in blocks, of what was computed")
     if node.integer("output_dtype", 0):
         raise NotImplementedError("to a type of its own")
     return [dequantised(b, q, node.input(1), node.optional(2), node.integer("axis", 1))]
+
+
+def _moved_rows(b: Builder, node: Fused) -> ir.Value | None:
+    """Rows of a quantised table that were moved, dequantised first; ``None`` for other numbers.
+
+    So the rows of a lookup are real numbers where they are looked up.
+    """
+    q, moves = node.input(0), list[ir.Node]()
+    while (mover := q.producer()) is not None and has(mover, _MOVING) and mover.inputs[0]:
+        moves.append(mover)
+        q = mover.inputs[0]
+    if not moves or mover is None or entries(node.input(1)) != 1:
+        return None
+    value = b.op("DequantizeLinear", q, *node.node.inputs[1:])
+    for mover in reversed(moves):
+        value = b.op(
+            mover.op_type,
+            value,
+            *mover.inputs[1:],
+            **{k: v.value for k, v in mover.attributes.items()},
+        )
+    return value
 
 
 @lowers("DynamicQuantizeLinear", domain="")

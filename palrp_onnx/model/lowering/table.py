@@ -110,8 +110,9 @@ def _lower(b: Builder, fused: Fused, lowering: Lowering, made: _Made) -> bool:
     return True
 
 
-#: Operations that hand on operands of one type, quantised ones too.
-_OF_ONE_TYPE = Trait.JOIN | Trait.PAD | Trait.EXTREME | Trait.CHOICE
+#: Operations that hand on operands of one type, quantised ones too, or add to them.
+_OF_ONE_TYPE = Trait.JOIN | Trait.PAD | Trait.EXTREME | Trait.CHOICE | Trait.SUM
+_INTEGERS = (ir.DataType.INT8, ir.DataType.UINT8, ir.DataType.INT32)
 
 
 def _carry_on(b: Builder, node: ir.Node, made: _Made) -> None:
@@ -120,8 +121,7 @@ def _carry_on(b: Builder, node: ir.Node, made: _Made) -> None:
     before = [v.dtype for v in node.outputs]
     if changed and not node.domain:
         for index, value in enumerate(node.inputs):
-            small = value is not None and value.dtype in (ir.DataType.INT8, ir.DataType.UINT8)
-            if value is not None and small and has(node, _OF_ONE_TYPE):
+            if value is not None and value.dtype in _INTEGERS and has(node, _OF_ONE_TYPE):
                 node.replace_input_with(index, b.cast_like(value, changed[0]))
         for value in node.outputs:
             value.type = None

@@ -61,7 +61,7 @@ def remove_caches(model: ir.Model) -> Changes:
     """Remove caches from the graph, in place, as if they held no tokens; the log holds them."""
     graph, opset = model.graph, model.opset_imports.get("", 0)
     inputs = [v for v in graph.inputs if not v.is_initializer()]
-    caches = {v: axis for v in inputs if (axis := _token_axis(v)) is not None and _is_weighed(v)}
+    caches = {v: axis for v in inputs if (axis := cache_axis(v)) is not None}
     others = [v for v in inputs if v not in caches]
     found = []
     for value, tokens in caches.items():
@@ -78,6 +78,12 @@ def remove_caches(model: ir.Model) -> Changes:
     if found:
         passes.RemoveUnusedNodesPass()(model)
     return Changes.removed("cache", found)
+
+
+def cache_axis(value: ir.Value) -> int | None:
+    """The token axis of an input that holds keys or values of earlier tokens; else ``None``."""
+    axis = _token_axis(value)
+    return axis if axis is not None and _is_weighed(value) else None
 
 
 #: Operations that copy a condition.

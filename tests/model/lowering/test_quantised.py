@@ -104,6 +104,24 @@ def test_a_zero_point_for_every_column(kind: Any, tmp_path: Path) -> None:
     compare(model(nodes, {"x": X}, own), {"x": X}, tmp_path, tolerance=1e-6)
 
 
+@pytest.mark.parametrize("how", ["Add", "Sub"])
+def test_a_bias_of_whole_numbers(how: str, tmp_path: Path) -> None:
+    nodes = [
+        node("DynamicQuantizeLinear", "x", "q s z"),
+        node("MatMulInteger", "q w z", "i"),
+        node(how, "i b", "a"),
+        node("Cast", "a", "f", to=TensorProto.FLOAT),
+        node("Mul", "f s", "y"),
+    ]
+    generator = np.random.default_rng(5)
+    weights = {
+        "w": generator.integers(-127, 127, (8, 5)).astype(np.int8),
+        "b": generator.integers(-3000, 3000, 5).astype(np.int32),
+    }
+    feeds = {"x": generator.normal(size=(2, 3, 8)).astype(np.float32)}
+    compare(model(nodes, feeds, weights), feeds, tmp_path)
+
+
 def test_convolution_of_whole_numbers(tmp_path: Path) -> None:
     nodes = [
         READ_X,

@@ -1,0 +1,28 @@
+"""A decoding step: arrays that hold cached keys and values of earlier tokens."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from palrp_onnx.inputs.tensors import filled
+from palrp_onnx.model.open import Model
+
+
+def open_for(path: Path, arrays: Path | Literal["-"] | None, *, at_least: int = 0) -> Model:
+    """Open a model for an input: with its caches if the input is an ``.npz`` that fills them.
+
+    Args:
+        path: The model.
+        arrays: The input, ``-`` for stdin.
+        at_least: Opset to which the graph is raised where the file has an older one.
+
+    Raises:
+        InputError: A file does not exist, or the arrays cannot be read.
+        ModelError: The model cannot be opened.
+    """
+    model = Model.open(path, at_least=at_least)
+    if not isinstance(arrays, Path) or arrays.suffix.lower() != ".npz":
+        return model
+    caches = {blank.name for blank in model.removed}
+    return model.with_past() if caches and filled(arrays, caches) else model
