@@ -21,7 +21,7 @@ from palrp_onnx.analysis.example import forms, make_feeds, none_runs
 from palrp_onnx.analysis.faults import find_faults
 from palrp_onnx.analysis.inputs import CACHED, input_roles
 from palrp_onnx.analysis.observations import observe
-from palrp_onnx.analysis.output_mask import mask_of_input, mask_of_output
+from palrp_onnx.analysis.output_mask import hides_where_set, mask_of_input, mask_of_output
 from palrp_onnx.analysis.patches import patch_size
 from palrp_onnx.analysis.roles import Overrides, Role
 from palrp_onnx.analysis.sites import SinkSite, find_sites
@@ -86,6 +86,9 @@ class Planned:
         if self.foreign:
             found.append(f"the rows of output {self.output!r} are samples of another input")
         facts = output_facts(analysis, self.plan.output)
+        mask = mask_of_output(analysis, self.plan.output, self.output_batch)
+        unit_mask = mask_of_input(analysis, self.explained)
+        both = dict.fromkeys(name for name in (mask, unit_mask) if name is not None)
         return Subject(
             source=model_facts(analysis.model),
             output=self.output,
@@ -94,8 +97,9 @@ class Planned:
             batched=batched_inputs(analysis, self.explained),
             masks=analysis.inputs.named(Role.MASK),
             output_batch=self.output_batch,
-            mask=mask_of_output(analysis, self.plan.output, self.output_batch),
-            unit_mask=mask_of_input(analysis, self.explained),
+            mask=mask,
+            unit_mask=unit_mask,
+            hiding=tuple(name for name in both if hides_where_set(analysis, name)),
             image=self._image(),
             patch=patch_size(analysis, self.explained),
             mixed=found[0] if found else None,
