@@ -5,10 +5,10 @@
 
 Graphs are built in code and are narrow, so that nodes count and numbers do not: a stack of
 Transformer layers with a mask and relative positions that all layers share, chains of element-wise
-operations, and conditional branches. Seconds are those of the processor in the main thread, so that
-a busy machine says the same. Those in ONNX Runtime (sessions of the trial runs) have a column of
-their own. Python's collector of cycles rests meanwhile: what it costs depends on the objects that
-there were before, up to the time that it takes to open a file once more. Ratios are of
+operations, conditional branches and a loop. Seconds are those of the processor in the main thread,
+so that a busy machine says the same. Those in ONNX Runtime (sessions of the trial runs) have a
+column of their own. Python's collector of cycles rests meanwhile: what it costs depends on the
+objects that there were before, up to the time that it takes to open a file once more. Ratios are of
 microseconds per node to those of the smallest graph: about 1 where time is linear in nodes.
 """
 
@@ -195,8 +195,37 @@ def branches(nodes: int) -> ModelProto:
     return b.model(_head(b, x), "x")
 
 
+def rounds(nodes: int) -> ModelProto:
+    """A loop of four nodes whose number of rounds is stored, after which it is written out."""
+    b = Builder()
+    b.weights |= {"count": np.array(nodes // 4), "ten": np.array(10), "yes": np.array(True)}
+    scale, shift = b.number(0.9), b.stored(WIDTH)
+    kinds = {"i": TensorProto.INT64, "c": TensorProto.BOOL, "h": TensorProto.FLOAT}
+    body = helper.make_graph(
+        [
+            helper.make_node("Mod", ["i", "ten"], ["place"]),  # a constant in every round
+            helper.make_node("Gather", ["rows", "place"], ["row"], axis=0),
+            helper.make_node("Add", ["h", "row"], ["sum"]),
+            helper.make_node("Mul", ["sum", scale], ["scaled"]),
+            helper.make_node("Tanh", ["scaled"], ["new"]),
+            helper.make_node("Identity", ["c"], ["on"]),
+        ],
+        "body",
+        [
+            helper.make_tensor_value_info(name, kind, None if name == "h" else [])
+            for name, kind in kinds.items()
+        ],
+        [
+            helper.make_tensor_value_info("on", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("new", TensorProto.FLOAT, None),
+        ],
+    )
+    b.weights["rows"] = np.ones((10, WIDTH), np.float32) / 9
+    return b.model(_head(b, b("Add", b("Loop", "count", "yes", "x", body=body), shift)), "x")
+
+
 KINDS: dict[str, Callable[[int], ModelProto]] = {
-    f.__name__: f for f in (transformer, functions, residuals, diamonds, branches)
+    f.__name__: f for f in (transformer, functions, residuals, diamonds, branches, rounds)
 }
 
 

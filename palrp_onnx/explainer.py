@@ -148,6 +148,12 @@ class Explainer:
             TargetError: There is no such target, or its text can be read in several ways.
             InputError: The sample, the vector or ``config.json`` cannot be used.
         """
+        if (filled := self._filled(sample)) is not None:
+            count = max(map(len, filled.feeds.values()))
+            rows = self.explain(filled, target, labels)
+            own = rows[: len(rows) // count]
+            names = [sample.id] if len(own) == 1 else [f"{sample.id}-{k}" for k in range(len(own))]
+            return [_numbered(each, name) for each, name in zip(own, names, strict=True)]
         samples = self._singly(sample)
         if len(samples) > 1:
             return [each for one in samples for each in self.explain(one, target, labels)]
@@ -159,6 +165,19 @@ class Explainer:
         if len(wanted) == 1:
             return rows
         return [_numbered(each, f"{sample.id}-{k}") for k, each in enumerate(rows)]
+
+    def _filled(self, sample: Sample) -> Sample | None:
+        """One text or image, repeated to fill up a batch of fixed length; else ``None``."""
+        fixed = {s.name: s.shape[0] for s in self.model.inputs if s.shape and len(s.shape) > 1}
+        short = {
+            name: size
+            for name, size in fixed.items()
+            if isinstance(size, int) and len(sample.feeds.get(name, ())) == 1 < size
+        }
+        if sample.kind == "tensors" or not short:
+            return None
+        rows = {n: a.repeat(short[n], 0) if n in short else a for n, a in sample.feeds.items()}
+        return replace(sample, feeds=rows)
 
     def _explain_one(
         self, sample: Sample, wanted: Target, labels: Mapping[int, str]

@@ -21,7 +21,7 @@ from palrp_onnx.analysis.example import forms, make_feeds, none_runs
 from palrp_onnx.analysis.faults import find_faults
 from palrp_onnx.analysis.inputs import CACHED, input_roles
 from palrp_onnx.analysis.observations import observe
-from palrp_onnx.analysis.output_mask import mask_of_input, mask_of_output
+from palrp_onnx.analysis.output_mask import hides_where_set, mask_of_input, mask_of_output
 from palrp_onnx.analysis.patches import patch_size
 from palrp_onnx.analysis.roles import Overrides, Role
 from palrp_onnx.analysis.sites import SinkSite, find_sites
@@ -82,11 +82,13 @@ class Planned:
         """The properties of the model that readers of the result need."""
         analysis = self.analysis
         visited = [step.axes_of for step in self.plan.steps]
-        mixing = [m for v in visited if (m := analysis.layouts.mixing.get(v))]
-        found = [m.reason for m in mixing if not m.parted]
+        found = [m.reason for v in visited if (m := analysis.layouts.mixing.get(v))]
         if self.foreign:
             found.append(f"the rows of output {self.output!r} are samples of another input")
         facts = output_facts(analysis, self.plan.output)
+        mask = mask_of_output(analysis, self.plan.output, self.output_batch)
+        unit_mask = mask_of_input(analysis, self.explained)
+        both = dict.fromkeys(name for name in (mask, unit_mask) if name is not None)
         return Subject(
             source=model_facts(analysis.model),
             output=self.output,
@@ -95,13 +97,15 @@ class Planned:
             batched=batched_inputs(analysis, self.explained),
             masks=analysis.inputs.named(Role.MASK),
             output_batch=self.output_batch,
-            mask=mask_of_output(analysis, self.plan.output, self.output_batch),
-            unit_mask=mask_of_input(analysis, self.explained),
+            mask=mask,
+            unit_mask=unit_mask,
+            hiding=tuple(name for name in both if hides_where_set(analysis, name)),
             image=self._image(),
             patch=patch_size(analysis, self.explained),
             mixed=found[0] if found else None,
             crossed=self.crossed,
-            measured=any(m.parted for m in mixing) or _measures_batches(analysis),
+            measured=any(v in analysis.layouts.ragged for v in visited)
+            or _measures_batches(analysis),
             faults=(
                 *(Warning_(code=code, message=text) for code, text in self._faults()),
                 *(Warning_(code=c, message=text) for c, text in probability_warnings(facts)),
@@ -308,7 +312,9 @@ def make_example(model: Model, given: Feeds | None = None) -> Feeds:
         InputError: It does not run on the given arrays either.
     """
     roles = input_roles(model.graph)
-    forward = RuntimeForward(model, [s.name for s in model.outputs])
+    # The runtime crashes where text is copied from its device.
+    numbers = [v.name or "" for v in model.graph.outputs if v.dtype is not ir.DataType.STRING]
+    forward = RuntimeForward(model, numbers)
     problem = ""
     for form in forms(model, _shapes(given)):
         feeds = make_feeds(model, roles, replace(form, samples=1, masked=False))

@@ -56,6 +56,7 @@ class Subject(Struct, frozen=True, kw_only=True):
         masks: Names of the inputs that are masks.
         mask: The mask of the output's tokens, if there is one.
         unit_mask: The mask of the units, if there is one.
+        hiding: Names of those of the two that hide a token where they are not zero.
         image: Axes of the input, where it is an image.
         patch: Height and width of the patches of an image.
         mixed: Why samples of a batch are not separate, if they are not.
@@ -82,6 +83,7 @@ class Subject(Struct, frozen=True, kw_only=True):
     mixed: str | None
     crossed: bool = False
     measured: bool = False
+    hiding: tuple[str, ...] = ()
     faults: tuple[Warning_, ...] = ()
     facts: OutputFacts = OutputFacts()
 
@@ -123,11 +125,11 @@ class Subject(Struct, frozen=True, kw_only=True):
             )
 
     def output_mask(self, feeds: Feeds, length: int) -> Array | None:
-        """The attention mask [B, T] of the output's tokens, if the graph has one."""
+        """The mask [B, T] of the output's tokens, not zero at kept ones, if the graph has one."""
         return self._of_length(feeds, self.mask, length)
 
     def units_mask(self, feeds: Feeds, length: int) -> Array | None:
-        """The attention mask [B, units], if the graph has one."""
+        """The mask [B, units], not zero at kept ones, if the graph has one."""
         return self._of_length(feeds, self.unit_mask, length)
 
     def _of_length(self, feeds: Feeds, name: str | None, length: int) -> Array | None:
@@ -135,4 +137,6 @@ class Subject(Struct, frozen=True, kw_only=True):
             return None
         axis = self.mask_axis(name)
         array = feeds[name][None] if axis is None else np.moveaxis(feeds[name], axis, 0)
-        return array if array.shape[1:] == (length,) else None
+        if array.shape[1:] != (length,):
+            return None
+        return array == 0 if name in self.hiding else array

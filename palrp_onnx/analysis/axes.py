@@ -93,14 +93,11 @@ class Mixing:
         reason: What combines them.
         alone: Whether a batch of one sample can still be explained.
         sources: The axes of explained inputs whose entries are combined; none where unknown.
-        parted: Whether each sample of a batch can be explained in a run of its own, as only the
-            rows of several samples are in one axis without order.
     """
 
     reason: str
     alone: bool
     sources: frozenset[Source] = frozenset()
-    parted: bool = False
 
 
 @dataclass(frozen=True)
@@ -111,11 +108,14 @@ class Layouts:
         layouts: Content value → what each of its axes runs along.
         mixing: Values in which entries along the batch are combined.
         same: Axis of an explained input → the representative of the axes that are aligned with it.
+        ragged: Values with rows of several samples in one axis, how many of each and in what order
+            only a run shows. Their samples have to be explained one at a time.
     """
 
     layouts: Mapping[ir.Value, Layout]
     mixing: Mapping[ir.Value, Mixing]
     same: Mapping[Source, Source]
+    ragged: frozenset[ir.Value] = frozenset()
 
     def flags(self, batches: Collection[Source] | None = None) -> dict[ir.Value, Axes]:
         """Flags of every axis.
@@ -208,13 +208,14 @@ class _Follower:
         self._fed = dependencies(graph, [v.name or "" for v in graph.inputs])
         self._layouts: dict[ir.Value, Layout] = {}
         self._mixing: dict[ir.Value, Mixing] = {}
+        self._ragged: set[ir.Value] = set()
         self._parents: dict[Source, Source] = {}
         self._node: ir.Node | None = None
         self._output: ir.Value | None = None
 
     def result(self) -> Layouts:
         same = {source: self._canonical(source) for source in self._parents}
-        return Layouts(self._layouts, self._mixing, same)
+        return Layouts(self._layouts, self._mixing, same, frozenset(self._ragged))
 
     def begin(self, values: Iterable[ir.Value], name: str, axes: InputAxes) -> None:
         """Layout of an input or its lookup: the input's own axes, then those of looked-up rows."""
@@ -243,19 +244,19 @@ class _Follower:
             for axis, size in zip(layout, shape, strict=True)
         )
 
-    def _mixed(
-        self, reason: str, axes: Iterable[Axis], *, alone: bool = True, parted: bool = False
-    ) -> None:
+    def _mixed(self, reason: str, axes: Iterable[Axis], *, alone: bool = True) -> None:
         """Store that the entries of the batches that run along ``axes`` are combined."""
         assert self._output is not None
         batches = {f.source for axis in axes for f in factors(axis) if f.flag & BATCH}
-        known = self._mixing.get(self._output, Mixing(reason, alone, parted=parted))
+        known = self._mixing.get(self._output, Mixing(reason, alone))
+        own = frozenset(source for source in batches if source is not None)
         self._mixing[self._output] = replace(
-            known,
-            alone=known.alone and alone,
-            parted=known.parted and parted,
-            sources=known.sources | {source for source in batches if source is not None},
+            known, alone=known.alone and alone, sources=known.sources | own
         )
+
+    def _note_ragged(self) -> None:
+        assert self._output is not None
+        self._ragged.add(self._output)
 
     # --- aligned axes -------------------------------------------------------------------------
     def _canonical(self, source: Source) -> Source:
@@ -310,16 +311,16 @@ class _Follower:
                 return [self._cut(node, link, output)]
             case How.JOINED:
                 return [self._joined(node, link, sizes[0])]
+            case How.SELECTED if node.op_type == "GatherElements":
+                self._mix_along(node, link, "entries are picked along the batch")
+                return [_axis(_opaque(axis, sizes[0])) for axis in self._axes(node, link)]
             case How.SELECTED if _at(node, 1) in self._routed:
                 return self._routed_rows(node, link, sizes)
             case How.SELECTED if node.op_type == "Gather":
                 return self._gathered(node, link, sizes)
-            case How.SELECTED if node.op_type == "GatherND":
-                return self._gathered_nd(node, link, sizes)
             case How.SELECTED:
-                return [_axis(_opaque(axis, sizes[0])) for axis in self._axes(node, link)]
+                return self._gathered_nd(node, link, sizes)
             case How.SCATTERED:
-                self._check_unknown(node, self._operand(node, 0)[1:])
                 return self._scattered(node, after)
             case How.LOOSE if 0 not in link.results:
                 self._check_unknown(node, self._axes(node, link))
@@ -401,7 +402,7 @@ class _Follower:
         if size == was:
             return axis
         if node.op_type == "Tile" and len(axis) == 1 and flag_of(axis) == BATCH | TOKEN:
-            self._mixed("all samples are repeated in turn", [axis], parted=True)
+            self._note_ragged()
             return ((Factor(size // was), *axis[0]),)
         if flag_of(axis) & BATCH:
             self._mixed("samples are repeated along the batch", [axis], alone=False)
@@ -450,9 +451,9 @@ class _Follower:
         """Entries that an index selects whose entries in the trial run say nothing of others."""
         axes, lengths = self._axes(node, link), tuple(self._sizes(node, link))
         if any(flag_of(axis) & BATCH for axis in axes):
-            self._mixed("entries are selected along the batch", (), parted=True)
+            self._note_ragged()
         merged = _opaque(tuple(piece for axis in axes for piece in axis), next(iter(sizes), 1))
-        if len(sizes) == 1 and node.op_type != "GatherElements":
+        if len(sizes) == 1:
             merged = replace(merged, picks=self._picks(node, axes, lengths))
         return [_axis(merged) if not k else () for k in range(len(sizes))]
 
@@ -474,14 +475,16 @@ class _Follower:
         """The layout of a scatter: picked rows have their old places again, others unknown ones."""
         data, updates, index = self._operand(node, 0), self._operand(node, 2), _at(node, 1)
         if not updates:
+            self._check_unknown(node, data[1:])
             return data
         fed = index is not None and index in self._fed
         written = self._put_back(node, index, updates, after) if fed and index else None
         if written is None:
             along = None if node.op_type == "ScatterND" else _axis_of(node, after)
+            self._check_unknown(node, data[1:])
             moved = updates if along is None else [updates[along]]
             if fed and any(flag_of(axis) & BATCH for axis in moved):
-                self._mixed("an index says where samples are written to", (), parted=True)
+                self._note_ragged()
             return _scattered(data, updates, after, along)
         own = data or ((),) * len(after)
         pairs = zip(own, written, strict=True)
@@ -605,9 +608,11 @@ class _Follower:
         shapes = [self._shapes.get(v) for v in node.inputs if v is not None]
         sizes = [None if shape is None else shape[along] for shape in shapes]
         if flag & BATCH and sum(each != 0 for each in sizes) > 1:
-            samples = flag == BATCH
-            reason = "samples are joined with others along the batch"
-            self._mixed(reason, axes, alone=not samples, parted=not samples)
+            if flag == BATCH:
+                reason = "samples are joined with others along the batch"
+                self._mixed(reason, axes, alone=False)
+            else:
+                self._note_ragged()
         pieces: list[Piece] = []
         for axis, each in zip(axes, sizes, strict=True):
             if each is None:

@@ -49,8 +49,7 @@ def find_batches(
 
     def follow(found: Mapping[str, InputAxes]) -> tuple[Layouts, dict[str, bool]]:
         layouts = find_layouts(graph, roles, content, shapes, indices, found)
-        found_in = (m for value, m in layouts.mixing.items() if value in counted)
-        own = [mixing for mixing in found_in if not mixing.parted]
+        own = [mixing for value, mixing in layouts.mixing.items() if value in counted]
         return layouts, _combined(found, layouts, own)
 
     output = next((v for v in graph.outputs if v in content), None)

@@ -26,7 +26,7 @@ from palrp_onnx.errors import RoleError
 from palrp_onnx.model.follow import uses_of
 from palrp_onnx.model.ops import ELEMENTWISE, MOVES, Trait, has, row_of
 from palrp_onnx.model.passes.caches import cache_axis
-from palrp_onnx.model.values import is_float
+from palrp_onnx.model.values import constant, is_float
 
 #: Reason for the role of a cache.
 CACHED = "keys or values of earlier tokens"
@@ -276,9 +276,10 @@ def _made_real(node: ir.Node) -> list[ir.Node]:
 
 
 def _chooses(node: ir.Node) -> bool:
-    """Whether a node yields one of two stored numbers."""
-    stored = [v.const_value for v in node.inputs[1:] if v is not None]
-    return node.op_type == "Where" and all(each is not None and each.size == 1 for each in stored)
+    """Whether a node yields one where something is true, and zero elsewhere."""
+    numbers = [constant(v) for v in node.inputs[1:]]
+    stored = [each for each in numbers if each is not None and each.size == 1]
+    return node.op_type == "Where" and [float(each.item()) for each in stored] == [1.0, 0.0]
 
 
 def _yielding(gather: ir.Node) -> list[ir.Node]:

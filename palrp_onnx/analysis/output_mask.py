@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import onnx_ir as ir
 
 from palrp_onnx.analysis.analysis import Analysis
@@ -39,6 +40,30 @@ def mask_of_input(analysis: Analysis, name: str) -> str | None:
         return None
     tokens = {analysis.layouts.canonical((name, units[0]))}
     return _mask_of(analysis, tokens, analysis.input_axes(name).batch)
+
+
+def hides_where_set(analysis: Analysis, name: str) -> bool:
+    """Whether a mask hides tokens where it is not zero, as the padding masks of PyTorch do.
+
+    The attention of the last query in the trial run shows it. Masks that nothing shows keep tokens
+    where they are not zero.
+    """
+    if analysis.given:
+        return False  # arrays of the caller decide nothing
+    zero = (analysis.examples[0][name] == 0).reshape(-1, analysis.examples[0][name].shape[-1])[0]
+    for node in analysis.model.graph:
+        looks = analysis.trial.get(node.outputs[0].name or "")
+        if node.op_type != "Softmax" or looks is None or looks.shape[-1:] != zero.shape:
+            continue
+        last = looks if looks.ndim < 2 else looks[..., -1, :]
+        hidden = last.reshape(-1, zero.size).max(axis=0, initial=0.0) < _HIDDEN
+        if np.array_equal(hidden, ~zero) and zero.any() and not zero.all():
+            return True
+    return False
+
+
+#: Attention to a hidden token is smaller.
+_HIDDEN = 1e-6
 
 
 def _mask_of(analysis: Analysis, tokens: set[Source], batch: int | None) -> str | None:

@@ -273,6 +273,8 @@ class _Compiler:
             if axis != 0:
                 mask = op.unsqueeze(mask, [0]) if axis is None else op.transpose(mask, [1, 0])
             unmasked = op.node("Cast", [mask], 2, to=ir.DataType.BOOL, dtype=ir.DataType.BOOL)
+            if self._subject.mask in self._subject.hiding:
+                unmasked = op.node("Not", [unmasked], 2, dtype=ir.DataType.BOOL)
             flags, places = (
                 op.node("Cast", [v], op.rank(v), to=ir.DataType.FLOAT) for v in (unmasked, numbers)
             )

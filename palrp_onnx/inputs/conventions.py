@@ -61,10 +61,8 @@ def assign_inputs(graph_inputs: Sequence[GraphInput]) -> dict[str, list[GraphInp
 def _check_input(purpose: str, graph_input: GraphInput) -> None:
     kinds = "iufb" if purpose in (MASK, PADDING, UNUSED) else "iu"
     shape = graph_input.shape
-    rows = 1 if shape is None or len(shape) < 2 else shape[0]
-    one = rows == 1 or not isinstance(rows, int)
     rank = shape is None or len(shape) in (1, 2)
-    if np.dtype(graph_input.dtype).kind in kinds and one and rank:
+    if np.dtype(graph_input.dtype).kind in kinds and rank:
         return
     raise InputError(
         f"text provides one row of integers [1, tokens], not {describe_input(graph_input)}",

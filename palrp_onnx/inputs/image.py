@@ -86,7 +86,7 @@ class ImageReader:
         pixels, geometry = _see(image, self._steps, path)
         ordered = pixels if self._last else np.moveaxis(pixels, -1, 0)
         array = _in_type(ordered[None], self._input, path)
-        check_shape(self._input, array.shape, place=str(path))
+        check_shape(self._input, (None, *array.shape[1:]), place=str(path))
         return Sample(
             id=path.stem,
             kind="image",

@@ -25,8 +25,10 @@ def describe_input(graph_input: GraphInput) -> str:
     return f"{graph_input.name} {graph_input.dtype}[{dims}]"
 
 
-def check_shape(graph_input: GraphInput, shape: tuple[int, ...], *, place: str) -> None:
+def check_shape(graph_input: GraphInput, shape: tuple[int | None, ...], *, place: str) -> None:
     """Compare ``shape`` with the rank and the fixed dimensions of the graph.
+
+    ``None`` fits any length: a single sample fills up a fixed batch.
 
     Raises:
         InputError: They differ.
@@ -35,7 +37,7 @@ def check_shape(graph_input: GraphInput, shape: tuple[int, ...], *, place: str) 
     if declared is None:
         return
     fits = len(declared) == len(shape) and all(
-        not isinstance(want, int) or want == have
+        not isinstance(want, int) or have in (None, want)
         for want, have in zip(declared, shape, strict=True)
     )
     if not fits:

@@ -183,8 +183,8 @@ class ReferenceForward:
             if v.type.tensor_type.elem_type == onnx.TensorProto.DOUBLE
         }
         try:
-            own = [*_own_operations(), *recurrent.operations(), *runtime_operations(proto)]
-            own += _corrected()
+            own = [*_own_operations(), *_corrected(), *recurrent.operations()]
+            own += runtime_operations(proto)
             if model.graph_opset < 13:
                 own += _softmax_of_tails()
             self._evaluator = ReferenceEvaluator(proto, new_ops=own)

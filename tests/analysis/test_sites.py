@@ -371,3 +371,47 @@ def test_equal_axes_are_one_and_others_are_not() -> None:
     model, _ = towers(PATCHES)
     layouts = analyse_model(model).layouts
     assert layouts.canonical(("ids", 1)) != layouts.canonical(("x", 2))
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "numpy"])
+def test_a_mask_may_hide_where_it_is_set(engine: str) -> None:
+    """The last token that is kept is the default target, and padding is special, either way."""
+    weights = {"words": WORDS, "low": np.float32(-1e9), "nothing": np.float32(0), "one": ints(1)}
+    body = """e = Gather(words, ids)  b = Cast <to=9> (mask)  w = Unsqueeze(b, one)
+        o = Where(w, SET, CLEAR)  k = Transpose <perm=[0, 2, 1]> (e)  s = MatMul(e, k)
+        a = Add(s, o)  p = Softmax <axis=-1> (a)  c = MatMul(p, e)  y = Add(c, e)"""
+    found = []
+    for keeps, values in ((1, ("nothing", "low")), (0, ("low", "nothing"))):
+        text = body.replace("SET", values[0]).replace("CLEAR", values[1])
+        kept = np.array([[1, 1, 1, 0, 0]])
+        feeds = {"ids": IDS, "mask": kept if keeps else 1 - kept}
+        model = opened(proto(text, feeds, weights, free=(0, 1)))
+        sample = Sample("x", "tensors", feeds, InputFacts(kind="tensors", truncated=False))
+        (one,) = Explainer(model.path, engine=engine).explain(sample)
+        assert one.record.target.position == 2 or one.record.target.index[0] == 2  # type: ignore[index]
+        assert one.record.units.special == [False, False, False, True, True]
+        found.append(one.record.relevance.total)
+    np.testing.assert_array_equal(*found)
+
+
+def test_token_types_of_reshaped_words_are_token_types() -> None:
+    """Multiple choice: [B, choices, T] becomes [B × choices, T] before the lookups."""
+    weights = {
+        "words": WORDS,
+        "kinds": real(2, F, seed=5),
+        "flat": ints(-1, T),
+        "head": real(F, 1, seed=6),
+        "one": ints(1),
+        "back": ints(-1, 2),
+    }
+    body = """i = Reshape(ids, flat)  t = Reshape(types, flat)  e = Gather(words, i)
+        k = Gather(kinds, t)  x = Add(e, k)  h = ReduceSum <keepdims=0> (x, one)
+        s = MatMul(h, head)  y = Reshape(s, back)"""
+    feeds = {"ids": np.concatenate([IDS, IDS + 1])[None], "types": np.ones((1, 2, T), np.int64)}
+    (found,) = explained(opened(proto(body, feeds, weights)), feeds)
+    expected = WORDS[feeds["ids"][0]] @ weights["head"][:, 0]
+    expected[0] = 0  # the target is the second choice
+    np.testing.assert_allclose(found.record.relevance.content, expected.ravel(), atol=1e-5)
+    assert found.record.ledger["segment"] == pytest.approx(
+        T * float(weights["kinds"][1] @ weights["head"][:, 0]), rel=1e-4
+    )

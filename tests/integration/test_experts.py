@@ -184,4 +184,34 @@ def test_rows_that_are_put_elsewhere_have_unknown_places() -> None:
     analysis = analyse_model(model)
     layouts = {v.name: layout for v, layout in analysis.layouts.layouts.items()}
     assert not any(sources(axis) for axis in layouts["moe"][1:])
-    assert any(mixing.parted for mixing in analysis.layouts.mixing.values())
+    assert analysis.layouts.ragged
+
+
+UNPADDED = """q = Cast <to=9> (mask)  n = NonZero(q)  i = Transpose(n)  r = GatherND(x, i)
+    a = MatMul(r, weight)  b = Add(a, offset)  c = Relu(b)
+    dims = Shape(x)  zeros = ConstantOfShape(dims)  z = ScatterND(zeros, i, c)
+    sum = Add(x, z)  mean = ReduceMean <keepdims=0> (sum, one)  y = MatMul(mean, head)"""
+
+
+def test_tokens_that_a_mask_keeps_have_their_places_again() -> None:
+    """Samples keep different numbers of tokens; biases belong to the sample that they are added in.
+
+    Where nothing is kept, nothing but the token itself is passed.
+    """
+    weight, offset = real(F, F, seed=31), real(F, seed=32)
+    weights = {"weight": weight, "offset": offset, "one": ints(1), "head": WEIGHTS["head"]}
+    mask = ints([1, 1, 0, 1, 0, 1], [1, 0, 0, 0, 0, 0], [0, 1, 1, 1, 1, 1])
+    model = opened(proto(UNPADDED, {"x": X, "mask": mask}, weights, free=(0, 1)))
+    facts = InputFacts(kind="tensors", truncated=False)
+    sample = Sample("x", "tensors", {"x": X, "mask": mask}, facts)
+    layouts = analyse_model(model).layouts.layouts
+    (summed,) = [layout for value, layout in layouts.items() if value.name == "sum"]
+    assert [sources(axis) for axis in summed] == [{("x", 0)}, {("x", 1)}, frozenset()]
+    found = Explainer(model.path, dtype="float64").explain(sample, "1")
+    for each, x, kept in zip(found, X, mask, strict=True):
+        m = wide(WEIGHTS["head"])[:, 1] / len(x)
+        opened_gates = (wide(x) @ weight + offset > 0) * kept[:, None]
+        content = wide(x) @ m + (wide(x) @ weight * opened_gates) @ m
+        np.testing.assert_allclose(each.record.relevance.content, content, rtol=1e-9)
+        bias = float((opened_gates * offset @ m).sum())
+        np.testing.assert_allclose(each.record.ledger["bias"], bias, rtol=1e-6)

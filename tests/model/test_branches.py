@@ -101,6 +101,17 @@ def test_a_loop_that_runs_no_round_hands_on_its_state() -> None:
     same(start + never + "y = MatMul (hn, W)", start + "y = MatMul (h1, W)")
 
 
+def test_a_loop_that_runs_no_round_yields_nothing() -> None:
+    rounds = (
+        "never = Sub (n, n)  hn, all = Loop <body = b (int64 i, bool c, float[1,3] h)"
+        f" => (bool c2, float[1,3] g, float[1,3] out) {{ {ENTRY}  out = Tanh (g) }}>"
+        " (never, , h1)  u = Unsqueeze (hn, v0)  z = Concat <axis = 0> (all, u)\n"
+    )
+    start = "p0 = ReduceMean <keepdims = 0> (x, v1)  h1 = MatMul (p0, V)\n"
+    end = "m = ReduceSum <keepdims = 0> (z, v0)  y = MatMul (m, W)"
+    same(LENGTH + start + rounds + end, start + "y = MatMul (h1, W)")
+
+
 def test_what_the_rounds_of_a_loop_yield_is_joined() -> None:
     rounds = (
         "hn, all = Loop <body = b (int64 i, bool c, float[1,3] h)"
@@ -342,6 +353,10 @@ def test_loops_of_too_many_rounds_are_refused(count: str, condition: str, body: 
         "o = Optional <type = float> ()  e = OptionalGetElement (o)",
         "e = Loop (i2, , x)",
         "e = If (true)",
+        "e = Loop <body = b (int64 i, bool c, float[1,4,3] h) => (bool p, float[1,4,3] g)"
+        " { p = Identity (q)  q = Identity (p)  g = Tanh (h) }> (i2, , x)",
+        "e = If (true) <then_branch = t () => (float t0) { t0 = Tanh (t1)  t1 = Tanh (t0) },"
+        " else_branch = f () => (float f0) { f0 = Tanh (x) }>",
     ],
 )
 def test_what_cannot_run_ends_in_a_coded_error(body: str) -> None:

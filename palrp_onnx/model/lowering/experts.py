@@ -13,7 +13,7 @@ from palrp_onnx.model.lowering.builder import END, Builder, Fused, dtype_of, len
 from palrp_onnx.model.lowering.quantise import dequantised
 from palrp_onnx.model.lowering.table import lowers
 
-_Layer = tuple[ir.Value, "ir.Value | None"]
+_Dense = tuple[ir.Value, "ir.Value | None"]
 
 
 @lowers("MoE")
@@ -56,15 +56,15 @@ def _dequantised(b: Builder, node: Fused, index: int) -> ir.Value:
 
 
 def _mixture(
-    b: Builder, node: Fused, first: _Layer, second: _Layer, *, normalised: bool
+    b: Builder, node: Fused, first: _Dense, second: _Dense, *, normalised: bool
 ) -> ir.Value:
     """All experts [experts, tokens, features], weighted by a table that is zero for most."""
     if node.integer("use_sparse_mixer", 0):
         raise NotImplementedError("with a sparse mixer")
     x = node.input(0)
     rows = b.unsqueeze(b.reshape(x, -1, length_of(first[0], 2)), 0)
-    hidden = _activated(b, node, _layer(b, rows, first))
-    results = _layer(b, hidden, second)
+    hidden = _activated(b, node, _dense(b, rows, first))
+    results = _dense(b, hidden, second)
     weights = b.unsqueeze(b.transpose(_gates(b, node, normalised=normalised), 1, 0), 2)
     total = b.reduce("ReduceSum", b.op("Mul", results, weights), 0, keepdims=False)
     return b.op("Reshape", total, b.op("Shape", x))
@@ -82,7 +82,7 @@ def _gates(b: Builder, node: Fused, *, normalised: bool) -> ir.Value:
     return b.op("ScatterElements", none, chosen, probable, axis=1)
 
 
-def _layer(b: Builder, x: ir.Value, layer: _Layer) -> ir.Value:
+def _dense(b: Builder, x: ir.Value, layer: _Dense) -> ir.Value:
     """x Wᵀ + b of every expert: x [1 or experts, tokens, in], W [experts, out, in]."""
     weights, bias = layer
     product = b.op("MatMul", x, b.transpose(weights, 0, 2, 1))

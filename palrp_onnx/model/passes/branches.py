@@ -91,8 +91,27 @@ def write_out(model: ir.Model, decided: Iterable[tuple[ir.Node, int]]) -> Change
         done.append(node.op_type)
     if len(done) > done.count("If"):
         fold_whole_numbers(model)
+        _drop_empty_pieces(graph)
         passes.RemoveUnusedNodesPass()(model)
     return Changes.of({each: done.count(each) for each in done})
+
+
+def _drop_empty_pieces(graph: ir.Graph) -> None:
+    """Take out of concatenations what loops without a round yield."""
+    for node in graph:
+        if node.op_type != "Concat" or node.domain:
+            continue
+        axis = node.attributes["axis"].as_int()
+        stored = [None if v is None else constant(_source(v)) for v in node.inputs]
+        left = [
+            value
+            for value, array in zip(node.inputs, stored, strict=True)
+            if array is None or not -array.ndim <= axis < array.ndim or array.shape[axis]
+        ]
+        if left and len(left) < len(node.inputs):
+            node.resize_inputs(len(left))
+            for index, value in enumerate(left):
+                node.replace_input_with(index, value)
 
 
 def _check_size(node: ir.Node, number: int, size: int) -> None:
@@ -134,11 +153,20 @@ def _known_rounds(node: ir.Node) -> int | None:
 
 def _goes_on(body: ir.Graph) -> bool:
     """Whether the condition of a loop stays true."""
-    value = body.outputs[0]
-    while (node := value.producer()) is not None and node.op_type == "Identity":
-        assert node.inputs[0] is not None
-        value = node.inputs[0]
+    value = _source(body.outputs[0])
     return value is body.inputs[1] or bool(_single(value))
+
+
+def _source(value: ir.Value) -> ir.Value:
+    """The value that this one is a copy of."""
+    seen = set()  # a damaged graph may have copies in a circle
+    while (node := value.producer()) is not None and node.op_type == "Identity":
+        source = node.inputs[0]
+        if source is None or source in seen:
+            break
+        seen.add(source)
+        value = source
+    return value
 
 
 def _single(value: ir.Value | None) -> int | None:

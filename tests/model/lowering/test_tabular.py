@@ -13,7 +13,8 @@ import pytest
 from building import Array, real, wide
 from onnx import TensorProto, helper
 
-from palrp_onnx import Explainer, Model
+from palrp_onnx import Explainer, Model, inspect
+from palrp_onnx.compiler.file import compile_model
 from palrp_onnx.describe import Explanation
 from palrp_onnx.errors import ModelError, UnsupportedError
 from palrp_onnx.inputs import read_labels
@@ -117,6 +118,19 @@ def test_labels_are_those_of_the_runtime(name: str, tmp_path: Path) -> None:
     ir.save(model.proto, lowered)
     found = onnxruntime.InferenceSession(str(lowered)).run(["label"], {"x": X})[0]
     assert list(found) == list(expected)
+
+
+def test_text_among_the_outputs_is_no_obstacle(tmp_path: Path) -> None:
+    model = classical(tmp_path, *CASES["one logistic"])
+    assert inspect(model).explainable
+    path = tmp_path / "explainer.onnx"
+    path.write_bytes(compile_model(model.path, path))
+    for whole, compiled in zip(
+        explained(model, "1"), explained(Model.open(path), "1"), strict=True
+    ):
+        np.testing.assert_allclose(
+            whole.record.relevance.content, compiled.record.relevance.content, rtol=1e-5
+        )
 
 
 def test_a_linear_classifier_is_a_sum_of_weighted_features(tmp_path: Path) -> None:
