@@ -188,16 +188,16 @@ def plan_model(
     """
     if feeds is not None:
         check_feeds(model.inputs, feeds)
-    analysis = analyse_model(model, feeds, roles)
+    observed = analysis = analyse_model(model, feeds, roles)
     chosen, explained = choose(analysis, output, explain_input)
     layouts = analysis.layouts
     own, other = batch_of(analysis, explained), layouts.batch(chosen)
-    output_batch = _output_batch(analysis, chosen, own)
     batches = {each for each in (own, other) if each is not None and own is not None}
     if batches or own is None:
         analysis = replace(analysis, axes=layouts.flags(batches))
     sites = find_sites(analysis)
     plan = make_plan(analysis, chosen, method, alibi_operands(analysis, sites))
+    output_batch = _output_batch(observed, chosen, own)  # after an operation without a rule
     crossed = any(
         layouts.crossed(v) or sample_place(analysis.axes[v], layouts.layouts[v]).between
         for v in (step.axes_of for step in plan.steps)

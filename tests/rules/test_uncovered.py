@@ -104,6 +104,12 @@ EDGES: dict[str, tuple[str, Array, dict[str, Array], int]] = {
         {"w": real(4, 5)},
         18,
     ),
+    "Scatter before opset 11": (
+        "y = Scatter<axis=1>(x, i, w)",
+        X[:1],
+        {"i": ints([[0, 2, 1, 0]]), "w": real(1, 1, 4)},
+        9,
+    ),
     "ScatterND of constants": (
         "y = ScatterND(x, i, w)",
         X[:1],
