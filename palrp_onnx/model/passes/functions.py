@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from typing import Any
 
 import onnx
 import onnx_ir as ir
@@ -25,7 +26,7 @@ def written_out(op_type: str, opset: int) -> _Body | None:
     """What makes the bodies of an operation of the standard, if this pass replaces it."""
     if ("", op_type) in TABLE or ("", op_type) in lowerable() or not onnx.defs.has(op_type, opset):
         return None
-    schema = onnx.defs.get_schema(op_type, opset)
+    schema: Any = onnx.defs.get_schema(op_type, opset)  # its stubs do not have functions
     if schema.has_function:
         return lambda node: schema.get_function_with_opset_version(opset)
     if schema.has_context_dependent_function:
@@ -40,7 +41,7 @@ def _type(value: ir.Value | None) -> bytes:
     if value is None or value.dtype is None:
         return b""
     axes = None if value.shape is None else [_axis(length) for length in value.shape]
-    return onnx.helper.make_tensor_type_proto(int(value.dtype), axes).SerializeToString()
+    return bytes(onnx.helper.make_tensor_type_proto(int(value.dtype), axes).SerializeToString())
 
 
 def _axis(length: int | ir.SymbolicDim) -> int | str | None:
