@@ -22,7 +22,7 @@ from palrp_onnx.prepare import analyse_model, choose, model_facts
 from palrp_onnx.record import ModelFacts
 from palrp_onnx.relevance.method_parsing import method
 from palrp_onnx.relevance.methods import DEFAULT_METHOD
-from palrp_onnx.relevance.plan import describe, scaling_operands, visited_nodes
+from palrp_onnx.relevance.plan import describe, refusal, scaling_operands, visited_nodes
 from palrp_onnx.rules import NO_PATH, find_rule
 from palrp_onnx.types import Array
 
@@ -143,7 +143,7 @@ def inspect(
     explained, _ = choose(analysis, output, None)
     reached = visited_nodes(analysis, explained, scaling_operands(analysis, method(DEFAULT_METHOD)))
     operations = _operations(analysis, reached)
-    missing = [describe(n) for n in reached if not _covered(analysis, n)]
+    missing = [refusal(n) for n in reached if not _covered(analysis, n)]
     coverage = Coverage(
         reached=len(reached), covered=len(reached) - len(missing), unsupported=missing
     )

@@ -390,4 +390,4 @@ def test_what_is_lowered_computes_the_same(name: str, tmp_path: Path) -> None:
 def test_every_operation_has_cases() -> None:
     with_cases = {case.model.graph.node[0].op_type for case in cases().values()}
     assert (RULED | LOWERED) - with_cases <= WITHOUT_CASES
-    assert not RULED & NO_PATH
+    assert not RULED & NO_PATH.keys()

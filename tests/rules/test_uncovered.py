@@ -9,6 +9,7 @@ from rough_gradient import rough_gradient
 
 from palrp_onnx import Explainer
 from palrp_onnx.errors import ModelError, UnsupportedError
+from palrp_onnx.inspection import inspect
 from palrp_onnx.relevance.target_parsing import parse_target
 
 X = real(2, 3, 4, seed=3)
@@ -187,13 +188,22 @@ def test_a_graph_that_runs_for_one_sample_only() -> None:
     assert found.residual < 1e-12
 
 
-@pytest.mark.parametrize("op", ["Det(r)", "ReduceProd<keepdims=0>(r, last)"])
-def test_no_rule_is_refused_before_anything_runs(op: str) -> None:
+@pytest.mark.parametrize(
+    ("op", "reason"),
+    [
+        ("Det(r)", "no rule yet for determinants"),
+        ("Floor(r)", "constant but for its steps"),
+        ("RandomNormalLike(r)", "random"),
+        ("ReduceProd<keepdims=0>(r, last)", "products of many factors"),
+    ],
+)
+def test_no_rule_is_refused_before_anything_runs(op: str, reason: str) -> None:
     body = f"h = Relu(x)  r = Reshape(h, s) [culprit] d = {op}  y = Neg(d)"
     sizes = {"s": ints(0, -1, 2, 2), "last": ints(3)}
     model = opened(proto(body, {"x": IMAGE}, sizes))
-    with pytest.raises(UnsupportedError, match="'culprit'") as caught:
+    with pytest.raises(UnsupportedError, match=f"'culprit' .*{reason}") as caught:
         Explainer(model).engine({"x": IMAGE})
+    assert reason in inspect(model).coverage.unsupported[0]
     assert (caught.value.exit_code, caught.value.code) == (4, "unsupported")
 
 
