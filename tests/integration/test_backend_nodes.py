@@ -43,8 +43,8 @@ LINEAR = frozenset(
     "ReverseSequence ScatterElements ScatterND Slice SpaceToDepth Split Squeeze Sub Sum Tile "
     "Transpose Trilu Unsqueeze Upsample Where".split()
 )
-#: Which the standard does not hold, so that there are no cases.
-WITHOUT_CASES = frozenset(("SimplifiedLayerNormalization",))
+#: Without cases in the package of the standard.
+WITHOUT_CASES = frozenset(("GlobalLpPool", "SimplifiedLayerNormalization"))
 
 
 @cache
