@@ -188,7 +188,23 @@ def plan_model(
     """
     if feeds is not None:
         check_feeds(model.inputs, feeds)
-    observed = analysis = analyse_model(model, feeds, roles)
+    analysis = analyse_model(model, feeds, roles)
+    return plan_analysis(analysis, method, output=output, explain_input=explain_input)
+
+
+def plan_analysis(
+    analysis: Analysis,
+    method: Method,
+    *,
+    output: str | None = None,
+    explain_input: str | None = None,
+) -> Planned:
+    """Plan the walk through an analysed model, as :func:`plan_model` does.
+
+    Raises:
+        ModelError: The model cannot be explained in this way.
+    """
+    observed = analysis
     chosen, explained = choose(analysis, output, explain_input)
     layouts = analysis.layouts
     own, other = batch_of(analysis, explained), layouts.batch(chosen)
