@@ -43,10 +43,10 @@ _MICROSOFT = {
     "another operand chooses": "CropAndResize GridSample",
     "there is no rule yet for windows of an image that another operand moves or "
     "masks": "ConvTransposeWithDynamicPads MaxpoolWithMask UnfoldTensor",
-    "it is not rewritten yet": "AttnLSTM BranchwiseRMSNorm CausalConvWithState EngramGate GatedAdd "
-    "GatedDeltaNet GatedRMSNorm GatherPacked HyperConnectionPostMix HyperConnectionPreMix "
-    "LinearAttention LinearAttentionGate MatMulBnb4 MatMulFpQ4 MatMulInteger16 MoEGroupRouter "
-    "MRotaryEmbedding ScaledSiLU SparseAttention SparseToDenseMatMul VarlenCausalConvWithState "
+    "it is not rewritten yet": "AttnLSTM BranchwiseRMSNorm CausalConvWithState EngramGate "
+    "GatedDeltaNet GatherPacked HyperConnectionPostMix HyperConnectionPreMix "
+    "LinearAttention MatMulFpQ4 MatMulInteger16 MoEGroupRouter "
+    "MRotaryEmbedding SparseAttention SparseToDenseMatMul VarlenCausalConvWithState "
     "WordConvEmbedding",
 }
 #: (domain, operation) → why it has no rule, and is not rewritten into operations with one.
