@@ -103,9 +103,12 @@ def _unfit(
         if batch is None:
             continue
         dims, axis = list(reached[name].shape or ()), found[name].batch or 0
-        fixed = axis < len(dims) and isinstance(dims[axis], int) and dims[axis] != 1
+        length = dims[axis] if axis < len(dims) else None
+        if length == 1:
+            continue
         shared = any(other != batch for other in batches.values())
-        if not layouts.keeps(output, batch) or (fixed and (shared or together)):
+        alone = shared or together
+        if not layouts.keeps(output, batch) or (alone and isinstance(length, int)):
             unfit[name] = False
     return unfit
 
