@@ -15,14 +15,21 @@ from palrp_onnx.analysis.roles import parse_roles
 from palrp_onnx.analysis.sites import SinkSite, find_sites
 from palrp_onnx.analysis.uncertain import Uncertain, find_uncertain
 from palrp_onnx.compiler.graph import OPSET
-from palrp_onnx.errors import UsageError
+from palrp_onnx.errors import PalrpError, UsageError
 from palrp_onnx.model.open import Model
 from palrp_onnx.model.values import is_float
-from palrp_onnx.prepare import analyse_model, choose, model_facts
+from palrp_onnx.prepare import analyse_model, choose, model_facts, plan_analysis
 from palrp_onnx.record import ModelFacts
 from palrp_onnx.relevance.method_parsing import method
 from palrp_onnx.relevance.methods import DEFAULT_METHOD
-from palrp_onnx.relevance.plan import describe, scaling_operands, visited_nodes
+from palrp_onnx.relevance.plan import (
+    describe,
+    needed_values,
+    refusal,
+    scaling_operands,
+    visited_nodes,
+)
+from palrp_onnx.relevance.walk import walk
 from palrp_onnx.rules import NO_PATH, find_rule
 from palrp_onnx.types import Array
 
@@ -143,10 +150,11 @@ def inspect(
     explained, _ = choose(analysis, output, None)
     reached = visited_nodes(analysis, explained, scaling_operands(analysis, method(DEFAULT_METHOD)))
     operations = _operations(analysis, reached)
-    missing = [describe(n) for n in reached if not _covered(analysis, n)]
+    missing = [refusal(n) for n in reached if not _covered(analysis, n)]
     coverage = Coverage(
         reached=len(reached), covered=len(reached) - len(missing), unsupported=missing
     )
+    refused = f"{len(missing)} nodes have no rule" if missing else _refused(analysis, output)
     found = [s for s in find_sites(analysis) if s.operand[0] in reached]
     sites = [_site(s) for s in found]
     return Inspection(
@@ -160,11 +168,24 @@ def inspect(
         uncertain=find_uncertain(analysis, found),
         faults=[message for _, message in find_faults(analysis)],
         coverage=coverage,
-        explainable=not missing,
-        verdict=_verdict(coverage, sites),
+        explainable=not refused,
+        verdict=f"cannot be explained: {refused}" if refused else _verdict(sites),
         why=[_why(analysis, name) for name in why],
         notes=[GIVEN_EXAMPLE] if analysis.given else [],
     )
+
+
+def _refused(analysis: Analysis, output: str | None) -> str:
+    """Why an explanation is refused although every operation has a rule; empty if it is not.
+
+    The walk is taken without numbers, so that every rule sees its node.
+    """
+    try:
+        planned = plan_analysis(analysis, method(DEFAULT_METHOD), output=output)
+        needed_values(planned.plan, walk)
+    except PalrpError as error:
+        return str(error)
+    return ""
 
 
 def _why(analysis: Analysis, name: str) -> Why:
@@ -266,9 +287,7 @@ def _site(site: SinkSite) -> PositionSite:
     )
 
 
-def _verdict(coverage: Coverage, sites: list[PositionSite]) -> str:
-    if coverage.unsupported:
-        return f"cannot be explained: {len(coverage.unsupported)} nodes have no rule"
+def _verdict(sites: list[PositionSite]) -> str:
     kinds = sorted({s.kind for s in sites})
     layers = len({s.layer for s in sites})
     where = f"{', '.join(kinds)} positions in {layers} layer(s)" if kinds else "no positions found"

@@ -189,15 +189,31 @@ def plan_model(
     if feeds is not None:
         check_feeds(model.inputs, feeds)
     analysis = analyse_model(model, feeds, roles)
+    return plan_analysis(analysis, method, output=output, explain_input=explain_input)
+
+
+def plan_analysis(
+    analysis: Analysis,
+    method: Method,
+    *,
+    output: str | None = None,
+    explain_input: str | None = None,
+) -> Planned:
+    """Plan the walk through an analysed model, as :func:`plan_model` does.
+
+    Raises:
+        ModelError: The model cannot be explained in this way.
+    """
+    observed = analysis
     chosen, explained = choose(analysis, output, explain_input)
     layouts = analysis.layouts
     own, other = batch_of(analysis, explained), layouts.batch(chosen)
-    output_batch = _output_batch(analysis, chosen, own)
     batches = {each for each in (own, other) if each is not None and own is not None}
     if batches or own is None:
         analysis = replace(analysis, axes=layouts.flags(batches))
     sites = find_sites(analysis)
     plan = make_plan(analysis, chosen, method, alibi_operands(analysis, sites))
+    output_batch = _output_batch(observed, chosen, own)  # after an operation without a rule
     reached = {v.name for v in values_before([chosen]) if v.is_graph_input()}
     shared = (name for name in analysis.known if name in reached and name != explained)
     crossed = any(own != batch_of(analysis, name) for name in shared) or any(

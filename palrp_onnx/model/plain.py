@@ -20,6 +20,7 @@ from palrp_onnx.model.lowering import lower
 from palrp_onnx.model.passes.bfloat16 import widen
 from palrp_onnx.model.passes.branches import write_out_constant
 from palrp_onnx.model.passes.caches import remove_caches, remove_switches
+from palrp_onnx.model.passes.functions import write_out_standard_functions
 from palrp_onnx.model.passes.hidden_states import name_hidden_states
 from palrp_onnx.model.passes.opset import raise_opset
 from palrp_onnx.model.passes.sequences import replace_sequences
@@ -114,7 +115,11 @@ _STORE = _tidying(
     common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
     without_functions,
 )
-_INLINE = (Pass(_write_out_functions), _STORE)
+_INLINE = (
+    Pass(_write_out_functions),
+    Pass(write_out_standard_functions, (without_functions,)),
+    _STORE,
+)
 _SWITCHES = Pass(remove_switches, (without_functions,))
 _CACHES = Pass(remove_caches, (constants_stored,))
 _REWRITE = (

@@ -27,6 +27,7 @@ from palrp_onnx.relevance.attention import find_scores
 from palrp_onnx.relevance.linear_layers import added_biases, attention_layers
 from palrp_onnx.relevance.method import Method
 from palrp_onnx.rules import RuleEntry, find_rule
+from palrp_onnx.rules.refused import reason
 
 T = TypeVar("T")
 
@@ -259,7 +260,7 @@ def make_plan(
             sets = tuple(each for each in sets if each != _STOPPED)
         entry = find_rule(node.domain, node.op_type, analysis.model.graph_opset, sets)
         if entry is None:
-            refused.append(describe(node))
+            refused.append(refusal(node))
             continue
         steps.append(Step(node, entry, visited[node]))
     if refused:
@@ -297,10 +298,15 @@ def _real_masks(analysis: Analysis) -> frozenset[Operand]:
 
 
 def describe(node: ir.Node) -> str:
-    """``Domain.Operation 'name'``, and the reason if it could not be lowered."""
+    """``Domain.Operation 'name'``."""
     kind = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
-    reason = f" ({node.meta[REFUSED]})" if REFUSED in node.meta else ""
-    return f"{kind} {node.name!r}{reason}"
+    return f"{kind} {node.name!r}"
+
+
+def refusal(node: ir.Node) -> str:
+    """A node without a rule, and why it has none."""
+    why = node.meta.get(REFUSED) or reason(node.domain, node.op_type)
+    return f"{describe(node)} ({why})" if why else describe(node)
 
 
 def with_all_paths(analysis: Analysis) -> Analysis:

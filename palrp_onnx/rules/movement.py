@@ -1,8 +1,8 @@
 """Operations that only move numbers: the adjoint movement.
 
 All are linear with entries 0 and 1: m_x[i] is the sum of m over the places that entry i was moved
-to. This is the ε-rule with ε → 0 (Bach et al. 2015, eq. 58). Unless a rule says so, nothing goes to
-the ledger. Shapes: x and m_x have one shape, y and m another.
+to. Unless a rule says so, nothing goes to the ledger. Shapes: x and m_x have one shape, y and m
+another. Source: ε-rule with ε → 0 (Bach et al. 2015, eq. 58).
 """
 
 from __future__ import annotations

@@ -32,10 +32,10 @@ def multiply(op: Language[T], node: Node[T], m: T) -> Sequence[T | None]:
 def divide(op: Language[T], node: Node[T], m: T) -> Sequence[T | None]:
     """m_a = m / b if a is content: b is then a normaliser or a scale, and receives nothing.
 
-    m_b = m ∘ y / b if a is a constant, as y is then a function of b (identity rule, AttnLRP,
-    eq. 9). Content over a position, or the other way round, is a product with an inverse: half
-    each, m_a = ½ m / b and m_b = ½ m ∘ y / b (uniform rule, AttnLRP, prop. 3.2). Shapes: a, b and m
-    are broadcast to one shape.
+    m_b = m ∘ y / b if a is a constant, as y is then a function of b. Content over a position, or
+    the other way round, is a product with an inverse: half each, m_a = ½ m / b, m_b = ½ m ∘ y / b.
+    Source: identity rule (AttnLRP, eq. 9) for one activation, uniform rule (prop. 3.2) for two.
+    Shapes: a, b and m are broadcast to one shape.
     """
     a, b = node.active(0), node.active(1)
     share = op.scale(m, 0.5) if a and b else m

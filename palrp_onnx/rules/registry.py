@@ -151,13 +151,20 @@ class RuleEntry:
 RuleKey = tuple[str, str, str]
 _RULES: dict[RuleKey, list[RuleEntry]] = {}
 
-#: Operations with a real-valued result that relevance does not pass, on purpose.
-NO_PATH = frozenset(
-    "ArgMax ArgMin ConstantOfShape EyeLike Floor Ceil Sign Range RandomNormal "
-    "RandomUniform RandomNormalLike RandomUniformLike Bernoulli Multinomial Shape Size "
-    "NonZero Equal Less LessOrEqual Greater GreaterOrEqual And Or Xor Not IsNaN IsInf "
-    "Unique Hardmax OneHot BlackmanWindow HammingWindow HannWindow".split()
-)
+_NOTHING = {
+    "it is constant but for its steps": "Ceil Floor Sign",
+    "it is random": "Bernoulli Multinomial RandomNormal RandomNormalLike RandomUniform "
+    "RandomUniformLike",
+    "it chooses entries, by comparisons": "ArgMax ArgMin Hardmax NonMaxSuppression NonZero OneHot "
+    "Unique",
+    "its result is a truth value": "And Equal Greater GreaterOrEqual IsInf IsNaN Less LessOrEqual "
+    "Not Or Xor",
+    "it computes with whole numbers": "BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor",
+    "its result depends on lengths and settings alone": "BlackmanWindow ConstantOfShape EyeLike "
+    "HammingWindow HannWindow MelWeightMatrix Range Shape Size",
+}
+#: Operations that relevance does not pass, on purpose → why.
+NO_PATH = {op_type: why for why, names in _NOTHING.items() for op_type in names.split()}
 
 
 def rule(

@@ -9,6 +9,7 @@ from rough_gradient import rough_gradient
 
 from palrp_onnx import Explainer
 from palrp_onnx.errors import ModelError, UnsupportedError
+from palrp_onnx.inspection import inspect
 from palrp_onnx.relevance.target_parsing import parse_target
 
 X = real(2, 3, 4, seed=3)
@@ -104,6 +105,12 @@ EDGES: dict[str, tuple[str, Array, dict[str, Array], int]] = {
         {"w": real(4, 5)},
         18,
     ),
+    "Scatter before opset 11": (
+        "y = Scatter<axis=1>(x, i, w)",
+        X[:1],
+        {"i": ints([[0, 2, 1, 0]]), "w": real(1, 1, 4)},
+        9,
+    ),
     "ScatterND of constants": (
         "y = ScatterND(x, i, w)",
         X[:1],
@@ -181,23 +188,34 @@ def test_a_graph_that_runs_for_one_sample_only() -> None:
     assert found.residual < 1e-12
 
 
-@pytest.mark.parametrize("op", ["LpPool<kernel_shape=[2, 2]>(x)", "LRN<size=3>(x)"])
-def test_no_rule_is_refused_before_anything_runs(op: str) -> None:
-    model = opened(proto(f"h = Relu(x) [culprit] r = {op}  y = Neg(r)", {"x": IMAGE}))
-    with pytest.raises(UnsupportedError, match="'culprit'") as caught:
+@pytest.mark.parametrize(
+    ("op", "reason"),
+    [
+        ("Det(r)", "no rule yet for determinants"),
+        ("Floor(r)", "constant but for its steps"),
+        ("RandomNormalLike(r)", "random"),
+        ("ReduceProd<keepdims=0>(r, last)", "products of many factors"),
+    ],
+)
+def test_no_rule_is_refused_before_anything_runs(op: str, reason: str) -> None:
+    body = f"h = Relu(x)  r = Reshape(h, s) [culprit] d = {op}  y = Neg(d)"
+    sizes = {"s": ints(0, -1, 2, 2), "last": ints(3)}
+    model = opened(proto(body, {"x": IMAGE}, sizes))
+    with pytest.raises(UnsupportedError, match=f"'culprit' .*{reason}") as caught:
         Explainer(model).engine({"x": IMAGE})
+    assert reason in inspect(model).coverage.unsupported[0]
     assert (caught.value.exit_code, caught.value.code) == (4, "unsupported")
 
 
 def test_every_unsupported_node_is_named() -> None:
-    body = "[first] a = LRN<size=3>(x)  [second] b = LRN<size=3>(a)  y = Add(b, x)"
+    body = "[first] a = ReduceProd(x, last)  [second] b = ReduceProd(a, last)  y = Add(b, x)"
     with pytest.raises(UnsupportedError, match=r"2 node.*'second'.*'first'"):
-        run(body, IMAGE)
+        run(body, IMAGE, {"last": ints(-1)})
 
 
 def test_unsupported_nodes_off_the_path_do_no_harm() -> None:
-    body = "a = LRN<size=3>(x)  b = ReduceMax(a)  z = Shape(b)  y = Neg(x)"
-    found = run(body, IMAGE)
+    body = "a = ReduceProd(x, last)  b = ReduceMax(a)  z = Shape(b)  y = Neg(x)"
+    found = run(body, IMAGE, {"last": ints(-1)})
     np.testing.assert_allclose(found.multiplier, -found.seed, rtol=1e-12)
 
 

@@ -123,7 +123,11 @@ def _cut(array: Array, rows: Sequence[slice]) -> Array:
 
 
 def saved_by_a_session(
-    nodes: Sequence[onnx.NodeProto], image: Array, weights: Mapping[str, Array], folder: Path
+    nodes: Sequence[onnx.NodeProto],
+    image: Array,
+    weights: Mapping[str, Array],
+    folder: Path,
+    level: onnxruntime.GraphOptimizationLevel = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL,
 ) -> onnx.ModelProto:
     """The graph of these nodes, from ``x`` to ``y``, as ONNX Runtime saves it for this machine."""
     graph = helper.make_graph(
@@ -136,6 +140,7 @@ def saved_by_a_session(
     plain = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
+    options.graph_optimization_level = level
     options.optimized_model_filepath = str(folder / "saved.onnx")
     onnxruntime.InferenceSession(plain.SerializeToString(), options)
     return onnx.load(folder / "saved.onnx")

@@ -7,6 +7,8 @@ from palrp_onnx.model.lowering import (
     blocks,
     embedding,
     experts,
+    gated,
+    images,
     integers,
     nchwc,
     norms,
@@ -15,6 +17,7 @@ from palrp_onnx.model.lowering import (
     qlinear,
     quantise,
     recurrent,
+    renamed,
     rotary,
     tabular,
 )
@@ -29,6 +32,8 @@ __all__ = [
     "blocks",
     "embedding",
     "experts",
+    "gated",
+    "images",
     "integers",
     "lower",
     "lowerable",
@@ -40,6 +45,7 @@ __all__ = [
     "qlinear",
     "quantise",
     "recurrent",
+    "renamed",
     "rotary",
     "tabular",
 ]

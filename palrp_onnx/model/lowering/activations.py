@@ -28,6 +28,20 @@ def tanh_gelu(b: Builder, x: ir.Value) -> ir.Value:
     return b.op("Mul", x, b.scale(b.op("Add", b.op("Tanh", inner), b.real(1.0, x)), 0.5))
 
 
+#: Activation of a fused layer → the attributes that hold its parameters, in order.
+PARAMETERS = {"Elu": ("alpha",), "HardSigmoid": ("alpha", "beta"), "LeakyRelu": ("alpha",)}
+
+
+def activated(b: Builder, x: ir.Value, kind: str, numbers: Sequence[float]) -> ir.Value:
+    """The activation ``kind`` of a fused layer with its parameters; ``x`` where there is none."""
+    if not kind:
+        return x
+    if kind == "Clip" and b.opset >= 11:
+        return b.op("Clip", x, *(b.real(number, x) for number in numbers))
+    names = ("min", "max") if kind == "Clip" else PARAMETERS.get(kind, ())
+    return b.op(kind, x, **dict(zip(names, numbers, strict=True)))
+
+
 @lowers("Hardmax", domain="")
 def _hardmax(b: Builder, node: Fused) -> Sequence[ir.Value] | None:
     """Before opset 13 all axes from ``axis`` on compete with each other."""

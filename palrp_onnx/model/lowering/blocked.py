@@ -13,14 +13,13 @@ import numpy as np
 import onnx_ir as ir
 
 from palrp_onnx.model.lowering.builder import Builder, Fused
+from palrp_onnx.model.lowering.images import convolved
 from palrp_onnx.model.lowering.table import lowers
 from palrp_onnx.model.values import constant
 from palrp_onnx.session import saved_as_optimised
 from palrp_onnx.types import Array
 
 NCHWC = "com.microsoft.nchwc"
-#: Activation → its parameters, in the order of ``activation_params``.
-_PARAMETERS = {"HardSigmoid": ("alpha", "beta"), "LeakyRelu": ("alpha",)}
 #: Channels of the convolution that is tried, which is no multiple of any block.
 _TRIED = 20
 
@@ -69,22 +68,7 @@ def _conv(b: Builder, node: Fused) -> Sequence[ir.Value]:
     if blocked is None:
         raise NotImplementedError("with weights that are not stored")
     weights = b.array(plain_weights(blocked, block_size()))
-    own = ("activation", "activation_params")
-    attributes = {k: v.value for k, v in node.node.attributes.items() if k not in own}
-    attributes["kernel_shape"] = list(blocked.shape[2:])
-    result = b.op("Conv", node.input(0), weights, node.optional(2), **attributes)
-    return [_activated(b, node, b.total(result, node.optional(3)))]
-
-
-def _activated(b: Builder, node: Fused, x: ir.Value) -> ir.Value:
-    kind = node.text("activation", "")
-    if not kind:
-        return x
-    given = node.node.attributes.get("activation_params")
-    numbers = list(given.as_floats()) if given is not None else []
-    if kind == "Clip":
-        return b.op("Clip", x, *(b.real(number, x) for number in numbers))
-    return b.op(kind, x, **dict(zip(_PARAMETERS.get(kind, ()), numbers, strict=True)))
+    return [convolved(b, node, node.input(0), weights, node.optional(3))]
 
 
 @lowers("ReorderInput", domain=NCHWC)
@@ -103,8 +87,7 @@ def _reorder_output(b: Builder, node: Fused) -> Sequence[ir.Value]:
 
 def _same(op_type: str) -> Callable[[Builder, Fused], Sequence[ir.Value]]:
     def lowering(b: Builder, node: Fused) -> Sequence[ir.Value]:
-        attributes = {name: each.value for name, each in node.node.attributes.items()}
-        return [b.op(op_type, node.input(0), **attributes)]
+        return [b.op(op_type, node.input(0), **node.attributes())]
 
     return lowering
 

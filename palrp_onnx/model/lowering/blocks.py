@@ -75,6 +75,30 @@ def _zeros(value: ir.Value | None, bits: int, rows: int, blocks: int) -> Array:
     return unpacked(numbers.reshape(rows, -1), bits)[:, :blocks].reshape(-1)
 
 
+#: The real numbers of 4-bit numbers, by ``quant_type``: FP4, and the quantiles of NF4.
+_FP4 = (0.0, 0.0052083333, 2 / 3, 1.0, 1 / 3, 0.5, 1 / 6, 0.25)
+_NF4 = (
+    *(-1.0, -0.6961928, -0.52507305, -0.3949175, -0.28444138, -0.18477343, -0.091050036, 0.0),
+    *(0.0795803, 0.1609302, 0.2461123, 0.33791524, 0.44070983, 0.562617, 0.72295684, 1.0),
+)
+_REALS = ((*_FP4, *(-each for each in _FP4)), _NF4)
+
+
+@lowers("MatMulBnb4")
+def _matmul_bnb4(b: Builder, node: Fused) -> Sequence[ir.Value]:
+    """x Wᵀ with W [N, K] looked up in a table of 16 numbers, times the largest of its block."""
+    rows, columns, size = (node.integer(name) for name in ("N", "K", "block_size"))
+    x, packed = node.input(0), stored(node.input(1), "weights")
+    numbers = np.stack([packed >> 4, packed & 15], -1).reshape(-1)  # the first is in the high bits
+    if rows * columns % size:
+        raise NotImplementedError("with a last block that is not full")
+    index = b.cast(b.array(numbers[: rows * columns].reshape(-1, size)), ir.DataType.INT32)
+    table = b.array(np.array(_REALS[node.integer("quant_type")], dtype_of(x)))
+    largest = b.unsqueeze(node.input(2), 1)
+    weights = b.reshape(b.op("Mul", b.op("Gather", table, index), largest), rows, columns)
+    return [b.op("MatMul", x, b.transpose(weights, 1, 0) if node.integer("transB", 1) else weights)]
+
+
 @lowers("GatherBlockQuantized")
 def _gather_block_quantized(b: Builder, node: Fused) -> Sequence[ir.Value]:
     """Rows of a low-bit table: numbers, scales and zero points are looked up in the same way."""

@@ -244,6 +244,10 @@ class Fused:
         attribute = self.node.attributes.get(name)
         return default if attribute is None else attribute.as_string()
 
+    def attributes(self, *without: str) -> dict[str, Any]:
+        """All attributes but those of these names."""
+        return {k: v.value for k, v in self.node.attributes.items() if k not in without}
+
 
 def _text(data: np.ndarray[Any, Any]) -> ir.StringTensor:
     return ir.StringTensor([str(each).encode() for each in data], shape=ir.Shape(data.shape))

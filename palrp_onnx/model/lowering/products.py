@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
-from palrp_onnx.model.lowering.activations import tanh_gelu
+from palrp_onnx.model.lowering.activations import PARAMETERS, activated, tanh_gelu
 from palrp_onnx.model.lowering.builder import Builder, Fused, rank_of
 from palrp_onnx.model.lowering.table import lowers
 
@@ -36,24 +36,11 @@ def _transposed(b: Builder, x: ir.Value, matrix: int, batch: int) -> ir.Value:
 
 @lowers("FusedGemm")
 def _fused_gemm(b: Builder, node: Fused) -> Sequence[ir.Value]:
-    attributes = {k: v.value for k, v in node.node.attributes.items() if k in _GEMM}
-    product = b.op("Gemm", *node.node.inputs, **attributes)
-    return [_activated(b, node, product)]
-
-
-_GEMM = ("alpha", "beta", "transA", "transB")
-#: Activation → the attributes that hold its parameters, in order.
-_PARAMETERS = {"Elu": ("alpha",), "HardSigmoid": ("alpha", "beta"), "LeakyRelu": ("alpha",)}
-
-
-def _activated(b: Builder, node: Fused, x: ir.Value) -> ir.Value:
-    """The activation that the attributes name, applied to ``x``."""
+    fused = [name for name in node.node.attributes if name.startswith("activation")]
+    product = b.op("Gemm", *node.node.inputs, **node.attributes(*fused))
     kind = node.text("activation", "")
-    if not kind:
-        return x
-    names = _PARAMETERS.get(kind, ())
-    own = {name: node.real(f"activation_{name}", 0.0) for name in names}
-    return b.op(kind, x, **own)
+    numbers = [node.real(f"activation_{name}", 0.0) for name in PARAMETERS.get(kind, ())]
+    return [activated(b, product, kind, numbers)]
 
 
 @lowers("GemmFastGelu")

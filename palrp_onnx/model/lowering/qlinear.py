@@ -12,6 +12,7 @@ import numpy as np
 import onnx_ir as ir
 
 from palrp_onnx.model.lowering.builder import Builder, Fused, rank_of
+from palrp_onnx.model.lowering.images import channels_first, channels_last
 from palrp_onnx.model.lowering.quantise import (
     along,
     centred,
@@ -52,10 +53,6 @@ def _scaled(
     return [rounded_to(b, steps, node.optional(scale + 1), of_product=True)]
 
 
-def _attributes(node: Fused, *without: str) -> dict[str, object]:
-    return {k: v.value for k, v in node.node.attributes.items() if k not in without}
-
-
 @lowers("QLinearMatMul", domain="")
 @lowers("QLinearMatMul", domain=MICROSOFT)
 def _matmul(b: Builder, node: Fused) -> Sequence[ir.Value]:
@@ -68,13 +65,14 @@ def _matmul(b: Builder, node: Fused) -> Sequence[ir.Value]:
 @lowers("QLinearConv", domain="")
 @lowers("QLinearConv", domain=MICROSOFT)
 def _conv(b: Builder, node: Fused) -> Sequence[ir.Value]:
-    if node.integer("channels_last", 0):
-        raise NotImplementedError("with channels last")
+    last = node.integer("channels_last", 0) != 0
     image, kernel = _centred(b, node, 0), _centred(b, node, 3, 0)
     bias = node.optional(8)
     bias = None if bias is None else centred(b, bias, None)
-    sums = b.op("Conv", image, kernel, bias, **_attributes(node, "channels_last"))
-    return _scaled(b, node, sums, 6, axis=1)
+    first = channels_first(b, image) if last else image
+    sums = b.op("Conv", first, kernel, bias, **node.attributes("channels_last"))
+    sums = channels_last(b, sums, rank_of(image)) if last else sums
+    return _scaled(b, node, sums, 6, axis=-1 if last else 1)
 
 
 @lowers("QGemm")
@@ -82,7 +80,7 @@ def _gemm(b: Builder, node: Fused) -> Sequence[ir.Value]:
     across = node.integer("transB", 0)
     offset = node.optional(6)
     left, right = _centred(b, node, 0), _centred(b, node, 3, 0 if across else 1)
-    sums = b.op("Gemm", left, right, **_attributes(node, "alpha"))
+    sums = b.op("Gemm", left, right, **node.attributes("alpha"))
     sums = b.total(sums, None if offset is None else centred(b, offset, None))
     alpha = node.real("alpha", 1.0)
     if node.optional(7) is not None:
@@ -100,10 +98,13 @@ def _two(op_type: str) -> Callable[[Builder, Fused], Sequence[ir.Value]]:
 
 def _one(op_type: str, *without: str) -> Callable[[Builder, Fused], Sequence[ir.Value]]:
     def lowering(b: Builder, node: Fused) -> Sequence[ir.Value]:
-        if node.integer("channels_last", 0):
-            raise NotImplementedError("with channels last")
-        attributes = _attributes(node, "channels_last", *without)
-        return _written(b, node, b.op(op_type, _read(b, node, 0), **attributes), 3)
+        x, last = _read(b, node, 0), node.integer("channels_last", 0) != 0
+        result = b.op(
+            op_type,
+            channels_first(b, x) if last else x,
+            **node.attributes("channels_last", *without),
+        )
+        return _written(b, node, channels_last(b, result, rank_of(x)) if last else result, 3)
 
     return lowering
 
@@ -125,7 +126,7 @@ def _softmax(b: Builder, node: Fused) -> Sequence[ir.Value]:
     steps = constant(node.input(3))
     if steps is None:
         raise NotImplementedError("with a scale that is not stored")
-    weights = b.op("Softmax", _read(b, node, 0), **_attributes(node, "opset"))
+    weights = b.op("Softmax", _read(b, node, 0), **node.attributes("opset"))
     scale = b.real(1.0 / np.floor(1.0 / np.float32(steps.item())), weights)
     return [quantised(b, weights, scale, node.optional(4))]
 
@@ -133,7 +134,7 @@ def _softmax(b: Builder, node: Fused) -> Sequence[ir.Value]:
 @lowers("QLinearConcat")
 def _concat(b: Builder, node: Fused) -> Sequence[ir.Value]:
     parts = [_read(b, node, first) for first in range(2, len(node.node.inputs), 3)]
-    return _written(b, node, b.op("Concat", *parts, **_attributes(node)), 0)
+    return _written(b, node, b.op("Concat", *parts, **node.attributes()), 0)
 
 
 @lowers("QLinearWhere")

@@ -54,6 +54,11 @@ def lowerable() -> list[tuple[str, str]]:
     return sorted(_TABLE)
 
 
+def find_lowering(domain: str, op_type: str) -> Lowering:
+    """The lowering of an operation that has one."""
+    return _TABLE[domain, op_type]
+
+
 def lower(model: ir.Model) -> Changes:
     """Rewrite fused and quantised operations of ``model`` into primitive ones, in place.
 

@@ -1,7 +1,8 @@
 """Operations of classical machine learning (``ai.onnx.ml``) that are linear or element-wise.
 
-Others are refused with the reason: decision trees and votes are steps of their input, kernels
-compare it with stored samples, and neither has a share for every feature that a rule could pass.
+Others are refused with the reason in ``rules/refused.py``: decision trees and votes are steps of
+their input, and have no share for every feature that a rule could pass. So are kernels, which
+compare it with stored samples.
 """
 
 from __future__ import annotations
@@ -166,24 +167,6 @@ def _imputer(b: Builder, node: Fused) -> Sequence[ir.Value]:
     is_missing = b.op("IsNaN", x) if math.isnan(missing) else None
     is_missing = is_missing or b.op("Equal", x, b.real(missing, x))
     return [b.op("Where", is_missing, b.array(filled), x)]
-
-
-_REASONS = {
-    "TreeEnsemble": "decision trees are steps: no feature has a share of their result",
-    "TreeEnsembleClassifier": "decision trees are steps: no feature has a share of their result",
-    "TreeEnsembleRegressor": "decision trees are steps: no feature has a share of their result",
-    "SVMClassifier": "classes are found by the votes of pairs",
-    "LabelEncoder": "categories are names, not numbers",
-    "CategoryMapper": "categories are names, not numbers",
-    "OneHotEncoder": "categories are names, not numbers",
-    "DictVectorizer": "its input is a map, not a tensor",
-    "CastMap": "its input is a map, not a tensor",
-}
-
-
-@lowers(*_REASONS, domain=DOMAIN)
-def _refused(b: Builder, node: Fused) -> Sequence[ir.Value]:
-    raise NotImplementedError(_REASONS[node.op_type])
 
 
 def _real(b: Builder, x: ir.Value) -> ir.Value:

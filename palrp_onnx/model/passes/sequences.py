@@ -21,7 +21,7 @@ from palrp_onnx.model.passes.branches import MAX_WRITTEN, Body, FreeNames, body_
 from palrp_onnx.model.values import constant
 
 #: Operations that concern sequences or optional values.
-_CONCERNED = frozenset(
+CONCERNED = frozenset(
     (
         *("SequenceAt", "SequenceConstruct", "SequenceEmpty", "SequenceErase", "SequenceInsert"),
         *("SequenceLength", "SequenceMap", "SplitToSequence", "ConcatFromSequence"),
@@ -35,7 +35,7 @@ _PLACES = {"SequenceAt": 1, "SequenceInsert": 2, "SequenceErase": 1}
 def replace_sequences(model: ir.Model) -> Changes:
     """Replace what reads sequences by plain nodes, in place; the log counts these."""
     graph, opset = model.graph, model.opset_imports.get("", 0)
-    if not any(node.op_type in _CONCERNED and not node.domain for node in graph):
+    if not any(node.op_type in CONCERNED and not node.domain for node in graph):
         return Changes()
     infer_shapes(model)
     names = FreeNames(graph)
@@ -134,7 +134,7 @@ class _Sequences:
             self._map(node)
         elif (made := self._made(node)) is not None:
             self._held[node.outputs[0]] = made
-        elif node.op_type in _CONCERNED:
+        elif node.op_type in CONCERNED:
             b = Builder(self._graph, node, self._opset, self._names.fresh)
             if (result := self._read(b, node)) is not None:
                 hand_over(b, node, [result])
