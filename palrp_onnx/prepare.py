@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -56,7 +56,7 @@ class Planned:
         explained: Name of the input whose units the record describes.
         output_batch: Axis of samples of the explained output, ``None`` where it is of one sample.
         crossed: Whether a value holds all pairs of samples of two inputs, or samples that are
-            between tokens along an axis.
+            between tokens along an axis, or whether samples share an explained input.
         foreign: Whether the rows of the output are samples of another input.
         unverified: Whether results are not verified against the original file at run time.
         doubts: Further warnings for every record.
@@ -214,7 +214,9 @@ def plan_analysis(
     sites = find_sites(analysis)
     plan = make_plan(analysis, chosen, method, alibi_operands(analysis, sites))
     output_batch = _output_batch(observed, chosen, own)  # after an operation without a rule
-    crossed = any(
+    reached = {v.name for v in values_before([chosen]) if v.is_graph_input()}
+    shared = (name for name in analysis.known if name in reached and name != explained)
+    crossed = any(own != batch_of(analysis, name) for name in shared) or any(
         layouts.crossed(v) or sample_place(analysis.axes[v], layouts.layouts[v]).between
         for v in (step.axes_of for step in plan.steps)
     )
@@ -235,8 +237,7 @@ def _output_batch(analysis: Analysis, output: ir.Value, batch: Source | None) ->
         return None
     if (found := analysis.layouts.along(output, batch)) is not None:
         return found
-    flags = analysis.axes.get(output, (BATCH,))
-    if flags and flags[0] & BATCH:
+    if analysis.layouts.starts_with(output, batch):
         return 0
     counted = values_before([output])
     if any(value in counted and m.alone for value, m in analysis.layouts.mixing.items()):
@@ -294,8 +295,15 @@ def batched_inputs(analysis: Analysis, explained: str) -> dict[str, int]:
     return found
 
 
-def check_feeds(inputs: Sequence[GraphInput], feeds: Feeds) -> None:
+def check_feeds(
+    inputs: Sequence[GraphInput], feeds: Feeds, masks: Collection[str] | None = None
+) -> None:
     """Refuse arrays that do not fit the graph's inputs, differ in batch size or are not finite.
+
+    Args:
+        inputs: Inputs of the graph.
+        feeds: The arrays.
+        masks: Names of inputs that may hold infinity; it is not looked for where they are unknown.
 
     Raises:
         InputError: There is such an array, or one is missing.
@@ -312,7 +320,10 @@ def check_feeds(inputs: Sequence[GraphInput], feeds: Feeds) -> None:
     if (differ := first_axes(inputs, lengths)) is not None:
         raise InputError(differ[0].upper() + differ[1:])
     for name, array in feeds.items():
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
+        if array.dtype.kind != "f":
+            continue
+        infinite = masks is not None and name not in masks and np.isinf(array).any()
+        if infinite or np.isnan(array).any():
             raise InputError("The input holds NaN or infinity", place=f"input {name}")
 
 

@@ -60,8 +60,9 @@ class Subject(Struct, frozen=True, kw_only=True):
         image: Axes of the input, where it is an image.
         patch: Height and width of the patches of an image.
         mixed: Why samples of a batch are not separate, if they are not.
-        crossed: Whether samples are combined only in a table of all pairs, or are between tokens
-            along an axis, so that each has to be explained alone.
+        crossed: Whether samples are combined only in a table of all pairs, are between tokens
+            along an axis, or share an input that gets relevance, so that each has to be explained
+            alone.
         measured: Whether scales are measured over all samples of a batch, or rows of all of them
             are selected into one axis, so that each has to be explained alone to be independent of
             the others.
@@ -116,7 +117,7 @@ class Subject(Struct, frozen=True, kw_only=True):
     def refuse_mixing(self, samples: int) -> None:
         """Refuse a batch whose samples are not separate."""
         if samples > 1 and (self.mixed is not None or self.crossed):
-            reason = self.mixed or "two batches meet in a table, or samples are between tokens"
+            reason = self.mixed or "two batches meet in a table, or samples share an input"
             raise InputError(
                 f"The model mixes the samples of a batch: {reason}",
                 place=f"{samples} entries along the first axis of input {self.input!r}",

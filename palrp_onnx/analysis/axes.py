@@ -150,9 +150,20 @@ class Layouts:
 
     def along(self, value: ir.Value, batch: Source) -> int | None:
         """The axis of a value that runs along a batch alone, if there is one."""
-        axes = range(len(self.layouts.get(value, ())))
-        pure = (k for k in axes if flag_of(self.layouts[value][k]) == BATCH)
+        layout = self.layouts.get(value, ())
+        pure = (k for k, axis in enumerate(layout) if _is_batch(axis))
         return next((k for k in pure if self.batch(value, k) == batch), None)
+
+    def keeps(self, value: ir.Value, batch: Source) -> bool:
+        """Whether a value has an axis for the samples of a batch, as far as is known."""
+        return self.starts_with(value, batch) or self.along(value, batch) is not None
+
+    def starts_with(self, value: ir.Value, batch: Source) -> bool:
+        """Whether the first axis of a value runs along a batch, or along an unknown one."""
+        layout = self.layouts.get(value, ())
+        if not layout or (found := self.batch(value)) not in (batch, None):
+            return False
+        return _is_batch(layout[0]) if found else bool(flag_of(layout[0]) & BATCH)
 
     def crossed(self, value: ir.Value) -> bool:
         """Whether two axes of a value run over batches."""
@@ -635,6 +646,12 @@ def length(axis: Axis) -> int:
 def flag_of(axis: Axis) -> int:
     """``BATCH``, ``TOKEN``, their union or 0."""
     return _united(factor.flag for factor in factors(axis))
+
+
+def _is_batch(axis: Axis) -> bool:
+    """Whether nothing but samples runs along an axis."""
+    rest = (f.size for f in factors(axis) if not f.flag & BATCH)
+    return flag_of(axis) == BATCH and prod(rest) == 1
 
 
 def sources(axis: Axis) -> frozenset[Source]:

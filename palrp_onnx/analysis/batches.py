@@ -18,6 +18,7 @@ from palrp_onnx.analysis.axes import Layouts, Mixing, Source, find_layouts
 from palrp_onnx.analysis.input_axes import InputAxes, fixed_batch, input_axes
 from palrp_onnx.analysis.inputs import InputRoles
 from palrp_onnx.model.follow import values_before
+from palrp_onnx.model.ops import Trait, has
 from palrp_onnx.types import Shape
 
 #: Explained input → its batch axis; ``None`` where the whole input is one sample.
@@ -49,30 +50,67 @@ def find_batches(
 
     def follow(found: Mapping[str, InputAxes]) -> tuple[Layouts, dict[str, bool]]:
         layouts = find_layouts(graph, roles, content, shapes, indices, found)
-        own = [mixing for value, mixing in layouts.mixing.items() if value in counted]
-        return layouts, _combined(found, layouts, own)
+        return layouts, _unfit(graph, content, found, layouts)
 
-    output = next((v for v in graph.outputs if v in content), None)
-    counted = values_before([output] if output is not None else [])
     found = {name: axes_with(name) for name in roles.explained()}
     first = dict(found)
     values = {v.name: v for v in graph.inputs}
-    layouts, combined = follow(found)
-    singly = {name for name, alone in combined.items() if alone and _one_by_one(values[name])}
+    layouts, unfit = follow(found)
+    singly = {name for name, alone in unfit.items() if alone and _one_by_one(values[name])}
     rest: dict[str, list[int | None]] = {}
-    while combined:
-        for name in combined:
+    while unfit:
+        for name in unfit:
             if name not in rest:
                 rest[name] = _others(values[name], found[name])
             found[name] = axes_with(name, rest[name].pop(0))
-        layouts, combined = follow(found)
+        layouts, unfit = follow(found)
     kept = {name: first[name] for name in singly if found[name].batch is None}
     found |= kept
     alike = {name: axes_with(name, batch) for name, batch in _like_others(found, rest).items()}
-    layouts, combined = follow(found | alike)
-    if combined.keys() <= kept.keys():
+    layouts, unfit = follow(found | alike)
+    if unfit.keys() <= kept.keys():
         return found | alike, layouts
     return found, follow(found)[0]
+
+
+def _unfit(
+    graph: ir.Graph,
+    content: Mapping[ir.Value, None],
+    found: Mapping[str, InputAxes],
+    layouts: Layouts,
+) -> dict[str, bool]:
+    """Inputs whose axis is no batch; whether a batch of one could still be explained.
+
+    Samples are combined, or the output has no axis for them. Or the batch has a fixed length, so
+    that samples cannot run alone, although they would have to: an input that they all share gets
+    relevance, scales are measured over all of them, or rows of several are in one axis.
+    """
+    output = next((v for v in graph.outputs if v in content), None)
+    if output is None:
+        return {}
+    counted = values_before([output])
+    own = [mixing for value, mixing in layouts.mixing.items() if value in counted]
+    unfit = _combined(found, layouts, own)
+    reached = {v.name or "": v for v in graph.inputs if v in counted and v.name in found}
+    batches = {
+        name: None if (axis := found[name].batch) is None else layouts.canonical((name, axis))
+        for name in reached
+    }
+    together = any(v in layouts.ragged for v in counted) or any(
+        has(node, Trait.MEASURES) for node in graph if not counted.isdisjoint(node.outputs)
+    )
+    for name, batch in batches.items():
+        if batch is None:
+            continue
+        dims, axis = list(reached[name].shape or ()), found[name].batch or 0
+        length = dims[axis] if axis < len(dims) else None
+        if length == 1:
+            continue
+        shared = any(other != batch for other in batches.values())
+        alone = shared or together
+        if not layouts.keeps(output, batch) or (alone and isinstance(length, int)):
+            unfit[name] = False
+    return unfit
 
 
 def _like_others(found: Mapping[str, InputAxes], moved: Collection[str]) -> dict[str, int]:

@@ -95,9 +95,10 @@ def _with_units(
     rank: int, batch: int | None, channel: int | None = None, *, vectors: bool = False
 ) -> InputAxes:
     """Units run along all axes but those of samples and channels."""
+    channel = None if channel == batch else channel
     units = tuple(k for k in range(rank) if k not in (batch, channel))
     flags = tuple(BATCH if k == batch else TOKEN if k in units else 0 for k in range(rank))
-    image = rank == 4 and batch is not None and not vectors
+    image = rank == 4 and None not in (batch, channel) and not vectors
     return InputAxes(flags, units, channel if image else None, vectors)
 
 

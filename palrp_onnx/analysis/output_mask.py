@@ -28,6 +28,9 @@ def mask_of_output(analysis: Analysis, output: ir.Value, batch: int | None = 0) 
     wanted = _tokens(analysis, output, rest[0])
     if not wanted:  # the tokens are of unknown origin: one mask of one input leaves no doubt
         found = _candidates(analysis, batch)
+        length = analysis.shapes[output][rest[0]]
+        lengths = {v.name: analysis.shapes[v][-1:] for v in analysis.model.graph.inputs}
+        found = [name for name in found if lengths[name] == (length,)]
         alone = len(found) == 1 and len(analysis.inputs.explained()) == 1
         return found[0] if alone else None
     return _mask_of(analysis, wanted, batch)
@@ -50,6 +53,8 @@ def hides_where_set(analysis: Analysis, name: str) -> bool:
     """
     if analysis.given:
         return False  # arrays of the caller decide nothing
+    if not analysis.examples[0][name].size:
+        return False
     zero = (analysis.examples[0][name] == 0).reshape(-1, analysis.examples[0][name].shape[-1])[0]
     for node in analysis.model.graph:
         looks = analysis.trial.get(node.outputs[0].name or "")

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
+
 from palrp_onnx.errors import TargetError
 from palrp_onnx.relevance.target import Resolved, Target, resolve
 from palrp_onnx.relevance.units import Maps
@@ -66,7 +68,15 @@ def find_targets(subject: Subject, feeds: Feeds, output: Array, target: Target) 
             "that has a row for each sample (--output).",
         )
     mask = subject.output_mask(feeds, output.shape[1]) if output.ndim == 3 else None
-    return [
+    found = [
         resolve(target, row, None if mask is None else mask[index])
         for index, row in enumerate(output)
     ]
+    for row, each in enumerate(found):
+        if not np.isfinite(each.value):
+            raise TargetError(
+                f"The target is {each.value}, which cannot be explained",
+                place=f"output {subject.output}, row {row}",
+                hint="Choose another with --target.",
+            )
+    return found

@@ -83,7 +83,7 @@ class NumpyEngine:
 
     def forward(self, feeds: Feeds) -> dict[str, Array]:
         """Forward values that the walk reads, the explained output among them."""
-        check_feeds(self.planned.analysis.model.inputs, feeds)
+        check_feeds(self.planned.analysis.model.inputs, feeds, self.subject.masks)
         return self._numbers({**feeds, **self._forward(feeds)})
 
     def forward_from(self, names: Collection[str]) -> Callable[[Feeds], dict[str, Array]]:

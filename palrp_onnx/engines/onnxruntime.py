@@ -92,7 +92,7 @@ class CompiledEngine:
 
     def explain(self, feeds: Feeds, target: Target) -> Outcome:
         """Explain one batch."""
-        check_feeds(self._inputs, feeds)
+        check_feeds(self._inputs, feeds, self.manifest.masks)
         samples = self.manifest.samples(feeds)
         self.manifest.refuse_mixing(samples)
         start = time.perf_counter()

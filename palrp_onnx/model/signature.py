@@ -42,5 +42,6 @@ def first_axes(inputs: Sequence[GraphInput], lengths: Mapping[str, int]) -> str 
         if len(set(found.values())) > 1:
             listed = ", ".join(f"{name} {size}" for name, size in found.items())
             return f"the batch sizes differ: {listed}"
-    empty = [name for name, size in lengths.items() if size == 0]
+    declared = {each.name: each.shape[0] for each in inputs if each.shape}
+    empty = [name for name, size in lengths.items() if size == 0 != declared.get(name)]
     return f"the batch is empty: {', '.join(empty)}" if empty else None

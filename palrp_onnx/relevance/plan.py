@@ -15,12 +15,14 @@ import onnx_ir as ir
 
 from palrp_onnx.analysis.analysis import Analysis, Operand
 from palrp_onnx.analysis.axes import sample_axis
+from palrp_onnx.analysis.inputs import from_entries
 from palrp_onnx.analysis.probability import ending_of
 from palrp_onnx.analysis.roles import Fact, Role
 from palrp_onnx.errors import TargetError, UnsupportedError
 from palrp_onnx.model.lowering import REFUSED
 from palrp_onnx.model.native import kernel_nodes
 from palrp_onnx.model.ops import Trait, has
+from palrp_onnx.model.values import is_float
 from palrp_onnx.relevance.attention import find_scores
 from palrp_onnx.relevance.linear_layers import added_biases, attention_layers
 from palrp_onnx.relevance.method import Method
@@ -67,6 +69,8 @@ class Plan:
         scores_of: Softmax operand of a product → its scores before the softmax.
         biases: Linear layer → bias that the ``Add`` directly after it adds.
         kernels: Nodes whose results the forward pass takes from an integer kernel.
+        real_masks: Masks that are added and hold any numbers of a real input. Their relevance goes
+            to the ledger; that of other masks is zero.
     """
 
     analysis: Analysis
@@ -78,6 +82,7 @@ class Plan:
     scores_of: Mapping[Operand, ir.Value] = field(default_factory=dict)
     biases: Mapping[ir.Node, ir.Value] = field(default_factory=dict)
     kernels: frozenset[ir.Node] = frozenset()
+    real_masks: frozenset[Operand] = frozenset()
 
     @cached_property
     def seen_scores(self) -> frozenset[ir.Value]:
@@ -200,7 +205,7 @@ class View(Generic[T]):
         if value.const_value is not None:
             return value.const_value.numpy()
         known = self._plan.analysis.trial.get(value.name or "")
-        if known is None or value in self._plan.analysis.content:
+        if known is None or value in self._plan.analysis.content or from_entries(value):
             raise NotImplementedError(f"input {index} is not constant")
         return known
 
@@ -264,10 +269,32 @@ def make_plan(
             place="; ".join(refused[:10]) + ("; …" if len(refused) > 10 else ""),
             hint="`palrp-onnx inspect` lists every operation and its rule.",
         )
-    scores = find_scores(analysis)
-    biases = added_biases(analysis)
-    kernels = kernel_nodes(analysis.model)
-    return Plan(analysis, method, output, tuple(steps), scaling, alibi, scores, biases, kernels)
+    return Plan(
+        analysis=analysis,
+        method=method,
+        output=output,
+        steps=tuple(steps),
+        scaling=scaling,
+        alibi=alibi,
+        scores_of=find_scores(analysis),
+        biases=added_biases(analysis),
+        kernels=kernel_nodes(analysis.model),
+        real_masks=_real_masks(analysis),
+    )
+
+
+def _real_masks(analysis: Analysis) -> frozenset[Operand]:
+    """Terms of sums that are masks, made of real inputs by real numbers."""
+    graph, named = analysis.model.graph, analysis.inputs.named(Role.MASK)
+    made = {v for v in graph.inputs if v.name in named and is_float(v)}
+    for node in graph if made else ():
+        if any(v in made for v in node.inputs):
+            made.update(v for v in node.outputs if is_float(v) and v not in analysis.content)
+    return frozenset(
+        (node, index)
+        for (node, index), fact in analysis.operands.items()
+        if fact.role is Role.MASK and has(node, Trait.SUM) and node.inputs[index] in made
+    )
 
 
 def describe(node: ir.Node) -> str:

@@ -22,7 +22,7 @@ from palrp_onnx.tensor.language import Language
 T = TypeVar("T")
 
 #: Role of an operand → ledger entry for its relevance.
-LEDGER_ENTRY = {Role.SEGMENT: "segment", Role.PARAMETER: "bias"}
+LEDGER_ENTRY = {Role.SEGMENT: "segment", Role.PARAMETER: "bias", Role.MASK: "other"}
 
 
 @dataclass
@@ -206,7 +206,9 @@ class _Walk(Generic[T]):
         operand = (node, index)
         role = role_of(self._plan.analysis, operand, self._plan.scaling)
         value = node.inputs[index]
-        if value is None or role is None or role not in RECEIVING:
+        if value is None or role is None:
+            return
+        if role not in RECEIVING and operand not in self._plan.real_masks:
             return
         if role is Role.CONTENT:
             fitted = self._fit(m, use.view.input(index), value, node)

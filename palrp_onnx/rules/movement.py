@@ -22,7 +22,7 @@ def dropout(op: Language[T], node: Node[T], m: T) -> Sequence[T | None]:
     return m, *(None,) * (node.arity - 1)
 
 
-@rule("Identity", "Cast", "CastLike")
+@rule("Identity", "Cast")
 def unchanged(op: Language[T], node: Node[T], m: T) -> Sequence[T | None]:
     """m_x = m. A cast between real types rounds; the rounding is passed straight through."""
     return op.cast_like(m, node.input(0)), *(None,) * (node.arity - 1)

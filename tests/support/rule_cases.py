@@ -494,7 +494,6 @@ GRADIENT_CASES = [
     of("Div", "y = Div(x, w)", w=W4),
     of("Identity", "y = Identity(x)"),
     of("Cast", "y = Cast<to=1>(x)"),
-    of("CastLike", "y = CastLike(x, w)", w=W4),
     of("Dropout", "y = Dropout(x)"),
     of("Reshape", "y = Reshape(x, s)", s=ints(0, 2, -1)),
     of("Flatten", "y = Flatten(x)"),

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
-from palrp_onnx.model.lowering.builder import Builder, Fused, length_of, rank_of
+from palrp_onnx.model.lowering.builder import Builder, Fused, length_of, rank_of, type_of
 from palrp_onnx.model.lowering.table import lowers
 
 
@@ -50,6 +50,12 @@ def _hardmax(b: Builder, node: Fused) -> Sequence[ir.Value] | None:
         return None
     rows = b.op("Hardmax", b.op("Flatten", x, axis=axis), axis=1)
     return [b.op("Reshape", rows, b.op("Shape", x))]
+
+
+@lowers("CastLike", domain="")
+def _cast_like(b: Builder, node: Fused) -> Sequence[ir.Value]:
+    """The second operand gives nothing but its type."""
+    return [b.op("Cast", node.input(0), to=int(type_of(node.input(1))))]
 
 
 @lowers("Gelu", "BiasGelu")
