@@ -68,7 +68,7 @@ class Session:
             "session.model_external_initializers_file_folder_path", str(folder) + os.sep
         )
         try:
-            self._session = runtime.InferenceSession(graph, options, providers=wanted)
+            self._session = _opened(runtime, graph, options, wanted)
         except Exception as error:  # the runtime's own exception types are not public
             _check_memory(error)
             raise ModelError(
@@ -103,6 +103,23 @@ class Session:
                 "The model does not run on this input", hint=first_line(error)
             ) from error
         return dict(zip(wanted, values, strict=True))
+
+
+def _opened(runtime: Any, graph: bytes, options: Any, providers: list[Any]) -> Any:
+    """A session; of the graph as it is where the runtime's optimiser fails on it.
+
+    In some graphs in half precision a fusion makes the same weight twice.
+    """
+    try:
+        return runtime.InferenceSession(graph, options, providers=providers)
+    except Exception as error:
+        if "Exception during initialization" not in str(error):
+            raise
+        options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        try:
+            return runtime.InferenceSession(graph, options, providers=providers)
+        except Exception:
+            raise error from None
 
 
 def _check_memory(error: Exception) -> None:

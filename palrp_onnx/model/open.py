@@ -20,6 +20,7 @@ from palrp_onnx.model.locate import model_file
 from palrp_onnx.model.maps import look_through_maps
 from palrp_onnx.model.plain import PLAIN, Rewriting, from_file, keeping_caches, make_plain
 from palrp_onnx.model.redefined import keep_last_constants
+from palrp_onnx.model.reserved import free_reserved_names
 from palrp_onnx.model.signature import GraphInput
 from palrp_onnx.model.sparse import make_dense
 
@@ -183,6 +184,7 @@ def _read(path: Path) -> tuple[ir.Model, dict[str, str]]:
         keep_last_constants(proto)
         make_dense(proto)
         look_through_maps(proto)
+        free_reserved_names(proto)
         model = ir.from_proto(proto)
         ir.external_data.set_base_dir(model.graph, file.parent)
         ir.serde.serialize_model(model)  # text that is not UTF-8 is read, but cannot be written

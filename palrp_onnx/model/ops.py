@@ -223,6 +223,7 @@ _STANDARD: dict[str, Row] = {
     "Acos": _FUNCTION,
     "Acosh": _FUNCTION,
     "Add": Row(T.SUM | T.ZERO | T.LINEAR | T.BROADCASTS | T.WHOLE, A.ALIGNED),
+    "AffineGrid": Row(T.PRODUCT | T.ZERO | T.LINEAR),
     "And": _LOGIC,
     "ArgMax": Row(T.ARGUMENT, A.REDUCED),
     "ArgMin": Row(T.ARGUMENT, A.REDUCED),

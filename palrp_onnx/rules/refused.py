@@ -14,6 +14,7 @@ _STANDARD = {
     "it reads the bits of one number as another": "BitCast",
     "there is no rule yet for products of many factors": "CumProd ReduceProd",
     "there is no rule yet for determinants": "Det",
+    "there is no rule yet for grids of places that content moves": "AffineGrid",
     "there is no rule yet for frequencies": "DFT STFT",
     "there is no rule yet for entries that are added up or moved by windows": "Col2Im MaxUnpool",
     "there is no rule yet for images that are read between places, or in boxes, that "

@@ -12,7 +12,7 @@ from functools import cache
 import numpy as np
 import onnx_ir as ir
 
-from palrp_onnx.model.lowering.builder import Builder, Fused
+from palrp_onnx.model.lowering.builder import Builder, Fused, length_of
 from palrp_onnx.model.lowering.images import convolved
 from palrp_onnx.model.lowering.table import lowers
 from palrp_onnx.model.values import constant
@@ -73,10 +73,14 @@ def _conv(b: Builder, node: Fused) -> Sequence[ir.Value]:
 
 @lowers("ReorderInput", domain=NCHWC)
 def _reorder_input(b: Builder, node: Fused) -> Sequence[ir.Value]:
+    """Channels in blocks, the last of them filled up with zeros."""
     x = node.input(0)
     if node.integer("channels_last", 0):
         x = b.transpose(x, 0, 3, 1, 2)
-    return [x]
+    missing = -length_of(x, 1) % block_size()
+    if not missing:
+        return [x]
+    return [b.op("Pad", x, b.integers(*[0] * 5, missing, 0, 0))]
 
 
 @lowers("ReorderOutput", domain=NCHWC)

@@ -136,6 +136,8 @@ class Builder:
     # --- shorthands -------------------------------------------------------------------------------
     def slice(self, x: ir.Value, start: int, end: int, axis: int) -> ir.Value:
         """``x[start:end]`` along ``axis``."""
+        if self.opset < 10:
+            return self.op("Slice", x, starts=[start], ends=[end], axes=[axis])
         return self.op("Slice", x, self.integers(start), self.integers(end), self.integers(axis))
 
     def split(self, x: ir.Value, sizes: Sequence[int], axis: int) -> list[ir.Value]:

@@ -46,7 +46,17 @@ def infer(node: ir.Node, opset: int, *, again: bool = False) -> bool:
             value.type = ir.serde.deserialize_type_proto_for_type(found[value.name])
             shape = ir.serde.deserialize_type_proto_for_shape(found[value.name])
             value.shape = _merged(value.shape, shape)
+    _give_rank(node)
     return before != [(v.type, v.shape) for v in node.outputs]
+
+
+def _give_rank(node: ir.Node) -> None:
+    """Give a result with computed lengths as many axes as there are lengths."""
+    lengths = node.inputs[1].shape if len(node.inputs) > 1 and node.inputs[1] else None
+    if node.op_type != "Reshape" or node.outputs[0].shape is not None or lengths is None:
+        return
+    if lengths.rank() == 1 and isinstance(lengths[0], int):
+        node.outputs[0].shape = ir.Shape([None] * lengths[0])
 
 
 def _schema(op_type: str, opset: int) -> tuple[onnx.defs.OpSchema, int]:

@@ -48,6 +48,14 @@ def _axis(length: int | ir.SymbolicDim) -> int | str | None:
     return length if isinstance(length, int) else length.value
 
 
+def _give_defaults(node: ir.Node, opset: int) -> None:
+    """Give a node the attributes that it leaves out, as the body refers to them."""
+    for name, attribute in onnx.defs.get_schema(node.op_type, opset).attributes.items():
+        default = attribute.default_value
+        if name not in node.attributes and default.type != onnx.AttributeProto.UNDEFINED:
+            node.attributes.add(ir.serde.deserialize_attribute(default))
+
+
 def write_out_standard_functions(model: ir.Model) -> Changes:
     """Replace operations by the graphs that define them, in place; the log counts them."""
     opset = model.opset_imports.get("", 0)
@@ -64,6 +72,7 @@ def write_out_standard_functions(model: ir.Model) -> Changes:
         body = onnx.FunctionProto.FromString(maker(node))
         if not body.node:  # it needs types or shapes that are not known
             continue
+        _give_defaults(node, opset)
         body.overload = node.overload = f"written-out-{number}"
         for each in body.opset_import:
             each.version = each.version if each.domain else opset

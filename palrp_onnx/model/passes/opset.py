@@ -15,6 +15,7 @@ import onnx_ir as ir
 from palrp_onnx.errors import ModelError
 from palrp_onnx.model.changes import Changes
 from palrp_onnx.model.declared import infer_shapes
+from palrp_onnx.model.lowering.table import REFUSED
 from palrp_onnx.model.values import constant
 from palrp_onnx.types import Array
 
@@ -40,6 +41,7 @@ def raise_opset(model: ir.Model, opset: int, place: str) -> Changes:
         if node.op_type == "Dropout" and not node.domain:  # masks became truth values
             for mask in node.outputs[1:]:
                 mask.type = mask.shape = None
+    reasons = {n.outputs[0].name: n.meta[REFUSED] for n in nodes if REFUSED in n.meta}
     resized = [n for n in nodes if n.op_type in ("Resize", "Upsample") and not n.domain]
     resized_to = {n.outputs[0].name for n in resized if before < _WITH_PLACES}
     try:
@@ -52,6 +54,8 @@ def raise_opset(model: ir.Model, opset: int, place: str) -> Changes:
             hint="Use --engine numpy.",
         ) from error
     for node in model.graph.all_nodes():
+        if node.outputs[0].name in reasons:
+            node.meta[REFUSED] = reasons[node.outputs[0].name]
         if node.op_type in _MOVED:
             _give_type(node, types)
         elif node.outputs[0].name in resized_to:

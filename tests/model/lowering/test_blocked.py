@@ -22,6 +22,7 @@ WEIGHTS = {
         "b": (32,),
         "square": (32, 32, 3, 3),
         "single": (32, 1, 3, 3),
+        "few": (3, 1, 3, 3),
         "narrow": (20, 32, 1, 1),
     }.items()
 }
@@ -45,6 +46,13 @@ GRAPHS = {
         node("Conv", "a single", "d", group=32),
         node("LeakyRelu", "d", "l", alpha=0.2),
         node("Conv", "l narrow", "y"),
+    ],
+    "channels that do not fill a block": [
+        node("Transpose", "x", "t", perm=[0, 2, 3, 1]),
+        node("Relu", "t", "r"),
+        node("Transpose", "r", "u", perm=[0, 3, 1, 2]),
+        node("Conv", "u few", "d", group=3, pads=[1, 1, 1, 1]),
+        node("Conv", "d w", "y"),
     ],
     "pooling": [
         node("Conv", "x w b", "a"),
