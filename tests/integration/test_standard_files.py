@@ -1,4 +1,4 @@
-"""Every case of the onnx package that ONNX Runtime runs: explained with a closed ledger, or refused.
+"""Every case of the onnx package that ONNX Runtime runs is explained, or refused with a code.
 
 A refusal is an error with a code; a crash, a hang or an open ledger is a failure. This takes about
 five minutes.
