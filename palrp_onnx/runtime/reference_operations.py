@@ -33,11 +33,12 @@ class BatchNormalization(OpRun):
 
 
 class MaxPool(op_max_pool.MaxPool):
-    """The package pads otherwise with ``auto_pad``."""
+    """The package pads otherwise with ``auto_pad``, and takes lengths that differ for others."""
 
     def _run(self, x: Any, *_: Any, **attributes: Any) -> Any:  # type: ignore[override]
         own: Any = super()
-        return own._run(x, **_padded(x.shape[2:], attributes))
+        padded = _padded(x.shape[2:], attributes)
+        return (own._run if padded is attributes else own._max_pool)(x, **padded)
 
 
 class AveragePool(op_average_pool.AveragePool_19):

@@ -1,0 +1,172 @@
+"""Which axis runs over samples, and what is one sample as a whole."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pytest
+from building import Array, ints, opened, proto, real
+
+from palrp_onnx import Explainer, Model
+from palrp_onnx.describe import Explanation
+from palrp_onnx.errors import InputError, TargetError, UnsupportedError
+from palrp_onnx.inputs.sample import Sample
+from palrp_onnx.prepare import analyse_model
+from palrp_onnx.record import InputFacts
+
+ENGINES = ("onnxruntime", "numpy")
+
+
+def explained(model: Model, feeds: Mapping[str, Array], target: str) -> list[list[Explanation]]:
+    """Explanations by both engines; every ledger closes."""
+    sample = Sample("x", "tensors", dict(feeds), InputFacts(kind="tensors"))
+    found = [Explainer(model.path, engine=engine).explain(sample, target) for engine in ENGINES]
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_allclose(
+            one.record.relevance.total, other.record.relevance.total, atol=1e-5
+        )
+        assert abs(one.record.ledger["residual_relative"]) < 1e-5
+        assert abs(other.record.ledger["residual_relative"]) < 1e-5
+    return found
+
+
+@pytest.mark.parametrize(
+    ("body", "shape", "free", "batch"),
+    [
+        ("y = MatMul(x, w)", (2, 4), (0,), 0),
+        ("t = Transpose <perm=[1, 0]> (x)  y = MatMul(t, w)", (4, 2), (1,), 1),
+        ("s = Softmax <axis=0> (x)  y = MatMul(s, w)", (2, 3, 4), (1,), 1),
+        ("s = Softmax <axis=0> (x)  y = MatMul(s, w)", (2, 4), (), None),
+        ("s = ReduceSum <keepdims=0> (x, all)  y = Mul(s, scale)", (2, 3, 4), (), None),
+        ("f = Flatten <axis=2> (x)  y = MatMul(f, w)", (2, 3, 4), (), None),
+    ],
+)
+def test_the_batch_is_the_axis_along_which_nothing_is_combined(
+    body: str, shape: tuple[int, ...], free: tuple[int, ...], batch: int | None
+) -> None:
+    known = {"w": real(4, 3), "all": ints(0, 1, 2), "scale": np.float32(2)}
+    weights = {k: a for k, a in known.items() if f"{k})" in body or f" {k}" in body}
+    model = opened(proto(body, {"x": real(*shape)}, weights, free=free))
+    assert analyse_model(model).input_axes("x").batch == batch
+
+
+@pytest.mark.parametrize("free", [(0,), ()])
+def test_weights_that_are_an_input_are_shared_by_samples(free: tuple[int, ...]) -> None:
+    """Each sample is explained alone with them; if the batch has a fixed length, all as one."""
+    x, w = real(3, 4), real(4, 5, seed=2)
+    model = opened(proto("y = MatMul(x, w)", {"x": x, "w": w}, free=()))
+    if free:
+        proto_ = proto("y = MatMul(x, w)", {"x": x, "w": w}, free=())
+        proto_.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "samples"
+        model = opened(proto_)
+    rows, _ = explained(model, {"x": x, "w": w}, "1" if free else "2,1")
+    assert len(rows) == (3 if free else 1)
+    half = x[2] * w[:, 1] / 2
+    assert rows[-1].record.ledger["w"] == pytest.approx(half.sum(), abs=1e-5)
+    got = np.ravel(rows[-1].record.relevance.content)
+    np.testing.assert_allclose(got[-1] if not free else got.sum(), half.sum(), atol=1e-5)
+
+
+def test_ids_without_a_batch_are_one_sample() -> None:
+    weights = {"words": real(30, 6, seed=1), "head": real(6, 4, seed=2), "zero": ints(0)}
+    body = """e = Gather(words, ids)  k = Transpose <perm=[1, 0]> (e)  s = MatMul(e, k)
+        p = Softmax <axis=-1> (s)  c = MatMul(p, e)  h = ReduceSum <keepdims=0> (c, zero)
+        y = MatMul(h, head)"""
+    batched = """e = Gather(words, ids)  k = Transpose <perm=[0, 2, 1]> (e)  s = MatMul(e, k)
+        p = Softmax <axis=-1> (s)  c = MatMul(p, e)  h = ReduceSum <keepdims=0> (c, one)
+        y = MatMul(h, head)"""
+    ids = ints(7, 20, 3, 3, 21)
+    one = opened(proto(body, {"ids": ids}, weights))
+    many = opened(proto(batched, {"ids": ids[None]}, weights | {"one": ints(1)}, free=(0, 1)))
+    (found,), _ = explained(one, {"ids": ids}, "1")
+    (expected,), _ = explained(many, {"ids": ids[None]}, "1")
+    assert found.record.units.id == ids.tolist()
+    np.testing.assert_allclose(
+        found.record.relevance.total, expected.record.relevance.total, atol=1e-6
+    )
+
+
+def test_samples_inside_of_an_axis_have_ledgers_of_their_own() -> None:
+    """[T, B, F] flattened to [T × B, F], as PyTorch's attention does, with a bias."""
+    body = """t = Transpose <perm=[1, 0, 2]> (x)  f = Reshape(t, rows)  h = Gemm(f, w, b)
+        g = Reshape(h, back)  s = ReduceSum <keepdims=0> (g, first)  y = MatMul(s, head)"""
+    weights = {
+        "rows": ints(-1, 4),
+        "w": real(4, 4, seed=2),
+        "b": real(4, seed=3),
+        "back": ints(5, -1, 4),
+        "first": ints(0),
+        "head": real(4, 3, seed=4),
+    }
+    x = real(3, 5, 4)
+    rows, _ = explained(opened(proto(body, {"x": x}, weights)), {"x": x}, "1")
+    bias = 5 * float(weights["b"] @ weights["head"][:, 1])
+    assert [row.record.ledger["bias"] for row in rows] == pytest.approx([bias] * 3, abs=1e-5)
+
+
+def test_one_text_fills_up_a_batch_of_fixed_length() -> None:
+    body = "e = Gather(words, ids)  h = ReduceSum <keepdims=0> (e, one)  y = MatMul(h, head)"
+    weights = {"words": real(30, 6, seed=1), "head": real(6, 4, seed=2), "one": ints(1)}
+    ids = ints(7, 20, 3)[None]
+    fixed = opened(proto(body, {"ids": np.repeat(ids, 4, 0)}, weights, free=()))
+    free = opened(proto(body, {"ids": ids}, weights))
+    sample = Sample("x", "text", {"ids": ids}, InputFacts(kind="text"))
+    for target, names in (("1", ["x"]), ("0,1", ["x-0", "x-1"])):
+        found = Explainer(fixed.path).explain(sample, f"index:{target.replace(',', ',index:')}")
+        expected = Explainer(free.path).explain(sample, f"index:{target.replace(',', ',index:')}")
+        assert [each.record.id for each in found] == names
+        for one, other in zip(found, expected, strict=True):
+            np.testing.assert_allclose(
+                one.record.relevance.total, other.record.relevance.total, atol=1e-6
+            )
+
+
+# --- masks and indices that are inputs ------------------------------------------------------------
+SCORES = """k = Transpose <perm=[0, 2, 1]> (x)  s = MatMul(x, k)  a = Add(s, mask)
+    p = Softmax <axis=-1> (a)  c = MatMul(p, x)  y = ReduceSum <keepdims=0> (c, one)"""
+
+
+def test_a_mask_of_real_numbers_is_in_the_ledger() -> None:
+    """A bias that is given as a mask: its relevance is not lost."""
+    x, mask = real(2, 5, 4), real(2, 1, 5, seed=3)
+    feeds = {"x": x, "mask": mask}
+    model = opened(proto(SCORES, feeds, {"one": ints(1)}))
+    assert analyse_model(model).inputs.facts["mask"].role == "mask"
+    rows, _ = explained(model, feeds, "1")
+    assert all(row.record.ledger["other"] != 0 for row in rows)
+
+
+def test_a_mask_may_hold_infinity_and_nothing_else_may() -> None:
+    x, mask = real(1, 5, 4), np.zeros((1, 1, 5), np.float32)
+    mask[..., 3:] = -np.inf
+    model = opened(proto(SCORES, {"x": x, "mask": mask}, {"one": ints(1)}))
+    explained(model, {"x": x, "mask": mask}, "1")
+    for bad in ({"x": x * np.inf, "mask": mask}, {"x": x, "mask": mask * np.nan}):
+        sample = Sample("x", "tensors", bad, InputFacts(kind="tensors"))
+        with pytest.raises(InputError, match="NaN or infinity"):
+            Explainer(model.path).explain(sample, "1")
+
+
+def test_axes_that_an_input_gives_are_no_constants() -> None:
+    feeds = {"x": real(2, 3, 4), "axes": ints(1)}
+    model = opened(proto("s = ReduceSum(x, axes)  y = Neg(s)", feeds, free=()))
+    sample = Sample("x", "tensors", feeds, InputFacts(kind="tensors"))
+    for engine in ENGINES:
+        with pytest.raises(UnsupportedError, match="not constant"):
+            Explainer(model.path, engine=engine).explain(sample, "0,0,0")
+
+
+def test_a_target_that_is_no_number_is_refused() -> None:
+    model = opened(proto("y = Log(x)", {"x": real(1, 4)}))
+    sample = Sample("x", "tensors", {"x": -np.ones((1, 4), np.float32)}, InputFacts(kind="tensors"))
+    for engine in ENGINES:
+        with pytest.raises(TargetError, match="nan"):
+            Explainer(model.path, engine=engine).explain(sample, "1")
+
+
+def test_a_type_that_another_value_gives_carries_nothing() -> None:
+    body = "half = Constant <value_float=0.5> ()  h = CastLike(half, x)  y = Mul(x, h)"
+    x = real(2, 4)
+    rows, _ = explained(opened(proto(body, {"x": x})), {"x": x}, "1")
+    assert [row.record.ledger["content"] for row in rows] == pytest.approx(x[:, 1] / 2)
