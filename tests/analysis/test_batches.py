@@ -122,6 +122,27 @@ def test_one_text_fills_up_a_batch_of_fixed_length() -> None:
             )
 
 
+def test_an_input_without_samples_does_not_change_how_many_rows_fill_a_batch() -> None:
+    body = "e = Gather(words, ids)  p = Gather(places, at)  y = Add(e, p)"
+    weights = {"words": real(30, 6, seed=1), "places": real(9, 6, seed=2)}
+    ids, at = ints(7, 20, 3)[None], ints(0, 1, 2)
+    feeds = {"ids": np.repeat(ids, 2, 0), "at": at}
+    model = opened(proto(body, feeds, weights, free=()))
+    sample = Sample("x", "text", {"ids": ids, "at": at}, InputFacts(kind="text"))
+    (found,) = Explainer(model.path).explain(sample, "index:1")
+    assert found.record.id == "x"
+
+
+def test_copies_of_a_text_fill_no_batch_whose_samples_are_combined() -> None:
+    body = "e = Gather(words, ids)  s = Softmax <axis=0> (e)  y = ReduceSum <keepdims=0> (s, one)"
+    weights = {"words": real(30, 6, seed=1), "one": ints(1)}
+    ids = ints(7, 20, 3)[None]
+    model = opened(proto(body, {"ids": np.repeat(ids, 4, 0)}, weights, free=()))
+    sample = Sample("x", "text", {"ids": ids}, InputFacts(kind="text"))
+    with pytest.raises(InputError, match="copies of one"):
+        Explainer(model.path).explain(sample)
+
+
 # --- masks and indices that are inputs ------------------------------------------------------------
 SCORES = """k = Transpose <perm=[0, 2, 1]> (x)  s = MatMul(x, k)  a = Add(s, mask)
     p = Softmax <axis=-1> (a)  c = MatMul(p, x)  y = ReduceSum <keepdims=0> (c, one)"""
