@@ -10,6 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 from msgspec import structs
 
@@ -211,7 +212,10 @@ class Explainer:
         if original is not None:  # compare with the file
             unmasked = None
             if self.dtype == "float64" and outcome.output.ndim == 3:
-                unmasked = engine.subject.output_mask(sample.feeds, outcome.output.shape[1])
+                mask = engine.subject.output_mask(sample.feeds, outcome.output.shape[1])
+                if mask is not None:
+                    each = np.broadcast_to(mask[:, :, None], outcome.output.shape)
+                    unmasked = engine.subject.in_place(each)
             output = engine.subject.in_place(outcome.output)
             found = original.check(sample.feeds, output, outcome.ledger, unmasked)
             fidelity = found if found.rewritten else None
