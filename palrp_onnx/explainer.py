@@ -10,6 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 from msgspec import structs
 
@@ -18,7 +19,14 @@ from palrp_onnx.compiler.graph import OPSET, CompileSettings, compile_graph
 from palrp_onnx.compiler.manifest import Manifest
 from palrp_onnx.describe import Describer, Explanation
 from palrp_onnx.engines import CompiledEngine, Engine, NumpyEngine
-from palrp_onnx.errors import LaterOpsetError, ModelError, RunError, TargetError, UsageError
+from palrp_onnx.errors import (
+    InputError,
+    LaterOpsetError,
+    ModelError,
+    RunError,
+    TargetError,
+    UsageError,
+)
 from palrp_onnx.fidelity import Original
 from palrp_onnx.head import Head, find_head
 from palrp_onnx.inputs.sample import Sample
@@ -149,7 +157,15 @@ class Explainer:
             InputError: The sample, the vector or ``config.json`` cannot be used.
         """
         if (filled := self._filled(sample)) is not None:
-            count = max(map(len, filled.feeds.values()))
+            subject = self.engine(filled.feeds).subject
+            count = subject.samples(filled.feeds)
+            if count == 1:
+                raise InputError(
+                    "The samples of the batch, which has a fixed length, are combined, so that "
+                    "copies of one cannot fill it up",
+                    place=f"input {subject.input}",
+                    hint="Export the model with a batch of any length, or pass the whole batch.",
+                )
             rows = self.explain(filled, target, labels)
             own = rows[: len(rows) // count]
             names = [sample.id] if len(own) == 1 else [f"{sample.id}-{k}" for k in range(len(own))]
@@ -196,7 +212,10 @@ class Explainer:
         if original is not None:  # compare with the file
             unmasked = None
             if self.dtype == "float64" and outcome.output.ndim == 3:
-                unmasked = engine.subject.output_mask(sample.feeds, outcome.output.shape[1])
+                mask = engine.subject.output_mask(sample.feeds, outcome.output.shape[1])
+                if mask is not None:
+                    each = np.broadcast_to(mask[:, :, None], outcome.output.shape)
+                    unmasked = engine.subject.in_place(each)
             output = engine.subject.in_place(outcome.output)
             found = original.check(sample.feeds, output, outcome.ledger, unmasked)
             fidelity = found if found.rewritten else None

@@ -82,9 +82,9 @@ class Original:
 
         Args:
             feeds: The input.
-            output: The explained output [B, …].
+            output: The explained output, in the shape that the file gives it.
             ledger: Entries of its explanation, each [B], if there is one.
-            unmasked: Mask [B, T] of the tokens of the output to compare, if not all: a query whose
+            unmasked: Not zero at the entries of the output to compare, if not all: a query whose
                 keys are all masked has scores that depend on how the mask is rounded.
 
         Raises:

@@ -88,7 +88,7 @@ def _weights(node: ir.Node) -> bool:
     """Whether the second operand is a constant whose entries are not all the same."""
     weight = node.inputs[1] if len(node.inputs) > 1 else None
     stored = weight.const_value if weight is not None else None
-    if stored is None:
+    if stored is None or not stored.size:
         return False
     return node.op_type != "MatMul" or bool(np.ptp(stored.numpy().ravel()[:4096]) > 0)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import onnx_ir as ir
 
@@ -10,6 +12,8 @@ from palrp_onnx.analysis.arrays import varying_axes
 from palrp_onnx.analysis.axes import TOKEN, Source, factors
 from palrp_onnx.analysis.content import dependencies
 from palrp_onnx.analysis.roles import Role
+from palrp_onnx.model.follow import uses_of
+from palrp_onnx.model.ops import Trait, has
 
 
 def mask_of_output(analysis: Analysis, output: ir.Value, batch: int | None = 0) -> str | None:
@@ -67,6 +71,16 @@ def hides_where_set(analysis: Analysis, name: str) -> bool:
     return False
 
 
+#: Operations after which an index is an index still.
+_SAME_NUMBERS = (
+    Trait.RETYPES
+    | Trait.RESHAPE
+    | Trait.RANK
+    | Trait.PERMUTE
+    | Trait.REPEAT
+    | Trait.SUM
+    | Trait.JOIN
+)
 #: Attention to a hidden token is smaller.
 _HIDDEN = 1e-6
 
@@ -80,7 +94,18 @@ def _mask_of(analysis: Analysis, tokens: set[Source], batch: int | None) -> str 
 def _candidates(analysis: Analysis, batch: int | None) -> list[str]:
     shapes = {v.name: analysis.shapes[v] for v in analysis.model.graph.inputs}
     rank = 1 if batch is None else 2
-    return [name for name in analysis.inputs.named(Role.MASK) if len(shapes[name]) == rank]
+    values = {v.name: v for v in analysis.model.graph.inputs}
+    masks = analysis.inputs.named(Role.MASK)
+    return [name for name in masks if len(shapes[name]) == rank and not _selects(values[name])]
+
+
+def _selects(value: ir.Value) -> bool:
+    """Whether the entries of an input are indices of what is selected."""
+
+    def onward(node: ir.Node, _: int) -> Sequence[ir.Value]:
+        return node.outputs if has(node, _SAME_NUMBERS) else ()
+
+    return any(has(node, Trait.SELECT) and index == 1 for node, index in uses_of([value], onward))
 
 
 def _tokens(analysis: Analysis, value: ir.Value, axis: int) -> set[Source]:

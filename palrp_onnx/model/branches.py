@@ -8,7 +8,8 @@ of these *decisions* is one whole number, which a run of the graph yields.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 
 import onnx_ir as ir
@@ -64,15 +65,20 @@ def questions(model: Model) -> tuple[Model, list[str]]:
 
     Nested decisions are left for later. A loop is run until it ends, but not for more rounds than
     could be written out.
+
+    Raises:
+        ModelError: Such a node is not well formed.
     """
-    asked = model.copy()
-    graph, opset = asked.graph, asked.graph_opset
-    fresh = FreeNames(graph).fresh
-    found = [
-        _question(Builder(graph, node, opset, fresh), node) for node in nodes_with_bodies(graph)
-    ]
-    found += [_after(graph, node, "SequenceLength", node.outputs[0]) for node in open_splits(graph)]
-    found += [place for _, place in open_places(graph)]
+    with _well_formed(model):
+        asked = model.copy()
+        graph, opset = asked.graph, asked.graph_opset
+        fresh = FreeNames(graph).fresh
+        found = [
+            _question(Builder(graph, node, opset, fresh), node) for node in nodes_with_bodies(graph)
+        ]
+        splits = open_splits(graph)
+        found += [_after(graph, node, "SequenceLength", node.outputs[0]) for node in splits]
+        found += [place for _, place in open_places(graph)]
     return asked, [value.name or "" for value in found]
 
 
@@ -100,17 +106,24 @@ def with_decisions(model: Model, decided: Sequence[int]) -> Model:
         changes.add(write_out(proto, chosen))
         return changes
 
-    try:
+    with _well_formed(model):
         taken = model.copy().rewritten(take)
+    return replace(taken, decided=(*model.decided, *decided))
+
+
+@contextmanager
+def _well_formed(model: Model) -> Iterator[None]:
+    """Any other error of what is inside is an error of the file."""
+    try:
+        yield
     except PalrpError:
         raise
     except Exception as error:  # the runtime may accept what the standard does not
         raise ModelError(
             "A branch, loop or sequence of the graph is not well formed",
             place=str(model.path),
-            hint=f"{type(error).__name__}: {error}",
+            hint=f"{type(error).__name__}: {' '.join(str(error).split())[:200]}",
         ) from error
-    return replace(taken, decided=(*model.decided, *decided))
 
 
 def _question(b: Builder, node: ir.Node) -> ir.Value:

@@ -122,9 +122,57 @@ def test_one_text_fills_up_a_batch_of_fixed_length() -> None:
             )
 
 
+def test_an_input_without_samples_does_not_change_how_many_rows_fill_a_batch() -> None:
+    body = "e = Gather(words, ids)  p = Gather(places, at)  y = Add(e, p)"
+    weights = {"words": real(30, 6, seed=1), "places": real(9, 6, seed=2)}
+    ids, at = ints(7, 20, 3)[None], ints(0, 1, 2)
+    feeds = {"ids": np.repeat(ids, 2, 0), "at": at}
+    model = opened(proto(body, feeds, weights, free=()))
+    sample = Sample("x", "text", {"ids": ids, "at": at}, InputFacts(kind="text"))
+    (found,) = Explainer(model.path).explain(sample, "index:1")
+    assert found.record.id == "x"
+
+
+def test_copies_of_a_text_fill_no_batch_whose_samples_are_combined() -> None:
+    body = "e = Gather(words, ids)  s = Softmax <axis=0> (e)  y = ReduceSum <keepdims=0> (s, one)"
+    weights = {"words": real(30, 6, seed=1), "one": ints(1)}
+    ids = ints(7, 20, 3)[None]
+    model = opened(proto(body, {"ids": np.repeat(ids, 4, 0)}, weights, free=()))
+    sample = Sample("x", "text", {"ids": ids}, InputFacts(kind="text"))
+    with pytest.raises(InputError, match="copies of one"):
+        Explainer(model.path).explain(sample)
+
+
 # --- masks and indices that are inputs ------------------------------------------------------------
 SCORES = """k = Transpose <perm=[0, 2, 1]> (x)  s = MatMul(x, k)  a = Add(s, mask)
     p = Softmax <axis=-1> (a)  c = MatMul(p, x)  y = ReduceSum <keepdims=0> (c, one)"""
+
+
+def test_the_mask_of_an_output_with_tokens_first_is_compared_along_its_own_axes() -> None:
+    body = """b = Transpose <perm=[1, 0, 2]> (x)  k = Transpose <perm=[1, 2, 0]> (x)
+        s = MatMul(b, k)  off = Sub(mask, unit)  much = Mul(off, big)  each = Unsqueeze(much, one)
+        a = Add(s, each)  p = Softmax <axis=-1> (a)  c = MatMul(p, b)
+        y = Transpose <perm=[1, 0, 2]> (c)"""
+    x, mask = real(5, 3, 4), np.ones((3, 5), np.float32)
+    mask[1, 3:] = 0
+    weights = {"unit": np.float32(1), "big": np.float32(1e4), "one": ints(1)}
+    proto_ = proto(body, {"x": x, "mask": mask}, weights)
+    for value, names in zip(proto_.graph.input, (("T", "B"), ("B", "T")), strict=True):
+        for dim, name in zip(value.type.tensor_type.shape.dim, names, strict=False):
+            dim.dim_param = name
+    explainer = Explainer(opened(proto_).path, dtype="float64")
+    sample = Sample("x", "tensors", {"x": x, "mask": mask}, InputFacts(kind="tensors"))
+    found = explainer.explain(sample, "index:0")
+    assert [row.record.target.index for row in found] == [[4, 0], [2, 0], [4, 0]]
+
+
+@pytest.mark.parametrize("order", [(2, 0, 1), (2, 1, 0)])
+def test_an_index_is_no_mask(order: tuple[int, ...]) -> None:
+    """The position that is explained by default is the last, also where the index there is 0."""
+    feeds = {"x": real(3, 4), "order": ints(*order)}
+    model = opened(proto("p = Gather(x, order)  y = MatMul(p, w)", feeds, {"w": real(4, 2)}))
+    for rows in explained(model, feeds, "index:0"):
+        assert [row.record.target.index for row in rows] == [[2, 0]]
 
 
 def test_a_mask_of_real_numbers_is_in_the_ledger() -> None:
