@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from palrp_onnx import Explainer, inspect
 from palrp_onnx.compiler.file import compile_model
 from palrp_onnx.compiler.graph import CompileSettings
-from palrp_onnx.errors import PalrpError, UnsupportedError
+from palrp_onnx.errors import ModelError, PalrpError, UnsupportedError
 from palrp_onnx.inputs.sample import Sample
 from palrp_onnx.model.branches import has_decisions
 from palrp_onnx.model.open import Model
@@ -407,6 +407,14 @@ def test_a_compiled_graph_has_the_rounds_of_its_example_and_says_so(tmp_path: Pa
         assert [w.code for w in record.warnings if w.code == "branches"] == said
 
 
+def test_a_circle_inside_of_a_loop_that_constants_count_is_an_error_of_the_file() -> None:
+    body = """h = Loop(i3, , h0) <body = b (int64 i, bool c, float[1,3] s)
+        => (bool d, float[1,3] t) { t = Mul(t, a)  d = Identity(c) }>
+        e = ReduceSum <keepdims=0> (x, v1)  y = Add(e, h)"""
+    with pytest.raises(ModelError, match="not well formed"):
+        opened(proto(body, {"x": X}, {k: WEIGHTS[k] for k in ("a", "h0", "i3", "v1")}))
+
+
 @pytest.mark.parametrize(
     "damage", ["no body", "body of another type", "circle inside", "empty condition"]
 )
@@ -431,8 +439,8 @@ def test_a_damaged_loop_is_an_error_of_the_file(damage: str) -> None:
 
 def test_a_loop_that_does_not_end_is_refused_without_an_input() -> None:
     body = """go = Cast <to=9> (i1)  h = Loop(huge, go, h0) <body = b
-        (int64 i, bool c, float[1,3] s) => (bool d, float[1,3] t) { t = Mul(s, a)  d = Identity(c) }>
-        e = ReduceSum <keepdims=0> (x, v1)  y = Add(e, h)"""
+        (int64 i, bool c, float[1,3] s) => (bool d, float[1,3] t)
+        { t = Mul(s, a)  d = Identity(c) }>  e = ReduceSum <keepdims=0> (x, v1)  y = Add(e, h)"""
     weights = {k: WEIGHTS[k] for k in ("a", "h0", "i1", "huge", "v1")}
     with pytest.raises(UnsupportedError, match="graph of more than"):
         inspect(opened(proto(body, {"x": X}, weights)))
