@@ -268,10 +268,10 @@ def _biases(
 
 @lowers("MultiHeadAttention")
 def _multi_head_attention(b: Builder, node: Fused) -> Sequence[ir.Value | None]:
-    if node.optional(8) is not None or node.optional(9) is not None:
-        raise NotImplementedError("with a cache in a buffer that is filled up to a length")
     heads = _unpacked(b, node, node.integer("num_heads"))
     past = node.optional(6)
+    if past is not None and (node.optional(8) is not None or node.optional(9) is not None):
+        raise NotImplementedError("with a cache in a buffer that is filled up to a length")
     k, v = _joined(b, past, heads.k), _joined(b, node.optional(7), heads.v)
     heads = Heads(heads.q, k, v)
     biases = _biases(b, node, heads, past, 4, 5)
