@@ -29,7 +29,7 @@ from palrp_onnx.analysis.slopes import alibi_operands
 from palrp_onnx.analysis.uncertain import find_uncertain
 from palrp_onnx.errors import InputError, TargetError, UnsupportedError, UsageError
 from palrp_onnx.head import output_facts, probability_warnings
-from palrp_onnx.model.branches import has_decisions, take_branches
+from palrp_onnx.model.branches import has_decisions, questions, take_branches
 from palrp_onnx.model.follow import values_before
 from palrp_onnx.model.open import Model
 from palrp_onnx.model.ops import Trait, has
@@ -341,7 +341,9 @@ def make_example(model: Model, given: Feeds | None = None) -> Feeds:
     roles = input_roles(model.graph)
     # The runtime crashes where text is copied from its device.
     numbers = [v.name or "" for v in model.graph.outputs if v.dtype is not ir.DataType.STRING]
-    forward = RuntimeForward(model, numbers)
+    # A loop that might not end runs for a limited number of rounds.
+    runs, _ = questions(model) if has_decisions(model) else (model, [])
+    forward = RuntimeForward(runs, numbers)
     problem = ""
     for form in forms(model, _shapes(given)):
         feeds = make_feeds(model, roles, replace(form, samples=1, masked=False))

@@ -108,16 +108,21 @@ class Session:
 def _opened(runtime: Any, graph: bytes, options: Any, providers: list[Any]) -> Any:
     """A session; of the graph as it is where the runtime's optimiser fails on it.
 
-    In some graphs in half precision a fusion makes the same weight twice.
+    In some graphs in half precision a fusion makes the same weight twice. The runtime's own second
+    attempt is switched off: it would be on another device, and it prints to stdout.
     """
+
+    def attempt() -> Any:
+        return runtime.InferenceSession(graph, options, providers=providers, enable_fallback=0)
+
     try:
-        return runtime.InferenceSession(graph, options, providers=providers)
+        return attempt()
     except Exception as error:
         if "Exception during initialization" not in str(error):
             raise
         options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
         try:
-            return runtime.InferenceSession(graph, options, providers=providers)
+            return attempt()
         except Exception:
             raise error from None
 

@@ -75,7 +75,11 @@ class _Trial:
 
     def _looks_only_at_kept(self, feeds: Feeds, count: int) -> bool:
         looks = self._session.run(self._looks, feeds).values()
-        seen = [array.reshape(-1, count).max(axis=0) for array in looks if array.shape[-1] == count]
+        seen = [
+            array.reshape(-1, count).max(axis=0, initial=0.0)
+            for array in looks
+            if array.shape[-1] == count
+        ]
         return any(each[:_KEPT].min() > _SEEN and each[_KEPT:].max() < _HIDDEN for each in seen)
 
     def _array(self, value: ir.Value) -> Array:
@@ -102,8 +106,8 @@ class _Trial:
         """The largest change of an output, other than in the row of the token that is changed."""
         changed = dict(feeds)
         for value in self._inputs:
-            if self._roles[value.name or ""] is Role.CONTENT:
-                array = feeds[value.name or ""].copy()
+            array = feeds[value.name or ""].copy()
+            if self._roles[value.name or ""] is Role.CONTENT and array.shape[-1:] == (count,):
                 array[..., place] = (array[..., place] + 1) % self._rows(value)
                 changed[value.name or ""] = array
         before, after = (self._session.run(self._outputs, each) for each in (feeds, changed))

@@ -56,7 +56,17 @@ def has_decisions(model: Model) -> bool:
 
 
 def answers(values: Mapping[str, Array], names: Sequence[str]) -> list[int]:
-    """The decisions, in order, from the values of a run."""
+    """The decisions, in order, from the values of a run.
+
+    Raises:
+        ModelError: A value is not one number.
+    """
+    for name in names:
+        if values[name].size != 1:
+            raise ModelError(
+                f"What decides about a branch or loop has {values[name].size} entries instead of 1",
+                place=f"value {name!r}",
+            )
     return [int(values[name].item()) for name in names]
 
 
@@ -145,7 +155,16 @@ def _counter(b: Builder, node: ir.Node) -> ir.Value:
     if count is not None:
         both = b.op("Concat", b.reshape(count, 1), most, axis=0)
         most = b.reduce("ReduceMin", both, 0)
-    node.replace_input_with(0, b.op("Reshape", most, b.integers()))
+    scalar = b.integers()
+    node.replace_input_with(0, b.op("Reshape", most, scalar))
+    # The runtime reads the first entry of a condition, and crashes where there is none.
+    if node.inputs[1] is not None:
+        node.replace_input_with(1, b.op("Reshape", node.inputs[1], scalar))
+    again = ir.node("Reshape", [body.outputs[0], scalar])
+    again.outputs[0].name = f"{node.outputs[0].name or node.name}/again"
+    again.outputs[0].type, again.outputs[0].shape = ir.TensorType(ir.DataType.BOOL), ir.Shape([])
+    body.append(again)
+    body.outputs[0] = again.outputs[0]
     name = f"{node.outputs[0].name or node.name}/round"
     mark = _measured("Identity", body.inputs[0], name)
     body.append(mark)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from building import ints, opened, proto, real
 from onnx import TensorProto, helper, numpy_helper
 from tokenizing import wordpiece
 
@@ -207,3 +208,15 @@ def test_a_number_is_no_mask_of_tokens(tmp_path: Path) -> None:
     value.CopyFrom(helper.make_tensor_value_info("m0", TensorProto.INT64, []))
     onnx.save(proto, tmp_path / "m.onnx")
     assert purposes(Model.open(tmp_path / "m.onnx").inputs)["m0"] is None
+
+
+def test_other_content_than_words_has_no_tokens() -> None:
+    """A mask that is multiplied, beside a number that belongs to the whole text."""
+    body = """e = Gather(words, ids)  wide = Unsqueeze(keeps, two)  kept = Mul(e, wide)
+        s = ReduceSum <keepdims = 0>(kept, one)  all = Concat <axis = 1>(s, number)
+        y = MatMul(all, head)"""
+    weights = {"words": real(9, 4), "two": ints(2), "one": ints(1), "head": real(5, 3)}
+    feeds = {"ids": ints(1, 2, 3, 4, 5)[None], "keeps": real(1, 5), "number": real(1, 1)}
+    model = opened(proto(body, feeds, weights))
+    found = purposes(model.inputs)
+    assert (found["ids"], found["keeps"], found["number"]) == ("ids", "mask", None)

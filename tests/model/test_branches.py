@@ -407,18 +407,40 @@ def test_a_compiled_graph_has_the_rounds_of_its_example_and_says_so(tmp_path: Pa
         assert [w.code for w in record.warnings if w.code == "branches"] == said
 
 
-@pytest.mark.parametrize("damage", ["no body", "body of another type", "circle inside"])
+def test_a_circle_inside_of_a_loop_that_constants_count_is_an_error_of_the_file() -> None:
+    body = """h = Loop(i3, , h0) <body = b (int64 i, bool c, float[1,3] s)
+        => (bool d, float[1,3] t) { t = Mul(t, a)  d = Identity(c) }>
+        e = ReduceSum <keepdims=0> (x, v1)  y = Add(e, h)"""
+    with pytest.raises(ModelError, match="not well formed"):
+        opened(proto(body, {"x": X}, {k: WEIGHTS[k] for k in ("a", "h0", "i3", "v1")}))
+
+
+@pytest.mark.parametrize(
+    "damage", ["no body", "body of another type", "circle inside", "empty condition"]
+)
 def test_a_damaged_loop_is_an_error_of_the_file(damage: str) -> None:
     body = """go = Cast <to=9> (i1)  h = Loop(i3, go, h0) <body = b (int64 i, bool c, float[1,3] s)
         => (bool d, float[1,3] t) { q = Mul(s, a)  t = Relu(q)  n = ReduceSum <keepdims=0> (t)
         d = Less(n, bound) }>  e = ReduceSum <keepdims=0> (x, v1)  y = Add(e, h)"""
-    model = proto(body, {"x": X}, {k: WEIGHTS[k] for k in ("a", "h0", "i1", "i3", "v1", "bound")})
+    weights = {k: WEIGHTS[k] for k in ("a", "h0", "i1", "i3", "v1", "bound")}
+    if damage == "empty condition":
+        weights["bound"] = np.zeros(0, np.float32)
+    model = proto(body, {"x": X}, weights)
     (loop,) = (node for node in model.graph.node if node.op_type == "Loop")
     if damage == "no body":
         loop.ClearField("attribute")
     elif damage == "body of another type":
         loop.attribute[0].CopyFrom(onnx.helper.make_attribute("body", 1))
-    else:
+    elif damage == "circle inside":
         loop.attribute[0].g.node[0].input[0] = "t"
-    with pytest.raises(ModelError):
+    with pytest.raises(PalrpError):
         Explainer(opened(model)).engine({"x": X})
+
+
+def test_a_loop_that_does_not_end_is_refused_without_an_input() -> None:
+    body = """go = Cast <to=9> (i1)  h = Loop(huge, go, h0) <body = b
+        (int64 i, bool c, float[1,3] s) => (bool d, float[1,3] t)
+        { t = Mul(s, a)  d = Identity(c) }>  e = ReduceSum <keepdims=0> (x, v1)  y = Add(e, h)"""
+    weights = {k: WEIGHTS[k] for k in ("a", "h0", "i1", "huge", "v1")}
+    with pytest.raises(UnsupportedError, match="graph of more than"):
+        inspect(opened(proto(body, {"x": X}, weights)))

@@ -286,6 +286,7 @@ class Body:
 
     def __init__(self, b: Builder, body: ir.Graph, names: FreeNames) -> None:
         self._b, self._body, self._names = b, body, names
+        body.sort()  # an error where nodes read each other in a circle
         for k, value in enumerate(body.outputs):
             if value.producer() is None and not value.is_graph_input():
                 copy = ir.node("Identity", [value])
