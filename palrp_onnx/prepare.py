@@ -82,7 +82,10 @@ class Planned:
         """The properties of the model that readers of the result need."""
         analysis = self.analysis
         visited = [step.axes_of for step in self.plan.steps]
-        found = [m.reason for v in visited if (m := analysis.layouts.mixing.get(v))]
+        measures = _measures_batches(analysis)
+        mixing = [m for v in visited if (m := analysis.layouts.mixing.get(v))]
+        # What runs of single samples show comes from shared scales, where there are any.
+        found = [m.reason for m in mixing if m.sources or not measures]
         if self.foreign:
             found.append(f"the rows of output {self.output!r} are samples of another input")
         facts = output_facts(analysis, self.plan.output)
@@ -104,8 +107,7 @@ class Planned:
             patch=patch_size(analysis, self.explained),
             mixed=found[0] if found else None,
             crossed=self.crossed,
-            measured=any(v in analysis.layouts.ragged for v in visited)
-            or _measures_batches(analysis),
+            measured=measures or any(v in analysis.layouts.ragged for v in visited),
             faults=(
                 *(Warning_(code=code, message=text) for code, text in self._faults()),
                 *(Warning_(code=c, message=text) for c, text in probability_warnings(facts)),
