@@ -312,7 +312,7 @@ def _reduced(o: ShapedNode) -> Links:
     named = constant_axes(o.node)
     if named is None and has(o.node, Trait.ARGUMENT):
         named = (o.axis(),)
-    if named is None:
+    if not named:  # an empty list counts as none
         nothing = o.node.attributes.get_int("noop_with_empty_axes", 0) != 0
         named = () if nothing else tuple(range(rank))
     gone = sorted({axis % rank for axis in named})

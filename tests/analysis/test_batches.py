@@ -39,13 +39,15 @@ def explained(model: Model, feeds: Mapping[str, Array], target: str) -> list[lis
         ("s = Softmax <axis=0> (x)  y = MatMul(s, w)", (2, 3, 4), (1,), 1),
         ("s = Softmax <axis=0> (x)  y = MatMul(s, w)", (2, 4), (), None),
         ("s = ReduceSum <keepdims=0> (x, all)  y = Mul(s, scale)", (2, 3, 4), (), None),
+        ("s = ReduceSum <keepdims=0> (x, none)  y = Mul(s, scale)", (2, 3, 4), (), None),
+        ("s = ReduceSum (x, none)  y = Mul(s, scale)", (2, 3, 4), (), None),
         ("f = Flatten <axis=2> (x)  y = MatMul(f, w)", (2, 3, 4), (), None),
     ],
 )
 def test_the_batch_is_the_axis_along_which_nothing_is_combined(
     body: str, shape: tuple[int, ...], free: tuple[int, ...], batch: int | None
 ) -> None:
-    known = {"w": real(4, 3), "all": ints(0, 1, 2), "scale": np.float32(2)}
+    known = {"w": real(4, 3), "all": ints(0, 1, 2), "none": ints(), "scale": np.float32(2)}
     weights = {k: a for k, a in known.items() if f"{k})" in body or f" {k}" in body}
     model = opened(proto(body, {"x": real(*shape)}, weights, free=free))
     assert analyse_model(model).input_axes("x").batch == batch
