@@ -229,22 +229,23 @@ class Explainer:
     def _singly(self, sample: Sample) -> list[Sample]:
         """The sample, or its rows as separate samples if they would depend on each other.
 
-        If all rows of two inputs are multiplied into one table, each row of the explained input
-        stays with all rows of the other.
+        They do if a row alone decides about branches or loops otherwise than all together. If all
+        rows of two inputs are multiplied into one table, each row of the explained input stays with
+        all rows of the other.
         """
         subject = self.engine(sample.feeds).subject
         count = subject.samples(sample.feeds)
-        alone = subject.crossed or subject.measured
-        if not alone or subject.mixed is not None or count == 1:
+        if subject.mixed is not None or count == 1:
             return [sample]
-        return [
-            replace(
-                sample,
-                id=f"{sample.id}-{row}",
-                feeds=subject.one(sample.feeds, row),
-            )
+        rows = [
+            replace(sample, id=f"{sample.id}-{row}", feeds=subject.one(sample.feeds, row))
             for row in range(count)
         ]
+        if subject.crossed or subject.measured:
+            return rows
+        together = self.decisions(sample.feeds)
+        same = not together or all(self.decisions(row.feeds) == together for row in rows)
+        return [sample] if same else rows
 
     def head(self, subject: Subject, shape: tuple[int, ...], labels: Mapping[int, str]) -> Head:
         """Facts about the entries of an output with this shape, which includes the batch axis.

@@ -463,6 +463,8 @@ class _Follower:
         axes, lengths = self._axes(node, link), tuple(self._sizes(node, link))
         if any(flag_of(axis) & BATCH for axis in axes):
             self._note_ragged()
+        if _is_given(node.inputs[1]):
+            self._mix_along(node, link, "an input says which rows are selected")
         merged = _opaque(tuple(piece for axis in axes for piece in axis), next(iter(sizes), 1))
         if len(sizes) == 1:
             merged = replace(merged, picks=self._picks(node, axes, lengths))
@@ -646,6 +648,26 @@ def length(axis: Axis) -> int:
 def flag_of(axis: Axis) -> int:
     """``BATCH``, ``TOKEN``, their union or 0."""
     return _united(factor.flag for factor in factors(axis))
+
+
+#: Operations after which an index is an index still.
+_SAME_NUMBERS = (
+    Trait.RETYPES | Trait.RESHAPE | Trait.RANK | Trait.PERMUTE | Trait.REPEAT | Trait.SUM
+)
+
+
+def _is_given(index: ir.Value | None) -> bool:
+    """Whether an index is an input of the graph, moved or with offsets."""
+    queue, seen = [index], {index}
+    while queue:
+        value = queue.pop()
+        node = value.producer() if value is not None else None
+        if value is not None and node is None and value.is_graph_input():
+            return not value.is_initializer()
+        if node is not None and has(node, _SAME_NUMBERS):
+            queue.extend(v for v in node.inputs if v not in seen)
+            seen.update(node.inputs)
+    return False
 
 
 def _is_batch(axis: Axis) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import pytest
 from building import Array, ints, opened, proto, real
+from onnx import TensorProto, helper
 
 from palrp_onnx import Explainer, Model
 from palrp_onnx.describe import Explanation
@@ -145,6 +146,30 @@ def test_copies_of_a_text_fill_no_batch_whose_samples_are_combined() -> None:
         Explainer(model.path).explain(sample)
 
 
+def test_rows_that_decide_otherwise_alone_are_explained_alone() -> None:
+    """A condition on the whole batch: what a row gets must not depend on the others."""
+    x = real(3, 4)
+    head = proto("m = ReduceMax <keepdims=0> (x)  c = Greater(m, limit)", {"x": x})
+    branches = {
+        f"{name}_branch": helper.make_graph(
+            [helper.make_node("MatMul", ["x", weight], [f"{name}_y"])],
+            name,
+            [],
+            [helper.make_tensor_value_info(f"{name}_y", TensorProto.FLOAT, None)],
+        )
+        for name, weight in (("then", "w"), ("else", "v"))
+    }
+    nodes = [*head.graph.node, helper.make_node("If", ["c"], ["y"], **branches)]
+    limit = np.float32(np.sort(x.max(1))[1] + 1e-3)  # one row alone is above it
+    weights = {"w": real(4, 3, seed=2), "v": real(4, 3, seed=3), "limit": limit}
+    model = proto("", {"x": x}, weights)
+    model.graph.node.extend(nodes)
+    rows, _ = explained(opened(model), {"x": x}, "1")
+    for row, one in zip(rows, x, strict=True):
+        weight = weights["w" if one.max() > limit else "v"]
+        assert row.record.target.value == pytest.approx(float(one @ weight[:, 1]), rel=1e-5)
+
+
 # --- masks and indices that are inputs ------------------------------------------------------------
 SCORES = """k = Transpose <perm=[0, 2, 1]> (x)  s = MatMul(x, k)  a = Add(s, mask)
     p = Softmax <axis=-1> (a)  c = MatMul(p, x)  y = ReduceSum <keepdims=0> (c, one)"""
@@ -205,6 +230,19 @@ def test_axes_that_an_input_gives_are_no_constants() -> None:
     for engine in ENGINES:
         with pytest.raises(UnsupportedError, match="not constant"):
             Explainer(model.path, engine=engine).explain(sample, "0,0,0")
+
+
+def test_rows_that_an_input_selects_among_all_samples_are_refused() -> None:
+    """Flat indices say which samples the rows are of; one sample alone is explained."""
+    weights = {"flat": ints(-1, 4), "w": real(4, 3, seed=2)}
+    feeds = {"x": real(3, 5, 4), "at": ints(4, 3, 2)}
+    model = proto("f = Reshape(x, flat)  g = Gather(f, at)  y = MatMul(g, w)", feeds, weights)
+    model.graph.input[1].type.tensor_type.shape.dim[0].dim_param = "rows"
+    path = opened(model).path
+    sample = Sample("x", "tensors", feeds, InputFacts(kind="tensors"))
+    for engine in ENGINES:
+        with pytest.raises(InputError, match="which rows are selected"):
+            Explainer(path, engine=engine).explain(sample, "1")
 
 
 def test_a_target_that_is_no_number_is_refused() -> None:
