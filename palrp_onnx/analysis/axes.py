@@ -30,7 +30,7 @@ from palrp_onnx.analysis.picked import (
     repeated_places,
     scattered_places,
 )
-from palrp_onnx.model.ops import Trait, has
+from palrp_onnx.model.ops import SAME_NUMBERS, Trait, has
 from palrp_onnx.types import Shape
 
 #: Flags of every axis: ``BATCH``, ``TOKEN``, their union or 0.
@@ -650,12 +650,6 @@ def flag_of(axis: Axis) -> int:
     return _united(factor.flag for factor in factors(axis))
 
 
-#: Operations after which an index is an index still.
-_SAME_NUMBERS = (
-    Trait.RETYPES | Trait.RESHAPE | Trait.RANK | Trait.PERMUTE | Trait.REPEAT | Trait.SUM
-)
-
-
 def _is_given(index: ir.Value | None) -> bool:
     """Whether an index is an input of the graph, moved or with offsets."""
     queue, seen = [index], {index}
@@ -664,7 +658,7 @@ def _is_given(index: ir.Value | None) -> bool:
         node = value.producer() if value is not None else None
         if value is not None and node is None and value.is_graph_input():
             return not value.is_initializer()
-        if node is not None and has(node, _SAME_NUMBERS):
+        if node is not None and has(node, SAME_NUMBERS):
             queue.extend(v for v in node.inputs if v not in seen)
             seen.update(node.inputs)
     return False

@@ -13,7 +13,7 @@ from palrp_onnx.analysis.axes import TOKEN, Source, factors
 from palrp_onnx.analysis.content import dependencies
 from palrp_onnx.analysis.roles import Role
 from palrp_onnx.model.follow import uses_of
-from palrp_onnx.model.ops import Trait, has
+from palrp_onnx.model.ops import SAME_NUMBERS, Trait, has
 
 
 def mask_of_output(analysis: Analysis, output: ir.Value, batch: int | None = 0) -> str | None:
@@ -71,16 +71,6 @@ def hides_where_set(analysis: Analysis, name: str) -> bool:
     return False
 
 
-#: Operations after which an index is an index still.
-_SAME_NUMBERS = (
-    Trait.RETYPES
-    | Trait.RESHAPE
-    | Trait.RANK
-    | Trait.PERMUTE
-    | Trait.REPEAT
-    | Trait.SUM
-    | Trait.JOIN
-)
 #: Attention to a hidden token is smaller.
 _HIDDEN = 1e-6
 
@@ -103,7 +93,7 @@ def _selects(value: ir.Value) -> bool:
     """Whether the entries of an input are indices of what is selected."""
 
     def onward(node: ir.Node, _: int) -> Sequence[ir.Value]:
-        return node.outputs if has(node, _SAME_NUMBERS) else ()
+        return node.outputs if has(node, SAME_NUMBERS) else ()
 
     return any(has(node, Trait.SELECT) and index == 1 for node, index in uses_of([value], onward))
 

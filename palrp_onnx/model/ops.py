@@ -138,6 +138,17 @@ MOVES = (
     | Trait.REORDER
 )
 
+#: Operations after which an index is an index still, moved or with an offset.
+SAME_NUMBERS = (
+    Trait.RETYPES
+    | Trait.RESHAPE
+    | Trait.RANK
+    | Trait.PERMUTE
+    | Trait.REPEAT
+    | Trait.SUM
+    | Trait.JOIN
+)
+
 
 class AxisRule(Enum):
     """How axes of a result follow from axes of the operands; ``analysis/dims.py`` reads it."""
