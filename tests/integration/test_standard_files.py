@@ -1,7 +1,7 @@
 """Every case of the onnx package that ONNX Runtime runs is explained, or refused with a code.
 
-A refusal is an error with a code; a crash, a hang or an open ledger is a failure. This takes about
-five minutes.
+A refusal is an error with a code; a crash, a hang or an open ledger is a failure. This takes one or
+two minutes.
 """
 
 from __future__ import annotations

@@ -76,7 +76,10 @@ def write_out_standard_functions(model: ir.Model) -> Changes:
         body.overload = node.overload = f"written-out-{number}"
         for each in body.opset_import:
             each.version = each.version if each.domain else opset
-        function = ir.from_proto(body)
+        try:
+            function = ir.from_proto(body)
+        except ir.serde.SerdeError:  # the body of some losses defines a value twice
+            continue
         model.functions[function.identifier()] = function
         done[node.op_type] += 1
     common.InlinePass()(model)
