@@ -241,7 +241,7 @@ def _output_batch(analysis: Analysis, output: ir.Value, batch: Source | None) ->
         return found
     if analysis.layouts.starts_with(output, batch):
         return 0
-    counted = values_before([output])
+    counted = set(values_before([output]))
     if any(value in counted and m.alone for value, m in analysis.layouts.mixing.items()):
         return None
     name, axis = batch

@@ -30,6 +30,7 @@ from palrp_onnx.analysis.picked import (
     repeated_places,
     scattered_places,
 )
+from palrp_onnx.model.follow import from_inputs
 from palrp_onnx.model.ops import SAME_NUMBERS, Trait, has
 from palrp_onnx.types import Shape
 
@@ -652,16 +653,7 @@ def flag_of(axis: Axis) -> int:
 
 def _is_given(index: ir.Value | None) -> bool:
     """Whether an index is an input of the graph, moved or with offsets."""
-    queue, seen = [index], {index}
-    while queue:
-        value = queue.pop()
-        node = value.producer() if value is not None else None
-        if value is not None and node is None and value.is_graph_input():
-            return not value.is_initializer()
-        if node is not None and has(node, SAME_NUMBERS):
-            queue.extend(v for v in node.inputs if v not in seen)
-            seen.update(node.inputs)
-    return False
+    return index is not None and from_inputs(index, lambda node: has(node, SAME_NUMBERS))
 
 
 def _is_batch(axis: Axis) -> bool:
@@ -845,7 +837,7 @@ def _stride(node: ir.Node, place: int) -> int:
 
 def _pooled(axis: Axis, was: int, size: int, stride: int) -> Axis:
     """The axis after windows, each of which covers ``stride`` places."""
-    single = axis[0][0] if len(axis) == 1 and len(axis[0]) == 1 else None
+    single = axis[0][0] if _is_single(axis) else None
     if single is None or stride == 0 or size not in (was // stride, -(-was // stride)):
         return _axis(_opaque(axis, size))
     return _axis(replace(single, size=size, step=single.step * stride, picks=frozenset()))

@@ -88,7 +88,7 @@ def _unfit(
     output = next((v for v in graph.outputs if v in content), None)
     if output is None:
         return {}
-    counted = values_before([output])
+    counted = set(values_before([output]))
     own = [mixing for value, mixing in layouts.mixing.items() if value in counted]
     unfit = _combined(found, layouts, own)
     reached = {v.name or "": v for v in graph.inputs if v in counted and v.name in found}

@@ -23,7 +23,7 @@ from palrp_onnx.analysis.masking import HIDING, Choices, Combination, combinatio
 from palrp_onnx.analysis.roles import OVERRIDDEN, Fact, Overrides, Role
 from palrp_onnx.analysis.rotating_tables import turns
 from palrp_onnx.errors import RoleError
-from palrp_onnx.model.follow import uses_of
+from palrp_onnx.model.follow import from_inputs, uses_of
 from palrp_onnx.model.ops import ELEMENTWISE, MOVES, Trait, has, row_of
 from palrp_onnx.model.passes.caches import cache_axis
 from palrp_onnx.model.values import constant, is_float
@@ -295,18 +295,7 @@ def _yielding(gather: ir.Node) -> list[ir.Node]:
 
 def from_entries(value: ir.Value) -> bool:
     """Whether a value depends on the entries of an input, not only on its shape."""
-    queue, seen = [value], {value}
-    while queue:
-        current = queue.pop()
-        node = current.producer()
-        if node is None:
-            if current.is_graph_input() and not current.is_initializer():
-                return True
-        elif not has(node, Trait.LENGTH):
-            fresh = [v for v in node.inputs if v is not None and v not in seen]
-            seen.update(fresh)
-            queue.extend(fresh)
-    return False
+    return from_inputs(value, lambda node: not has(node, Trait.LENGTH))
 
 
 def _counting(value: ir.Value | None) -> bool:

@@ -22,16 +22,26 @@ def uses_of(values: Iterable[ir.Value], onward: Onward) -> Iterator[tuple[ir.Nod
             queue.extend(fresh)
 
 
-def values_before(values: Iterable[ir.Value]) -> set[ir.Value]:
-    """``values``, and all values that they are computed from."""
+def values_before(
+    values: Iterable[ir.Value], through: Callable[[ir.Node], bool] = lambda _: True
+) -> Iterator[ir.Value]:
+    """``values``, and the values that they are computed from by nodes that ``through`` accepts."""
     queue = list(values)
     seen = set(queue)
     while queue:
-        node = queue.pop().producer()
-        fresh = [v for v in node.inputs if v is not None and v not in seen] if node else []
-        seen.update(fresh)
-        queue.extend(fresh)
-    return seen
+        value = queue.pop()
+        yield value
+        node = value.producer()
+        if node is not None and through(node):
+            fresh = {v for v in node.inputs if v is not None and v not in seen}
+            seen.update(fresh)
+            queue.extend(fresh)
+
+
+def from_inputs(value: ir.Value, through: Callable[[ir.Node], bool]) -> bool:
+    """Whether a value is computed from an input of the graph by nodes that ``through`` accepts."""
+    before = values_before([value], through)
+    return any(v.is_graph_input() and not v.is_initializer() for v in before)
 
 
 class Reaching:
