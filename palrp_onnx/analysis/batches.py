@@ -67,6 +67,8 @@ def find_batches(
     kept = {name: first[name] for name in singly if found[name].batch is None}
     found |= kept
     alike = {name: axes_with(name, batch) for name, batch in _like_others(found, rest).items()}
+    if not kept and not alike:
+        return found, layouts
     layouts, unfit = follow(found | alike)
     if unfit.keys() <= kept.keys():
         return found | alike, layouts
