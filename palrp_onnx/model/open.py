@@ -18,7 +18,7 @@ from palrp_onnx.model.external_weights import read_slim
 from palrp_onnx.model.linked import follow_links
 from palrp_onnx.model.locate import model_file
 from palrp_onnx.model.maps import look_through_maps
-from palrp_onnx.model.plain import PLAIN, Rewriting, from_file, keeping_caches, make_plain
+from palrp_onnx.model.plain import PLAIN, Rewriting, from_file, make_plain
 from palrp_onnx.model.redefined import keep_last_constants
 from palrp_onnx.model.reserved import free_reserved_names
 from palrp_onnx.model.signature import GraphInput
@@ -116,8 +116,7 @@ class Model:
         files = check_tensors(proto, path.resolve(), names)
         opset = proto.opset_imports.get("", proto.opset_imports.get("ai.onnx", 0))
         nodes, outputs = len(proto.graph), tuple(map(_signature, proto.graph.outputs))
-        passes = from_file(path, at_least)
-        changes = make_plain(proto, path, keeping_caches(passes) if past else passes)
+        changes = make_plain(proto, path, from_file(path, at_least, past=past))
         check_values(proto.graph, str(path))
         return cls(
             path=path,

@@ -6,7 +6,7 @@ store constants, or enter names, types and shapes return an empty log.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -120,8 +120,6 @@ _INLINE = (
     Pass(write_out_standard_functions, (without_functions,)),
     _STORE,
 )
-_SWITCHES = Pass(remove_switches, (without_functions,))
-_CACHES = Pass(remove_caches, (constants_stored,))
 _REWRITE = (
     Pass(write_out_constant, (constants_stored,)),
     _tidying(common.TopologicalSortPass()),
@@ -140,22 +138,22 @@ _FINISH = (
 PLAIN = (*_INLINE, *_REWRITE, *_FINISH)
 
 
-def from_file(path: Path, opset: int) -> Sequence[Pass]:
-    """The passes for the graph of the file at ``path``, raised to at least ``opset``."""
+def from_file(path: Path, opset: int, *, past: bool = False) -> Sequence[Pass]:
+    """The passes for the graph of the file at ``path``, raised to at least ``opset``.
+
+    With ``past``, caches stay, and so do the switches that decide on their use.
+    """
+    switches = () if past else (Pass(remove_switches, (without_functions,)),)
+    caches = () if past else (Pass(remove_caches, (constants_stored,)),)
     return (
         _tidying(normalise_declared),
         *_INLINE,
-        _SWITCHES,
+        *switches,
         *_REWRITE,
-        _CACHES,
+        *caches,
         Pass(_raise_opset(path, opset), (without_functions,)),
         *_FINISH,
     )
-
-
-def keeping_caches(passes: Iterable[Pass]) -> Sequence[Pass]:
-    """These passes without those that remove caches and the switches that decide on their use."""
-    return [each for each in passes if each not in (_SWITCHES, _CACHES)]
 
 
 def make_plain(
