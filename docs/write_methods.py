@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+
+from tables import table, with_tables
 
 from palrp_onnx.relevance.methods import BASELINES, METHODS
 
 PAGE = Path(__file__).with_name("methods.md")
-
-
-def table(*heads: str, rows: Iterable[tuple[str, ...]]) -> str:
-    """A table in Markdown."""
-    lines = [heads, ("---",) * len(heads), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def codes(names: Iterable[str]) -> str:
@@ -62,13 +57,7 @@ def written(page: str) -> str:
             rows=((f"`{name}`", *row) for name, row in BASELINES.items()),
         ),
     }
-    for name, text in tables.items():
-        pattern = rf"(<!-- {name}: made by docs/write_methods.py -->\n).*?(<!-- end -->)"
-        page, count = re.subn(
-            pattern, lambda m, t=text: m[1] + t + "\n" + m[2], page, flags=re.DOTALL
-        )
-        assert count == 1, f"{PAGE} has no place for the table {name}"
-    return page
+    return with_tables(page, "write_methods.py", tables)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import onnx
+from tables import table, with_tables
 
 from palrp_onnx.model import maps
 from palrp_onnx.model.lowering.table import find_lowering, lowerable
@@ -101,12 +102,6 @@ def kinds() -> dict[str, dict[Operation, object]]:
     return found
 
 
-def table(*heads: str, rows: Iterable[tuple[str, ...]]) -> str:
-    """A table in Markdown."""
-    lines = [heads, ("---",) * len(heads), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
 def codes(operations: Iterable[Operation]) -> str:
     """Operations as code, the standard's first."""
     return ", ".join(f"`{f'{domain}.{name}'.lstrip('.')}`" for domain, name in sorted(operations))
@@ -133,13 +128,7 @@ def written(page: str) -> str:
         "refused": ("operation", "why"),
     }
     texts = {name: table(*line, rows=grouped(found[name])) for name, line in heads.items()}
-    for name, text in texts.items():
-        pattern = rf"(<!-- {name}: made by docs/write_operations.py -->\n).*?(<!-- end -->)"
-        page, count = re.subn(
-            pattern, lambda m, t=text: m[1] + t + "\n" + m[2], page, flags=re.DOTALL
-        )
-        assert count == 1, f"{PAGE} has no place for the table {name}"
-    return page
+    return with_tables(page, "write_operations.py", texts)
 
 
 if __name__ == "__main__":

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import write_methods
 
 from palrp_onnx.relevance.methods import BASELINES, METHODS
 
@@ -17,11 +17,7 @@ PAGE = (ROOT / "docs" / "methods.md").read_text(encoding="utf-8")
 
 
 def test_tables_are_those_of_the_package() -> None:
-    spec = importlib.util.spec_from_file_location("writer", ROOT / "docs" / "write_methods.py")
-    assert spec is not None and spec.loader is not None
-    writer = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(writer)
-    assert writer.written(PAGE) == PAGE, "Run: python docs/write_methods.py"
+    assert write_methods.written(PAGE) == PAGE, "Run: python docs/write_methods.py"
 
 
 @pytest.mark.parametrize("name", [*METHODS, *BASELINES])

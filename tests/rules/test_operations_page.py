@@ -2,31 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
-import sys
 from collections import Counter
 from pathlib import Path
-from types import ModuleType
 
 import pytest
+import write_operations
 from onnxruntime.capi import onnxruntime_pybind11_state as runtime
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
-
-
-def _writer() -> ModuleType:
-    path = ROOT / "docs" / "write_operations.py"
-    spec = importlib.util.spec_from_file_location("write_operations", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-WRITER = _writer()
 
 
 def listed() -> Counter[str]:
@@ -36,12 +21,12 @@ def listed() -> Counter[str]:
 
 
 def test_tables_are_those_of_the_package() -> None:
-    assert WRITER.written(PAGE) == PAGE, "Run: python docs/write_operations.py"
+    assert write_operations.written(PAGE) == PAGE, "Run: python docs/write_operations.py"
 
 
 def test_every_operation_of_the_standard_is_there_once() -> None:
     counts = listed()
-    names = {f"{domain}.{name}".lstrip(".") for domain, name in WRITER.standard()}
+    names = {f"{domain}.{name}".lstrip(".") for domain, name in write_operations.standard()}
     assert {name: counts[name] for name in names} == dict.fromkeys(names, 1)
     assert set(counts.values()) == {1}
 
