@@ -38,6 +38,7 @@ from .writing import write_stdout
 
 if TYPE_CHECKING:
     from palrp_onnx.describe import Explanation
+    from palrp_onnx.explainer import Explainer
     from palrp_onnx.inputs import Sample
     from palrp_onnx.model.open import Model
     from palrp_onnx.record import Attribution
@@ -113,10 +114,12 @@ def explain(**options: Any) -> None:
     destination = Destination.parse(request.place, request.formats)
     model, sample = _open(request)
     targets = _targets(request)
-    places = destination.files(sample.id, request.generate or _expected(request, targets, sample))
+    explainer = _explainer(request, model)
+    count = request.generate or _expected(request, targets, sample, explainer)
+    places = destination.files(sample.id, count)
     read = [Path(target.file) for target in targets if target.file is not None]
     _check_places(request, [*places, *filter(None, [request.tensors])], read)
-    explanations = _explain(request, model, sample)
+    explanations = _explain(request, explainer, sample)
     # Now the number of records is known; before, it was estimated for --generate and all targets.
     places = destination.files(sample.id, len(explanations))
     _check_places(request, [*places, *filter(None, [request.tensors])], read)
@@ -143,11 +146,15 @@ def _targets(request: Request) -> tuple[Target, ...]:
     return parse_targets(request.run.target, read_labels(request.model))
 
 
-def _expected(request: Request, targets: Sequence[Target], sample: Sample) -> int:
+def _expected(
+    request: Request, targets: Sequence[Target], sample: Sample, explainer: Explainer
+) -> int:
     """Expected number of records; for ``all`` targets the output decides."""
     from palrp_onnx.inputs import read_labels
 
-    rows = next((len(array) for array in sample.feeds.values() if array.ndim), 1)
+    rows = 1
+    if sample.kind == "tensors":
+        rows = explainer.engine(sample.feeds).subject.samples(sample.feeds)
     every = targets[0].kind == "all"
     return rows * (max(len(read_labels(request.model)), 1) if every else len(targets))
 
@@ -201,18 +208,22 @@ def _check_places(request: Request, places: Sequence[Path], read: Sequence[Path]
         taken.add(real)
 
 
-def _explain(request: Request, model: Model, sample: Sample) -> Sequence[Explanation]:
+def _explainer(request: Request, model: Model) -> Explainer:
     from palrp_onnx.explainer import Explainer
-    from palrp_onnx.inputs import Continuation, bind_inputs, default_tokenizer, read_labels
 
-    explainer = Explainer(
+    return Explainer(
         model,
         **explainer_options(request.run, request.choice),
         once=request.generate is None,
     )
+
+
+def _explain(request: Request, explainer: Explainer, sample: Sample) -> Sequence[Explanation]:
+    from palrp_onnx.inputs import Continuation, bind_inputs, default_tokenizer, read_labels
+
     if request.generate:
         tokenizer = request.words.tokenizer or default_tokenizer(request.model)
-        inputs = bind_inputs(model.inputs, request.words.bind)
+        inputs = bind_inputs(explainer.model.inputs, request.words.bind)
         text = Continuation(tokenizer, inputs, model_path=request.model)
         return list(explainer.generate(sample, request.generate, text.extend, text.ends))
     return explainer.explain(sample, request.run.target, read_labels(request.model))

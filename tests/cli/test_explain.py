@@ -11,6 +11,7 @@ import msgspec
 import numpy as np
 import onnx
 import pytest
+from building import ints, proto, real
 from click.testing import Result
 from committed import MODELS
 from PIL import Image
@@ -482,3 +483,19 @@ def test_names_that_contradict_need_a_binding(run: Run, tmp_path: Path, text: Pa
     assert result.exit_code == 0
     assert run("explain", path, "--input", text, "--bind", "x=ids").exit_code == 2
     assert run("explain", path, "--input", text, "--bind", "ids").exit_code == 2
+
+
+def test_an_input_without_a_batch_is_one_picture(run: Run, tmp_path: Path) -> None:
+    """Its first axis runs along tokens, which are no records."""
+    ids = ints(7, 20, 3, 3, 21)
+    weights = {"words": real(30, 6, seed=1), "head": real(6, 4, seed=2), "zero": ints(0)}
+    body = """e = Gather(words, ids)  k = Transpose <perm=[1, 0]> (e)  s = MatMul(e, k)
+        p = Softmax <axis=-1> (s)  c = MatMul(p, e)  h = ReduceSum <keepdims=0> (c, zero)
+        y = MatMul(h, head)"""
+    onnx.save(proto(body, {"ids": ids}, weights), tmp_path / "model.onnx")
+    np.savez(tmp_path / "x.npz", ids=ids)
+    place = tmp_path / "map.png"
+    model, source = tmp_path / "model.onnx", tmp_path / "x.npz"
+    result = run("explain", model, "--input", source, "--target", "1", "-o", place)
+    assert result.exit_code == 0, result.stderr
+    assert Image.open(place).format == "PNG"
