@@ -153,14 +153,23 @@ def pairs(texts: tuple[str, ...], form: str) -> dict[str, str]:
     return found
 
 
-role_option = click.option(
+def _pairs_option(*names: str, form: str, help: str) -> Callable[[F], F]:
+    """An option for pairs that can be given several times."""
+    return click.option(
+        *names,
+        multiple=True,
+        metavar=form,
+        callback=lambda _ctx, _param, texts: pairs(texts, form),
+        help=f"{help} Can be given several times.",
+    )
+
+
+role_option = _pairs_option(
     "--role",
     "roles",
-    multiple=True,
-    metavar="NAME=ROLE",
-    callback=lambda _ctx, _param, texts: pairs(texts, "NAME=ROLE"),
+    form="NAME=ROLE",
     help="Override the role of an input, or of a value without content: content, position, "
-    "segment, mask or parameter. Can be given several times.",
+    "segment, mask or parameter.",
 )
 
 #: Options of `Words`.
@@ -172,13 +181,11 @@ words_options = together(
         help="tokenizer.json, vocab.txt, or vocab.json with merges.txt, or a folder with one of "
         "them, if it is neither in the folder of the model nor one folder up.",
     ),
-    click.option(
+    _pairs_option(
         "--bind",
-        multiple=True,
-        metavar="NAME=WHAT",
-        callback=lambda _ctx, _param, texts: pairs(texts, "NAME=WHAT"),
+        form="NAME=WHAT",
         help="What an input of the graph receives of a text, where that is open: ids, mask, types "
-        "or positions. Can be given several times.",
+        "or positions.",
     ),
 )
 
