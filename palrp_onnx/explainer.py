@@ -6,6 +6,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import onnx_ir as ir
 from msgspec import structs
 
 from palrp_onnx.analysis.roles import parse_roles
+from palrp_onnx.binding import Binder
 from palrp_onnx.compiler.graph import OPSET, CompileSettings, compile_graph
 from palrp_onnx.compiler.manifest import Manifest
 from palrp_onnx.describe import Describer, Explanation
@@ -31,18 +33,20 @@ from palrp_onnx.fidelity import Original
 from palrp_onnx.head import Head, find_head
 from palrp_onnx.inputs.sample import Sample
 from palrp_onnx.inputs.sidecar import Declared, read_declared
+from palrp_onnx.inputs.tokens import usable_tokenizer
 from palrp_onnx.inputs.vectors import read_vector
+from palrp_onnx.inputs.words import Vocabulary
 from palrp_onnx.model.branches import has_decisions
 from palrp_onnx.model.open import Model, parse_model
 from palrp_onnx.prepare import Planned, check_feeds, plan_model
-from palrp_onnx.record import Run
+from palrp_onnx.record import Run, Warning_
 from palrp_onnx.relevance.ledger import is_open
 from palrp_onnx.relevance.method import Method
 from palrp_onnx.relevance.method_parsing import method as method_of
 from palrp_onnx.relevance.method_parsing import resolve_method
 from palrp_onnx.relevance.methods import record_params
 from palrp_onnx.relevance.sinks import check_reduction
-from palrp_onnx.relevance.target import Target
+from palrp_onnx.relevance.target import Target, of_rows
 from palrp_onnx.relevance.target_parsing import parse_targets
 from palrp_onnx.runtime.branching import Branches, Taken
 from palrp_onnx.subject import Subject
@@ -83,6 +87,8 @@ class Explainer:
             parameter.
         once: Open quickly and in little memory, for a single explanation; otherwise explanations
             are faster.
+        tokenizer: The tokenizer, a file or a folder, if it is not beside the model: it says which
+            token of the vocabulary a text is.
 
     Raises:
         UsageError: An option is unknown, or two options contradict each other.
@@ -101,6 +107,7 @@ class Explainer:
         explain_input: str | None = None,
         roles: Mapping[str, str] | None = None,
         once: bool = False,
+        tokenizer: Path | None = None,
     ) -> None:
         if engine is None:
             engine = "numpy" if dtype == "float64" else "onnxruntime"
@@ -137,8 +144,10 @@ class Explainer:
         self._roles = parse_roles(roles or {})
         self._once = once
         self._branches: Branches | None = None
-        self._opened: OrderedDict[Taken, _Opened] = OrderedDict()
+        self._opened: OrderedDict[tuple[Taken, bool], _Opened] = OrderedDict()
         self._declared: Declared | None = None
+        self._tokenizer = tokenizer
+        self._vocabulary: Vocabulary | None = None
 
     def explain(
         self, sample: Sample, target: str = "pred", labels: Mapping[int, str] | None = None
@@ -199,10 +208,15 @@ class Explainer:
         self, sample: Sample, wanted: Target, labels: Mapping[int, str]
     ) -> list[Explanation]:
         start = time.perf_counter()
-        opened = self._open_for(sample.feeds)
+        opened = self._open_for(sample.feeds, wide=wanted.wide)
         engine = opened.engine
+        binder = self._binder(engine, sample, labels)
+        bound = binder(wanted)
+        if any(each.wide for each in of_rows(bound, 1)) and not wanted.wide:
+            opened = self._open_for(sample.feeds, wide=True)
+            engine = opened.engine
         try:
-            outcome = engine.explain(sample.feeds, wanted)
+            outcome = engine.explain(sample.feeds, bound)
         except RunError as error:
             raise _of_text(error, sample) from error
         fidelity = None
@@ -221,10 +235,27 @@ class Explainer:
             fidelity = found if found.rewritten else None
         head = self.head(engine.subject, outcome.output.shape, labels)
         head.check(wanted, engine.subject.output, labels)
-        zero = find_zero_maps(engine, sample.feeds, wanted, outcome)
+        zero = find_zero_maps(engine, sample.feeds, bound, outcome)
         run = self._run(engine, {**outcome.ms, "total": (time.perf_counter() - start) * 1e3})
-        described = Describer(engine.subject, run, head, fidelity)(sample, outcome, labels)
-        return [_warned(each) if row in zero else each for row, each in enumerate(described)]
+        describer = Describer(engine.subject, run, head, fidelity, self.vocabulary)
+        described = [_warned(e, *binder.warnings) for e in describer(sample, outcome, labels)]
+        return [_warned(e, WARNING) if row in zero else e for row, e in enumerate(described)]
+
+    def _binder(self, engine: Engine, sample: Sample, labels: Mapping[int, str]) -> Binder:
+        subject = engine.subject
+        head = self.head(subject, subject.facts.shape, labels)
+        return Binder(
+            sample, subject, head, self.vocabulary, cache(lambda: engine.output(sample.feeds))
+        )
+
+    @property
+    def vocabulary(self) -> Vocabulary | None:
+        """The vocabulary of the tokenizer, if there is one that can be read."""
+        if self._vocabulary is None:
+            place = self._tokenizer or self._files().tokenizer
+            file = None if place is None else usable_tokenizer(place)
+            self._vocabulary = None if file is None else Vocabulary(file)
+        return self._vocabulary
 
     def _singly(self, sample: Sample) -> list[Sample]:
         """The sample, or its rows as separate samples if they would depend on each other.
@@ -253,9 +284,12 @@ class Explainer:
         Raises:
             InputError: ``config.json`` in the model's folder is malformed.
         """
+        return find_head(subject, shape, self._files(), labels)
+
+    def _files(self) -> Declared:
         if self._declared is None:
             self._declared = read_declared(self.model.path)
-        return find_head(subject, shape, self._declared, labels)
+        return self._declared
 
     def _with_vector(self, target: Target) -> Target:
         """The target with its vector, if it is a product with one."""
@@ -270,10 +304,9 @@ class Explainer:
             TargetError: The entries are the vocabulary, or those of a token are not known to be
                 classes.
         """
-        engine = self.engine(sample.feeds)
-        subject, outcome = engine.subject, engine.explain(sample.feeds, Target("pred"))
-        head = self.head(subject, outcome.output.shape, labels)
-        if head.vocabulary or (outcome.output.ndim > 2 and not head.classes):
+        subject = self.engine(sample.feeds).subject
+        head = self.head(subject, subject.facts.shape, labels)
+        if head.vocabulary or (subject.axes > 2 and not head.classes):
             raise TargetError(
                 f"The {head.size} entries of the output are not known to be classes",
                 place=f"output {subject.output}",
@@ -325,14 +358,16 @@ class Explainer:
         """
         return self._open_for(feeds).engine
 
-    def _open_for(self, feeds: Feeds) -> _Opened:
-        taken = self.decisions(feeds)
-        if taken not in self._opened:
-            self._opened[taken] = self._open(feeds)
-        self._opened.move_to_end(taken)
+    def _open_for(self, feeds: Feeds, *, wide: bool = False) -> _Opened:
+        """The engine for what the input decides, and for targets at several places (``wide``)."""
+        compiled = self._kind == "onnxruntime" and self._manifest is None
+        key = self.decisions(feeds), wide and compiled
+        if key not in self._opened:
+            self._opened[key] = self._open(feeds, wide=key[1])
+        self._opened.move_to_end(key)
         while len(self._opened) > _MAX_ENGINES:
             self._opened.popitem(last=False)
-        return self._opened[taken]
+        return self._opened[key]
 
     def decisions(self, feeds: Feeds) -> Taken:
         """What this input decides: branches, rounds of loops; nothing in a compiled explainer."""
@@ -343,15 +378,15 @@ class Explainer:
             self._branches = Branches(self.model)
         return self._branches.taken(feeds)
 
-    def _open(self, feeds: Feeds) -> _Opened:
+    def _open(self, feeds: Feeds, *, wide: bool) -> _Opened:
         if self._manifest is not None:
             return _Opened(self._open_explainer(self._manifest), None)
         if self._kind != "onnxruntime":
             return self._planned(self._at_usual_opset(), feeds)
         try:
-            return self._planned(self.model.at_opset(OPSET), feeds)
+            return self._planned(self.model.at_opset(OPSET), feeds, wide=wide)
         except LaterOpsetError as error:
-            return self._planned(self.model.at_opset(error.opset), feeds)
+            return self._planned(self.model.at_opset(error.opset), feeds, wide=wide)
 
     def _at_usual_opset(self) -> Model:
         """The model as it is compiled too; in its own opset where it cannot be raised."""
@@ -360,7 +395,7 @@ class Explainer:
         except ModelError:
             return self.model
 
-    def _planned(self, model: Model, feeds: Feeds) -> _Opened:
+    def _planned(self, model: Model, feeds: Feeds, *, wide: bool = False) -> _Opened:
         planned = plan_model(
             model,
             feeds,
@@ -373,15 +408,15 @@ class Explainer:
         original = None
         if rewritten.changes or self.dtype == "float64":
             original = Original(rewritten, planned.output, device=self.device)
-        return _Opened(self._engine_of(planned), original)
+        return _Opened(self._engine_of(planned, wide=wide), original)
 
-    def _engine_of(self, planned: Planned) -> Engine:
+    def _engine_of(self, planned: Planned, *, wide: bool) -> Engine:
         if self._kind != "onnxruntime":
             return NumpyEngine(
                 planned, positions=self.positions, dtype=self.dtype, device=self.device
             )
         graph, manifest = compile_graph(
-            planned, CompileSettings(positions=self.positions, features=True)
+            planned, CompileSettings(positions=self.positions, features=True, wide=wide)
         )
         return self._compiled(graph, manifest)
 
@@ -447,11 +482,11 @@ def _labelled(explanation: Explanation, grown: Sample) -> Explanation:
     return replace(explanation, record=structs.replace(record, target=target))
 
 
-def _warned(explanation: Explanation) -> Explanation:
-    """The explanation, with the warning that its map is zero everywhere."""
+def _warned(explanation: Explanation, *warnings: Warning_) -> Explanation:
+    """The explanation with further warnings."""
     record = explanation.record
     return replace(
-        explanation, record=structs.replace(record, warnings=[*record.warnings, WARNING])
+        explanation, record=structs.replace(record, warnings=[*record.warnings, *warnings])
     )
 
 

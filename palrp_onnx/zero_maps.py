@@ -8,7 +8,7 @@ are zero too, the map is no explanation. For other maps nothing is run.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -27,7 +27,9 @@ WARNING = Warning_(
 )
 
 
-def find_zero_maps(engine: Engine, feeds: Feeds, target: Target, outcome: Outcome) -> list[int]:
+def find_zero_maps(
+    engine: Engine, feeds: Feeds, target: Target | Sequence[Target], outcome: Outcome
+) -> list[int]:
     """Rows of ``outcome`` whose map is zero everywhere, correctly as far as is known.
 
     Args:

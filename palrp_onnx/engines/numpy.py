@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
-from palrp_onnx.engines.base import Outcome, find_targets
+from palrp_onnx.engines.base import Outcome, find_targets, settled
 from palrp_onnx.model.feeding import with_values_fed
 from palrp_onnx.model.native import with_own_products
 from palrp_onnx.model.open import Model
@@ -60,7 +60,11 @@ class NumpyEngine:
             return ReferenceForward(model, names)
         return RuntimeForward(model, names, device=self._device)
 
-    def explain(self, feeds: Feeds, target: Target) -> Outcome:
+    def output(self, feeds: Feeds) -> Array:
+        """The explained output [B, …] alone."""
+        return self.subject.by_sample(self.forward(feeds)[self.planned.output])
+
+    def explain(self, feeds: Feeds, target: Target | Sequence[Target]) -> Outcome:
         """Explain one batch."""
         start = time.perf_counter()
         values = self.forward(feeds)
@@ -79,7 +83,8 @@ class NumpyEngine:
         kind = self.planned.plan.method.map
         op = Eager(len(content), content.dtype)
         maps = make_maps(op, content, raw.sinks, positions=self._positions, kind=kind, grid=grid)
-        return Outcome(output, targets, maps, raw.ledger, tensors, {"forward": forward})
+        ledger = settled(raw.ledger, targets)
+        return Outcome(output, targets, maps, ledger, tensors, {"forward": forward})
 
     def forward(self, feeds: Feeds) -> dict[str, Array]:
         """Forward values that the walk reads, the explained output among them."""

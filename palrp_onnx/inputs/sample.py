@@ -37,7 +37,8 @@ class Sample:
     Arrays of ``feeds`` have a leading batch axis. ``units`` are those of its row, or ``None`` if
     the reader does not know them (raw tensors, patches): the explainer then derives them.
     ``image`` is the original, upright, in RGB, and ``geometry`` the part of it that the network
-    saw; both are ``None`` unless ``kind`` is "image".
+    saw; both are ``None`` unless ``kind`` is "image". ``rows`` are the units of every row, where
+    several texts were joined to one batch.
     """
 
     id: str
@@ -48,6 +49,7 @@ class Sample:
     warnings: tuple[Warning_, ...] = field(default=())
     geometry: ImageGeometry | None = None
     image: Image.Image | None = None
+    rows: tuple[Units, ...] = ()
 
     @property
     def box(self) -> Box | None:

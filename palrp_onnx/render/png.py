@@ -13,7 +13,8 @@ from palrp_onnx.render.panel import Panel
 from palrp_onnx.render.picture import Pictures
 from palrp_onnx.render.scale import Scale, number
 from palrp_onnx.render.strip import Strip
-from palrp_onnx.render.wording import common_scale, ends, shares, target_name
+from palrp_onnx.render.titles import title_of
+from palrp_onnx.render.wording import common_scale, ends, shares
 from palrp_onnx.types import Box
 
 _SMALL = 15
@@ -55,7 +56,7 @@ def render_png(
 
 def _head(record: Attribution) -> TextLines:
     target = record.target
-    name = target_name(target)
+    name = title_of(record)
     facts = [f"{target.output} {number(target.value)}"]
     if target.probability is not None:
         facts.append(f"probability {target.probability:.3g}")
