@@ -24,6 +24,10 @@ from palrp_onnx.types import Array
 
 #: The label of tokens that belong to no entity.
 _OUTSIDE = "O"
+BELOW_HALF = Warning_(
+    code="below-half",
+    message="no label has a probability above one half: the most probable one is explained",
+)
 
 
 @dataclass
@@ -240,6 +244,23 @@ class Binder:
         scores = self.output()[row].astype(np.float64)
         kept = self.answers(row, len(scores))
         return replace(target, index=int(np.where(kept, scores, -np.inf).argmax()))
+
+    def likely_labels(self) -> tuple[list[int], bool]:
+        """Labels of the first row with a probability above one half, else the largest; which."""
+        scores = self.output()[0]
+        half = 0.5 if self.head.link == "value" else 0.0
+        above = [int(k) for k in np.flatnonzero(scores > half)]
+        return above or [int(scores.argmax())], bool(above)
+
+    def answer(self, row: int, starts: Array, ends: Array) -> tuple[int, int]:
+        """The first and the last token of the answer: the largest sum of the two scores [B, T]."""
+        first, last = (each[row].astype(np.float64) for each in (starts, ends))
+        kept = self.answers(row, len(first))
+        first, last = (np.where(kept, scores, -np.inf) for scores in (first, last))
+        # The best last token from every place on, and where it is.
+        best = np.maximum.accumulate(last[::-1])[::-1]
+        start = int((first + best).argmax())
+        return start, start + int(last[start:].argmax())
 
     def answers(self, row: int, count: int) -> Array:
         """Which tokens [T] may be in an answer: ordinary ones, of a pair those of the second."""

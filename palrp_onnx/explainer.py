@@ -16,7 +16,7 @@ import onnx_ir as ir
 from msgspec import structs
 
 from palrp_onnx.analysis.roles import parse_roles
-from palrp_onnx.binding import Binder
+from palrp_onnx.binding import BELOW_HALF, Binder
 from palrp_onnx.compiler.graph import OPSET, CompileSettings, compile_graph
 from palrp_onnx.compiler.manifest import Manifest
 from palrp_onnx.describe import Describer, Explanation
@@ -31,12 +31,14 @@ from palrp_onnx.errors import (
 )
 from palrp_onnx.fidelity import Original
 from palrp_onnx.head import Head, find_head
+from palrp_onnx.inputs.open import open_sample
 from palrp_onnx.inputs.sample import Sample
 from palrp_onnx.inputs.sidecar import Declared, read_declared
 from palrp_onnx.inputs.tokens import usable_tokenizer
-from palrp_onnx.inputs.vectors import read_vector
+from palrp_onnx.inputs.vectors import read_mask, read_vector, vector_of
 from palrp_onnx.inputs.words import Vocabulary
 from palrp_onnx.model.branches import has_decisions
+from palrp_onnx.model.native import with_own_products
 from palrp_onnx.model.open import Model, parse_model
 from palrp_onnx.prepare import Planned, check_feeds, plan_model
 from palrp_onnx.record import Run, Warning_
@@ -49,8 +51,9 @@ from palrp_onnx.relevance.sinks import check_reduction
 from palrp_onnx.relevance.target import Target, of_rows
 from palrp_onnx.relevance.target_parsing import parse_targets
 from palrp_onnx.runtime.branching import Branches, Taken
+from palrp_onnx.runtime.forward import RuntimeForward
 from palrp_onnx.subject import Subject
-from palrp_onnx.types import Feeds
+from palrp_onnx.types import Array, Feeds
 from palrp_onnx.zero_maps import WARNING, find_zero_maps
 
 ENGINES = ("onnxruntime", "numpy")
@@ -89,6 +92,8 @@ class Explainer:
             are faster.
         tokenizer: The tokenizer, a file or a folder, if it is not beside the model: it says which
             token of the vocabulary a text is.
+        reader: Reads further inputs that targets name, as in ``similarity:other.txt``; by default
+            as :func:`palrp_onnx.inputs.open_sample` does.
 
     Raises:
         UsageError: An option is unknown, or two options contradict each other.
@@ -108,6 +113,7 @@ class Explainer:
         roles: Mapping[str, str] | None = None,
         once: bool = False,
         tokenizer: Path | None = None,
+        reader: Callable[[Path], Sample] | None = None,
     ) -> None:
         if engine is None:
             engine = "numpy" if dtype == "float64" else "onnxruntime"
@@ -147,6 +153,8 @@ class Explainer:
         self._opened: OrderedDict[tuple[Taken, bool], _Opened] = OrderedDict()
         self._declared: Declared | None = None
         self._tokenizer = tokenizer
+        self._reader = reader or self._open_sample
+        self._others: dict[str, Explainer] = {}
         self._vocabulary: Vocabulary | None = None
 
     def explain(
@@ -156,9 +164,10 @@ class Explainer:
 
         Args:
             sample: The result of a reader of :mod:`palrp_onnx.inputs`.
-            target: ``pred``, an index, a label, ``A-B``, ``token:POS[:ID]``, ``I,J,…``,
-                ``dot:FILE.npy`` or ``cos:FILE.npy``; also ``all``, or several, separated by commas:
-                then every row has an explanation for each, in this order.
+            target: ``pred``, an index, a label, ``A-B``, ``token:POS[:CLASS]``, ``I,J,…`` and
+                others of the README; also ``all``, or several, separated by commas: then every row
+                has an explanation for each, in this order. ``default`` is ``pred``, but all labels
+                above one half of a multi-label head, and of an answer the end that belongs to it.
             labels: Names of classes by index.
 
         Raises:
@@ -182,14 +191,71 @@ class Explainer:
         samples = self._singly(sample)
         if len(samples) > 1:
             return [each for one in samples for each in self.explain(one, target, labels)]
-        wanted = [self._with_vector(each) for each in parse_targets(target, labels)]
-        if wanted[0].kind == "all":
-            wanted = self._every_class(sample, labels or {})
-        found = [self._explain_one(sample, each, labels or {}) for each in wanted]
+        known = labels or {}
+        wanted = [self._with_files(each) for each in parse_targets(target, known)]
+        if wanted[0].kind in ("default", "answer"):
+            found = self._usual(sample, known, both=wanted[0].kind == "answer")
+        elif wanted[0].kind == "all":
+            found = [self._one(sample, t, known) for t in self._every_class(sample, known)]
+        else:
+            found = [self._one(sample, each, known) for each in wanted]
         rows = [each for row in zip(*found, strict=True) for each in row]
-        if len(wanted) == 1:
+        if len(found) == 1:
             return rows
         return [_numbered(each, f"{sample.id}-{k}") for k, each in enumerate(rows)]
+
+    def _usual(
+        self, sample: Sample, labels: Mapping[int, str], *, both: bool
+    ) -> list[list[Explanation]]:
+        """What is usually asked: one list of explanations, one a row, for each target.
+
+        Raises:
+            TargetError: ``both`` ends of an answer are wanted of a model that gives none.
+        """
+        engine = self.engine(sample.feeds)
+        binder = self._binder(engine, sample, labels)
+        kind, several = binder.head.kind, engine.subject.samples(sample.feeds) > 1
+        siblings = engine.subject.facts.siblings
+        if kind == "multi-label" and not several:
+            index, above = binder.likely_labels()
+            found = [self._one(sample, Target("index", k), labels) for k in index]
+            return found if above else [[_warned(e, BELOW_HALF) for e in each] for each in found]
+        if kind == "question-answering" and siblings and self._manifest is None:
+            outputs = [self, self._other(siblings[0])]
+            if second := engine.subject.facts.second:
+                outputs.reverse()
+            scores = [each.engine(sample.feeds).output(sample.feeds) for each in outputs]
+            pairs = [binder.answer(row, *scores) for row in range(len(scores[0]))]
+            return [
+                each._one(sample, [Target("index", pair[k]) for pair in pairs], labels)
+                for k, each in enumerate(outputs)
+                if both or k == second
+            ]
+        if both:
+            raise TargetError(
+                "The output does not say where an answer starts or ends",
+                place=f"output {engine.subject.output}, {kind}",
+                hint="Use --target pred.",
+            )
+        return [self._one(sample, Target("pred"), labels)]
+
+    def _other(self, output: str) -> Explainer:
+        """The explainer of another output, with the same options."""
+        if output not in self._others:
+            self._others[output] = Explainer(
+                self.model,
+                method=self.method,
+                positions=self.positions,
+                engine=self._kind,
+                dtype=self.dtype,
+                device=self.device,
+                output=output,
+                explain_input=self._explain_input,
+                roles={name: role.value for name, role in self._roles.items()},
+                once=self._once,
+                tokenizer=self._tokenizer,
+            )
+        return self._others[output]
 
     def _filled(self, sample: Sample) -> Sample | None:
         """One text or image, repeated to fill up a batch of fixed length; else ``None``."""
@@ -204,15 +270,17 @@ class Explainer:
         rows = {n: a.repeat(short[n], 0) if n in short else a for n, a in sample.feeds.items()}
         return replace(sample, feeds=rows)
 
-    def _explain_one(
-        self, sample: Sample, wanted: Target, labels: Mapping[int, str]
+    def _one(
+        self, sample: Sample, wanted: Target | list[Target], labels: Mapping[int, str]
     ) -> list[Explanation]:
+        """Explain one target of all rows, or one that is found already for each."""
         start = time.perf_counter()
-        opened = self._open_for(sample.feeds, wide=wanted.wide)
+        wide = any(each.wide for each in of_rows(wanted, 1))
+        opened = self._open_for(sample.feeds, wide=wide)
         engine = opened.engine
         binder = self._binder(engine, sample, labels)
-        bound = binder(wanted)
-        if any(each.wide for each in of_rows(bound, 1)) and not wanted.wide:
+        bound = binder(wanted) if isinstance(wanted, Target) else wanted
+        if not wide and any(each.wide for each in of_rows(bound, 1)):
             opened = self._open_for(sample.feeds, wide=True)
             engine = opened.engine
         try:
@@ -234,7 +302,7 @@ class Explainer:
             found = original.check(sample.feeds, output, outcome.ledger, unmasked)
             fidelity = found if found.rewritten else None
         head = self.head(engine.subject, outcome.output.shape, labels)
-        head.check(wanted, engine.subject.output, labels)
+        head.check(of_rows(wanted, 1)[0], engine.subject.output, labels)
         zero = find_zero_maps(engine, sample.feeds, bound, outcome)
         run = self._run(engine, {**outcome.ms, "total": (time.perf_counter() - start) * 1e3})
         describer = Describer(engine.subject, run, head, fidelity, self.vocabulary)
@@ -291,11 +359,46 @@ class Explainer:
             self._declared = read_declared(self.model.path)
         return self._declared
 
-    def _with_vector(self, target: Target) -> Target:
-        """The target with its vector, if it is a product with one."""
+    def _with_files(self, target: Target) -> Target:
+        """The target with what its file holds: a vector, a mask, or another input's embedding."""
         if target.file is None:
             return target
-        return replace(target, vector=read_vector(Path(target.file)))
+        path = Path(target.file)
+        if target.kind == "region":
+            return replace(target, cells=read_mask(path), region=path.name)
+        if path.suffix.lower() == ".npy":
+            return replace(target, vector=read_vector(path))
+        return replace(target, vector=vector_of(self._embedding(path, target.position), path))
+
+    def _embedding(self, path: Path, position: int | None) -> Array:
+        """The output [D] for another input, or its row at a token position.
+
+        Raises:
+            InputError: The file holds several samples.
+            TargetError: The output has a row for each token, and no position was named.
+        """
+        feeds = self._reader(path).feeds
+        engine = self.engine(feeds)
+        output = engine.output(feeds)
+        if len(output) != 1:
+            raise InputError(f"holds {len(output)} samples, not one", place=str(path))
+        row = output[0]
+        if row.ndim == 2 and position is not None and -len(row) <= position < len(row):
+            row = row[position]
+        if row.ndim != 1:
+            raise TargetError(
+                f"The output has the shape {list(row.shape)} for {path.name}, and not one vector",
+                place=f"output {engine.subject.output}",
+                hint="Name the place of both, as in similarity:other.txt:0, or explain an output "
+                "with one vector for each input (--output).",
+            )
+        return np.asarray(row)
+
+    def _open_sample(self, path: Path) -> Sample:
+        model = self.model
+        return open_sample(
+            path, model_path=model.path, graph_inputs=model.inputs, tokenizer=self._tokenizer
+        )
 
     def _every_class(self, sample: Sample, labels: Mapping[int, str]) -> list[Target]:
         """One target for each entry of the output's last axis.
@@ -415,10 +518,21 @@ class Explainer:
             return NumpyEngine(
                 planned, positions=self.positions, dtype=self.dtype, device=self.device
             )
+        # Before the relevance pass is appended to the graph.
+        forward = self._forward(planned.analysis.model.cut_to([planned.output]), planned.output)
         graph, manifest = compile_graph(
             planned, CompileSettings(positions=self.positions, features=True, wide=wide)
         )
-        return self._compiled(graph, manifest)
+        return self._compiled(graph, manifest, forward)
+
+    def _forward(self, model: Model, output: str) -> Callable[[Feeds], Array]:
+        """Computes an output alone; opened when it is first needed."""
+
+        @cache
+        def opened() -> RuntimeForward:
+            return RuntimeForward(with_own_products(model, ()), [output], device=self.device)
+
+        return lambda feeds: opened()(feeds)[output]
 
     def _open_explainer(self, manifest: Manifest) -> Engine:
         if not manifest.ledger:
@@ -429,7 +543,12 @@ class Explainer:
             )
         return self._compiled(parse_model(self.model.path), manifest)
 
-    def _compiled(self, graph: ir.Model, manifest: Manifest) -> Engine:
+    def _compiled(
+        self,
+        graph: ir.Model,
+        manifest: Manifest,
+        forward: Callable[[Feeds], Array] | None = None,
+    ) -> Engine:
         return CompiledEngine(
             graph,
             manifest,
@@ -437,6 +556,7 @@ class Explainer:
             folder=self.model.folder,
             device=self.device,
             prepack=not self._once,
+            forward=forward,
         )
 
     def _run(self, engine: Engine, ms: dict[str, float]) -> Run:

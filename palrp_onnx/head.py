@@ -144,7 +144,9 @@ def find_head(
     else:
         classes, vocabulary, link = False, False, None
     head = Head(size, classes, vocabulary, names, link)
-    kind, why = _kind(head, facts, declared, said, tokens=facts.sequence, boxes=boxes)
+    kind, why = _kind(
+        head, facts, declared, said, tokens=facts.sequence, boxes=boxes, output=subject.output
+    )
     return replace(head, kind=kind, why=why)
 
 
@@ -156,6 +158,7 @@ def _kind(
     *,
     tokens: bool,
     boxes: bool,
+    output: str,
 ) -> tuple[Kind, str]:
     """The kind of a head with classes, tokens or numbers along its last axis, and the reason."""
     if head.vocabulary:
@@ -166,6 +169,8 @@ def _kind(
             return "masked-lm", f"{of}, and attention looks at later tokens too"
         shown = "attention looks back only" if facts.causal else "nothing shows later tokens"
         return "causal-lm", f"{of}, and {shown}"
+    if boxes and facts.boxes == output:
+        return "numbers", "it has a box for each place of another output"
     if boxes and head.classes:
         return "detection", f"output {facts.boxes} has a box for each of its places"
     if head.classes and tokens:
@@ -271,6 +276,6 @@ def class_warnings(
     yield (
         "no-classes",
         f"nothing says that the {head.size} entries of output {output} are classes{known}; the "
-        "largest was taken. Choose with --target (dot:FILE.npy is a product with a vector), or "
-        "name the classes in id2label of config.json",
+        "largest was taken. Choose with --target (similarity:FILE compares with a vector or "
+        "another input), or name the classes in id2label of config.json",
     )

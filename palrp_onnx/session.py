@@ -80,15 +80,8 @@ class Session:
         self._device, _, index = device.partition(":")
         self._index = int(index or 0)
 
-    def run(
-        self, names: Iterable[str], feeds: Mapping[str, Array], *, alone: bool = False
-    ) -> dict[str, Array]:
+    def run(self, names: Iterable[str], feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Run once and return the named values; no others leave the device.
-
-        Args:
-            names: The values.
-            feeds: The inputs.
-            alone: Run only what these values depend on.
 
         Raises:
             RunError: The model does not run on this input.
@@ -102,9 +95,7 @@ class Session:
                 binding.bind_cpu_input(name, np.ascontiguousarray(array))
             for name in wanted:
                 binding.bind_output(name, self._device, self._index)
-            options = _import_runtime().RunOptions()
-            options.only_execute_path_to_fetches = alone
-            self._session.run_with_iobinding(binding, options)
+            self._session.run_with_iobinding(binding)
             values = binding.copy_outputs_to_cpu()
         except Exception as error:  # the runtime's own exception types are not public
             _check_memory(error)

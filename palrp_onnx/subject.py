@@ -27,6 +27,7 @@ class OutputFacts(Struct, frozen=True, kw_only=True):
         choices: Whether its last axis runs along the first of several axes of units.
         causal: Whether attention looks at earlier tokens only; ``None`` where nothing shows it.
         siblings: Other outputs of the same axes, as the ends of answers are of their starts.
+        second: Whether the first of these comes before this output.
         boxes: The output that holds four numbers for each of its places, if there is one.
     """
 
@@ -41,6 +42,7 @@ class OutputFacts(Struct, frozen=True, kw_only=True):
     choices: bool = False
     causal: bool | None = None
     siblings: tuple[str, ...] = ()
+    second: bool = False
     boxes: str | None = None
 
 

@@ -44,6 +44,11 @@ def output_facts(
     last = _sources(analysis, output, axes[-1]) if axes else set()
     firsts = {analysis.layouts.canonical((explained, u)) for u in units[:1]}
     choices = len(units) > 1 and analysis.input_axes(explained).channels is None
+    boxes = next(_boxes(analysis, output), None)
+    # Queries of a detector may be joined to tokens, but run along none of the input's.
+    sourced = any(_sources(analysis, output, k) for k in axes[:-1])
+    siblings = tuple(_siblings(analysis, output))
+    names = [v.name for v in graph.outputs]
     return OutputFacts(
         ending=ending.kind if ending else None,
         before=ending.before.name if ending else None,
@@ -52,11 +57,12 @@ def output_facts(
         tokens=bool(runs and runs[-1] and rank > 1),
         vocabularies=tuple(sorted(rows)),
         shape=(1, *shape),
-        sequence=any(runs[:-1]),
+        sequence=any(runs[:-1]) and (boxes is None or sourced),
         choices=choices and bool(last) and last <= firsts,
         causal=_causal(analysis),
-        siblings=tuple(_siblings(analysis, output)),
-        boxes=next(_boxes(analysis, output), None),
+        siblings=siblings,
+        second=bool(siblings) and output in graph.outputs[names.index(siblings[0]) :],
+        boxes=boxes,
     )
 
 
@@ -95,9 +101,11 @@ def _siblings(analysis: Analysis, output: ir.Value) -> Iterator[str]:
 
 
 def _boxes(analysis: Analysis, output: ir.Value) -> Iterator[str]:
-    """Other outputs [B, places, 4], for an output [B, places, classes]."""
+    """Outputs [B, places, 4] beside an output [B, places, classes], or of itself."""
     shape = analysis.shapes[output]
     for other in analysis.model.graph.outputs:
         known = len(shape) == 3 and other is not output and other in analysis.content
         if known and analysis.shapes[other] == (*shape[:2], _BOX):
             yield other.name or ""
+        elif known and shape[2] == _BOX and analysis.shapes[other][:2] == shape[:2]:
+            yield output.name or ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +53,7 @@ class CompiledEngine:
         folder: Folder of external data.
         device: ``cpu`` or ``cuda[:N]``.
         prepack: See :class:`Session`.
+        forward: Computes the explained output alone, for targets that depend on it.
     """
 
     name = "onnxruntime"
@@ -66,10 +67,12 @@ class CompiledEngine:
         folder: Path,
         device: str,
         prepack: bool,
+        forward: Callable[[Feeds], Array] | None = None,
     ) -> None:
         self.subject: Subject = manifest
         self.manifest = manifest
         self._inputs = inputs
+        self._forward = forward
         # ONNX Runtime cannot bind inputs that have a default.
         optional = [
             v.name or "" for v in graph.graph.inputs if v.name in OPTIONAL and v.is_initializer()
@@ -93,15 +96,13 @@ class CompiledEngine:
         self.providers = self._session.providers
 
     def output(self, feeds: Feeds) -> Array:
-        """The explained output [B, …] alone; nothing that only relevance needs is run."""
+        """The explained output [B, …] alone: by the forward pass, else of an explanation."""
         check_feeds(self._inputs, feeds, self.manifest.masks)
+        if self._forward is not None:
+            return self.manifest.by_sample(self._forward(feeds))
         given = {source_name(name): array for name, array in feeds.items()}
-        samples = self.manifest.samples(feeds)
-        # The runtime wants every input, although the output depends on none of these.
-        rest = {**self._default(samples), **self._scales()[-1]}
-        if self._takes_seeds:
-            rest[TARGET_SEED] = np.zeros((1,) * self.manifest.axes, np.float32)
-        values = self._session.run([self._output], {**given, **rest}, alone=True)
+        rest = {**self._default(self.manifest.samples(feeds)), **self._scales()[-1]}
+        values = self._session.run([self._output], {**given, **rest})
         return self.manifest.by_sample(values[self._output])
 
     def explain(self, feeds: Feeds, target: Target | Sequence[Target]) -> Outcome:

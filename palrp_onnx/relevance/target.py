@@ -19,7 +19,17 @@ from palrp_onnx.errors import TargetError
 from palrp_onnx.types import Array
 
 Kind = Literal[
-    "default", "pred", "index", "contrast", "token", "element", "vector", "span", "region", "all"
+    "default",
+    "answer",
+    "pred",
+    "index",
+    "contrast",
+    "token",
+    "element",
+    "vector",
+    "span",
+    "region",
+    "all",
 ]
 ResolvedKind = Literal["index", "contrast", "element", "dot", "cosine", "span", "region"]
 #: One axis of a region: an index, or the first entry and the one after the last.

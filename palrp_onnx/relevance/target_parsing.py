@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from palrp_onnx.errors import TargetError
-from palrp_onnx.relevance.target import Part, Target
+from palrp_onnx.relevance.target import Kind, Part, Target
 
 #: Longest text that is parsed, as records of a data set bring texts of their own.
 _LONGEST = 4096
@@ -25,6 +25,13 @@ _COUNT = "[0-9]{1,18}"
 _INDEX = f"-?{_COUNT}"
 _NUMBER = re.compile(_INDEX)
 _ELEMENT = re.compile(f"{_INDEX}(,{_INDEX})*")
+#: Words that are targets themselves, with their kind and meaning.
+_KEYWORDS: dict[str, tuple[Kind, str]] = {
+    "default": ("default", "what is usually asked of the model"),
+    "pred": ("pred", "the predicted class"),
+    "answer": ("answer", "both ends of the answer"),
+    "all": ("all", "every class"),
+}
 #: Text in quotes, with the escapes of JSON.
 _QUOTED = r'"(?:[^"\\]|\\.)+"'
 _QUOTE = re.compile(_QUOTED)
@@ -35,8 +42,10 @@ _WORD = re.compile(r'(?![-0-9]+$)[^:",]+')
 _RANGE = f"(?:{_INDEX})?:(?:{_INDEX})?"
 _PARTS = re.compile(f"(?:{_INDEX}|{_RANGE})(?:,(?:{_INDEX}|{_RANGE}))*")
 _FILE = r"[^,]+\.[A-Za-z0-9]+"
+#: Kinds that are no member of a list.
+_ALONE = ("element", "region", "all", "answer", "default")
 _FORMS = (
-    "pred, all, an index, a label, a token of the vocabulary in quotes, A-B, several with commas, "
+    "pred, all, answer, an index, a label, a token in quotes, A-B, several with commas, "
     "token:POS[:CLASS], logprob:TARGET, span:FIRST-LAST, I,J,…, region:CLASS[:MASK], dot:FILE, "
     "cos:FILE or similarity:FILE"
 )
@@ -65,7 +74,7 @@ def parse_target(text: str, labels: Mapping[int, str] | None = None) -> Target:
         TargetError: It names none or several, or is ambiguous.
     """
     targets = parse_targets(text, labels)
-    if len(targets) != 1 or targets[0].kind == "all":
+    if len(targets) != 1 or targets[0].kind in ("all", "answer", "default"):
         raise TargetError(
             f"{text!r} names several targets where one is expected",
             hint="`palrp-onnx explain` takes several.",
@@ -164,7 +173,7 @@ class _Names:
         if prefixed:
             return prefixed
         found = self._classes(text)
-        if text in ("default", "pred", "all"):
+        if text in _KEYWORDS:
             found.append(_keyword(text))
         if "," in text and _ELEMENT.fullmatch(text):
             found.append(_element(text))
@@ -176,7 +185,7 @@ class _Names:
 
     def _prefixed(self, text: str) -> list[_Reading]:
         """The reading of a text with a prefix; several if several classes have one label."""
-        if text in ("index:pred", "index:all"):
+        if text.startswith("index:") and text.removeprefix("index:") in _KEYWORDS:
             return [_keyword(text.removeprefix("index:"))]
         if match := re.fullmatch(f"token:({_PLACE})(?::(.+))?", text, re.DOTALL):
             return self._at_token(match[1], match[2])
@@ -323,7 +332,7 @@ class _Names:
     def _listed(self, text: str) -> list[_Reading]:
         """The readings of a member of a list."""
         found = self.single(text)
-        return [r for r in found if r.targets[0].kind not in ("element", "all", "default")]
+        return [r for r in found if r.targets[0].kind not in _ALONE]
 
     def _list(self, parts: tuple[str, ...]) -> _Reading:
         members = [_only(part, self._listed(part), self, lambda way: way.certain) for part in parts]
@@ -353,11 +362,7 @@ def _word(text: str, word: str) -> _Reading:
 
 
 def _keyword(text: str) -> _Reading:
-    if text == "default":
-        return _one_form(Target("default"), "default", "what is usually asked of the model")
-    if text == "all":
-        return _one_form(Target("all"), "index:all", "every class")
-    return _one_form(Target("pred"), "index:pred", "the predicted class")
+    return _one_form(Target(_KEYWORDS[text][0]), f"index:{text}", _KEYWORDS[text][1])
 
 
 def _element(text: str) -> _Reading:
