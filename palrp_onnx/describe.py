@@ -100,11 +100,16 @@ class Describer:
         target = describe_target(self.subject.output, outcome.targets[row], self.head)
         units = self._units(sample, outcome.maps, row) if not sample.rows else sample.rows[row]
         at = target.index if target.kind == "place" else target.position
-        said = bool(units.start or units.id) and self.head.kind != "detection"
+        # Tokens without a text are named by their ids.
+        said = self.head.kind != "detection" and units.text != [str(each) for each in units.id]
+        said = said and bool(units.start or units.id)
         if said and isinstance(at, int) and at < len(units.text):
             target = structs.replace(target, token=units.text[at])
         if target.kind == "place":
             return structs.replace(target, label=target.token)
+        if target.kind == "span" and said:
+            read = (units.text[k + 1] for k in target.places or () if k + 1 < len(units.text))
+            return structs.replace(target, label="".join(read))
         if not self.head.vocabulary or self.vocabulary is None:
             return target
         index, against = (

@@ -17,13 +17,14 @@ def target_name(target: TargetFacts, *, last: int | None = None) -> str:
         target: The target.
         last: The last place of the input, after which a next token needs no place.
     """
-    name = f"log p of {_named(target)}" if target.logprob else _named(target)
+    name, log = _named(target), "log p of " if target.logprob else ""
     if target.kind == "place" or _arrow(target):
-        return f"{_token(target)} → {name}{_chance(target)}"
+        return f"{_token(target)} → {log}{name}{_chance(target)}"
     if target.head == "causal-lm" and target.kind in ("token", "contrast"):
         after = "" if target.position == last else f" after token {target.position}"
-        return f"next token {name}{after}"
-    return name if target.position is None else f"{name} at token {target.position}"
+        return f"{log}next token {name}{after}"
+    at = "" if target.position is None else f" at token {target.position}"
+    return f"{log}{name}{at}"
 
 
 def _arrow(target: TargetFacts) -> bool:
