@@ -121,10 +121,17 @@ class _Compiler:
         self._rename_reserved(self._graph.initializers.values())
         if not settings.portable:
             self._analysis.model.proto.opset_imports.setdefault("com.microsoft", 1)
-        ranks = {v: len(shape) for v, shape in self._analysis.shapes.items()}
         source = next(v for v in self._graph.inputs if v.name == explained)
         opset = self._analysis.model.graph_opset
-        self._op = Emit(self._graph, source, ranks, opset=opset, portable=settings.portable)
+        lengths = [length for value in self._graph.inputs for length in value.shape or (None,)]
+        self._op = Emit(
+            self._graph,
+            source,
+            self._analysis.shapes,
+            opset=opset,
+            portable=settings.portable,
+            fixed=all(isinstance(n, int) for n in lengths) and not self._analysis.layouts.ragged,
+        )
         axis = self._subject.batched.get(explained)
         self._op.batch = self._op.constant([1]) if axis is None else self._op.dims(source, [axis])
 
@@ -235,7 +242,9 @@ class _Compiler:
         no_one = op.constant([np.iinfo(np.int64).max])
         against = self._chosen(AGAINST, no_one, classes)
         seed = op.sub(chosen, op.one_hot(against, classes, output))
-        seed = self._vector_or(seed)
+        # For the runtime the shape depends on that of inputs, even where it is always the same.
+        shape = op.integers("Concat", op.batch, classes, axis=0)
+        seed = op.reshape(self._vector_or(seed), shape, 2)
         return seed if rows is None else op.unsqueeze(seed, [1]), rows
 
     def _vector_or(self, seed: ir.Value) -> ir.Value:
