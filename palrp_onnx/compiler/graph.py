@@ -46,8 +46,10 @@ SEED_SCALE, DEFAULT_SCALE = "seed_scale", 256.0
 TARGET, AGAINST, TARGET_POSITION = "target", "target_against", "target_position"
 #: A vector that the output is multiplied with, instead of choosing one of its entries.
 TARGET_VECTOR = "target_vector"
+#: The multiplier of the whole output, where the target is at several of its places.
+TARGET_SEED = "target_seed"
 #: Optional inputs that explainers add.
-OPTIONAL = (TARGET, AGAINST, TARGET_POSITION, TARGET_VECTOR, SEED_SCALE)
+OPTIONAL = (TARGET, AGAINST, TARGET_POSITION, TARGET_VECTOR, TARGET_SEED, SEED_SCALE)
 
 
 @dataclass(frozen=True)
@@ -59,12 +61,15 @@ class CompileSettings:
         ledger: Whether the ledger is an output.
         features: Whether sinks and content are also outputs with a feature axis.
         portable: Whether only operations of the ONNX standard are used.
+        wide: Whether the multiplier of the whole output is an input, ``target_seed``, instead of a
+            target at one of its places.
     """
 
     positions: str = "relu"
     ledger: bool = True
     features: bool = False
     portable: bool = False
+    wide: bool = False
 
 
 def compile_graph(planned: Planned, settings: CompileSettings) -> tuple[ir.Model, Manifest]:
@@ -239,6 +244,10 @@ class _Compiler:
 
     def _seed_by_sample(self, output: ir.Value) -> tuple[ir.Value, Rows[ir.Value] | None]:
         op, rank = self._op, self._op.rank(output)
+        if self._settings.wide:
+            seed = ir.val(TARGET_SEED)
+            self._declare(seed, [None] * rank, ir.DataType.FLOAT)
+            return op.cast_like(seed, output), None
         if rank not in (2, 3):
             return self._element(output, rank), None
         rows = Rows(self._place(output), -3, -2) if rank == 3 else None
