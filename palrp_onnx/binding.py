@@ -116,7 +116,7 @@ class Binder:
 
     # --- places -----------------------------------------------------------------------------------
     def _units(self, row: int) -> Units | None:
-        rows = self.sample.rows
+        rows = self.sample.stacked
         return rows[row] if rows else self.sample.units
 
     def _ids(self, row: int) -> Array | None:

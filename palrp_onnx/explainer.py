@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.metadata import version
@@ -54,7 +54,7 @@ from palrp_onnx.runtime.branching import Branches, Taken
 from palrp_onnx.runtime.forward import RuntimeForward
 from palrp_onnx.subject import Subject
 from palrp_onnx.types import Array, Feeds
-from palrp_onnx.zero_maps import WARNING, find_zero_maps
+from palrp_onnx.zero_maps import find_zero_maps, warning
 
 ENGINES = ("onnxruntime", "numpy")
 DEFAULT_POSITIONS = "relu"
@@ -85,7 +85,8 @@ class Explainer:
         dtype: ``float32``: the forward pass in ONNX Runtime, as deployed; ``float64``: in NumPy.
         device: Device of ONNX Runtime: ``cpu`` or ``cuda[:N]``.
         output: Name of the explained output; by default the first that depends on the input.
-        explain_input: Name of the input whose units get relevance; the first by default.
+        explain_input: Name of the input whose units get relevance, or several; by default all that
+            the output depends on.
         roles: Overrides of roles, by name of the value: content, position, segment, mask or
             parameter.
         once: Open quickly and in little memory, for a single explanation; otherwise explanations
@@ -109,12 +110,13 @@ class Explainer:
         dtype: str = "float32",
         device: str = "cpu",
         output: str | None = None,
-        explain_input: str | None = None,
+        explain_input: str | Sequence[str] | None = None,
         roles: Mapping[str, str] | None = None,
         once: bool = False,
         tokenizer: Path | None = None,
         reader: Callable[[Path], Sample] | None = None,
     ) -> None:
+        named = (explain_input,) if isinstance(explain_input, str) else tuple(explain_input or ())
         if engine is None:
             engine = "numpy" if dtype == "float64" else "onnxruntime"
         if engine not in ENGINES:
@@ -129,7 +131,7 @@ class Explainer:
         self._manifest = Manifest.read(self.model.metadata)
         if self._manifest is not None:
             self.method = self._manifest.own or method_of(self._manifest.method)
-            wanted = {"positions": positions, "output": output, "input": explain_input}
+            wanted = {"positions": positions, "output": output, "inputs": sorted(named) or None}
             other = method is not None and resolve_method(method) != self.method
             _refuse_changes(self._manifest, wanted, engine, other=other)
             if roles and dict(roles) != self._manifest.roles:
@@ -146,7 +148,7 @@ class Explainer:
         self.device = device
         self._kind = engine
         self._output = output
-        self._explain_input = explain_input
+        self._explain_input = named
         self._roles = parse_roles(roles or {})
         self._once = once
         self._branches: Branches | None = None
@@ -188,6 +190,7 @@ class Explainer:
             own = rows[: len(rows) // count]
             names = [sample.id] if len(own) == 1 else [f"{sample.id}-{k}" for k in range(len(own))]
             return [_numbered(each, name) for each, name in zip(own, names, strict=True)]
+        labels = self.labels(sample, labels or {})
         samples = self._singly(sample)
         if len(samples) > 1:
             return [each for one in samples for each in self.explain(one, target, labels)]
@@ -203,6 +206,13 @@ class Explainer:
         if len(found) == 1:
             return rows
         return [_numbered(each, f"{sample.id}-{k}") for k, each in enumerate(rows)]
+
+    def labels(self, sample: Sample, labels: Mapping[int, str]) -> Mapping[int, str]:
+        """Names of classes: of an output that compares an image with several texts, these."""
+        if not sample.parts:
+            return labels
+        columns = self.engine(sample.feeds).subject.columns
+        return dict(enumerate(sample.rows_of(columns or ""))) or labels
 
     def _usual(
         self, sample: Sample, labels: Mapping[int, str], *, both: bool
@@ -265,7 +275,7 @@ class Explainer:
             for name, size in fixed.items()
             if isinstance(size, int) and len(sample.feeds.get(name, ())) == 1 < size
         }
-        if sample.kind == "tensors" or not short:
+        if sample.kind in ("tensors", "several") or not short:
             return None
         rows = {n: a.repeat(short[n], 0) if n in short else a for n, a in sample.feeds.items()}
         return replace(sample, feeds=rows)
@@ -306,8 +316,14 @@ class Explainer:
         zero = find_zero_maps(engine, sample.feeds, bound, outcome)
         run = self._run(engine, {**outcome.ms, "total": (time.perf_counter() - start) * 1e3})
         describer = Describer(engine.subject, run, head, fidelity, self.vocabulary)
-        described = [_warned(e, *binder.warnings) for e in describer(sample, outcome, labels)]
-        return [_warned(e, WARNING) if row in zero else e for row, e in enumerate(described)]
+        zeros = [
+            [warning(name) for name, rows in zero.items() if row in rows]
+            for row in range(len(outcome.targets))
+        ]
+        return [
+            _warned(each, *binder.warnings, *own)
+            for each, own in zip(describer(sample, outcome, labels), zeros, strict=True)
+        ]
 
     def _binder(self, engine: Engine, sample: Sample, labels: Mapping[int, str]) -> Binder:
         subject = engine.subject
@@ -337,7 +353,11 @@ class Explainer:
         if subject.mixed is not None or count == 1:
             return [sample]
         rows = [
-            replace(sample, id=f"{sample.id}-{row}", feeds=subject.one(sample.feeds, row))
+            replace(
+                sample.row(subject.input, row),
+                id=f"{sample.id}-{row}",
+                feeds=subject.one(sample.feeds, row),
+            )
             for row in range(count)
         ]
         if subject.crossed or subject.measured:
@@ -611,7 +631,7 @@ def _warned(explanation: Explanation, *warnings: Warning_) -> Explanation:
 
 
 def _refuse_changes(
-    manifest: Manifest, wanted: Mapping[str, str | None], engine: str, *, other: bool
+    manifest: Manifest, wanted: Mapping[str, object], engine: str, *, other: bool
 ) -> None:
     """Refuse options that differ from those of the compiled explainer.
 
@@ -624,7 +644,7 @@ def _refuse_changes(
     Raises:
         UsageError: An option differs.
     """
-    fixed = structs.asdict(manifest)
+    fixed = {**structs.asdict(manifest), "inputs": sorted(v.input for v in manifest.views)}
     changed = ["method"] if other else []
     changed += [name for name, value in wanted.items() if value not in (None, fixed[name])]
     if engine != "onnxruntime":

@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from palrp_onnx.analysis.analysis import Analysis
-from palrp_onnx.analysis.axes import TOKEN, Source, factors, flag_of
+from palrp_onnx.analysis.axes import TOKEN, Source, factors
 from palrp_onnx.analysis.inputs import table_of
 from palrp_onnx.analysis.probability import ending_of, followed_by
 from palrp_onnx.model.ops import Trait, has
@@ -39,7 +39,7 @@ def output_facts(
     axes = [k for k in range(rank) if k != batch]
     layout = analysis.layouts.layouts.get(output, ())
     shape = tuple(analysis.shapes[output][k] for k in axes)
-    runs = [bool(flag_of(layout[k]) & TOKEN) if layout else False for k in axes]
+    runs = [any(f.flag & TOKEN for f in factors(layout[k])) if layout else False for k in axes]
     units = analysis.input_axes(explained).units
     last = _sources(analysis, output, axes[-1]) if axes else set()
     firsts = {analysis.layouts.canonical((explained, u)) for u in units[:1]}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -23,7 +23,8 @@ class Outcome:
     Attributes:
         output: The explained output [B, …]: :meth:`Subject.by_sample`.
         targets: The target in every row of the output.
-        maps: Relevance of units.
+        maps: Relevance of units of the first explained input.
+        further: The same of the other explained inputs, by name.
         ledger: Entries, each [B], in units of the target.
         tensors: Raw signed relevance, the batch axis first; empty if the engine has none.
         ms: Wall times in milliseconds, by stage.
@@ -35,6 +36,7 @@ class Outcome:
     ledger: Mapping[str, Array]
     tensors: Mapping[str, Array]
     ms: dict[str, float]
+    further: Mapping[str, Maps] = field(default_factory=dict)
 
 
 class Engine(Protocol):
