@@ -48,7 +48,9 @@ def open_sample(
         stream = sys.stdin.buffer if stdin is None else stdin
         text = decode_text(read_stream(stream, limit=TEXT_LIMIT, place="stdin"), place="stdin")
         second = None if pair is None else read_text(pair)
-        return _text_reader(model_path, graph_inputs, tokenizer).read(text, pair=second, id="stdin")
+        return _text_reader(model_path, graph_inputs, tokenizer).read_given(
+            text, second, id="stdin"
+        )
     if suffix in TEXT:
         return _text_reader(model_path, graph_inputs, tokenizer).read_file(source, pair_path=pair)
     if suffix in IMAGE:
