@@ -23,6 +23,7 @@ from .options import (
     example_option,
     explainer_options,
     grouped,
+    head_option,
     method_options,
     model_argument,
     reporting_options,
@@ -61,6 +62,7 @@ class Request:
     example: Path | None
     run: Run
     choice: MethodChoice
+    head: str | None
     reporting: Reporting
 
 
@@ -147,6 +149,7 @@ _sizes = together(
 @_sizes
 @words_options
 @run_options
+@head_option
 @method_options
 @example_option
 @reporting_options
@@ -236,6 +239,7 @@ def _settings(request: Request) -> Settings:
     return Settings(
         target=request.run.target,
         **explainer_options(request.run, request.choice),
+        head=request.head,
         tokenizer=None if request.words.tokenizer is None else str(request.words.tokenizer),
         bind=request.words.bind,
         example=None if request.example is None else str(request.example),

@@ -28,6 +28,7 @@ from .options import (
     fail_on_option,
     formats,
     grouped,
+    head_option,
     method_options,
     model_argument,
     reporting_options,
@@ -57,6 +58,7 @@ class Request:
     words: Words
     tensors: Path | None
     generate: int | None
+    head: str | None
     limits: tuple[Limit, ...]
     run: Run
     choice: MethodChoice
@@ -92,6 +94,7 @@ class Request:
 )
 @words_options
 @default_run_options
+@head_option
 @method_options
 @click.option(
     "--tensors", type=FILE_PATH, help="Also write raw signed relevance to this .npz file."
@@ -253,6 +256,7 @@ def _explainer(request: Request, model: Model) -> Explainer:
         **explainer_options(request.run, request.choice),
         once=request.generate is None,
         tokenizer=request.words.tokenizer,
+        head=request.head,
         reader=partial(_sample, request, model),
     )
 

@@ -117,7 +117,7 @@ class Binder:
     # --- places -----------------------------------------------------------------------------------
     def _units(self, row: int) -> Units | None:
         rows = self.sample.stacked
-        return rows[row] if rows else self.sample.units
+        return rows[row] if rows else self.sample.units_of(self.subject.input)
 
     def _ids(self, row: int) -> Array | None:
         """Ids of the tokens of a row, if the explained input holds them."""
