@@ -56,7 +56,9 @@ class Request:
     formats: tuple[str, ...] | None
     words: Words
     tensors: Path | None
+    start: str | None
     generate: int | None
+    continuation: Path | None
     limits: tuple[Limit, ...]
     run: Run
     choice: MethodChoice
@@ -99,6 +101,18 @@ class Request:
     type=click.IntRange(min=1),
     metavar="N",
     help="Continue the text by up to N tokens, greedily, and explain each of them.",
+)
+@click.option(
+    "--continuation",
+    type=FILE_PATH,
+    metavar="FILE.txt",
+    help="Explain each token of this text, as what the model continues with.",
+)
+@click.option(
+    "--start",
+    metavar="TEXT",
+    help="What the decoder of an encoder begins with, instead of the tokens that "
+    "generation_config.json names: a language, a task.",
 )
 @fail_on_option
 @reporting_options
@@ -159,19 +173,30 @@ def _expected(
     return rows * (max(len(read_labels(request.model)), 1) if every else len(targets))
 
 
+def _continues(request: Request) -> str | None:
+    """The option by which a text is continued, if there is one."""
+    if request.generate is not None:
+        return "--generate"
+    return None if request.continuation is None else "--continuation"
+
+
 def _check_generation(request: Request) -> None:
-    if not request.generate:
+    option = _continues(request)
+    if option is None:
         return
-    if request.run.target != "pred":
+    if request.generate is not None and request.continuation is not None:
         raise UsageError(
-            "--generate explains the generated tokens, so it cannot be used with --target",
+            "--generate continues the text, and --continuation says how it goes on",
             hint="Leave out one of them.",
         )
-    if request.source.suffix.lower() != ".txt" and str(request.source) != "-":
-        raise UsageError("--generate continues text", place=str(request.source))
+    if request.run.target != "pred":
+        raise UsageError(
+            f"{option} explains the tokens that follow, so it cannot be used with --target",
+            hint="Leave out one of them.",
+        )
     if request.tensors is not None:
         raise UsageError(
-            "--generate yields maps of different lengths, which --tensors cannot join",
+            f"{option} yields maps of different lengths, which --tensors cannot join",
             hint="Explain a step with --target token:POS.",
         )
 
@@ -188,6 +213,7 @@ def _open(request: Request) -> tuple[Model, Sample]:
         graph_inputs=bind_inputs(model.inputs, request.words.bind),
         tokenizer=request.words.tokenizer,
         pair=request.pair,
+        start=request.start,
     )
     return model, sample
 
@@ -195,6 +221,7 @@ def _open(request: Request) -> tuple[Model, Sample]:
 def _check_places(request: Request, places: Sequence[Path], read: Sequence[Path]) -> None:
     """Refuse to overwrite inputs: a map of ``cat.png`` in its folder would replace the picture."""
     given = [request.model, request.source, request.pair, request.words.tokenizer]
+    given.append(request.continuation)
     sources = filter(None, [*given, *read])
     taken = {os.path.realpath(path) for path in sources}
     for place in places:
@@ -214,19 +241,33 @@ def _explainer(request: Request, model: Model) -> Explainer:
     return Explainer(
         model,
         **explainer_options(request.run, request.choice),
-        once=request.generate is None,
+        once=_continues(request) is None,
     )
 
 
 def _explain(request: Request, explainer: Explainer, sample: Sample) -> Sequence[Explanation]:
-    from palrp_onnx.inputs import Continuation, bind_inputs, default_tokenizer, read_labels
+    from palrp_onnx.inputs import Continuation, bind_inputs, read_labels
+    from palrp_onnx.inputs.text import read_text
 
-    if request.generate:
-        tokenizer = request.words.tokenizer or default_tokenizer(request.model)
-        inputs = bind_inputs(explainer.model.inputs, request.words.bind)
-        text = Continuation(tokenizer, inputs, model_path=request.model)
-        return list(explainer.generate(sample, request.generate, text.extend, text.ends))
-    return explainer.explain(sample, request.run.target, read_labels(request.model))
+    if _continues(request) is None:
+        return explainer.explain(sample, request.run.target, read_labels(request.model))
+    from palrp_onnx.generation import follow, generate
+
+    inputs = bind_inputs(explainer.model.inputs, request.words.bind)
+    text = Continuation(_tokenizer(request), inputs, model_path=request.model)
+    if request.continuation is not None:
+        tokens = text.tokens(sample, read_text(request.continuation))
+        return list(follow(explainer, sample, text, tokens))
+    assert request.generate is not None
+    return list(generate(explainer, sample, text, request.generate))
+
+
+def _tokenizer(request: Request) -> Path | None:
+    """The tokenizer; ``None`` where there is none, for arrays alone."""
+    from palrp_onnx.inputs import default_tokenizer
+    from palrp_onnx.inputs.tokens import usable_tokenizer
+
+    return request.words.tokenizer or usable_tokenizer(default_tokenizer(request.model))
 
 
 def _contents(

@@ -10,9 +10,10 @@ from typing import BinaryIO, Literal
 from palrp_onnx.errors import InputError
 from palrp_onnx.inputs.beside import beside
 from palrp_onnx.inputs.image import ImageReader, default_preprocessor
+from palrp_onnx.inputs.produced import Beginning, sides
 from palrp_onnx.inputs.reading import read_stream
 from palrp_onnx.inputs.sample import GraphInput, Sample
-from palrp_onnx.inputs.tensors import read_npz
+from palrp_onnx.inputs.tensors import held, read_npz
 from palrp_onnx.inputs.text import TEXT_LIMIT, TextReader, decode_text, read_text
 from palrp_onnx.inputs.tokenizer_files import default_tokenizer
 from palrp_onnx.inputs.tokens import usable_tokenizer
@@ -30,8 +31,12 @@ def open_sample(
     tokenizer: Path | None,
     pair: Path | None = None,
     stdin: BinaryIO | None = None,
+    start: str | None = None,
 ) -> Sample:
     """Read one input: text, an image or tensors by its suffix; ``-`` is text from stdin.
+
+    The decoder of a sequence-to-sequence graph gets the tokens that its texts begin with, if the
+    tensors do not hold others.
 
     Args:
         source: The file, or ``-``.
@@ -40,10 +45,36 @@ def open_sample(
         tokenizer: The tokenizer, a file or a folder, if it is not beside the model.
         pair: A second text file, for models that take pairs.
         stdin: The stream that ``-`` stands for; standard input of the process by default.
+        start: The text that the decoder begins with, instead of what the model's files say.
 
     Raises:
         InputError: The suffix is unknown, or the file cannot be used.
     """
+    both = sides(graph_inputs)
+
+    def read(inputs: Sequence[GraphInput]) -> Sample:
+        return _open_source(source, model_path, inputs, tokenizer, pair, stdin)
+
+    if not both.produced:
+        if start is not None:
+            raise InputError("only a decoder with an encoder begins with a text", place=start)
+        return read(graph_inputs)
+    words = tokenizer or usable_tokenizer(default_tokenizer(model_path))
+    begin = Beginning(both.produced, model_path=model_path, tokenizer=words, start=start)
+    tensors = isinstance(source, Path) and source.suffix.lower() in _TENSORS
+    if tensors and source != "-" and begin.name in held(source):
+        return begin.shown(read(graph_inputs))
+    return begin.of(read(both.source))
+
+
+def _open_source(
+    source: Path | Literal["-"],
+    model_path: Path,
+    graph_inputs: Sequence[GraphInput],
+    tokenizer: Path | None,
+    pair: Path | None,
+    stdin: BinaryIO | None,
+) -> Sample:
     suffix = "" if source == "-" else Path(source).suffix.lower()
     if pair is not None and source != "-" and suffix not in _TEXT:
         raise InputError("only texts can be given in pairs", place=str(source))

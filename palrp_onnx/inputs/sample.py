@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
@@ -36,6 +37,7 @@ class Sample:
 
     Arrays of ``feeds`` have a leading batch axis. ``units`` are those of its row, or ``None`` if
     the reader does not know them (raw tensors, patches): the explainer then derives them.
+    ``others`` are the units of further inputs by name, where they are known.
     ``image`` is the original, upright, in RGB, and ``geometry`` the part of it that the network
     saw; both are ``None`` unless ``kind`` is "image".
     """
@@ -45,6 +47,7 @@ class Sample:
     feeds: Feeds
     facts: InputFacts
     units: Units | None = None
+    others: Mapping[str, Units] = field(default_factory=dict)
     warnings: tuple[Warning_, ...] = field(default=())
     geometry: ImageGeometry | None = None
     image: Image.Image | None = None

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from palrp_onnx.errors import InputError
+from palrp_onnx.inputs.produced import sides
 from palrp_onnx.inputs.purposes import ids_input
 from palrp_onnx.inputs.sample import Feeds, GraphInput, Sample
 from palrp_onnx.inputs.signature import check_shape, describe, describe_input
@@ -89,6 +90,16 @@ def read_npz(
         units=_units(feeds, graph_inputs, tokenizer) if tokenizer else None,
         warnings=tuple(warnings),
     )
+
+
+def held(path: Path) -> frozenset[str]:
+    """Names of the arrays in a file.
+
+    Raises:
+        InputError: The file does not exist or cannot be read.
+    """
+    with _opened(path) as archive:
+        return frozenset(_members(archive, path))
 
 
 def filled(path: Path, names: Collection[str]) -> bool:
@@ -229,7 +240,7 @@ def _survives(array: NDArray[np.generic], target: np.dtype[np.generic]) -> bool:
 
 def _units(feeds: Feeds, graph_inputs: Sequence[GraphInput], tokenizer: Path) -> Units | None:
     """Tokens of the input that receives ids; ``None`` if there is no such input, or several."""
-    name = ids_input(graph_inputs)
+    name = ids_input(sides(graph_inputs).source)
     if name is None or feeds[name].ndim != 2 or len(feeds[name]) != 1:
         return None
     return id_units(load_tokenizer(tokenizer), [int(each) for each in feeds[name][0]])
