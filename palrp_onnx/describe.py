@@ -135,6 +135,7 @@ class Describer:
                 *_open_ledger(ledger),
             ],
             fidelity=UNSET if self.fidelity is None else self.fidelity,
+            input_name=self.subject.input,
         )
         tensors = {name: array[row : row + 1] for name, array in outcome.tensors.items()}
         return Explanation(record, tensors)
