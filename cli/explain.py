@@ -15,7 +15,7 @@ from palrp_onnx.errors import UsageError
 from palrp_onnx.files import Content, write_files
 from palrp_onnx.limits import Limit, check_records
 
-from .destination import Destination
+from .destination import Destination, Shown
 from .options import (
     FILE_PATH,
     METHODS_HELP,
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from palrp_onnx.describe import Explanation
     from palrp_onnx.explainer import Explainer
     from palrp_onnx.inputs import Sample
+    from palrp_onnx.matrix import Matrix
     from palrp_onnx.model.open import Model
     from palrp_onnx.record import Attribution
     from palrp_onnx.relevance.target import Target
@@ -130,18 +131,19 @@ def explain(**options: Any) -> None:
     targets = _targets(request)
     explainer = _explainer(request, model)
     count = request.generate or _expected(request, targets, sample, explainer)
-    places = destination.files(sample.id, count)
+    places = destination.files(sample.id, count, matrix=_continues(request) is not None)
     read = [Path(target.file) for target in targets if target.file is not None]
     _check_places(request, [*places, *filter(None, [request.tensors])], read)
     explanations = _explain(request, explainer, sample)
     # Now the number of records is known; before, it was estimated for --generate and all targets.
-    places = destination.files(sample.id, len(explanations))
+    places = destination.files(sample.id, len(explanations), matrix=_continues(request) is not None)
     _check_places(request, [*places, *filter(None, [request.tensors])], read)
     records = [each.record for each in explanations]
     for record in records:
         record.require_finite(place=f"sample {record.id}")
     data = _json(records, kserve="kserve" in destination.formats)
-    files = _contents(places, records, sample, data)
+    matrix = _matrix(sample, records, explainer) if "matrix" in places.values() else None
+    files = _contents(places, records, sample, data, matrix)
     if request.tensors is not None:
         files[request.tensors] = _tensors(explanations)
     write_files(files)
@@ -270,21 +272,46 @@ def _tokenizer(request: Request) -> Path | None:
     return request.words.tokenizer or usable_tokenizer(default_tokenizer(request.model))
 
 
+def _matrix(sample: Sample, records: Sequence[Attribution], explainer: Explainer) -> Matrix:
+    from palrp_onnx.inputs.produced import decoder_input
+    from palrp_onnx.matrix import matrix_of
+
+    return matrix_of(sample.id, records, decoder_input(explainer.model.inputs))
+
+
 def _contents(
-    places: Mapping[Path, int | None],
+    places: Mapping[Path, Shown],
     records: Sequence[Attribution],
     sample: Sample,
     data: bytes,
+    matrix: Matrix | None,
 ) -> dict[Path, Content]:
     """Contents of all files, made before any is written; ``data`` is all records as JSON."""
-    return {path: _content(path, row, records, sample, data) for path, row in places.items()}
+    return {
+        path: _matrix_content(path, matrix)
+        if shown == "matrix" and matrix is not None
+        else _content(path, shown, records, sample, data)
+        for path, shown in places.items()
+    }
+
+
+def _matrix_content(path: Path, matrix: Matrix) -> Content:
+    from palrp_onnx.files import to_json
+    from palrp_onnx.render.grid import render_matrix_html, render_matrix_png
+
+    match path.suffix.lower():
+        case ".png":
+            return render_matrix_png(matrix)
+        case ".html":
+            return render_matrix_html(matrix)
+    return to_json(matrix)
 
 
 def _content(
-    path: Path, row: int | None, records: Sequence[Attribution], sample: Sample, data: bytes
+    path: Path, shown: Shown, records: Sequence[Attribution], sample: Sample, data: bytes
 ) -> Content:
-    if row is not None:
-        return _png(records[row], sample)
+    if isinstance(shown, int):
+        return _png(records[shown], sample)
     return _html(records, sample) if path.suffix.lower() == ".html" else data
 
 

@@ -34,7 +34,7 @@ class Sides:
 
 def sides(graph_inputs: Sequence[GraphInput]) -> Sides:
     """Which inputs belong to the decoder: those as long as its ids, by their declared lengths."""
-    name = _produced_name(graph_inputs)
+    name = decoder_input(graph_inputs)
     if name is None:
         return Sides(tuple(graph_inputs))
     ids = next(each for each in graph_inputs if each.name == name)
@@ -49,7 +49,8 @@ def sides(graph_inputs: Sequence[GraphInput]) -> Sides:
     )
 
 
-def _produced_name(graph_inputs: Sequence[GraphInput]) -> str | None:
+def decoder_input(graph_inputs: Sequence[GraphInput]) -> str | None:
+    """Name of the input with the tokens of a decoder that reads an encoder; else ``None``."""
     values = [each.value for each in graph_inputs if each.value is not None]
     graph = values[0].graph if values else None
     if not isinstance(graph, ir.Graph):
