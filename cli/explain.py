@@ -52,6 +52,7 @@ class Request:
 
     model: Path
     source: Path
+    chat: bool
     pair: Path | None
     place: str | None
     formats: tuple[str, ...] | None
@@ -72,9 +73,14 @@ class Request:
     "--input",
     "source",
     type=FILE_PATH,
-    required=True,
     metavar="FILE|-",
     help="Text (.txt), an image, or tensors (.npz, one array per graph input); - is text on stdin.",
+)
+@click.option(
+    "--chat",
+    type=FILE_PATH,
+    metavar="FILE.json",
+    help="Messages instead of --input: the tokenizer's chat template makes a text of them.",
 )
 @click.option("--pair", type=FILE_PATH, help="Second text, for models of text pairs.")
 @click.option(
@@ -124,7 +130,10 @@ def explain(**options: Any) -> None:
     The record is JSON: one object, or an array of them if a .npz file holds several rows, several
     targets are given (--target A,B or --target all) or several tokens are generated.
     """
-    request = Request(**options)
+    source, chat = options.pop("source"), options.pop("chat")
+    if (source is None) == (chat is None):
+        raise UsageError("Give the input: --input FILE, or --chat FILE.json")
+    request = Request(source=source or chat, chat=chat is not None, **options)
     _check_generation(request)
     destination = Destination.parse(request.place, request.formats)
     model, sample = _open(request)
@@ -216,6 +225,7 @@ def _open(request: Request) -> tuple[Model, Sample]:
         tokenizer=request.words.tokenizer,
         pair=request.pair,
         start=request.start,
+        chat=request.chat,
     )
     return model, sample
 

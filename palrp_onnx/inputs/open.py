@@ -9,6 +9,7 @@ from typing import BinaryIO, Literal
 
 from palrp_onnx.errors import InputError
 from palrp_onnx.inputs.beside import beside
+from palrp_onnx.inputs.chat import read_chat
 from palrp_onnx.inputs.image import ImageReader, default_preprocessor
 from palrp_onnx.inputs.produced import Beginning, sides
 from palrp_onnx.inputs.reading import read_stream
@@ -32,6 +33,7 @@ def open_sample(
     pair: Path | None = None,
     stdin: BinaryIO | None = None,
     start: str | None = None,
+    chat: bool = False,
 ) -> Sample:
     """Read one input: text, an image or tensors by its suffix; ``-`` is text from stdin.
 
@@ -46,6 +48,7 @@ def open_sample(
         pair: A second text file, for models that take pairs.
         stdin: The stream that ``-`` stands for; standard input of the process by default.
         start: The text that the decoder begins with, instead of what the model's files say.
+        chat: Whether the file holds messages, which the tokenizer's chat template makes a text.
 
     Raises:
         InputError: The suffix is unknown, or the file cannot be used.
@@ -53,6 +56,8 @@ def open_sample(
     both = sides(graph_inputs)
 
     def read(inputs: Sequence[GraphInput]) -> Sample:
+        if chat and isinstance(source, Path):
+            return _open_chat(source, model_path, inputs, tokenizer)
         return _open_source(source, model_path, inputs, tokenizer, pair, stdin)
 
     if not both.produced:
@@ -65,6 +70,14 @@ def open_sample(
     if tensors and source != "-" and begin.name in held(source):
         return begin.shown(read(graph_inputs))
     return begin.of(read(both.source))
+
+
+def _open_chat(
+    source: Path, model_path: Path, graph_inputs: Sequence[GraphInput], tokenizer: Path | None
+) -> Sample:
+    text = read_chat(source, tokenizer or default_tokenizer(model_path))
+    reader = _text_reader(model_path, graph_inputs, tokenizer)
+    return reader.read(text, id=source.stem, complete=True)
 
 
 def _open_source(
