@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -12,6 +12,7 @@ from palrp_onnx.record import (
     Attribution,
     InputFacts,
     Ledger,
+    Map,
     ModelFacts,
     Relevance,
     Run,
@@ -65,9 +66,8 @@ def matrix_of(id: str, records: Sequence[Attribution], decoder: str | None) -> M
         decoder: The input that holds the decoder's tokens, where an encoder reads the prompt.
     """
     first = records[0]
-    count = len(first.units.text) if decoder is None else 0
-    read = [each.relevance for each in records]
-    own = [_of(each, decoder) for each in records]
+    split = len(first.units.text) if decoder is None else None
+    read, own = ([_map(each, decoder, own=side) for each in records] for side in (False, True))
     targets = [each.target for each in records]
     warnings = {(w.code, w.message): w for each in records for w in each.warnings}
     return Matrix(
@@ -75,38 +75,35 @@ def matrix_of(id: str, records: Sequence[Attribution], decoder: str | None) -> M
         model=first.model,
         run=first.run,
         input=first.input,
-        prompt=first.units,
+        prompt=read[0].units,
         produced=Units(
             kind="token",
             text=[target.label or str(target.index) for target in targets],
             id=[target.index for target in targets if isinstance(target.index, int)],
         ),
         targets=targets,
-        relevance=_rows(read, slice(0, count) if decoder is None else slice(None)),
-        earlier=_rows(own, slice(count, None)),
+        relevance=_rows(read, slice(split)),
+        earlier=_rows(own, slice(split, None)),
         ledgers=[each.ledger for each in records],
         warnings=list(warnings.values()),
-        start=UNSET if decoder is None else _map(first, decoder).units,
+        start=UNSET if decoder is None else own[0].units,
     )
 
 
-def _map(record: Attribution, decoder: str) -> Any:
-    return next(each for each in record.maps if each.input == decoder)
-
-
-def _of(record: Attribution, decoder: str | None) -> Relevance:
-    """Relevance of the tokens that the decoder had before."""
+def _map(record: Attribution, decoder: str | None, *, own: bool) -> Map:
+    """The map of the decoder's own tokens, or of what is read; an empty one where there is none."""
     if decoder is None:
-        return record.relevance
-    relevance: Relevance = _map(record, decoder).relevance
-    return relevance
+        return record.maps[0]
+    found = (each for each in record.maps if (each.input == decoder) == own)
+    nothing = Relevance(content=[], position=[], total=[])
+    return next(found, Map(input="", units=Units(kind="token"), relevance=nothing, sites=[]))
 
 
-def _rows(relevance: Sequence[Relevance], columns: slice) -> Rows:
-    def rows(name: str) -> Iterator[list[float]]:
-        return (getattr(each, name)[columns] for each in relevance)
+def _rows(maps: Sequence[Map], columns: slice) -> Rows:
+    def rows(name: str) -> list[list[float]]:
+        return [getattr(each.relevance, name)[columns] for each in maps]
 
-    return Rows(**{name: list(rows(name)) for name in ("content", "position", "total")})
+    return Rows(content=rows("content"), position=rows("position"), total=rows("total"))
 
 
 def json_schema() -> dict[str, Any]:

@@ -35,9 +35,9 @@ class Sides:
 def sides(graph_inputs: Sequence[GraphInput]) -> Sides:
     """Which inputs belong to the decoder: those as long as its ids, by their declared lengths."""
     name = decoder_input(graph_inputs)
-    if name is None:
+    ids = next((each for each in graph_inputs if each.name == name), None)
+    if ids is None:
         return Sides(tuple(graph_inputs))
-    ids = next(each for each in graph_inputs if each.name == name)
     length = ids.shape[-1] if ids.shape else None
 
     def theirs(each: GraphInput) -> bool:

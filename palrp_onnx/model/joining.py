@@ -7,7 +7,7 @@ The nodes of both files stay as they are.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import onnx_ir as ir
@@ -32,9 +32,9 @@ class _Wire(NamedTuple):
 def join(first: ir.Model, second: ir.Model, place: str) -> ir.Model:
     """One graph of an encoder and a decoder, in either order; both are used up.
 
-    Inputs and outputs of the encoder keep their names. An input of the decoder with the name of
-    one of them gets the prefix ``decoder_``, and other values of the encoder with a name that the
-    decoder uses get ``encoder/``.
+    Inputs of the encoder keep their names. An input of the decoder with the name of an input or
+    output of the encoder gets the prefix ``decoder_``, and other values of the encoder with a name
+    that the decoder uses get ``encoder/``.
 
     Raises:
         ModelError: Neither reads what the other yields, or it is open which, or their opsets
@@ -207,14 +207,18 @@ def _name_values(encoder: ir.Graph, decoder: ir.Graph) -> None:
     for value in decoder.inputs:
         if value.name in public:
             value.name = f"decoder_{value.name}"
-    taken = {v.name for v in _values(decoder)}
-    for value in _values(encoder):
-        if value.name in taken:
-            value.name = f"encoder/{value.name}"
-    nodes = {node.name for node in decoder.all_nodes()}
-    for node in encoder.all_nodes():
-        if node.name in nodes:
-            node.name = f"encoder/{node.name}"
+    _rename(_values(encoder), {v.name for v in _values(decoder)})
+    _rename(list(encoder.all_nodes()), {node.name for node in decoder.all_nodes()})
+
+
+def _rename(named: Sequence[ir.Value] | Sequence[ir.Node], taken: Collection[str | None]) -> None:
+    """Give a prefix to names that are taken."""
+    used = {*taken, *(each.name for each in named)}
+    for each in named:
+        if each.name and each.name in taken:
+            while each.name in used:
+                each.name = f"encoder/{each.name}"
+            used.add(each.name)
 
 
 def _values(graph: ir.Graph) -> list[ir.Value]:
