@@ -67,7 +67,7 @@ class Run(Struct, frozen=True, kw_only=True):
 class InputFacts(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What went in. ``size`` is the image's (width, height) before any resizing."""
 
-    kind: Literal["text", "image", "tensors"]
+    kind: Literal["text", "image", "tensors", "several"]
     truncated: bool = msgspec.field(default_factory=bool)
     text: str | None = None
     text_pair: str | None = None

@@ -7,7 +7,7 @@ target is chosen inside the graph, by optional inputs; by default it is the pred
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import Any
 
@@ -17,7 +17,7 @@ from msgspec import structs
 from numpy.typing import NDArray
 
 from palrp_onnx.analysis.axes import Places
-from palrp_onnx.compiler.manifest import Manifest
+from palrp_onnx.compiler.manifest import Aligned, Manifest
 from palrp_onnx.errors import UnsupportedError
 from palrp_onnx.model.native import OwnProducts
 from palrp_onnx.prepare import Planned
@@ -26,13 +26,13 @@ from palrp_onnx.relevance.methods import own_method
 from palrp_onnx.relevance.single_row import Rows
 from palrp_onnx.relevance.sinks import (
     Sink,
-    bring_to_tokens,
     check_reduction,
     gather_sinks,
     reduce_sinks,
 )
 from palrp_onnx.relevance.units import GRID
 from palrp_onnx.relevance.walk import Caught, walk
+from palrp_onnx.subject import Subject
 from palrp_onnx.tensor.onnx import NARROW, Emit
 
 #: Lowest opset of a graph that the relevance pass can be appended to.
@@ -88,7 +88,8 @@ def compile_graph(planned: Planned, settings: CompileSettings) -> tuple[ir.Model
     ``relevance_content``, ``relevance_position`` and ``relevance_total`` [B, units],
     ``relevance_sites`` [B, sites, units] (signed), ``relevance_ledger`` [B, entries]; with
     ``features`` also ``features/content`` and ``features/site/LAYER/PART`` [B, tokens, features].
-    The manifest names sites and entries.
+    The manifest names sites and entries. A further explained input NAME has outputs of its own,
+    ``relevance_content/NAME`` and so on; the ledger is one for all.
 
     Inputs and outputs of the model with one of these names are renamed (:func:`source_name`).
 
@@ -111,8 +112,8 @@ class _Compiler:
         self._analysis = planned.analysis
         self._sites = planned.sites
         self._subject = planned.subject
+        self._planned = planned
         self._explained = explained = planned.explained
-        self._places = planned.places
         self._settings = settings
         self._graph = self._analysis.model.graph
         self._own = OwnProducts(self._analysis.model)
@@ -132,11 +133,20 @@ class _Compiler:
         if self._plan.output not in self._graph.outputs:
             self._graph.outputs.append(self._plan.output)
         caught = self._walk(*self._seed())
-        caught.require(self._explained)
-        sinks = gather_sinks(self._op, self._sites, caught.positions, self._places)
-        aligned = [s for s in sinks if s.places is not None]
-        self._outputs(caught, sinks, aligned)
-        manifest = self._manifest(aligned, [s for s in sinks if s.places is None])
+        caught.require(*self._planned.required)
+        reached = tuple(e for e in self._subject.further if e.input in caught.content)
+        self._subject = structs.replace(self._subject, further=reached)
+        views = [v for v in self._planned.views if v.explained in caught.content]
+        places = [view.places for view in views]
+        gathered = gather_sinks(self._op, self._sites, caught.positions, places)
+        for view, subject, sinks in zip(views, self._subject.views, gathered, strict=True):
+            self._maps(view, subject, caught.content[view.explained], _on_map(sinks))
+        self._ledger_names: list[str] = []
+        if self._settings.ledger:
+            self._publish(LEDGER, self._ledger(caught.ledger))
+        if self._settings.features:
+            self._features(caught, gathered[0])
+        manifest = self._manifest([_aligned(sinks) for sinks in gathered])
         self._op.drop_unused()
         self._own.put_back(portable=self._settings.portable, named=source_name)
         self._analysis.model.proto.metadata_props.update(manifest.properties())
@@ -284,30 +294,52 @@ class _Compiler:
         return self._chosen(TARGET_POSITION, last, length)
 
     # --- the outputs ------------------------------------------------------------------------------
-    def _outputs(
-        self, caught: Caught[ir.Value], sinks: Sequence[Sink], aligned: Sequence[Sink]
+    def _maps(
+        self, view: Planned, subject: Subject, relevance: ir.Value, aligned: Sequence[Sink]
     ) -> None:
+        """The maps of one explained input; names of outputs end in that of a further input."""
         op = self._op
-        content = self._units(caught.content[self._explained])
+        suffix = "" if view.explained == self._explained else f"/{view.explained}"
+        content = self._apart(view, self._units(view, subject, relevance))
+        aligned = [replace(s, relevance=self._apart(view, s.relevance)) for s in aligned]
         summed = op.sum(content, [2], keepdims=False)
         signed = [self._aligned(op.sum(s.relevance, [2], keepdims=False), s) for s in aligned]
         position = self._reduced(aligned, summed)
         total = {"sum": op.add(summed, position), "content": summed, "position": position}
-        self._publish(CONTENT, summed)
-        self._publish(POSITION, position)
-        self._publish(TOTAL, total[self._plan.method.map])
+        self._publish(CONTENT + suffix, self._joined(view, summed))
+        self._publish(POSITION + suffix, self._joined(view, position))
+        self._publish(TOTAL + suffix, self._joined(view, total[self._plan.method.map]))
         if signed:
-            rows = [op.unsqueeze(s, [1]) for s in signed]
-            self._publish(SITES, op.concat(rows, 1))
-        self._ledger_names: list[str] = []
-        if self._settings.ledger:
-            self._publish(LEDGER, self._ledger(caught.ledger))
-        if self._settings.features:
-            for sink in sinks:
-                self._publish(f"{FEATURES}site/{sink.name}", sink.relevance)
-            for name, relevance in caught.content.items():
-                key = "content" if name == self._explained else f"input/{name}"
-                self._publish(f"{FEATURES}{key}", self._raw(name, relevance))
+            rows = [op.unsqueeze(self._joined(view, s), [1]) for s in signed]
+            self._publish(SITES + suffix, op.concat(rows, 1))
+
+    def _apart(self, view: Planned, relevance: ir.Value) -> ir.Value:
+        """[1, rows · T, F] → [rows, T, F], where several texts or images are units of a sample."""
+        if view.rows is None:
+            return relevance
+        op = self._op
+        source = next(v for v in self._graph.inputs if v.name == view.explained)
+        ends = op.dims(source, [view.rows]), op.dims(relevance, [2])
+        shape = op.integers("Concat", ends[0], op.constant([-1]), ends[1], axis=0)
+        return op.reshape(relevance, shape, 3)
+
+    def _joined(self, view: Planned, units: ir.Value) -> ir.Value:
+        """[rows, units] → [1, rows · units]."""
+        return (
+            units if view.rows is None else self._op.reshape(units, self._op.constant([1, -1]), 2)
+        )
+
+    def _features(self, caught: Caught[ir.Value], sinks: Sequence[Sink]) -> None:
+        """Raw relevance, with its features."""
+        for sink in sinks:
+            self._publish(f"{FEATURES}site/{sink.name}", sink.relevance)
+        for name, relevance in caught.content.items():
+            key = "content" if name == self._explained else f"input/{name}"
+            view = replace(self._planned, explained=name)
+            raw = view.tokens(self._op, relevance)
+            if view.rows is not None and self._op.rank(raw) == _IMAGE:
+                raw = self._op.unsqueeze(raw, [0])  # several images of one sample
+            self._publish(f"{FEATURES}{key}", raw)
 
     def _publish(self, name: str, value: ir.Value) -> None:
         rank = self._op.rank(value)
@@ -316,16 +348,13 @@ class _Compiler:
         copy.shape = ir.Shape([None] * rank)
         self._graph.outputs.append(copy)
 
-    def _raw(self, name: str, relevance: ir.Value) -> ir.Value:
-        return bring_to_tokens(self._op, relevance, self._analysis.input_axes(name))
-
-    def _units(self, relevance: ir.Value) -> ir.Value:
+    def _units(self, view: Planned, subject: Subject, relevance: ir.Value) -> ir.Value:
         """[B, units, F]; an image's patches in row-major order, summed."""
-        op, raw = self._op, self._raw(self._explained, relevance)
-        if self._subject.image is None:
+        op, raw = self._op, view.tokens(self._op, relevance)
+        if subject.image is None:
             return raw
         plane = op.sum(raw, [1], keepdims=False)
-        height, width = self._subject.patch or (None, None)
+        height, width = subject.patch or (None, None)
         rows, columns = self._blocks(plane, 1, height), self._blocks(plane, 2, width)
         summed = op.matmul(op.matmul(rows, plane), columns, transpose_b=True)
         shape = op.integers("Concat", op.batch, op.constant([-1]), op.constant([1]), axis=0)
@@ -384,18 +413,34 @@ class _Compiler:
         self._ledger_names = list(entries)
         return self._op.concat([self._op.unsqueeze(v, [1]) for v in entries.values()], 1)
 
-    def _manifest(self, sinks: Sequence[Sink], unaligned: Sequence[Sink]) -> Manifest:
+    def _manifest(self, aligned: Sequence[Aligned]) -> Manifest:
         return Manifest(
             **structs.asdict(self._subject),
             version=version("palrp-onnx"),
             method=self._plan.method.text,
             own=own_method(self._plan.method),
             positions=self._settings.positions,
-            sites=tuple((s.kind, s.layer, s.part) for s in sinks),
-            unaligned=tuple(s.name for s in unaligned),
+            sites=aligned[0].sites,
+            unaligned=aligned[0].unaligned,
+            further_aligned=tuple(aligned[1:]),
             ledger=tuple(self._ledger_names),
             roles={name: role.value for name, role in self._analysis.overrides.items()},
         )
+
+
+def _on_map(sinks: Sequence[Sink]) -> list[Sink]:
+    return [sink for sink in sinks if sink.places is not None]
+
+
+def _aligned(sinks: Sequence[Sink]) -> Aligned:
+    return Aligned(
+        sites=tuple((s.kind, s.layer, s.part) for s in _on_map(sinks)),
+        unaligned=tuple(s.name for s in sinks if s.places is None),
+    )
+
+
+#: Number of axes of an image.
+_IMAGE = 4
 
 
 def _by_places(sinks: Sequence[Sink]) -> list[list[Sink]]:
@@ -411,7 +456,8 @@ _OUTPUTS = (CONTENT, POSITION, TOTAL, SITES, LEDGER)
 
 def is_reserved(name: str) -> bool:
     """Whether explainers use a name for their own inputs, outputs or values."""
-    return name.startswith(("relevance/", FEATURES)) or name in (*OPTIONAL, *_OUTPUTS)
+    prefixes = ("relevance/", FEATURES, *(f"{output}/" for output in _OUTPUTS))
+    return name.startswith(prefixes) or name in (*OPTIONAL, *_OUTPUTS)
 
 
 def source_name(name: str) -> str:

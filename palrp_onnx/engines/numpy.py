@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,11 +19,12 @@ from palrp_onnx.prepare import Planned, check_feeds
 from palrp_onnx.relevance.ledger import close_ledger, entry_name
 from palrp_onnx.relevance.plan import needed_values
 from palrp_onnx.relevance.result import RawRelevance
-from palrp_onnx.relevance.sinks import bring_to_tokens, gather_sinks
+from palrp_onnx.relevance.sinks import Sink, gather_sinks
 from palrp_onnx.relevance.target import Target
-from palrp_onnx.relevance.units import grid_of, make_maps, to_patches
+from palrp_onnx.relevance.units import Maps, grid_of, make_maps, unit_relevance
 from palrp_onnx.relevance.walk import Caught, walk
 from palrp_onnx.runtime.forward import Forward, ReferenceForward, RuntimeForward
+from palrp_onnx.subject import Subject
 from palrp_onnx.tensor.numpy import Eager
 from palrp_onnx.types import Array, Feeds
 
@@ -69,17 +71,35 @@ class NumpyEngine:
         targets = find_targets(self.subject, feeds, output, target)
         seed = np.stack([t.seed(row) for t, row in zip(targets, output, strict=True)])
         raw = self.propagate(values, seed)
-        content, grid = raw.content, grid_of(self.subject, feeds[self.subject.input])
         tensors: dict[str, Array] = {f"site/{s.name}": s.relevance for s in raw.sinks}
-        tensors.update((f"input/{name}", r) for name, r in raw.others.items())
-        if grid is not None:
-            tensors["pixels"] = content
-            content = to_patches(content, grid)
-        tensors["content"] = content
-        kind = self.planned.plan.method.map
-        op = Eager(len(content), content.dtype)
-        maps = make_maps(op, content, raw.sinks, positions=self._positions, kind=kind, grid=grid)
-        return Outcome(output, targets, maps, raw.ledger, tensors, {"forward": forward})
+        samples = len(raw.content)  # several images of one sample are one entry
+        others = {n: r if len(r) == samples else r[None] for n, r in raw.others.items()}
+        tensors.update((f"input/{name}", r) for name, r in others.items())
+        first, *rest = self.subject.views
+        maps = self._maps(first, raw.content, raw.sinks, feeds)
+        tensors["content"] = unit_relevance(first, raw.content, maps.grid)
+        if maps.grid is not None:
+            tensors["pixels"] = raw.content
+        further = {
+            view.input: self._maps(view, raw.others[view.input], sinks, feeds)
+            for view, sinks in zip(rest, raw.further_sinks, strict=True)
+            if view.input in raw.others
+        }
+        ms = {"forward": forward}
+        return Outcome(output, targets, maps, raw.ledger, tensors, ms, further)
+
+    def _maps(self, view: Subject, raw: Array, sinks: Sequence[Sink], feeds: Feeds) -> Maps:
+        grid = grid_of(view, feeds[view.input])
+        content = unit_relevance(view, raw, grid)
+        return make_maps(
+            Eager(len(content), content.dtype),
+            content,
+            sinks,
+            positions=self._positions,
+            kind=self.planned.plan.method.map,
+            grid=grid,
+            rows=1 if view.rows is None else feeds[view.input].shape[view.rows],
+        )
 
     def forward(self, feeds: Feeds) -> dict[str, Array]:
         """Forward values that the walk reads, the explained output among them."""
@@ -119,9 +139,14 @@ class NumpyEngine:
         planned = self.planned
         op = Eager(len(seed), self._kind)
         caught = self._walk(op, values, seed)
-        caught.require(planned.explained)
-        axes = planned.analysis.input_axes
-        arrays = {name: bring_to_tokens(op, r, axes(name)) for name, r in caught.content.items()}
+        caught.require(*planned.required)
+        views = {view.explained: view for view in planned.views}
+        arrays = {
+            name: views.get(name, replace(planned, explained=name)).tokens(op, relevance)
+            for name, relevance in caught.content.items()
+        }
+        aligns = [view.places for view in planned.views]
+        sinks, *further = gather_sinks(op, planned.sites, caught.positions, aligns)
         entries = {entry_name(e, planned.explained): v for e, v in caught.ledger.items()}
         # Other entries of the output may be infinite: classes that are switched off.
         output = self.subject.by_sample(values[planned.output])
@@ -130,8 +155,9 @@ class NumpyEngine:
         return RawRelevance(
             content=arrays.pop(planned.explained),
             others=arrays,
-            sinks=tuple(gather_sinks(op, planned.sites, caught.positions, planned.places)),
+            sinks=tuple(sinks),
             ledger=close_ledger(entries, target),
+            further_sinks=tuple(map(tuple, further)),
         )
 
     def multipliers(

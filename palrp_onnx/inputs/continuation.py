@@ -91,8 +91,10 @@ class Continuation:
                 new = np.full((*row.shape[:-1], 1), added.get(purpose, last), row.dtype)
                 feeds[each.name] = np.concatenate([row, new], axis=-1)
         if self._decoder is not None:
-            units, _ = self._grown(sample.others[self._decoder], token)
-            return replace(sample, feeds=feeds, others={**sample.others, self._decoder: units})
+            *read, own = sample.parts
+            assert own.units is not None
+            own = replace(own, units=self._grown(own.units, token)[0])
+            return replace(sample, feeds=feeds, parts=(*read, own))
         assert sample.units is not None
         units, piece = self._grown(sample.units, token)
         facts, text = sample.facts, sample.facts.text
@@ -104,7 +106,7 @@ class Continuation:
 
     def last(self, sample: Sample) -> str:
         """The text of the last token."""
-        units = sample.others[self._decoder] if self._decoder is not None else sample.units
+        units = sample.parts[-1].units if self._decoder is not None else sample.units
         assert units is not None
         return units.text[-1]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,8 +15,9 @@ from palrp_onnx.inputs.beside import beside
 from palrp_onnx.inputs.conventions import assign_inputs, token_feeds
 from palrp_onnx.inputs.generation import FILES, read_generation
 from palrp_onnx.inputs.purposes import IDS
-from palrp_onnx.inputs.sample import GraphInput, Sample
+from palrp_onnx.inputs.sample import Feeds, GraphInput, Sample
 from palrp_onnx.inputs.tokens import encode_alone, id_units, load_tokenizer
+from palrp_onnx.record import InputFacts
 
 
 @dataclass(frozen=True)
@@ -113,12 +114,53 @@ class Beginning:
                 hint="give decoder_start_token_id there, or say it: --start TEXT",
             )
         feeds = token_feeds(self._inputs, self._ids, place=self._place)
-        others = {**sample.others, self.name: id_units(self._tokenizer, self._ids)}
-        return replace(sample, feeds={**sample.feeds, **feeds}, others=others)
+        return self._joined(sample, feeds, self._ids)
 
     def shown(self, sample: Sample) -> Sample:
         """``sample``, which holds the decoder's tokens, with their texts if it is one row."""
-        if len(sample.feeds[self.name]) != 1:
-            return sample
-        ids = sample.feeds[self.name].reshape(-1).tolist()
-        return replace(sample, others={**sample.others, self.name: id_units(self._tokenizer, ids)})
+        ids = sample.feeds[self.name]
+        return self._joined(sample, {}, ids.reshape(-1).tolist()) if len(ids) == 1 else sample
+
+    def _joined(self, sample: Sample, feeds: Feeds, ids: list[int]) -> Sample:
+        own = Sample(
+            id=sample.id,
+            kind="tensors",
+            feeds=feeds,
+            facts=InputFacts(kind="tensors"),
+            units=id_units(self._tokenizer, ids),
+            subject=self.name,
+        )
+        parts = (*(sample.parts or (sample,)), own)
+        return replace(sample, feeds={**sample.feeds, **feeds}, parts=parts)
+
+
+def read_both(
+    read: Callable[[Sequence[GraphInput]], Sample],
+    graph_inputs: Sequence[GraphInput],
+    *,
+    held: Collection[str],
+    model_path: Path,
+    tokenizer: Path | None,
+    start: str | None = None,
+) -> Sample:
+    """Read a sample, with what the decoder begins with where the graph has an encoder.
+
+    Args:
+        read: Reads the arrays of these inputs.
+        graph_inputs: The inputs of the graph.
+        held: Names of arrays that are given; those of the decoder's tokens are taken as they are.
+        model_path: The model.
+        tokenizer: The tokenizer, to show tokens as text.
+        start: The text that the decoder begins with, instead of what the model's files say.
+
+    Raises:
+        InputError: The files cannot be used, or nothing says what the decoder begins with.
+    """
+    both = sides(graph_inputs)
+    if not both.produced:
+        if start is not None:
+            raise InputError("only a decoder with an encoder begins with a text", place=start)
+        return read(graph_inputs)
+    begin = Beginning(both.produced, model_path=model_path, tokenizer=tokenizer, start=start)
+    given = begin.name in held
+    return begin.shown(read(graph_inputs)) if given else begin.of(read(both.source))

@@ -49,28 +49,35 @@ class Sink:
         return f"{self.layer}/{self.part}"
 
 
-#: (site, its token axes from the right) → where units are among its tokens.
+#: (site, its token axes from the right) → where units of one input are among its tokens.
 Align = Callable[[SinkSite, Sequence[int]], "Places | None"]
 
 
 def gather_sinks(
-    op: Language[T], sites: Sequence[SinkSite], caught: Mapping[Operand, T], align: Align
-) -> list[Sink]:
-    """Bring every site's relevance to [B, T, F] and add up sites of one kind, layer and part."""
-    found: dict[
-        tuple[object, ...], Sink
-    ] = {}  # only tables of one shape and the same tokens add up
+    op: Language[T], sites: Sequence[SinkSite], caught: Mapping[Operand, T], aligns: Sequence[Align]
+) -> list[list[Sink]]:
+    """Bring every site's relevance to [B, T, F] and add up sites of one kind, layer and part.
+
+    Returns:
+        The sinks for every explained input: they differ in ``places`` alone.
+    """
+    found: dict[tuple[Any, ...], Sink] = {}  # tables of one shape and the same tokens add up
     for site in sites:
         if site.operand not in caught:
             continue
         width = math.prod(site.shape[len(site.tokens) :])
         for part, relevance, tokens in _parts(op, site, caught[site.operand]):
-            places = align(site, tokens)
+            places = tuple(align(site, tokens) for align in aligns)
             key = (site.layer, site.kind, part, site.shape, site.varying, site.runs(tokens), places)
             if key in found:
                 relevance = op.add(found[key].relevance, relevance)
-            found[key] = Sink(site.kind, site.layer, part, relevance, width, places)
-    return _named(list(found.values()))
+            found[key] = Sink(site.kind, site.layer, part, relevance, width, None)
+    ordered = sorted(found.items(), key=lambda each: each[1].layer)
+    named = _named([sink for _, sink in ordered])
+    return [
+        [replace(sink, places=key[-1][k]) for sink, (key, _) in zip(named, ordered, strict=True)]
+        for k in range(len(aligns))
+    ]
 
 
 def _parts(op: Language[T], site: SinkSite, relevance: T) -> list[tuple[str, T, tuple[int, ...]]]:
@@ -89,10 +96,10 @@ def _parts(op: Language[T], site: SinkSite, relevance: T) -> list[tuple[str, T, 
 
 
 def _named(sinks: list[Sink]) -> list[Sink]:
-    """Sinks in order of layer; a second sink of one name is numbered."""
+    """The sinks; a second one of one name is numbered."""
     seen: dict[str, int] = {}
     result = []
-    for sink in sorted(sinks, key=lambda s: s.layer):
+    for sink in sinks:
         seen[sink.name] = seen.get(sink.name, 0) + 1
         count = seen[sink.name]
         part = sink.part if count == 1 else f"{sink.part}.{count}"
@@ -135,13 +142,17 @@ def reduce_sinks(op: Language[T], sinks: Sequence[Sink], how: str) -> list[T]:
     return [op.absolute(term) for term in terms] if how == "abs" else terms
 
 
-def bring_to_tokens(op: Language[T], relevance: T, axes: InputAxes) -> T:
-    """Relevance of an explained input with these axes as [B, T, F]; of an image as [B, C, H, W]."""
+def bring_to_tokens(
+    op: Language[T], relevance: T, axes: InputAxes, *, rows: int | None = None
+) -> T:
+    """Relevance of an explained input with these axes as [B, T, F]; of an image as [B, C, H, W].
+
+    Entries along ``rows`` are among the tokens, T = rows × places; those of images stay apart.
+    """
     flags = axes.flags
     if axes.channels is not None:
         order = (flags.index(BATCH), axes.channels, *axes.units)
         return relevance if order == (0, 1, 2, 3) else op.transpose(relevance, order)
     batch = flags.index(BATCH) if BATCH in flags else 0
-    return op.arrange(
-        relevance, batch_axis=batch, token_axes=axes.units, feature_axes=axes.features
-    )
+    tokens = axes.units if rows is None else (rows, *axes.units)
+    return op.arrange(relevance, batch_axis=batch, token_axes=tokens, feature_axes=axes.features)

@@ -30,7 +30,7 @@ class Maps:
         total: What the method's map is: content, position or their sum.
         sites: Sinks with one feature: signed relevance [B, units].
         grid: Rows and columns, where units are patches.
-        warnings: Sinks that are not on the map.
+        unaligned: Names of the sinks that are not on the map.
     """
 
     content: Array
@@ -38,7 +38,7 @@ class Maps:
     total: Array
     sites: tuple[Sink, ...]
     grid: tuple[int, int] | None
-    warnings: tuple[Warning_, ...]
+    unaligned: tuple[str, ...]
 
 
 def make_maps(
@@ -49,30 +49,47 @@ def make_maps(
     positions: str,
     kind: Literal["sum", "content", "position"],
     grid: tuple[int, int] | None,
+    rows: int = 1,
 ) -> Maps:
     """Sum features of ``content`` [B, units, F] and reduce the sinks.
+
+    With ``rows`` the units of so many texts or images are next to each other, and so are the places
+    of the sinks.
 
     Raises:
         UsageError: ``positions`` is no reduction of sinks.
         RoleError: A sink does not have the places that it should have.
     """
-    summed = content.sum(axis=-1, dtype=np.float64)
-    units = content.shape[1]
-    aligned = [at_units(s, s.places, units) for s in sinks if s.places is not None]
+    summed = content.sum(axis=-1, dtype=np.float64).reshape(rows * len(content), -1)
+    units = summed.shape[1]
+    aligned = [
+        at_units(replace(s, relevance=_apart(s.relevance, rows)), s.places, units)
+        for s in sinks
+        if s.places is not None
+    ]
     position = np.zeros_like(summed)
     if kind != "content":
         for term in reduce_sinks(op, aligned, positions):
             position += term
+    total = {"sum": summed + position, "content": summed, "position": position}[kind]
+    samples = len(content)
     return Maps(
-        content=summed,
-        position=position,
-        total={"sum": summed + position, "content": summed, "position": position}[kind],
+        content=summed.reshape(samples, -1),
+        position=position.reshape(samples, -1),
+        total=total.reshape(samples, -1),
         sites=tuple(
-            replace(s, relevance=s.relevance.sum(axis=-1, dtype=np.float64)) for s in aligned
+            replace(s, relevance=s.relevance.sum(axis=-1, dtype=np.float64).reshape(samples, -1))
+            for s in aligned
         ),
         grid=grid,
-        warnings=tuple(unaligned(s.name) for s in sinks if s.places is None),
+        unaligned=tuple(s.name for s in sinks if s.places is None),
     )
+
+
+def _apart(relevance: Array, rows: int) -> Array:
+    """[B, rows · T, F] → [B · rows, T, F]."""
+    batch, places, width = relevance.shape
+    return relevance.reshape(batch * rows, places // rows, width)
 
 
 def at_units(sink: Sink, places: Places, units: int) -> Sink:
@@ -86,12 +103,17 @@ def at_units(sink: Sink, places: Places, units: int) -> Sink:
     return replace(sink, relevance=rows)
 
 
-def unaligned(name: str) -> Warning_:
-    """The warning for a sink whose tokens are not the units: it is in ledger and tensors only."""
-    return Warning_(
-        code="unaligned-site",
-        message=f"the places of site/{name} are not those of the units: it is not on the map",
-    )
+def unaligned(maps: Sequence[Maps]) -> list[Warning_]:
+    """Warnings for sinks that are on no map: they are in the ledger and in tensors only."""
+    everywhere = set(maps[0].unaligned).intersection(*(each.unaligned for each in maps))
+    return [
+        Warning_(
+            code="unaligned-site",
+            message=f"the places of site/{name} are not those of the units: it is not on the map",
+        )
+        for name in maps[0].unaligned
+        if name in everywhere
+    ]
 
 
 def image_grid(patch: tuple[int, int] | None, size: Sequence[int]) -> tuple[int, int]:
@@ -102,10 +124,25 @@ def image_grid(patch: tuple[int, int] | None, size: Sequence[int]) -> tuple[int,
 
 
 def grid_of(subject: Subject, array: Array) -> tuple[int, int] | None:
-    """Rows and columns of the units of an input; ``None`` where units are tokens."""
+    """Rows and columns of the units of an input; ``None`` where units are tokens.
+
+    Images that are all units of one sample are below each other.
+    """
     if (axes := subject.image) is None:
         return None
-    return image_grid(subject.patch, (array.shape[axes.rows], array.shape[axes.columns]))
+    grid = image_grid(subject.patch, (array.shape[axes.rows], array.shape[axes.columns]))
+    images = 1 if subject.rows is None else array.shape[subject.rows]
+    return images * grid[0], grid[1]
+
+
+def unit_relevance(subject: Subject, raw: Array, grid: tuple[int, int] | None) -> Array:
+    """[B, units, F] of an explained input, from tokens or from the pixels of its images."""
+    if grid is None:
+        return raw
+    if subject.rows is None:
+        return to_patches(raw, grid)
+    patches = to_patches(raw, (grid[0] // len(raw), grid[1]))
+    return patches.reshape(1, -1, patches.shape[-1])
 
 
 def to_patches(pixels: Array, grid: tuple[int, int]) -> Array:

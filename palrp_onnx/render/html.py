@@ -20,6 +20,7 @@ from PIL import Image
 from palrp_onnx.record import Attribution, Map, Relevance, Units, entry_names
 from palrp_onnx.render.flow import Word, paragraphs, visible, words
 from palrp_onnx.render.palette import BLACK, TABLE, colours, ink
+from palrp_onnx.render.picture import Seen
 from palrp_onnx.render.scale import number
 from palrp_onnx.render.wording import common_scale, ends, shares, target_name
 from palrp_onnx.types import Box
@@ -27,12 +28,17 @@ from palrp_onnx.types import Box
 #: Longer side of an embedded picture, in pixels.
 PICTURE = 1024
 _SHORT = 80
+_UNSEEN: Seen = (None, None)
 _ZERO = len(TABLE) // 2
 _FULL = 1.0
 
 
 def render_html(
-    record: Attribution, *, image: Image.Image | None = None, box: Box | None = None
+    record: Attribution,
+    *,
+    image: Image.Image | None = None,
+    box: Box | None = None,
+    further: Mapping[str, Seen] | None = None,
 ) -> bytes:
     """Draw a record as a self-contained HTML page.
 
@@ -40,12 +46,13 @@ def render_html(
         record: The record. The page contains its relevance with all digits.
         image: The original image, for patches; without it the map is drawn alone.
         box: The part of the original that the network saw, in its pixels; all of it by default.
+        further: The same two for each further explained input, by its name.
 
     Returns:
         The page in UTF-8. The same record and image give the same bytes.
     """
     title = f"{visible(target_name(record.target))} – {visible(record.id)}"
-    return page("record.html.j2", title, view=view(record, image, box)).encode()
+    return page("record.html.j2", title, view=view(record, (image, box), further)).encode()
 
 
 def page(template: str, title: str, **values: Any) -> str:
@@ -73,12 +80,18 @@ def page(template: str, title: str, **values: Any) -> str:
 def fragment(record: Attribution) -> str:
     """The HTML of one record, without the page around it."""
     template = _environment().get_template("view.html.j2")
-    return template.render(view=view(record, None, None))
+    return template.render(view=view(record))
 
 
-def view(record: Attribution, image: Image.Image | None, box: Box | None) -> dict[str, Any]:
+def view(
+    record: Attribution, seen: Seen = _UNSEEN, further: Mapping[str, Seen] | None = None
+) -> dict[str, Any]:
     """All values of the template of a record; texts are not escaped yet."""
-    maps = [_view_of(record, shown, image, box) for shown in record.maps]
+    others = [(further or {}).get(each.input, _UNSEEN) for each in record.maps[1:]]
+    maps = [
+        _view_of(record, shown, *own)
+        for shown, own in zip(record.maps, [seen, *others], strict=True)
+    ]
     return {
         "record": record,
         "target": visible(target_name(record.target)),

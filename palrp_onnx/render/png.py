@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from PIL import Image, PngImagePlugin
 
@@ -12,7 +12,7 @@ from palrp_onnx.record import Attribution, Map, entry_names
 from palrp_onnx.render.page import GREY, Block, TextLines, compose, visible, wrap
 from palrp_onnx.render.palette import BLACK
 from palrp_onnx.render.panel import Panel
-from palrp_onnx.render.picture import Pictures
+from palrp_onnx.render.picture import Pictures, Seen
 from palrp_onnx.render.scale import Scale, number
 from palrp_onnx.render.strip import Strip
 from palrp_onnx.render.wording import common_scale, ends, shares, target_name
@@ -22,7 +22,11 @@ _SMALL = 15
 
 
 def render_png(
-    record: Attribution, *, image: Image.Image | None = None, box: Box | None = None
+    record: Attribution,
+    *,
+    image: Image.Image | None = None,
+    box: Box | None = None,
+    further: Mapping[str, Seen] | None = None,
 ) -> bytes:
     """Draw a record: head, maps on one scale, colour bar, ledger, positions × layers.
 
@@ -30,13 +34,17 @@ def render_png(
         record: The record.
         image: The original image, for patches.
         box: The part of the original that the network saw, in its pixels; all of it by default.
+        further: The same two for each further explained input, by its name.
 
     Returns:
         A PNG file. The same record and image give the same bytes.
     """
     blocks: list[Block] = [_head(record)]
-    for shown in record.maps:
-        blocks += _map(record, shown, image, box)
+    seen = further or {}
+    first, *others = record.maps
+    blocks += _map(record, first, image, box)
+    for shown in others:
+        blocks += _map(record, shown, *seen.get(shown.input, (None, None)))
     blocks.append(_ledger(record))
     for shown in record.maps:
         if shown.sites and shown.sites[0].relevance:
