@@ -184,29 +184,42 @@ def _lengths(value: ir.Value) -> tuple[_Length, ...] | None:
 
 def _name_lengths(encoder: ir.Graph, decoder: ir.Graph, wire: _Wire) -> None:
     """Give lengths of both graphs one name where they are the same, and else different names."""
-    one, other = _lengths(wire.given) or (), _lengths(wire.received) or ()
-    same = {b: a for a, b in zip(one, other, strict=True) if isinstance(b, str) and a is not None}
-    fixed = {a: b for a, b in zip(one, other, strict=True) if isinstance(a, str) and b not in same}
-    known = {d for v in encoder.inputs for d in _lengths(v) or () if isinstance(d, str)}
-    theirs = {d for v in decoder.inputs for d in _lengths(v) or () if isinstance(d, str)}
-    new: dict[str, _Length] = {d: f"decoder_{d}" for d in theirs & known if d not in same}
-    _rename_lengths([*decoder.inputs, *decoder.outputs], {**new, **same})
-    _rename_lengths([*encoder.inputs, *encoder.outputs], {a: b for a, b in fixed.items() if b})
+    pairs = list(zip(_lengths(wire.given) or (), _lengths(wire.received) or (), strict=True))
+    same = {b: a for a, b in pairs if isinstance(b, str) and a is not None}
+    fixed = {a: b for a, b in pairs if isinstance(a, str) and isinstance(b, int)}
+    known, theirs = _symbols(encoder), _symbols(decoder)
+    new: dict[str, _Length] = {}
+    for symbol in sorted(theirs & known - same.keys()):
+        new[symbol] = _free(symbol, "decoder_", theirs | known)
+    _rename_lengths(decoder, {**new, **same})
+    _rename_lengths(encoder, fixed)
 
 
-def _rename_lengths(values: Iterable[ir.Value], new: Mapping[str, _Length]) -> None:
-    for value in values:
+def _symbols(graph: ir.Graph) -> set[str]:
+    return {d for v in _values(graph) for d in _lengths(v) or () if isinstance(d, str)}
+
+
+def _free(name: str, prefix: str, taken: Collection[str | None]) -> str:
+    """``name`` with a prefix, repeated until it is not taken."""
+    while name in taken:
+        name = f"{prefix}{name}"
+    return name
+
+
+def _rename_lengths(graph: ir.Graph, new: Mapping[str, _Length]) -> None:
+    for value in _values(graph):
         lengths = _lengths(value)
-        if lengths is not None:
+        if lengths is not None and not new.keys().isdisjoint(lengths):
             value.shape = ir.Shape([new.get(d, d) if isinstance(d, str) else d for d in lengths])
 
 
 def _name_values(encoder: ir.Graph, decoder: ir.Graph) -> None:
     """Give values and nodes of both graphs different names."""
     public = {v.name for v in (*encoder.inputs, *encoder.outputs)}
+    own = {v.name for v in _values(decoder)}
     for value in decoder.inputs:
         if value.name in public:
-            value.name = f"decoder_{value.name}"
+            value.name = _free(value.name or "", "decoder_", public | own)
     _rename(_values(encoder), {v.name for v in _values(decoder)})
     _rename(list(encoder.all_nodes()), {node.name for node in decoder.all_nodes()})
 
@@ -216,8 +229,7 @@ def _rename(named: Sequence[ir.Value] | Sequence[ir.Node], taken: Collection[str
     used = {*taken, *(each.name for each in named)}
     for each in named:
         if each.name and each.name in taken:
-            while each.name in used:
-                each.name = f"encoder/{each.name}"
+            each.name = _free(each.name, "encoder/", used)
             used.add(each.name)
 
 

@@ -109,6 +109,19 @@ def test_lengths_that_say_nothing_share_no_mask(pair: Path) -> None:
     ]
 
 
+def test_lengths_inside_of_both_files_have_names_of_their_own(pair: Path) -> None:
+    """Quantising tools write names of lengths to all values, from 0 on in each file."""
+    for name, length in (("encoder", "x"), ("decoder", "x")):
+        path = pair / f"{name}_model.onnx"
+        model = onnx.load(path)
+        shape = ["unk_0", "unk_1", pairs.WIDTH]
+        info = helper.make_tensor_value_info(length, TensorProto.FLOAT, shape)
+        model.graph.value_info.append(info)
+        onnx.save(model, path)
+    forward = FileForward(Model.open(pair), "y")
+    assert np.allclose(forward(pairs.feeds()), both_sessions(pair), rtol=1e-5, atol=1e-5)
+
+
 def test_a_file_alone_is_still_a_model(pair: Path) -> None:
     assert model_file(pair) == pair
     assert model_file(pair / "decoder_model.onnx") == pair / "decoder_model.onnx"
