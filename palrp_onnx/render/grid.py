@@ -51,6 +51,7 @@ class _Table:
         read: How many of these are read.
         parts: Name of a part → [rows, columns]; NaN where a token comes later.
         limit: The number that gets the full colour.
+        peak: The largest number, which may be that of a special token.
     """
 
     rows: list[str]
@@ -58,6 +59,14 @@ class _Table:
     read: int
     parts: dict[str, NDArray[np.float64]]
     limit: float
+    peak: float
+
+    @property
+    def remark(self) -> str:
+        """What to know about the scale."""
+        beyond = f"; special tokens go up to {number(self.peak)[1:]}"
+        known = "one scale for all rows, each in units of its own target"
+        return known + (beyond if self.peak > self.limit else "")
 
 
 def render_matrix_png(matrix: Matrix) -> bytes:
@@ -73,7 +82,7 @@ def render_matrix_png(matrix: Matrix) -> bytes:
     reduction = str(run.params.get("positions", "signed"))
     names = dict(zip(_PARTS, ("content", f"position  ({reduction})", "total"), strict=True))
     blocks += [_Grid(names[part], table, table.parts[part]) for part in _PARTS]
-    blocks.append(Scale(table.limit, "one scale for all rows; each in units of its own target"))
+    blocks.append(Scale(table.limit, table.remark))
     return encoded(compose(blocks), matrix)
 
 
@@ -88,6 +97,7 @@ def render_matrix_html(matrix: Matrix) -> bytes:
         "read": table.read,
         "parts": parts,
         "limit": number(table.limit).lstrip("+"),
+        "remark": table.remark,
         "targets": [
             (name, target.value, target.probability, abs(ledger["residual_relative"]))
             for name, target, ledger in zip(table.rows, matrix.targets, matrix.ledgers, strict=True)
@@ -130,8 +140,9 @@ def _table(matrix: Matrix) -> _Table:
     special = [*(matrix.prompt.special or [False] * read), *[bool(before)] * len(before)]
     ordinary = ~np.array([*special, *[False] * (len(columns) - len(special))], bool)
     sizes = np.nan_to_num(np.abs(np.stack(list(parts.values()))))
-    limit = float(sizes[:, :, ordinary].max(initial=0.0)) or float(sizes.max(initial=0.0))
-    return _Table(rows, columns, read, parts, limit)
+    peak = float(sizes.max(initial=0.0))
+    limit = float(sizes[:, :, ordinary].max(initial=0.0)) or peak
+    return _Table(rows, columns, read, parts, limit, peak)
 
 
 def _names(units: Units, count: int) -> list[str]:
@@ -154,7 +165,8 @@ class _Grid:
         self._gap = _GAP if 0 < table.read < len(table.columns) else 0.0
         self._cell = min((INNER - _LABEL) / (len(table.columns) + self._gap), _WIDEST)
         self._named = self._cell >= _READABLE
-        self._foot = _NAMES if self._named else 24
+        longest = max((width(name, _SIZE) for name in table.columns), default=0)
+        self._foot = min(longest + 12, _NAMES) if self._named else 24
         self.height = 30 + _ROW * len(table.rows) + self._foot
 
     def _left(self, column: float) -> float:
