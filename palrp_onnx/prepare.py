@@ -8,6 +8,7 @@ from typing import TypeVar
 
 import numpy as np
 import onnx_ir as ir
+from msgspec import UNSET
 
 from palrp_onnx.analysis.analysis import (
     GIVEN_EXAMPLE,
@@ -42,6 +43,7 @@ from palrp_onnx.errors import InputError, TargetError, UnsupportedError, UsageEr
 from palrp_onnx.head import probability_warnings
 from palrp_onnx.model.branches import has_decisions, questions, take_branches
 from palrp_onnx.model.follow import values_before
+from palrp_onnx.model.locate import parts_of
 from palrp_onnx.model.open import Model
 from palrp_onnx.model.ops import Trait, has
 from palrp_onnx.model.passes.written_softmax import join_softmax
@@ -236,7 +238,11 @@ class Planned:
 def model_facts(model: Model) -> ModelFacts:
     """The model as records and reports show it."""
     return ModelFacts(
-        sha256=model.sha256, opset=model.opset, producer=model.producer, nodes=model.nodes
+        sha256=model.sha256,
+        opset=model.opset,
+        producer=model.producer,
+        nodes=model.nodes,
+        files=[each.name for each in parts] if len(parts := parts_of(model.path)) > 1 else UNSET,
     )
 
 

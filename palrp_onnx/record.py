@@ -39,12 +39,16 @@ def _empty() -> list[Any]:
 
 
 class ModelFacts(Struct, frozen=True, kw_only=True):
-    """What was explained. ``nodes`` counts the nodes of the file as it is on disk."""
+    """What was explained. ``nodes`` counts the nodes of the file as it is on disk.
+
+    ``files`` names the files of an encoder and a decoder, in this order; ``sha256`` is of both.
+    """
 
     sha256: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
     opset: int
     producer: str
     nodes: int
+    files: list[str] | UnsetType = UNSET
 
 
 class Run(Struct, frozen=True, kw_only=True):

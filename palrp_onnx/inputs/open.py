@@ -9,6 +9,7 @@ from typing import BinaryIO, Literal
 
 from palrp_onnx.errors import InputError
 from palrp_onnx.inputs.beside import beside
+from palrp_onnx.inputs.chat import read_chat
 from palrp_onnx.inputs.image import ImageReader, default_preprocessor
 from palrp_onnx.inputs.kinds import IMAGE, TENSORS, TEXT, unknown_kind
 from palrp_onnx.inputs.reading import read_stream
@@ -27,6 +28,7 @@ def open_sample(
     tokenizer: Path | None,
     pair: Path | None = None,
     stdin: BinaryIO | None = None,
+    chat: bool = False,
 ) -> Sample:
     """Read one input: text, an image or tensors by its suffix; ``-`` is text from stdin.
 
@@ -37,6 +39,7 @@ def open_sample(
         tokenizer: The tokenizer, a file or a folder, if it is not beside the model.
         pair: A second text file, for models that take pairs.
         stdin: The stream that ``-`` stands for; standard input of the process by default.
+        chat: Whether the file holds messages, which the tokenizer's chat template makes a text.
 
     Raises:
         InputError: The suffix is unknown, or the file cannot be used.
@@ -49,6 +52,10 @@ def open_sample(
         text = decode_text(read_stream(stream, limit=TEXT_LIMIT, place="stdin"), place="stdin")
         second = None if pair is None else read_text(pair)
         return _text_reader(model_path, graph_inputs, tokenizer).read(text, pair=second, id="stdin")
+    if chat:
+        text = read_chat(source, tokenizer or default_tokenizer(model_path))
+        reader = _text_reader(model_path, graph_inputs, tokenizer)
+        return reader.read(text, id=source.stem, complete=True)
     if suffix in TEXT:
         return _text_reader(model_path, graph_inputs, tokenizer).read_file(source, pair_path=pair)
     if suffix in IMAGE:
