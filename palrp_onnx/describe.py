@@ -122,6 +122,7 @@ class Describer:
                     layer=s.layer,
                     part=s.part,
                     relevance=_floats(s.relevance[row]),
+                    off_map=float(s.off_map[row]),
                 )
                 for s in maps.sites
             ],

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TypeVar
 
 import numpy as np
 import onnx_ir as ir
@@ -16,7 +18,7 @@ from palrp_onnx.analysis.analysis import (
     check_selected,
     positions_among_masks,
 )
-from palrp_onnx.analysis.axes import BATCH, Places, Source, UnitAxes, places_of, sample_place
+from palrp_onnx.analysis.axes import BATCH, Source, sample_place
 from palrp_onnx.analysis.example import forms, make_feeds, none_runs
 from palrp_onnx.analysis.faults import find_faults
 from palrp_onnx.analysis.inputs import CACHED, input_roles
@@ -38,11 +40,15 @@ from palrp_onnx.model.signature import GraphInput, first_axes
 from palrp_onnx.record import ModelFacts, Warning_
 from palrp_onnx.relevance.method import Method
 from palrp_onnx.relevance.plan import Plan, make_plan
+from palrp_onnx.relevance.routes import Route, Routes, to_input
 from palrp_onnx.rewrite.mixed_sums import copy_shared_sums, rewritten, separate_sums
 from palrp_onnx.rewrite.moved_lookups import move_lookups
 from palrp_onnx.runtime.forward import RuntimeForward
 from palrp_onnx.subject import ImageAxes, Subject
+from palrp_onnx.tensor.language import Language
 from palrp_onnx.types import Array, Feeds
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -123,23 +129,17 @@ class Planned:
         assert axes.batch is not None
         return ImageAxes(axes.batch, axes.channels, *axes.units[:2])
 
-    @property
-    def units(self) -> UnitAxes | None:
-        """The units of the explained input; ``None`` for an image without patches."""
-        axes = self.analysis.input_axes(self.explained)
-        steps = (1,) * len(axes.units)
-        if axes.channels is not None:
-            patch = patch_size(self.analysis, self.explained)
-            if patch is None:
-                return None
-            steps = patch
-        return UnitAxes(self.explained, tuple(zip(axes.units, steps, strict=True)))
+    @cached_property
+    def routes(self) -> Routes:
+        """Finds how tokens of sites are moved back to the explained input."""
+        return Routes(self.plan, self.explained)
 
-    def places(self, site: SinkSite, tokens: Sequence[int]) -> Places | None:
-        """Places of a site's token axes that belong to no unit; ``None`` where that is unknown."""
-        if (units := self.units) is None:
-            return None
-        return places_of(site.runs(tokens), units, self.analysis.layouts)
+    def to_input(
+        self, op: Language[T], values: Callable[[ir.Value], T], route: Route, tokens: T
+    ) -> T:
+        """Numbers of a site's tokens [B, T] as numbers of the explained input's entries."""
+        axes = self.analysis.input_axes(self.explained)
+        return to_input(op, self.plan, values, route, tokens, axes)
 
     def _faults(self) -> Iterator[tuple[str, str]]:
         yield from find_faults(self.analysis)

@@ -16,17 +16,16 @@ import onnx_ir as ir
 from msgspec import structs
 from numpy.typing import NDArray
 
-from palrp_onnx.analysis.axes import Places
 from palrp_onnx.compiler.manifest import Manifest
 from palrp_onnx.errors import UnsupportedError
 from palrp_onnx.model.native import OwnProducts
 from palrp_onnx.prepare import Planned
 from palrp_onnx.relevance.ledger import entry_name, in_order
 from palrp_onnx.relevance.methods import own_method
+from palrp_onnx.relevance.routes import bring_to_tokens
 from palrp_onnx.relevance.single_row import Rows
 from palrp_onnx.relevance.sinks import (
     Sink,
-    bring_to_tokens,
     check_reduction,
     gather_sinks,
     reduce_sinks,
@@ -39,6 +38,7 @@ from palrp_onnx.tensor.onnx import NARROW, Emit
 OPSET = 13
 CONTENT, POSITION, TOTAL = "relevance_content", "relevance_position", "relevance_total"
 SITES, LEDGER = "relevance_sites", "relevance_ledger"
+OFF_MAP = "relevance_off_map"
 #: Prefix of outputs with a feature axis.
 FEATURES = "features/"
 #: Factor of the seed in half precision; relevance is divided by it at the end.
@@ -86,9 +86,10 @@ def compile_graph(planned: Planned, settings: CompileSettings) -> tuple[ir.Model
 
     Outputs, in units of the target: those of the model, the explained value if it is none of them,
     ``relevance_content``, ``relevance_position`` and ``relevance_total`` [B, units],
-    ``relevance_sites`` [B, sites, units] (signed), ``relevance_ledger`` [B, entries]; with
-    ``features`` also ``features/content`` and ``features/site/LAYER/PART`` [B, tokens, features].
-    The manifest names sites and entries.
+    ``relevance_sites`` [B, sites, units] (signed), ``relevance_off_map`` [B, sites] where places of
+    sites belong to no unit, ``relevance_ledger`` [B, entries]; with ``features`` also
+    ``features/content`` and ``features/site/LAYER/PART`` [B, tokens, features]. The manifest names
+    sites and entries.
 
     Inputs and outputs of the model with one of these names are renamed (:func:`source_name`).
 
@@ -112,7 +113,7 @@ class _Compiler:
         self._sites = planned.sites
         self._subject = planned.subject
         self._explained = explained = planned.explained
-        self._places = planned.places
+        self._planned = planned
         self._settings = settings
         self._graph = self._analysis.model.graph
         self._own = OwnProducts(self._analysis.model)
@@ -133,10 +134,10 @@ class _Compiler:
             self._graph.outputs.append(self._plan.output)
         caught = self._walk(*self._seed())
         caught.require(self._explained)
-        sinks = gather_sinks(self._op, self._sites, caught.positions, self._places)
-        aligned = [s for s in sinks if s.places is not None]
+        sinks = gather_sinks(self._op, self._sites, caught.positions, self._planned.routes)
+        aligned = [s for s in sinks if s.route is not None]
         self._outputs(caught, sinks, aligned)
-        manifest = self._manifest(aligned, [s for s in sinks if s.places is None])
+        manifest = self._manifest(aligned, [s for s in sinks if s.route is None])
         self._op.drop_unused()
         self._own.put_back(portable=self._settings.portable, named=source_name)
         self._analysis.model.proto.metadata_props.update(manifest.properties())
@@ -290,7 +291,8 @@ class _Compiler:
         op = self._op
         content = self._units(caught.content[self._explained])
         summed = op.sum(content, [2], keepdims=False)
-        signed = [self._aligned(op.sum(s.relevance, [2], keepdims=False), s) for s in aligned]
+        places = [op.sum(s.relevance, [2], keepdims=False) for s in aligned]
+        signed = [self._aligned(each, s) for s, each in zip(aligned, places, strict=True)]
         position = self._reduced(aligned, summed)
         total = {"sum": op.add(summed, position), "content": summed, "position": position}
         self._publish(CONTENT, summed)
@@ -299,6 +301,9 @@ class _Compiler:
         if signed:
             rows = [op.unsqueeze(s, [1]) for s in signed]
             self._publish(SITES, op.concat(rows, 1))
+        if any(s.route is not None and s.route.partial for s in aligned):
+            all_of, on_map = ([op.sum(each, [1]) for each in found] for found in (places, signed))
+            self._publish(OFF_MAP, op.sub(op.concat(all_of, 1), op.concat(on_map, 1)))
         self._ledger_names: list[str] = []
         if self._settings.ledger:
             self._publish(LEDGER, self._ledger(caught.ledger))
@@ -321,7 +326,11 @@ class _Compiler:
 
     def _units(self, relevance: ir.Value) -> ir.Value:
         """[B, units, F]; an image's patches in row-major order, summed."""
-        op, raw = self._op, self._raw(self._explained, relevance)
+        return self._by_unit(self._raw(self._explained, relevance))
+
+    def _by_unit(self, raw: ir.Value) -> ir.Value:
+        """Entries of the explained input by unit; an image's patches in row-major order, summed."""
+        op = self._op
         if self._subject.image is None:
             return raw
         plane = op.sum(raw, [1], keepdims=False)
@@ -351,27 +360,22 @@ class _Compiler:
         return op.choose(outside, op.real(0.0), op.real(1.0))
 
     def _aligned(self, tokens: ir.Value, sink: Sink) -> ir.Value:
-        """[B, T] → [B, units]: without the tokens before and after the units."""
-        op, places = self._op, sink.places
-        assert places is not None
-        if places == Places():
-            return tokens
-        far = np.iinfo(np.int64).max
-        ends = op.constant([-places.after if places.after else far])
-        return op.node("Slice", [tokens, op.constant([places.before]), ends, op.constant([1])], 2)
+        """[B, T] → [B, units]."""
+        assert sink.route is not None
+        of_input = self._planned.to_input(self._op, lambda value: value, sink.route, tokens)
+        return self._op.sum(self._by_unit(of_input), [2], keepdims=False)
 
     def _reduced(self, sinks: Sequence[Sink], units: ir.Value) -> ir.Value:
         """One number for every unit from all sinks: see :func:`reduce_sinks`."""
         op = self._op
         if self._plan.method.map == "content" or not sinks:
             return op.zeros_like(units)
-        terms = [
-            self._aligned(term, alike[0])
-            for alike in _by_places(sinks)
-            for term in reduce_sinks(op, alike, self._settings.positions)
-        ]
-        total = terms[0]
-        for term in terms[1:]:
+        sums: dict[object, tuple[Sink, ir.Value]] = {}
+        for sink, term in reduce_sinks(op, sinks, self._settings.positions):
+            key = sink.route and sink.route.signature
+            sums[key] = sink, op.add(sums[key][1], term) if key in sums else term
+        total, *others = (self._aligned(term, sink) for sink, term in sums.values())
+        for term in others:
             total = op.add(total, term)
         return total
 
@@ -398,15 +402,7 @@ class _Compiler:
         )
 
 
-def _by_places(sinks: Sequence[Sink]) -> list[list[Sink]]:
-    """Sinks grouped by where the units are among their tokens."""
-    found: dict[Places | None, list[Sink]] = {}
-    for sink in sinks:
-        found.setdefault(sink.places, []).append(sink)
-    return list(found.values())
-
-
-_OUTPUTS = (CONTENT, POSITION, TOTAL, SITES, LEDGER)
+_OUTPUTS = (CONTENT, POSITION, TOTAL, SITES, OFF_MAP, LEDGER)
 
 
 def is_reserved(name: str) -> bool:

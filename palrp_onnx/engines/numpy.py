@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import onnx_ir as ir
@@ -16,15 +16,19 @@ from palrp_onnx.model.open import Model
 from palrp_onnx.model.values import is_float
 from palrp_onnx.prepare import Planned, check_feeds
 from palrp_onnx.relevance.ledger import close_ledger, entry_name
-from palrp_onnx.relevance.plan import needed_values
+from palrp_onnx.relevance.plan import Plan, needed_values
 from palrp_onnx.relevance.result import RawRelevance
-from palrp_onnx.relevance.sinks import bring_to_tokens, gather_sinks
+from palrp_onnx.relevance.routes import bring_to_tokens
+from palrp_onnx.relevance.sinks import Sink, gather_sinks
 from palrp_onnx.relevance.target import Target
 from palrp_onnx.relevance.units import grid_of, make_maps, to_patches
 from palrp_onnx.relevance.walk import Caught, walk
 from palrp_onnx.runtime.forward import Forward, ReferenceForward, RuntimeForward
+from palrp_onnx.tensor.language import Language
 from palrp_onnx.tensor.numpy import Eager
 from palrp_onnx.types import Array, Feeds
+
+T = TypeVar("T")
 
 
 class NumpyEngine:
@@ -45,7 +49,7 @@ class NumpyEngine:
         self._positions = positions
         self._kind = np.dtype(dtype)
         self._device = device
-        needed = needed_values(planned.plan, walk)
+        needed = needed_values(planned.plan, self._everything)
         self._names = [v.name for v in needed if v.name and v.producer()] + [planned.output]
         # Values come from the file's own kernels; in float64 all but integer products are exact.
         self._model = with_own_products(
@@ -54,6 +58,15 @@ class NumpyEngine:
         self._forward = self._open(self._model, self._names)
         self._forward_given: dict[frozenset[str], Forward] = {}
         self.providers = self._forward.providers
+
+    def _everything(
+        self, op: Language[T], plan: Plan, values: Callable[[ir.Value], T], seed: T
+    ) -> None:
+        """All that reads forward values: the walk, and routes from sites to units."""
+        caught = walk(op, plan, values, seed)
+        for sink in gather_sinks(op, self.planned.sites, caught.positions, self.planned.routes):
+            if sink.route is not None:
+                self.planned.to_input(op, values, sink.route, sink.relevance)
 
     def _open(self, model: Model, names: list[str]) -> Forward:
         if self._kind == np.float64:
@@ -78,7 +91,16 @@ class NumpyEngine:
         tensors["content"] = content
         kind = self.planned.plan.method.map
         op = Eager(len(content), content.dtype)
-        maps = make_maps(op, content, raw.sinks, positions=self._positions, kind=kind, grid=grid)
+
+        def at_units(sink: Sink, numbers: Array) -> Array:
+            assert sink.route is not None
+            of_input = self.planned.to_input(op, self._values_of(values), sink.route, numbers)
+            units = of_input if grid is None else to_patches(of_input, grid)
+            return np.asarray(units.sum(axis=-1, dtype=np.float64))
+
+        maps = make_maps(
+            op, content, raw.sinks, at_units, positions=self._positions, kind=kind, grid=grid
+        )
         return Outcome(output, targets, maps, raw.ledger, tensors, {"forward": forward})
 
     def forward(self, feeds: Feeds) -> dict[str, Array]:
@@ -130,7 +152,7 @@ class NumpyEngine:
         return RawRelevance(
             content=arrays.pop(planned.explained),
             others=arrays,
-            sinks=tuple(gather_sinks(op, planned.sites, caught.positions, planned.places)),
+            sinks=tuple(gather_sinks(op, planned.sites, caught.positions, planned.routes)),
             ledger=close_ledger(entries, target),
         )
 
@@ -148,6 +170,12 @@ class NumpyEngine:
         watch: Collection[ir.Value] = (),
     ) -> Caught[Array]:
         self.subject.refuse_mixing(len(seed))
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            sent = self.subject.in_place(seed.astype(self._kind))
+            return walk(op, self.planned.plan, self._values_of(values), sent, watch=watch)
+
+    def _values_of(self, values: Mapping[str, Array]) -> Callable[[ir.Value], Array]:
+        """Forward values, and stored ones."""
         constants: dict[ir.Value, Array] = {}
 
         def value_of(value: ir.Value) -> Array:
@@ -160,9 +188,7 @@ class NumpyEngine:
                 constants[value] = array.astype(self._kind) if is_float(value) else array
             return constants[value]
 
-        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-            sent = self.subject.in_place(seed.astype(self._kind))
-            return walk(op, self.planned.plan, value_of, sent, watch=watch)
+        return value_of
 
 
 def _kind(value: ir.Value) -> np.dtype[Any]:

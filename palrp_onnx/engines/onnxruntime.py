@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
-from palrp_onnx.analysis.axes import Places
 from palrp_onnx.compiler.graph import (
     AGAINST,
     CONTENT,
     DEFAULT_SCALE,
     FEATURES,
     LEDGER,
+    OFF_MAP,
     OPTIONAL,
     POSITION,
     SEED_SCALE,
@@ -81,7 +81,7 @@ class CompiledEngine:
         self._output = source_name(manifest.output)
         # A file may list one value twice among its outputs.
         outputs = dict.fromkeys(v.name or "" for v in graph.graph.outputs)
-        published = {self._output, CONTENT, POSITION, TOTAL, SITES, LEDGER}
+        published = {self._output, CONTENT, POSITION, TOTAL, SITES, OFF_MAP, LEDGER}
         self._outputs = [n for n in outputs if n in published or n.startswith(FEATURES)]
         data = ir.serde.serialize_model(graph).SerializeToString()
         prepack = prepack or rounds_inside(graph.graph)
@@ -173,9 +173,10 @@ class CompiledEngine:
 
     def _maps(self, values: Mapping[str, Array], feeds: Feeds) -> Maps:
         rows: Sequence[Array] = list(values[SITES].swapaxes(0, 1)) if SITES in values else []
+        off = values[OFF_MAP].T if OFF_MAP in values else np.zeros((len(rows), len(values[TOTAL])))
         sites = [
-            Sink(kind, layer, part, row, width=1, places=Places())
-            for (kind, layer, part), row in zip(self.manifest.sites, rows, strict=True)
+            Sink(kind, layer, part, row, width=1, route=None, off_map=rest)
+            for (kind, layer, part), row, rest in zip(self.manifest.sites, rows, off, strict=True)
         ]
         return Maps(
             content=values[CONTENT],
