@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -39,7 +39,7 @@ from .writing import write_stdout
 if TYPE_CHECKING:
     from palrp_onnx.describe import Explanation
     from palrp_onnx.explainer import Explainer
-    from palrp_onnx.inputs import Sample
+    from palrp_onnx.inputs import Given, Sample
     from palrp_onnx.model.open import Model
     from palrp_onnx.record import Attribution
     from palrp_onnx.relevance.target import Target
@@ -50,7 +50,7 @@ class Request:
     """The options, as parsed."""
 
     model: Path
-    source: Path
+    sources: tuple[str, ...]
     pair: Path | None
     place: str | None
     formats: tuple[str, ...] | None
@@ -67,11 +67,13 @@ class Request:
 @model_argument
 @click.option(
     "--input",
-    "source",
-    type=FILE_PATH,
+    "sources",
+    multiple=True,
     required=True,
-    metavar="FILE|-",
-    help="Text (.txt), an image, or tensors (.npz, one array per graph input); - is text on stdin.",
+    metavar="FILE|NAME=FILE|-",
+    help="Text (.txt), an image, or tensors (.npz, one array per graph input); - is text on stdin. "
+    "Several times for a graph with inputs of several kinds, with the input's name where the kind "
+    "leaves it open.",
 )
 @click.option("--pair", type=FILE_PATH, help="Second text, for models of text pairs.")
 @click.option(
@@ -113,8 +115,8 @@ def explain(**options: Any) -> None:
     _check_generation(request)
     destination = Destination.parse(request.place, request.formats)
     model, sample = _open(request)
-    targets = _targets(request)
     explainer = _explainer(request, model)
+    targets = _targets(request, explainer, sample)
     count = request.generate or _expected(request, targets, sample, explainer)
     places = destination.files(sample.id, count)
     read = [Path(target.file) for target in targets if target.file is not None]
@@ -138,12 +140,13 @@ def explain(**options: Any) -> None:
     check_records(request.limits, records)
 
 
-def _targets(request: Request) -> tuple[Target, ...]:
+def _targets(request: Request, explainer: Explainer, sample: Sample) -> tuple[Target, ...]:
     """The targets, parsed before any work so that errors in them are reported first."""
     from palrp_onnx.inputs import read_labels
     from palrp_onnx.relevance.target_parsing import parse_targets
 
-    return parse_targets(request.run.target, read_labels(request.model))
+    labels = explainer.labels(sample, read_labels(request.model))
+    return parse_targets(request.run.target, labels)
 
 
 def _expected(
@@ -153,7 +156,7 @@ def _expected(
     from palrp_onnx.inputs import read_labels
 
     rows = 1
-    if sample.kind == "tensors":
+    if sample.kind in ("tensors", "several"):
         rows = explainer.engine(sample.feeds).subject.samples(sample.feeds)
     every = targets[0].kind == "all"
     return rows * (max(len(read_labels(request.model)), 1) if every else len(targets))
@@ -167,8 +170,9 @@ def _check_generation(request: Request) -> None:
             "--generate explains the generated tokens, so it cannot be used with --target",
             hint="Leave out one of them.",
         )
-    if request.source.suffix.lower() != ".txt" and str(request.source) != "-":
-        raise UsageError("--generate continues text", place=str(request.source))
+    (source, *others) = request.sources
+    if others or (Path(source).suffix.lower() != ".txt" and source != "-"):
+        raise UsageError("--generate continues text", place=request.sources[-1])
     if request.tensors is not None:
         raise UsageError(
             "--generate yields maps of different lengths, which --tensors cannot join",
@@ -177,25 +181,51 @@ def _check_generation(request: Request) -> None:
 
 
 def _open(request: Request) -> tuple[Model, Sample]:
-    from palrp_onnx.inputs import bind_inputs, open_sample
+    from palrp_onnx.inputs import bind_inputs, open_sample, open_several
     from palrp_onnx.inputs.past import open_for
 
-    source: Path | Literal["-"] = "-" if str(request.source) == "-" else request.source
-    model = open_for(request.model, source)
+    first = request.sources[0]
+    source: Path | Literal["-"] = "-" if first == "-" else Path(first)
+    model = open_for(request.model, source if len(request.sources) == 1 else None)
+    inputs = bind_inputs(model.inputs, request.words.bind)
+    given = _given(request, [each.name for each in inputs])
+    if len(given) > 1 or given[0].name is not None:
+        if request.pair is not None or "-" in request.sources:
+            raise UsageError("--pair and stdin are for a graph that takes a text alone")
+        sample = open_several(
+            given,
+            model_path=request.model,
+            graph_inputs=inputs,
+            tokenizer=request.words.tokenizer,
+        )
+        return model, sample
     sample = open_sample(
         source,
         model_path=request.model,
-        graph_inputs=bind_inputs(model.inputs, request.words.bind),
+        graph_inputs=inputs,
         tokenizer=request.words.tokenizer,
         pair=request.pair,
     )
     return model, sample
 
 
+def _given(request: Request, names: Collection[str]) -> list[Given]:
+    """The files; what is before an equals sign is the name of an input if the graph has it."""
+    from palrp_onnx.inputs import Given
+
+    found = []
+    for text in request.sources:
+        name, _, file = text.partition("=")
+        named = name in names and bool(file)
+        found.append(Given(Path(file), name) if named else Given(Path(text)))
+    return found
+
+
 def _check_places(request: Request, places: Sequence[Path], read: Sequence[Path]) -> None:
     """Refuse to overwrite inputs: a map of ``cat.png`` in its folder would replace the picture."""
-    given = [request.model, request.source, request.pair, request.words.tokenizer]
-    sources = filter(None, [*given, *read])
+    given = [request.model, request.pair, request.words.tokenizer]
+    files = [Path(part) for text in request.sources for part in (text, text.partition("=")[2])]
+    sources = filter(None, [*given, *(f for f in files if f.name), *read])
     taken = {os.path.realpath(path) for path in sources}
     for place in places:
         real = os.path.realpath(place)  # unlike Path.resolve, no error for a link to itself
@@ -258,7 +288,7 @@ def _json(records: Sequence[Attribution], *, kserve: bool) -> bytes:
 def _png(record: Attribution, sample: Sample) -> bytes:
     from palrp_onnx.render.png import render_png
 
-    return render_png(record, image=sample.image, box=sample.box)
+    return render_png(record, **_originals(record, sample))
 
 
 def _html(records: Sequence[Attribution], sample: Sample) -> bytes:
@@ -268,7 +298,15 @@ def _html(records: Sequence[Attribution], sample: Sample) -> bytes:
 
     if len(records) > 1:
         return render_run(sample.id, [ListedRecord(record.id, record) for record in records]).html
-    return render_html(records[0], image=sample.image, box=sample.box)
+    return render_html(records[0], **_originals(records[0], sample))
+
+
+def _originals(record: Attribution, sample: Sample) -> dict[str, Any]:
+    """The images of the maps."""
+    first, *others = (sample.picture_of(each.input) for each in record.maps)
+    image, box = first
+    further = {each.input: seen for each, seen in zip(record.others or (), others, strict=True)}
+    return {"image": image, "box": box, "further": further}
 
 
 def _tensors(explanations: Sequence[Explanation]) -> Content:

@@ -41,7 +41,7 @@ class MethodChoice:
     """The method with its options, and the output and input that it explains."""
 
     output: str | None
-    explain_input: str | None
+    explain_input: tuple[str, ...]
     method: str | None
     positions: str | None
     roles: dict[str, str]
@@ -221,7 +221,9 @@ method_options = together(
     click.option(
         "--explain-input",
         metavar="NAME",
-        help="Graph input whose units get relevance, if there are several.",
+        multiple=True,
+        help="Graph input whose units get relevance, if there are several; by default all. Can be "
+        "given several times.",
     ),
     click.option(
         "--method",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from palrp_onnx.printable import printable
 
 if TYPE_CHECKING:
-    from palrp_onnx.record import Attribution, TargetFacts
+    from palrp_onnx.record import Attribution, Map, TargetFacts, Units
 
 _TOP = 5
 
@@ -20,7 +20,9 @@ def summary(record: Attribution, *, verbose: bool = False) -> str:
 
 def _lines(record: Attribution, verbose: bool) -> Iterator[str]:
     yield f"{printable(record.id)}: {_target(record)}"
-    yield f"  strongest: {', '.join(_strongest(record))}"
+    for shown in record.maps:
+        prefix = f"{printable(shown.input)}: " if record.others else ""
+        yield f"  strongest: {prefix}{', '.join(_strongest(shown))}"
     yield f"  positions: {record.position_share:.1%} of the map"
     yield f"  residual:  {record.residual:.1e} of the ledger"
     if verbose:
@@ -55,14 +57,13 @@ def _index(index: int | list[int] | None, label: str | None) -> str:
     return f"[{inside}]" if label is None else f"[{inside}: {printable(label)}]"
 
 
-def _strongest(record: Attribution) -> list[str]:
-    total = record.relevance.total
+def _strongest(shown: Map) -> list[str]:
+    total = shown.relevance.total
     order = sorted(range(len(total)), key=lambda i: -abs(total[i]))[:_TOP]
-    return [f"{_unit(record, i)} {total[i]:+.3g}" for i in order]
+    return [f"{_unit(shown.units, i)} {total[i]:+.3g}" for i in order]
 
 
-def _unit(record: Attribution, index: int) -> str:
-    units = record.units
+def _unit(units: Units, index: int) -> str:
     if index < len(units.text):
         return f'"{printable(units.text[index])}"'
     if units.grid is not None:

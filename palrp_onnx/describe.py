@@ -18,6 +18,7 @@ from palrp_onnx.inputs.sample import Sample
 from palrp_onnx.record import (
     Attribution,
     Fidelity,
+    Map,
     Relevance,
     Run,
     Site,
@@ -27,7 +28,7 @@ from palrp_onnx.record import (
 )
 from palrp_onnx.relevance.ledger import OPEN
 from palrp_onnx.relevance.target import Resolved
-from palrp_onnx.relevance.units import Maps
+from palrp_onnx.relevance.units import Maps, unaligned
 from palrp_onnx.subject import Subject
 from palrp_onnx.types import Array
 
@@ -101,7 +102,12 @@ class Describer:
         target: TargetFacts,
         warnings: Sequence[Warning_],
     ) -> Explanation:
-        maps = outcome.maps
+        found = {self.subject.input: outcome.maps, **outcome.further}
+        first, *rest = (
+            _map(view, sample, found[view.input], row)
+            for view in self.subject.views
+            if view.input in found
+        )
         ledger = {name: float(amount[row]) for name, amount in outcome.ledger.items()}
         record = Attribution(
             id=sample.id if len(outcome.targets) == 1 else f"{sample.id}-{row}",
@@ -109,54 +115,69 @@ class Describer:
             run=self.run,
             input=sample.facts,
             target=target,
-            units=self._units(sample, maps, row),
-            relevance=Relevance(
-                content=_floats(maps.content[row]),
-                position=_floats(maps.position[row]),
-                total=_floats(maps.total[row]),
-            ),
-            sites=[
-                Site(
-                    name=f"site/{s.name}",
-                    kind=s.kind,
-                    layer=s.layer,
-                    part=s.part,
-                    relevance=_floats(s.relevance[row]),
-                    off_map=float(s.off_map[row]),
-                )
-                for s in maps.sites
-            ],
+            units=first.units,
+            relevance=first.relevance,
+            sites=first.sites,
             ledger=ledger,
             warnings=[
                 *sample.warnings,
                 *self.subject.faults,
                 *warnings,
-                *maps.warnings,
+                *unaligned([*found.values()]),
                 *doubts(self.fidelity),
                 *_open_ledger(ledger),
             ],
             fidelity=UNSET if self.fidelity is None else self.fidelity,
+            input_name=first.input,
+            others=rest or UNSET,
         )
         tensors = {name: array[row : row + 1] for name, array in outcome.tensors.items()}
         return Explanation(record, tensors)
 
-    def _units(self, sample: Sample, maps: Maps, row: int) -> Units:
-        count = maps.content.shape[1]
-        if maps.grid is not None:
-            return Units(kind="patch", grid=maps.grid)
-        if sample.units is not None and len(sample.units.text) == count:
-            return sample.units
-        one = self.subject.one(sample.feeds, row)[self.subject.input]
-        axis = self.subject.batched.get(self.subject.input)
-        ids = one if axis is None else one.squeeze(axis)
-        mask = self.subject.units_mask(sample.feeds, count)
-        known = ids.dtype.kind in "iu" and ids.shape == (count,)
-        return Units(
-            kind="token",
-            text=[str(i) for i in (ids.tolist() if known else range(count))],
-            id=ids.tolist() if known else [],
-            special=[False] * count if mask is None else (mask[row] == 0).tolist(),
-        )
+
+def _map(view: Subject, sample: Sample, maps: Maps, row: int) -> Map:
+    """The map of one explained input."""
+    return Map(
+        input=view.input,
+        units=_units(view, sample, maps, row),
+        relevance=Relevance(
+            content=_floats(maps.content[row]),
+            position=_floats(maps.position[row]),
+            total=_floats(maps.total[row]),
+        ),
+        sites=[
+            Site(
+                name=f"site/{s.name}",
+                kind=s.kind,
+                layer=s.layer,
+                part=s.part,
+                relevance=_floats(s.relevance[row]),
+                off_map=float(s.off_map[row]),
+            )
+            for s in maps.sites
+        ],
+    )
+
+
+def _units(view: Subject, sample: Sample, maps: Maps, row: int) -> Units:
+    """The units of one explained input, named by the reader of the sample or by their ids."""
+    count = maps.content.shape[1]
+    if maps.grid is not None:
+        return Units(kind="patch", grid=maps.grid)
+    known = sample.units_of(view.input)
+    if known is not None and len(known.text) == count:
+        return known
+    ids = view.one(sample.feeds, row)[view.input]
+    named = ids.dtype.kind in "iu" and ids.size == count
+    mask = view.units_mask(sample.feeds, count)
+    texts = 1 if view.rows is None else ids.shape[view.rows]
+    return Units(
+        kind="token",
+        text=[str(i) for i in (ids.ravel().tolist() if named else range(count))],
+        id=ids.ravel().tolist() if named else [],
+        special=[False] * count if mask is None else (mask[row] == 0).tolist(),
+        sequence=[k * texts // count for k in range(count)] if texts > 1 else [],
+    )
 
 
 def _open_ledger(ledger: Mapping[str, float]) -> Iterator[Warning_]:

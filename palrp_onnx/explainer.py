@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -35,7 +35,7 @@ from palrp_onnx.inputs.vectors import read_vector
 from palrp_onnx.model.branches import has_decisions
 from palrp_onnx.model.open import Model, parse_model
 from palrp_onnx.prepare import Planned, check_feeds, plan_model
-from palrp_onnx.record import Run
+from palrp_onnx.record import Run, Warning_
 from palrp_onnx.relevance.ledger import is_open
 from palrp_onnx.relevance.method import Method
 from palrp_onnx.relevance.method_parsing import method as method_of
@@ -47,7 +47,7 @@ from palrp_onnx.relevance.target_parsing import parse_targets
 from palrp_onnx.runtime.branching import Branches, Taken
 from palrp_onnx.subject import Subject
 from palrp_onnx.types import Feeds
-from palrp_onnx.zero_maps import WARNING, find_zero_maps
+from palrp_onnx.zero_maps import find_zero_maps, warning
 
 ENGINES = ("onnxruntime", "numpy")
 DEFAULT_POSITIONS = "relu"
@@ -78,7 +78,8 @@ class Explainer:
         dtype: ``float32``: the forward pass in ONNX Runtime, as deployed; ``float64``: in NumPy.
         device: Device of ONNX Runtime: ``cpu`` or ``cuda[:N]``.
         output: Name of the explained output; by default the first that depends on the input.
-        explain_input: Name of the input whose units get relevance; the first by default.
+        explain_input: Name of the input whose units get relevance, or several; by default all that
+            the output depends on.
         roles: Overrides of roles, by name of the value: content, position, segment, mask or
             parameter.
         once: Open quickly and in little memory, for a single explanation; otherwise explanations
@@ -98,10 +99,11 @@ class Explainer:
         dtype: str = "float32",
         device: str = "cpu",
         output: str | None = None,
-        explain_input: str | None = None,
+        explain_input: str | Sequence[str] | None = None,
         roles: Mapping[str, str] | None = None,
         once: bool = False,
     ) -> None:
+        named = (explain_input,) if isinstance(explain_input, str) else tuple(explain_input or ())
         if engine is None:
             engine = "numpy" if dtype == "float64" else "onnxruntime"
         if engine not in ENGINES:
@@ -116,7 +118,7 @@ class Explainer:
         self._manifest = Manifest.read(self.model.metadata)
         if self._manifest is not None:
             self.method = self._manifest.own or method_of(self._manifest.method)
-            wanted = {"positions": positions, "output": output, "input": explain_input}
+            wanted = {"positions": positions, "output": output, "inputs": sorted(named) or None}
             other = method is not None and resolve_method(method) != self.method
             _refuse_changes(self._manifest, wanted, engine, other=other)
             if roles and dict(roles) != self._manifest.roles:
@@ -133,7 +135,7 @@ class Explainer:
         self.device = device
         self._kind = engine
         self._output = output
-        self._explain_input = explain_input
+        self._explain_input = named
         self._roles = parse_roles(roles or {})
         self._once = once
         self._branches: Branches | None = None
@@ -170,6 +172,7 @@ class Explainer:
             own = rows[: len(rows) // count]
             names = [sample.id] if len(own) == 1 else [f"{sample.id}-{k}" for k in range(len(own))]
             return [_numbered(each, name) for each, name in zip(own, names, strict=True)]
+        labels = self.labels(sample, labels or {})
         samples = self._singly(sample)
         if len(samples) > 1:
             return [each for one in samples for each in self.explain(one, target, labels)]
@@ -182,6 +185,13 @@ class Explainer:
             return rows
         return [_numbered(each, f"{sample.id}-{k}") for k, each in enumerate(rows)]
 
+    def labels(self, sample: Sample, labels: Mapping[int, str]) -> Mapping[int, str]:
+        """Names of classes: of an output that compares an image with several texts, these."""
+        if not sample.parts:
+            return labels
+        columns = self.engine(sample.feeds).subject.columns
+        return dict(enumerate(sample.rows_of(columns or ""))) or labels
+
     def _filled(self, sample: Sample) -> Sample | None:
         """One text or image, repeated to fill up a batch of fixed length; else ``None``."""
         fixed = {s.name: s.shape[0] for s in self.model.inputs if s.shape and len(s.shape) > 1}
@@ -190,7 +200,7 @@ class Explainer:
             for name, size in fixed.items()
             if isinstance(size, int) and len(sample.feeds.get(name, ())) == 1 < size
         }
-        if sample.kind == "tensors" or not short:
+        if sample.kind in ("tensors", "several") or not short:
             return None
         rows = {n: a.repeat(short[n], 0) if n in short else a for n, a in sample.feeds.items()}
         return replace(sample, feeds=rows)
@@ -224,7 +234,10 @@ class Explainer:
         zero = find_zero_maps(engine, sample.feeds, wanted, outcome)
         run = self._run(engine, {**outcome.ms, "total": (time.perf_counter() - start) * 1e3})
         described = Describer(engine.subject, run, head, fidelity)(sample, outcome, labels)
-        return [_warned(each) if row in zero else each for row, each in enumerate(described)]
+        return [
+            _warned(each, [warning(name) for name, rows in zero.items() if row in rows])
+            for row, each in enumerate(described)
+        ]
 
     def _singly(self, sample: Sample) -> list[Sample]:
         """The sample, or its rows as separate samples if they would depend on each other.
@@ -238,7 +251,11 @@ class Explainer:
         if subject.mixed is not None or count == 1:
             return [sample]
         rows = [
-            replace(sample, id=f"{sample.id}-{row}", feeds=subject.one(sample.feeds, row))
+            replace(
+                sample.row(subject.input, row),
+                id=f"{sample.id}-{row}",
+                feeds=subject.one(sample.feeds, row),
+            )
             for row in range(count)
         ]
         if subject.crossed or subject.measured:
@@ -447,16 +464,16 @@ def _labelled(explanation: Explanation, grown: Sample) -> Explanation:
     return replace(explanation, record=structs.replace(record, target=target))
 
 
-def _warned(explanation: Explanation) -> Explanation:
-    """The explanation, with the warning that its map is zero everywhere."""
+def _warned(explanation: Explanation, warnings: Sequence[Warning_]) -> Explanation:
+    """The explanation with further warnings."""
     record = explanation.record
     return replace(
-        explanation, record=structs.replace(record, warnings=[*record.warnings, WARNING])
+        explanation, record=structs.replace(record, warnings=[*record.warnings, *warnings])
     )
 
 
 def _refuse_changes(
-    manifest: Manifest, wanted: Mapping[str, str | None], engine: str, *, other: bool
+    manifest: Manifest, wanted: Mapping[str, object], engine: str, *, other: bool
 ) -> None:
     """Refuse options that differ from those of the compiled explainer.
 
@@ -469,7 +486,7 @@ def _refuse_changes(
     Raises:
         UsageError: An option differs.
     """
-    fixed = structs.asdict(manifest)
+    fixed = {**structs.asdict(manifest), "inputs": sorted(v.input for v in manifest.views)}
     changed = ["method"] if other else []
     changed += [name for name, value in wanted.items() if value not in (None, fixed[name])]
     if engine != "onnxruntime":

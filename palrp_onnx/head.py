@@ -15,7 +15,7 @@ import numpy as np
 import onnx_ir as ir
 
 from palrp_onnx.analysis.analysis import Analysis
-from palrp_onnx.analysis.axes import TOKEN
+from palrp_onnx.analysis.axes import TOKEN, factors
 from palrp_onnx.analysis.inputs import table_of
 from palrp_onnx.analysis.probability import LOG_SOFTMAX, SIGMOID, SOFTMAX, ending_of, followed_by
 from palrp_onnx.errors import TargetError
@@ -119,7 +119,7 @@ def output_facts(analysis: Analysis, output: ir.Value) -> OutputFacts:
     """Facts of the graph about an output, or about a value inside the graph."""
     graph, ending = analysis.model.graph, ending_of(output)
     rank, opset = len(analysis.shapes[output]), analysis.model.graph_opset
-    flags = analysis.axes.get(output, ())
+    axes = analysis.layouts.layouts.get(output, ())
     tables = {table_of(node) for node in analysis.inputs.lookups}
     rows = {analysis.shapes[v][0] for v in tables if v is not None and analysis.shapes.get(v)}
     return OutputFacts(
@@ -127,7 +127,7 @@ def output_facts(analysis: Analysis, output: ir.Value) -> OutputFacts:
         before=ending.before.name if ending else None,
         followed=None if ending else followed_by(output, graph.outputs, rank, opset),
         inner=output not in graph.outputs,
-        tokens=bool(len(flags) > 1 and flags[-1] & TOKEN),
+        tokens=bool(len(axes) > 1 and any(f.flag & TOKEN for f in factors(axes[-1]))),
         vocabularies=tuple(sorted(rows)),
     )
 

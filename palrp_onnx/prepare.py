@@ -40,15 +40,17 @@ from palrp_onnx.model.signature import GraphInput, first_axes
 from palrp_onnx.record import ModelFacts, Warning_
 from palrp_onnx.relevance.method import Method
 from palrp_onnx.relevance.plan import Plan, make_plan
-from palrp_onnx.relevance.routes import Route, Routes, to_input
+from palrp_onnx.relevance.routes import Route, Routes, bring_to_tokens, to_input
 from palrp_onnx.rewrite.mixed_sums import copy_shared_sums, rewritten, separate_sums
 from palrp_onnx.rewrite.moved_lookups import move_lookups
 from palrp_onnx.runtime.forward import RuntimeForward
-from palrp_onnx.subject import ImageAxes, Subject
+from palrp_onnx.subject import FurtherInput, ImageAxes, Subject
 from palrp_onnx.tensor.language import Language
 from palrp_onnx.types import Array, Feeds
 
 T = TypeVar("T")
+#: Axes of an output that holds all pairs of two kinds of samples.
+_TABLE = 2
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,9 @@ class Planned:
         plan: The nodes to visit and their rules.
         sites: All sites of positions.
         explained: Name of the input whose units the record describes.
+        further: Names of the other inputs that get a map.
+        required: Names of the inputs that must get relevance.
+        batch: The axis of samples that are explained; ``None`` where there is one sample.
         output_batch: Axis of samples of the explained output, ``None`` where it is of one sample.
         crossed: Whether a value holds all pairs of samples of two inputs, or samples that are
             between tokens along an axis, or whether samples share an explained input.
@@ -72,6 +77,9 @@ class Planned:
     plan: Plan
     sites: tuple[SinkSite, ...]
     explained: str
+    further: tuple[str, ...] = ()
+    required: tuple[str, ...] = ()
+    batch: Source | None = None
     output_batch: int | None = 0
     crossed: bool = False
     foreign: bool = False
@@ -82,6 +90,23 @@ class Planned:
     def output(self) -> str:
         """Name of the explained output."""
         return self.plan.output.name or ""
+
+    @cached_property
+    def views(self) -> tuple[Planned, ...]:
+        """The plan as it is for each explained input, the first one first."""
+        return self, *(replace(self, explained=name, further=()) for name in self.further)
+
+    @property
+    def rows(self) -> int | None:
+        """The axis of the explained input that runs over samples other than those explained."""
+        axis = self.analysis.input_axes(self.explained).batch
+        return None if batch_of(self.analysis, self.explained) == self.batch else axis
+
+    def tokens(self, op: Language[T], relevance: T) -> T:
+        """Relevance of the explained input as [B, T, F]; of an image as [B, C, H, W]."""
+        return bring_to_tokens(
+            op, relevance, self.analysis.input_axes(self.explained), rows=self.rows
+        )
 
     @property
     def subject(self) -> Subject:
@@ -97,7 +122,9 @@ class Planned:
         facts = output_facts(analysis, self.plan.output)
         mask = mask_of_output(analysis, self.plan.output, self.output_batch)
         unit_mask = mask_of_input(analysis, self.explained)
-        both = dict.fromkeys(name for name in (mask, unit_mask) if name is not None)
+        further = tuple(view.further_input for view in self.views[1:])
+        found_masks = (mask, unit_mask, *(each.unit_mask for each in further))
+        masks = dict.fromkeys(name for name in found_masks if name is not None)
         return Subject(
             source=model_facts(analysis.model),
             output=self.output,
@@ -108,9 +135,11 @@ class Planned:
             output_batch=self.output_batch,
             mask=mask,
             unit_mask=unit_mask,
-            hiding=tuple(name for name in both if hides_where_set(analysis, name)),
+            hiding=tuple(name for name in masks if hides_where_set(analysis, name)),
             image=self._image(),
             patch=patch_size(analysis, self.explained),
+            further=further,
+            columns=self._columns(),
             mixed=found[0] if found else None,
             crossed=self.crossed,
             measured=measures or any(v in analysis.layouts.ragged for v in visited),
@@ -120,6 +149,26 @@ class Planned:
                 *self.doubts,
             ),
             facts=facts,
+        )
+
+    def _columns(self) -> str | None:
+        """The further input whose samples the last axis of the output runs along."""
+        output, analysis = self.plan.output, self.analysis
+        if len(analysis.shapes[output]) != _TABLE:
+            return None
+        batch = analysis.layouts.batch(output, -1)
+        rows = (view.explained for view in self.views if view.rows is not None)
+        return next((name for name in rows if batch_of(analysis, name) == batch), None)
+
+    @property
+    def further_input(self) -> FurtherInput:
+        """What the subject says of a further explained input."""
+        return FurtherInput(
+            input=self.explained,
+            unit_mask=mask_of_input(self.analysis, self.explained),
+            image=self._image(),
+            patch=patch_size(self.analysis, self.explained),
+            rows=self.rows,
         )
 
     def _image(self) -> ImageAxes | None:
@@ -137,9 +186,9 @@ class Planned:
     def to_input(
         self, op: Language[T], values: Callable[[ir.Value], T], route: Route, tokens: T
     ) -> T:
-        """Numbers of a site's tokens [B, T] as numbers of the explained input's entries."""
+        """Numbers of a site's tokens [B, T] by entries of the explained input: as ``tokens``."""
         axes = self.analysis.input_axes(self.explained)
-        return to_input(op, self.plan, values, route, tokens, axes)
+        return to_input(op, self.plan, values, route, tokens, axes, self.rows)
 
     def _faults(self) -> Iterator[tuple[str, str]]:
         yield from find_faults(self.analysis)
@@ -171,7 +220,7 @@ def plan_model(
     method: Method,
     *,
     output: str | None = None,
-    explain_input: str | None = None,
+    explain_input: Sequence[str] = (),
     roles: Overrides | None = None,
 ) -> Planned:
     """Analyse ``model`` and plan the walk.
@@ -181,7 +230,7 @@ def plan_model(
         feeds: Arrays that it accepts, if there are any.
         method: The method.
         output: Name of the explained output; by default the first that depends on the input.
-        explain_input: Name of the explained input; by default the first.
+        explain_input: Names of the explained inputs; by default all that the output depends on.
         roles: Overrides of roles.
 
     Raises:
@@ -199,7 +248,7 @@ def plan_analysis(
     method: Method,
     *,
     output: str | None = None,
-    explain_input: str | None = None,
+    explain_input: Sequence[str] = (),
 ) -> Planned:
     """Plan the walk through an analysed model, as :func:`plan_model` does.
 
@@ -217,13 +266,24 @@ def plan_analysis(
     plan = make_plan(analysis, chosen, method, alibi_operands(analysis, sites))
     output_batch = _output_batch(observed, chosen, own)  # after an operation without a rule
     reached = {v.name for v in values_before([chosen]) if v.is_graph_input()}
-    shared = (name for name in analysis.known if name in reached and name != explained)
+    shared = [name for name in analysis.known if name in reached and name != explained]
+    facts = analysis.inputs.facts
+    others = explain_input or [name for name in shared if facts[name].reason != CACHED]
     crossed = any(own != batch_of(analysis, name) for name in shared) or any(
         layouts.crossed(v) or sample_place(analysis.axes[v], layouts.layouts[v]).between
         for v in (step.axes_of for step in plan.steps)
     )
     planned = Planned(
-        analysis, plan, sites, explained, output_batch, crossed, foreign=len(batches) > 1
+        analysis,
+        plan,
+        sites,
+        explained,
+        further=tuple(name for name in others if name != explained),
+        required=tuple(explain_input or (explained,)),
+        batch=own,
+        output_batch=output_batch,
+        crossed=crossed,
+        foreign=len(batches) > 1,
     )
     _refuse_mixing(planned)
     return planned
@@ -437,9 +497,9 @@ def run_graph(model: Model, feeds: Feeds, names: Iterable[str]) -> Mapping[str, 
 
 
 def choose(
-    analysis: Analysis, output: str | None, explain_input: str | None
+    analysis: Analysis, output: str | None, explain_input: Sequence[str] = ()
 ) -> tuple[ir.Value, str]:
-    """Choose the explained output and input.
+    """Choose the explained output and the input whose samples are explained.
 
     By default they are the first output and input with the same batch. That matters for two towers
     whose output holds all pairs of their samples: its rows belong to one tower, its columns to the
@@ -451,13 +511,13 @@ def choose(
     """
     facts = analysis.inputs.facts
     names = sorted(analysis.inputs.explained(), key=lambda name: facts[name].reason == CACHED)
-    if explain_input is not None and explain_input not in names:
+    if unknown := [name for name in explain_input if name not in names]:
         raise UsageError(
-            f"{explain_input!r} is not an input that can be explained",
+            f"{unknown[0]!r} is not an input that can be explained",
             hint=f"Explained inputs: {', '.join(names)}.",
         )
     outputs = [find_output(analysis, output)] if output else _dependent_outputs(analysis)
-    inputs = [explain_input] if explain_input is not None else list(names)
+    inputs = list(explain_input or names)
     for value in outputs:
         batch = analysis.layouts.batch(value)
         for name in inputs:

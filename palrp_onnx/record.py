@@ -63,7 +63,7 @@ class Run(Struct, frozen=True, kw_only=True):
 class InputFacts(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What went in. ``size`` is the image's (width, height) before any resizing."""
 
-    kind: Literal["text", "image", "tensors"]
+    kind: Literal["text", "image", "tensors", "several"]
     truncated: bool = msgspec.field(default_factory=bool)
     text: str | None = None
     text_pair: str | None = None
@@ -145,6 +145,18 @@ class Site(Struct, frozen=True, kw_only=True, omit_defaults=True):
     off_map: float = 0.0
 
 
+class Map(Struct, frozen=True, kw_only=True):
+    """Relevance of the units of one explained input, in units of the target.
+
+    ``input`` is the input's name in the graph.
+    """
+
+    input: str
+    units: Units
+    relevance: Relevance
+    sites: list[Site]
+
+
 class Fidelity(Struct, frozen=True, kw_only=True):
     """How far the graph that was explained is from the file, in units of the explained output.
 
@@ -175,7 +187,12 @@ class Warning_(Struct, frozen=True, kw_only=True):
 
 
 class Attribution(Struct, frozen=True, kw_only=True):
-    """One explained sample."""
+    """One explained sample.
+
+    ``units``, ``relevance`` and ``sites`` are the map of the input ``input_name``, and ``others``
+    the maps of further explained inputs. All are in units of the same target, and the ledger is one
+    for all: ``content`` is the content relevance of the first, that of another has its name.
+    """
 
     schema: Literal["palrp-onnx/attribution/1.0"] = SCHEMA
     id: str
@@ -189,6 +206,19 @@ class Attribution(Struct, frozen=True, kw_only=True):
     ledger: Ledger
     warnings: list[Warning_]
     fidelity: Fidelity | UnsetType = UNSET
+    input_name: str | UnsetType = UNSET
+    others: list[Map] | UnsetType = UNSET
+
+    @property
+    def maps(self) -> list[Map]:
+        """The maps of all explained inputs, the first one first."""
+        first = Map(
+            input=self.input_name or "",
+            units=self.units,
+            relevance=self.relevance,
+            sites=self.sites,
+        )
+        return [first, *(self.others or ())]
 
     @property
     def residual(self) -> float:
@@ -197,9 +227,14 @@ class Attribution(Struct, frozen=True, kw_only=True):
 
     @property
     def position_share(self) -> float:
-        """Σ|position| / (Σ|content| + Σ|position|) over the units, 0 … 1; 0 for a map of zeros."""
-        content, position = self.relevance.magnitudes()
+        """Σ|position| / (Σ|content| + Σ|position|) over the units, 0 … 1; 0 for maps of zeros."""
+        content, position = self.magnitudes()
         return position / (position + content) if position + content else 0.0
+
+    def magnitudes(self) -> tuple[float, float]:
+        """Σ |content| and Σ |position| over the units of all maps."""
+        content, position = zip(*(each.relevance.magnitudes() for each in self.maps), strict=True)
+        return sum(content), sum(position)
 
     @property
     def signed_position_share(self) -> float:
@@ -207,7 +242,9 @@ class Attribution(Struct, frozen=True, kw_only=True):
 
         Signed sums can cancel, so the share may be outside of 0 … 1; it is 0 if the sum is 0.
         """
-        both = self.ledger["content"] + self.ledger["position"]
+        inputs = ("content", *(each.input for each in self.others or ()))
+        content = sum(self.ledger[name] for name in inputs)
+        both = content + self.ledger["position"]
         return self.ledger["position"] / both if both else 0.0
 
     def require_finite(self, *, place: str = "") -> None:

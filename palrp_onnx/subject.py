@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from palrp_onnx.errors import InputError
 from palrp_onnx.record import ModelFacts, Warning_
@@ -41,6 +41,16 @@ class ImageAxes(NamedTuple):
     columns: int
 
 
+class FurtherInput(Struct, frozen=True, kw_only=True):
+    """What a subject is of another explained input: see :class:`Subject`."""
+
+    input: str
+    unit_mask: str | None
+    image: ImageAxes | None
+    patch: tuple[int, int] | None
+    rows: int | None
+
+
 class Subject(Struct, frozen=True, kw_only=True):
     """The subject of an explanation.
 
@@ -49,6 +59,8 @@ class Subject(Struct, frozen=True, kw_only=True):
         output: Name of the explained output.
         axes: Number of axes of the output as :meth:`by_sample` returns it.
         input: Name of the explained input; its units are those of the record.
+        further: The other explained inputs, each with a map of its own.
+        columns: The one of them whose samples the last axis of the output runs along.
         batched: Axis that runs over the explained samples, of every input that has one. Where the
             explained input has none, it is one sample.
         output_batch: Axis of the output that runs over these samples; ``None`` where the output is
@@ -59,6 +71,8 @@ class Subject(Struct, frozen=True, kw_only=True):
         hiding: Names of those of the two that hide a token where they are not zero.
         image: Axes of the input, where it is an image.
         patch: Height and width of the patches of an image.
+        rows: Axis of the input along which it has samples that are not those explained, as the
+            texts that one image is compared with. They are among its units.
         mixed: Why samples of a batch are not separate, if they are not.
         crossed: Whether samples are combined only in a table of all pairs, are between tokens
             along an axis, or share an input that gets relevance, so that each has to be explained
@@ -87,6 +101,15 @@ class Subject(Struct, frozen=True, kw_only=True):
     hiding: tuple[str, ...] = ()
     faults: tuple[Warning_, ...] = ()
     facts: OutputFacts = OutputFacts()
+    rows: int | None = None
+    further: tuple[FurtherInput, ...] = ()
+    columns: str | None = None
+
+    @property
+    def views(self) -> tuple[Self, ...]:
+        """The subject as it is for each explained input, the first one first."""
+        rest = (structs.replace(self, **structs.asdict(each)) for each in self.further)
+        return self, *rest
 
     def samples(self, feeds: Feeds) -> int:
         """Number of samples."""
@@ -136,8 +159,15 @@ class Subject(Struct, frozen=True, kw_only=True):
     def _of_length(self, feeds: Feeds, name: str | None, length: int) -> Array | None:
         if name is None:
             return None
+        if self.rows is not None and name == self.unit_mask:
+            array = feeds[name].reshape(1, -1)
+            return None if array.shape[1] != length else self._kept(name, array)
         axis = self.mask_axis(name)
         array = feeds[name][None] if axis is None else np.moveaxis(feeds[name], axis, 0)
         if array.shape[1:] != (length,):
             return None
-        return array == 0 if name in self.hiding else array
+        return self._kept(name, array)
+
+    def _kept(self, name: str, mask: Array) -> Array:
+        """A mask that is not zero at kept tokens."""
+        return mask == 0 if name in self.hiding else mask

@@ -122,13 +122,14 @@ class Layouts:
         """Flags of every axis.
 
         Args:
-            batches: Representatives of the axes that count as a batch; by default all do.
+            batches: Representatives of the axes that count as a batch; by default all do. Further
+                batches are rows of units.
         """
 
         def flag_in(factor: Factor) -> int:
             if batches is None or factor.source is None or not factor.flag & BATCH:
                 return factor.flag
-            return factor.flag if self.canonical(factor.source) in batches else 0
+            return factor.flag if self.canonical(factor.source) in batches else TOKEN
 
         return {
             value: tuple(_united(flag_in(f) for f in factors(axis)) for axis in layout)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,7 +33,7 @@ def compile_model(
     *,
     method: Method | str = DEFAULT_METHOD,
     output: str | None = None,
-    explain_input: str | None = None,
+    explain_input: Sequence[str] = (),
     roles: Mapping[str, str] | None = None,
     settings: CompileSettings | None = None,
     example: Path | None = None,
@@ -48,7 +48,7 @@ def compile_model(
         destination: Where the explainer will be written.
         method: Name of the method.
         output: Name of the explained output; required where the model has several.
-        explain_input: Name of the explained input; required where the model has several.
+        explain_input: Names of the explained inputs; by default all that the output depends on.
         roles: Roles of values by name, which override those found.
         settings: Options of the compiled graph.
         example: An ``.npz`` file with arrays for the model's inputs, instead of a synthetic

@@ -6,8 +6,8 @@ target is chosen inside the graph, by optional inputs; by default it is the pred
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import Any
 
@@ -16,13 +16,12 @@ import onnx_ir as ir
 from msgspec import structs
 from numpy.typing import NDArray
 
-from palrp_onnx.compiler.manifest import Manifest
+from palrp_onnx.compiler.manifest import Aligned, Manifest
 from palrp_onnx.errors import UnsupportedError
 from palrp_onnx.model.native import OwnProducts
 from palrp_onnx.prepare import Planned
 from palrp_onnx.relevance.ledger import entry_name, in_order
 from palrp_onnx.relevance.methods import own_method
-from palrp_onnx.relevance.routes import bring_to_tokens
 from palrp_onnx.relevance.single_row import Rows
 from palrp_onnx.relevance.sinks import (
     Sink,
@@ -32,6 +31,7 @@ from palrp_onnx.relevance.sinks import (
 )
 from palrp_onnx.relevance.units import GRID
 from palrp_onnx.relevance.walk import Caught, walk
+from palrp_onnx.subject import Subject
 from palrp_onnx.tensor.onnx import NARROW, Emit
 
 #: Lowest opset of a graph that the relevance pass can be appended to.
@@ -89,7 +89,8 @@ def compile_graph(planned: Planned, settings: CompileSettings) -> tuple[ir.Model
     ``relevance_sites`` [B, sites, units] (signed), ``relevance_off_map`` [B, sites] where places of
     sites belong to no unit, ``relevance_ledger`` [B, entries]; with ``features`` also
     ``features/content`` and ``features/site/LAYER/PART`` [B, tokens, features]. The manifest names
-    sites and entries.
+    sites and entries. A further explained input NAME has outputs of its own,
+    ``relevance_content/NAME`` and so on; the ledger is one for all.
 
     Inputs and outputs of the model with one of these names are renamed (:func:`source_name`).
 
@@ -106,14 +107,18 @@ def compile_graph(planned: Planned, settings: CompileSettings) -> tuple[ir.Model
     return _Compiler(planned, settings).run()
 
 
+#: Brings numbers of a sink's tokens [B, T] to units [B, units].
+AtUnits = Callable[[Sink, ir.Value], ir.Value]
+
+
 class _Compiler:
     def __init__(self, planned: Planned, settings: CompileSettings) -> None:
         self._plan = planned.plan
         self._analysis = planned.analysis
         self._sites = planned.sites
         self._subject = planned.subject
-        self._explained = explained = planned.explained
         self._planned = planned
+        self._explained = explained = planned.explained
         self._settings = settings
         self._graph = self._analysis.model.graph
         self._own = OwnProducts(self._analysis.model)
@@ -133,11 +138,20 @@ class _Compiler:
         if self._plan.output not in self._graph.outputs:
             self._graph.outputs.append(self._plan.output)
         caught = self._walk(*self._seed())
-        caught.require(self._explained)
-        sinks = gather_sinks(self._op, self._sites, caught.positions, self._planned.routes)
-        aligned = [s for s in sinks if s.route is not None]
-        self._outputs(caught, sinks, aligned)
-        manifest = self._manifest(aligned, [s for s in sinks if s.route is None])
+        caught.require(*self._planned.required)
+        reached = tuple(e for e in self._subject.further if e.input in caught.content)
+        self._subject = structs.replace(self._subject, further=reached)
+        views = [v for v in self._planned.views if v.explained in caught.content]
+        routes = [view.routes for view in views]
+        gathered = gather_sinks(self._op, self._sites, caught.positions, routes)
+        for view, subject, sinks in zip(views, self._subject.views, gathered, strict=True):
+            self._maps(view, subject, caught.content[view.explained], _on_map(sinks))
+        self._ledger_names: list[str] = []
+        if self._settings.ledger:
+            self._publish(LEDGER, self._ledger(caught.ledger))
+        if self._settings.features:
+            self._features(caught, gathered[0])
+        manifest = self._manifest([_aligned(sinks) for sinks in gathered])
         self._op.drop_unused()
         self._own.put_back(portable=self._settings.portable, named=source_name)
         self._analysis.model.proto.metadata_props.update(manifest.properties())
@@ -285,34 +299,45 @@ class _Compiler:
         return self._chosen(TARGET_POSITION, last, length)
 
     # --- the outputs ------------------------------------------------------------------------------
-    def _outputs(
-        self, caught: Caught[ir.Value], sinks: Sequence[Sink], aligned: Sequence[Sink]
+    def _maps(
+        self, view: Planned, subject: Subject, relevance: ir.Value, aligned: Sequence[Sink]
     ) -> None:
+        """The maps of one explained input; names of outputs end in that of a further input."""
         op = self._op
-        content = self._units(caught.content[self._explained])
-        summed = op.sum(content, [2], keepdims=False)
+        suffix = "" if view.explained == self._explained else f"/{view.explained}"
+
+        def at_units(sink: Sink, tokens: ir.Value) -> ir.Value:
+            assert sink.route is not None
+            of_input = view.to_input(op, lambda value: value, sink.route, tokens)
+            return op.sum(self._units(subject, of_input), [2], keepdims=False)
+
+        summed = op.sum(self._units(subject, view.tokens(op, relevance)), [2], keepdims=False)
         places = [op.sum(s.relevance, [2], keepdims=False) for s in aligned]
-        signed = [self._aligned(each, s) for s, each in zip(aligned, places, strict=True)]
-        position = self._reduced(aligned, summed)
+        signed = [at_units(s, each) for s, each in zip(aligned, places, strict=True)]
+        position = self._reduced(aligned, summed, at_units)
         total = {"sum": op.add(summed, position), "content": summed, "position": position}
-        self._publish(CONTENT, summed)
-        self._publish(POSITION, position)
-        self._publish(TOTAL, total[self._plan.method.map])
+        self._publish(CONTENT + suffix, summed)
+        self._publish(POSITION + suffix, position)
+        self._publish(TOTAL + suffix, total[self._plan.method.map])
         if signed:
             rows = [op.unsqueeze(s, [1]) for s in signed]
-            self._publish(SITES, op.concat(rows, 1))
+            self._publish(SITES + suffix, op.concat(rows, 1))
         if any(s.route is not None and s.route.partial for s in aligned):
             all_of, on_map = ([op.sum(each, [1]) for each in found] for found in (places, signed))
-            self._publish(OFF_MAP, op.sub(op.concat(all_of, 1), op.concat(on_map, 1)))
-        self._ledger_names: list[str] = []
-        if self._settings.ledger:
-            self._publish(LEDGER, self._ledger(caught.ledger))
-        if self._settings.features:
-            for sink in sinks:
-                self._publish(f"{FEATURES}site/{sink.name}", sink.relevance)
-            for name, relevance in caught.content.items():
-                key = "content" if name == self._explained else f"input/{name}"
-                self._publish(f"{FEATURES}{key}", self._raw(name, relevance))
+            off = op.sub(op.concat(all_of, 1), op.concat(on_map, 1))
+            self._publish(OFF_MAP + suffix, off)
+
+    def _features(self, caught: Caught[ir.Value], sinks: Sequence[Sink]) -> None:
+        """Raw relevance, with its features."""
+        for sink in sinks:
+            self._publish(f"{FEATURES}site/{sink.name}", sink.relevance)
+        for name, relevance in caught.content.items():
+            key = "content" if name == self._explained else f"input/{name}"
+            view = replace(self._planned, explained=name)
+            raw = view.tokens(self._op, relevance)
+            if view.rows is not None and self._op.rank(raw) == _IMAGE:
+                raw = self._op.unsqueeze(raw, [0])  # several images of one sample
+            self._publish(f"{FEATURES}{key}", raw)
 
     def _publish(self, name: str, value: ir.Value) -> None:
         rank = self._op.rank(value)
@@ -321,20 +346,13 @@ class _Compiler:
         copy.shape = ir.Shape([None] * rank)
         self._graph.outputs.append(copy)
 
-    def _raw(self, name: str, relevance: ir.Value) -> ir.Value:
-        return bring_to_tokens(self._op, relevance, self._analysis.input_axes(name))
-
-    def _units(self, relevance: ir.Value) -> ir.Value:
-        """[B, units, F]; an image's patches in row-major order, summed."""
-        return self._by_unit(self._raw(self._explained, relevance))
-
-    def _by_unit(self, raw: ir.Value) -> ir.Value:
-        """Entries of the explained input by unit; an image's patches in row-major order, summed."""
+    def _units(self, subject: Subject, raw: ir.Value) -> ir.Value:
+        """Entries of an input by unit [B, units, F]; an image's patches are summed."""
         op = self._op
-        if self._subject.image is None:
+        if subject.image is None:
             return raw
         plane = op.sum(raw, [1], keepdims=False)
-        height, width = self._subject.patch or (None, None)
+        height, width = subject.patch or (None, None)
         rows, columns = self._blocks(plane, 1, height), self._blocks(plane, 2, width)
         summed = op.matmul(op.matmul(rows, plane), columns, transpose_b=True)
         shape = op.integers("Concat", op.batch, op.constant([-1]), op.constant([1]), axis=0)
@@ -359,13 +377,7 @@ class _Compiler:
         op.declare(outside, 2)
         return op.choose(outside, op.real(0.0), op.real(1.0))
 
-    def _aligned(self, tokens: ir.Value, sink: Sink) -> ir.Value:
-        """[B, T] → [B, units]."""
-        assert sink.route is not None
-        of_input = self._planned.to_input(self._op, lambda value: value, sink.route, tokens)
-        return self._op.sum(self._by_unit(of_input), [2], keepdims=False)
-
-    def _reduced(self, sinks: Sequence[Sink], units: ir.Value) -> ir.Value:
+    def _reduced(self, sinks: Sequence[Sink], units: ir.Value, at_units: AtUnits) -> ir.Value:
         """One number for every unit from all sinks: see :func:`reduce_sinks`."""
         op = self._op
         if self._plan.method.map == "content" or not sinks:
@@ -374,7 +386,7 @@ class _Compiler:
         for sink, term in reduce_sinks(op, sinks, self._settings.positions):
             key = sink.route and sink.route.signature
             sums[key] = sink, op.add(sums[key][1], term) if key in sums else term
-        total, *others = (self._aligned(term, sink) for sink, term in sums.values())
+        total, *others = (at_units(sink, term) for sink, term in sums.values())
         for term in others:
             total = op.add(total, term)
         return total
@@ -388,18 +400,34 @@ class _Compiler:
         self._ledger_names = list(entries)
         return self._op.concat([self._op.unsqueeze(v, [1]) for v in entries.values()], 1)
 
-    def _manifest(self, sinks: Sequence[Sink], unaligned: Sequence[Sink]) -> Manifest:
+    def _manifest(self, aligned: Sequence[Aligned]) -> Manifest:
         return Manifest(
             **structs.asdict(self._subject),
             version=version("palrp-onnx"),
             method=self._plan.method.text,
             own=own_method(self._plan.method),
             positions=self._settings.positions,
-            sites=tuple((s.kind, s.layer, s.part) for s in sinks),
-            unaligned=tuple(s.name for s in unaligned),
+            sites=aligned[0].sites,
+            unaligned=aligned[0].unaligned,
+            further_aligned=tuple(aligned[1:]),
             ledger=tuple(self._ledger_names),
             roles={name: role.value for name, role in self._analysis.overrides.items()},
         )
+
+
+def _on_map(sinks: Sequence[Sink]) -> list[Sink]:
+    return [sink for sink in sinks if sink.route is not None]
+
+
+def _aligned(sinks: Sequence[Sink]) -> Aligned:
+    return Aligned(
+        sites=tuple((s.kind, s.layer, s.part) for s in _on_map(sinks)),
+        unaligned=tuple(s.name for s in sinks if s.route is None),
+    )
+
+
+#: Number of axes of an image.
+_IMAGE = 4
 
 
 _OUTPUTS = (CONTENT, POSITION, TOTAL, SITES, OFF_MAP, LEDGER)
@@ -407,7 +435,8 @@ _OUTPUTS = (CONTENT, POSITION, TOTAL, SITES, OFF_MAP, LEDGER)
 
 def is_reserved(name: str) -> bool:
     """Whether explainers use a name for their own inputs, outputs or values."""
-    return name.startswith(("relevance/", FEATURES)) or name in (*OPTIONAL, *_OUTPUTS)
+    prefixes = ("relevance/", FEATURES, *(f"{output}/" for output in _OUTPUTS))
+    return name.startswith(prefixes) or name in (*OPTIONAL, *_OUTPUTS)
 
 
 def source_name(name: str) -> str:

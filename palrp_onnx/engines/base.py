@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -22,7 +22,8 @@ class Outcome:
     Attributes:
         output: The explained output [B, …]: :meth:`Subject.by_sample`.
         targets: The target in every row of the output.
-        maps: Relevance of units.
+        maps: Relevance of units of the first explained input.
+        further: The same of the other explained inputs, by name.
         ledger: Entries, each [B], in units of the target.
         tensors: Raw signed relevance, the batch axis first; empty if the engine has none.
         ms: Wall times in milliseconds, by stage.
@@ -34,6 +35,7 @@ class Outcome:
     ledger: Mapping[str, Array]
     tensors: Mapping[str, Array]
     ms: dict[str, float]
+    further: Mapping[str, Maps] = field(default_factory=dict)
 
 
 class Engine(Protocol):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -18,10 +19,9 @@ from palrp_onnx.prepare import Planned, check_feeds
 from palrp_onnx.relevance.ledger import close_ledger, entry_name
 from palrp_onnx.relevance.plan import Plan, needed_values
 from palrp_onnx.relevance.result import RawRelevance
-from palrp_onnx.relevance.routes import bring_to_tokens
 from palrp_onnx.relevance.sinks import Sink, gather_sinks
 from palrp_onnx.relevance.target import Target
-from palrp_onnx.relevance.units import grid_of, make_maps, to_patches
+from palrp_onnx.relevance.units import Maps, grid_of, make_maps, unit_relevance
 from palrp_onnx.relevance.walk import Caught, walk
 from palrp_onnx.runtime.forward import Forward, ReferenceForward, RuntimeForward
 from palrp_onnx.tensor.language import Language
@@ -64,9 +64,12 @@ class NumpyEngine:
     ) -> None:
         """All that reads forward values: the walk, and routes from sites to units."""
         caught = walk(op, plan, values, seed)
-        for sink in gather_sinks(op, self.planned.sites, caught.positions, self.planned.routes):
-            if sink.route is not None:
-                self.planned.to_input(op, values, sink.route, sink.relevance)
+        views = self.planned.views
+        gathered = gather_sinks(op, self.planned.sites, caught.positions, [v.routes for v in views])
+        for view, sinks in zip(views, gathered, strict=True):
+            for sink in sinks:
+                if sink.route is not None:
+                    view.to_input(op, values, sink.route, sink.relevance)
 
     def _open(self, model: Model, names: list[str]) -> Forward:
         if self._kind == np.float64:
@@ -82,26 +85,45 @@ class NumpyEngine:
         targets = find_targets(self.subject, feeds, output, target)
         seed = np.stack([t.seed(row) for t, row in zip(targets, output, strict=True)])
         raw = self.propagate(values, seed)
-        content, grid = raw.content, grid_of(self.subject, feeds[self.subject.input])
         tensors: dict[str, Array] = {f"site/{s.name}": s.relevance for s in raw.sinks}
-        tensors.update((f"input/{name}", r) for name, r in raw.others.items())
-        if grid is not None:
-            tensors["pixels"] = content
-            content = to_patches(content, grid)
-        tensors["content"] = content
-        kind = self.planned.plan.method.map
+        samples = len(raw.content)  # several images of one sample are one entry
+        others = {n: r if len(r) == samples else r[None] for n, r in raw.others.items()}
+        tensors.update((f"input/{name}", r) for name, r in others.items())
+        first, *rest = self.planned.views
+        maps = self._maps(first, raw.content, raw.sinks, feeds, values)
+        tensors["content"] = unit_relevance(self.subject, raw.content, maps.grid)
+        if maps.grid is not None:
+            tensors["pixels"] = raw.content
+        further = {
+            view.explained: self._maps(view, raw.others[view.explained], sinks, feeds, values)
+            for view, sinks in zip(rest, raw.further_sinks, strict=True)
+            if view.explained in raw.others
+        }
+        ms = {"forward": forward}
+        return Outcome(output, targets, maps, raw.ledger, tensors, ms, further)
+
+    def _maps(
+        self,
+        view: Planned,
+        raw: Array,
+        sinks: Sequence[Sink],
+        feeds: Feeds,
+        values: Mapping[str, Array],
+    ) -> Maps:
+        subject = next(s for s in self.subject.views if s.input == view.explained)
+        grid = grid_of(subject, feeds[subject.input])
+        content = unit_relevance(subject, raw, grid)
         op = Eager(len(content), content.dtype)
 
         def at_units(sink: Sink, numbers: Array) -> Array:
             assert sink.route is not None
-            of_input = self.planned.to_input(op, self._values_of(values), sink.route, numbers)
-            units = of_input if grid is None else to_patches(of_input, grid)
-            return np.asarray(units.sum(axis=-1, dtype=np.float64))
+            of_input = view.to_input(op, self._values_of(values), sink.route, numbers)
+            return np.asarray(unit_relevance(subject, of_input, grid).sum(-1, dtype=np.float64))
 
-        maps = make_maps(
-            op, content, raw.sinks, at_units, positions=self._positions, kind=kind, grid=grid
+        kind = self.planned.plan.method.map
+        return make_maps(
+            op, content, sinks, at_units, positions=self._positions, kind=kind, grid=grid
         )
-        return Outcome(output, targets, maps, raw.ledger, tensors, {"forward": forward})
 
     def forward(self, feeds: Feeds) -> dict[str, Array]:
         """Forward values that the walk reads, the explained output among them."""
@@ -141,9 +163,14 @@ class NumpyEngine:
         planned = self.planned
         op = Eager(len(seed), self._kind)
         caught = self._walk(op, values, seed)
-        caught.require(planned.explained)
-        axes = planned.analysis.input_axes
-        arrays = {name: bring_to_tokens(op, r, axes(name)) for name, r in caught.content.items()}
+        caught.require(*planned.required)
+        views = {view.explained: view for view in planned.views}
+        arrays = {
+            name: views.get(name, replace(planned, explained=name)).tokens(op, relevance)
+            for name, relevance in caught.content.items()
+        }
+        aligns = [view.routes for view in planned.views]
+        sinks, *further = gather_sinks(op, planned.sites, caught.positions, aligns)
         entries = {entry_name(e, planned.explained): v for e, v in caught.ledger.items()}
         # Other entries of the output may be infinite: classes that are switched off.
         output = self.subject.by_sample(values[planned.output])
@@ -152,8 +179,9 @@ class NumpyEngine:
         return RawRelevance(
             content=arrays.pop(planned.explained),
             others=arrays,
-            sinks=tuple(gather_sinks(op, planned.sites, caught.positions, planned.routes)),
+            sinks=tuple(sinks),
             ledger=close_ledger(entries, target),
+            further_sinks=tuple(map(tuple, further)),
         )
 
     def multipliers(

@@ -26,7 +26,7 @@ from palrp_onnx.compiler.graph import (
     TOTAL,
     source_name,
 )
-from palrp_onnx.compiler.manifest import Manifest
+from palrp_onnx.compiler.manifest import Aligned, Manifest
 from palrp_onnx.engines.base import Outcome, find_targets
 from palrp_onnx.errors import InputError, TargetError
 from palrp_onnx.model.native import rounds_inside
@@ -36,7 +36,7 @@ from palrp_onnx.prepare import check_feeds
 from palrp_onnx.relevance.ledger import close_ledger
 from palrp_onnx.relevance.sinks import Sink
 from palrp_onnx.relevance.target import Resolved, Target, vector_factor
-from palrp_onnx.relevance.units import Maps, grid_of, to_patches, unaligned
+from palrp_onnx.relevance.units import Maps, grid_of, unit_relevance
 from palrp_onnx.session import Session
 from palrp_onnx.subject import Subject
 from palrp_onnx.types import Array, Feeds
@@ -82,7 +82,8 @@ class CompiledEngine:
         # A file may list one value twice among its outputs.
         outputs = dict.fromkeys(v.name or "" for v in graph.graph.outputs)
         published = {self._output, CONTENT, POSITION, TOTAL, SITES, OFF_MAP, LEDGER}
-        self._outputs = [n for n in outputs if n in published or n.startswith(FEATURES)]
+        prefixes = (FEATURES, *(f"{name}/" for name in published - {self._output}))
+        self._outputs = [n for n in outputs if n in published or n.startswith(prefixes)]
         data = ir.serde.serialize_model(graph).SerializeToString()
         prepack = prepack or rounds_inside(graph.graph)
         self._session = Session(
@@ -114,10 +115,15 @@ class CompiledEngine:
         targets = find_targets(self.manifest, feeds, output, target)
         if target.vector is not None:
             values = self._rescaled(values, target, targets)
-        maps = self._maps(values, feeds)
+        view, *others = self.manifest.views
+        maps = self._maps(view, self.manifest.aligned, values, feeds)
+        further = {
+            other.input: self._maps(other, aligned, values, feeds, f"/{other.input}")
+            for other, aligned in zip(others, self.manifest.further_aligned, strict=True)
+        }
         sums = np.array([t.value for t in targets])
         ledger = self._ledger(values, sums)
-        return Outcome(output, targets, maps, ledger, self._tensors(values, maps), ms)
+        return Outcome(output, targets, maps, ledger, self._tensors(values, maps), ms, further)
 
     def _default(self, samples: int) -> Feeds:
         """The target inputs at their defaults."""
@@ -171,20 +177,30 @@ class CompiledEngine:
         factors = (DEFAULT_SCALE, DEFAULT_SCALE / 16, DEFAULT_SCALE / 1024)
         return [{SEED_SCALE: np.array([factor], np.float32)} for factor in factors]
 
-    def _maps(self, values: Mapping[str, Array], feeds: Feeds) -> Maps:
-        rows: Sequence[Array] = list(values[SITES].swapaxes(0, 1)) if SITES in values else []
-        off = values[OFF_MAP].T if OFF_MAP in values else np.zeros((len(rows), len(values[TOTAL])))
+    def _maps(
+        self,
+        view: Subject,
+        aligned: Aligned,
+        values: Mapping[str, Array],
+        feeds: Feeds,
+        suffix: str = "",
+    ) -> Maps:
+        """The maps of one input, whose outputs end in ``suffix``."""
+        found = values.get(SITES + suffix)
+        rows: Sequence[Array] = [] if found is None else list(found.swapaxes(0, 1))
+        total = values[TOTAL + suffix]
+        off = values.get(OFF_MAP + suffix, np.zeros((len(total), len(rows)))).T
         sites = [
             Sink(kind, layer, part, row, width=1, route=None, off_map=rest)
-            for (kind, layer, part), row, rest in zip(self.manifest.sites, rows, off, strict=True)
+            for (kind, layer, part), row, rest in zip(aligned.sites, rows, off, strict=True)
         ]
         return Maps(
-            content=values[CONTENT],
-            position=values[POSITION],
-            total=values[TOTAL],
+            content=values[CONTENT + suffix],
+            position=values[POSITION + suffix],
+            total=total,
             sites=tuple(sites),
-            grid=grid_of(self.manifest, feeds[self.manifest.input]),
-            warnings=tuple(map(unaligned, self.manifest.unaligned)),
+            grid=grid_of(view, feeds[view.input]),
+            unaligned=aligned.unaligned,
         )
 
     def _ledger(self, values: Mapping[str, Array], target: Array) -> dict[str, Array]:
@@ -198,7 +214,7 @@ class CompiledEngine:
         tensors = {name.removeprefix(FEATURES): array for name, array in raw.items()}
         if maps.grid is not None and "content" in tensors:
             tensors["pixels"] = tensors["content"]
-            tensors["content"] = to_patches(tensors["pixels"], maps.grid)
+            tensors["content"] = unit_relevance(self.manifest, tensors["pixels"], maps.grid)
         return tensors
 
 

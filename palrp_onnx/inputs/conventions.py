@@ -25,7 +25,7 @@ from palrp_onnx.inputs.sample import Feeds, GraphInput
 from palrp_onnx.inputs.signature import describe, describe_input, is_integer
 
 #: The next step if a graph has inputs that text does not provide.
-TENSORS_HINT = "pass one array per graph input as .npz"
+TENSORS_HINT = "give a file for each input (--input again), or one array per graph input as .npz"
 
 
 def assign_inputs(graph_inputs: Sequence[GraphInput]) -> dict[str, list[GraphInput]]:

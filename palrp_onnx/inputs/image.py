@@ -27,7 +27,7 @@ PIXEL_LIMIT = 89_478_485
 _CHANNELS = (1, 3)
 _FILE_LIMIT = 256 << 20
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
-_TENSORS_HINT = "pass one array per graph input as .npz"
+_TENSORS_HINT = "give a file for each input (--input again), or one array per graph input as .npz"
 # Exceptions that Pillow's decoders raise on damaged files.
 _DAMAGE = (
     OSError,
@@ -95,15 +95,19 @@ class ImageReader:
             warnings=(*self._steps.warnings, *warnings),
             geometry=geometry,
             image=source,
+            subject=self._input.name,
         )
 
 
+def takes_images(each: GraphInput) -> bool:
+    """Whether an input may hold the pixels of an image."""
+    numbers = np.dtype(each.dtype).kind == "f" or each.dtype == np.uint8
+    return bool(numbers) and (each.shape is None or len(each.shape) == 4)
+
+
 def _pixel_input(graph_inputs: Sequence[GraphInput]) -> GraphInput:
-    if len(graph_inputs) == 1:
-        only = graph_inputs[0]
-        numbers = np.dtype(only.dtype).kind == "f" or only.dtype == np.uint8
-        if numbers and (only.shape is None or len(only.shape) == 4):
-            return only
+    if len(graph_inputs) == 1 and takes_images(graph_inputs[0]):
+        return graph_inputs[0]
     message = f"an image provides one float or uint8 input of rank 4; {describe(graph_inputs)}"
     raise InputError(message, hint=_TENSORS_HINT)
 

@@ -10,16 +10,13 @@ from typing import BinaryIO, Literal
 from palrp_onnx.errors import InputError
 from palrp_onnx.inputs.beside import beside
 from palrp_onnx.inputs.image import ImageReader, default_preprocessor
+from palrp_onnx.inputs.kinds import IMAGE, TENSORS, TEXT, unknown_kind
 from palrp_onnx.inputs.reading import read_stream
 from palrp_onnx.inputs.sample import GraphInput, Sample
 from palrp_onnx.inputs.tensors import read_npz
 from palrp_onnx.inputs.text import TEXT_LIMIT, TextReader, decode_text, read_text
 from palrp_onnx.inputs.tokenizer_files import default_tokenizer
 from palrp_onnx.inputs.tokens import usable_tokenizer
-
-_TEXT = (".txt",)
-_IMAGE = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
-_TENSORS = (".npz",)
 
 
 def open_sample(
@@ -45,27 +42,21 @@ def open_sample(
         InputError: The suffix is unknown, or the file cannot be used.
     """
     suffix = "" if source == "-" else Path(source).suffix.lower()
-    if pair is not None and source != "-" and suffix not in _TEXT:
+    if pair is not None and source != "-" and suffix not in TEXT:
         raise InputError("only texts can be given in pairs", place=str(source))
     if source == "-":
         stream = sys.stdin.buffer if stdin is None else stdin
         text = decode_text(read_stream(stream, limit=TEXT_LIMIT, place="stdin"), place="stdin")
         second = None if pair is None else read_text(pair)
         return _text_reader(model_path, graph_inputs, tokenizer).read(text, pair=second, id="stdin")
-    if suffix in _TEXT:
+    if suffix in TEXT:
         return _text_reader(model_path, graph_inputs, tokenizer).read_file(source, pair_path=pair)
-    if suffix in _IMAGE:
+    if suffix in IMAGE:
         return ImageReader(default_preprocessor(model_path), graph_inputs).read_file(source)
-    if suffix in _TENSORS:
+    if suffix in TENSORS:
         words = tokenizer or usable_tokenizer(default_tokenizer(model_path))
         return read_npz(source, graph_inputs, tokenizer=words)
-    known = f"text ({_list(_TEXT)}), images ({_list(_IMAGE)}) and tensors ({_list(_TENSORS)})"
-    problem, hint = f"unknown file type {suffix!r}", f"supported are {known}"
-    if source.is_dir():
-        problem, hint = "is a folder, not one input", "palrp-onnx batch explains all its files"
-    elif not source.exists():
-        problem, hint = "there is no such file", f"{hint}; a text itself is read from stdin: -"
-    raise InputError(problem, place=str(source), hint=hint)
+    raise unknown_kind(source)
 
 
 def _text_reader(
@@ -73,7 +64,3 @@ def _text_reader(
 ) -> TextReader:
     config = beside(model_path, "config.json")
     return TextReader(tokenizer or default_tokenizer(model_path), graph_inputs, config=config)
-
-
-def _list(suffixes: tuple[str, ...]) -> str:
-    return ", ".join(suffixes)

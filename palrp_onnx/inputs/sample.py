@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+from msgspec import structs
 from numpy.typing import NDArray
 
 from palrp_onnx.model.signature import GraphInput as GraphInput
@@ -34,20 +35,52 @@ class ImageGeometry:
 class Sample:
     """One input file, ready to run.
 
-    Arrays of ``feeds`` have a leading batch axis. ``units`` are those of its row, or ``None`` if
-    the reader does not know them (raw tensors, patches): the explainer then derives them.
+    Arrays of ``feeds`` have a leading batch axis. ``units`` are those of its row of the input
+    ``subject``, or ``None`` if the reader does not know them (raw tensors, patches): the explainer
+    then derives them. If that input got several texts as its ``rows``, they are the units of all.
     ``image`` is the original, upright, in RGB, and ``geometry`` the part of it that the network
-    saw; both are ``None`` unless ``kind`` is "image".
+    saw; both are ``None`` unless ``kind`` is "image". ``parts`` are the samples of several files
+    that were joined to this one.
     """
 
     id: str
-    kind: Literal["text", "image", "tensors"]
+    kind: Literal["text", "image", "tensors", "several"]
     feeds: Feeds
     facts: InputFacts
     units: Units | None = None
     warnings: tuple[Warning_, ...] = field(default=())
     geometry: ImageGeometry | None = None
     image: Image.Image | None = None
+    subject: str | None = None
+    rows: tuple[str, ...] = ()
+    parts: tuple[Sample, ...] = ()
+
+    def units_of(self, name: str) -> Units | None:
+        """The units of an input of the graph, if the reader knows them."""
+        if self.parts:
+            return next((p.units for p in self.parts if p.subject == name), None)
+        return self.units if self.subject in (name, None) else None
+
+    def rows_of(self, name: str) -> tuple[str, ...]:
+        """The texts that are the rows of an input."""
+        return next((p.rows for p in (self, *self.parts) if p.subject == name), ())
+
+    def row(self, name: str, row: int) -> Sample:
+        """The sample with the units of one of the texts that are the rows of an input."""
+        if self.parts:
+            return replace(self, parts=tuple(part.row(name, row) for part in self.parts))
+        if self.subject != name or not self.rows or self.units is None:
+            return self
+        length = len(self.units.text) // len(self.rows)
+        own = slice(row * length, (row + 1) * length)
+        lists = ("text", "id", "start", "end", "special")
+        units = structs.replace(self.units, **{k: getattr(self.units, k)[own] for k in lists})
+        return replace(self, units=units, rows=self.rows[row : row + 1])
+
+    def picture_of(self, name: str) -> tuple[Image.Image | None, Box | None]:
+        """The original image of an input, and the part of it that the network saw."""
+        own = next((p for p in (*self.parts, self) if p.subject == name), None)
+        return (None, None) if own is None else (own.image, own.box)
 
     @property
     def box(self) -> Box | None:

@@ -76,8 +76,7 @@ def read_npz(
         check_shape(each, arrays[each.name].shape, place=f"{path}:{each.name}")
         feeds[each.name], changed = _cast(arrays[each.name], each, f"{path}:{each.name}")
         if changed:
-            message = f"{each.name} was rounded from {arrays[each.name].dtype} to {each.dtype}"
-            warnings.append(Warning_(code="rounded", message=message))
+            warnings += _rounded(each, arrays[each.name])
     lengths = {name: len(array) for name, array in feeds.items() if array.ndim}
     if (problem := first_axes(graph_inputs, lengths)) is not None:
         raise InputError(problem, place=str(path))
@@ -88,7 +87,46 @@ def read_npz(
         facts=InputFacts(kind="tensors"),
         units=_units(feeds, graph_inputs, tokenizer) if tokenizer else None,
         warnings=tuple(warnings),
+        subject=ids_input(graph_inputs),
     )
+
+
+def names_in(path: Path) -> frozenset[str]:
+    """Names of the arrays in a file.
+
+    Raises:
+        InputError: The file does not exist or cannot be read.
+    """
+    with _opened(path) as archive:
+        return frozenset(_members(archive, path))
+
+
+def read_array(path: Path, graph_input: GraphInput) -> Sample:
+    """Read the array of one input from a ``.npy`` file.
+
+    Raises:
+        InputError: The file cannot be read, or does not fit the input.
+    """
+    try:
+        with path.open("rb") as stream:
+            array = read_npy(stream, path.stat().st_size, str(path))
+    except OSError as error:
+        raise InputError(f"cannot be read: {error.strerror}", place=str(path)) from error
+    check_shape(graph_input, array.shape, place=str(path))
+    fitting, changed = _cast(array, graph_input, str(path))
+    return Sample(
+        id=path.stem,
+        kind="tensors",
+        feeds={graph_input.name: fitting},
+        facts=InputFacts(kind="tensors"),
+        warnings=_rounded(graph_input, array) if changed else (),
+        subject=graph_input.name,
+    )
+
+
+def _rounded(graph_input: GraphInput, array: NDArray[np.generic]) -> tuple[Warning_, ...]:
+    message = f"{graph_input.name} was rounded from {array.dtype} to {graph_input.dtype}"
+    return (Warning_(code="rounded", message=message),)
 
 
 def filled(path: Path, names: Collection[str]) -> bool:

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from palrp_onnx.errors import InputError
 from palrp_onnx.inputs.beside import beside
 from palrp_onnx.inputs.conventions import TENSORS_HINT, assign_inputs, fixed_length, token_feeds
 from palrp_onnx.inputs.padding import PadToken, Side, find_pad_token, find_side
-from palrp_onnx.inputs.purposes import MASK, PADDING
+from palrp_onnx.inputs.purposes import IDS, MASK, PADDING
 from palrp_onnx.inputs.reading import read_bytes
 from palrp_onnx.inputs.sample import GraphInput, Sample
 from palrp_onnx.inputs.tokenizer_checks import panics_are_errors
@@ -130,6 +131,61 @@ class TextReader:
             facts=facts,
             units=row.units,
             warnings=tuple(warnings),
+            subject=self.ids.name,
+        )
+
+    @property
+    def ids(self) -> GraphInput:
+        """The input that receives the ids of tokens."""
+        return self._inputs[IDS][0]
+
+    def read_rows(self, texts: Sequence[str], *, id: str) -> Sample:
+        """Encode several texts as the rows of one batch, padded to the longest.
+
+        The units are those of all rows, and the text of the facts has a line for each.
+
+        Raises:
+            InputError: A text cannot be encoded for this graph, or they have different lengths and
+                there is no padding token or mask.
+        """
+        singles = [self.read(text, id=f"{id}, line {k}") for k, text in enumerate(texts, 1)]
+        length = max(len(single.units.id) for single in singles if single.units is not None)
+        rows = []
+        for single in singles:
+            assert single.units is not None
+            kept = [1] * len(single.units.id)
+            row = _EncodedRow(single.units.id, kept, [0] * len(kept), single.units)
+            fits = len(kept) == length
+            rows.append(row if fits else row.padded(length, self._pad_token(id), self._side))
+        feeds = [
+            single.feeds
+            if len(row.mask) == sum(row.mask)
+            else token_feeds(self._inputs, row.ids, mask=row.mask, types=row.types, place=id)
+            for single, row in zip(singles, rows, strict=True)
+        ]
+        starts = np.cumsum([0, *(len(text) + 1 for text in texts)]).tolist()
+        placed = [(start, row.units) for start, row in zip(starts, rows, strict=False)]
+        units = Units(
+            kind="token",
+            text=[text for _, each in placed for text in each.text],
+            id=[token for _, each in placed for token in each.id],
+            start=[start + place for start, each in placed for place in each.start],
+            end=[start + place for start, each in placed for place in each.end],
+            special=[special for _, each in placed for special in each.special],
+        )
+        return Sample(
+            id=id,
+            kind="text",
+            feeds={name: np.concatenate([each[name] for each in feeds]) for name in feeds[0]},
+            facts=InputFacts(
+                kind="text",
+                truncated=any(single.facts.truncated for single in singles),
+                text="\n".join(texts),
+            ),
+            units=units,
+            warnings=tuple({w: None for single in singles for w in single.warnings}),
+            subject=self.ids.name,
+            rows=tuple(texts),
         )
 
     def read_file(self, path: Path, *, pair_path: Path | None = None) -> Sample:

@@ -33,7 +33,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     dtype: str = "float32"
     device: str = "cpu"
     output: str | None = None
-    explain_input: str | None = None
+    explain_input: tuple[str, ...] = ()
     roles: dict[str, str] = msgspec.field(default_factory=dict)
     tokenizer: str | None = None
     bind: dict[str, str] = msgspec.field(default_factory=dict)

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from msgspec import structs
+from msgspec import UNSET, structs
 
 from palrp_onnx.inputs import Feeds, Sample
 from palrp_onnx.inputs.padding import Side
-from palrp_onnx.record import Attribution, InputFacts, Relevance, TargetFacts, Units
+from palrp_onnx.record import Attribution, InputFacts, Map, Relevance, TargetFacts, Units
 from palrp_onnx.types import Array
 
 
@@ -71,6 +71,7 @@ def stack(samples: Sequence[Sample], padding: Padding | None) -> Sample:
     return Sample(
         id="batch",
         kind=samples[0].kind,
+        subject=samples[0].subject,
         feeds={name: np.concatenate([row[name] for row in rows]) for name in rows[0]},
         facts=InputFacts(kind=samples[0].facts.kind),
         units=longest,  # own_record restores those of each row
@@ -84,24 +85,36 @@ def own_record(
     whole = len(record.relevance.total)
     first = whole - length if length is not None and side == "left" else 0
     end = slice(first, None if length is None else first + length)
-    count = len(record.relevance.total[end])
-    units = sample.units
-    if units is None or record.units.kind == "patch" or len(units.text) != count:
-        units = _cut_units(record.units, end)
-    relevance = record.relevance
+    own, *others = (_cut(each, sample, end) for each in record.maps)
     return structs.replace(
         record,
         id=sample.id,
         input=sample.facts,
         target=_moved(record.target, first),
+        units=own.units,
+        relevance=own.relevance,
+        sites=own.sites,
+        warnings=[*sample.warnings, *record.warnings],
+        others=others or UNSET,
+    )
+
+
+def _cut(own: Map, sample: Sample, end: slice) -> Map:
+    """The map without padding; all inputs of a padded row have its length."""
+    relevance = own.relevance
+    count = len(relevance.total[end])
+    units = sample.units_of(own.input)
+    if units is None or own.units.kind == "patch" or len(units.text) != count:
+        units = _cut_units(own.units, end)
+    return Map(
+        input=own.input,
         units=units,
         relevance=Relevance(
             content=relevance.content[end],
             position=relevance.position[end],
             total=relevance.total[end],
         ),
-        sites=[structs.replace(s, relevance=s.relevance[end]) for s in record.sites],
-        warnings=[*sample.warnings, *record.warnings],
+        sites=[structs.replace(s, relevance=s.relevance[end]) for s in own.sites],
     )
 
 

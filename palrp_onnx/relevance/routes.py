@@ -375,6 +375,7 @@ def to_input(
     route: Route,
     tokens: T,
     axes: InputAxes,
+    rows: int | None = None,
 ) -> T:
     """Numbers of the places of a site [B, T] as numbers of the explained input's entries.
 
@@ -387,6 +388,7 @@ def to_input(
         route: The route.
         tokens: The numbers.
         axes: Axes of the explained input.
+        rows: See :func:`bring_to_tokens`.
 
     Returns:
         As :func:`bring_to_tokens` returns relevance: [B, T, 1], and for
@@ -410,7 +412,7 @@ def to_input(
             part = _sorted(op, part, piece.order)
             known = arrived.get(piece.to)
             arrived[piece.to] = part if known is None else op.add(known, part)
-    found = [_at_end(op, values(v), arrived[v], own, axes) for v, own in route.ends]
+    found = [_at_end(op, values(v), arrived[v], own, axes, rows) for v, own in route.ends]
     total = found[0]
     for each in found[1:]:
         total = op.add(total, each)
@@ -423,13 +425,13 @@ def _sorted(op: Language[T], a: T, order: Axes) -> T:
     return a if perm == list(range(len(order))) else op.transpose(a, perm)
 
 
-def _at_end(op: Language[T], value: T, a: T, own: Axes, axes: InputAxes) -> T:
+def _at_end(op: Language[T], value: T, a: T, own: Axes, axes: InputAxes, rows: int | None) -> T:
     """Numbers along some axes of the explained input, or of its lookup, for all of its entries."""
     rank = len(axes.flags) + axes.vectors
     whole = _among(op, a, own, rank)
     if any(flag and k not in own for k, flag in enumerate(axes.flags)):
         whole = _spread(op, whole, value)
-    return bring_to_tokens(op, whole, axes)
+    return bring_to_tokens(op, whole, axes, rows=rows)
 
 
 def _among(op: Language[T], a: T, axes: Axes, rank: int) -> T:
@@ -491,13 +493,17 @@ def _windows(view: View[T], node: ir.Node, axis: int) -> Pooling:
     return cast(Pooling, {**found, "count_include_pad": 0})
 
 
-def bring_to_tokens(op: Language[T], relevance: T, axes: InputAxes) -> T:
-    """Relevance of an explained input with these axes as [B, T, F]; of an image as [B, C, H, W]."""
+def bring_to_tokens(
+    op: Language[T], relevance: T, axes: InputAxes, *, rows: int | None = None
+) -> T:
+    """Relevance of an explained input with these axes as [B, T, F]; of an image as [B, C, H, W].
+
+    Entries along ``rows`` are among the tokens, T = rows × places; those of images stay apart.
+    """
     flags = axes.flags
     if axes.channels is not None:
         order = (flags.index(BATCH), axes.channels, *axes.units)
         return relevance if order == (0, 1, 2, 3) else op.transpose(relevance, order)
     batch = flags.index(BATCH) if BATCH in flags else 0
-    return op.arrange(
-        relevance, batch_axis=batch, token_axes=axes.units, feature_axes=axes.features
-    )
+    tokens = axes.units if rows is None else (rows, *axes.units)
+    return op.arrange(relevance, batch_axis=batch, token_axes=tokens, feature_axes=axes.features)

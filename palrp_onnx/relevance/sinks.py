@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar, get_args
 
@@ -51,29 +51,46 @@ class Sink:
         return f"{self.layer}/{self.part}"
 
 
-#: (site, its token axes from the right) → how its tokens are moved back to units.
+#: (site, its token axes from the right) → how its tokens are moved back to units of one input.
 Align = Callable[[SinkSite, Sequence[int]], "Route | None"]
 
 
 def gather_sinks(
-    op: Language[T], sites: Sequence[SinkSite], caught: Mapping[Operand, T], align: Align
-) -> list[Sink]:
-    """Bring every site's relevance to [B, T, F] and add up sites of one kind, layer and part."""
-    found: dict[
-        tuple[object, ...], Sink
-    ] = {}  # only tables of one shape and the same tokens add up
+    op: Language[T], sites: Sequence[SinkSite], caught: Mapping[Operand, T], aligns: Sequence[Align]
+) -> list[list[Sink]]:
+    """Bring every site's relevance to [B, T, F] and add up sites of one kind, layer and part.
+
+    Returns:
+        The sinks for every explained input: they differ in ``route`` alone, which only the first
+        input has that their tokens belong to.
+    """
+    found: dict[tuple[Any, ...], Sink] = {}  # tables of one shape and the same tokens add up
+    routes: dict[tuple[Any, ...], list[Route | None]] = {}
     for site in sites:
         if site.operand not in caught:
             continue
         width = math.prod(site.shape[len(site.tokens) :])
         for part, relevance, tokens in _parts(op, site, caught[site.operand]):
             key = (site.layer, site.kind, part, site.shape, site.varying, site.runs(tokens))
-            known = found.get(key)
-            if known is not None:
-                relevance = op.add(known.relevance, relevance)
-            route = align(site, tokens) if known is None else known.route
-            found[key] = Sink(site.kind, site.layer, part, relevance, width, route)
-    return _named(list(found.values()))
+            if key in found:
+                relevance = op.add(found[key].relevance, relevance)
+            else:
+                routes[key] = _first(align(site, tokens) for align in aligns)
+            found[key] = Sink(site.kind, site.layer, part, relevance, width, None)
+    ordered = sorted(found.items(), key=lambda each: each[1].layer)
+    named = _named([sink for _, sink in ordered])
+    return [
+        [replace(sink, route=routes[key][k]) for sink, (key, _) in zip(named, ordered, strict=True)]
+        for k in range(len(aligns))
+    ]
+
+
+def _first(routes: Iterable[Route | None]) -> list[Route | None]:
+    """The first route alone: no relevance is on two maps."""
+    found: list[Route | None] = []
+    for route in routes:
+        found.append(None if any(found) else route)
+    return found
 
 
 def _parts(op: Language[T], site: SinkSite, relevance: T) -> list[tuple[str, T, tuple[int, ...]]]:
@@ -94,10 +111,10 @@ def _parts(op: Language[T], site: SinkSite, relevance: T) -> list[tuple[str, T, 
 
 
 def _named(sinks: list[Sink]) -> list[Sink]:
-    """Sinks in order of layer; a second sink of one name is numbered."""
+    """The sinks; a second one of one name is numbered."""
     seen: dict[str, int] = {}
     result = []
-    for sink in sorted(sinks, key=lambda s: s.layer):
+    for sink in sinks:
         seen[sink.name] = seen.get(sink.name, 0) + 1
         count = seen[sink.name]
         part = sink.part if count == 1 else f"{sink.part}.{count}"

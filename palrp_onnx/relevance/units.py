@@ -28,7 +28,7 @@ class Maps:
         total: What the method's map is: content, position or their sum.
         sites: Sinks with one feature: signed relevance [B, units].
         grid: Rows and columns, where units are patches.
-        warnings: Sinks that are not on the map.
+        unaligned: Names of the sinks that are not on the map.
     """
 
     content: Array
@@ -36,7 +36,7 @@ class Maps:
     total: Array
     sites: tuple[Sink, ...]
     grid: tuple[int, int] | None
-    warnings: tuple[Warning_, ...]
+    unaligned: tuple[str, ...]
 
 
 def make_maps(
@@ -75,7 +75,7 @@ def make_maps(
         total={"sum": summed + position, "content": summed, "position": position}[kind],
         sites=tuple(_signed(s, at_units) for s in aligned),
         grid=grid,
-        warnings=tuple(unaligned(s.name) for s in sinks if s.route is None),
+        unaligned=tuple(s.name for s in sinks if s.route is None),
     )
 
 
@@ -88,12 +88,17 @@ def _signed(sink: Sink, at_units: Callable[[Sink, Array], Array]) -> Sink:
     return replace(sink, relevance=units, off_map=off)
 
 
-def unaligned(name: str) -> Warning_:
-    """The warning for a sink whose tokens are no units: it is in ledger and tensors only."""
-    return Warning_(
-        code="unaligned-site",
-        message=f"the places of site/{name} cannot be followed to the units: it is not on the map",
-    )
+def unaligned(maps: Sequence[Maps]) -> list[Warning_]:
+    """Warnings for sinks that are on no map: they are in the ledger and in tensors only."""
+    everywhere = set(maps[0].unaligned).intersection(*(each.unaligned for each in maps))
+    return [
+        Warning_(
+            code="unaligned-site",
+            message=f"the places of site/{name} cannot be followed to units: it is not on the map",
+        )
+        for name in maps[0].unaligned
+        if name in everywhere
+    ]
 
 
 def image_grid(patch: tuple[int, int] | None, size: Sequence[int]) -> tuple[int, int]:
@@ -104,10 +109,25 @@ def image_grid(patch: tuple[int, int] | None, size: Sequence[int]) -> tuple[int,
 
 
 def grid_of(subject: Subject, array: Array) -> tuple[int, int] | None:
-    """Rows and columns of the units of an input; ``None`` where units are tokens."""
+    """Rows and columns of the units of an input; ``None`` where units are tokens.
+
+    Images that are all units of one sample are below each other.
+    """
     if (axes := subject.image) is None:
         return None
-    return image_grid(subject.patch, (array.shape[axes.rows], array.shape[axes.columns]))
+    grid = image_grid(subject.patch, (array.shape[axes.rows], array.shape[axes.columns]))
+    images = 1 if subject.rows is None else array.shape[subject.rows]
+    return images * grid[0], grid[1]
+
+
+def unit_relevance(subject: Subject, raw: Array, grid: tuple[int, int] | None) -> Array:
+    """[B, units, F] of an explained input, from tokens or from the pixels of its images."""
+    if grid is None:
+        return raw
+    if subject.rows is None:
+        return to_patches(raw, grid)
+    patches = to_patches(raw, (grid[0] // len(raw), grid[1]))
+    return patches.reshape(1, -1, patches.shape[-1])
 
 
 def to_patches(pixels: Array, grid: tuple[int, int]) -> Array:

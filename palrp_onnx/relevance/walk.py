@@ -51,19 +51,20 @@ class Caught(Generic[T]):
             {value: function(m) for value, m in self.watched.items()},
         )
 
-    def require(self, explained: str) -> None:
-        """Refuse a walk that did not reach the explained input.
+    def require(self, *explained: str) -> None:
+        """Refuse a walk that did not reach these explained inputs.
 
         Raises:
             TargetError: It did not.
         """
-        if explained not in self.content:
-            raise TargetError(
-                "No relevance reaches the explained input",
-                place=f"input {explained}",
-                hint="The output does not depend on it, or the method sends nothing that way; try "
-                "another --method.",
-            )
+        for name in explained:
+            if name not in self.content:
+                raise TargetError(
+                    "No relevance reaches the explained input",
+                    place=f"input {name}",
+                    hint="The output does not depend on it, or the method sends nothing that way; "
+                    "try another --method.",
+                )
 
 
 def walk(

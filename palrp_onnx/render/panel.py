@@ -25,6 +25,7 @@ class Panel:
 
     sites: Sequence[Site]
     units: Units
+    prefix: str = ""
 
     def __post_init__(self) -> None:
         self._numbers = np.array([site.relevance for site in self.sites])
@@ -40,7 +41,7 @@ class Panel:
 
     def draw(self, page: Image.Image, top: int) -> None:
         """Draw onto the page."""
-        write(page, (MARGIN, top + 11), "positions × layers", 16, GREY)
+        write(page, (MARGIN, top + 11), f"{self.prefix}positions × layers", 16, GREY)
         upper = top + 30
         draw = ImageDraw.Draw(page)
         painted = colours(self._numbers, self.limit)

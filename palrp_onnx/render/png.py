@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator, Mapping
 
 from PIL import Image, PngImagePlugin
 
-from palrp_onnx.record import Attribution, entry_names
+from palrp_onnx.record import Attribution, Map, entry_names
 from palrp_onnx.render.page import GREY, Block, TextLines, compose, visible, wrap
 from palrp_onnx.render.palette import BLACK
 from palrp_onnx.render.panel import Panel
-from palrp_onnx.render.picture import Pictures
+from palrp_onnx.render.picture import Pictures, Seen
 from palrp_onnx.render.scale import Scale, number
 from palrp_onnx.render.strip import Strip
 from palrp_onnx.render.wording import common_scale, ends, shares, target_name
@@ -20,7 +21,11 @@ _SMALL = 15
 
 
 def render_png(
-    record: Attribution, *, image: Image.Image | None = None, box: Box | None = None
+    record: Attribution,
+    *,
+    image: Image.Image | None = None,
+    box: Box | None = None,
+    further: Mapping[str, Seen] | None = None,
 ) -> bytes:
     """Draw a record: head, maps on one scale, colour bar, ledger, positions × layers.
 
@@ -28,29 +33,48 @@ def render_png(
         record: The record.
         image: The original image, for patches.
         box: The part of the original that the network saw, in its pixels; all of it by default.
+        further: The same two for each further explained input, by its name.
 
     Returns:
         A PNG file. The same record and image give the same bytes.
     """
-    limit, remark = common_scale(record)
-    reduction = str(record.run.params.get("positions", "signed"))
     blocks: list[Block] = [_head(record)]
-    if record.units.grid is not None:
-        grid = record.units.grid
-        blocks.append(Pictures(record.relevance, grid, limit, image, box, reduction))
-    else:
-        blocks += [
-            Strip(name, record.units, values, limit, record.input.text)
-            for name, values in (
-                ("content", record.relevance.content),
-                (f"position  ({reduction})", record.relevance.position),
-                ("total", record.relevance.total),
-            )
-        ]
-    blocks += [Scale(limit, remark, *ends(record)), _ledger(record)]
-    if record.sites and record.sites[0].relevance:
-        blocks.append(Panel(record.sites, record.units))
+    seen = further or {}
+    first, *others = record.maps
+    blocks += _map(record, first, image, box)
+    for shown in others:
+        blocks += _map(record, shown, *seen.get(shown.input, (None, None)))
+    blocks.append(_ledger(record))
+    for shown in record.maps:
+        if shown.sites and shown.sites[0].relevance:
+            blocks.append(Panel(shown.sites, shown.units, _prefix(record, shown)))
     return _encoded(compose(blocks), record)
+
+
+def _map(
+    record: Attribution, shown: Map, image: Image.Image | None, box: Box | None
+) -> Iterator[Block]:
+    """The maps of one input, and their scale."""
+    limit, remark = common_scale(shown)
+    reduction = str(record.run.params.get("positions", "signed"))
+    prefix = _prefix(record, shown)
+    if shown.units.grid is not None:
+        if prefix:
+            yield TextLines([(prefix, 16, GREY)])
+        yield Pictures(shown.relevance, shown.units.grid, limit, image, box, reduction)
+    else:
+        for name, values in (
+            ("content", shown.relevance.content),
+            (f"position  ({reduction})", shown.relevance.position),
+            ("total", shown.relevance.total),
+        ):
+            yield Strip(f"{prefix}{name}", shown.units, values, limit, record.input.text)
+    yield Scale(limit, remark, *ends(record))
+
+
+def _prefix(record: Attribution, shown: Map) -> str:
+    """The name of the input before the titles of its maps, if there are several inputs."""
+    return f"{visible(shown.input)}:  " if record.others else ""
 
 
 def _head(record: Attribution) -> TextLines:

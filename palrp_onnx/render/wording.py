@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from palrp_onnx.record import Attribution, TargetFacts
+from palrp_onnx.record import Attribution, Map, TargetFacts
 from palrp_onnx.render.page import visible
 from palrp_onnx.render.scale import number
 
@@ -40,12 +40,13 @@ def ends(record: Attribution) -> tuple[str, str]:
     return low, f"for {visible(_first(target))}"
 
 
-def common_scale(record: Attribution) -> tuple[float, str]:
-    """The common scale of the three maps, without special tokens, and a remark on it."""
-    special = record.units.special or [False] * len(record.relevance.total)
-    maps = (record.relevance.content, record.relevance.position, record.relevance.total)
-    ordinary = [abs(v) for m in maps for v, s in zip(m, special, strict=False) if not s]
-    peak = max((abs(v) for m in maps for v in m), default=0.0)
+def common_scale(shown: Map) -> tuple[float, str]:
+    """The common scale of content, position and total, without special tokens, and a remark."""
+    relevance = shown.relevance
+    special = shown.units.special or [False] * len(relevance.total)
+    parts = (relevance.content, relevance.position, relevance.total)
+    ordinary = [abs(v) for part in parts for v, s in zip(part, special, strict=False) if not s]
+    peak = max((abs(v) for part in parts for v in part), default=0.0)
     limit = max(ordinary, default=0.0) or peak
     if peak > limit:
         return limit, f"special tokens go up to {number(peak)[1:]}; ◥ marks what is off the scale"
@@ -53,14 +54,23 @@ def common_scale(record: Attribution) -> tuple[float, str]:
 
 
 def shares(record: Attribution) -> str:
-    """Shares of positions and of special tokens in the map, as text."""
-    content, position = record.relevance.magnitudes()
+    """Shares of inputs, of positions and of special tokens in the maps, as text."""
+    content, position = record.magnitudes()
+    maps = record.maps
     found = [f"positions are {_percent(position, content + position)} of the map"]
-    if any(record.units.special):
-        pairs = zip(record.relevance.total, record.units.special, strict=False)
-        special = sum(abs(v) for v, s in pairs if s)
-        whole = sum(map(abs, record.relevance.total))
+    sizes = [sum(map(abs, each.relevance.total)) for each in maps]
+    whole = sum(sizes)
+    if any(any(each.units.special) for each in maps):
+        special = sum(
+            abs(v)
+            for each in maps
+            for v, s in zip(each.relevance.total, each.units.special, strict=False)
+            if s
+        )
         found.append(f"special tokens {_percent(special, whole)}")
+    if len(maps) > 1:
+        names = zip(maps, sizes, strict=True)
+        found += [f"{visible(each.input)} {_percent(size, whole)}" for each, size in names]
     return ", ".join(found) + "  (of Σ|relevance|)"
 
 

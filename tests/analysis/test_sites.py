@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import pytest
 from building import Array, ints, opened, proto, real
+from msgspec import UNSET
 
 from palrp_onnx import Explainer, Model
 from palrp_onnx.describe import Explanation
@@ -243,6 +244,50 @@ def test_one_picture_and_several_texts() -> None:
         Explainer(model.path, explain_input="ids", output="z").explain(sample, "0")
 
 
+@pytest.mark.parametrize("engine", ["numpy", "onnxruntime"])
+@pytest.mark.parametrize("words", [PATCHES, 4])
+def test_both_towers_have_a_map(words: int, engine: str) -> None:
+    model, feeds = towers(words)
+    ids = np.stack([feeds["ids"][0], feeds["ids"][0] + 1, feeds["ids"][0] + 2])
+    sample = Sample("x", "tensors", {**feeds, "ids": ids}, InputFacts(kind="tensors"))
+    explainer = Explainer(model.path, positions="relu", output="z", engine=engine)
+    (both,) = (each.record for each in explainer.explain(sample, "1"))
+    assert both.input_name == "x" and not both.warnings[1:]
+    assert abs(both.ledger["residual_relative"]) < 1e-5
+    (texts,) = both.others or []
+    assert texts.input == "ids"
+    assert texts.units.id == ids.ravel().tolist()
+    assert texts.units.sequence == np.repeat([0, 1, 2], words).tolist()
+    alone = Explainer(model.path, positions="relu", output="y", explain_input="ids", engine=engine)
+    second = alone.explain(sample, "0")[1].record
+    assert second.others is UNSET
+    for part in ("content", "position", "total"):
+        rows = np.reshape(getattr(texts.relevance, part), (3, words))
+        own = getattr(second.relevance, part)
+        np.testing.assert_allclose(rows[1], own, rtol=1e-4, atol=1e-6)
+        assert not rows[[0, 2]].any()  # other texts have no part in this similarity
+    for one, other in zip(texts.sites, second.sites, strict=True):
+        sums = np.reshape(one.relevance, (3, words))
+        np.testing.assert_allclose(sums[1], other.relevance, rtol=1e-4, atol=1e-6)
+    entries = sum(both.ledger[name] for name in ("content", "ids"))
+    assert entries == pytest.approx(sum(map(sum, (m.relevance.content for m in both.maps))))
+
+
+def test_images_that_one_text_is_compared_with() -> None:
+    model, feeds = towers(4)
+    images = np.concatenate([feeds["x"], 2 * feeds["x"]])
+    sample = Sample("x", "tensors", {**feeds, "x": images}, InputFacts(kind="tensors"))
+    explainer = Explainer(model.path, output="y", positions="signed")
+    (text,) = (each.record for each in explainer.explain(sample, "1"))
+    assert text.input_name == "ids"
+    (pictures,) = text.others or []
+    assert pictures.units.grid == (2 * 3, 3)
+    (image,) = explained_pair(model, {**feeds, "x": images[1:]}, "x")
+    content = pictures.relevance.content
+    assert not any(content[:PATCHES])
+    np.testing.assert_allclose(content[PATCHES:], image.record.relevance.content, rtol=1e-4)
+
+
 # --- samples that are mixed------------------------------------------------------------------------
 MEETING = {
     "summed up along the batch": "c = CumSum(x, n0)  y = MatMul(c, w)",
@@ -361,7 +406,7 @@ def test_the_mask_of_the_output_is_found_by_data_flow() -> None:
         "head": HEAD,
     }
     model = opened(proto(body, feeds, weights))
-    planned = plan_model(model, feeds, method("pa-lrp"), explain_input="encoder_ids")
+    planned = plan_model(model, feeds, method("pa-lrp"), explain_input=["encoder_ids"])
     assert planned.subject.mask == "decoder_mask"
     assert planned.subject.unit_mask == "encoder_mask"
     sample = Sample("x", "tensors", feeds, InputFacts(kind="tensors", truncated=False))
