@@ -149,14 +149,18 @@ class Relevance(Struct, frozen=True, kw_only=True):
         return content, position
 
 
-class Site(Struct, frozen=True, kw_only=True):
-    """Signed relevance that one position sink caught, one number a unit."""
+class Site(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Signed relevance that one position sink caught, one number a unit.
+
+    ``off_map`` is that of its places which belong to no unit: class tokens, padding.
+    """
 
     name: str
     kind: str
     layer: int
     part: str
     relevance: list[float]
+    off_map: float = 0.0
 
 
 class Map(Struct, frozen=True, kw_only=True):
