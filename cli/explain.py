@@ -71,9 +71,9 @@ class Request:
     multiple=True,
     required=True,
     metavar="FILE|NAME=FILE|-",
-    help="Text (.txt), an image, or tensors (.npz, one array per graph input); - is text on stdin. "
-    "Several times for a graph with inputs of several kinds, with the input's name where the kind "
-    "leaves it open.",
+    help="Text (.txt), an image, sound (.wav, .flac), rows of a table (.csv, .parquet), or tensors "
+    "(.npz, one array per graph input); - is text on stdin. Several times for a graph with inputs "
+    "of several kinds, with the input's name where the kind leaves it open.",
 )
 @click.option("--pair", type=FILE_PATH, help="Second text, for models of text pairs.")
 @click.option(
@@ -156,7 +156,7 @@ def _expected(
     from palrp_onnx.inputs import read_labels
 
     rows = 1
-    if sample.kind in ("tensors", "several"):
+    if sample.kind in ("tensors", "table", "several"):
         rows = explainer.engine(sample.feeds).subject.samples(sample.feeds)
     every = targets[0].kind == "all"
     return rows * (max(len(read_labels(request.model)), 1) if every else len(targets))
