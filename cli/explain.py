@@ -23,6 +23,7 @@ from .options import (
     Reporting,
     Run,
     Words,
+    default_run_options,
     explainer_options,
     fail_on_option,
     formats,
@@ -30,7 +31,6 @@ from .options import (
     method_options,
     model_argument,
     reporting_options,
-    run_options,
     words_options,
 )
 from .summary import summary
@@ -91,7 +91,7 @@ class Request:
     "kserve: the response to an explain request of KServe's V1 protocol.",
 )
 @words_options
-@run_options
+@default_run_options
 @method_options
 @click.option(
     "--tensors", type=FILE_PATH, help="Also write raw signed relevance to this .npz file."
@@ -158,14 +158,14 @@ def _expected(
     rows = 1
     if sample.kind in ("tensors", "table", "several"):
         rows = explainer.engine(sample.feeds).subject.samples(sample.feeds)
-    every = targets[0].kind == "all"
+    every = targets[0].kind == "all"  # a default is usually one
     return rows * (max(len(read_labels(request.model)), 1) if every else len(targets))
 
 
 def _check_generation(request: Request) -> None:
     if not request.generate:
         return
-    if request.run.target != "pred":
+    if request.run.target not in ("default", "pred"):
         raise UsageError(
             "--generate explains the generated tokens, so it cannot be used with --target",
             hint="Leave out one of them.",
@@ -181,7 +181,7 @@ def _check_generation(request: Request) -> None:
 
 
 def _open(request: Request) -> tuple[Model, Sample]:
-    from palrp_onnx.inputs import bind_inputs, open_sample, open_several
+    from palrp_onnx.inputs import bind_inputs, open_several
     from palrp_onnx.inputs.past import open_for
 
     first = request.sources[0]
@@ -199,14 +199,21 @@ def _open(request: Request) -> tuple[Model, Sample]:
             tokenizer=request.words.tokenizer,
         )
         return model, sample
-    sample = open_sample(
+    return model, _sample(request, model, source, pair=request.pair)
+
+
+def _sample(
+    request: Request, model: Model, source: Path | Literal["-"], *, pair: Path | None = None
+) -> Sample:
+    from palrp_onnx.inputs import bind_inputs, open_sample
+
+    return open_sample(
         source,
         model_path=request.model,
-        graph_inputs=inputs,
+        graph_inputs=bind_inputs(model.inputs, request.words.bind),
         tokenizer=request.words.tokenizer,
-        pair=request.pair,
+        pair=pair,
     )
-    return model, sample
 
 
 def _given(request: Request, names: Collection[str]) -> list[Given]:
@@ -245,6 +252,8 @@ def _explainer(request: Request, model: Model) -> Explainer:
         model,
         **explainer_options(request.run, request.choice),
         once=request.generate is None,
+        tokenizer=request.words.tokenizer,
+        reader=partial(_sample, request, model),
     )
 
 
