@@ -74,9 +74,9 @@ class Request:
     "sources",
     multiple=True,
     metavar="FILE|NAME=FILE|-",
-    help="Text (.txt), an image, or tensors (.npz, one array per graph input); - is text on stdin. "
-    "Several times for a graph with inputs of several kinds, with the input's name where the kind "
-    "leaves it open.",
+    help="Text (.txt), an image, sound (.wav, .flac), rows of a table (.csv, .parquet), or tensors "
+    "(.npz, one array per graph input); - is text on stdin. Several times for a graph with inputs "
+    "of several kinds, with the input's name where the kind leaves it open.",
 )
 @click.option(
     "--chat",
@@ -181,7 +181,7 @@ def _expected(
     from palrp_onnx.inputs import read_labels
 
     rows = 1
-    if sample.kind in ("tensors", "several"):
+    if sample.kind in ("tensors", "table", "several"):
         rows = explainer.engine(sample.feeds).subject.samples(sample.feeds)
     every = targets[0].kind == "all"  # a default is usually one
     return rows * (max(len(read_labels(request.model)), 1) if every else len(targets))
