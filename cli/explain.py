@@ -27,6 +27,7 @@ from .options import (
     fail_on_option,
     formats,
     grouped,
+    memory_option,
     method_options,
     model_argument,
     reporting_options,
@@ -58,6 +59,7 @@ class Request:
     tensors: Path | None
     generate: int | None
     limits: tuple[Limit, ...]
+    memory: str
     run: Run
     choice: MethodChoice
     reporting: Reporting
@@ -90,6 +92,7 @@ class Request:
 )
 @words_options
 @run_options
+@memory_option
 @method_options
 @click.option(
     "--tensors", type=FILE_PATH, help="Also write raw signed relevance to this .npz file."
@@ -214,6 +217,7 @@ def _explainer(request: Request, model: Model) -> Explainer:
     return Explainer(
         model,
         **explainer_options(request.run, request.choice),
+        memory=request.memory,
         once=request.generate is None,
     )
 

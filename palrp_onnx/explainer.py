@@ -32,9 +32,10 @@ from palrp_onnx.head import Head, find_head
 from palrp_onnx.inputs.sample import Sample
 from palrp_onnx.inputs.sidecar import Declared, read_declared
 from palrp_onnx.inputs.vectors import read_vector
+from palrp_onnx.machine import free_memory
 from palrp_onnx.model.branches import has_decisions
 from palrp_onnx.model.open import Model, parse_model
-from palrp_onnx.prepare import Planned, check_feeds, plan_model
+from palrp_onnx.prepare import Planned, check_feeds, plan_model, shapes_of
 from palrp_onnx.record import Run
 from palrp_onnx.relevance.ledger import is_open
 from palrp_onnx.relevance.method import Method
@@ -46,14 +47,22 @@ from palrp_onnx.relevance.target import Target
 from palrp_onnx.relevance.target_parsing import parse_targets
 from palrp_onnx.runtime.branching import Branches, Taken
 from palrp_onnx.subject import Subject
-from palrp_onnx.types import Feeds
+from palrp_onnx.types import Feeds, Shape
 from palrp_onnx.zero_maps import WARNING, find_zero_maps
 
 ENGINES = ("onnxruntime", "numpy")
 DEFAULT_POSITIONS = "relu"
 
+#: Ways to use memory.
+MEMORY = ("auto", "fast", "bounded")
+#: Share of the free memory that values of the forward pass may take before less is kept.
+_SHARE = 0.6
 #: Largest number of open engines, one for each way in which inputs decide.
 _MAX_ENGINES = 4
+
+
+#: Shapes of inputs by name → bytes.
+Kept = Callable[[Mapping[str, Shape]], int]
 
 
 @dataclass(frozen=True)
@@ -62,6 +71,8 @@ class _Opened:
 
     engine: Engine
     original: Original | None
+    #: Bytes that the engine keeps for inputs of these shapes, where another would keep less.
+    kept: Kept | None = None
 
 
 class Explainer:
@@ -81,6 +92,10 @@ class Explainer:
         explain_input: Name of the input whose units get relevance; the first by default.
         roles: Overrides of roles, by name of the value: content, position, segment, mask or
             parameter.
+        memory: ``fast`` keeps all values of the forward pass that the way back reads; ``bounded``
+            keeps few and computes the others again, layer by layer, in the memory of about one
+            layer; ``auto`` (default) is ``bounded`` where what is kept for the shapes of an input
+            would take more than 0.6 of the free memory of the machine.
         once: Open quickly and in little memory, for a single explanation; otherwise explanations
             are faster.
 
@@ -100,6 +115,7 @@ class Explainer:
         output: str | None = None,
         explain_input: str | None = None,
         roles: Mapping[str, str] | None = None,
+        memory: str | None = None,
         once: bool = False,
     ) -> None:
         if engine is None:
@@ -112,11 +128,23 @@ class Explainer:
             raise UsageError(
                 "float64 runs in NumPy on the CPU", hint="Use --engine numpy --device cpu."
             )
+        if memory is not None and memory not in MEMORY:
+            raise UsageError(f"Unknown memory {memory!r}", hint=f"One of {', '.join(MEMORY)}.")
+        if memory == "bounded" and engine != "onnxruntime":
+            raise UsageError(
+                "The NumPy engine keeps all values of the forward pass",
+                hint="Use --engine onnxruntime for --memory bounded.",
+            )
         self.model = model if isinstance(model, Model) else Model.open(model)
         self._manifest = Manifest.read(self.model.metadata)
         if self._manifest is not None:
             self.method = self._manifest.own or method_of(self._manifest.method)
-            wanted = {"positions": positions, "output": output, "input": explain_input}
+            wanted = {
+                "positions": positions,
+                "output": output,
+                "input": explain_input,
+                "memory": None if memory == "auto" else memory,
+            }
             other = method is not None and resolve_method(method) != self.method
             _refuse_changes(self._manifest, wanted, engine, other=other)
             if roles and dict(roles) != self._manifest.roles:
@@ -135,6 +163,7 @@ class Explainer:
         self._output = output
         self._explain_input = explain_input
         self._roles = parse_roles(roles or {})
+        self._memory = memory or MEMORY[0]
         self._once = once
         self._branches: Branches | None = None
         self._opened: OrderedDict[Taken, _Opened] = OrderedDict()
@@ -328,7 +357,10 @@ class Explainer:
     def _open_for(self, feeds: Feeds) -> _Opened:
         taken = self.decisions(feeds)
         if taken not in self._opened:
-            self._opened[taken] = self._open(feeds)
+            self._opened[taken] = self._open(feeds, self._memory)
+        if _outgrown(self._opened[taken].kept, feeds):
+            del self._opened[taken]
+            self._opened[taken] = self._open(feeds, "bounded")
         self._opened.move_to_end(taken)
         while len(self._opened) > _MAX_ENGINES:
             self._opened.popitem(last=False)
@@ -343,15 +375,15 @@ class Explainer:
             self._branches = Branches(self.model)
         return self._branches.taken(feeds)
 
-    def _open(self, feeds: Feeds) -> _Opened:
+    def _open(self, feeds: Feeds, memory: str) -> _Opened:
         if self._manifest is not None:
             return _Opened(self._open_explainer(self._manifest), None)
         if self._kind != "onnxruntime":
-            return self._planned(self._at_usual_opset(), feeds)
+            return self._planned(self._at_usual_opset(), feeds, memory)
         try:
-            return self._planned(self.model.at_opset(OPSET), feeds)
+            return self._planned(self.model.at_opset(OPSET), feeds, memory)
         except LaterOpsetError as error:
-            return self._planned(self.model.at_opset(error.opset), feeds)
+            return self._planned(self.model.at_opset(error.opset), feeds, memory)
 
     def _at_usual_opset(self) -> Model:
         """The model as it is compiled too; in its own opset where it cannot be raised."""
@@ -360,7 +392,7 @@ class Explainer:
         except ModelError:
             return self.model
 
-    def _planned(self, model: Model, feeds: Feeds) -> _Opened:
+    def _planned(self, model: Model, feeds: Feeds, memory: str) -> _Opened:
         planned = plan_model(
             model,
             feeds,
@@ -373,15 +405,25 @@ class Explainer:
         original = None
         if rewritten.changes or self.dtype == "float64":
             original = Original(rewritten, planned.output, device=self.device)
-        return _Opened(self._engine_of(planned), original)
+        adapts = memory == "auto" and self._kind == "onnxruntime" and self.device == "cpu"
+        kept = planned.kept() if adapts else None
+        if _outgrown(kept, feeds):
+            memory, kept = "bounded", None
+        return _Opened(self._engine_of(planned, feeds, memory), original, kept)
 
-    def _engine_of(self, planned: Planned) -> Engine:
+    def _engine_of(self, planned: Planned, feeds: Feeds, memory: str) -> Engine:
         if self._kind != "onnxruntime":
             return NumpyEngine(
                 planned, positions=self.positions, dtype=self.dtype, device=self.device
             )
         graph, manifest = compile_graph(
-            planned, CompileSettings(positions=self.positions, features=True)
+            planned,
+            CompileSettings(
+                positions=self.positions,
+                features=True,
+                memory="bounded" if memory == "bounded" else "fast",
+            ),
+            shapes_of(feeds),
         )
         return self._compiled(graph, manifest)
 
@@ -408,7 +450,7 @@ class Explainer:
         return Run(
             version=version("palrp-onnx"),
             method=self.method.text,
-            params=self._params(),
+            params=self._params(engine),
             engine=engine.name,
             device=self.device,
             dtype="float64" if self.dtype == "float64" else "float32",
@@ -416,10 +458,19 @@ class Explainer:
             ms={name: round(value, 3) for name, value in ms.items()},
         )
 
-    def _params(self) -> dict[str, Any]:
+    def _params(self, engine: Engine) -> dict[str, Any]:
         roles = {name: role.value for name, role in self._roles.items()}
         found = {"positions": self.positions, **({"roles": roles} if roles else {})}
+        if isinstance(engine, CompiledEngine) and engine.manifest.memory != "fast":
+            found["memory"] = engine.manifest.memory
         return {**found, **record_params(self.method)}
+
+
+def _outgrown(kept: Kept | None, feeds: Feeds) -> bool:
+    """Whether what is kept for these arrays leaves too little of the machine's memory."""
+    if kept is None or (free := free_memory()) is None:
+        return False
+    return kept(shapes_of(feeds)) > _SHARE * free
 
 
 def _of_text(error: RunError, sample: Sample) -> RunError:

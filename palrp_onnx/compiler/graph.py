@@ -17,7 +17,9 @@ from msgspec import structs
 from numpy.typing import NDArray
 
 from palrp_onnx.analysis.axes import Places
+from palrp_onnx.analysis.sizes import sizes_of
 from palrp_onnx.compiler.manifest import Manifest
+from palrp_onnx.compiler.recompute import recompute
 from palrp_onnx.errors import UnsupportedError
 from palrp_onnx.model.native import OwnProducts
 from palrp_onnx.prepare import Planned
@@ -34,6 +36,7 @@ from palrp_onnx.relevance.sinks import (
 from palrp_onnx.relevance.units import GRID
 from palrp_onnx.relevance.walk import Caught, walk
 from palrp_onnx.tensor.onnx import NARROW, Emit
+from palrp_onnx.types import Shape
 
 #: Lowest opset of a graph that the relevance pass can be appended to.
 OPSET = 13
@@ -59,15 +62,20 @@ class CompileSettings:
         ledger: Whether the ledger is an output.
         features: Whether sinks and content are also outputs with a feature axis.
         portable: Whether only operations of the ONNX standard are used.
+        memory: ``fast`` keeps what the way back reads of the forward pass; ``bounded`` computes it
+            again, layer by layer.
     """
 
     positions: str = "relu"
     ledger: bool = True
     features: bool = False
     portable: bool = False
+    memory: str = "fast"
 
 
-def compile_graph(planned: Planned, settings: CompileSettings) -> tuple[ir.Model, Manifest]:
+def compile_graph(
+    planned: Planned, settings: CompileSettings, shapes: Mapping[str, Shape] | None = None
+) -> tuple[ir.Model, Manifest]:
     """Append the relevance pass to the planned model, in place; return it and its manifest.
 
     Optional inputs for an output of two or three axes:
@@ -92,6 +100,11 @@ def compile_graph(planned: Planned, settings: CompileSettings) -> tuple[ir.Model
 
     Inputs and outputs of the model with one of these names are renamed (:func:`source_name`).
 
+    Args:
+        planned: The planned model.
+        settings: The options.
+        shapes: Shapes of inputs that the graph will get, by which ``bounded`` weighs what to keep.
+
     Raises:
         UnsupportedError: The opset is older than the appended operations, or a rule cannot be
             compiled for this graph.
@@ -102,11 +115,14 @@ def compile_graph(planned: Planned, settings: CompileSettings) -> tuple[ir.Model
     opset = planned.analysis.model.graph_opset
     if opset < OPSET:
         raise UnsupportedError(f"Opset {opset} is older than {OPSET}")
-    return _Compiler(planned, settings).run()
+    return _Compiler(planned, settings, shapes or {}).run()
 
 
 class _Compiler:
-    def __init__(self, planned: Planned, settings: CompileSettings) -> None:
+    def __init__(
+        self, planned: Planned, settings: CompileSettings, shapes: Mapping[str, Shape]
+    ) -> None:
+        self._shapes = shapes
         self._plan = planned.plan
         self._analysis = planned.analysis
         self._sites = planned.sites
@@ -131,7 +147,8 @@ class _Compiler:
     def run(self) -> tuple[ir.Model, Manifest]:
         if self._plan.output not in self._graph.outputs:
             self._graph.outputs.append(self._plan.output)
-        caught = self._walk(*self._seed())
+        seed, rows = self._seed()
+        caught = self._walk(seed, rows)
         caught.require(self._explained)
         sinks = gather_sinks(self._op, self._sites, caught.positions, self._places)
         aligned = [s for s in sinks if s.places is not None]
@@ -139,6 +156,8 @@ class _Compiler:
         manifest = self._manifest(aligned, [s for s in sinks if s.places is None])
         self._op.drop_unused()
         self._own.put_back(portable=self._settings.portable, named=source_name)
+        if self._settings.memory == "bounded":
+            recompute(self._op, self._graph, seed, sizes_of(self._analysis, self._shapes))
         self._analysis.model.proto.metadata_props.update(manifest.properties())
         self._rename_reserved(self._public)
         self._rename_reserved(self._computed)
@@ -394,6 +413,7 @@ class _Compiler:
             sites=tuple((s.kind, s.layer, s.part) for s in sinks),
             unaligned=tuple(s.name for s in unaligned),
             ledger=tuple(self._ledger_names),
+            memory=self._settings.memory,
             roles={name: role.value for name, role in self._analysis.overrides.items()},
         )
 

@@ -26,6 +26,7 @@ class Manifest(Subject, frozen=True, kw_only=True):
         unaligned: Names of sites whose tokens are not the units.
         ledger: Entry of every column of ``relevance_ledger``.
         roles: Roles that override those found, by value name.
+        memory: ``bounded`` where forward values are computed again, or ``fast``.
         own: The whole method, if it does not come with the package.
     """
 
@@ -36,6 +37,7 @@ class Manifest(Subject, frozen=True, kw_only=True):
     unaligned: tuple[str, ...]
     ledger: tuple[str, ...]
     roles: dict[str, str]
+    memory: str = "fast"
     own: Method | None = None
 
     def properties(self) -> dict[str, str]:
