@@ -28,6 +28,7 @@ from .options import (
     fail_on_option,
     formats,
     grouped,
+    memory_option,
     method_options,
     model_argument,
     reporting_options,
@@ -62,6 +63,7 @@ class Request:
     generate: int | None
     continuation: Path | None
     limits: tuple[Limit, ...]
+    memory: str
     run: Run
     choice: MethodChoice
     reporting: Reporting
@@ -101,6 +103,7 @@ class Request:
 )
 @words_options
 @default_run_options
+@memory_option
 @method_options
 @click.option(
     "--tensors", type=FILE_PATH, help="Also write raw signed relevance to this .npz file."
@@ -310,6 +313,7 @@ def _explainer(request: Request, model: Model) -> Explainer:
     return Explainer(
         model,
         **explainer_options(request.run, request.choice),
+        memory=request.memory,
         once=_continues(request) is None,
         tokenizer=request.words.tokenizer,
         reader=partial(_read_other, request, model),
