@@ -237,9 +237,10 @@ class Explainer:
         return [_numbered(each, f"{sample.id}-{k}") for k, each in enumerate(rows)]
 
     def labels(self, sample: Sample, labels: Mapping[int, str]) -> Mapping[int, str]:
-        """Names of classes: of an output that compares an image with several texts, these."""
+        """Names of classes: the texts, where the output compares an image with them or chooses."""
         if not sample.parts:
-            return labels
+            choices = self.engine(sample.feeds).subject.facts.choices
+            return dict(enumerate(sample.rows)) if choices else labels
         columns = self.engine(sample.feeds).subject.columns
         return dict(enumerate(sample.rows_of(columns or ""))) or labels
 

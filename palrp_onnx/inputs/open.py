@@ -53,7 +53,9 @@ def open_sample(
         stream = sys.stdin.buffer if stdin is None else stdin
         text = decode_text(read_stream(stream, limit=TEXT_LIMIT, place="stdin"), place="stdin")
         second = None if pair is None else read_text(pair)
-        return _text_reader(model_path, graph_inputs, tokenizer).read(text, pair=second, id="stdin")
+        return _text_reader(model_path, graph_inputs, tokenizer).read_given(
+            text, second, id="stdin"
+        )
     if chat:
         text = read_chat(source, tokenizer or default_tokenizer(model_path))
         reader = _text_reader(model_path, graph_inputs, tokenizer)
