@@ -23,6 +23,7 @@ from .options import (
     Reporting,
     Run,
     Words,
+    default_run_options,
     explainer_options,
     fail_on_option,
     formats,
@@ -30,7 +31,6 @@ from .options import (
     method_options,
     model_argument,
     reporting_options,
-    run_options,
     words_options,
 )
 from .summary import summary
@@ -100,7 +100,7 @@ class Request:
     "kserve: the response to an explain request of KServe's V1 protocol.",
 )
 @words_options
-@run_options
+@default_run_options
 @method_options
 @click.option(
     "--tensors", type=FILE_PATH, help="Also write raw signed relevance to this .npz file."
@@ -183,7 +183,7 @@ def _expected(
     rows = 1
     if sample.kind in ("tensors", "several"):
         rows = explainer.engine(sample.feeds).subject.samples(sample.feeds)
-    every = targets[0].kind == "all"
+    every = targets[0].kind == "all"  # a default is usually one
     return rows * (max(len(read_labels(request.model)), 1) if every else len(targets))
 
 
@@ -203,7 +203,7 @@ def _check_generation(request: Request) -> None:
             "--generate continues the text, and --continuation says how it goes on",
             hint="Leave out one of them.",
         )
-    if request.run.target != "pred":
+    if request.run.target not in ("default", "pred"):
         raise UsageError(
             f"{option} explains the tokens that follow, so it cannot be used with --target",
             hint="Leave out one of them.",
@@ -263,6 +263,18 @@ def _read(
     )
 
 
+def _other(request: Request, model: Model, path: Path) -> Sample:
+    """Read a further input, which a target names."""
+    from palrp_onnx.inputs import bind_inputs, open_sample
+
+    return open_sample(
+        path,
+        model_path=request.model,
+        graph_inputs=bind_inputs(model.inputs, request.words.bind),
+        tokenizer=request.words.tokenizer,
+    )
+
+
 def _given(request: Request, names: Collection[str]) -> list[Given]:
     """The files; what is before an equals sign is the name of an input if the graph has it."""
     from palrp_onnx.inputs import Given
@@ -299,6 +311,8 @@ def _explainer(request: Request, model: Model) -> Explainer:
         model,
         **explainer_options(request.run, request.choice),
         once=_continues(request) is None,
+        tokenizer=request.words.tokenizer,
+        reader=partial(_other, request, model),
     )
 
 

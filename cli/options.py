@@ -241,17 +241,21 @@ method_options = together(
     role_option,
 )
 
-#: Options of `Run`.
-run_options = together(
-    click.option(
+
+def _target_option(default: str) -> Callable[[F], F]:
+    return click.option(
         "--target",
-        default="pred",
+        default=default,
         show_default=True,
         metavar="TARGET",
-        help="pred, an index, a label, A-B (contrast), token:POS[:ID], an element I,J,…, or "
-        "dot:FILE.npy or cos:FILE.npy (product with a vector); index:2 or label:2 if the text is "
-        "ambiguous.",
-    ),
+        help="pred, an index, a label, a token in quotes, A-B (contrast), token:POS[:CLASS], "
+        "logprob:TARGET, span:FIRST-LAST, an element I,J,…, region:CLASS[:MASK], or dot:FILE, "
+        "cos:FILE or similarity:FILE (a vector or another input); index:2 or label:2 if the text "
+        "is ambiguous.",
+    )
+
+
+_ENGINE_OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option(
         "--engine",
         type=click.Choice(ENGINES),
@@ -273,6 +277,10 @@ run_options = together(
         help="Device of the forward pass. If cuda is not available, that is an error.",
     ),
 )
+
+#: Options of `Run`: one target, or several where the task usually asks for several.
+run_options = together(_target_option("pred"), *_ENGINE_OPTIONS)
+default_run_options = together(_target_option("default"), *_ENGINE_OPTIONS)
 
 
 def limits_option(metrics: Collection[str], help: str) -> Callable[[F], F]:

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import BinaryIO, Literal
 
 import numpy as np
-from msgspec import UNSET
+from msgspec import UNSET, structs
 
 from palrp_onnx.engines import Outcome
 from palrp_onnx.errors import UsageError
 from palrp_onnx.fidelity import doubts
 from palrp_onnx.head import Head, class_warnings
 from palrp_onnx.inputs.sample import Sample
+from palrp_onnx.inputs.words import Vocabulary
 from palrp_onnx.record import (
     Attribution,
     Fidelity,
@@ -74,6 +75,7 @@ class Describer:
     run: Run
     head: Head
     fidelity: Fidelity | None = None
+    vocabulary: Vocabulary | None = None
 
     def __call__(
         self, sample: Sample, outcome: Outcome, labels: Mapping[int, str]
@@ -85,7 +87,7 @@ class Describer:
                 sample,
                 outcome,
                 row,
-                describe_target(output, target, self.head),
+                self._target(sample, outcome, row),
                 [
                     Warning_(code=code, message=text)
                     for code, text in class_warnings(self.head, target, output, labels)
@@ -93,6 +95,39 @@ class Describer:
             )
             for row, target in enumerate(outcome.targets)
         ]
+
+    def _target(self, sample: Sample, outcome: Outcome, row: int) -> TargetFacts:
+        """The target, with the texts of the tokens that it is about."""
+        target = describe_target(self.subject.output, outcome.targets[row], self.head)
+        stacked = sample.stacked
+        units = stacked[row] if stacked else self._tokens(sample, outcome, row)
+        target = structs.replace(target, along=self.subject.facts.along)
+        at = target.index if target.kind == "place" else target.position
+        # Tokens without a text are named by their ids.
+        said = self.head.kind != "detection" and units.text != [str(each) for each in units.id]
+        said = said and bool(units.start or units.id)
+        if said and isinstance(at, int) and at < len(units.text):
+            target = structs.replace(target, token=units.text[at])
+        if target.kind == "place":
+            return structs.replace(target, label=target.token)
+        if target.kind == "span" and said:
+            read = (units.text[k + 1] for k in target.places or () if k + 1 < len(units.text))
+            return structs.replace(target, label="".join(read))
+        if not self.head.vocabulary or self.vocabulary is None:
+            return target
+        index, against = (
+            self.vocabulary.text(each) if isinstance(each, int) else None
+            for each in (target.index, target.against)
+        )
+        return structs.replace(target, label=index, against_label=against)
+
+    def _tokens(self, sample: Sample, outcome: Outcome, row: int) -> Units:
+        """The tokens that the places of the output are of."""
+        maps = {self.subject.input: outcome.maps, **outcome.further}
+        view = self.subject.along
+        if view is None or view.input not in maps:
+            return Units(kind="token")
+        return _units(view, sample, maps[view.input], row)
 
     def _row(
         self,
@@ -196,37 +231,47 @@ def _floats(values: Array) -> list[float]:
 
 def describe_target(output: str, target: Resolved, head: Head) -> TargetFacts:
     """The target as the record shows it."""
-    position = target.place[0] if target.place else None
+    facts = TargetFacts(
+        output=output,
+        kind="element",
+        value=target.value,
+        position=target.place[0] if target.place else None,
+        logprob=target.log,
+        head=head.kind,
+        head_reason=head.why or None,
+    )
     if target.vector is not None:
-        return TargetFacts(
-            output=output,
+        return structs.replace(
+            facts,
             kind="cosine" if target.kind == "cosine" else "dot",
-            value=target.value,
-            position=position,
             vector=target.vector.name,
             vector_sha256=target.vector.sha256,
         )
-    index, _ = target.where[0]
-    probability = head.probability(target)
-    if target.kind == "element" or (target.kind == "index" and not head.classes):
-        return TargetFacts(
-            output=output,
-            kind="element",
-            index=list(index),
-            value=target.value,
-            label=head.names.get(index[-1]) if target.kind == "index" else None,
-            probability=probability,
+    facts = structs.replace(facts, probability=head.probability(target))
+    if target.kind == "region":
+        name, cells = target.region or ("", 0)
+        chosen = target.where[0][0][0] if target.where else None
+        label = None if chosen is None else head.names.get(chosen)
+        return structs.replace(
+            facts, kind="region", index=chosen, label=label, region=name, cells=cells
         )
+    if target.kind == "span":
+        places = [where[0] for where, _ in target.where]
+        return structs.replace(facts, kind="span", places=places)
+    index, _ = target.where[0]
+    if head.places and target.kind == "index":
+        return structs.replace(facts, kind="place", index=index[-1], position=None)
+    if target.kind == "element" or (target.kind == "index" and not head.classes):
+        label = head.names.get(index[-1]) if target.kind == "index" else None
+        position = None
+        return structs.replace(facts, index=list(index), label=label, position=position)
     against = target.where[1][0][-1] if target.kind == "contrast" else None
-    named: Literal["class", "token"] = "class" if position is None else "token"
-    return TargetFacts(
-        output=output,
+    named: Literal["class", "token"] = "class" if facts.position is None else "token"
+    return structs.replace(
+        facts,
         kind=named if against is None else "contrast",
         index=index[-1],
-        value=target.value,
-        position=position,
         label=head.names.get(index[-1]),
         against=against,
         against_label=head.names.get(against) if against is not None else None,
-        probability=probability,
     )

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import onnx_ir as ir
 from msgspec import structs
 
 from palrp_onnx.analysis.roles import parse_roles
+from palrp_onnx.binding import BELOW_HALF, Binder
 from palrp_onnx.compiler.graph import OPSET, CompileSettings, compile_graph
 from palrp_onnx.compiler.manifest import Manifest
 from palrp_onnx.describe import Describer, Explanation
@@ -29,10 +31,14 @@ from palrp_onnx.errors import (
 )
 from palrp_onnx.fidelity import Original
 from palrp_onnx.head import Head, find_head
+from palrp_onnx.inputs.open import open_sample
 from palrp_onnx.inputs.sample import Sample
 from palrp_onnx.inputs.sidecar import Declared, read_declared
-from palrp_onnx.inputs.vectors import read_vector
+from palrp_onnx.inputs.tokens import usable_tokenizer
+from palrp_onnx.inputs.vectors import read_mask, read_vector, vector_of
+from palrp_onnx.inputs.words import Vocabulary
 from palrp_onnx.model.branches import has_decisions
+from palrp_onnx.model.native import with_own_products
 from palrp_onnx.model.open import Model, parse_model
 from palrp_onnx.prepare import Planned, check_feeds, plan_model
 from palrp_onnx.record import Run, Warning_
@@ -42,11 +48,12 @@ from palrp_onnx.relevance.method_parsing import method as method_of
 from palrp_onnx.relevance.method_parsing import resolve_method
 from palrp_onnx.relevance.methods import record_params
 from palrp_onnx.relevance.sinks import check_reduction
-from palrp_onnx.relevance.target import Target
+from palrp_onnx.relevance.target import Target, of_rows
 from palrp_onnx.relevance.target_parsing import parse_targets
 from palrp_onnx.runtime.branching import Branches, Taken
+from palrp_onnx.runtime.forward import RuntimeForward
 from palrp_onnx.subject import Subject
-from palrp_onnx.types import Feeds
+from palrp_onnx.types import Array, Feeds
 from palrp_onnx.zero_maps import find_zero_maps, warning
 
 ENGINES = ("onnxruntime", "numpy")
@@ -84,6 +91,10 @@ class Explainer:
             parameter.
         once: Open quickly and in little memory, for a single explanation; otherwise explanations
             are faster.
+        tokenizer: The tokenizer, a file or a folder, if it is not beside the model: it says which
+            token of the vocabulary a text is.
+        reader: Reads further inputs that targets name, as in ``similarity:other.txt``; by default
+            as :func:`palrp_onnx.inputs.open_sample` does.
 
     Raises:
         UsageError: An option is unknown, or two options contradict each other.
@@ -102,6 +113,8 @@ class Explainer:
         explain_input: str | Sequence[str] | None = None,
         roles: Mapping[str, str] | None = None,
         once: bool = False,
+        tokenizer: Path | None = None,
+        reader: Callable[[Path], Sample] | None = None,
     ) -> None:
         named = (explain_input,) if isinstance(explain_input, str) else tuple(explain_input or ())
         if engine is None:
@@ -139,8 +152,12 @@ class Explainer:
         self._roles = parse_roles(roles or {})
         self._once = once
         self._branches: Branches | None = None
-        self._opened: OrderedDict[Taken, _Opened] = OrderedDict()
+        self._opened: OrderedDict[tuple[Taken, bool], _Opened] = OrderedDict()
         self._declared: Declared | None = None
+        self._tokenizer = tokenizer
+        self._reader = reader or self._open_sample
+        self._others: dict[str, Explainer] = {}
+        self._vocabulary: Vocabulary | None = None
 
     def explain(
         self, sample: Sample, target: str = "pred", labels: Mapping[int, str] | None = None
@@ -149,9 +166,10 @@ class Explainer:
 
         Args:
             sample: The result of a reader of :mod:`palrp_onnx.inputs`.
-            target: ``pred``, an index, a label, ``A-B``, ``token:POS[:ID]``, ``I,J,…``,
-                ``dot:FILE.npy`` or ``cos:FILE.npy``; also ``all``, or several, separated by commas:
-                then every row has an explanation for each, in this order.
+            target: ``pred``, an index, a label, ``A-B``, ``token:POS[:CLASS]``, ``I,J,…`` and
+                others of the README; also ``all``, or several, separated by commas: then every row
+                has an explanation for each, in this order. ``default`` is ``pred``, but all labels
+                above one half of a multi-label head, and of an answer the end that belongs to it.
             labels: Names of classes by index.
 
         Raises:
@@ -176,12 +194,16 @@ class Explainer:
         samples = self._singly(sample)
         if len(samples) > 1:
             return [each for one in samples for each in self.explain(one, target, labels)]
-        wanted = [self._with_vector(each) for each in parse_targets(target, labels)]
-        if wanted[0].kind == "all":
-            wanted = self._every_class(sample, labels or {})
-        found = [self._explain_one(sample, each, labels or {}) for each in wanted]
+        known = labels or {}
+        wanted = [self._with_files(each) for each in parse_targets(target, known)]
+        if wanted[0].kind in ("default", "answer"):
+            found = self._usual(sample, known, both=wanted[0].kind == "answer")
+        elif wanted[0].kind == "all":
+            found = [self._one(sample, t, known) for t in self._every_class(sample, known)]
+        else:
+            found = [self._one(sample, each, known) for each in wanted]
         rows = [each for row in zip(*found, strict=True) for each in row]
-        if len(wanted) == 1:
+        if len(found) == 1:
             return rows
         return [_numbered(each, f"{sample.id}-{k}") for k, each in enumerate(rows)]
 
@@ -191,6 +213,59 @@ class Explainer:
             return labels
         columns = self.engine(sample.feeds).subject.columns
         return dict(enumerate(sample.rows_of(columns or ""))) or labels
+
+    def _usual(
+        self, sample: Sample, labels: Mapping[int, str], *, both: bool
+    ) -> list[list[Explanation]]:
+        """What is usually asked: one list of explanations, one a row, for each target.
+
+        Raises:
+            TargetError: ``both`` ends of an answer are wanted of a model that gives none.
+        """
+        engine = self.engine(sample.feeds)
+        binder = self._binder(engine, sample, labels)
+        kind, several = binder.head.kind, engine.subject.samples(sample.feeds) > 1
+        siblings = engine.subject.facts.siblings
+        if kind == "multi-label" and not several:
+            index, above = binder.likely_labels()
+            found = [self._one(sample, Target("index", k), labels) for k in index]
+            return found if above else [[_warned(e, BELOW_HALF) for e in each] for each in found]
+        if kind == "question-answering" and siblings and self._manifest is None:
+            outputs = [self, self._other(siblings[0])]
+            if second := engine.subject.facts.second:
+                outputs.reverse()
+            scores = [each.engine(sample.feeds).output(sample.feeds) for each in outputs]
+            pairs = [binder.answer(row, *scores) for row in range(len(scores[0]))]
+            return [
+                each._one(sample, [Target("index", pair[k]) for pair in pairs], labels)
+                for k, each in enumerate(outputs)
+                if both or k == second
+            ]
+        if both:
+            raise TargetError(
+                "The output does not say where an answer starts or ends",
+                place=f"output {engine.subject.output}, {kind}",
+                hint="Use --target pred.",
+            )
+        return [self._one(sample, Target("pred"), labels)]
+
+    def _other(self, output: str) -> Explainer:
+        """The explainer of another output, with the same options."""
+        if output not in self._others:
+            self._others[output] = Explainer(
+                self.model,
+                method=self.method,
+                positions=self.positions,
+                engine=self._kind,
+                dtype=self.dtype,
+                device=self.device,
+                output=output,
+                explain_input=self._explain_input,
+                roles={name: role.value for name, role in self._roles.items()},
+                once=self._once,
+                tokenizer=self._tokenizer,
+            )
+        return self._others[output]
 
     def _filled(self, sample: Sample) -> Sample | None:
         """One text or image, repeated to fill up a batch of fixed length; else ``None``."""
@@ -205,14 +280,21 @@ class Explainer:
         rows = {n: a.repeat(short[n], 0) if n in short else a for n, a in sample.feeds.items()}
         return replace(sample, feeds=rows)
 
-    def _explain_one(
-        self, sample: Sample, wanted: Target, labels: Mapping[int, str]
+    def _one(
+        self, sample: Sample, wanted: Target | list[Target], labels: Mapping[int, str]
     ) -> list[Explanation]:
+        """Explain one target of all rows, or one that is found already for each."""
         start = time.perf_counter()
-        opened = self._open_for(sample.feeds)
+        wide = any(each.wide for each in of_rows(wanted, 1))
+        opened = self._open_for(sample.feeds, wide=wide)
         engine = opened.engine
+        binder = self._binder(engine, sample, labels)
+        bound = binder(wanted) if isinstance(wanted, Target) else wanted
+        if not wide and any(each.wide for each in of_rows(bound, 1)):
+            opened = self._open_for(sample.feeds, wide=True)
+            engine = opened.engine
         try:
-            outcome = engine.explain(sample.feeds, wanted)
+            outcome = engine.explain(sample.feeds, bound)
         except RunError as error:
             raise _of_text(error, sample) from error
         fidelity = None
@@ -230,14 +312,34 @@ class Explainer:
             found = original.check(sample.feeds, output, outcome.ledger, unmasked)
             fidelity = found if found.rewritten else None
         head = self.head(engine.subject, outcome.output.shape, labels)
-        head.check(wanted, engine.subject.output, labels)
-        zero = find_zero_maps(engine, sample.feeds, wanted, outcome)
+        head.check(of_rows(wanted, 1)[0], engine.subject.output, labels)
+        zero = find_zero_maps(engine, sample.feeds, bound, outcome)
         run = self._run(engine, {**outcome.ms, "total": (time.perf_counter() - start) * 1e3})
-        described = Describer(engine.subject, run, head, fidelity)(sample, outcome, labels)
-        return [
-            _warned(each, [warning(name) for name, rows in zero.items() if row in rows])
-            for row, each in enumerate(described)
+        describer = Describer(engine.subject, run, head, fidelity, self.vocabulary)
+        zeros = [
+            [warning(name) for name, rows in zero.items() if row in rows]
+            for row in range(len(outcome.targets))
         ]
+        return [
+            _warned(each, *binder.warnings, *own)
+            for each, own in zip(describer(sample, outcome, labels), zeros, strict=True)
+        ]
+
+    def _binder(self, engine: Engine, sample: Sample, labels: Mapping[int, str]) -> Binder:
+        subject = engine.subject
+        head = self.head(subject, subject.facts.shape, labels)
+        return Binder(
+            sample, subject, head, self.vocabulary, cache(lambda: engine.output(sample.feeds))
+        )
+
+    @property
+    def vocabulary(self) -> Vocabulary | None:
+        """The vocabulary of the tokenizer, if there is one that can be read."""
+        if self._vocabulary is None:
+            place = self._tokenizer or self._files().tokenizer
+            file = None if place is None else usable_tokenizer(place)
+            self._vocabulary = None if file is None else Vocabulary(file)
+        return self._vocabulary
 
     def _singly(self, sample: Sample) -> list[Sample]:
         """The sample, or its rows as separate samples if they would depend on each other.
@@ -270,15 +372,53 @@ class Explainer:
         Raises:
             InputError: ``config.json`` in the model's folder is malformed.
         """
+        return find_head(subject, shape, self._files(), labels)
+
+    def _files(self) -> Declared:
         if self._declared is None:
             self._declared = read_declared(self.model.path)
-        return find_head(subject, shape, self._declared, labels)
+        return self._declared
 
-    def _with_vector(self, target: Target) -> Target:
-        """The target with its vector, if it is a product with one."""
+    def _with_files(self, target: Target) -> Target:
+        """The target with what its file holds: a vector, a mask, or another input's embedding."""
         if target.file is None:
             return target
-        return replace(target, vector=read_vector(Path(target.file)))
+        path = Path(target.file)
+        if target.kind == "region":
+            return replace(target, cells=read_mask(path), region=path.name)
+        if path.suffix.lower() == ".npy":
+            return replace(target, vector=read_vector(path))
+        return replace(target, vector=vector_of(self._embedding(path, target.position), path))
+
+    def _embedding(self, path: Path, position: int | None) -> Array:
+        """The output [D] for another input, or its row at a token position.
+
+        Raises:
+            InputError: The file holds several samples.
+            TargetError: The output has a row for each token, and no position was named.
+        """
+        feeds = self._reader(path).feeds
+        engine = self.engine(feeds)
+        output = engine.output(feeds)
+        if len(output) != 1:
+            raise InputError(f"holds {len(output)} samples, not one", place=str(path))
+        row = output[0]
+        if row.ndim == 2 and position is not None and -len(row) <= position < len(row):
+            row = row[position]
+        if row.ndim != 1:
+            raise TargetError(
+                f"The output has the shape {list(row.shape)} for {path.name}, and not one vector",
+                place=f"output {engine.subject.output}",
+                hint="Name the place of both, as in similarity:other.txt:0, or explain an output "
+                "with one vector for each input (--output).",
+            )
+        return np.asarray(row)
+
+    def _open_sample(self, path: Path) -> Sample:
+        model = self.model
+        return open_sample(
+            path, model_path=model.path, graph_inputs=model.inputs, tokenizer=self._tokenizer
+        )
 
     def _every_class(self, sample: Sample, labels: Mapping[int, str]) -> list[Target]:
         """One target for each entry of the output's last axis.
@@ -287,10 +427,9 @@ class Explainer:
             TargetError: The entries are the vocabulary, or those of a token are not known to be
                 classes.
         """
-        engine = self.engine(sample.feeds)
-        subject, outcome = engine.subject, engine.explain(sample.feeds, Target("pred"))
-        head = self.head(subject, outcome.output.shape, labels)
-        if head.vocabulary or (outcome.output.ndim > 2 and not head.classes):
+        subject = self.engine(sample.feeds).subject
+        head = self.head(subject, subject.facts.shape, labels)
+        if head.vocabulary or (subject.axes > 2 and not head.classes):
             raise TargetError(
                 f"The {head.size} entries of the output are not known to be classes",
                 place=f"output {subject.output}",
@@ -309,14 +448,16 @@ class Explainer:
         """
         return self._open_for(feeds).engine
 
-    def _open_for(self, feeds: Feeds) -> _Opened:
-        taken = self.decisions(feeds)
-        if taken not in self._opened:
-            self._opened[taken] = self._open(feeds)
-        self._opened.move_to_end(taken)
+    def _open_for(self, feeds: Feeds, *, wide: bool = False) -> _Opened:
+        """The engine for what the input decides, and for targets at several places (``wide``)."""
+        compiled = self._kind == "onnxruntime" and self._manifest is None
+        key = self.decisions(feeds), wide and compiled
+        if key not in self._opened:
+            self._opened[key] = self._open(feeds, wide=key[1])
+        self._opened.move_to_end(key)
         while len(self._opened) > _MAX_ENGINES:
             self._opened.popitem(last=False)
-        return self._opened[taken]
+        return self._opened[key]
 
     def decisions(self, feeds: Feeds) -> Taken:
         """What this input decides: branches, rounds of loops; nothing in a compiled explainer."""
@@ -327,15 +468,15 @@ class Explainer:
             self._branches = Branches(self.model)
         return self._branches.taken(feeds)
 
-    def _open(self, feeds: Feeds) -> _Opened:
+    def _open(self, feeds: Feeds, *, wide: bool) -> _Opened:
         if self._manifest is not None:
             return _Opened(self._open_explainer(self._manifest), None)
         if self._kind != "onnxruntime":
             return self._planned(self._at_usual_opset(), feeds)
         try:
-            return self._planned(self.model.at_opset(OPSET), feeds)
+            return self._planned(self.model.at_opset(OPSET), feeds, wide=wide)
         except LaterOpsetError as error:
-            return self._planned(self.model.at_opset(error.opset), feeds)
+            return self._planned(self.model.at_opset(error.opset), feeds, wide=wide)
 
     def _at_usual_opset(self) -> Model:
         """The model as it is compiled too; in its own opset where it cannot be raised."""
@@ -344,7 +485,7 @@ class Explainer:
         except ModelError:
             return self.model
 
-    def _planned(self, model: Model, feeds: Feeds) -> _Opened:
+    def _planned(self, model: Model, feeds: Feeds, *, wide: bool = False) -> _Opened:
         planned = plan_model(
             model,
             feeds,
@@ -357,17 +498,28 @@ class Explainer:
         original = None
         if rewritten.changes or self.dtype == "float64":
             original = Original(rewritten, planned.output, device=self.device)
-        return _Opened(self._engine_of(planned), original)
+        return _Opened(self._engine_of(planned, wide=wide), original)
 
-    def _engine_of(self, planned: Planned) -> Engine:
+    def _engine_of(self, planned: Planned, *, wide: bool) -> Engine:
         if self._kind != "onnxruntime":
             return NumpyEngine(
                 planned, positions=self.positions, dtype=self.dtype, device=self.device
             )
+        # Before the relevance pass is appended to the graph.
+        forward = self._forward(planned.analysis.model.cut_to([planned.output]), planned.output)
         graph, manifest = compile_graph(
-            planned, CompileSettings(positions=self.positions, features=True)
+            planned, CompileSettings(positions=self.positions, features=True, wide=wide)
         )
-        return self._compiled(graph, manifest)
+        return self._compiled(graph, manifest, forward)
+
+    def _forward(self, model: Model, output: str) -> Callable[[Feeds], Array]:
+        """Computes an output alone; opened when it is first needed."""
+
+        @cache
+        def opened() -> RuntimeForward:
+            return RuntimeForward(with_own_products(model, ()), [output], device=self.device)
+
+        return lambda feeds: opened()(feeds)[output]
 
     def _open_explainer(self, manifest: Manifest) -> Engine:
         if not manifest.ledger:
@@ -378,7 +530,12 @@ class Explainer:
             )
         return self._compiled(parse_model(self.model.path), manifest)
 
-    def _compiled(self, graph: ir.Model, manifest: Manifest) -> Engine:
+    def _compiled(
+        self,
+        graph: ir.Model,
+        manifest: Manifest,
+        forward: Callable[[Feeds], Array] | None = None,
+    ) -> Engine:
         return CompiledEngine(
             graph,
             manifest,
@@ -386,6 +543,7 @@ class Explainer:
             folder=self.model.folder,
             device=self.device,
             prepack=not self._once,
+            forward=forward,
         )
 
     def _run(self, engine: Engine, ms: dict[str, float]) -> Run:
@@ -423,7 +581,7 @@ def _numbered(explanation: Explanation, name: str) -> Explanation:
     return replace(explanation, record=structs.replace(explanation.record, id=name))
 
 
-def _warned(explanation: Explanation, warnings: Sequence[Warning_]) -> Explanation:
+def _warned(explanation: Explanation, *warnings: Warning_) -> Explanation:
     """The explanation with further warnings."""
     record = explanation.record
     return replace(

@@ -31,14 +31,16 @@ from palrp_onnx.analysis.example import forms, make_feeds, none_runs
 from palrp_onnx.analysis.faults import find_faults
 from palrp_onnx.analysis.inputs import CACHED, input_roles
 from palrp_onnx.analysis.observations import observe
+from palrp_onnx.analysis.output_facts import output_facts
 from palrp_onnx.analysis.output_mask import hides_where_set, mask_of_input, mask_of_output
 from palrp_onnx.analysis.patches import patch_size
+from palrp_onnx.analysis.probability import ending_of
 from palrp_onnx.analysis.roles import Overrides, Role
 from palrp_onnx.analysis.sites import SinkSite, find_sites
 from palrp_onnx.analysis.slopes import alibi_operands
 from palrp_onnx.analysis.uncertain import find_uncertain
 from palrp_onnx.errors import InputError, TargetError, UnsupportedError, UsageError
-from palrp_onnx.head import output_facts, probability_warnings
+from palrp_onnx.head import probability_warnings
 from palrp_onnx.model.branches import has_decisions, questions, take_branches
 from palrp_onnx.model.follow import values_before
 from palrp_onnx.model.locate import parts_of
@@ -128,7 +130,7 @@ class Planned:
         found = [m.reason for m in mixing if m.sources or not measures]
         if self.foreign:
             found.append(f"the rows of output {self.output!r} are samples of another input")
-        facts = output_facts(analysis, self.plan.output)
+        facts = output_facts(analysis, self.plan.output, self.explained, self.output_batch)
         mask = mask_of_output(analysis, self.plan.output, self.output_batch)
         unit_mask = mask_of_input(analysis, self.explained)
         further = tuple(view.further_input for view in self.views[1:])
@@ -259,7 +261,8 @@ def plan_model(
         model: The model, which is not changed.
         feeds: Arrays that it accepts, if there are any.
         method: The method.
-        output: Name of the explained output; by default the first that depends on the input.
+        output: Name of the explained output; by default the first that depends on the input, or
+            the score that it is the probability of.
         explain_input: Names of the explained inputs; by default all that the output depends on.
         roles: Overrides of roles.
 
@@ -546,7 +549,7 @@ def choose(
             f"{unknown[0]!r} is not an input that can be explained",
             hint=f"Explained inputs: {', '.join(names)}.",
         )
-    outputs = [find_output(analysis, output)] if output else _dependent_outputs(analysis)
+    outputs = [find_output(analysis, output)] if output else _default_outputs(analysis)
     inputs = list(explain_input or names)
     for value in outputs:
         batch = analysis.layouts.batch(value)
@@ -565,6 +568,23 @@ def _dependent_outputs(analysis: Analysis) -> list[ir.Value]:
         )
     # Some decoders list their caches [2, B, …] before the logits.
     return sorted(found, key=lambda v: analysis.axes[v][:1] != (BATCH,))
+
+
+def _default_outputs(analysis: Analysis) -> list[ir.Value]:
+    """Outputs that may be explained; of a probability the score before it.
+
+    A softmax that is nearly sure passes almost no relevance on.
+    """
+    found = _dependent_outputs(analysis)
+    endings = [ending_of(value) for value in found]
+    return [
+        end.before if end is not None and _is_score(analysis, end.before) else value
+        for value, end in zip(found, endings, strict=True)
+    ]
+
+
+def _is_score(analysis: Analysis, value: ir.Value) -> bool:
+    return value in analysis.content and value.producer() is not None
 
 
 def find_output(analysis: Analysis, name: str) -> ir.Value:

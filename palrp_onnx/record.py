@@ -82,11 +82,19 @@ class TargetFacts(Struct, frozen=True, kw_only=True, omit_defaults=True):
     token, or all indices of an element; ``position`` the token position where the output has one.
     ``dot`` and ``cosine`` are products of the output, or of its row at ``position``, with
     ``vector``, a file: they have no index, and ``vector_sha256`` is that of its numbers as
-    little-endian float64. ``probability`` is there where the model has one.
+    little-endian float64. ``probability`` is there where the model has one. ``place`` is a token of
+    the input that the output scores, as the start of an answer. ``span`` is the sum of the
+    log-probabilities of the tokens at ``places``, ``region`` the sum over ``cells`` entries of the
+    output, which its name describes. ``token`` is the text of the token at ``position``;
+    ``logprob``: the value is a log-probability. Positions count the tokens of the input ``along``,
+    where that is not the first. ``head`` is the kind of the output's head, with its
+    reason.
     """
 
     output: str
-    kind: Literal["class", "contrast", "token", "element", "dot", "cosine"]
+    kind: Literal[
+        "class", "contrast", "token", "place", "element", "span", "region", "dot", "cosine"
+    ]
     index: int | list[int] | None = None
     value: float
     position: int | None = None
@@ -96,6 +104,14 @@ class TargetFacts(Struct, frozen=True, kw_only=True, omit_defaults=True):
     probability: float | None = None
     vector: str | None = None
     vector_sha256: str | None = None
+    token: str | None = None
+    logprob: bool = False
+    places: list[int] | None = None
+    region: str | None = None
+    cells: int | None = None
+    along: str | None = None
+    head: str | None = None
+    head_reason: str | None = None
 
     @property
     def entry(self) -> int | None:

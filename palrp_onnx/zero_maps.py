@@ -8,7 +8,7 @@ are zero too, the map is no explanation. For other maps nothing is run.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -32,7 +32,7 @@ def warning(name: str) -> Warning_:
 
 
 def find_zero_maps(
-    engine: Engine, feeds: Feeds, target: Target, outcome: Outcome
+    engine: Engine, feeds: Feeds, target: Target | Sequence[Target], outcome: Outcome
 ) -> dict[str, list[int]]:
     """Rows of ``outcome`` whose map is zero everywhere, correctly as far as is known.
 
@@ -53,7 +53,11 @@ def find_zero_maps(
 
 
 def _zero_rows(
-    engine: Engine, feeds: Feeds, target: Target, outcome: Outcome, name: str
+    engine: Engine,
+    feeds: Feeds,
+    target: Target | Sequence[Target],
+    outcome: Outcome,
+    name: str,
 ) -> list[int]:
     whole = feeds[name].dtype.kind in "iu"  # an id of 0 is an ordinary token
     one = engine.subject.one

@@ -198,7 +198,9 @@ def test_an_output_that_is_a_probability(
 ) -> None:
     weights = {"k": np.float32(6), "low": np.float32(1e-7), "high": np.float32(1)}
     weights = {name: array for name, array in weights.items() if name in ending}
-    found = explained(tmp_path, f"{HEAD}  {ending}", None, "1", engine=engine, weights=weights)
+    found = explained(
+        tmp_path, f"{HEAD}  {ending}", None, "1", engine=engine, weights=weights, output="y"
+    )
     for row, record in enumerate(found):
         assert (record.target.kind, record.target.index) == ("class", 1)
         assert record.target.probability == record.target.value
@@ -211,6 +213,9 @@ def test_an_output_that_is_a_probability(
     assert not behind[0].warnings
     assert behind[0].target.output == before
     assert behind[0].target.probability == pytest.approx(link(Z[0])[1], rel=1e-5)
+    usual = explained(tmp_path, f"{HEAD}  {ending}", None, "1", engine=engine, weights=weights)
+    assert [each.target for each in usual] == [each.target for each in behind]
+    assert "what stands before that is explained" in (usual[0].target.head_reason or "")
 
 
 @pytest.mark.parametrize(
@@ -252,7 +257,7 @@ def test_a_quantised_probability(tmp_path: Path, kind: str, link: Any, form: Any
     quantize_static(plain, path, Calibration(), quant_format=form)
     given = Sample("x", "tensors", {"x": X}, InputFacts(kind="tensors"))
     for engine in ENGINES:
-        record = Explainer(path, engine=engine).explain(given, "1")[0].record
+        record = Explainer(path, engine=engine, output="y").explain(given, "1")[0].record
         assert record.target.probability == record.target.value
         assert record.target.value == pytest.approx(link(Z[0])[1], abs=0.03)
         (warning,) = (w for w in record.warnings if w.code == "probability")
@@ -263,18 +268,19 @@ def test_a_quantised_probability(tmp_path: Path, kind: str, link: Any, form: Any
 
 
 def test_a_compiled_file_knows_its_ending(tmp_path: Path) -> None:
-    (record, _) = explained(tmp_path, f"{HEAD}  y = Sigmoid(z)", None, "1")
-    file = tmp_path / "explainer.onnx"
-    file.write_bytes(compile_model(tmp_path / "model.onnx", file))
     given = Sample("x", "tensors", {"x": X}, InputFacts(kind="tensors"))
-    ours = Explainer(file).explain(given, "1")[0].record
-    assert ours.target == record.target
-    assert [w.code for w in ours.warnings] == ["probability"]
+    for output, codes in (("y", ["probability"]), (None, [])):
+        (record, _) = explained(tmp_path, f"{HEAD}  y = Sigmoid(z)", None, "1", output=output)
+        file = tmp_path / "explainer.onnx"
+        file.write_bytes(compile_model(tmp_path / "model.onnx", file, output=output))
+        ours = Explainer(file).explain(given, "1")[0].record
+        assert ours.target == record.target
+        assert [w.code for w in ours.warnings] == codes
 
 
 def test_a_logarithm_of_probabilities(tmp_path: Path) -> None:
     for ending in ("y = LogSoftmax<axis = -1>(z)", "p = Softmax<axis = -1>(z)  y = Log(p)"):
-        (record, _) = explained(tmp_path, f"{HEAD}  {ending}", None, "1")
+        (record, _) = explained(tmp_path, f"{HEAD}  {ending}", None, "1", output="y")
         assert record.target.value == pytest.approx(np.log(softmax(Z[0])[1]), rel=1e-4)
         assert record.target.probability == pytest.approx(softmax(Z[0])[1], rel=1e-4)
 
@@ -289,7 +295,7 @@ def test_what_is_no_probability_any_more(tmp_path: Path) -> None:
 def test_a_softmax_that_is_written_out(tmp_path: Path) -> None:
     """A softmax that is written out in other operations is one, and its value a probability."""
     body = f"{HEAD}  e = Exp(z)  s = ReduceSum<keepdims = 1>(e, axis)  y = Div(e, s)"
-    (record, _) = explained(tmp_path, body, named("a", "b", "c"), "b")
+    (record, _) = explained(tmp_path, body, named("a", "b", "c"), "b", output="y")
     assert record.target.label == "b"
     assert record.target.probability == pytest.approx(record.target.value)
 

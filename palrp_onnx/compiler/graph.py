@@ -46,8 +46,10 @@ SEED_SCALE, DEFAULT_SCALE = "seed_scale", 256.0
 TARGET, AGAINST, TARGET_POSITION = "target", "target_against", "target_position"
 #: A vector that the output is multiplied with, instead of choosing one of its entries.
 TARGET_VECTOR = "target_vector"
+#: The multiplier of the whole output, where the target is at several of its places.
+TARGET_SEED = "target_seed"
 #: Optional inputs that explainers add.
-OPTIONAL = (TARGET, AGAINST, TARGET_POSITION, TARGET_VECTOR, SEED_SCALE)
+OPTIONAL = (TARGET, AGAINST, TARGET_POSITION, TARGET_VECTOR, TARGET_SEED, SEED_SCALE)
 
 
 @dataclass(frozen=True)
@@ -59,12 +61,15 @@ class CompileSettings:
         ledger: Whether the ledger is an output.
         features: Whether sinks and content are also outputs with a feature axis.
         portable: Whether only operations of the ONNX standard are used.
+        wide: Whether the multiplier of the whole output is an input, ``target_seed``, instead of a
+            target at one of its places.
     """
 
     positions: str = "relu"
     ledger: bool = True
     features: bool = False
     portable: bool = False
+    wide: bool = False
 
 
 def compile_graph(planned: Planned, settings: CompileSettings) -> tuple[ir.Model, Manifest]:
@@ -122,10 +127,17 @@ class _Compiler:
         self._rename_reserved(self._graph.initializers.values())
         if not settings.portable:
             self._analysis.model.proto.opset_imports.setdefault("com.microsoft", 1)
-        ranks = {v: len(shape) for v, shape in self._analysis.shapes.items()}
         source = next(v for v in self._graph.inputs if v.name == explained)
         opset = self._analysis.model.graph_opset
-        self._op = Emit(self._graph, source, ranks, opset=opset, portable=settings.portable)
+        lengths = [length for value in self._graph.inputs for length in value.shape or (None,)]
+        self._op = Emit(
+            self._graph,
+            source,
+            self._analysis.shapes,
+            opset=opset,
+            portable=settings.portable,
+            fixed=all(isinstance(n, int) for n in lengths) and not self._analysis.layouts.ragged,
+        )
         axis = self._subject.batched.get(explained)
         self._op.batch = self._op.constant([1]) if axis is None else self._op.dims(source, [axis])
 
@@ -232,6 +244,10 @@ class _Compiler:
 
     def _seed_by_sample(self, output: ir.Value) -> tuple[ir.Value, Rows[ir.Value] | None]:
         op, rank = self._op, self._op.rank(output)
+        if self._settings.wide:
+            seed = ir.val(TARGET_SEED)
+            self._declare(seed, [None] * rank, ir.DataType.FLOAT)
+            return op.cast_like(seed, output), None
         if rank not in (2, 3):
             return self._element(output, rank), None
         rows = Rows(self._place(output), -3, -2) if rank == 3 else None
@@ -245,7 +261,9 @@ class _Compiler:
         no_one = op.constant([np.iinfo(np.int64).max])
         against = self._chosen(AGAINST, no_one, classes)
         seed = op.sub(chosen, op.one_hot(against, classes, output))
-        seed = self._vector_or(seed)
+        # For the runtime the shape depends on that of inputs, even where it is always the same.
+        shape = op.integers("Concat", op.batch, classes, axis=0)
+        seed = op.reshape(self._vector_or(seed), shape, 2)
         return seed if rows is None else op.unsqueeze(seed, [1]), rows
 
     def _vector_or(self, seed: ir.Value) -> ir.Value:

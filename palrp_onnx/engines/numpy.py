@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from palrp_onnx.engines.base import Outcome, find_targets
+from palrp_onnx.engines.base import Outcome, find_targets, settled
 from palrp_onnx.model.feeding import with_values_fed
 from palrp_onnx.model.native import with_own_products
 from palrp_onnx.model.open import Model
@@ -62,7 +62,11 @@ class NumpyEngine:
             return ReferenceForward(model, names)
         return RuntimeForward(model, names, device=self._device)
 
-    def explain(self, feeds: Feeds, target: Target) -> Outcome:
+    def output(self, feeds: Feeds) -> Array:
+        """The explained output [B, …] alone."""
+        return self.subject.by_sample(self.forward(feeds)[self.planned.output])
+
+    def explain(self, feeds: Feeds, target: Target | Sequence[Target]) -> Outcome:
         """Explain one batch."""
         start = time.perf_counter()
         values = self.forward(feeds)
@@ -85,8 +89,8 @@ class NumpyEngine:
             for view, sinks in zip(rest, raw.further_sinks, strict=True)
             if view.input in raw.others
         }
-        ms = {"forward": forward}
-        return Outcome(output, targets, maps, raw.ledger, tensors, ms, further)
+        ledger = settled(raw.ledger, targets)
+        return Outcome(output, targets, maps, ledger, tensors, {"forward": forward}, further)
 
     def _maps(self, view: Subject, raw: Array, sinks: Sequence[Sink], feeds: Feeds) -> Maps:
         grid = grid_of(view, feeds[view.input])

@@ -40,7 +40,8 @@ class Sample:
     then derives them. If that input got several texts as its ``rows``, they are the units of all.
     ``image`` is the original, upright, in RGB, and ``geometry`` the part of it that the network
     saw; both are ``None`` unless ``kind`` is "image". ``parts`` are the samples of several files
-    that were joined to this one.
+    that were joined to this one. ``stacked`` are the units of every row, where several texts were
+    joined to one batch.
     """
 
     id: str
@@ -54,6 +55,7 @@ class Sample:
     subject: str | None = None
     rows: tuple[str, ...] = ()
     parts: tuple[Sample, ...] = ()
+    stacked: tuple[Units, ...] = ()
 
     def units_of(self, name: str) -> Units | None:
         """The units of an input of the graph, if the reader knows them."""

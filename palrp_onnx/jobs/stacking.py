@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from msgspec import UNSET, structs
@@ -64,10 +65,12 @@ def stack(samples: Sequence[Sample], padding: Padding | None) -> Sample:
     """One batch of rows; with ``padding``, all have the length of the longest."""
     rows = [sample.feeds for sample in samples]
     longest = samples[0].units
+    units = [sample.units for sample in samples if sample.units is not None]
     if padding is not None:
         lengths = [padding.length(feeds) or 0 for feeds in rows]
         rows = [padding.fill(feeds, max(lengths)) for feeds in rows]
         longest = samples[int(np.argmax(lengths))].units
+        units = [_fill_units(each, max(lengths), padding.side) for each in units]
     return Sample(
         id="batch",
         kind=samples[0].kind,
@@ -75,6 +78,21 @@ def stack(samples: Sequence[Sample], padding: Padding | None) -> Sample:
         feeds={name: np.concatenate([row[name] for row in rows]) for name in rows[0]},
         facts=InputFacts(kind=samples[0].facts.kind),
         units=longest,  # own_record restores those of each row
+        stacked=tuple(units) if len(units) == len(samples) else (),
+    )
+
+
+def _fill_units(units: Units, length: int, side: Side) -> Units:
+    """Units of a row that is padded to ``length`` tokens: padding is special, and has no text."""
+
+    def filled(values: list[Any], padding: Any) -> list[Any]:
+        added = [padding] * (length - len(values))
+        return [*values, *added] if side == "right" else [*added, *values]
+
+    parts = {"text": "", "id": 0, "start": 0, "end": 0, "special": True, "sequence": 0}
+    lists = {name: getattr(units, name) for name in parts}
+    return structs.replace(
+        units, **{name: filled(each, parts[name]) for name, each in lists.items() if each}
     )
 
 
@@ -121,10 +139,15 @@ def _cut(own: Map, sample: Sample, end: slice) -> Map:
 def _moved(target: TargetFacts, count: int) -> TargetFacts:
     """The target in a row whose first ``count`` tokens are removed."""
     index, position = target.index, target.position
+    if isinstance(index, list) and index[1:]:
+        index = [index[0] - count, *index[1:]]
+    elif isinstance(index, int) and target.kind == "place":
+        index -= count
     return structs.replace(
         target,
-        index=[index[0] - count, *index[1:]] if isinstance(index, list) and index[1:] else index,
+        index=index,
         position=None if position is None else position - count,
+        places=None if target.places is None else [place - count for place in target.places],
     )
 
 

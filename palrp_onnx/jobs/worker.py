@@ -156,7 +156,7 @@ class Worker:
         padding = self._batching.padding
         padded = None
         # A position that the target names must not be padding.
-        named = target.position is not None or target.kind in ("token", "element")
+        named = target.position is not None or target.kind in ("token", "element", "span")
         if padding is not None and not named:
             padded = padding.length(sample.feeds) if self._free() else None
         key = (wanted, padded is None, _form(sample, fixed=padded is None))

@@ -22,7 +22,8 @@ from palrp_onnx.render.flow import Word, paragraphs, visible, words
 from palrp_onnx.render.palette import BLACK, TABLE, colours, ink
 from palrp_onnx.render.picture import Seen
 from palrp_onnx.render.scale import number
-from palrp_onnx.render.wording import common_scale, ends, shares, target_name
+from palrp_onnx.render.titles import title_of
+from palrp_onnx.render.wording import common_scale, ends, shares
 from palrp_onnx.types import Box
 
 #: Longer side of an embedded picture, in pixels.
@@ -51,8 +52,8 @@ def render_html(
     Returns:
         The page in UTF-8. The same record and image give the same bytes.
     """
-    title = f"{visible(target_name(record.target))} – {visible(record.id)}"
-    return page("record.html.j2", title, view=view(record, (image, box), further)).encode()
+    heading = f"{visible(title_of(record))} – {visible(record.id)}"
+    return page("record.html.j2", heading, view=view(record, (image, box), further)).encode()
 
 
 def page(template: str, title: str, **values: Any) -> str:
@@ -94,7 +95,7 @@ def view(
     ]
     return {
         "record": record,
-        "target": visible(target_name(record.target)),
+        "target": visible(title_of(record)),
         "low": ends(record)[0],
         "reduction": str(record.run.params.get("positions", "signed")),
         "shares": shares(record),

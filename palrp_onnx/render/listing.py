@@ -16,7 +16,7 @@ from palrp_onnx.errors import InputError
 from palrp_onnx.record import LEDGER_ENTRIES, LEDGER_SUMS, Attribution, Map, decode
 from palrp_onnx.render.flow import visible
 from palrp_onnx.render.html import fragment, page, short
-from palrp_onnx.render.wording import target_name
+from palrp_onnx.render.titles import title_of
 
 #: MiB of packed maps in a page; further records are listed without maps.
 ROOM = 64
@@ -238,7 +238,7 @@ def _rows(entries: Iterable[ListedRecord], room: int) -> Iterator[_ListRow]:
             name,
             place,
             packed=None if full else packed,
-            target=short(visible(target_name(record.target))),
+            target=short(visible(title_of(record))),
             value=record.target.value,
             probability=record.target.probability,
             positions=record.position_share,

@@ -15,7 +15,8 @@ from palrp_onnx.render.panel import Panel
 from palrp_onnx.render.picture import Pictures, Seen
 from palrp_onnx.render.scale import Scale, number
 from palrp_onnx.render.strip import Strip
-from palrp_onnx.render.wording import common_scale, ends, shares, target_name
+from palrp_onnx.render.titles import title_of
+from palrp_onnx.render.wording import common_scale, ends, shares
 from palrp_onnx.types import Box
 
 _SMALL = 15
@@ -80,7 +81,7 @@ def _prefix(record: Attribution, shown: Map) -> str:
 
 def _head(record: Attribution) -> TextLines:
     target = record.target
-    name = target_name(target)
+    name = title_of(record)
     facts = [f"{target.output} {number(target.value)}"]
     if target.probability is not None:
         facts.append(f"probability {target.probability:.3g}")

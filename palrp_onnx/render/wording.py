@@ -2,33 +2,10 @@
 
 from __future__ import annotations
 
-from palrp_onnx.record import Attribution, Map, TargetFacts
+from palrp_onnx.record import Attribution, Map
 from palrp_onnx.render.page import visible
 from palrp_onnx.render.scale import number
-
-
-def target_name(target: TargetFacts) -> str:
-    """Name of the target: a class, a contrast of two, a token at a position, or a product."""
-    name = _first(target)
-    if target.kind == "contrast":
-        name = f"{name} rather than {class_name(target.against_label, target.against)}"
-    return name if target.position is None else f"{name} at token {target.position}"
-
-
-def _first(target: TargetFacts) -> str:
-    """Name of the target without the contrasted class and the position."""
-    if target.vector is not None:
-        return f"{'similarity to' if target.kind == 'cosine' else 'product with'} {target.vector}"
-    return class_name(target.label, target.index)
-
-
-def class_name(label: str | None, index: int | list[int] | None) -> str:
-    """A class by its label, else by its index; an element by its indices."""
-    if label is not None:
-        return label
-    if isinstance(index, list):
-        return f"element {index}" if index else "the only element"
-    return f"class {index}"
+from palrp_onnx.render.titles import class_name, first_name
 
 
 def ends(record: Attribution) -> tuple[str, str]:
@@ -37,7 +14,7 @@ def ends(record: Attribution) -> tuple[str, str]:
     low = "against"
     if target.kind == "contrast":
         low = f"for {visible(class_name(target.against_label, target.against))}"
-    return low, f"for {visible(_first(target))}"
+    return low, f"for {visible(first_name(target))}"
 
 
 def common_scale(shown: Map) -> tuple[float, str]:

@@ -206,6 +206,10 @@ class Language(Protocol[T]):
         """Sum over axes."""
         ...
 
+    def mean(self, a: T, axes: Sequence[int]) -> T:
+        """Mean over axes, which stay with length 1."""
+        ...
+
     def sum_to(self, a: T, like: T) -> T:
         """Undo right-aligned broadcasting: sum ``a`` to the shape of ``like``."""
         ...

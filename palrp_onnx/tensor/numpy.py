@@ -197,6 +197,9 @@ class Eager:
     def sum(self, a: Array, axes: Sequence[int], *, keepdims: bool = True) -> Array:
         return np.asarray(a.sum(axis=tuple(axes), keepdims=keepdims))
 
+    def mean(self, a: Array, axes: Sequence[int]) -> Array:
+        return np.asarray(a.mean(axis=tuple(axes), keepdims=True))
+
     def sum_to(self, a: Array, like: Array) -> Array:
         if a.shape == like.shape:
             return a

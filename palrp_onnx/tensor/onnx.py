@@ -21,6 +21,7 @@ from palrp_onnx.tensor.language import (
     RecurrenceStep,
     Window,
 )
+from palrp_onnx.types import Shape
 
 Value = ir.Value
 #: Real types in which multipliers may overflow or vanish.
@@ -33,24 +34,28 @@ class Emit:
     Args:
         graph: Where nodes are appended.
         batch: Number of samples, an int64 tensor [1].
-        ranks: Number of axes of the existing values.
+        shapes: Shapes of the existing values in a trial run.
         opset: Opset of the graph.
         portable: Use operations of the ONNX standard only.
+        fixed: Whether these shapes are those of every run.
     """
 
     def __init__(
         self,
         graph: ir.Graph,
         batch: Value,
-        ranks: Mapping[Value, int],
+        shapes: Mapping[Value, Shape],
         *,
         opset: int,
         portable: bool = False,
+        fixed: bool = False,
     ) -> None:
         self._opset = opset
+        self._fixed = fixed
         self._graph = self._home = graph  # where nodes and where initializers are put
         self._stem = "relevance"
-        self._ranks = dict(ranks)
+        self._lengths = shapes
+        self._ranks = {value: len(shape) for value, shape in shapes.items()}
         self._portable = portable
         self._constants: dict[tuple[Any, ...], Value] = {}
         self._shapes: dict[Value, Value] = {}
@@ -151,6 +156,8 @@ class Emit:
 
     def shape(self, value: Value) -> Value:
         """Shape of a value [rank]."""
+        if self._fixed and value in self._lengths:
+            return self.constant(self._lengths[value])
         if value not in self._shapes:
             self._shapes[value] = self.integers("Shape", value)
         return self._shapes[value]
@@ -408,9 +415,17 @@ class Emit:
         rank = self.rank(a) - (0 if keepdims else len(axes))
         return self.node("ReduceSum", [a, self.constant(list(axes))], rank, keepdims=int(keepdims))
 
+    def mean(self, a: Value, axes: Sequence[int]) -> Value:
+        if self._opset < 18:
+            return self.node("ReduceMean", [a], self.rank(a), axes=list(axes), keepdims=1)
+        return self.node("ReduceMean", [a, self.constant(list(axes))], self.rank(a), keepdims=1)
+
     def sum_to(self, a: Value, like: Value) -> Value:
         extra = self.rank(a) - self.rank(like)
         a = self.sum(a, range(extra), keepdims=False)
+        ones = self._ones(like)
+        if ones is not None:
+            return self.sum(a, ones)
         differs = self.node(
             "Not",
             [self.node("Equal", [self.shape(a), self.shape(like)], 1, dtype=ir.DataType.BOOL)],
@@ -427,6 +442,19 @@ class Emit:
         sizes = [self.node("Size", [v], 0, dtype=ir.DataType.INT64) for v in (reduced, like)]
         share = self.div(*(self._number(n, ir.DataType.FLOAT) for n in sizes))
         return self.cast_like(share, like)
+
+    def _ones(self, value: Value) -> list[int] | None:
+        """Axes of length 1; ``None`` where the length of one is not known.
+
+        An axis of free length that was longer in the trial run is not one that is broadcast.
+        """
+        tried = self._lengths.get(value)
+        if tried is None or (value.shape is None and not self._fixed):
+            return None
+        fixed = [self._fixed or isinstance(length, int) for length in value.shape or tried]
+        if any(length == 1 and not known for length, known in zip(tried, fixed, strict=True)):
+            return None
+        return [axis for axis, length in enumerate(tried) if length == 1]
 
     def cumulative_adjoint(self, m: Value, axis: int, *, exclusive: bool, reverse: bool) -> Value:
         place = self.constant(axis)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from palrp_onnx.record import TargetFacts
-from palrp_onnx.render.wording import target_name
+from palrp_onnx.render.titles import target_name
 
 pytestmark = pytest.mark.quick
 

@@ -1,0 +1,377 @@
+"""Targets of every kind of head, on linear models whose relevance is known: x ∘ gradient.
+
+Row t of the models is y[t] = (e[t] + mean e) W, with e the embeddings of tokens. So a multiplier
+m of y gives token k the relevance e[k] · (m[k] + Σ_t m[t] / T) Wᵀ, and all of them together the
+target's value. In the language model, row t is the sum of e[0] … e[t] instead of the mean.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from building import Array, ints, proto, real
+from tokenizers import (  # type: ignore[import-untyped]
+    AddedToken,
+    Tokenizer,
+    models,
+    pre_tokenizers,
+    processors,
+)
+
+from palrp_onnx import Explainer
+from palrp_onnx.errors import InputError, TargetError
+from palrp_onnx.inputs import open_sample, read_labels
+from palrp_onnx.record import Attribution
+from palrp_onnx.render.titles import title_of
+
+ENGINES = ("numpy", "onnxruntime")
+WORDS = "[CLS] [SEP] [MASK] berlin is big paris small who she he".split()
+LABELS = ("O", "B-LOC", "I-LOC")
+WIDTH = 4
+TABLE = real(len(WORDS), WIDTH, seed=1)
+MIXED = "e = Gather(table, input_ids)  c = ReduceMean<keepdims=1>(e, axis)  h = Add(e, c)"
+SUMMED = "e = Gather(table, input_ids)  h = CumSum(e, along)"
+TEXT = "berlin is big"
+IDS = [0, 3, 4, 5, 1]
+
+
+def weights(size: int) -> Array:
+    return real(WIDTH, size, seed=3)
+
+
+def made(folder: Path, body: str, size: int, config: dict[str, Any], *outputs: str) -> Path:
+    """A model with its tokenizer and ``config.json``."""
+    given = {"table": TABLE, "w": weights(size), "axis": ints(1), "along": np.array(1)}
+    given |= {"two": ints(2), "last": ints(-1)}
+    used = {name: array for name, array in given.items() if name in body.replace("input_ids", "")}
+    feeds = {"input_ids": ints([*IDS])}
+    path = folder / "model.onnx"
+    onnx.save(proto(body, feeds, used, outputs=outputs or ("y",), free=(0, 1)), path)
+    (folder / "config.json").write_text(json.dumps(config))
+    tokenizer = Tokenizer(models.WordLevel({w: k for k, w in enumerate(WORDS)}, "[CLS]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.add_special_tokens([AddedToken(w, special=True) for w in WORDS[:3]])
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", 0), ("[SEP]", 1)],
+    )
+    tokenizer.save(str(folder / "tokenizer.json"))
+    named = {"mask_token": "[MASK]"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(named))
+    return path
+
+
+def explained(
+    path: Path, text: str, target: str, *, pair: str | None = None, **options: Any
+) -> list[Attribution]:
+    written = [path.with_name(f"{k}.txt") for k in ("t", "p")]
+    written[0].write_text(text)
+    written[1].write_text(pair or "")
+    explainer = Explainer(path, **options)
+    given = open_sample(
+        written[0],
+        model_path=path,
+        graph_inputs=explainer.model.inputs,
+        tokenizer=None,
+        pair=written[1] if pair else None,
+    )
+    return [e.record for e in explainer.explain(given, target, read_labels(path))]
+
+
+def one(path: Path, text: str, target: str, **options: Any) -> Attribution:
+    (record,) = explained(path, text, target, **options)
+    return record
+
+
+def outputs_of(ids: list[int], size: int, *, summed: bool = False) -> Array:
+    """The output [T, size] in float64."""
+    e = TABLE[ids].astype(np.float64)
+    h = e.cumsum(axis=0) if summed else e + e.mean(axis=0)
+    return np.asarray(h @ weights(size))
+
+
+def expected(ids: list[int], seed: Array, *, summed: bool = False) -> Array:
+    """Relevance of each token for a multiplier [T, size] of the output."""
+    e, wide = TABLE[ids].astype(np.float64), weights(seed.shape[1]).astype(np.float64)
+    sent = seed[::-1].cumsum(axis=0)[::-1] if summed else seed + seed.sum(axis=0) / len(ids)
+    return np.asarray((e * (sent @ wide.T)).sum(axis=1))
+
+
+def softmax(scores: Array) -> Array:
+    powers = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=-1, keepdims=True))
+
+
+def check(record: Attribution, seed: Array, value: float, ids: list[int], **form: Any) -> None:
+    """The map, the value, and a ledger that accounts for the value."""
+    assert record.target.value == pytest.approx(value, rel=1e-5, abs=1e-6)
+    relevance = expected(ids, seed, **form)
+    np.testing.assert_allclose(record.relevance.total, relevance, rtol=1e-4, atol=1e-5)
+    assert record.ledger["target"] == pytest.approx(value, rel=1e-5, abs=1e-6)
+    assert abs(record.ledger["residual_relative"]) < 1e-5
+    left = value - relevance.sum()
+    assert record.ledger["softmax"] == pytest.approx(left, rel=1e-4, abs=1e-5)
+
+
+def hot(place: int, index: int, shape: tuple[int, int]) -> Array:
+    seed = np.zeros(shape)
+    seed[place, index] = 1
+    return seed
+
+
+@pytest.fixture
+def entities(tmp_path: Path) -> Path:
+    config = {"id2label": {str(k): label for k, label in enumerate(LABELS)}}
+    return made(tmp_path, f"{MIXED}  y = MatMul(h, w)", len(LABELS), config)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_the_most_probable_entity(entities: Path, engine: str) -> None:
+    """Not of special tokens, and not the class of tokens without an entity."""
+    y = outputs_of(IDS, 3)
+    chances = softmax(y)[1:4, 1:]
+    place, index = np.unravel_index(chances.argmax(), chances.shape)
+    for target in ("default", "pred"):
+        record = one(entities, TEXT, target, engine=engine)
+        check(record, hot(place + 1, index + 1, y.shape), y[place + 1, index + 1], IDS)
+        found = record.target
+        assert (found.head, found.position, found.index) == (
+            "token-classification",
+            place + 1,
+            index + 1,
+        )
+        word = TEXT.split()[place]
+        assert title_of(record) == f'"{word}" → {LABELS[index + 1]} {chances.max():.3g}'
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_labels_at_tokens(entities: Path, engine: str) -> None:
+    y = outputs_of(IDS, 3)
+    for target in ("token:1:B-LOC", 'token:"berlin":B-LOC', "token:berlin:1", 'token:1:"B-LOC"'):
+        record = one(entities, TEXT, target, engine=engine)
+        check(record, hot(1, 1, y.shape), y[1, 1], IDS)
+        assert (record.target.label, record.target.token) == ("B-LOC", "berlin")
+    record = one(entities, TEXT, 'token:"berlin":B-LOC-O', engine=engine)
+    check(record, hot(1, 1, y.shape) - hot(1, 0, y.shape), y[1, 1] - y[1, 0], IDS)
+    assert title_of(record) == '"berlin" → B-LOC rather than O'
+
+
+def test_a_label_alone_is_where_it_is_most_probable(entities: Path) -> None:
+    y = outputs_of(IDS, 3)
+    place = 1 + int(softmax(y)[1:4, 2].argmax())
+    check(one(entities, TEXT, "I-LOC"), hot(place, 2, y.shape), y[place, 2], IDS)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_log_probability(entities: Path, engine: str) -> None:
+    """Its seed is its gradient; the rest is absorbed by the softmax, as in a graph with one."""
+    y = outputs_of(IDS, 3)
+    chances = softmax(y[2])
+    seed = np.zeros_like(y)
+    seed[2] = np.eye(3)[1] - chances
+    record = one(entities, TEXT, "logprob:token:2:B-LOC", engine=engine)
+    check(record, seed, np.log(chances[1]), IDS)
+    assert record.target.logprob
+    assert record.target.probability == pytest.approx(chances[1], rel=1e-5)
+    config = json.loads(entities.with_name("config.json").read_text())
+    body = f"{MIXED}  z = MatMul(h, w)  y = LogSoftmax<axis=-1>(z)"
+    ended = made(entities.parent, body, 3, config)
+    same = one(ended, TEXT, "token:2:B-LOC", engine=engine, output="y")
+    np.testing.assert_allclose(same.relevance.total, record.relevance.total, atol=1e-5)
+    for name, amount in same.ledger.items():
+        assert record.ledger[name] == pytest.approx(amount, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("target", "message", "hint"),
+    [
+        ("token:1:B-PER", "no label 'B-PER'", "Labels: O, B-LOC, I-LOC"),
+        ('token:"rome"', "No token is 'rome'", "1:berlin"),
+        ("logprob:B-LOC-O", "contrast of two log-probabilities", "Leave out"),
+        ("span:1-2", "each predicted by those before it", "next tokens"),
+        ("answer", "does not say where an answer", "pred"),
+    ],
+)
+def test_what_the_head_does_not_have(entities: Path, target: str, message: str, hint: str) -> None:
+    with pytest.raises(TargetError, match=message) as caught:
+        one(entities, TEXT, target)
+    assert hint in caught.value.hint
+
+
+def test_a_word_that_stands_twice(entities: Path) -> None:
+    with pytest.raises(TargetError, match="2 tokens are 'is'") as caught:
+        one(entities, "berlin is is big", "token:is")
+    assert "token:2, token:3" in caught.value.hint
+
+
+def test_a_label_that_is_an_index_at_a_token(tmp_path: Path) -> None:
+    config = {"id2label": {"0": "1", "1": "2", "2": "3"}}
+    path = made(tmp_path, f"{MIXED}  y = MatMul(h, w)", 3, config)
+    with pytest.raises(TargetError, match="ambiguous") as caught:
+        one(path, TEXT, "token:1:2")
+    assert "token:1:index:2 or token:1:label:2" in caught.value.hint
+    assert one(path, TEXT, "token:1:index:2").target.index == 2
+    assert one(path, TEXT, "token:1:label:2").target.index == 1
+
+
+@pytest.fixture
+def masked(tmp_path: Path) -> Path:
+    config = {"architectures": ["BertForMaskedLM"], "vocab_size": len(WORDS)}
+    return made(tmp_path, f"{MIXED}  y = MatMul(h, w)", len(WORDS), config)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_the_masked_token(masked: Path, engine: str) -> None:
+    ids = [0, 2, 4, 5, 1]
+    y = outputs_of(ids, len(WORDS))
+    best = int(y[1].argmax())
+    record = one(masked, "[MASK] is big", "default", engine=engine)
+    check(record, hot(1, best, y.shape), y[1, best], ids)
+    chance = softmax(y[1])[best]
+    assert title_of(record) == f'"[MASK]" → "{WORDS[best]}" (id {best}, p {chance:.2g})'
+    assert record.target.head == "masked-lm"
+    for target in ('"paris"', "token:[MASK]:paris", "token:1:6"):
+        record = one(masked, "[MASK] is big", target, engine=engine)
+        check(record, hot(1, 6, y.shape), y[1, 6], ids)
+        assert record.target.label == "paris"
+    record = one(masked, "[MASK] is big", 'token:1:"paris"-"berlin"', engine=engine)
+    check(record, hot(1, 6, y.shape) - hot(1, 3, y.shape), y[1, 6] - y[1, 3], ids)
+
+
+def test_a_text_without_a_masked_token(masked: Path) -> None:
+    with pytest.raises(TargetError, match=r"no masked token \[MASK\]"):
+        one(masked, TEXT, "pred")
+    assert one(masked, TEXT, "token:2").target.position == 2
+    (warning,) = one(masked, "[MASK] is [MASK]", "pred").warnings
+    assert "token:3" in warning.message
+
+
+@pytest.fixture
+def decoder(tmp_path: Path) -> Path:
+    config = {"architectures": ["GPT2LMHeadModel"], "vocab_size": len(WORDS)}
+    return made(tmp_path, f"{SUMMED}  y = MatMul(h, w)", len(WORDS), config)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_the_next_token(decoder: Path, engine: str) -> None:
+    y = outputs_of(IDS, len(WORDS), summed=True)
+    best = int(y[-1].argmax())
+    record = one(decoder, TEXT, "default", engine=engine)
+    check(record, hot(4, best, y.shape), y[4, best], IDS, summed=True)
+    chance = softmax(y[-1])[best]
+    assert title_of(record) == f'next token "{WORDS[best]}" (id {best}, p {chance:.2g})'
+    record = one(decoder, TEXT, 'token:-1:"she"-"he"', engine=engine)
+    check(record, hot(4, 9, y.shape) - hot(4, 10, y.shape), y[4, 9] - y[4, 10], IDS, summed=True)
+    assert title_of(record) == 'next token "she" rather than "he"'
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_span_in_one_pass(decoder: Path, engine: str) -> None:
+    """The sum of the log-probabilities of tokens 2 and 3, in rows 1 and 2."""
+    y = outputs_of(IDS, len(WORDS), summed=True)
+    chances = softmax(y)
+    seed, value = np.zeros_like(y), 0.0
+    for place in (1, 2):
+        seed[place] = np.eye(len(WORDS))[IDS[place + 1]] - chances[place]
+        value += np.log(chances[place, IDS[place + 1]])
+    record = one(decoder, TEXT, "span:2-3", engine=engine)
+    check(record, seed, value, IDS, summed=True)
+    assert (record.target.kind, record.target.places) == ("span", [1, 2])
+    single = [one(decoder, TEXT, f"logprob:token:{k}:{IDS[k + 1]}", engine=engine) for k in (1, 2)]
+    together = np.sum([each.relevance.total for each in single], axis=0)
+    np.testing.assert_allclose(record.relevance.total, together, atol=1e-5)
+    with pytest.raises(TargetError, match="which nothing"):
+        one(decoder, TEXT, "span:0-2", engine=engine)
+
+
+@pytest.fixture
+def answers(tmp_path: Path) -> Path:
+    body = f"{MIXED}  z = MatMul(h, w)  a, b = Split<axis=-1, num_outputs=2>(z)"
+    body += "  first = Squeeze(a, last)  final = Squeeze(b, last)"
+    config = {"architectures": ["BertForQuestionAnswering"]}
+    return made(tmp_path, body, 2, config, "first", "final")
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_the_best_answer(answers: Path, engine: str) -> None:
+    """Its first token and its last, which is not before it, in the second text."""
+    ids = [0, 8, 4, 1, 3, 4, 5, 6, 1]
+    y = outputs_of(ids, 2)
+    pairs = [(s, e) for s in range(4, 8) for e in range(s, 8)]
+    best = max(pairs, key=lambda pair: y[pair[0], 0] + y[pair[1], 1])
+    found = explained(answers, "who is", "answer", pair="berlin is big paris", engine=engine)
+    for k, record in enumerate(found):
+        check(record, hot(best[k], k, y.shape), y[best[k], k], ids)
+        target = record.target
+        assert (target.kind, target.index, target.output) == (
+            "place",
+            best[k],
+            ("first", "final")[k],
+        )
+        assert target.label == WORDS[ids[best[k]]]
+        assert target.probability == pytest.approx(softmax(y[:, k])[best[k]], rel=1e-5)
+    for k, output in enumerate((None, "final")):
+        record = one(
+            answers, "who is", "default", pair="berlin is big paris", engine=engine, output=output
+        )
+        assert record.target == found[k].target
+    record = one(answers, "who is", "token:paris", pair="berlin is big paris", engine=engine)
+    check(record, hot(7, 0, y.shape), y[7, 0], ids)
+    assert not record.warnings
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_similarity_with_another_text(tmp_path: Path, engine: str) -> None:
+    """The cosine of two mean embeddings; the length of its own counts as a constant."""
+    body = "e = Gather(table, input_ids)  c = ReduceMean<keepdims=0>(e, axis)  y = MatMul(c, w)"
+    path = made(tmp_path, body, 3, {})
+    other = tmp_path / "other.txt"
+    other.write_text("paris is small")
+    v = TABLE[[0, 6, 4, 7, 1]].mean(axis=0) @ weights(3).astype(np.float64)
+    e = TABLE[IDS].astype(np.float64)
+    y = e.mean(axis=0) @ weights(3)
+    for form, scale in (("similarity", np.linalg.norm(v) * np.linalg.norm(y)), ("dot", 1.0)):
+        record = one(path, TEXT, f"{form}:{other}", engine=engine)
+        assert record.target.value == pytest.approx(v @ y / scale, rel=1e-5)
+        relevance = (e / len(IDS)) @ weights(3) @ v / scale
+        np.testing.assert_allclose(record.relevance.total, relevance, rtol=1e-4, atol=1e-6)
+        assert record.target.vector == "other.txt"
+
+
+def test_no_similarity_of_hidden_states_without_a_place(tmp_path: Path) -> None:
+    path = made(tmp_path, f"{MIXED}  y = MatMul(h, w)", 3, {})
+    other = tmp_path / "other.txt"
+    other.write_text("paris is small")
+    with pytest.raises(TargetError, match="not one vector"):
+        one(path, TEXT, f"similarity:{other}")
+    assert one(path, TEXT, f"similarity:{other}:0").target.position == 0
+    with pytest.raises(InputError, match="No such file"):
+        one(path, TEXT, "similarity:nothing.txt")
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_all_labels_above_one_half(tmp_path: Path, engine: str) -> None:
+    body = "e = Gather(table, input_ids)  c = ReduceMean<keepdims=0>(e, axis)  y = MatMul(c, w)"
+    config = {
+        "id2label": {str(k): each for k, each in enumerate("abcdef")},
+        "problem_type": "multi_label_classification",
+    }
+    path = made(tmp_path, body, 6, config)
+    y = TABLE[IDS].mean(axis=0) @ weights(6)
+    found = explained(path, TEXT, "default", engine=engine)
+    assert [each.target.index for each in found] == np.flatnonzero(y > 0).tolist()
+    assert all((each.target.probability or 0) > 0.5 for each in found)
+    assert found[0].target.head == "multi-label"
+    record = one(path, TEXT, "logprob:b", engine=engine)
+    chance = 1 / (1 + np.exp(-y[1]))
+    assert record.target.value == pytest.approx(np.log(chance), rel=1e-5)
+    relevance = (TABLE[IDS].astype(np.float64) / len(IDS)) @ weights(6)[:, 1] * (1 - chance)
+    np.testing.assert_allclose(record.relevance.total, relevance, rtol=1e-4, atol=1e-6)
+    assert record.ledger["other"] == pytest.approx(np.log(chance) - relevance.sum(), abs=1e-5)
+    assert abs(record.ledger["residual_relative"]) < 1e-5
