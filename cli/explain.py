@@ -74,9 +74,9 @@ class Request:
     "sources",
     multiple=True,
     metavar="FILE|NAME=FILE|-",
-    help="Text (.txt), an image, or tensors (.npz, one array per graph input); - is text on stdin. "
-    "Several times for a graph with inputs of several kinds, with the input's name where the kind "
-    "leaves it open.",
+    help="Text (.txt), an image, sound (.wav, .flac), rows of a table (.csv, .parquet), or tensors "
+    "(.npz, one array per graph input); - is text on stdin. Several times for a graph with inputs "
+    "of several kinds, with the input's name where the kind leaves it open.",
 )
 @click.option(
     "--chat",
@@ -181,7 +181,7 @@ def _expected(
     from palrp_onnx.inputs import read_labels
 
     rows = 1
-    if sample.kind in ("tensors", "several"):
+    if sample.kind in ("tensors", "table", "several"):
         rows = explainer.engine(sample.feeds).subject.samples(sample.feeds)
     every = targets[0].kind == "all"  # a default is usually one
     return rows * (max(len(read_labels(request.model)), 1) if every else len(targets))
@@ -263,12 +263,12 @@ def _read(
     )
 
 
-def _other(request: Request, model: Model, path: Path) -> Sample:
-    """Read a further input, which a target names."""
+def _read_other(request: Request, model: Model, source: Path) -> Sample:
+    """Read another input, which the model's output for the explained one is compared with."""
     from palrp_onnx.inputs import bind_inputs, open_sample
 
     return open_sample(
-        path,
+        source,
         model_path=request.model,
         graph_inputs=bind_inputs(model.inputs, request.words.bind),
         tokenizer=request.words.tokenizer,
@@ -312,7 +312,7 @@ def _explainer(request: Request, model: Model) -> Explainer:
         **explainer_options(request.run, request.choice),
         once=_continues(request) is None,
         tokenizer=request.words.tokenizer,
-        reader=partial(_other, request, model),
+        reader=partial(_read_other, request, model),
     )
 
 

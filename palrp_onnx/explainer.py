@@ -275,7 +275,7 @@ class Explainer:
             for name, size in fixed.items()
             if isinstance(size, int) and len(sample.feeds.get(name, ())) == 1 < size
         }
-        if sample.kind in ("tensors", "several") or not short:
+        if sample.kind not in ("text", "image", "sound") or not short:
             return None
         rows = {n: a.repeat(short[n], 0) if n in short else a for n, a in sample.feeds.items()}
         return replace(sample, feeds=rows)

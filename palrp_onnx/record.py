@@ -65,13 +65,20 @@ class Run(Struct, frozen=True, kw_only=True):
 
 
 class InputFacts(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What went in. ``size`` is the image's (width, height) before any resizing."""
+    """What went in.
 
-    kind: Literal["text", "image", "tensors", "several"]
+    ``size`` is the image's (width, height) before any resizing; ``seconds`` the length of the sound
+    that the features are made of, and ``step`` the seconds from one entry of their time axis to the
+    next.
+    """
+
+    kind: Literal["text", "image", "sound", "table", "tensors", "several"]
     truncated: bool = msgspec.field(default_factory=bool)
     text: str | None = None
     text_pair: str | None = None
     size: tuple[int, int] | None = None
+    seconds: float | None = None
+    step: float | None = None
 
 
 class TargetFacts(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -151,14 +158,18 @@ class Relevance(Struct, frozen=True, kw_only=True):
         return content, position
 
 
-class Site(Struct, frozen=True, kw_only=True):
-    """Signed relevance that one position sink caught, one number a unit."""
+class Site(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Signed relevance that one position sink caught, one number a unit.
+
+    ``off_map`` is that of its places which belong to no unit: class tokens, padding.
+    """
 
     name: str
     kind: str
     layer: int
     part: str
     relevance: list[float]
+    off_map: float = 0.0
 
 
 class Map(Struct, frozen=True, kw_only=True):

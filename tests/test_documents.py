@@ -43,6 +43,7 @@ PLACEHOLDERS = {
 #: What does not run here, and why.
 LEFT_OUT = {
     "pip install": "installs; CI runs the README's two",
+    "speech.onnx": "takes sound; tests/inputs/test_sound.py reads some",
     "clip.onnx": "has two towers; tests/cli/test_several.py builds one",
     "layout.onnx": "has a text with boxes; tests/inputs/test_several.py reads them",
     "palrp-onnx export": "needs a model of PyTorch; tests/test_export.py runs it",

@@ -11,9 +11,11 @@ from palrp_onnx.errors import InputError
 from palrp_onnx.inputs.beside import beside
 from palrp_onnx.inputs.chat import read_chat
 from palrp_onnx.inputs.image import ImageReader, default_preprocessor
-from palrp_onnx.inputs.kinds import IMAGE, TENSORS, TEXT, unknown_kind
+from palrp_onnx.inputs.kinds import IMAGE, SOUND, TABLE, TENSORS, TEXT, unknown_kind
 from palrp_onnx.inputs.reading import read_stream
 from palrp_onnx.inputs.sample import GraphInput, Sample
+from palrp_onnx.inputs.sound import SoundReader
+from palrp_onnx.inputs.table import read_table
 from palrp_onnx.inputs.tensors import read_npz
 from palrp_onnx.inputs.text import TEXT_LIMIT, TextReader, decode_text, read_text
 from palrp_onnx.inputs.tokenizer_files import default_tokenizer
@@ -30,7 +32,7 @@ def open_sample(
     stdin: BinaryIO | None = None,
     chat: bool = False,
 ) -> Sample:
-    """Read one input: text, an image or tensors by its suffix; ``-`` is text from stdin.
+    """Read one input: its suffix says what it is; ``-`` is text from stdin.
 
     Args:
         source: The file, or ``-``.
@@ -60,6 +62,10 @@ def open_sample(
         return _text_reader(model_path, graph_inputs, tokenizer).read_file(source, pair_path=pair)
     if suffix in IMAGE:
         return ImageReader(default_preprocessor(model_path), graph_inputs).read_file(source)
+    if suffix in SOUND:
+        return SoundReader(default_preprocessor(model_path), graph_inputs).read_file(source)
+    if suffix in TABLE:
+        return read_table(source, graph_inputs)
     if suffix in TENSORS:
         words = tokenizer or usable_tokenizer(default_tokenizer(model_path))
         return read_npz(source, graph_inputs, tokenizer=words)

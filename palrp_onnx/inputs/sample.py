@@ -45,7 +45,7 @@ class Sample:
     """
 
     id: str
-    kind: Literal["text", "image", "tensors", "several"]
+    kind: Literal["text", "image", "sound", "table", "tensors", "several"]
     feeds: Feeds
     facts: InputFacts
     units: Units | None = None

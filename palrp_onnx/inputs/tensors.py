@@ -254,6 +254,24 @@ def _cast(
     return result, False
 
 
+def cast_exactly(
+    array: NDArray[np.generic], graph_input: GraphInput, place: str
+) -> NDArray[np.generic]:
+    """Real numbers in the graph's type; to integers only where they are whole.
+
+    Raises:
+        InputError: A number does not fit the type.
+    """
+    if graph_input.dtype.kind in "iub" and array.dtype.kind == "f":
+        whole = array.astype(np.int64)
+        if not np.array_equal(whole, array):
+            raise InputError(
+                f"holds numbers that are not whole, for {describe_input(graph_input)}", place=place
+            )
+        array = whole
+    return _cast(array, graph_input, place)[0]
+
+
 def _survives(array: NDArray[np.generic], target: np.dtype[np.generic]) -> bool:
     """Whether integers keep their value; a float type holds all of them up to a power of two."""
     if array.size == 0:
