@@ -93,7 +93,8 @@ class TargetFacts(Struct, frozen=True, kw_only=True, omit_defaults=True):
     the input that the output scores, as the start of an answer. ``span`` is the sum of the
     log-probabilities of the tokens at ``places``, ``region`` the sum over ``cells`` entries of the
     output, which its name describes. ``token`` is the text of the token at ``position``;
-    ``logprob``: the value is a log-probability. ``head`` is the kind of the output's head, with its
+    ``logprob``: the value is a log-probability. Positions count the tokens of the input ``along``,
+    where that is not the first. ``head`` is the kind of the output's head, with its
     reason.
     """
 
@@ -115,6 +116,7 @@ class TargetFacts(Struct, frozen=True, kw_only=True, omit_defaults=True):
     places: list[int] | None = None
     region: str | None = None
     cells: int | None = None
+    along: str | None = None
     head: str | None = None
     head_reason: str | None = None
 

@@ -115,14 +115,14 @@ class TextReader:
                 place=id,
                 hint="Give them as the second text, one a line: --pair choices.txt",
             )
-        return self._read(text, pair, id)
+        return self._read(text, pair, id, complete)
 
     @property
     def takes_choices(self) -> bool:
         """Whether the graph takes several texts for each sample [B, choices, tokens]."""
         return self.ids.shape is not None and len(self.ids.shape) == _CHOICES
 
-    def _read(self, text: str, pair: str | None, id: str) -> Sample:
+    def _read(self, text: str, pair: str | None, id: str, complete: bool = False) -> Sample:
         """The sample of one text or pair; of several choices, one of them."""
         for each in (text,) if pair is None else (text, pair):
             _check_text(each, id)

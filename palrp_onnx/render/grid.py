@@ -42,7 +42,7 @@ _WIDEST = 36.0
 
 
 @dataclass(frozen=True)
-class _Table:
+class _Columns:
     """Numbers of all three parts, in one table: what is read, then what was produced before.
 
     Attributes:
@@ -112,7 +112,7 @@ def _title(matrix: Matrix) -> str:
     return visible("".join(matrix.produced.text).strip()) or "continued text"
 
 
-def _cells(table: _Table, values: NDArray[np.float64]) -> Iterator[tuple[str, list[Any]]]:
+def _cells(table: _Columns, values: NDArray[np.float64]) -> Iterator[tuple[str, list[Any]]]:
     """Name of a row, and shade and number of each of its cells; ``None`` where there is none."""
     for name, row in zip(table.rows, values, strict=True):
         steps = shades(np.nan_to_num(row), table.limit)
@@ -125,7 +125,7 @@ def _cells(table: _Table, values: NDArray[np.float64]) -> Iterator[tuple[str, li
         )
 
 
-def _table(matrix: Matrix) -> _Table:
+def _table(matrix: Matrix) -> _Columns:
     before = [] if matrix.start is UNSET else _names(matrix.start, len(matrix.start.text))
     rows = _names(matrix.produced, len(matrix.targets))
     read = len(matrix.relevance.total[0])
@@ -142,7 +142,7 @@ def _table(matrix: Matrix) -> _Table:
     sizes = np.nan_to_num(np.abs(np.stack(list(parts.values()))))
     peak = float(sizes.max(initial=0.0))
     limit = float(sizes[:, :, ordinary].max(initial=0.0)) or peak
-    return _Table(rows, columns, read, parts, limit, peak)
+    return _Columns(rows, columns, read, parts, limit, peak)
 
 
 def _names(units: Units, count: int) -> list[str]:
@@ -157,7 +157,7 @@ class _Grid:
     """One part of the matrix, cell by cell."""
 
     caption: str
-    table: _Table
+    table: _Columns
     values: NDArray[np.float64]
 
     def __post_init__(self) -> None:

@@ -11,7 +11,7 @@ import pytest
 from msgspec import UNSET, structs
 from PIL import Image
 
-from palrp_onnx.matrix import Matrix, Rows, json_schema
+from palrp_onnx.matrix import Matrix, TokenRows, json_schema
 from palrp_onnx.record import InputFacts, ModelFacts, Run, TargetFacts, Units, Warning_
 from palrp_onnx.render.grid import render_matrix_html, render_matrix_png
 from palrp_onnx.render.page import INNER, MARGIN, WIDTH
@@ -21,13 +21,13 @@ from palrp_onnx.render.scale import number
 pytestmark = pytest.mark.quick
 
 
-def rows(lengths: list[int], seed: int = 0) -> Rows:
+def rows(lengths: list[int], seed: int = 0) -> TokenRows:
     draw = np.random.default_rng(seed)
     parts = {
         name: [draw.normal(size=length).tolist() for length in lengths]
         for name in ("content", "position", "total")
     }
-    return Rows(**parts)
+    return TokenRows(**parts)
 
 
 def matrix(read: int, produced: list[str], start: list[str] | None, **changes: Any) -> Matrix:
@@ -115,8 +115,8 @@ def test_patches_have_rows_and_columns() -> None:
 
 
 def test_zeros_are_white() -> None:
-    zero = Rows(content=[[0.0]], position=[[0.0]], total=[[0.0]])
-    nothing = Rows(content=[[]], position=[[]], total=[[]])
+    zero = TokenRows(content=[[0.0]], position=[[0.0]], total=[[0.0]])
+    nothing = TokenRows(content=[[]], position=[[]], total=[[]])
     data = render_matrix_png(matrix(1, ["a"], None, relevance=zero, earlier=nothing))
     assert drawn(data).size[0] == INNER + 2 * MARGIN
 
