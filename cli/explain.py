@@ -52,6 +52,7 @@ class Request:
     model: Path
     sources: tuple[str, ...]
     pair: Path | None
+    windows: int | None
     place: str | None
     formats: tuple[str, ...] | None
     words: Words
@@ -76,6 +77,15 @@ class Request:
     "of several kinds, with the input's name where the kind leaves it open.",
 )
 @click.option("--pair", type=FILE_PATH, help="Second text, for models of text pairs.")
+@click.option(
+    "--windows",
+    type=click.IntRange(min=-1),
+    is_flag=False,
+    flag_value="-1",
+    metavar="[N]",
+    help="Explain a text that is longer than the model in windows that share N tokens, by default "
+    "half of each.",
+)
 @click.option(
     "-o",
     "place",
@@ -113,6 +123,7 @@ def explain(**options: Any) -> None:
     """
     request = Request(**options)
     _check_generation(request)
+    _check_windows(request)
     destination = Destination.parse(request.place, request.formats)
     model, sample = _open(request)
     explainer = _explainer(request, model)
@@ -180,6 +191,16 @@ def _check_generation(request: Request) -> None:
         )
 
 
+def _check_windows(request: Request) -> None:
+    if request.windows is None:
+        return
+    if request.generate or request.tensors is not None:
+        raise UsageError(
+            "--windows joins maps of one text, which --generate and --tensors cannot follow",
+            hint="Leave out one of them.",
+        )
+
+
 def _open(request: Request) -> tuple[Model, Sample]:
     from palrp_onnx.inputs import bind_inputs, open_several
     from palrp_onnx.inputs.past import open_for
@@ -190,8 +211,8 @@ def _open(request: Request) -> tuple[Model, Sample]:
     inputs = bind_inputs(model.inputs, request.words.bind)
     given = _given(request, [each.name for each in inputs])
     if len(given) > 1 or given[0].name is not None:
-        if request.pair is not None or "-" in request.sources:
-            raise UsageError("--pair and stdin are for a graph that takes a text alone")
+        if request.pair is not None or request.windows is not None or "-" in request.sources:
+            raise UsageError("--pair, --windows and stdin are for a graph that takes a text alone")
         sample = open_several(
             given,
             model_path=request.model,
@@ -199,11 +220,16 @@ def _open(request: Request) -> tuple[Model, Sample]:
             tokenizer=request.words.tokenizer,
         )
         return model, sample
-    return model, _sample(request, model, source, pair=request.pair)
+    return model, _sample(request, model, source, pair=request.pair, windows=request.windows)
 
 
 def _sample(
-    request: Request, model: Model, source: Path | Literal["-"], *, pair: Path | None = None
+    request: Request,
+    model: Model,
+    source: Path | Literal["-"],
+    *,
+    pair: Path | None = None,
+    windows: int | None = None,
 ) -> Sample:
     from palrp_onnx.inputs import bind_inputs, open_sample
 
@@ -213,6 +239,7 @@ def _sample(
         graph_inputs=bind_inputs(model.inputs, request.words.bind),
         tokenizer=request.words.tokenizer,
         pair=pair,
+        windows=windows,
     )
 
 
