@@ -181,15 +181,12 @@ class Binder:
                     f"are --target {others}",
                 )
             return int(found[0])
-        if self.sample.kind == "text":
-            name = (
-                None if hidden is None or self.vocabulary is None else self.vocabulary.text(hidden)
-            )
+        if self.sample.kind == "text" and self.vocabulary is not None and hidden is not None:
+            name = self.vocabulary.text(hidden)
             raise TargetError(
-                f"The text has no masked token {name or ''}".strip()
-                + ", and a masked language model predicts those",
+                f"The text has no masked token {name}, and a masked language model predicts those",
                 place=self.sample.id,
-                hint=f"Put {name or 'the mask token'} into the text, or name a place: token:3.",
+                hint=f"Put {name} into the text, or name a place: --target token:3.",
             )
         self._warn(
             "no-mask",

@@ -178,6 +178,7 @@ def _map(view: Subject, sample: Sample, maps: Maps, row: int) -> Map:
                 layer=s.layer,
                 part=s.part,
                 relevance=_floats(s.relevance[row]),
+                off_map=float(s.off_map[row]),
             )
             for s in maps.sites
         ],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.metadata import version
@@ -473,39 +473,6 @@ class Explainer:
             )
         return [Target("index", index) for index in range(head.size)]
 
-    def generate(
-        self,
-        sample: Sample,
-        count: int,
-        extend: Callable[[Sample, int], Sample],
-        ends: Collection[int] = (),
-    ) -> Iterator[Explanation]:
-        """Continue a text greedily, and explain every generated token.
-
-        Args:
-            sample: A text, one row.
-            count: Largest number of generated tokens.
-            extend: Appends a token to a sample: :meth:`palrp_onnx.inputs.Continuation.extend`.
-            ends: Ids of the tokens that end a text.
-
-        Raises:
-            UsageError: The model does not predict a next token, or the sample has several rows.
-        """
-        name = sample.id
-        for step in range(count):
-            explanations = self.explain(replace(sample, id=f"{name}-{step}"))
-            target = explanations[0].record.target
-            if len(explanations) > 1 or target.kind != "token":
-                raise UsageError(
-                    "Only a model that predicts the next token can continue, one text at a time",
-                    place=f"output {target.output}",
-                )
-            assert isinstance(target.index, int)
-            sample = extend(sample, target.index)
-            yield _labelled(explanations[0], sample)
-            if target.index in ends:
-                return
-
     def engine(self, feeds: Feeds) -> Engine:
         """The open engine. The model is analysed and planned once, with ``feeds`` as an example.
 
@@ -648,14 +615,6 @@ def _of_text(error: RunError, sample: Sample) -> RunError:
 def _numbered(explanation: Explanation, name: str) -> Explanation:
     """The explanation under another id."""
     return replace(explanation, record=structs.replace(explanation.record, id=name))
-
-
-def _labelled(explanation: Explanation, grown: Sample) -> Explanation:
-    """The explanation, with the text of the generated token as label."""
-    record = explanation.record
-    label = grown.units.text[-1] if grown.units is not None else None
-    target = structs.replace(record.target, label=label)
-    return replace(explanation, record=structs.replace(record, target=target))
 
 
 def _warned(explanation: Explanation, *warnings: Warning_) -> Explanation:

@@ -39,12 +39,16 @@ def _empty() -> list[Any]:
 
 
 class ModelFacts(Struct, frozen=True, kw_only=True):
-    """What was explained. ``nodes`` counts the nodes of the file as it is on disk."""
+    """What was explained. ``nodes`` counts the nodes of the file as it is on disk.
+
+    ``files`` names the files of an encoder and a decoder, in this order; ``sha256`` is of both.
+    """
 
     sha256: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
     opset: int
     producer: str
     nodes: int
+    files: list[str] | UnsetType = UNSET
 
 
 class Run(Struct, frozen=True, kw_only=True):
@@ -154,14 +158,18 @@ class Relevance(Struct, frozen=True, kw_only=True):
         return content, position
 
 
-class Site(Struct, frozen=True, kw_only=True):
-    """Signed relevance that one position sink caught, one number a unit."""
+class Site(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Signed relevance that one position sink caught, one number a unit.
+
+    ``off_map`` is that of its places which belong to no unit: class tokens, padding.
+    """
 
     name: str
     kind: str
     layer: int
     part: str
     relevance: list[float]
+    off_map: float = 0.0
 
 
 class Map(Struct, frozen=True, kw_only=True):

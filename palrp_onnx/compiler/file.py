@@ -15,6 +15,7 @@ from palrp_onnx.errors import LaterOpsetError, UnsupportedError, UsageError
 from palrp_onnx.fidelity import Original, doubts
 from palrp_onnx.inputs import read_npz
 from palrp_onnx.inputs.past import open_for
+from palrp_onnx.model.locate import parts_of
 from palrp_onnx.model.native import with_own_products
 from palrp_onnx.model.open import Model
 from palrp_onnx.prepare import Planned, make_example, plan_model, run_graph
@@ -68,7 +69,7 @@ def compile_model(
         raise UsageError("The model is an explainer already", place=str(path))
     tensors = [v.const_value for v in model.graph.initializers.values()]
     outside = [t for t in tensors if isinstance(t, ir.ExternalTensor) and not _inside(t, model)]
-    linked = model.path.parent.resolve() != model.folder
+    linked = parts_of(model.path)[0].parent.resolve() != model.folder
     if linked and sum(t.nbytes for t in outside) >= _LARGEST:
         raise UsageError(
             "The model is a link, and too large for an explainer with weights of its own",
@@ -140,5 +141,5 @@ def _refuse_clash(model: Model) -> None:
 
 
 def _inside(tensor: ir.ExternalTensor, model: Model) -> bool:
-    """Whether a weight is stored in the model file itself."""
-    return str(tensor.location) == model.path.resolve().name
+    """Whether a weight is stored in a model file itself."""
+    return str(tensor.location) in {file.name for file in model.files}

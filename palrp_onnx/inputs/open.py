@@ -9,6 +9,7 @@ from typing import BinaryIO, Literal
 
 from palrp_onnx.errors import InputError
 from palrp_onnx.inputs.beside import beside
+from palrp_onnx.inputs.chat import read_chat
 from palrp_onnx.inputs.image import ImageReader, default_preprocessor
 from palrp_onnx.inputs.kinds import IMAGE, SOUND, TABLE, TENSORS, TEXT, unknown_kind
 from palrp_onnx.inputs.reading import read_stream
@@ -30,6 +31,7 @@ def open_sample(
     pair: Path | None = None,
     windows: int | None = None,
     stdin: BinaryIO | None = None,
+    chat: bool = False,
 ) -> Sample:
     """Read one input: its suffix says what it is; ``-`` is text from stdin.
 
@@ -42,6 +44,7 @@ def open_sample(
         windows: Read a text that is too long in windows that share this number of tokens; −1: half
             of each.
         stdin: The stream that ``-`` stands for; standard input of the process by default.
+        chat: Whether the file holds messages, which the tokenizer's chat template makes a text.
 
     Raises:
         InputError: The suffix is unknown, or the file cannot be used.
@@ -49,12 +52,16 @@ def open_sample(
     suffix = "" if source == "-" else Path(source).suffix.lower()
     if pair is not None and source != "-" and suffix not in TEXT:
         raise InputError("only texts can be given in pairs", place=str(source))
-    if windows is not None and (pair is not None or (source != "-" and suffix not in TEXT)):
+    alone = pair is None and not chat and (source == "-" or suffix in TEXT)
+    if windows is not None and not alone:
         raise InputError("only a single text can be read in windows", place=str(source))
-    if source == "-" or suffix in TEXT:
+    if source == "-" or chat or suffix in TEXT:
         reader = _text_reader(model_path, graph_inputs, tokenizer)
-        text = _stdin(stdin) if source == "-" else read_text(source)
         id = "stdin" if source == "-" else source.stem
+        if chat and source != "-":
+            text = read_chat(source, tokenizer or default_tokenizer(model_path))
+            return reader.read(text, id=id, complete=True)
+        text = _stdin(stdin) if source == "-" else read_text(source)
         if windows is not None:
             return reader.read_windows(text, None if windows < 0 else windows, id=id)
         return reader.read(text, pair=None if pair is None else read_text(pair), id=id)

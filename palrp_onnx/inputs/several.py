@@ -32,6 +32,17 @@ class Given:
     name: str | None = None
 
 
+def names_held(given: Sequence[Given]) -> frozenset[str]:
+    """Names of the inputs that have a file, or an array in one, by name.
+
+    Raises:
+        InputError: A file does not exist or cannot be read.
+    """
+    files = [each.path for each in given if each.path.suffix.lower() in TENSORS]
+    named = (each.name for each in given if each.name is not None)
+    return frozenset(named).union(*map(names_in, files))
+
+
 def open_several(
     given: Sequence[Given],
     *,

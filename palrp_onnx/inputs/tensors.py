@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from palrp_onnx.errors import InputError
+from palrp_onnx.inputs.produced import sides
 from palrp_onnx.inputs.purposes import ids_input
 from palrp_onnx.inputs.sample import Feeds, GraphInput, Sample
 from palrp_onnx.inputs.signature import check_shape, describe, describe_input
@@ -87,7 +88,7 @@ def read_npz(
         facts=InputFacts(kind="tensors"),
         units=_units(feeds, graph_inputs, tokenizer) if tokenizer else None,
         warnings=tuple(warnings),
-        subject=ids_input(graph_inputs),
+        subject=ids_input(sides(graph_inputs).source),
     )
 
 
@@ -285,7 +286,7 @@ def _survives(array: NDArray[np.generic], target: np.dtype[np.generic]) -> bool:
 
 def _units(feeds: Feeds, graph_inputs: Sequence[GraphInput], tokenizer: Path) -> Units | None:
     """Tokens of the input that receives ids; ``None`` if there is no such input, or several."""
-    name = ids_input(graph_inputs)
+    name = ids_input(sides(graph_inputs).source)
     if name is None or feeds[name].ndim != 2 or len(feeds[name]) != 1:
         return None
     return id_units(load_tokenizer(tokenizer), [int(each) for each in feeds[name][0]])

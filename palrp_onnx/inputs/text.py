@@ -92,19 +92,22 @@ class TextReader:
         self._side = find_side(self._tokenizer, file)
         self._tokenizer.no_padding()
 
-    def read(self, text: str, *, pair: str | None = None, id: str) -> Sample:
+    def read(
+        self, text: str, *, pair: str | None = None, id: str, complete: bool = False
+    ) -> Sample:
         """Encode one text, or a pair of texts; the batch has one row.
 
         A text that is too long is truncated, as the sample's facts and warnings then state. If the
         graph has a fixed length, the row is padded on the side that the tokenizer pads on. If the
-        text begins with the tokens that the template puts first, they are not put there again.
+        text begins with the tokens that the template puts first, they are not put there again. A
+        text that is ``complete``, as a chat template makes it, gets no tokens of the template.
 
         Raises:
             InputError: The text is empty, or cannot be encoded for this graph.
         """
         for each in (text,) if pair is None else (text, pair):
             _check_text(each, id)
-        encoding, warnings, twice = self._encode(text, pair, id)
+        encoding, warnings, twice = self._encode(text, pair, id, complete)
         units = encoding_units(self._tokenizer, encoding, text, pair)
         row = _EncodedRow.of(encoding, units).after(twice)
         if twice:
@@ -155,7 +158,7 @@ class TextReader:
         """
         rule = self._truncation
         self._tokenizer.no_truncation()
-        encoding = self._run(text, None, id)
+        encoding = self._run(text, None, id, False)
         units = encoding_units(self._tokenizer, encoding, text, None)
         row = _EncodedRow.of(encoding, units).after(_repeated(encoding))
         total = len(row.ids)
@@ -257,10 +260,12 @@ class TextReader:
         pair = None if pair_path is None else read_text(pair_path)
         return self.read(read_text(path), pair=pair, id=path.stem)
 
-    def _encode(self, text: str, pair: str | None, id: str) -> tuple[Encoding, list[Warning_], int]:
+    def _encode(
+        self, text: str, pair: str | None, id: str, complete: bool
+    ) -> tuple[Encoding, list[Warning_], int]:
         """The encoding, warnings, and the number of tokens at its start that stand there twice."""
         self._tokenizer.no_truncation()
-        encoding = self._run(text, pair, id)
+        encoding = self._run(text, pair, id, complete)
         twice = _repeated(encoding)
         rule, total = self._truncation, len(encoding.ids) - twice
         if rule is None and total > TOKEN_LIMIT:
@@ -268,7 +273,9 @@ class TextReader:
         if rule is None or total <= rule.limit:
             return encoding, [], twice
         # If no token fits next to the special ones, the library returns the whole text silently.
-        added = self._tokenizer.num_special_tokens_to_add(pair is not None)
+        added = 0
+        if not complete:
+            added = self._tokenizer.num_special_tokens_to_add(pair is not None)
         if added >= rule.limit:
             message = f"a length of {rule.limit} has no room for text and {added} special tokens"
             raise InputError(message, place=rule.source)
@@ -276,7 +283,7 @@ class TextReader:
             self._tokenizer.enable_truncation(
                 rule.limit + extra, strategy=rule.strategy, direction=rule.direction
             )
-            encoding = self._run(text, pair, id)
+            encoding = self._run(text, pair, id, complete)
             twice = _repeated(encoding)
             if twice >= extra:  # else it was cut on the left, where they stood
                 break
@@ -284,9 +291,9 @@ class TextReader:
         message = f"{kept} of {total} tokens were kept ({rule.source} {rule.limit})"
         return encoding, [Warning_(code="truncated", message=message)], twice
 
-    def _run(self, text: str, pair: str | None, id: str) -> Encoding:
+    def _run(self, text: str, pair: str | None, id: str, complete: bool) -> Encoding:
         with panics_are_errors("cannot be tokenized", place=id):
-            encoding = self._tokenizer.encode(text, pair)
+            encoding = self._tokenizer.encode(text, pair, add_special_tokens=not complete)
         if len({len(each) for each in (encoding.ids, encoding.tokens, encoding.offsets)}) > 1:
             raise InputError("the tokenizer gives tokens and ids of different number", place=id)
         return encoding

@@ -441,7 +441,7 @@ class Emit:
     def mean_weight(self, like: Value, reduced: Value) -> Value:
         sizes = [self.node("Size", [v], 0, dtype=ir.DataType.INT64) for v in (reduced, like)]
         share = self.div(*(self._number(n, ir.DataType.FLOAT) for n in sizes))
-        return self.cast_like(share, like)
+        return self.cast_like(share, reduced)
 
     def _ones(self, value: Value) -> list[int] | None:
         """Axes of length 1; ``None`` where the length of one is not known.
@@ -852,6 +852,23 @@ class Emit:
         for axis in features:
             width = self.integers("Mul", width, self.dims(relevance, [axis]))
         return self.reshape(summed, self.integers("Concat", self.batch, size, width, axis=0), 3)
+
+    def unfold(self, a: Value, like: Value, batch_axis: int, token_axes: Sequence[int]) -> Value:
+        rank = self.rank(like)
+        batch, tokens = batch_axis % rank, [k % rank for k in token_axes]
+        rest = [k for k in tokens if k != batch]
+        if batch not in tokens:
+            one, count = self.constant([1]), self.constant([-1])
+            first = self.dims(like, [batch])
+            heads = self.integers("Div", first, self.batch)
+            apart = self.unsqueeze(a, [1])
+            shape = self.integers("Concat", one, heads, one, axis=0)
+            shared = self.node("Expand", [apart, shape], 3)
+            a = self.div(shared, self._number(heads, self.kind(a)))
+            a = self.reshape(a, self.integers("Concat", first, count, axis=0), 2)
+        order = [batch, *rest]
+        parts = self.reshape(a, self.dims(like, order), len(order))
+        return self.transpose(parts, sorted(range(len(order)), key=lambda k: order[k]))
 
     def check(self, a: Value, place: str) -> None:
         """Does nothing: there are no numbers yet."""
