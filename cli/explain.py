@@ -55,6 +55,7 @@ class Request:
     sources: tuple[str, ...]
     chat: bool
     pair: Path | None
+    windows: int | None
     place: str | None
     formats: tuple[str, ...] | None
     words: Words
@@ -87,6 +88,15 @@ class Request:
     help="Messages instead of --input: the tokenizer's chat template makes a text of them.",
 )
 @click.option("--pair", type=FILE_PATH, help="Second text, for models of text pairs.")
+@click.option(
+    "--windows",
+    type=click.IntRange(min=-1),
+    is_flag=False,
+    flag_value="-1",
+    metavar="[N]",
+    help="Explain a text that is longer than the model in windows that share N tokens, by default "
+    "half of each.",
+)
 @click.option(
     "-o",
     "place",
@@ -140,6 +150,7 @@ def explain(**options: Any) -> None:
         raise UsageError("Give the input: --input FILE, or --chat FILE.json")
     request = Request(sources=sources or (str(chat),), chat=chat is not None, **options)
     _check_generation(request)
+    _check_windows(request)
     destination = Destination.parse(request.place, request.formats)
     model, sample = _open(request)
     explainer = _explainer(request, model)
@@ -218,6 +229,16 @@ def _check_generation(request: Request) -> None:
         )
 
 
+def _check_windows(request: Request) -> None:
+    if request.windows is None:
+        return
+    if request.generate or request.tensors is not None:
+        raise UsageError(
+            "--windows joins maps of one text, which --generate and --tensors cannot follow",
+            hint="Leave out one of them.",
+        )
+
+
 def _open(request: Request) -> tuple[Model, Sample]:
     from palrp_onnx.inputs import bind_inputs
     from palrp_onnx.inputs.past import open_for
@@ -251,8 +272,8 @@ def _read(
 
     tokenizer = request.words.tokenizer
     if len(given) > 1 or given[0].name is not None:
-        if request.pair is not None or "-" in request.sources:
-            raise UsageError("--pair and stdin are for a graph that takes a text alone")
+        if request.pair is not None or request.windows is not None or "-" in request.sources:
+            raise UsageError("--pair, --windows and stdin are for a graph that takes a text alone")
         return open_several(
             given, model_path=request.model, graph_inputs=inputs, tokenizer=tokenizer
         )
@@ -263,6 +284,7 @@ def _read(
         tokenizer=tokenizer,
         pair=request.pair,
         chat=request.chat,
+        windows=request.windows,
     )
 
 

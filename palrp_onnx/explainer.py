@@ -55,6 +55,7 @@ from palrp_onnx.runtime.branching import Branches, Taken
 from palrp_onnx.runtime.forward import RuntimeForward
 from palrp_onnx.subject import Subject
 from palrp_onnx.types import Array, Feeds, Shape
+from palrp_onnx.windows import join_windows
 from palrp_onnx.zero_maps import find_zero_maps, warning
 
 ENGINES = ("onnxruntime", "numpy")
@@ -64,6 +65,8 @@ DEFAULT_POSITIONS = "relu"
 MEMORY = ("auto", "fast", "bounded")
 #: Share of the free memory that values of the forward pass may take before less is kept.
 _SHARE = 0.6
+#: Axes of an output with one row a sample.
+_ONE_ROW = 2
 #: Largest number of open engines, one for each way in which inputs decide.
 _MAX_ENGINES = 4
 
@@ -205,6 +208,8 @@ class Explainer:
             TargetError: There is no such target, or its text can be read in several ways.
             InputError: The sample, the vector or ``config.json`` cannot be used.
         """
+        if sample.windows:
+            return self._over_windows(sample, target, labels or {})
         if (filled := self._filled(sample)) is not None:
             subject = self.engine(filled.feeds).subject
             count = subject.samples(filled.feeds)
@@ -235,6 +240,37 @@ class Explainer:
         if len(found) == 1:
             return rows
         return [_numbered(each, f"{sample.id}-{k}") for k, each in enumerate(rows)]
+
+    def _over_windows(
+        self, sample: Sample, target: str, labels: Mapping[int, str]
+    ) -> list[Explanation]:
+        """Explain a text in windows; the predicted class is that of the mean output."""
+        parts = [sample.alone(window) for window in sample.windows]
+        engine = self.engine(sample.feeds)
+        outputs = [engine.output(each.feeds) for each in parts]
+        if outputs[0].ndim != _ONE_ROW:
+            raise TargetError(
+                "Windows need an output of one row a text",
+                place=f"output {engine.subject.output} {list(outputs[0].shape)}",
+                hint="Explain a part of the text that the model has room for.",
+            )
+        mean = np.mean(outputs, axis=0)
+        head = self.head(engine.subject, engine.subject.facts.shape, labels)
+        binder = Binder(parts[0], engine.subject, head, self.vocabulary, lambda: mean)
+        wanted = [self._with_files(each) for each in parse_targets(target, labels)]
+        if wanted[0].kind == "all":
+            wanted = self._every_class(parts[0], labels)
+        elif wanted[0].kind == "default" and head.kind == "multi-label":
+            wanted = [Target("index", label) for label in binder.likely_labels()[0]]
+        elif wanted[0].kind in ("default", "pred"):
+            wanted = [Target("index", int(mean[0].argmax()))]
+        joined = [
+            join_windows(sample, [self._one(part, each, labels)[0] for part in parts])
+            for each in wanted
+        ]
+        if len(joined) == 1:
+            return joined
+        return [_numbered(each, f"{sample.id}-{k}") for k, each in enumerate(joined)]
 
     def labels(self, sample: Sample, labels: Mapping[int, str]) -> Mapping[int, str]:
         """Names of classes: the texts, where the output compares an image with them or chooses."""

@@ -16,7 +16,7 @@ from palrp_onnx.inputs.conventions import TENSORS_HINT, assign_inputs, fixed_len
 from palrp_onnx.inputs.padding import PadToken, Side, find_pad_token, find_side
 from palrp_onnx.inputs.purposes import IDS, MASK, PADDING, TYPES
 from palrp_onnx.inputs.reading import read_bytes
-from palrp_onnx.inputs.sample import GraphInput, Sample
+from palrp_onnx.inputs.sample import GraphInput, Sample, TextWindow
 from palrp_onnx.inputs.signature import describe_input
 from palrp_onnx.inputs.tokenizer_checks import panics_are_errors
 from palrp_onnx.inputs.tokenizer_files import tokenizer_file
@@ -160,6 +160,66 @@ class TextReader:
     def ids(self) -> GraphInput:
         """The input that receives the ids of tokens."""
         return self._inputs[IDS][0]
+
+    def read_windows(self, text: str, overlap: int | None = None, *, id: str) -> Sample:
+        """Encode a text; one that is too long in windows that overlap, none of it left out.
+
+        Every window has the special tokens of the text, and as many others as there is room for.
+
+        Args:
+            text: The text.
+            overlap: Number of tokens that two neighbours share; half of the room by default.
+            id: Its id.
+
+        Raises:
+            InputError: The text is empty or cannot be encoded for this graph, or the overlap leaves
+                no room.
+        """
+        rule = self._truncation
+        self._tokenizer.no_truncation()
+        encoding = self._run(text, None, id, False)
+        units = encoding_units(self._tokenizer, encoding, text, None)
+        row = _EncodedRow.of(encoding, units).after(_repeated(encoding))
+        total = len(row.ids)
+        if rule is None or total <= rule.limit or all(row.units.special):
+            return self.read(text, id=id)
+        marks = row.units.special
+        before = marks.index(False)
+        after = marks[::-1].index(False)
+        room = rule.limit - before - after
+        shared = room // 2 if overlap is None else overlap
+        if not 0 <= shared < room:
+            raise InputError(f"windows of {room} tokens cannot share {shared}", place=id)
+        if self._length is not None and rule.limit < self._length:
+            raise InputError(
+                f"windows of {rule.limit} tokens do not fill the {self._length} of the graph",
+                place=rule.source,
+            )
+        last = total - after - room
+        starts = [*range(before, last, room - shared), last]
+        first, final = range(before), range(total - after, total)
+        places = [(*first, *range(start, start + room), *final) for start in starts]
+        windows = [self._window(row, each, id) for each in places]
+        message = (
+            f"{len(starts)} windows of at most {rule.limit} tokens ({rule.source}) that share "
+            f"{shared}: the target is the mean over them"
+        )
+        spans = [(row.units.start[a], row.units.end[a + room - 1]) for a in starts]
+        return Sample(
+            id=id,
+            kind="text",
+            feeds=windows[0].feeds,
+            facts=InputFacts(kind="text", text=text, windows=spans),
+            units=row.units,
+            warnings=(Warning_(code="windows", message=message),),
+            subject=self.ids.name,
+            windows=tuple(windows),
+        )
+
+    def _window(self, row: _EncodedRow, places: tuple[int, ...], id: str) -> TextWindow:
+        part = row.at(places)
+        feeds = token_feeds(self._inputs, part.ids, mask=part.mask, types=part.types, place=id)
+        return TextWindow(feeds, part.units, places)
 
     def read_rows(self, texts: Sequence[str], *, id: str) -> Sample:
         """Encode several texts as the rows of one batch, padded to the longest.
@@ -347,6 +407,16 @@ class _EncodedRow:
         lists = {name: getattr(self.units, name)[count:] for name in _BY_TOKEN}
         units = msgspec.structs.replace(self.units, **lists)
         return _EncodedRow(self.ids[count:], self.mask[count:], self.types[count:], units)
+
+    def at(self, places: Sequence[int]) -> _EncodedRow:
+        """The row with some of its tokens."""
+
+        def taken(row: list[Any]) -> list[Any]:
+            return [row[place] for place in places] if row else []
+
+        lists = {name: taken(getattr(self.units, name)) for name in _BY_TOKEN}
+        units = msgspec.structs.replace(self.units, **lists)
+        return _EncodedRow(taken(self.ids), taken(self.mask), taken(self.types), units)
 
     def padded(self, length: int, pad: PadToken, side: Side) -> _EncodedRow:
         count = length - len(self.ids)
