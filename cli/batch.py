@@ -24,6 +24,7 @@ from .options import (
     explainer_options,
     grouped,
     head_option,
+    memory_option,
     method_options,
     model_argument,
     reporting_options,
@@ -60,6 +61,7 @@ class Request:
     pictures: int
     words: Words
     example: Path | None
+    memory: str
     run: Run
     choice: MethodChoice
     head: str | None
@@ -150,6 +152,7 @@ _sizes = together(
 @words_options
 @run_options
 @head_option
+@memory_option
 @method_options
 @example_option
 @reporting_options
@@ -240,6 +243,7 @@ def _settings(request: Request) -> Settings:
         target=request.run.target,
         **explainer_options(request.run, request.choice),
         head=request.head,
+        memory=request.memory,
         tokenizer=None if request.words.tokenizer is None else str(request.words.tokenizer),
         bind=request.words.bind,
         example=None if request.example is None else str(request.example),

@@ -39,6 +39,14 @@ from .options import (
 )
 @method_options
 @example_option
+@click.option(
+    "--memory",
+    type=click.Choice(["fast", "bounded"]),
+    default="fast",
+    show_default=True,
+    help="fast keeps all values of the forward pass for the way back, bounded computes them again "
+    "layer by layer.",
+)
 @click.option("--portable", is_flag=True, help="Use only operations of the ONNX standard.")
 @click.option("--no-ledger", is_flag=True, help="Leave out the ledger.")
 @click.option("--features", is_flag=True, help="Also output sinks and content by feature.")
@@ -50,6 +58,7 @@ def compile(
     triton: Path | None,
     choice: MethodChoice,
     example: Path | None,
+    memory: str,
     portable: bool,
     no_ledger: bool,
     features: bool,
@@ -58,7 +67,8 @@ def compile(
     """Write one graph of MODEL and its relevance pass, which any ONNX Runtime can run.
 
     Outputs: those of MODEL, relevance_content, relevance_position, relevance_total [B, units],
-    relevance_sites [B, sites, units], relevance_ledger [B, entries]. Optional inputs:
+    relevance_sites [B, sites, units], relevance_off_map [B, sites] if places of sites belong to no
+    unit, relevance_ledger [B, entries]. Optional inputs:
     target, target_against and, for language models, target_position [B]; target_vector [B, D].
     """
     from palrp_onnx.compiler.file import compile_model
@@ -73,6 +83,7 @@ def compile(
         ledger=not no_ledger,
         features=features,
         portable=portable,
+        memory=memory,
     )
     data = compile_model(
         model,

@@ -15,7 +15,7 @@ from palrp_onnx.errors import UsageError
 from palrp_onnx.files import Content, write_files
 from palrp_onnx.limits import Limit, check_records
 
-from .destination import Destination
+from .destination import Destination, Shown
 from .options import (
     FILE_PATH,
     METHODS_HELP,
@@ -29,6 +29,7 @@ from .options import (
     formats,
     grouped,
     head_option,
+    memory_option,
     method_options,
     model_argument,
     reporting_options,
@@ -40,7 +41,8 @@ from .writing import write_stdout
 if TYPE_CHECKING:
     from palrp_onnx.describe import Explanation
     from palrp_onnx.explainer import Explainer
-    from palrp_onnx.inputs import Given, Sample
+    from palrp_onnx.inputs import Given, GraphInput, Sample
+    from palrp_onnx.matrix import Matrix
     from palrp_onnx.model.open import Model
     from palrp_onnx.record import Attribution
     from palrp_onnx.relevance.target import Target
@@ -52,14 +54,19 @@ class Request:
 
     model: Path
     sources: tuple[str, ...]
+    chat: bool
     pair: Path | None
+    windows: int | None
     place: str | None
     formats: tuple[str, ...] | None
     words: Words
     tensors: Path | None
+    start: str | None
     generate: int | None
     head: str | None
+    continuation: Path | None
     limits: tuple[Limit, ...]
+    memory: str
     run: Run
     choice: MethodChoice
     reporting: Reporting
@@ -71,13 +78,27 @@ class Request:
     "--input",
     "sources",
     multiple=True,
-    required=True,
     metavar="FILE|NAME=FILE|-",
-    help="Text (.txt), an image, or tensors (.npz, one array per graph input); - is text on stdin. "
-    "Several times for a graph with inputs of several kinds, with the input's name where the kind "
-    "leaves it open.",
+    help="Text (.txt), an image, sound (.wav, .flac), rows of a table (.csv, .parquet), or tensors "
+    "(.npz, one array per graph input); - is text on stdin. Several times for a graph with inputs "
+    "of several kinds, with the input's name where the kind leaves it open.",
+)
+@click.option(
+    "--chat",
+    type=FILE_PATH,
+    metavar="FILE.json",
+    help="Messages instead of --input: the tokenizer's chat template makes a text of them.",
 )
 @click.option("--pair", type=FILE_PATH, help="Second text, for models of text pairs.")
+@click.option(
+    "--windows",
+    type=click.IntRange(min=-1),
+    is_flag=False,
+    flag_value="-1",
+    metavar="[N]",
+    help="Explain a text that is longer than the model in windows that share N tokens, by default "
+    "half of each.",
+)
 @click.option(
     "-o",
     "place",
@@ -95,6 +116,7 @@ class Request:
 @words_options
 @default_run_options
 @head_option
+@memory_option
 @method_options
 @click.option(
     "--tensors", type=FILE_PATH, help="Also write raw signed relevance to this .npz file."
@@ -105,6 +127,18 @@ class Request:
     metavar="N",
     help="Continue the text by up to N tokens, greedily, and explain each of them.",
 )
+@click.option(
+    "--continuation",
+    type=FILE_PATH,
+    metavar="FILE.txt",
+    help="Explain each token of this text, as what the model continues with.",
+)
+@click.option(
+    "--start",
+    metavar="TEXT",
+    help="What the decoder of an encoder begins with, instead of the tokens that "
+    "generation_config.json names: a language, a task.",
+)
 @fail_on_option
 @reporting_options
 @grouped(run=Run, choice=MethodChoice, words=Words, reporting=Reporting)
@@ -114,25 +148,30 @@ def explain(**options: Any) -> None:
     The record is JSON: one object, or an array of them if a .npz file holds several rows, several
     targets are given (--target A,B or --target all) or several tokens are generated.
     """
-    request = Request(**options)
+    sources, chat = options.pop("sources"), options.pop("chat")
+    if bool(sources) == (chat is not None):
+        raise UsageError("Give the input: --input FILE, or --chat FILE.json")
+    request = Request(sources=sources or (str(chat),), chat=chat is not None, **options)
     _check_generation(request)
+    _check_windows(request)
     destination = Destination.parse(request.place, request.formats)
     model, sample = _open(request)
     explainer = _explainer(request, model)
     targets = _targets(request, explainer, sample)
     count = request.generate or _expected(request, targets, sample, explainer)
-    places = destination.files(sample.id, count)
+    places = destination.files(sample.id, count, matrix=_continues(request) is not None)
     read = [Path(target.file) for target in targets if target.file is not None]
     _check_places(request, [*places, *filter(None, [request.tensors])], read)
     explanations = _explain(request, explainer, sample)
     # Now the number of records is known; before, it was estimated for --generate and all targets.
-    places = destination.files(sample.id, len(explanations))
+    places = destination.files(sample.id, len(explanations), matrix=_continues(request) is not None)
     _check_places(request, [*places, *filter(None, [request.tensors])], read)
     records = [each.record for each in explanations]
     for record in records:
         record.require_finite(place=f"sample {record.id}")
     data = _json(records, kserve="kserve" in destination.formats)
-    files = _contents(places, records, sample, data)
+    matrix = _matrix(sample, records, explainer) if "matrix" in places.values() else None
+    files = _contents(places, records, sample, data, matrix)
     if request.tensors is not None:
         files[request.tensors] = _tensors(explanations)
     write_files(files)
@@ -159,55 +198,101 @@ def _expected(
     from palrp_onnx.inputs import read_labels
 
     rows = 1
-    if sample.kind in ("tensors", "several"):
+    if sample.kind in ("tensors", "table", "several"):
         rows = explainer.engine(sample.feeds).subject.samples(sample.feeds)
     every = targets[0].kind == "all"  # a default is usually one
     return rows * (max(len(read_labels(request.model)), 1) if every else len(targets))
 
 
+def _continues(request: Request) -> str | None:
+    """The option by which a text is continued, if there is one."""
+    if request.generate is not None:
+        return "--generate"
+    return None if request.continuation is None else "--continuation"
+
+
 def _check_generation(request: Request) -> None:
-    if not request.generate:
+    option = _continues(request)
+    if option is None:
         return
-    if request.run.target not in ("default", "pred"):
+    if request.generate is not None and request.continuation is not None:
         raise UsageError(
-            "--generate explains the generated tokens, so it cannot be used with --target",
+            "--generate continues the text, and --continuation says how it goes on",
             hint="Leave out one of them.",
         )
-    (source, *others) = request.sources
-    if others or (Path(source).suffix.lower() != ".txt" and source != "-"):
-        raise UsageError("--generate continues text", place=request.sources[-1])
+    if request.run.target not in ("default", "pred"):
+        raise UsageError(
+            f"{option} explains the tokens that follow, so it cannot be used with --target",
+            hint="Leave out one of them.",
+        )
     if request.tensors is not None:
         raise UsageError(
-            "--generate yields maps of different lengths, which --tensors cannot join",
+            f"{option} yields maps of different lengths, which --tensors cannot join",
             hint="Explain a step with --target token:POS.",
         )
 
 
+def _check_windows(request: Request) -> None:
+    if request.windows is None:
+        return
+    if request.generate or request.tensors is not None:
+        raise UsageError(
+            "--windows joins maps of one text, which --generate and --tensors cannot follow",
+            hint="Leave out one of them.",
+        )
+
+
 def _open(request: Request) -> tuple[Model, Sample]:
-    from palrp_onnx.inputs import bind_inputs, open_several
+    from palrp_onnx.inputs import bind_inputs
     from palrp_onnx.inputs.past import open_for
+    from palrp_onnx.inputs.produced import read_both
+    from palrp_onnx.inputs.several import names_held
 
     first = request.sources[0]
     source: Path | Literal["-"] = "-" if first == "-" else Path(first)
     model = open_for(request.model, source if len(request.sources) == 1 else None)
     inputs = bind_inputs(model.inputs, request.words.bind)
     given = _given(request, [each.name for each in inputs])
-    if len(given) > 1 or given[0].name is not None:
-        if request.pair is not None or "-" in request.sources:
-            raise UsageError("--pair and stdin are for a graph that takes a text alone")
-        sample = open_several(
-            given,
-            model_path=request.model,
-            graph_inputs=inputs,
-            tokenizer=request.words.tokenizer,
-        )
-        return model, sample
-    return model, _sample(request, model, source, pair=request.pair)
+    sample = read_both(
+        partial(_read, request, source, given),
+        inputs,
+        held=names_held(given),
+        model_path=request.model,
+        tokenizer=_tokenizer(request),
+        start=request.start,
+    )
+    return model, sample
 
 
-def _sample(
-    request: Request, model: Model, source: Path | Literal["-"], *, pair: Path | None = None
+def _read(
+    request: Request,
+    source: Path | Literal["-"],
+    given: Sequence[Given],
+    inputs: Sequence[GraphInput],
 ) -> Sample:
+    """Read the arrays of these inputs."""
+    from palrp_onnx.inputs import open_sample, open_several
+
+    tokenizer = request.words.tokenizer
+    if len(given) > 1 or given[0].name is not None:
+        if request.pair is not None or request.windows is not None or "-" in request.sources:
+            raise UsageError("--pair, --windows and stdin are for a graph that takes a text alone")
+        return open_several(
+            given, model_path=request.model, graph_inputs=inputs, tokenizer=tokenizer
+        )
+    return open_sample(
+        source,
+        model_path=request.model,
+        graph_inputs=inputs,
+        tokenizer=tokenizer,
+        pair=request.pair,
+        chat=request.chat,
+        windows=request.windows,
+    )
+
+
+def _read_other(request: Request, model: Model, source: Path) -> Sample:
+    """Read another input, which the model's output for the explained one is compared with."""
     from palrp_onnx.inputs import bind_inputs, open_sample
 
     return open_sample(
@@ -215,7 +300,6 @@ def _sample(
         model_path=request.model,
         graph_inputs=bind_inputs(model.inputs, request.words.bind),
         tokenizer=request.words.tokenizer,
-        pair=pair,
     )
 
 
@@ -233,7 +317,7 @@ def _given(request: Request, names: Collection[str]) -> list[Given]:
 
 def _check_places(request: Request, places: Sequence[Path], read: Sequence[Path]) -> None:
     """Refuse to overwrite inputs: a map of ``cat.png`` in its folder would replace the picture."""
-    given = [request.model, request.pair, request.words.tokenizer]
+    given = [request.model, request.pair, request.words.tokenizer, request.continuation]
     files = [Path(part) for text in request.sources for part in (text, text.partition("=")[2])]
     sources = filter(None, [*given, *(f for f in files if f.name), *read])
     taken = {os.path.realpath(path) for path in sources}
@@ -254,39 +338,79 @@ def _explainer(request: Request, model: Model) -> Explainer:
     return Explainer(
         model,
         **explainer_options(request.run, request.choice),
-        once=request.generate is None,
+        memory=request.memory,
+        once=_continues(request) is None,
         tokenizer=request.words.tokenizer,
         head=request.head,
-        reader=partial(_sample, request, model),
+        reader=partial(_read_other, request, model),
     )
 
 
 def _explain(request: Request, explainer: Explainer, sample: Sample) -> Sequence[Explanation]:
-    from palrp_onnx.inputs import Continuation, bind_inputs, default_tokenizer, read_labels
+    from palrp_onnx.inputs import Continuation, bind_inputs, read_labels
+    from palrp_onnx.inputs.text import read_text
 
-    if request.generate:
-        tokenizer = request.words.tokenizer or default_tokenizer(request.model)
-        inputs = bind_inputs(explainer.model.inputs, request.words.bind)
-        text = Continuation(tokenizer, inputs, model_path=request.model)
-        return list(explainer.generate(sample, request.generate, text.extend, text.ends))
-    return explainer.explain(sample, request.run.target, read_labels(request.model))
+    if _continues(request) is None:
+        return explainer.explain(sample, request.run.target, read_labels(request.model))
+    from palrp_onnx.generation import follow, generate
+
+    inputs = bind_inputs(explainer.model.inputs, request.words.bind)
+    text = Continuation(_tokenizer(request), inputs, model_path=request.model)
+    if request.continuation is not None:
+        tokens = text.tokens(sample, read_text(request.continuation))
+        return list(follow(explainer, sample, text, tokens))
+    assert request.generate is not None
+    return list(generate(explainer, sample, text, request.generate))
+
+
+def _tokenizer(request: Request) -> Path | None:
+    """The tokenizer; ``None`` where there is none, for arrays alone."""
+    from palrp_onnx.inputs import default_tokenizer
+    from palrp_onnx.inputs.tokens import usable_tokenizer
+
+    return request.words.tokenizer or usable_tokenizer(default_tokenizer(request.model))
+
+
+def _matrix(sample: Sample, records: Sequence[Attribution], explainer: Explainer) -> Matrix:
+    from palrp_onnx.inputs.produced import decoder_input
+    from palrp_onnx.matrix import matrix_of
+
+    return matrix_of(sample.id, records, decoder_input(explainer.model.inputs))
 
 
 def _contents(
-    places: Mapping[Path, int | None],
+    places: Mapping[Path, Shown],
     records: Sequence[Attribution],
     sample: Sample,
     data: bytes,
+    matrix: Matrix | None,
 ) -> dict[Path, Content]:
     """Contents of all files, made before any is written; ``data`` is all records as JSON."""
-    return {path: _content(path, row, records, sample, data) for path, row in places.items()}
+    return {
+        path: _matrix_content(path, matrix)
+        if shown == "matrix" and matrix is not None
+        else _content(path, shown, records, sample, data)
+        for path, shown in places.items()
+    }
+
+
+def _matrix_content(path: Path, matrix: Matrix) -> Content:
+    from palrp_onnx.files import to_json
+    from palrp_onnx.render.grid import render_matrix_html, render_matrix_png
+
+    match path.suffix.lower():
+        case ".png":
+            return render_matrix_png(matrix)
+        case ".html":
+            return render_matrix_html(matrix)
+    return to_json(matrix)
 
 
 def _content(
-    path: Path, row: int | None, records: Sequence[Attribution], sample: Sample, data: bytes
+    path: Path, shown: Shown, records: Sequence[Attribution], sample: Sample, data: bytes
 ) -> Content:
-    if row is not None:
-        return _png(records[row], sample)
+    if isinstance(shown, int):
+        return _png(records[shown], sample)
     return _html(records, sample) if path.suffix.lower() == ".html" else data
 
 

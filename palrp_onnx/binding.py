@@ -115,21 +115,27 @@ class Binder:
         return self.vocabulary.token(word)
 
     # --- places -----------------------------------------------------------------------------------
+    @property
+    def _tokens(self) -> str:
+        """Name of the input whose tokens places are of."""
+        return self.subject.facts.along or self.subject.input
+
     def _units(self, row: int) -> Units | None:
         rows = self.sample.stacked
-        return rows[row] if rows else self.sample.units_of(self.subject.input)
+        return rows[row] if rows else self.sample.units_of(self._tokens)
 
     def _ids(self, row: int) -> Array | None:
         """Ids of the tokens of a row, if the explained input holds them."""
-        one = self.subject.one(self.sample.feeds, row)[self.subject.input]
-        axis = self.subject.batched.get(self.subject.input)
+        one = self.subject.one(self.sample.feeds, row)[self._tokens]
+        axis = self.subject.batched.get(self._tokens)
         ids = one if axis is None else one.squeeze(axis)
         return ids if ids.dtype.kind in "iu" and ids.ndim == 1 else None
 
     def _ordinary(self, row: int, count: int) -> Array:
         """Which of the tokens [T] are neither masked nor special."""
         kept = np.ones(count, bool)
-        mask = self.subject.units_mask(self.sample.feeds, count)
+        view = self.subject.along
+        mask = None if view is None else view.units_mask(self.sample.feeds, count)
         if mask is not None:
             kept &= mask[row] != 0
         units, ids = self._units(row), self._ids(row)
@@ -160,7 +166,7 @@ class Binder:
         listed = " ".join(f"{k}:{each}" for k, each in enumerate(units.text[:40]))
         raise TargetError(
             f"{len(found)} tokens are {text!r}" if found else f"No token is {text!r}",
-            place=f"input {self.subject.input}",
+            place=f"input {self._tokens}",
             hint=f"Name the place: {places}." if found else f"Tokens: {listed}",
         )
 

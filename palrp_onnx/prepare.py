@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TypeVar
 
 import numpy as np
 import onnx_ir as ir
+from msgspec import UNSET
 
 from palrp_onnx.analysis.analysis import (
     GIVEN_EXAMPLE,
@@ -17,15 +19,7 @@ from palrp_onnx.analysis.analysis import (
     check_selected,
     positions_among_masks,
 )
-from palrp_onnx.analysis.axes import (
-    BATCH,
-    Places,
-    Source,
-    UnitAxes,
-    factors,
-    places_of,
-    sample_place,
-)
+from palrp_onnx.analysis.axes import BATCH, Source, sample_place
 from palrp_onnx.analysis.example import forms, make_feeds, none_runs
 from palrp_onnx.analysis.faults import find_faults
 from palrp_onnx.analysis.inputs import CACHED, input_roles
@@ -36,26 +30,29 @@ from palrp_onnx.analysis.patches import patch_size
 from palrp_onnx.analysis.probability import ending_of
 from palrp_onnx.analysis.roles import Overrides, Role
 from palrp_onnx.analysis.sites import SinkSite, find_sites
+from palrp_onnx.analysis.sizes import sizes_of
 from palrp_onnx.analysis.slopes import alibi_operands
 from palrp_onnx.analysis.uncertain import find_uncertain
 from palrp_onnx.errors import InputError, TargetError, UnsupportedError, UsageError
 from palrp_onnx.head import probability_warnings
 from palrp_onnx.model.branches import has_decisions, questions, take_branches
 from palrp_onnx.model.follow import values_before
+from palrp_onnx.model.locate import parts_of
 from palrp_onnx.model.open import Model
 from palrp_onnx.model.ops import Trait, has
 from palrp_onnx.model.passes.written_softmax import join_softmax
 from palrp_onnx.model.signature import GraphInput, first_axes
 from palrp_onnx.record import ModelFacts, Warning_
 from palrp_onnx.relevance.method import Method
-from palrp_onnx.relevance.plan import Plan, make_plan
-from palrp_onnx.relevance.sinks import bring_to_tokens
+from palrp_onnx.relevance.plan import Plan, make_plan, needed_values
+from palrp_onnx.relevance.routes import Route, Routes, bring_to_tokens, to_input
+from palrp_onnx.relevance.walk import walk
 from palrp_onnx.rewrite.mixed_sums import copy_shared_sums, rewritten, separate_sums
 from palrp_onnx.rewrite.moved_lookups import move_lookups
 from palrp_onnx.runtime.forward import RuntimeForward
 from palrp_onnx.subject import FurtherInput, ImageAxes, Subject
 from palrp_onnx.tensor.language import Language
-from palrp_onnx.types import Array, Feeds
+from palrp_onnx.types import Array, Feeds, Shape
 
 T = TypeVar("T")
 #: Axes of an output that holds all pairs of two kinds of samples.
@@ -100,7 +97,7 @@ class Planned:
         """Name of the explained output."""
         return self.plan.output.name or ""
 
-    @property
+    @cached_property
     def views(self) -> tuple[Planned, ...]:
         """The plan as it is for each explained input, the first one first."""
         return self, *(replace(self, explained=name, further=()) for name in self.further)
@@ -187,34 +184,27 @@ class Planned:
         assert axes.batch is not None
         return ImageAxes(axes.batch, axes.channels, *axes.units[:2])
 
-    @property
-    def units(self) -> UnitAxes | None:
-        """The units of the explained input; ``None`` for an image without patches."""
+    @cached_property
+    def routes(self) -> Routes:
+        """Finds how tokens of sites are moved back to the explained input."""
+        return Routes(self.plan, self.explained)
+
+    def kept(self) -> Callable[[Mapping[str, Shape]], int]:
+        """Bytes of the forward values that the walk reads, by the shapes of the inputs."""
+        values, analysis = needed_values(self.plan, walk), self.analysis
+
+        def total(shapes: Mapping[str, Shape]) -> int:
+            made = (v for v in values if v.producer() is not None)
+            return sum(map(sizes_of(analysis, shapes), made))
+
+        return total
+
+    def to_input(
+        self, op: Language[T], values: Callable[[ir.Value], T], route: Route, tokens: T
+    ) -> T:
+        """Numbers of a site's tokens [B, T] by entries of the explained input: as ``tokens``."""
         axes = self.analysis.input_axes(self.explained)
-        steps = (1,) * len(axes.units)
-        if axes.channels is not None:
-            patch = patch_size(self.analysis, self.explained)
-            if patch is None:
-                return None
-            steps = patch
-        return UnitAxes(self.explained, tuple(zip(axes.units, steps, strict=True)))
-
-    def places(self, site: SinkSite, tokens: Sequence[int]) -> Places | None:
-        """Places of a site's token axes that belong to no unit; ``None`` where that is unknown."""
-        if (units := self.units) is None:
-            return None
-        axes, layouts = site.runs(tokens), self.analysis.layouts
-        if self.rows is not None and self._length(self.rows) != 1:  # every row has all places
-            sources = {layouts.canonical(f.source) for f in factors(axes[0]) if f.source}
-            if sources != {batch_of(self.analysis, self.explained)}:
-                return None
-            axes = axes[1:]
-        return places_of(axes, units, layouts)
-
-    def _length(self, axis: int) -> int:
-        """The length of an axis of the explained input in the trial run."""
-        value = next(v for v in self.analysis.model.graph.inputs if v.name == self.explained)
-        return self.analysis.shapes[value][axis]
+        return to_input(op, self.plan, values, route, tokens, axes, self.rows)
 
     def _faults(self) -> Iterator[tuple[str, str]]:
         yield from find_faults(self.analysis)
@@ -236,7 +226,11 @@ class Planned:
 def model_facts(model: Model) -> ModelFacts:
     """The model as records and reports show it."""
     return ModelFacts(
-        sha256=model.sha256, opset=model.opset, producer=model.producer, nodes=model.nodes
+        sha256=model.sha256,
+        opset=model.opset,
+        producer=model.producer,
+        nodes=model.nodes,
+        files=[each.name for each in parts] if len(parts := parts_of(model.path)) > 1 else UNSET,
     )
 
 
@@ -434,7 +428,7 @@ def make_example(model: Model, given: Feeds | None = None) -> Feeds:
     runs, _ = questions(model) if has_decisions(model) else (model, [])
     forward = RuntimeForward(runs, numbers)
     problem = ""
-    for form in forms(model, _shapes(given)):
+    for form in forms(model, None if given is None else shapes_of(given)):
         feeds = make_feeds(model, roles, replace(form, samples=1, masked=False))
         try:
             forward(feeds)
@@ -472,7 +466,7 @@ def analyse_model(
         UnsupportedError: Words are moved by an operation that cannot be followed.
         UsageError: An override is impossible, or has no effect.
     """
-    shapes = _shapes(feeds)
+    shapes = None if feeds is None else shapes_of(feeds)
     if has_decisions(model):
         example = feeds if feeds is not None else make_example(model)
         model = take_branches(model, example, run_graph)
@@ -506,8 +500,9 @@ def _runs(model: Model, names: Iterable[str]) -> Callable[[Feeds], Mapping[str, 
     return lambda feeds: {**feeds, **forward(feeds)}
 
 
-def _shapes(feeds: Feeds | None) -> Mapping[str, tuple[int, ...]] | None:
-    return None if feeds is None else {name: array.shape for name, array in feeds.items()}
+def shapes_of(feeds: Feeds) -> dict[str, Shape]:
+    """Shapes by name."""
+    return {name: array.shape for name, array in feeds.items()}
 
 
 def _measures_batches(analysis: Analysis) -> bool:

@@ -57,12 +57,16 @@ def _empty() -> list[Any]:
 
 
 class ModelFacts(Struct, frozen=True, kw_only=True):
-    """What was explained. ``nodes`` counts the nodes of the file as it is on disk."""
+    """What was explained. ``nodes`` counts the nodes of the file as it is on disk.
+
+    ``files`` names the files of an encoder and a decoder, in this order; ``sha256`` is of both.
+    """
 
     sha256: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
     opset: int
     producer: str
     nodes: int
+    files: list[str] | UnsetType = UNSET
 
 
 class Run(Struct, frozen=True, kw_only=True):
@@ -79,13 +83,22 @@ class Run(Struct, frozen=True, kw_only=True):
 
 
 class InputFacts(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What went in. ``size`` is the image's (width, height) before any resizing."""
+    """What went in.
 
-    kind: Literal["text", "image", "tensors", "several"]
+    ``size`` is the image's (width, height) before any resizing; ``seconds`` the length of the sound
+    that the features are made of, and ``step`` the seconds from one entry of their time axis to the
+    next. ``windows`` are the first and the last place in the text of every window, where a text
+    that is longer than the model was explained in several: see :mod:`palrp_onnx.windows`.
+    """
+
+    kind: Literal["text", "image", "sound", "table", "tensors", "several"]
     truncated: bool = msgspec.field(default_factory=bool)
     text: str | None = None
     text_pair: str | None = None
     size: tuple[int, int] | None = None
+    seconds: float | None = None
+    step: float | None = None
+    windows: list[tuple[int, int]] = []
 
 
 class TargetFacts(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -100,7 +113,8 @@ class TargetFacts(Struct, frozen=True, kw_only=True, omit_defaults=True):
     the input that the output scores, as the start of an answer. ``span`` is the sum of the
     log-probabilities of the tokens at ``places``, ``region`` the sum over ``cells`` entries of the
     output, which its name describes. ``token`` is the text of the token at ``position``;
-    ``logprob``: the value is a log-probability. ``head`` is the kind of the output's head, with its
+    ``logprob``: the value is a log-probability. Positions count the tokens of the input ``along``,
+    where that is not the first. ``head`` is the kind of the output's head, with its
     reason.
     """
 
@@ -122,6 +136,7 @@ class TargetFacts(Struct, frozen=True, kw_only=True, omit_defaults=True):
     places: list[int] | None = None
     region: str | None = None
     cells: int | None = None
+    along: str | None = None
     head: HeadKind | None = None
     head_reason: str | None = None
 
@@ -163,14 +178,18 @@ class Relevance(Struct, frozen=True, kw_only=True):
         return content, position
 
 
-class Site(Struct, frozen=True, kw_only=True):
-    """Signed relevance that one position sink caught, one number a unit."""
+class Site(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Signed relevance that one position sink caught, one number a unit.
+
+    ``off_map`` is that of its places which belong to no unit: class tokens, padding.
+    """
 
     name: str
     kind: str
     layer: int
     part: str
     relevance: list[float]
+    off_map: float = 0.0
 
 
 class Map(Struct, frozen=True, kw_only=True):

@@ -9,12 +9,14 @@ from pathlib import Path
 import onnx_ir as ir
 
 from palrp_onnx.analysis.roles import parse_roles
+from palrp_onnx.analysis.sizes import usual_shapes
 from palrp_onnx.compiler.graph import OPSET, CompileSettings, compile_graph, is_reserved
 from palrp_onnx.compiler.manifest import Manifest
 from palrp_onnx.errors import LaterOpsetError, UnsupportedError, UsageError
 from palrp_onnx.fidelity import Original, doubts
 from palrp_onnx.inputs import read_npz
 from palrp_onnx.inputs.past import open_for
+from palrp_onnx.model.locate import parts_of
 from palrp_onnx.model.native import with_own_products
 from palrp_onnx.model.open import Model
 from palrp_onnx.prepare import Planned, make_example, plan_model, run_graph
@@ -63,12 +65,13 @@ def compile_model(
         InputError: The example cannot be read, or does not fit the inputs.
     """
     chosen = resolve_method(method)
+    settings = settings or CompileSettings()
     model = open_for(path, example, at_least=OPSET)
     if Manifest.read(model.metadata) is not None:
         raise UsageError("The model is an explainer already", place=str(path))
     tensors = [v.const_value for v in model.graph.initializers.values()]
     outside = [t for t in tensors if isinstance(t, ir.ExternalTensor) and not _inside(t, model)]
-    linked = model.path.parent.resolve() != model.folder
+    linked = parts_of(model.path)[0].parent.resolve() != model.folder
     if linked and sum(t.nbytes for t in outside) >= _LARGEST:
         raise UsageError(
             "The model is a link, and too large for an explainer with weights of its own",
@@ -95,10 +98,10 @@ def compile_model(
         )
 
     try:
-        compiled = _compiled(planned(model), feeds, settings or CompileSettings())
+        compiled = _compiled(planned(model), feeds, settings)
     except LaterOpsetError as error:
         model = model.at_opset(error.opset)
-        compiled = _compiled(planned(model), feeds, settings or CompileSettings())
+        compiled = _compiled(planned(model), feeds, settings)
     for value in compiled.graph.initializers.values():
         tensor = value.const_value
         if isinstance(tensor, ir.ExternalTensor) and (linked or _inside(tensor, model)):
@@ -119,7 +122,9 @@ def _compiled(planned: Planned, feeds: Mapping[str, Array], settings: CompileSet
         # The error of integer kernels is a property of this machine, not of the explainer.
         lasting = tuple(w for w in doubts(fidelity) if w.code == "unverified")
         planned = replace(planned, doubts=lasting)
-    compiled, _ = compile_graph(replace(planned, unverified=True), settings)
+    compiled, _ = compile_graph(
+        replace(planned, unverified=True), settings, usual_shapes(planned.analysis)
+    )
     return compiled
 
 
@@ -140,5 +145,5 @@ def _refuse_clash(model: Model) -> None:
 
 
 def _inside(tensor: ir.ExternalTensor, model: Model) -> bool:
-    """Whether a weight is stored in the model file itself."""
-    return str(tensor.location) == model.path.resolve().name
+    """Whether a weight is stored in a model file itself."""
+    return str(tensor.location) in {file.name for file in model.files}

@@ -6,7 +6,7 @@ target is chosen inside the graph, by optional inputs; by default it is the pred
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import Any
@@ -16,8 +16,9 @@ import onnx_ir as ir
 from msgspec import structs
 from numpy.typing import NDArray
 
-from palrp_onnx.analysis.axes import Places
+from palrp_onnx.analysis.sizes import sizes_of
 from palrp_onnx.compiler.manifest import Aligned, Manifest
+from palrp_onnx.compiler.recompute import recompute
 from palrp_onnx.errors import UnsupportedError
 from palrp_onnx.model.native import OwnProducts
 from palrp_onnx.prepare import Planned
@@ -34,11 +35,13 @@ from palrp_onnx.relevance.units import GRID
 from palrp_onnx.relevance.walk import Caught, walk
 from palrp_onnx.subject import Subject
 from palrp_onnx.tensor.onnx import NARROW, Emit
+from palrp_onnx.types import Shape
 
 #: Lowest opset of a graph that the relevance pass can be appended to.
 OPSET = 13
 CONTENT, POSITION, TOTAL = "relevance_content", "relevance_position", "relevance_total"
 SITES, LEDGER = "relevance_sites", "relevance_ledger"
+OFF_MAP = "relevance_off_map"
 #: Prefix of outputs with a feature axis.
 FEATURES = "features/"
 #: Factor of the seed in half precision; relevance is divided by it at the end.
@@ -63,6 +66,8 @@ class CompileSettings:
         portable: Whether only operations of the ONNX standard are used.
         wide: Whether the multiplier of the whole output is an input, ``target_seed``, instead of a
             target at one of its places.
+        memory: ``fast`` keeps what the way back reads of the forward pass; ``bounded`` computes it
+            again, layer by layer.
     """
 
     positions: str = "relu"
@@ -70,9 +75,12 @@ class CompileSettings:
     features: bool = False
     portable: bool = False
     wide: bool = False
+    memory: str = "fast"
 
 
-def compile_graph(planned: Planned, settings: CompileSettings) -> tuple[ir.Model, Manifest]:
+def compile_graph(
+    planned: Planned, settings: CompileSettings, shapes: Mapping[str, Shape] | None = None
+) -> tuple[ir.Model, Manifest]:
     """Append the relevance pass to the planned model, in place; return it and its manifest.
 
     Optional inputs for an output of two or three axes:
@@ -91,12 +99,18 @@ def compile_graph(planned: Planned, settings: CompileSettings) -> tuple[ir.Model
 
     Outputs, in units of the target: those of the model, the explained value if it is none of them,
     ``relevance_content``, ``relevance_position`` and ``relevance_total`` [B, units],
-    ``relevance_sites`` [B, sites, units] (signed), ``relevance_ledger`` [B, entries]; with
-    ``features`` also ``features/content`` and ``features/site/LAYER/PART`` [B, tokens, features].
-    The manifest names sites and entries. A further explained input NAME has outputs of its own,
+    ``relevance_sites`` [B, sites, units] (signed), ``relevance_off_map`` [B, sites] where places of
+    sites belong to no unit, ``relevance_ledger`` [B, entries]; with ``features`` also
+    ``features/content`` and ``features/site/LAYER/PART`` [B, tokens, features]. The manifest names
+    sites and entries. A further explained input NAME has outputs of its own,
     ``relevance_content/NAME`` and so on; the ledger is one for all.
 
     Inputs and outputs of the model with one of these names are renamed (:func:`source_name`).
+
+    Args:
+        planned: The planned model.
+        settings: The options.
+        shapes: Shapes of inputs that the graph will get, by which ``bounded`` weighs what to keep.
 
     Raises:
         UnsupportedError: The opset is older than the appended operations, or a rule cannot be
@@ -108,11 +122,18 @@ def compile_graph(planned: Planned, settings: CompileSettings) -> tuple[ir.Model
     opset = planned.analysis.model.graph_opset
     if opset < OPSET:
         raise UnsupportedError(f"Opset {opset} is older than {OPSET}")
-    return _Compiler(planned, settings).run()
+    return _Compiler(planned, settings, shapes or {}).run()
+
+
+#: Brings numbers of a sink's tokens [B, T] to units [B, units].
+AtUnits = Callable[[Sink, ir.Value], ir.Value]
 
 
 class _Compiler:
-    def __init__(self, planned: Planned, settings: CompileSettings) -> None:
+    def __init__(
+        self, planned: Planned, settings: CompileSettings, shapes: Mapping[str, Shape]
+    ) -> None:
+        self._shapes = shapes
         self._plan = planned.plan
         self._analysis = planned.analysis
         self._sites = planned.sites
@@ -144,13 +165,14 @@ class _Compiler:
     def run(self) -> tuple[ir.Model, Manifest]:
         if self._plan.output not in self._graph.outputs:
             self._graph.outputs.append(self._plan.output)
-        caught = self._walk(*self._seed())
+        seed, rows = self._seed()
+        caught = self._walk(seed, rows)
         caught.require(*self._planned.required)
         reached = tuple(e for e in self._subject.further if e.input in caught.content)
         self._subject = structs.replace(self._subject, further=reached)
         views = [v for v in self._planned.views if v.explained in caught.content]
-        places = [view.places for view in views]
-        gathered = gather_sinks(self._op, self._sites, caught.positions, places)
+        routes = [view.routes for view in views]
+        gathered = gather_sinks(self._op, self._sites, caught.positions, routes)
         for view, subject, sinks in zip(views, self._subject.views, gathered, strict=True):
             self._maps(view, subject, caught.content[view.explained], _on_map(sinks))
         self._ledger_names: list[str] = []
@@ -161,6 +183,8 @@ class _Compiler:
         manifest = self._manifest([_aligned(sinks) for sinks in gathered])
         self._op.drop_unused()
         self._own.put_back(portable=self._settings.portable, named=source_name)
+        if self._settings.memory == "bounded":
+            recompute(self._op, self._graph, seed, sizes_of(self._analysis, self._shapes))
         self._analysis.model.proto.metadata_props.update(manifest.properties())
         self._rename_reserved(self._public)
         self._rename_reserved(self._computed)
@@ -318,34 +342,27 @@ class _Compiler:
         """The maps of one explained input; names of outputs end in that of a further input."""
         op = self._op
         suffix = "" if view.explained == self._explained else f"/{view.explained}"
-        content = self._apart(view, self._units(view, subject, relevance))
-        aligned = [replace(s, relevance=self._apart(view, s.relevance)) for s in aligned]
-        summed = op.sum(content, [2], keepdims=False)
-        signed = [self._aligned(op.sum(s.relevance, [2], keepdims=False), s) for s in aligned]
-        position = self._reduced(aligned, summed)
+
+        def at_units(sink: Sink, tokens: ir.Value) -> ir.Value:
+            assert sink.route is not None
+            of_input = view.to_input(op, lambda value: value, sink.route, tokens)
+            return op.sum(self._units(subject, of_input), [2], keepdims=False)
+
+        summed = op.sum(self._units(subject, view.tokens(op, relevance)), [2], keepdims=False)
+        places = [op.sum(s.relevance, [2], keepdims=False) for s in aligned]
+        signed = [at_units(s, each) for s, each in zip(aligned, places, strict=True)]
+        position = self._reduced(aligned, summed, at_units)
         total = {"sum": op.add(summed, position), "content": summed, "position": position}
-        self._publish(CONTENT + suffix, self._joined(view, summed))
-        self._publish(POSITION + suffix, self._joined(view, position))
-        self._publish(TOTAL + suffix, self._joined(view, total[self._plan.method.map]))
+        self._publish(CONTENT + suffix, summed)
+        self._publish(POSITION + suffix, position)
+        self._publish(TOTAL + suffix, total[self._plan.method.map])
         if signed:
-            rows = [op.unsqueeze(self._joined(view, s), [1]) for s in signed]
+            rows = [op.unsqueeze(s, [1]) for s in signed]
             self._publish(SITES + suffix, op.concat(rows, 1))
-
-    def _apart(self, view: Planned, relevance: ir.Value) -> ir.Value:
-        """[1, rows · T, F] → [rows, T, F], where several texts or images are units of a sample."""
-        if view.rows is None:
-            return relevance
-        op = self._op
-        source = next(v for v in self._graph.inputs if v.name == view.explained)
-        ends = op.dims(source, [view.rows]), op.dims(relevance, [2])
-        shape = op.integers("Concat", ends[0], op.constant([-1]), ends[1], axis=0)
-        return op.reshape(relevance, shape, 3)
-
-    def _joined(self, view: Planned, units: ir.Value) -> ir.Value:
-        """[rows, units] → [1, rows · units]."""
-        return (
-            units if view.rows is None else self._op.reshape(units, self._op.constant([1, -1]), 2)
-        )
+        if any(s.route is not None and s.route.partial for s in aligned):
+            all_of, on_map = ([op.sum(each, [1]) for each in found] for found in (places, signed))
+            off = op.sub(op.concat(all_of, 1), op.concat(on_map, 1))
+            self._publish(OFF_MAP + suffix, off)
 
     def _features(self, caught: Caught[ir.Value], sinks: Sequence[Sink]) -> None:
         """Raw relevance, with its features."""
@@ -366,9 +383,9 @@ class _Compiler:
         copy.shape = ir.Shape([None] * rank)
         self._graph.outputs.append(copy)
 
-    def _units(self, view: Planned, subject: Subject, relevance: ir.Value) -> ir.Value:
-        """[B, units, F]; an image's patches in row-major order, summed."""
-        op, raw = self._op, view.tokens(self._op, relevance)
+    def _units(self, subject: Subject, raw: ir.Value) -> ir.Value:
+        """Entries of an input by unit [B, units, F]; an image's patches are summed."""
+        op = self._op
         if subject.image is None:
             return raw
         plane = op.sum(raw, [1], keepdims=False)
@@ -397,28 +414,17 @@ class _Compiler:
         op.declare(outside, 2)
         return op.choose(outside, op.real(0.0), op.real(1.0))
 
-    def _aligned(self, tokens: ir.Value, sink: Sink) -> ir.Value:
-        """[B, T] → [B, units]: without the tokens before and after the units."""
-        op, places = self._op, sink.places
-        assert places is not None
-        if places == Places():
-            return tokens
-        far = np.iinfo(np.int64).max
-        ends = op.constant([-places.after if places.after else far])
-        return op.node("Slice", [tokens, op.constant([places.before]), ends, op.constant([1])], 2)
-
-    def _reduced(self, sinks: Sequence[Sink], units: ir.Value) -> ir.Value:
+    def _reduced(self, sinks: Sequence[Sink], units: ir.Value, at_units: AtUnits) -> ir.Value:
         """One number for every unit from all sinks: see :func:`reduce_sinks`."""
         op = self._op
         if self._plan.method.map == "content" or not sinks:
             return op.zeros_like(units)
-        terms = [
-            self._aligned(term, alike[0])
-            for alike in _by_places(sinks)
-            for term in reduce_sinks(op, alike, self._settings.positions)
-        ]
-        total = terms[0]
-        for term in terms[1:]:
+        sums: dict[object, tuple[Sink, ir.Value]] = {}
+        for sink, term in reduce_sinks(op, sinks, self._settings.positions):
+            key = sink.route and sink.route.signature
+            sums[key] = sink, op.add(sums[key][1], term) if key in sums else term
+        total, *others = (at_units(sink, term) for sink, term in sums.values())
+        for term in others:
             total = op.add(total, term)
         return total
 
@@ -442,18 +448,19 @@ class _Compiler:
             unaligned=aligned[0].unaligned,
             further_aligned=tuple(aligned[1:]),
             ledger=tuple(self._ledger_names),
+            memory=self._settings.memory,
             roles={name: role.value for name, role in self._analysis.overrides.items()},
         )
 
 
 def _on_map(sinks: Sequence[Sink]) -> list[Sink]:
-    return [sink for sink in sinks if sink.places is not None]
+    return [sink for sink in sinks if sink.route is not None]
 
 
 def _aligned(sinks: Sequence[Sink]) -> Aligned:
     return Aligned(
         sites=tuple((s.kind, s.layer, s.part) for s in _on_map(sinks)),
-        unaligned=tuple(s.name for s in sinks if s.places is None),
+        unaligned=tuple(s.name for s in sinks if s.route is None),
     )
 
 
@@ -461,15 +468,7 @@ def _aligned(sinks: Sequence[Sink]) -> Aligned:
 _IMAGE = 4
 
 
-def _by_places(sinks: Sequence[Sink]) -> list[list[Sink]]:
-    """Sinks grouped by where the units are among their tokens."""
-    found: dict[Places | None, list[Sink]] = {}
-    for sink in sinks:
-        found.setdefault(sink.places, []).append(sink)
-    return list(found.values())
-
-
-_OUTPUTS = (CONTENT, POSITION, TOTAL, SITES, LEDGER)
+_OUTPUTS = (CONTENT, POSITION, TOTAL, SITES, OFF_MAP, LEDGER)
 
 
 def is_reserved(name: str) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import onnx_ir as ir
@@ -17,16 +17,18 @@ from palrp_onnx.model.open import Model
 from palrp_onnx.model.values import is_float
 from palrp_onnx.prepare import Planned, check_feeds
 from palrp_onnx.relevance.ledger import close_ledger, entry_name
-from palrp_onnx.relevance.plan import needed_values
+from palrp_onnx.relevance.plan import Plan, needed_values
 from palrp_onnx.relevance.result import RawRelevance
 from palrp_onnx.relevance.sinks import Sink, gather_sinks
 from palrp_onnx.relevance.target import Target
 from palrp_onnx.relevance.units import Maps, grid_of, make_maps, unit_relevance
 from palrp_onnx.relevance.walk import Caught, walk
 from palrp_onnx.runtime.forward import Forward, ReferenceForward, RuntimeForward
-from palrp_onnx.subject import Subject
+from palrp_onnx.tensor.language import Language
 from palrp_onnx.tensor.numpy import Eager
 from palrp_onnx.types import Array, Feeds
+
+T = TypeVar("T")
 
 
 class NumpyEngine:
@@ -47,7 +49,7 @@ class NumpyEngine:
         self._positions = positions
         self._kind = np.dtype(dtype)
         self._device = device
-        needed = needed_values(planned.plan, walk)
+        needed = needed_values(planned.plan, self._everything)
         self._names = [v.name for v in needed if v.name and v.producer()] + [planned.output]
         # Values come from the file's own kernels; in float64 all but integer products are exact.
         self._model = with_own_products(
@@ -56,6 +58,18 @@ class NumpyEngine:
         self._forward = self._open(self._model, self._names)
         self._forward_given: dict[frozenset[str], Forward] = {}
         self.providers = self._forward.providers
+
+    def _everything(
+        self, op: Language[T], plan: Plan, values: Callable[[ir.Value], T], seed: T
+    ) -> None:
+        """All that reads forward values: the walk, and routes from sites to units."""
+        caught = walk(op, plan, values, seed)
+        views = self.planned.views
+        gathered = gather_sinks(op, self.planned.sites, caught.positions, [v.routes for v in views])
+        for view, sinks in zip(views, gathered, strict=True):
+            for sink in sinks:
+                if sink.route is not None:
+                    view.to_input(op, values, sink.route, sink.relevance)
 
     def _open(self, model: Model, names: list[str]) -> Forward:
         if self._kind == np.float64:
@@ -79,30 +93,40 @@ class NumpyEngine:
         samples = len(raw.content)  # several images of one sample are one entry
         others = {n: r if len(r) == samples else r[None] for n, r in raw.others.items()}
         tensors.update((f"input/{name}", r) for name, r in others.items())
-        first, *rest = self.subject.views
-        maps = self._maps(first, raw.content, raw.sinks, feeds)
-        tensors["content"] = unit_relevance(first, raw.content, maps.grid)
+        first, *rest = self.planned.views
+        maps = self._maps(first, raw.content, raw.sinks, feeds, values)
+        tensors["content"] = unit_relevance(self.subject, raw.content, maps.grid)
         if maps.grid is not None:
             tensors["pixels"] = raw.content
         further = {
-            view.input: self._maps(view, raw.others[view.input], sinks, feeds)
+            view.explained: self._maps(view, raw.others[view.explained], sinks, feeds, values)
             for view, sinks in zip(rest, raw.further_sinks, strict=True)
-            if view.input in raw.others
+            if view.explained in raw.others
         }
         ledger = settled(raw.ledger, targets)
         return Outcome(output, targets, maps, ledger, tensors, {"forward": forward}, further)
 
-    def _maps(self, view: Subject, raw: Array, sinks: Sequence[Sink], feeds: Feeds) -> Maps:
-        grid = grid_of(view, feeds[view.input])
-        content = unit_relevance(view, raw, grid)
+    def _maps(
+        self,
+        view: Planned,
+        raw: Array,
+        sinks: Sequence[Sink],
+        feeds: Feeds,
+        values: Mapping[str, Array],
+    ) -> Maps:
+        subject = next(s for s in self.subject.views if s.input == view.explained)
+        grid = grid_of(subject, feeds[subject.input])
+        content = unit_relevance(subject, raw, grid)
+        op = Eager(len(content), content.dtype)
+
+        def at_units(sink: Sink, numbers: Array) -> Array:
+            assert sink.route is not None
+            of_input = view.to_input(op, self._values_of(values), sink.route, numbers)
+            return np.asarray(unit_relevance(subject, of_input, grid).sum(-1, dtype=np.float64))
+
+        kind = self.planned.plan.method.map
         return make_maps(
-            Eager(len(content), content.dtype),
-            content,
-            sinks,
-            positions=self._positions,
-            kind=self.planned.plan.method.map,
-            grid=grid,
-            rows=1 if view.rows is None else feeds[view.input].shape[view.rows],
+            op, content, sinks, at_units, positions=self._positions, kind=kind, grid=grid
         )
 
     def forward(self, feeds: Feeds) -> dict[str, Array]:
@@ -149,7 +173,7 @@ class NumpyEngine:
             name: views.get(name, replace(planned, explained=name)).tokens(op, relevance)
             for name, relevance in caught.content.items()
         }
-        aligns = [view.places for view in planned.views]
+        aligns = [view.routes for view in planned.views]
         sinks, *further = gather_sinks(op, planned.sites, caught.positions, aligns)
         entries = {entry_name(e, planned.explained): v for e, v in caught.ledger.items()}
         # Other entries of the output may be infinite: classes that are switched off.
@@ -178,6 +202,12 @@ class NumpyEngine:
         watch: Collection[ir.Value] = (),
     ) -> Caught[Array]:
         self.subject.refuse_mixing(len(seed))
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            sent = self.subject.in_place(seed.astype(self._kind))
+            return walk(op, self.planned.plan, self._values_of(values), sent, watch=watch)
+
+    def _values_of(self, values: Mapping[str, Array]) -> Callable[[ir.Value], Array]:
+        """Forward values, and stored ones."""
         constants: dict[ir.Value, Array] = {}
 
         def value_of(value: ir.Value) -> Array:
@@ -190,9 +220,7 @@ class NumpyEngine:
                 constants[value] = array.astype(self._kind) if is_float(value) else array
             return constants[value]
 
-        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-            sent = self.subject.in_place(seed.astype(self._kind))
-            return walk(op, self.planned.plan, value_of, sent, watch=watch)
+        return value_of
 
 
 def _kind(value: ir.Value) -> np.dtype[Any]:

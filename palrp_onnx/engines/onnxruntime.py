@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
-from palrp_onnx.analysis.axes import Places
 from palrp_onnx.compiler.graph import (
     AGAINST,
     CONTENT,
     DEFAULT_SCALE,
     FEATURES,
     LEDGER,
+    OFF_MAP,
     OPTIONAL,
     POSITION,
     SEED_SCALE,
@@ -86,13 +86,18 @@ class CompiledEngine:
         self._output = source_name(manifest.output)
         # A file may list one value twice among its outputs.
         outputs = dict.fromkeys(v.name or "" for v in graph.graph.outputs)
-        published = {self._output, CONTENT, POSITION, TOTAL, SITES, LEDGER}
+        published = {self._output, CONTENT, POSITION, TOTAL, SITES, OFF_MAP, LEDGER}
         prefixes = (FEATURES, *(f"{name}/" for name in published - {self._output}))
         self._outputs = [n for n in outputs if n in published or n.startswith(prefixes)]
         data = ir.serde.serialize_model(graph).SerializeToString()
         prepack = prepack or rounds_inside(graph.graph)
         self._session = Session(
-            data, folder, device=device, prepack=prepack, in_order=not _widens_weights(graph.graph)
+            data,
+            folder,
+            device=device,
+            prepack=prepack,
+            in_order=not _widens_weights(graph.graph),
+            reuse=manifest.memory == "fast",
         )
         self.providers = self._session.providers
 
@@ -238,14 +243,16 @@ class CompiledEngine:
         """The maps of one input, whose outputs end in ``suffix``."""
         found = values.get(SITES + suffix)
         rows: Sequence[Array] = [] if found is None else list(found.swapaxes(0, 1))
+        total = values[TOTAL + suffix]
+        off = values.get(OFF_MAP + suffix, np.zeros((len(total), len(rows)))).T
         sites = [
-            Sink(kind, layer, part, row, width=1, places=Places())
-            for (kind, layer, part), row in zip(aligned.sites, rows, strict=True)
+            Sink(kind, layer, part, row, width=1, route=None, off_map=rest)
+            for (kind, layer, part), row, rest in zip(aligned.sites, rows, off, strict=True)
         ]
         return Maps(
             content=values[CONTENT + suffix],
             position=values[POSITION + suffix],
-            total=values[TOTAL + suffix],
+            total=total,
             sites=tuple(sites),
             grid=grid_of(view, feeds[view.input]),
             unaligned=aligned.unaligned,

@@ -8,6 +8,8 @@ from palrp_onnx.errors import InputError
 
 TEXT = (".txt",)
 IMAGE = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
+SOUND = (".wav", ".flac")
+TABLE = (".csv", ".parquet")
 TENSORS = (".npz",)
 #: The array of one input, which has to be named.
 ARRAY = (".npy",)
@@ -15,7 +17,10 @@ ARRAY = (".npy",)
 
 def unknown_kind(path: Path) -> InputError:
     """The error for a file that is no input of a known kind."""
-    known = f"text ({_list(TEXT)}), images ({_list(IMAGE)}) and tensors ({_list(TENSORS)})"
+    known = (
+        f"text ({_list(TEXT)}), images ({_list(IMAGE)}), sound ({_list(SOUND)}), tables "
+        f"({_list(TABLE)}) and tensors ({_list(TENSORS)})"
+    )
     problem, hint = f"unknown file type {path.suffix.lower()!r}", f"supported are {known}"
     if path.is_dir():
         problem, hint = "is a folder, not one input", "palrp-onnx batch explains all its files"

@@ -11,10 +11,12 @@ import numpy as np
 from palrp_onnx.errors import InputError
 from palrp_onnx.inputs.beside import beside
 from palrp_onnx.inputs.image import ImageReader, default_preprocessor, takes_images
-from palrp_onnx.inputs.kinds import ARRAY, IMAGE, TENSORS, TEXT, unknown_kind
+from palrp_onnx.inputs.kinds import ARRAY, IMAGE, SOUND, TABLE, TENSORS, TEXT, unknown_kind
 from palrp_onnx.inputs.purposes import IDS, MASK, purposes
 from palrp_onnx.inputs.sample import Feeds, GraphInput, Sample
 from palrp_onnx.inputs.signature import describe
+from palrp_onnx.inputs.sound import SoundReader, takes_sound
+from palrp_onnx.inputs.table import read_table
 from palrp_onnx.inputs.tensors import names_in, read_array, read_npz
 from palrp_onnx.inputs.text import TextReader, read_text
 from palrp_onnx.inputs.tokenizer_files import default_tokenizer
@@ -28,6 +30,17 @@ class Given:
 
     path: Path
     name: str | None = None
+
+
+def names_held(given: Sequence[Given]) -> frozenset[str]:
+    """Names of the inputs that have a file, or an array in one, by name.
+
+    Raises:
+        InputError: A file does not exist or cannot be read.
+    """
+    files = [each.path for each in given if each.path.suffix.lower() in TENSORS]
+    named = (each.name for each in given if each.name is not None)
+    return frozenset(named).union(*map(names_in, files))
 
 
 def open_several(
@@ -87,13 +100,21 @@ class _Opening:
         self.feeds: Feeds = {}
 
     def read(self, given: Given) -> Sample:
-        """An image or arrays."""
+        """A file of any kind but text."""
         suffix = given.path.suffix.lower()
         if suffix in IMAGE:
             chosen = self._one(given, takes_images, "an image")
             return self._take(
                 ImageReader(default_preprocessor(self.model_path), [chosen]).read_file(given.path)
             )
+        if suffix in SOUND:
+            chosen = self._one(given, takes_sound, "a sound")
+            return self._take(
+                SoundReader(default_preprocessor(self.model_path), [chosen]).read_file(given.path)
+            )
+        if suffix in TABLE:
+            chosen = self._one(given, lambda each: len(each.shape or (1, 1)) == _TABLE, "a table")
+            return self._take(read_table(given.path, [chosen]))
         if suffix in TENSORS:
             names = names_in(given.path)
             return self._take(read_npz(given.path, [e for e in self.free if e.name in names]))
@@ -163,8 +184,8 @@ class _Opening:
         return sample
 
 
-#: Number of axes of an image.
-_IMAGE = 4
+#: Number of axes of an image, and of a table.
+_IMAGE, _TABLE = 4, 2
 
 
 def _own_batch(ids: GraphInput, others: Sequence[GraphInput]) -> bool:
@@ -188,6 +209,8 @@ def _joined(parts: Sequence[Sample], feeds: Feeds, graph_inputs: Sequence[GraphI
             truncated=any(each.truncated for each in facts),
             text=next((each.text for each in facts if each.text is not None), None),
             size=next((each.size for each in facts if each.size is not None), None),
+            seconds=next((each.seconds for each in facts if each.seconds is not None), None),
+            step=next((each.step for each in facts if each.step is not None), None),
         ),
         warnings=tuple(warning for part in parts for warning in part.warnings),
         parts=tuple(parts),

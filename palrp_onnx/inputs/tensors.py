@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from palrp_onnx.errors import InputError
+from palrp_onnx.inputs.produced import sides
 from palrp_onnx.inputs.purposes import ids_input
 from palrp_onnx.inputs.sample import Feeds, GraphInput, Sample
 from palrp_onnx.inputs.signature import check_shape, describe, describe_input
@@ -87,7 +88,7 @@ def read_npz(
         facts=InputFacts(kind="tensors"),
         units=_units(feeds, graph_inputs, tokenizer) if tokenizer else None,
         warnings=tuple(warnings),
-        subject=ids_input(graph_inputs),
+        subject=ids_input(sides(graph_inputs).source),
     )
 
 
@@ -253,6 +254,24 @@ def _cast(
     return result, False
 
 
+def cast_exactly(
+    array: NDArray[np.generic], graph_input: GraphInput, place: str
+) -> NDArray[np.generic]:
+    """Real numbers in the graph's type; to integers only where they are whole.
+
+    Raises:
+        InputError: A number does not fit the type.
+    """
+    if graph_input.dtype.kind in "iub" and array.dtype.kind == "f":
+        whole = array.astype(np.int64)
+        if not np.array_equal(whole, array):
+            raise InputError(
+                f"holds numbers that are not whole, for {describe_input(graph_input)}", place=place
+            )
+        array = whole
+    return _cast(array, graph_input, place)[0]
+
+
 def _survives(array: NDArray[np.generic], target: np.dtype[np.generic]) -> bool:
     """Whether integers keep their value; a float type holds all of them up to a power of two."""
     if array.size == 0:
@@ -267,7 +286,7 @@ def _survives(array: NDArray[np.generic], target: np.dtype[np.generic]) -> bool:
 
 def _units(feeds: Feeds, graph_inputs: Sequence[GraphInput], tokenizer: Path) -> Units | None:
     """Tokens of the input that receives ids; ``None`` if there is no such input, or several."""
-    name = ids_input(graph_inputs)
+    name = ids_input(sides(graph_inputs).source)
     if name is None or feeds[name].ndim != 2 or len(feeds[name]) != 1:
         return None
     return id_units(load_tokenizer(tokenizer), [int(each) for each in feeds[name][0]])

@@ -16,7 +16,7 @@ from palrp_onnx.inputs.conventions import TENSORS_HINT, assign_inputs, fixed_len
 from palrp_onnx.inputs.padding import PadToken, Side, find_pad_token, find_side
 from palrp_onnx.inputs.purposes import IDS, MASK, PADDING, TYPES
 from palrp_onnx.inputs.reading import read_bytes
-from palrp_onnx.inputs.sample import GraphInput, Sample
+from palrp_onnx.inputs.sample import GraphInput, Sample, TextWindow
 from palrp_onnx.inputs.signature import describe_input
 from palrp_onnx.inputs.tokenizer_checks import panics_are_errors
 from palrp_onnx.inputs.tokenizer_files import tokenizer_file
@@ -96,12 +96,15 @@ class TextReader:
         self._side = find_side(self._tokenizer, file)
         self._tokenizer.no_padding()
 
-    def read(self, text: str, *, pair: str | None = None, id: str) -> Sample:
+    def read(
+        self, text: str, *, pair: str | None = None, id: str, complete: bool = False
+    ) -> Sample:
         """Encode one text, or a pair of texts; the batch has one row.
 
         A text that is too long is truncated, as the sample's facts and warnings then state. If the
         graph has a fixed length, the row is padded on the side that the tokenizer pads on. If the
-        text begins with the tokens that the template puts first, they are not put there again.
+        text begins with the tokens that the template puts first, they are not put there again. A
+        text that is ``complete``, as a chat template makes it, gets no tokens of the template.
 
         Raises:
             InputError: The text is empty, or cannot be encoded for this graph.
@@ -112,18 +115,18 @@ class TextReader:
                 place=id,
                 hint="Give them as the second text, one a line: --pair choices.txt",
             )
-        return self._read(text, pair, id)
+        return self._read(text, pair, id, complete)
 
     @property
     def takes_choices(self) -> bool:
         """Whether the graph takes several texts for each sample [B, choices, tokens]."""
         return self.ids.shape is not None and len(self.ids.shape) == _CHOICES
 
-    def _read(self, text: str, pair: str | None, id: str) -> Sample:
+    def _read(self, text: str, pair: str | None, id: str, complete: bool = False) -> Sample:
         """The sample of one text or pair; of several choices, one of them."""
         for each in (text,) if pair is None else (text, pair):
             _check_text(each, id)
-        encoding, warnings, twice = self._encode(text, pair, id)
+        encoding, warnings, twice = self._encode(text, pair, id, complete)
         units = encoding_units(self._tokenizer, encoding, text, pair)
         row = _EncodedRow.of(encoding, units).after(twice)
         if twice:
@@ -157,6 +160,66 @@ class TextReader:
     def ids(self) -> GraphInput:
         """The input that receives the ids of tokens."""
         return self._inputs[IDS][0]
+
+    def read_windows(self, text: str, overlap: int | None = None, *, id: str) -> Sample:
+        """Encode a text; one that is too long in windows that overlap, none of it left out.
+
+        Every window has the special tokens of the text, and as many others as there is room for.
+
+        Args:
+            text: The text.
+            overlap: Number of tokens that two neighbours share; half of the room by default.
+            id: Its id.
+
+        Raises:
+            InputError: The text is empty or cannot be encoded for this graph, or the overlap leaves
+                no room.
+        """
+        rule = self._truncation
+        self._tokenizer.no_truncation()
+        encoding = self._run(text, None, id, False)
+        units = encoding_units(self._tokenizer, encoding, text, None)
+        row = _EncodedRow.of(encoding, units).after(_repeated(encoding))
+        total = len(row.ids)
+        if rule is None or total <= rule.limit or all(row.units.special):
+            return self.read(text, id=id)
+        marks = row.units.special
+        before = marks.index(False)
+        after = marks[::-1].index(False)
+        room = rule.limit - before - after
+        shared = room // 2 if overlap is None else overlap
+        if not 0 <= shared < room:
+            raise InputError(f"windows of {room} tokens cannot share {shared}", place=id)
+        if self._length is not None and rule.limit < self._length:
+            raise InputError(
+                f"windows of {rule.limit} tokens do not fill the {self._length} of the graph",
+                place=rule.source,
+            )
+        last = total - after - room
+        starts = [*range(before, last, room - shared), last]
+        first, final = range(before), range(total - after, total)
+        places = [(*first, *range(start, start + room), *final) for start in starts]
+        windows = [self._window(row, each, id) for each in places]
+        message = (
+            f"{len(starts)} windows of at most {rule.limit} tokens ({rule.source}) that share "
+            f"{shared}: the target is the mean over them"
+        )
+        spans = [(row.units.start[a], row.units.end[a + room - 1]) for a in starts]
+        return Sample(
+            id=id,
+            kind="text",
+            feeds=windows[0].feeds,
+            facts=InputFacts(kind="text", text=text, windows=spans),
+            units=row.units,
+            warnings=(Warning_(code="windows", message=message),),
+            subject=self.ids.name,
+            windows=tuple(windows),
+        )
+
+    def _window(self, row: _EncodedRow, places: tuple[int, ...], id: str) -> TextWindow:
+        part = row.at(places)
+        feeds = token_feeds(self._inputs, part.ids, mask=part.mask, types=part.types, place=id)
+        return TextWindow(feeds, part.units, places)
 
     def read_rows(self, texts: Sequence[str], *, id: str) -> Sample:
         """Encode several texts as the rows of one batch, padded to the longest.
@@ -269,10 +332,12 @@ class TextReader:
             return self.read(text, pair=pair, id=id)
         return self.read_choices(text, [c for c in pair.splitlines() if c.strip()], id=id)
 
-    def _encode(self, text: str, pair: str | None, id: str) -> tuple[Encoding, list[Warning_], int]:
+    def _encode(
+        self, text: str, pair: str | None, id: str, complete: bool
+    ) -> tuple[Encoding, list[Warning_], int]:
         """The encoding, warnings, and the number of tokens at its start that stand there twice."""
         self._tokenizer.no_truncation()
-        encoding = self._run(text, pair, id)
+        encoding = self._run(text, pair, id, complete)
         twice = _repeated(encoding)
         rule, total = self._truncation, len(encoding.ids) - twice
         if rule is None and total > TOKEN_LIMIT:
@@ -280,7 +345,9 @@ class TextReader:
         if rule is None or total <= rule.limit:
             return encoding, [], twice
         # If no token fits next to the special ones, the library returns the whole text silently.
-        added = self._tokenizer.num_special_tokens_to_add(pair is not None)
+        added = 0
+        if not complete:
+            added = self._tokenizer.num_special_tokens_to_add(pair is not None)
         if added >= rule.limit:
             message = f"a length of {rule.limit} has no room for text and {added} special tokens"
             raise InputError(message, place=rule.source)
@@ -288,7 +355,7 @@ class TextReader:
             self._tokenizer.enable_truncation(
                 rule.limit + extra, strategy=rule.strategy, direction=rule.direction
             )
-            encoding = self._run(text, pair, id)
+            encoding = self._run(text, pair, id, complete)
             twice = _repeated(encoding)
             if twice >= extra:  # else it was cut on the left, where they stood
                 break
@@ -296,9 +363,9 @@ class TextReader:
         message = f"{kept} of {total} tokens were kept ({rule.source} {rule.limit})"
         return encoding, [Warning_(code="truncated", message=message)], twice
 
-    def _run(self, text: str, pair: str | None, id: str) -> Encoding:
+    def _run(self, text: str, pair: str | None, id: str, complete: bool) -> Encoding:
         with panics_are_errors("cannot be tokenized", place=id):
-            encoding = self._tokenizer.encode(text, pair)
+            encoding = self._tokenizer.encode(text, pair, add_special_tokens=not complete)
         if len({len(each) for each in (encoding.ids, encoding.tokens, encoding.offsets)}) > 1:
             raise InputError("the tokenizer gives tokens and ids of different number", place=id)
         return encoding
@@ -340,6 +407,16 @@ class _EncodedRow:
         lists = {name: getattr(self.units, name)[count:] for name in _BY_TOKEN}
         units = msgspec.structs.replace(self.units, **lists)
         return _EncodedRow(self.ids[count:], self.mask[count:], self.types[count:], units)
+
+    def at(self, places: Sequence[int]) -> _EncodedRow:
+        """The row with some of its tokens."""
+
+        def taken(row: list[Any]) -> list[Any]:
+            return [row[place] for place in places] if row else []
+
+        lists = {name: taken(getattr(self.units, name)) for name in _BY_TOKEN}
+        units = msgspec.structs.replace(self.units, **lists)
+        return _EncodedRow(taken(self.ids), taken(self.mask), taken(self.types), units)
 
     def padded(self, length: int, pad: PadToken, side: Side) -> _EncodedRow:
         count = length - len(self.ids)

@@ -72,6 +72,7 @@ class Worker:
             engine=settings.engine,
             dtype=settings.dtype,
             device=settings.device,
+            memory=settings.memory,
             output=settings.output,
             explain_input=settings.explain_input,
             roles=settings.roles,

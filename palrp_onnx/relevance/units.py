@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 
-from palrp_onnx.analysis.axes import Places
-from palrp_onnx.errors import RoleError
 from palrp_onnx.record import Warning_
 from palrp_onnx.relevance.sinks import Sink, reduce_sinks
 from palrp_onnx.subject import Subject
@@ -45,62 +43,49 @@ def make_maps(
     op: Language[Array],
     content: Array,
     sinks: Sequence[Sink],
+    at_units: Callable[[Sink, Array], Array],
     *,
     positions: str,
     kind: Literal["sum", "content", "position"],
     grid: tuple[int, int] | None,
-    rows: int = 1,
 ) -> Maps:
     """Sum features of ``content`` [B, units, F] and reduce the sinks.
 
-    With ``rows`` the units of so many texts or images are next to each other, and so are the places
-    of the sinks.
+    Args:
+        op: The tensor language.
+        content: Content relevance.
+        sinks: The sinks.
+        at_units: Brings numbers of a sink's tokens [B, T] to the units [B, units].
+        positions: Reduction of sinks.
+        kind: What the method's map is.
+        grid: Rows and columns, where units are patches.
 
     Raises:
         UsageError: ``positions`` is no reduction of sinks.
-        RoleError: A sink does not have the places that it should have.
     """
-    summed = content.sum(axis=-1, dtype=np.float64).reshape(rows * len(content), -1)
-    units = summed.shape[1]
-    aligned = [
-        at_units(replace(s, relevance=_apart(s.relevance, rows)), s.places, units)
-        for s in sinks
-        if s.places is not None
-    ]
+    summed = content.sum(axis=-1, dtype=np.float64)
+    aligned = [s for s in sinks if s.route is not None]
     position = np.zeros_like(summed)
     if kind != "content":
-        for term in reduce_sinks(op, aligned, positions):
-            position += term
-    total = {"sum": summed + position, "content": summed, "position": position}[kind]
-    samples = len(content)
+        for sink, term in reduce_sinks(op, aligned, positions):
+            position += at_units(sink, term)
     return Maps(
-        content=summed.reshape(samples, -1),
-        position=position.reshape(samples, -1),
-        total=total.reshape(samples, -1),
-        sites=tuple(
-            replace(s, relevance=s.relevance.sum(axis=-1, dtype=np.float64).reshape(samples, -1))
-            for s in aligned
-        ),
+        content=summed,
+        position=position,
+        total={"sum": summed + position, "content": summed, "position": position}[kind],
+        sites=tuple(_signed(s, at_units) for s in aligned),
         grid=grid,
-        unaligned=tuple(s.name for s in sinks if s.places is None),
+        unaligned=tuple(s.name for s in sinks if s.route is None),
     )
 
 
-def _apart(relevance: Array, rows: int) -> Array:
-    """[B, rows · T, F] → [B · rows, T, F]."""
-    batch, places, width = relevance.shape
-    return relevance.reshape(batch * rows, places // rows, width)
-
-
-def at_units(sink: Sink, places: Places, units: int) -> Sink:
-    """A sink with one row for every unit, without other tokens before and after (class tokens)."""
-    rows = sink.relevance[:, places.before : places.before + units]
-    if rows.shape[1] != units or sink.relevance.shape[1] != places.before + units + places.after:
-        raise RoleError(
-            f"{sink.relevance.shape[1]} places cannot belong to {units} units",
-            place=f"site/{sink.name}",
-        )
-    return replace(sink, relevance=rows)
+def _signed(sink: Sink, at_units: Callable[[Sink, Array], Array]) -> Sink:
+    """Signed relevance of the units, and of places that belong to none."""
+    places = sink.relevance.sum(axis=-1, dtype=np.float64)
+    units = at_units(sink, places)
+    partial = sink.route is not None and sink.route.partial
+    off = places.sum(axis=1) - units.sum(axis=1) if partial else np.zeros(len(units))
+    return replace(sink, relevance=units, off_map=off)
 
 
 def unaligned(maps: Sequence[Maps]) -> list[Warning_]:
@@ -109,7 +94,7 @@ def unaligned(maps: Sequence[Maps]) -> list[Warning_]:
     return [
         Warning_(
             code="unaligned-site",
-            message=f"the places of site/{name} are not those of the units: it is not on the map",
+            message=f"the places of site/{name} cannot be followed to units: it is not on the map",
         )
         for name in maps[0].unaligned
         if name in everywhere

@@ -69,7 +69,7 @@ class Panel:
         if self._named:
             for column, text in enumerate(self.units.text):
                 name = shorten(visible(text.strip() or text), _SIZE, _NAMES - 12)
-                label = _upright(name)
+                label = upright(name)
                 left = MARGIN + _LABEL + (column + 0.5) * self._cell - label.width / 2
                 page.paste((0, 0, 0), (round(left), lower + 5), label)
             return
@@ -79,7 +79,7 @@ class Panel:
             write(page, (left - width(str(column), _SIZE) / 2, lower + 11), str(column), _SIZE)
 
 
-def _upright(text: str) -> Image.Image:
+def upright(text: str) -> Image.Image:
     """A mask of text that is rotated to read upwards."""
     mask = Image.new("L", (max(width(text, _SIZE), 1), 18), 0)
     ImageDraw.Draw(mask).text((0, 9), text, fill=255, font=font(_SIZE), anchor="lm")

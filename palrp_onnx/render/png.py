@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 
 from PIL import Image, PngImagePlugin
 
+from palrp_onnx.matrix import Matrix
 from palrp_onnx.record import Attribution, Map, entry_names
 from palrp_onnx.render.page import GREY, Block, TextLines, compose, visible, wrap
 from palrp_onnx.render.palette import BLACK
@@ -49,7 +50,7 @@ def render_png(
     for shown in record.maps:
         if shown.sites and shown.sites[0].relevance:
             blocks.append(Panel(shown.sites, shown.units, _prefix(record, shown)))
-    return _encoded(compose(blocks), record)
+    return encoded(compose(blocks), record)
 
 
 def _map(
@@ -106,7 +107,8 @@ def _ledger(record: Attribution) -> TextLines:
     return TextLines(lines)
 
 
-def _encoded(page: Image.Image, record: Attribution) -> bytes:
+def encoded(page: Image.Image, record: Attribution | Matrix) -> bytes:
+    """A page as PNG, with the facts of what it shows."""
     info = PngImagePlugin.PngInfo()
     for key, value in {
         "Software": f"palrp-onnx {record.run.version}",

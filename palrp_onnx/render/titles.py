@@ -7,7 +7,9 @@ from palrp_onnx.record import Attribution, TargetFacts
 
 def title_of(record: Attribution) -> str:
     """Name of a record's target; the last token is not named as the place of a next token."""
-    return target_name(record.target, last=len(record.relevance.total) - 1)
+    along = record.target.along
+    maps = [each for each in record.maps if along in (each.input, None)] or record.maps
+    return target_name(record.target, last=len(maps[0].relevance.total) - 1)
 
 
 def target_name(target: TargetFacts, *, last: int | None = None) -> str:

@@ -394,6 +394,14 @@ class Language(Protocol[T]):
         """Relevance as [B, T, F]: batch, token and feature axes, every other axis summed."""
         ...
 
+    def unfold(self, a: T, like: T, batch_axis: int, token_axes: Sequence[int]) -> T:
+        """[B, T] along the axes of ``like`` that :meth:`arrange` joins, in the order of ``like``.
+
+        The axis of samples, if it holds no tokens, may hold heads as well: each gets an equal
+        share. Axes are counted from the right.
+        """
+        ...
+
     def check(self, a: T, place: str) -> None:
         """Refuse NaN and infinity, naming the place; does nothing while a graph is built."""
         ...

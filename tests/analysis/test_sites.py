@@ -93,15 +93,16 @@ def test_rows_and_columns_of_a_grid_have_tables_of_their_own() -> None:
     assert not [w for w in found.record.warnings if w.code == "unaligned-site"]
 
 
-@pytest.mark.parametrize(
-    "move",
-    [
-        "d = Slice(e, minus, first, one, minus)",
-        "d = Gather <axis=1> (e, order)",
-        "c = Slice(e, one, end, one)  d = Concat <axis=1> (c, last)",
-    ],
-)
-def test_places_that_are_not_those_of_words_are_not_on_the_map(move: str) -> None:
+#: Movement of words → the word of every place, −1 for none.
+MOVES = {
+    "d = Slice(e, minus, first, one, minus)": [4, 3, 2, 1, 0],
+    "d = Gather <axis=1> (e, order)": [4, 3, 2, 1, 0],
+    "c = Slice(e, one, end, one)  d = Concat <axis=1> (c, last)": [1, 2, 3, 4, -1],
+}
+
+
+@pytest.mark.parametrize("move", MOVES)
+def test_places_belong_to_the_words_that_were_moved_there(move: str) -> None:
     body = f"""e = Gather(words, ids)  {move}  x = Add(d, table)
         h = ReduceSum <keepdims=0> (x, one)  y = MatMul(h, head)"""
     known = {
@@ -115,9 +116,12 @@ def test_places_that_are_not_those_of_words_are_not_on_the_map(move: str) -> Non
     used = {k: a for k, a in known.items() if f"{k}," in body or f"{k})" in body}
     weights = {"words": WORDS, "table": real(1, T, F, seed=9), "head": HEAD, **used}
     (found,) = explained(opened(proto(body, {"ids": IDS}, weights, free=())), {"ids": IDS})
-    assert found.record.relevance.position == [0.0] * T
-    assert found.record.ledger["position"] != 0
-    assert [w.code for w in found.record.warnings] == ["unaligned-site"]
+    places, words = weights["table"][0] @ slopes(), [*MOVES[move]]
+    expected = [sum(places[k] for k in range(T) if words[k] == word) for word in range(T)]
+    np.testing.assert_allclose(found.record.relevance.position, expected, rtol=1e-4, atol=1e-6)
+    off = sum(places[k] for k in range(T) if words[k] < 0)
+    assert found.record.sites[0].off_map == pytest.approx(off, rel=1e-4, abs=1e-9)
+    assert not found.record.warnings
 
 
 def test_positions_are_found_after_words_that_were_scattered() -> None:
@@ -134,10 +138,9 @@ def test_positions_are_found_after_words_that_were_scattered() -> None:
         "one": ints(1),
     }
     (found,) = explained(opened(proto(body, {"ids": IDS}, weights, free=())), {"ids": IDS})
-    total = (table[0] @ slopes()).sum()
-    assert found.record.ledger["position"] == pytest.approx(total, rel=1e-4)
-    assert found.record.relevance.position == [0.0] * T
-    assert [w.code for w in found.record.warnings] == ["unaligned-site"]
+    places = table[0] @ slopes()
+    assert found.record.ledger["position"] == pytest.approx(places.sum(), rel=1e-4)
+    np.testing.assert_allclose(found.record.relevance.position, np.roll(places, -1), rtol=1e-4)
 
 
 @pytest.mark.parametrize("expanded", [True, False])

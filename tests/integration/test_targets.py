@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from building import Array, ints, proto, real
+from building import Array, floats, ints, proto, real
 from PIL import Image
 from tokenizers import (  # type: ignore[import-untyped]
     AddedToken,
@@ -25,6 +25,7 @@ from tokenizers import (  # type: ignore[import-untyped]
 )
 
 from palrp_onnx import Explainer
+from palrp_onnx.compiler.file import compile_model
 from palrp_onnx.errors import InputError, TargetError
 from palrp_onnx.inputs import Sample, open_sample, read_labels
 from palrp_onnx.jobs.records import Record
@@ -564,3 +565,31 @@ def test_records_of_a_batch_are_as_alone(tmp_path: Path, kind: str, side: str) -
         np.testing.assert_allclose(
             line["relevance"]["total"], alone.relevance.total, rtol=1e-4, atol=1e-5
         )
+
+
+def test_a_compiled_file(entities: Path) -> None:
+    """Takes log-probabilities at a place, and says that it takes no spans and regions."""
+    explainer = entities.with_name("explainer.onnx")
+    explainer.write_bytes(compile_model(entities, explainer))
+    for target in ("default", "logprob:token:2:B-LOC", 'token:"berlin":B-LOC-O'):
+        ours, theirs = (one(path, TEXT, target) for path in (explainer, entities))
+        assert ours.target == theirs.target
+        np.testing.assert_allclose(ours.relevance.total, theirs.relevance.total, atol=1e-5)
+        assert ours.ledger["softmax"] == pytest.approx(theirs.ledger["softmax"], abs=1e-5)
+    with pytest.raises(TargetError, match="several places"):
+        one(explainer, TEXT, "1:3,0")
+
+
+def test_a_sure_log_probability_is_a_map_of_zeros(tmp_path: Path) -> None:
+    """Its gradient is 0, which is no default target of the compiled graph."""
+    body = "e = Gather(table, input_ids)  c = ReduceMean<keepdims=0>(e, axis)  m = MatMul(c, w)"
+    path = made(tmp_path, f"{body}  d = Mul(m, table)", 3, {})
+    given = {"table": TABLE, "w": weights(3), "axis": ints(1), "far": floats(1e4, 0.0, 0.0)}
+    model = proto(f"{body}  y = Add(m, far)", {"input_ids": ints([*IDS])}, given, free=(0, 1))
+    onnx.save(model, path)
+    (tmp_path / "config.json").write_text(json.dumps({"id2label": {"0": "a", "1": "b", "2": "c"}}))
+    for engine in ENGINES:
+        record = one(path, TEXT, "logprob:a", engine=engine)
+        assert record.target.value == 0
+        assert not any(record.relevance.total)
+        assert [w.code for w in record.warnings] == ["zero_map"]

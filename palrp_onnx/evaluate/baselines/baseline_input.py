@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from palrp_onnx.engines import NumpyEngine
 from palrp_onnx.engines.base import find_targets
-from palrp_onnx.relevance.sinks import bring_to_tokens
+from palrp_onnx.relevance.routes import bring_to_tokens
 from palrp_onnx.relevance.target import Resolved, Target
 from palrp_onnx.relevance.units import grid_of, to_patches
 from palrp_onnx.tensor.numpy import Eager
