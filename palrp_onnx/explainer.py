@@ -499,8 +499,9 @@ class Explainer:
             TargetError: The entries are the vocabulary, or those of a token are not known to be
                 classes.
         """
-        subject = self.engine(sample.feeds).subject
-        head = self.head(subject, subject.facts.shape, labels)
+        engine = self.engine(sample.feeds)
+        subject = engine.subject
+        head = self.head(subject, engine.output(sample.feeds).shape, labels)
         if head.vocabulary or (subject.axes > 2 and not head.classes):
             raise TargetError(
                 f"The {head.size} entries of the output are not known to be classes",

@@ -506,14 +506,14 @@ def test_the_most_probable_box(tmp_path: Path, engine: str) -> None:
     y = given["q"] @ x @ given["w"]
     chances = softmax(y)[:, :4]
     query, index = np.unravel_index(chances.argmax(), chances.shape)
-    for target, at, entry in (("default", query, index), ("token:1:c", 1, 2)):
+    for target, at, entry in (("default", query, index), ("box:1:c", 1, 2)):
         found = explain(target)
         expected = given["q"][at][:, None] * x * given["w"][:, entry].astype(np.float64)
         np.testing.assert_allclose(
             found.tensors["pixels"][0], expected.T.reshape(3, 6, 6), rtol=1e-4, atol=1e-5
         )
         assert found.record.target.head == "detection"
-        assert title_of(found.record).startswith(f"place {at} → {'abcd'[entry]} ")
+        assert title_of(found.record).startswith(f"box {at} → {'abcd'[entry]} ")
 
 
 SUMMED_KEPT = (
@@ -593,3 +593,17 @@ def test_a_sure_log_probability_is_a_map_of_zeros(tmp_path: Path) -> None:
         assert record.target.value == 0
         assert not any(record.relevance.total)
         assert [w.code for w in record.warnings] == ["zero_map"]
+
+
+def test_negative_places_count_from_the_last_token_of_the_text(tmp_path: Path) -> None:
+    """In a graph of a fixed length, whose rows are filled up."""
+    config = {"id2label": dict(zip("012", LABELS, strict=True)), "pad_token_id": 1}
+    path = made(tmp_path, f"{MIXED}  y = MatMul(h, w)", 3, config)
+    feeds = {"input_ids": ints([*IDS, 1, 1, 1]), "attention_mask": ints([1] * 8)}
+    given = {"table": TABLE, "w": weights(3), "last": ints(-1), "axis": ints(1)}
+    onnx.save(proto(f"{SUMMED_KEPT}  y = MatMul(h, w)", feeds, given), path)
+    records = [one(path, TEXT, target) for target in ("token:-2:B-LOC", "token:big:B-LOC")]
+    assert records[0].target == records[1].target
+    assert records[0].target.position == 3
+    with pytest.raises(TargetError, match="before the first of 5"):
+        one(path, TEXT, "token:-6:B-LOC")

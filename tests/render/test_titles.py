@@ -67,7 +67,7 @@ pytestmark = pytest.mark.quick
         (
             {"kind": "token", "index": 1, "position": 7, "label": "cat", "probability": 0.5}
             | {"head": "detection"},
-            "place 7 → cat 0.5",
+            "box 7 → cat 0.5",
         ),
     ],
 )
