@@ -28,6 +28,7 @@ from .options import (
     fail_on_option,
     formats,
     grouped,
+    head_option,
     memory_option,
     method_options,
     model_argument,
@@ -62,6 +63,7 @@ class Request:
     tensors: Path | None
     start: str | None
     generate: int | None
+    head: str | None
     continuation: Path | None
     limits: tuple[Limit, ...]
     memory: str
@@ -113,6 +115,7 @@ class Request:
 )
 @words_options
 @default_run_options
+@head_option
 @memory_option
 @method_options
 @click.option(
@@ -338,6 +341,7 @@ def _explainer(request: Request, model: Model) -> Explainer:
         memory=request.memory,
         once=_continues(request) is None,
         tokenizer=request.words.tokenizer,
+        head=request.head,
         reader=partial(_read_other, request, model),
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
@@ -23,6 +23,24 @@ QUANTISED_ENTRIES = ("rounding", "kernel")
 #: Keys of a ledger besides its entries; ``residual_relative`` is residual / Σ |entries|.
 LEDGER_SUMS = ("target", "residual", "residual_relative")
 _LEDGER_KEYS = ("target", *LEDGER_ENTRIES, "residual", "residual_relative")
+
+#: What the explained output says of the input.
+HeadKind = Literal[
+    "single-label",
+    "binary",
+    "multi-label",
+    "regression",
+    "token-classification",
+    "masked-lm",
+    "causal-lm",
+    "question-answering",
+    "multiple-choice",
+    "segmentation",
+    "detection",
+    "embedding",
+    "numbers",
+]
+HEADS: tuple[str, ...] = get_args(HeadKind)
 
 Ledger = Annotated[
     dict[str, float],
@@ -119,7 +137,7 @@ class TargetFacts(Struct, frozen=True, kw_only=True, omit_defaults=True):
     region: str | None = None
     cells: int | None = None
     along: str | None = None
-    head: str | None = None
+    head: HeadKind | None = None
     head_reason: str | None = None
 
     @property
