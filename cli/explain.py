@@ -37,12 +37,15 @@ from .summary import summary
 from .writing import write_stdout
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from palrp_onnx.describe import Explanation
     from palrp_onnx.explainer import Explainer
     from palrp_onnx.inputs import Given, GraphInput, Sample
     from palrp_onnx.matrix import Matrix
     from palrp_onnx.model.open import Model
-    from palrp_onnx.record import Attribution
+    from palrp_onnx.record import Attribution, Map
+    from palrp_onnx.types import Box
     from palrp_onnx.relevance.target import Target
 
 
@@ -410,10 +413,21 @@ def _html(records: Sequence[Attribution], sample: Sample) -> bytes:
 
 def _originals(record: Attribution, sample: Sample) -> dict[str, Any]:
     """The images of the maps."""
-    first, *others = (sample.picture_of(each.input) for each in record.maps)
+    first, *others = (_original(each, sample) for each in record.maps)
     image, box = first
     further = {each.input: seen for each, seen in zip(record.others or (), others, strict=True)}
     return {"image": image, "box": box, "further": further}
+
+
+def _original(shown: Map, sample: Sample) -> tuple[Image | None, Box | None]:
+    """The image of an input, or its drawn signal, and the part of it that the network saw."""
+    from palrp_onnx.render.timeline import TIMED, draw_signal
+
+    units = shown.units
+    timed = sample.series(shown.input, len(shown.relevance.total)) if units.kind in TIMED else None
+    return (
+        sample.picture_of(shown.input) if timed is None else (draw_signal(timed, units.kind), None)
+    )
 
 
 def _tensors(explanations: Sequence[Explanation]) -> Content:

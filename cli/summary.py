@@ -68,9 +68,7 @@ def _strongest(shown: Map) -> list[str]:
 
 
 def _unit(units: Units, index: int) -> str:
-    if index < len(units.text):
-        return f'"{printable(units.text[index])}"'
-    if units.grid is not None:
-        row, column = divmod(index, units.grid[1])
-        return f"patch ({row}, {column})"
-    return f"unit {index}"
+    name = printable(units.name(index))
+    if units.kind == "token":
+        return f'"{name}"' if index < len(units.text) else name
+    return f"patch {name}" if units.kind == "patch" and units.pictures == 1 else name

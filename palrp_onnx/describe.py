@@ -192,7 +192,9 @@ def _units(view: Subject, sample: Sample, maps: Maps, row: int) -> Units:
         return Units(kind="patch", grid=maps.grid)
     known = sample.units_of(view.input)
     if known is not None and len(known.text) == count:
-        return known
+        return known if view.kind == "token" else structs.replace(known, kind=view.kind)
+    if view.kind != "token":
+        return _unnamed(view, sample, count, row)
     ids = view.one(sample.feeds, row)[view.input]
     named = ids.dtype.kind in "iu" and ids.size == count
     mask = view.units_mask(sample.feeds, count)
@@ -203,6 +205,17 @@ def _units(view: Subject, sample: Sample, maps: Maps, row: int) -> Units:
         id=ids.ravel().tolist() if named else [],
         special=[False] * count if mask is None else (mask[row] == 0).tolist(),
         sequence=[k * texts // count for k in range(count)] if texts > 1 else [],
+    )
+
+
+def _unnamed(view: Subject, sample: Sample, count: int, row: int) -> Units:
+    """Units that have numbers for names; those of sound have times."""
+    seconds = sample.step_of(view.input) if view.kind == "step" else None
+    mask = view.units_mask(sample.feeds, count)
+    return Units(
+        kind=view.kind if seconds is None else "frame",
+        special=[] if mask is None else (mask[row] == 0).tolist(),
+        step=seconds,
     )
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from msgspec import Struct, structs
 
 from palrp_onnx.errors import InputError
-from palrp_onnx.record import ModelFacts, Warning_
+from palrp_onnx.record import ModelFacts, UnitKind, Warning_
 from palrp_onnx.types import Array, Feeds
 
 
@@ -59,6 +59,7 @@ class FurtherInput(Struct, frozen=True, kw_only=True):
     """What a subject is of another explained input: see :class:`Subject`."""
 
     input: str
+    kind: UnitKind
     unit_mask: str | None
     image: ImageAxes | None
     patch: tuple[int, int] | None
@@ -73,6 +74,7 @@ class Subject(Struct, frozen=True, kw_only=True):
         output: Name of the explained output.
         axes: Number of axes of the output as :meth:`by_sample` returns it.
         input: Name of the explained input; its units are those of the record.
+        kind: What its units are, as far as the graph shows: frames of sound are steps.
         further: The other explained inputs, each with a map of its own.
         columns: The one of them whose samples the last axis of the output runs along.
         batched: Axis that runs over the explained samples, of every input that has one. Where the
@@ -116,6 +118,7 @@ class Subject(Struct, frozen=True, kw_only=True):
     faults: tuple[Warning_, ...] = ()
     facts: OutputFacts = OutputFacts()
     rows: int | None = None
+    kind: UnitKind = "token"
     further: tuple[FurtherInput, ...] = ()
     columns: str | None = None
 
