@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -45,8 +45,8 @@ if TYPE_CHECKING:
     from palrp_onnx.matrix import Matrix
     from palrp_onnx.model.open import Model
     from palrp_onnx.record import Attribution, Map
-    from palrp_onnx.types import Box
     from palrp_onnx.relevance.target import Target
+    from palrp_onnx.types import Box
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,7 @@ class Request:
     start: str | None
     generate: int | None
     continuation: Path | None
+    columns: tuple[str, ...]
     limits: tuple[Limit, ...]
     run: Run
     choice: MethodChoice
@@ -86,6 +87,13 @@ class Request:
     type=FILE_PATH,
     metavar="FILE.json",
     help="Messages instead of --input: the tokenizer's chat template makes a text of them.",
+)
+@click.option(
+    "--columns",
+    multiple=True,
+    metavar="NAMES|INPUT=NAMES",
+    help="Names of the columns of a table, nodes or steps, in their order: a file with one a line, "
+    "or names separated by commas.",
 )
 @click.option("--pair", type=FILE_PATH, help="Second text, for models of text pairs.")
 @click.option(
@@ -220,6 +228,7 @@ def _check_generation(request: Request) -> None:
 
 def _open(request: Request) -> tuple[Model, Sample]:
     from palrp_onnx.inputs import bind_inputs
+    from palrp_onnx.inputs.columns import read_columns
     from palrp_onnx.inputs.past import open_for
     from palrp_onnx.inputs.produced import read_both
     from palrp_onnx.inputs.several import names_held
@@ -237,6 +246,8 @@ def _open(request: Request) -> tuple[Model, Sample]:
         tokenizer=_tokenizer(request),
         start=request.start,
     )
+    if request.columns:
+        sample = replace(sample, columns=read_columns(request.columns, [i.name for i in inputs]))
     return model, sample
 
 

@@ -11,9 +11,10 @@ import numpy as np
 from msgspec import UNSET, structs
 
 from palrp_onnx.engines import Outcome
-from palrp_onnx.errors import UsageError
+from palrp_onnx.errors import InputError, UsageError
 from palrp_onnx.fidelity import doubts
 from palrp_onnx.head import Head, class_warnings
+from palrp_onnx.inputs.columns import ANY
 from palrp_onnx.inputs.sample import Sample
 from palrp_onnx.inputs.words import Vocabulary
 from palrp_onnx.record import (
@@ -190,6 +191,8 @@ def _units(view: Subject, sample: Sample, maps: Maps, row: int) -> Units:
     count = maps.content.shape[1]
     if maps.grid is not None:
         return Units(kind="patch", grid=maps.grid)
+    if names := _given(view, sample, count):
+        return Units(kind=view.kind, text=list(names))
     known = sample.units_of(view.input)
     if known is not None and len(known.text) == count:
         return known if view.kind == "token" else structs.replace(known, kind=view.kind)
@@ -206,6 +209,23 @@ def _units(view: Subject, sample: Sample, maps: Maps, row: int) -> Units:
         special=[False] * count if mask is None else (mask[row] == 0).tolist(),
         sequence=[k * texts // count for k in range(count)] if texts > 1 else [],
     )
+
+
+def _given(view: Subject, sample: Sample, count: int) -> tuple[str, ...]:
+    """Names that were given for the units of an input.
+
+    Raises:
+        InputError: They are more or fewer than its units.
+    """
+    own = sample.columns.get(view.input)
+    names = own or sample.columns.get(ANY, ())
+    fits = view.kind not in ("token", "patch") and len(names) == count
+    if names and not fits and (own or (not view.further and view.columns is None)):
+        raise InputError(
+            f"{len(names)} names were given for the {count} {view.kind}s of input {view.input!r}",
+            hint="--columns INPUT=NAMES names those of one input.",
+        )
+    return names if fits else ()
 
 
 def _unnamed(view: Subject, sample: Sample, count: int, row: int) -> Units:

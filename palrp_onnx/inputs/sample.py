@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
@@ -41,7 +42,8 @@ class Sample:
     ``image`` is the original, upright, in RGB, and ``geometry`` the part of it that the network
     saw; both are ``None`` unless ``kind`` is "image". ``parts`` are the samples of several files
     that were joined to this one. ``stacked`` are the units of every row, where several texts were
-    joined to one batch.
+    joined to one batch. ``columns`` are names that were given for the units of an input, or of the
+    only one that has as many (under no name).
     """
 
     id: str
@@ -56,6 +58,7 @@ class Sample:
     rows: tuple[str, ...] = ()
     parts: tuple[Sample, ...] = ()
     stacked: tuple[Units, ...] = ()
+    columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def units_of(self, name: str) -> Units | None:
         """The units of an input of the graph, if the reader knows them."""

@@ -84,7 +84,8 @@ class Panel:
         step = next(s for s in (1, 2, 5, 10, 20, 50, 100, 200, 500, 10**9) if s * self._cell >= 40)
         for column in range(0, self._columns, step):
             left = MARGIN + _LABEL + (column + 0.5) * self._cell
-            name = str(column * self._each)
+            unit = column * self._each
+            name = f"{unit * self.units.step:.3g}" if self.units.step is not None else str(unit)
             write(page, (left - width(name, _SIZE) / 2, lower + 11), name, _SIZE)
 
 
