@@ -30,7 +30,7 @@ from palrp_onnx.record import (
 )
 from palrp_onnx.relevance.ledger import OPEN
 from palrp_onnx.relevance.target import Resolved
-from palrp_onnx.relevance.units import Maps, unaligned
+from palrp_onnx.relevance.units import Maps, pictures_of, unaligned
 from palrp_onnx.subject import Subject
 from palrp_onnx.types import Array
 
@@ -190,7 +190,8 @@ def _units(view: Subject, sample: Sample, maps: Maps, row: int) -> Units:
     """The units of one explained input, named by the reader of the sample or by their ids."""
     count = maps.content.shape[1]
     if maps.grid is not None:
-        return Units(kind="patch", grid=maps.grid)
+        pictures = pictures_of(view, sample.feeds[view.input])
+        return Units(kind="patch", grid=maps.grid, pictures=pictures)
     if names := _given(view, sample, count):
         return Units(kind=view.kind, text=list(names))
     known = sample.units_of(view.input)

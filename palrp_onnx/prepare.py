@@ -188,7 +188,8 @@ class Planned:
         if axes.channels is None:
             return None
         assert axes.batch is not None
-        return ImageAxes(axes.batch, axes.channels, *axes.units[:2])
+        *pictures, rows, columns = axes.units
+        return ImageAxes(axes.batch, axes.channels, rows, columns, *pictures)
 
     @cached_property
     def routes(self) -> Routes:

@@ -47,12 +47,13 @@ class OutputFacts(Struct, frozen=True, kw_only=True):
 
 
 class ImageAxes(NamedTuple):
-    """Which axes of an input are those of an image."""
+    """Which axes of an input are those of an image, or of a video's ``pictures``."""
 
     batch: int
     channels: int
     rows: int
     columns: int
+    pictures: int | None = None
 
 
 class FurtherInput(Struct, frozen=True, kw_only=True):
@@ -62,7 +63,7 @@ class FurtherInput(Struct, frozen=True, kw_only=True):
     kind: UnitKind
     unit_mask: str | None
     image: ImageAxes | None
-    patch: tuple[int, int] | None
+    patch: tuple[int, ...] | None
     rows: int | None
 
 
@@ -86,7 +87,8 @@ class Subject(Struct, frozen=True, kw_only=True):
         unit_mask: The mask of the units, if there is one.
         hiding: Names of those of the two that hide a token where they are not zero.
         image: Axes of the input, where it is an image.
-        patch: Height and width of the patches of an image.
+        patch: Height and width of the patches of an image; before them the number of pictures that
+            a patch of a video has, if it may have several.
         rows: Axis of the input along which it has samples that are not those explained, as the
             texts that one image is compared with. They are among its units.
         mixed: Why samples of a batch are not separate, if they are not.
@@ -110,7 +112,7 @@ class Subject(Struct, frozen=True, kw_only=True):
     mask: str | None
     unit_mask: str | None
     image: ImageAxes | None
-    patch: tuple[int, int] | None
+    patch: tuple[int, ...] | None
     mixed: str | None
     crossed: bool = False
     measured: bool = False

@@ -11,6 +11,7 @@ from PIL import Image, PngImagePlugin
 from palrp_onnx.matrix import Matrix
 from palrp_onnx.record import Attribution, Map, entry_names
 from palrp_onnx.render.bars import BARRED, Bars
+from palrp_onnx.render.film import Film
 from palrp_onnx.render.page import GREY, Block, TextLines, compose, visible, wrap
 from palrp_onnx.render.palette import BLACK
 from palrp_onnx.render.panel import Panel
@@ -76,10 +77,13 @@ def _map(
         yield Timeline(relevance, shown.units, each, limit, image, reduction)
     elif shown.units.kind in BARRED:
         yield Bars(relevance, shown.units, limit, reduction, prefix)
-    elif shown.units.grid is not None:
+    elif (grid := shown.units.grid) is not None:
         if prefix:
             yield TextLines([(prefix, 16, GREY)])
-        yield Pictures(shown.relevance, shown.units.grid, limit, image, box, reduction)
+        if shown.units.pictures > 1 and image is None:
+            yield Film(relevance, grid, shown.units.pictures, limit, reduction)
+        else:
+            yield Pictures(relevance, grid, limit, image, box, reduction)
     else:
         for name, values in (
             ("content", shown.relevance.content),
