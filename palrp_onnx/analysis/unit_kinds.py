@@ -69,8 +69,6 @@ def _columns(seen: Observations, value: ir.Value) -> bool:
 
 def _paired(seen: Observations, value: ir.Value, units: Iterable[int]) -> bool:
     """Whether another input has a number for every pair of units, as edges of a graph are."""
-    shapes = {each.name: each.shape or () for each in seen.model.inputs}
-    own = shapes[value.name or ""]
-    lengths = {own[k] for k in units if k < len(own) and isinstance(own[k], str)}
-    others = (shape for name, shape in shapes.items() if name != value.name)
+    lengths = {seen.shapes[value][k] for k in units}
+    others = (seen.shapes[v] for v in seen.model.graph.inputs if v is not value)
     return any(shape[-1] == shape[-2] and shape[-1] in lengths for shape in others if shape[1:])
