@@ -23,6 +23,7 @@ from .options import (
     example_option,
     explainer_options,
     grouped,
+    memory_option,
     method_options,
     model_argument,
     reporting_options,
@@ -59,6 +60,7 @@ class Request:
     pictures: int
     words: Words
     example: Path | None
+    memory: str
     run: Run
     choice: MethodChoice
     reporting: Reporting
@@ -147,6 +149,7 @@ _sizes = together(
 @_sizes
 @words_options
 @run_options
+@memory_option
 @method_options
 @example_option
 @reporting_options
@@ -236,6 +239,7 @@ def _settings(request: Request) -> Settings:
     return Settings(
         target=request.run.target,
         **explainer_options(request.run, request.choice),
+        memory=request.memory,
         tokenizer=None if request.words.tokenizer is None else str(request.words.tokenizer),
         bind=request.words.bind,
         example=None if request.example is None else str(request.example),

@@ -28,6 +28,7 @@ from .options import (
     fail_on_option,
     formats,
     grouped,
+    memory_option,
     method_options,
     model_argument,
     reporting_options,
@@ -54,6 +55,7 @@ class Request:
     sources: tuple[str, ...]
     chat: bool
     pair: Path | None
+    windows: int | None
     place: str | None
     formats: tuple[str, ...] | None
     words: Words
@@ -62,6 +64,7 @@ class Request:
     generate: int | None
     continuation: Path | None
     limits: tuple[Limit, ...]
+    memory: str
     run: Run
     choice: MethodChoice
     reporting: Reporting
@@ -86,6 +89,15 @@ class Request:
 )
 @click.option("--pair", type=FILE_PATH, help="Second text, for models of text pairs.")
 @click.option(
+    "--windows",
+    type=click.IntRange(min=-1),
+    is_flag=False,
+    flag_value="-1",
+    metavar="[N]",
+    help="Explain a text that is longer than the model in windows that share N tokens, by default "
+    "half of each.",
+)
+@click.option(
     "-o",
     "place",
     metavar="DIR|FILE|-",
@@ -101,6 +113,7 @@ class Request:
 )
 @words_options
 @default_run_options
+@memory_option
 @method_options
 @click.option(
     "--tensors", type=FILE_PATH, help="Also write raw signed relevance to this .npz file."
@@ -137,6 +150,7 @@ def explain(**options: Any) -> None:
         raise UsageError("Give the input: --input FILE, or --chat FILE.json")
     request = Request(sources=sources or (str(chat),), chat=chat is not None, **options)
     _check_generation(request)
+    _check_windows(request)
     destination = Destination.parse(request.place, request.formats)
     model, sample = _open(request)
     explainer = _explainer(request, model)
@@ -215,6 +229,16 @@ def _check_generation(request: Request) -> None:
         )
 
 
+def _check_windows(request: Request) -> None:
+    if request.windows is None:
+        return
+    if request.generate or request.tensors is not None:
+        raise UsageError(
+            "--windows joins maps of one text, which --generate and --tensors cannot follow",
+            hint="Leave out one of them.",
+        )
+
+
 def _open(request: Request) -> tuple[Model, Sample]:
     from palrp_onnx.inputs import bind_inputs
     from palrp_onnx.inputs.past import open_for
@@ -248,8 +272,8 @@ def _read(
 
     tokenizer = request.words.tokenizer
     if len(given) > 1 or given[0].name is not None:
-        if request.pair is not None or "-" in request.sources:
-            raise UsageError("--pair and stdin are for a graph that takes a text alone")
+        if request.pair is not None or request.windows is not None or "-" in request.sources:
+            raise UsageError("--pair, --windows and stdin are for a graph that takes a text alone")
         return open_several(
             given, model_path=request.model, graph_inputs=inputs, tokenizer=tokenizer
         )
@@ -260,6 +284,7 @@ def _read(
         tokenizer=tokenizer,
         pair=request.pair,
         chat=request.chat,
+        windows=request.windows,
     )
 
 
@@ -310,6 +335,7 @@ def _explainer(request: Request, model: Model) -> Explainer:
     return Explainer(
         model,
         **explainer_options(request.run, request.choice),
+        memory=request.memory,
         once=_continues(request) is None,
         tokenizer=request.words.tokenizer,
         reader=partial(_read_other, request, model),

@@ -241,6 +241,15 @@ method_options = together(
     role_option,
 )
 
+memory_option = click.option(
+    "--memory",
+    type=click.Choice(["auto", "fast", "bounded"]),
+    default="auto",
+    show_default=True,
+    help="fast keeps all values of the forward pass for the way back, bounded computes them again "
+    "layer by layer; auto is bounded where memory may not suffice otherwise.",
+)
+
 
 def _target_option(default: str) -> Callable[[F], F]:
     return click.option(

@@ -126,7 +126,7 @@ def find_head(
     if len(shape) > 3:
         return _dense(subject, shape, labels)
     if facts.tokens:
-        return _along_units(facts, size, said)
+        return _along_units(facts, size, said, labels)
     names = dict(labels) if set(labels) == set(range(size)) else {}
     boxes = facts.boxes is not None and len(shape) == 3 and not facts.sequence
     if boxes and set(labels) == set(range(size - 1)):
@@ -204,13 +204,16 @@ def _reason(facts: OutputFacts, declared: Declared, several: bool) -> str:
     return f"config.json has as many classes, and says nothing else than {kind.lower()}"
 
 
-def _along_units(facts: OutputFacts, size: int, said: Kind | None) -> Head:
+def _along_units(
+    facts: OutputFacts, size: int, said: Kind | None, labels: Mapping[int, str]
+) -> Head:
     """Scores of tokens or of choices: which of them is the answer."""
     own = _OWN.get(facts.ending or "") or _TAKEN.get(facts.followed or "")
     link = own or (None if facts.inner else "softmax")
     if facts.choices:
         why = "its last axis runs along the choices of the input"
-        return Head(size, True, False, {}, link, "multiple-choice", why)
+        names = dict(labels) if set(labels) == set(range(size)) else {}
+        return Head(size, True, False, names, link, "multiple-choice", why)
     if len(facts.siblings) == 1 or said == "question-answering":
         other = f"as {facts.siblings[0]} does" if facts.siblings else "as config.json says"
         why = f"its last axis runs along the tokens of the input, {other}"

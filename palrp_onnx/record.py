@@ -69,7 +69,8 @@ class InputFacts(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     ``size`` is the image's (width, height) before any resizing; ``seconds`` the length of the sound
     that the features are made of, and ``step`` the seconds from one entry of their time axis to the
-    next.
+    next. ``windows`` are the first and the last place in the text of every window, where a text
+    that is longer than the model was explained in several: see :mod:`palrp_onnx.windows`.
     """
 
     kind: Literal["text", "image", "sound", "table", "tensors", "several"]
@@ -79,6 +80,7 @@ class InputFacts(Struct, frozen=True, kw_only=True, omit_defaults=True):
     size: tuple[int, int] | None = None
     seconds: float | None = None
     step: float | None = None
+    windows: list[tuple[int, int]] = []
 
 
 class TargetFacts(Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -145,7 +145,7 @@ def texts(folder: Path) -> None:
     (folder / "config.json").write_text('{"id2label": {"0": "NEGATIVE", "1": "POSITIVE"}}')
     shutil.copy(folder / "model.onnx", folder / "encoder.onnx")
     (folder / "inputs").mkdir()
-    for name in ("review.txt", "a.txt", "inputs/1.txt", "inputs/2.txt"):
+    for name in ("review.txt", "a.txt", "b.txt", "inputs/1.txt", "inputs/2.txt"):
         (folder / name).write_text("a good good film" if "1" in name else "a good film")
     (folder / "texts").symlink_to("inputs")
     np.save(folder / "b.npy", np.array([1.0, 2.0]))

@@ -32,6 +32,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     engine: str | None = None
     dtype: str = "float32"
     device: str = "cpu"
+    memory: str | None = None
     output: str | None = None
     explain_input: tuple[str, ...] = ()
     roles: dict[str, str] = msgspec.field(default_factory=dict)

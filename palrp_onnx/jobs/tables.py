@@ -91,6 +91,7 @@ def _schema(arrow: Any) -> Any:
             size=wholes,
             seconds=real,
             step=real,
+            windows=arrow.list_(wholes),
         ),
         "target": struct(
             output=text,
