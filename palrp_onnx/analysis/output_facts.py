@@ -96,17 +96,21 @@ def _sources(analysis: Analysis, value: ir.Value, axis: int) -> set[Source]:
 
 
 def _causal(analysis: Analysis, name: str) -> bool | None:
-    """Whether all attention among the tokens of an input looks back only, in the trial run."""
+    """Whether all attention among the tokens of an input looks back only, in the trial run.
+
+    Attention among unknown tokens counts where none is known to be among those of the input.
+    """
     tokens = _units(analysis, name)
     looks = [
-        weights
+        (_sources(analysis, node.outputs[0], -1), weights)
         for node in analysis.model.graph
         if has(node, Trait.SOFTMAX) and node.outputs[0] in analysis.content
-        if _sources(analysis, node.outputs[0], -1) <= tokens
         if (weights := analysis.trial.get(node.outputs[0].name or "")) is not None
         if weights.ndim > 2 and weights.shape[-1] == weights.shape[-2] > 1 and weights.any()
     ]
-    return all(map(_looks_back, looks)) if looks else None
+    own = [weights for runs, weights in looks if runs and runs <= tokens]
+    own = own or [weights for runs, weights in looks if not runs]
+    return all(map(_looks_back, own)) if own else None
 
 
 def _looks_back(weights: Array) -> bool:

@@ -84,12 +84,11 @@ def test_cells_have_the_colours_of_their_numbers() -> None:
     parts = ("content", "position", "total")
     read = [row for name in parts for row in getattr(found.relevance, name)]
     earlier = [row for name in parts for row in getattr(found.earlier, name)]
-    every = [value for row in (*read, *earlier) for value in row]
-    # What the decoder begins with does not set the scale.
-    ordinary = [value for row in (*read, *(row[1:] for row in earlier)) for value in row]
-    limit = max(map(abs, ordinary))
-    for value in every:
-        assert colour(value, limit) in colours
+    # What the decoder begins with does not set the scale of its tokens.
+    limits = [max(abs(v) for row in rows for v in row) for rows in (read, [r[1:] for r in earlier])]
+    for side, limit in zip((read, earlier), limits, strict=True):
+        for value in (v for row in side for v in row):
+            assert colour(value, limit) in colours
 
 
 def test_the_page_has_every_number_and_no_markup_of_strangers() -> None:
