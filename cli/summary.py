@@ -76,8 +76,11 @@ def _strongest(shown: Map) -> list[str]:
 
 def _span(units: Units, first: int, count: int) -> str:
     """A unit, or so many that follow each other."""
-    one = _unit(units, first)
-    return one if count == 1 else f"{one.removesuffix(' s')} to {_unit(units, first + count)}"
+    if count == 1:
+        return _unit(units, first)
+    if units.step is None:
+        return f"{units.kind}s {first} to {first + count - 1}"
+    return f"{_unit(units, first).removesuffix(' s')} to {_unit(units, first + count)}"
 
 
 def _unit(units: Units, index: int) -> str:
