@@ -28,6 +28,8 @@ from .options import (
     fail_on_option,
     formats,
     grouped,
+    head_option,
+    memory_option,
     method_options,
     model_argument,
     reporting_options,
@@ -57,15 +59,18 @@ class Request:
     sources: tuple[str, ...]
     chat: bool
     pair: Path | None
+    windows: int | None
     place: str | None
     formats: tuple[str, ...] | None
     words: Words
     tensors: Path | None
     start: str | None
     generate: int | None
+    head: str | None
     continuation: Path | None
     columns: tuple[str, ...]
     limits: tuple[Limit, ...]
+    memory: str
     run: Run
     choice: MethodChoice
     reporting: Reporting
@@ -97,6 +102,15 @@ class Request:
 )
 @click.option("--pair", type=FILE_PATH, help="Second text, for models of text pairs.")
 @click.option(
+    "--windows",
+    type=click.IntRange(min=-1),
+    is_flag=False,
+    flag_value="-1",
+    metavar="[N]",
+    help="Explain a text that is longer than the model in windows that share N tokens, by default "
+    "half of each.",
+)
+@click.option(
     "-o",
     "place",
     metavar="DIR|FILE|-",
@@ -112,6 +126,8 @@ class Request:
 )
 @words_options
 @default_run_options
+@head_option
+@memory_option
 @method_options
 @click.option(
     "--tensors", type=FILE_PATH, help="Also write raw signed relevance to this .npz file."
@@ -148,6 +164,7 @@ def explain(**options: Any) -> None:
         raise UsageError("Give the input: --input FILE, or --chat FILE.json")
     request = Request(sources=sources or (str(chat),), chat=chat is not None, **options)
     _check_generation(request)
+    _check_windows(request)
     destination = Destination.parse(request.place, request.formats)
     model, sample = _open(request)
     explainer = _explainer(request, model)
@@ -226,6 +243,16 @@ def _check_generation(request: Request) -> None:
         )
 
 
+def _check_windows(request: Request) -> None:
+    if request.windows is None:
+        return
+    if request.generate or request.tensors is not None:
+        raise UsageError(
+            "--windows joins maps of one text, which --generate and --tensors cannot follow",
+            hint="Leave out one of them.",
+        )
+
+
 def _open(request: Request) -> tuple[Model, Sample]:
     from palrp_onnx.inputs import bind_inputs
     from palrp_onnx.inputs.columns import read_columns
@@ -262,8 +289,8 @@ def _read(
 
     tokenizer = request.words.tokenizer
     if len(given) > 1 or given[0].name is not None:
-        if request.pair is not None or "-" in request.sources:
-            raise UsageError("--pair and stdin are for a graph that takes a text alone")
+        if request.pair is not None or request.windows is not None or "-" in request.sources:
+            raise UsageError("--pair, --windows and stdin are for a graph that takes a text alone")
         return open_several(
             given, model_path=request.model, graph_inputs=inputs, tokenizer=tokenizer
         )
@@ -274,6 +301,7 @@ def _read(
         tokenizer=tokenizer,
         pair=request.pair,
         chat=request.chat,
+        windows=request.windows,
     )
 
 
@@ -324,8 +352,10 @@ def _explainer(request: Request, model: Model) -> Explainer:
     return Explainer(
         model,
         **explainer_options(request.run, request.choice),
+        memory=request.memory,
         once=_continues(request) is None,
         tokenizer=request.words.tokenizer,
+        head=request.head,
         reader=partial(_read_other, request, model),
     )
 

@@ -101,7 +101,8 @@ class Describer:
         """The target, with the texts of the tokens that it is about."""
         target = describe_target(self.subject.output, outcome.targets[row], self.head)
         stacked = sample.stacked
-        units = stacked[row] if stacked else _units(self.subject, sample, outcome.maps, row)
+        units = stacked[row] if stacked else self._tokens(sample, outcome, row)
+        target = structs.replace(target, along=self.subject.facts.along)
         at = target.index if target.kind == "place" else target.position
         # Tokens without a text are named by their ids.
         said = self.head.kind != "detection" and units.text != [str(each) for each in units.id]
@@ -120,6 +121,14 @@ class Describer:
             for each in (target.index, target.against)
         )
         return structs.replace(target, label=index, against_label=against)
+
+    def _tokens(self, sample: Sample, outcome: Outcome, row: int) -> Units:
+        """The tokens that the places of the output are of."""
+        maps = {self.subject.input: outcome.maps, **outcome.further}
+        view = self.subject.along
+        if view is None or view.input not in maps:
+            return Units(kind="token")
+        return _units(view, sample, maps[view.input], row)
 
     def _row(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
@@ -23,6 +23,24 @@ QUANTISED_ENTRIES = ("rounding", "kernel")
 #: Keys of a ledger besides its entries; ``residual_relative`` is residual / Σ |entries|.
 LEDGER_SUMS = ("target", "residual", "residual_relative")
 _LEDGER_KEYS = ("target", *LEDGER_ENTRIES, "residual", "residual_relative")
+
+#: What the explained output says of the input.
+HeadKind = Literal[
+    "single-label",
+    "binary",
+    "multi-label",
+    "regression",
+    "token-classification",
+    "masked-lm",
+    "causal-lm",
+    "question-answering",
+    "multiple-choice",
+    "segmentation",
+    "detection",
+    "embedding",
+    "numbers",
+]
+HEADS: tuple[str, ...] = get_args(HeadKind)
 
 Ledger = Annotated[
     dict[str, float],
@@ -69,7 +87,8 @@ class InputFacts(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     ``size`` is the image's (width, height) before any resizing; ``seconds`` the length of the sound
     that the features are made of, and ``step`` the seconds from one entry of their time axis to the
-    next.
+    next. ``windows`` are the first and the last place in the text of every window, where a text
+    that is longer than the model was explained in several: see :mod:`palrp_onnx.windows`.
     """
 
     kind: Literal["text", "image", "sound", "table", "tensors", "several"]
@@ -79,6 +98,7 @@ class InputFacts(Struct, frozen=True, kw_only=True, omit_defaults=True):
     size: tuple[int, int] | None = None
     seconds: float | None = None
     step: float | None = None
+    windows: list[tuple[int, int]] = []
 
 
 class TargetFacts(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -93,7 +113,8 @@ class TargetFacts(Struct, frozen=True, kw_only=True, omit_defaults=True):
     the input that the output scores, as the start of an answer. ``span`` is the sum of the
     log-probabilities of the tokens at ``places``, ``region`` the sum over ``cells`` entries of the
     output, which its name describes. ``token`` is the text of the token at ``position``;
-    ``logprob``: the value is a log-probability. ``head`` is the kind of the output's head, with its
+    ``logprob``: the value is a log-probability. Positions count the tokens of the input ``along``,
+    where that is not the first. ``head`` is the kind of the output's head, with its
     reason.
     """
 
@@ -115,7 +136,8 @@ class TargetFacts(Struct, frozen=True, kw_only=True, omit_defaults=True):
     places: list[int] | None = None
     region: str | None = None
     cells: int | None = None
-    head: str | None = None
+    along: str | None = None
+    head: HeadKind | None = None
     head_reason: str | None = None
 
     @property

@@ -29,6 +29,8 @@ class OutputFacts(Struct, frozen=True, kw_only=True):
         siblings: Other outputs of the same axes, as the ends of answers are of their starts.
         second: Whether the first of these comes before this output.
         boxes: The output that holds four numbers for each of its places, if there is one.
+        along: The input whose tokens it has an entry for, where that is not the explained one: the
+            decoder's, where an encoder reads another.
     """
 
     ending: str | None = None
@@ -44,6 +46,7 @@ class OutputFacts(Struct, frozen=True, kw_only=True):
     siblings: tuple[str, ...] = ()
     second: bool = False
     boxes: str | None = None
+    along: str | None = None
 
 
 class ImageAxes(NamedTuple):
@@ -129,6 +132,12 @@ class Subject(Struct, frozen=True, kw_only=True):
         """The subject as it is for each explained input, the first one first."""
         rest = (structs.replace(self, **structs.asdict(each)) for each in self.further)
         return self, *rest
+
+    @property
+    def along(self) -> Self | None:
+        """The view of the input that places of the output are of; ``None``: not explained."""
+        name = self.facts.along or self.input
+        return next((view for view in self.views if view.input == name), None)
 
     def samples(self, feeds: Feeds) -> int:
         """Number of samples."""

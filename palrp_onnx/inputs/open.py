@@ -29,6 +29,7 @@ def open_sample(
     graph_inputs: Sequence[GraphInput],
     tokenizer: Path | None,
     pair: Path | None = None,
+    windows: int | None = None,
     stdin: BinaryIO | None = None,
     chat: bool = False,
 ) -> Sample:
@@ -40,6 +41,8 @@ def open_sample(
         graph_inputs: The inputs of the graph, in graph order.
         tokenizer: The tokenizer, a file or a folder, if it is not beside the model.
         pair: A second text file, for models that take pairs.
+        windows: Read a text that is too long in windows that share this number of tokens; −1: half
+            of each.
         stdin: The stream that ``-`` stands for; standard input of the process by default.
         chat: Whether the file holds messages, which the tokenizer's chat template makes a text.
 
@@ -49,17 +52,19 @@ def open_sample(
     suffix = "" if source == "-" else Path(source).suffix.lower()
     if pair is not None and source != "-" and suffix not in TEXT:
         raise InputError("only texts can be given in pairs", place=str(source))
-    if source == "-":
-        stream = sys.stdin.buffer if stdin is None else stdin
-        text = decode_text(read_stream(stream, limit=TEXT_LIMIT, place="stdin"), place="stdin")
-        second = None if pair is None else read_text(pair)
-        return _text_reader(model_path, graph_inputs, tokenizer).read(text, pair=second, id="stdin")
-    if chat:
-        text = read_chat(source, tokenizer or default_tokenizer(model_path))
+    alone = pair is None and not chat and (source == "-" or suffix in TEXT)
+    if windows is not None and not alone:
+        raise InputError("only a single text can be read in windows", place=str(source))
+    if source == "-" or chat or suffix in TEXT:
         reader = _text_reader(model_path, graph_inputs, tokenizer)
-        return reader.read(text, id=source.stem, complete=True)
-    if suffix in TEXT:
-        return _text_reader(model_path, graph_inputs, tokenizer).read_file(source, pair_path=pair)
+        id = "stdin" if source == "-" else source.stem
+        if chat and source != "-":
+            text = read_chat(source, tokenizer or default_tokenizer(model_path))
+            return reader.read(text, id=id, complete=True)
+        text = _stdin(stdin) if source == "-" else read_text(source)
+        if windows is not None:
+            return reader.read_windows(text, None if windows < 0 else windows, id=id)
+        return reader.read_given(text, None if pair is None else read_text(pair), id=id)
     if suffix in IMAGE:
         return ImageReader(default_preprocessor(model_path), graph_inputs).read_file(source)
     if suffix in SOUND:
@@ -70,6 +75,11 @@ def open_sample(
         words = tokenizer or usable_tokenizer(default_tokenizer(model_path))
         return timed(read_npz(source, graph_inputs, tokenizer=words), model_path)
     raise unknown_kind(source)
+
+
+def _stdin(stdin: BinaryIO | None) -> str:
+    stream = sys.stdin.buffer if stdin is None else stdin
+    return decode_text(read_stream(stream, limit=TEXT_LIMIT, place="stdin"), place="stdin")
 
 
 def _text_reader(

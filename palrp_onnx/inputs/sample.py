@@ -33,6 +33,15 @@ class ImageGeometry:
 
 
 @dataclass(frozen=True)
+class TextWindow:
+    """A part of a text as a row of its own; ``places`` are its units among those of the text."""
+
+    feeds: Feeds
+    units: Units
+    places: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Sample:
     """One input file, ready to run.
 
@@ -42,8 +51,9 @@ class Sample:
     ``image`` is the original, upright, in RGB, and ``geometry`` the part of it that the network
     saw; both are ``None`` unless ``kind`` is "image". ``parts`` are the samples of several files
     that were joined to this one. ``stacked`` are the units of every row, where several texts were
-    joined to one batch. ``columns`` are names that were given for the units of an input, or of the
-    only one that has as many (under no name).
+    joined to one batch. ``windows`` are the parts of a text that is longer than the model, of which
+    ``feeds`` holds the first. ``columns`` are names that were given for the units of an input, or
+    of the only one that has as many (under no name).
     """
 
     id: str
@@ -58,7 +68,12 @@ class Sample:
     rows: tuple[str, ...] = ()
     parts: tuple[Sample, ...] = ()
     stacked: tuple[Units, ...] = ()
+    windows: tuple[TextWindow, ...] = ()
     columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def alone(self, window: TextWindow) -> Sample:
+        """One window as a text of its own."""
+        return replace(self, feeds=window.feeds, units=window.units, warnings=(), windows=())
 
     def units_of(self, name: str) -> Units | None:
         """The units of an input of the graph, if the reader knows them."""
