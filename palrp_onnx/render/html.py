@@ -136,6 +136,7 @@ def _view_of(
         "rows": list(_rows(shown.relevance, units, flow)),
         "panel": panel,
         "kind": units.kind,
+        "timed": units.kind in TIMED,
         "many": f"{units.kind}{'es' if units.kind == 'patch' else 's'}",
         "bars": _bars(shown, limit) if units.kind in BARRED else [],
         "picture": None if cells is None else _picture(cells, limit, image, box),
