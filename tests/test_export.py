@@ -178,16 +178,14 @@ def test_an_export_replaces_the_one_before(saved: Callable[[str], Path], tmp_pat
     assert Path(second.path).read_bytes() != before
 
 
-def test_examples_have_padding(saved: Callable[[str], Path], tmp_path: Path) -> None:
+def test_examples_have_padding() -> None:
     """LLaMA's classifier finds its token, and RoBERTa its positions, by the padding id."""
-    from palrp_onnx.model.open import Model
-
-    report = export.export_model(saved("llama"), tmp_path / "out")
-    config = transformers.AutoConfig.from_pretrained(saved("llama"))
-    feeds = export._example(Model.open(report.path), config, 2, 12)
-    assert feeds["attention_mask"].tolist() == [[1] * 12, [1] * 9 + [0] * 3]
-    assert feeds["input_ids"][1, -3:].tolist() == [config.pad_token_id] * 3
-    assert (feeds["input_ids"][feeds["attention_mask"] == 1] != config.pad_token_id).all()
+    ids = torch.tensor([[4, 0, 2, 9, 0, 1], [0, 3, 3, 0, 5, 6]])
+    given = {"input_ids": ids, "attention_mask": torch.zeros_like(ids)}
+    made = export._padded(given, 0)
+    assert made["attention_mask"].tolist() == [[1] * 6, [1] * 3 + [0] * 3]
+    assert made["input_ids"].tolist() == [[4, 1, 2, 9, 1, 1], [1, 3, 3, 0, 0, 0]]
+    assert export._padded({"pixel_values": ids}, 0) == {"pixel_values": ids}
 
 
 @pytest.mark.parametrize("by", [5e-4, float("nan")])
