@@ -23,6 +23,8 @@ from .options import (
     example_option,
     explainer_options,
     grouped,
+    head_option,
+    memory_option,
     method_options,
     model_argument,
     reporting_options,
@@ -59,8 +61,10 @@ class Request:
     pictures: int
     words: Words
     example: Path | None
+    memory: str
     run: Run
     choice: MethodChoice
+    head: str | None
     reporting: Reporting
 
 
@@ -147,6 +151,8 @@ _sizes = together(
 @_sizes
 @words_options
 @run_options
+@head_option
+@memory_option
 @method_options
 @example_option
 @reporting_options
@@ -236,6 +242,8 @@ def _settings(request: Request) -> Settings:
     return Settings(
         target=request.run.target,
         **explainer_options(request.run, request.choice),
+        head=request.head,
+        memory=request.memory,
         tokenizer=None if request.words.tokenizer is None else str(request.words.tokenizer),
         bind=request.words.bind,
         example=None if request.example is None else str(request.example),

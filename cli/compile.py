@@ -39,6 +39,14 @@ from .options import (
 )
 @method_options
 @example_option
+@click.option(
+    "--memory",
+    type=click.Choice(["fast", "bounded"]),
+    default="fast",
+    show_default=True,
+    help="fast keeps all values of the forward pass for the way back, bounded computes them again "
+    "layer by layer.",
+)
 @click.option("--portable", is_flag=True, help="Use only operations of the ONNX standard.")
 @click.option("--no-ledger", is_flag=True, help="Leave out the ledger.")
 @click.option("--features", is_flag=True, help="Also output sinks and content by feature.")
@@ -50,6 +58,7 @@ def compile(
     triton: Path | None,
     choice: MethodChoice,
     example: Path | None,
+    memory: str,
     portable: bool,
     no_ledger: bool,
     features: bool,
@@ -74,6 +83,7 @@ def compile(
         ledger=not no_ledger,
         features=features,
         portable=portable,
+        memory=memory,
     )
     data = compile_model(
         model,

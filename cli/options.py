@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import click
 
 from palrp_onnx.limits import RECORD_METRICS, Limit
+from palrp_onnx.record import HEADS
 from palrp_onnx.relevance.methods import BASELINES, DEFAULT_METHOD, METHODS, lines_of
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -241,6 +242,15 @@ method_options = together(
     role_option,
 )
 
+memory_option = click.option(
+    "--memory",
+    type=click.Choice(["auto", "fast", "bounded"]),
+    default="auto",
+    show_default=True,
+    help="fast keeps all values of the forward pass for the way back, bounded computes them again "
+    "layer by layer; auto is bounded where memory may not suffice otherwise.",
+)
+
 
 def _target_option(default: str) -> Callable[[F], F]:
     return click.option(
@@ -276,6 +286,14 @@ _ENGINE_OPTIONS: tuple[Callable[[Any], Any], ...] = (
         metavar="cpu|cuda[:N]",
         help="Device of the forward pass. If cuda is not available, that is an error.",
     ),
+)
+
+head_option = click.option(
+    "--head",
+    type=click.Choice(HEADS),
+    metavar="KIND",
+    help="The kind of head, where the graph and config.json say another or none: "
+    f"{', '.join(HEADS)}.",
 )
 
 #: Options of `Run`: one target, or several where the task usually asks for several.

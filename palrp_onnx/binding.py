@@ -66,6 +66,8 @@ class Binder:
             return [self._place_of_answer(target, row) for row in rows]
         if target.at is not None:
             return [replace(target, at=None, position=self._at(target.at, row)) for row in rows]
+        if target.position is not None and target.position < 0 and self.subject.facts.sequence:
+            return [replace(target, position=self._from_end(target.position, r)) for r in rows]
         open_place = target.kind in ("pred", "index", "contrast", "token")
         if not open_place or target.position is not None:
             return target
@@ -115,21 +117,27 @@ class Binder:
         return self.vocabulary.token(word)
 
     # --- places -----------------------------------------------------------------------------------
+    @property
+    def _tokens(self) -> str:
+        """Name of the input whose tokens places are of."""
+        return self.subject.facts.along or self.subject.input
+
     def _units(self, row: int) -> Units | None:
         rows = self.sample.stacked
-        return rows[row] if rows else self.sample.units
+        return rows[row] if rows else self.sample.units_of(self._tokens)
 
     def _ids(self, row: int) -> Array | None:
         """Ids of the tokens of a row, if the explained input holds them."""
-        one = self.subject.one(self.sample.feeds, row)[self.subject.input]
-        axis = self.subject.batched.get(self.subject.input)
+        one = self.subject.one(self.sample.feeds, row)[self._tokens]
+        axis = self.subject.batched.get(self._tokens)
         ids = one if axis is None else one.squeeze(axis)
         return ids if ids.dtype.kind in "iu" and ids.ndim == 1 else None
 
     def _ordinary(self, row: int, count: int) -> Array:
         """Which of the tokens [T] are neither masked nor special."""
         kept = np.ones(count, bool)
-        mask = self.subject.units_mask(self.sample.feeds, count)
+        view = self.subject.along
+        mask = None if view is None else view.units_mask(self.sample.feeds, count)
         if mask is not None:
             kept &= mask[row] != 0
         units, ids = self._units(row), self._ids(row)
@@ -138,6 +146,17 @@ class Binder:
         elif self.vocabulary is not None and ids is not None and len(ids) == count:
             kept &= ~np.isin(ids, list(self.vocabulary.special))
         return kept
+
+    def _from_end(self, position: int, row: int) -> int:
+        """A place that counts from the last token that is not masked, as one from the first."""
+        ids, view = self._ids(row), self.subject.along
+        if ids is None or view is None:
+            return position
+        mask = view.units_mask(self.sample.feeds, len(ids))
+        kept = np.flatnonzero(np.ones(len(ids)) if mask is None else mask[row] != 0)
+        if not -len(kept) <= position:
+            raise TargetError(f"Token {position} is before the first of {len(kept)} tokens")
+        return int(kept[position])
 
     def _at(self, text: str, row: int) -> int:
         """The place of the token with this text: the first of the tokens that spell it.
@@ -160,7 +179,7 @@ class Binder:
         listed = " ".join(f"{k}:{each}" for k, each in enumerate(units.text[:40]))
         raise TargetError(
             f"{len(found)} tokens are {text!r}" if found else f"No token is {text!r}",
-            place=f"input {self.subject.input}",
+            place=f"input {self._tokens}",
             hint=f"Name the place: {places}." if found else f"Tokens: {listed}",
         )
 

@@ -11,9 +11,10 @@ import numpy as np
 from msgspec import UNSET, structs
 
 from palrp_onnx.engines import Outcome
-from palrp_onnx.errors import UsageError
+from palrp_onnx.errors import InputError, UsageError
 from palrp_onnx.fidelity import doubts
 from palrp_onnx.head import Head, class_warnings
+from palrp_onnx.inputs.columns import ANY
 from palrp_onnx.inputs.sample import Sample
 from palrp_onnx.inputs.words import Vocabulary
 from palrp_onnx.record import (
@@ -29,7 +30,7 @@ from palrp_onnx.record import (
 )
 from palrp_onnx.relevance.ledger import OPEN
 from palrp_onnx.relevance.target import Resolved
-from palrp_onnx.relevance.units import Maps, unaligned
+from palrp_onnx.relevance.units import Maps, pictures_of, unaligned
 from palrp_onnx.subject import Subject
 from palrp_onnx.types import Array
 
@@ -100,7 +101,8 @@ class Describer:
         """The target, with the texts of the tokens that it is about."""
         target = describe_target(self.subject.output, outcome.targets[row], self.head)
         stacked = sample.stacked
-        units = stacked[row] if stacked else _units(self.subject, sample, outcome.maps, row)
+        units = stacked[row] if stacked else self._tokens(sample, outcome, row)
+        target = structs.replace(target, along=self.subject.facts.along)
         at = target.index if target.kind == "place" else target.position
         # Tokens without a text are named by their ids.
         said = self.head.kind != "detection" and units.text != [str(each) for each in units.id]
@@ -119,6 +121,14 @@ class Describer:
             for each in (target.index, target.against)
         )
         return structs.replace(target, label=index, against_label=against)
+
+    def _tokens(self, sample: Sample, outcome: Outcome, row: int) -> Units:
+        """The tokens that the places of the output are of."""
+        maps = {self.subject.input: outcome.maps, **outcome.further}
+        view = self.subject.along
+        if view is None or view.input not in maps:
+            return Units(kind="token")
+        return _units(view, sample, maps[view.input], row)
 
     def _row(
         self,
@@ -189,10 +199,15 @@ def _units(view: Subject, sample: Sample, maps: Maps, row: int) -> Units:
     """The units of one explained input, named by the reader of the sample or by their ids."""
     count = maps.content.shape[1]
     if maps.grid is not None:
-        return Units(kind="patch", grid=maps.grid)
+        pictures = pictures_of(view, sample.feeds[view.input])
+        return Units(kind="patch", grid=maps.grid, pictures=pictures)
+    if names := _given(view, sample, count):
+        return Units(kind=view.kind, text=list(names))
     known = sample.units_of(view.input)
     if known is not None and len(known.text) == count:
-        return known
+        return known if view.kind == "token" else structs.replace(known, kind=view.kind)
+    if view.kind != "token":
+        return _unnamed(view, sample, count, row)
     ids = view.one(sample.feeds, row)[view.input]
     named = ids.dtype.kind in "iu" and ids.size == count
     mask = view.units_mask(sample.feeds, count)
@@ -203,6 +218,34 @@ def _units(view: Subject, sample: Sample, maps: Maps, row: int) -> Units:
         id=ids.ravel().tolist() if named else [],
         special=[False] * count if mask is None else (mask[row] == 0).tolist(),
         sequence=[k * texts // count for k in range(count)] if texts > 1 else [],
+    )
+
+
+def _given(view: Subject, sample: Sample, count: int) -> tuple[str, ...]:
+    """Names that were given for the units of an input.
+
+    Raises:
+        InputError: They are more or fewer than its units.
+    """
+    own = sample.columns.get(view.input)
+    names = own or sample.columns.get(ANY, ())
+    fits = view.kind not in ("token", "patch") and len(names) == count
+    if names and not fits and (own or (not view.further and view.columns is None)):
+        raise InputError(
+            f"{len(names)} names were given for the {count} {view.kind}s of input {view.input!r}",
+            hint="--columns INPUT=NAMES names those of one input.",
+        )
+    return names if fits else ()
+
+
+def _unnamed(view: Subject, sample: Sample, count: int, row: int) -> Units:
+    """Units that have numbers for names; those of sound have times."""
+    seconds = sample.step_of(view.input) if view.kind == "step" else None
+    mask = view.units_mask(sample.feeds, count)
+    return Units(
+        kind=view.kind if seconds is None else "frame",
+        special=[] if mask is None else (mask[row] == 0).tolist(),
+        step=seconds,
     )
 
 

@@ -30,17 +30,18 @@ from palrp_onnx.errors import (
     UsageError,
 )
 from palrp_onnx.fidelity import Original
-from palrp_onnx.head import Head, find_head
+from palrp_onnx.head import Head, check_kind, find_head
 from palrp_onnx.inputs.open import open_sample
 from palrp_onnx.inputs.sample import Sample
 from palrp_onnx.inputs.sidecar import Declared, read_declared
 from palrp_onnx.inputs.tokens import usable_tokenizer
 from palrp_onnx.inputs.vectors import read_mask, read_vector, vector_of
 from palrp_onnx.inputs.words import Vocabulary
+from palrp_onnx.machine import free_memory
 from palrp_onnx.model.branches import has_decisions
 from palrp_onnx.model.native import with_own_products
 from palrp_onnx.model.open import Model, parse_model
-from palrp_onnx.prepare import Planned, check_feeds, plan_model
+from palrp_onnx.prepare import Planned, check_feeds, plan_model, shapes_of
 from palrp_onnx.record import Run, Warning_
 from palrp_onnx.relevance.ledger import is_open
 from palrp_onnx.relevance.method import Method
@@ -53,17 +54,25 @@ from palrp_onnx.relevance.target_parsing import parse_targets
 from palrp_onnx.runtime.branching import Branches, Taken
 from palrp_onnx.runtime.forward import RuntimeForward
 from palrp_onnx.subject import Subject
-from palrp_onnx.types import Array, Feeds
+from palrp_onnx.types import Array, Feeds, Shape
 from palrp_onnx.windows import join_windows
 from palrp_onnx.zero_maps import find_zero_maps, warning
 
 ENGINES = ("onnxruntime", "numpy")
 DEFAULT_POSITIONS = "relu"
 
+#: Ways to use memory.
+MEMORY = ("auto", "fast", "bounded")
+#: Share of the free memory that values of the forward pass may take before less is kept.
+_SHARE = 0.6
 #: Axes of an output with one row a sample.
 _ONE_ROW = 2
 #: Largest number of open engines, one for each way in which inputs decide.
 _MAX_ENGINES = 4
+
+
+#: Shapes of inputs by name → bytes.
+Kept = Callable[[Mapping[str, Shape]], int]
 
 
 @dataclass(frozen=True)
@@ -72,6 +81,8 @@ class _Opened:
 
     engine: Engine
     original: Original | None
+    #: Bytes that the engine keeps for inputs of these shapes, where another would keep less.
+    kept: Kept | None = None
 
 
 class Explainer:
@@ -92,10 +103,16 @@ class Explainer:
             the output depends on.
         roles: Overrides of roles, by name of the value: content, position, segment, mask or
             parameter.
+        memory: ``fast`` keeps all values of the forward pass that the way back reads; ``bounded``
+            keeps few and computes the others again, layer by layer, in the memory of about one
+            layer; ``auto`` (default) is ``bounded`` where what is kept for the shapes of an input
+            would take more than 0.6 of the free memory of the machine.
         once: Open quickly and in little memory, for a single explanation; otherwise explanations
             are faster.
         tokenizer: The tokenizer, a file or a folder, if it is not beside the model: it says which
             token of the vocabulary a text is.
+        head: The kind of head, where the graph and ``config.json`` say another or none: one of
+            :data:`palrp_onnx.record.HEADS`.
         reader: Reads further inputs that targets name, as in ``similarity:other.txt``; by default
             as :func:`palrp_onnx.inputs.open_sample` does.
 
@@ -115,8 +132,10 @@ class Explainer:
         output: str | None = None,
         explain_input: str | Sequence[str] | None = None,
         roles: Mapping[str, str] | None = None,
+        memory: str | None = None,
         once: bool = False,
         tokenizer: Path | None = None,
+        head: str | None = None,
         reader: Callable[[Path], Sample] | None = None,
     ) -> None:
         named = (explain_input,) if isinstance(explain_input, str) else tuple(explain_input or ())
@@ -130,11 +149,23 @@ class Explainer:
             raise UsageError(
                 "float64 runs in NumPy on the CPU", hint="Use --engine numpy --device cpu."
             )
+        if memory is not None and memory not in MEMORY:
+            raise UsageError(f"Unknown memory {memory!r}", hint=f"One of {', '.join(MEMORY)}.")
+        if memory == "bounded" and engine != "onnxruntime":
+            raise UsageError(
+                "The NumPy engine keeps all values of the forward pass",
+                hint="Use --engine onnxruntime for --memory bounded.",
+            )
         self.model = model if isinstance(model, Model) else Model.open(model)
         self._manifest = Manifest.read(self.model.metadata)
         if self._manifest is not None:
             self.method = self._manifest.own or method_of(self._manifest.method)
-            wanted = {"positions": positions, "output": output, "inputs": sorted(named) or None}
+            wanted = {
+                "positions": positions,
+                "output": output,
+                "inputs": sorted(named) or None,
+                "memory": None if memory == "auto" else memory,
+            }
             other = method is not None and resolve_method(method) != self.method
             _refuse_changes(self._manifest, wanted, engine, other=other)
             if roles and dict(roles) != self._manifest.roles:
@@ -153,11 +184,13 @@ class Explainer:
         self._output = output
         self._explain_input = named
         self._roles = parse_roles(roles or {})
+        self._memory = memory or MEMORY[0]
         self._once = once
         self._branches: Branches | None = None
         self._opened: OrderedDict[tuple[Taken, bool], _Opened] = OrderedDict()
         self._declared: Declared | None = None
         self._tokenizer = tokenizer
+        self._head = check_kind(head)
         self._reader = reader or self._open_sample
         self._others: dict[str, Explainer] = {}
         self._vocabulary: Vocabulary | None = None
@@ -244,9 +277,10 @@ class Explainer:
         return [_numbered(each, f"{sample.id}-{k}") for k, each in enumerate(joined)]
 
     def labels(self, sample: Sample, labels: Mapping[int, str]) -> Mapping[int, str]:
-        """Names of classes: of an output that compares an image with several texts, these."""
+        """Names of classes: the texts, where the output compares an image with them or chooses."""
         if not sample.parts:
-            return labels
+            choices = self.engine(sample.feeds).subject.facts.choices
+            return dict(enumerate(sample.rows)) if choices else labels
         columns = self.engine(sample.feeds).subject.columns
         return dict(enumerate(sample.rows_of(columns or ""))) or labels
 
@@ -259,7 +293,7 @@ class Explainer:
             TargetError: ``both`` ends of an answer are wanted of a model that gives none.
         """
         engine = self.engine(sample.feeds)
-        binder = self._binder(engine, sample, labels)
+        binder = self.binder(engine, sample, labels)
         kind, several = binder.head.kind, engine.subject.samples(sample.feeds) > 1
         siblings = engine.subject.facts.siblings
         if kind == "multi-label" and not several:
@@ -300,6 +334,7 @@ class Explainer:
                 roles={name: role.value for name, role in self._roles.items()},
                 once=self._once,
                 tokenizer=self._tokenizer,
+                head=self._head,
             )
         return self._others[output]
 
@@ -324,7 +359,7 @@ class Explainer:
         wide = any(each.wide for each in of_rows(wanted, 1))
         opened = self._open_for(sample.feeds, wide=wide)
         engine = opened.engine
-        binder = self._binder(engine, sample, labels)
+        binder = self.binder(engine, sample, labels)
         bound = binder(wanted) if isinstance(wanted, Target) else wanted
         if not wide and any(each.wide for each in of_rows(bound, 1)):
             opened = self._open_for(sample.feeds, wide=True)
@@ -361,7 +396,8 @@ class Explainer:
             for each, own in zip(describer(sample, outcome, labels), zeros, strict=True)
         ]
 
-    def _binder(self, engine: Engine, sample: Sample, labels: Mapping[int, str]) -> Binder:
+    def binder(self, engine: Engine, sample: Sample, labels: Mapping[int, str]) -> Binder:
+        """Binds targets to the rows of a sample, with the head of the engine's output."""
         subject = engine.subject
         head = self.head(subject, subject.facts.shape, labels)
         return Binder(
@@ -408,7 +444,7 @@ class Explainer:
         Raises:
             InputError: ``config.json`` in the model's folder is malformed.
         """
-        return find_head(subject, shape, self._files(), labels)
+        return find_head(subject, shape, self._files(), labels, self._head)
 
     def _files(self) -> Declared:
         if self._declared is None:
@@ -463,8 +499,9 @@ class Explainer:
             TargetError: The entries are the vocabulary, or those of a token are not known to be
                 classes.
         """
-        subject = self.engine(sample.feeds).subject
-        head = self.head(subject, subject.facts.shape, labels)
+        engine = self.engine(sample.feeds)
+        subject = engine.subject
+        head = self.head(subject, engine.output(sample.feeds).shape, labels)
         if head.vocabulary or (subject.axes > 2 and not head.classes):
             raise TargetError(
                 f"The {head.size} entries of the output are not known to be classes",
@@ -489,7 +526,10 @@ class Explainer:
         compiled = self._kind == "onnxruntime" and self._manifest is None
         key = self.decisions(feeds), wide and compiled
         if key not in self._opened:
-            self._opened[key] = self._open(feeds, wide=key[1])
+            self._opened[key] = self._open(feeds, self._memory, wide=key[1])
+        if _outgrown(self._opened[key].kept, feeds):
+            del self._opened[key]
+            self._opened[key] = self._open(feeds, "bounded", wide=key[1])
         self._opened.move_to_end(key)
         while len(self._opened) > _MAX_ENGINES:
             self._opened.popitem(last=False)
@@ -504,15 +544,15 @@ class Explainer:
             self._branches = Branches(self.model)
         return self._branches.taken(feeds)
 
-    def _open(self, feeds: Feeds, *, wide: bool) -> _Opened:
+    def _open(self, feeds: Feeds, memory: str, *, wide: bool) -> _Opened:
         if self._manifest is not None:
             return _Opened(self._open_explainer(self._manifest), None)
         if self._kind != "onnxruntime":
-            return self._planned(self._at_usual_opset(), feeds)
+            return self._planned(self._at_usual_opset(), feeds, memory)
         try:
-            return self._planned(self.model.at_opset(OPSET), feeds, wide=wide)
+            return self._planned(self.model.at_opset(OPSET), feeds, memory, wide=wide)
         except LaterOpsetError as error:
-            return self._planned(self.model.at_opset(error.opset), feeds, wide=wide)
+            return self._planned(self.model.at_opset(error.opset), feeds, memory, wide=wide)
 
     def _at_usual_opset(self) -> Model:
         """The model as it is compiled too; in its own opset where it cannot be raised."""
@@ -521,7 +561,7 @@ class Explainer:
         except ModelError:
             return self.model
 
-    def _planned(self, model: Model, feeds: Feeds, *, wide: bool = False) -> _Opened:
+    def _planned(self, model: Model, feeds: Feeds, memory: str, *, wide: bool = False) -> _Opened:
         planned = plan_model(
             model,
             feeds,
@@ -534,9 +574,13 @@ class Explainer:
         original = None
         if rewritten.changes or self.dtype == "float64":
             original = Original(rewritten, planned.output, device=self.device)
-        return _Opened(self._engine_of(planned, wide=wide), original)
+        adapts = memory == "auto" and self._kind == "onnxruntime" and self.device == "cpu"
+        kept = planned.kept() if adapts else None
+        if _outgrown(kept, feeds):
+            memory, kept = "bounded", None
+        return _Opened(self._engine_of(planned, feeds, memory, wide=wide), original, kept)
 
-    def _engine_of(self, planned: Planned, *, wide: bool) -> Engine:
+    def _engine_of(self, planned: Planned, feeds: Feeds, memory: str, *, wide: bool) -> Engine:
         if self._kind != "onnxruntime":
             return NumpyEngine(
                 planned, positions=self.positions, dtype=self.dtype, device=self.device
@@ -544,7 +588,14 @@ class Explainer:
         # Before the relevance pass is appended to the graph.
         forward = self._forward(planned.analysis.model.cut_to([planned.output]), planned.output)
         graph, manifest = compile_graph(
-            planned, CompileSettings(positions=self.positions, features=True, wide=wide)
+            planned,
+            CompileSettings(
+                positions=self.positions,
+                features=True,
+                wide=wide,
+                memory="bounded" if memory == "bounded" else "fast",
+            ),
+            shapes_of(feeds),
         )
         return self._compiled(graph, manifest, forward)
 
@@ -586,7 +637,7 @@ class Explainer:
         return Run(
             version=version("palrp-onnx"),
             method=self.method.text,
-            params=self._params(),
+            params=self._params(engine),
             engine=engine.name,
             device=self.device,
             dtype="float64" if self.dtype == "float64" else "float32",
@@ -594,10 +645,19 @@ class Explainer:
             ms={name: round(value, 3) for name, value in ms.items()},
         )
 
-    def _params(self) -> dict[str, Any]:
+    def _params(self, engine: Engine) -> dict[str, Any]:
         roles = {name: role.value for name, role in self._roles.items()}
         found = {"positions": self.positions, **({"roles": roles} if roles else {})}
+        if isinstance(engine, CompiledEngine) and engine.manifest.memory != "fast":
+            found["memory"] = engine.manifest.memory
         return {**found, **record_params(self.method)}
+
+
+def _outgrown(kept: Kept | None, feeds: Feeds) -> bool:
+    """Whether what is kept for these arrays leaves too little of the machine's memory."""
+    if kept is None or (free := free_memory()) is None:
+        return False
+    return kept(shapes_of(feeds)) > _SHARE * free
 
 
 def _of_text(error: RunError, sample: Sample) -> RunError:

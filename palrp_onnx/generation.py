@@ -12,7 +12,6 @@ from palrp_onnx.errors import UsageError
 from palrp_onnx.explainer import Explainer
 from palrp_onnx.inputs import Continuation, Sample
 from palrp_onnx.record import Warning_
-from palrp_onnx.relevance.target import Target
 
 
 def generate(
@@ -73,8 +72,7 @@ def _token(explanation: Explanation) -> int:
 
 def _allowed(explainer: Explainer, sample: Sample, barred: frozenset[int]) -> int:
     """The token with the largest score of those that are not barred."""
-    outcome = explainer.engine(sample.feeds).explain(sample.feeds, Target("pred"))
-    scores = outcome.targets[0].scores
+    scores = explainer.engine(sample.feeds).output(sample.feeds)[0, -1]
     return max((k for k in range(len(scores)) if k not in barred), key=lambda k: float(scores[k]))
 
 

@@ -24,7 +24,7 @@ from palrp_onnx.record import (
 MATRIX: Literal["palrp-onnx/generation/1.0"] = "palrp-onnx/generation/1.0"
 
 
-class Rows(Struct, frozen=True, kw_only=True):
+class TokenRows(Struct, frozen=True, kw_only=True):
     """Relevance in units of the target of each row: one row for each produced token."""
 
     content: list[list[float]]
@@ -50,8 +50,8 @@ class Matrix(Struct, frozen=True, kw_only=True):
     prompt: Units
     produced: Units
     targets: list[TargetFacts]
-    relevance: Rows
-    earlier: Rows
+    relevance: TokenRows
+    earlier: TokenRows
     ledgers: list[Ledger]
     warnings: list[Warning_]
     start: Units | UnsetType = UNSET
@@ -99,11 +99,11 @@ def _map(record: Attribution, decoder: str | None, *, own: bool) -> Map:
     return next(found, Map(input="", units=Units(kind="token"), relevance=nothing, sites=[]))
 
 
-def _rows(maps: Sequence[Map], columns: slice) -> Rows:
+def _rows(maps: Sequence[Map], columns: slice) -> TokenRows:
     def rows(name: str) -> list[list[float]]:
         return [getattr(each.relevance, name)[columns] for each in maps]
 
-    return Rows(content=rows("content"), position=rows("position"), total=rows("total"))
+    return TokenRows(content=rows("content"), position=rows("position"), total=rows("total"))
 
 
 def json_schema() -> dict[str, Any]:

@@ -30,8 +30,10 @@ from palrp_onnx.analysis.patches import patch_size
 from palrp_onnx.analysis.probability import ending_of
 from palrp_onnx.analysis.roles import Overrides, Role
 from palrp_onnx.analysis.sites import SinkSite, find_sites
+from palrp_onnx.analysis.sizes import sizes_of
 from palrp_onnx.analysis.slopes import alibi_operands
 from palrp_onnx.analysis.uncertain import find_uncertain
+from palrp_onnx.analysis.unit_kinds import unit_kind
 from palrp_onnx.errors import InputError, TargetError, UnsupportedError, UsageError
 from palrp_onnx.head import probability_warnings
 from palrp_onnx.model.branches import has_decisions, questions, take_branches
@@ -41,16 +43,17 @@ from palrp_onnx.model.open import Model
 from palrp_onnx.model.ops import Trait, has
 from palrp_onnx.model.passes.written_softmax import join_softmax
 from palrp_onnx.model.signature import GraphInput, first_axes
-from palrp_onnx.record import ModelFacts, Warning_
+from palrp_onnx.record import ModelFacts, UnitKind, Warning_
 from palrp_onnx.relevance.method import Method
-from palrp_onnx.relevance.plan import Plan, make_plan
+from palrp_onnx.relevance.plan import Plan, make_plan, needed_values
 from palrp_onnx.relevance.routes import Route, Routes, bring_to_tokens, to_input
+from palrp_onnx.relevance.walk import walk
 from palrp_onnx.rewrite.mixed_sums import copy_shared_sums, rewritten, separate_sums
 from palrp_onnx.rewrite.moved_lookups import move_lookups
 from palrp_onnx.runtime.forward import RuntimeForward
 from palrp_onnx.subject import FurtherInput, ImageAxes, Subject
 from palrp_onnx.tensor.language import Language
-from palrp_onnx.types import Array, Feeds
+from palrp_onnx.types import Array, Feeds, Shape
 
 T = TypeVar("T")
 #: Axes of an output that holds all pairs of two kinds of samples.
@@ -142,6 +145,7 @@ class Planned:
             hiding=tuple(name for name in masks if hides_where_set(analysis, name)),
             image=self._image(),
             patch=patch_size(analysis, self.explained),
+            kind=self.kind,
             further=further,
             columns=self._columns(),
             mixed=found[0] if found else None,
@@ -169,23 +173,40 @@ class Planned:
         """What the subject says of a further explained input."""
         return FurtherInput(
             input=self.explained,
+            kind=self.kind,
             unit_mask=mask_of_input(self.analysis, self.explained),
             image=self._image(),
             patch=patch_size(self.analysis, self.explained),
             rows=self.rows,
         )
 
+    @property
+    def kind(self) -> UnitKind:
+        """What the units of the explained input are."""
+        return unit_kind(self.analysis, self.explained, placed=bool(self.sites))
+
     def _image(self) -> ImageAxes | None:
         axes = self.analysis.input_axes(self.explained)
         if axes.channels is None:
             return None
         assert axes.batch is not None
-        return ImageAxes(axes.batch, axes.channels, *axes.units[:2])
+        *pictures, rows, columns = axes.units
+        return ImageAxes(axes.batch, axes.channels, rows, columns, *pictures)
 
     @cached_property
     def routes(self) -> Routes:
         """Finds how tokens of sites are moved back to the explained input."""
         return Routes(self.plan, self.explained)
+
+    def kept(self) -> Callable[[Mapping[str, Shape]], int]:
+        """Bytes of the forward values that the walk reads, by the shapes of the inputs."""
+        values, analysis = needed_values(self.plan, walk), self.analysis
+
+        def total(shapes: Mapping[str, Shape]) -> int:
+            made = (v for v in values if v.producer() is not None)
+            return sum(map(sizes_of(analysis, shapes), made))
+
+        return total
 
     def to_input(
         self, op: Language[T], values: Callable[[ir.Value], T], route: Route, tokens: T
@@ -416,7 +437,7 @@ def make_example(model: Model, given: Feeds | None = None) -> Feeds:
     runs, _ = questions(model) if has_decisions(model) else (model, [])
     forward = RuntimeForward(runs, numbers)
     problem = ""
-    for form in forms(model, _shapes(given)):
+    for form in forms(model, None if given is None else shapes_of(given)):
         feeds = make_feeds(model, roles, replace(form, samples=1, masked=False))
         try:
             forward(feeds)
@@ -454,7 +475,7 @@ def analyse_model(
         UnsupportedError: Words are moved by an operation that cannot be followed.
         UsageError: An override is impossible, or has no effect.
     """
-    shapes = _shapes(feeds)
+    shapes = None if feeds is None else shapes_of(feeds)
     if has_decisions(model):
         example = feeds if feeds is not None else make_example(model)
         model = take_branches(model, example, run_graph)
@@ -488,8 +509,9 @@ def _runs(model: Model, names: Iterable[str]) -> Callable[[Feeds], Mapping[str, 
     return lambda feeds: {**feeds, **forward(feeds)}
 
 
-def _shapes(feeds: Feeds | None) -> Mapping[str, tuple[int, ...]] | None:
-    return None if feeds is None else {name: array.shape for name, array in feeds.items()}
+def shapes_of(feeds: Feeds) -> dict[str, Shape]:
+    """Shapes by name."""
+    return {name: array.shape for name, array in feeds.items()}
 
 
 def _measures_batches(analysis: Analysis) -> bool:

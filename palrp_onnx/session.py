@@ -34,6 +34,8 @@ class Session:
         optimise: Whether the runtime optimises the graph; if not, every value is the file's own.
         prepack: Whether weights are copied into the layout that products run fastest in; if not,
             they stay mapped from the file. Kernels that round activations internally need it.
+        reuse: Whether the runtime plans which values share a buffer. A buffer that a late value
+            shares with an early one stays allocated in between.
         in_order: Whether nodes run in the order of the graph where they can, so that values are
             freed early. By default the runtime may compute what stands on weights alone first.
 
@@ -51,6 +53,7 @@ class Session:
         optimise: bool = True,
         prepack: bool = True,
         in_order: bool = False,
+        reuse: bool = True,
     ) -> None:
         runtime = _import_runtime()
         wanted, provider = _providers(device)
@@ -62,6 +65,7 @@ class Session:
             options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
         if in_order:
             options.execution_order = runtime.ExecutionOrder.PRIORITY_BASED
+        options.enable_mem_reuse = reuse
         if not prepack:
             options.add_session_config_entry("session.disable_prepacking", "1")
         options.add_session_config_entry(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import onnx_ir as ir
@@ -48,6 +48,7 @@ def output_facts(
     # Queries of a detector may be joined to tokens, but run along none of the input's.
     sourced = any(_sources(analysis, output, k) for k in axes[:-1])
     siblings = tuple(_siblings(analysis, output))
+    along = _along(analysis, output, axes[:-1], explained)
     names = [v.name for v in graph.outputs]
     return OutputFacts(
         ending=ending.kind if ending else None,
@@ -59,11 +60,25 @@ def output_facts(
         shape=(1, *shape),
         sequence=any(runs[:-1]) and (boxes is None or sourced),
         choices=choices and bool(last) and last <= firsts,
-        causal=_causal(analysis),
+        causal=_causal(analysis, along or explained),
         siblings=siblings,
         second=bool(siblings) and output in graph.outputs[names.index(siblings[0]) :],
         boxes=boxes,
+        along=along,
     )
+
+
+def _along(analysis: Analysis, output: ir.Value, axes: Sequence[int], explained: str) -> str | None:
+    """The one input whose tokens an output runs along, where that is not the explained one."""
+    runs = {source for axis in axes for source in _sources(analysis, output, axis)}
+    found = [name for name in analysis.inputs.explained() if runs & _units(analysis, name)]
+    return found[0] if len(found) == 1 and found[0] != explained else None
+
+
+def _units(analysis: Analysis, name: str) -> set[Source]:
+    """The axes of units of an input."""
+    axes = analysis.input_axes(name).units
+    return {analysis.layouts.canonical((name, axis)) for axis in axes}
 
 
 def _sources(analysis: Analysis, value: ir.Value, axis: int) -> set[Source]:
@@ -73,16 +88,22 @@ def _sources(analysis: Analysis, value: ir.Value, axis: int) -> set[Source]:
     return {analysis.layouts.canonical(source) for source in found if source is not None}
 
 
-def _causal(analysis: Analysis) -> bool | None:
-    """Whether all attention among tokens of one sequence looks back only, in the trial run."""
+def _causal(analysis: Analysis, name: str) -> bool | None:
+    """Whether all attention among the tokens of an input looks back only, in the trial run.
+
+    Attention among unknown tokens counts where none is known to be among those of the input.
+    """
+    tokens = _units(analysis, name)
     looks = [
-        weights
+        (_sources(analysis, node.outputs[0], -1), weights)
         for node in analysis.model.graph
         if has(node, Trait.SOFTMAX) and node.outputs[0] in analysis.content
         if (weights := analysis.trial.get(node.outputs[0].name or "")) is not None
         if weights.ndim > 2 and weights.shape[-1] == weights.shape[-2] > 1 and weights.any()
     ]
-    return all(map(_looks_back, looks)) if looks else None
+    own = [weights for runs, weights in looks if runs and runs <= tokens]
+    own = own or [weights for runs, weights in looks if not runs]
+    return all(map(_looks_back, own)) if own else None
 
 
 def _looks_back(weights: Array) -> bool:

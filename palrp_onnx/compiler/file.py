@@ -9,6 +9,7 @@ from pathlib import Path
 import onnx_ir as ir
 
 from palrp_onnx.analysis.roles import parse_roles
+from palrp_onnx.analysis.sizes import usual_shapes
 from palrp_onnx.compiler.graph import OPSET, CompileSettings, compile_graph, is_reserved
 from palrp_onnx.compiler.manifest import Manifest
 from palrp_onnx.errors import LaterOpsetError, UnsupportedError, UsageError
@@ -64,6 +65,7 @@ def compile_model(
         InputError: The example cannot be read, or does not fit the inputs.
     """
     chosen = resolve_method(method)
+    settings = settings or CompileSettings()
     model = open_for(path, example, at_least=OPSET)
     if Manifest.read(model.metadata) is not None:
         raise UsageError("The model is an explainer already", place=str(path))
@@ -96,10 +98,10 @@ def compile_model(
         )
 
     try:
-        compiled = _compiled(planned(model), feeds, settings or CompileSettings())
+        compiled = _compiled(planned(model), feeds, settings)
     except LaterOpsetError as error:
         model = model.at_opset(error.opset)
-        compiled = _compiled(planned(model), feeds, settings or CompileSettings())
+        compiled = _compiled(planned(model), feeds, settings)
     for value in compiled.graph.initializers.values():
         tensor = value.const_value
         if isinstance(tensor, ir.ExternalTensor) and (linked or _inside(tensor, model)):
@@ -120,7 +122,9 @@ def _compiled(planned: Planned, feeds: Mapping[str, Array], settings: CompileSet
         # The error of integer kernels is a property of this machine, not of the explainer.
         lasting = tuple(w for w in doubts(fidelity) if w.code == "unverified")
         planned = replace(planned, doubts=lasting)
-    compiled, _ = compile_graph(replace(planned, unverified=True), settings)
+    compiled, _ = compile_graph(
+        replace(planned, unverified=True), settings, usual_shapes(planned.analysis)
+    )
     return compiled
 
 

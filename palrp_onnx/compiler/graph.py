@@ -16,7 +16,9 @@ import onnx_ir as ir
 from msgspec import structs
 from numpy.typing import NDArray
 
+from palrp_onnx.analysis.sizes import sizes_of
 from palrp_onnx.compiler.manifest import Aligned, Manifest
+from palrp_onnx.compiler.recompute import recompute
 from palrp_onnx.errors import UnsupportedError
 from palrp_onnx.model.native import OwnProducts
 from palrp_onnx.prepare import Planned
@@ -33,6 +35,7 @@ from palrp_onnx.relevance.units import GRID
 from palrp_onnx.relevance.walk import Caught, walk
 from palrp_onnx.subject import Subject
 from palrp_onnx.tensor.onnx import NARROW, Emit
+from palrp_onnx.types import Shape
 
 #: Lowest opset of a graph that the relevance pass can be appended to.
 OPSET = 13
@@ -63,6 +66,8 @@ class CompileSettings:
         portable: Whether only operations of the ONNX standard are used.
         wide: Whether the multiplier of the whole output is an input, ``target_seed``, instead of a
             target at one of its places.
+        memory: ``fast`` keeps what the way back reads of the forward pass; ``bounded`` computes it
+            again, layer by layer.
     """
 
     positions: str = "relu"
@@ -70,9 +75,12 @@ class CompileSettings:
     features: bool = False
     portable: bool = False
     wide: bool = False
+    memory: str = "fast"
 
 
-def compile_graph(planned: Planned, settings: CompileSettings) -> tuple[ir.Model, Manifest]:
+def compile_graph(
+    planned: Planned, settings: CompileSettings, shapes: Mapping[str, Shape] | None = None
+) -> tuple[ir.Model, Manifest]:
     """Append the relevance pass to the planned model, in place; return it and its manifest.
 
     Optional inputs for an output of two or three axes:
@@ -99,6 +107,11 @@ def compile_graph(planned: Planned, settings: CompileSettings) -> tuple[ir.Model
 
     Inputs and outputs of the model with one of these names are renamed (:func:`source_name`).
 
+    Args:
+        planned: The planned model.
+        settings: The options.
+        shapes: Shapes of inputs that the graph will get, by which ``bounded`` weighs what to keep.
+
     Raises:
         UnsupportedError: The opset is older than the appended operations, or a rule cannot be
             compiled for this graph.
@@ -109,7 +122,7 @@ def compile_graph(planned: Planned, settings: CompileSettings) -> tuple[ir.Model
     opset = planned.analysis.model.graph_opset
     if opset < OPSET:
         raise UnsupportedError(f"Opset {opset} is older than {OPSET}")
-    return _Compiler(planned, settings).run()
+    return _Compiler(planned, settings, shapes or {}).run()
 
 
 #: Brings numbers of a sink's tokens [B, T] to units [B, units].
@@ -117,7 +130,10 @@ AtUnits = Callable[[Sink, ir.Value], ir.Value]
 
 
 class _Compiler:
-    def __init__(self, planned: Planned, settings: CompileSettings) -> None:
+    def __init__(
+        self, planned: Planned, settings: CompileSettings, shapes: Mapping[str, Shape]
+    ) -> None:
+        self._shapes = shapes
         self._plan = planned.plan
         self._analysis = planned.analysis
         self._sites = planned.sites
@@ -149,7 +165,8 @@ class _Compiler:
     def run(self) -> tuple[ir.Model, Manifest]:
         if self._plan.output not in self._graph.outputs:
             self._graph.outputs.append(self._plan.output)
-        caught = self._walk(*self._seed())
+        seed, rows = self._seed()
+        caught = self._walk(seed, rows)
         caught.require(*self._planned.required)
         reached = tuple(e for e in self._subject.further if e.input in caught.content)
         self._subject = structs.replace(self._subject, further=reached)
@@ -166,6 +183,8 @@ class _Compiler:
         manifest = self._manifest([_aligned(sinks) for sinks in gathered])
         self._op.drop_unused()
         self._own.put_back(portable=self._settings.portable, named=source_name)
+        if self._settings.memory == "bounded":
+            recompute(self._op, self._graph, seed, sizes_of(self._analysis, self._shapes))
         self._analysis.model.proto.metadata_props.update(manifest.properties())
         self._rename_reserved(self._public)
         self._rename_reserved(self._computed)
@@ -370,9 +389,13 @@ class _Compiler:
         if subject.image is None:
             return raw
         plane = op.sum(raw, [1], keepdims=False)
-        height, width = subject.patch or (None, None)
-        rows, columns = self._blocks(plane, 1, height), self._blocks(plane, 2, width)
+        *depth, height, width = subject.patch or (None, None)
+        rows, columns = self._blocks(plane, -2, height), self._blocks(plane, -1, width)
         summed = op.matmul(op.matmul(rows, plane), columns, transpose_b=True)
+        if depth:  # pictures of a video that share their units
+            pictures = self._blocks(plane, 1, depth[0])
+            kept = op.integers("Concat", op.dims(summed, [0, 1]), op.constant([-1]), axis=0)
+            summed = op.matmul(pictures, op.reshape(summed, kept, 3))
         shape = op.integers("Concat", op.batch, op.constant([-1]), op.constant([1]), axis=0)
         return op.reshape(summed, shape, 3)
 
@@ -429,6 +452,7 @@ class _Compiler:
             unaligned=aligned[0].unaligned,
             further_aligned=tuple(aligned[1:]),
             ledger=tuple(self._ledger_names),
+            memory=self._settings.memory,
             roles={name: role.value for name, role in self._analysis.overrides.items()},
         )
 

@@ -35,6 +35,7 @@ class Manifest(Subject, frozen=True, kw_only=True):
         further_aligned: The same two for each further explained input.
         ledger: Entry of every column of ``relevance_ledger``.
         roles: Roles that override those found, by value name.
+        memory: ``bounded`` where forward values are computed again, or ``fast``.
         own: The whole method, if it does not come with the package.
     """
 
@@ -45,6 +46,7 @@ class Manifest(Subject, frozen=True, kw_only=True):
     unaligned: tuple[str, ...]
     ledger: tuple[str, ...]
     roles: dict[str, str]
+    memory: str = "fast"
     own: Method | None = None
     further_aligned: tuple[Aligned, ...] = ()
 

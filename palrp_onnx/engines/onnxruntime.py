@@ -92,7 +92,12 @@ class CompiledEngine:
         data = ir.serde.serialize_model(graph).SerializeToString()
         prepack = prepack or rounds_inside(graph.graph)
         self._session = Session(
-            data, folder, device=device, prepack=prepack, in_order=not _widens_weights(graph.graph)
+            data,
+            folder,
+            device=device,
+            prepack=prepack,
+            in_order=not _widens_weights(graph.graph),
+            reuse=manifest.memory == "fast",
         )
         self.providers = self._session.providers
 

@@ -21,7 +21,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 SECONDS, BYTES = 10, 1 << 30
 
 
-class Generation(Extension):
+class Marked(Extension):
     """``{% generation %}``, which marks answers for training, renders what it contains."""
 
     tags = {"generation"}  # noqa: RUF012 - a constant of the class
@@ -35,7 +35,7 @@ class Generation(Extension):
 def render(template: str, variables: dict[str, Any]) -> str:
     """The text that a template makes of its variables, with what Transformers gives templates."""
     environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, Generation]
+        trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, Marked]
     )
     environment.filters["tojson"] = _json
     environment.globals["raise_exception"] = _refuse

@@ -14,7 +14,7 @@ from palrp_onnx.inputs.image import ImageReader, default_preprocessor
 from palrp_onnx.inputs.kinds import IMAGE, SOUND, TABLE, TENSORS, TEXT, unknown_kind
 from palrp_onnx.inputs.reading import read_stream
 from palrp_onnx.inputs.sample import GraphInput, Sample
-from palrp_onnx.inputs.sound import SoundReader
+from palrp_onnx.inputs.sound import SoundReader, timed
 from palrp_onnx.inputs.table import read_table
 from palrp_onnx.inputs.tensors import read_npz
 from palrp_onnx.inputs.text import TEXT_LIMIT, TextReader, decode_text, read_text
@@ -64,7 +64,7 @@ def open_sample(
         text = _stdin(stdin) if source == "-" else read_text(source)
         if windows is not None:
             return reader.read_windows(text, None if windows < 0 else windows, id=id)
-        return reader.read(text, pair=None if pair is None else read_text(pair), id=id)
+        return reader.read_given(text, None if pair is None else read_text(pair), id=id)
     if suffix in IMAGE:
         return ImageReader(default_preprocessor(model_path), graph_inputs).read_file(source)
     if suffix in SOUND:
@@ -73,7 +73,7 @@ def open_sample(
         return read_table(source, graph_inputs)
     if suffix in TENSORS:
         words = tokenizer or usable_tokenizer(default_tokenizer(model_path))
-        return read_npz(source, graph_inputs, tokenizer=words)
+        return timed(read_npz(source, graph_inputs, tokenizer=words), model_path)
     raise unknown_kind(source)
 
 

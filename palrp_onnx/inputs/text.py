@@ -14,9 +14,10 @@ from palrp_onnx.errors import InputError
 from palrp_onnx.inputs.beside import beside
 from palrp_onnx.inputs.conventions import TENSORS_HINT, assign_inputs, fixed_length, token_feeds
 from palrp_onnx.inputs.padding import PadToken, Side, find_pad_token, find_side
-from palrp_onnx.inputs.purposes import IDS, MASK, PADDING
+from palrp_onnx.inputs.purposes import IDS, MASK, PADDING, TYPES
 from palrp_onnx.inputs.reading import read_bytes
 from palrp_onnx.inputs.sample import GraphInput, Sample, TextWindow
+from palrp_onnx.inputs.signature import describe_input
 from palrp_onnx.inputs.tokenizer_checks import panics_are_errors
 from palrp_onnx.inputs.tokenizer_files import tokenizer_file
 from palrp_onnx.inputs.tokens import Encoding, encoding_units, load_tokenizer
@@ -27,6 +28,9 @@ from palrp_onnx.record import InputFacts, Units, Warning_
 TEXT_LIMIT = 4 << 20
 #: Largest number of tokens if no file sets a limit.
 TOKEN_LIMIT = 1 << 20
+
+#: Number of axes of the ids of a graph that takes several choices [B, choices, tokens].
+_CHOICES = 3
 
 _BOM = b"\xef\xbb\xbf"
 
@@ -105,6 +109,21 @@ class TextReader:
         Raises:
             InputError: The text is empty, or cannot be encoded for this graph.
         """
+        if self.takes_choices:
+            raise InputError(
+                f"the graph takes several choices: {describe_input(self.ids)}",
+                place=id,
+                hint="Give them as the second text, one a line: --pair choices.txt",
+            )
+        return self._read(text, pair, id, complete)
+
+    @property
+    def takes_choices(self) -> bool:
+        """Whether the graph takes several texts for each sample [B, choices, tokens]."""
+        return self.ids.shape is not None and len(self.ids.shape) == _CHOICES
+
+    def _read(self, text: str, pair: str | None, id: str, complete: bool = False) -> Sample:
+        """The sample of one text or pair; of several choices, one of them."""
         for each in (text,) if pair is None else (text, pair):
             _check_text(each, id)
         encoding, warnings, twice = self._encode(text, pair, id, complete)
@@ -251,6 +270,49 @@ class TextReader:
             rows=tuple(texts),
         )
 
+    def read_choices(self, text: str, choices: Sequence[str], *, id: str) -> Sample:
+        """Encode a text with each of several second texts, as one sample [1, choices, tokens].
+
+        Shorter pairs are padded to the longest. The units are those of all pairs, and the second
+        text of the facts has a line for each choice.
+
+        Raises:
+            InputError: A pair cannot be encoded for this graph, the graph takes another number of
+                choices, or there is no padding token or mask.
+        """
+        fixed = (self.ids.shape or (None, None))[1]
+        if not choices or (isinstance(fixed, int) and fixed != len(choices)):
+            raise InputError(f"{len(choices)} choices; {describe_input(self.ids)}", place=id)
+        singles = [self._read(text, c, f"{id}, choice {k}") for k, c in enumerate(choices, 1)]
+        known = [single.units for single in singles if single.units is not None]
+        longest = max(len(each.id) for each in known)
+        types = self._inputs.get(TYPES, ())
+        feeds, units, start = [], [], 0
+        for choice, single, own in zip(choices, singles, known, strict=True):
+            given = single.feeds[types[0].name][0].tolist() if types else [0] * len(own.id)
+            row = _EncodedRow(own.id, [1] * len(own.id), given, own)
+            if len(own.id) < longest:
+                row = row.padded(longest, self._pad_token(id), self._side)
+            made = token_feeds(self._inputs, row.ids, mask=row.mask, types=row.types, place=id)
+            feeds.append(made)
+            units.append(_moved(row.units, start))
+            start += len(choice) + 1
+        return Sample(
+            id=id,
+            kind="text",
+            feeds={name: np.stack([each[name] for each in feeds], 1) for name in feeds[0]},
+            facts=InputFacts(
+                kind="text",
+                truncated=any(single.facts.truncated for single in singles),
+                text=text,
+                text_pair="\n".join(choices),
+            ),
+            units=_joined(units),
+            warnings=tuple({w: None for single in singles for w in single.warnings}),
+            subject=self.ids.name,
+            rows=tuple(choices),
+        )
+
     def read_file(self, path: Path, *, pair_path: Path | None = None) -> Sample:
         """Read and encode a text file, or a pair of them; the id is the file's stem.
 
@@ -258,7 +320,17 @@ class TextReader:
             InputError: As `read_text` and `read`.
         """
         pair = None if pair_path is None else read_text(pair_path)
-        return self.read(read_text(path), pair=pair, id=path.stem)
+        return self.read_given(read_text(path), pair, id=path.stem)
+
+    def read_given(self, text: str, pair: str | None, *, id: str) -> Sample:
+        """Encode a text; its pair is a second text, or one choice a line if the graph takes them.
+
+        Raises:
+            InputError: As `read` and `read_choices`.
+        """
+        if pair is None or not self.takes_choices:
+            return self.read(text, pair=pair, id=id)
+        return self.read_choices(text, [c for c in pair.splitlines() if c.strip()], id=id)
 
     def _encode(
         self, text: str, pair: str | None, id: str, complete: bool
@@ -367,6 +439,26 @@ class _EncodedRow:
 
 #: Lists of units with one entry for each token.
 _BY_TOKEN = ("text", "id", "start", "end", "special", "sequence")
+
+
+def _moved(units: Units, start: int) -> Units:
+    """Units whose second text is a part of a longer one, from ``start`` on."""
+    moved = {
+        name: [
+            place + start * (second and not special)
+            for place, second, special in zip(
+                getattr(units, name), units.sequence, units.special, strict=True
+            )
+        ]
+        for name in ("start", "end")
+    }
+    return msgspec.structs.replace(units, **moved)
+
+
+def _joined(rows: Sequence[Units]) -> Units:
+    """The units of several rows, one after the other."""
+    lists = {name: [each for row in rows for each in getattr(row, name)] for name in _BY_TOKEN}
+    return msgspec.structs.replace(rows[0], **lists)
 
 
 def _repeated(encoding: Encoding) -> int:

@@ -52,7 +52,7 @@ class SampleReader:
             InputError: The input cannot be used.
         """
         if fields.text is not None:
-            return self._text.read(fields.text, pair=fields.text_pair, id=name)
+            return self._text.read_given(fields.text, fields.text_pair, id=name)
         if fields.text_file is not None:
             return self._text.read(read_text(folder / fields.text_file), id=name)
         if fields.input_ids is not None:

@@ -64,6 +64,7 @@ class Worker:
         self.settings = settings = settings.portable()
         self._labels = read_labels(path)
         parse_target(settings.target, self._labels)
+        words = None if settings.tokenizer is None else Path(settings.tokenizer)
         self._explainer = Explainer(
             path,
             method=settings.method,
@@ -71,12 +72,14 @@ class Worker:
             engine=settings.engine,
             dtype=settings.dtype,
             device=settings.device,
+            memory=settings.memory,
             output=settings.output,
             explain_input=settings.explain_input,
             roles=settings.roles,
+            tokenizer=words,
+            head=settings.head,
         )
         self.model = self._explainer.model
-        words = None if settings.tokenizer is None else Path(settings.tokenizer)
         self.reader = SampleReader(path, bind_inputs(self.model.inputs, settings.bind), words)
         self._reading = threading.Lock()
         self._batching = self._try_batching(path, words or default_tokenizer(path))

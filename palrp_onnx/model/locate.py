@@ -6,10 +6,11 @@ from pathlib import Path
 
 from palrp_onnx.errors import InputError
 
-#: Files of a sequence-to-sequence model as Optimum names them; of decoders the first is taken.
-ENCODER, DECODERS = "encoder_model.onnx", ("decoder_model.onnx", "decoder_model_merged.onnx")
+#: Files of a sequence-to-sequence model as Optimum names them, before what stands for a form of
+#: both, such as ``_quantized``; of decoders the first is taken.
+ENCODER, DECODERS = "encoder_model", ("decoder_model", "decoder_model_merged")
 #: A decoder that reads keys and values of the encoder's states, which another file computes.
-_WITH_PAST = "decoder_with_past_model.onnx"
+_WITH_PAST = "decoder_with_past_model"
 
 
 def model_file(path: Path) -> Path:
@@ -28,7 +29,7 @@ def model_file(path: Path) -> Path:
         found = sorted(folder.glob("*.onnx"))
         if len(found) == 1:
             return found[0]
-        if _decoder(folder) is not None:
+        if _pair(folder) is not None:
             return folder
         if found:
             names = ", ".join(str(each.relative_to(path)) for each in found)
@@ -46,10 +47,10 @@ def parts_of(path: Path) -> tuple[Path, ...]:
     """
     if not path.is_dir():
         return (path,)
-    decoder = _decoder(path)
-    if decoder is None:
+    pair = _pair(path)
+    if pair is None:
         raise InputError("The folder holds no encoder with a decoder", place=str(path))
-    return (path / ENCODER, decoder)
+    return pair
 
 
 def real_files(path: Path) -> tuple[Path, ...]:
@@ -57,19 +58,29 @@ def real_files(path: Path) -> tuple[Path, ...]:
     return tuple(each.resolve() for each in parts_of(path))
 
 
-def _decoder(folder: Path) -> Path | None:
-    """The decoder beside an encoder; ``None`` where there is no encoder.
+def _pair(folder: Path) -> tuple[Path, Path] | None:
+    """Encoder and decoder; those without an ending come first. ``None``: there is no encoder.
 
     Raises:
-        InputError: The only decoder needs what another one computes.
+        InputError: The only decoder needs what another one computes, or there are several pairs.
     """
-    if not (folder / ENCODER).is_file():
-        return None
-    found = next((folder / name for name in DECODERS if (folder / name).is_file()), None)
-    if found is None and (folder / _WITH_PAST).is_file():
+    endings = sorted(each.stem.removeprefix(ENCODER) for each in folder.glob(f"{ENCODER}*.onnx"))
+    if "" in endings or not endings:
+        endings = endings[:1]
+    if len(endings) > 1:
         raise InputError(
-            "The decoder reads keys and values of the encoder's states, which no file computes",
-            place=str(folder / _WITH_PAST),
-            hint=f"Export {' or '.join(DECODERS)} as well.",
+            "The folder holds several encoders",
+            place=str(folder),
+            hint="Copy the files of one form into a folder: " + ", ".join(endings) + ".",
         )
-    return found
+    for ending in endings:
+        decoders = [folder / f"{name}{ending}.onnx" for name in DECODERS]
+        if found := next((path for path in decoders if path.is_file()), None):
+            return folder / f"{ENCODER}{ending}.onnx", found
+        if (alone := folder / f"{_WITH_PAST}{ending}.onnx").is_file():
+            raise InputError(
+                "The decoder reads keys and values of the encoder's states, which no file computes",
+                place=str(alone),
+                hint=f"Export {' or '.join(path.name for path in decoders)} as well.",
+            )
+    return None

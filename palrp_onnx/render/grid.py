@@ -38,11 +38,37 @@ _ROW, _LABEL, _NAMES, _SIZE = 22, 180, 96, 14
 #: Width of the gap between what is read and what was produced before, in columns.
 _GAP = 0.5
 _READABLE = 15
+#: The most columns for what is read; neighbouring units are summed where there are more.
+_MOST = 200
 _WIDEST = 36.0
 
 
 @dataclass(frozen=True)
-class _Table:
+class _Side:
+    """Columns with one scale.
+
+    Attributes:
+        name: What they are; empty where there is one side alone.
+        columns: How many they are.
+        limit: The number that gets the full colour.
+        peak: The largest number, which may be that of a special token.
+    """
+
+    name: str
+    columns: int
+    limit: float
+    peak: float
+
+    @property
+    def remark(self) -> str:
+        """What to know about the scale."""
+        known = "one scale for all rows, each in units of its own target"
+        beyond = f"; special tokens go up to {number(self.peak)[1:]}"
+        return known + (beyond if self.peak > self.limit else "")
+
+
+@dataclass(frozen=True)
+class _Columns:
     """Numbers of all three parts, in one table: what is read, then what was produced before.
 
     Attributes:
@@ -50,23 +76,28 @@ class _Table:
         columns: Names of the tokens before them.
         read: How many of these are read.
         parts: Name of a part → [rows, columns]; NaN where a token comes later.
-        limit: The number that gets the full colour.
-        peak: The largest number, which may be that of a special token.
+        sides: A decoder's own tokens have a scale of their own, beside what an encoder reads.
+        together: How many units of what is read are summed in one column.
     """
 
     rows: list[str]
     columns: list[str]
     read: int
     parts: dict[str, NDArray[np.float64]]
-    limit: float
-    peak: float
+    sides: tuple[_Side, ...]
+    together: int
+
+    def shares(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Numbers [rows, columns] as shares of the limit of their column; 0 for NaN."""
+        limits = np.concatenate([np.full(s.columns, s.limit) for s in self.sides])
+        return np.nan_to_num(values) / np.where(limits > 0, limits, 1.0)
 
     @property
-    def remark(self) -> str:
-        """What to know about the scale."""
-        beyond = f"; special tokens go up to {number(self.peak)[1:]}"
-        known = "one scale for all rows, each in units of its own target"
-        return known + (beyond if self.peak > self.limit else "")
+    def summed(self) -> str:
+        """What to know about columns, if anything."""
+        if self.together == 1:
+            return ""
+        return f"each column is the sum of {self.together} neighbouring units of what is read"
 
 
 def render_matrix_png(matrix: Matrix) -> bytes:
@@ -82,7 +113,10 @@ def render_matrix_png(matrix: Matrix) -> bytes:
     reduction = str(run.params.get("positions", "signed"))
     names = dict(zip(_PARTS, ("content", f"position  ({reduction})", "total"), strict=True))
     blocks += [_Grid(names[part], table, table.parts[part]) for part in _PARTS]
-    blocks.append(Scale(table.limit, table.remark))
+    for side in table.sides:
+        blocks += [TextLines([(side.name, 16, GREY)])] if side.name else []
+        blocks.append(Scale(side.limit, side.remark))
+    blocks += [TextLines([(table.summed, _SIZE, GREY)])] if table.summed else []
     return encoded(compose(blocks), matrix)
 
 
@@ -96,8 +130,8 @@ def render_matrix_html(matrix: Matrix) -> bytes:
         "columns": table.columns,
         "read": table.read,
         "parts": parts,
-        "limit": number(table.limit).lstrip("+"),
-        "remark": table.remark,
+        "sides": [(s.name, number(s.limit).lstrip("+"), s.remark) for s in table.sides],
+        "summed": table.summed,
         "targets": [
             (name, target.value, target.probability, abs(ledger["residual_relative"]))
             for name, target, ledger in zip(table.rows, matrix.targets, matrix.ledgers, strict=True)
@@ -109,13 +143,14 @@ def render_matrix_html(matrix: Matrix) -> bytes:
 
 
 def _title(matrix: Matrix) -> str:
-    return visible("".join(matrix.produced.text).strip()) or "continued text"
+    texts, ids = matrix.produced.text, [str(each) for each in matrix.produced.id]
+    return visible((" " if texts == ids else "").join(texts).strip()) or "continued text"
 
 
-def _cells(table: _Table, values: NDArray[np.float64]) -> Iterator[tuple[str, list[Any]]]:
+def _cells(table: _Columns, values: NDArray[np.float64]) -> Iterator[tuple[str, list[Any]]]:
     """Name of a row, and shade and number of each of its cells; ``None`` where there is none."""
-    for name, row in zip(table.rows, values, strict=True):
-        steps = shades(np.nan_to_num(row), table.limit)
+    for name, row, shares in zip(table.rows, values, table.shares(values), strict=True):
+        steps = shades(shares, 1.0)
         yield (
             name,
             [
@@ -125,24 +160,39 @@ def _cells(table: _Table, values: NDArray[np.float64]) -> Iterator[tuple[str, li
         )
 
 
-def _table(matrix: Matrix) -> _Table:
+def _table(matrix: Matrix) -> _Columns:
     before = [] if matrix.start is UNSET else _names(matrix.start, len(matrix.start.text))
     rows = _names(matrix.produced, len(matrix.targets))
-    read = len(matrix.relevance.total[0])
-    columns = [*_names(matrix.prompt, read), *before, *rows[:-1]]
+    count = len(matrix.relevance.total[0])
+    together = -(-count // _MOST) or 1
+    firsts = np.arange(0, count, together)
+    names = _names(matrix.prompt, count)
+    special = np.array([*(matrix.prompt.special or [False] * count)], bool)
+    columns = [*(names[k] for k in firsts), *before, *rows[:-1]]
     parts = {}
     for part in _PARTS:
         joined = np.full((len(rows), len(columns)), np.nan)
         both = zip(getattr(matrix.relevance, part), getattr(matrix.earlier, part), strict=True)
         for row, (one, other) in enumerate(both):
-            joined[row, : len(one) + len(other)] = [*one, *other]
+            summed = np.add.reduceat(one, firsts) if count else np.array(one)
+            joined[row, : len(firsts) + len(other)] = [*summed, *other]
         parts[part] = joined
-    special = [*(matrix.prompt.special or [False] * read), *[bool(before)] * len(before)]
-    ordinary = ~np.array([*special, *[False] * (len(columns) - len(special))], bool)
+    ordinary = np.ones(len(columns), bool)
+    ordinary[: len(firsts)] = ~special[firsts]
+    ordinary[len(firsts) : len(firsts) + len(before)] = False
     sizes = np.nan_to_num(np.abs(np.stack(list(parts.values()))))
+    cuts = [("", slice(None))]
+    if matrix.start is not UNSET:
+        cuts = [("what is read", slice(len(firsts))), ("produced", slice(len(firsts), None))]
+    sides = tuple(_side(name, sizes[:, :, cut], ordinary[cut]) for name, cut in cuts)
+    return _Columns(rows, columns, len(firsts), parts, sides, together)
+
+
+def _side(name: str, sizes: NDArray[np.float64], ordinary: NDArray[np.bool_]) -> _Side:
+    """Columns [parts, rows, columns], whose scale special tokens do not set."""
     peak = float(sizes.max(initial=0.0))
     limit = float(sizes[:, :, ordinary].max(initial=0.0)) or peak
-    return _Table(rows, columns, read, parts, limit, peak)
+    return _Side(name, len(ordinary), limit, peak)
 
 
 def _names(units: Units, count: int) -> list[str]:
@@ -157,7 +207,7 @@ class _Grid:
     """One part of the matrix, cell by cell."""
 
     caption: str
-    table: _Table
+    table: _Columns
     values: NDArray[np.float64]
 
     def __post_init__(self) -> None:
@@ -177,7 +227,7 @@ class _Grid:
         """Draw onto the page."""
         write(page, (MARGIN, top + 11), self.caption, 16, GREY)
         draw, upper = ImageDraw.Draw(page), top + 30
-        painted = colours(np.nan_to_num(self.values), self.table.limit)
+        painted = colours(self.table.shares(self.values), 1.0)
         for row, name in enumerate(self.table.rows):
             place = (MARGIN, upper + (row + 0.5) * _ROW)
             write(page, place, shorten(name, _SIZE, _LABEL - 8), _SIZE)
@@ -197,6 +247,7 @@ class _Grid:
                 page.paste(BLACK, (round(left), lower + 5), label)
             return
         step = next(s for s in (5, 10, 20, 50, 100, 200, 500, 10**9) if s * self._cell >= 40)
-        for column in range(0, len(columns), step):
-            left = self._left(column) - width(str(column), _SIZE) / 2
-            write(page, (left, lower + 11), str(column), _SIZE)
+        units = self.table.read or len(columns)
+        for column in range(0, units, step):
+            name = str(column * self.table.together)
+            write(page, (self._left(column) - width(name, _SIZE) / 2, lower + 11), name, _SIZE)

@@ -7,7 +7,9 @@ from palrp_onnx.record import Attribution, TargetFacts
 
 def title_of(record: Attribution) -> str:
     """Name of a record's target; the last token is not named as the place of a next token."""
-    return target_name(record.target, last=len(record.relevance.total) - 1)
+    along = record.target.along
+    maps = [each for each in record.maps if along in (each.input, None)] or record.maps
+    return target_name(record.target, last=len(maps[0].relevance.total) - 1)
 
 
 def target_name(target: TargetFacts, *, last: int | None = None) -> str:
@@ -35,7 +37,8 @@ def _arrow(target: TargetFacts) -> bool:
 
 def _token(target: TargetFacts) -> str:
     place = target.index if target.kind == "place" else target.position
-    return f"place {place}" if target.token is None else f'"{target.token}"'
+    what = "box" if target.head == "detection" else "token"
+    return f"{what} {place}" if target.token is None else f'"{target.token}"'
 
 
 def _chance(target: TargetFacts) -> str:

@@ -38,6 +38,9 @@ class Emit:
         opset: Opset of the graph.
         portable: Use operations of the ONNX standard only.
         fixed: Whether these shapes are those of every run.
+
+    Attributes:
+        made: The appended nodes.
     """
 
     def __init__(
@@ -60,7 +63,7 @@ class Emit:
         self._constants: dict[tuple[Any, ...], Value] = {}
         self._shapes: dict[Value, Value] = {}
         self.batch = batch
-        self._made: list[ir.Node] = []
+        self.made: list[ir.Node] = []
         self._scalings: dict[ir.Node | None, tuple[Value, float]] = {}
 
     # --- building -------------------------------------------------------------------------------
@@ -77,7 +80,7 @@ class Emit:
         """Append a node with one output of ``rank`` axes, of the type of its first real input."""
         made = ir.node(op_type, inputs, attributes or None, domain=domain)
         output = made.outputs[0]
-        output.name = f"{self._stem}/{len(self._made)}"
+        output.name = f"{self._stem}/{len(self.made)}"
         output.dtype = dtype or self.kind(*inputs)
         self._append(made)
         self._ranks[output] = rank
@@ -85,7 +88,7 @@ class Emit:
 
     def _append(self, node: ir.Node) -> None:
         self._graph.append(node)
-        self._made.append(node)
+        self.made.append(node)
 
     def declare(self, value: Value, rank: int) -> None:
         """Register a value that was not made here, with its number of axes."""
@@ -94,6 +97,10 @@ class Emit:
     def flags(self, op_type: str, a: Value, b: Value) -> Value:
         """Append a node that compares two values."""
         return self.node(op_type, [a, b], max(self.rank(a), self.rank(b)), dtype=ir.DataType.BOOL)
+
+    def known_rank(self, value: Value) -> bool:
+        """Whether the number of axes of a value is known."""
+        return value in self._ranks or value.shape is not None
 
     def rank(self, value: Value) -> int:
         """Number of axes of a value."""
@@ -296,7 +303,7 @@ class Emit:
 
     def drop_unused(self) -> None:
         """Remove appended nodes that lead to no output."""
-        for node in reversed(self._made):
+        for node in reversed(self.made):
             if not any(v.uses() or v.is_graph_output() for v in node.outputs):
                 self._graph.remove(node, safe=True)
 
@@ -312,10 +319,32 @@ class Emit:
         return self.node("Einsum", list(operands), rank, equation=equation)
 
     def conv_adjoint(self, m: Value, weight: Value, like: Value, window: Window) -> Value:
+        kernel = _static(weight)
+        pads = None if kernel is None else _turned_pads(window, kernel[2:])
+        if kernel is not None and pads is not None:
+            turned = self._turned(weight, kernel, window.group)
+            named = {**_attributes(window), "pads": pads}
+            return self.node("Conv", [m, turned], self.rank(like), **named)
         whole = self.node("ConvTranspose", [m, weight], self.rank(like), **_attributes(window))
         begins = self._begins(window, weight, m, like)
         # Padding is cut off; places at the end that no window covers get zeros.
         return self._framed(whole, self.integers("Neg", begins), self.shape(like))
+
+    def _turned(self, weight: Value, shape: Shape, group: int) -> Value:
+        """The kernel of the adjoint of a convolution whose windows begin at every place.
+
+        In each group it has inputs and outputs swapped, and its places in reverse order.
+        """
+        outputs, inputs, *places = shape
+        rank, plane = len(shape), range(2, len(shape))
+        back = self.constant([-1] * len(plane))
+        past = self.constant([np.iinfo(np.int64).min] * len(plane))
+        turned = self.node("Slice", [weight, back, past, self.constant([*plane]), back], rank)
+        split = self.constant([group, outputs // group, inputs, *places])
+        parts = self.reshape(turned, split, rank + 1)
+        swapped = self.transpose(parts, [0, 2, 1, *range(3, rank + 1)])
+        joined = self.constant([group * inputs, outputs // group, *places])
+        return self.reshape(swapped, joined, rank)
 
     def conv(self, image: Value, weight: Value, like: Value, window: Window) -> Value:
         begins = self._begins(window, weight, like, image)
@@ -389,7 +418,7 @@ class Emit:
         attributes: Mapping[str, Any] = pooling
         made = ir.node("MaxPool", [x], attributes, num_outputs=2)
         for output, kind in zip(made.outputs, (self.kind(x), ir.DataType.INT64), strict=True):
-            output.name, output.dtype = f"relevance/{len(self._made)}/{kind.name}", kind
+            output.name, output.dtype = f"relevance/{len(self.made)}/{kind.name}", kind
             self._ranks[output] = self.rank(x)
         self._append(made)
         size = self._flat(self.integers("Size", x))
@@ -495,9 +524,9 @@ class Emit:
     def _inside(self) -> Emit:
         """The same language, writing the body of a node; it shares initializers."""
         inner = copy(self)
-        inner._stem = f"{self._stem}/{len(self._made)}"
+        inner._stem = f"{self._stem}/{len(self.made)}"
         inner._graph = ir.Graph([], [], nodes=[], name=inner._stem)
-        inner._made, inner._scalings, inner._shapes = [], {}, dict(self._shapes)
+        inner.made, inner._scalings, inner._shapes = [], {}, dict(self._shapes)
         return inner
 
     def _own_outputs(self, values: Sequence[Value]) -> list[Value]:
@@ -560,7 +589,7 @@ class Emit:
     def _several(self, made: ir.Node, ranks: Sequence[int], kind: ir.DataType) -> tuple[Value, ...]:
         """Append a node with several outputs of one type."""
         for index, (output, rank) in enumerate(zip(made.outputs, ranks, strict=True)):
-            output.name = f"{self._stem}/{len(self._made)}/{index}"
+            output.name = f"{self._stem}/{len(self.made)}/{index}"
             output.dtype = kind
             self._ranks[output] = rank
         self._append(made)
@@ -872,6 +901,29 @@ class Emit:
 
     def check(self, a: Value, place: str) -> None:
         """Does nothing: there are no numbers yet."""
+
+
+def _static(value: Value) -> Shape | None:
+    """The shape of a value, where it is known."""
+    shape = value.shape
+    return tuple(shape.numpy()) if shape is not None and shape.is_static() else None
+
+
+def _turned_pads(window: Window, kernel: Shape) -> list[int] | None:
+    """Padding with which a convolution with the turned kernel is the adjoint of a convolution.
+
+    ``None`` where none is: windows skip places, or more is padded than they cover. The runtime
+    computes ``ConvTranspose`` in a buffer of all windows, many times the image, and ``Conv`` not.
+    """
+    if any(step != 1 for step in window.strides):
+        return None
+    reach = [d * (k - 1) for d, k in zip(window.dilations, kernel, strict=True)]
+    pads = window.pads
+    if isinstance(pads, str):
+        less, more = [r // 2 for r in reach], [r - r // 2 for r in reach]
+        pads = [*less, *more] if pads == "SAME_UPPER" else [*more, *less]
+    turned = [r - pad for r, pad in zip([*reach, *reach], pads, strict=True)]
+    return turned if min(turned, default=0) >= 0 else None
 
 
 def _attributes(window: Window) -> dict[str, Any]:

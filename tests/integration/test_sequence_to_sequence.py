@@ -149,3 +149,27 @@ def test_arrays_name_the_units_of_both(pair: Path) -> None:
         pairs.SOURCE[0].tolist(),
         pairs.PRODUCED[0].tolist(),
     ]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_places_are_those_of_the_decoder(pair: Path, engine: str) -> None:
+    explainer, given = Explainer(pair, engine=engine), sample(pairs.feeds(rows=slice(0, 1)))
+    (found,) = explainer.explain(given)
+    target = found.record.target
+    assert (target.head, target.along, target.position) == ("causal-lm", "decoder_ids", 2)
+    (span,) = explainer.explain(given, "span:1-2")
+    scores = explainer.engine(given.feeds).output(given.feeds)[0].astype(np.float64)
+    logs = scores - np.log(np.exp(scores).sum(axis=-1, keepdims=True))
+    expected = sum(logs[k - 1, pairs.PRODUCED[0, k]] for k in (1, 2))
+    assert span.record.target.value == pytest.approx(expected, rel=1e-5)
+    assert span.record.target.places == [0, 1]
+    assert abs(span.record.ledger["residual_relative"]) < 1e-5
+    assert span.record.maps[1].relevance.total[2] == 0  # nothing after it is read
+
+
+def test_a_span_needs_no_map_of_the_decoder(pair: Path) -> None:
+    given = sample(pairs.feeds(rows=slice(0, 1)))
+    (one,) = Explainer(pair).explain(given, "span:1-2")
+    (other,) = Explainer(pair, explain_input="ids").explain(given, "span:1-2")
+    assert other.record.target.value == pytest.approx(one.record.target.value, rel=1e-6)
+    assert len(other.record.maps) == 1

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from building import Array, ints, proto, real
+from building import Array, floats, ints, proto, real
+from PIL import Image
 from tokenizers import (  # type: ignore[import-untyped]
     AddedToken,
     Tokenizer,
@@ -24,9 +25,13 @@ from tokenizers import (  # type: ignore[import-untyped]
 )
 
 from palrp_onnx import Explainer
+from palrp_onnx.compiler.file import compile_model
 from palrp_onnx.errors import InputError, TargetError
-from palrp_onnx.inputs import open_sample, read_labels
-from palrp_onnx.record import Attribution
+from palrp_onnx.inputs import Sample, open_sample, read_labels
+from palrp_onnx.jobs.records import Record
+from palrp_onnx.jobs.settings import Settings
+from palrp_onnx.jobs.worker import Worker
+from palrp_onnx.record import Attribution, InputFacts, encode
 from palrp_onnx.render.titles import title_of
 
 ENGINES = ("numpy", "onnxruntime")
@@ -375,3 +380,230 @@ def test_all_labels_above_one_half(tmp_path: Path, engine: str) -> None:
     np.testing.assert_allclose(record.relevance.total, relevance, rtol=1e-4, atol=1e-6)
     assert record.ledger["other"] == pytest.approx(np.log(chance) - relevance.sum(), abs=1e-5)
     assert abs(record.ledger["residual_relative"]) < 1e-5
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_the_chosen_of_several_texts(tmp_path: Path, engine: str) -> None:
+    """Every line of the second text is a choice; shorter ones are padded."""
+    body = "s = Shape(input_ids)  t = Slice(s, two, three)  n = Slice(s, one, two)"
+    body += "  rows = Concat<axis=0>(less, t)  flat = Reshape(input_ids, rows)"
+    body += "  e = Gather(table, flat)  c = ReduceMean<keepdims=0>(e, one)  z = MatMul(c, w)"
+    body += "  shape = Concat<axis=0>(less, n)  y = Reshape(z, shape)"
+    given = {"table": TABLE, "w": weights(1), "one": ints(1), "two": ints(2), "three": ints(3)}
+    feeds = {"input_ids": np.zeros((1, 2, 5), np.int64), "attention_mask": np.ones((1, 2, 5))}
+    feeds["attention_mask"] = feeds["attention_mask"].astype(np.int64)
+    body = body.replace("e = Gather(table, flat)", _KEPT)
+    model = proto(body, feeds, {**given, "less": ints(-1)}, free=(0, 1, 2))
+    path = made(tmp_path, f"{MIXED}  y = MatMul(h, w)", 3, {"pad_token_id": 1})
+    onnx.save(model, path)
+    choices = ["big paris", "berlin"]
+    ids = np.array([[0, 8, 4, 1, 5, 6, 1], [0, 8, 4, 1, 3, 1, 1]])
+    kept = np.array([[1] * 7, [1] * 6 + [0]])[:, :, None]
+    e = TABLE[ids].astype(np.float64) * kept
+    y = e.mean(axis=1) @ weights(1)[:, 0]
+    best = int(y.argmax())
+    record = one(path, "who is", "default", pair="\n".join(choices), engine=engine)
+    seed = np.eye(2)[best][:, None]
+    relevance = (e @ weights(1)[:, 0]) / 7 * seed
+    np.testing.assert_allclose(record.relevance.total, relevance.ravel(), rtol=1e-4, atol=1e-6)
+    assert (record.target.head, record.target.label) == ("multiple-choice", choices[best])
+    assert record.target.probability == pytest.approx(softmax(y)[best], rel=1e-5)
+    assert record.units.text[:7] == ["[CLS]", "who", "is", "[SEP]", "big", "paris", "[SEP]"]
+    spans = zip(record.units.start, record.units.end, record.units.sequence, strict=True)
+    texts = ("who is", "\n".join(choices))
+    shown = [texts[s][a:b] for a, b, s in spans]
+    assert shown[4:6] == ["big", "paris"] and shown[11] == "berlin"
+    contrast = one(path, "who is", "berlin-big paris", pair="\n".join(choices), engine=engine)
+    assert contrast.target.value == pytest.approx(y[1] - y[0], rel=1e-4)
+    with pytest.raises(InputError, match="several choices"):
+        one(path, "who is", "pred", engine=engine)
+
+
+#: Embeddings that a mask of the tokens switches off.
+_KEPT = (
+    "v = Gather(table, flat)  f = Reshape(attention_mask, rows)  g = Cast<to=1>(f)"
+    "  k = Unsqueeze(g, less)  e = Mul(v, k)"
+)
+PICTURE = real(1, 3, 6, 6, seed=5)
+KERNEL = real(4, 3, 1, 1, seed=6)
+
+
+def of_picture(folder: Path, body: str, given: dict[str, Array], **options: Any) -> Any:
+    """What explains a target of a model of :data:`PICTURE` with four labels."""
+    path = folder / "model.onnx"
+    outputs = options.pop("outputs", ("y",))
+    onnx.save(proto(body, {"x": PICTURE}, given, outputs=outputs), path)
+    names = {"id2label": {str(k): each for k, each in enumerate("abcd")}}
+    (folder / "config.json").write_text(json.dumps(names))
+    sample = Sample("x", "tensors", {"x": PICTURE}, InputFacts(kind="tensors"))
+    explainer = Explainer(path, **options)
+    return lambda target: explainer.explain(sample, target, read_labels(path))[0]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_class_over_its_region(tmp_path: Path, engine: str) -> None:
+    """A convolution of one pixel: every pixel has the relevance of its own entry."""
+    explain = of_picture(tmp_path, "y = Conv(x, k)", {"k": KERNEL}, engine=engine)
+    x, k = (each.astype(np.float64) for each in (PICTURE[0], KERNEL[:, :, 0, 0]))
+    y = np.einsum("chw,kc->khw", x, k)
+    largest = y.argmax(axis=0)
+    usual = int(np.bincount(largest.ravel(), minlength=4).argmax())
+    mask = np.zeros((6, 6), bool)
+    mask[1:3, 2:5] = True
+    np.save(tmp_path / "mask.npy", mask)
+    Image.fromarray(mask.astype(np.uint8) * 255).save(tmp_path / "mask.png")
+    box = np.zeros((6, 6), bool)
+    box[:2, 3:] = True
+    whole = np.ones((6, 6), bool)
+    for target, index, cells in (
+        ("default", usual, largest == usual),
+        ("c", 2, largest == 2),
+        ("region:c", 2, largest == 2),
+        (f"region:c:{tmp_path}/mask.npy", 2, mask),
+        (f"region:2:{tmp_path}/mask.png", 2, mask),
+        ("1,:,:", 1, whole),
+        ("1,:2,3:6", 1, box),
+        ("1,:-4,-3:", 1, box),
+    ):
+        found = explain(target)
+        expected = np.einsum("chw,c->chw", x, k[index]) * cells
+        np.testing.assert_allclose(found.tensors["pixels"][0], expected, rtol=1e-4, atol=1e-6)
+        target_facts = found.record.target
+        assert target_facts.value == pytest.approx(y[index][cells].sum(), rel=1e-5)
+        assert (target_facts.kind, target_facts.cells) == ("region", int(cells.sum()))
+        assert target_facts.head == "segmentation"
+        assert abs(found.record.ledger["residual_relative"]) < 1e-5
+    assert "places, where it is the largest" in title_of(explain("c").record)
+
+
+def test_regions_that_are_not_there(tmp_path: Path) -> None:
+    kernel = KERNEL.copy()
+    kernel[3] = -np.abs(KERNEL).sum()
+    given = {"k": kernel, "low": np.array([0, 0, 0, 100], np.float32).reshape(1, 4, 1, 1)}
+    explain = of_picture(tmp_path, "c = Conv(x, k)  y = Sub(c, low)", given)
+    with pytest.raises(TargetError, match="No place of the output is d") as caught:
+        explain("d")
+    assert "element:3,:,:" in caught.value.hint
+    assert explain("element:3,:,:").record.target.cells == 36
+    np.save(tmp_path / "small.npy", np.ones((2, 2)))
+    with pytest.raises(TargetError, match=r"shape \[2, 2\]"):
+        explain(f"region:a:{tmp_path}/small.npy")
+    with pytest.raises(TargetError, match="is empty"):
+        explain("1,2:2,:")
+    with pytest.raises(TargetError, match="3 parts"):
+        explain("1,:")
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_the_most_probable_box(tmp_path: Path, engine: str) -> None:
+    """Five queries that each sum the pixels; the last class is no object."""
+    given = {"q": real(5, 36, seed=8), "w": real(3, 5, seed=9), "b": real(3, 4, seed=10)}
+    given["rows"] = ints(0, 3, -1)
+    body = "f = Reshape(x, rows)  p = Transpose<perm=[0,2,1]>(f)  h = MatMul(q, p)"
+    body += "  y = MatMul(h, w)  boxes = MatMul(h, b)"
+    explain = of_picture(tmp_path, body, given, engine=engine, outputs=("y", "boxes"))
+    x = PICTURE[0].reshape(3, 36).T.astype(np.float64)
+    y = given["q"] @ x @ given["w"]
+    chances = softmax(y)[:, :4]
+    query, index = np.unravel_index(chances.argmax(), chances.shape)
+    for target, at, entry in (("default", query, index), ("box:1:c", 1, 2)):
+        found = explain(target)
+        expected = given["q"][at][:, None] * x * given["w"][:, entry].astype(np.float64)
+        np.testing.assert_allclose(
+            found.tensors["pixels"][0], expected.T.reshape(3, 6, 6), rtol=1e-4, atol=1e-5
+        )
+        assert found.record.target.head == "detection"
+        assert title_of(found.record).startswith(f"box {at} → {'abcd'[entry]} ")
+
+
+SUMMED_KEPT = (
+    "v = Gather(table, input_ids)  g = Cast<to=1>(attention_mask)  k = Unsqueeze(g, last)"
+    "  e = Mul(v, k)  c = ReduceSum<keepdims=1>(e, axis)  h = Add(e, c)"
+)
+BATCHES = {
+    "entities": (f"{SUMMED_KEPT}  y = MatMul(h, w)", 3, ("y",)),
+    "masked": (f"{SUMMED_KEPT}  y = MatMul(h, w)", len(WORDS), ("y",)),
+    "answers": (
+        f"{SUMMED_KEPT}  z = MatMul(h, w)  a, b = Split<axis=-1, num_outputs=2>(z)"
+        "  first = Squeeze(a, last)  final = Squeeze(b, last)",
+        2,
+        ("first", "final"),
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", BATCHES)
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_records_of_a_batch_are_as_alone(tmp_path: Path, kind: str, side: str) -> None:
+    """Filled up on either side: no place is one of the padding, and each record has its own."""
+    body, size, outputs = BATCHES[kind]
+    config: dict[str, Any] = {"pad_token_id": 1}
+    if kind == "entities":
+        config["id2label"] = {str(k): label for k, label in enumerate(LABELS)}
+    path = made(tmp_path, f"{MIXED}  y = MatMul(h, w)", size, config)
+    named = {"mask_token": "[MASK]", "padding_side": side}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(named))
+    feeds = {"input_ids": ints([*IDS]), "attention_mask": ints([1] * 5)}
+    given = {"table": TABLE, "w": weights(size), "last": ints(-1), "axis": ints(1)}
+    onnx.save(proto(body, feeds, given, outputs=outputs, free=(0, 1)), path)
+    texts = ["[MASK] is", "big berlin is [MASK] paris", "small [MASK] she"]
+    pairs = ["berlin is big", "he", "paris is small who"]
+    pair = kind == "answers"
+    records = [
+        Record(k, {"text": text, **({"text_pair": other} if pair else {})})
+        for k, (text, other) in enumerate(zip(texts, pairs, strict=True))
+    ]
+    worker = Worker(path, Settings(batch_size=3))
+    assert worker._batching.padding is not None
+    lines = [json.loads(line.data) for line in worker(records)]
+    for line, text, other in zip(lines, texts, pairs, strict=True):
+        alone = one(path, text, "pred", pair=other if pair else None)
+        target = json.loads(encode(alone))["target"]
+        for name in ("value", "probability"):
+            assert line["target"].pop(name) == pytest.approx(target.pop(name), rel=1e-4)
+        assert line["target"] == target
+        np.testing.assert_allclose(
+            line["relevance"]["total"], alone.relevance.total, rtol=1e-4, atol=1e-5
+        )
+
+
+def test_a_compiled_file(entities: Path) -> None:
+    """Takes log-probabilities at a place, and says that it takes no spans and regions."""
+    explainer = entities.with_name("explainer.onnx")
+    explainer.write_bytes(compile_model(entities, explainer))
+    for target in ("default", "logprob:token:2:B-LOC", 'token:"berlin":B-LOC-O'):
+        ours, theirs = (one(path, TEXT, target) for path in (explainer, entities))
+        assert ours.target == theirs.target
+        np.testing.assert_allclose(ours.relevance.total, theirs.relevance.total, atol=1e-5)
+        assert ours.ledger["softmax"] == pytest.approx(theirs.ledger["softmax"], abs=1e-5)
+    with pytest.raises(TargetError, match="several places"):
+        one(explainer, TEXT, "1:3,0")
+
+
+def test_a_sure_log_probability_is_a_map_of_zeros(tmp_path: Path) -> None:
+    """Its gradient is 0, which is no default target of the compiled graph."""
+    body = "e = Gather(table, input_ids)  c = ReduceMean<keepdims=0>(e, axis)  m = MatMul(c, w)"
+    path = made(tmp_path, f"{body}  d = Mul(m, table)", 3, {})
+    given = {"table": TABLE, "w": weights(3), "axis": ints(1), "far": floats(1e4, 0.0, 0.0)}
+    model = proto(f"{body}  y = Add(m, far)", {"input_ids": ints([*IDS])}, given, free=(0, 1))
+    onnx.save(model, path)
+    (tmp_path / "config.json").write_text(json.dumps({"id2label": {"0": "a", "1": "b", "2": "c"}}))
+    for engine in ENGINES:
+        record = one(path, TEXT, "logprob:a", engine=engine)
+        assert record.target.value == 0
+        assert not any(record.relevance.total)
+        assert [w.code for w in record.warnings] == ["zero_map"]
+
+
+def test_negative_places_count_from_the_last_token_of_the_text(tmp_path: Path) -> None:
+    """In a graph of a fixed length, whose rows are filled up."""
+    config = {"id2label": dict(zip("012", LABELS, strict=True)), "pad_token_id": 1}
+    path = made(tmp_path, f"{MIXED}  y = MatMul(h, w)", 3, config)
+    feeds = {"input_ids": ints([*IDS, 1, 1, 1]), "attention_mask": ints([1] * 8)}
+    given = {"table": TABLE, "w": weights(3), "last": ints(-1), "axis": ints(1)}
+    onnx.save(proto(f"{SUMMED_KEPT}  y = MatMul(h, w)", feeds, given), path)
+    records = [one(path, TEXT, target) for target in ("token:-2:B-LOC", "token:big:B-LOC")]
+    assert records[0].target == records[1].target
+    assert records[0].target.position == 3
+    with pytest.raises(TargetError, match="before the first of 5"):
+        one(path, TEXT, "token:-6:B-LOC")

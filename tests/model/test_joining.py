@@ -139,6 +139,22 @@ def test_the_merged_decoder_where_there_is_no_other(pair: Path) -> None:
     assert Model.open(pair).files[1].name == "decoder_model_merged.onnx"
 
 
+def test_forms_of_both_files(pair: Path) -> None:
+    """Quantised files have an ending; the files without one come first."""
+    for name in ("encoder", "decoder"):
+        shutil.copy(pair / f"{name}_model.onnx", pair / f"{name}_model_quantized.onnx")
+    assert [each.name for each in Model.open(pair).files] == [
+        "encoder_model.onnx",
+        "decoder_model.onnx",
+    ]
+    for name in ("encoder", "decoder"):
+        (pair / f"{name}_model.onnx").unlink()
+    assert Model.open(pair).files[0].name == "encoder_model_quantized.onnx"
+    shutil.copy(pair / "encoder_model_quantized.onnx", pair / "encoder_model_fp16.onnx")
+    with pytest.raises(InputError, match="several encoders"):
+        Model.open(pair)
+
+
 def test_a_decoder_that_needs_another(pair: Path) -> None:
     (pair / "decoder_model.onnx").rename(pair / "decoder_with_past_model.onnx")
     with pytest.raises(InputError, match="which no file computes"):

@@ -11,7 +11,7 @@ import pytest
 from msgspec import UNSET, structs
 from PIL import Image
 
-from palrp_onnx.matrix import Matrix, Rows, json_schema
+from palrp_onnx.matrix import Matrix, TokenRows, json_schema
 from palrp_onnx.record import InputFacts, ModelFacts, Run, TargetFacts, Units, Warning_
 from palrp_onnx.render.grid import render_matrix_html, render_matrix_png
 from palrp_onnx.render.page import INNER, MARGIN, WIDTH
@@ -21,13 +21,13 @@ from palrp_onnx.render.scale import number
 pytestmark = pytest.mark.quick
 
 
-def rows(lengths: list[int], seed: int = 0) -> Rows:
+def rows(lengths: list[int], seed: int = 0) -> TokenRows:
     draw = np.random.default_rng(seed)
     parts = {
         name: [draw.normal(size=length).tolist() for length in lengths]
         for name in ("content", "position", "total")
     }
-    return Rows(**parts)
+    return TokenRows(**parts)
 
 
 def matrix(read: int, produced: list[str], start: list[str] | None, **changes: Any) -> Matrix:
@@ -84,12 +84,11 @@ def test_cells_have_the_colours_of_their_numbers() -> None:
     parts = ("content", "position", "total")
     read = [row for name in parts for row in getattr(found.relevance, name)]
     earlier = [row for name in parts for row in getattr(found.earlier, name)]
-    every = [value for row in (*read, *earlier) for value in row]
-    # What the decoder begins with does not set the scale.
-    ordinary = [value for row in (*read, *(row[1:] for row in earlier)) for value in row]
-    limit = max(map(abs, ordinary))
-    for value in every:
-        assert colour(value, limit) in colours
+    # What the decoder begins with does not set the scale of its tokens.
+    limits = [max(abs(v) for row in rows for v in row) for rows in (read, [r[1:] for r in earlier])]
+    for side, limit in zip((read, earlier), limits, strict=True):
+        for value in (v for row in side for v in row):
+            assert colour(value, limit) in colours
 
 
 def test_the_page_has_every_number_and_no_markup_of_strangers() -> None:
@@ -115,8 +114,8 @@ def test_patches_have_rows_and_columns() -> None:
 
 
 def test_zeros_are_white() -> None:
-    zero = Rows(content=[[0.0]], position=[[0.0]], total=[[0.0]])
-    nothing = Rows(content=[[]], position=[[]], total=[[]])
+    zero = TokenRows(content=[[0.0]], position=[[0.0]], total=[[0.0]])
+    nothing = TokenRows(content=[[]], position=[[]], total=[[]])
     data = render_matrix_png(matrix(1, ["a"], None, relevance=zero, earlier=nothing))
     assert drawn(data).size[0] == INNER + 2 * MARGIN
 
