@@ -242,7 +242,7 @@ def _values(graph: ir.Graph) -> list[ir.Value]:
     return [value for value in found if value.name]
 
 
-class _Parts(NamedTuple):
+class _Pieces(NamedTuple):
     """What a graph consists of."""
 
     inputs: list[ir.Value]
@@ -251,9 +251,9 @@ class _Parts(NamedTuple):
     nodes: list[ir.Node]
 
 
-def _parts(graph: ir.Graph) -> _Parts:
+def _parts(graph: ir.Graph) -> _Pieces:
     """Take a graph apart."""
-    parts = _Parts(
+    parts = _Pieces(
         list(graph.inputs), list(graph.outputs), list(graph.initializers.values()), list(graph)
     )
     graph.outputs.clear()

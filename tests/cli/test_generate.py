@@ -226,6 +226,16 @@ def test_arrays_of_the_encoder_alone(run: Run, reader: Path, tmp_path: Path) -> 
     assert found[0]["relevance"] == found[1]["relevance"]
 
 
+def test_a_decoder_reads_no_windows(run: Run, reader: Path) -> None:
+    source = text_of(reader)
+    source.write_text(" ".join(["w5"] * 30))
+    config = {"model_max_length": 8}
+    (source.parent / "tokenizer_config.json").write_text(json.dumps(config))
+    result = run("explain", reader, "--input", source, "--windows", "2")
+    assert result.exit_code == 3
+    assert "as a whole" in result.stderr
+
+
 def test_nothing_says_how_a_text_begins(run: Run, reader: Path) -> None:
     source = text_of(reader)
     (source.parent / "generation_config.json").unlink()
