@@ -63,9 +63,10 @@ def join(first: ir.Model, second: ir.Model, place: str) -> ir.Model:
             casts.append(cast)
             given = cast.outputs[0]
         ir.convenience.replace_all_uses_with(received, given)
+        after.outputs[:] = [given if value is received else value for value in after.outputs]
     graph = ir.Graph(
         [*before.inputs, *after.inputs],
-        [*after.outputs, *before.outputs],
+        list(dict.fromkeys((*after.outputs, *before.outputs))),
         nodes=[*before.nodes, *casts, *after.nodes],
         initializers=[*before.initializers, *after.initializers],
         opset_imports=decoder.opset_imports,
