@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -28,6 +28,7 @@ from .options import (
     fail_on_option,
     formats,
     grouped,
+    head_option,
     memory_option,
     method_options,
     model_argument,
@@ -38,13 +39,16 @@ from .summary import summary
 from .writing import write_stdout
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from palrp_onnx.describe import Explanation
     from palrp_onnx.explainer import Explainer
     from palrp_onnx.inputs import Given, GraphInput, Sample
     from palrp_onnx.matrix import Matrix
     from palrp_onnx.model.open import Model
-    from palrp_onnx.record import Attribution
+    from palrp_onnx.record import Attribution, Map
     from palrp_onnx.relevance.target import Target
+    from palrp_onnx.types import Box
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,9 @@ class Request:
     tensors: Path | None
     start: str | None
     generate: int | None
+    head: str | None
     continuation: Path | None
+    columns: tuple[str, ...]
     limits: tuple[Limit, ...]
     memory: str
     run: Run
@@ -86,6 +92,13 @@ class Request:
     type=FILE_PATH,
     metavar="FILE.json",
     help="Messages instead of --input: the tokenizer's chat template makes a text of them.",
+)
+@click.option(
+    "--columns",
+    multiple=True,
+    metavar="NAMES|INPUT=NAMES",
+    help="Names of the columns of a table, nodes or steps, in their order: a file with one a line, "
+    "or names separated by commas.",
 )
 @click.option("--pair", type=FILE_PATH, help="Second text, for models of text pairs.")
 @click.option(
@@ -113,6 +126,7 @@ class Request:
 )
 @words_options
 @default_run_options
+@head_option
 @memory_option
 @method_options
 @click.option(
@@ -241,6 +255,7 @@ def _check_windows(request: Request) -> None:
 
 def _open(request: Request) -> tuple[Model, Sample]:
     from palrp_onnx.inputs import bind_inputs
+    from palrp_onnx.inputs.columns import read_columns
     from palrp_onnx.inputs.past import open_for
     from palrp_onnx.inputs.produced import read_both
     from palrp_onnx.inputs.several import names_held
@@ -258,6 +273,8 @@ def _open(request: Request) -> tuple[Model, Sample]:
         tokenizer=_tokenizer(request),
         start=request.start,
     )
+    if request.columns:
+        sample = replace(sample, columns=read_columns(request.columns, [i.name for i in inputs]))
     return model, sample
 
 
@@ -338,6 +355,7 @@ def _explainer(request: Request, model: Model) -> Explainer:
         memory=request.memory,
         once=_continues(request) is None,
         tokenizer=request.words.tokenizer,
+        head=request.head,
         reader=partial(_read_other, request, model),
     )
 
@@ -436,10 +454,21 @@ def _html(records: Sequence[Attribution], sample: Sample) -> bytes:
 
 def _originals(record: Attribution, sample: Sample) -> dict[str, Any]:
     """The images of the maps."""
-    first, *others = (sample.picture_of(each.input) for each in record.maps)
+    first, *others = (_original(each, sample) for each in record.maps)
     image, box = first
     further = {each.input: seen for each, seen in zip(record.others or (), others, strict=True)}
     return {"image": image, "box": box, "further": further}
+
+
+def _original(shown: Map, sample: Sample) -> tuple[Image | None, Box | None]:
+    """The image of an input, or its drawn signal, and the part of it that the network saw."""
+    from palrp_onnx.render.timeline import TIMED, draw_signal
+
+    units = shown.units
+    timed = sample.series(shown.input, len(shown.relevance.total)) if units.kind in TIMED else None
+    return (
+        sample.picture_of(shown.input) if timed is None else (draw_signal(timed, units.kind), None)
+    )
 
 
 def _tensors(explanations: Sequence[Explanation]) -> Content:

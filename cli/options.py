@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import click
 
 from palrp_onnx.limits import RECORD_METRICS, Limit
+from palrp_onnx.record import HEADS
 from palrp_onnx.relevance.methods import BASELINES, DEFAULT_METHOD, METHODS, lines_of
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -285,6 +286,14 @@ _ENGINE_OPTIONS: tuple[Callable[[Any], Any], ...] = (
         metavar="cpu|cuda[:N]",
         help="Device of the forward pass. If cuda is not available, that is an error.",
     ),
+)
+
+head_option = click.option(
+    "--head",
+    type=click.Choice(HEADS),
+    metavar="KIND",
+    help="The kind of head, where the graph and config.json say another or none: "
+    f"{', '.join(HEADS)}.",
 )
 
 #: Options of `Run`: one target, or several where the task usually asks for several.

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from palrp_onnx.record import Attribution, Map, TargetFacts, Units
 
 _TOP = 5
+#: Largest number of units in time that are named one by one; more are named in spans.
+_SPANS = 1000
 
 
 def summary(record: Attribution, *, verbose: bool = False) -> str:
@@ -62,15 +64,24 @@ def _index(index: int | list[int] | None, label: str | None) -> str:
 
 
 def _strongest(shown: Map) -> list[str]:
-    total = shown.relevance.total
+    from palrp_onnx.render.timeline import TIMED, merged
+
+    units, relevance, each = shown.units, shown.relevance, 1
+    if units.kind in TIMED:
+        relevance, each = merged(relevance, _SPANS)
+    total = relevance.total
     order = sorted(range(len(total)), key=lambda i: -abs(total[i]))[:_TOP]
-    return [f"{_unit(shown.units, i)} {total[i]:+.3g}" for i in order]
+    return [f"{_span(units, i * each, each)} {total[i]:+.3g}" for i in order]
+
+
+def _span(units: Units, first: int, count: int) -> str:
+    """A unit, or so many that follow each other."""
+    one = _unit(units, first)
+    return one if count == 1 else f"{one.removesuffix(' s')} to {_unit(units, first + count)}"
 
 
 def _unit(units: Units, index: int) -> str:
-    if index < len(units.text):
-        return f'"{printable(units.text[index])}"'
-    if units.grid is not None:
-        row, column = divmod(index, units.grid[1])
-        return f"patch ({row}, {column})"
-    return f"unit {index}"
+    name = printable(units.name(index))
+    if units.kind == "token":
+        return f'"{name}"' if index < len(units.text) else name
+    return f"patch {name}" if units.kind == "patch" and units.pictures == 1 else name

@@ -66,6 +66,8 @@ class Binder:
             return [self._place_of_answer(target, row) for row in rows]
         if target.at is not None:
             return [replace(target, at=None, position=self._at(target.at, row)) for row in rows]
+        if target.position is not None and target.position < 0 and self.subject.facts.sequence:
+            return [replace(target, position=self._from_end(target.position, r)) for r in rows]
         open_place = target.kind in ("pred", "index", "contrast", "token")
         if not open_place or target.position is not None:
             return target
@@ -143,6 +145,17 @@ class Binder:
         elif self.vocabulary is not None and ids is not None and len(ids) == count:
             kept &= ~np.isin(ids, list(self.vocabulary.special))
         return kept
+
+    def _from_end(self, position: int, row: int) -> int:
+        """A place that counts from the last token that is not masked, as one from the first."""
+        ids, view = self._ids(row), self.subject.along
+        if ids is None or view is None:
+            return position
+        mask = view.units_mask(self.sample.feeds, len(ids))
+        kept = np.flatnonzero(np.ones(len(ids)) if mask is None else mask[row] != 0)
+        if not -len(kept) <= position:
+            raise TargetError(f"Token {position} is before the first of {len(kept)} tokens")
+        return int(kept[position])
 
     def _at(self, text: str, row: int) -> int:
         """The place of the token with this text: the first of the tokens that spell it.

@@ -11,9 +11,10 @@ import numpy as np
 from msgspec import UNSET, structs
 
 from palrp_onnx.engines import Outcome
-from palrp_onnx.errors import UsageError
+from palrp_onnx.errors import InputError, UsageError
 from palrp_onnx.fidelity import doubts
 from palrp_onnx.head import Head, class_warnings
+from palrp_onnx.inputs.columns import ANY
 from palrp_onnx.inputs.sample import Sample
 from palrp_onnx.inputs.words import Vocabulary
 from palrp_onnx.record import (
@@ -29,7 +30,7 @@ from palrp_onnx.record import (
 )
 from palrp_onnx.relevance.ledger import OPEN
 from palrp_onnx.relevance.target import Resolved
-from palrp_onnx.relevance.units import Maps, unaligned
+from palrp_onnx.relevance.units import Maps, pictures_of, unaligned
 from palrp_onnx.subject import Subject
 from palrp_onnx.types import Array
 
@@ -197,10 +198,15 @@ def _units(view: Subject, sample: Sample, maps: Maps, row: int) -> Units:
     """The units of one explained input, named by the reader of the sample or by their ids."""
     count = maps.content.shape[1]
     if maps.grid is not None:
-        return Units(kind="patch", grid=maps.grid)
+        pictures = pictures_of(view, sample.feeds[view.input])
+        return Units(kind="patch", grid=maps.grid, pictures=pictures)
+    if names := _given(view, sample, count):
+        return Units(kind=view.kind, text=list(names))
     known = sample.units_of(view.input, row)
     if known is not None and len(known.text) == count:
-        return known
+        return known if view.kind == "token" else structs.replace(known, kind=view.kind)
+    if view.kind != "token":
+        return _unnamed(view, sample, count, row)
     ids = view.one(sample.feeds, row)[view.input]
     named = ids.dtype.kind in "iu" and ids.size == count
     mask = view.units_mask(sample.feeds, count)
@@ -211,6 +217,34 @@ def _units(view: Subject, sample: Sample, maps: Maps, row: int) -> Units:
         id=ids.ravel().tolist() if named else [],
         special=[False] * count if mask is None else (mask[row] == 0).tolist(),
         sequence=[k * texts // count for k in range(count)] if texts > 1 else [],
+    )
+
+
+def _given(view: Subject, sample: Sample, count: int) -> tuple[str, ...]:
+    """Names that were given for the units of an input.
+
+    Raises:
+        InputError: They are more or fewer than its units.
+    """
+    own = sample.columns.get(view.input)
+    names = own or sample.columns.get(ANY, ())
+    fits = view.kind not in ("token", "patch") and len(names) == count
+    if names and not fits and (own or (not view.further and view.columns is None)):
+        raise InputError(
+            f"{len(names)} names were given for the {count} {view.kind}s of input {view.input!r}",
+            hint="--columns INPUT=NAMES names those of one input.",
+        )
+    return names if fits else ()
+
+
+def _unnamed(view: Subject, sample: Sample, count: int, row: int) -> Units:
+    """Units that have numbers for names; those of sound have times."""
+    seconds = sample.step_of(view.input) if view.kind == "step" else None
+    mask = view.units_mask(sample.feeds, count)
+    return Units(
+        kind=view.kind if seconds is None else "frame",
+        special=[] if mask is None else (mask[row] == 0).tolist(),
+        step=seconds,
     )
 
 

@@ -30,7 +30,7 @@ from palrp_onnx.errors import (
     UsageError,
 )
 from palrp_onnx.fidelity import Original
-from palrp_onnx.head import Head, find_head
+from palrp_onnx.head import Head, check_kind, find_head
 from palrp_onnx.inputs.open import open_sample
 from palrp_onnx.inputs.sample import Sample
 from palrp_onnx.inputs.sidecar import Declared, read_declared
@@ -111,6 +111,8 @@ class Explainer:
             are faster.
         tokenizer: The tokenizer, a file or a folder, if it is not beside the model: it says which
             token of the vocabulary a text is.
+        head: The kind of head, where the graph and ``config.json`` say another or none: one of
+            :data:`palrp_onnx.record.HEADS`.
         reader: Reads further inputs that targets name, as in ``similarity:other.txt``; by default
             as :func:`palrp_onnx.inputs.open_sample` does.
 
@@ -133,6 +135,7 @@ class Explainer:
         memory: str | None = None,
         once: bool = False,
         tokenizer: Path | None = None,
+        head: str | None = None,
         reader: Callable[[Path], Sample] | None = None,
     ) -> None:
         named = (explain_input,) if isinstance(explain_input, str) else tuple(explain_input or ())
@@ -187,6 +190,7 @@ class Explainer:
         self._opened: OrderedDict[tuple[Taken, bool], _Opened] = OrderedDict()
         self._declared: Declared | None = None
         self._tokenizer = tokenizer
+        self._head = check_kind(head)
         self._reader = reader or self._open_sample
         self._others: dict[str, Explainer] = {}
         self._vocabulary: Vocabulary | None = None
@@ -289,7 +293,7 @@ class Explainer:
             TargetError: ``both`` ends of an answer are wanted of a model that gives none.
         """
         engine = self.engine(sample.feeds)
-        binder = self._binder(engine, sample, labels)
+        binder = self.binder(engine, sample, labels)
         kind, several = binder.head.kind, engine.subject.samples(sample.feeds) > 1
         siblings = engine.subject.facts.siblings
         if kind == "multi-label" and not several:
@@ -330,6 +334,7 @@ class Explainer:
                 roles={name: role.value for name, role in self._roles.items()},
                 once=self._once,
                 tokenizer=self._tokenizer,
+                head=self._head,
             )
         return self._others[output]
 
@@ -354,7 +359,7 @@ class Explainer:
         wide = any(each.wide for each in of_rows(wanted, 1))
         opened = self._open_for(sample.feeds, wide=wide)
         engine = opened.engine
-        binder = self._binder(engine, sample, labels)
+        binder = self.binder(engine, sample, labels)
         bound = binder(wanted) if isinstance(wanted, Target) else wanted
         if not wide and any(each.wide for each in of_rows(bound, 1)):
             opened = self._open_for(sample.feeds, wide=True)
@@ -391,7 +396,8 @@ class Explainer:
             for each, own in zip(describer(sample, outcome, labels), zeros, strict=True)
         ]
 
-    def _binder(self, engine: Engine, sample: Sample, labels: Mapping[int, str]) -> Binder:
+    def binder(self, engine: Engine, sample: Sample, labels: Mapping[int, str]) -> Binder:
+        """Binds targets to the rows of a sample, with the head of the engine's output."""
         subject = engine.subject
         head = self.head(subject, subject.facts.shape, labels)
         return Binder(
@@ -438,7 +444,7 @@ class Explainer:
         Raises:
             InputError: ``config.json`` in the model's folder is malformed.
         """
-        return find_head(subject, shape, self._files(), labels)
+        return find_head(subject, shape, self._files(), labels, self._head)
 
     def _files(self) -> Declared:
         if self._declared is None:
@@ -493,8 +499,9 @@ class Explainer:
             TargetError: The entries are the vocabulary, or those of a token are not known to be
                 classes.
         """
-        subject = self.engine(sample.feeds).subject
-        head = self.head(subject, subject.facts.shape, labels)
+        engine = self.engine(sample.feeds)
+        subject = engine.subject
+        head = self.head(subject, engine.output(sample.feeds).shape, labels)
         if head.vocabulary or (subject.axes > 2 and not head.classes):
             raise TargetError(
                 f"The {head.size} entries of the output are not known to be classes",

@@ -11,13 +11,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 
 from palrp_onnx.analysis.probability import LOG_SOFTMAX, SIGMOID, SOFTMAX
-from palrp_onnx.errors import TargetError
+from palrp_onnx.errors import TargetError, UsageError
 from palrp_onnx.inputs.sidecar import MULTI_LABEL, REGRESSION, SINGLE_LABEL, Declared
+from palrp_onnx.record import HEADS
+from palrp_onnx.record import HeadKind as Kind
 from palrp_onnx.relevance.target import Resolved, Target
 from palrp_onnx.subject import OutputFacts, Subject
 from palrp_onnx.types import Array
@@ -28,22 +30,13 @@ _OWN: dict[str, Link] = {SOFTMAX: "value", SIGMOID: "value", LOG_SOFTMAX: "expon
 _TAKEN: dict[str, Link] = {SOFTMAX: "softmax", SIGMOID: "sigmoid", LOG_SOFTMAX: "softmax"}
 
 
-#: What the explained output says of the input.
-Kind = Literal[
-    "single-label",
-    "binary",
-    "multi-label",
-    "regression",
-    "token-classification",
-    "masked-lm",
-    "causal-lm",
-    "question-answering",
-    "multiple-choice",
-    "segmentation",
-    "detection",
-    "embedding",
-    "numbers",
-]
+#: Kinds of outputs [B, D], and of outputs [B, tokens, D]: the caller may name another of a group.
+_GROUPS = (
+    ("single-label", "multi-label", "binary", "regression", "embedding", "numbers"),
+    ("token-classification", "masked-lm", "causal-lm", "embedding", "numbers"),
+)
+_SIGMOIDS = ("multi-label", "binary")
+_NUMBERS = ("regression", "embedding", "numbers")
 #: Ends of names of classes in Transformers, for heads that the graph leaves open.
 _ARCHITECTURES: dict[str, Kind] = {
     "ForMaskedLM": "masked-lm",
@@ -117,10 +110,67 @@ class Head:
             )
 
 
+def check_kind(kind: str | None) -> Kind | None:
+    """A kind of head by its name.
+
+    Raises:
+        UsageError: There is no such kind.
+    """
+    if kind is not None and kind not in HEADS:
+        raise UsageError(f"Unknown head {kind!r}", hint=f"Heads: {', '.join(HEADS)}.")
+    return cast("Kind | None", kind)
+
+
 def find_head(
+    subject: Subject,
+    shape: tuple[int, ...],
+    declared: Declared,
+    labels: Mapping[int, str],
+    asked: Kind | None = None,
+) -> Head:
+    """Facts about an output with this shape, which includes the batch axis.
+
+    Args:
+        subject: The subject of the explanation.
+        shape: The shape of the output.
+        declared: Facts of the files beside the model.
+        labels: Names of classes.
+        asked: The kind that the caller says it is.
+
+    Raises:
+        UsageError: An output of this shape cannot be of the kind that was asked for.
+    """
+    found = _found(subject, shape, declared, labels)
+    if asked in (None, found.kind):
+        return found
+    assert asked is not None
+    groups = [group for group in _GROUPS if found.kind in group and asked in group]
+    if not groups or (found.vocabulary and asked == "token-classification"):
+        raise UsageError(
+            f"The head is no {asked}: it is {found.kind}, as {found.why}",
+            place=f"output {subject.output}",
+            hint="Leave out --head.",
+        )
+    classes = asked not in _NUMBERS
+    ends = found.link in ("value", "exponential") or subject.facts.followed is not None
+    link: Link | None = None
+    if classes:
+        link = found.link if ends else "sigmoid" if asked in _SIGMOIDS else "softmax"
+    vocabulary = asked in ("masked-lm", "causal-lm")
+    return replace(
+        found,
+        kind=asked,
+        why="the caller says so",
+        classes=classes,
+        link=link,
+        vocabulary=vocabulary,
+    )
+
+
+def _found(
     subject: Subject, shape: tuple[int, ...], declared: Declared, labels: Mapping[int, str]
 ) -> Head:
-    """Facts about an output with this shape, which includes the batch axis."""
+    """The head as the graph and the files beside it show it."""
     facts, size = subject.facts, shape[-1] if len(shape) > 1 else 1
     said = declared.claim(_ARCHITECTURES)
     if len(shape) > 3:

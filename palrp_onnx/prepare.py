@@ -33,6 +33,7 @@ from palrp_onnx.analysis.sites import SinkSite, find_sites
 from palrp_onnx.analysis.sizes import sizes_of
 from palrp_onnx.analysis.slopes import alibi_operands
 from palrp_onnx.analysis.uncertain import find_uncertain
+from palrp_onnx.analysis.unit_kinds import unit_kind
 from palrp_onnx.errors import InputError, TargetError, UnsupportedError, UsageError
 from palrp_onnx.head import probability_warnings
 from palrp_onnx.model.branches import has_decisions, questions, take_branches
@@ -42,7 +43,7 @@ from palrp_onnx.model.open import Model
 from palrp_onnx.model.ops import Trait, has
 from palrp_onnx.model.passes.written_softmax import join_softmax
 from palrp_onnx.model.signature import GraphInput, first_axes
-from palrp_onnx.record import ModelFacts, Warning_
+from palrp_onnx.record import ModelFacts, UnitKind, Warning_
 from palrp_onnx.relevance.method import Method
 from palrp_onnx.relevance.plan import Plan, make_plan, needed_values
 from palrp_onnx.relevance.routes import Route, Routes, bring_to_tokens, to_input
@@ -144,6 +145,7 @@ class Planned:
             hiding=tuple(name for name in masks if hides_where_set(analysis, name)),
             image=self._image(),
             patch=patch_size(analysis, self.explained),
+            kind=self.kind,
             further=further,
             columns=self._columns(),
             mixed=found[0] if found else None,
@@ -171,18 +173,25 @@ class Planned:
         """What the subject says of a further explained input."""
         return FurtherInput(
             input=self.explained,
+            kind=self.kind,
             unit_mask=mask_of_input(self.analysis, self.explained),
             image=self._image(),
             patch=patch_size(self.analysis, self.explained),
             rows=self.rows,
         )
 
+    @property
+    def kind(self) -> UnitKind:
+        """What the units of the explained input are."""
+        return unit_kind(self.analysis, self.explained, placed=bool(self.sites))
+
     def _image(self) -> ImageAxes | None:
         axes = self.analysis.input_axes(self.explained)
         if axes.channels is None:
             return None
         assert axes.batch is not None
-        return ImageAxes(axes.batch, axes.channels, *axes.units[:2])
+        *pictures, rows, columns = axes.units
+        return ImageAxes(axes.batch, axes.channels, rows, columns, *pictures)
 
     @cached_property
     def routes(self) -> Routes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
@@ -23,6 +23,24 @@ QUANTISED_ENTRIES = ("rounding", "kernel")
 #: Keys of a ledger besides its entries; ``residual_relative`` is residual / Σ |entries|.
 LEDGER_SUMS = ("target", "residual", "residual_relative")
 _LEDGER_KEYS = ("target", *LEDGER_ENTRIES, "residual", "residual_relative")
+
+#: What the explained output says of the input.
+HeadKind = Literal[
+    "single-label",
+    "binary",
+    "multi-label",
+    "regression",
+    "token-classification",
+    "masked-lm",
+    "causal-lm",
+    "question-answering",
+    "multiple-choice",
+    "segmentation",
+    "detection",
+    "embedding",
+    "numbers",
+]
+HEADS: tuple[str, ...] = get_args(HeadKind)
 
 Ledger = Annotated[
     dict[str, float],
@@ -119,7 +137,7 @@ class TargetFacts(Struct, frozen=True, kw_only=True, omit_defaults=True):
     region: str | None = None
     cells: int | None = None
     along: str | None = None
-    head: str | None = None
+    head: HeadKind | None = None
     head_reason: str | None = None
 
     @property
@@ -130,14 +148,23 @@ class TargetFacts(Struct, frozen=True, kw_only=True, omit_defaults=True):
         return self.index
 
 
+#: What an entry of a map is about: a token of a text, a patch of a picture, a frame (or sample) of
+#: sound, a step of a series, a column of a table, a node of a graph.
+UnitKind = Literal["token", "patch", "frame", "step", "column", "node"]
+
+
 class Units(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What relevance is given for: tokens, or patches in row-major order of ``grid``.
+    """What relevance is given for, in the order of the input; patches in row-major order.
+
+    ``grid`` has the rows and columns of patches; those of a video's ``pictures`` are below each
+    other, in the order of time. ``step`` is the seconds from one frame to the next. ``text`` names
+    tokens, and columns that have names.
 
     ``start`` and ``end`` are Unicode code points into ``input.text`` (``input.text_pair`` where
     ``sequence`` is 1); patches leave the lists of text empty.
     """
 
-    kind: Literal["token", "patch"]
+    kind: UnitKind
     text: list[str] = msgspec.field(default_factory=_empty)
     id: list[int] = msgspec.field(default_factory=_empty)
     start: list[int] = msgspec.field(default_factory=_empty)
@@ -145,6 +172,25 @@ class Units(Struct, frozen=True, kw_only=True, omit_defaults=True):
     special: list[bool] = msgspec.field(default_factory=_empty)
     sequence: list[int] = []
     grid: tuple[int, int] | None = None
+    pictures: int = 1
+    step: float | None = None
+
+    def name(self, unit: int) -> str:
+        """A short name of a unit, for people."""
+        if unit < len(self.text):
+            return self.text[unit]
+        if self.grid is not None:
+            row, column = divmod(unit, self.grid[1])
+            picture, row = divmod(row, self.grid[0] // self.pictures)
+            place = f"({row}, {column})"
+            return f"picture {picture} {place}" if self.pictures > 1 else place
+        if self.step is not None:
+            return f"{unit * self.step:.{3 if self.step < _CENTISECOND else 2}f} s"
+        return f"{self.kind} {unit}"
+
+
+#: Shorter steps of time are named with another digit.
+_CENTISECOND = 0.01
 
 
 class Relevance(Struct, frozen=True, kw_only=True):

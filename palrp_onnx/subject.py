@@ -8,7 +8,7 @@ import numpy as np
 from msgspec import Struct, structs
 
 from palrp_onnx.errors import InputError
-from palrp_onnx.record import ModelFacts, Warning_
+from palrp_onnx.record import ModelFacts, UnitKind, Warning_
 from palrp_onnx.types import Array, Feeds
 
 
@@ -50,21 +50,23 @@ class OutputFacts(Struct, frozen=True, kw_only=True):
 
 
 class ImageAxes(NamedTuple):
-    """Which axes of an input are those of an image."""
+    """Which axes of an input are those of an image, or of a video's ``pictures``."""
 
     batch: int
     channels: int
     rows: int
     columns: int
+    pictures: int | None = None
 
 
 class FurtherInput(Struct, frozen=True, kw_only=True):
     """What a subject is of another explained input: see :class:`Subject`."""
 
     input: str
+    kind: UnitKind
     unit_mask: str | None
     image: ImageAxes | None
-    patch: tuple[int, int] | None
+    patch: tuple[int, ...] | None
     rows: int | None
 
 
@@ -76,6 +78,7 @@ class Subject(Struct, frozen=True, kw_only=True):
         output: Name of the explained output.
         axes: Number of axes of the output as :meth:`by_sample` returns it.
         input: Name of the explained input; its units are those of the record.
+        kind: What its units are, as far as the graph shows: frames of sound are steps.
         further: The other explained inputs, each with a map of its own.
         columns: The one of them whose samples the last axis of the output runs along.
         batched: Axis that runs over the explained samples, of every input that has one. Where the
@@ -87,7 +90,8 @@ class Subject(Struct, frozen=True, kw_only=True):
         unit_mask: The mask of the units, if there is one.
         hiding: Names of those of the two that hide a token where they are not zero.
         image: Axes of the input, where it is an image.
-        patch: Height and width of the patches of an image.
+        patch: Height and width of the patches of an image; before them the number of pictures that
+            a patch of a video has, if it may have several.
         rows: Axis of the input along which it has samples that are not those explained, as the
             texts that one image is compared with. They are among its units.
         mixed: Why samples of a batch are not separate, if they are not.
@@ -111,7 +115,7 @@ class Subject(Struct, frozen=True, kw_only=True):
     mask: str | None
     unit_mask: str | None
     image: ImageAxes | None
-    patch: tuple[int, int] | None
+    patch: tuple[int, ...] | None
     mixed: str | None
     crossed: bool = False
     measured: bool = False
@@ -119,6 +123,7 @@ class Subject(Struct, frozen=True, kw_only=True):
     faults: tuple[Warning_, ...] = ()
     facts: OutputFacts = OutputFacts()
     rows: int | None = None
+    kind: UnitKind = "token"
     further: tuple[FurtherInput, ...] = ()
     columns: str | None = None
 

@@ -548,6 +548,8 @@ class _Follower:
             return _axis(_opaque(axis, size))
         if flag_of(axis) == BATCH:
             self._mixed("samples are cut out along the batch", [axis], alone=False)
+        elif flag_of(axis) & BATCH:  # of samples × tokens, how many of each
+            self._note_ragged()
         begin = self._begin(node, at, before, output)
         if begin is None:
             return _axis(_opaque(axis, size))

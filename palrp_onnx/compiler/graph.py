@@ -389,9 +389,13 @@ class _Compiler:
         if subject.image is None:
             return raw
         plane = op.sum(raw, [1], keepdims=False)
-        height, width = subject.patch or (None, None)
-        rows, columns = self._blocks(plane, 1, height), self._blocks(plane, 2, width)
+        *depth, height, width = subject.patch or (None, None)
+        rows, columns = self._blocks(plane, -2, height), self._blocks(plane, -1, width)
         summed = op.matmul(op.matmul(rows, plane), columns, transpose_b=True)
+        if depth:  # pictures of a video that share their units
+            pictures = self._blocks(plane, 1, depth[0])
+            kept = op.integers("Concat", op.dims(summed, [0, 1]), op.constant([-1]), axis=0)
+            summed = op.matmul(pictures, op.reshape(summed, kept, 3))
         shape = op.integers("Concat", op.batch, op.constant([-1]), op.constant([1]), axis=0)
         return op.reshape(summed, shape, 3)
 

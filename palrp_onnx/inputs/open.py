@@ -14,7 +14,7 @@ from palrp_onnx.inputs.image import ImageReader, default_preprocessor
 from palrp_onnx.inputs.kinds import IMAGE, SOUND, TABLE, TENSORS, TEXT, unknown_kind
 from palrp_onnx.inputs.reading import read_stream
 from palrp_onnx.inputs.sample import GraphInput, Sample
-from palrp_onnx.inputs.sound import SoundReader
+from palrp_onnx.inputs.sound import SoundReader, timed
 from palrp_onnx.inputs.table import read_table
 from palrp_onnx.inputs.tensors import read_npz
 from palrp_onnx.inputs.text import TEXT_LIMIT, TextReader, decode_text, read_text
@@ -73,7 +73,7 @@ def open_sample(
         return read_table(source, graph_inputs)
     if suffix in TENSORS:
         words = tokenizer or usable_tokenizer(default_tokenizer(model_path))
-        return read_npz(source, graph_inputs, tokenizer=words)
+        return timed(read_npz(source, graph_inputs, tokenizer=words), model_path)
     raise unknown_kind(source)
 
 

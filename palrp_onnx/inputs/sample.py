@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
@@ -51,7 +52,8 @@ class Sample:
     saw; both are ``None`` unless ``kind`` is "image". ``parts`` are the samples of several files
     that were joined to this one. ``stacked`` are the units of every row, where several texts were
     joined to one batch. ``windows`` are the parts of a text that is longer than the model, of which
-    ``feeds`` holds the first.
+    ``feeds`` holds the first. ``columns`` are names that were given for the units of an input, or
+    of the only one that has as many (under no name).
     """
 
     id: str
@@ -67,6 +69,7 @@ class Sample:
     parts: tuple[Sample, ...] = ()
     stacked: tuple[Units, ...] = ()
     windows: tuple[TextWindow, ...] = ()
+    columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def alone(self, window: TextWindow) -> Sample:
         """One window as a text of its own."""
@@ -80,6 +83,11 @@ class Sample:
         if own is None:
             return None
         return own.stacked[row] if own.stacked else own.units
+
+    def step_of(self, name: str) -> float | None:
+        """Seconds from one entry of the time axis of an input to the next, if it is sound."""
+        own = [part for part in self.parts if part.subject == name]
+        return own[0].facts.step if own else self.facts.step
 
     def rows_of(self, name: str) -> tuple[str, ...]:
         """The texts that are the rows of an input."""
@@ -96,6 +104,14 @@ class Sample:
         lists = ("text", "id", "start", "end", "special")
         units = structs.replace(self.units, **{k: getattr(self.units, k)[own] for k in lists})
         return replace(self, units=units, rows=self.rows[row : row + 1])
+
+    def series(self, name: str, units: int) -> NDArray[np.generic] | None:
+        """The one row of an input as [units, features], if one axis has this length."""
+        array = self.feeds.get(name)
+        if array is None or not array.ndim or len(array) != 1 or array.dtype.kind != "f":
+            return None
+        along = [k for k, size in enumerate(array.shape) if k and size == units]
+        return np.moveaxis(array, along[0], 0).reshape(units, -1) if len(along) == 1 else None
 
     def picture_of(self, name: str) -> tuple[Image.Image | None, Box | None]:
         """The original image of an input, and the part of it that the network saw."""

@@ -6,13 +6,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-
 from palrp_onnx.errors import InputError
 from palrp_onnx.inputs.beside import beside
-from palrp_onnx.inputs.image import ImageReader, default_preprocessor, takes_images
+from palrp_onnx.inputs.image import (
+    ImageReader,
+    all_kept,
+    default_preprocessor,
+    pixel_masks,
+    takes_images,
+)
 from palrp_onnx.inputs.kinds import ARRAY, IMAGE, SOUND, TABLE, TENSORS, TEXT, unknown_kind
-from palrp_onnx.inputs.purposes import IDS, MASK, purposes
+from palrp_onnx.inputs.purposes import IDS, purposes
 from palrp_onnx.inputs.sample import Feeds, GraphInput, Sample
 from palrp_onnx.inputs.signature import describe
 from palrp_onnx.inputs.sound import SoundReader, takes_sound
@@ -98,6 +102,7 @@ class _Opening:
     def __post_init__(self) -> None:
         self.all = list(self.free)
         self.feeds: Feeds = {}
+        self.parts: list[Sample] = []
 
     def read(self, given: Given) -> Sample:
         """A file of any kind but text."""
@@ -148,13 +153,14 @@ class _Opening:
 
     def fill_masks(self) -> None:
         """Masks of pixels keep all of them."""
-        found = purposes(self.all)
-        for each in list(self.free):
-            rank = len(each.shape or ())
-            size = next((a.shape[-2:] for a in self.feeds.values() if a.ndim == _IMAGE), None)
-            if found[each.name] == MASK and rank == _IMAGE - 1 and size is not None:
-                self.feeds[each.name] = np.ones((1, *size), each.dtype)
-                self.free.remove(each)
+        image = next((part for part in self.parts if part.kind == "image"), None)
+        if image is None:
+            return
+        pixels = image.feeds[image.subject or ""]
+        size = pixels.shape[1:3] if pixels.shape[-1] in (1, 3) else pixels.shape[2:]
+        masks = [each for each in pixel_masks(self.all) if each in self.free]
+        self.feeds |= all_kept(masks, size)
+        self.free = [each for each in self.free if each not in masks]
 
     def _named(self, name: str) -> GraphInput:
         if chosen := next((each for each in self.free if each.name == name), None):
@@ -179,13 +185,14 @@ class _Opening:
         return found[0]
 
     def _take(self, sample: Sample) -> Sample:
+        self.parts.append(sample)
         self.feeds |= sample.feeds
         self.free = [each for each in self.free if each.name not in sample.feeds]
         return sample
 
 
-#: Number of axes of an image, and of a table.
-_IMAGE, _TABLE = 4, 2
+#: Number of axes of a table.
+_TABLE = 2
 
 
 def _own_batch(ids: GraphInput, others: Sequence[GraphInput]) -> bool:

@@ -10,15 +10,18 @@ import importlib
 import io
 import wave
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from msgspec import structs
 
 from palrp_onnx.errors import InputError, ResourceError
+from palrp_onnx.inputs.beside import beside
 from palrp_onnx.inputs.features import read_extractor
 from palrp_onnx.inputs.purposes import MASK, purposes
-from palrp_onnx.inputs.reading import read_bytes
+from palrp_onnx.inputs.reading import read_bytes, read_optional_json
 from palrp_onnx.inputs.sample import GraphInput, Sample
 from palrp_onnx.inputs.signature import check_shape, describe
 from palrp_onnx.record import InputFacts, Warning_
@@ -146,3 +149,16 @@ def _decoded(data: bytes, path: Path) -> tuple[Array, int]:
     except (RuntimeError, ValueError, TypeError) as error:
         raise InputError(f"is not a readable sound: {error}", place=str(path)) from error
     return samples, int(rate)
+
+
+def timed(sample: Sample, model_path: Path) -> Sample:
+    """Arrays with the seconds between entries, where a feature extractor beside the model says."""
+    path = beside(model_path, "preprocessor_config.json")
+    if "feature_extractor_type" not in read_optional_json(path):
+        return sample
+    try:
+        extractor = read_extractor(path)
+        step = extractor.extract(np.zeros(extractor.rate, np.float32)).seconds
+    except InputError:  # not of sound, or one that is not known
+        return sample
+    return replace(sample, facts=structs.replace(sample.facts, step=step))

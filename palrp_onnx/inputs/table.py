@@ -67,7 +67,7 @@ def read_table(path: Path, graph_inputs: Sequence[GraphInput]) -> Sample:
 
 
 def _sample(path: Path, feeds: Feeds, subject: str | None, names: tuple[str, ...]) -> Sample:
-    units = Units(kind="token", text=list(names), special=[False] * len(names)) if names else None
+    units = Units(kind="column", text=list(names), special=[False] * len(names)) if names else None
     return Sample(
         id=path.stem,
         kind="table",

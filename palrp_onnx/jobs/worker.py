@@ -78,6 +78,7 @@ class Worker:
             explain_input=settings.explain_input,
             roles=settings.roles,
             tokenizer=words,
+            head=settings.head,
         )
         self.model = self._explainer.model
         self.reader = SampleReader(path, bind_inputs(self.model.inputs, settings.bind), words)

@@ -86,7 +86,7 @@ def parse_targets(text: str, labels: Mapping[int, str] | None = None) -> tuple[T
     """Parse a target, or a list of them.
 
     ``pred``, ``all``, an index, a label, a token in quotes, a contrast ``A-B`` of these,
-    ``token:POS[:CLASS]`` with any of these as its class, ``logprob:`` before one of them,
+    ``token:POS[:CLASS]`` (or ``box:``) with any of these as its class, ``logprob:`` before one,
     ``span:FIRST-LAST``, an element ``I,J,…`` or a region with ranges ``I,:,A:B``,
     ``region:CLASS[:MASK]``, ``dot:FILE[:POS]``, ``cos:FILE[:POS]`` or ``similarity:FILE[:POS]``;
     all but elements also as a list with commas. Numbers alone, with commas, are one element.
@@ -187,7 +187,7 @@ class _Names:
         """The reading of a text with a prefix; several if several classes have one label."""
         if text.startswith("index:") and text.removeprefix("index:") in _KEYWORDS:
             return [_keyword(text.removeprefix("index:"))]
-        if match := re.fullmatch(f"token:({_PLACE})(?::(.+))?", text, re.DOTALL):
+        if match := re.fullmatch(f"(?:token|box):({_PLACE})(?::(.+))?", text, re.DOTALL):
             return self._at_token(match[1], match[2])
         if text.startswith("logprob:"):
             return self._logarithms(text.removeprefix("logprob:"))

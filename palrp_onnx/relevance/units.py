@@ -101,33 +101,54 @@ def unaligned(maps: Sequence[Maps]) -> list[Warning_]:
     ]
 
 
-def image_grid(patch: tuple[int, int] | None, size: Sequence[int]) -> tuple[int, int]:
+def image_grid(patch: tuple[int, ...] | None, size: Sequence[int]) -> tuple[int, int]:
     """Rows and columns of patches; images without patches have at most 14 × 14 blocks."""
     if patch is None:
         return min(GRID, size[0]), min(GRID, size[1])
-    return size[0] // patch[0], size[1] // patch[1]
+    return size[0] // patch[-2], size[1] // patch[-1]
 
 
 def grid_of(subject: Subject, array: Array) -> tuple[int, int] | None:
     """Rows and columns of the units of an input; ``None`` where units are tokens.
 
-    Images that are all units of one sample are below each other.
+    Images that are all units of one sample, and pictures of a video, are below each other.
     """
     if (axes := subject.image) is None:
         return None
     grid = image_grid(subject.patch, (array.shape[axes.rows], array.shape[axes.columns]))
+    return pictures_of(subject, array) * grid[0], grid[1]
+
+
+def pictures_of(subject: Subject, array: Array) -> int:
+    """Number of pictures with units of their own that a sample of an input has."""
+    axes = subject.image
     images = 1 if subject.rows is None else array.shape[subject.rows]
-    return images * grid[0], grid[1]
+    if axes is None or axes.pictures is None:
+        return images
+    return int(images * (array.shape[axes.pictures] // _depth(subject)))
+
+
+def _depth(subject: Subject) -> int:
+    """Pictures of a video that share their units."""
+    return subject.patch[0] if subject.patch is not None and len(subject.patch) > 2 else 1
 
 
 def unit_relevance(subject: Subject, raw: Array, grid: tuple[int, int] | None) -> Array:
     """[B, units, F] of an explained input, from tokens or from the pixels of its images."""
     if grid is None:
         return raw
-    if subject.rows is None:
-        return to_patches(raw, grid)
-    patches = to_patches(raw, (grid[0] // len(raw), grid[1]))
-    return patches.reshape(1, -1, patches.shape[-1])
+    samples = 1 if subject.rows is not None else len(raw)
+    if subject.image is not None and subject.image.pictures is not None:
+        raw = _apart(raw, _depth(subject))
+    patches = to_patches(raw, (samples * grid[0] // len(raw), grid[1]))
+    return patches.reshape(samples, -1, patches.shape[-1])
+
+
+def _apart(pixels: Array, depth: int) -> Array:
+    """[B, C, P, H, W] → [B · pictures, C · depth, H, W]."""
+    batch, channels, pictures, height, width = pixels.shape
+    parts = pixels.reshape(batch, channels, pictures // depth, depth, height, width)
+    return parts.transpose(0, 2, 1, 3, 4, 5).reshape(-1, channels * depth, height, width)
 
 
 def to_patches(pixels: Array, grid: tuple[int, int]) -> Array:

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import io
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -18,16 +19,20 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
 from palrp_onnx.record import Attribution, Map, Relevance, Units, entry_names
+from palrp_onnx.render.bars import BARRED, strongest
 from palrp_onnx.render.flow import Word, paragraphs, visible, words
 from palrp_onnx.render.palette import BLACK, TABLE, colours, ink
 from palrp_onnx.render.picture import Seen
 from palrp_onnx.render.scale import number
+from palrp_onnx.render.timeline import TIMED, merged
 from palrp_onnx.render.titles import title_of
 from palrp_onnx.render.wording import common_scale, ends, shares
 from palrp_onnx.types import Box
 
 #: Longer side of an embedded picture, in pixels.
 PICTURE = 1024
+#: Width and height of a ribbon of units in time without their signal.
+_RIBBON = (960, 60)
 _SHORT = 80
 _UNSEEN: Seen = (None, None)
 _ZERO = len(TABLE) // 2
@@ -113,8 +118,13 @@ def _view_of(
     """Values of the template for the map of one input."""
     limit, remark = common_scale(shown)
     units = _named(shown.units, len(shown.relevance.total))
-    flow = paragraphs(units, record.input) if units.grid is None else []
+    listed = units.kind == "token"
+    flow = paragraphs(units, record.input) if listed else []
     panel = _panel(shown)
+    cells = _cells(shown)
+    if cells is not None and cells.each > 1:
+        limit, remark = common_scale(cells.shown)
+        remark = f"{remark}; a cell is the sum of {cells.each} {units.kind}s"
     return {
         "name": visible(shown.input) if record.others else "",
         "limit": number(limit).lstrip("+"),
@@ -125,9 +135,49 @@ def _view_of(
         "several": any(len(word) > 1 for word in words(flow)),
         "rows": list(_rows(shown.relevance, units, flow)),
         "panel": panel,
-        "picture": _picture(shown, limit, image, box) if units.grid is not None else None,
-        "data": _data(shown, flow, limit, panel),
+        "kind": units.kind,
+        "many": f"{units.kind}{'es' if units.kind == 'patch' else 's'}",
+        "bars": _bars(shown, limit) if units.kind in BARRED else [],
+        "picture": None if cells is None else _picture(cells, limit, image, box),
+        "data": _data(shown, flow, limit, panel, cells),
     }
+
+
+@dataclass(frozen=True)
+class _Cells:
+    """A map in cells [rows, columns], each of which is the sum of so many units."""
+
+    shown: Map
+    grid: tuple[int, int]
+    each: int = 1
+
+
+def _cells(shown: Map) -> _Cells | None:
+    """Patches, or units in time as one row; ``None`` for others."""
+    units = shown.units
+    if units.kind not in TIMED:
+        return None if units.grid is None else _Cells(shown, units.grid)
+    relevance, each = merged(shown.relevance)
+    plain = msgspec.structs.replace(units, special=[] if each > 1 else units.special)
+    own = msgspec.structs.replace(shown, relevance=relevance, units=plain)
+    return _Cells(own, (1, len(relevance.total)), each)
+
+
+def _bars(shown: Map, limit: float) -> list[tuple[str, list[dict[str, str]]]]:
+    """For every map a bar for each of the strongest units, from the centre."""
+    units = strongest(shown.relevance)
+
+    def bar(unit: int, value: float) -> dict[str, str]:
+        share = max(-1.0, min(1.0, value / limit)) if limit else 0.0
+        return {
+            "name": visible(shown.units.name(unit)),
+            "value": _digits(value),
+            "width": f"{50 * abs(share):.3f}",
+            "left": f"{50 - 50 * max(-share, 0.0):.3f}",
+            "sign": "minus" if value < 0 else "plus",
+        }
+
+    return [(name, [bar(k, values[k]) for k in units]) for name, values in _maps(shown.relevance)]
 
 
 def shades(values: ArrayLike, limit: float) -> list[int]:
@@ -179,7 +229,7 @@ def _hex(colour: NDArray[np.uint8]) -> str:
 
 def _named(units: Units, count: int) -> Units:
     """Units with texts: tokens without a text are shown by their number."""
-    if units.grid is not None or units.text:
+    if units.kind != "token" or units.text:
         return units
     return msgspec.structs.replace(units, text=[str(unit) for unit in range(count)])
 
@@ -192,9 +242,7 @@ def _rows(relevance: Relevance, units: Units, flow: list[Any]) -> Iterator[dict[
     ):
         yield {
             "unit": unit,
-            "name": f"({unit // units.grid[1]}, {unit % units.grid[1]})"
-            if units.grid is not None
-            else short(shown[unit]),
+            "name": short(shown[unit] if units.kind == "token" else visible(units.name(unit))),
             "content": _digits(content),
             "position": _digits(position),
             "total": _digits(total),
@@ -292,11 +340,12 @@ def _facts(record: Attribution) -> list[tuple[str, list[tuple[str, str]]]]:
 
 
 def _picture(
-    shown: Map, limit: float, image: Image.Image | None, box: Box | None
+    cells: _Cells, limit: float, image: Image.Image | None, box: Box | None
 ) -> dict[str, Any]:
-    """The maps as pictures with one pixel per patch, and their place on the original."""
-    rows, columns = shown.units.grid or (1, 1)
-    width, height = image.size if image is not None else (columns, rows)
+    """The maps as pictures with one pixel per cell, and their place on the original."""
+    shown, (rows, columns) = cells.shown, cells.grid
+    timed = shown.units.kind in TIMED
+    width, height = image.size if image is not None else _RIBBON if timed else (columns, rows)
     seen = (box if image is not None else None) or Box(0, 0, width, height)
     return {
         "rows": rows,
@@ -346,7 +395,11 @@ def _data_uri(image: Image.Image) -> str:
 
 
 def _data(
-    shown: Map, flow: list[Any], limit: float, panel: dict[str, Any] | None
+    shown: Map,
+    flow: list[Any],
+    limit: float,
+    panel: dict[str, Any] | None,
+    cells: _Cells | None,
 ) -> dict[str, Any]:
     """Numbers of a map for the script, which reads texts from the page."""
     return {
@@ -354,7 +407,9 @@ def _data(
         "special": shown.units.special,
         "limit": limit,
         "word_limit": _word_limit(shown.relevance, list(words(flow))),
-        "columns": shown.units.grid[1] if shown.units.grid is not None else None,
+        "columns": None if cells is None else cells.grid[1],
+        "each": 1 if cells is None else cells.each,
+        "kind": shown.units.kind,
         "sites": [site.relevance for site in shown.sites] if panel is not None else [],
     }
 

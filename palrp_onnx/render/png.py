@@ -5,16 +5,20 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator, Mapping
 
+from msgspec import structs
 from PIL import Image, PngImagePlugin
 
 from palrp_onnx.matrix import Matrix
 from palrp_onnx.record import Attribution, Map, entry_names
+from palrp_onnx.render.bars import BARRED, Bars
+from palrp_onnx.render.film import Film
 from palrp_onnx.render.page import GREY, Block, TextLines, compose, visible, wrap
 from palrp_onnx.render.palette import BLACK
 from palrp_onnx.render.panel import Panel
 from palrp_onnx.render.picture import Pictures, Seen
 from palrp_onnx.render.scale import Scale, number
 from palrp_onnx.render.strip import Strip
+from palrp_onnx.render.timeline import TIMED, Timeline, merged
 from palrp_onnx.render.titles import title_of
 from palrp_onnx.render.wording import common_scale, ends, shares
 from palrp_onnx.types import Box
@@ -60,10 +64,26 @@ def _map(
     limit, remark = common_scale(shown)
     reduction = str(record.run.params.get("positions", "signed"))
     prefix = _prefix(record, shown)
-    if shown.units.grid is not None:
+    relevance = shown.relevance
+    if shown.units.kind in TIMED:
+        relevance, each = merged(relevance)
+        if each > 1:
+            plain = structs.replace(shown.units, special=[])
+            cells = structs.replace(shown, relevance=relevance, units=plain)
+            limit, remark = common_scale(cells)
+            remark = f"{remark}; a cell is the sum of {each} {shown.units.kind}s"
         if prefix:
             yield TextLines([(prefix, 16, GREY)])
-        yield Pictures(shown.relevance, shown.units.grid, limit, image, box, reduction)
+        yield Timeline(relevance, shown.units, each, limit, image, reduction)
+    elif shown.units.kind in BARRED:
+        yield Bars(relevance, shown.units, limit, reduction, prefix)
+    elif (grid := shown.units.grid) is not None:
+        if prefix:
+            yield TextLines([(prefix, 16, GREY)])
+        if shown.units.pictures > 1 and image is None:
+            yield Film(relevance, grid, shown.units.pictures, limit, reduction)
+        else:
+            yield Pictures(relevance, grid, limit, image, box, reduction)
     else:
         for name, values in (
             ("content", shown.relevance.content),

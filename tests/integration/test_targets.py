@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from building import Array, ints, proto, real
+from building import Array, floats, ints, proto, real
 from PIL import Image
 from tokenizers import (  # type: ignore[import-untyped]
     AddedToken,
@@ -25,6 +25,7 @@ from tokenizers import (  # type: ignore[import-untyped]
 )
 
 from palrp_onnx import Explainer
+from palrp_onnx.compiler.file import compile_model
 from palrp_onnx.errors import InputError, TargetError
 from palrp_onnx.inputs import Sample, open_sample, read_labels
 from palrp_onnx.jobs.records import Record
@@ -505,14 +506,14 @@ def test_the_most_probable_box(tmp_path: Path, engine: str) -> None:
     y = given["q"] @ x @ given["w"]
     chances = softmax(y)[:, :4]
     query, index = np.unravel_index(chances.argmax(), chances.shape)
-    for target, at, entry in (("default", query, index), ("token:1:c", 1, 2)):
+    for target, at, entry in (("default", query, index), ("box:1:c", 1, 2)):
         found = explain(target)
         expected = given["q"][at][:, None] * x * given["w"][:, entry].astype(np.float64)
         np.testing.assert_allclose(
             found.tensors["pixels"][0], expected.T.reshape(3, 6, 6), rtol=1e-4, atol=1e-5
         )
         assert found.record.target.head == "detection"
-        assert title_of(found.record).startswith(f"place {at} → {'abcd'[entry]} ")
+        assert title_of(found.record).startswith(f"box {at} → {'abcd'[entry]} ")
 
 
 SUMMED_KEPT = (
@@ -564,3 +565,45 @@ def test_records_of_a_batch_are_as_alone(tmp_path: Path, kind: str, side: str) -
         np.testing.assert_allclose(
             line["relevance"]["total"], alone.relevance.total, rtol=1e-4, atol=1e-5
         )
+
+
+def test_a_compiled_file(entities: Path) -> None:
+    """Takes log-probabilities at a place, and says that it takes no spans and regions."""
+    explainer = entities.with_name("explainer.onnx")
+    explainer.write_bytes(compile_model(entities, explainer))
+    for target in ("default", "logprob:token:2:B-LOC", 'token:"berlin":B-LOC-O'):
+        ours, theirs = (one(path, TEXT, target) for path in (explainer, entities))
+        assert ours.target == theirs.target
+        np.testing.assert_allclose(ours.relevance.total, theirs.relevance.total, atol=1e-5)
+        assert ours.ledger["softmax"] == pytest.approx(theirs.ledger["softmax"], abs=1e-5)
+    with pytest.raises(TargetError, match="several places"):
+        one(explainer, TEXT, "1:3,0")
+
+
+def test_a_sure_log_probability_is_a_map_of_zeros(tmp_path: Path) -> None:
+    """Its gradient is 0, which is no default target of the compiled graph."""
+    body = "e = Gather(table, input_ids)  c = ReduceMean<keepdims=0>(e, axis)  m = MatMul(c, w)"
+    path = made(tmp_path, f"{body}  d = Mul(m, table)", 3, {})
+    given = {"table": TABLE, "w": weights(3), "axis": ints(1), "far": floats(1e4, 0.0, 0.0)}
+    model = proto(f"{body}  y = Add(m, far)", {"input_ids": ints([*IDS])}, given, free=(0, 1))
+    onnx.save(model, path)
+    (tmp_path / "config.json").write_text(json.dumps({"id2label": {"0": "a", "1": "b", "2": "c"}}))
+    for engine in ENGINES:
+        record = one(path, TEXT, "logprob:a", engine=engine)
+        assert record.target.value == 0
+        assert not any(record.relevance.total)
+        assert [w.code for w in record.warnings] == ["zero_map"]
+
+
+def test_negative_places_count_from_the_last_token_of_the_text(tmp_path: Path) -> None:
+    """In a graph of a fixed length, whose rows are filled up."""
+    config = {"id2label": dict(zip("012", LABELS, strict=True)), "pad_token_id": 1}
+    path = made(tmp_path, f"{MIXED}  y = MatMul(h, w)", 3, config)
+    feeds = {"input_ids": ints([*IDS, 1, 1, 1]), "attention_mask": ints([1] * 8)}
+    given = {"table": TABLE, "w": weights(3), "last": ints(-1), "axis": ints(1)}
+    onnx.save(proto(f"{SUMMED_KEPT}  y = MatMul(h, w)", feeds, given), path)
+    records = [one(path, TEXT, target) for target in ("token:-2:B-LOC", "token:big:B-LOC")]
+    assert records[0].target == records[1].target
+    assert records[0].target.position == 3
+    with pytest.raises(TargetError, match="before the first of 5"):
+        one(path, TEXT, "token:-6:B-LOC")

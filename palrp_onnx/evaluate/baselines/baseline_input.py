@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,7 +36,9 @@ class BaselineInput:
     seed: Array
 
     @classmethod
-    def of(cls, engine: NumpyEngine, feeds: Feeds, target: Target) -> BaselineInput:
+    def of(
+        cls, engine: NumpyEngine, feeds: Feeds, target: Target | Sequence[Target]
+    ) -> BaselineInput:
         """Run the forward pass, and find the targets.
 
         Raises:

@@ -76,8 +76,12 @@
 
     const patches = map.querySelector(".field");
     if (patches) {
-      explore(patches, readout, (row, column) =>
-        `patch (${row}, ${column}): ${told([row * data.columns + column])}`);
+      explore(patches, readout, (row, column) => {
+        const first = (row * data.columns + column) * data.each;
+        const units = [...Array(data.each).keys()].map((k) => first + k).filter((u) => u < names.length);
+        const kind = data.kind === "patch" ? "patch " : "";
+        return `${kind}${data.kind === "patch" ? names[first] : isolated(names[first])}: ${told(units)}`;
+      });
     }
     const panel = part(".panel");
     if (panel) {
