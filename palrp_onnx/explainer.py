@@ -486,11 +486,12 @@ class Explainer:
         if row.ndim == 2 and position is not None and -len(row) <= position < len(row):
             row = row[position]
         if row.ndim != 1:
+            pooled = engine.subject.facts.pooled
             raise TargetError(
                 f"The output has the shape {list(row.shape)} for {path.name}, and not one vector",
                 place=f"output {engine.subject.output}",
                 hint="Name the place of both, as in similarity:other.txt:0, or explain an output "
-                "with one vector for each input (--output).",
+                f"with one vector for each input: --output {' or '.join(pooled) or 'NAME'}.",
             )
         return np.asarray(row)
 

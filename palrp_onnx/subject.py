@@ -28,6 +28,7 @@ class OutputFacts(Struct, frozen=True, kw_only=True):
         causal: Whether attention looks at earlier tokens only; ``None`` where nothing shows it.
         siblings: Other outputs of the same axes, as the ends of answers are of their starts.
         second: Whether the first of these comes before this output.
+        pooled: Other outputs with one vector for each sample.
         boxes: The output that holds four numbers for each of its places, if there is one.
         along: The input whose tokens it has an entry for, where that is not the explained one: the
             decoder's, where an encoder reads another.
@@ -45,6 +46,7 @@ class OutputFacts(Struct, frozen=True, kw_only=True):
     causal: bool | None = None
     siblings: tuple[str, ...] = ()
     second: bool = False
+    pooled: tuple[str, ...] = ()
     boxes: str | None = None
     along: str | None = None
 
