@@ -128,8 +128,7 @@ class Binder:
         return self.subject.facts.along or self.subject.input
 
     def _units(self, row: int) -> Units | None:
-        rows = self.sample.stacked
-        return rows[row] if rows else self.sample.units_of(self._tokens)
+        return self.sample.units_of(self._tokens, row)
 
     def _ids(self, row: int) -> Array | None:
         """Ids of the tokens of a row, if the explained input holds them."""
