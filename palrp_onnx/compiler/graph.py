@@ -261,7 +261,6 @@ class _Compiler:
         """+1 at the target, −1 at the class it is compared with; one row of a token axis."""
         output = self._by_sample()
         seed, rows = self._seed_by_sample(output)
-        seed = self._checked(seed)
         batch = self._subject.output_batch
         if batch == 0:
             return seed, rows
@@ -305,7 +304,7 @@ class _Compiler:
         seed = op.sub(chosen, op.one_hot(against, classes, output))
         # For the runtime the shape depends on that of inputs, even where it is always the same.
         shape = op.integers("Concat", op.batch, classes, axis=0)
-        seed = op.reshape(self._vector_or(seed), shape, 2)
+        seed = op.reshape(self._checked(self._vector_or(seed)), shape, 2)
         return seed if rows is None else op.unsqueeze(seed, [1]), rows
 
     def _vector_or(self, seed: ir.Value) -> ir.Value:
@@ -329,7 +328,7 @@ class _Compiler:
             size = op.dims(output, [axis])
             hot = op.one_hot(self._bounded(index, size), size, output)
             seed = op.mul(seed, op.unsqueeze(hot, [a for a in range(1, rank) if a != axis]))
-        return seed
+        return self._checked(seed)
 
     def _place(self, output: ir.Value) -> ir.Value:
         """The chosen position, by default the last unmasked one [B]."""

@@ -98,7 +98,6 @@ class CompiledEngine:
             prepack=prepack,
             in_order=not _widens_weights(graph.graph),
             reuse=manifest.memory == "fast",
-            replay=all(each.fixed for each in inputs),
         )
         self.providers = self._session.providers
 
