@@ -22,8 +22,8 @@ lxt
 
 Exits with 1 if a provider is not the requested one, maps differ by more than 2e-3 (half precision:
 2e-2), a ledger stays open by more than 1e-4 (half precision: 5e-3) and by more than 100 times what
-the CPU leaves, which computes half precision in full, or a node elsewhere writes more than a kilobyte. The
-ε-rule is left out in half precision: its maps there are rounding errors on every device.
+the CPU leaves, which computes half precision in full, or a node elsewhere writes more than a
+kilobyte. The ε-rule is left out in half precision: its maps there are rounding errors everywhere.
 """
 
 from __future__ import annotations

@@ -38,6 +38,8 @@ class Session:
             they stay mapped from the file. Kernels that round activations internally need it.
         reuse: Whether the runtime plans which values share a buffer. A buffer that a late value
             shares with an early one stays allocated in between.
+        layout: Whether convolutions may run on blocks of channels, which is faster. They do so all
+            before anything else, so that their results are there together.
         in_order: Whether nodes run in the order of the graph where they can, so that values are
             freed early. By default the runtime may compute what stands on weights alone first.
 
@@ -56,6 +58,7 @@ class Session:
         prepack: bool = True,
         in_order: bool = False,
         reuse: bool = True,
+        layout: bool = True,
     ) -> None:
         runtime = _import_runtime()
         wanted, provider = _providers(device)
@@ -65,6 +68,8 @@ class Session:
         options.log_severity_level = 4
         if not optimise:
             options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        elif not layout:
+            options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
         if in_order:
             options.execution_order = runtime.ExecutionOrder.PRIORITY_BASED
         options.enable_mem_reuse = reuse
