@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from palrp_onnx.analysis.sizes import sizes_of
 from palrp_onnx.compiler.manifest import Aligned, Manifest
-from palrp_onnx.compiler.parts import Parts
+from palrp_onnx.compiler.parts import GraphParts
 from palrp_onnx.compiler.recompute import recompute
 from palrp_onnx.errors import UnsupportedError
 from palrp_onnx.model.native import OwnProducts
@@ -186,7 +186,7 @@ class _Compiler:
         manifest = self._manifest([_aligned(sinks) for sinks in gathered])
         self._op.drop_unused()
         self._own.put_back(portable=self._settings.portable, named=source_name)
-        parts = Parts(self._op, self._graph)
+        parts = GraphParts(self._op, self._graph)
         parts.put()
         if self._settings.memory == "bounded":
             size_of = sizes_of(self._analysis, self._shapes)

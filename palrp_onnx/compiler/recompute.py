@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 import onnx_ir as ir
 
 from palrp_onnx.compiler.cuts import Costs, find_cuts
-from palrp_onnx.compiler.parts import Parts
+from palrp_onnx.compiler.parts import GraphParts
 from palrp_onnx.model.bodies import operands, reads
 from palrp_onnx.tensor.onnx import Emit
 
@@ -31,7 +31,7 @@ _DRAWN = frozenset(
 
 
 def recompute(
-    op: Emit, graph: ir.Graph, parts: Parts, seed: ir.Value, size_of: Callable[[ir.Value], int]
+    op: Emit, graph: ir.Graph, parts: GraphParts, seed: ir.Value, size_of: Callable[[ir.Value], int]
 ) -> None:
     """Rewrite the graph of an explanation, in place, so that it keeps little.
 
@@ -55,7 +55,7 @@ def recompute(
 
 class _Segments:
     def __init__(
-        self, op: Emit, graph: ir.Graph, parts: Parts, seed: ir.Value, cuts: Sequence[int]
+        self, op: Emit, graph: ir.Graph, parts: GraphParts, seed: ir.Value, cuts: Sequence[int]
     ) -> None:
         self._op, self._graph, self._parts, self._cuts = op, graph, parts, cuts
         self._kept = {v for v in parts.place if self._is_kept(v)}
