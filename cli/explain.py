@@ -246,7 +246,7 @@ def _check_generation(request: Request) -> None:
 def _check_windows(request: Request) -> None:
     if request.windows is None:
         return
-    if request.generate or request.tensors is not None:
+    if _continues(request) is not None or request.tensors is not None:
         raise UsageError(
             "--windows joins maps of one text, which --generate and --tensors cannot follow",
             hint="Leave out one of them.",

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from palrp_onnx.errors import TargetError
-from palrp_onnx.head import Head
+from palrp_onnx.head import NO_OBJECT, Head
 from palrp_onnx.inputs.sample import Sample
 from palrp_onnx.inputs.words import Vocabulary
 from palrp_onnx.record import Units, Warning_
@@ -123,8 +123,7 @@ class Binder:
         return self.subject.facts.along or self.subject.input
 
     def _units(self, row: int) -> Units | None:
-        rows = self.sample.stacked
-        return rows[row] if rows else self.sample.units_of(self._tokens)
+        return self.sample.units_of(self._tokens, row)
 
     def _ids(self, row: int) -> Array | None:
         """Ids of the tokens of a row, if the explained input holds them."""
@@ -225,8 +224,10 @@ class Binder:
         if target.index is not None:
             column = chances[:, _bounded(target.index, chances.shape[1])]
             return replace(target, position=int(np.where(kept, column, -np.inf).argmax()))
-        none = {_OUTSIDE, "no object"}
-        entities = [k for k in range(chances.shape[1]) if self.head.names.get(k) not in none]
+        none = {k for k, name in self.head.names.items() if name in (_OUTSIDE, NO_OBJECT)}
+        if self.head.vocabulary and self.vocabulary is not None:
+            none |= self.vocabulary.special
+        entities = [k for k in range(chances.shape[1]) if k not in none]
         chosen = np.full_like(chances, -np.inf)
         chosen[:, entities] = np.where(kept[:, None], chances[:, entities], -np.inf)
         place, index = np.unravel_index(int(chosen.argmax()), chosen.shape)

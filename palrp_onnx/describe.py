@@ -100,8 +100,7 @@ class Describer:
     def _target(self, sample: Sample, outcome: Outcome, row: int) -> TargetFacts:
         """The target, with the texts of the tokens that it is about."""
         target = describe_target(self.subject.output, outcome.targets[row], self.head)
-        stacked = sample.stacked
-        units = stacked[row] if stacked else self._tokens(sample, outcome, row)
+        units = self._tokens(sample, outcome, row)
         target = structs.replace(target, along=self.subject.facts.along)
         at = target.index if target.kind == "place" else target.position
         # Tokens without a text are named by their ids.
@@ -203,7 +202,7 @@ def _units(view: Subject, sample: Sample, maps: Maps, row: int) -> Units:
         return Units(kind="patch", grid=maps.grid, pictures=pictures)
     if names := _given(view, sample, count):
         return Units(kind=view.kind, text=list(names))
-    known = sample.units_of(view.input)
+    known = sample.units_of(view.input, row)
     if known is not None and len(known.text) == count:
         return known if view.kind == "token" else structs.replace(known, kind=view.kind)
     if view.kind != "token":

@@ -25,6 +25,7 @@ from palrp_onnx.errors import (
     InputError,
     LaterOpsetError,
     ModelError,
+    ResourceError,
     RunError,
     TargetError,
     UsageError,
@@ -106,7 +107,8 @@ class Explainer:
         memory: ``fast`` keeps all values of the forward pass that the way back reads; ``bounded``
             keeps few and computes the others again, layer by layer, in the memory of about one
             layer; ``auto`` (default) is ``bounded`` where what is kept for the shapes of an input
-            would take more than 0.6 of the free memory of the machine.
+            would take more than 0.6 of the free memory of the machine; on a GPU, where its memory
+            runs out.
         once: Open quickly and in little memory, for a single explanation; otherwise explanations
             are faster.
         tokenizer: The tokenizer, a file or a folder, if it is not beside the model: it says which
@@ -368,6 +370,12 @@ class Explainer:
             outcome = engine.explain(sample.feeds, bound)
         except RunError as error:
             raise _of_text(error, sample) from error
+        except ResourceError:
+            if self.device == "cpu" or self._memory != "auto" or self._manifest is not None:
+                raise
+            self._memory = "bounded"  # how much memory a GPU has left is only known afterwards
+            self._opened.clear()
+            return self._one(sample, wanted, labels)
         fidelity = None
         original = opened.original
         if original is None and self._manifest is None and is_open(outcome.ledger):
@@ -478,11 +486,12 @@ class Explainer:
         if row.ndim == 2 and position is not None and -len(row) <= position < len(row):
             row = row[position]
         if row.ndim != 1:
+            pooled = engine.subject.facts.pooled
             raise TargetError(
                 f"The output has the shape {list(row.shape)} for {path.name}, and not one vector",
                 place=f"output {engine.subject.output}",
                 hint="Name the place of both, as in similarity:other.txt:0, or explain an output "
-                "with one vector for each input (--output).",
+                f"with one vector for each input: --output {' or '.join(pooled) or 'NAME'}.",
             )
         return np.asarray(row)
 

@@ -32,6 +32,7 @@ from palrp_onnx.analysis.roles import Overrides, Role
 from palrp_onnx.analysis.sites import SinkSite, find_sites
 from palrp_onnx.analysis.sizes import sizes_of
 from palrp_onnx.analysis.slopes import alibi_operands
+from palrp_onnx.analysis.table_rows import table_rows
 from palrp_onnx.analysis.uncertain import find_uncertain
 from palrp_onnx.analysis.unit_kinds import unit_kind
 from palrp_onnx.errors import InputError, TargetError, UnsupportedError, UsageError
@@ -151,6 +152,7 @@ class Planned:
             mixed=found[0] if found else None,
             crossed=self.crossed,
             measured=measures or any(v in analysis.layouts.ragged for v in visited),
+            tables=table_rows(analysis.model.graph, analysis.shapes),
             faults=(
                 *(Warning_(code=code, message=text) for code, text in self._faults()),
                 *(Warning_(code=c, message=text) for c, text in probability_warnings(facts)),

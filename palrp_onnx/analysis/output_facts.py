@@ -19,6 +19,8 @@ from palrp_onnx.types import Array
 _HIDDEN = 1e-6
 #: Numbers that say where a box is.
 _BOX = 4
+#: Number of axes of an output with one vector for each sample [B, D].
+_POOLED = 2
 
 
 def output_facts(
@@ -63,6 +65,11 @@ def output_facts(
         causal=_causal(analysis, along or explained),
         siblings=siblings,
         second=bool(siblings) and output in graph.outputs[names.index(siblings[0]) :],
+        pooled=tuple(
+            v.name or ""
+            for v in graph.outputs
+            if v is not output and v in analysis.content and len(analysis.shapes[v]) == _POOLED
+        ),
         boxes=boxes,
         along=along,
     )

@@ -93,9 +93,10 @@ def compile_graph(
       ``target_position``. For a row of zeros, the default, ``target`` is explained.
 
     In the three integer inputs −2 is the last index of an axis, −3 the last but one; an index
-    outside of its axis stops the run. For an output of four axes or more ``target``, int64
-    [B, axes − 1], is required and names one element; an output of one axis has no choice. Graphs in
-    half precision take ``seed_scale``, float [1]; a smaller one is needed if relevance overflows.
+    outside of its axis stops the run; on a GPU, which does not notice it, relevance is NaN. For an
+    output of four axes or more ``target``, int64 [B, axes − 1], is required and names one element;
+    an output of one axis has no choice. Graphs in half precision take ``seed_scale``, float [1]; a
+    smaller one is needed if relevance overflows.
 
     Outputs, in units of the target: those of the model, the explained value if it is none of them,
     ``relevance_content``, ``relevance_position`` and ``relevance_total`` [B, units],
@@ -160,6 +161,7 @@ class _Compiler:
             fixed=all(isinstance(n, int) for n in lengths) and not self._analysis.layouts.ragged,
         )
         axis = self._subject.batched.get(explained)
+        self._inside: list[ir.Value] = []  # whether indices of the target are inside their axes
         self._op.batch = self._op.constant([1]) if axis is None else self._op.dims(source, [axis])
 
     def run(self) -> tuple[ir.Model, Manifest]:
@@ -236,14 +238,30 @@ class _Compiler:
         return self._op.integers("Where", absent, default, self._bounded(known, size))
 
     def _bounded(self, index: ir.Value, size: ir.Value) -> ir.Value:
-        """An index as 0 … size − 1; the lookup fails for one outside of the axis."""
-        places = self._op.counting(self._op.integers("Squeeze", size))
-        return self._op.integers("Gather", places, index)
+        """An index as 0 … size − 1; the lookup fails for one outside of the axis.
+
+        On a GPU lookups never fail: there an index outside makes the seed NaN.
+        """
+        op = self._op
+        found = op.integers("Gather", op.counting(op.integers("Squeeze", size)), index)
+        negative = op.flags("Less", index, op.constant(0))
+        wanted = op.integers("Where", negative, op.integers("Add", index, size), index)
+        self._inside.append(op.flags("Equal", found, wanted))
+        return found
+
+    def _checked(self, seed: ir.Value) -> ir.Value:
+        """The seed, or NaN where an index of its sample is outside of its axis."""
+        op = self._op
+        for inside in self._inside:
+            factor = op.choose(inside, op.real(1.0, seed), op.real(np.nan, seed))
+            seed = op.mul(seed, op.unsqueeze(factor, list(range(1, op.rank(seed)))))
+        return seed
 
     def _seed(self) -> tuple[ir.Value, Rows[ir.Value] | None]:
         """+1 at the target, −1 at the class it is compared with; one row of a token axis."""
         output = self._by_sample()
         seed, rows = self._seed_by_sample(output)
+        seed = self._checked(seed)
         batch = self._subject.output_batch
         if batch == 0:
             return seed, rows

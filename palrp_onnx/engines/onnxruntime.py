@@ -98,6 +98,7 @@ class CompiledEngine:
             prepack=prepack,
             in_order=not _widens_weights(graph.graph),
             reuse=manifest.memory == "fast",
+            replay=all(each.fixed for each in inputs),
         )
         self.providers = self._session.providers
 
@@ -116,6 +117,7 @@ class CompiledEngine:
         check_feeds(self._inputs, feeds, self.manifest.masks)
         samples = self.manifest.samples(feeds)
         self.manifest.refuse_mixing(samples)
+        self.manifest.check_rows(feeds)
         start = time.perf_counter()
         given = {source_name(name): array for name, array in feeds.items()}
         wanted = of_rows(target, samples)

@@ -163,4 +163,10 @@ def read_both(
         return read(graph_inputs)
     begin = Beginning(both.produced, model_path=model_path, tokenizer=tokenizer, start=start)
     given = begin.name in held
-    return begin.shown(read(graph_inputs)) if given else begin.of(read(both.source))
+    sample = read(graph_inputs if given else both.source)
+    if sample.windows:
+        raise InputError(
+            "a decoder reads a text as a whole, so that windows of it cannot be joined",
+            place=sample.id,
+        )
+    return begin.shown(sample) if given else begin.of(sample)

@@ -75,11 +75,14 @@ class Sample:
         """One window as a text of its own."""
         return replace(self, feeds=window.feeds, units=window.units, warnings=(), windows=())
 
-    def units_of(self, name: str) -> Units | None:
-        """The units of an input of the graph, if the reader knows them."""
-        if self.parts:
-            return next((p.units for p in self.parts if p.subject == name), None)
-        return self.units if self.subject in (name, None) else None
+    def units_of(self, name: str, row: int = 0) -> Units | None:
+        """The units of a row of an input of the graph, if the reader knows them."""
+        own = next((p for p in self.parts if p.subject == name), None)
+        if not self.parts and self.subject in (name, None):
+            own = self
+        if own is None:
+            return None
+        return own.stacked[row] if own.stacked else own.units
 
     def step_of(self, name: str) -> float | None:
         """Seconds from one entry of the time axis of an input to the next, if it is sound."""

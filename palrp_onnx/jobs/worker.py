@@ -13,6 +13,7 @@ from palrp_onnx.explainer import Explainer
 from palrp_onnx.inputs import Sample, bind_inputs, default_tokenizer, read_labels, read_npz
 from palrp_onnx.inputs.beside import beside
 from palrp_onnx.inputs.padding import Side, find_pad_token, find_side
+from palrp_onnx.inputs.produced import decoder_input
 from palrp_onnx.inputs.tokens import load_tokenizer, usable_tokenizer
 from palrp_onnx.jobs.batches import cut
 from palrp_onnx.jobs.batching import Batching, try_batching
@@ -111,7 +112,7 @@ class Worker:
         opened = None if file is None else load_tokenizer(file)
         pad = find_pad_token(beside(path, "config.json"), opened, file or tokenizer)
         padding = None
-        if pad is not None:
+        if pad is not None and decoder_input(self.model.inputs) is None:
             side: Side = "right" if opened is None or file is None else find_side(opened, file)
             padding = Padding(subject.input, pad.id, frozenset(subject.masks), side)
         if arrays is not None:

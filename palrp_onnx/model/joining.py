@@ -63,9 +63,10 @@ def join(first: ir.Model, second: ir.Model, place: str) -> ir.Model:
             casts.append(cast)
             given = cast.outputs[0]
         ir.convenience.replace_all_uses_with(received, given)
+        after.outputs[:] = [given if value is received else value for value in after.outputs]
     graph = ir.Graph(
         [*before.inputs, *after.inputs],
-        [*after.outputs, *before.outputs],
+        list(dict.fromkeys((*after.outputs, *before.outputs))),
         nodes=[*before.nodes, *casts, *after.nodes],
         initializers=[*before.initializers, *after.initializers],
         opset_imports=decoder.opset_imports,
@@ -242,7 +243,7 @@ def _values(graph: ir.Graph) -> list[ir.Value]:
     return [value for value in found if value.name]
 
 
-class _Parts(NamedTuple):
+class _Pieces(NamedTuple):
     """What a graph consists of."""
 
     inputs: list[ir.Value]
@@ -251,9 +252,9 @@ class _Parts(NamedTuple):
     nodes: list[ir.Node]
 
 
-def _parts(graph: ir.Graph) -> _Parts:
+def _parts(graph: ir.Graph) -> _Pieces:
     """Take a graph apart."""
-    parts = _Parts(
+    parts = _Pieces(
         list(graph.inputs), list(graph.outputs), list(graph.initializers.values()), list(graph)
     )
     graph.outputs.clear()

@@ -226,6 +226,29 @@ def test_arrays_of_the_encoder_alone(run: Run, reader: Path, tmp_path: Path) -> 
     assert found[0]["relevance"] == found[1]["relevance"]
 
 
+def test_a_decoder_reads_no_windows(run: Run, reader: Path) -> None:
+    source = text_of(reader)
+    source.write_text(" ".join(["w5"] * 30))
+    config = {"model_max_length": 8}
+    (source.parent / "tokenizer_config.json").write_text(json.dumps(config))
+    result = run("explain", reader, "--input", source, "--windows", "2")
+    assert result.exit_code == 3
+    assert "as a whole" in result.stderr
+
+
+def test_files_of_the_model_one_folder_up(run: Run, tmp_path: Path) -> None:
+    """As hubs store models: graphs in ``onnx``, the rest above."""
+    folder = write_pair(tmp_path / "model")
+    (folder / "onnx").mkdir()
+    for name in ("encoder", "decoder"):
+        (folder / f"{name}_model.onnx").rename(folder / "onnx" / f"{name}_model.onnx")
+    source = tmp_path / "source.txt"
+    source.write_text("w5 w9")
+    for place in (folder, folder / "onnx"):
+        result = run("explain", place, "--input", source, "--generate", "2", "-q")
+        assert result.exit_code == 0, result.stderr
+
+
 def test_nothing_says_how_a_text_begins(run: Run, reader: Path) -> None:
     source = text_of(reader)
     (source.parent / "generation_config.json").unlink()

@@ -123,6 +123,17 @@ def test_lengths_inside_of_both_files_have_names_of_their_own(pair: Path) -> Non
     assert str(made["x"]) == "[decoder_unk_0,decoder_unk_1,8]"
 
 
+def test_a_decoder_that_gives_the_states_out(pair: Path) -> None:
+    path = pair / "decoder_model.onnx"
+    model = onnx.load(path)
+    model.graph.output.append(model.graph.input[2])
+    model.graph.output.append(model.graph.input[0])
+    onnx.save(model, path)
+    found = Model.open(pair)
+    assert [each.name for each in found.outputs] == ["y", "encoder/r", "kept"]
+    assert np.allclose(RuntimeForward(found, ["y"])(pairs.feeds())["y"], both_sessions(pair))
+
+
 def test_a_file_alone_is_still_a_model(pair: Path) -> None:
     assert model_file(pair) == pair
     assert model_file(pair / "decoder_model.onnx") == pair / "decoder_model.onnx"
