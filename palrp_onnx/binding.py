@@ -38,7 +38,7 @@ class Binder:
         sample: The sample.
         subject: The subject of the explanation.
         head: The head of its output.
-        vocabulary: The vocabulary of the tokenizer, if there is one.
+        open_vocabulary: Opens the vocabulary of the tokenizer, if there is one.
         output: Computes the output [B, …], samples first.
         warnings: What the reader of the records must know.
     """
@@ -46,9 +46,14 @@ class Binder:
     sample: Sample
     subject: Subject
     head: Head
-    vocabulary: Vocabulary | None
+    open_vocabulary: Callable[[], Vocabulary | None]
     output: Callable[[], Array]
     warnings: list[Warning_] = field(default_factory=list)
+
+    @property
+    def vocabulary(self) -> Vocabulary | None:
+        """The vocabulary, opened only where a text or a special token is looked up."""
+        return self.open_vocabulary()
 
     def __call__(self, target: Target) -> Target | list[Target]:
         """The target of every row, or one for all rows.

@@ -20,11 +20,10 @@ from collections.abc import Callable, Sequence
 import onnx_ir as ir
 
 from palrp_onnx.compiler.cuts import Costs, find_cuts
-from palrp_onnx.model.bodies import Users, operands, reads
+from palrp_onnx.compiler.parts import Parts
+from palrp_onnx.model.bodies import operands, reads
 from palrp_onnx.tensor.onnx import Emit
 
-#: Operations whose result is small and is all that is needed of a forward value.
-_BRIEF = frozenset(("Shape", "Size", "GatherND"))
 #: Operations that compute other numbers every time.
 _DRAWN = frozenset(
     "Bernoulli Multinomial RandomNormal RandomNormalLike RandomUniform RandomUniformLike".split()
@@ -32,20 +31,20 @@ _DRAWN = frozenset(
 
 
 def recompute(
-    op: Emit, graph: ir.Graph, seed: ir.Value, size_of: Callable[[ir.Value], int]
+    op: Emit, graph: ir.Graph, parts: Parts, seed: ir.Value, size_of: Callable[[ir.Value], int]
 ) -> None:
     """Rewrite the graph of an explanation, in place, so that it keeps little.
 
     Args:
         op: The language that appended the way back to ``graph``.
         graph: The graph.
+        parts: Its parts.
         seed: The multiplier of the explained output, where the way back begins.
-        size_of: Bytes of forward values.
+        size_of: Bytes of the values of the file.
     """
-    parts = _Parts(op, graph)
     read = {v for node in parts.staged for v in operands(node)}
     rows = [
-        (place, parts.last_use(value), size_of(value), value in read)
+        (place, parts.last_use(value), parts.size(value, size_of), value in read)
         for value, place in parts.place.items()
         if place >= 0 and not value.is_graph_output()  # others are kept in any case
     ]
@@ -54,58 +53,9 @@ def recompute(
         _Segments(op, graph, parts, seed, cuts).rewrite()
 
 
-class _Parts:
-    """The parts of the graph of an explanation.
-
-    Attributes:
-        forward: Nodes of the forward pass, with their indices.
-        place: Value that depends on inputs → index of the forward node that makes it; −1: none.
-        brief: Nodes of the way back that run with the forward pass: shapes, and rows that are
-            picked. Behind them, the values that they read are not needed.
-        staged: All other nodes of the way back.
-        users: The readers of a value.
-    """
-
-    def __init__(self, op: Emit, graph: ir.Graph) -> None:
-        own = set(op.made)
-        self.forward = {n: k for k, n in enumerate(n for n in graph if n not in own)}
-        self.users = Users(graph)
-        given = (v for v in graph.inputs if not v.is_initializer())
-        self.place: dict[ir.Value, int] = dict.fromkeys(given, -1)
-        for node, index in self.forward.items():
-            if not node.inputs or any(v in self.place for v in operands(node)):
-                self.place.update((value, index) for value in node.outputs)
-        way_back = [node for node in graph if node in own]
-        brief = self._find_brief(way_back)
-        self.brief = [node for node in way_back if node in brief]
-        self.staged = [node for node in way_back if node not in brief]
-
-    def last_use(self, value: ir.Value) -> int:
-        """Index of the last forward node that reads a value, or makes it."""
-        return max(self.place[value], *(self.forward.get(user, 0) for user in self.users(value)), 0)
-
-    def _find_brief(self, way_back: Sequence[ir.Node]) -> set[ir.Node]:
-        ready: set[ir.Node] = set()
-        for node in way_back:
-            small = node.op_type in _BRIEF
-            if all(
-                v.producer() in ready or v.producer() is None or (small and v in self.place)
-                for v in operands(node)
-            ):
-                ready.add(node)
-        found: set[ir.Node] = set()
-        for node in reversed(way_back):
-            users = (user for v in node.outputs for user in self.users(v))
-            whole = all(v.dtype is ir.DataType.INT64 for v in node.outputs)
-            small = node.op_type in _BRIEF or whole or any(user in found for user in users)
-            if node in ready and small:
-                found.add(node)
-        return found
-
-
 class _Segments:
     def __init__(
-        self, op: Emit, graph: ir.Graph, parts: _Parts, seed: ir.Value, cuts: Sequence[int]
+        self, op: Emit, graph: ir.Graph, parts: Parts, seed: ir.Value, cuts: Sequence[int]
     ) -> None:
         self._op, self._graph, self._parts, self._cuts = op, graph, parts, cuts
         self._kept = {v for v in parts.place if self._is_kept(v)}
@@ -164,8 +114,7 @@ class _Segments:
         stages: list[list[ir.Node]] = [[] for _ in range(len(self._cuts) + 1)]
         for node in self._parts.staged:
             stages[self._stages[node]].append(node)
-        self._graph.remove(list(self._graph))
-        self._put_forward()
+        self._parts.put_forward()
         for stage, nodes in enumerate(stages):
             if stage:
                 self._zero, self._stage = self._next_zero(stages[stage - 1]), stage
@@ -175,36 +124,19 @@ class _Segments:
                         reader.replace_input_with(index, self._version(value))
                 self._graph.append(node)
 
-    def _put_forward(self) -> None:
-        """The forward pass, and directly behind each node what is brief of its results."""
-        places = dict(self._parts.forward)
-        behind: dict[int, list[ir.Node]] = {}
-        for node in self._parts.brief:
-            makers = (value.producer() for value in operands(node))
-            places[node] = max((places[m] for m in makers if m is not None), default=-1)
-            behind.setdefault(places[node], []).append(node)
-        self._graph.extend(behind.get(-1, ()))
-        for node, index in self._parts.forward.items():
-            self._graph.append(node)
-            self._graph.extend(behind.get(index, ()))
-
     def _next_zero(self, nodes: Sequence[ir.Node]) -> ir.Value:
         """Zero [1], of numbers of all that this stage leaves."""
-        op, firsts = self._op, []
-        for value in (v for node in nodes for v in node.outputs):
-            inside = any(self._stages.get(user) == self._stage for user in self._parts.users(value))
-            if not inside and value.dtype is not None and value.dtype.is_floating_point():
-                flat = op.node("Reshape", [value, op.constant([-1])], 1, dtype=value.dtype)
-                one = op.node(
-                    "Slice", [flat, op.constant([0]), op.constant([1])], 1, dtype=value.dtype
-                )
-                firsts.append(op.cast(one, ir.DataType.FLOAT))
-        if not firsts:
+        users = self._parts.users
+        left = [
+            value
+            for value in (v for node in nodes for v in node.outputs)
+            if value.dtype is not None
+            and value.dtype.is_floating_point()
+            and all(self._stages.get(user) != self._stage for user in users(value))
+        ]
+        if not left:
             return self._zero
-        numbers = op.concat(firsts, 0)
-        flags = op.integers("Cast", op.flags("Less", numbers, numbers), to=ir.DataType.INT64)
-        zero = op.integers("ReduceSum", flags, op.constant([0]), keepdims=1)
-        return op.integers("Add", zero, self._zero)
+        return self._op.integers("Add", self._op.zero_of(left), self._zero)
 
     def _version(self, value: ir.Value) -> ir.Value:
         """A forward value as this stage reads it."""
@@ -221,11 +153,9 @@ class _Segments:
         known, stage = self._behind[value]
         if stage == self._stage or self._stage_at(self._parts.place[value]) <= self._stage:
             return known
-        if self._op.known_rank(value):
-            shape = self._op.integers("Add", self._op.integers("Shape", known), self._zero)
-            rank = self._op.rank(value)
-            known = self._op.node("Reshape", [known, shape], rank, dtype=value.dtype)
-            known.shape = value.shape
+        if self._op.known_rank(value) and self._op.rank(value):
+            self._op.declare(known, self._op.rank(value))
+            known = self._op.behind(known, self._zero)
         self._behind[value] = known, self._stage
         return known
 

@@ -411,6 +411,7 @@ def test_the_first_token_of_a_decoder(tmp_path: Path) -> None:
     together = decoded(worker(given))
     for record, found in zip(given, together, strict=True):
         (alone,) = decoded(worker([record]))
+        del found["fidelity"], alone["fidelity"]  # of the whole batch
         alike(found, alone, abs(alone["target"]["value"]))
         assert found["target"]["token"] == "w2"  # what its texts begin with
         assert [each["input"] for each in found["others"]] == ["decoder_ids"]
