@@ -23,6 +23,7 @@ from .options import (
     example_option,
     explainer_options,
     grouped,
+    head_option,
     memory_option,
     method_options,
     model_argument,
@@ -63,6 +64,7 @@ class Request:
     memory: str
     run: Run
     choice: MethodChoice
+    head: str | None
     reporting: Reporting
 
 
@@ -149,6 +151,7 @@ _sizes = together(
 @_sizes
 @words_options
 @run_options
+@head_option
 @memory_option
 @method_options
 @example_option
@@ -239,6 +242,7 @@ def _settings(request: Request) -> Settings:
     return Settings(
         target=request.run.target,
         **explainer_options(request.run, request.choice),
+        head=request.head,
         memory=request.memory,
         tokenizer=None if request.words.tokenizer is None else str(request.words.tokenizer),
         bind=request.words.bind,

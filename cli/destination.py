@@ -8,6 +8,8 @@ from typing import Literal
 
 from palrp_onnx.errors import UsageError
 
+#: A row, all rows (``None``), or the matrix that they make.
+Shown = int | Literal["matrix"] | None
 _SUFFIXES = {".json": "json", ".png": "png", ".html": "html"}
 
 
@@ -47,8 +49,14 @@ class Destination:
         kinds = (kind, "kserve") if kind == "json" else (kind,)
         return cls("file", _only(kinds, formats, text), path)
 
-    def files(self, name: str, rows: int) -> dict[Path, int | None]:
+    def files(self, name: str, rows: int, *, matrix: bool = False) -> dict[Path, Shown]:
         """Path → the row of the batch that it shows; ``None``: all rows, as JSON or as a page.
+
+        Args:
+            name: Name of the input.
+            rows: Number of rows.
+            matrix: Whether the rows make a matrix. It gets files of its own in a folder, and is
+                what a single picture or page shows.
 
         Raises:
             UsageError: Several rows would be in one picture.
@@ -56,8 +64,11 @@ class Destination:
         if self.kind == "stdout":
             return {}
         if self.kind == "file":
-            return {self.path: self._row(rows)}
-        found: dict[Path, int | None] = {}
+            whole = matrix and self.formats[0] in ("png", "html")
+            return {self.path: "matrix" if whole else self._row(rows)}
+        found: dict[Path, Shown] = {}
+        if matrix:
+            found |= {self.path / f"{name}-matrix.{kind}": "matrix" for kind in self.formats}
         if "json" in self.formats:
             found[self.path / f"{name}.json"] = None
         if "html" in self.formats:

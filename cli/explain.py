@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -15,7 +15,7 @@ from palrp_onnx.errors import UsageError
 from palrp_onnx.files import Content, write_files
 from palrp_onnx.limits import Limit, check_records
 
-from .destination import Destination
+from .destination import Destination, Shown
 from .options import (
     FILE_PATH,
     METHODS_HELP,
@@ -23,27 +23,32 @@ from .options import (
     Reporting,
     Run,
     Words,
+    default_run_options,
     explainer_options,
     fail_on_option,
     formats,
     grouped,
+    head_option,
     memory_option,
     method_options,
     model_argument,
     reporting_options,
-    run_options,
     words_options,
 )
 from .summary import summary
 from .writing import write_stdout
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from palrp_onnx.describe import Explanation
     from palrp_onnx.explainer import Explainer
-    from palrp_onnx.inputs import Sample
+    from palrp_onnx.inputs import Given, GraphInput, Sample
+    from palrp_onnx.matrix import Matrix
     from palrp_onnx.model.open import Model
-    from palrp_onnx.record import Attribution
+    from palrp_onnx.record import Attribution, Map
     from palrp_onnx.relevance.target import Target
+    from palrp_onnx.types import Box
 
 
 @dataclass(frozen=True)
@@ -51,13 +56,19 @@ class Request:
     """The options, as parsed."""
 
     model: Path
-    source: Path
+    sources: tuple[str, ...]
+    chat: bool
     pair: Path | None
+    windows: int | None
     place: str | None
     formats: tuple[str, ...] | None
     words: Words
     tensors: Path | None
+    start: str | None
     generate: int | None
+    head: str | None
+    continuation: Path | None
+    columns: tuple[str, ...]
     limits: tuple[Limit, ...]
     memory: str
     run: Run
@@ -69,13 +80,36 @@ class Request:
 @model_argument
 @click.option(
     "--input",
-    "source",
+    "sources",
+    multiple=True,
+    metavar="FILE|NAME=FILE|-",
+    help="Text (.txt), an image, sound (.wav, .flac), rows of a table (.csv, .parquet), or tensors "
+    "(.npz, one array per graph input); - is text on stdin. Several times for a graph with inputs "
+    "of several kinds, with the input's name where the kind leaves it open.",
+)
+@click.option(
+    "--chat",
     type=FILE_PATH,
-    required=True,
-    metavar="FILE|-",
-    help="Text (.txt), an image, or tensors (.npz, one array per graph input); - is text on stdin.",
+    metavar="FILE.json",
+    help="Messages instead of --input: the tokenizer's chat template makes a text of them.",
+)
+@click.option(
+    "--columns",
+    multiple=True,
+    metavar="NAMES|INPUT=NAMES",
+    help="Names of the columns of a table, nodes or steps, in their order: a file with one a line, "
+    "or names separated by commas.",
 )
 @click.option("--pair", type=FILE_PATH, help="Second text, for models of text pairs.")
+@click.option(
+    "--windows",
+    type=click.IntRange(min=-1),
+    is_flag=False,
+    flag_value="-1",
+    metavar="[N]",
+    help="Explain a text that is longer than the model in windows that share N tokens, by default "
+    "half of each.",
+)
 @click.option(
     "-o",
     "place",
@@ -91,7 +125,8 @@ class Request:
     "kserve: the response to an explain request of KServe's V1 protocol.",
 )
 @words_options
-@run_options
+@default_run_options
+@head_option
 @memory_option
 @method_options
 @click.option(
@@ -103,6 +138,18 @@ class Request:
     metavar="N",
     help="Continue the text by up to N tokens, greedily, and explain each of them.",
 )
+@click.option(
+    "--continuation",
+    type=FILE_PATH,
+    metavar="FILE.txt",
+    help="Explain each token of this text, as what the model continues with.",
+)
+@click.option(
+    "--start",
+    metavar="TEXT",
+    help="What the decoder of an encoder begins with, instead of the tokens that "
+    "generation_config.json names: a language, a task.",
+)
 @fail_on_option
 @reporting_options
 @grouped(run=Run, choice=MethodChoice, words=Words, reporting=Reporting)
@@ -112,25 +159,30 @@ def explain(**options: Any) -> None:
     The record is JSON: one object, or an array of them if a .npz file holds several rows, several
     targets are given (--target A,B or --target all) or several tokens are generated.
     """
-    request = Request(**options)
+    sources, chat = options.pop("sources"), options.pop("chat")
+    if bool(sources) == (chat is not None):
+        raise UsageError("Give the input: --input FILE, or --chat FILE.json")
+    request = Request(sources=sources or (str(chat),), chat=chat is not None, **options)
     _check_generation(request)
+    _check_windows(request)
     destination = Destination.parse(request.place, request.formats)
     model, sample = _open(request)
-    targets = _targets(request)
     explainer = _explainer(request, model)
+    targets = _targets(request, explainer, sample)
     count = request.generate or _expected(request, targets, sample, explainer)
-    places = destination.files(sample.id, count)
+    places = destination.files(sample.id, count, matrix=_continues(request) is not None)
     read = [Path(target.file) for target in targets if target.file is not None]
     _check_places(request, [*places, *filter(None, [request.tensors])], read)
     explanations = _explain(request, explainer, sample)
     # Now the number of records is known; before, it was estimated for --generate and all targets.
-    places = destination.files(sample.id, len(explanations))
+    places = destination.files(sample.id, len(explanations), matrix=_continues(request) is not None)
     _check_places(request, [*places, *filter(None, [request.tensors])], read)
     records = [each.record for each in explanations]
     for record in records:
         record.require_finite(place=f"sample {record.id}")
     data = _json(records, kserve="kserve" in destination.formats)
-    files = _contents(places, records, sample, data)
+    matrix = _matrix(sample, records, explainer) if "matrix" in places.values() else None
+    files = _contents(places, records, sample, data, matrix)
     if request.tensors is not None:
         files[request.tensors] = _tensors(explanations)
     write_files(files)
@@ -141,12 +193,13 @@ def explain(**options: Any) -> None:
     check_records(request.limits, records)
 
 
-def _targets(request: Request) -> tuple[Target, ...]:
+def _targets(request: Request, explainer: Explainer, sample: Sample) -> tuple[Target, ...]:
     """The targets, parsed before any work so that errors in them are reported first."""
     from palrp_onnx.inputs import read_labels
     from palrp_onnx.relevance.target_parsing import parse_targets
 
-    return parse_targets(request.run.target, read_labels(request.model))
+    labels = explainer.labels(sample, read_labels(request.model))
+    return parse_targets(request.run.target, labels)
 
 
 def _expected(
@@ -156,49 +209,131 @@ def _expected(
     from palrp_onnx.inputs import read_labels
 
     rows = 1
-    if sample.kind == "tensors":
+    if sample.kind in ("tensors", "table", "several"):
         rows = explainer.engine(sample.feeds).subject.samples(sample.feeds)
-    every = targets[0].kind == "all"
+    every = targets[0].kind == "all"  # a default is usually one
     return rows * (max(len(read_labels(request.model)), 1) if every else len(targets))
 
 
+def _continues(request: Request) -> str | None:
+    """The option by which a text is continued, if there is one."""
+    if request.generate is not None:
+        return "--generate"
+    return None if request.continuation is None else "--continuation"
+
+
 def _check_generation(request: Request) -> None:
-    if not request.generate:
+    option = _continues(request)
+    if option is None:
         return
-    if request.run.target != "pred":
+    if request.generate is not None and request.continuation is not None:
         raise UsageError(
-            "--generate explains the generated tokens, so it cannot be used with --target",
+            "--generate continues the text, and --continuation says how it goes on",
             hint="Leave out one of them.",
         )
-    if request.source.suffix.lower() != ".txt" and str(request.source) != "-":
-        raise UsageError("--generate continues text", place=str(request.source))
+    if request.run.target not in ("default", "pred"):
+        raise UsageError(
+            f"{option} explains the tokens that follow, so it cannot be used with --target",
+            hint="Leave out one of them.",
+        )
     if request.tensors is not None:
         raise UsageError(
-            "--generate yields maps of different lengths, which --tensors cannot join",
+            f"{option} yields maps of different lengths, which --tensors cannot join",
             hint="Explain a step with --target token:POS.",
         )
 
 
-def _open(request: Request) -> tuple[Model, Sample]:
-    from palrp_onnx.inputs import bind_inputs, open_sample
-    from palrp_onnx.inputs.past import open_for
+def _check_windows(request: Request) -> None:
+    if request.windows is None:
+        return
+    if _continues(request) is not None or request.tensors is not None:
+        raise UsageError(
+            "--windows joins maps of one text, which --generate and --tensors cannot follow",
+            hint="Leave out one of them.",
+        )
 
-    source: Path | Literal["-"] = "-" if str(request.source) == "-" else request.source
-    model = open_for(request.model, source)
-    sample = open_sample(
+
+def _open(request: Request) -> tuple[Model, Sample]:
+    from palrp_onnx.inputs import bind_inputs
+    from palrp_onnx.inputs.columns import read_columns
+    from palrp_onnx.inputs.past import open_for
+    from palrp_onnx.inputs.produced import read_both
+    from palrp_onnx.inputs.several import names_held
+
+    first = request.sources[0]
+    source: Path | Literal["-"] = "-" if first == "-" else Path(first)
+    model = open_for(request.model, source if len(request.sources) == 1 else None)
+    inputs = bind_inputs(model.inputs, request.words.bind)
+    given = _given(request, [each.name for each in inputs])
+    sample = read_both(
+        partial(_read, request, source, given),
+        inputs,
+        held=names_held(given),
+        model_path=request.model,
+        tokenizer=_tokenizer(request),
+        start=request.start,
+    )
+    if request.columns:
+        sample = replace(sample, columns=read_columns(request.columns, [i.name for i in inputs]))
+    return model, sample
+
+
+def _read(
+    request: Request,
+    source: Path | Literal["-"],
+    given: Sequence[Given],
+    inputs: Sequence[GraphInput],
+) -> Sample:
+    """Read the arrays of these inputs."""
+    from palrp_onnx.inputs import open_sample, open_several
+
+    tokenizer = request.words.tokenizer
+    if len(given) > 1 or given[0].name is not None:
+        if request.pair is not None or request.windows is not None or "-" in request.sources:
+            raise UsageError("--pair, --windows and stdin are for a graph that takes a text alone")
+        return open_several(
+            given, model_path=request.model, graph_inputs=inputs, tokenizer=tokenizer
+        )
+    return open_sample(
+        source,
+        model_path=request.model,
+        graph_inputs=inputs,
+        tokenizer=tokenizer,
+        pair=request.pair,
+        chat=request.chat,
+        windows=request.windows,
+    )
+
+
+def _read_other(request: Request, model: Model, source: Path) -> Sample:
+    """Read another input, which the model's output for the explained one is compared with."""
+    from palrp_onnx.inputs import bind_inputs, open_sample
+
+    return open_sample(
         source,
         model_path=request.model,
         graph_inputs=bind_inputs(model.inputs, request.words.bind),
         tokenizer=request.words.tokenizer,
-        pair=request.pair,
     )
-    return model, sample
+
+
+def _given(request: Request, names: Collection[str]) -> list[Given]:
+    """The files; what is before an equals sign is the name of an input if the graph has it."""
+    from palrp_onnx.inputs import Given
+
+    found = []
+    for text in request.sources:
+        name, _, file = text.partition("=")
+        named = name in names and bool(file)
+        found.append(Given(Path(file), name) if named else Given(Path(text)))
+    return found
 
 
 def _check_places(request: Request, places: Sequence[Path], read: Sequence[Path]) -> None:
     """Refuse to overwrite inputs: a map of ``cat.png`` in its folder would replace the picture."""
-    given = [request.model, request.source, request.pair, request.words.tokenizer]
-    sources = filter(None, [*given, *read])
+    given = [request.model, request.pair, request.words.tokenizer, request.continuation]
+    files = [Path(part) for text in request.sources for part in (text, text.partition("=")[2])]
+    sources = filter(None, [*given, *(f for f in files if f.name), *read])
     taken = {os.path.realpath(path) for path in sources}
     for place in places:
         real = os.path.realpath(place)  # unlike Path.resolve, no error for a link to itself
@@ -218,36 +353,78 @@ def _explainer(request: Request, model: Model) -> Explainer:
         model,
         **explainer_options(request.run, request.choice),
         memory=request.memory,
-        once=request.generate is None,
+        once=_continues(request) is None,
+        tokenizer=request.words.tokenizer,
+        head=request.head,
+        reader=partial(_read_other, request, model),
     )
 
 
 def _explain(request: Request, explainer: Explainer, sample: Sample) -> Sequence[Explanation]:
-    from palrp_onnx.inputs import Continuation, bind_inputs, default_tokenizer, read_labels
+    from palrp_onnx.inputs import Continuation, bind_inputs, read_labels
+    from palrp_onnx.inputs.text import read_text
 
-    if request.generate:
-        tokenizer = request.words.tokenizer or default_tokenizer(request.model)
-        inputs = bind_inputs(explainer.model.inputs, request.words.bind)
-        text = Continuation(tokenizer, inputs, model_path=request.model)
-        return list(explainer.generate(sample, request.generate, text.extend, text.ends))
-    return explainer.explain(sample, request.run.target, read_labels(request.model))
+    if _continues(request) is None:
+        return explainer.explain(sample, request.run.target, read_labels(request.model))
+    from palrp_onnx.generation import follow, generate
+
+    inputs = bind_inputs(explainer.model.inputs, request.words.bind)
+    text = Continuation(_tokenizer(request), inputs, model_path=request.model)
+    if request.continuation is not None:
+        tokens = text.tokens(sample, read_text(request.continuation))
+        return list(follow(explainer, sample, text, tokens))
+    assert request.generate is not None
+    return list(generate(explainer, sample, text, request.generate))
+
+
+def _tokenizer(request: Request) -> Path | None:
+    """The tokenizer; ``None`` where there is none, for arrays alone."""
+    from palrp_onnx.inputs import default_tokenizer
+    from palrp_onnx.inputs.tokens import usable_tokenizer
+
+    return request.words.tokenizer or usable_tokenizer(default_tokenizer(request.model))
+
+
+def _matrix(sample: Sample, records: Sequence[Attribution], explainer: Explainer) -> Matrix:
+    from palrp_onnx.inputs.produced import decoder_input
+    from palrp_onnx.matrix import matrix_of
+
+    return matrix_of(sample.id, records, decoder_input(explainer.model.inputs))
 
 
 def _contents(
-    places: Mapping[Path, int | None],
+    places: Mapping[Path, Shown],
     records: Sequence[Attribution],
     sample: Sample,
     data: bytes,
+    matrix: Matrix | None,
 ) -> dict[Path, Content]:
     """Contents of all files, made before any is written; ``data`` is all records as JSON."""
-    return {path: _content(path, row, records, sample, data) for path, row in places.items()}
+    return {
+        path: _matrix_content(path, matrix)
+        if shown == "matrix" and matrix is not None
+        else _content(path, shown, records, sample, data)
+        for path, shown in places.items()
+    }
+
+
+def _matrix_content(path: Path, matrix: Matrix) -> Content:
+    from palrp_onnx.files import to_json
+    from palrp_onnx.render.grid import render_matrix_html, render_matrix_png
+
+    match path.suffix.lower():
+        case ".png":
+            return render_matrix_png(matrix)
+        case ".html":
+            return render_matrix_html(matrix)
+    return to_json(matrix)
 
 
 def _content(
-    path: Path, row: int | None, records: Sequence[Attribution], sample: Sample, data: bytes
+    path: Path, shown: Shown, records: Sequence[Attribution], sample: Sample, data: bytes
 ) -> Content:
-    if row is not None:
-        return _png(records[row], sample)
+    if isinstance(shown, int):
+        return _png(records[shown], sample)
     return _html(records, sample) if path.suffix.lower() == ".html" else data
 
 
@@ -262,7 +439,7 @@ def _json(records: Sequence[Attribution], *, kserve: bool) -> bytes:
 def _png(record: Attribution, sample: Sample) -> bytes:
     from palrp_onnx.render.png import render_png
 
-    return render_png(record, image=sample.image, box=sample.box)
+    return render_png(record, **_originals(record, sample))
 
 
 def _html(records: Sequence[Attribution], sample: Sample) -> bytes:
@@ -272,7 +449,26 @@ def _html(records: Sequence[Attribution], sample: Sample) -> bytes:
 
     if len(records) > 1:
         return render_run(sample.id, [ListedRecord(record.id, record) for record in records]).html
-    return render_html(records[0], image=sample.image, box=sample.box)
+    return render_html(records[0], **_originals(records[0], sample))
+
+
+def _originals(record: Attribution, sample: Sample) -> dict[str, Any]:
+    """The images of the maps."""
+    first, *others = (_original(each, sample) for each in record.maps)
+    image, box = first
+    further = {each.input: seen for each, seen in zip(record.others or (), others, strict=True)}
+    return {"image": image, "box": box, "further": further}
+
+
+def _original(shown: Map, sample: Sample) -> tuple[Image | None, Box | None]:
+    """The image of an input, or its drawn signal, and the part of it that the network saw."""
+    from palrp_onnx.render.timeline import TIMED, draw_signal
+
+    units = shown.units
+    timed = sample.series(shown.input, len(shown.relevance.total)) if units.kind in TIMED else None
+    return (
+        sample.picture_of(shown.input) if timed is None else (draw_signal(timed, units.kind), None)
+    )
 
 
 def _tensors(explanations: Sequence[Explanation]) -> Content:

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import click
 
 from palrp_onnx.limits import RECORD_METRICS, Limit
+from palrp_onnx.record import HEADS
 from palrp_onnx.relevance.methods import BASELINES, DEFAULT_METHOD, METHODS, lines_of
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -41,7 +42,7 @@ class MethodChoice:
     """The method with its options, and the output and input that it explains."""
 
     output: str | None
-    explain_input: str | None
+    explain_input: tuple[str, ...]
     method: str | None
     positions: str | None
     roles: dict[str, str]
@@ -221,7 +222,9 @@ method_options = together(
     click.option(
         "--explain-input",
         metavar="NAME",
-        help="Graph input whose units get relevance, if there are several.",
+        multiple=True,
+        help="Graph input whose units get relevance, if there are several; by default all. Can be "
+        "given several times.",
     ),
     click.option(
         "--method",
@@ -248,17 +251,21 @@ memory_option = click.option(
     "layer by layer; auto is bounded where memory may not suffice otherwise.",
 )
 
-#: Options of `Run`.
-run_options = together(
-    click.option(
+
+def _target_option(default: str) -> Callable[[F], F]:
+    return click.option(
         "--target",
-        default="pred",
+        default=default,
         show_default=True,
         metavar="TARGET",
-        help="pred, an index, a label, A-B (contrast), token:POS[:ID], an element I,J,…, or "
-        "dot:FILE.npy or cos:FILE.npy (product with a vector); index:2 or label:2 if the text is "
-        "ambiguous.",
-    ),
+        help="pred, an index, a label, a token in quotes, A-B (contrast), token:POS[:CLASS], "
+        "logprob:TARGET, span:FIRST-LAST, an element I,J,…, region:CLASS[:MASK], or dot:FILE, "
+        "cos:FILE or similarity:FILE (a vector or another input); index:2 or label:2 if the text "
+        "is ambiguous.",
+    )
+
+
+_ENGINE_OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option(
         "--engine",
         type=click.Choice(ENGINES),
@@ -280,6 +287,18 @@ run_options = together(
         help="Device of the forward pass. If cuda is not available, that is an error.",
     ),
 )
+
+head_option = click.option(
+    "--head",
+    type=click.Choice(HEADS),
+    metavar="KIND",
+    help="The kind of head, where the graph and config.json say another or none: "
+    f"{', '.join(HEADS)}.",
+)
+
+#: Options of `Run`: one target, or several where the task usually asks for several.
+run_options = together(_target_option("pred"), *_ENGINE_OPTIONS)
+default_run_options = together(_target_option("default"), *_ENGINE_OPTIONS)
 
 
 def limits_option(metrics: Collection[str], help: str) -> Callable[[F], F]:

@@ -1,4 +1,4 @@
-"""``palrp-onnx schema``: the JSON Schema of the record."""
+"""``palrp-onnx schema``: the JSON Schema of what explain writes."""
 
 from __future__ import annotations
 
@@ -8,9 +8,13 @@ from .writing import write_stdout
 
 
 @click.command(short_help="Print the JSON Schema of the record.")
-def schema() -> None:
+@click.option("--matrix", is_flag=True, help="Print that of NAME-matrix.json, a continued text.")
+def schema(matrix: bool) -> None:
     """Print the JSON Schema (2020-12) of the record that explain writes."""
     from palrp_onnx.files import to_json
-    from palrp_onnx.record import json_schema
 
+    if matrix:
+        from palrp_onnx.matrix import json_schema
+    else:
+        from palrp_onnx.record import json_schema
     write_stdout(to_json(json_schema()))

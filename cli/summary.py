@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 from palrp_onnx.printable import printable
 
 if TYPE_CHECKING:
-    from palrp_onnx.record import Attribution, TargetFacts
+    from palrp_onnx.record import Attribution, Map, TargetFacts, Units
 
 _TOP = 5
+#: Largest number of units in time that are named one by one; more are named in spans.
+_SPANS = 1000
 
 
 def summary(record: Attribution, *, verbose: bool = False) -> str:
@@ -20,7 +22,9 @@ def summary(record: Attribution, *, verbose: bool = False) -> str:
 
 def _lines(record: Attribution, verbose: bool) -> Iterator[str]:
     yield f"{printable(record.id)}: {_target(record)}"
-    yield f"  strongest: {', '.join(_strongest(record))}"
+    for shown in record.maps:
+        prefix = f"{printable(shown.input)}: " if record.others else ""
+        yield f"  strongest: {prefix}{', '.join(_strongest(shown))}"
     yield f"  positions: {record.position_share:.1%} of the map"
     yield f"  residual:  {record.residual:.1e} of the ledger"
     if verbose:
@@ -33,7 +37,11 @@ def _lines(record: Attribution, verbose: bool) -> Iterator[str]:
 
 
 def _target(record: Attribution) -> str:
+    from palrp_onnx.render.titles import title_of
+
     target = record.target
+    if target.kind in ("token", "place", "span", "region") or target.logprob or target.token:
+        return f"{printable(title_of(record))}: {target.output} {target.value:.4g}"
     chance = "" if target.probability is None else f", probability {target.probability:.3f}"
     return f"{_name(target)} = {target.value:.4g}{chance}"
 
@@ -55,17 +63,17 @@ def _index(index: int | list[int] | None, label: str | None) -> str:
     return f"[{inside}]" if label is None else f"[{inside}: {printable(label)}]"
 
 
-def _strongest(record: Attribution) -> list[str]:
-    total = record.relevance.total
+def _strongest(shown: Map) -> list[str]:
+    from palrp_onnx.render.timeline import in_cells
+
+    shown, _ = in_cells(shown, _SPANS)
+    total = shown.relevance.total
     order = sorted(range(len(total)), key=lambda i: -abs(total[i]))[:_TOP]
-    return [f"{_unit(record, i)} {total[i]:+.3g}" for i in order]
+    return [f"{_unit(shown.units, i)} {total[i]:+.3g}" for i in order]
 
 
-def _unit(record: Attribution, index: int) -> str:
-    units = record.units
-    if index < len(units.text):
-        return f'"{printable(units.text[index])}"'
-    if units.grid is not None:
-        row, column = divmod(index, units.grid[1])
-        return f"patch ({row}, {column})"
-    return f"unit {index}"
+def _unit(units: Units, index: int) -> str:
+    name = printable(units.name(index))
+    if units.kind == "token":
+        return f'"{name}"' if index < len(units.text) else name
+    return f"patch {name}" if units.kind == "patch" and units.pictures == 1 else name

@@ -8,16 +8,19 @@ from pathlib import Path
 from typing import BinaryIO, Literal
 
 import numpy as np
-from msgspec import UNSET
+from msgspec import UNSET, structs
 
 from palrp_onnx.engines import Outcome
-from palrp_onnx.errors import UsageError
+from palrp_onnx.errors import InputError, UsageError
 from palrp_onnx.fidelity import doubts
 from palrp_onnx.head import Head, class_warnings
+from palrp_onnx.inputs.columns import ANY
 from palrp_onnx.inputs.sample import Sample
+from palrp_onnx.inputs.words import Vocabulary
 from palrp_onnx.record import (
     Attribution,
     Fidelity,
+    Map,
     Relevance,
     Run,
     Site,
@@ -27,7 +30,7 @@ from palrp_onnx.record import (
 )
 from palrp_onnx.relevance.ledger import OPEN
 from palrp_onnx.relevance.target import Resolved
-from palrp_onnx.relevance.units import Maps
+from palrp_onnx.relevance.units import Maps, pictures_of, unaligned
 from palrp_onnx.subject import Subject
 from palrp_onnx.types import Array
 
@@ -73,6 +76,7 @@ class Describer:
     run: Run
     head: Head
     fidelity: Fidelity | None = None
+    vocabulary: Vocabulary | None = None
 
     def __call__(
         self, sample: Sample, outcome: Outcome, labels: Mapping[int, str]
@@ -84,7 +88,7 @@ class Describer:
                 sample,
                 outcome,
                 row,
-                describe_target(output, target, self.head),
+                self._target(sample, outcome, row),
                 [
                     Warning_(code=code, message=text)
                     for code, text in class_warnings(self.head, target, output, labels)
@@ -92,6 +96,38 @@ class Describer:
             )
             for row, target in enumerate(outcome.targets)
         ]
+
+    def _target(self, sample: Sample, outcome: Outcome, row: int) -> TargetFacts:
+        """The target, with the texts of the tokens that it is about."""
+        target = describe_target(self.subject.output, outcome.targets[row], self.head)
+        units = self._tokens(sample, outcome, row)
+        target = structs.replace(target, along=self.subject.facts.along)
+        at = target.index if target.kind == "place" else target.position
+        # Tokens without a text are named by their ids.
+        said = self.head.kind != "detection" and units.text != [str(each) for each in units.id]
+        said = said and bool(units.start or units.id)
+        if said and isinstance(at, int) and at < len(units.text):
+            target = structs.replace(target, token=units.text[at])
+        if target.kind == "place":
+            return structs.replace(target, label=target.token)
+        if target.kind == "span" and said:
+            read = (units.text[k + 1] for k in target.places or () if k + 1 < len(units.text))
+            return structs.replace(target, label="".join(read))
+        if not self.head.vocabulary or self.vocabulary is None:
+            return target
+        index, against = (
+            self.vocabulary.text(each) if isinstance(each, int) else None
+            for each in (target.index, target.against)
+        )
+        return structs.replace(target, label=index, against_label=against)
+
+    def _tokens(self, sample: Sample, outcome: Outcome, row: int) -> Units:
+        """The tokens that the places of the output are of."""
+        maps = {self.subject.input: outcome.maps, **outcome.further}
+        view = self.subject.along
+        if view is None or view.input not in maps:
+            return Units(kind="token")
+        return _units(view, sample, maps[view.input], row)
 
     def _row(
         self,
@@ -101,7 +137,12 @@ class Describer:
         target: TargetFacts,
         warnings: Sequence[Warning_],
     ) -> Explanation:
-        maps = outcome.maps
+        found = {self.subject.input: outcome.maps, **outcome.further}
+        first, *rest = (
+            _map(view, sample, found[view.input], row)
+            for view in self.subject.views
+            if view.input in found
+        )
         ledger = {name: float(amount[row]) for name, amount in outcome.ledger.items()}
         record = Attribution(
             id=sample.id if len(outcome.targets) == 1 else f"{sample.id}-{row}",
@@ -109,53 +150,102 @@ class Describer:
             run=self.run,
             input=sample.facts,
             target=target,
-            units=self._units(sample, maps, row),
-            relevance=Relevance(
-                content=_floats(maps.content[row]),
-                position=_floats(maps.position[row]),
-                total=_floats(maps.total[row]),
-            ),
-            sites=[
-                Site(
-                    name=f"site/{s.name}",
-                    kind=s.kind,
-                    layer=s.layer,
-                    part=s.part,
-                    relevance=_floats(s.relevance[row]),
-                )
-                for s in maps.sites
-            ],
+            units=first.units,
+            relevance=first.relevance,
+            sites=first.sites,
             ledger=ledger,
             warnings=[
                 *sample.warnings,
                 *self.subject.faults,
                 *warnings,
-                *maps.warnings,
+                *unaligned([*found.values()]),
                 *doubts(self.fidelity),
                 *_open_ledger(ledger),
             ],
             fidelity=UNSET if self.fidelity is None else self.fidelity,
+            input_name=first.input,
+            others=rest or UNSET,
         )
         tensors = {name: array[row : row + 1] for name, array in outcome.tensors.items()}
         return Explanation(record, tensors)
 
-    def _units(self, sample: Sample, maps: Maps, row: int) -> Units:
-        count = maps.content.shape[1]
-        if maps.grid is not None:
-            return Units(kind="patch", grid=maps.grid)
-        if sample.units is not None and len(sample.units.text) == count:
-            return sample.units
-        one = self.subject.one(sample.feeds, row)[self.subject.input]
-        axis = self.subject.batched.get(self.subject.input)
-        ids = one if axis is None else one.squeeze(axis)
-        mask = self.subject.units_mask(sample.feeds, count)
-        known = ids.dtype.kind in "iu" and ids.shape == (count,)
-        return Units(
-            kind="token",
-            text=[str(i) for i in (ids.tolist() if known else range(count))],
-            id=ids.tolist() if known else [],
-            special=[False] * count if mask is None else (mask[row] == 0).tolist(),
+
+def _map(view: Subject, sample: Sample, maps: Maps, row: int) -> Map:
+    """The map of one explained input."""
+    return Map(
+        input=view.input,
+        units=_units(view, sample, maps, row),
+        relevance=Relevance(
+            content=_floats(maps.content[row]),
+            position=_floats(maps.position[row]),
+            total=_floats(maps.total[row]),
+        ),
+        sites=[
+            Site(
+                name=f"site/{s.name}",
+                kind=s.kind,
+                layer=s.layer,
+                part=s.part,
+                relevance=_floats(s.relevance[row]),
+                off_map=float(s.off_map[row]),
+            )
+            for s in maps.sites
+        ],
+    )
+
+
+def _units(view: Subject, sample: Sample, maps: Maps, row: int) -> Units:
+    """The units of one explained input, named by the reader of the sample or by their ids."""
+    count = maps.content.shape[1]
+    if maps.grid is not None:
+        pictures = pictures_of(view, sample.feeds[view.input])
+        return Units(kind="patch", grid=maps.grid, pictures=pictures)
+    if names := _given(view, sample, count):
+        return Units(kind=view.kind, text=list(names))
+    known = sample.units_of(view.input, row)
+    if known is not None and len(known.text) == count:
+        return known if view.kind == "token" else structs.replace(known, kind=view.kind)
+    if view.kind != "token":
+        return _unnamed(view, sample, count, row)
+    ids = view.one(sample.feeds, row)[view.input]
+    named = ids.dtype.kind in "iu" and ids.size == count
+    mask = view.units_mask(sample.feeds, count)
+    texts = 1 if view.rows is None else ids.shape[view.rows]
+    return Units(
+        kind="token",
+        text=[str(i) for i in (ids.ravel().tolist() if named else range(count))],
+        id=ids.ravel().tolist() if named else [],
+        special=[False] * count if mask is None else (mask[row] == 0).tolist(),
+        sequence=[k * texts // count for k in range(count)] if texts > 1 else [],
+    )
+
+
+def _given(view: Subject, sample: Sample, count: int) -> tuple[str, ...]:
+    """Names that were given for the units of an input.
+
+    Raises:
+        InputError: They are more or fewer than its units.
+    """
+    own = sample.columns.get(view.input)
+    names = own or sample.columns.get(ANY, ())
+    fits = view.kind not in ("token", "patch") and len(names) == count
+    if names and not fits and (own or (not view.further and view.columns is None)):
+        raise InputError(
+            f"{len(names)} names were given for the {count} {view.kind}s of input {view.input!r}",
+            hint="--columns INPUT=NAMES names those of one input.",
         )
+    return names if fits else ()
+
+
+def _unnamed(view: Subject, sample: Sample, count: int, row: int) -> Units:
+    """Units that have numbers for names; those of sound have times."""
+    seconds = sample.step_of(view.input) if view.kind == "step" else None
+    mask = view.units_mask(sample.feeds, count)
+    return Units(
+        kind=view.kind if seconds is None else "frame",
+        special=[] if mask is None else (mask[row] == 0).tolist(),
+        step=seconds,
+    )
 
 
 def _open_ledger(ledger: Mapping[str, float]) -> Iterator[Warning_]:
@@ -175,37 +265,47 @@ def _floats(values: Array) -> list[float]:
 
 def describe_target(output: str, target: Resolved, head: Head) -> TargetFacts:
     """The target as the record shows it."""
-    position = target.place[0] if target.place else None
+    facts = TargetFacts(
+        output=output,
+        kind="element",
+        value=target.value,
+        position=target.place[0] if target.place else None,
+        logprob=target.log,
+        head=head.kind,
+        head_reason=head.why or None,
+    )
     if target.vector is not None:
-        return TargetFacts(
-            output=output,
+        return structs.replace(
+            facts,
             kind="cosine" if target.kind == "cosine" else "dot",
-            value=target.value,
-            position=position,
             vector=target.vector.name,
             vector_sha256=target.vector.sha256,
         )
-    index, _ = target.where[0]
-    probability = head.probability(target)
-    if target.kind == "element" or (target.kind == "index" and not head.classes):
-        return TargetFacts(
-            output=output,
-            kind="element",
-            index=list(index),
-            value=target.value,
-            label=head.names.get(index[-1]) if target.kind == "index" else None,
-            probability=probability,
+    facts = structs.replace(facts, probability=head.probability(target))
+    if target.kind == "region":
+        name, cells = target.region or ("", 0)
+        chosen = target.where[0][0][0] if target.where else None
+        label = None if chosen is None else head.names.get(chosen)
+        return structs.replace(
+            facts, kind="region", index=chosen, label=label, region=name, cells=cells
         )
+    if target.kind == "span":
+        places = [where[0] for where, _ in target.where]
+        return structs.replace(facts, kind="span", places=places)
+    index, _ = target.where[0]
+    if head.places and target.kind == "index":
+        return structs.replace(facts, kind="place", index=index[-1], position=None)
+    if target.kind == "element" or (target.kind == "index" and not head.classes):
+        label = head.names.get(index[-1]) if target.kind == "index" else None
+        position = None
+        return structs.replace(facts, index=list(index), label=label, position=position)
     against = target.where[1][0][-1] if target.kind == "contrast" else None
-    named: Literal["class", "token"] = "class" if position is None else "token"
-    return TargetFacts(
-        output=output,
+    named: Literal["class", "token"] = "class" if facts.position is None else "token"
+    return structs.replace(
+        facts,
         kind=named if against is None else "contrast",
         index=index[-1],
-        value=target.value,
-        position=position,
         label=head.names.get(index[-1]),
         against=against,
         against_label=head.names.get(against) if against is not None else None,
-        probability=probability,
     )

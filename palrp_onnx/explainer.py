@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import onnx_ir as ir
 from msgspec import structs
 
 from palrp_onnx.analysis.roles import parse_roles
+from palrp_onnx.binding import BELOW_HALF, Binder
 from palrp_onnx.compiler.graph import OPSET, CompileSettings, compile_graph
 from palrp_onnx.compiler.manifest import Manifest
 from palrp_onnx.describe import Describer, Explanation
@@ -23,32 +25,39 @@ from palrp_onnx.errors import (
     InputError,
     LaterOpsetError,
     ModelError,
+    ResourceError,
     RunError,
     TargetError,
     UsageError,
 )
 from palrp_onnx.fidelity import Original
-from palrp_onnx.head import Head, find_head
+from palrp_onnx.head import Head, check_kind, find_head
+from palrp_onnx.inputs.open import open_sample
 from palrp_onnx.inputs.sample import Sample
 from palrp_onnx.inputs.sidecar import Declared, read_declared
-from palrp_onnx.inputs.vectors import read_vector
+from palrp_onnx.inputs.tokens import usable_tokenizer
+from palrp_onnx.inputs.vectors import read_mask, read_vector, vector_of
+from palrp_onnx.inputs.words import Vocabulary
 from palrp_onnx.machine import free_memory
 from palrp_onnx.model.branches import has_decisions
+from palrp_onnx.model.native import with_own_products
 from palrp_onnx.model.open import Model, parse_model
 from palrp_onnx.prepare import Planned, check_feeds, plan_model, shapes_of
-from palrp_onnx.record import Run
+from palrp_onnx.record import Run, Warning_
 from palrp_onnx.relevance.ledger import is_open
 from palrp_onnx.relevance.method import Method
 from palrp_onnx.relevance.method_parsing import method as method_of
 from palrp_onnx.relevance.method_parsing import resolve_method
 from palrp_onnx.relevance.methods import record_params
 from palrp_onnx.relevance.sinks import check_reduction
-from palrp_onnx.relevance.target import Target
+from palrp_onnx.relevance.target import Target, of_rows
 from palrp_onnx.relevance.target_parsing import parse_targets
 from palrp_onnx.runtime.branching import Branches, Taken
+from palrp_onnx.runtime.forward import RuntimeForward
 from palrp_onnx.subject import Subject
-from palrp_onnx.types import Feeds, Shape
-from palrp_onnx.zero_maps import WARNING, find_zero_maps
+from palrp_onnx.types import Array, Feeds, Shape
+from palrp_onnx.windows import join_windows
+from palrp_onnx.zero_maps import find_zero_maps, warning
 
 ENGINES = ("onnxruntime", "numpy")
 DEFAULT_POSITIONS = "relu"
@@ -57,6 +66,8 @@ DEFAULT_POSITIONS = "relu"
 MEMORY = ("auto", "fast", "bounded")
 #: Share of the free memory that values of the forward pass may take before less is kept.
 _SHARE = 0.6
+#: Axes of an output with one row a sample.
+_ONE_ROW = 2
 #: Largest number of open engines, one for each way in which inputs decide.
 _MAX_ENGINES = 4
 
@@ -89,15 +100,23 @@ class Explainer:
         dtype: ``float32``: the forward pass in ONNX Runtime, as deployed; ``float64``: in NumPy.
         device: Device of ONNX Runtime: ``cpu`` or ``cuda[:N]``.
         output: Name of the explained output; by default the first that depends on the input.
-        explain_input: Name of the input whose units get relevance; the first by default.
+        explain_input: Name of the input whose units get relevance, or several; by default all that
+            the output depends on.
         roles: Overrides of roles, by name of the value: content, position, segment, mask or
             parameter.
         memory: ``fast`` keeps all values of the forward pass that the way back reads; ``bounded``
             keeps few and computes the others again, layer by layer, in the memory of about one
             layer; ``auto`` (default) is ``bounded`` where what is kept for the shapes of an input
-            would take more than 0.6 of the free memory of the machine.
+            would take more than 0.6 of the free memory of the machine; on a GPU, where its memory
+            runs out.
         once: Open quickly and in little memory, for a single explanation; otherwise explanations
             are faster.
+        tokenizer: The tokenizer, a file or a folder, if it is not beside the model: it says which
+            token of the vocabulary a text is.
+        head: The kind of head, where the graph and ``config.json`` say another or none: one of
+            :data:`palrp_onnx.record.HEADS`.
+        reader: Reads further inputs that targets name, as in ``similarity:other.txt``; by default
+            as :func:`palrp_onnx.inputs.open_sample` does.
 
     Raises:
         UsageError: An option is unknown, or two options contradict each other.
@@ -113,11 +132,15 @@ class Explainer:
         dtype: str = "float32",
         device: str = "cpu",
         output: str | None = None,
-        explain_input: str | None = None,
+        explain_input: str | Sequence[str] | None = None,
         roles: Mapping[str, str] | None = None,
         memory: str | None = None,
         once: bool = False,
+        tokenizer: Path | None = None,
+        head: str | None = None,
+        reader: Callable[[Path], Sample] | None = None,
     ) -> None:
+        named = (explain_input,) if isinstance(explain_input, str) else tuple(explain_input or ())
         if engine is None:
             engine = "numpy" if dtype == "float64" else "onnxruntime"
         if engine not in ENGINES:
@@ -142,7 +165,7 @@ class Explainer:
             wanted = {
                 "positions": positions,
                 "output": output,
-                "input": explain_input,
+                "inputs": sorted(named) or None,
                 "memory": None if memory == "auto" else memory,
             }
             other = method is not None and resolve_method(method) != self.method
@@ -161,13 +184,18 @@ class Explainer:
         self.device = device
         self._kind = engine
         self._output = output
-        self._explain_input = explain_input
+        self._explain_input = named
         self._roles = parse_roles(roles or {})
         self._memory = memory or MEMORY[0]
         self._once = once
         self._branches: Branches | None = None
-        self._opened: OrderedDict[Taken, _Opened] = OrderedDict()
+        self._opened: OrderedDict[tuple[Taken, bool], _Opened] = OrderedDict()
         self._declared: Declared | None = None
+        self._tokenizer = tokenizer
+        self._head = check_kind(head)
+        self._reader = reader or self._open_sample
+        self._others: dict[str, Explainer] = {}
+        self._vocabulary: Vocabulary | None = None
 
     def explain(
         self, sample: Sample, target: str = "pred", labels: Mapping[int, str] | None = None
@@ -176,15 +204,18 @@ class Explainer:
 
         Args:
             sample: The result of a reader of :mod:`palrp_onnx.inputs`.
-            target: ``pred``, an index, a label, ``A-B``, ``token:POS[:ID]``, ``I,J,…``,
-                ``dot:FILE.npy`` or ``cos:FILE.npy``; also ``all``, or several, separated by commas:
-                then every row has an explanation for each, in this order.
+            target: ``pred``, an index, a label, ``A-B``, ``token:POS[:CLASS]``, ``I,J,…`` and
+                others of the README; also ``all``, or several, separated by commas: then every row
+                has an explanation for each, in this order. ``default`` is ``pred``, but all labels
+                above one half of a multi-label head, and of an answer the end that belongs to it.
             labels: Names of classes by index.
 
         Raises:
             TargetError: There is no such target, or its text can be read in several ways.
             InputError: The sample, the vector or ``config.json`` cannot be used.
         """
+        if sample.windows:
+            return self._over_windows(sample, target, labels or {})
         if (filled := self._filled(sample)) is not None:
             subject = self.engine(filled.feeds).subject
             count = subject.samples(filled.feeds)
@@ -199,17 +230,115 @@ class Explainer:
             own = rows[: len(rows) // count]
             names = [sample.id] if len(own) == 1 else [f"{sample.id}-{k}" for k in range(len(own))]
             return [_numbered(each, name) for each, name in zip(own, names, strict=True)]
+        labels = self.labels(sample, labels or {})
         samples = self._singly(sample)
         if len(samples) > 1:
             return [each for one in samples for each in self.explain(one, target, labels)]
-        wanted = [self._with_vector(each) for each in parse_targets(target, labels)]
-        if wanted[0].kind == "all":
-            wanted = self._every_class(sample, labels or {})
-        found = [self._explain_one(sample, each, labels or {}) for each in wanted]
+        known = labels or {}
+        wanted = [self._with_files(each) for each in parse_targets(target, known)]
+        if wanted[0].kind in ("default", "answer"):
+            found = self._usual(sample, known, both=wanted[0].kind == "answer")
+        elif wanted[0].kind == "all":
+            found = [self._one(sample, t, known) for t in self._every_class(sample, known)]
+        else:
+            found = [self._one(sample, each, known) for each in wanted]
         rows = [each for row in zip(*found, strict=True) for each in row]
-        if len(wanted) == 1:
+        if len(found) == 1:
             return rows
         return [_numbered(each, f"{sample.id}-{k}") for k, each in enumerate(rows)]
+
+    def _over_windows(
+        self, sample: Sample, target: str, labels: Mapping[int, str]
+    ) -> list[Explanation]:
+        """Explain a text in windows; the predicted class is that of the mean output."""
+        parts = [sample.alone(window) for window in sample.windows]
+        engine = self.engine(sample.feeds)
+        outputs = [engine.output(each.feeds) for each in parts]
+        if outputs[0].ndim != _ONE_ROW:
+            raise TargetError(
+                "Windows need an output of one row a text",
+                place=f"output {engine.subject.output} {list(outputs[0].shape)}",
+                hint="Explain a part of the text that the model has room for.",
+            )
+        mean = np.mean(outputs, axis=0)
+        head = self.head(engine.subject, engine.subject.facts.shape, labels)
+        binder = Binder(parts[0], engine.subject, head, self.vocabulary, lambda: mean)
+        wanted = [self._with_files(each) for each in parse_targets(target, labels)]
+        if wanted[0].kind == "all":
+            wanted = self._every_class(parts[0], labels)
+        elif wanted[0].kind == "default" and head.kind == "multi-label":
+            wanted = [Target("index", label) for label in binder.likely_labels()[0]]
+        elif wanted[0].kind in ("default", "pred"):
+            wanted = [Target("index", int(mean[0].argmax()))]
+        joined = [
+            join_windows(sample, [self._one(part, each, labels)[0] for part in parts])
+            for each in wanted
+        ]
+        if len(joined) == 1:
+            return joined
+        return [_numbered(each, f"{sample.id}-{k}") for k, each in enumerate(joined)]
+
+    def labels(self, sample: Sample, labels: Mapping[int, str]) -> Mapping[int, str]:
+        """Names of classes: the texts, where the output compares an image with them or chooses."""
+        if not sample.parts:
+            choices = self.engine(sample.feeds).subject.facts.choices
+            return dict(enumerate(sample.rows)) if choices else labels
+        columns = self.engine(sample.feeds).subject.columns
+        return dict(enumerate(sample.rows_of(columns or ""))) or labels
+
+    def _usual(
+        self, sample: Sample, labels: Mapping[int, str], *, both: bool
+    ) -> list[list[Explanation]]:
+        """What is usually asked: one list of explanations, one a row, for each target.
+
+        Raises:
+            TargetError: ``both`` ends of an answer are wanted of a model that gives none.
+        """
+        engine = self.engine(sample.feeds)
+        binder = self.binder(engine, sample, labels)
+        kind, several = binder.head.kind, engine.subject.samples(sample.feeds) > 1
+        siblings = engine.subject.facts.siblings
+        if kind == "multi-label" and not several:
+            index, above = binder.likely_labels()
+            found = [self._one(sample, Target("index", k), labels) for k in index]
+            return found if above else [[_warned(e, BELOW_HALF) for e in each] for each in found]
+        if kind == "question-answering" and siblings and self._manifest is None:
+            outputs = [self, self._other(siblings[0])]
+            if second := engine.subject.facts.second:
+                outputs.reverse()
+            scores = [each.engine(sample.feeds).output(sample.feeds) for each in outputs]
+            pairs = [binder.answer(row, *scores) for row in range(len(scores[0]))]
+            return [
+                each._one(sample, [Target("index", pair[k]) for pair in pairs], labels)
+                for k, each in enumerate(outputs)
+                if both or k == second
+            ]
+        if both:
+            raise TargetError(
+                "The output does not say where an answer starts or ends",
+                place=f"output {engine.subject.output}, {kind}",
+                hint="Use --target pred.",
+            )
+        return [self._one(sample, Target("pred"), labels)]
+
+    def _other(self, output: str) -> Explainer:
+        """The explainer of another output, with the same options."""
+        if output not in self._others:
+            self._others[output] = Explainer(
+                self.model,
+                method=self.method,
+                positions=self.positions,
+                engine=self._kind,
+                dtype=self.dtype,
+                device=self.device,
+                output=output,
+                explain_input=self._explain_input,
+                roles={name: role.value for name, role in self._roles.items()},
+                once=self._once,
+                tokenizer=self._tokenizer,
+                head=self._head,
+            )
+        return self._others[output]
 
     def _filled(self, sample: Sample) -> Sample | None:
         """One text or image, repeated to fill up a batch of fixed length; else ``None``."""
@@ -219,21 +348,34 @@ class Explainer:
             for name, size in fixed.items()
             if isinstance(size, int) and len(sample.feeds.get(name, ())) == 1 < size
         }
-        if sample.kind == "tensors" or not short:
+        if sample.kind not in ("text", "image", "sound") or not short:
             return None
         rows = {n: a.repeat(short[n], 0) if n in short else a for n, a in sample.feeds.items()}
         return replace(sample, feeds=rows)
 
-    def _explain_one(
-        self, sample: Sample, wanted: Target, labels: Mapping[int, str]
+    def _one(
+        self, sample: Sample, wanted: Target | list[Target], labels: Mapping[int, str]
     ) -> list[Explanation]:
+        """Explain one target of all rows, or one that is found already for each."""
         start = time.perf_counter()
-        opened = self._open_for(sample.feeds)
+        wide = any(each.wide for each in of_rows(wanted, 1))
+        opened = self._open_for(sample.feeds, wide=wide)
         engine = opened.engine
+        binder = self.binder(engine, sample, labels)
+        bound = binder(wanted) if isinstance(wanted, Target) else wanted
+        if not wide and any(each.wide for each in of_rows(bound, 1)):
+            opened = self._open_for(sample.feeds, wide=True)
+            engine = opened.engine
         try:
-            outcome = engine.explain(sample.feeds, wanted)
+            outcome = engine.explain(sample.feeds, bound)
         except RunError as error:
             raise _of_text(error, sample) from error
+        except ResourceError:
+            if self.device == "cpu" or self._memory != "auto" or self._manifest is not None:
+                raise
+            self._memory = "bounded"  # how much memory a GPU has left is only known afterwards
+            self._opened.clear()
+            return self._one(sample, wanted, labels)
         fidelity = None
         original = opened.original
         if original is None and self._manifest is None and is_open(outcome.ledger):
@@ -249,11 +391,35 @@ class Explainer:
             found = original.check(sample.feeds, output, outcome.ledger, unmasked)
             fidelity = found if found.rewritten else None
         head = self.head(engine.subject, outcome.output.shape, labels)
-        head.check(wanted, engine.subject.output, labels)
-        zero = find_zero_maps(engine, sample.feeds, wanted, outcome)
+        head.check(of_rows(wanted, 1)[0], engine.subject.output, labels)
+        zero = find_zero_maps(engine, sample.feeds, bound, outcome)
         run = self._run(engine, {**outcome.ms, "total": (time.perf_counter() - start) * 1e3})
-        described = Describer(engine.subject, run, head, fidelity)(sample, outcome, labels)
-        return [_warned(each) if row in zero else each for row, each in enumerate(described)]
+        describer = Describer(engine.subject, run, head, fidelity, self.vocabulary)
+        zeros = [
+            [warning(name) for name, rows in zero.items() if row in rows]
+            for row in range(len(outcome.targets))
+        ]
+        return [
+            _warned(each, *binder.warnings, *own)
+            for each, own in zip(describer(sample, outcome, labels), zeros, strict=True)
+        ]
+
+    def binder(self, engine: Engine, sample: Sample, labels: Mapping[int, str]) -> Binder:
+        """Binds targets to the rows of a sample, with the head of the engine's output."""
+        subject = engine.subject
+        head = self.head(subject, subject.facts.shape, labels)
+        return Binder(
+            sample, subject, head, self.vocabulary, cache(lambda: engine.output(sample.feeds))
+        )
+
+    @property
+    def vocabulary(self) -> Vocabulary | None:
+        """The vocabulary of the tokenizer, if there is one that can be read."""
+        if self._vocabulary is None:
+            place = self._tokenizer or self._files().tokenizer
+            file = None if place is None else usable_tokenizer(place)
+            self._vocabulary = None if file is None else Vocabulary(file)
+        return self._vocabulary
 
     def _singly(self, sample: Sample) -> list[Sample]:
         """The sample, or its rows as separate samples if they would depend on each other.
@@ -267,7 +433,11 @@ class Explainer:
         if subject.mixed is not None or count == 1:
             return [sample]
         rows = [
-            replace(sample, id=f"{sample.id}-{row}", feeds=subject.one(sample.feeds, row))
+            replace(
+                sample.row(subject.input, row),
+                id=f"{sample.id}-{row}",
+                feeds=subject.one(sample.feeds, row),
+            )
             for row in range(count)
         ]
         if subject.crossed or subject.measured:
@@ -282,15 +452,54 @@ class Explainer:
         Raises:
             InputError: ``config.json`` in the model's folder is malformed.
         """
+        return find_head(subject, shape, self._files(), labels, self._head)
+
+    def _files(self) -> Declared:
         if self._declared is None:
             self._declared = read_declared(self.model.path)
-        return find_head(subject, shape, self._declared, labels)
+        return self._declared
 
-    def _with_vector(self, target: Target) -> Target:
-        """The target with its vector, if it is a product with one."""
+    def _with_files(self, target: Target) -> Target:
+        """The target with what its file holds: a vector, a mask, or another input's embedding."""
         if target.file is None:
             return target
-        return replace(target, vector=read_vector(Path(target.file)))
+        path = Path(target.file)
+        if target.kind == "region":
+            return replace(target, cells=read_mask(path), region=path.name)
+        if path.suffix.lower() == ".npy":
+            return replace(target, vector=read_vector(path))
+        return replace(target, vector=vector_of(self._embedding(path, target.position), path))
+
+    def _embedding(self, path: Path, position: int | None) -> Array:
+        """The output [D] for another input, or its row at a token position.
+
+        Raises:
+            InputError: The file holds several samples.
+            TargetError: The output has a row for each token, and no position was named.
+        """
+        feeds = self._reader(path).feeds
+        engine = self.engine(feeds)
+        output = engine.output(feeds)
+        if len(output) != 1:
+            raise InputError(f"holds {len(output)} samples, not one", place=str(path))
+        row = output[0]
+        if row.ndim == 2 and position is not None and -len(row) <= position < len(row):
+            row = row[position]
+        if row.ndim != 1:
+            pooled = engine.subject.facts.pooled
+            raise TargetError(
+                f"The output has the shape {list(row.shape)} for {path.name}, and not one vector",
+                place=f"output {engine.subject.output}",
+                hint="Name the place of both, as in similarity:other.txt:0, or explain an output "
+                f"with one vector for each input: --output {' or '.join(pooled) or 'NAME'}.",
+            )
+        return np.asarray(row)
+
+    def _open_sample(self, path: Path) -> Sample:
+        model = self.model
+        return open_sample(
+            path, model_path=model.path, graph_inputs=model.inputs, tokenizer=self._tokenizer
+        )
 
     def _every_class(self, sample: Sample, labels: Mapping[int, str]) -> list[Target]:
         """One target for each entry of the output's last axis.
@@ -300,48 +509,15 @@ class Explainer:
                 classes.
         """
         engine = self.engine(sample.feeds)
-        subject, outcome = engine.subject, engine.explain(sample.feeds, Target("pred"))
-        head = self.head(subject, outcome.output.shape, labels)
-        if head.vocabulary or (outcome.output.ndim > 2 and not head.classes):
+        subject = engine.subject
+        head = self.head(subject, engine.output(sample.feeds).shape, labels)
+        if head.vocabulary or (subject.axes > 2 and not head.classes):
             raise TargetError(
                 f"The {head.size} entries of the output are not known to be classes",
                 place=f"output {subject.output}",
                 hint="Name the entries to explain: --target index:0,index:1.",
             )
         return [Target("index", index) for index in range(head.size)]
-
-    def generate(
-        self,
-        sample: Sample,
-        count: int,
-        extend: Callable[[Sample, int], Sample],
-        ends: Collection[int] = (),
-    ) -> Iterator[Explanation]:
-        """Continue a text greedily, and explain every generated token.
-
-        Args:
-            sample: A text, one row.
-            count: Largest number of generated tokens.
-            extend: Appends a token to a sample: :meth:`palrp_onnx.inputs.Continuation.extend`.
-            ends: Ids of the tokens that end a text.
-
-        Raises:
-            UsageError: The model does not predict a next token, or the sample has several rows.
-        """
-        name = sample.id
-        for step in range(count):
-            explanations = self.explain(replace(sample, id=f"{name}-{step}"))
-            target = explanations[0].record.target
-            if len(explanations) > 1 or target.kind != "token":
-                raise UsageError(
-                    "Only a model that predicts the next token can continue, one text at a time",
-                    place=f"output {target.output}",
-                )
-            assert isinstance(target.index, int)
-            sample = extend(sample, target.index)
-            yield _labelled(explanations[0], sample)
-            if target.index in ends:
-                return
 
     def engine(self, feeds: Feeds) -> Engine:
         """The open engine. The model is analysed and planned once, with ``feeds`` as an example.
@@ -354,17 +530,19 @@ class Explainer:
         """
         return self._open_for(feeds).engine
 
-    def _open_for(self, feeds: Feeds) -> _Opened:
-        taken = self.decisions(feeds)
-        if taken not in self._opened:
-            self._opened[taken] = self._open(feeds, self._memory)
-        if _outgrown(self._opened[taken].kept, feeds):
-            del self._opened[taken]
-            self._opened[taken] = self._open(feeds, "bounded")
-        self._opened.move_to_end(taken)
+    def _open_for(self, feeds: Feeds, *, wide: bool = False) -> _Opened:
+        """The engine for what the input decides, and for targets at several places (``wide``)."""
+        compiled = self._kind == "onnxruntime" and self._manifest is None
+        key = self.decisions(feeds), wide and compiled
+        if key not in self._opened:
+            self._opened[key] = self._open(feeds, self._memory, wide=key[1])
+        if _outgrown(self._opened[key].kept, feeds):
+            del self._opened[key]
+            self._opened[key] = self._open(feeds, "bounded", wide=key[1])
+        self._opened.move_to_end(key)
         while len(self._opened) > _MAX_ENGINES:
             self._opened.popitem(last=False)
-        return self._opened[taken]
+        return self._opened[key]
 
     def decisions(self, feeds: Feeds) -> Taken:
         """What this input decides: branches, rounds of loops; nothing in a compiled explainer."""
@@ -375,15 +553,15 @@ class Explainer:
             self._branches = Branches(self.model)
         return self._branches.taken(feeds)
 
-    def _open(self, feeds: Feeds, memory: str) -> _Opened:
+    def _open(self, feeds: Feeds, memory: str, *, wide: bool) -> _Opened:
         if self._manifest is not None:
             return _Opened(self._open_explainer(self._manifest), None)
         if self._kind != "onnxruntime":
             return self._planned(self._at_usual_opset(), feeds, memory)
         try:
-            return self._planned(self.model.at_opset(OPSET), feeds, memory)
+            return self._planned(self.model.at_opset(OPSET), feeds, memory, wide=wide)
         except LaterOpsetError as error:
-            return self._planned(self.model.at_opset(error.opset), feeds, memory)
+            return self._planned(self.model.at_opset(error.opset), feeds, memory, wide=wide)
 
     def _at_usual_opset(self) -> Model:
         """The model as it is compiled too; in its own opset where it cannot be raised."""
@@ -392,7 +570,7 @@ class Explainer:
         except ModelError:
             return self.model
 
-    def _planned(self, model: Model, feeds: Feeds, memory: str) -> _Opened:
+    def _planned(self, model: Model, feeds: Feeds, memory: str, *, wide: bool = False) -> _Opened:
         planned = plan_model(
             model,
             feeds,
@@ -409,23 +587,35 @@ class Explainer:
         kept = planned.kept() if adapts else None
         if _outgrown(kept, feeds):
             memory, kept = "bounded", None
-        return _Opened(self._engine_of(planned, feeds, memory), original, kept)
+        return _Opened(self._engine_of(planned, feeds, memory, wide=wide), original, kept)
 
-    def _engine_of(self, planned: Planned, feeds: Feeds, memory: str) -> Engine:
+    def _engine_of(self, planned: Planned, feeds: Feeds, memory: str, *, wide: bool) -> Engine:
         if self._kind != "onnxruntime":
             return NumpyEngine(
                 planned, positions=self.positions, dtype=self.dtype, device=self.device
             )
+        # Before the relevance pass is appended to the graph.
+        forward = self._forward(planned.analysis.model.cut_to([planned.output]), planned.output)
         graph, manifest = compile_graph(
             planned,
             CompileSettings(
                 positions=self.positions,
                 features=True,
+                wide=wide,
                 memory="bounded" if memory == "bounded" else "fast",
             ),
             shapes_of(feeds),
         )
-        return self._compiled(graph, manifest)
+        return self._compiled(graph, manifest, forward)
+
+    def _forward(self, model: Model, output: str) -> Callable[[Feeds], Array]:
+        """Computes an output alone; opened when it is first needed."""
+
+        @cache
+        def opened() -> RuntimeForward:
+            return RuntimeForward(with_own_products(model, ()), [output], device=self.device)
+
+        return lambda feeds: opened()(feeds)[output]
 
     def _open_explainer(self, manifest: Manifest) -> Engine:
         if not manifest.ledger:
@@ -436,7 +626,12 @@ class Explainer:
             )
         return self._compiled(parse_model(self.model.path), manifest)
 
-    def _compiled(self, graph: ir.Model, manifest: Manifest) -> Engine:
+    def _compiled(
+        self,
+        graph: ir.Model,
+        manifest: Manifest,
+        forward: Callable[[Feeds], Array] | None = None,
+    ) -> Engine:
         return CompiledEngine(
             graph,
             manifest,
@@ -444,6 +639,7 @@ class Explainer:
             folder=self.model.folder,
             device=self.device,
             prepack=not self._once,
+            forward=forward,
         )
 
     def _run(self, engine: Engine, ms: dict[str, float]) -> Run:
@@ -490,24 +686,16 @@ def _numbered(explanation: Explanation, name: str) -> Explanation:
     return replace(explanation, record=structs.replace(explanation.record, id=name))
 
 
-def _labelled(explanation: Explanation, grown: Sample) -> Explanation:
-    """The explanation, with the text of the generated token as label."""
-    record = explanation.record
-    label = grown.units.text[-1] if grown.units is not None else None
-    target = structs.replace(record.target, label=label)
-    return replace(explanation, record=structs.replace(record, target=target))
-
-
-def _warned(explanation: Explanation) -> Explanation:
-    """The explanation, with the warning that its map is zero everywhere."""
+def _warned(explanation: Explanation, *warnings: Warning_) -> Explanation:
+    """The explanation with further warnings."""
     record = explanation.record
     return replace(
-        explanation, record=structs.replace(record, warnings=[*record.warnings, WARNING])
+        explanation, record=structs.replace(record, warnings=[*record.warnings, *warnings])
     )
 
 
 def _refuse_changes(
-    manifest: Manifest, wanted: Mapping[str, str | None], engine: str, *, other: bool
+    manifest: Manifest, wanted: Mapping[str, object], engine: str, *, other: bool
 ) -> None:
     """Refuse options that differ from those of the compiled explainer.
 
@@ -520,7 +708,7 @@ def _refuse_changes(
     Raises:
         UsageError: An option differs.
     """
-    fixed = structs.asdict(manifest)
+    fixed = {**structs.asdict(manifest), "inputs": sorted(v.input for v in manifest.views)}
     changed = ["method"] if other else []
     changed += [name for name, value in wanted.items() if value not in (None, fixed[name])]
     if engine != "onnxruntime":

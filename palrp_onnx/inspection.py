@@ -147,7 +147,7 @@ def inspect(
         UsageError: There is no such value or role.
     """
     analysis = analyse_model(model.at_opset(OPSET), feeds, parse_roles(roles or {}))
-    explained, _ = choose(analysis, output, None)
+    explained, _ = choose(analysis, output)
     reached = visited_nodes(analysis, explained, scaling_operands(analysis, method(DEFAULT_METHOD)))
     operations = _operations(analysis, reached)
     missing = [refusal(n) for n in reached if not _covered(analysis, n)]

@@ -27,6 +27,7 @@ RECORD_METRICS: dict[str, Callable[[Attribution], float | None]] = {
     "residual": lambda record: record.residual,
     "position_share": lambda record: record.position_share,
     "probability": lambda record: record.target.probability,
+    "truncated": lambda record: float(record.input.truncated),
 }
 #: Metrics of a comparison of two runs.
 AGREEMENT_METRICS: dict[str, Callable[[Agreement], float | None]] = {
@@ -58,12 +59,14 @@ class Limit:
 
     @classmethod
     def parse(cls, text: str, metrics: Iterable[str] = tuple(RECORD_METRICS)) -> Limit:
-        """Read ``METRIC OPERATOR NUMBER``; the metric must be one of ``metrics``.
+        """Read ``METRIC OPERATOR NUMBER``, or a metric alone, which must not be above 0.
 
         Raises:
             ValueError: The text is not of that form, the metric is unknown, or the number is not
                 finite.
         """
+        if text in metrics:
+            return cls(text, ">", 0.0)
         match = re.fullmatch(r"\s*(\w+)\s*([<>]=?)\s*(\S+)\s*", text)
         if match is None:
             raise ValueError(f"{text!r} is not of the form 'residual>1e-3'")

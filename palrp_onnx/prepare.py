@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TypeVar
 
 import numpy as np
 import onnx_ir as ir
+from msgspec import UNSET
 
 from palrp_onnx.analysis.analysis import (
     GIVEN_EXAMPLE,
@@ -16,35 +19,46 @@ from palrp_onnx.analysis.analysis import (
     check_selected,
     positions_among_masks,
 )
-from palrp_onnx.analysis.axes import BATCH, Places, Source, UnitAxes, places_of, sample_place
+from palrp_onnx.analysis.axes import BATCH, Source, sample_place
 from palrp_onnx.analysis.example import forms, make_feeds, none_runs
 from palrp_onnx.analysis.faults import find_faults
 from palrp_onnx.analysis.inputs import CACHED, input_roles
 from palrp_onnx.analysis.observations import observe
+from palrp_onnx.analysis.output_facts import output_facts
 from palrp_onnx.analysis.output_mask import hides_where_set, mask_of_input, mask_of_output
 from palrp_onnx.analysis.patches import patch_size
+from palrp_onnx.analysis.probability import ending_of
 from palrp_onnx.analysis.roles import Overrides, Role
 from palrp_onnx.analysis.sites import SinkSite, find_sites
 from palrp_onnx.analysis.sizes import sizes_of
 from palrp_onnx.analysis.slopes import alibi_operands
+from palrp_onnx.analysis.table_rows import table_rows
 from palrp_onnx.analysis.uncertain import find_uncertain
+from palrp_onnx.analysis.unit_kinds import unit_kind
 from palrp_onnx.errors import InputError, TargetError, UnsupportedError, UsageError
-from palrp_onnx.head import output_facts, probability_warnings
+from palrp_onnx.head import probability_warnings
 from palrp_onnx.model.branches import has_decisions, questions, take_branches
 from palrp_onnx.model.follow import values_before
+from palrp_onnx.model.locate import parts_of
 from palrp_onnx.model.open import Model
 from palrp_onnx.model.ops import Trait, has
 from palrp_onnx.model.passes.written_softmax import join_softmax
 from palrp_onnx.model.signature import GraphInput, first_axes
-from palrp_onnx.record import ModelFacts, Warning_
+from palrp_onnx.record import ModelFacts, UnitKind, Warning_
 from palrp_onnx.relevance.method import Method
 from palrp_onnx.relevance.plan import Plan, make_plan, needed_values
+from palrp_onnx.relevance.routes import Route, Routes, bring_to_tokens, to_input
 from palrp_onnx.relevance.walk import walk
 from palrp_onnx.rewrite.mixed_sums import copy_shared_sums, rewritten, separate_sums
 from palrp_onnx.rewrite.moved_lookups import move_lookups
 from palrp_onnx.runtime.forward import RuntimeForward
-from palrp_onnx.subject import ImageAxes, Subject
+from palrp_onnx.subject import FurtherInput, ImageAxes, Subject
+from palrp_onnx.tensor.language import Language
 from palrp_onnx.types import Array, Feeds, Shape
+
+T = TypeVar("T")
+#: Axes of an output that holds all pairs of two kinds of samples.
+_TABLE = 2
 
 
 @dataclass(frozen=True)
@@ -56,6 +70,9 @@ class Planned:
         plan: The nodes to visit and their rules.
         sites: All sites of positions.
         explained: Name of the input whose units the record describes.
+        further: Names of the other inputs that get a map.
+        required: Names of the inputs that must get relevance.
+        batch: The axis of samples that are explained; ``None`` where there is one sample.
         output_batch: Axis of samples of the explained output, ``None`` where it is of one sample.
         crossed: Whether a value holds all pairs of samples of two inputs, or samples that are
             between tokens along an axis, or whether samples share an explained input.
@@ -68,6 +85,9 @@ class Planned:
     plan: Plan
     sites: tuple[SinkSite, ...]
     explained: str
+    further: tuple[str, ...] = ()
+    required: tuple[str, ...] = ()
+    batch: Source | None = None
     output_batch: int | None = 0
     crossed: bool = False
     foreign: bool = False
@@ -78,6 +98,23 @@ class Planned:
     def output(self) -> str:
         """Name of the explained output."""
         return self.plan.output.name or ""
+
+    @cached_property
+    def views(self) -> tuple[Planned, ...]:
+        """The plan as it is for each explained input, the first one first."""
+        return self, *(replace(self, explained=name, further=()) for name in self.further)
+
+    @property
+    def rows(self) -> int | None:
+        """The axis of the explained input that runs over samples other than those explained."""
+        axis = self.analysis.input_axes(self.explained).batch
+        return None if batch_of(self.analysis, self.explained) == self.batch else axis
+
+    def tokens(self, op: Language[T], relevance: T) -> T:
+        """Relevance of the explained input as [B, T, F]; of an image as [B, C, H, W]."""
+        return bring_to_tokens(
+            op, relevance, self.analysis.input_axes(self.explained), rows=self.rows
+        )
 
     @property
     def subject(self) -> Subject:
@@ -90,10 +127,12 @@ class Planned:
         found = [m.reason for m in mixing if m.sources or not measures]
         if self.foreign:
             found.append(f"the rows of output {self.output!r} are samples of another input")
-        facts = output_facts(analysis, self.plan.output)
+        facts = output_facts(analysis, self.plan.output, self.explained, self.output_batch)
         mask = mask_of_output(analysis, self.plan.output, self.output_batch)
         unit_mask = mask_of_input(analysis, self.explained)
-        both = dict.fromkeys(name for name in (mask, unit_mask) if name is not None)
+        further = tuple(view.further_input for view in self.views[1:])
+        found_masks = (mask, unit_mask, *(each.unit_mask for each in further))
+        masks = dict.fromkeys(name for name in found_masks if name is not None)
         return Subject(
             source=model_facts(analysis.model),
             output=self.output,
@@ -104,12 +143,16 @@ class Planned:
             output_batch=self.output_batch,
             mask=mask,
             unit_mask=unit_mask,
-            hiding=tuple(name for name in both if hides_where_set(analysis, name)),
+            hiding=tuple(name for name in masks if hides_where_set(analysis, name)),
             image=self._image(),
             patch=patch_size(analysis, self.explained),
+            kind=self.kind,
+            further=further,
+            columns=self._columns(),
             mixed=found[0] if found else None,
             crossed=self.crossed,
             measured=measures or any(v in analysis.layouts.ragged for v in visited),
+            tables=table_rows(analysis.model.graph, analysis.shapes),
             faults=(
                 *(Warning_(code=code, message=text) for code, text in self._faults()),
                 *(Warning_(code=c, message=text) for c, text in probability_warnings(facts)),
@@ -118,12 +161,44 @@ class Planned:
             facts=facts,
         )
 
+    def _columns(self) -> str | None:
+        """The further input whose samples the last axis of the output runs along."""
+        output, analysis = self.plan.output, self.analysis
+        if len(analysis.shapes[output]) != _TABLE:
+            return None
+        batch = analysis.layouts.batch(output, -1)
+        rows = (view.explained for view in self.views if view.rows is not None)
+        return next((name for name in rows if batch_of(analysis, name) == batch), None)
+
+    @property
+    def further_input(self) -> FurtherInput:
+        """What the subject says of a further explained input."""
+        return FurtherInput(
+            input=self.explained,
+            kind=self.kind,
+            unit_mask=mask_of_input(self.analysis, self.explained),
+            image=self._image(),
+            patch=patch_size(self.analysis, self.explained),
+            rows=self.rows,
+        )
+
+    @property
+    def kind(self) -> UnitKind:
+        """What the units of the explained input are."""
+        return unit_kind(self.analysis, self.explained, placed=bool(self.sites))
+
     def _image(self) -> ImageAxes | None:
         axes = self.analysis.input_axes(self.explained)
         if axes.channels is None:
             return None
         assert axes.batch is not None
-        return ImageAxes(axes.batch, axes.channels, *axes.units[:2])
+        *pictures, rows, columns = axes.units
+        return ImageAxes(axes.batch, axes.channels, rows, columns, *pictures)
+
+    @cached_property
+    def routes(self) -> Routes:
+        """Finds how tokens of sites are moved back to the explained input."""
+        return Routes(self.plan, self.explained)
 
     def kept(self) -> Callable[[Mapping[str, Shape]], int]:
         """Bytes of the forward values that the walk reads, by the shapes of the inputs."""
@@ -135,23 +210,12 @@ class Planned:
 
         return total
 
-    @property
-    def units(self) -> UnitAxes | None:
-        """The units of the explained input; ``None`` for an image without patches."""
+    def to_input(
+        self, op: Language[T], values: Callable[[ir.Value], T], route: Route, tokens: T
+    ) -> T:
+        """Numbers of a site's tokens [B, T] by entries of the explained input: as ``tokens``."""
         axes = self.analysis.input_axes(self.explained)
-        steps = (1,) * len(axes.units)
-        if axes.channels is not None:
-            patch = patch_size(self.analysis, self.explained)
-            if patch is None:
-                return None
-            steps = patch
-        return UnitAxes(self.explained, tuple(zip(axes.units, steps, strict=True)))
-
-    def places(self, site: SinkSite, tokens: Sequence[int]) -> Places | None:
-        """Places of a site's token axes that belong to no unit; ``None`` where that is unknown."""
-        if (units := self.units) is None:
-            return None
-        return places_of(site.runs(tokens), units, self.analysis.layouts)
+        return to_input(op, self.plan, values, route, tokens, axes, self.rows)
 
     def _faults(self) -> Iterator[tuple[str, str]]:
         yield from find_faults(self.analysis)
@@ -173,7 +237,11 @@ class Planned:
 def model_facts(model: Model) -> ModelFacts:
     """The model as records and reports show it."""
     return ModelFacts(
-        sha256=model.sha256, opset=model.opset, producer=model.producer, nodes=model.nodes
+        sha256=model.sha256,
+        opset=model.opset,
+        producer=model.producer,
+        nodes=model.nodes,
+        files=[each.name for each in parts] if len(parts := parts_of(model.path)) > 1 else UNSET,
     )
 
 
@@ -183,7 +251,7 @@ def plan_model(
     method: Method,
     *,
     output: str | None = None,
-    explain_input: str | None = None,
+    explain_input: Sequence[str] = (),
     roles: Overrides | None = None,
 ) -> Planned:
     """Analyse ``model`` and plan the walk.
@@ -192,8 +260,9 @@ def plan_model(
         model: The model, which is not changed.
         feeds: Arrays that it accepts, if there are any.
         method: The method.
-        output: Name of the explained output; by default the first that depends on the input.
-        explain_input: Name of the explained input; by default the first.
+        output: Name of the explained output; by default the first that depends on the input, or
+            the score that it is the probability of.
+        explain_input: Names of the explained inputs; by default all that the output depends on.
         roles: Overrides of roles.
 
     Raises:
@@ -211,7 +280,7 @@ def plan_analysis(
     method: Method,
     *,
     output: str | None = None,
-    explain_input: str | None = None,
+    explain_input: Sequence[str] = (),
 ) -> Planned:
     """Plan the walk through an analysed model, as :func:`plan_model` does.
 
@@ -229,13 +298,24 @@ def plan_analysis(
     plan = make_plan(analysis, chosen, method, alibi_operands(analysis, sites))
     output_batch = _output_batch(observed, chosen, own)  # after an operation without a rule
     reached = {v.name for v in values_before([chosen]) if v.is_graph_input()}
-    shared = (name for name in analysis.known if name in reached and name != explained)
+    shared = [name for name in analysis.known if name in reached and name != explained]
+    facts = analysis.inputs.facts
+    others = explain_input or [name for name in shared if facts[name].reason != CACHED]
     crossed = any(own != batch_of(analysis, name) for name in shared) or any(
         layouts.crossed(v) or sample_place(analysis.axes[v], layouts.layouts[v]).between
         for v in (step.axes_of for step in plan.steps)
     )
     planned = Planned(
-        analysis, plan, sites, explained, output_batch, crossed, foreign=len(batches) > 1
+        analysis,
+        plan,
+        sites,
+        explained,
+        further=tuple(name for name in others if name != explained),
+        required=tuple(explain_input or (explained,)),
+        batch=own,
+        output_batch=output_batch,
+        crossed=crossed,
+        foreign=len(batches) > 1,
     )
     _refuse_mixing(planned)
     return planned
@@ -450,9 +530,9 @@ def run_graph(model: Model, feeds: Feeds, names: Iterable[str]) -> Mapping[str, 
 
 
 def choose(
-    analysis: Analysis, output: str | None, explain_input: str | None
+    analysis: Analysis, output: str | None, explain_input: Sequence[str] = ()
 ) -> tuple[ir.Value, str]:
-    """Choose the explained output and input.
+    """Choose the explained output and the input whose samples are explained.
 
     By default they are the first output and input with the same batch. That matters for two towers
     whose output holds all pairs of their samples: its rows belong to one tower, its columns to the
@@ -464,13 +544,13 @@ def choose(
     """
     facts = analysis.inputs.facts
     names = sorted(analysis.inputs.explained(), key=lambda name: facts[name].reason == CACHED)
-    if explain_input is not None and explain_input not in names:
+    if unknown := [name for name in explain_input if name not in names]:
         raise UsageError(
-            f"{explain_input!r} is not an input that can be explained",
+            f"{unknown[0]!r} is not an input that can be explained",
             hint=f"Explained inputs: {', '.join(names)}.",
         )
-    outputs = [find_output(analysis, output)] if output else _dependent_outputs(analysis)
-    inputs = [explain_input] if explain_input is not None else list(names)
+    outputs = [find_output(analysis, output)] if output else _default_outputs(analysis)
+    inputs = list(explain_input or names)
     for value in outputs:
         batch = analysis.layouts.batch(value)
         for name in inputs:
@@ -488,6 +568,23 @@ def _dependent_outputs(analysis: Analysis) -> list[ir.Value]:
         )
     # Some decoders list their caches [2, B, …] before the logits.
     return sorted(found, key=lambda v: analysis.axes[v][:1] != (BATCH,))
+
+
+def _default_outputs(analysis: Analysis) -> list[ir.Value]:
+    """Outputs that may be explained; of a probability the score before it.
+
+    A softmax that is nearly sure passes almost no relevance on.
+    """
+    found = _dependent_outputs(analysis)
+    endings = [ending_of(value) for value in found]
+    return [
+        end.before if end is not None and _is_score(analysis, end.before) else value
+        for value, end in zip(found, endings, strict=True)
+    ]
+
+
+def _is_score(analysis: Analysis, value: ir.Value) -> bool:
+    return value in analysis.content and value.producer() is not None
 
 
 def find_output(analysis: Analysis, name: str) -> ir.Value:

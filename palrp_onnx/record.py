@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
@@ -24,6 +24,24 @@ QUANTISED_ENTRIES = ("rounding", "kernel")
 LEDGER_SUMS = ("target", "residual", "residual_relative")
 _LEDGER_KEYS = ("target", *LEDGER_ENTRIES, "residual", "residual_relative")
 
+#: What the explained output says of the input.
+HeadKind = Literal[
+    "single-label",
+    "binary",
+    "multi-label",
+    "regression",
+    "token-classification",
+    "masked-lm",
+    "causal-lm",
+    "question-answering",
+    "multiple-choice",
+    "segmentation",
+    "detection",
+    "embedding",
+    "numbers",
+]
+HEADS: tuple[str, ...] = get_args(HeadKind)
+
 Ledger = Annotated[
     dict[str, float],
     Meta(
@@ -39,12 +57,16 @@ def _empty() -> list[Any]:
 
 
 class ModelFacts(Struct, frozen=True, kw_only=True):
-    """What was explained. ``nodes`` counts the nodes of the file as it is on disk."""
+    """What was explained. ``nodes`` counts the nodes of the file as it is on disk.
+
+    ``files`` names the files of an encoder and a decoder, in this order; ``sha256`` is of both.
+    """
 
     sha256: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
     opset: int
     producer: str
     nodes: int
+    files: list[str] | UnsetType = UNSET
 
 
 class Run(Struct, frozen=True, kw_only=True):
@@ -61,13 +83,22 @@ class Run(Struct, frozen=True, kw_only=True):
 
 
 class InputFacts(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What went in. ``size`` is the image's (width, height) before any resizing."""
+    """What went in.
 
-    kind: Literal["text", "image", "tensors"]
+    ``size`` is the image's (width, height) before any resizing; ``seconds`` the length of the sound
+    that the features are made of, and ``step`` the seconds from one entry of their time axis to the
+    next. ``windows`` are the first and the last place in the text of every window, where a text
+    that is longer than the model was explained in several: see :mod:`palrp_onnx.windows`.
+    """
+
+    kind: Literal["text", "image", "sound", "table", "tensors", "several"]
     truncated: bool = msgspec.field(default_factory=bool)
     text: str | None = None
     text_pair: str | None = None
     size: tuple[int, int] | None = None
+    seconds: float | None = None
+    step: float | None = None
+    windows: list[tuple[int, int]] = []
 
 
 class TargetFacts(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -78,11 +109,19 @@ class TargetFacts(Struct, frozen=True, kw_only=True, omit_defaults=True):
     token, or all indices of an element; ``position`` the token position where the output has one.
     ``dot`` and ``cosine`` are products of the output, or of its row at ``position``, with
     ``vector``, a file: they have no index, and ``vector_sha256`` is that of its numbers as
-    little-endian float64. ``probability`` is there where the model has one.
+    little-endian float64. ``probability`` is there where the model has one. ``place`` is a token of
+    the input that the output scores, as the start of an answer. ``span`` is the sum of the
+    log-probabilities of the tokens at ``places``, ``region`` the sum over ``cells`` entries of the
+    output, which its name describes. ``token`` is the text of the token at ``position``;
+    ``logprob``: the value is a log-probability. Positions count the tokens of the input ``along``,
+    where that is not the first. ``head`` is the kind of the output's head, with its
+    reason.
     """
 
     output: str
-    kind: Literal["class", "contrast", "token", "element", "dot", "cosine"]
+    kind: Literal[
+        "class", "contrast", "token", "place", "element", "span", "region", "dot", "cosine"
+    ]
     index: int | list[int] | None = None
     value: float
     position: int | None = None
@@ -92,6 +131,14 @@ class TargetFacts(Struct, frozen=True, kw_only=True, omit_defaults=True):
     probability: float | None = None
     vector: str | None = None
     vector_sha256: str | None = None
+    token: str | None = None
+    logprob: bool = False
+    places: list[int] | None = None
+    region: str | None = None
+    cells: int | None = None
+    along: str | None = None
+    head: HeadKind | None = None
+    head_reason: str | None = None
 
     @property
     def entry(self) -> int | None:
@@ -101,14 +148,23 @@ class TargetFacts(Struct, frozen=True, kw_only=True, omit_defaults=True):
         return self.index
 
 
+#: What an entry of a map is about: a token of a text, a patch of a picture, a frame (or sample) of
+#: sound, a step of a series, a column of a table, a node of a graph.
+UnitKind = Literal["token", "patch", "frame", "step", "column", "node"]
+
+
 class Units(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What relevance is given for: tokens, or patches in row-major order of ``grid``.
+    """What relevance is given for, in the order of the input; patches in row-major order.
+
+    ``grid`` has the rows and columns of patches; those of a video's ``pictures`` are below each
+    other, in the order of time. ``step`` is the seconds from one frame to the next. ``text`` names
+    tokens, and columns that have names.
 
     ``start`` and ``end`` are Unicode code points into ``input.text`` (``input.text_pair`` where
     ``sequence`` is 1); patches leave the lists of text empty.
     """
 
-    kind: Literal["token", "patch"]
+    kind: UnitKind
     text: list[str] = msgspec.field(default_factory=_empty)
     id: list[int] = msgspec.field(default_factory=_empty)
     start: list[int] = msgspec.field(default_factory=_empty)
@@ -116,6 +172,25 @@ class Units(Struct, frozen=True, kw_only=True, omit_defaults=True):
     special: list[bool] = msgspec.field(default_factory=_empty)
     sequence: list[int] = []
     grid: tuple[int, int] | None = None
+    pictures: int = 1
+    step: float | None = None
+
+    def name(self, unit: int) -> str:
+        """A short name of a unit, for people."""
+        if unit < len(self.text):
+            return self.text[unit]
+        if self.grid is not None:
+            row, column = divmod(unit, self.grid[1])
+            picture, row = divmod(row, self.grid[0] // self.pictures)
+            place = f"({row}, {column})"
+            return f"picture {picture} {place}" if self.pictures > 1 else place
+        if self.step is not None:
+            return f"{unit * self.step:.{3 if self.step < _CENTISECOND else 2}f} s"
+        return f"{self.kind} {unit}"
+
+
+#: Shorter steps of time are named with another digit.
+_CENTISECOND = 0.01
 
 
 class Relevance(Struct, frozen=True, kw_only=True):
@@ -131,14 +206,30 @@ class Relevance(Struct, frozen=True, kw_only=True):
         return content, position
 
 
-class Site(Struct, frozen=True, kw_only=True):
-    """Signed relevance that one position sink caught, one number a unit."""
+class Site(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Signed relevance that one position sink caught, one number a unit.
+
+    ``off_map`` is that of its places which belong to no unit: class tokens, padding.
+    """
 
     name: str
     kind: str
     layer: int
     part: str
     relevance: list[float]
+    off_map: float = 0.0
+
+
+class Map(Struct, frozen=True, kw_only=True):
+    """Relevance of the units of one explained input, in units of the target.
+
+    ``input`` is the input's name in the graph.
+    """
+
+    input: str
+    units: Units
+    relevance: Relevance
+    sites: list[Site]
 
 
 class Fidelity(Struct, frozen=True, kw_only=True):
@@ -171,7 +262,12 @@ class Warning_(Struct, frozen=True, kw_only=True):
 
 
 class Attribution(Struct, frozen=True, kw_only=True):
-    """One explained sample."""
+    """One explained sample.
+
+    ``units``, ``relevance`` and ``sites`` are the map of the input ``input_name``, and ``others``
+    the maps of further explained inputs. All are in units of the same target, and the ledger is one
+    for all: ``content`` is the content relevance of the first, that of another has its name.
+    """
 
     schema: Literal["palrp-onnx/attribution/1.0"] = SCHEMA
     id: str
@@ -185,6 +281,19 @@ class Attribution(Struct, frozen=True, kw_only=True):
     ledger: Ledger
     warnings: list[Warning_]
     fidelity: Fidelity | UnsetType = UNSET
+    input_name: str | UnsetType = UNSET
+    others: list[Map] | UnsetType = UNSET
+
+    @property
+    def maps(self) -> list[Map]:
+        """The maps of all explained inputs, the first one first."""
+        first = Map(
+            input=self.input_name or "",
+            units=self.units,
+            relevance=self.relevance,
+            sites=self.sites,
+        )
+        return [first, *(self.others or ())]
 
     @property
     def residual(self) -> float:
@@ -193,9 +302,14 @@ class Attribution(Struct, frozen=True, kw_only=True):
 
     @property
     def position_share(self) -> float:
-        """Σ|position| / (Σ|content| + Σ|position|) over the units, 0 … 1; 0 for a map of zeros."""
-        content, position = self.relevance.magnitudes()
+        """Σ|position| / (Σ|content| + Σ|position|) over the units, 0 … 1; 0 for maps of zeros."""
+        content, position = self.magnitudes()
         return position / (position + content) if position + content else 0.0
+
+    def magnitudes(self) -> tuple[float, float]:
+        """Σ |content| and Σ |position| over the units of all maps."""
+        content, position = zip(*(each.relevance.magnitudes() for each in self.maps), strict=True)
+        return sum(content), sum(position)
 
     @property
     def signed_position_share(self) -> float:
@@ -203,7 +317,9 @@ class Attribution(Struct, frozen=True, kw_only=True):
 
         Signed sums can cancel, so the share may be outside of 0 … 1; it is 0 if the sum is 0.
         """
-        both = self.ledger["content"] + self.ledger["position"]
+        inputs = ("content", *(each.input for each in self.others or ()))
+        content = sum(self.ledger[name] for name in inputs)
+        both = content + self.ledger["position"]
         return self.ledger["position"] / both if both else 0.0
 
     def require_finite(self, *, place: str = "") -> None:

@@ -8,7 +8,7 @@ are zero too, the map is no explanation. For other maps nothing is run.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -21,13 +21,19 @@ from palrp_onnx.types import Array, Feeds
 
 #: Smallest change of a target that counts, as a share of the output's largest magnitude.
 _MOVED = 1e-5
-WARNING = Warning_(
-    code="zero_map",
-    message="the map is zero everywhere: near this input nothing changes the target",
-)
 
 
-def find_zero_maps(engine: Engine, feeds: Feeds, target: Target, outcome: Outcome) -> list[int]:
+def warning(name: str) -> Warning_:
+    """The warning for a map of input ``name`` that is zero everywhere."""
+    return Warning_(
+        code="zero_map",
+        message=f"the map of {name} is zero everywhere: near this input nothing changes the target",
+    )
+
+
+def find_zero_maps(
+    engine: Engine, feeds: Feeds, target: Target | Sequence[Target], outcome: Outcome
+) -> dict[str, list[int]]:
     """Rows of ``outcome`` whose map is zero everywhere, correctly as far as is known.
 
     Args:
@@ -36,20 +42,33 @@ def find_zero_maps(engine: Engine, feeds: Feeds, target: Target, outcome: Outcom
         target: The target.
         outcome: The result.
 
+    Returns:
+        The rows by the name of the explained input.
+
     Raises:
         ZeroMapError: The target of such a row depends on the input.
     """
-    name = engine.subject.input
+    names = (engine.subject.input, *outcome.further)
+    return {name: _zero_rows(engine, feeds, target, outcome, name) for name in names}
+
+
+def _zero_rows(
+    engine: Engine,
+    feeds: Feeds,
+    target: Target | Sequence[Target],
+    outcome: Outcome,
+    name: str,
+) -> list[int]:
     whole = feeds[name].dtype.kind in "iu"  # an id of 0 is an ordinary token
     one = engine.subject.one
-    rows = [row for row in zero_rows(outcome) if whole or np.any(one(feeds, row)[name])]
+    rows = [row for row in zero_rows(outcome, name) if whole or np.any(one(feeds, row)[name])]
     suspects, moved = set(rows), set[int]()
     for changed in _changed(feeds[name]) if rows else ():
         try:
             found = engine.explain({**feeds, name: changed}, target)
         except PalrpError:  # not a valid input of this model
             continue
-        suspects &= set(zero_rows(found))
+        suspects &= set(zero_rows(found, name))
         moved |= {row for row in suspects if _moves(outcome, found, row)}
     lost = sorted(suspects & moved)
     if lost:
@@ -71,9 +90,9 @@ def _hint(before: str | None) -> str:
     return cut if before is None else f"{sure} Or: {cut[0].lower()}{cut[1:]}"
 
 
-def zero_rows(outcome: Outcome) -> list[int]:
-    """Rows whose content and sites are all zero."""
-    maps = outcome.maps
+def zero_rows(outcome: Outcome, name: str = "") -> list[int]:
+    """Rows whose content and sites are all zero on the map of an input, by default the first."""
+    maps = outcome.further.get(name, outcome.maps)
     arrays = [maps.content, *(site.relevance for site in maps.sites)]
     return [row for row in range(len(maps.content)) if not any(np.any(a[row]) for a in arrays)]
 

@@ -19,6 +19,7 @@ import pytest
 from click.testing import CliRunner, Result
 from committed import MODELS, ROOT
 from decoders import write_with_tokenizer
+from pairs import write_pair
 from PIL import Image
 from specimens import write_text_model
 
@@ -43,6 +44,9 @@ PLACEHOLDERS = {
 #: What does not run here, and why.
 LEFT_OUT = {
     "pip install": "installs; CI runs the README's two",
+    "speech.onnx": "takes sound; tests/inputs/test_sound.py reads some",
+    "clip.onnx": "has two towers; tests/cli/test_several.py builds one",
+    "layout.onnx": "has a text with boxes; tests/inputs/test_several.py reads them",
     "palrp-onnx export": "needs a model of PyTorch; tests/test_export.py runs it",
     "python models/conservation.py": "explains whole data sets, which it downloads",
     "python benchmarks/others.py": "reads files of other projects",
@@ -108,11 +112,12 @@ def run(command: str) -> Result:
 def places(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """A folder for a command, with the files that it names."""
     folder = tmp_path_factory.mktemp("documents")
-    makers = {"texts": texts, "images": images, "decoder": write_with_tokenizer}
+    makers = {"texts": texts, "images": images, "decoder": decoder, "translation": translation}
 
     def made(command: str) -> Path:
         image = re.search(r"photo|cat\.jpg|images/|\b(pixels|segmentation)\b", command)
         kind = "images" if image else "decoder" if "decoder.onnx" in command else "texts"
+        kind = "translation" if " marian " in command else kind
         if not (folder / kind).exists():
             (folder / kind).mkdir()
             makers[kind](folder / kind)
@@ -121,13 +126,26 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     return made
 
 
+def decoder(folder: Path) -> None:
+    write_with_tokenizer(folder)
+    (folder / "answer.txt").write_text(" w4 w6")
+    (folder / "messages.json").write_text('[{"role": "user", "content": "w5 w9"}]')
+    (folder / "chat_template.jinja").write_text("{{ messages[0].content }}")
+
+
+def translation(folder: Path) -> None:
+    write_pair(folder / "marian")
+    (folder / "source.txt").write_text("w5 w9 w13")
+    (folder / "target.txt").write_text("w4 w6")
+
+
 def texts(folder: Path) -> None:
     write_text_model(folder)
     (folder / "models").symlink_to(MODELS)
     (folder / "config.json").write_text('{"id2label": {"0": "NEGATIVE", "1": "POSITIVE"}}')
     shutil.copy(folder / "model.onnx", folder / "encoder.onnx")
     (folder / "inputs").mkdir()
-    for name in ("review.txt", "a.txt", "inputs/1.txt", "inputs/2.txt"):
+    for name in ("review.txt", "a.txt", "b.txt", "inputs/1.txt", "inputs/2.txt"):
         (folder / name).write_text("a good good film" if "1" in name else "a good film")
     (folder / "texts").symlink_to("inputs")
     np.save(folder / "b.npy", np.array([1.0, 2.0]))

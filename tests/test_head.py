@@ -10,12 +10,13 @@ import numpy as np
 import onnx
 import pytest
 from building import ints, proto, real
+from msgspec import structs
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_static
 
 from palrp_onnx import Explainer
 from palrp_onnx.compiler.file import compile_model
-from palrp_onnx.errors import TargetError
-from palrp_onnx.head import find_head
+from palrp_onnx.errors import TargetError, UsageError
+from palrp_onnx.head import check_kind, find_head
 from palrp_onnx.inputs import Sample, read_labels
 from palrp_onnx.inputs.sidecar import Declared
 from palrp_onnx.record import Attribution, InputFacts
@@ -198,7 +199,9 @@ def test_an_output_that_is_a_probability(
 ) -> None:
     weights = {"k": np.float32(6), "low": np.float32(1e-7), "high": np.float32(1)}
     weights = {name: array for name, array in weights.items() if name in ending}
-    found = explained(tmp_path, f"{HEAD}  {ending}", None, "1", engine=engine, weights=weights)
+    found = explained(
+        tmp_path, f"{HEAD}  {ending}", None, "1", engine=engine, weights=weights, output="y"
+    )
     for row, record in enumerate(found):
         assert (record.target.kind, record.target.index) == ("class", 1)
         assert record.target.probability == record.target.value
@@ -211,6 +214,9 @@ def test_an_output_that_is_a_probability(
     assert not behind[0].warnings
     assert behind[0].target.output == before
     assert behind[0].target.probability == pytest.approx(link(Z[0])[1], rel=1e-5)
+    usual = explained(tmp_path, f"{HEAD}  {ending}", None, "1", engine=engine, weights=weights)
+    assert [each.target for each in usual] == [each.target for each in behind]
+    assert "what stands before that is explained" in (usual[0].target.head_reason or "")
 
 
 @pytest.mark.parametrize(
@@ -252,7 +258,7 @@ def test_a_quantised_probability(tmp_path: Path, kind: str, link: Any, form: Any
     quantize_static(plain, path, Calibration(), quant_format=form)
     given = Sample("x", "tensors", {"x": X}, InputFacts(kind="tensors"))
     for engine in ENGINES:
-        record = Explainer(path, engine=engine).explain(given, "1")[0].record
+        record = Explainer(path, engine=engine, output="y").explain(given, "1")[0].record
         assert record.target.probability == record.target.value
         assert record.target.value == pytest.approx(link(Z[0])[1], abs=0.03)
         (warning,) = (w for w in record.warnings if w.code == "probability")
@@ -263,18 +269,19 @@ def test_a_quantised_probability(tmp_path: Path, kind: str, link: Any, form: Any
 
 
 def test_a_compiled_file_knows_its_ending(tmp_path: Path) -> None:
-    (record, _) = explained(tmp_path, f"{HEAD}  y = Sigmoid(z)", None, "1")
-    file = tmp_path / "explainer.onnx"
-    file.write_bytes(compile_model(tmp_path / "model.onnx", file))
     given = Sample("x", "tensors", {"x": X}, InputFacts(kind="tensors"))
-    ours = Explainer(file).explain(given, "1")[0].record
-    assert ours.target == record.target
-    assert [w.code for w in ours.warnings] == ["probability"]
+    for output, codes in (("y", ["probability"]), (None, [])):
+        (record, _) = explained(tmp_path, f"{HEAD}  y = Sigmoid(z)", None, "1", output=output)
+        file = tmp_path / "explainer.onnx"
+        file.write_bytes(compile_model(tmp_path / "model.onnx", file, output=output))
+        ours = Explainer(file).explain(given, "1")[0].record
+        assert ours.target == record.target
+        assert [w.code for w in ours.warnings] == codes
 
 
 def test_a_logarithm_of_probabilities(tmp_path: Path) -> None:
     for ending in ("y = LogSoftmax<axis = -1>(z)", "p = Softmax<axis = -1>(z)  y = Log(p)"):
-        (record, _) = explained(tmp_path, f"{HEAD}  {ending}", None, "1")
+        (record, _) = explained(tmp_path, f"{HEAD}  {ending}", None, "1", output="y")
         assert record.target.value == pytest.approx(np.log(softmax(Z[0])[1]), rel=1e-4)
         assert record.target.probability == pytest.approx(softmax(Z[0])[1], rel=1e-4)
 
@@ -289,7 +296,7 @@ def test_what_is_no_probability_any_more(tmp_path: Path) -> None:
 def test_a_softmax_that_is_written_out(tmp_path: Path) -> None:
     """A softmax that is written out in other operations is one, and its value a probability."""
     body = f"{HEAD}  e = Exp(z)  s = ReduceSum<keepdims = 1>(e, axis)  y = Div(e, s)"
-    (record, _) = explained(tmp_path, body, named("a", "b", "c"), "b")
+    (record, _) = explained(tmp_path, body, named("a", "b", "c"), "b", output="y")
     assert record.target.label == "b"
     assert record.target.probability == pytest.approx(record.target.value)
 
@@ -333,7 +340,13 @@ def test_methods_that_stop_at_attention_pass_the_softmax_of_a_head(
     assert abs(record.ledger["residual_relative"]) < 1e-5
 
 
-def head_of(shape: tuple[int, ...], facts: OutputFacts, declared: Declared) -> Any:
+def head_of(
+    shape: tuple[int, ...],
+    facts: OutputFacts,
+    declared: Declared,
+    labels: dict[int, str] | None = None,
+    asked: Any = None,
+) -> Any:
     subject = Subject(
         source=None,  # type: ignore[arg-type]
         output="y",
@@ -348,7 +361,7 @@ def head_of(shape: tuple[int, ...], facts: OutputFacts, declared: Declared) -> A
         mixed=None,
         facts=facts,
     )
-    return find_head(subject, shape, declared, {})
+    return find_head(subject, shape, declared, labels or {}, asked)
 
 
 @pytest.mark.parametrize(
@@ -382,3 +395,106 @@ def test_large_numbers_have_finite_probabilities() -> None:
     several = head_of((1, 3), OutputFacts(followed="Sigmoid"), Declared())
     chances = [several.probability(resolve(Target("index", k), row, None)) for k in range(3)]
     assert chances == [1.0, 0.0, 0.5]
+
+
+WORDS = OutputFacts(vocabularies=(7,), sequence=True)
+TWO = {0: "a", 1: "b"}
+
+
+@pytest.mark.parametrize(
+    ("shape", "facts", "declared", "kind", "why"),
+    [
+        ((1, 2), OutputFacts(), Declared(classes=2), "single-label", "config.json"),
+        ((1, 2), OutputFacts(ending="Softmax"), Declared(), "single-label", "Softmax"),
+        ((1, 2), OutputFacts(followed="Sigmoid"), Declared(), "multi-label", "before that"),
+        (
+            (1, 2),
+            OutputFacts(),
+            Declared(classes=2, problem="multi_label_classification"),
+            "multi-label",
+            "problem_type",
+        ),
+        ((1, 1), OutputFacts(followed="Sigmoid"), Declared(), "binary", "Sigmoid"),
+        ((1, 1), OutputFacts(), Declared(), "regression", "one number"),
+        ((1, 2), OutputFacts(), Declared(classes=2, problem="regression"), "regression", "problem"),
+        (
+            (1, 4, 2),
+            OutputFacts(sequence=True),
+            Declared(classes=2),
+            "token-classification",
+            "every",
+        ),
+        ((1, 4, 7), WORDS, Declared(architecture="BertForMaskedLM"), "masked-lm", "BertForMasked"),
+        ((1, 4, 7), WORDS, Declared(architecture="GPT2LMHeadModel"), "causal-lm", "GPT2LMHead"),
+        ((1, 4, 7), structs.replace(WORDS, causal=False), Declared(), "masked-lm", "later tokens"),
+        ((1, 4, 7), structs.replace(WORDS, causal=True), Declared(), "causal-lm", "back only"),
+        (
+            (1, 4),
+            OutputFacts(tokens=True, siblings=("end",)),
+            Declared(classes=2),
+            "question-answering",
+            "end",
+        ),
+        ((1, 3), OutputFacts(tokens=True, choices=True), Declared(), "multiple-choice", "choices"),
+        ((1, 9), OutputFacts(), Declared(architecture="BertModel"), "embedding", "BertModel"),
+        ((1, 9), OutputFacts(), Declared(), "numbers", "nothing says"),
+        ((1, 5, 3), OutputFacts(boxes="boxes"), Declared(classes=3), "detection", "boxes"),
+        (
+            (1, 9, 7),
+            OutputFacts(sequence=True, causal=False),
+            Declared(vocabulary=7),
+            "token-classification",
+            "no tokens",
+        ),
+    ],
+)
+def test_kinds_of_heads(
+    shape: tuple[int, ...], facts: OutputFacts, declared: Declared, kind: str, why: str
+) -> None:
+    head = head_of(shape, facts, declared)
+    assert head.kind == kind
+    assert why in head.why
+
+
+@pytest.mark.parametrize(("labels", "link"), [(3, "sigmoid"), (2, "softmax")])
+def test_probabilities_of_detectors(labels: int, link: str) -> None:
+    """With a class for no object they add up to one; without it, each class has its own."""
+    names = {k: "abc"[k] for k in range(labels)}
+    head = head_of((1, 5, 3), OutputFacts(boxes="boxes"), Declared(), names)
+    assert (head.kind, head.link) == ("detection", link)
+    assert head.names[2] == ("c" if labels == 3 else "no object")
+
+
+def test_the_caller_may_say_what_a_head_is() -> None:
+    """Of the kinds that its shape allows; probabilities follow from the kind."""
+    declared = Declared(classes=2)
+    head = head_of((1, 2), OutputFacts(), declared, TWO, "multi-label")
+    assert (head.kind, head.link, head.why) == ("multi-label", "sigmoid", "the caller says so")
+    head = head_of((1, 2), OutputFacts(), declared, TWO, "regression")
+    assert (head.classes, head.link) == (False, None)
+    head = head_of((1, 2), OutputFacts(ending="Sigmoid"), declared, TWO, "single-label")
+    assert head.link == "value"
+    assert head_of((1, 4, 7), WORDS, Declared(), None, "masked-lm").vocabulary
+    for asked in ("segmentation", "masked-lm"):
+        with pytest.raises(UsageError, match=f"no {asked}"):
+            head_of((1, 2), OutputFacts(), declared, TWO, asked)
+    with pytest.raises(UsageError, match="Unknown head"):
+        check_kind("oracle")
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_attention_that_looks_back_only(tmp_path: Path, causal: bool) -> None:
+    """It tells a model that predicts the next token from one that fills in a masked one."""
+    mask = np.triu(np.full((5, 5), -1e9, np.float32), k=1) if causal else np.zeros((5, 5))
+    weights = {
+        "table": real(7, 4, seed=1),
+        "head": real(4, 7, seed=2),
+        "mask": mask.astype(np.float32),
+    }
+    body = "e = Gather(table, ids)  t = Transpose<perm=[0,2,1]>(e)  s = MatMul(e, t)"
+    body += "  u = Add(s, mask)  a = Softmax<axis=-1>(u)  h = MatMul(a, e)  y = MatMul(h, head)"
+    path = tmp_path / "model.onnx"
+    onnx.save(proto(body, {"ids": ints([1, 2, 3, 4, 5])}, weights), path)
+    given = Sample("x", "tensors", {"ids": ints([1, 2, 3, 4, 5])}, InputFacts(kind="tensors"))
+    target = Explainer(path).explain(given, "token:2")[0].record.target
+    assert target.head == ("causal-lm" if causal else "masked-lm")

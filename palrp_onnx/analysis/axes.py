@@ -9,7 +9,7 @@ so that a reshape and its inverse restore the layout.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
 from typing import Any
@@ -122,13 +122,14 @@ class Layouts:
         """Flags of every axis.
 
         Args:
-            batches: Representatives of the axes that count as a batch; by default all do.
+            batches: Representatives of the axes that count as a batch; by default all do. Further
+                batches are rows of units.
         """
 
         def flag_in(factor: Factor) -> int:
             if batches is None or factor.source is None or not factor.flag & BATCH:
                 return factor.flag
-            return factor.flag if self.canonical(factor.source) in batches else 0
+            return factor.flag if self.canonical(factor.source) in batches else TOKEN
 
         return {
             value: tuple(_united(flag_in(f) for f in factors(axis)) for axis in layout)
@@ -547,6 +548,8 @@ class _Follower:
             return _axis(_opaque(axis, size))
         if flag_of(axis) == BATCH:
             self._mixed("samples are cut out along the batch", [axis], alone=False)
+        elif flag_of(axis) & BATCH:  # of samples × tokens, how many of each
+            self._note_ragged()
         begin = self._begin(node, at, before, output)
         if begin is None:
             return _axis(_opaque(axis, size))
@@ -957,65 +960,3 @@ def _spread(row: Sequence[Factor], sizes: Sequence[int]) -> list[Axis]:
         for k in [k for k in tokens if sizes[k] > 1] or tokens[:1]:
             flags[k] |= TOKEN
     return [_axis(Factor(n, f, of=-1)) for n, f in zip(sizes, flags, strict=True)]
-
-
-# --- places and units --------------------------------------------------------------------------
-@dataclass(frozen=True)
-class Places:
-    """Places along an axis that belong to no unit of an explained input.
-
-    Attributes:
-        before: Number of places before that of the first unit.
-        after: Number of places after that of the last unit.
-    """
-
-    before: int = 0
-    after: int = 0
-
-
-@dataclass(frozen=True)
-class UnitAxes:
-    """The units of an explained input.
-
-    Attributes:
-        name: Name of the input.
-        steps: Its token axes in order, each with the number of entries that a unit covers.
-    """
-
-    name: str
-    steps: tuple[tuple[int, int], ...] = field(default_factory=tuple)
-
-
-def places_of(axes: Sequence[Axis], units: UnitAxes, layouts: Layouts) -> Places | None:
-    """Where the units are among the places of token axes; ``None`` where that is unknown.
-
-    Several axes form a grid, which must hold the units and nothing else.
-
-    Args:
-        axes: Token axes of a site, in order.
-        units: The units of the explained input.
-        layouts: Layouts of the graph.
-    """
-    wanted = [(layouts.canonical((units.name, axis)), step) for axis, step in units.steps]
-
-    def fits(piece: Sequence[Factor]) -> bool:
-        real = _merged([f for f in piece if f.size != 1 or f.source is not None])
-        whole = all(f.of == 0 for f in real)
-        named = [(f.source and layouts.canonical(f.source), f.step) for f in real]
-        return whole and named == wanted
-
-    if len(axes) != 1:
-        grid = all(len(axis) == 1 for axis in axes)
-        return Places() if grid and fits([f for a in axes for f in factors(a)]) else None
-    (axis,) = axes
-    at = [k for k, piece in enumerate(axis) if fits(piece)]
-    if len(at) != 1:
-        return None
-    before, after = axis[: at[0]], axis[at[0] + 1 :]
-    if any(f.source is not None for piece in (*before, *after) for f in piece):
-        return None  # of a length that is not fixed
-    return Places(sum(map(_size, before)), sum(map(_size, after)))
-
-
-def _size(piece: Piece) -> int:
-    return prod(f.size for f in piece)

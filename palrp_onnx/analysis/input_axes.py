@@ -19,6 +19,10 @@ from palrp_onnx.model.passes.caches import cache_axis
 BATCH = 1
 TOKEN = 2
 
+Shapes = Mapping[ir.Value, tuple[int, ...]]
+_NONE: Shapes = {}
+#: Numbers of axes of an image and of a video.
+_IMAGE, _VIDEO = 4, 5
 #: Usual numbers of channels, where no convolution reads the input.
 _CHANNELS = (1, 3, 4)
 #: Operations between columns of a table and the product that sums them with weights.
@@ -32,7 +36,8 @@ class InputAxes:
     Attributes:
         flags: ``BATCH``, ``TOKEN`` or 0 for every axis, for the judgement of roles.
         units: The axes that units run along, in order; none where a sample is one unit.
-        channels: The axis of the channels of an image [B, C, H, W] in any order, else ``None``.
+        channels: The axis of the channels of an image [B, C, H, W], or of a video with a further
+            axis, in any order; else ``None``.
         vectors: Whether each entry is looked up as a vector, which adds an axis to its relevance.
     """
 
@@ -77,7 +82,7 @@ def input_axes(
     if rank <= 2:
         return _vector_axes(value, rank, batch[0] if batch else 0)
     tokens = cache_axis(value)
-    samples, channel = _convolved(value, rank) or _by_size(value, rank)
+    samples, channel = _convolved(value, rank, shapes) or _by_size(value, rank)
     first = samples if tokens is None else 0
     found = batch[0] if batch else _named_batch(graph, value, first)
     if tokens is not None:
@@ -98,7 +103,7 @@ def _with_units(
     channel = None if channel == batch else channel
     units = tuple(k for k in range(rank) if k not in (batch, channel))
     flags = tuple(BATCH if k == batch else TOKEN if k in units else 0 for k in range(rank))
-    image = rank == 4 and None not in (batch, channel) and not vectors
+    image = rank in (_IMAGE, _VIDEO) and None not in (batch, channel) and not vectors
     return InputAxes(flags, units, channel if image else None, vectors)
 
 
@@ -127,13 +132,15 @@ def _is_table(value: ir.Value) -> bool:
     return False
 
 
-def _convolved(value: ir.Value, rank: int) -> tuple[int, int] | None:
+def _convolved(value: ir.Value, rank: int, shapes: Shapes = _NONE) -> tuple[int, int] | None:
     """Batch and channel axis, where a convolution or pooling reads the input."""
     start = tuple(range(rank))
-    return next(((perm[0], perm[1]) for perm in _before_convolutions(value, start)), None)
+    return next(((perm[0], perm[1]) for perm in _before_convolutions(value, start, shapes)), None)
 
 
-def _before_convolutions(value: ir.Value, start: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
+def _before_convolutions(
+    value: ir.Value, start: tuple[int, ...], shapes: Shapes
+) -> Iterator[tuple[int, ...]]:
     """For every convolution or pooling that reads the input, its axes as axes of the input."""
     queue, seen = [(value, start)], {value}
     while queue:
@@ -145,11 +152,23 @@ def _before_convolutions(value: ir.Value, start: tuple[int, ...]) -> Iterator[tu
             if node.op_type == "Transpose":
                 order = node.attributes.get_ints("perm", tuple(reversed(range(len(perm)))))
                 after = tuple(perm[k] for k in order)
+            elif len(perm) == _VIDEO and _joins_pictures(node, shapes):
+                after = (perm[0], *perm[2:])
             elif not has(node, ELEMENTWISE | Trait.PAD):
                 continue
             fresh = [v for v in node.outputs if v not in seen]
             seen.update(fresh)
             queue.extend((v, after) for v in fresh)
+
+
+def _joins_pictures(node: ir.Node, shapes: Shapes) -> bool:
+    """Whether the pictures of videos become one batch of pictures."""
+    before, after = (shapes.get(v) for v in (node.inputs[0], node.outputs[0]) if v is not None)
+    return (
+        has(node, Trait.RESHAPE)
+        and before is not None
+        and after == (before[0] * before[1], *before[2:])
+    )
 
 
 def _named_batch(graph: ir.Graph, value: ir.Value, batch: int) -> int:
@@ -178,5 +197,6 @@ def _by_size(value: ir.Value, rank: int) -> tuple[int, int]:
     if rank == 3:
         return 0, 2
     dims = [d if isinstance(d, int) else 0 for d in value.shape or ()]
-    likely = (k for k in (1, rank - 1, 2) if k < len(dims) and dims[k] in _CHANNELS)
+    order = (2, 1, rank - 1) if rank == _VIDEO else (1, rank - 1, 2)
+    likely = (k for k in order if k < len(dims) and dims[k] in _CHANNELS)
     return 0, next(likely, 1)

@@ -45,7 +45,8 @@ class SinkSite:
         varying: Those of them along which the operand itself varies.
         features: Further axes (from the right) along which the operand varies.
         shape: Lengths of these axes in the trial run.
-        layout: Layout of the content value.
+        along: The content value, or the sum that a product of the operand is a term of.
+        layout: Its layout.
         evidence: Reason for the kind.
     """
 
@@ -59,6 +60,7 @@ class SinkSite:
     varying: tuple[int, ...]
     features: tuple[int, ...]
     shape: tuple[int, ...]
+    along: ir.Value
     layout: Layout
     evidence: str
 
@@ -128,6 +130,7 @@ def _site(
         varying=varying,
         features=features,
         shape=(*(shape[a] for a in tokens), *(array.shape[a] for a in features)),
+        along=axes_of,
         layout=analysis.layouts.layouts[axes_of],
         evidence=evidence,
     )
@@ -153,6 +156,7 @@ def _branch_site(
         varying=tokens,
         features=features,
         shape=tuple(shape[axis] for axis in (*tokens, *features)),
+        along=axes_of,
         layout=analysis.layouts.layouts[axes_of],
         evidence=analysis.operands[operand].reason,
     )
@@ -234,6 +238,7 @@ def _factor_site(
         varying=tokens,
         features=() if scores else features,
         shape=tuple(shape[a] for a in (*tokens, *(() if scores else features))),
+        along=total,
         layout=analysis.layouts.layouts[total],
         evidence=analysis.operands[node, index].reason,
     )

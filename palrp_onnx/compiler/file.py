@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from palrp_onnx.errors import LaterOpsetError, UnsupportedError, UsageError
 from palrp_onnx.fidelity import Original, doubts
 from palrp_onnx.inputs import read_npz
 from palrp_onnx.inputs.past import open_for
+from palrp_onnx.model.locate import parts_of
 from palrp_onnx.model.native import with_own_products
 from palrp_onnx.model.open import Model
 from palrp_onnx.prepare import Planned, make_example, plan_model, run_graph
@@ -34,7 +35,7 @@ def compile_model(
     *,
     method: Method | str = DEFAULT_METHOD,
     output: str | None = None,
-    explain_input: str | None = None,
+    explain_input: Sequence[str] = (),
     roles: Mapping[str, str] | None = None,
     settings: CompileSettings | None = None,
     example: Path | None = None,
@@ -49,7 +50,7 @@ def compile_model(
         destination: Where the explainer will be written.
         method: Name of the method.
         output: Name of the explained output; required where the model has several.
-        explain_input: Name of the explained input; required where the model has several.
+        explain_input: Names of the explained inputs; by default all that the output depends on.
         roles: Roles of values by name, which override those found.
         settings: Options of the compiled graph.
         example: An ``.npz`` file with arrays for the model's inputs, instead of a synthetic
@@ -70,7 +71,7 @@ def compile_model(
         raise UsageError("The model is an explainer already", place=str(path))
     tensors = [v.const_value for v in model.graph.initializers.values()]
     outside = [t for t in tensors if isinstance(t, ir.ExternalTensor) and not _inside(t, model)]
-    linked = model.path.parent.resolve() != model.folder
+    linked = parts_of(model.path)[0].parent.resolve() != model.folder
     if linked and sum(t.nbytes for t in outside) >= _LARGEST:
         raise UsageError(
             "The model is a link, and too large for an explainer with weights of its own",
@@ -144,5 +145,5 @@ def _refuse_clash(model: Model) -> None:
 
 
 def _inside(tensor: ir.ExternalTensor, model: Model) -> bool:
-    """Whether a weight is stored in the model file itself."""
-    return str(tensor.location) == model.path.resolve().name
+    """Whether a weight is stored in a model file itself."""
+    return str(tensor.location) in {file.name for file in model.files}

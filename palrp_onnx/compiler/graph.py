@@ -6,8 +6,8 @@ target is chosen inside the graph, by optional inputs; by default it is the pred
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import Any
 
@@ -16,10 +16,9 @@ import onnx_ir as ir
 from msgspec import structs
 from numpy.typing import NDArray
 
-from palrp_onnx.analysis.axes import Places
 from palrp_onnx.analysis.sizes import sizes_of
-from palrp_onnx.compiler.manifest import Manifest
-from palrp_onnx.compiler.parts import Parts
+from palrp_onnx.compiler.halves import Halves
+from palrp_onnx.compiler.manifest import Aligned, Manifest
 from palrp_onnx.compiler.recompute import recompute
 from palrp_onnx.errors import UnsupportedError
 from palrp_onnx.model.native import OwnProducts
@@ -29,13 +28,13 @@ from palrp_onnx.relevance.methods import own_method
 from palrp_onnx.relevance.single_row import Rows
 from palrp_onnx.relevance.sinks import (
     Sink,
-    bring_to_tokens,
     check_reduction,
     gather_sinks,
     reduce_sinks,
 )
 from palrp_onnx.relevance.units import GRID
 from palrp_onnx.relevance.walk import Caught, walk
+from palrp_onnx.subject import Subject
 from palrp_onnx.tensor.onnx import NARROW, Emit
 from palrp_onnx.types import Shape
 
@@ -43,6 +42,7 @@ from palrp_onnx.types import Shape
 OPSET = 13
 CONTENT, POSITION, TOTAL = "relevance_content", "relevance_position", "relevance_total"
 SITES, LEDGER = "relevance_sites", "relevance_ledger"
+OFF_MAP = "relevance_off_map"
 #: Prefix of outputs with a feature axis.
 FEATURES = "features/"
 #: Factor of the seed in half precision; relevance is divided by it at the end.
@@ -50,8 +50,10 @@ SEED_SCALE, DEFAULT_SCALE = "seed_scale", 256.0
 TARGET, AGAINST, TARGET_POSITION = "target", "target_against", "target_position"
 #: A vector that the output is multiplied with, instead of choosing one of its entries.
 TARGET_VECTOR = "target_vector"
+#: The multiplier of the whole output, where the target is at several of its places.
+TARGET_SEED = "target_seed"
 #: Optional inputs that explainers add.
-OPTIONAL = (TARGET, AGAINST, TARGET_POSITION, TARGET_VECTOR, SEED_SCALE)
+OPTIONAL = (TARGET, AGAINST, TARGET_POSITION, TARGET_VECTOR, TARGET_SEED, SEED_SCALE)
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,8 @@ class CompileSettings:
         ledger: Whether the ledger is an output.
         features: Whether sinks and content are also outputs with a feature axis.
         portable: Whether only operations of the ONNX standard are used.
+        wide: Whether the multiplier of the whole output is an input, ``target_seed``, instead of a
+            target at one of its places.
         memory: ``fast`` keeps what the way back reads of the forward pass; ``bounded`` computes it
             again, layer by layer.
     """
@@ -71,6 +75,7 @@ class CompileSettings:
     ledger: bool = True
     features: bool = False
     portable: bool = False
+    wide: bool = False
     memory: str = "fast"
 
 
@@ -89,15 +94,18 @@ def compile_graph(
       ``target_position``. For a row of zeros, the default, ``target`` is explained.
 
     In the three integer inputs −2 is the last index of an axis, −3 the last but one; an index
-    outside of its axis stops the run. For an output of four axes or more ``target``, int64
-    [B, axes − 1], is required and names one element; an output of one axis has no choice. Graphs in
-    half precision take ``seed_scale``, float [1]; a smaller one is needed if relevance overflows.
+    outside of its axis stops the run; on a GPU, which does not notice it, relevance is NaN. For an
+    output of four axes or more ``target``, int64 [B, axes − 1], is required and names one element;
+    an output of one axis has no choice. Graphs in half precision take ``seed_scale``, float [1]; a
+    smaller one is needed if relevance overflows.
 
     Outputs, in units of the target: those of the model, the explained value if it is none of them,
     ``relevance_content``, ``relevance_position`` and ``relevance_total`` [B, units],
-    ``relevance_sites`` [B, sites, units] (signed), ``relevance_ledger`` [B, entries]; with
-    ``features`` also ``features/content`` and ``features/site/LAYER/PART`` [B, tokens, features].
-    The manifest names sites and entries.
+    ``relevance_sites`` [B, sites, units] (signed), ``relevance_off_map`` [B, sites] where places of
+    sites belong to no unit, ``relevance_ledger`` [B, entries]; with ``features`` also
+    ``features/content`` and ``features/site/LAYER/PART`` [B, tokens, features]. The manifest names
+    sites and entries. A further explained input NAME has outputs of its own,
+    ``relevance_content/NAME`` and so on; the ledger is one for all.
 
     Inputs and outputs of the model with one of these names are renamed (:func:`source_name`).
 
@@ -119,6 +127,10 @@ def compile_graph(
     return _Compiler(planned, settings, shapes or {}).run()
 
 
+#: Brings numbers of a sink's tokens [B, T] to units [B, units].
+AtUnits = Callable[[Sink, ir.Value], ir.Value]
+
+
 class _Compiler:
     def __init__(
         self, planned: Planned, settings: CompileSettings, shapes: Mapping[str, Shape]
@@ -128,8 +140,8 @@ class _Compiler:
         self._analysis = planned.analysis
         self._sites = planned.sites
         self._subject = planned.subject
+        self._planned = planned
         self._explained = explained = planned.explained
-        self._places = planned.places
         self._settings = settings
         self._graph = self._analysis.model.graph
         self._own = OwnProducts(self._analysis.model)
@@ -138,11 +150,20 @@ class _Compiler:
         self._rename_reserved(self._graph.initializers.values())
         if not settings.portable:
             self._analysis.model.proto.opset_imports.setdefault("com.microsoft", 1)
-        ranks = {v: len(shape) for v, shape in self._analysis.shapes.items()}
         source = next(v for v in self._graph.inputs if v.name == explained)
         opset = self._analysis.model.graph_opset
-        self._op = Emit(self._graph, source, ranks, opset=opset, portable=settings.portable)
+        lengths = [length for value in self._graph.inputs for length in value.shape or (None,)]
+        self._op = Emit(
+            self._graph,
+            source,
+            self._analysis.shapes,
+            opset=opset,
+            portable=settings.portable,
+            bounded=settings.memory == "bounded",
+            fixed=all(isinstance(n, int) for n in lengths) and not self._analysis.layouts.ragged,
+        )
         axis = self._subject.batched.get(explained)
+        self._inside: list[ir.Value] = []  # whether indices of the target are inside their axes
         self._op.batch = self._op.constant([1]) if axis is None else self._op.dims(source, [axis])
 
     def run(self) -> tuple[ir.Model, Manifest]:
@@ -150,18 +171,27 @@ class _Compiler:
             self._graph.outputs.append(self._plan.output)
         seed, rows = self._seed()
         caught = self._walk(seed, rows)
-        caught.require(self._explained)
-        sinks = gather_sinks(self._op, self._sites, caught.positions, self._places)
-        aligned = [s for s in sinks if s.places is not None]
-        self._outputs(caught, sinks, aligned)
-        manifest = self._manifest(aligned, [s for s in sinks if s.places is None])
+        caught.require(*self._planned.required)
+        reached = tuple(e for e in self._subject.further if e.input in caught.content)
+        self._subject = structs.replace(self._subject, further=reached)
+        views = [v for v in self._planned.views if v.explained in caught.content]
+        routes = [view.routes for view in views]
+        gathered = gather_sinks(self._op, self._sites, caught.positions, routes)
+        for view, subject, sinks in zip(views, self._subject.views, gathered, strict=True):
+            self._maps(view, subject, caught.content[view.explained], _on_map(sinks))
+        self._ledger_names: list[str] = []
+        if self._settings.ledger:
+            self._publish(LEDGER, self._ledger(caught.ledger))
+        if self._settings.features:
+            self._features(caught, gathered[0])
+        manifest = self._manifest([_aligned(sinks) for sinks in gathered])
         self._op.drop_unused()
         self._own.put_back(portable=self._settings.portable, named=source_name)
-        parts = Parts(self._op, self._graph)
-        parts.put()
+        halves = Halves(self._op, self._graph)
+        halves.put()
         if self._settings.memory == "bounded":
             size_of = sizes_of(self._analysis, self._shapes)
-            recompute(self._op, self._graph, parts, seed, size_of)
+            recompute(self._op, self._graph, halves, seed, size_of)
         self._analysis.model.proto.metadata_props.update(manifest.properties())
         self._rename_reserved(self._public)
         self._rename_reserved(self._computed)
@@ -213,14 +243,30 @@ class _Compiler:
         return self._op.integers("Where", absent, default, self._bounded(known, size))
 
     def _bounded(self, index: ir.Value, size: ir.Value) -> ir.Value:
-        """An index as 0 … size − 1; the lookup fails for one outside of the axis."""
-        places = self._op.counting(self._op.integers("Squeeze", size))
-        return self._op.integers("Gather", places, index)
+        """An index as 0 … size − 1; the lookup fails for one outside of the axis.
+
+        On a GPU lookups never fail: there an index outside makes the seed NaN.
+        """
+        op = self._op
+        found = op.integers("Gather", op.counting(op.integers("Squeeze", size)), index)
+        negative = op.flags("Less", index, op.constant(0))
+        wanted = op.integers("Where", negative, op.integers("Add", index, size), index)
+        self._inside.append(op.flags("Equal", found, wanted))
+        return found
+
+    def _checked(self, seed: ir.Value) -> ir.Value:
+        """The seed, or NaN where an index of its sample is outside of its axis."""
+        op = self._op
+        for inside in self._inside:
+            factor = op.choose(inside, op.real(1.0, seed), op.real(np.nan, seed))
+            seed = op.mul(seed, op.unsqueeze(factor, list(range(1, op.rank(seed)))))
+        return seed
 
     def _seed(self) -> tuple[ir.Value, Rows[ir.Value] | None]:
         """+1 at the target, −1 at the class it is compared with; one row of a token axis."""
         output = self._by_sample()
         seed, rows = self._seed_by_sample(output)
+        seed = self._checked(seed)
         batch = self._subject.output_batch
         if batch == 0:
             return seed, rows
@@ -245,6 +291,10 @@ class _Compiler:
 
     def _seed_by_sample(self, output: ir.Value) -> tuple[ir.Value, Rows[ir.Value] | None]:
         op, rank = self._op, self._op.rank(output)
+        if self._settings.wide:
+            seed = ir.val(TARGET_SEED)
+            self._declare(seed, [None] * rank, ir.DataType.FLOAT)
+            return op.cast_like(seed, output), None
         if rank not in (2, 3):
             return self._element(output, rank), None
         rows = Rows(self._place(output), -3, -2) if rank == 3 else None
@@ -258,7 +308,9 @@ class _Compiler:
         no_one = op.constant([np.iinfo(np.int64).max])
         against = self._chosen(AGAINST, no_one, classes)
         seed = op.sub(chosen, op.one_hot(against, classes, output))
-        seed = self._vector_or(seed)
+        # For the runtime the shape depends on that of inputs, even where it is always the same.
+        shape = op.integers("Concat", op.batch, classes, axis=0)
+        seed = op.reshape(self._vector_or(seed), shape, 2)
         return seed if rows is None else op.unsqueeze(seed, [1]), rows
 
     def _vector_or(self, seed: ir.Value) -> ir.Value:
@@ -307,30 +359,45 @@ class _Compiler:
         return self._chosen(TARGET_POSITION, last, length)
 
     # --- the outputs ------------------------------------------------------------------------------
-    def _outputs(
-        self, caught: Caught[ir.Value], sinks: Sequence[Sink], aligned: Sequence[Sink]
+    def _maps(
+        self, view: Planned, subject: Subject, relevance: ir.Value, aligned: Sequence[Sink]
     ) -> None:
+        """The maps of one explained input; names of outputs end in that of a further input."""
         op = self._op
-        content = self._units(caught.content[self._explained])
-        summed = op.sum(content, [2], keepdims=False)
-        signed = [self._aligned(op.sum(s.relevance, [2], keepdims=False), s) for s in aligned]
-        position = self._reduced(aligned, summed)
+        suffix = "" if view.explained == self._explained else f"/{view.explained}"
+
+        def at_units(sink: Sink, tokens: ir.Value) -> ir.Value:
+            assert sink.route is not None
+            of_input = view.to_input(op, lambda value: value, sink.route, tokens)
+            return op.sum(self._units(subject, of_input), [2], keepdims=False)
+
+        summed = op.sum(self._units(subject, view.tokens(op, relevance)), [2], keepdims=False)
+        places = [op.sum(s.relevance, [2], keepdims=False) for s in aligned]
+        signed = [at_units(s, each) for s, each in zip(aligned, places, strict=True)]
+        position = self._reduced(aligned, summed, at_units)
         total = {"sum": op.add(summed, position), "content": summed, "position": position}
-        self._publish(CONTENT, summed)
-        self._publish(POSITION, position)
-        self._publish(TOTAL, total[self._plan.method.map])
+        self._publish(CONTENT + suffix, summed)
+        self._publish(POSITION + suffix, position)
+        self._publish(TOTAL + suffix, total[self._plan.method.map])
         if signed:
             rows = [op.unsqueeze(s, [1]) for s in signed]
-            self._publish(SITES, op.concat(rows, 1))
-        self._ledger_names: list[str] = []
-        if self._settings.ledger:
-            self._publish(LEDGER, self._ledger(caught.ledger))
-        if self._settings.features:
-            for sink in sinks:
-                self._publish(f"{FEATURES}site/{sink.name}", sink.relevance)
-            for name, relevance in caught.content.items():
-                key = "content" if name == self._explained else f"input/{name}"
-                self._publish(f"{FEATURES}{key}", self._raw(name, relevance))
+            self._publish(SITES + suffix, op.concat(rows, 1))
+        if any(s.route is not None and s.route.partial for s in aligned):
+            all_of, on_map = ([op.sum(each, [1]) for each in found] for found in (places, signed))
+            off = op.sub(op.concat(all_of, 1), op.concat(on_map, 1))
+            self._publish(OFF_MAP + suffix, off)
+
+    def _features(self, caught: Caught[ir.Value], sinks: Sequence[Sink]) -> None:
+        """Raw relevance, with its features."""
+        for sink in sinks:
+            self._publish(f"{FEATURES}site/{sink.name}", sink.relevance)
+        for name, relevance in caught.content.items():
+            key = "content" if name == self._explained else f"input/{name}"
+            view = replace(self._planned, explained=name)
+            raw = view.tokens(self._op, relevance)
+            if view.rows is not None and self._op.rank(raw) == _IMAGE:
+                raw = self._op.unsqueeze(raw, [0])  # several images of one sample
+            self._publish(f"{FEATURES}{key}", raw)
 
     def _publish(self, name: str, value: ir.Value) -> None:
         rank = self._op.rank(value)
@@ -339,18 +406,19 @@ class _Compiler:
         copy.shape = ir.Shape([None] * rank)
         self._graph.outputs.append(copy)
 
-    def _raw(self, name: str, relevance: ir.Value) -> ir.Value:
-        return bring_to_tokens(self._op, relevance, self._analysis.input_axes(name))
-
-    def _units(self, relevance: ir.Value) -> ir.Value:
-        """[B, units, F]; an image's patches in row-major order, summed."""
-        op, raw = self._op, self._raw(self._explained, relevance)
-        if self._subject.image is None:
+    def _units(self, subject: Subject, raw: ir.Value) -> ir.Value:
+        """Entries of an input by unit [B, units, F]; an image's patches are summed."""
+        op = self._op
+        if subject.image is None:
             return raw
         plane = op.sum(raw, [1], keepdims=False)
-        height, width = self._subject.patch or (None, None)
-        rows, columns = self._blocks(plane, 1, height), self._blocks(plane, 2, width)
+        *depth, height, width = subject.patch or (None, None)
+        rows, columns = self._blocks(plane, -2, height), self._blocks(plane, -1, width)
         summed = op.matmul(op.matmul(rows, plane), columns, transpose_b=True)
+        if depth:  # pictures of a video that share their units
+            pictures = self._blocks(plane, 1, depth[0])
+            kept = op.integers("Concat", op.dims(summed, [0, 1]), op.constant([-1]), axis=0)
+            summed = op.matmul(pictures, op.reshape(summed, kept, 3))
         shape = op.integers("Concat", op.batch, op.constant([-1]), op.constant([1]), axis=0)
         return op.reshape(summed, shape, 3)
 
@@ -373,28 +441,17 @@ class _Compiler:
         op.declare(outside, 2)
         return op.choose(outside, op.real(0.0), op.real(1.0))
 
-    def _aligned(self, tokens: ir.Value, sink: Sink) -> ir.Value:
-        """[B, T] → [B, units]: without the tokens before and after the units."""
-        op, places = self._op, sink.places
-        assert places is not None
-        if places == Places():
-            return tokens
-        far = np.iinfo(np.int64).max
-        ends = op.constant([-places.after if places.after else far])
-        return op.node("Slice", [tokens, op.constant([places.before]), ends, op.constant([1])], 2)
-
-    def _reduced(self, sinks: Sequence[Sink], units: ir.Value) -> ir.Value:
+    def _reduced(self, sinks: Sequence[Sink], units: ir.Value, at_units: AtUnits) -> ir.Value:
         """One number for every unit from all sinks: see :func:`reduce_sinks`."""
         op = self._op
         if self._plan.method.map == "content" or not sinks:
             return op.zeros_like(units)
-        terms = [
-            self._aligned(term, alike[0])
-            for alike in _by_places(sinks)
-            for term in reduce_sinks(op, alike, self._settings.positions)
-        ]
-        total = terms[0]
-        for term in terms[1:]:
+        sums: dict[object, tuple[Sink, ir.Value]] = {}
+        for sink, term in reduce_sinks(op, sinks, self._settings.positions):
+            key = sink.route and sink.route.signature
+            sums[key] = sink, op.add(sums[key][1], term) if key in sums else term
+        total, *others = (at_units(sink, term) for sink, term in sums.values())
+        for term in others:
             total = op.add(total, term)
         return total
 
@@ -407,35 +464,44 @@ class _Compiler:
         self._ledger_names = list(entries)
         return self._op.concat([self._op.unsqueeze(v, [1]) for v in entries.values()], 1)
 
-    def _manifest(self, sinks: Sequence[Sink], unaligned: Sequence[Sink]) -> Manifest:
+    def _manifest(self, aligned: Sequence[Aligned]) -> Manifest:
         return Manifest(
             **structs.asdict(self._subject),
             version=version("palrp-onnx"),
             method=self._plan.method.text,
             own=own_method(self._plan.method),
             positions=self._settings.positions,
-            sites=tuple((s.kind, s.layer, s.part) for s in sinks),
-            unaligned=tuple(s.name for s in unaligned),
+            sites=aligned[0].sites,
+            unaligned=aligned[0].unaligned,
+            further_aligned=tuple(aligned[1:]),
             ledger=tuple(self._ledger_names),
             memory=self._settings.memory,
             roles={name: role.value for name, role in self._analysis.overrides.items()},
         )
 
 
-def _by_places(sinks: Sequence[Sink]) -> list[list[Sink]]:
-    """Sinks grouped by where the units are among their tokens."""
-    found: dict[Places | None, list[Sink]] = {}
-    for sink in sinks:
-        found.setdefault(sink.places, []).append(sink)
-    return list(found.values())
+def _on_map(sinks: Sequence[Sink]) -> list[Sink]:
+    return [sink for sink in sinks if sink.route is not None]
 
 
-_OUTPUTS = (CONTENT, POSITION, TOTAL, SITES, LEDGER)
+def _aligned(sinks: Sequence[Sink]) -> Aligned:
+    return Aligned(
+        sites=tuple((s.kind, s.layer, s.part) for s in _on_map(sinks)),
+        unaligned=tuple(s.name for s in sinks if s.route is None),
+    )
+
+
+#: Number of axes of an image.
+_IMAGE = 4
+
+
+_OUTPUTS = (CONTENT, POSITION, TOTAL, SITES, OFF_MAP, LEDGER)
 
 
 def is_reserved(name: str) -> bool:
     """Whether explainers use a name for their own inputs, outputs or values."""
-    return name.startswith(("relevance/", FEATURES)) or name in (*OPTIONAL, *_OUTPUTS)
+    prefixes = ("relevance/", FEATURES, *(f"{output}/" for output in _OUTPUTS))
+    return name.startswith(prefixes) or name in (*OPTIONAL, *_OUTPUTS)
 
 
 def source_name(name: str) -> str:

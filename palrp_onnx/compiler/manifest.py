@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 
 import msgspec
+from msgspec import Struct
 
 from palrp_onnx.errors import ModelError, UsageError
 from palrp_onnx.relevance.method import Method
@@ -13,6 +14,13 @@ from palrp_onnx.subject import Subject
 
 #: Prefix of the metadata of explainer files.
 PREFIX = "palrp_onnx."
+
+
+class Aligned(Struct, frozen=True, kw_only=True):
+    """The sites on the map of a further explained input: see :class:`Manifest`."""
+
+    sites: tuple[tuple[str, int, str], ...]
+    unaligned: tuple[str, ...]
 
 
 class Manifest(Subject, frozen=True, kw_only=True):
@@ -24,6 +32,7 @@ class Manifest(Subject, frozen=True, kw_only=True):
         positions: Reduction of position sinks to one number for every unit.
         sites: Kind, layer and part of every row of ``relevance_sites``.
         unaligned: Names of sites whose tokens are not the units.
+        further_aligned: The same two for each further explained input.
         ledger: Entry of every column of ``relevance_ledger``.
         roles: Roles that override those found, by value name.
         memory: ``bounded`` where forward values are computed again, or ``fast``.
@@ -39,6 +48,12 @@ class Manifest(Subject, frozen=True, kw_only=True):
     roles: dict[str, str]
     memory: str = "fast"
     own: Method | None = None
+    further_aligned: tuple[Aligned, ...] = ()
+
+    @property
+    def aligned(self) -> Aligned:
+        """The sites on the map of the first explained input, and the others."""
+        return Aligned(sites=self.sites, unaligned=self.unaligned)
 
     def properties(self) -> dict[str, str]:
         """The fields as metadata: text unchanged, everything else as JSON."""

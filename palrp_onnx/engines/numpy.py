@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Mapping
-from typing import Any
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, TypeVar
 
 import numpy as np
 import onnx_ir as ir
 
-from palrp_onnx.engines.base import Outcome, find_targets
+from palrp_onnx.engines.base import Outcome, find_targets, settled
 from palrp_onnx.model.feeding import with_values_fed
 from palrp_onnx.model.native import with_own_products
 from palrp_onnx.model.open import Model
 from palrp_onnx.model.values import is_float
 from palrp_onnx.prepare import Planned, check_feeds
 from palrp_onnx.relevance.ledger import close_ledger, entry_name
-from palrp_onnx.relevance.plan import needed_values
+from palrp_onnx.relevance.plan import Plan, needed_values
 from palrp_onnx.relevance.result import RawRelevance
-from palrp_onnx.relevance.sinks import bring_to_tokens, gather_sinks
+from palrp_onnx.relevance.sinks import Sink, gather_sinks
 from palrp_onnx.relevance.target import Target
-from palrp_onnx.relevance.units import grid_of, make_maps, to_patches
+from palrp_onnx.relevance.units import Maps, grid_of, make_maps, unit_relevance
 from palrp_onnx.relevance.walk import Caught, walk
 from palrp_onnx.runtime.forward import Forward, ReferenceForward, RuntimeForward
+from palrp_onnx.tensor.language import Language
 from palrp_onnx.tensor.numpy import Eager
 from palrp_onnx.types import Array, Feeds
+
+T = TypeVar("T")
 
 
 class NumpyEngine:
@@ -45,7 +49,7 @@ class NumpyEngine:
         self._positions = positions
         self._kind = np.dtype(dtype)
         self._device = device
-        needed = needed_values(planned.plan, walk)
+        needed = needed_values(planned.plan, self._everything)
         self._names = [v.name for v in needed if v.name and v.producer()] + [planned.output]
         # Values come from the file's own kernels; in float64 all but integer products are exact.
         self._model = with_own_products(
@@ -55,13 +59,30 @@ class NumpyEngine:
         self._forward_given: dict[frozenset[str], Forward] = {}
         self.providers = self._forward.providers
 
+    def _everything(
+        self, op: Language[T], plan: Plan, values: Callable[[ir.Value], T], seed: T
+    ) -> None:
+        """All that reads forward values: the walk, and routes from sites to units."""
+        caught = walk(op, plan, values, seed)
+        views = self.planned.views
+        gathered = gather_sinks(op, self.planned.sites, caught.positions, [v.routes for v in views])
+        for view, sinks in zip(views, gathered, strict=True):
+            for sink in sinks:
+                if sink.route is not None:
+                    view.to_input(op, values, sink.route, sink.relevance)
+
     def _open(self, model: Model, names: list[str]) -> Forward:
         if self._kind == np.float64:
             return ReferenceForward(model, names)
         return RuntimeForward(model, names, device=self._device)
 
-    def explain(self, feeds: Feeds, target: Target) -> Outcome:
+    def output(self, feeds: Feeds) -> Array:
+        """The explained output [B, …] alone."""
+        return self.subject.by_sample(self.forward(feeds)[self.planned.output])
+
+    def explain(self, feeds: Feeds, target: Target | Sequence[Target]) -> Outcome:
         """Explain one batch."""
+        self.subject.check_rows(feeds)
         start = time.perf_counter()
         values = self.forward(feeds)
         forward = (time.perf_counter() - start) * 1e3
@@ -69,17 +90,45 @@ class NumpyEngine:
         targets = find_targets(self.subject, feeds, output, target)
         seed = np.stack([t.seed(row) for t, row in zip(targets, output, strict=True)])
         raw = self.propagate(values, seed)
-        content, grid = raw.content, grid_of(self.subject, feeds[self.subject.input])
         tensors: dict[str, Array] = {f"site/{s.name}": s.relevance for s in raw.sinks}
-        tensors.update((f"input/{name}", r) for name, r in raw.others.items())
-        if grid is not None:
-            tensors["pixels"] = content
-            content = to_patches(content, grid)
-        tensors["content"] = content
-        kind = self.planned.plan.method.map
+        samples = len(raw.content)  # several images of one sample are one entry
+        others = {n: r if len(r) == samples else r[None] for n, r in raw.others.items()}
+        tensors.update((f"input/{name}", r) for name, r in others.items())
+        first, *rest = self.planned.views
+        maps = self._maps(first, raw.content, raw.sinks, feeds, values)
+        tensors["content"] = unit_relevance(self.subject, raw.content, maps.grid)
+        if maps.grid is not None:
+            tensors["pixels"] = raw.content
+        further = {
+            view.explained: self._maps(view, raw.others[view.explained], sinks, feeds, values)
+            for view, sinks in zip(rest, raw.further_sinks, strict=True)
+            if view.explained in raw.others
+        }
+        ledger = settled(raw.ledger, targets)
+        return Outcome(output, targets, maps, ledger, tensors, {"forward": forward}, further)
+
+    def _maps(
+        self,
+        view: Planned,
+        raw: Array,
+        sinks: Sequence[Sink],
+        feeds: Feeds,
+        values: Mapping[str, Array],
+    ) -> Maps:
+        subject = next(s for s in self.subject.views if s.input == view.explained)
+        grid = grid_of(subject, feeds[subject.input])
+        content = unit_relevance(subject, raw, grid)
         op = Eager(len(content), content.dtype)
-        maps = make_maps(op, content, raw.sinks, positions=self._positions, kind=kind, grid=grid)
-        return Outcome(output, targets, maps, raw.ledger, tensors, {"forward": forward})
+
+        def at_units(sink: Sink, numbers: Array) -> Array:
+            assert sink.route is not None
+            of_input = view.to_input(op, self._values_of(values), sink.route, numbers)
+            return np.asarray(unit_relevance(subject, of_input, grid).sum(-1, dtype=np.float64))
+
+        kind = self.planned.plan.method.map
+        return make_maps(
+            op, content, sinks, at_units, positions=self._positions, kind=kind, grid=grid
+        )
 
     def forward(self, feeds: Feeds) -> dict[str, Array]:
         """Forward values that the walk reads, the explained output among them."""
@@ -119,9 +168,14 @@ class NumpyEngine:
         planned = self.planned
         op = Eager(len(seed), self._kind)
         caught = self._walk(op, values, seed)
-        caught.require(planned.explained)
-        axes = planned.analysis.input_axes
-        arrays = {name: bring_to_tokens(op, r, axes(name)) for name, r in caught.content.items()}
+        caught.require(*planned.required)
+        views = {view.explained: view for view in planned.views}
+        arrays = {
+            name: views.get(name, replace(planned, explained=name)).tokens(op, relevance)
+            for name, relevance in caught.content.items()
+        }
+        aligns = [view.routes for view in planned.views]
+        sinks, *further = gather_sinks(op, planned.sites, caught.positions, aligns)
         entries = {entry_name(e, planned.explained): v for e, v in caught.ledger.items()}
         # Other entries of the output may be infinite: classes that are switched off.
         output = self.subject.by_sample(values[planned.output])
@@ -130,8 +184,9 @@ class NumpyEngine:
         return RawRelevance(
             content=arrays.pop(planned.explained),
             others=arrays,
-            sinks=tuple(gather_sinks(op, planned.sites, caught.positions, planned.places)),
+            sinks=tuple(sinks),
             ledger=close_ledger(entries, target),
+            further_sinks=tuple(map(tuple, further)),
         )
 
     def multipliers(
@@ -148,6 +203,12 @@ class NumpyEngine:
         watch: Collection[ir.Value] = (),
     ) -> Caught[Array]:
         self.subject.refuse_mixing(len(seed))
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            sent = self.subject.in_place(seed.astype(self._kind))
+            return walk(op, self.planned.plan, self._values_of(values), sent, watch=watch)
+
+    def _values_of(self, values: Mapping[str, Array]) -> Callable[[ir.Value], Array]:
+        """Forward values, and stored ones."""
         constants: dict[ir.Value, Array] = {}
 
         def value_of(value: ir.Value) -> Array:
@@ -160,9 +221,7 @@ class NumpyEngine:
                 constants[value] = array.astype(self._kind) if is_float(value) else array
             return constants[value]
 
-        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-            sent = self.subject.in_place(seed.astype(self._kind))
-            return walk(op, self.planned.plan, value_of, sent, watch=watch)
+        return value_of
 
 
 def _kind(value: ir.Value) -> np.dtype[Any]:

@@ -3,31 +3,32 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
 
-from palrp_onnx.analysis.axes import Places
 from palrp_onnx.compiler.graph import (
     AGAINST,
     CONTENT,
     DEFAULT_SCALE,
     FEATURES,
     LEDGER,
+    OFF_MAP,
     OPTIONAL,
     POSITION,
     SEED_SCALE,
     SITES,
     TARGET,
     TARGET_POSITION,
+    TARGET_SEED,
     TARGET_VECTOR,
     TOTAL,
     source_name,
 )
-from palrp_onnx.compiler.manifest import Manifest
-from palrp_onnx.engines.base import Outcome, find_targets
+from palrp_onnx.compiler.manifest import Aligned, Manifest
+from palrp_onnx.engines.base import Outcome, find_targets, settled
 from palrp_onnx.errors import InputError, TargetError
 from palrp_onnx.model.native import rounds_inside
 from palrp_onnx.model.ops import Trait, has
@@ -35,8 +36,8 @@ from palrp_onnx.model.signature import GraphInput
 from palrp_onnx.prepare import check_feeds
 from palrp_onnx.relevance.ledger import close_ledger
 from palrp_onnx.relevance.sinks import Sink
-from palrp_onnx.relevance.target import Resolved, Target, vector_factor
-from palrp_onnx.relevance.units import Maps, grid_of, to_patches, unaligned
+from palrp_onnx.relevance.target import Resolved, Target, of_rows, vector_factor
+from palrp_onnx.relevance.units import Maps, grid_of, unit_relevance
 from palrp_onnx.session import Session
 from palrp_onnx.subject import Subject
 from palrp_onnx.types import Array, Feeds
@@ -52,6 +53,7 @@ class CompiledEngine:
         folder: Folder of external data.
         device: ``cpu`` or ``cuda[:N]``.
         prepack: See :class:`Session`.
+        forward: Computes the explained output alone, for targets that depend on it.
     """
 
     name = "onnxruntime"
@@ -65,10 +67,12 @@ class CompiledEngine:
         folder: Path,
         device: str,
         prepack: bool,
+        forward: Callable[[Feeds], Array] | None = None,
     ) -> None:
         self.subject: Subject = manifest
         self.manifest = manifest
         self._inputs = inputs
+        self._forward = forward
         # ONNX Runtime cannot bind inputs that have a default.
         optional = [
             v.name or "" for v in graph.graph.inputs if v.name in OPTIONAL and v.is_initializer()
@@ -78,11 +82,13 @@ class CompiledEngine:
         self._scaled = SEED_SCALE in optional
         self._targets = [n for n in optional if n not in (SEED_SCALE, TARGET_VECTOR)]
         self._takes_vectors = TARGET_VECTOR in optional
+        self._takes_seeds = any(v.name == TARGET_SEED for v in graph.graph.inputs)
         self._output = source_name(manifest.output)
         # A file may list one value twice among its outputs.
         outputs = dict.fromkeys(v.name or "" for v in graph.graph.outputs)
-        published = {self._output, CONTENT, POSITION, TOTAL, SITES, LEDGER}
-        self._outputs = [n for n in outputs if n in published or n.startswith(FEATURES)]
+        published = {self._output, CONTENT, POSITION, TOTAL, SITES, OFF_MAP, LEDGER}
+        prefixes = (FEATURES, *(f"{name}/" for name in published - {self._output}))
+        self._outputs = [n for n in outputs if n in published or n.startswith(prefixes)]
         data = ir.serde.serialize_model(graph).SerializeToString()
         prepack = prepack or rounds_inside(graph.graph)
         self._session = Session(
@@ -93,37 +99,89 @@ class CompiledEngine:
             in_order=not _widens_weights(graph.graph),
             reuse=manifest.memory == "fast",
             layout=manifest.memory == "fast",
+            replay=all(each.fixed for each in inputs),
         )
         self.providers = self._session.providers
 
-    def explain(self, feeds: Feeds, target: Target) -> Outcome:
+    def output(self, feeds: Feeds) -> Array:
+        """The explained output [B, …] alone: by the forward pass, else of an explanation."""
+        check_feeds(self._inputs, feeds, self.manifest.masks)
+        if self._forward is not None:
+            return self.manifest.by_sample(self._forward(feeds))
+        given = {source_name(name): array for name, array in feeds.items()}
+        rest = {**self._default(self.manifest.samples(feeds)), **self._scales()[-1]}
+        values = self._session.run([self._output], {**given, **rest})
+        return self.manifest.by_sample(values[self._output])
+
+    def explain(self, feeds: Feeds, target: Target | Sequence[Target]) -> Outcome:
         """Explain one batch."""
         check_feeds(self._inputs, feeds, self.manifest.masks)
         samples = self.manifest.samples(feeds)
         self.manifest.refuse_mixing(samples)
+        self.manifest.check_rows(feeds)
         start = time.perf_counter()
         given = {source_name(name): array for name, array in feeds.items()}
-        default, chosen = self._default(samples), self._chosen(target, samples)
+        wanted = of_rows(target, samples)
+        if self._takes_seeds or any(each.of_output for each in wanted):
+            before = self.output(feeds)
+            chosen, lengths = self._seeds(
+                find_targets(self.manifest, feeds, before, target), before
+            )
+        else:
+            chosen, lengths = self._chosen(wanted), None
+        default = self._default(samples)
         try:
             values = self._run({**given, **default, **chosen})
         except InputError:
             # An index outside of its axis, or a vector of another length, fails inside the graph.
             # The output alone, without them, gives the precise error.
             if chosen:
-                first = {n: np.zeros_like(a) for n, a in chosen.items() if n not in default}
-                rest = {**given, **first, **default, **self._scales()[-1]}
-                output = self._session.run([self._output], rest)[self._output]
-                find_targets(self.manifest, feeds, self.manifest.by_sample(output), target)
+                find_targets(self.manifest, feeds, self.output(feeds), target)
             raise
         ms = {"session": (time.perf_counter() - start) * 1e3}
         output = self.manifest.by_sample(values[self._output])
         targets = find_targets(self.manifest, feeds, output, target)
-        if target.vector is not None:
-            values = self._rescaled(values, target, targets)
-        maps = self._maps(values, feeds)
-        sums = np.array([t.value for t in targets])
-        ledger = self._ledger(values, sums)
-        return Outcome(output, targets, maps, ledger, self._tensors(values, maps), ms)
+        if lengths is None and wanted and wanted[0].vector is not None:
+            lengths = np.array(
+                [vector_factor(each, t.scores) for each, t in zip(wanted, targets, strict=True)]
+            )
+        if lengths is not None:
+            values = self._rescaled(values, lengths)
+        view, *others = self.manifest.views
+        maps = self._maps(view, self.manifest.aligned, values, feeds)
+        further = {
+            other.input: self._maps(other, aligned, values, feeds, f"/{other.input}")
+            for other, aligned in zip(others, self.manifest.further_aligned, strict=True)
+        }
+        sums = np.array([t.value - t.absorbed for t in targets])
+        ledger = settled(self._ledger(values, sums), targets)
+        return Outcome(output, targets, maps, ledger, self._tensors(values, maps), ms, further)
+
+    def _seeds(self, targets: Sequence[Resolved], output: Array) -> tuple[Feeds, Array]:
+        """Multipliers of the output as inputs, each divided by its length; and these lengths [B].
+
+        Raises:
+            TargetError: The graph takes them at one place of the output alone.
+        """
+        rows = output.astype(np.float64)
+        seeds = [t.seed(row) for t, row in zip(targets, rows, strict=True)]
+        lengths = np.array([float(np.linalg.norm(seed)) for seed in seeds])
+        # Relevance is linear in the seed: a seed of zeros is any other times 0.
+        unit = [
+            (seed / n if n else np.ones_like(seed)).astype(np.float32)
+            for seed, n in zip(seeds, lengths, strict=True)
+        ]
+        if self._takes_seeds:
+            return {TARGET_SEED: np.stack(unit)}, lengths
+        if not self._takes_vectors or any(len(t.place) != output.ndim - 2 for t in targets):
+            raise TargetError(
+                "The explainer takes no target at several places of the output",
+                hint="Explain the model itself.",
+            )
+        vectors = np.stack([u[t.place] for u, t in zip(unit, targets, strict=True)])
+        places = np.array([t.place for t in targets], np.int64)
+        position = {TARGET_POSITION: places[:, 0]} if output.ndim == 3 else {}
+        return {TARGET_VECTOR: vectors, **position}, lengths
 
     def _default(self, samples: int) -> Feeds:
         """The target inputs at their defaults."""
@@ -133,13 +191,16 @@ class CompiledEngine:
             **(vector if self._takes_vectors else {}),
         }
 
-    def _chosen(self, target: Target, samples: int) -> Feeds:
-        """The target as inputs.
+    def _chosen(self, targets: Sequence[Target]) -> Feeds:
+        """The targets of all rows as inputs.
 
         Raises:
-            TargetError: It has no meaning for the output, or the explainer does not support it.
+            TargetError: One has no meaning for the output, or the explainer does not support it.
         """
-        chosen = target_inputs(target, self.manifest.axes, samples)
+        rows = [target_inputs(each, self.manifest.axes) for each in targets]
+        names = dict.fromkeys(name for row in rows for name in row)
+        absent = np.array(-1, np.int64)
+        chosen = {name: np.stack([row.get(name, absent) for row in rows]) for name in names}
         if TARGET_VECTOR in chosen and not self._takes_vectors:
             raise TargetError(
                 "The explainer takes no vector as a target",
@@ -147,17 +208,14 @@ class CompiledEngine:
             )
         return chosen
 
-    def _rescaled(
-        self, values: Mapping[str, Array], target: Target, targets: Sequence[Resolved]
-    ) -> dict[str, Array]:
-        """Relevance of a product with a vector, from the relevance for the normalised vector.
+    def _rescaled(self, values: Mapping[str, Array], lengths: Array) -> dict[str, Array]:
+        """Relevance for seeds of these lengths, from the relevance for seeds of length 1.
 
         Relevance is linear in the seed, and its reductions are linear for positive factors. So the
         length of the output, which a cosine divides by, need not be known before the run.
         """
-        factors = np.array([vector_factor(target, each.scores) for each in targets])
         return {
-            name: array * factors.reshape(-1, *[1] * (array.ndim - 1)).astype(array.dtype)
+            name: array * lengths.reshape(-1, *[1] * (array.ndim - 1)).astype(array.dtype)
             if name != self._output
             else array
             for name, array in values.items()
@@ -177,19 +235,30 @@ class CompiledEngine:
         factors = (DEFAULT_SCALE, DEFAULT_SCALE / 16, DEFAULT_SCALE / 1024)
         return [{SEED_SCALE: np.array([factor], np.float32)} for factor in factors]
 
-    def _maps(self, values: Mapping[str, Array], feeds: Feeds) -> Maps:
-        rows: Sequence[Array] = list(values[SITES].swapaxes(0, 1)) if SITES in values else []
+    def _maps(
+        self,
+        view: Subject,
+        aligned: Aligned,
+        values: Mapping[str, Array],
+        feeds: Feeds,
+        suffix: str = "",
+    ) -> Maps:
+        """The maps of one input, whose outputs end in ``suffix``."""
+        found = values.get(SITES + suffix)
+        rows: Sequence[Array] = [] if found is None else list(found.swapaxes(0, 1))
+        total = values[TOTAL + suffix]
+        off = values.get(OFF_MAP + suffix, np.zeros((len(total), len(rows)))).T
         sites = [
-            Sink(kind, layer, part, row, width=1, places=Places())
-            for (kind, layer, part), row in zip(self.manifest.sites, rows, strict=True)
+            Sink(kind, layer, part, row, width=1, route=None, off_map=rest)
+            for (kind, layer, part), row, rest in zip(aligned.sites, rows, off, strict=True)
         ]
         return Maps(
-            content=values[CONTENT],
-            position=values[POSITION],
-            total=values[TOTAL],
+            content=values[CONTENT + suffix],
+            position=values[POSITION + suffix],
+            total=total,
             sites=tuple(sites),
-            grid=grid_of(self.manifest, feeds[self.manifest.input]),
-            warnings=tuple(map(unaligned, self.manifest.unaligned)),
+            grid=grid_of(view, feeds[view.input]),
+            unaligned=aligned.unaligned,
         )
 
     def _ledger(self, values: Mapping[str, Array], target: Array) -> dict[str, Array]:
@@ -203,7 +272,7 @@ class CompiledEngine:
         tensors = {name.removeprefix(FEATURES): array for name, array in raw.items()}
         if maps.grid is not None and "content" in tensors:
             tensors["pixels"] = tensors["content"]
-            tensors["content"] = to_patches(tensors["pixels"], maps.grid)
+            tensors["content"] = unit_relevance(self.manifest, tensors["pixels"], maps.grid)
         return tensors
 
 
@@ -225,8 +294,8 @@ def _is_weight(value: ir.Value | None) -> bool:
     return tensor is not None and tensor.nbytes >= _LARGE
 
 
-def target_inputs(target: Target, axes: int, samples: int) -> dict[str, Array]:
-    """The target as inputs of the compiled graph: see :mod:`palrp_onnx.compiler.graph`.
+def target_inputs(target: Target, axes: int) -> dict[str, Array]:
+    """The target of one row as inputs of the compiled graph: see :mod:`palrp_onnx.compiler.graph`.
 
     Raises:
         TargetError: It has no meaning for an output of ``axes`` axes.
@@ -239,7 +308,7 @@ def target_inputs(target: Target, axes: int, samples: int) -> dict[str, Array]:
                 f"Target {target.kind!r} has no meaning for an output of {axes} axes",
                 hint="Name one element: --target I,J,… (the batch axis not counted).",
             )
-        return {TARGET: np.tile(np.array(target.element, np.int64), (samples, 1))}
+        return {TARGET: np.array(target.element, np.int64)}
     named = {TARGET: target.index, AGAINST: target.against, TARGET_POSITION: target.position}
     if target.kind == "element":
         if len(target.element) != axes - 1:
@@ -251,11 +320,11 @@ def target_inputs(target: Target, axes: int, samples: int) -> dict[str, Array]:
     if axes == 2 and named.get(TARGET_POSITION) is not None:
         raise TargetError("The output has no token axis", hint="Use a class index or label.")
     inputs: dict[str, Array] = {
-        name: np.full(samples, index if index >= 0 else index - 1, np.int64)
+        name: np.array(index if index >= 0 else index - 1, np.int64)
         for name, index in named.items()
         if index is not None
     }
     if target.vector is not None:
         unit = target.vector.numbers / np.linalg.norm(target.vector.numbers)
-        inputs[TARGET_VECTOR] = np.tile(unit.astype(np.float32), (samples, 1))
+        inputs[TARGET_VECTOR] = unit.astype(np.float32)
     return inputs

@@ -58,6 +58,11 @@ def target_text(facts: TargetFacts, requested: str) -> str:
     """The explained target as a text that means the same for any method, model and labels."""
     if isinstance(facts.index, list):
         return "element:" + ",".join(map(str, facts.index))
-    if facts.kind == "token":
-        return f"token:{facts.position}:{facts.index}"
-    return requested if facts.index is None or facts.kind == "contrast" else f"index:{facts.index}"
+    if facts.index is None or facts.kind == "region":
+        return requested
+    if facts.kind == "place":
+        return f"token:{facts.index}"
+    text = f"index:{facts.index}"
+    text += "" if facts.against is None else f"-index:{facts.against}"
+    text = text if facts.position is None else f"token:{facts.position}:{text}"
+    return f"logprob:{text}" if facts.logprob else text

@@ -11,7 +11,7 @@ from PIL import Image
 from palrp_onnx.errors import InputError
 from palrp_onnx.evaluate.segmentation import IGNORED
 from palrp_onnx.inputs import ImageGeometry
-from palrp_onnx.inputs.image import PIXEL_LIMIT
+from palrp_onnx.inputs.moves import PIXEL_LIMIT
 from palrp_onnx.inputs.reading import read_bytes
 from palrp_onnx.types import Array, Box
 

@@ -8,6 +8,7 @@ from palrp_onnx.inputs.labels import read_labels
 from palrp_onnx.inputs.open import open_sample
 from palrp_onnx.inputs.purposes import bind_inputs
 from palrp_onnx.inputs.sample import Feeds, GraphInput, ImageGeometry, Sample
+from palrp_onnx.inputs.several import Given, open_several
 from palrp_onnx.inputs.tensors import read_npz
 from palrp_onnx.inputs.text import TextReader
 from palrp_onnx.inputs.tokenizer_files import default_tokenizer
@@ -16,6 +17,7 @@ from palrp_onnx.inputs.tokens import unknown_token
 __all__ = [
     "Continuation",
     "Feeds",
+    "Given",
     "GraphInput",
     "ImageGeometry",
     "ImageReader",
@@ -25,6 +27,7 @@ __all__ = [
     "default_preprocessor",
     "default_tokenizer",
     "open_sample",
+    "open_several",
     "read_labels",
     "read_npz",
     "unknown_token",

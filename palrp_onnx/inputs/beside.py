@@ -16,13 +16,12 @@ def folders_of(model_path: Path) -> tuple[Path, ...]:
     The one above counts if the model's own is named ``onnx…``, or if it is the folder of a model
     itself: it has a ``config.json``. Files of another model may lie in any other folder.
     """
-    if model_path.is_dir():
-        return (model_path,)
-    above = model_path.absolute().parent.parent
-    of_a_model = model_path.absolute().parent.name.lower().startswith("onnx") or (
+    own = model_path if model_path.is_dir() else model_path.parent
+    above = own.absolute().parent
+    of_a_model = own.absolute().name.lower().startswith("onnx") or (
         (above / "config.json").is_file()
     )
-    return (model_path.parent, above) if of_a_model else (model_path.parent,)
+    return (own, above) if of_a_model else (own,)
 
 
 def beside(model_path: Path, name: str) -> Path:

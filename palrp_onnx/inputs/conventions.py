@@ -25,7 +25,7 @@ from palrp_onnx.inputs.sample import Feeds, GraphInput
 from palrp_onnx.inputs.signature import describe, describe_input, is_integer
 
 #: The next step if a graph has inputs that text does not provide.
-TENSORS_HINT = "pass one array per graph input as .npz"
+TENSORS_HINT = "give a file for each input (--input again), or one array per graph input as .npz"
 
 
 def assign_inputs(graph_inputs: Sequence[GraphInput]) -> dict[str, list[GraphInput]]:
@@ -61,7 +61,7 @@ def assign_inputs(graph_inputs: Sequence[GraphInput]) -> dict[str, list[GraphInp
 def _check_input(purpose: str, graph_input: GraphInput) -> None:
     kinds = "iufb" if purpose in (MASK, PADDING, UNUSED) else "iu"
     shape = graph_input.shape
-    rank = shape is None or len(shape) in (1, 2)
+    rank = shape is None or len(shape) in (1, 2) or (len(shape) == 3 and shape[2] != 1)
     if np.dtype(graph_input.dtype).kind in kinds and rank:
         return
     raise InputError(
@@ -94,6 +94,8 @@ def token_feeds(
     place: str,
 ) -> Feeds:
     """One row of tokens as arrays [1, tokens], or [tokens], in the types that the graph declares.
+
+    Of a graph that takes several choices, [1, choices, tokens], it is one choice.
 
     Args:
         inputs: The result of `assign_inputs`.

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from palrp_onnx.errors import InputError
 from palrp_onnx.inputs.conventions import assign_inputs, token_feeds
+from palrp_onnx.inputs.purposes import IDS
 from palrp_onnx.inputs.sample import GraphInput, Sample
 from palrp_onnx.inputs.signature import check_shape
 from palrp_onnx.inputs.tokens import id_units, load_tokenizer
@@ -44,5 +45,10 @@ class IdReader:
             check_shape(each, feeds[each.name].shape, place=id)
         units = None if self._tokenizer is None else id_units(self._tokenizer, ids)
         return Sample(
-            id=id, kind="tensors", feeds=feeds, facts=InputFacts(kind="tensors"), units=units
+            id=id,
+            kind="tensors",
+            feeds=feeds,
+            facts=InputFacts(kind="tensors"),
+            units=units,
+            subject=self._inputs[IDS][0].name,
         )

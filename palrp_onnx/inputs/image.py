@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 
@@ -14,20 +15,19 @@ from PIL import Image, ImageOps
 
 from palrp_onnx.errors import InputError
 from palrp_onnx.inputs.beside import beside
+from palrp_onnx.inputs.moves import Seen, check_pixels, too_large
 from palrp_onnx.inputs.preprocessing import Preprocessing, read_preprocessing
+from palrp_onnx.inputs.purposes import MASK, purposes
 from palrp_onnx.inputs.reading import read_bytes, read_optional_json
-from palrp_onnx.inputs.sample import GraphInput, ImageGeometry, Sample
+from palrp_onnx.inputs.sample import Feeds, GraphInput, ImageGeometry, Sample
 from palrp_onnx.inputs.signature import check_shape, describe, describe_input
 from palrp_onnx.record import InputFacts, Warning_
 from palrp_onnx.types import Box
 
-#: Largest number of pixels of an image, before and after resizing; above it Pillow warns as well.
-PIXEL_LIMIT = 89_478_485
-
 _CHANNELS = (1, 3)
 _FILE_LIMIT = 256 << 20
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
-_TENSORS_HINT = "pass one array per graph input as .npz"
+_TENSORS_HINT = "give a file for each input (--input again), or one array per graph input as .npz"
 # Exceptions that Pillow's decoders raise on damaged files.
 _DAMAGE = (
     OSError,
@@ -64,11 +64,12 @@ class ImageReader:
 
     Raises:
         InputError: The preprocessing is not supported, or the graph has other inputs than one
-            image.
+            image and masks of its pixels.
     """
 
     def __init__(self, preprocessor_config: Path, graph_inputs: Sequence[GraphInput]) -> None:
-        self._input = _pixel_input(graph_inputs)
+        self._masks = pixel_masks(graph_inputs)
+        self._input = _pixel_input([e for e in graph_inputs if e not in self._masks])
         self._last = _channels_last(self._input)
         axis = -1 if self._last else 1
         channels = _channels(self._input, axis, preprocessor_config)
@@ -90,20 +91,45 @@ class ImageReader:
         return Sample(
             id=path.stem,
             kind="image",
-            feeds={self._input.name: array},
+            feeds={self._input.name: array, **all_kept(self._masks, pixels.shape[:2])},
             facts=InputFacts(kind="image", size=image.size),
             warnings=(*self._steps.warnings, *warnings),
             geometry=geometry,
             image=source,
+            subject=self._input.name,
         )
 
 
+def takes_images(each: GraphInput) -> bool:
+    """Whether an input may hold the pixels of an image."""
+    numbers = np.dtype(each.dtype).kind == "f" or each.dtype == np.uint8
+    return bool(numbers) and (each.shape is None or len(each.shape) == 4)
+
+
+def pixel_masks(graph_inputs: Sequence[GraphInput]) -> list[GraphInput]:
+    """The inputs [B, height, width] that say which pixels count."""
+    ranked = [each for each in graph_inputs if each.shape is not None and len(each.shape) == _MASK]
+    found = purposes(graph_inputs) if ranked else {}
+    return [each for each in ranked if found[each.name] == MASK]
+
+
+def all_kept(masks: Sequence[GraphInput], size: tuple[int, ...]) -> Feeds:
+    """Masks that keep all pixels; one of a fixed size has that."""
+    feeds = {}
+    for each in masks:
+        fixed = (each.shape or ())[1:]
+        sides = [own if isinstance(own, int) else k for own, k in zip(fixed, size, strict=True)]
+        feeds[each.name] = np.ones((1, *sides), each.dtype)
+    return feeds
+
+
+#: Number of axes of a mask of pixels.
+_MASK = 3
+
+
 def _pixel_input(graph_inputs: Sequence[GraphInput]) -> GraphInput:
-    if len(graph_inputs) == 1:
-        only = graph_inputs[0]
-        numbers = np.dtype(only.dtype).kind == "f" or only.dtype == np.uint8
-        if numbers and (only.shape is None or len(only.shape) == 4):
-            return only
+    if len(graph_inputs) == 1 and takes_images(graph_inputs[0]):
+        return graph_inputs[0]
     message = f"an image provides one float or uint8 input of rank 4; {describe(graph_inputs)}"
     raise InputError(message, hint=_TENSORS_HINT)
 
@@ -150,16 +176,30 @@ def _open(path: Path) -> tuple[Image.Image, list[Warning_]]:
     """The decoded image, upright. Its size is checked before anything is decoded."""
     data = read_bytes(path, limit=_FILE_LIMIT)
     try:
-        image = Image.open(BytesIO(data), formats=_FORMATS)
-        _check_pixels(image.size, path)
-        warnings = _lost(image, path)
-        image.load()
-        return ImageOps.exif_transpose(image), warnings
-    except _BOMB as error:
-        raise _too_large(path) from error
+        with _placed(path):
+            image = Image.open(BytesIO(data), formats=_FORMATS)
+            check_pixels(*image.size)
+            warnings = _lost(image, path)
+            image.load()
+            return ImageOps.exif_transpose(image), warnings
     except _DAMAGE as error:
         message = f"is not a readable image ({', '.join(_FORMATS)}): {error}"
         raise InputError(message, place=str(path)) from error
+
+
+@contextmanager
+def _placed(path: Path) -> Iterator[None]:
+    """Errors of moves are those of this file."""
+    try:
+        yield
+    except _BOMB:
+        raise _placed_error(too_large(), path) from None
+    except InputError as error:
+        raise _placed_error(error, path) from error
+
+
+def _placed_error(error: InputError, path: Path) -> InputError:
+    return InputError(error.message, place=str(path), hint=error.hint)
 
 
 def _lost(image: Image.Image, path: Path) -> list[Warning_]:
@@ -188,49 +228,19 @@ def _convert(image: Image.Image, mode: str, path: Path) -> Image.Image:
         raise InputError(message, place=str(path)) from error
 
 
-def _check_pixels(size: tuple[int, int], path: Path) -> None:
-    if size[0] * size[1] > PIXEL_LIMIT:
-        raise _too_large(path)
-
-
-def _too_large(path: Path) -> InputError:
-    message = f"has, or is resized to, more than {PIXEL_LIMIT:,} pixels"
-    return InputError(message, place=str(path), hint="make it smaller, or less elongated")
-
-
 def _see(
     image: Image.Image, steps: Preprocessing, path: Path
 ) -> tuple[NDArray[np.generic], ImageGeometry]:
     """Pixel values [height, width, channels], and the box of the image that they cover."""
-    width, height = image.size
-    if steps.resize is not None:
-        target = steps.resize.target(width, height)
-        _check_pixels(target, path)
-        image = image.resize(target, resample=steps.resample)
-    pixels = np.atleast_3d(np.asarray(image))
-    scale_x, scale_y = width / image.width, height / image.height
-    left, top = 0, 0
-    crop = steps.crop
-    if crop is not None:
-        _check_pixels(crop, path)
-        pixels, (left, top) = _center_crop(pixels, crop)
+    seen = Seen(image)
+    with _placed(path):
+        for move in steps.moves:
+            seen = move(seen)
+        pixels = steps.laid_out(steps.scale(np.atleast_3d(np.asarray(seen.image))))
     box = Box(
-        left=left * scale_x,
-        top=top * scale_y,
-        right=(left + pixels.shape[1]) * scale_x,
-        bottom=(top + pixels.shape[0]) * scale_y,
+        left=seen.left,
+        top=seen.top,
+        right=seen.left + pixels.shape[1] * seen.across,
+        bottom=seen.top + pixels.shape[0] * seen.down,
     )
-    return steps.scale(pixels), ImageGeometry(size=(width, height), box=box)
-
-
-def _center_crop(
-    pixels: NDArray[np.generic], size: tuple[int, int]
-) -> tuple[NDArray[np.generic], tuple[int, int]]:
-    """The central (width, height) of the pixels, padded with zeros, and its upper left corner."""
-    height, width = pixels.shape[:2]
-    left, top = (width - size[0]) // 2, (height - size[1]) // 2
-    canvas = np.zeros((size[1], size[0], pixels.shape[2]), pixels.dtype)
-    part = pixels[max(top, 0) : max(top, 0) + size[1], max(left, 0) : max(left, 0) + size[0]]
-    rows, columns = max(-top, 0), max(-left, 0)
-    canvas[rows : rows + part.shape[0], columns : columns + part.shape[1]] = part
-    return canvas, (left, top)
+    return pixels, ImageGeometry(size=image.size, box=box)

@@ -9,17 +9,17 @@ from typing import BinaryIO, Literal
 
 from palrp_onnx.errors import InputError
 from palrp_onnx.inputs.beside import beside
+from palrp_onnx.inputs.chat import read_chat
 from palrp_onnx.inputs.image import ImageReader, default_preprocessor
+from palrp_onnx.inputs.kinds import IMAGE, SOUND, TABLE, TENSORS, TEXT, unknown_kind
 from palrp_onnx.inputs.reading import read_stream
 from palrp_onnx.inputs.sample import GraphInput, Sample
+from palrp_onnx.inputs.sound import SoundReader, timed
+from palrp_onnx.inputs.table import read_table
 from palrp_onnx.inputs.tensors import read_npz
 from palrp_onnx.inputs.text import TEXT_LIMIT, TextReader, decode_text, read_text
 from palrp_onnx.inputs.tokenizer_files import default_tokenizer
 from palrp_onnx.inputs.tokens import usable_tokenizer
-
-_TEXT = (".txt",)
-_IMAGE = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
-_TENSORS = (".npz",)
 
 
 def open_sample(
@@ -29,9 +29,11 @@ def open_sample(
     graph_inputs: Sequence[GraphInput],
     tokenizer: Path | None,
     pair: Path | None = None,
+    windows: int | None = None,
     stdin: BinaryIO | None = None,
+    chat: bool = False,
 ) -> Sample:
-    """Read one input: text, an image or tensors by its suffix; ``-`` is text from stdin.
+    """Read one input: its suffix says what it is; ``-`` is text from stdin.
 
     Args:
         source: The file, or ``-``.
@@ -39,33 +41,45 @@ def open_sample(
         graph_inputs: The inputs of the graph, in graph order.
         tokenizer: The tokenizer, a file or a folder, if it is not beside the model.
         pair: A second text file, for models that take pairs.
+        windows: Read a text that is too long in windows that share this number of tokens; −1: half
+            of each.
         stdin: The stream that ``-`` stands for; standard input of the process by default.
+        chat: Whether the file holds messages, which the tokenizer's chat template makes a text.
 
     Raises:
         InputError: The suffix is unknown, or the file cannot be used.
     """
     suffix = "" if source == "-" else Path(source).suffix.lower()
-    if pair is not None and source != "-" and suffix not in _TEXT:
+    if pair is not None and source != "-" and suffix not in TEXT:
         raise InputError("only texts can be given in pairs", place=str(source))
-    if source == "-":
-        stream = sys.stdin.buffer if stdin is None else stdin
-        text = decode_text(read_stream(stream, limit=TEXT_LIMIT, place="stdin"), place="stdin")
-        second = None if pair is None else read_text(pair)
-        return _text_reader(model_path, graph_inputs, tokenizer).read(text, pair=second, id="stdin")
-    if suffix in _TEXT:
-        return _text_reader(model_path, graph_inputs, tokenizer).read_file(source, pair_path=pair)
-    if suffix in _IMAGE:
+    alone = pair is None and not chat and (source == "-" or suffix in TEXT)
+    if windows is not None and not alone:
+        raise InputError("only a single text can be read in windows", place=str(source))
+    if source == "-" or chat or suffix in TEXT:
+        reader = _text_reader(model_path, graph_inputs, tokenizer)
+        id = "stdin" if source == "-" else source.stem
+        if chat and source != "-":
+            text = read_chat(source, tokenizer or default_tokenizer(model_path))
+            return reader.read(text, id=id, complete=True)
+        text = _stdin(stdin) if source == "-" else read_text(source)
+        if windows is not None:
+            return reader.read_windows(text, None if windows < 0 else windows, id=id)
+        return reader.read_given(text, None if pair is None else read_text(pair), id=id)
+    if suffix in IMAGE:
         return ImageReader(default_preprocessor(model_path), graph_inputs).read_file(source)
-    if suffix in _TENSORS:
+    if suffix in SOUND:
+        return SoundReader(default_preprocessor(model_path), graph_inputs).read_file(source)
+    if suffix in TABLE:
+        return read_table(source, graph_inputs)
+    if suffix in TENSORS:
         words = tokenizer or usable_tokenizer(default_tokenizer(model_path))
-        return read_npz(source, graph_inputs, tokenizer=words)
-    known = f"text ({_list(_TEXT)}), images ({_list(_IMAGE)}) and tensors ({_list(_TENSORS)})"
-    problem, hint = f"unknown file type {suffix!r}", f"supported are {known}"
-    if source.is_dir():
-        problem, hint = "is a folder, not one input", "palrp-onnx batch explains all its files"
-    elif not source.exists():
-        problem, hint = "there is no such file", f"{hint}; a text itself is read from stdin: -"
-    raise InputError(problem, place=str(source), hint=hint)
+        return timed(read_npz(source, graph_inputs, tokenizer=words), model_path)
+    raise unknown_kind(source)
+
+
+def _stdin(stdin: BinaryIO | None) -> str:
+    stream = sys.stdin.buffer if stdin is None else stdin
+    return decode_text(read_stream(stream, limit=TEXT_LIMIT, place="stdin"), place="stdin")
 
 
 def _text_reader(
@@ -73,7 +87,3 @@ def _text_reader(
 ) -> TextReader:
     config = beside(model_path, "config.json")
     return TextReader(tokenizer or default_tokenizer(model_path), graph_inputs, config=config)
-
-
-def _list(suffixes: tuple[str, ...]) -> str:
-    return ", ".join(suffixes)

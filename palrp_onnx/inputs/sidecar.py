@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
 from palrp_onnx.errors import PalrpError
 from palrp_onnx.inputs.beside import beside
@@ -12,6 +14,8 @@ from palrp_onnx.inputs.labels import read_labels
 from palrp_onnx.inputs.reading import read_optional_json
 from palrp_onnx.inputs.tokenizer_files import default_tokenizer
 from palrp_onnx.inputs.tokens import load_tokenizer
+
+K = TypeVar("K")
 
 REGRESSION, MULTI_LABEL = "regression", "multi_label_classification"
 SINGLE_LABEL = "single_label_classification"
@@ -29,6 +33,7 @@ class Declared:
             multi_label_classification.
         vocabulary: ``vocab_size``.
         tokenizer: Path of the tokenizer.
+        architecture: The first of ``architectures``, a class of Transformers.
         stored: Whether the labels are those of a classifier in the model, which says nothing of
             probabilities.
     """
@@ -37,6 +42,7 @@ class Declared:
     problem: str | None = None
     vocabulary: int | None = None
     tokenizer: Path | None = None
+    architecture: str | None = None
     stored: bool = False
 
     @cached_property
@@ -48,6 +54,11 @@ class Declared:
             return int(load_tokenizer(self.tokenizer).get_vocab_size())
         except PalrpError:  # reported where the tokenizer is needed
             return None
+
+    def claim(self, known: Mapping[str, K]) -> K | None:
+        """What ``known`` says of the end of the architecture's name; the longest one counts."""
+        ends = sorted(known, key=len, reverse=True)
+        return next((known[e] for e in ends if (self.architecture or "").endswith(e)), None)
 
     def is_vocabulary(self, size: int) -> bool:
         """Whether an axis of this length has one entry for each token of the vocabulary."""
@@ -64,10 +75,13 @@ def read_declared(model_path: Path) -> Declared:
     default = _DEFAULT_CLASSES if "model_type" in config and "id2label" not in config else None
     problem, vocabulary = config.get("problem_type"), config.get("vocab_size")
     labels = read_labels(model_path)
+    classes = config.get("architectures")
+    architecture = classes[0] if isinstance(classes, list) and classes else None
     return Declared(
         classes=len(labels) or default,
         problem=problem if isinstance(problem, str) else None,
         vocabulary=vocabulary if isinstance(vocabulary, int) else None,
         tokenizer=default_tokenizer(model_path),
+        architecture=architecture if isinstance(architecture, str) else None,
         stored=bool(labels) and "id2label" not in config,
     )

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from palrp_onnx.errors import InputError
+from palrp_onnx.inputs.produced import sides
 from palrp_onnx.inputs.purposes import ids_input
 from palrp_onnx.inputs.sample import Feeds, GraphInput, Sample
 from palrp_onnx.inputs.signature import check_shape, describe, describe_input
@@ -76,8 +77,7 @@ def read_npz(
         check_shape(each, arrays[each.name].shape, place=f"{path}:{each.name}")
         feeds[each.name], changed = _cast(arrays[each.name], each, f"{path}:{each.name}")
         if changed:
-            message = f"{each.name} was rounded from {arrays[each.name].dtype} to {each.dtype}"
-            warnings.append(Warning_(code="rounded", message=message))
+            warnings += _rounded(each, arrays[each.name])
     lengths = {name: len(array) for name, array in feeds.items() if array.ndim}
     if (problem := first_axes(graph_inputs, lengths)) is not None:
         raise InputError(problem, place=str(path))
@@ -88,7 +88,46 @@ def read_npz(
         facts=InputFacts(kind="tensors"),
         units=_units(feeds, graph_inputs, tokenizer) if tokenizer else None,
         warnings=tuple(warnings),
+        subject=ids_input(sides(graph_inputs).source),
     )
+
+
+def names_in(path: Path) -> frozenset[str]:
+    """Names of the arrays in a file.
+
+    Raises:
+        InputError: The file does not exist or cannot be read.
+    """
+    with _opened(path) as archive:
+        return frozenset(_members(archive, path))
+
+
+def read_array(path: Path, graph_input: GraphInput) -> Sample:
+    """Read the array of one input from a ``.npy`` file.
+
+    Raises:
+        InputError: The file cannot be read, or does not fit the input.
+    """
+    try:
+        with path.open("rb") as stream:
+            array = read_npy(stream, path.stat().st_size, str(path))
+    except OSError as error:
+        raise InputError(f"cannot be read: {error.strerror}", place=str(path)) from error
+    check_shape(graph_input, array.shape, place=str(path))
+    fitting, changed = _cast(array, graph_input, str(path))
+    return Sample(
+        id=path.stem,
+        kind="tensors",
+        feeds={graph_input.name: fitting},
+        facts=InputFacts(kind="tensors"),
+        warnings=_rounded(graph_input, array) if changed else (),
+        subject=graph_input.name,
+    )
+
+
+def _rounded(graph_input: GraphInput, array: NDArray[np.generic]) -> tuple[Warning_, ...]:
+    message = f"{graph_input.name} was rounded from {array.dtype} to {graph_input.dtype}"
+    return (Warning_(code="rounded", message=message),)
 
 
 def filled(path: Path, names: Collection[str]) -> bool:
@@ -215,6 +254,24 @@ def _cast(
     return result, False
 
 
+def cast_exactly(
+    array: NDArray[np.generic], graph_input: GraphInput, place: str
+) -> NDArray[np.generic]:
+    """Real numbers in the graph's type; to integers only where they are whole.
+
+    Raises:
+        InputError: A number does not fit the type.
+    """
+    if graph_input.dtype.kind in "iub" and array.dtype.kind == "f":
+        whole = array.astype(np.int64)
+        if not np.array_equal(whole, array):
+            raise InputError(
+                f"holds numbers that are not whole, for {describe_input(graph_input)}", place=place
+            )
+        array = whole
+    return _cast(array, graph_input, place)[0]
+
+
 def _survives(array: NDArray[np.generic], target: np.dtype[np.generic]) -> bool:
     """Whether integers keep their value; a float type holds all of them up to a power of two."""
     if array.size == 0:
@@ -229,7 +286,7 @@ def _survives(array: NDArray[np.generic], target: np.dtype[np.generic]) -> bool:
 
 def _units(feeds: Feeds, graph_inputs: Sequence[GraphInput], tokenizer: Path) -> Units | None:
     """Tokens of the input that receives ids; ``None`` if there is no such input, or several."""
-    name = ids_input(graph_inputs)
+    name = ids_input(sides(graph_inputs).source)
     if name is None or feeds[name].ndim != 2 or len(feeds[name]) != 1:
         return None
     return id_units(load_tokenizer(tokenizer), [int(each) for each in feeds[name][0]])

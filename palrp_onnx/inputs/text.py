@@ -8,14 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from palrp_onnx.errors import InputError
 from palrp_onnx.inputs.beside import beside
 from palrp_onnx.inputs.conventions import TENSORS_HINT, assign_inputs, fixed_length, token_feeds
 from palrp_onnx.inputs.padding import PadToken, Side, find_pad_token, find_side
-from palrp_onnx.inputs.purposes import MASK, PADDING
+from palrp_onnx.inputs.purposes import IDS, MASK, PADDING, TYPES
 from palrp_onnx.inputs.reading import read_bytes
-from palrp_onnx.inputs.sample import GraphInput, Sample
+from palrp_onnx.inputs.sample import GraphInput, Sample, TextWindow
+from palrp_onnx.inputs.signature import describe_input
 from palrp_onnx.inputs.tokenizer_checks import panics_are_errors
 from palrp_onnx.inputs.tokenizer_files import tokenizer_file
 from palrp_onnx.inputs.tokens import Encoding, encoding_units, load_tokenizer
@@ -26,6 +28,9 @@ from palrp_onnx.record import InputFacts, Units, Warning_
 TEXT_LIMIT = 4 << 20
 #: Largest number of tokens if no file sets a limit.
 TOKEN_LIMIT = 1 << 20
+
+#: Number of axes of the ids of a graph that takes several choices [B, choices, tokens].
+_CHOICES = 3
 
 _BOM = b"\xef\xbb\xbf"
 
@@ -91,19 +96,37 @@ class TextReader:
         self._side = find_side(self._tokenizer, file)
         self._tokenizer.no_padding()
 
-    def read(self, text: str, *, pair: str | None = None, id: str) -> Sample:
+    def read(
+        self, text: str, *, pair: str | None = None, id: str, complete: bool = False
+    ) -> Sample:
         """Encode one text, or a pair of texts; the batch has one row.
 
         A text that is too long is truncated, as the sample's facts and warnings then state. If the
         graph has a fixed length, the row is padded on the side that the tokenizer pads on. If the
-        text begins with the tokens that the template puts first, they are not put there again.
+        text begins with the tokens that the template puts first, they are not put there again. A
+        text that is ``complete``, as a chat template makes it, gets no tokens of the template.
 
         Raises:
             InputError: The text is empty, or cannot be encoded for this graph.
         """
+        if self.takes_choices:
+            raise InputError(
+                f"the graph takes several choices: {describe_input(self.ids)}",
+                place=id,
+                hint="Give them as the second text, one a line: --pair choices.txt",
+            )
+        return self._read(text, pair, id, complete)
+
+    @property
+    def takes_choices(self) -> bool:
+        """Whether the graph takes several texts for each sample [B, choices, tokens]."""
+        return self.ids.shape is not None and len(self.ids.shape) == _CHOICES
+
+    def _read(self, text: str, pair: str | None, id: str, complete: bool = False) -> Sample:
+        """The sample of one text or pair; of several choices, one of them."""
         for each in (text,) if pair is None else (text, pair):
             _check_text(each, id)
-        encoding, warnings, twice = self._encode(text, pair, id)
+        encoding, warnings, twice = self._encode(text, pair, id, complete)
         units = encoding_units(self._tokenizer, encoding, text, pair)
         row = _EncodedRow.of(encoding, units).after(twice)
         if twice:
@@ -130,6 +153,164 @@ class TextReader:
             facts=facts,
             units=row.units,
             warnings=tuple(warnings),
+            subject=self.ids.name,
+        )
+
+    @property
+    def ids(self) -> GraphInput:
+        """The input that receives the ids of tokens."""
+        return self._inputs[IDS][0]
+
+    def read_windows(self, text: str, overlap: int | None = None, *, id: str) -> Sample:
+        """Encode a text; one that is too long in windows that overlap, none of it left out.
+
+        Every window has the special tokens of the text, and as many others as there is room for.
+
+        Args:
+            text: The text.
+            overlap: Number of tokens that two neighbours share; half of the room by default.
+            id: Its id.
+
+        Raises:
+            InputError: The text is empty or cannot be encoded for this graph, or the overlap leaves
+                no room.
+        """
+        rule = self._truncation
+        self._tokenizer.no_truncation()
+        encoding = self._run(text, None, id, False)
+        units = encoding_units(self._tokenizer, encoding, text, None)
+        row = _EncodedRow.of(encoding, units).after(_repeated(encoding))
+        total = len(row.ids)
+        if rule is None or total <= rule.limit or all(row.units.special):
+            return self.read(text, id=id)
+        marks = row.units.special
+        before = marks.index(False)
+        after = marks[::-1].index(False)
+        room = rule.limit - before - after
+        shared = room // 2 if overlap is None else overlap
+        if not 0 <= shared < room:
+            raise InputError(f"windows of {room} tokens cannot share {shared}", place=id)
+        if self._length is not None and rule.limit < self._length:
+            raise InputError(
+                f"windows of {rule.limit} tokens do not fill the {self._length} of the graph",
+                place=rule.source,
+            )
+        last = total - after - room
+        starts = [*range(before, last, room - shared), last]
+        first, final = range(before), range(total - after, total)
+        places = [(*first, *range(start, start + room), *final) for start in starts]
+        windows = [self._window(row, each, id) for each in places]
+        message = (
+            f"{len(starts)} windows of at most {rule.limit} tokens ({rule.source}) that share "
+            f"{shared}: the target is the mean over them"
+        )
+        spans = [(row.units.start[a], row.units.end[a + room - 1]) for a in starts]
+        return Sample(
+            id=id,
+            kind="text",
+            feeds=windows[0].feeds,
+            facts=InputFacts(kind="text", text=text, windows=spans),
+            units=row.units,
+            warnings=(Warning_(code="windows", message=message),),
+            subject=self.ids.name,
+            windows=tuple(windows),
+        )
+
+    def _window(self, row: _EncodedRow, places: tuple[int, ...], id: str) -> TextWindow:
+        part = row.at(places)
+        feeds = token_feeds(self._inputs, part.ids, mask=part.mask, types=part.types, place=id)
+        return TextWindow(feeds, part.units, places)
+
+    def read_rows(self, texts: Sequence[str], *, id: str) -> Sample:
+        """Encode several texts as the rows of one batch, padded to the longest.
+
+        The units are those of all rows, and the text of the facts has a line for each.
+
+        Raises:
+            InputError: A text cannot be encoded for this graph, or they have different lengths and
+                there is no padding token or mask.
+        """
+        singles = [self.read(text, id=f"{id}, line {k}") for k, text in enumerate(texts, 1)]
+        length = max(len(single.units.id) for single in singles if single.units is not None)
+        rows = []
+        for single in singles:
+            assert single.units is not None
+            kept = [1] * len(single.units.id)
+            row = _EncodedRow(single.units.id, kept, [0] * len(kept), single.units)
+            fits = len(kept) == length
+            rows.append(row if fits else row.padded(length, self._pad_token(id), self._side))
+        feeds = [
+            single.feeds
+            if len(row.mask) == sum(row.mask)
+            else token_feeds(self._inputs, row.ids, mask=row.mask, types=row.types, place=id)
+            for single, row in zip(singles, rows, strict=True)
+        ]
+        starts = np.cumsum([0, *(len(text) + 1 for text in texts)]).tolist()
+        placed = [(start, row.units) for start, row in zip(starts, rows, strict=False)]
+        units = Units(
+            kind="token",
+            text=[text for _, each in placed for text in each.text],
+            id=[token for _, each in placed for token in each.id],
+            start=[start + place for start, each in placed for place in each.start],
+            end=[start + place for start, each in placed for place in each.end],
+            special=[special for _, each in placed for special in each.special],
+        )
+        return Sample(
+            id=id,
+            kind="text",
+            feeds={name: np.concatenate([each[name] for each in feeds]) for name in feeds[0]},
+            facts=InputFacts(
+                kind="text",
+                truncated=any(single.facts.truncated for single in singles),
+                text="\n".join(texts),
+            ),
+            units=units,
+            warnings=tuple({w: None for single in singles for w in single.warnings}),
+            subject=self.ids.name,
+            rows=tuple(texts),
+        )
+
+    def read_choices(self, text: str, choices: Sequence[str], *, id: str) -> Sample:
+        """Encode a text with each of several second texts, as one sample [1, choices, tokens].
+
+        Shorter pairs are padded to the longest. The units are those of all pairs, and the second
+        text of the facts has a line for each choice.
+
+        Raises:
+            InputError: A pair cannot be encoded for this graph, the graph takes another number of
+                choices, or there is no padding token or mask.
+        """
+        fixed = (self.ids.shape or (None, None))[1]
+        if not choices or (isinstance(fixed, int) and fixed != len(choices)):
+            raise InputError(f"{len(choices)} choices; {describe_input(self.ids)}", place=id)
+        singles = [self._read(text, c, f"{id}, choice {k}") for k, c in enumerate(choices, 1)]
+        known = [single.units for single in singles if single.units is not None]
+        longest = max(len(each.id) for each in known)
+        types = self._inputs.get(TYPES, ())
+        feeds, units, start = [], [], 0
+        for choice, single, own in zip(choices, singles, known, strict=True):
+            given = single.feeds[types[0].name][0].tolist() if types else [0] * len(own.id)
+            row = _EncodedRow(own.id, [1] * len(own.id), given, own)
+            if len(own.id) < longest:
+                row = row.padded(longest, self._pad_token(id), self._side)
+            made = token_feeds(self._inputs, row.ids, mask=row.mask, types=row.types, place=id)
+            feeds.append(made)
+            units.append(_moved(row.units, start))
+            start += len(choice) + 1
+        return Sample(
+            id=id,
+            kind="text",
+            feeds={name: np.stack([each[name] for each in feeds], 1) for name in feeds[0]},
+            facts=InputFacts(
+                kind="text",
+                truncated=any(single.facts.truncated for single in singles),
+                text=text,
+                text_pair="\n".join(choices),
+            ),
+            units=_joined(units),
+            warnings=tuple({w: None for single in singles for w in single.warnings}),
+            subject=self.ids.name,
+            rows=tuple(choices),
         )
 
     def read_file(self, path: Path, *, pair_path: Path | None = None) -> Sample:
@@ -139,12 +320,24 @@ class TextReader:
             InputError: As `read_text` and `read`.
         """
         pair = None if pair_path is None else read_text(pair_path)
-        return self.read(read_text(path), pair=pair, id=path.stem)
+        return self.read_given(read_text(path), pair, id=path.stem)
 
-    def _encode(self, text: str, pair: str | None, id: str) -> tuple[Encoding, list[Warning_], int]:
+    def read_given(self, text: str, pair: str | None, *, id: str) -> Sample:
+        """Encode a text; its pair is a second text, or one choice a line if the graph takes them.
+
+        Raises:
+            InputError: As `read` and `read_choices`.
+        """
+        if pair is None or not self.takes_choices:
+            return self.read(text, pair=pair, id=id)
+        return self.read_choices(text, [c for c in pair.splitlines() if c.strip()], id=id)
+
+    def _encode(
+        self, text: str, pair: str | None, id: str, complete: bool
+    ) -> tuple[Encoding, list[Warning_], int]:
         """The encoding, warnings, and the number of tokens at its start that stand there twice."""
         self._tokenizer.no_truncation()
-        encoding = self._run(text, pair, id)
+        encoding = self._run(text, pair, id, complete)
         twice = _repeated(encoding)
         rule, total = self._truncation, len(encoding.ids) - twice
         if rule is None and total > TOKEN_LIMIT:
@@ -152,7 +345,9 @@ class TextReader:
         if rule is None or total <= rule.limit:
             return encoding, [], twice
         # If no token fits next to the special ones, the library returns the whole text silently.
-        added = self._tokenizer.num_special_tokens_to_add(pair is not None)
+        added = 0
+        if not complete:
+            added = self._tokenizer.num_special_tokens_to_add(pair is not None)
         if added >= rule.limit:
             message = f"a length of {rule.limit} has no room for text and {added} special tokens"
             raise InputError(message, place=rule.source)
@@ -160,7 +355,7 @@ class TextReader:
             self._tokenizer.enable_truncation(
                 rule.limit + extra, strategy=rule.strategy, direction=rule.direction
             )
-            encoding = self._run(text, pair, id)
+            encoding = self._run(text, pair, id, complete)
             twice = _repeated(encoding)
             if twice >= extra:  # else it was cut on the left, where they stood
                 break
@@ -168,9 +363,9 @@ class TextReader:
         message = f"{kept} of {total} tokens were kept ({rule.source} {rule.limit})"
         return encoding, [Warning_(code="truncated", message=message)], twice
 
-    def _run(self, text: str, pair: str | None, id: str) -> Encoding:
+    def _run(self, text: str, pair: str | None, id: str, complete: bool) -> Encoding:
         with panics_are_errors("cannot be tokenized", place=id):
-            encoding = self._tokenizer.encode(text, pair)
+            encoding = self._tokenizer.encode(text, pair, add_special_tokens=not complete)
         if len({len(each) for each in (encoding.ids, encoding.tokens, encoding.offsets)}) > 1:
             raise InputError("the tokenizer gives tokens and ids of different number", place=id)
         return encoding
@@ -213,6 +408,16 @@ class _EncodedRow:
         units = msgspec.structs.replace(self.units, **lists)
         return _EncodedRow(self.ids[count:], self.mask[count:], self.types[count:], units)
 
+    def at(self, places: Sequence[int]) -> _EncodedRow:
+        """The row with some of its tokens."""
+
+        def taken(row: list[Any]) -> list[Any]:
+            return [row[place] for place in places] if row else []
+
+        lists = {name: taken(getattr(self.units, name)) for name in _BY_TOKEN}
+        units = msgspec.structs.replace(self.units, **lists)
+        return _EncodedRow(taken(self.ids), taken(self.mask), taken(self.types), units)
+
     def padded(self, length: int, pad: PadToken, side: Side) -> _EncodedRow:
         count = length - len(self.ids)
 
@@ -234,6 +439,26 @@ class _EncodedRow:
 
 #: Lists of units with one entry for each token.
 _BY_TOKEN = ("text", "id", "start", "end", "special", "sequence")
+
+
+def _moved(units: Units, start: int) -> Units:
+    """Units whose second text is a part of a longer one, from ``start`` on."""
+    moved = {
+        name: [
+            place + start * (second and not special)
+            for place, second, special in zip(
+                getattr(units, name), units.sequence, units.special, strict=True
+            )
+        ]
+        for name in ("start", "end")
+    }
+    return msgspec.structs.replace(units, **moved)
+
+
+def _joined(rows: Sequence[Units]) -> Units:
+    """The units of several rows, one after the other."""
+    lists = {name: [each for row in rows for each in getattr(row, name)] for name in _BY_TOKEN}
+    return msgspec.structs.replace(rows[0], **lists)
 
 
 def _repeated(encoding: Encoding) -> int:

@@ -165,12 +165,20 @@ def _unshared(
     return [bool(flag) for flag in alone]
 
 
-def id_units(tokenizer: Tokenizer, ids: list[int]) -> Units:
-    """Units of token ids without a text, thus without offsets.
+def encode_alone(tokenizer: Tokenizer, text: str) -> list[int]:
+    """The tokens of a text, without those that the tokenizer's template adds."""
+    with panics_are_errors("cannot be tokenized", place=text[:40]):
+        return list(tokenizer.encode(text, add_special_tokens=False).ids)
+
+
+def id_units(tokenizer: Tokenizer | None, ids: list[int]) -> Units:
+    """Units of token ids without a text, thus without offsets; without a tokenizer, of numbers.
 
     Raises:
         InputError: An id is not in the tokenizer's vocabulary.
     """
+    if tokenizer is None:
+        return Units(kind="token", text=[str(i) for i in ids], id=ids, special=[False] * len(ids))
     added = tokenizer.get_added_tokens_decoder()
     special = [token in added and added[token].special for token in ids]
     texts = [piece_text(tokenizer, token) for token in ids]

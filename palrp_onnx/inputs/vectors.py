@@ -1,4 +1,4 @@
-"""A vector from a ``.npy`` file, without pickle."""
+"""Vectors and masks of targets, from files; nothing is ever unpickled."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ import io
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from palrp_onnx.errors import InputError
 from palrp_onnx.inputs.reading import read_bytes
 from palrp_onnx.inputs.tensors import read_npy
 from palrp_onnx.relevance.target import Vector
+from palrp_onnx.types import Array
 
 #: Largest size of the file, in bytes.
 _LIMIT = 16 << 20
@@ -31,12 +33,41 @@ def read_vector(path: Path) -> Vector:
             place=str(path),
             hint="Write one row of it: np.save(file, array[0]).",
         )
-    numbers = array.reshape(-1).astype("<f8")
+    return vector_of(array.reshape(-1), path)
+
+
+def vector_of(numbers: Array, path: Path) -> Vector:
+    """The vector [D] with the name of the file that it comes from.
+
+    Raises:
+        InputError: Its norm is not finite, or 0.
+    """
+    wide = numbers.astype("<f8")
     with np.errstate(over="ignore"):
-        length = np.linalg.norm(numbers)
+        length = np.linalg.norm(wide)
     if not 0 < length < np.inf:
         raise InputError(
             "holds NaN, infinity, only zeros, or numbers whose squares overflow",
             place=str(path),
         )
-    return Vector(path.name, numbers, hashlib.sha256(numbers.tobytes()).hexdigest())
+    return Vector(path.name, wide, hashlib.sha256(wide.tobytes()).hexdigest())
+
+
+def read_mask(path: Path) -> Array:
+    """A mask of places, true where it is not zero: an array in a ``.npy`` file, or a picture.
+
+    Raises:
+        InputError: The file cannot be read, or is larger than 16 MiB.
+    """
+    data = read_bytes(path, limit=_LIMIT)
+    if path.suffix.lower() == ".npy":
+        return np.asarray(read_npy(io.BytesIO(data), len(data), str(path)) != 0)
+    try:
+        with Image.open(io.BytesIO(data)) as picture:
+            return np.asarray(np.asarray(picture.convert("L")) != 0)
+    except (OSError, ValueError, Image.DecompressionBombError) as error:
+        raise InputError(
+            f"is no mask that can be read: {error}",
+            place=str(path),
+            hint="Use a .npy file, or a picture that is black outside of the region.",
+        ) from error

@@ -97,8 +97,11 @@ def _usable(explainer: Explainer, row: Sample, target: str) -> str:
 
 def _alike(first: Attribution, second: Attribution, tolerance: float) -> bool:
     maps = [
-        np.array([r.relevance.content, r.relevance.position, r.relevance.total])
-        for r in (first, second)
+        np.concatenate(
+            [[m.relevance.content, m.relevance.position, m.relevance.total] for m in record.maps],
+            axis=1,
+        )
+        for record in (first, second)
     ]
     if maps[0].shape != maps[1].shape:
         return False

@@ -19,6 +19,8 @@ from palrp_onnx.inputs import (
 )
 from palrp_onnx.inputs.beside import beside
 from palrp_onnx.inputs.ids import IdReader
+from palrp_onnx.inputs.produced import Beginning, sides
+from palrp_onnx.inputs.tensors import names_in
 from palrp_onnx.inputs.text import read_text
 from palrp_onnx.inputs.tokens import usable_tokenizer
 from palrp_onnx.jobs.records import Fields
@@ -26,6 +28,8 @@ from palrp_onnx.jobs.records import Fields
 
 class SampleReader:
     """Reads records for one graph. Not thread-safe.
+
+    The decoder of an encoder gets what its texts begin with, so that its first token is explained.
 
     Args:
         model_path: The model; the files that belong to it are in its folder, or one folder up.
@@ -41,6 +45,7 @@ class SampleReader:
     ) -> None:
         self._model_path = model_path
         self._inputs = graph_inputs
+        self._both = sides(graph_inputs)
         self._tokenizer = tokenizer or default_tokenizer(model_path)
         if tokenizer is not None:
             self._text  # noqa: B018 - reads it, so that a bad one is reported before anything runs
@@ -51,8 +56,15 @@ class SampleReader:
         Raises:
             InputError: The input cannot be used.
         """
+        sample = self._read(fields, name, folder)
+        if self._begin is None:
+            return sample
+        given = self._begin.name in sample.feeds
+        return self._begin.shown(sample) if given else self._begin.of(sample)
+
+    def _read(self, fields: Fields, name: str, folder: Path) -> Sample:
         if fields.text is not None:
-            return self._text.read(fields.text, pair=fields.text_pair, id=name)
+            return self._text.read_given(fields.text, fields.text_pair, id=name)
         if fields.text_file is not None:
             return self._text.read(read_text(folder / fields.text_file), id=name)
         if fields.input_ids is not None:
@@ -72,7 +84,9 @@ class SampleReader:
         return self._image.read_file(path)
 
     def _tensors(self, path: Path, name: str) -> Sample:
-        sample = read_npz(path, self._inputs, tokenizer=self._existing)
+        held = self._begin is None or self._begin.name in names_in(path)
+        inputs = self._inputs if held else self._both.source
+        sample = read_npz(path, inputs, tokenizer=self._existing)
         rows = max((len(array) for array in sample.feeds.values() if array.ndim), default=1)
         if rows > 1:
             raise InputError(
@@ -83,18 +97,24 @@ class SampleReader:
         return replace(sample, id=name)
 
     @cached_property
+    def _begin(self) -> Beginning | None:
+        if not self._both.produced:
+            return None
+        return Beginning(self._both.produced, model_path=self._model_path, tokenizer=self._existing)
+
+    @cached_property
     def _existing(self) -> Path | None:
         return usable_tokenizer(self._tokenizer)
 
     @cached_property
     def _text(self) -> TextReader:
         config = beside(self._model_path, "config.json")
-        return TextReader(self._tokenizer, self._inputs, config=config)
+        return TextReader(self._tokenizer, self._both.source, config=config)
 
     @cached_property
     def _ids(self) -> IdReader:
-        return IdReader(self._inputs, self._existing)
+        return IdReader(self._both.source, self._existing)
 
     @cached_property
     def _image(self) -> ImageReader:
-        return ImageReader(default_preprocessor(self._model_path), self._inputs)
+        return ImageReader(default_preprocessor(self._model_path), self._both.source)

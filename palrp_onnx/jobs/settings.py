@@ -21,6 +21,7 @@ class Settings(Struct, frozen=True, kw_only=True):
             :func:`palrp_onnx.inputs.bind_inputs`.
         example: Path of an ``.npz`` file with a valid input, for trial runs of models that do not
             run on a synthetic example.
+        head: The kind of head; see :class:`palrp_onnx.Explainer`.
         batch_size: Largest number of records in one run of the model.
         batch_tokens: Largest number of tokens in one run, padding included; a longer record runs
             alone.
@@ -34,11 +35,12 @@ class Settings(Struct, frozen=True, kw_only=True):
     device: str = "cpu"
     memory: str | None = None
     output: str | None = None
-    explain_input: str | None = None
+    explain_input: tuple[str, ...] = ()
     roles: dict[str, str] = msgspec.field(default_factory=dict)
     tokenizer: str | None = None
     bind: dict[str, str] = msgspec.field(default_factory=dict)
     example: str | None = None
+    head: str | None = None
     batch_size: int = 16
     batch_tokens: int = 8192
 

@@ -7,13 +7,13 @@ the number of their records before the first is read.
 from __future__ import annotations
 
 import hashlib
-import importlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
-from palrp_onnx.errors import InputError, ResourceError
+from palrp_onnx.errors import InputError
+from palrp_onnx.inputs.table import import_parquet
 from palrp_onnx.jobs.records import Record
 
 #: Largest size of a line, in bytes.
@@ -195,18 +195,3 @@ class Table:
             raise InputError(
                 f"is not a readable Parquet file: {error}", place=str(self._path)
             ) from error
-
-
-def import_parquet() -> Any:
-    """``pyarrow.parquet``.
-
-    Raises:
-        ResourceError: It is not installed.
-    """
-    try:
-        parquet = importlib.import_module("pyarrow.parquet")
-    except ImportError as error:
-        raise ResourceError(
-            "Parquet needs pyarrow", hint='pip install "palrp-onnx[parquet]".'
-        ) from error
-    return parquet

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from msgspec import structs
+from msgspec import UNSET, structs
 
 from palrp_onnx.inputs import Feeds, Sample
 from palrp_onnx.inputs.padding import Side
-from palrp_onnx.record import Attribution, InputFacts, Relevance, TargetFacts, Units
+from palrp_onnx.record import Attribution, InputFacts, Map, Relevance, TargetFacts, Units
 from palrp_onnx.types import Array
 
 
@@ -64,16 +65,35 @@ def stack(samples: Sequence[Sample], padding: Padding | None) -> Sample:
     """One batch of rows; with ``padding``, all have the length of the longest."""
     rows = [sample.feeds for sample in samples]
     longest = samples[0].units
+    units = [sample.units for sample in samples if sample.units is not None]
     if padding is not None:
         lengths = [padding.length(feeds) or 0 for feeds in rows]
         rows = [padding.fill(feeds, max(lengths)) for feeds in rows]
         longest = samples[int(np.argmax(lengths))].units
+        units = [_fill_units(each, max(lengths), padding.side) for each in units]
     return Sample(
         id="batch",
         kind=samples[0].kind,
+        subject=samples[0].subject,
         feeds={name: np.concatenate([row[name] for row in rows]) for name in rows[0]},
-        facts=InputFacts(kind=samples[0].facts.kind),
+        facts=InputFacts(kind=samples[0].facts.kind, step=samples[0].facts.step),
         units=longest,  # own_record restores those of each row
+        stacked=tuple(units) if len(units) == len(samples) else (),
+        parts=tuple(stack(each, None) for each in zip(*(s.parts for s in samples), strict=True)),
+    )
+
+
+def _fill_units(units: Units, length: int, side: Side) -> Units:
+    """Units of a row that is padded to ``length`` tokens: padding is special, and has no text."""
+
+    def filled(values: list[Any], padding: Any) -> list[Any]:
+        added = [padding] * (length - len(values))
+        return [*values, *added] if side == "right" else [*added, *values]
+
+    parts = {"text": "", "id": 0, "start": 0, "end": 0, "special": True, "sequence": 0}
+    lists = {name: getattr(units, name) for name in parts}
+    return structs.replace(
+        units, **{name: filled(each, parts[name]) for name, each in lists.items() if each}
     )
 
 
@@ -84,34 +104,51 @@ def own_record(
     whole = len(record.relevance.total)
     first = whole - length if length is not None and side == "left" else 0
     end = slice(first, None if length is None else first + length)
-    count = len(record.relevance.total[end])
-    units = sample.units
-    if units is None or record.units.kind == "patch" or len(units.text) != count:
-        units = _cut_units(record.units, end)
-    relevance = record.relevance
+    own, *others = (_cut(each, sample, end) for each in record.maps)
     return structs.replace(
         record,
         id=sample.id,
         input=sample.facts,
         target=_moved(record.target, first),
+        units=own.units,
+        relevance=own.relevance,
+        sites=own.sites,
+        warnings=[*sample.warnings, *record.warnings],
+        others=others or UNSET,
+    )
+
+
+def _cut(own: Map, sample: Sample, end: slice) -> Map:
+    """The map without padding; all inputs of a padded row have its length."""
+    relevance = own.relevance
+    count = len(relevance.total[end])
+    units = sample.units_of(own.input)
+    if units is None or own.units.kind == "patch" or len(units.text) != count:
+        units = _cut_units(own.units, end)
+    return Map(
+        input=own.input,
         units=units,
         relevance=Relevance(
             content=relevance.content[end],
             position=relevance.position[end],
             total=relevance.total[end],
         ),
-        sites=[structs.replace(s, relevance=s.relevance[end]) for s in record.sites],
-        warnings=[*sample.warnings, *record.warnings],
+        sites=[structs.replace(s, relevance=s.relevance[end]) for s in own.sites],
     )
 
 
 def _moved(target: TargetFacts, count: int) -> TargetFacts:
     """The target in a row whose first ``count`` tokens are removed."""
     index, position = target.index, target.position
+    if isinstance(index, list) and index[1:]:
+        index = [index[0] - count, *index[1:]]
+    elif isinstance(index, int) and target.kind == "place":
+        index -= count
     return structs.replace(
         target,
-        index=[index[0] - count, *index[1:]] if isinstance(index, list) and index[1:] else index,
+        index=index,
         position=None if position is None else position - count,
+        places=None if target.places is None else [place - count for place in target.places],
     )
 
 

@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from palrp_onnx.jobs.sources import import_parquet
+from palrp_onnx.inputs.table import import_parquet
 
 
 def table_encoder() -> Callable[[Sequence[bytes]], bytes]:
@@ -56,6 +56,20 @@ def _schema(arrow: Any) -> Any:
 
     reals = arrow.list_(real)
     wholes = arrow.list_(whole)
+    shown = {
+        "units": struct(
+            kind=text,
+            text=arrow.list_(text),
+            id=wholes,
+            start=wholes,
+            end=wholes,
+            special=arrow.list_(flag),
+            sequence=wholes,
+            grid=wholes,
+        ),
+        "relevance": struct(content=reals, position=reals, total=reals),
+        "sites": arrow.list_(struct(name=text, kind=text, layer=whole, part=text, relevance=reals)),
+    }
     columns = {
         "schema": text,
         "id": text,
@@ -69,7 +83,16 @@ def _schema(arrow: Any) -> Any:
             dtype=text,
             providers=arrow.list_(text),
         ),
-        "input": struct(kind=text, truncated=flag, text=text, text_pair=text, size=wholes),
+        "input": struct(
+            kind=text,
+            truncated=flag,
+            text=text,
+            text_pair=text,
+            size=wholes,
+            seconds=real,
+            step=real,
+            windows=arrow.list_(wholes),
+        ),
         "target": struct(
             output=text,
             kind=text,
@@ -82,22 +105,21 @@ def _schema(arrow: Any) -> Any:
             probability=real,
             vector=text,
             vector_sha256=text,
+            token=text,
+            logprob=flag,
+            places=wholes,
+            region=text,
+            cells=whole,
+            along=text,
+            head=text,
+            head_reason=text,
         ),
-        "units": struct(
-            kind=text,
-            text=arrow.list_(text),
-            id=wholes,
-            start=wholes,
-            end=wholes,
-            special=arrow.list_(flag),
-            sequence=wholes,
-            grid=wholes,
-        ),
-        "relevance": struct(content=reals, position=reals, total=reals),
-        "sites": arrow.list_(struct(name=text, kind=text, layer=whole, part=text, relevance=reals)),
+        **shown,
         "ledger": text,
         "warnings": arrow.list_(struct(code=text, message=text)),
         "fidelity": text,
+        "input_name": text,
+        "others": arrow.list_(struct(input=text, **shown)),
         "meta": text,
         "error": struct(code=text, message=text, place=text, hint=text),
     }

@@ -13,6 +13,7 @@ from palrp_onnx.explainer import Explainer
 from palrp_onnx.inputs import Sample, bind_inputs, default_tokenizer, read_labels, read_npz
 from palrp_onnx.inputs.beside import beside
 from palrp_onnx.inputs.padding import Side, find_pad_token, find_side
+from palrp_onnx.inputs.produced import decoder_input
 from palrp_onnx.inputs.tokens import load_tokenizer, usable_tokenizer
 from palrp_onnx.jobs.batches import cut
 from palrp_onnx.jobs.batching import Batching, try_batching
@@ -64,6 +65,7 @@ class Worker:
         self.settings = settings = settings.portable()
         self._labels = read_labels(path)
         parse_target(settings.target, self._labels)
+        words = None if settings.tokenizer is None else Path(settings.tokenizer)
         self._explainer = Explainer(
             path,
             method=settings.method,
@@ -75,9 +77,10 @@ class Worker:
             output=settings.output,
             explain_input=settings.explain_input,
             roles=settings.roles,
+            tokenizer=words,
+            head=settings.head,
         )
         self.model = self._explainer.model
-        words = None if settings.tokenizer is None else Path(settings.tokenizer)
         self.reader = SampleReader(path, bind_inputs(self.model.inputs, settings.bind), words)
         self._reading = threading.Lock()
         self._batching = self._try_batching(path, words or default_tokenizer(path))
@@ -109,7 +112,7 @@ class Worker:
         opened = None if file is None else load_tokenizer(file)
         pad = find_pad_token(beside(path, "config.json"), opened, file or tokenizer)
         padding = None
-        if pad is not None:
+        if pad is not None and decoder_input(self.model.inputs) is None:
             side: Side = "right" if opened is None or file is None else find_side(opened, file)
             padding = Padding(subject.input, pad.id, frozenset(subject.masks), side)
         if arrays is not None:
@@ -157,7 +160,7 @@ class Worker:
         padding = self._batching.padding
         padded = None
         # A position that the target names must not be padding.
-        named = target.position is not None or target.kind in ("token", "element")
+        named = target.position is not None or target.kind in ("token", "element", "span")
         if padding is not None and not named:
             padded = padding.length(sample.feeds) if self._free() else None
         key = (wanted, padded is None, _form(sample, fixed=padded is None))

@@ -6,7 +6,7 @@ model that was parsed and checked here and serialised again.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -97,16 +97,16 @@ def _check_value(value: ir.Value | None, place: str) -> None:
         raise ModelError(f"No node yields the value {value.name!r}, which is read", place=place)
 
 
-def check_tensors(model: ir.Model, file: Path, names: Mapping[str, str]) -> list[Path]:
+def check_tensors(model: ir.Model, own: Sequence[Path], names: Mapping[str, str]) -> list[Path]:
     """Check every stored tensor against its shape and type, and find their files.
 
     Args:
         model: The model, whose weights are still in its files.
-        file: The model's own file, with links resolved.
+        own: The model's own files, in one folder, with links resolved.
         names: Names of external data as they are written in the file, where others replace them.
 
     Returns:
-        ``file``, then the files of external data in order of name, all inside its folder.
+        ``own``, then the files of external data in order of name, all inside its folder.
 
     Raises:
         ModelError: Data is missing, does not match its shape, or is outside of the folder.
@@ -117,13 +117,13 @@ def check_tensors(model: ir.Model, file: Path, names: Mapping[str, str]) -> list
         if any(not isinstance(size, int) or size < 0 for size in tensor.shape):
             raise ModelError(f"A stored tensor has an invalid shape: {tensor.shape}", place=place)
         if isinstance(tensor, ir.ExternalTensor):
-            target = _external(tensor, file.parent, place)
-            if target != file:
+            target = _external(tensor, own[0].parent, place)
+            if target not in own:
                 location = str(tensor.location)
                 files[names.get(location, location)] = target
         else:
             _check_data(tensor, place)
-    return [file, *(files[name] for name in sorted(files))]
+    return [*own, *(files[name] for name in sorted(files))]
 
 
 def _tensors(model: ir.Model) -> Iterator[tuple[str, ir.TensorProtocol]]:

@@ -15,8 +15,9 @@ from palrp_onnx.errors import ModelError
 from palrp_onnx.model.changes import Blank, Changes
 from palrp_onnx.model.checks import check_size, check_tensors, check_values
 from palrp_onnx.model.external_weights import read_slim
+from palrp_onnx.model.joining import join
 from palrp_onnx.model.linked import follow_links
-from palrp_onnx.model.locate import model_file
+from palrp_onnx.model.locate import model_file, parts_of, real_files
 from palrp_onnx.model.maps import look_through_maps
 from palrp_onnx.model.plain import PLAIN, Rewriting, from_file, make_plain
 from palrp_onnx.model.redefined import keep_last_constants
@@ -37,11 +38,11 @@ class Model:
     initializer are constants, and shapes follow from the other inputs.
 
     Attributes:
-        path: The file.
+        path: The file, or the folder of an encoder and a decoder, which are read as one graph.
         opset: Opset of the file.
         producer: Name and version of the tool that wrote the file.
         sha256: Digest of the file, followed by its external data files in order of their names in
-            the file.
+            the file; of an encoder and a decoder, of both files in this order.
         nodes: Number of nodes of the file as it is on disk.
         inputs: Inputs of the plain graph.
         outputs: Outputs of the file.
@@ -76,7 +77,12 @@ class Model:
     @property
     def folder(self) -> Path:
         """The folder of the file and its external data, with links resolved."""
-        return self.path.resolve().parent
+        return self.files[0].parent
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The file, or those of the encoder and the decoder, with links resolved."""
+        return real_files(self.path)
 
     @property
     def metadata(self) -> Mapping[str, str]:
@@ -98,7 +104,7 @@ class Model:
         """Open ``path`` without loading external data.
 
         Args:
-            path: The file, or a folder with a single one.
+            path: The file, or a folder with a single one, or with an encoder and a decoder.
             at_least: Opset to which the graph is raised where the file has an older one.
             past: Whether inputs for cached keys and values are kept, so that a decoding step after
                 a past can be explained; by default they are removed, as if they were empty.
@@ -109,11 +115,12 @@ class Model:
                 or has external data outside of its folder.
         """
         path = model_file(Path(path))
-        if path.stat().st_size > MAX_FILE_BYTES:
-            raise ModelError("The model file is larger than 2 GiB", place=str(path))
+        for part in parts_of(path):
+            if part.stat().st_size > MAX_FILE_BYTES:
+                raise ModelError("The model file is larger than 2 GiB", place=str(part))
         proto, names = _read(path)
         check_size(proto, str(path))
-        files = check_tensors(proto, path.resolve(), names)
+        files = check_tensors(proto, real_files(path), names)
         opset = proto.opset_imports.get("", proto.opset_imports.get("ai.onnx", 0))
         nodes, outputs = len(proto.graph), tuple(map(_signature, proto.graph.outputs))
         changes = make_plain(proto, path, from_file(path, at_least, past=past))
@@ -175,7 +182,24 @@ def parse_model(path: Path) -> ir.Model:
 
 
 def _read(path: Path) -> tuple[ir.Model, dict[str, str]]:
-    """The model as it is in the file, and the names that `follow_links` has replaced."""
+    """The model as it is in its files, and the names that `follow_links` has replaced.
+
+    Raises:
+        ModelError: A file cannot be read, or two do not make one model.
+    """
+    if not path.is_dir():
+        return _read_file(path)
+    (first, names), (second, further) = map(_read_file, parts_of(path))
+    if len({each.parent for each in real_files(path)}) > 1:
+        raise ModelError(
+            "Encoder and decoder are links into different folders",
+            place=str(path),
+            hint="Copy both with their external data into one folder: cp -L.",
+        )
+    return join(first, second, str(path)), {**names, **further}
+
+
+def _read_file(path: Path) -> tuple[ir.Model, dict[str, str]]:
     file = path.resolve()
     try:
         proto = onnx.load_model_from_string(read_slim(file))

@@ -16,6 +16,7 @@ import onnx_ir.passes.common as common
 from palrp_onnx.errors import ModelError
 from palrp_onnx.model.changes import Changes
 from palrp_onnx.model.declared import infer_shapes, normalise_declared
+from palrp_onnx.model.locate import real_files
 from palrp_onnx.model.lowering import lower
 from palrp_onnx.model.passes.bfloat16 import widen
 from palrp_onnx.model.passes.branches import write_out_constant
@@ -105,7 +106,7 @@ def _raise_opset(path: Path, opset: int) -> Rewriting:
 
     def apply(model: ir.Model) -> Changes:
         changes = raise_opset(model, opset, str(path))
-        ir.external_data.set_base_dir(model.graph, path.resolve().parent)
+        ir.external_data.set_base_dir(model.graph, real_files(path)[0].parent)
         return changes
 
     return apply

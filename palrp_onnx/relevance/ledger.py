@@ -57,6 +57,19 @@ def close_ledger(ledger: Mapping[str, Array], target: Array) -> dict[str, Array]
     }
 
 
+def with_absorbed(
+    ledger: Mapping[str, Array], values: Array, amounts: Array, entry: str
+) -> dict[str, Array]:
+    """The ledger of a log-probability: ``amounts`` [B] is what its seed leaves out of ``values``.
+
+    It is added to ``entry``, so that the ledger accounts for the log-probability itself.
+    """
+    if not amounts.any():
+        return dict(ledger)
+    entries = {name: amount for name, amount in ledger.items() if name not in LEDGER_SUMS}
+    return close_ledger({**entries, entry: entries[entry] + amounts}, values)
+
+
 def _relative(residual: Array, scale: Array) -> Array:
     """residual / scale; the sign of the residual where the scale is zero; never NaN."""
     with np.errstate(over="ignore", invalid="ignore"):

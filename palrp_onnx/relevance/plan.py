@@ -15,6 +15,7 @@ import onnx_ir as ir
 
 from palrp_onnx.analysis.analysis import Analysis, Operand
 from palrp_onnx.analysis.axes import sample_axis
+from palrp_onnx.analysis.content import fed_values
 from palrp_onnx.analysis.inputs import from_entries
 from palrp_onnx.analysis.probability import ending_of
 from palrp_onnx.analysis.roles import Fact, Role
@@ -89,6 +90,11 @@ class Plan:
         """Scores that the consumers of their softmax see."""
         return frozenset(self.scores_of.values())
 
+    @cached_property
+    def fed(self) -> set[ir.Value]:
+        """Values that depend on an input of the graph, if only on its shape."""
+        return fed_values(self.analysis.model.graph)
+
     def view(self, step: Step, values: Callable[[ir.Value], T]) -> View[T]:
         """The node of a step as rules see it."""
         return View(self, step.node, values)
@@ -138,6 +144,18 @@ class View(Generic[T]):
         operand = (self._node, index)
         fact = self._plan.analysis.operands.get(operand)
         return fact is not None and fact.role in _ACTIVE and operand not in self._plan.scaling
+
+    def value(self, value: ir.Value) -> T:
+        """Forward value of a result."""
+        return self._values(value)
+
+    def result_rank(self, value: ir.Value) -> int:
+        """Number of axes of a result."""
+        return len(self._plan.analysis.shapes[value])
+
+    def shape(self, index: int) -> tuple[int, ...]:
+        """Shape of a stored input."""
+        return self._plan.analysis.shapes[self._operand(index)]
 
     def attribute(self, name: str, default: Any) -> Any:
         """An attribute, or its default."""
@@ -205,6 +223,8 @@ class View(Generic[T]):
         if value.const_value is not None:
             return value.const_value.numpy()
         known = self._plan.analysis.trial.get(value.name or "")
+        if known is None and value not in self._plan.fed:
+            known = self._plan.analysis.indices.get(value.name or "")
         if known is None or value in self._plan.analysis.content or from_entries(value):
             raise NotImplementedError(f"input {index} is not constant")
         return known

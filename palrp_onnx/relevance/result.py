@@ -17,6 +17,7 @@ class RawRelevance:
         content: Of the explained input: [B, T, F] for tokens, [B, C, H, W] for images.
         others: The same for further explained inputs, by name.
         sinks: Signed position relevance [B, T, F] by kind, layer and part.
+        further_sinks: The same as they are aligned with each further explained input.
         ledger: Entries, ``target``, ``residual`` and ``residual_relative``, each [B].
     """
 
@@ -24,3 +25,4 @@ class RawRelevance:
     others: Mapping[str, Array]
     sinks: tuple[Sink, ...]
     ledger: Mapping[str, Array]
+    further_sinks: tuple[tuple[Sink, ...], ...] = ()

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar, get_args
 
 from palrp_onnx.analysis.analysis import Operand
-from palrp_onnx.analysis.axes import BATCH, Places, sample_place
-from palrp_onnx.analysis.input_axes import InputAxes
+from palrp_onnx.analysis.axes import TOKEN, sample_place
 from palrp_onnx.analysis.sites import SinkSite
 from palrp_onnx.errors import UsageError
+from palrp_onnx.relevance.routes import Route
 from palrp_onnx.tensor.language import Language
 
 T = TypeVar("T")
@@ -32,8 +32,9 @@ class Sink:
         part: Part of the site.
         relevance: [B, T, F].
         width: F.
-        places: Where units of the explained input are among the T tokens; ``None`` if that is not
-            known, or if they are not among them.
+        route: How the T tokens are moved back to units of the explained input; ``None`` if that is
+            not known, or if they belong to another input.
+        off_map: Of a sink on the map: relevance of its places that belong to no unit [B].
     """
 
     kind: str
@@ -41,7 +42,8 @@ class Sink:
     part: str
     relevance: Any
     width: int
-    places: Places | None
+    route: Route | None
+    off_map: Any = None
 
     @property
     def name(self) -> str:
@@ -49,28 +51,46 @@ class Sink:
         return f"{self.layer}/{self.part}"
 
 
-#: (site, its token axes from the right) → where units are among its tokens.
-Align = Callable[[SinkSite, Sequence[int]], "Places | None"]
+#: (site, its token axes from the right) → how its tokens are moved back to units of one input.
+Align = Callable[[SinkSite, Sequence[int]], "Route | None"]
 
 
 def gather_sinks(
-    op: Language[T], sites: Sequence[SinkSite], caught: Mapping[Operand, T], align: Align
-) -> list[Sink]:
-    """Bring every site's relevance to [B, T, F] and add up sites of one kind, layer and part."""
-    found: dict[
-        tuple[object, ...], Sink
-    ] = {}  # only tables of one shape and the same tokens add up
+    op: Language[T], sites: Sequence[SinkSite], caught: Mapping[Operand, T], aligns: Sequence[Align]
+) -> list[list[Sink]]:
+    """Bring every site's relevance to [B, T, F] and add up sites of one kind, layer and part.
+
+    Returns:
+        The sinks for every explained input: they differ in ``route`` alone, which only the first
+        input has that their tokens belong to.
+    """
+    found: dict[tuple[Any, ...], Sink] = {}  # tables of one shape and the same tokens add up
+    routes: dict[tuple[Any, ...], list[Route | None]] = {}
     for site in sites:
         if site.operand not in caught:
             continue
         width = math.prod(site.shape[len(site.tokens) :])
         for part, relevance, tokens in _parts(op, site, caught[site.operand]):
-            places = align(site, tokens)
-            key = (site.layer, site.kind, part, site.shape, site.varying, site.runs(tokens), places)
+            key = (site.layer, site.kind, part, site.shape, site.varying, site.runs(tokens))
             if key in found:
                 relevance = op.add(found[key].relevance, relevance)
-            found[key] = Sink(site.kind, site.layer, part, relevance, width, places)
-    return _named(list(found.values()))
+            else:
+                routes[key] = _first(align(site, tokens) for align in aligns)
+            found[key] = Sink(site.kind, site.layer, part, relevance, width, None)
+    ordered = sorted(found.items(), key=lambda each: each[1].layer)
+    named = _named([sink for _, sink in ordered])
+    return [
+        [replace(sink, route=routes[key][k]) for sink, (key, _) in zip(named, ordered, strict=True)]
+        for k in range(len(aligns))
+    ]
+
+
+def _first(routes: Iterable[Route | None]) -> list[Route | None]:
+    """The first route alone: no relevance is on two maps."""
+    found: list[Route | None] = []
+    for route in routes:
+        found.append(None if any(found) else route)
+    return found
 
 
 def _parts(op: Language[T], site: SinkSite, relevance: T) -> list[tuple[str, T, tuple[int, ...]]]:
@@ -80,8 +100,10 @@ def _parts(op: Language[T], site: SinkSite, relevance: T) -> list[tuple[str, T, 
         relevance = op.samples_first(relevance, place.axis, place.inner)
     found = [(site.part, relevance, site.tokens)]
     if site.pairwise:
-        halves = op.scale(relevance, 0.5)
-        found = [("query", halves, (-2,)), ("key", halves, (-1,))]
+        halves, rank = op.scale(relevance, 0.5), len(site.axes)
+        # Axes before the scores run over windows, or blocks, of tokens.
+        outer = tuple(a for a in range(-rank, -2) if site.axes[a] & TOKEN)
+        found = [("query", halves, (*outer, -2)), ("key", halves, (*outer, -1))]
     return [
         (part, op.arrange(r, batch_axis=place.axis, token_axes=t, feature_axes=site.features), t)
         for part, r, t in found
@@ -89,10 +111,10 @@ def _parts(op: Language[T], site: SinkSite, relevance: T) -> list[tuple[str, T, 
 
 
 def _named(sinks: list[Sink]) -> list[Sink]:
-    """Sinks in order of layer; a second sink of one name is numbered."""
+    """The sinks; a second one of one name is numbered."""
     seen: dict[str, int] = {}
     result = []
-    for sink in sorted(sinks, key=lambda s: s.layer):
+    for sink in sinks:
         seen[sink.name] = seen.get(sink.name, 0) + 1
         count = seen[sink.name]
         part = sink.part if count == 1 else f"{sink.part}.{count}"
@@ -111,8 +133,10 @@ def check_reduction(how: str) -> None:
         raise UsageError(f"Unknown reduction {how!r}", hint=f"One of {known}.")
 
 
-def reduce_sinks(op: Language[T], sinks: Sequence[Sink], how: str) -> list[T]:
+def reduce_sinks(op: Language[T], sinks: Sequence[Sink], how: str) -> list[tuple[Sink, T]]:
     """Terms [B, T], in units of the target, whose sum is one number for every token.
+
+    Each comes with a sink that has its tokens.
 
     ``relu`` is PA-LRP, eq. 11: Σ_layers Σ_features ReLU(R); ``abs`` is Σ_layers |Σ_features R|;
     ``signed`` is Σ_layers Σ_features R; ``single-sink`` is eq. 11 with one sink for all layers,
@@ -122,26 +146,21 @@ def reduce_sinks(op: Language[T], sinks: Sequence[Sink], how: str) -> list[T]:
         UsageError: There is no such reduction.
     """
     check_reduction(how)
-    parts = [sink.relevance for sink in sinks]
     if how == "single-sink":
-        merged: dict[tuple[object, ...], T] = {}
+        merged: dict[tuple[object, ...], Sink] = {}
         for sink in sinks:
-            key = (sink.kind, sink.part, sink.width, sink.places)
-            merged[key] = op.add(merged[key], sink.relevance) if key in merged else sink.relevance
-        parts = list(merged.values())
+            key = (sink.kind, sink.part, sink.width, sink.route and sink.route.signature)
+            if key in merged:
+                total = op.add(merged[key].relevance, sink.relevance)
+                sink = replace(sink, relevance=total)
+            merged[key] = sink
+        sinks = list(merged.values())
+    return [(sink, _reduced(op, sink.relevance, how)) for sink in sinks]
+
+
+def _reduced(op: Language[T], relevance: T, how: str) -> T:
+    """[B, T, F] → [B, T]."""
     if how in ("relu", "single-sink"):
-        parts = [op.relu(part) for part in parts]
-    terms = [op.sum(part, [2], keepdims=False) for part in parts]
-    return [op.absolute(term) for term in terms] if how == "abs" else terms
-
-
-def bring_to_tokens(op: Language[T], relevance: T, axes: InputAxes) -> T:
-    """Relevance of an explained input with these axes as [B, T, F]; of an image as [B, C, H, W]."""
-    flags = axes.flags
-    if axes.channels is not None:
-        order = (flags.index(BATCH), axes.channels, *axes.units)
-        return relevance if order == (0, 1, 2, 3) else op.transpose(relevance, order)
-    batch = flags.index(BATCH) if BATCH in flags else 0
-    return op.arrange(
-        relevance, batch_axis=batch, token_axes=axes.units, feature_axes=axes.features
-    )
+        relevance = op.relu(relevance)
+    term = op.sum(relevance, [2], keepdims=False)
+    return op.absolute(term) if how == "abs" else term

@@ -1,7 +1,15 @@
-"""Targets: a class, a contrast, a token, any element, or a product with a vector."""
+"""Targets: a class, a contrast, a token, a span, any element or region, or a product with a vector.
+
+A target is a number that follows from the output y of one sample. Its seed is the multiplier m of
+y that the walk starts with. Where the target is linear in y, m are its weights, so that its value
+is Σ m ∘ y. A log-probability is not: its seed is its gradient, 1 at the entry − softmax(y), or
+1 − sigmoid(y), and its value is log p. What is left, log p − Σ m ∘ y, is *absorbed*: it enters the
+ledger under ``softmax`` (``other`` for a sigmoid), exactly as if the graph ended in a LogSoftmax.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -10,8 +18,22 @@ import numpy as np
 from palrp_onnx.errors import TargetError
 from palrp_onnx.types import Array
 
-Kind = Literal["pred", "index", "contrast", "token", "element", "vector", "all"]
-ResolvedKind = Literal["index", "contrast", "element", "dot", "cosine"]
+Kind = Literal[
+    "default",
+    "answer",
+    "pred",
+    "index",
+    "contrast",
+    "token",
+    "element",
+    "vector",
+    "span",
+    "region",
+    "all",
+]
+ResolvedKind = Literal["index", "contrast", "element", "dot", "cosine", "span", "region"]
+#: One axis of a region: an index, or the first entry and the one after the last.
+Part = int | tuple[int | None, int | None]
 
 
 @dataclass(frozen=True)
@@ -43,6 +65,16 @@ class Target:
         cosine: Whether the product with the vector is divided by both lengths.
         vector: The vector, once it is read.
         labelled: Whether ``index`` was given as a label, which needs an output with these classes.
+        word: A class or token as text, until it is bound to ``index``.
+        against_word: The same for ``against``.
+        at: Text of the token at the position, until it is bound to ``position``.
+        log: Whether the log-probability is explained instead of the entry.
+        link: How probabilities follow from entries, once it is bound: of ``log`` targets alone.
+        span: First and last token of a span, until it is bound to ``entries``.
+        entries: Of a span: (place, entry) pairs, whose log-probabilities are summed.
+        parts: Of a region: one part for every axis of the output, the batch axis not counted.
+        cells: Of a region: a mask of its places, which ``parts`` with a range run along.
+        region: Of a region: its name.
     """
 
     kind: Kind
@@ -54,6 +86,26 @@ class Target:
     cosine: bool = False
     vector: Vector | None = field(default=None, compare=False)
     labelled: bool = field(default=False, compare=False)
+    word: str | None = None
+    against_word: str | None = None
+    at: str | None = None
+    log: bool = False
+    link: str | None = field(default=None, compare=False)
+    span: tuple[int, int] | None = None
+    entries: tuple[tuple[int, int], ...] = ()
+    parts: tuple[Part, ...] = ()
+    cells: Array | None = field(default=None, repr=False, compare=False)
+    region: str | None = None
+
+    @property
+    def of_output(self) -> bool:
+        """Whether the seed depends on the values of the output, or on several of its places."""
+        return self.log or self.kind in ("span", "region")
+
+    @property
+    def wide(self) -> bool:
+        """Whether the seed may be at several places of a token axis, or of a picture."""
+        return self.kind in ("span", "region")
 
     def names_the_only(self) -> bool:
         """Whether it is valid for an output of one number per sample."""
@@ -66,13 +118,18 @@ class Resolved:
 
     Attributes:
         kind: Its kind, with classes and tokens found.
-        where: (index into the row, weight), one or two of them; none for a vector.
-        value: Σ multiplier · output.
+        where: (index into the row, weight), one or two of them; none for a vector, one for every
+            token of a span.
+        value: What is explained: Σ multiplier · output, or a log-probability.
         scores: Entries along the last axis at the place of the target [D].
         place: Index of these entries in the row.
         predicted: Whether the target is the largest of them.
         vector: For a vector: what these entries are multiplied with.
-        direction: For a vector: their multiplier [D].
+        direction: Multiplier of these entries where ``where`` does not give it [D]; of the whole
+            row where there is no place.
+        absorbed: ``value`` − Σ multiplier · output, which is not zero for log-probabilities.
+        entry: The entry of the ledger that it belongs to.
+        region: Of a region: its name, and its number of cells.
     """
 
     kind: ResolvedKind
@@ -83,15 +140,29 @@ class Resolved:
     predicted: bool = False
     vector: Vector | None = None
     direction: Array | None = field(default=None, repr=False, compare=False)
+    absorbed: float = 0.0
+    entry: str = "softmax"
+    region: tuple[str, int] | None = None
+
+    @property
+    def log(self) -> bool:
+        """Whether the value is a log-probability, or a sum of them."""
+        return self.kind == "span" or (self.direction is not None and self.kind == "index")
 
     def seed(self, row: Array) -> Array:
         """The multiplier of a row of the output."""
         seed = np.zeros_like(row)
-        for index, weight in self.where:
-            seed[index] += weight
         if self.direction is not None:
             seed[self.place] = self.direction
+            return seed
+        for index, weight in self.where:
+            seed[index] += weight
         return seed
+
+
+def of_rows(target: Target | Sequence[Target], samples: int) -> list[Target]:
+    """One target for every row: the same for all, or each its own."""
+    return [target] * samples if isinstance(target, Target) else list(target)
 
 
 def resolve(target: Target, row: Array, mask: Array | None) -> Resolved:
@@ -108,6 +179,10 @@ def resolve(target: Target, row: Array, mask: Array | None) -> Resolved:
     """
     if target.kind == "element" or (row.ndim == 0 and target.names_the_only()):
         return _element(target.element, row)
+    if target.kind == "span":
+        return _span(target, row)
+    if target.kind == "region":
+        return _region(target, row)
     if row.ndim not in (1, 2) or row.size == 0:
         raise TargetError(
             f"Target {target.kind!r} has no meaning for an output of shape {list(row.shape)}",
@@ -119,6 +194,19 @@ def resolve(target: Target, row: Array, mask: Array | None) -> Resolved:
         return _product(target, scores, place)
     index = int(scores.argmax()) if target.index is None else _bounded(target.index, scores.size)
     where = [((*place, index), 1.0)]
+    if target.log:
+        value, direction, rest, entry = _logarithm(scores, index, target.link)
+        return Resolved(
+            "index",
+            tuple(where),
+            value,
+            scores,
+            place,
+            predicted=target.index is None,
+            direction=direction,
+            absorbed=rest,
+            entry=entry,
+        )
     value = float(scores[index])
     if target.against is not None:
         against = _bounded(target.against, scores.size)
@@ -158,6 +246,95 @@ def _element(element: tuple[int, ...], row: Array) -> Resolved:
     index = tuple(_bounded(i, size) for i, size in zip(element, row.shape, strict=True))
     scores = row[index[:-1]] if index else row.reshape(1)
     return Resolved("element", ((index, 1.0),), float(row[index]), scores, index[:-1])
+
+
+def _logarithm(scores: Array, index: int, link: str | None) -> tuple[float, Array, float, str]:
+    """log p at ``index``, its gradient [D], what that leaves out, and the ledger's entry for it.
+
+    Raises:
+        TargetError: The entries have no probabilities.
+    """
+    wide = scores.astype(np.float64)
+    gradient = np.zeros_like(wide)
+    if link == "softmax":
+        top = wide.max()
+        shifted = np.exp(wide - top)
+        value = float(wide[index] - top - np.log(shifted.sum()))
+        gradient -= shifted / shifted.sum()
+        gradient[index] += 1
+    elif link == "sigmoid":
+        value = float(-np.logaddexp(0, -wide[index]))
+        gradient[index] = -np.expm1(value)
+    else:
+        raise TargetError(
+            "The entries of the output have no log-probabilities",
+            hint="Nothing says how probabilities follow from them; leave out logprob:.",
+        )
+    # Entries that are switched off are −∞, and have no part in the sum.
+    rest = value - float((wide * gradient)[gradient != 0].sum())
+    return value, gradient, rest, "softmax" if link == "softmax" else "other"
+
+
+def _span(target: Target, row: Array) -> Resolved:
+    """Σ log softmax(y[place])[entry], for the (place, entry) pairs of a span.
+
+    Raises:
+        TargetError: The output has no token axis, or the places or entries are not in it.
+    """
+    if row.ndim != 2 or not target.entries:
+        raise TargetError(
+            f"A span has no meaning for an output of shape {list(row.shape)}",
+            hint="It needs an output with a token axis, [B, tokens, vocabulary].",
+        )
+    seed, value, rest = np.zeros(row.shape, np.float64), 0.0, 0.0
+    for place, index in target.entries:
+        at, entry = _bounded(place, len(row)), _bounded(index, row.shape[1])
+        log, gradient, left, _ = _logarithm(row[at], entry, "softmax")
+        seed[at] += gradient
+        value, rest = value + log, rest + left
+    where = tuple((pair, 1.0) for pair in target.entries)
+    return Resolved(
+        "span", where, value, row[target.entries[0][0]], (), direction=seed, absorbed=rest
+    )
+
+
+def _region(target: Target, row: Array) -> Resolved:
+    """The sum of the entries of a region.
+
+    Raises:
+        TargetError: It has another number of axes than the output, or no cells.
+    """
+    if len(target.parts) != row.ndim:
+        raise TargetError(
+            f"A region of an output of shape {list(row.shape)} has {row.ndim} parts, "
+            f"not {len(target.parts)}",
+            hint="Write an index or a range a:b for each axis, the batch axis not counted: 2,:,:.",
+        )
+    sizes = zip(target.parts, row.shape, strict=True)
+    cut = tuple(_bounded(p, n) if isinstance(p, int) else slice(*p) for p, n in sizes)
+    chosen = np.zeros(row.shape, bool)
+    shape = chosen[cut].shape
+    if target.cells is not None and target.cells.shape != shape:
+        raise TargetError(
+            f"The mask has the shape {list(target.cells.shape)}, but the places of the output "
+            f"{list(shape)}",
+            place=target.region or "",
+        )
+    chosen[cut] = True if target.cells is None else target.cells != 0
+    count = int(chosen.sum())
+    if not count:
+        raise TargetError(f"The region {target.region} of the output is empty")
+    value = float(row[chosen].astype(np.float64).sum())
+    where = (((target.index,), 1.0),) if target.index is not None else ()
+    return Resolved(
+        "region",
+        where,
+        value,
+        row[chosen],
+        (),
+        direction=chosen.astype(row.dtype),
+        region=(target.region or "", count),
+    )
 
 
 def _product(target: Target, scores: Array, place: tuple[int, ...]) -> Resolved:

@@ -3,17 +3,19 @@
 Labels are free text, so that ``1`` may be the number of one class and the label of another. If a
 text has several readings that differ, the error lists them, each with an unambiguous form: the
 prefixes ``index:``, ``label:``, ``token:``, ``element:``, ``dot:`` and ``cos:`` have one reading.
+Text in quotes is a token of the vocabulary, or a label; it is looked up once the output is known.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
 from palrp_onnx.errors import TargetError
-from palrp_onnx.relevance.target import Target
+from palrp_onnx.relevance.target import Kind, Part, Target
 
 #: Longest text that is parsed, as records of a data set bring texts of their own.
 _LONGEST = 4096
@@ -23,9 +25,29 @@ _COUNT = "[0-9]{1,18}"
 _INDEX = f"-?{_COUNT}"
 _NUMBER = re.compile(_INDEX)
 _ELEMENT = re.compile(f"{_INDEX}(,{_INDEX})*")
+#: Words that are targets themselves, with their kind and meaning.
+_KEYWORDS: dict[str, tuple[Kind, str]] = {
+    "default": ("default", "what is usually asked of the model"),
+    "pred": ("pred", "the predicted class"),
+    "answer": ("answer", "both ends of the answer"),
+    "all": ("all", "every class"),
+}
+#: Text in quotes, with the escapes of JSON.
+_QUOTED = r'"(?:[^"\\]|\\.)+"'
+_QUOTE = re.compile(_QUOTED)
+#: The place of a token: its number, its text in quotes, or its text where that is no number.
+_PLACE = rf'{_INDEX}|{_QUOTED}|(?![-0-9]+(?::|$))[^:",]+'
+#: A word without quotes, where only a class or a token is possible.
+_WORD = re.compile(r'(?![-0-9]+$)[^:",]+')
+_RANGE = f"(?:{_INDEX})?:(?:{_INDEX})?"
+_PARTS = re.compile(f"(?:{_INDEX}|{_RANGE})(?:,(?:{_INDEX}|{_RANGE}))*")
+_FILE = r"[^,]+\.[A-Za-z0-9]+"
+#: Kinds that are no member of a list.
+_ALONE = ("element", "region", "all", "answer", "default")
 _FORMS = (
-    "pred, all, an index, a label, A-B, several with commas, token:POS[:ID], I,J,…, dot:FILE.npy "
-    "or cos:FILE.npy"
+    "pred, all, answer, an index, a label, a token in quotes, A-B, several with commas, "
+    "token:POS[:CLASS], logprob:TARGET, span:FIRST-LAST, I,J,…, region:CLASS[:MASK], dot:FILE, "
+    "cos:FILE or similarity:FILE"
 )
 
 
@@ -52,7 +74,7 @@ def parse_target(text: str, labels: Mapping[int, str] | None = None) -> Target:
         TargetError: It names none or several, or is ambiguous.
     """
     targets = parse_targets(text, labels)
-    if len(targets) != 1 or targets[0].kind == "all":
+    if len(targets) != 1 or targets[0].kind in ("all", "answer", "default"):
         raise TargetError(
             f"{text!r} names several targets where one is expected",
             hint="`palrp-onnx explain` takes several.",
@@ -63,10 +85,13 @@ def parse_target(text: str, labels: Mapping[int, str] | None = None) -> Target:
 def parse_targets(text: str, labels: Mapping[int, str] | None = None) -> tuple[Target, ...]:
     """Parse a target, or a list of them.
 
-    ``pred``, ``all``, an index, a label, a contrast ``A-B`` of these, ``token:POS[:ID]``, an
-    element ``I,J,…``, ``dot:FILE.npy[:POS]`` or ``cos:FILE.npy[:POS]``; all but elements also as a
-    list with commas. Numbers alone, with commas, are one element. ``index:N``, ``index:pred``,
-    ``index:all``, ``label:NAME`` and ``element:I,J,…`` have one reading.
+    ``pred``, ``all``, an index, a label, a token in quotes, a contrast ``A-B`` of these,
+    ``token:POS[:CLASS]`` (or ``box:``) with any of these as its class, ``logprob:`` before one,
+    ``span:FIRST-LAST``, an element ``I,J,…`` or a region with ranges ``I,:,A:B``,
+    ``region:CLASS[:MASK]``, ``dot:FILE[:POS]``, ``cos:FILE[:POS]`` or ``similarity:FILE[:POS]``;
+    all but elements also as a list with commas. Numbers alone, with commas, are one element.
+    ``index:N``, ``index:pred``, ``index:all``, ``label:NAME`` and ``element:I,J,…`` have one
+    reading.
 
     Args:
         text: The text.
@@ -148,32 +173,106 @@ class _Names:
         if prefixed:
             return prefixed
         found = self._classes(text)
-        if text in ("pred", "all"):
+        if text in _KEYWORDS:
             found.append(_keyword(text))
         if "," in text and _ELEMENT.fullmatch(text):
             found.append(_element(text))
+        if ":" in text and "," in text and _PARTS.fullmatch(text):
+            found.append(_ranges(text))
         contrasts = list(self._contrasts(text))
         unambiguous = [each for each, with_prefixes in contrasts if with_prefixes]
         return unambiguous or [*found, *(each for each, _ in contrasts)]
 
     def _prefixed(self, text: str) -> list[_Reading]:
         """The reading of a text with a prefix; several if several classes have one label."""
-        if text in ("index:pred", "index:all"):
+        if text.startswith("index:") and text.removeprefix("index:") in _KEYWORDS:
             return [_keyword(text.removeprefix("index:"))]
-        if match := re.fullmatch(f"token:({_INDEX})(?::({_COUNT}))?", text):
-            token = int(match[2]) if match[2] else None
-            return [_one_form(Target("token", token, position=int(match[1])), text)]
-        if match := re.fullmatch(rf"(dot|cos):([^,]+\.npy)(?::({_INDEX}))?", text):
+        if match := re.fullmatch(f"(?:token|box):({_PLACE})(?::(.+))?", text, re.DOTALL):
+            return self._at_token(match[1], match[2])
+        if text.startswith("logprob:"):
+            return self._logarithms(text.removeprefix("logprob:"))
+        if match := re.fullmatch(f"span:({_INDEX})-({_INDEX})", text):
+            return [_one_form(Target("span", span=(int(match[1]), int(match[2]))), text)]
+        if match := re.fullmatch(rf"(dot|cos|similarity):({_FILE})(?::({_INDEX}))?", text):
             place = int(match[3]) if match[3] else None
-            cosine = match[1] == "cos"
+            cosine = match[1] != "dot"
             return [_one_form(Target("vector", position=place, file=match[2], cosine=cosine), text)]
+        if match := re.fullmatch(rf"region:(.+?)(?::({_FILE}))?", text):
+            return self._regions(match[1], match[2])
         element = text.removeprefix("element:")
         if element != text and _ELEMENT.fullmatch(element):
             return [_element(element)]
+        if element != text and _PARTS.fullmatch(element):
+            return [_ranges(element)]
         return self._named_kind(text)
 
+    def _at_token(self, place: str, rest: str | None) -> list[_Reading]:
+        """``token:PLACE[:CLASS]``, whose class may be a contrast."""
+        at = _unquoted(place)
+        position = None if at is not None else int(place)
+        if rest is None:
+            target = Target("token", position=position, at=at)
+            return [_one_form(target, f"token:{place}")]
+        return [
+            _Reading(
+                tuple(
+                    replace(
+                        t, kind="token" if t.kind == "index" else t.kind, position=position, at=at
+                    )
+                    for t in each.targets
+                ),
+                f"{each.words} at token {place}",
+                f"token:{place}:{each.form}",
+                f"token:{place}:{each.certain}",
+            )
+            for each in self._entries(rest)
+        ]
+
+    def _entries(self, text: str) -> list[_Reading]:
+        """Every way to read ``text`` as a class, a token or a contrast of two of them."""
+        found = self._named_kind(text) or self._classes(text)
+        contrasts = list(self._contrasts(text))
+        found += [each for each, certain in contrasts if certain or not found]
+        return found or ([_word(text, text)] if _WORD.fullmatch(text) else [])
+
+    def _logarithms(self, text: str) -> list[_Reading]:
+        """``logprob:`` before a class or a token."""
+        found = [] if text.startswith("logprob:") else self.single(text)
+        if any(r.targets[0].kind == "contrast" for r in found):
+            raise TargetError(
+                "A contrast of two log-probabilities is the contrast of the two logits",
+                hint="Leave out logprob:.",
+            )
+        return [
+            _Reading(
+                (replace(each.targets[0], log=True),),
+                f"the log-probability of {each.words}",
+                f"logprob:{each.form}",
+                f"logprob:{each.certain}",
+            )
+            for each in found
+            if each.targets[0].kind in ("pred", "index", "token")
+        ]
+
+    def _regions(self, name: str, mask: str | None) -> list[_Reading]:
+        """``region:CLASS[:MASK]``."""
+        end = "" if mask is None else f":{mask}"
+        found = [_keyword(name)] if name == "pred" else self._entries(name)
+        return [
+            _Reading(
+                (replace(each.targets[0], kind="region", file=mask, region=mask),),
+                f"the region of {each.words}",
+                f"region:{each.form}{end}",
+                f"region:{each.certain}{end}",
+            )
+            for each in found
+            if each.targets[0].kind in ("pred", "index")
+        ]
+
     def _named_kind(self, text: str) -> list[_Reading]:
-        """``index:N`` or ``label:NAME``."""
+        """``index:N``, ``label:NAME`` or text in quotes."""
+        if (word := _unquoted(text.strip())) is not None and _QUOTE.fullmatch(text.strip()):
+            return [_word(text.strip(), word)]
         kind, colon, rest = text.strip().partition(":")
         if colon and kind == "index" and _NUMBER.fullmatch(rest):
             return [self._by_number(int(rest))]
@@ -233,7 +332,7 @@ class _Names:
     def _listed(self, text: str) -> list[_Reading]:
         """The readings of a member of a list."""
         found = self.single(text)
-        return [r for r in found if r.targets[0].kind not in ("element", "all")]
+        return [r for r in found if r.targets[0].kind not in _ALONE]
 
     def _list(self, parts: tuple[str, ...]) -> _Reading:
         members = [_only(part, self._listed(part), self, lambda way: way.certain) for part in parts]
@@ -247,10 +346,23 @@ def _one_form(target: Target, form: str, words: str = "") -> _Reading:
     return _Reading((target,), words or form, form, form)
 
 
+def _unquoted(text: str) -> str | None:
+    """The text of a token: without its quotes, if it has any; ``None`` for a number."""
+    if _QUOTE.fullmatch(text):
+        try:
+            return str(json.loads(text, strict=False))
+        except ValueError:  # an escape that JSON does not have
+            return text[1:-1]
+    return None if _NUMBER.fullmatch(text) else text
+
+
+def _word(text: str, word: str) -> _Reading:
+    """A class or a token by its text."""
+    return _one_form(Target("index", word=word), text, f"the token {word!r}")
+
+
 def _keyword(text: str) -> _Reading:
-    if text == "all":
-        return _one_form(Target("all"), "index:all", "every class")
-    return _one_form(Target("pred"), "index:pred", "the predicted class")
+    return _one_form(Target(_KEYWORDS[text][0]), f"index:{text}", _KEYWORDS[text][1])
 
 
 def _element(text: str) -> _Reading:
@@ -258,10 +370,31 @@ def _element(text: str) -> _Reading:
     return _one_form(Target("element", element=element), f"element:{text}", f"element [{text}]")
 
 
+def _ranges(text: str) -> _Reading:
+    """A region: an index or a range for every axis."""
+
+    def end(number: str) -> int | None:
+        return int(number) if number else None
+
+    parts: list[Part] = []
+    for part in text.split(","):
+        first, colon, last = part.partition(":")
+        parts.append((end(first), end(last)) if colon else int(part))
+    target = Target("region", parts=tuple(parts), region=text)
+    return _one_form(target, f"element:{text}", f"the region [{text}]")
+
+
 def _contrast(first: _Reading, second: _Reading) -> _Reading:
     one, other = first.targets[0], second.targets[0]
     labelled = one.labelled or other.labelled
-    target = Target("contrast", one.index, other.index, labelled=labelled)
+    target = Target(
+        "contrast",
+        one.index,
+        other.index,
+        labelled=labelled,
+        word=one.word,
+        against_word=other.word,
+    )
     words = f"{first.words} against {second.words}"
     form, certain = (f"{a}-{b}" for a, b in zip(first[2:], second[2:], strict=True))
     return _Reading((target,), words, form, certain)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 
-from palrp_onnx.analysis.axes import Places
-from palrp_onnx.errors import RoleError
 from palrp_onnx.record import Warning_
 from palrp_onnx.relevance.sinks import Sink, reduce_sinks
 from palrp_onnx.subject import Subject
@@ -30,7 +28,7 @@ class Maps:
         total: What the method's map is: content, position or their sum.
         sites: Sinks with one feature: signed relevance [B, units].
         grid: Rows and columns, where units are patches.
-        warnings: Sinks that are not on the map.
+        unaligned: Names of the sinks that are not on the map.
     """
 
     content: Array
@@ -38,13 +36,14 @@ class Maps:
     total: Array
     sites: tuple[Sink, ...]
     grid: tuple[int, int] | None
-    warnings: tuple[Warning_, ...]
+    unaligned: tuple[str, ...]
 
 
 def make_maps(
     op: Language[Array],
     content: Array,
     sinks: Sequence[Sink],
+    at_units: Callable[[Sink, Array], Array],
     *,
     positions: str,
     kind: Literal["sum", "content", "position"],
@@ -52,60 +51,104 @@ def make_maps(
 ) -> Maps:
     """Sum features of ``content`` [B, units, F] and reduce the sinks.
 
+    Args:
+        op: The tensor language.
+        content: Content relevance.
+        sinks: The sinks.
+        at_units: Brings numbers of a sink's tokens [B, T] to the units [B, units].
+        positions: Reduction of sinks.
+        kind: What the method's map is.
+        grid: Rows and columns, where units are patches.
+
     Raises:
         UsageError: ``positions`` is no reduction of sinks.
-        RoleError: A sink does not have the places that it should have.
     """
     summed = content.sum(axis=-1, dtype=np.float64)
-    units = content.shape[1]
-    aligned = [at_units(s, s.places, units) for s in sinks if s.places is not None]
+    aligned = [s for s in sinks if s.route is not None]
     position = np.zeros_like(summed)
     if kind != "content":
-        for term in reduce_sinks(op, aligned, positions):
-            position += term
+        for sink, term in reduce_sinks(op, aligned, positions):
+            position += at_units(sink, term)
     return Maps(
         content=summed,
         position=position,
         total={"sum": summed + position, "content": summed, "position": position}[kind],
-        sites=tuple(
-            replace(s, relevance=s.relevance.sum(axis=-1, dtype=np.float64)) for s in aligned
-        ),
+        sites=tuple(_signed(s, at_units) for s in aligned),
         grid=grid,
-        warnings=tuple(unaligned(s.name) for s in sinks if s.places is None),
+        unaligned=tuple(s.name for s in sinks if s.route is None),
     )
 
 
-def at_units(sink: Sink, places: Places, units: int) -> Sink:
-    """A sink with one row for every unit, without other tokens before and after (class tokens)."""
-    rows = sink.relevance[:, places.before : places.before + units]
-    if rows.shape[1] != units or sink.relevance.shape[1] != places.before + units + places.after:
-        raise RoleError(
-            f"{sink.relevance.shape[1]} places cannot belong to {units} units",
-            place=f"site/{sink.name}",
+def _signed(sink: Sink, at_units: Callable[[Sink, Array], Array]) -> Sink:
+    """Signed relevance of the units, and of places that belong to none."""
+    places = sink.relevance.sum(axis=-1, dtype=np.float64)
+    units = at_units(sink, places)
+    partial = sink.route is not None and sink.route.partial
+    off = places.sum(axis=1) - units.sum(axis=1) if partial else np.zeros(len(units))
+    return replace(sink, relevance=units, off_map=off)
+
+
+def unaligned(maps: Sequence[Maps]) -> list[Warning_]:
+    """Warnings for sinks that are on no map: they are in the ledger and in tensors only."""
+    everywhere = set(maps[0].unaligned).intersection(*(each.unaligned for each in maps))
+    return [
+        Warning_(
+            code="unaligned-site",
+            message=f"the places of site/{name} cannot be followed to units: it is not on the map",
         )
-    return replace(sink, relevance=rows)
+        for name in maps[0].unaligned
+        if name in everywhere
+    ]
 
 
-def unaligned(name: str) -> Warning_:
-    """The warning for a sink whose tokens are not the units: it is in ledger and tensors only."""
-    return Warning_(
-        code="unaligned-site",
-        message=f"the places of site/{name} are not those of the units: it is not on the map",
-    )
-
-
-def image_grid(patch: tuple[int, int] | None, size: Sequence[int]) -> tuple[int, int]:
+def image_grid(patch: tuple[int, ...] | None, size: Sequence[int]) -> tuple[int, int]:
     """Rows and columns of patches; images without patches have at most 14 × 14 blocks."""
     if patch is None:
         return min(GRID, size[0]), min(GRID, size[1])
-    return size[0] // patch[0], size[1] // patch[1]
+    return size[0] // patch[-2], size[1] // patch[-1]
 
 
 def grid_of(subject: Subject, array: Array) -> tuple[int, int] | None:
-    """Rows and columns of the units of an input; ``None`` where units are tokens."""
+    """Rows and columns of the units of an input; ``None`` where units are tokens.
+
+    Images that are all units of one sample, and pictures of a video, are below each other.
+    """
     if (axes := subject.image) is None:
         return None
-    return image_grid(subject.patch, (array.shape[axes.rows], array.shape[axes.columns]))
+    grid = image_grid(subject.patch, (array.shape[axes.rows], array.shape[axes.columns]))
+    return pictures_of(subject, array) * grid[0], grid[1]
+
+
+def pictures_of(subject: Subject, array: Array) -> int:
+    """Number of pictures with units of their own that a sample of an input has."""
+    axes = subject.image
+    images = 1 if subject.rows is None else array.shape[subject.rows]
+    if axes is None or axes.pictures is None:
+        return images
+    return int(images * (array.shape[axes.pictures] // _depth(subject)))
+
+
+def _depth(subject: Subject) -> int:
+    """Pictures of a video that share their units."""
+    return subject.patch[0] if subject.patch is not None and len(subject.patch) > 2 else 1
+
+
+def unit_relevance(subject: Subject, raw: Array, grid: tuple[int, int] | None) -> Array:
+    """[B, units, F] of an explained input, from tokens or from the pixels of its images."""
+    if grid is None:
+        return raw
+    samples = 1 if subject.rows is not None else len(raw)
+    if subject.image is not None and subject.image.pictures is not None:
+        raw = _apart(raw, _depth(subject))
+    patches = to_patches(raw, (samples * grid[0] // len(raw), grid[1]))
+    return patches.reshape(samples, -1, patches.shape[-1])
+
+
+def _apart(pixels: Array, depth: int) -> Array:
+    """[B, C, P, H, W] → [B · pictures, C · depth, H, W]."""
+    batch, channels, pictures, height, width = pixels.shape
+    parts = pixels.reshape(batch, channels, pictures // depth, depth, height, width)
+    return parts.transpose(0, 2, 1, 3, 4, 5).reshape(-1, channels * depth, height, width)
 
 
 def to_patches(pixels: Array, grid: tuple[int, int]) -> Array:

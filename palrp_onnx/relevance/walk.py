@@ -51,19 +51,20 @@ class Caught(Generic[T]):
             {value: function(m) for value, m in self.watched.items()},
         )
 
-    def require(self, explained: str) -> None:
-        """Refuse a walk that did not reach the explained input.
+    def require(self, *explained: str) -> None:
+        """Refuse a walk that did not reach these explained inputs.
 
         Raises:
             TargetError: It did not.
         """
-        if explained not in self.content:
-            raise TargetError(
-                "No relevance reaches the explained input",
-                place=f"input {explained}",
-                hint="The output does not depend on it, or the method sends nothing that way; try "
-                "another --method.",
-            )
+        for name in explained:
+            if name not in self.content:
+                raise TargetError(
+                    "No relevance reaches the explained input",
+                    place=f"input {name}",
+                    hint="The output does not depend on it, or the method sends nothing that way; "
+                    "try another --method.",
+                )
 
 
 def walk(
@@ -300,10 +301,13 @@ class _Walk(Generic[T]):
     def _fit(self, m: T, like: T, value: ir.Value, node: ir.Node) -> T:
         """Undo broadcasting where the trial run showed any."""
         shapes = self._plan.analysis.shapes
-        broadcasts = has(node, Trait.BROADCASTS) or node.op_type == "MatMul"
-        if broadcasts and shapes[value] != shapes.get(node.outputs[0]):
-            return self._op.sum_to(m, like)
-        return m
+        own, whole = shapes[value], shapes.get(node.outputs[0], ())
+        if node.op_type == "MatMul" and min(len(own), len(whole)) > 1:
+            broadcast = own[:-2] != whole[:-2]  # the last two axes are those of the matrices
+        else:
+            broadcast = node.op_type == "MatMul" or has(node, Trait.BROADCASTS)
+            broadcast = broadcast and own != whole
+        return self._op.sum_to(m, like) if broadcast else m
 
     def _accumulate(self, value: ir.Value, sent: _Sent[T]) -> None:
         self._op.check(sent.m, f"value {value.name!r}")

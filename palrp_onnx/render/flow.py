@@ -78,6 +78,7 @@ class _Setter:
     made: list[Paragraph] = field(default_factory=lambda: [[]])
 
     def set(self) -> list[Paragraph]:
+        self.sequence = self.units.sequence[0] if self.units.sequence else 0
         for unit in range(len(self.units.text)):
             if _special(self.units, unit):
                 self._close()

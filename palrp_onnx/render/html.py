@@ -17,22 +17,33 @@ from msgspec import UNSET
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
-from palrp_onnx.record import Attribution, Units, entry_names
+from palrp_onnx.record import Attribution, Map, Relevance, Units, entry_names
+from palrp_onnx.render.bars import BARRED, strongest
 from palrp_onnx.render.flow import Word, paragraphs, visible, words
 from palrp_onnx.render.palette import BLACK, TABLE, colours, ink
+from palrp_onnx.render.picture import Seen
 from palrp_onnx.render.scale import number
-from palrp_onnx.render.wording import common_scale, ends, shares, target_name
+from palrp_onnx.render.timeline import TIMED, in_cells
+from palrp_onnx.render.titles import title_of
+from palrp_onnx.render.wording import common_scale, ends, shares
 from palrp_onnx.types import Box
 
 #: Longer side of an embedded picture, in pixels.
 PICTURE = 1024
+#: Width and height of a ribbon of units in time without their signal.
+_RIBBON = (960, 60)
 _SHORT = 80
+_UNSEEN: Seen = (None, None)
 _ZERO = len(TABLE) // 2
 _FULL = 1.0
 
 
 def render_html(
-    record: Attribution, *, image: Image.Image | None = None, box: Box | None = None
+    record: Attribution,
+    *,
+    image: Image.Image | None = None,
+    box: Box | None = None,
+    further: Mapping[str, Seen] | None = None,
 ) -> bytes:
     """Draw a record as a self-contained HTML page.
 
@@ -40,12 +51,13 @@ def render_html(
         record: The record. The page contains its relevance with all digits.
         image: The original image, for patches; without it the map is drawn alone.
         box: The part of the original that the network saw, in its pixels; all of it by default.
+        further: The same two for each further explained input, by its name.
 
     Returns:
         The page in UTF-8. The same record and image give the same bytes.
     """
-    title = f"{visible(target_name(record.target))} – {visible(record.id)}"
-    return page("record.html.j2", title, view=view(record, image, box)).encode()
+    heading = f"{visible(title_of(record))} – {visible(record.id)}"
+    return page("record.html.j2", heading, view=view(record, (image, box), further)).encode()
 
 
 def page(template: str, title: str, **values: Any) -> str:
@@ -73,34 +85,79 @@ def page(template: str, title: str, **values: Any) -> str:
 def fragment(record: Attribution) -> str:
     """The HTML of one record, without the page around it."""
     template = _environment().get_template("view.html.j2")
-    return template.render(view=view(record, None, None))
+    return template.render(view=view(record))
 
 
-def view(record: Attribution, image: Image.Image | None, box: Box | None) -> dict[str, Any]:
+def view(
+    record: Attribution, seen: Seen = _UNSEEN, further: Mapping[str, Seen] | None = None
+) -> dict[str, Any]:
     """All values of the template of a record; texts are not escaped yet."""
-    limit, remark = common_scale(record)
-    units = _named(record.units, len(record.relevance.total))
-    flow = paragraphs(units, record.input) if units.grid is None else []
-    facts: dict[str, Any] = {
+    others = [(further or {}).get(each.input, _UNSEEN) for each in record.maps[1:]]
+    maps = [
+        _view_of(record, shown, *own)
+        for shown, own in zip(record.maps, [seen, *others], strict=True)
+    ]
+    return {
         "record": record,
-        "target": visible(target_name(record.target)),
+        "target": visible(title_of(record)),
         "low": ends(record)[0],
-        "limit": number(limit).lstrip("+"),
-        "remark": remark,
         "reduction": str(record.run.params.get("positions", "signed")),
         "shares": shares(record),
         "warnings": [(visible(w.code), visible(w.message)) for w in record.warnings],
-        "flow": flow,
-        "shades": shades(record.relevance.total, limit),
-        "over": [abs(value) > limit for value in record.relevance.total],
-        "several": any(len(word) > 1 for word in words(flow)),
-        "rows": list(_rows(record, units, flow)),
+        "maps": maps,
         "ledger": _ledger(record.ledger),
-        "panel": _panel(record),
         "facts": _facts(record),
-        "picture": _picture(record, limit, image, box) if units.grid is not None else None,
+        "data": {"maps": [each["data"] for each in maps]},
     }
-    return facts | {"data": _data(record, flow, limit, facts["panel"])}
+
+
+def _view_of(
+    record: Attribution, shown: Map, image: Image.Image | None, box: Box | None
+) -> dict[str, Any]:
+    """Values of the template for the map of one input."""
+    shown, each = in_cells(shown)
+    limit, remark = common_scale(shown)
+    if each > 1:
+        remark = f"{remark}; a cell is the sum of {each} {shown.units.kind}s"
+    units = _named(shown.units, len(shown.relevance.total))
+    listed = units.kind == "token"
+    flow = paragraphs(units, record.input) if listed else []
+    panel = _panel(shown)
+    grid = (1, len(shown.relevance.total)) if units.kind in TIMED else units.grid
+    return {
+        "name": visible(shown.input) if record.others else "",
+        "limit": number(limit).lstrip("+"),
+        "remark": remark,
+        "flow": flow,
+        "shades": shades(shown.relevance.total, limit),
+        "over": [abs(value) > limit for value in shown.relevance.total],
+        "several": any(len(word) > 1 for word in words(flow)),
+        "rows": list(_rows(shown.relevance, units, flow)),
+        "panel": panel,
+        "kind": units.kind,
+        "timed": units.kind in TIMED,
+        "many": f"{units.kind}{'es' if units.kind == 'patch' else 's'}",
+        "bars": _bars(shown, limit) if units.kind in BARRED else [],
+        "picture": None if grid is None else _picture(shown, grid, limit, image, box),
+        "data": _data(shown, flow, limit, panel, grid),
+    }
+
+
+def _bars(shown: Map, limit: float) -> list[tuple[str, list[dict[str, str]]]]:
+    """For every map a bar for each of the strongest units, from the centre."""
+    units = strongest(shown.relevance)
+
+    def bar(unit: int, value: float) -> dict[str, str]:
+        share = max(-1.0, min(1.0, value / limit)) if limit else 0.0
+        return {
+            "name": visible(shown.units.name(unit)),
+            "value": _digits(value),
+            "width": f"{50 * abs(share):.3f}",
+            "left": f"{50 - 50 * max(-share, 0.0):.3f}",
+            "sign": "minus" if value < 0 else "plus",
+        }
+
+    return [(name, [bar(k, values[k]) for k in units]) for name, values in _maps(shown.relevance)]
 
 
 def shades(values: ArrayLike, limit: float) -> list[int]:
@@ -152,27 +209,20 @@ def _hex(colour: NDArray[np.uint8]) -> str:
 
 def _named(units: Units, count: int) -> Units:
     """Units with texts: tokens without a text are shown by their number."""
-    if units.grid is not None or units.text:
+    if units.kind != "token" or units.text:
         return units
     return msgspec.structs.replace(units, text=[str(unit) for unit in range(count)])
 
 
-def _rows(record: Attribution, units: Units, flow: list[Any]) -> Iterator[dict[str, Any]]:
+def _rows(relevance: Relevance, units: Units, flow: list[Any]) -> Iterator[dict[str, Any]]:
     """The table of numbers, one row per unit."""
     shown = {piece.unit: piece.text for word in words(flow) for piece in word}
     for unit, (content, position, total) in enumerate(
-        zip(
-            record.relevance.content,
-            record.relevance.position,
-            record.relevance.total,
-            strict=True,
-        )
+        zip(relevance.content, relevance.position, relevance.total, strict=True)
     ):
         yield {
             "unit": unit,
-            "name": f"({unit // units.grid[1]}, {unit % units.grid[1]})"
-            if units.grid is not None
-            else short(shown[unit]),
+            "name": short(shown[unit] if units.kind == "token" else visible(units.name(unit))),
             "content": _digits(content),
             "position": _digits(position),
             "total": _digits(total),
@@ -204,13 +254,13 @@ def _share(part: float, whole: float) -> str:
     return f"{100 * part / whole:z.1f} %".replace("-", "−") if whole else "–"
 
 
-def _panel(record: Attribution) -> dict[str, Any] | None:
+def _panel(shown: Map) -> dict[str, Any] | None:
     """Positions × layers as a picture with one pixel per cell, and sums of the sites."""
-    sites = record.sites
+    sites = shown.sites
     if not sites or not sites[0].relevance:
         return None
     numbers = np.array([site.relevance for site in sites])
-    special = np.array(record.units.special or [False] * numbers.shape[1])
+    special = np.array(shown.units.special or [False] * numbers.shape[1])
     ordinary = numbers[:, ~special]  # special tokens would dominate the scale
     limit = float(np.abs(ordinary if ordinary.any() else numbers).max())
     return {
@@ -251,7 +301,9 @@ def _facts(record: Attribution) -> list[tuple[str, list[tuple[str, str]]]]:
             {
                 "id": record.id,
                 "kind": source.kind,
-                "units": f"{len(record.relevance.total)} × {record.units.kind}",
+                "units": ", ".join(
+                    f"{len(each.relevance.total)} × {each.units.kind}" for each in record.maps
+                ),
                 **({"truncated": "yes"} if source.truncated else {}),
                 **({"size": "{} × {}".format(*source.size)} if source.size else {}),
             },
@@ -268,11 +320,16 @@ def _facts(record: Attribution) -> list[tuple[str, list[tuple[str, str]]]]:
 
 
 def _picture(
-    record: Attribution, limit: float, image: Image.Image | None, box: Box | None
+    shown: Map,
+    grid: tuple[int, int],
+    limit: float,
+    image: Image.Image | None,
+    box: Box | None,
 ) -> dict[str, Any]:
-    """The maps as pictures with one pixel per patch, and their place on the original."""
-    rows, columns = record.units.grid or (1, 1)
-    width, height = image.size if image is not None else (columns, rows)
+    """The maps as pictures with one pixel per unit, and their place on the original."""
+    rows, columns = grid
+    timed = shown.units.kind in TIMED
+    width, height = image.size if image is not None else _RIBBON if timed else (columns, rows)
     seen = (box if image is not None else None) or Box(0, 0, width, height)
     return {
         "rows": rows,
@@ -286,13 +343,12 @@ def _picture(
         ),
         "maps": [
             (name, _data_uri(_map(values, (rows, columns), limit, clear=image is not None)))
-            for name, values in _maps(record)
+            for name, values in _maps(shown.relevance)
         ],
     }
 
 
-def _maps(record: Attribution) -> list[tuple[str, list[float]]]:
-    relevance = record.relevance
+def _maps(relevance: Relevance) -> list[tuple[str, list[float]]]:
     return [
         ("content", relevance.content),
         ("position", relevance.position),
@@ -323,25 +379,30 @@ def _data_uri(image: Image.Image) -> str:
 
 
 def _data(
-    record: Attribution, flow: list[Any], limit: float, panel: dict[str, Any] | None
+    shown: Map,
+    flow: list[Any],
+    limit: float,
+    panel: dict[str, Any] | None,
+    grid: tuple[int, int] | None,
 ) -> dict[str, Any]:
-    """Numbers of the record for the script, which reads texts from the page."""
+    """Numbers of a map for the script, which reads texts from the page."""
     return {
-        **dict(_maps(record)),
-        "special": record.units.special,
+        **dict(_maps(shown.relevance)),
+        "special": shown.units.special,
         "limit": limit,
-        "word_limit": _word_limit(record, list(words(flow))),
-        "columns": record.units.grid[1] if record.units.grid is not None else None,
-        "sites": [site.relevance for site in record.sites] if panel is not None else [],
+        "word_limit": _word_limit(shown.relevance, list(words(flow))),
+        "columns": None if grid is None else grid[1],
+        "kind": shown.units.kind,
+        "sites": [site.relevance for site in shown.sites] if panel is not None else [],
     }
 
 
-def _word_limit(record: Attribution, joined: Sequence[Word]) -> float:
+def _word_limit(relevance: Relevance, joined: Sequence[Word]) -> float:
     """The scale for words: the largest |sum| of a word in any map, without special tokens."""
     sums = {
         special: [
             abs(sum(values[piece.unit] for piece in word))
-            for _, values in _maps(record)
+            for _, values in _maps(relevance)
             for word in joined
             if word[0].special == special
         ]

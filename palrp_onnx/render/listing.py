@@ -13,10 +13,10 @@ from typing import Any
 import msgspec
 
 from palrp_onnx.errors import InputError
-from palrp_onnx.record import LEDGER_ENTRIES, LEDGER_SUMS, Attribution, decode
+from palrp_onnx.record import LEDGER_ENTRIES, LEDGER_SUMS, Attribution, Map, decode
 from palrp_onnx.render.flow import visible
 from palrp_onnx.render.html import fragment, page, short
-from palrp_onnx.render.wording import target_name
+from palrp_onnx.render.titles import title_of
 
 #: MiB of packed maps in a page; further records are listed without maps.
 ROOM = 64
@@ -191,21 +191,28 @@ def _entry(place: str, data: bytes) -> ListedRecord:
 
 def _fault(record: Attribution) -> str | None:
     """Checks beyond the schema: lists that belong together have equal lengths."""
-    units, relevance = record.units, record.relevance
+    for fault in map(_fault_of, record.maps):
+        if fault is not None:
+            return fault
+    if missing := [name for name in _ACCOUNT if name not in record.ledger]:
+        return f"the ledger has no {missing[0]}"
+    return None
+
+
+def _fault_of(shown: Map) -> str | None:
+    units, relevance = shown.units, shown.relevance
     count = len(relevance.total)
     lists = {
         "content": relevance.content,
         "position": relevance.position,
         **{name: getattr(units, name) or relevance.total for name in _PER_UNIT},
-        **{site.name: site.relevance or relevance.total for site in record.sites},
+        **{site.name: site.relevance or relevance.total for site in shown.sites},
     }
     for name, values in lists.items():
         if len(values) != count:
             return f"{name} has {len(values)} numbers or texts for {count} units"
     if units.grid is not None and units.grid[0] * units.grid[1] != count:
         return f"a grid of {units.grid[0]} × {units.grid[1]} for {count} units"
-    if missing := [name for name in _ACCOUNT if name not in record.ledger]:
-        return f"the ledger has no {missing[0]}"
     return None
 
 
@@ -231,7 +238,7 @@ def _rows(entries: Iterable[ListedRecord], room: int) -> Iterator[_ListRow]:
             name,
             place,
             packed=None if full else packed,
-            target=short(visible(target_name(record.target))),
+            target=short(visible(title_of(record))),
             value=record.target.value,
             probability=record.target.probability,
             positions=record.position_share,

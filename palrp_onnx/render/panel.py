@@ -21,10 +21,12 @@ _NAMES = 96
 
 @dataclass
 class Panel:
-    """A heat map with one row per site and one column per unit."""
+    """A heat map with one row per site and one column per unit, or for ``each`` of several."""
 
     sites: Sequence[Site]
     units: Units
+    prefix: str = ""
+    each: int = 1
 
     def __post_init__(self) -> None:
         self._numbers = np.array([site.relevance for site in self.sites])
@@ -40,7 +42,7 @@ class Panel:
 
     def draw(self, page: Image.Image, top: int) -> None:
         """Draw onto the page."""
-        write(page, (MARGIN, top + 11), "positions × layers", 16, GREY)
+        write(page, (MARGIN, top + 11), f"{self.prefix}positions × layers", 16, GREY)
         upper = top + 30
         draw = ImageDraw.Draw(page)
         painted = colours(self._numbers, self.limit)
@@ -68,17 +70,19 @@ class Panel:
         if self._named:
             for column, text in enumerate(self.units.text):
                 name = shorten(visible(text.strip() or text), _SIZE, _NAMES - 12)
-                label = _upright(name)
+                label = upright(name)
                 left = MARGIN + _LABEL + (column + 0.5) * self._cell - label.width / 2
                 page.paste((0, 0, 0), (round(left), lower + 5), label)
             return
         step = next(s for s in (1, 2, 5, 10, 20, 50, 100, 200, 500, 10**9) if s * self._cell >= 40)
         for column in range(0, self._columns, step):
             left = MARGIN + _LABEL + (column + 0.5) * self._cell
-            write(page, (left - width(str(column), _SIZE) / 2, lower + 11), str(column), _SIZE)
+            seconds = self.units.step
+            name = str(column * self.each) if seconds is None else f"{column * seconds:.3g}"
+            write(page, (left - width(name, _SIZE) / 2, lower + 11), name, _SIZE)
 
 
-def _upright(text: str) -> Image.Image:
+def upright(text: str) -> Image.Image:
     """A mask of text that is rotated to read upwards."""
     mask = Image.new("L", (max(width(text, _SIZE), 1), 18), 0)
     ImageDraw.Draw(mask).text((0, 9), text, fill=255, font=font(_SIZE), anchor="lm")

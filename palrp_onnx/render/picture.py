@@ -13,6 +13,9 @@ from palrp_onnx.render.page import GREY, INNER, LINE, MARGIN, write
 from palrp_onnx.render.palette import colours
 from palrp_onnx.types import Box
 
+#: An original image, and the part of it that the network saw.
+Seen = tuple[Image.Image | None, Box | None]
+
 _GAP = 16
 _CAPTION = 28
 

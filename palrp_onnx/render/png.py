@@ -3,24 +3,34 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator, Mapping
 
 from PIL import Image, PngImagePlugin
 
-from palrp_onnx.record import Attribution, entry_names
+from palrp_onnx.matrix import Matrix
+from palrp_onnx.record import Attribution, Map, entry_names
+from palrp_onnx.render.bars import BARRED, Bars
+from palrp_onnx.render.film import Film
 from palrp_onnx.render.page import GREY, Block, TextLines, compose, visible, wrap
 from palrp_onnx.render.palette import BLACK
 from palrp_onnx.render.panel import Panel
-from palrp_onnx.render.picture import Pictures
+from palrp_onnx.render.picture import Pictures, Seen
 from palrp_onnx.render.scale import Scale, number
 from palrp_onnx.render.strip import Strip
-from palrp_onnx.render.wording import common_scale, ends, shares, target_name
+from palrp_onnx.render.timeline import TIMED, Timeline, in_cells
+from palrp_onnx.render.titles import title_of
+from palrp_onnx.render.wording import common_scale, ends, shares
 from palrp_onnx.types import Box
 
 _SMALL = 15
 
 
 def render_png(
-    record: Attribution, *, image: Image.Image | None = None, box: Box | None = None
+    record: Attribution,
+    *,
+    image: Image.Image | None = None,
+    box: Box | None = None,
+    further: Mapping[str, Seen] | None = None,
 ) -> bytes:
     """Draw a record: head, maps on one scale, colour bar, ledger, positions × layers.
 
@@ -28,34 +38,69 @@ def render_png(
         record: The record.
         image: The original image, for patches.
         box: The part of the original that the network saw, in its pixels; all of it by default.
+        further: The same two for each further explained input, by its name.
 
     Returns:
         A PNG file. The same record and image give the same bytes.
     """
-    limit, remark = common_scale(record)
-    reduction = str(record.run.params.get("positions", "signed"))
     blocks: list[Block] = [_head(record)]
-    if record.units.grid is not None:
-        grid = record.units.grid
-        blocks.append(Pictures(record.relevance, grid, limit, image, box, reduction))
+    seen = further or {}
+    first, *others = record.maps
+    blocks += _map(record, first, image, box)
+    for shown in others:
+        blocks += _map(record, shown, *seen.get(shown.input, (None, None)))
+    blocks.append(_ledger(record))
+    for shown in record.maps:
+        if shown.sites and shown.sites[0].relevance:
+            cells, each = in_cells(shown)
+            blocks.append(Panel(cells.sites, cells.units, _prefix(record, shown), each))
+    return encoded(compose(blocks), record)
+
+
+def _map(
+    record: Attribution, shown: Map, image: Image.Image | None, box: Box | None
+) -> Iterator[Block]:
+    """The maps of one input, and their scale."""
+    shown, each = in_cells(shown)
+    limit, remark = common_scale(shown)
+    reduction = str(record.run.params.get("positions", "signed"))
+    prefix = _prefix(record, shown)
+    relevance = shown.relevance
+    if shown.units.kind in TIMED:
+        if prefix:
+            yield TextLines([(prefix, 16, GREY)])
+        yield Timeline(relevance, shown.units, each, limit, image, reduction)
+    elif shown.units.kind in BARRED:
+        yield Bars(relevance, shown.units, limit, reduction, prefix)
+    elif (grid := shown.units.grid) is not None:
+        if prefix:
+            yield TextLines([(prefix, 16, GREY)])
+        if shown.units.pictures > 1 and image is None:
+            yield Film(relevance, grid, shown.units.pictures, limit, reduction)
+        else:
+            yield Pictures(relevance, grid, limit, image, box, reduction)
     else:
-        blocks += [
-            Strip(name, record.units, values, limit, record.input.text)
-            for name, values in (
-                ("content", record.relevance.content),
-                (f"position  ({reduction})", record.relevance.position),
-                ("total", record.relevance.total),
-            )
-        ]
-    blocks += [Scale(limit, remark, *ends(record)), _ledger(record)]
-    if record.sites and record.sites[0].relevance:
-        blocks.append(Panel(record.sites, record.units))
-    return _encoded(compose(blocks), record)
+        for name, values in (
+            ("content", shown.relevance.content),
+            (f"position  ({reduction})", shown.relevance.position),
+            ("total", shown.relevance.total),
+        ):
+            yield Strip(f"{prefix}{name}", shown.units, values, limit, record.input.text)
+    yield Scale(limit, remark + _summed(shown, each), *ends(record))
+
+
+def _summed(shown: Map, each: int) -> str:
+    return f"; a cell is the sum of {each} {shown.units.kind}s" if each > 1 else ""
+
+
+def _prefix(record: Attribution, shown: Map) -> str:
+    """The name of the input before the titles of its maps, if there are several inputs."""
+    return f"{visible(shown.input)}:  " if record.others else ""
 
 
 def _head(record: Attribution) -> TextLines:
     target = record.target
-    name = target_name(target)
+    name = title_of(record)
     facts = [f"{target.output} {number(target.value)}"]
     if target.probability is not None:
         facts.append(f"probability {target.probability:.3g}")
@@ -81,7 +126,8 @@ def _ledger(record: Attribution) -> TextLines:
     return TextLines(lines)
 
 
-def _encoded(page: Image.Image, record: Attribution) -> bytes:
+def encoded(page: Image.Image, record: Attribution | Matrix) -> bytes:
+    """A page as PNG, with the facts of what it shows."""
     info = PngImagePlugin.PngInfo()
     for key, value in {
         "Software": f"palrp-onnx {record.run.version}",

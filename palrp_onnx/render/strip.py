@@ -56,9 +56,10 @@ def _between(units: Units, text: str | None, index: int) -> str:
     known = text is not None and len(units.start) == len(units.end) == len(units.text)
     if index == 0 or text is None or not known:
         return " "
+    between = text[units.end[index - 1] : units.start[index]]
     if units.special and (units.special[index] or units.special[index - 1]):
-        return " "
-    return text[units.end[index - 1] : units.start[index]]
+        return "\n" if "\n" in between else " "
+    return between
 
 
 @dataclass

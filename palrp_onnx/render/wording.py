@@ -2,33 +2,10 @@
 
 from __future__ import annotations
 
-from palrp_onnx.record import Attribution, TargetFacts
+from palrp_onnx.record import Attribution, Map
 from palrp_onnx.render.page import visible
 from palrp_onnx.render.scale import number
-
-
-def target_name(target: TargetFacts) -> str:
-    """Name of the target: a class, a contrast of two, a token at a position, or a product."""
-    name = _first(target)
-    if target.kind == "contrast":
-        name = f"{name} rather than {class_name(target.against_label, target.against)}"
-    return name if target.position is None else f"{name} at token {target.position}"
-
-
-def _first(target: TargetFacts) -> str:
-    """Name of the target without the contrasted class and the position."""
-    if target.vector is not None:
-        return f"{'similarity to' if target.kind == 'cosine' else 'product with'} {target.vector}"
-    return class_name(target.label, target.index)
-
-
-def class_name(label: str | None, index: int | list[int] | None) -> str:
-    """A class by its label, else by its index; an element by its indices."""
-    if label is not None:
-        return label
-    if isinstance(index, list):
-        return f"element {index}" if index else "the only element"
-    return f"class {index}"
+from palrp_onnx.render.titles import class_name, first_name
 
 
 def ends(record: Attribution) -> tuple[str, str]:
@@ -37,15 +14,16 @@ def ends(record: Attribution) -> tuple[str, str]:
     low = "against"
     if target.kind == "contrast":
         low = f"for {visible(class_name(target.against_label, target.against))}"
-    return low, f"for {visible(_first(target))}"
+    return low, f"for {visible(first_name(target))}"
 
 
-def common_scale(record: Attribution) -> tuple[float, str]:
-    """The common scale of the three maps, without special tokens, and a remark on it."""
-    special = record.units.special or [False] * len(record.relevance.total)
-    maps = (record.relevance.content, record.relevance.position, record.relevance.total)
-    ordinary = [abs(v) for m in maps for v, s in zip(m, special, strict=False) if not s]
-    peak = max((abs(v) for m in maps for v in m), default=0.0)
+def common_scale(shown: Map) -> tuple[float, str]:
+    """The common scale of content, position and total, without special tokens, and a remark."""
+    relevance = shown.relevance
+    special = shown.units.special or [False] * len(relevance.total)
+    parts = (relevance.content, relevance.position, relevance.total)
+    ordinary = [abs(v) for part in parts for v, s in zip(part, special, strict=False) if not s]
+    peak = max((abs(v) for part in parts for v in part), default=0.0)
     limit = max(ordinary, default=0.0) or peak
     if peak > limit:
         return limit, f"special tokens go up to {number(peak)[1:]}; ◥ marks what is off the scale"
@@ -53,14 +31,23 @@ def common_scale(record: Attribution) -> tuple[float, str]:
 
 
 def shares(record: Attribution) -> str:
-    """Shares of positions and of special tokens in the map, as text."""
-    content, position = record.relevance.magnitudes()
+    """Shares of inputs, of positions and of special tokens in the maps, as text."""
+    content, position = record.magnitudes()
+    maps = record.maps
     found = [f"positions are {_percent(position, content + position)} of the map"]
-    if any(record.units.special):
-        pairs = zip(record.relevance.total, record.units.special, strict=False)
-        special = sum(abs(v) for v, s in pairs if s)
-        whole = sum(map(abs, record.relevance.total))
+    sizes = [sum(map(abs, each.relevance.total)) for each in maps]
+    whole = sum(sizes)
+    if any(any(each.units.special) for each in maps):
+        special = sum(
+            abs(v)
+            for each in maps
+            for v, s in zip(each.relevance.total, each.units.special, strict=False)
+            if s
+        )
         found.append(f"special tokens {_percent(special, whole)}")
+    if len(maps) > 1:
+        names = zip(maps, sizes, strict=True)
+        found += [f"{visible(each.input)} {_percent(size, whole)}" for each, size in names]
     return ", ".join(found) + "  (of Σ|relevance|)"
 
 

@@ -295,13 +295,8 @@ def reduce_log_sum(op: Language[T], node: Node[T], m: T) -> Shares[T]:
     return Shares(_inputs(reduction.reduce_sum(op, node, share)), {"other": rest})
 
 
-def _mean(op: Language[T], a: T, axes: Sequence[int]) -> T:
-    total = op.sum(a, axes)
-    return op.mul(total, op.mean_weight(a, total))
-
-
 def _centred(op: Language[T], a: T, axes: Sequence[int]) -> T:
-    return op.sub(a, _mean(op, a, axes))
+    return op.sub(a, op.mean(a, axes))
 
 
 def _tail(node: Node[T]) -> list[int]:
@@ -314,9 +309,9 @@ def _through_deviation(
 ) -> T:
     """u − mean(u) − c ∘ mean(u ∘ c) / σ² with c = x − μ and u = ``scaled`` / σ."""
     centred = _centred(op, op.wide(node.input(0)), axes)
-    variance = op.shift(_mean(op, _square(op, centred), axes), epsilon)
+    variance = op.shift(op.mean(_square(op, centred), axes), epsilon)
     u = op.div(scaled, op.power(variance, 0.5))
-    along = op.div(_mean(op, op.mul(u, centred), axes), variance)
+    along = op.div(op.mean(op.mul(u, centred), axes), variance)
     sent = op.sub(_centred(op, u, axes), op.mul(centred, along))
     return op.cast_like(sent, node.input(0))
 
@@ -362,10 +357,10 @@ def mean_variance_normalization(op: Language[T], node: Node[T], m: T) -> Shares[
     if 0 in axes or -node.rank(0) in axes:
         raise NotImplementedError("statistics measured over the batch")
     centred = _centred(op, op.wide(node.input(0)), axes)
-    deviation = op.power(_mean(op, _square(op, centred), axes), 0.5)
+    deviation = op.power(op.mean(_square(op, centred), axes), 0.5)
     whole = op.shift(deviation, norm.EPSILON)
     u = op.div(m, whole)
-    along = op.ratio(_mean(op, op.mul(u, centred), axes), op.mul(deviation, whole), 0.0)
+    along = op.ratio(op.mean(op.mul(u, centred), axes), op.mul(deviation, whole), 0.0)
     sent = op.sub(_centred(op, u, axes), op.mul(centred, along))
     return _absorbing_rest(op, node, m, op.cast_like(sent, node.input(0)))
 
@@ -378,9 +373,9 @@ def rms_normalization(op: Language[T], node: Node[T], m: T) -> Shares[T]:
     """
     axes = _tail(node)
     x = op.wide(node.input(0))
-    square = op.shift(_mean(op, _square(op, x), axes), node.attribute("epsilon", 1e-5))
+    square = op.shift(op.mean(_square(op, x), axes), node.attribute("epsilon", 1e-5))
     u = op.div(op.mul(m, node.input(1)), op.power(square, 0.5))
-    sent = op.sub(u, op.mul(x, op.div(_mean(op, op.mul(u, x), axes), square)))
+    sent = op.sub(u, op.mul(x, op.div(op.mean(op.mul(u, x), axes), square)))
     return _absorbing_rest(op, node, m, op.cast_like(sent, node.input(0)))
 
 

@@ -80,10 +80,11 @@ def tile(op: Language[T], node: Node[T], m: T) -> Sequence[T | None]:
 
 
 @rule("Pad", since=11)
-def pad(op: Language[T], node: Node[T], m: T) -> Sequence[T | None]:
+def pad(op: Language[T], node: Node[T], m: T) -> Sequence[T | None] | Shares[T]:
     """m_x = m without the padding, zero where x was cropped; repeated entries add up.
 
-    Padding with a number other than zero is not linear, and refused.
+    Ledger: the relevance of padding with a number other than zero, Σ y ∘ m − Σ x ∘ m_x, under
+    ``bias``.
     """
     rest = (None,) * (node.arity - 1)
     mode = node.attribute("mode", "constant")
@@ -91,9 +92,20 @@ def pad(op: Language[T], node: Node[T], m: T) -> Sequence[T | None]:
     if mode != "constant":
         operands = [node.input(1)] if axes is None else [node.input(1), None, axes]
         return _moved(op, node, m, operands, {"mode": mode}, repeats=True), *rest
+    sent = op.pad_adjoint(m, node.input(0), node.input(1), axes)
     if node.has(2) and node.number(2) != 0:
-        raise NotImplementedError("padding with a number that is not zero")
-    return op.pad_adjoint(m, node.input(0), node.input(1), axes), *rest
+        whole, own = op.relevance(node.output(), m), op.relevance(node.input(0), sent)
+        padded = _padded_axes(node)
+        return Shares((sent, *rest), {"bias": op.sub(op.sum(whole, padded), op.sum(own, padded))})
+    return sent, *rest
+
+
+def _padded_axes(node: Node[T]) -> list[int]:
+    """Axes whose length changes."""
+    pads, rank = node.integers(1), node.rank(0)
+    axes = node.integers(3) if node.has(3) else range(rank)
+    ends = zip(axes, pads, pads[len(pads) // 2 :], strict=False)
+    return sorted(axis % rank for axis, begin, end in ends if begin or end)
 
 
 @rule("Pad", since=2)

@@ -28,16 +28,11 @@ def layer_normalization(op: Language[T], node: Node[T], m: T) -> Sequence[T | No
 def _centred_share(op: Language[T], node: Node[T], scaled: T, axes: list[int]) -> T:
     """u − mean(u) with u = γ ∘ m / σ: the linear part of (x − μ)/σ over ``axes``."""
     x = op.wide(node.input(0))
-    centred = op.sub(x, _mean(op, x, x, axes))
-    variance = _mean(op, op.mul(centred, centred), x, axes)
+    centred = op.sub(x, op.mean(x, axes))
+    variance = op.mean(op.mul(centred, centred), axes)
     deviation = op.power(op.shift(variance, node.attribute("epsilon", 1e-5)), 0.5)
     u = op.div(scaled, deviation)
-    return op.cast_like(op.sub(u, _mean(op, u, x, axes)), node.input(0))
-
-
-def _mean(op: Language[T], a: T, like: T, axes: Sequence[int]) -> T:
-    total = op.sum(a, axes)
-    return op.mul(total, op.mean_weight(like, total))
+    return op.cast_like(op.sub(u, op.mean(u, axes)), node.input(0))
 
 
 @rule("RMSNormalization")
@@ -50,7 +45,7 @@ def rms_normalization(op: Language[T], node: Node[T], m: T) -> Sequence[T | None
     rank = node.rank(0)
     axes = list(range(node.attribute("axis", -1) % rank, rank))
     x = op.wide(node.input(0))
-    mean = _mean(op, op.mul(x, x), x, axes)
+    mean = op.mean(op.mul(x, x), axes)
     root = op.power(op.shift(mean, node.attribute("epsilon", 1e-5)), 0.5)
     sent = op.div(op.mul(m, node.input(1)), root)
     return op.cast_like(sent, node.input(0)), None
@@ -79,10 +74,10 @@ def mean_variance_normalization(op: Language[T], node: Node[T], m: T) -> Sequenc
     if 0 in axes or -node.rank(0) in axes:
         raise NotImplementedError("statistics measured over the batch")
     x = op.wide(node.input(0))
-    centred = op.sub(x, _mean(op, x, x, axes))
-    variance = _mean(op, op.mul(centred, centred), x, axes)
+    centred = op.sub(x, op.mean(x, axes))
+    variance = op.mean(op.mul(centred, centred), axes)
     u = op.div(m, op.shift(op.power(variance, 0.5), EPSILON))
-    return (op.cast_like(op.sub(u, _mean(op, u, x, axes)), node.input(0)),)
+    return (op.cast_like(op.sub(u, op.mean(u, axes)), node.input(0)),)
 
 
 @rule("LpNormalization")

@@ -42,19 +42,27 @@ def average_pool(op: Language[T], node: Node[T], m: T) -> Sequence[T | None]:
     """
     rank = node.rank(0)
     for axis in range(2, rank):
-        m = along(op, m, op.averaging(node.input(0), axis, _of_axis(node, axis - 2)), axis, rank)
+        window = of_axis(node, axis - 2)
+        if dilations := node.attribute("dilations", None):
+            window["dilations"] = [dilations[axis - 2], 1]
+        m = along(op, m, op.averaging(node.input(0), axis, window), axis, rank)
     return (m,)
 
 
-def _of_axis(node: Node[T], axis: int) -> Pooling:
-    """The pooling along one spatial axis, as pooling of images [S, S] along their rows."""
-    kernel = node.attribute("kernel_shape", ())
+def of_axis(node: Node[T], axis: int, covered: Sequence[int] = ()) -> Pooling:
+    """The windows along one spatial axis, as pooling of images [S, S] along their rows.
+
+    Args:
+        node: A pooling or a convolution.
+        axis: The spatial axis, from 0.
+        covered: Lengths of its windows, by default its ``kernel_shape``.
+    """
+    kernel = covered or node.attribute("kernel_shape", ())
     rank = len(kernel)
     window: dict[str, Any] = given(node, "auto_pad", "ceil_mode", "count_include_pad")
     window["kernel_shape"] = [kernel[axis], 1]
-    for name in ("strides", "dilations"):
-        if steps := node.attribute(name, None):
-            window[name] = [steps[axis], 1]
+    if strides := node.attribute("strides", None):
+        window["strides"] = [strides[axis], 1]
     if pads := node.attribute("pads", None):
         window["pads"] = [pads[axis], 0, pads[axis + rank], 0]
     return cast(Pooling, window)

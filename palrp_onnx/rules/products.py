@@ -7,6 +7,7 @@ factor that takes no share. Nothing goes to the ledger.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from string import ascii_letters
 
 from palrp_onnx.rules.registry import Node, T, rule
 from palrp_onnx.tensor.language import Language
@@ -99,13 +100,20 @@ def equation_of(node: Node[T]) -> tuple[list[str], str]:
     """Letters of every operand, and of the result.
 
     Raises:
-        NotImplementedError: The equation has an ellipsis, a diagonal, or no result.
+        NotImplementedError: The equation has a diagonal or no result.
     """
     terms, arrow, result = str(node.attribute("equation", "")).replace(" ", "").partition("->")
-    letters = terms.split(",")
-    if not arrow or "." in terms or any(len(set(t)) < len(t) for t in letters):
-        raise NotImplementedError("an equation with an ellipsis, a diagonal, or no result")
-    return letters, result
+    spelled = terms.split(",")
+    hidden = [node.rank(i) - len(term.replace("...", "")) for i, term in enumerate(spelled)]
+    # Axes of an ellipsis get letters that the equation leaves free.
+    free = "".join(c for c in ascii_letters if c not in terms)[: max(hidden, default=0)]
+    letters = [
+        term.replace("...", free[len(free) - count :])
+        for term, count in zip(spelled, hidden, strict=True)
+    ]
+    if not arrow or any(len(set(t)) < len(t) for t in letters):
+        raise NotImplementedError("an equation with a diagonal or no result")
+    return letters, result.replace("...", free)
 
 
 def einsum_share(

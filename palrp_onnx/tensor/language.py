@@ -210,6 +210,10 @@ class Language(Protocol[T]):
         """Sum over axes."""
         ...
 
+    def mean(self, a: T, axes: Sequence[int]) -> T:
+        """Mean over axes, which stay with length 1."""
+        ...
+
     def sum_to(self, a: T, like: T) -> T:
         """Undo right-aligned broadcasting: sum ``a`` to the shape of ``like``."""
         ...
@@ -392,6 +396,14 @@ class Language(Protocol[T]):
         feature_axes: Sequence[int],
     ) -> T:
         """Relevance as [B, T, F]: batch, token and feature axes, every other axis summed."""
+        ...
+
+    def unfold(self, a: T, like: T, batch_axis: int, token_axes: Sequence[int]) -> T:
+        """[B, T] along the axes of ``like`` that :meth:`arrange` joins, in the order of ``like``.
+
+        The axis of samples, if it holds no tokens, may hold heads as well: each gets an equal
+        share. Axes are counted from the right.
+        """
         ...
 
     def check(self, a: T, place: str) -> None:

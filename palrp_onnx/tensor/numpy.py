@@ -200,6 +200,9 @@ class Eager:
     def sum(self, a: Array, axes: Sequence[int], *, keepdims: bool = True) -> Array:
         return np.asarray(a.sum(axis=tuple(axes), keepdims=keepdims))
 
+    def mean(self, a: Array, axes: Sequence[int]) -> Array:
+        return np.asarray(a.mean(axis=tuple(axes), keepdims=True))
+
     def sum_to(self, a: Array, like: Array) -> Array:
         if a.shape == like.shape:
             return a
@@ -443,6 +446,17 @@ class Eager:
             size //= self.batch
         columns = math.prod(relevance.shape[a] for a in features)
         return np.asarray(summed.reshape(self.batch, size, columns))
+
+    def unfold(self, a: Array, like: Array, batch_axis: int, token_axes: Sequence[int]) -> Array:
+        batch, tokens = batch_axis % like.ndim, [k % like.ndim for k in token_axes]
+        rest = [k for k in tokens if k != batch]
+        lengths = [like.shape[k] for k in rest]
+        if batch not in tokens:
+            heads = like.shape[batch] // self.batch
+            a = np.repeat(a, heads, axis=0) / heads
+        order = [batch, *rest]
+        parts = a.reshape(like.shape[batch], *lengths)
+        return parts.transpose(np.argsort(order))
 
     def check(self, a: Array, place: str) -> None:
         if not np.isfinite(a).all():

@@ -34,9 +34,11 @@ class Emit:
     Args:
         graph: Where nodes are appended.
         batch: Number of samples, an int64 tensor [1].
-        ranks: Number of axes of the existing values.
+        shapes: Shapes of the existing values in a trial run.
         opset: Opset of the graph.
         portable: Use operations of the ONNX standard only.
+        fixed: Whether these shapes are those of every run.
+        bounded: Whether what could run early waits where that saves memory.
 
     Attributes:
         made: The appended nodes.
@@ -46,15 +48,19 @@ class Emit:
         self,
         graph: ir.Graph,
         batch: Value,
-        ranks: Mapping[Value, int],
+        shapes: Mapping[Value, Shape],
         *,
         opset: int,
         portable: bool = False,
+        fixed: bool = False,
+        bounded: bool = False,
     ) -> None:
         self._opset = opset
+        self._fixed, self._bounded = fixed, bounded
         self._graph = self._home = graph  # where nodes and where initializers are put
         self._stem = "relevance"
-        self._ranks = dict(ranks)
+        self._lengths = shapes
+        self._ranks = {value: len(shape) for value, shape in shapes.items()}
         self._portable = portable
         self._constants: dict[tuple[Any, ...], Value] = {}
         self._shapes: dict[Value, Value] = {}
@@ -159,6 +165,8 @@ class Emit:
 
     def shape(self, value: Value) -> Value:
         """Shape of a value [rank]."""
+        if self._fixed and value in self._lengths:
+            return self.constant(self._lengths[value])
         if value not in self._shapes:
             self._shapes[value] = self.integers("Shape", value)
         return self._shapes[value]
@@ -244,10 +252,11 @@ class Emit:
         return self.node("Sign", [a], self.rank(a))
 
     def gated(self, m: Value, y: Value) -> Value:
-        # Truth values are a quarter of y. As numbers they are behind m, or they would be there
-        # for all layers before the way back begins.
-        open_ = self.flags("Greater", y, self.real(0.0, y))
-        return self.select(m, self.behind(open_, self.zero_of([m])), True)
+        # Truth values are a quarter of y, which need not be kept.
+        condition = self.flags("Greater", y, self.real(0.0, y))
+        if self._bounded:  # else they were there as numbers, for all layers, before m is
+            condition = self.behind(condition, self.zero_of([m]))
+        return self.select(m, condition, True)
 
     def exp(self, a: Value) -> Value:
         return self.node("Exp", [a], self.rank(a))
@@ -467,9 +476,17 @@ class Emit:
         rank = self.rank(a) - (0 if keepdims else len(axes))
         return self.node("ReduceSum", [a, self.constant(list(axes))], rank, keepdims=int(keepdims))
 
+    def mean(self, a: Value, axes: Sequence[int]) -> Value:
+        if self._opset < 18:
+            return self.node("ReduceMean", [a], self.rank(a), axes=list(axes), keepdims=1)
+        return self.node("ReduceMean", [a, self.constant(list(axes))], self.rank(a), keepdims=1)
+
     def sum_to(self, a: Value, like: Value) -> Value:
         extra = self.rank(a) - self.rank(like)
         a = self.sum(a, range(extra), keepdims=False)
+        ones = self._ones(like)
+        if ones is not None:
+            return self.sum(a, ones)
         differs = self.node(
             "Not",
             [self.node("Equal", [self.shape(a), self.shape(like)], 1, dtype=ir.DataType.BOOL)],
@@ -485,7 +502,20 @@ class Emit:
     def mean_weight(self, like: Value, reduced: Value) -> Value:
         sizes = [self.node("Size", [v], 0, dtype=ir.DataType.INT64) for v in (reduced, like)]
         share = self.div(*(self._number(n, ir.DataType.FLOAT) for n in sizes))
-        return self.cast_like(share, like)
+        return self.cast_like(share, reduced)
+
+    def _ones(self, value: Value) -> list[int] | None:
+        """Axes of length 1; ``None`` where the length of one is not known.
+
+        An axis of free length that was longer in the trial run is not one that is broadcast.
+        """
+        tried = self._lengths.get(value)
+        if tried is None or (value.shape is None and not self._fixed):
+            return None
+        fixed = [self._fixed or isinstance(length, int) for length in value.shape or tried]
+        if any(length == 1 and not known for length, known in zip(tried, fixed, strict=True)):
+            return None
+        return [axis for axis, length in enumerate(tried) if length == 1]
 
     def cumulative_adjoint(self, m: Value, axis: int, *, exclusive: bool, reverse: bool) -> Value:
         place = self.constant(axis)
@@ -883,6 +913,23 @@ class Emit:
         for axis in features:
             width = self.integers("Mul", width, self.dims(relevance, [axis]))
         return self.reshape(summed, self.integers("Concat", self.batch, size, width, axis=0), 3)
+
+    def unfold(self, a: Value, like: Value, batch_axis: int, token_axes: Sequence[int]) -> Value:
+        rank = self.rank(like)
+        batch, tokens = batch_axis % rank, [k % rank for k in token_axes]
+        rest = [k for k in tokens if k != batch]
+        if batch not in tokens:
+            one, count = self.constant([1]), self.constant([-1])
+            first = self.dims(like, [batch])
+            heads = self.integers("Div", first, self.batch)
+            apart = self.unsqueeze(a, [1])
+            shape = self.integers("Concat", one, heads, one, axis=0)
+            shared = self.node("Expand", [apart, shape], 3)
+            a = self.div(shared, self._number(heads, self.kind(a)))
+            a = self.reshape(a, self.integers("Concat", first, count, axis=0), 2)
+        order = [batch, *rest]
+        parts = self.reshape(a, self.dims(like, order), len(order))
+        return self.transpose(parts, sorted(range(len(order)), key=lambda k: order[k]))
 
     def check(self, a: Value, place: str) -> None:
         """Does nothing: there are no numbers yet."""

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import pytest
 from building import Array, ints, opened, proto, real
+from msgspec import UNSET
 
 from palrp_onnx import Explainer, Model
 from palrp_onnx.describe import Explanation
@@ -92,15 +93,16 @@ def test_rows_and_columns_of_a_grid_have_tables_of_their_own() -> None:
     assert not [w for w in found.record.warnings if w.code == "unaligned-site"]
 
 
-@pytest.mark.parametrize(
-    "move",
-    [
-        "d = Slice(e, minus, first, one, minus)",
-        "d = Gather <axis=1> (e, order)",
-        "c = Slice(e, one, end, one)  d = Concat <axis=1> (c, last)",
-    ],
-)
-def test_places_that_are_not_those_of_words_are_not_on_the_map(move: str) -> None:
+#: Movement of words → the word of every place, −1 for none.
+MOVES = {
+    "d = Slice(e, minus, first, one, minus)": [4, 3, 2, 1, 0],
+    "d = Gather <axis=1> (e, order)": [4, 3, 2, 1, 0],
+    "c = Slice(e, one, end, one)  d = Concat <axis=1> (c, last)": [1, 2, 3, 4, -1],
+}
+
+
+@pytest.mark.parametrize("move", MOVES)
+def test_places_belong_to_the_words_that_were_moved_there(move: str) -> None:
     body = f"""e = Gather(words, ids)  {move}  x = Add(d, table)
         h = ReduceSum <keepdims=0> (x, one)  y = MatMul(h, head)"""
     known = {
@@ -114,9 +116,12 @@ def test_places_that_are_not_those_of_words_are_not_on_the_map(move: str) -> Non
     used = {k: a for k, a in known.items() if f"{k}," in body or f"{k})" in body}
     weights = {"words": WORDS, "table": real(1, T, F, seed=9), "head": HEAD, **used}
     (found,) = explained(opened(proto(body, {"ids": IDS}, weights, free=())), {"ids": IDS})
-    assert found.record.relevance.position == [0.0] * T
-    assert found.record.ledger["position"] != 0
-    assert [w.code for w in found.record.warnings] == ["unaligned-site"]
+    places, words = weights["table"][0] @ slopes(), [*MOVES[move]]
+    expected = [sum(places[k] for k in range(T) if words[k] == word) for word in range(T)]
+    np.testing.assert_allclose(found.record.relevance.position, expected, rtol=1e-4, atol=1e-6)
+    off = sum(places[k] for k in range(T) if words[k] < 0)
+    assert found.record.sites[0].off_map == pytest.approx(off, rel=1e-4, abs=1e-9)
+    assert not found.record.warnings
 
 
 def test_positions_are_found_after_words_that_were_scattered() -> None:
@@ -133,10 +138,9 @@ def test_positions_are_found_after_words_that_were_scattered() -> None:
         "one": ints(1),
     }
     (found,) = explained(opened(proto(body, {"ids": IDS}, weights, free=())), {"ids": IDS})
-    total = (table[0] @ slopes()).sum()
-    assert found.record.ledger["position"] == pytest.approx(total, rel=1e-4)
-    assert found.record.relevance.position == [0.0] * T
-    assert [w.code for w in found.record.warnings] == ["unaligned-site"]
+    places = table[0] @ slopes()
+    assert found.record.ledger["position"] == pytest.approx(places.sum(), rel=1e-4)
+    np.testing.assert_allclose(found.record.relevance.position, np.roll(places, -1), rtol=1e-4)
 
 
 @pytest.mark.parametrize("expanded", [True, False])
@@ -238,6 +242,50 @@ def test_one_picture_and_several_texts() -> None:
     with pytest.raises(InputError, match="rows of output 'z'"):
         sample = Sample("x", "tensors", several, InputFacts(kind="tensors", truncated=False))
         Explainer(model.path, explain_input="ids", output="z").explain(sample, "0")
+
+
+@pytest.mark.parametrize("engine", ["numpy", "onnxruntime"])
+@pytest.mark.parametrize("words", [PATCHES, 4])
+def test_both_towers_have_a_map(words: int, engine: str) -> None:
+    model, feeds = towers(words)
+    ids = np.stack([feeds["ids"][0], feeds["ids"][0] + 1, feeds["ids"][0] + 2])
+    sample = Sample("x", "tensors", {**feeds, "ids": ids}, InputFacts(kind="tensors"))
+    explainer = Explainer(model.path, positions="relu", output="z", engine=engine)
+    (both,) = (each.record for each in explainer.explain(sample, "1"))
+    assert both.input_name == "x" and not both.warnings[1:]
+    assert abs(both.ledger["residual_relative"]) < 1e-5
+    (texts,) = both.others or []
+    assert texts.input == "ids"
+    assert texts.units.id == ids.ravel().tolist()
+    assert texts.units.sequence == np.repeat([0, 1, 2], words).tolist()
+    alone = Explainer(model.path, positions="relu", output="y", explain_input="ids", engine=engine)
+    second = alone.explain(sample, "0")[1].record
+    assert second.others is UNSET
+    for part in ("content", "position", "total"):
+        rows = np.reshape(getattr(texts.relevance, part), (3, words))
+        own = getattr(second.relevance, part)
+        np.testing.assert_allclose(rows[1], own, rtol=1e-4, atol=1e-6)
+        assert not rows[[0, 2]].any()  # other texts have no part in this similarity
+    for one, other in zip(texts.sites, second.sites, strict=True):
+        sums = np.reshape(one.relevance, (3, words))
+        np.testing.assert_allclose(sums[1], other.relevance, rtol=1e-4, atol=1e-6)
+    entries = sum(both.ledger[name] for name in ("content", "ids"))
+    assert entries == pytest.approx(sum(map(sum, (m.relevance.content for m in both.maps))))
+
+
+def test_images_that_one_text_is_compared_with() -> None:
+    model, feeds = towers(4)
+    images = np.concatenate([feeds["x"], 2 * feeds["x"]])
+    sample = Sample("x", "tensors", {**feeds, "x": images}, InputFacts(kind="tensors"))
+    explainer = Explainer(model.path, output="y", positions="signed")
+    (text,) = (each.record for each in explainer.explain(sample, "1"))
+    assert text.input_name == "ids"
+    (pictures,) = text.others or []
+    assert pictures.units.grid == (2 * 3, 3)
+    (image,) = explained_pair(model, {**feeds, "x": images[1:]}, "x")
+    content = pictures.relevance.content
+    assert not any(content[:PATCHES])
+    np.testing.assert_allclose(content[PATCHES:], image.record.relevance.content, rtol=1e-4)
 
 
 # --- samples that are mixed------------------------------------------------------------------------
@@ -358,7 +406,7 @@ def test_the_mask_of_the_output_is_found_by_data_flow() -> None:
         "head": HEAD,
     }
     model = opened(proto(body, feeds, weights))
-    planned = plan_model(model, feeds, method("pa-lrp"), explain_input="encoder_ids")
+    planned = plan_model(model, feeds, method("pa-lrp"), explain_input=["encoder_ids"])
     assert planned.subject.mask == "decoder_mask"
     assert planned.subject.unit_mask == "encoder_mask"
     sample = Sample("x", "tensors", feeds, InputFacts(kind="tensors", truncated=False))

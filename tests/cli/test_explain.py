@@ -194,7 +194,8 @@ def test_a_product_with_a_vector(run: Run, model: Path, text: Path, tmp_path: Pa
     np.testing.assert_allclose(
         record["relevance"]["total"], contrast["relevance"]["total"], rtol=1e-4
     )
-    assert list(record["target"]) == ["output", "kind", "value", "vector", "vector_sha256"]
+    keys = ["output", "kind", "value", "vector", "vector_sha256", "head", "head_reason"]
+    assert list(record["target"]) == keys
     assert "product with query.npy" in (out / "review.html").read_text()
     refused = run(
         "explain", model, "--input", text, "--target", f"dot:{vector}", "--tensors", vector

@@ -6,11 +6,15 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import onnxruntime
 import pytest
 from click.testing import Result
 from decoders import VOCABULARY, write_with_tokenizer
+from pairs import END, START, write_one, write_pair
+
+from palrp_onnx.matrix import Matrix
 
 Run = Callable[..., Result]
 
@@ -60,7 +64,61 @@ def test_it_ends_where_the_text_ends(run: Run, decoder: Path) -> None:
     result = run("explain", decoder, "--input", prompt, "--generate", "9", "-o", f"{out}/")
     assert result.exit_code == 0, result.stderr
     pictures = [f"prompt-{step}.png" for step in range(count)]
-    assert sorted(p.name for p in out.iterdir()) == [*pictures, "prompt.json"]
+    together = ["prompt-matrix.json", "prompt-matrix.png", "prompt.json"]
+    assert sorted(p.name for p in out.iterdir()) == [*pictures, *together]
+
+
+def test_the_matrix_has_the_numbers_of_the_records(run: Run, decoder: Path) -> None:
+    prompt, out = decoder.parent / "prompt.txt", decoder.parent / "out"
+    result = run("explain", decoder, "--input", prompt, "--generate", "3", "-o", out, "-q")
+    assert result.exit_code == 0, result.stderr
+    records = json.loads((out / "prompt.json").read_bytes())
+    matrix = json.loads((out / "prompt-matrix.json").read_bytes())
+    assert matrix["prompt"]["id"] == [3, 7, 1]
+    assert matrix["produced"]["id"] == [r["target"]["index"] for r in records]
+    assert matrix["targets"] == [r["target"] for r in records]
+    assert "start" not in matrix
+    for part in ("content", "position", "total"):
+        rows = zip(matrix["relevance"][part], matrix["earlier"][part], records, strict=True)
+        for row, earlier, record in rows:
+            assert len(row) == 3
+            assert [*row, *earlier] == record["relevance"][part]
+    msgspec.json.decode((out / "prompt-matrix.json").read_bytes(), type=Matrix)
+
+
+@pytest.mark.parametrize(("name", "start"), [("m.png", b"\x89PNG"), ("m.html", b"<!DOCTYPE")])
+def test_a_single_picture_or_page_is_the_matrix(
+    run: Run, decoder: Path, name: str, start: bytes
+) -> None:
+    prompt, out = decoder.parent / "prompt.txt", decoder.parent / name
+    result = run("explain", decoder, "--input", prompt, "--generate", "2", "-o", out, "-q")
+    assert result.exit_code == 0, result.stderr
+    assert out.read_bytes().startswith(start)
+
+
+def test_given_tokens_are_explained_as_produced_ones(run: Run, decoder: Path) -> None:
+    prompt, text = decoder.parent / "prompt.txt", decoder.parent / "text.txt"
+    produced = greedy(decoder, 3)
+    text.write_text(" " + " ".join(VOCABULARY[k] for k in produced))
+    given, own = (
+        json.loads(run("explain", decoder, "--input", prompt, *options, "-q").stdout_bytes)
+        for options in (("--continuation", text), ("--generate", "3"))
+    )
+    for one, other in zip(given, own, strict=True):
+        one["run"]["ms"] = other["run"]["ms"]
+        assert one == other
+
+
+def test_suppressed_tokens_are_not_chosen(run: Run, decoder: Path) -> None:
+    first = greedy(decoder, 1)[0]
+    (decoder.parent / "generation_config.json").write_text(
+        json.dumps({"begin_suppress_tokens": [first], "bad_words_ids": [[18], [19, 2]]})
+    )
+    prompt = decoder.parent / "prompt.txt"
+    result = run("explain", decoder, "--input", prompt, "--generate", "1", "-q")
+    record = json.loads(result.stdout_bytes)
+    assert record["target"]["index"] != first
+    assert "barred" in [each["code"] for each in record["warnings"]]
 
 
 @pytest.mark.parametrize(
@@ -68,6 +126,8 @@ def test_it_ends_where_the_text_ends(run: Run, decoder: Path) -> None:
     [
         (("--target", "1"), "cannot be used with --target"),
         (("--tensors", "x.npz"), "different lengths"),
+        (("--continuation", "x.txt"), "says how it goes on"),
+        (("--chat", "x.json"), "--input FILE, or --chat"),
     ],
 )
 def test_options_that_contradict(
@@ -83,3 +143,121 @@ def test_a_classifier_cannot_continue(run: Run, model: Path, text: Path) -> None
     result = run("explain", model, "--input", text, "--generate", "2")
     assert result.exit_code == 2
     assert "predicts the next token" in result.stderr
+
+
+# --- an encoder with a decoder --------------------------------------------------------------------
+@pytest.fixture(params=["pair", "one"])
+def reader(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """A folder with both files, or the one file; beside it the tokenizer and a text."""
+    folder = write_pair(tmp_path / "pair")
+    (folder / "source.txt").write_text("w5 w9 w13")
+    if request.param == "pair":
+        return folder
+    for name in ("encoder", "decoder"):
+        (folder / f"{name}_model.onnx").unlink()
+    return write_one(folder / "one.onnx")
+
+
+def text_of(reader: Path) -> Path:
+    return (reader if reader.is_dir() else reader.parent) / "source.txt"
+
+
+def greedy_of(path: Path, begin: list[int], count: int) -> list[int]:
+    session = onnxruntime.InferenceSession(str(path))
+    ids, source = list(begin), np.array([[5, 9, 13]])
+    for _ in range(count):
+        feeds = {"ids": source, "kept": np.ones_like(source), "decoder_ids": np.array([ids])}
+        ids.append(int(session.run(["y"], feeds)[0][0, -1].argmax()))
+        if ids[-1] == END:
+            break
+    return ids[len(begin) :]
+
+
+@pytest.mark.parametrize(("options", "begin"), [((), [START]), (("--start", "w7 w2"), [7, 2])])
+def test_a_decoder_continues(
+    run: Run, reader: Path, tmp_path: Path, options: tuple[str, ...], begin: list[int]
+) -> None:
+    source, out = text_of(reader), tmp_path / "out"
+    result = run(
+        "explain", reader, "--input", source, "--generate", "4", "-o", f"{out}/", "-q", *options
+    )
+    assert result.exit_code == 0, result.stderr
+    records = json.loads((out / "source.json").read_bytes())
+    matrix = json.loads((out / "source-matrix.json").read_bytes())
+    produced = greedy_of(write_one(tmp_path / "again.onnx"), begin, 4)
+    assert matrix["produced"]["id"] == [r["target"]["index"] for r in records] == produced
+    assert matrix["prompt"]["text"] == ["w5", "w9", "w13"]
+    assert matrix["start"]["id"] == begin
+    for step, record in enumerate(records):
+        assert record["input"]["text"] == "w5 w9 w13"
+        assert record["target"]["position"] == len(begin) - 1 + step
+        assert matrix["relevance"]["total"][step] == record["relevance"]["total"]
+        (other,) = record["others"]
+        assert other["input"] == "decoder_ids"
+        assert other["units"]["id"] == [*begin, *produced[:step]]
+        assert matrix["earlier"]["total"][step] == other["relevance"]["total"]
+        assert abs(record["ledger"]["residual_relative"]) < 1e-6
+
+
+def test_a_given_target_text(run: Run, reader: Path, tmp_path: Path) -> None:
+    text = tmp_path / "target.txt"
+    text.write_text("w4 w6")
+    result = run("explain", reader, "--input", text_of(reader), "--continuation", text, "-q")
+    assert result.exit_code == 0, result.stderr
+    records = json.loads(result.stdout_bytes)
+    assert [r["target"]["index"] for r in records] == [4, 6]
+    assert [r["target"]["label"].strip() for r in records] == ["w4", "w6"]
+
+
+def test_arrays_of_the_encoder_alone(run: Run, reader: Path, tmp_path: Path) -> None:
+    """The decoder's tokens are added where the file holds none, and taken where it does."""
+    source = np.array([[5, 9, 13]])
+    arrays = {"ids": source, "kept": np.ones_like(source)}
+    read = tmp_path / "read.npz"
+    np.savez(read, **arrays)
+    both = tmp_path / "both.npz"
+    np.savez(both, **arrays, decoder_ids=np.array([[2]]))
+    found = []
+    for path in (read, both):
+        result = run("explain", reader, "--input", path, "-q")
+        assert result.exit_code == 0, result.stderr
+        found.append(json.loads(result.stdout_bytes))
+    assert found[0]["target"] == found[1]["target"]
+    assert found[0]["relevance"] == found[1]["relevance"]
+
+
+def test_a_decoder_reads_no_windows(run: Run, reader: Path) -> None:
+    source = text_of(reader)
+    source.write_text(" ".join(["w5"] * 30))
+    config = {"model_max_length": 8}
+    (source.parent / "tokenizer_config.json").write_text(json.dumps(config))
+    result = run("explain", reader, "--input", source, "--windows", "2")
+    assert result.exit_code == 3
+    assert "as a whole" in result.stderr
+
+
+def test_files_of_the_model_one_folder_up(run: Run, tmp_path: Path) -> None:
+    """As hubs store models: graphs in ``onnx``, the rest above."""
+    folder = write_pair(tmp_path / "model")
+    (folder / "onnx").mkdir()
+    for name in ("encoder", "decoder"):
+        (folder / f"{name}_model.onnx").rename(folder / "onnx" / f"{name}_model.onnx")
+    source = tmp_path / "source.txt"
+    source.write_text("w5 w9")
+    for place in (folder, folder / "onnx"):
+        result = run("explain", place, "--input", source, "--generate", "2", "-q")
+        assert result.exit_code == 0, result.stderr
+
+
+def test_nothing_says_how_a_text_begins(run: Run, reader: Path) -> None:
+    source = text_of(reader)
+    (source.parent / "generation_config.json").unlink()
+    result = run("explain", reader, "--input", source, "--generate", "2")
+    assert result.exit_code == 3
+    assert "--start" in result.stderr
+
+
+def test_only_a_decoder_with_an_encoder_begins_with_a_text(run: Run, decoder: Path) -> None:
+    prompt = decoder.parent / "prompt.txt"
+    result = run("explain", decoder, "--input", prompt, "--start", "w1")
+    assert result.exit_code == 3

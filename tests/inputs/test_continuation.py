@@ -63,7 +63,7 @@ def test_a_special_token_adds_no_text(tmp_path: Path) -> None:
 def test_what_ends_a_text(tmp_path: Path, known: object, ends: set[int]) -> None:
     path = save(tmp_path, wordpiece())
     (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": known}))
-    assert Continuation(path, graph()).ends == ends
+    assert Continuation(path, graph()).settings.ends == ends
 
 
 def test_what_cannot_grow(tmp_path: Path) -> None:

@@ -98,6 +98,56 @@ CONFIGS: dict[str, list[dict[str, Any]]] = {
         {"size": 30, "crop_pct": None},
         {"do_resize": False},
     ],
+    "Flava": [SIDES | CROP],
+    "Blip": [{}, SIDES],
+    "OwlViT": [SIDES, {**SIDES, **CROP, "do_center_crop": True}],
+    "ChineseCLIP": [{**SIDES, **CROP}],
+    "EfficientNet": [
+        {},
+        {**SIDES, "include_top": False, "resample": 2},
+        {**SIDES, **CROP, "do_center_crop": True},
+    ],
+    "EfficientFormer": [SIDES | CROP],
+    "MobileNetV1": [{}, {**EDGE, **CROP}],
+    "MobileNetV2": [{}, {**EDGE, **CROP, "resample": 3}],
+    "MobileViT": [{}, {**EDGE, **CROP}, {**EDGE, "do_flip_channel_order": False}],
+    "Levit": [{}, {**EDGE, **CROP}],
+    "PoolFormer": [
+        {},
+        {**EDGE, **CROP},
+        {**EDGE, "crop_pct": 0.7, "crop_size": 19},
+        {"size": {"height": 20, "width": 20}, **CROP},
+        {**SIDES, **CROP},
+    ],
+    "Segformer": [SIDES, {**SIDES, "do_reduce_labels": True}],
+    "Pvt": [{}, SIDES],
+    "DPT": [
+        SIDES,
+        {**SIDES, "keep_aspect_ratio": True, "ensure_multiple_of": 7},
+        {"size": {"height": 60, "width": 30}, "keep_aspect_ratio": True, "ensure_multiple_of": 4},
+        {**SIDES, "ensure_multiple_of": 5},
+    ],
+    "GLPN": [{"size_divisor": 8}, {"size_divisor": 5, "resample": 3}],
+    "Perceiver": [{}, {**SIDES, "crop_size": {"height": 24, "width": 20}}],
+    "Vilt": [{"size": {"shortest_edge": 40}, "size_divisor": 8}, {"size": 33, "size_divisor": 4}],
+    "Donut": [
+        {"size": {"height": 40, "width": 30}},
+        {"size": {"height": 24, "width": 45}, "do_thumbnail": False, "do_pad": False},
+        {"size": [31, 44]},
+    ],
+    "Sam": [
+        {"size": {"longest_edge": 45}, "pad_size": {"height": 50, "width": 48}},
+        {"size": {"longest_edge": 64}, "do_pad": False},
+    ],
+    "Yolos": [{"size": {"shortest_edge": 50, "longest_edge": 90}}],
+    "Detr": [
+        {"size": {"shortest_edge": 40, "longest_edge": 90}},
+        {"size": {"shortest_edge": 80, "longest_edge": 90}},
+        {"size": {"shortest_edge": 37, "longest_edge": 90}},
+        SIDES,
+    ],
+    "ConditionalDetr": [{"size": {"shortest_edge": 80, "longest_edge": 91}}],
+    "RTDetr": [SIDES, {**SIDES, "do_normalize": True}],
 }
 CASES = [(name, config) for name, configs in CONFIGS.items() for config in configs]
 
@@ -241,6 +291,16 @@ def test_type_follows_the_graph(tmp_path: Path) -> None:
     assert sample.feeds["pixel_values"].dtype == np.float16
 
 
+def test_masks_of_pixels_keep_them_all(tmp_path: Path) -> None:
+    config = configure(tmp_path, VIT)
+    path = store(tmp_path, picture())
+    for shape, expected in ((("b", "h", "w"), (1, 8, 8)), (("b", 64, 64), (1, 64, 64))):
+        mask = GraphInput("pixel_mask", np.dtype(np.int64), shape, receives="mask")
+        sample = ImageReader(config, [*pixels(), mask]).read_file(path)
+        assert sample.feeds["pixel_mask"].shape == expected
+        assert sample.feeds["pixel_mask"].all()
+
+
 def test_fast_processors_are_reported(tmp_path: Path) -> None:
     fast = reader(tmp_path, image_processor_type="ViTImageProcessorFast")
     sample = fast.read_file(store(tmp_path, picture()))
@@ -294,7 +354,12 @@ def test_processed_size_that_does_not_fit_the_graph(tmp_path: Path, shape: tuple
     ("changes", "message"),
     [
         ({"image_processor_type": None}, "image_processor_type is missing"),
-        ({"image_processor_type": "DonutImageProcessor"}, "known are ViTImageProcessor"),
+        ({"image_processor_type": "ImageGPTImageProcessor"}, "known are ViTImageProcessor"),
+        ({"image_processor_type": "DonutImageProcessor", "do_align_long_axis": True}, "align_long"),
+        ({"image_processor_type": "DetrImageProcessor", "pad_size": {"height": 8}}, "pad_size"),
+        ({"image_processor_type": "SamImageProcessor"}, "longest edge"),
+        ({"image_processor_type": "EfficientNetImageProcessor", "rescale_offset": True}, "offset"),
+        ({"image_processor_type": "DPTImageProcessor", "do_pad": True}, "do_pad"),
         ({"do_pad": True}, "do_pad"),
         ({"do_center_crop": True}, "do_center_crop"),
         ({"image_processor_type": "ConvNextImageProcessor", "do_center_crop": True}, "do_center"),

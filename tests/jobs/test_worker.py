@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import pairs
 import pytest
 import shifted_ids
 from committed import MODELS
@@ -379,3 +380,20 @@ def test_rows_that_run_other_numbers_of_rounds_run_alone(tmp_path: Path) -> None
     worker = Worker(tmp_path / "m.onnx", Settings(target="0"))
     found = same_as_singles(worker, records(rows, tmp_path))
     assert not any("error" in line for line in found)
+
+
+def test_the_first_token_of_a_decoder(tmp_path: Path) -> None:
+    """Records of an encoder with a decoder, together and alone; sources are not padded."""
+    worker = Worker(pairs.write_pair(tmp_path / "pair"), Settings())
+    rows: list[dict[str, Any]] = [
+        {"id": f"r{k}", "text": text}
+        for k, text in enumerate(("w5 w9", "w3 w9 w2", "w7 w4 w8", "w9", "w3 w3"))
+    ]
+    given = records([*rows, {"id": "ids", "input_ids": [4, 6, 7]}])
+    together = decoded(worker(given))
+    for record, found in zip(given, together, strict=True):
+        (alone,) = decoded(worker([record]))
+        alike(found, alone, abs(alone["target"]["value"]))
+        assert found["target"]["token"] == "w2"  # what its texts begin with
+        assert [each["input"] for each in found["others"]] == ["decoder_ids"]
+    assert together[-1]["units"]["text"] == ["w4", "w6", "w7"]

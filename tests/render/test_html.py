@@ -25,6 +25,7 @@ from palrp_onnx.errors import InputError
 from palrp_onnx.record import (
     Attribution,
     InputFacts,
+    Map,
     ModelFacts,
     Relevance,
     Run,
@@ -138,8 +139,8 @@ class Page(HTMLParser):
     def having(self, name: str, value: str) -> list[dict[str, str | None]]:
         return [attrs for _, attrs in self.tags if value in (attrs.get(name) or "").split()]
 
-    def data(self) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(self.scripts[0])
+    def data(self, number: int = 0) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.scripts[0])["maps"][number]
         return found
 
 
@@ -357,6 +358,21 @@ def test_map_without_picture() -> None:
     drawn = opened(next(attrs for _, attrs in page.tags if attrs.get("data-map") == "total"))
     expected = colours(made.relevance.total, page.data()["limit"])
     assert np.asarray(drawn).reshape(-1, 3).tolist() == expected.tolist()
+
+
+def test_every_input_has_its_map() -> None:
+    patches = [0.0, 1.0, -2.0, 0.5, 0.0, 0.0]
+    other = record(PATCHES, patches)
+    second = Map(input="pixels", units=PATCHES, relevance=other.relevance, sites=other.sites)
+    made = record(UNITS, VALUES, TEXT, input_name="words", others=[second])
+    page = Page(render_html(made))
+    assert page.data(0)["total"] == made.relevance.total
+    assert page.data(1)["total"] == second.relevance.total
+    assert page.data(1)["columns"] == 3
+    assert [a["data-n"] for a in page.having("class", "map")] == ["0", "1"]
+    assert [a["data-n"] for a in page.having("class", "panel")] == ["0", "1"]
+    assert "Positions × layers: pixels" in page.text
+    assert "words" in page.text
 
 
 def opened(attrs: dict[str, str | None]) -> Image.Image:

@@ -6,6 +6,7 @@ import io
 from itertools import pairwise
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -15,6 +16,7 @@ from PIL import Image
 from palrp_onnx.record import (
     Attribution,
     InputFacts,
+    Map,
     ModelFacts,
     Relevance,
     Run,
@@ -22,12 +24,15 @@ from palrp_onnx.record import (
     TargetFacts,
     Units,
     Warning_,
+    decode,
+    encode,
 )
 from palrp_onnx.render import page
 from palrp_onnx.render.page import INNER, MARGIN, WIDTH, visible, wrap
 from palrp_onnx.render.palette import WHITE, colour
 from palrp_onnx.render.png import render_png
 from palrp_onnx.render.strip import LIMIT, ROW, place
+from palrp_onnx.render.wording import shares
 
 
 def record(
@@ -190,6 +195,23 @@ def test_images(size: tuple[int, int]) -> None:
     assert (10, 200, 30) in shades
     assert colour(1.0, 1.5) in shades
     opened(render_png(record(units, values, input=facts)))
+
+
+def test_several_inputs_are_below_each_other() -> None:
+    texts = record(words("a good film"), [0.1, 0.2, 0.3], text="a good film")
+    pictures = record(Units(kind="patch", grid=(1, 3)), [0.1, -0.2, 0.3])
+    second = Map(
+        input="pixels", units=pictures.units, relevance=pictures.relevance, sites=pictures.sites
+    )
+    both = msgspec.structs.replace(texts, input_name="words", others=[second])
+    one, two = (Image.open(io.BytesIO(render_png(each))).height for each in (texts, both))
+    assert two > one
+    assert "words " in shares(both) and "pixels " in shares(both)
+    content, position = both.magnitudes()
+    assert both.position_share == position / (content + position)
+    assert content == pytest.approx(1.2)
+    assert decode(encode(both)).maps == both.maps
+    assert b"others" not in encode(texts)
 
 
 def test_wrapping() -> None:

@@ -17,7 +17,6 @@ IMAGE = real(2, 4, 5, 6)
 
 #: name → (graph with a node "here", content, weights, opset).
 REFUSED: dict[str, tuple[str, Array, dict[str, Array], int]] = {
-    "Pad with a number": ("[here] y = Pad<pads=[0,0,1,0,0,1], value=0.5>(x)", X, {}, 10),
     "ScatterND that multiplies": (
         '[here] y = ScatterND<reduction="mul">(x, i, w)',
         X[:1],
@@ -85,12 +84,6 @@ EDGES: dict[str, tuple[str, Array, dict[str, Array], int]] = {
         "y = Pad(x, s)",
         X,
         {"s": ints(0, -1, 0, 0, 1, 0)},
-        18,
-    ),
-    "Pad with a number": (
-        "y = Pad(x, s, v)",
-        X,
-        {"s": ints(0, 1, 2, 0, 3, 0), "v": real()},
         18,
     ),
     "Einsum on a diagonal": (

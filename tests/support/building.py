@@ -160,7 +160,7 @@ def run(
 ) -> Walk:
     """Build a model with the one input ``x`` and output ``y``, and walk back through it."""
     model = opened(proto(body, {"x": x}, weights, opset=opset, free=free))
-    return walk(model, {"x": x}, **options)
+    return walk(model, {"x": x}, **{"output": "y", **options})
 
 
 def wide(array: Array) -> Array:

@@ -532,6 +532,13 @@ GRADIENT_CASES = [
     of("Pad", "y = Pad(x, s)", s=ints(0, 1, 2, 0, 3, 0)),
     of("Pad", "y = Pad(x, s, v, a)", s=ints(1, 2, 0, 1), v=np.zeros((), np.float32), a=ints(-1, 1)),
     of("Pad", "y = Pad(x, s)", s=ints(0, 1, 2, 0, 3, 0), opset=11),
+    of(
+        "Pad",
+        "y = Pad(x, s, v, a)",
+        s=ints(1, 2, 0, 1),
+        v=np.array(-0.7, np.float32),
+        a=ints(-1, 1),
+    ),
     *[
         of("Pad", f'y = Pad<mode="{mode}">(x, s)', s=ints(0, 1, 2, 0, 2, 3), opset=19)
         for mode in ("reflect", "edge", "wrap")
@@ -751,6 +758,8 @@ GRADIENT_CASES = [
     of("Einsum", 'y = Einsum<equation="hij, b j k -> bhik">(w, x)', w=real(5, 2, 3)),
     of("Einsum", 'y = Einsum<equation="bij,k->bi">(x, w)', w=real(5)),
     of("Einsum", 'y = Einsum<equation="bij->bji">(x)'),
+    of("Einsum", 'y = Einsum<equation="...ij,...jk->...ik">(x, w)', w=real(2, 4, 5)),
+    of("Einsum", 'y = Einsum<equation="...j,jk->...k">(x, w)', w=real(4, 5)),
     of("Einsum", 'y = Einsum<equation="bij,jk,k->bi">(x, w, v)', w=real(4, 5), v=real(5)),
     of("ReduceSum", "y = ReduceSum(x, a)", a=ints(-1)),
     of("ReduceSum", "y = ReduceSum<keepdims=0>(x, a)", a=ints(1, -1)),

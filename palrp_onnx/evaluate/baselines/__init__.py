@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 from palrp_onnx.describe import describe_target
@@ -73,7 +73,7 @@ class Baseline:
         assert isinstance(engine, NumpyEngine)
         return engine
 
-    def prepare(self, feeds: Feeds, target: Target) -> BaselineInput:
+    def prepare(self, feeds: Feeds, target: Target | Sequence[Target]) -> BaselineInput:
         """Forward values and targets of an input, after the fidelity check.
 
         Raises:
@@ -98,9 +98,13 @@ class Baseline:
     ) -> list[tuple[TargetFacts, Array]]:
         """Target and map [units] of every row of an input."""
         names, wanted = labels or {}, parse_target(target, labels)
-        if wanted.file is not None:
-            raise TargetError("Baselines explain entries of the output, not products with a vector")
-        given = self.prepare(sample.feeds, wanted)
+        if wanted.file is not None or wanted.log or wanted.kind == "span":
+            raise TargetError(
+                "Baselines explain entries of the output, neither products with a vector nor "
+                "log-probabilities"
+            )
+        bound = self._explainer.binder(self.engine(sample.feeds), sample, names)(wanted)
+        given = self.prepare(sample.feeds, bound)
         subject = given.engine.subject
         shape = subject.by_sample(given.values[subject.output]).shape
         head = self._explainer.head(subject, shape, names)

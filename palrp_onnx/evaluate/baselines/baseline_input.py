@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from palrp_onnx.engines import NumpyEngine
 from palrp_onnx.engines.base import find_targets
-from palrp_onnx.relevance.sinks import bring_to_tokens
+from palrp_onnx.relevance.routes import bring_to_tokens
 from palrp_onnx.relevance.target import Resolved, Target
 from palrp_onnx.relevance.units import grid_of, to_patches
 from palrp_onnx.tensor.numpy import Eager
@@ -36,7 +36,9 @@ class BaselineInput:
     seed: Array
 
     @classmethod
-    def of(cls, engine: NumpyEngine, feeds: Feeds, target: Target) -> BaselineInput:
+    def of(
+        cls, engine: NumpyEngine, feeds: Feeds, target: Target | Sequence[Target]
+    ) -> BaselineInput:
         """Run the forward pass, and find the targets.
 
         Raises:

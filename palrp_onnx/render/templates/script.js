@@ -27,13 +27,19 @@
 
   /** One record: switches, values under the pointer and under the keyboard. */
   function enhance(root) {
-    const data = JSON.parse(root.querySelector("script.data").textContent);
-    const names = all(root, ".numbers tbody th").map((cell) => cell.textContent);
     all(root, ".controls, .readout").forEach((each) => { each.hidden = false; });
-    const sums = (units) => MAPS.map((map) => units.reduce((sum, u) => sum + data[map][u], 0));
+    JSON.parse(root.querySelector("script.data").textContent).maps.forEach((data, n) => {
+      enhanceMap((part) => root.querySelector(`${part}[data-n="${n}"]`), data);
+    });
+  }
+
+  /** The map of one input. */
+  function enhanceMap(part, data) {
+    const names = all(part(".numbers"), "tbody th").map((cell) => cell.textContent);
+    const sums = (units) => MAPS.map((shown) => units.reduce((sum, u) => sum + data[shown][u], 0));
     const told = (units) =>
-      MAPS.map((map, index) => `${map} ${number(sums(units)[index])}`).join(", ");
-    const map = root.querySelector(".map");
+      MAPS.map((shown, index) => `${shown} ${number(sums(units)[index])}`).join(", ");
+    const map = part(".map");
     const text = map.querySelector(".text");
     const readout = map.querySelector(".readout");
     const chosen = { show: "total", by: "tokens" };
@@ -70,10 +76,13 @@
 
     const patches = map.querySelector(".field");
     if (patches) {
-      explore(patches, readout, (row, column) =>
-        `patch (${row}, ${column}): ${told([row * data.columns + column])}`);
+      explore(patches, readout, (row, column) => {
+        const unit = row * data.columns + column;
+        const name = data.kind === "patch" ? `patch ${names[unit]}` : isolated(names[unit]);
+        return `${name}: ${told([unit])}`;
+      });
     }
-    const panel = root.querySelector(".panel");
+    const panel = part(".panel");
     if (panel) {
       const sites = all(panel, "ol li").map((item) => item.textContent);
       explore(panel.querySelector(".field"), panel.querySelector(".readout"), (row, column) =>

@@ -103,7 +103,8 @@ def test_lowered_operations_compute_the_same_and_close_the_ledger(
     session = onnxruntime.InferenceSession(str(model.path))
     expected = np.asarray(session.run(["y"], {"x": X})[0])
     for options in ({}, {"engine": "numpy"}, {"dtype": "float64"}):
-        found = explained(model, "index:0" if expected.shape[1] > 1 else "pred", **options)
+        target = "index:0" if expected.shape[1] > 1 else "pred"
+        found = explained(model, target, output="y", **options)
         for each, row in zip(found, expected, strict=True):
             np.testing.assert_allclose(each.record.target.value, row[0], rtol=1e-4)
             assert abs(each.record.ledger["residual_relative"]) < 1e-5

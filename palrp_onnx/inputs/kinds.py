@@ -1,0 +1,33 @@
+"""Kinds of input files, by their suffixes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from palrp_onnx.errors import InputError
+
+TEXT = (".txt",)
+IMAGE = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
+SOUND = (".wav", ".flac")
+TABLE = (".csv", ".parquet")
+TENSORS = (".npz",)
+#: The array of one input, which has to be named.
+ARRAY = (".npy",)
+
+
+def unknown_kind(path: Path) -> InputError:
+    """The error for a file that is no input of a known kind."""
+    known = (
+        f"text ({_list(TEXT)}), images ({_list(IMAGE)}), sound ({_list(SOUND)}), tables "
+        f"({_list(TABLE)}) and tensors ({_list(TENSORS)})"
+    )
+    problem, hint = f"unknown file type {path.suffix.lower()!r}", f"supported are {known}"
+    if path.is_dir():
+        problem, hint = "is a folder, not one input", "palrp-onnx batch explains all its files"
+    elif not path.exists():
+        problem, hint = "there is no such file", f"{hint}; a text itself is read from stdin: -"
+    return InputError(problem, place=str(path), hint=hint)
+
+
+def _list(suffixes: tuple[str, ...]) -> str:
+    return ", ".join(suffixes)

@@ -1,0 +1,224 @@
+"""Several files for one graph: each gives arrays for some of its inputs, by kind or by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from palrp_onnx.errors import InputError
+from palrp_onnx.inputs.beside import beside
+from palrp_onnx.inputs.image import (
+    ImageReader,
+    all_kept,
+    default_preprocessor,
+    pixel_masks,
+    takes_images,
+)
+from palrp_onnx.inputs.kinds import ARRAY, IMAGE, SOUND, TABLE, TENSORS, TEXT, unknown_kind
+from palrp_onnx.inputs.purposes import IDS, purposes
+from palrp_onnx.inputs.sample import Feeds, GraphInput, Sample
+from palrp_onnx.inputs.signature import describe
+from palrp_onnx.inputs.sound import SoundReader, takes_sound
+from palrp_onnx.inputs.table import read_table
+from palrp_onnx.inputs.tensors import names_in, read_array, read_npz
+from palrp_onnx.inputs.text import TextReader, read_text
+from palrp_onnx.inputs.tokenizer_files import default_tokenizer
+from palrp_onnx.model.signature import first_axes
+from palrp_onnx.record import InputFacts
+
+
+@dataclass(frozen=True)
+class Given:
+    """A file, and the input of the graph that it is for, if the caller named it."""
+
+    path: Path
+    name: str | None = None
+
+
+def names_held(given: Sequence[Given]) -> frozenset[str]:
+    """Names of the inputs that have a file, or an array in one, by name.
+
+    Raises:
+        InputError: A file does not exist or cannot be read.
+    """
+    files = [each.path for each in given if each.path.suffix.lower() in TENSORS]
+    named = (each.name for each in given if each.name is not None)
+    return frozenset(named).union(*map(names_in, files))
+
+
+def open_several(
+    given: Sequence[Given],
+    *,
+    model_path: Path,
+    graph_inputs: Sequence[GraphInput],
+    tokenizer: Path | None = None,
+) -> Sample:
+    """Read several files to one sample.
+
+    A file with a name is for that input. Images and arrays go to the inputs that they fit; a text
+    to those that it provides. If the batch of the texts is none of another input (``text_batch``,
+    as CLIP's), every line of a text file is a text of its own.
+
+    Args:
+        given: The files.
+        model_path: The model; the files that belong to it are in its folder, or one folder up.
+        graph_inputs: The inputs of the graph, in graph order.
+        tokenizer: The tokenizer, if it is not beside the model.
+
+    Raises:
+        InputError: A file cannot be used, an input is given twice, or one is missing.
+    """
+    opened = _Opening(model_path, list(graph_inputs), tokenizer)
+    parts = {each: opened.read(each) for each in sorted(given, key=_unnamed) if not _text(each)}
+    opened.fill_masks()
+    if texts := [each for each in given if _text(each)]:
+        parts[texts[0]] = opened.read_texts(texts)
+    if opened.free:
+        raise InputError(
+            "no file gives " + ", ".join(each.name for each in opened.free),
+            hint=f"{describe(graph_inputs)}; name a file's input: --input NAME=FILE.",
+        )
+    return _joined([parts[each] for each in given if each in parts], opened.feeds, graph_inputs)
+
+
+def _text(given: Given) -> bool:
+    return given.path.suffix.lower() in TEXT
+
+
+def _unnamed(given: Given) -> bool:
+    """Files whose input is named come first, so that the others get the rest."""
+    return given.name is None
+
+
+@dataclass
+class _Opening:
+    """Inputs that are ``free`` have no array yet."""
+
+    model_path: Path
+    free: list[GraphInput]
+    tokenizer: Path | None
+
+    def __post_init__(self) -> None:
+        self.all = list(self.free)
+        self.feeds: Feeds = {}
+        self.parts: list[Sample] = []
+
+    def read(self, given: Given) -> Sample:
+        """A file of any kind but text."""
+        suffix = given.path.suffix.lower()
+        if suffix in IMAGE:
+            chosen = self._one(given, takes_images, "an image")
+            return self._take(
+                ImageReader(default_preprocessor(self.model_path), [chosen]).read_file(given.path)
+            )
+        if suffix in SOUND:
+            chosen = self._one(given, takes_sound, "a sound")
+            return self._take(
+                SoundReader(default_preprocessor(self.model_path), [chosen]).read_file(given.path)
+            )
+        if suffix in TABLE:
+            chosen = self._one(given, lambda each: len(each.shape or (1, 1)) == _TABLE, "a table")
+            return self._take(read_table(given.path, [chosen]))
+        if suffix in TENSORS:
+            names = names_in(given.path)
+            return self._take(read_npz(given.path, [e for e in self.free if e.name in names]))
+        if suffix in ARRAY:
+            chosen = self._one(given, lambda _: True, "an array")
+            return self._take(read_array(given.path, chosen))
+        raise unknown_kind(given.path)
+
+    def read_texts(self, given: Sequence[Given]) -> Sample:
+        """One text, or several as rows."""
+        found = purposes(self.all)
+        inputs = [each for each in self.free if found[each.name] is not None]
+        if (name := given[0].name) is not None:
+            self._named(name)
+            inputs = [replace(e, receives=IDS) if e.name == name else e for e in inputs]
+        config = beside(self.model_path, "config.json")
+        reader = TextReader(
+            self.tokenizer or default_tokenizer(self.model_path), inputs, config=config
+        )
+        texts = [read_text(each.path) for each in given]
+        if _own_batch(reader.ids, [e for e in self.all if e.name in self.feeds]):
+            lines = [line for text in texts for line in text.splitlines() if line.strip()]
+            return self._take(reader.read_rows(lines, id=given[0].path.stem))
+        if len(texts) > 1:
+            raise InputError(
+                "several texts for one sample, whose inputs share a batch",
+                place=str(given[1].path),
+                hint="palrp-onnx batch explains many samples.",
+            )
+        return self._take(reader.read(texts[0], id=given[0].path.stem))
+
+    def fill_masks(self) -> None:
+        """Masks of pixels keep all of them."""
+        image = next((part for part in self.parts if part.kind == "image"), None)
+        if image is None:
+            return
+        pixels = image.feeds[image.subject or ""]
+        size = pixels.shape[1:3] if pixels.shape[-1] in (1, 3) else pixels.shape[2:]
+        masks = [each for each in pixel_masks(self.all) if each in self.free]
+        self.feeds |= all_kept(masks, size)
+        self.free = [each for each in self.free if each not in masks]
+
+    def _named(self, name: str) -> GraphInput:
+        if chosen := next((each for each in self.free if each.name == name), None):
+            return chosen
+        twice = name in self.feeds
+        raise InputError(
+            f"{name} is given twice" if twice else f"the graph has no input {name}",
+            hint=describe(self.all),
+        )
+
+    def _one(self, given: Given, fits: Callable[[GraphInput], bool], what: str) -> GraphInput:
+        if given.name is not None:
+            return self._named(given.name)
+        found = [each for each in self.free if fits(each)]
+        if len(found) != 1:
+            names = ", ".join(each.name for each in found)
+            raise InputError(
+                f"{what} fits {names}" if found else f"no further input takes {what}",
+                place=str(given.path),
+                hint=f"Name it: --input NAME={given.path}. {describe(self.all)}",
+            )
+        return found[0]
+
+    def _take(self, sample: Sample) -> Sample:
+        self.parts.append(sample)
+        self.feeds |= sample.feeds
+        self.free = [each for each in self.free if each.name not in sample.feeds]
+        return sample
+
+
+#: Number of axes of a table.
+_TABLE = 2
+
+
+def _own_batch(ids: GraphInput, others: Sequence[GraphInput]) -> bool:
+    """Whether the first axis of a text has a length of its own, with a symbol or a number."""
+    firsts = {each.shape[0] if each.shape else None for each in others}
+    own = ids.shape[0] if ids.shape else None
+    return bool(others) and own not in (None, 1) and own not in firsts
+
+
+def _joined(parts: Sequence[Sample], feeds: Feeds, graph_inputs: Sequence[GraphInput]) -> Sample:
+    lengths = {name: len(array) for name, array in feeds.items() if array.ndim}
+    if (problem := first_axes(graph_inputs, lengths)) is not None:
+        raise InputError(problem)
+    facts = [part.facts for part in parts]
+    return Sample(
+        id="+".join(dict.fromkeys(part.id for part in parts)),
+        kind="several",
+        feeds={each.name: feeds[each.name] for each in graph_inputs},
+        facts=InputFacts(
+            kind="several",
+            truncated=any(each.truncated for each in facts),
+            text=next((each.text for each in facts if each.text is not None), None),
+            size=next((each.size for each in facts if each.size is not None), None),
+            seconds=next((each.seconds for each in facts if each.seconds is not None), None),
+            step=next((each.step for each in facts if each.step is not None), None),
+        ),
+        warnings=tuple(warning for part in parts for warning in part.warnings),
+        parts=tuple(parts),
+    )

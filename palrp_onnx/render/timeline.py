@@ -1,0 +1,157 @@
+"""Relevance along time: the signal, and below it a ribbon for each map."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from msgspec import structs
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from palrp_onnx.record import Map, Relevance, Units
+from palrp_onnx.render.curves import COLOURS, ticks
+from palrp_onnx.render.page import GREY, INNER, LINE, MARGIN, shorten, width, write
+from palrp_onnx.render.palette import WHITE, colours
+
+#: Kinds of units that follow each other in time.
+TIMED = ("frame", "step")
+#: Largest number of cells of a ribbon; more units are added up.
+CELLS = 960
+
+_LABEL = 130
+_SIGNAL = 150
+_ROW = 30
+_GAP = 6
+_SIZE = 14
+_FINE = 3
+_SHADE = (70, 70, 70)
+
+
+def in_cells(shown: Map, most: int = CELLS) -> tuple[Map, int]:
+    """A map of at most so many cells, each the sum of equally many units; and how many those are.
+
+    Only units in time are added up.
+    """
+    units, count = shown.units, len(shown.relevance.total)
+    each = -(-count // most)
+    if units.kind not in TIMED or each <= 1:
+        return shown, 1
+    starts = np.arange(0, count, each)
+
+    def summed(values: Sequence[float]) -> list[float]:
+        found: list[float] = np.add.reduceat(np.asarray(values, np.float64), starts).tolist()
+        return found
+
+    spans = (f"{units.kind}s {k} to {min(k + each, count) - 1}" for k in starts.tolist())
+    relevance = {name: summed(values) for name, values in structs.asdict(shown.relevance).items()}
+    return Map(
+        input=shown.input,
+        units=Units(kind=units.kind, text=list(spans))
+        if units.step is None
+        else Units(kind=units.kind, step=units.step * each),
+        relevance=Relevance(**relevance),
+        sites=[structs.replace(s, relevance=summed(s.relevance)) for s in shown.sites],
+    ), each
+
+
+@dataclass
+class Timeline:
+    """The signal above ribbons of content, position and total, with a common axis.
+
+    Attributes:
+        relevance: One number a cell.
+        units: The units, or cells of them.
+        each: Steps of a cell.
+        limit: The number that gets the full colour.
+        image: The drawn signal, if it is known.
+        reduction: How sinks were reduced to one number a unit.
+    """
+
+    relevance: Relevance
+    units: Units
+    each: int
+    limit: float
+    image: Image.Image | None
+    reduction: str
+
+    def __post_init__(self) -> None:
+        self._rows = [
+            ("content", self.relevance.content),
+            (f"position  ({self.reduction})", self.relevance.position),
+            ("total", self.relevance.total),
+        ]
+        self._top = 0 if self.image is None else _SIGNAL + _GAP
+        self._width = INNER - _LABEL
+        self.height = self._top + len(self._rows) * (_ROW + _GAP) + 26
+
+    def draw(self, page: Image.Image, top: int) -> None:
+        """Draw onto the page."""
+        left = MARGIN + _LABEL
+        if self.image is not None:
+            write(page, (MARGIN, top + _SIGNAL / 2), "input", _SIZE, GREY)
+            self._paste(page, self.image.convert("RGB"), (left, top), _SIGNAL)
+        upper = top + self._top
+        for name, values in self._rows:
+            label = shorten(name, _SIZE, _LABEL - 8)
+            write(page, (MARGIN, upper + _ROW / 2), label, _SIZE, GREY)
+            cells = Image.fromarray(colours(np.array([values]), self.limit))
+            self._paste(page, cells, (left, upper), _ROW)
+            upper += _ROW + _GAP
+        self._axis(page, left, upper)
+
+    def _paste(
+        self, page: Image.Image, image: Image.Image, place: tuple[int, int], height: int
+    ) -> None:
+        how = Image.Resampling.NEAREST if image.height == 1 else Image.Resampling.BILINEAR
+        page.paste(image.resize((self._width, height), how), place)
+        left, top = place
+        outline = (left - 1, top - 1, left + self._width, top + height)
+        ImageDraw.Draw(page).rectangle(outline, outline=LINE)
+
+    def _axis(self, page: Image.Image, left: int, top: int) -> None:
+        """Seconds, or numbers of steps."""
+        count = len(self.relevance.total)
+        step = self.units.step or self.each
+        label = "seconds" if self.units.step is not None else f"{self.units.kind}s"
+        write(page, (MARGIN, top + 8), label, _SIZE, GREY)
+        for mark in ticks(0.0, count * step):
+            text, across = f"{mark:.6g}", mark / (count * step) * self._width
+            if across <= self._width:
+                half = width(text, _SIZE) / 2
+                at = left + min(across - half, self._width - 2 * half)
+                write(page, (at, top + 8), text, _SIZE)
+
+
+# --- the signal -----------------------------------------------------------------------------------
+def draw_signal(series: NDArray[np.generic], kind: str) -> Image.Image:
+    """A series [units, features] as a picture: a wave, a spectrogram, or curves.
+
+    Features of frames are frequencies, from low to high; those of steps are channels, of which the
+    first seven have colours.
+    """
+    numbers = np.asarray(series, np.float64)
+    if kind == "frame" and numbers.shape[1] > 1:
+        return _spectrogram(numbers)
+    fine = Image.new("RGB", (CELLS * _FINE, _SIGNAL * _FINE), WHITE)
+    draw = ImageDraw.Draw(fine)
+    low, high = float(numbers.min()), float(numbers.max())
+    span = (high - low) or 1.0
+    down = (high - numbers) / span * (fine.height - 8 * _FINE) + 4 * _FINE
+    across = (np.arange(len(numbers)) + 0.5) / len(numbers) * fine.width
+    for channel in reversed(range(numbers.shape[1])):
+        known = numbers.shape[1] > 1 and channel < len(COLOURS)
+        ink = COLOURS[channel] if known else _SHADE
+        points = list(zip(across.tolist(), down[:, channel].tolist(), strict=True))
+        thick = 2 * _FINE if len(numbers) < CELLS else 1
+        draw.line(points if len(points) > 1 else points * 2, fill=ink, width=thick)
+    return fine.reduce(_FINE)
+
+
+def _spectrogram(numbers: NDArray[np.float64]) -> Image.Image:
+    """Dark where there is much; the lowest frequencies are at the bottom."""
+    low, high = np.percentile(numbers, [2, 99.5])
+    level = np.clip((numbers - low) / ((high - low) or 1.0), 0, 1).T[::-1]
+    grey = Image.fromarray(np.rint(255 - 215 * level).astype(np.uint8))
+    return grey.resize((CELLS, _SIGNAL), Image.Resampling.BILINEAR).convert("RGB")

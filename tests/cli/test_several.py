@@ -1,0 +1,103 @@
+"""An image and texts from the command line, for a graph of two towers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from building import ints, proto, real
+from click.testing import CliRunner
+from PIL import Image
+from tokenizers import Tokenizer, models, pre_tokenizers
+
+from palrp_onnx.cli.main import program
+
+pytestmark = pytest.mark.quick
+
+BODY = """e = Gather(words, ids)  p = ReduceSum <keepdims=0> (e, one)
+    c = Conv <kernel_shape=[2, 2], strides=[2, 2]> (x, w)  r = Reshape(c, row)
+    q = ReduceSum <keepdims=0> (r, two)  k = Transpose <perm=[1, 0]> (p)  y = MatMul(q, k)"""
+F = 5
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    weights = {
+        "words": real(6, F, seed=1),
+        "w": real(F, 3, 2, 2, seed=8),
+        "row": ints(0, F, -1),
+        "one": ints(1),
+        "two": ints(2),
+    }
+    feeds = {"ids": np.ones((1, 2), np.int64), "x": real(1, 3, 4, 4, seed=5)}
+    made = proto(BODY, feeds, weights)
+    for value, name in zip(made.graph.input, ("texts", "images"), strict=True):
+        value.type.tensor_type.shape.dim[0].dim_param = name
+    made.graph.input[0].type.tensor_type.shape.dim[1].dim_param = "tokens"
+    onnx.save(made, tmp_path / "clip.onnx")
+    names = {"[UNK]": 0, "a": 1, "cat": 2, "red": 3, "car": 4}
+    tokenizer = Tokenizer(models.WordLevel(names, "[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    kind = {"image_processor_type": "ViTImageProcessor", "size": {"height": 4, "width": 4}}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(kind))
+    Image.fromarray(np.arange(192, dtype=np.uint8).reshape(8, 8, 3)).save(tmp_path / "photo.png")
+    (tmp_path / "texts.txt").write_text("a cat\nred car\n")
+    return tmp_path
+
+
+def explain(folder: Path, *options: str) -> tuple[int, str, str]:
+    files = ["--input", str(folder / "photo.png"), "--input", f"ids={folder / 'texts.txt'}"]
+    found = CliRunner().invoke(program, ["explain", str(folder / "clip.onnx"), *files, *options])
+    return found.exit_code, found.stdout, found.stderr
+
+
+def test_every_text_is_a_target_by_its_own_words(folder: Path) -> None:
+    for k, text in enumerate(("a cat", "red car")):
+        code, out, _ = explain(folder, "--target", text)
+        record = json.loads(out)
+        assert code == 0 and record["target"]["index"] == k and record["target"]["label"] == text
+        assert record["input_name"] == "x" and record["units"]["grid"] == [2, 2]
+        (words,) = record["others"]
+        assert words["input"] == "ids" and words["units"]["text"] == ["a", "cat", "red", "car"]
+        other = slice(2, 4) if k == 0 else slice(0, 2)
+        assert not any(words["relevance"]["total"][other])
+        assert abs(record["ledger"]["residual_relative"]) < 1e-5
+        half = record["target"]["value"] / 2  # a product gives each factor a half
+        assert sum(words["relevance"]["content"]) == pytest.approx(half, rel=1e-4)
+
+
+def test_a_subset_of_the_inputs(folder: Path) -> None:
+    _, out, _ = explain(folder, "--explain-input", "x")
+    assert "others" not in json.loads(out)
+    both = ("--explain-input", "ids", "--explain-input", "x")
+    _, out, _ = explain(folder, *both)
+    record = json.loads(out)
+    assert record["input_name"] == "x" and [each["input"] for each in record["others"]] == ["ids"]
+    code, _, said = explain(folder, "--explain-input", "nothing")
+    assert code == 2 and "'nothing' is not an input" in said
+
+
+def test_pictures_and_summary(folder: Path) -> None:
+    code, _, said = explain(folder, "-o", str(folder / "out"), "--format", "json,png,html")
+    assert code == 0 and "strongest: x: patch" in said and "strongest: ids: " in said
+    page = (folder / "out" / "photo+texts.html").read_text()
+    assert page.count('class="map"') == 2 and page.count('<img class="ground"') == 1
+
+
+def test_a_compiled_file_has_both_maps(folder: Path) -> None:
+    place = folder / "explainer.onnx"
+    compiled = CliRunner().invoke(program, ["compile", str(folder / "clip.onnx"), "-o", str(place)])
+    assert compiled.exit_code == 0
+    made = onnx.load(place)
+    names = {value.name for value in made.graph.output}
+    assert {"relevance_content", "relevance_content/ids", "relevance_ledger"} <= names
+    _, direct, _ = explain(folder, "--target", "index:1")
+    place.replace(folder / "clip.onnx")
+    _, again, _ = explain(folder, "--target", "index:1")
+    first, second = json.loads(direct), json.loads(again)
+    for one, other in zip(first["others"], second["others"], strict=True):
+        np.testing.assert_allclose(one["relevance"]["total"], other["relevance"]["total"], 1e-5)

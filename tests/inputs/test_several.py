@@ -1,0 +1,105 @@
+"""Several files for one graph: which inputs each of them gives."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+from palrp_onnx.errors import InputError
+from palrp_onnx.inputs import Given, GraphInput, open_several
+
+pytestmark = pytest.mark.quick
+
+INT, FLOAT = np.dtype("int64"), np.dtype("float32")
+IDS = GraphInput("input_ids", INT, ("text_batch", "tokens"))
+MASK = GraphInput("attention_mask", INT, ("text_batch", "tokens"))
+PIXELS = GraphInput("pixel_values", FLOAT, ("image_batch", 3, 8, 8))
+#: Boxes share the batch of a text that has one row.
+WORDS = GraphInput("input_ids", INT, ("batch", "tokens"))
+BOXES = GraphInput("boxes", FLOAT, ("batch", "tokens", 4))
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    names = ["[UNK]", "[PAD]", "<s>", "</s>", "a", "cat", "red", "car"]
+    tokenizer = Tokenizer(models.WordLevel({w: i for i, w in enumerate(names)}, "[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 2), ("</s>", 3)]
+    )
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"pad_token": "[PAD]"}))
+    size = {"height": 8, "width": 8}
+    kind = {"image_processor_type": "ViTImageProcessor", "size": size}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(kind))
+    Image.new("RGB", (10, 20), (200, 10, 10)).save(tmp_path / "photo.png")
+    (tmp_path / "texts.txt").write_text("a cat\n\na red car\n")
+    np.save(tmp_path / "boxes.npy", np.zeros((1, 7, 4), np.float32))
+    np.savez(tmp_path / "part.npz", boxes=np.ones((1, 7, 4), np.float32))
+    return tmp_path / "model.onnx"
+
+
+def test_an_image_and_lines_of_texts(model: Path) -> None:
+    files = [Given(model.with_name("photo.png")), Given(model.with_name("texts.txt"))]
+    sample = open_several(files, model_path=model, graph_inputs=[IDS, PIXELS, MASK])
+    assert sample.kind == "several" and sample.id == "photo+texts"
+    assert sample.feeds["input_ids"].tolist() == [[2, 4, 5, 3, 1], [2, 4, 6, 7, 3]]
+    assert sample.feeds["attention_mask"].tolist() == [[1, 1, 1, 1, 0], [1] * 5]
+    assert sample.feeds["pixel_values"].shape == (1, 3, 8, 8)
+    assert sample.rows_of("input_ids") == ("a cat", "a red car")
+    units, text = sample.units_of("input_ids"), sample.facts.text
+    assert units is not None and text == "a cat\na red car"
+    spelled = [text[a:b] for a, b in zip(units.start, units.end, strict=True)]
+    assert spelled == ["", "a", "cat", "", "", "", "a", "red", "car", ""]
+    assert sample.units_of("pixel_values") is None
+    image, box = sample.picture_of("pixel_values")
+    assert image is not None and image.size == (10, 20) and box is not None
+    second = sample.row("input_ids", 1).units_of("input_ids")
+    assert second is not None and second.text == ["<s>", "a", "red", "car", "</s>"]
+
+
+@pytest.mark.parametrize("given", [("boxes", "boxes.npy"), (None, "part.npz")])
+def test_a_text_of_the_same_batch_is_one_row(model: Path, given: tuple[str | None, str]) -> None:
+    files = [Given(model.with_name("texts.txt")), Given(model.with_name(given[1]), given[0])]
+    sample = open_several(files, model_path=model, graph_inputs=[WORDS, BOXES])
+    assert sample.feeds["input_ids"].tolist() == [[2, 4, 5, 4, 6, 7, 3]]
+    assert sample.feeds["boxes"].shape == (1, 7, 4)
+    assert not sample.rows_of("input_ids")
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ([(None, "photo.png")], "no file gives input_ids, attention_mask"),
+        ([(None, "photo.png"), (None, "photo.png")], "no further input takes an image"),
+        ([("other", "photo.png"), (None, "texts.txt")], "no input other"),
+        ([("pixel_values", "photo.png"), ("pixel_values", "photo.png")], "given twice"),
+        ([(None, "texts.txt"), (None, "boxes.npy")], "an array fits input_ids, pixel_values"),
+        ([(None, "photo.tiff"), (None, "texts.txt")], "there is no such file"),
+    ],
+)
+def test_errors(model: Path, files: list[tuple[str | None, str]], message: str) -> None:
+    given = [Given(model.with_name(file), name) for name, file in files]
+    with pytest.raises(InputError, match=message):
+        open_several(given, model_path=model, graph_inputs=[IDS, PIXELS, MASK])
+
+
+def test_two_texts_for_one_row(model: Path) -> None:
+    text = Given(model.with_name("texts.txt"))
+    boxes = Given(model.with_name("boxes.npy"), "boxes")
+    with pytest.raises(InputError, match="several texts for one sample"):
+        open_several([text, text, boxes], model_path=model, graph_inputs=[WORDS, BOXES])
+
+
+def test_masks_of_pixels_keep_them_all(model: Path) -> None:
+    words = GraphInput("input_ids", INT, ("batch", "tokens"))
+    pixels = GraphInput("pixel_values", FLOAT, ("batch", 3, 8, 8))
+    mask = GraphInput("pixel_mask", INT, ("batch", 8, 8), receives="mask")
+    files = [Given(model.with_name("photo.png")), Given(model.with_name("texts.txt"))]
+    sample = open_several(files, model_path=model, graph_inputs=[words, pixels, mask])
+    assert sample.feeds["pixel_mask"].tolist() == np.ones((1, 8, 8)).tolist()

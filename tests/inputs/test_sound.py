@@ -1,0 +1,121 @@
+"""Sound files: samples, channels, rates, masks and what is refused."""
+
+from __future__ import annotations
+
+import json
+import sys
+import wave
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from palrp_onnx.errors import InputError, ResourceError
+from palrp_onnx.inputs import GraphInput
+from palrp_onnx.inputs.sound import SoundReader
+
+pytestmark = pytest.mark.quick
+
+FLOAT, INT = np.dtype("float32"), np.dtype("int64")
+WAVES = GraphInput("input_values", FLOAT, ("batch", "samples"))
+MASK = GraphInput("attention_mask", INT, ("batch", "samples"))
+FRAMES = GraphInput("input_features", FLOAT, ("batch", 80, 3000))
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    path = tmp_path / "preprocessor_config.json"
+    path.write_text(
+        json.dumps({"feature_extractor_type": "Wav2Vec2FeatureExtractor", "do_normalize": False})
+    )
+    return path
+
+
+def write(path: Path, numbers: list[int], width: int, channels: int = 1, rate: int = 16000) -> Path:
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(channels)
+        file.setsampwidth(width)
+        file.setframerate(rate)
+        file.writeframes(b"".join(n.to_bytes(width, "little", signed=width > 1) for n in numbers))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("width", "numbers"),
+    [
+        (1, [128, 192, 0]),
+        (2, [0, 1 << 14, -(1 << 15)]),
+        (3, [0, 1 << 22, -(1 << 23)]),
+        (4, [0, 1 << 30, -(1 << 31)]),
+    ],
+)
+def test_whole_numbers_of_every_width(config: Path, width: int, numbers: list[int]) -> None:
+    path = write(config.with_name("a.wav"), numbers, width)
+    sample = SoundReader(config, [WAVES, MASK]).read_file(path)
+    assert sample.feeds["input_values"].tolist() == [[0.0, 0.5, -1.0]]
+    assert sample.feeds["attention_mask"].tolist() == [[1, 1, 1]]
+    assert sample.kind == "sound" and sample.facts.step == 1 / 16000 and not sample.warnings
+    assert sample.facts.seconds == 3 / 16000
+
+
+def test_channels_are_averaged_and_said(config: Path) -> None:
+    path = write(config.with_name("a.wav"), [0, 1 << 14, 1 << 13, 1 << 13], 2, channels=2)
+    sample = SoundReader(config, [WAVES]).read_file(path)
+    assert sample.feeds["input_values"].tolist() == [[0.25, 0.25]]
+    assert [w.code for w in sample.warnings] == ["channels"]
+
+
+def test_another_rate_is_no_guess(config: Path) -> None:
+    path = write(config.with_name("a.wav"), [0, 0], 2, rate=8000)
+    with pytest.raises(InputError, match="8000 samples a second; the model takes 16000") as caught:
+        SoundReader(config, [WAVES]).read_file(path)
+    assert "ffmpeg -i a.wav -ar 16000" in caught.value.hint
+
+
+def test_what_does_not_fit_is_said(config: Path) -> None:
+    config.write_text(json.dumps({"feature_extractor_type": "WhisperFeatureExtractor"}))
+    path = write(config.with_name("a.wav"), [0] * 16000 * 31, 2)
+    sample = SoundReader(config, [FRAMES]).read_file(path)
+    assert sample.facts.truncated and sample.facts.seconds == 30
+    assert [w.message for w in sample.warnings] == ["30 of 31 seconds were kept"]
+    short = GraphInput("input_features", FLOAT, ("batch", 80, 100))
+    with pytest.raises(InputError, match="does not fit"):
+        SoundReader(config, [short]).read_file(path)
+
+
+@pytest.mark.parametrize(
+    "inputs",
+    [[GraphInput("ids", INT, ("b", "t"))], [WAVES, FRAMES], [GraphInput("x", FLOAT, (1, 3, 8, 8))]],
+)
+def test_graphs_without_sound(config: Path, inputs: list[GraphInput]) -> None:
+    with pytest.raises(InputError, match="a sound provides one float input"):
+        SoundReader(config, inputs)
+
+
+def test_damaged_files(config: Path) -> None:
+    reader = SoundReader(config, [WAVES])
+    empty = write(config.with_name("empty.wav"), [], 2)
+    with pytest.raises(InputError, match="holds no samples"):
+        reader.read_file(empty)
+    with pytest.raises(InputError, match="cannot be read"):
+        reader.read_file(config.with_name("nothing.wav"))
+
+
+def test_flac_without_its_package(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = config.with_name("a.flac")
+    path.write_bytes(b"fLaC")
+    monkeypatch.setitem(sys.modules, "soundfile", None)
+    with pytest.raises(ResourceError, match="soundfile") as caught:
+        SoundReader(config, [WAVES]).read_file(path)
+    assert "palrp-onnx[audio]" in caught.value.hint
+
+
+def test_flac(config: Path) -> None:
+    soundfile = pytest.importorskip("soundfile")
+    path, samples = config.with_name("a.flac"), np.array([0.0, 0.5, -1.0])
+    soundfile.write(path, samples, 16000)
+    sample = SoundReader(config, [WAVES]).read_file(path)
+    assert sample.feeds["input_values"].tolist() == [samples.tolist()]
+    path.write_bytes(b"fLaC" + bytes(20))
+    with pytest.raises(InputError, match="is not a readable sound"):
+        SoundReader(config, [WAVES]).read_file(path)
