@@ -181,6 +181,9 @@ def _found(
     if facts.tokens:
         return _along_units(facts, size, said, labels)
     names = dict(labels) if set(labels) == set(range(size)) else {}
+    if names and subject.columns is not None:  # a softmax of them, or a sigmoid: nothing says
+        why = f"its columns are the texts of input {subject.columns}"
+        return Head(size, True, False, names, None, "single-label", why)
     boxes = facts.boxes is not None and len(shape) == 3 and not facts.sequence
     if boxes and set(labels) == set(range(size - 1)):
         names = {**labels, size - 1: NO_OBJECT}

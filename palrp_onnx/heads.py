@@ -1,10 +1,9 @@
-"""The kinds of heads, which records and options name."""
+"""Kinds of heads: what the explained output says of the input."""
 
 from __future__ import annotations
 
 from typing import Literal, get_args
 
-#: What the explained output says of the input.
 HeadKind = Literal[
     "single-label",
     "binary",

@@ -19,10 +19,11 @@ from palrp_onnx.analysis.analysis import (
     check_selected,
     positions_among_masks,
 )
-from palrp_onnx.analysis.axes import BATCH, Source, sample_place
+from palrp_onnx.analysis.axes import BATCH, sample_place
 from palrp_onnx.analysis.example import forms, make_feeds, none_runs
 from palrp_onnx.analysis.faults import find_faults
 from palrp_onnx.analysis.inputs import CACHED, input_roles
+from palrp_onnx.analysis.layout import Source
 from palrp_onnx.analysis.observations import observe
 from palrp_onnx.analysis.output_facts import output_facts
 from palrp_onnx.analysis.output_mask import hides_where_set, mask_of_input, mask_of_output

@@ -25,6 +25,7 @@ QUANTISED_ENTRIES = ("rounding", "kernel")
 LEDGER_SUMS = ("target", "residual", "residual_relative")
 _LEDGER_KEYS = ("target", *LEDGER_ENTRIES, "residual", "residual_relative")
 
+
 Ledger = Annotated[
     dict[str, float],
     Meta(
@@ -218,15 +219,15 @@ class Map(Struct, frozen=True, kw_only=True):
 class Fidelity(Struct, frozen=True, kw_only=True):
     """How far the graph that was explained is from the file, in units of the explained output.
 
-    There where something was changed before rules apply: ``rewritten`` counts operations, inlined
-    functions, branches (``If``), loops (``Loop``, ``Scan``), reads of a ``sequence``, ``cache`` and
-    ``switch`` inputs, ``bfloat16`` values, a raised opset (``opset 9 to 13``), and sums of
-    positions and masks (``sum moved``, ``sum copied``). ``difference`` is the largest over the
-    output on this input. ``served`` is the same between the file to the letter and the file as ONNX
-    Runtime optimises it, where it rounds activations. ``kernels`` is the same between exact
-    products of whole numbers and those that the runtime computes on this machine; 0 where its
-    kernels are exact. ``unverified`` says why there is no difference, where ONNX Runtime cannot run
-    the file itself.
+    There where something was changed before rules apply: ``rewritten`` counts files that were
+    ``joined`` (they run in sessions of their own here), operations, inlined functions, branches
+    (``If``), loops (``Loop``, ``Scan``), reads of a ``sequence``, ``cache`` and ``switch`` inputs,
+    ``bfloat16`` values, a raised opset (``opset 9 to 13``), and sums of positions and masks (``sum
+    moved``, ``sum copied``). ``difference`` is the largest over the output on this input.
+    ``served`` is the same between the file to the letter and the file as ONNX Runtime optimises it,
+    where it rounds activations. ``kernels`` is the same between exact products of whole numbers and
+    those that the runtime computes on this machine; 0 where its kernels are exact. ``unverified``
+    says why there is no difference, where ONNX Runtime cannot run the file itself.
     """
 
     rewritten: dict[str, int]

@@ -22,10 +22,6 @@ _CUDA = {
 }
 #: What the runtime says of a GPU that the machine does not have; it has no type for it.
 _NO_DEVICE = "Invalid device ID"
-#: What it says of a graph that it cannot record, as one with operations on the CPU.
-_NO_RECORDING = "cannot use the graph capture feature"
-#: Types of values that a recording may return.
-_TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64}
 #: What the runtime says where memory runs out; it has no type for it.
 _NO_MEMORY = ("Failed to allocate memory", "bad_alloc", "bad allocation", "out of memory")
 
@@ -42,9 +38,8 @@ class Session:
             they stay mapped from the file. Kernels that round activations internally need it.
         reuse: Whether the runtime plans which values share a buffer. A buffer that a late value
             shares with an early one stays allocated in between.
-        replay: Whether a GPU records the first run and replays it (CUDA graph), which saves time
-            for starting each operation. For inputs that always have the same shapes; a graph
-            that the runtime cannot record runs as usual.
+        layout: Whether convolutions may run on blocks of channels, which is faster. They do so all
+            before anything else, so that their results are there together.
         in_order: Whether nodes run in the order of the graph where they can, so that values are
             freed early. By default the runtime may compute what stands on weights alone first.
 
@@ -63,7 +58,7 @@ class Session:
         prepack: bool = True,
         in_order: bool = False,
         reuse: bool = True,
-        replay: bool = False,
+        layout: bool = True,
     ) -> None:
         runtime = _import_runtime()
         wanted, provider = _providers(device)
@@ -73,6 +68,8 @@ class Session:
         options.log_severity_level = 4
         if not optimise:
             options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        elif not layout:
+            options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
         if in_order:
             options.execution_order = runtime.ExecutionOrder.PRIORITY_BASED
         options.enable_mem_reuse = reuse
@@ -82,10 +79,7 @@ class Session:
             "session.model_external_initializers_file_folder_path", str(folder) + os.sep
         )
         try:
-            recording = None
-            if replay and device != "cpu":
-                recording = _recording(runtime, graph, options, wanted)
-            self._session = recording or _opened(runtime, graph, options, wanted)
+            self._session = _opened(runtime, graph, options, wanted)
         except Exception as error:  # the runtime's own exception types are not public
             _check_memory(error)
             if _NO_DEVICE in str(error):
@@ -98,8 +92,6 @@ class Session:
             raise _no_device(device, self.providers)
         self._device, _, index = device.partition(":")
         self._index = int(index or 0)
-        self._replays = recording is not None
-        self._recorded: _Recorded | None = None
 
     def run(self, names: Iterable[str], feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Run once and return the named values; no others leave the device.
@@ -110,12 +102,8 @@ class Session:
         wanted = list(names)
         if not wanted:  # for example, if all conditions of branches are inputs
             return {}
+        binding = self._session.io_binding()
         try:
-            if self._replays:
-                if self._recorded is None:
-                    self._recorded = _Recorded(self._session, feeds, self._device, self._index)
-                return self._recorded(wanted, feeds)
-            binding = self._session.io_binding()
             for name, array in feeds.items():
                 binding.bind_cpu_input(name, np.ascontiguousarray(array))
             for name in wanted:
@@ -128,59 +116,6 @@ class Session:
                 "The model does not run on this input", hint=first_line(error)
             ) from error
         return dict(zip(wanted, values, strict=True))
-
-
-class _Recorded:
-    """A run whose inputs and outputs stay at one place of a GPU's memory, as its recording has it.
-
-    Args:
-        session: The session.
-        feeds: Arrays of the shapes of every run.
-        device: The kind of device.
-        index: Its number.
-    """
-
-    def __init__(self, session: Any, feeds: Mapping[str, Array], device: str, index: int) -> None:
-        values = _import_runtime().OrtValue
-        self._session, self._binding = session, session.io_binding()
-        self._inputs = {
-            name: values.ortvalue_from_numpy(np.ascontiguousarray(array), device, index)
-            for name, array in feeds.items()
-        }
-        self._outputs = {
-            each.name: values.ortvalue_from_shape_and_type(
-                each.shape, _TYPES[each.type], device, index
-            )
-            for each in session.get_outputs()
-        }
-        for name, value in self._inputs.items():
-            self._binding.bind_ortvalue_input(name, value)
-        for name, value in self._outputs.items():
-            self._binding.bind_ortvalue_output(name, value)
-
-    def __call__(self, names: Iterable[str], feeds: Mapping[str, Array]) -> dict[str, Array]:
-        for name, array in feeds.items():
-            self._inputs[name].update_inplace(np.ascontiguousarray(array))
-        self._session.run_with_iobinding(self._binding)
-        self._binding.synchronize_outputs()
-        return {name: self._outputs[name].numpy() for name in names}
-
-
-def _recording(runtime: Any, graph: bytes, options: Any, providers: list[Any]) -> Any:
-    """A session that records its first run; ``None`` where the runtime cannot."""
-    (name, settings), *rest = providers
-    recording = [(name, {**settings, "enable_cuda_graph": "1"}), *rest]
-    try:
-        session = _opened(runtime, graph, options, recording)
-    except Exception as error:
-        if _NO_RECORDING not in str(error):
-            raise
-        return None
-    fits = (
-        each.type in _TYPES and all(isinstance(length, int) for length in each.shape)
-        for each in session.get_outputs()
-    )
-    return session if all(fits) else None
 
 
 def _opened(runtime: Any, graph: bytes, options: Any, providers: list[Any]) -> Any:

@@ -7,7 +7,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import onnx
 import onnxruntime
 import pytest
 from building import proto, real
@@ -39,32 +38,3 @@ def test_a_graph_that_the_optimiser_fails_on_runs_as_it_is(
 def test_a_graph_that_cannot_run_is_refused_with_the_first_error(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="cannot load the model"):
         Session(proto("y = Nothing(x)", {"x": X}).SerializeToString(), tmp_path)
-
-
-def test_a_recorded_run_reads_new_inputs_and_returns_new_outputs(tmp_path: Path) -> None:
-    model = onnx.load_from_string(GRAPH)
-    for value in (*model.graph.input, *model.graph.output):
-        del value.type.tensor_type.shape.dim[:]
-        for length in X.shape:
-            value.type.tensor_type.shape.dim.add().dim_value = length
-    session = onnxruntime.InferenceSession(
-        model.SerializeToString(), providers=["CPUExecutionProvider"]
-    )
-    recorded = palrp_onnx.session._Recorded(session, {"x": X}, "cpu", 0)
-    for factor in (1, 2):
-        given = (factor * X).astype(np.float32)
-        np.testing.assert_array_equal(recorded(["y"], {"x": given})["y"], -given)
-
-
-def test_a_graph_that_cannot_be_recorded_runs_as_usual(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    def recording(graph: bytes, options: Any, providers: list[Any], **more: Any) -> Any:
-        if isinstance(providers[0], tuple):
-            raise RuntimeError("This session cannot use the graph capture feature as requested")
-        return onnxruntime.InferenceSession(graph, options, providers=providers, **more)
-
-    stub = SimpleNamespace(**{**vars(onnxruntime), "InferenceSession": recording})
-    options = onnxruntime.SessionOptions()
-    given = [("CPUExecutionProvider", {})]
-    assert palrp_onnx.session._recording(stub, GRAPH, options, given) is None

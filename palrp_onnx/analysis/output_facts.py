@@ -8,8 +8,9 @@ import numpy as np
 import onnx_ir as ir
 
 from palrp_onnx.analysis.analysis import Analysis
-from palrp_onnx.analysis.axes import TOKEN, Source, factors
+from palrp_onnx.analysis.axes import TOKEN
 from palrp_onnx.analysis.inputs import table_of
+from palrp_onnx.analysis.layout import Source, factors
 from palrp_onnx.analysis.probability import ending_of, followed_by
 from palrp_onnx.model.ops import Trait, has
 from palrp_onnx.subject import OutputFacts

@@ -17,6 +17,7 @@ from msgspec import structs
 from numpy.typing import NDArray
 
 from palrp_onnx.analysis.sizes import sizes_of
+from palrp_onnx.compiler.halves import Halves
 from palrp_onnx.compiler.manifest import Aligned, Manifest
 from palrp_onnx.compiler.recompute import recompute
 from palrp_onnx.errors import UnsupportedError
@@ -158,6 +159,7 @@ class _Compiler:
             self._analysis.shapes,
             opset=opset,
             portable=settings.portable,
+            bounded=settings.memory == "bounded",
             fixed=all(isinstance(n, int) for n in lengths) and not self._analysis.layouts.ragged,
         )
         axis = self._subject.batched.get(explained)
@@ -185,8 +187,11 @@ class _Compiler:
         manifest = self._manifest([_aligned(sinks) for sinks in gathered])
         self._op.drop_unused()
         self._own.put_back(portable=self._settings.portable, named=source_name)
+        halves = Halves(self._op, self._graph)
+        halves.put()
         if self._settings.memory == "bounded":
-            recompute(self._op, self._graph, seed, sizes_of(self._analysis, self._shapes))
+            size_of = sizes_of(self._analysis, self._shapes)
+            recompute(self._op, self._graph, halves, seed, size_of)
         self._analysis.model.proto.metadata_props.update(manifest.properties())
         self._rename_reserved(self._public)
         self._rename_reserved(self._computed)
@@ -261,7 +266,6 @@ class _Compiler:
         """+1 at the target, −1 at the class it is compared with; one row of a token axis."""
         output = self._by_sample()
         seed, rows = self._seed_by_sample(output)
-        seed = self._checked(seed)
         batch = self._subject.output_batch
         if batch == 0:
             return seed, rows
@@ -305,7 +309,7 @@ class _Compiler:
         seed = op.sub(chosen, op.one_hot(against, classes, output))
         # For the runtime the shape depends on that of inputs, even where it is always the same.
         shape = op.integers("Concat", op.batch, classes, axis=0)
-        seed = op.reshape(self._vector_or(seed), shape, 2)
+        seed = op.reshape(self._checked(self._vector_or(seed)), shape, 2)
         return seed if rows is None else op.unsqueeze(seed, [1]), rows
 
     def _vector_or(self, seed: ir.Value) -> ir.Value:
@@ -329,7 +333,7 @@ class _Compiler:
             size = op.dims(output, [axis])
             hot = op.one_hot(self._bounded(index, size), size, output)
             seed = op.mul(seed, op.unsqueeze(hot, [a for a in range(1, rank) if a != axis]))
-        return seed
+        return self._checked(seed)
 
     def _place(self, output: ir.Value) -> ir.Value:
         """The chosen position, by default the last unmasked one [B]."""

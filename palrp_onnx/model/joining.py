@@ -8,6 +8,7 @@ The nodes of both files stay as they are.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import onnx_ir as ir
@@ -22,6 +23,30 @@ from palrp_onnx.model.values import is_float
 _Length = int | str | None
 
 
+#: Key in ``ir.Model.meta``: the files of a joined graph.
+_PARTS = "parts"
+
+
+class Part(NamedTuple):
+    """One file of a joined graph.
+
+    Attributes:
+        path: The file.
+        inputs: Name of each of its inputs → name in the joined graph of what it receives.
+        values: Name in the joined graph of each value that it computes → name in the file.
+    """
+
+    path: Path
+    inputs: Mapping[str, str]
+    values: Mapping[str, str]
+
+
+def parts_in(model: ir.Model) -> tuple[Part, ...]:
+    """The files of a joined graph, in the order in which they run; none of a graph of one file."""
+    parts: tuple[Part, ...] = model.meta.get(_PARTS, ())
+    return parts
+
+
 class _Wire(NamedTuple):
     """An output of the encoder, and the input of the decoder that receives it."""
 
@@ -29,7 +54,7 @@ class _Wire(NamedTuple):
     received: ir.Value
 
 
-def join(first: ir.Model, second: ir.Model, place: str) -> ir.Model:
+def join(models: Sequence[ir.Model], paths: Sequence[Path], place: str) -> ir.Model:
     """One graph of an encoder and a decoder, in either order; both are used up.
 
     Inputs of the encoder keep their names. An input of the decoder with the name of an input or
@@ -40,7 +65,7 @@ def join(first: ir.Model, second: ir.Model, place: str) -> ir.Model:
         ModelError: Neither reads what the other yields, or it is open which, or their opsets
             differ.
     """
-    encoder, decoder, wire = _wired(first, second, place)
+    encoder, decoder, wire = _wired(models, place)
     if not encoder.functions.keys().isdisjoint(decoder.functions):
         passes.InlinePass()(encoder)
     for domain, version in encoder.opset_imports.items():
@@ -50,13 +75,16 @@ def join(first: ir.Model, second: ir.Model, place: str) -> ir.Model:
                 place=f"{place}: {domain or 'ai.onnx'} {version}, {decoder.opset_imports[domain]}",
                 hint="Export both with one opset.",
             )
+    own = {v: v.name or "" for each in models for v in _values(each.graph)}
     _name_lengths(encoder.graph, decoder.graph, wire)
     mask = _mask(encoder.graph, decoder.graph, wire)
     _name_values(encoder.graph, decoder.graph)
     before, after = _parts(encoder.graph), _parts(decoder.graph)
     casts = []
+    received_by = {own[v]: v.name or "" for v in after.inputs}
     for given, received in filter(None, (wire, mask)):
         after.inputs.remove(received)
+        received_by[own[received]] = given.name or ""
         if given.dtype is not received.dtype:
             cast = ir.node("Cast", [given], {"to": received.dtype})
             cast.outputs[0].name = f"decoder/{given.name}"
@@ -72,22 +100,34 @@ def join(first: ir.Model, second: ir.Model, place: str) -> ir.Model:
         opset_imports=decoder.opset_imports,
         name=decoder.graph.name,
     )
-    return ir.Model(
+    joined = ir.Model(
         graph,
         ir_version=max(encoder.ir_version, decoder.ir_version),
         producer_name=decoder.producer_name,
         producer_version=decoder.producer_version,
         functions=[*encoder.functions.values(), *decoder.functions.values()],
     )
+    files = dict(zip(map(id, models), paths, strict=True))
+    read = {own[v]: v.name or "" for v in before.inputs}
+    joined.meta[_PARTS] = tuple(
+        Part(files[id(model)], inputs, _computed(pieces, own))
+        for model, inputs, pieces in ((encoder, read, before), (decoder, received_by, after))
+    )
+    return joined
+
+
+def _computed(pieces: _Pieces, own: Mapping[ir.Value, str]) -> dict[str, str]:
+    return {v.name: own[v] for node in pieces.nodes for v in node.outputs if v.name}
 
 
 # --- which file is which -------------------------------------------------------------------------
-def _wired(first: ir.Model, second: ir.Model, place: str) -> tuple[ir.Model, ir.Model, _Wire]:
+def _wired(models: Sequence[ir.Model], place: str) -> tuple[ir.Model, ir.Model, _Wire]:
     """Encoder, decoder, and how the second reads the states of the first.
 
     Of both orders the one counts in which more lengths are equal numbers, as the width of states.
     """
     found: list[tuple[int, ir.Model, ir.Model, _Wire]] = []
+    first, second = models
     for encoder, decoder in ((first, second), (second, first)):
         wires = list(_wires(encoder.graph, decoder.graph))
         best = max((_agreement(wire) for wire in wires), default=0)

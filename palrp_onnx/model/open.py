@@ -15,7 +15,7 @@ from palrp_onnx.errors import ModelError
 from palrp_onnx.model.changes import Blank, Changes
 from palrp_onnx.model.checks import check_size, check_tensors, check_values
 from palrp_onnx.model.external_weights import read_slim
-from palrp_onnx.model.joining import join
+from palrp_onnx.model.joining import join, parts_in
 from palrp_onnx.model.linked import follow_links
 from palrp_onnx.model.locate import model_file, parts_of, real_files
 from palrp_onnx.model.maps import look_through_maps
@@ -123,7 +123,8 @@ class Model:
         files = check_tensors(proto, real_files(path), names)
         opset = proto.opset_imports.get("", proto.opset_imports.get("ai.onnx", 0))
         nodes, outputs = len(proto.graph), tuple(map(_signature, proto.graph.outputs))
-        changes = make_plain(proto, path, from_file(path, at_least, past=past))
+        changes = Changes.of({"joined": len(parts_in(proto))})
+        changes.add(make_plain(proto, path, from_file(path, at_least, past=past)))
         check_values(proto.graph, str(path))
         return cls(
             path=path,
@@ -196,7 +197,7 @@ def _read(path: Path) -> tuple[ir.Model, dict[str, str]]:
             place=str(path),
             hint="Copy both with their external data into one folder: cp -L.",
         )
-    return join(first, second, str(path)), {**names, **further}
+    return join((first, second), parts_of(path), str(path)), {**names, **further}
 
 
 def _read_file(path: Path) -> tuple[ir.Model, dict[str, str]]:

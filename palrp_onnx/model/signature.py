@@ -28,11 +28,6 @@ class GraphInput:
     value: ir.Value | None = field(default=None, repr=False, compare=False)
     receives: str | None = None
 
-    @property
-    def fixed(self) -> bool:
-        """Whether it always has one shape."""
-        return self.shape is not None and all(isinstance(length, int) for length in self.shape)
-
 
 def first_axes(inputs: Sequence[GraphInput], lengths: Mapping[str, int]) -> str | None:
     """The problem with the lengths of the inputs' first axes; ``None`` where there is none.

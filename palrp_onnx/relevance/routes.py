@@ -20,7 +20,7 @@ from typing import Any, TypeVar, cast
 
 import onnx_ir as ir
 
-from palrp_onnx.analysis.axes import sample_place
+from palrp_onnx.analysis.axes import sample_place, stride
 from palrp_onnx.analysis.dims import How, Link, index_entries
 from palrp_onnx.analysis.input_axes import BATCH, InputAxes
 from palrp_onnx.analysis.sites import SinkSite
@@ -267,7 +267,7 @@ class Routes:
         after, before = self._analysis.shapes[value], self._analysis.shapes[operand]
         if len(link.results) != 1 or len(own) != 1 or after[link.results[0]] != before[own[0]]:
             return None
-        windows = link.how is How.POOLED and _stride(node, own[0] - 2) == 1
+        windows = link.how is How.POOLED and stride(node, own[0] - 2) == 1
         stays = link.how in _STAYING or link.how is How.REGROUPED or windows
         return (link.results[0], own[0]) if stays else None
 
@@ -357,14 +357,6 @@ class Routes:
 def _ends(node: ir.Node, link: Link) -> bool:
     """Whether entries along the axes of a link become one."""
     return link.how is How.SUMMED or (link.how is How.POOLED and has(node, Trait.REDUCTION))
-
-
-def _stride(node: ir.Node, place: int) -> int:
-    """Stride of windows along a spatial axis; 0 where places are inserted instead."""
-    strides = node.attributes.get_ints("strides", ())
-    if node.op_type == "ConvTranspose" or (strides and place >= len(strides)):
-        return 0
-    return strides[place] if strides else 1
 
 
 # --- along a route --------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ import onnx
 import onnx_ir as ir
 
 from palrp_onnx.errors import InputError, ModelError, UnsupportedError
+from palrp_onnx.model.joining import parts_in
 from palrp_onnx.model.lowering import REFUSED
 from palrp_onnx.model.native import rounds_inside
 from palrp_onnx.model.open import Model, parse_model
@@ -83,7 +84,7 @@ class RuntimeForward:
 
 
 class FileForward:
-    """The file itself, without any rewriting, with empty caches.
+    """The file itself, without any rewriting, with empty caches; two files one after the other.
 
     Args:
         model: The opened model, from whose graph inputs may have been removed.
@@ -111,29 +112,88 @@ class FileForward:
         self._output = output
         self._removed = model.removed
         file = parse_model(model.path)
-        self.rounds_inside = rounds_inside(file.graph)
-        _expose(file.graph, output)
-        self._data = ir.serde.serialize_model(file).SerializeToString()
+        parts = parts_in(file)
+        read = {name for part in parts for name in part.inputs.values()}
+        if not any(output in part.values for part in parts):
+            self._parts = [_OwnFile(file, output)]
+        else:
+            self._parts = [
+                _OwnFile(parse_model(part.path), own, name, part.inputs)
+                for part in parts
+                for name, own in part.values.items()
+                if name == output or (name in read and output not in part.values)
+            ]
+        self.rounds_inside = any(each.rounds_inside for each in self._parts)
         self._folder, self._device = model.folder, device
-        self._session = Session(
-            self._data,
-            self._folder,
-            device=device,
-            optimise=optimise,
-            prepack=prepack or self.rounds_inside,
-        )
+        self._open(optimise=optimise, prepack=prepack)
+
+    def _open(self, *, optimise: bool = True, prepack: bool = True) -> None:
+        self._sessions = [
+            Session(
+                each.data,
+                self._folder,
+                device=self._device,
+                optimise=optimise,
+                prepack=prepack or self.rounds_inside,
+            )
+            for each in self._parts
+        ]
 
     def as_served(self) -> FileForward:
         """The same file with the runtime's graph optimisation, without reading it again."""
         served = copy(self)
-        served._session = Session(self._data, self._folder, device=self._device)
+        served._open()
         return served
 
     def __call__(self, feeds: Mapping[str, Array]) -> Array:
         """Run once and return the output."""
         samples = max((len(array) for array in feeds.values() if array.ndim), default=1)
         blanks = {blank.name: blank.array(samples) for blank in self._removed}
-        return self._session.run([self._output], {**feeds, **blanks})[self._output]
+        values = {**feeds, **blanks}
+        for part, session in zip(self._parts, self._sessions, strict=True):
+            values[part.name] = session.run([part.own], part.feeds(values))[part.own]
+        return values[self._output]
+
+
+class _OwnFile:
+    """One file that computes one value.
+
+    Args:
+        file: The file.
+        own: Name of the value in it.
+        name: Name of the value for callers.
+        inputs: Name of each input of the file → name of its array; the same by default.
+
+    Attributes:
+        data: The file with the value as an output.
+        rounds_inside: Whether an operation of it rounds activations internally.
+
+    Raises:
+        ModelError: There is no such value.
+    """
+
+    def __init__(
+        self,
+        file: ir.Model,
+        own: str,
+        name: str | None = None,
+        inputs: Mapping[str, str] | None = None,
+    ) -> None:
+        self.own, self.name = own, own if name is None else name
+        self.rounds_inside = rounds_inside(file.graph)
+        _expose(file.graph, own)
+        self.data = ir.serde.serialize_model(file).SerializeToString()
+        self._inputs = inputs
+        self._kinds = {v.name: v.dtype.numpy() for v in file.graph.inputs if v.dtype is not None}
+
+    def feeds(self, values: Mapping[str, Array]) -> Mapping[str, Array]:
+        """The arrays of its inputs, in the types that it takes."""
+        if self._inputs is None:
+            return values
+        return {
+            own: values[name].astype(self._kinds[own], copy=False)
+            for own, name in self._inputs.items()
+        }
 
 
 def _expose(graph: ir.Graph, name: str) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pairs
 import pytest
+from msgspec import UNSET
 
 from palrp_onnx import Explainer, Explanation
 from palrp_onnx.engines import NumpyEngine
@@ -46,6 +47,9 @@ def test_two_files_as_one(pair: Path, one: Path, engine: str, method: str) -> No
     second = explained(one, pairs.feeds(), **options)
     for a, b in zip(first, second, strict=True):
         assert a.record.model.files == ["encoder_model.onnx", "decoder_model.onnx"]
+        assert a.record.fidelity is not UNSET
+        assert a.record.fidelity.rewritten["joined"] == 2
+        assert a.record.fidelity.difference is not None
         assert a.record.ledger == pytest.approx(b.record.ledger, rel=1e-5, abs=1e-6)
         assert len(a.record.maps) == len(b.record.maps) == 2
         for x, y in zip(a.record.maps, b.record.maps, strict=True):

@@ -47,6 +47,16 @@ def test_the_graph_computes_what_both_files_compute(pair: Path) -> None:
         assert np.allclose(found, expected, rtol=1e-6, atol=1e-6)
 
 
+def test_values_of_both_files(pair: Path) -> None:
+    """Each is computed by its own file alone, under the name that the file gives it."""
+    model, feeds = Model.open(pair), pairs.feeds()
+    for name in ("encoder/r", "r", "encoder/x"):
+        expected = RuntimeForward(model, [name])(feeds)[name]
+        assert np.allclose(FileForward(model, name)(feeds), expected, atol=1e-6)
+    with pytest.raises(ModelError, match="no value of this name"):
+        FileForward(model, "nothing")
+
+
 def test_one_mask_and_two_kinds_of_tokens(pair: Path) -> None:
     inputs = {each.name: each.shape for each in Model.open(pair).inputs}
     assert inputs == {
