@@ -21,9 +21,9 @@ lxt
     Efficient AttnLRP in PyTorch (LXT) in bfloat16 on the same weights, where it is installed.
 
 Exits with 1 if a provider is not the requested one, maps differ by more than 2e-3 (half precision:
-2e-2), a ledger stays open by more than 1e-4 (half precision: 5e-3, or 30 times what the CPU leaves,
-which computes half precision in full), or a node that computes real numbers runs elsewhere. The
-ε-rule is left out in half precision: its maps there are rounding errors on every device.
+2e-2), a ledger stays open by more than 1e-4 (half precision: 5e-3) and by more than 100 times what
+the CPU leaves, which computes half precision in full, or a node elsewhere writes more than a
+kilobyte. The ε-rule is left out in half precision: its maps there are rounding errors everywhere.
 """
 
 from __future__ import annotations
@@ -61,6 +61,8 @@ NAMES = ("reviews-rope", "reviews-bert", "digits-vit")
 PROVIDERS = {"cuda": "CUDAExecutionProvider", "cpu": "CPUExecutionProvider"}
 #: Largest allowed (difference of maps, residual), by half precision.
 LIMITS = {False: (2e-3, 1e-4), True: (2e-2, 5e-3)}
+#: Largest output of a node that may run elsewhere, in bytes: lengths of axes and indices.
+_SMALL = 1024
 #: (batch, tokens) of full-size models, by how memory is used.
 SIZES = {
     "fast": ((1, 128), (1, 512), (1, 2048), (1, 8192), (32, 128), (32, 512)),
@@ -113,7 +115,7 @@ def _row(task: tuple[str, bool, str, str], found: Compared) -> bool:
     difference, residual, expected, provider = found
     most, open_books = LIMITS[half]
     fits = provider == PROVIDERS[device.partition(":")[0]] and difference <= most
-    fits = fits and residual <= max(open_books, 30 * expected * half)
+    fits = fits and residual <= max(open_books, 100 * expected)
     weights, verdict = "float16" if half else "float32", "" if fits else "  FAILED"
     print(
         f"{name:<14}{weights:<9}{method:<18}{difference:>11.1e}{residual:>10.1e}{expected:>10.1e}"
@@ -168,7 +170,7 @@ def placement(options: argparse.Namespace) -> bool:
         copies = [n for n in nodes if n["op_name"].startswith("Memcpy")]
         kinds = collections.Counter(f"{n['op_name']}:{_output_type(n)}" for n in elsewhere)
         written = sum(int(n.get("output_size", 0)) for n in elsewhere + copies)
-        good &= not any("float" in kind for kind in kinds)
+        good &= all(int(node.get("output_size", 0)) <= _SMALL for node in elsewhere)
         shown = ", ".join(f"{kind} {count}" for kind, count in kinds.most_common())
         print(
             f"{name:<16}{len(nodes):>6}{len(elsewhere):>10}{len(copies):>7}{written:>12}  {shown}",

@@ -77,8 +77,8 @@ _places = together(
         type=FILE_PATH,
         required=True,
         metavar="FILE|DIR|-",
-        help="Records: a .jsonl or .parquet file, a folder of texts, images and .npz files, or - "
-        "for JSON lines on stdin.",
+        help="Records: a .jsonl or .parquet file, a folder of texts, images, sounds and .npz "
+        "files, or - for JSON lines on stdin.",
     ),
     click.option(
         "-o", "place", type=FILE_PATH, required=True, metavar="DIR", help="Folder for the parts."

@@ -64,20 +64,12 @@ def _index(index: int | list[int] | None, label: str | None) -> str:
 
 
 def _strongest(shown: Map) -> list[str]:
-    from palrp_onnx.render.timeline import TIMED, merged
+    from palrp_onnx.render.timeline import in_cells
 
-    units, relevance, each = shown.units, shown.relevance, 1
-    if units.kind in TIMED:
-        relevance, each = merged(relevance, _SPANS)
-    total = relevance.total
+    shown, _ = in_cells(shown, _SPANS)
+    total = shown.relevance.total
     order = sorted(range(len(total)), key=lambda i: -abs(total[i]))[:_TOP]
-    return [f"{_span(units, i * each, each)} {total[i]:+.3g}" for i in order]
-
-
-def _span(units: Units, first: int, count: int) -> str:
-    """A unit, or so many that follow each other."""
-    one = _unit(units, first)
-    return one if count == 1 else f"{one.removesuffix(' s')} to {_unit(units, first + count)}"
+    return [f"{_unit(shown.units, i)} {total[i]:+.3g}" for i in order]
 
 
 def _unit(units: Units, index: int) -> str:

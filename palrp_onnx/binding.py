@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from palrp_onnx.errors import TargetError
-from palrp_onnx.head import Head
+from palrp_onnx.head import NO_OBJECT, Head
 from palrp_onnx.inputs.sample import Sample
 from palrp_onnx.inputs.words import Vocabulary
 from palrp_onnx.record import Units, Warning_
@@ -38,7 +38,7 @@ class Binder:
         sample: The sample.
         subject: The subject of the explanation.
         head: The head of its output.
-        vocabulary: The vocabulary of the tokenizer, if there is one.
+        open_vocabulary: Opens the vocabulary of the tokenizer, if there is one.
         output: Computes the output [B, …], samples first.
         warnings: What the reader of the records must know.
     """
@@ -46,9 +46,14 @@ class Binder:
     sample: Sample
     subject: Subject
     head: Head
-    vocabulary: Vocabulary | None
+    open_vocabulary: Callable[[], Vocabulary | None]
     output: Callable[[], Array]
     warnings: list[Warning_] = field(default_factory=list)
+
+    @property
+    def vocabulary(self) -> Vocabulary | None:
+        """The vocabulary, opened only where a text or a special token is looked up."""
+        return self.open_vocabulary()
 
     def __call__(self, target: Target) -> Target | list[Target]:
         """The target of every row, or one for all rows.
@@ -224,8 +229,10 @@ class Binder:
         if target.index is not None:
             column = chances[:, _bounded(target.index, chances.shape[1])]
             return replace(target, position=int(np.where(kept, column, -np.inf).argmax()))
-        none = {_OUTSIDE, "no object"}
-        entities = [k for k in range(chances.shape[1]) if self.head.names.get(k) not in none]
+        none = {k for k, name in self.head.names.items() if name in (_OUTSIDE, NO_OBJECT)}
+        if self.head.vocabulary and self.vocabulary is not None:
+            none |= self.vocabulary.special
+        entities = [k for k in range(chances.shape[1]) if k not in none]
         chosen = np.full_like(chances, -np.inf)
         chosen[:, entities] = np.where(kept[:, None], chances[:, entities], -np.inf)
         place, index = np.unravel_index(int(chosen.argmax()), chosen.shape)

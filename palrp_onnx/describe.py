@@ -294,7 +294,7 @@ def describe_target(output: str, target: Resolved, head: Head) -> TargetFacts:
         return structs.replace(facts, kind="span", places=places)
     index, _ = target.where[0]
     if head.places and target.kind == "index":
-        return structs.replace(facts, kind="place", index=index[-1], position=None)
+        return structs.replace(facts, kind="place", index=index[-1], position=index[-1])
     if target.kind == "element" or (target.kind == "index" and not head.classes):
         label = head.names.get(index[-1]) if target.kind == "index" else None
         position = None

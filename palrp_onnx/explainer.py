@@ -6,7 +6,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from palrp_onnx.errors import (
     InputError,
     LaterOpsetError,
     ModelError,
+    ResourceError,
     RunError,
     TargetError,
     UsageError,
@@ -34,9 +35,8 @@ from palrp_onnx.head import Head, check_kind, find_head
 from palrp_onnx.inputs.open import open_sample
 from palrp_onnx.inputs.sample import Sample
 from palrp_onnx.inputs.sidecar import Declared, read_declared
-from palrp_onnx.inputs.tokens import usable_tokenizer
 from palrp_onnx.inputs.vectors import read_mask, read_vector, vector_of
-from palrp_onnx.inputs.words import Vocabulary
+from palrp_onnx.inputs.words import Vocabulary, usable_vocabulary
 from palrp_onnx.machine import free_memory
 from palrp_onnx.model.branches import has_decisions
 from palrp_onnx.model.native import with_own_products
@@ -106,13 +106,14 @@ class Explainer:
         memory: ``fast`` keeps all values of the forward pass that the way back reads; ``bounded``
             keeps few and computes the others again, layer by layer, in the memory of about one
             layer; ``auto`` (default) is ``bounded`` where what is kept for the shapes of an input
-            would take more than 0.6 of the free memory of the machine.
+            would take more than 0.6 of the free memory of the machine; on a GPU, where its memory
+            runs out.
         once: Open quickly and in little memory, for a single explanation; otherwise explanations
             are faster.
         tokenizer: The tokenizer, a file or a folder, if it is not beside the model: it says which
             token of the vocabulary a text is.
         head: The kind of head, where the graph and ``config.json`` say another or none: one of
-            :data:`palrp_onnx.record.HEADS`.
+            :data:`palrp_onnx.heads.HEADS`.
         reader: Reads further inputs that targets name, as in ``similarity:other.txt``; by default
             as :func:`palrp_onnx.inputs.open_sample` does.
 
@@ -193,7 +194,6 @@ class Explainer:
         self._head = check_kind(head)
         self._reader = reader or self._open_sample
         self._others: dict[str, Explainer] = {}
-        self._vocabulary: Vocabulary | None = None
 
     def explain(
         self, sample: Sample, target: str = "pred", labels: Mapping[int, str] | None = None
@@ -260,7 +260,7 @@ class Explainer:
             )
         mean = np.mean(outputs, axis=0)
         head = self.head(engine.subject, engine.subject.facts.shape, labels)
-        binder = Binder(parts[0], engine.subject, head, self.vocabulary, lambda: mean)
+        binder = Binder(parts[0], engine.subject, head, lambda: self.vocabulary, lambda: mean)
         wanted = [self._with_files(each) for each in parse_targets(target, labels)]
         if wanted[0].kind == "all":
             wanted = self._every_class(parts[0], labels)
@@ -368,6 +368,12 @@ class Explainer:
             outcome = engine.explain(sample.feeds, bound)
         except RunError as error:
             raise _of_text(error, sample) from error
+        except ResourceError:
+            if self.device == "cpu" or self._memory != "auto" or self._manifest is not None:
+                raise
+            self._memory = "bounded"  # how much memory a GPU has left is only known afterwards
+            self._opened.clear()
+            return self._one(sample, wanted, labels)
         fidelity = None
         original = opened.original
         if original is None and self._manifest is None and is_open(outcome.ledger):
@@ -386,7 +392,8 @@ class Explainer:
         head.check(of_rows(wanted, 1)[0], engine.subject.output, labels)
         zero = find_zero_maps(engine, sample.feeds, bound, outcome)
         run = self._run(engine, {**outcome.ms, "total": (time.perf_counter() - start) * 1e3})
-        describer = Describer(engine.subject, run, head, fidelity, self.vocabulary)
+        words = self.vocabulary if head.vocabulary else None
+        describer = Describer(engine.subject, run, head, fidelity, words)
         zeros = [
             [warning(name) for name, rows in zero.items() if row in rows]
             for row in range(len(outcome.targets))
@@ -401,17 +408,18 @@ class Explainer:
         subject = engine.subject
         head = self.head(subject, subject.facts.shape, labels)
         return Binder(
-            sample, subject, head, self.vocabulary, cache(lambda: engine.output(sample.feeds))
+            sample,
+            subject,
+            head,
+            lambda: self.vocabulary,
+            cache(lambda: engine.output(sample.feeds)),
         )
 
-    @property
+    @cached_property
     def vocabulary(self) -> Vocabulary | None:
         """The vocabulary of the tokenizer, if there is one that can be read."""
-        if self._vocabulary is None:
-            place = self._tokenizer or self._files().tokenizer
-            file = None if place is None else usable_tokenizer(place)
-            self._vocabulary = None if file is None else Vocabulary(file)
-        return self._vocabulary
+        place = self._tokenizer or self._files().tokenizer
+        return None if place is None else usable_vocabulary(place)
 
     def _singly(self, sample: Sample) -> list[Sample]:
         """The sample, or its rows as separate samples if they would depend on each other.
@@ -478,11 +486,12 @@ class Explainer:
         if row.ndim == 2 and position is not None and -len(row) <= position < len(row):
             row = row[position]
         if row.ndim != 1:
+            pooled = engine.subject.facts.pooled
             raise TargetError(
                 f"The output has the shape {list(row.shape)} for {path.name}, and not one vector",
                 place=f"output {engine.subject.output}",
                 hint="Name the place of both, as in similarity:other.txt:0, or explain an output "
-                "with one vector for each input (--output).",
+                f"with one vector for each input: --output {' or '.join(pooled) or 'NAME'}.",
             )
         return np.asarray(row)
 

@@ -7,6 +7,7 @@ its functions.
 from __future__ import annotations
 
 import contextlib
+import copy
 import importlib
 import io
 import logging
@@ -28,22 +29,47 @@ from palrp_onnx.errors import (
     ResourceError,
     UsageError,
 )
-from palrp_onnx.inputs.purposes import IDS, MASK, NAMES, POSITIONS, TYPES
 from palrp_onnx.model.open import Model
 from palrp_onnx.runtime.forward import RuntimeForward
 from palrp_onnx.types import Array
 
-#: Task → (Auto class that loads the model, endings of architecture names that imply the task).
-TASKS: Mapping[str, tuple[str, tuple[str, ...]]] = {
-    "text-classification": ("AutoModelForSequenceClassification", ("ForSequenceClassification",)),
-    "text-generation": ("AutoModelForCausalLM", ("ForCausalLM", "LMHeadModel")),
-    "image-classification": (
-        "AutoModelForImageClassification",
-        ("ForImageClassification", "ForImageClassificationWithTeacher"),
+#: (Ends of architecture names, tasks they imply, the first that the family has); as Optimum calls
+#: tasks. What is longer comes first.
+TASKS: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
+    (("ForSequenceClassification",), ("text-classification", "audio-classification")),
+    (("ForAudioClassification",), ("audio-classification",)),
+    (("ForTokenClassification",), ("token-classification",)),
+    (
+        ("ForQuestionAnswering", "ForQuestionAnsweringSimple"),
+        ("question-answering", "visual-question-answering"),
     ),
-    "fill-mask": ("AutoModelForMaskedLM", ("ForMaskedLM",)),
-    "feature-extraction": ("AutoModel", ("Model",)),
-}
+    (("ForVisualQuestionAnswering",), ("visual-question-answering",)),
+    (("ForMultipleChoice",), ("multiple-choice",)),
+    (("ForMaskedLM",), ("fill-mask",)),
+    (("WithLMHeadModel",), ("fill-mask", "text-generation")),
+    (("ForCausalLM", "LMHeadModel"), ("text-generation",)),
+    (
+        ("ForConditionalGeneration", "ForSpeechSeq2Seq"),
+        ("text2text-generation", "automatic-speech-recognition", "image-to-text"),
+    ),
+    (("VisionEncoderDecoderModel",), ("image-to-text",)),
+    (("ForCTC",), ("automatic-speech-recognition",)),
+    (("ForAudioFrameClassification",), ("audio-frame-classification",)),
+    (("ForXVector",), ("audio-xvector",)),
+    (("ForImageClassification", "ForImageClassificationWithTeacher"), ("image-classification",)),
+    (("ForSemanticSegmentation",), ("semantic-segmentation", "image-segmentation")),
+    (
+        ("ForSegmentation", "ForInstanceSegmentation", "ForUniversalSegmentation"),
+        ("image-segmentation",),
+    ),
+    (("ForObjectDetection",), ("object-detection", "zero-shot-object-detection")),
+    (("ForDepthEstimation",), ("depth-estimation",)),
+    (("ForPoseEstimation", "ForKeypointDetection"), ("keypoint-detection",)),
+    (("ForImageSuperResolution",), ("image-to-image",)),
+    (("ForMaskedImageModeling",), ("masked-im",)),
+    (("ForPrediction",), ("time-series-forecasting",)),
+    (("Model",), ("zero-shot-image-classification", "feature-extraction")),
+)
 #: Largest allowed difference from PyTorch, as a share of the largest output.
 TOLERANCE = 1e-3
 #: Smallest scale of that share: differences between even smaller outputs are rounding.
@@ -53,20 +79,26 @@ _COMPANIONS = (
     "special_tokens_map.json",
     "vocab*",
     "merges.txt",
+    "chat_template.*",
     "preprocessor_config.json",
+    "generation_config.json",
 )
-#: (samples, tokens) of the inputs of this comparison.
-_SHAPES = ((2, 12), (1, 7))
+#: (samples, tokens) of the inputs of this comparison. Some families take few lengths: those that
+#: run in PyTorch count. The last is the one that Optimum exports with.
+_SHAPES = ((2, 12), (1, 7), (2, 16))
+#: Tokens of the last sample that are padding.
+_PADDING = 3
 
 
 class ExportReport(Struct, frozen=True, kw_only=True):
     """Report on an export.
 
     Attributes:
-        path: The ONNX file.
+        path: The ONNX file, or the folder of several.
         task: The task that it was exported for.
         opset: Its opset.
-        differences: Largest absolute difference from PyTorch by output, over all compared inputs.
+        differences: Largest absolute difference from PyTorch by output, over all compared inputs;
+            with the name of its file where there are several.
         files: Names of the files in its folder.
     """
 
@@ -88,7 +120,7 @@ def export_model(
     Args:
         source: A folder with ``config.json`` and weights, or the name of a model on the hub.
         output: The folder to write.
-        task: One of :data:`TASKS`; by default it follows from the architecture.
+        task: A task by Optimum's name; by default it follows from the architecture.
         opset: ONNX opset; by default the exporter chooses it.
 
     Raises:
@@ -97,9 +129,9 @@ def export_model(
         UsageError: The task is unknown, or does not follow from the architecture.
         CheckError: The file does not compute what PyTorch computes.
     """
-    if task is not None and task not in TASKS:
-        raise UsageError(f"Unknown task {task!r}", hint=f"Tasks: {', '.join(TASKS)}.")
-    _import("optimum.exporters.onnx")
+    manager = _manager()
+    if task is not None and task not in (known := sorted(set(manager.get_all_tasks()))):
+        raise UsageError(f"Unknown task {task!r}", hint=f"Tasks: {', '.join(known)}.")
     folder = Path(source)
     if folder.exists() and not (folder / "config.json").is_file():
         raise InputError("The folder holds no config.json", place=str(source))
@@ -109,20 +141,20 @@ def export_model(
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=".export-") as scratch, _quiet():
         config = _read_config(str(source))
-        task = task or _infer_task(config)
+        task = task or _infer_task(config, manager)
         work = Path(scratch)
         _run_optimum(str(source), work, task, opset)
         _copy_companions(folder, work)
-        model = Model.open(work / "model.onnx")
-        differences = _compare(str(source), task, model)
+        models = {path.stem: Model.open(path) for path in sorted(work.glob("*.onnx"))}
+        differences = _compare(str(source), task, models)
         files = sorted(path.name for path in work.iterdir() if path.is_file())
         output.mkdir(exist_ok=True)
         for name in files:
             (work / name).replace(output / name)
     return ExportReport(
-        path=str(output / "model.onnx"),
+        path=str(output / f"{next(iter(models))}.onnx" if len(models) == 1 else output),
         task=task,
-        opset=model.opset,
+        opset=next(iter(models.values())).opset,
         differences=differences,
         files=files,
     )
@@ -136,6 +168,12 @@ def _import(name: str) -> Any:
             f"Export needs a package that is not installed: {error.name}",
             hint='pip install "palrp-onnx[export]"',
         ) from error
+
+
+def _manager() -> Any:
+    """What Optimum knows of tasks; its configurations register families."""
+    _import("optimum.exporters.onnx.model_configs")
+    return _import("optimum.exporters.tasks").TasksManager
 
 
 @contextlib.contextmanager
@@ -170,15 +208,26 @@ def _read_config(source: str) -> Any:
         ) from error
 
 
-def _infer_task(config: Any) -> str:
+def _infer_task(config: Any, manager: Any) -> str:
+    """The first task of the architecture that Optimum exports for its family."""
+    try:
+        has = manager.get_supported_tasks_for_model_type(
+            config.model_type, "onnx", library_name="transformers"
+        )
+    except KeyError as error:
+        raise InputError(f"Optimum exports no models of type {config.model_type}") from error
     for name in config.architectures or ():
-        for task, (_, ends) in TASKS.items():
-            if name.endswith(ends):
-                return task
+        if found := [task for task in _implied(name) if task in has]:
+            return found[0]
     raise UsageError(
         f"The architecture {config.architectures} implies no task",
-        hint=f"Name it: --task {'|'.join(TASKS)}.",
+        hint=f"Name it: --task {'|'.join(each for each in has if not each.endswith('past'))}.",
     )
+
+
+def _implied(architecture: str) -> list[str]:
+    """The tasks that an architecture may be for."""
+    return [task for ends, tasks in TASKS if architecture.endswith(ends) for task in tasks]
 
 
 def _reason(error: Exception) -> str:
@@ -217,10 +266,15 @@ def _load(source: str, task: str) -> Any:
     Raises:
         InputError: Weights of its head are missing, which would be random.
     """
-    transformers = _import("transformers")
-    network, facts = getattr(transformers, TASKS[task][0]).from_pretrained(
-        source, output_loading_info=True
+    manager = _manager()
+    config = _read_config(source)
+    loader = manager.get_model_class_for_task(
+        task,
+        model_type=config.model_type,
+        # One task may have classes of several kinds, such as speech to text.
+        model_class_name=next((n for n in config.architectures or () if task in _implied(n)), None),
     )
+    network, facts = loader.from_pretrained(source, output_loading_info=True)
     # For feature extraction an unused pooler may be missing; a used one causes a difference.
     if facts["missing_keys"] and task != "feature-extraction":
         raise InputError(
@@ -228,59 +282,122 @@ def _load(source: str, task: str) -> Any:
             place=source,
             hint=f"It was not trained for {task}: name another task or train it first.",
         )
+    network.config.use_cache = False
     return network.eval()
 
 
-def _compare(source: str, task: str, model: Model) -> dict[str, float]:
-    """Largest absolute difference by output; with padding on the right if there is a mask."""
-    torch = _import("torch")
+def _compare(source: str, task: str, models: Mapping[str, Model]) -> dict[str, float]:
+    """Largest absolute difference by output, on inputs that Optimum makes up for the model."""
     network = _load(source, task)
+    utils = _import("optimum.exporters.onnx.utils")
+    _, parts = utils._get_submodels_and_onnx_configs(
+        network, task, False, {}, False, "default", "transformers"
+    )
+    differences: dict[str, float] = {}
+    for name, model in models.items():
+        part, config = parts[name]
+        prefix = f"{name}/" if len(models) > 1 else ""
+        for output, difference in _differences(part, config, model, source).items():
+            differences[prefix + output] = difference
+    return differences
+
+
+def _differences(part: Any, config: Any, model: Model, source: str) -> dict[str, float]:
     forward = RuntimeForward(model, [s.name for s in model.outputs])
     differences = {s.name: 0.0 for s in model.outputs}
-    for samples, tokens in _SHAPES:
-        feeds = _example(model, network.config, samples, tokens)
-        with torch.no_grad():
-            expected = network(**{k: torch.from_numpy(v) for k, v in feeds.items()})
-        for name, exported in forward(feeds).items():
+    compared = 0
+    for shape in _SHAPES:
+        try:
+            inputs, expected = _reference(part, config, shape)
+        except Exception as error:  # whatever the model's code raises
+            if compared or shape != _SHAPES[-1]:
+                continue
+            raise InputError(
+                f"PyTorch does not run on the example of Optimum: {_reason(error)}", place=source
+            ) from error
+        compared += 1
+        for name, exported in forward(_feeds(config, model, inputs)).items():
             if name not in expected:
                 raise CheckError(
                     "PyTorch has no output of this name, so it cannot be compared",
                     place=f"output {name}",
                 )
-            original = expected[name].numpy()
-            difference = float(np.abs(exported - original).max())
-            differences[name] = max(differences[name], difference)
-            scale = max(_SMALLEST_SCALE, float(np.abs(original).max()))
-            if not difference <= TOLERANCE * scale:  # NaN is a difference too
-                raise CheckError(
-                    f"The exported file differs from PyTorch by {difference:.3g}",
-                    place=f"output {name}",
-                )
+            differences[name] = max(differences[name], _difference(exported, expected[name], name))
     return differences
 
 
-def _example(model: Model, config: Any, samples: int, tokens: int) -> dict[str, Array]:
-    """Random tokens, of which the last three of the last sample are padding; or images of noise."""
-    generator = np.random.default_rng(0)
-    padding: Any = getattr(config, "pad_token_id", None)
-    feeds: dict[str, Array] = {}
-    for signature in model.inputs:
-        if signature.dtype.kind == "f":
-            size = config.image_size
-            sides = (size, size) if isinstance(size, int) else tuple(size)
-            noise = generator.normal(size=(samples, config.num_channels, *sides))
-            feeds[signature.name] = noise.astype(signature.dtype)
-            continue
-        purpose = NAMES.get(signature.name, "")
-        values = {
-            IDS: generator.integers(5, config.vocab_size, size=(samples, tokens)),
-            POSITIONS: np.tile(np.arange(tokens), (samples, 1)),
-            TYPES: np.zeros((samples, tokens)),
-        }.get(purpose, np.ones((samples, tokens)))
-        if purpose == MASK:
-            values[-1, -3:] = 0
-        if purpose == IDS and padding in range(config.vocab_size):
-            values[values == padding] = (padding + 1) % config.vocab_size
-            values[-1, -3:] = padding
-        feeds[signature.name] = values.astype(signature.dtype)
-    return feeds
+def _difference(exported: Array, original: Array, name: str) -> float:
+    """The largest difference.
+
+    Raises:
+        CheckError: It is too large.
+    """
+    if exported.shape != original.shape:
+        raise CheckError(
+            f"The exported file has the shape {list(exported.shape)}, PyTorch "
+            f"{list(original.shape)}",
+            place=f"output {name}",
+        )
+    difference = float(np.abs(exported - original).max(initial=0.0))
+    scale = max(_SMALLEST_SCALE, float(np.abs(original).max(initial=0.0)))
+    if not difference <= TOLERANCE * scale:  # NaN is a difference too
+        raise CheckError(
+            f"The exported file differs from PyTorch by {difference:.3g}", place=f"output {name}"
+        )
+    return difference
+
+
+def _reference(
+    part: Any, config: Any, shape: tuple[int, int]
+) -> tuple[dict[str, Any], dict[str, Array]]:
+    """Inputs, and what PyTorch makes of them: padded if it takes that, by the outputs' names."""
+    plain = _example(config, shape)
+    padded = _padded(plain, getattr(part.config, "pad_token_id", None))
+    try:
+        return padded, _run_pytorch(part, config, padded)
+    except Exception:  # as BART, which needs the end of the text in every sample
+        if padded is plain:
+            raise
+        return plain, _run_pytorch(part, config, plain)
+
+
+def _example(config: Any, shape: tuple[int, int]) -> dict[str, Any]:
+    torch = _import("torch")
+    torch.manual_seed(0)
+    samples, tokens = shape
+    made = config.generate_dummy_inputs(framework="pt", batch_size=samples, sequence_length=tokens)
+    return dict(made)
+
+
+def _padded(inputs: dict[str, Any], padding: int | None) -> dict[str, Any]:
+    """The inputs with padding at the end of the last sample, and nowhere else."""
+    ids, mask = inputs.get("input_ids"), inputs.get("attention_mask")
+    if ids is None or mask is None or ids.shape != mask.shape or ids.ndim != len(_SHAPES[0]):
+        return inputs
+    ids, mask = ids.clone(), mask.clone()
+    mask[:] = 1
+    if padding is not None:
+        ids[ids == padding] = padding + 1 if padding == 0 else padding - 1
+        ids[-1, -_PADDING:] = padding
+    mask[-1, -_PADDING:] = 0
+    return {**inputs, "input_ids": ids, "attention_mask": mask}
+
+
+def _run_pytorch(part: Any, config: Any, inputs: Mapping[str, Any]) -> dict[str, Array]:
+    torch = _import("torch")
+    given = config.rename_ambiguous_inputs(copy.deepcopy(dict(inputs)))
+    with config.patch_model_for_export(part), torch.inference_mode():
+        outputs = part(**given)
+    found: dict[str, Array] = {}
+    for name, value in outputs.items():
+        own = config.torch_to_onnx_output_map.get(name, name)
+        several = isinstance(value, list | tuple)
+        flat = config.flatten_output_collection_property(own, value) if several else {own: value}
+        found.update((n, v.numpy()) for n, v in flat.items() if hasattr(v, "numpy"))
+    return found
+
+
+def _feeds(config: Any, model: Model, inputs: Mapping[str, Any]) -> dict[str, Array]:
+    names = [each.name for each in model.inputs]
+    renamed = config.generate_dummy_inputs_for_validation(dict(inputs), names)
+    return {name: renamed[name].numpy() for name in names}

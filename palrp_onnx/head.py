@@ -17,9 +17,9 @@ import numpy as np
 
 from palrp_onnx.analysis.probability import LOG_SOFTMAX, SIGMOID, SOFTMAX
 from palrp_onnx.errors import TargetError, UsageError
+from palrp_onnx.heads import HEADS
+from palrp_onnx.heads import HeadKind as Kind
 from palrp_onnx.inputs.sidecar import MULTI_LABEL, REGRESSION, SINGLE_LABEL, Declared
-from palrp_onnx.record import HEADS
-from palrp_onnx.record import HeadKind as Kind
 from palrp_onnx.relevance.target import Resolved, Target
 from palrp_onnx.subject import OutputFacts, Subject
 from palrp_onnx.types import Array
@@ -35,6 +35,8 @@ _GROUPS = (
     ("single-label", "multi-label", "binary", "regression", "embedding", "numbers"),
     ("token-classification", "masked-lm", "causal-lm", "embedding", "numbers"),
 )
+#: Name of the last class of detectors that have one more than labels.
+NO_OBJECT = "no object"
 _SIGMOIDS = ("multi-label", "binary")
 _NUMBERS = ("regression", "embedding", "numbers")
 #: Ends of names of classes in Transformers, for heads that the graph leaves open.
@@ -44,6 +46,7 @@ _ARCHITECTURES: dict[str, Kind] = {
     "ForCausalLM": "causal-lm",
     "LMHeadModel": "causal-lm",
     "ForConditionalGeneration": "causal-lm",
+    "ForCTC": "token-classification",
     "ForQuestionAnswering": "question-answering",
     "ForObjectDetection": "detection",
     "ForSemanticSegmentation": "segmentation",
@@ -178,9 +181,12 @@ def _found(
     if facts.tokens:
         return _along_units(facts, size, said, labels)
     names = dict(labels) if set(labels) == set(range(size)) else {}
+    if names and subject.columns is not None:  # a softmax of them, or a sigmoid: nothing says
+        why = f"its columns are the texts of input {subject.columns}"
+        return Head(size, True, False, names, None, "single-label", why)
     boxes = facts.boxes is not None and len(shape) == 3 and not facts.sequence
     if boxes and set(labels) == set(range(size - 1)):
-        names = {**labels, size - 1: "no object"}
+        names = {**labels, size - 1: NO_OBJECT}
     vocabulary = not names and (size in facts.vocabularies or declared.is_vocabulary(size))
     declared_classes = bool(names) or (not labels and declared.classes == size)
     known = _OWN.get(facts.ending or "") or _TAKEN.get(facts.followed or "")
@@ -189,6 +195,8 @@ def _found(
         vocabulary = bool(known) and vocabulary and facts.sequence
         unknown = facts.inner or declared.stored
         link = known or (None if unknown else _link(declared.problem, size))
+        if boxes and known is None:  # without a class for no object, each has a chance of its own
+            link = "softmax" if names.get(size - 1) == NO_OBJECT else "sigmoid"
     elif size > 1 and vocabulary:
         classes, link = True, None if facts.inner else "softmax"
     else:
@@ -213,8 +221,10 @@ def _kind(
     """The kind of a head with classes, tokens or numbers along its last axis, and the reason."""
     if head.vocabulary:
         of = "it has an entry for every token of the vocabulary"
-        if said in ("masked-lm", "causal-lm"):
+        if said in ("masked-lm", "causal-lm", "token-classification"):
             return said, f"{of}, and config.json says {declared.architecture}"
+        if facts.causal is False and not facts.vocabularies:
+            return "token-classification", f"{of} at each place, and the input has no tokens"
         if facts.causal is False:
             return "masked-lm", f"{of}, and attention looks at later tokens too"
         shown = "attention looks back only" if facts.causal else "nothing shows later tokens"

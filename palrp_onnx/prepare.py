@@ -19,10 +19,11 @@ from palrp_onnx.analysis.analysis import (
     check_selected,
     positions_among_masks,
 )
-from palrp_onnx.analysis.axes import BATCH, Source, sample_place
+from palrp_onnx.analysis.axes import BATCH, sample_place
 from palrp_onnx.analysis.example import forms, make_feeds, none_runs
 from palrp_onnx.analysis.faults import find_faults
 from palrp_onnx.analysis.inputs import CACHED, input_roles
+from palrp_onnx.analysis.layout import Source
 from palrp_onnx.analysis.observations import observe
 from palrp_onnx.analysis.output_facts import output_facts
 from palrp_onnx.analysis.output_mask import hides_where_set, mask_of_input, mask_of_output
@@ -32,6 +33,7 @@ from palrp_onnx.analysis.roles import Overrides, Role
 from palrp_onnx.analysis.sites import SinkSite, find_sites
 from palrp_onnx.analysis.sizes import sizes_of
 from palrp_onnx.analysis.slopes import alibi_operands
+from palrp_onnx.analysis.table_rows import table_rows
 from palrp_onnx.analysis.uncertain import find_uncertain
 from palrp_onnx.analysis.unit_kinds import unit_kind
 from palrp_onnx.errors import InputError, TargetError, UnsupportedError, UsageError
@@ -151,6 +153,7 @@ class Planned:
             mixed=found[0] if found else None,
             crossed=self.crossed,
             measured=measures or any(v in analysis.layouts.ragged for v in visited),
+            tables=table_rows(analysis.model.graph, analysis.shapes),
             faults=(
                 *(Warning_(code=code, message=text) for code, text in self._faults()),
                 *(Warning_(code=c, message=text) for c, text in probability_warnings(facts)),

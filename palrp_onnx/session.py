@@ -20,6 +20,8 @@ _CUDA = {
     "arena_extend_strategy": "kSameAsRequested",
     "cudnn_conv_algo_search": "HEURISTIC",
 }
+#: What the runtime says of a GPU that the machine does not have; it has no type for it.
+_NO_DEVICE = "Invalid device ID"
 #: What the runtime says where memory runs out; it has no type for it.
 _NO_MEMORY = ("Failed to allocate memory", "bad_alloc", "bad allocation", "out of memory")
 
@@ -36,6 +38,8 @@ class Session:
             they stay mapped from the file. Kernels that round activations internally need it.
         reuse: Whether the runtime plans which values share a buffer. A buffer that a late value
             shares with an early one stays allocated in between.
+        layout: Whether convolutions may run on blocks of channels, which is faster. They do so all
+            before anything else, so that their results are there together.
         in_order: Whether nodes run in the order of the graph where they can, so that values are
             freed early. By default the runtime may compute what stands on weights alone first.
 
@@ -54,6 +58,7 @@ class Session:
         prepack: bool = True,
         in_order: bool = False,
         reuse: bool = True,
+        layout: bool = True,
     ) -> None:
         runtime = _import_runtime()
         wanted, provider = _providers(device)
@@ -63,6 +68,8 @@ class Session:
         options.log_severity_level = 4
         if not optimise:
             options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        elif not layout:
+            options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
         if in_order:
             options.execution_order = runtime.ExecutionOrder.PRIORITY_BASED
         options.enable_mem_reuse = reuse
@@ -75,6 +82,8 @@ class Session:
             self._session = _opened(runtime, graph, options, wanted)
         except Exception as error:  # the runtime's own exception types are not public
             _check_memory(error)
+            if _NO_DEVICE in str(error):
+                raise _no_device(device, runtime.get_available_providers()) from error
             raise ModelError(
                 "ONNX Runtime cannot load the model", place=str(folder), hint=first_line(error)
             ) from error
@@ -137,8 +146,7 @@ def _check_memory(error: Exception) -> None:
         raise ResourceError(
             "Memory ran out",
             place=first_line(error),
-            hint="Explain a smaller input, or fewer at a time: an explanation keeps the values of "
-            "all layers until its way back.",
+            hint="Use --memory bounded, or explain a smaller input, or fewer at a time.",
         ) from error
 
 

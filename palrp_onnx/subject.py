@@ -28,6 +28,7 @@ class OutputFacts(Struct, frozen=True, kw_only=True):
         causal: Whether attention looks at earlier tokens only; ``None`` where nothing shows it.
         siblings: Other outputs of the same axes, as the ends of answers are of their starts.
         second: Whether the first of these comes before this output.
+        pooled: Other outputs with one vector for each sample.
         boxes: The output that holds four numbers for each of its places, if there is one.
         along: The input whose tokens it has an entry for, where that is not the explained one: the
             decoder's, where an encoder reads another.
@@ -45,6 +46,7 @@ class OutputFacts(Struct, frozen=True, kw_only=True):
     causal: bool | None = None
     siblings: tuple[str, ...] = ()
     second: bool = False
+    pooled: tuple[str, ...] = ()
     boxes: str | None = None
     along: str | None = None
 
@@ -101,6 +103,7 @@ class Subject(Struct, frozen=True, kw_only=True):
         measured: Whether scales are measured over all samples of a batch, or rows of all of them
             are selected into one axis, so that each has to be explained alone to be independent of
             the others.
+        tables: Number of rows of the table that an input is looked up in, by its name.
         faults: Warnings about the numbers in the file.
         facts: Facts about the output.
     """
@@ -120,6 +123,7 @@ class Subject(Struct, frozen=True, kw_only=True):
     crossed: bool = False
     measured: bool = False
     hiding: tuple[str, ...] = ()
+    tables: dict[str, int] = {}
     faults: tuple[Warning_, ...] = ()
     facts: OutputFacts = OutputFacts()
     rows: int | None = None
@@ -175,6 +179,22 @@ class Subject(Struct, frozen=True, kw_only=True):
                 hint="Explain samples one at a time. If the first axis of this input is no batch, "
                 "the file cannot be explained.",
             )
+
+    def check_rows(self, feeds: Feeds) -> None:
+        """Refuse ids that are rows of no table, which not every device reports.
+
+        Raises:
+            InputError: There is such an id.
+        """
+        for name, rows in self.tables.items():
+            outside = (feeds[name] < -rows) | (feeds[name] >= rows)
+            if outside.any():
+                number = feeds[name][outside].ravel()[0]
+                raise InputError(
+                    f"{number} is not in the table that is looked up, which has {rows} rows",
+                    place=f"input {name}",
+                    hint="Is the tokenizer that of this model?",
+                )
 
     def output_mask(self, feeds: Feeds, length: int) -> Array | None:
         """The mask [B, T] of the output's tokens, not zero at kept ones, if the graph has one."""

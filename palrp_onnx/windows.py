@@ -89,7 +89,11 @@ def _relevance(records: Sequence[Attribution], joined: _Join) -> Relevance:
 def _sites(records: Sequence[Attribution], joined: _Join) -> list[Site]:
     columns = zip(*(each.sites for each in records), strict=True)
     return [
-        structs.replace(same[0], relevance=joined([each.relevance for each in same]))
+        structs.replace(
+            same[0],
+            relevance=joined([each.relevance for each in same]),
+            off_map=float(np.mean([each.off_map for each in same])),
+        )
         for same in columns
     ]
 

@@ -144,6 +144,85 @@ def test_export(name: str, saved: Callable[[str], Path], tmp_path: Path) -> None
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
 
 
+#: Small sizes of families, by the prefix of their classes.
+BART: dict[str, Any] = {
+    "vocab_size": 60,
+    "d_model": 32,
+    "max_position_embeddings": 40,
+    **{f"{part}_layers": 1 for part in ("encoder", "decoder")},
+    **{f"{part}_attention_heads": 4 for part in ("encoder", "decoder")},
+    **{f"{part}_ffn_dim": 48 for part in ("encoder", "decoder")},
+}
+STAGES = {"hidden_sizes": [8, 16, 16, 32], "depths": [1, 1, 1, 1]}
+SOUND = {**VISION, "patch_size": 8, "max_length": 64, "num_mel_bins": 32}
+TOWERS: dict[str, Any] = {
+    "text_config": {**TEXT, "eos_token_id": 59, "bos_token_id": 58},
+    "vision_config": VISION,
+    "projection_dim": 16,
+}
+#: (family, head, configuration, the task that the architecture implies, outputs).
+TASKS: list[tuple[str, str, dict[str, Any], str, set[str]]] = [
+    ("Bert", "ForTokenClassification", TEXT, "token-classification", {"logits"}),
+    ("Bert", "ForQuestionAnswering", TEXT, "question-answering", {"start_logits", "end_logits"}),
+    ("Bert", "ForMultipleChoice", TEXT, "multiple-choice", {"logits"}),
+    ("Bart", "ForSequenceClassification", BART, "text-classification", {"logits"}),
+    (
+        "Bart",
+        "ForConditionalGeneration",
+        BART,
+        "text2text-generation",
+        {"encoder_model/last_hidden_state", "decoder_model/logits"},
+    ),
+    (
+        "Nystromformer",
+        "ForSequenceClassification",
+        {**TEXT, "num_landmarks": 4, "segment_means_seq_len": 16},
+        "text-classification",
+        {"logits"},
+    ),
+    ("ResNet", "ForImageClassification", STAGES, "image-classification", {"logits"}),
+    (
+        "Segformer",
+        "ForSemanticSegmentation",
+        {**STAGES, "num_attention_heads": [1, 2, 2, 4], "decoder_hidden_size": 16},
+        "semantic-segmentation",
+        {"logits"},
+    ),
+    ("AST", "ForAudioClassification", SOUND, "audio-classification", {"logits"}),
+    (
+        "CLIP",
+        "Model",
+        TOWERS,
+        "zero-shot-image-classification",
+        {"logits_per_image", "logits_per_text", "text_embeds", "image_embeds"},
+    ),
+]
+
+
+@pytest.mark.parametrize(("family", "head", "sizes", "task", "outputs"), TASKS)
+def test_every_task_is_compared_with_pytorch(
+    tmp_path: Path, family: str, head: str, sizes: dict[str, Any], task: str, outputs: set[str]
+) -> None:
+    torch.manual_seed(0)
+    config = getattr(transformers, f"{family}Config")(**sizes)
+    getattr(transformers, family + head)(config).save_pretrained(tmp_path / "in")
+    report = export.export_model(tmp_path / "in", tmp_path / "out")
+    assert report.task == task and set(report.differences) == outputs
+    files = {name for name in report.files if name.endswith(".onnx")}
+    assert files == {f"{name.partition('/')[0]}.onnx" for name in outputs if "/" in name} or (
+        files == {"model.onnx"}
+    )
+    single = files == {"model.onnx"}
+    assert report.path == str(tmp_path / "out" / "model.onnx" if single else tmp_path / "out")
+
+
+def test_a_family_that_optimum_does_not_know(tmp_path: Path) -> None:
+    config = {"model_type": "reformer", "architectures": ["ReformerForQuestionAnswering"]}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match="no models of type reformer"):
+        export.export_model(tmp_path, tmp_path / "out")
+
+
 def test_the_tokenizer_keeps_where_to_cut(saved: Callable[[str], Path], tmp_path: Path) -> None:
     export.export_model(saved("bert"), tmp_path / "out")
     tokenizer = json.loads((tmp_path / "out" / "tokenizer.json").read_text(encoding="utf-8"))
@@ -178,16 +257,14 @@ def test_an_export_replaces_the_one_before(saved: Callable[[str], Path], tmp_pat
     assert Path(second.path).read_bytes() != before
 
 
-def test_examples_have_padding(saved: Callable[[str], Path], tmp_path: Path) -> None:
+def test_examples_have_padding() -> None:
     """LLaMA's classifier finds its token, and RoBERTa its positions, by the padding id."""
-    from palrp_onnx.model.open import Model
-
-    report = export.export_model(saved("llama"), tmp_path / "out")
-    config = transformers.AutoConfig.from_pretrained(saved("llama"))
-    feeds = export._example(Model.open(report.path), config, 2, 12)
-    assert feeds["attention_mask"].tolist() == [[1] * 12, [1] * 9 + [0] * 3]
-    assert feeds["input_ids"][1, -3:].tolist() == [config.pad_token_id] * 3
-    assert (feeds["input_ids"][feeds["attention_mask"] == 1] != config.pad_token_id).all()
+    ids = torch.tensor([[4, 0, 2, 9, 0, 1], [0, 3, 3, 0, 5, 6]])
+    given = {"input_ids": ids, "attention_mask": torch.zeros_like(ids)}
+    made = export._padded(given, 0)
+    assert made["attention_mask"].tolist() == [[1] * 6, [1] * 3 + [0] * 3]
+    assert made["input_ids"].tolist() == [[4, 1, 2, 9, 1, 1], [1, 3, 3, 0, 0, 0]]
+    assert export._padded({"pixel_values": ids}, 0) == {"pixel_values": ids}
 
 
 @pytest.mark.parametrize("by", [5e-4, float("nan")])

@@ -439,6 +439,13 @@ TWO = {0: "a", 1: "b"}
         ((1, 9), OutputFacts(), Declared(architecture="BertModel"), "embedding", "BertModel"),
         ((1, 9), OutputFacts(), Declared(), "numbers", "nothing says"),
         ((1, 5, 3), OutputFacts(boxes="boxes"), Declared(classes=3), "detection", "boxes"),
+        (
+            (1, 9, 7),
+            OutputFacts(sequence=True, causal=False),
+            Declared(vocabulary=7),
+            "token-classification",
+            "no tokens",
+        ),
     ],
 )
 def test_kinds_of_heads(
@@ -447,6 +454,15 @@ def test_kinds_of_heads(
     head = head_of(shape, facts, declared)
     assert head.kind == kind
     assert why in head.why
+
+
+@pytest.mark.parametrize(("labels", "link"), [(3, "sigmoid"), (2, "softmax")])
+def test_probabilities_of_detectors(labels: int, link: str) -> None:
+    """With a class for no object they add up to one; without it, each class has its own."""
+    names = {k: "abc"[k] for k in range(labels)}
+    head = head_of((1, 5, 3), OutputFacts(boxes="boxes"), Declared(), names)
+    assert (head.kind, head.link) == ("detection", link)
+    assert head.names[2] == ("c" if labels == 3 else "no object")
 
 
 def test_the_caller_may_say_what_a_head_is() -> None:

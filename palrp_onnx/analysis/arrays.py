@@ -7,7 +7,8 @@ from collections.abc import Mapping
 import numpy as np
 import onnx_ir as ir
 
-from palrp_onnx.analysis.axes import TOKEN, Axes
+from palrp_onnx.analysis.axes import TOKEN
+from palrp_onnx.analysis.layout import Axes
 from palrp_onnx.types import Array
 
 #: An entry below this switches a score off instead of shifting it.

@@ -1,14 +1,13 @@
 """Which axes of a content value run over the batch and over tokens, and which tokens they hold.
 
 Axes are followed from the explained inputs through the graph with the shapes of one trial run. So
-static and dynamic axes work alike, and nothing is guessed from sizes. An axis is a sequence of
-pieces (from concatenations), and a piece is a product of factors (from reshapes that merge axes),
-so that a reshape and its inverse restore the layout.
+static and dynamic axes work alike, and nothing is guessed from sizes. What an axis is made of is in
+:mod:`palrp_onnx.analysis.layout`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
@@ -19,11 +18,35 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from palrp_onnx.analysis.content import dependencies, routed_values
-from palrp_onnx.analysis.dims import How, Link, OperandAxis, groups, index_entries, links_of
+from palrp_onnx.analysis.dims import How, Link, OperandAxis, index_entries, links_of
 from palrp_onnx.analysis.input_axes import BATCH as BATCH
 from palrp_onnx.analysis.input_axes import TOKEN as TOKEN
 from palrp_onnx.analysis.input_axes import InputAxes
 from palrp_onnx.analysis.inputs import InputRoles, from_entries
+from palrp_onnx.analysis.layout import (
+    Axes,
+    Axis,
+    Factor,
+    Layout,
+    Pick,
+    Piece,
+    Source,
+    axis_of,
+    distributed,
+    factors,
+    flag_of,
+    foreign,
+    is_batch,
+    is_single,
+    length,
+    opaque,
+    part_of,
+    regroup,
+    regrouped,
+    sources,
+    united,
+    with_picks,
+)
 from palrp_onnx.analysis.picked import (
     gathered_places,
     numbered,
@@ -33,57 +56,6 @@ from palrp_onnx.analysis.picked import (
 from palrp_onnx.model.follow import from_inputs
 from palrp_onnx.model.ops import SAME_NUMBERS, Trait, has
 from palrp_onnx.types import Shape
-
-#: Flags of every axis: ``BATCH``, ``TOKEN``, their union or 0.
-Axes = tuple[int, ...]
-#: Name of an explained input, and the index of one of its axes.
-Source = tuple[str, int]
-
-
-@dataclass(frozen=True)
-class Factor:
-    """``size`` entries of one kind.
-
-    Attributes:
-        size: Number of entries.
-        flag: ``BATCH``, ``TOKEN``, their union or 0.
-        source: The axis of an explained input that they run along, ``None`` where it is unknown.
-        step: Number of entries along that axis for each entry here: the stride of convolutions.
-        of: Length of the factor that this is a part of; 0 where it is whole, −1 where entries
-            were removed.
-        picks: How its entries were picked by computed indices.
-    """
-
-    size: int
-    flag: int = 0
-    source: Source | None = None
-    step: int = 1
-    of: int = 0
-    picks: frozenset[Pick] = frozenset()
-
-
-#: A product of factors in row-major order.
-Piece = tuple[Factor, ...]
-#: Concatenated pieces; none for an axis of length 1 along which nothing runs.
-Axis = tuple[Piece, ...]
-Layout = tuple[Axis, ...]
-
-
-@dataclass(frozen=True)
-class Pick:
-    """Entries along axes that a computed index has picked.
-
-    Attributes:
-        index: Number of the index: see :func:`palrp_onnx.analysis.picked.numbered`.
-        axes: What the axes run along.
-        sizes: Their lengths.
-        places: The places of the entries among those of the axes, in the trial run.
-    """
-
-    index: int
-    axes: tuple[Axis, ...]
-    sizes: tuple[int, ...]
-    places: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -132,7 +104,7 @@ class Layouts:
             return factor.flag if self.canonical(factor.source) in batches else TOKEN
 
         return {
-            value: tuple(_united(flag_in(f) for f in factors(axis)) for axis in layout)
+            value: tuple(united(flag_in(f) for f in factors(axis)) for axis in layout)
             for value, layout in self.layouts.items()
         }
 
@@ -153,7 +125,7 @@ class Layouts:
     def along(self, value: ir.Value, batch: Source) -> int | None:
         """The axis of a value that runs along a batch alone, if there is one."""
         layout = self.layouts.get(value, ())
-        pure = (k for k, axis in enumerate(layout) if _is_batch(axis))
+        pure = (k for k, axis in enumerate(layout) if is_batch(axis))
         return next((k for k in pure if self.batch(value, k) == batch), None)
 
     def keeps(self, value: ir.Value, batch: Source) -> bool:
@@ -165,7 +137,7 @@ class Layouts:
         layout = self.layouts.get(value, ())
         if not layout or (found := self.batch(value)) not in (batch, None):
             return False
-        return _is_batch(layout[0]) if found else bool(flag_of(layout[0]) & BATCH)
+        return is_batch(layout[0]) if found else bool(flag_of(layout[0]) & BATCH)
 
     def crossed(self, value: ir.Value) -> bool:
         """Whether two axes of a value run over batches."""
@@ -236,7 +208,7 @@ class _Follower:
             shape = self._shapes[value]
             flags = (*axes.flags, *(0,) * len(shape))[: len(shape)]
             self._layouts[value] = tuple(
-                _axis(Factor(size, flag, (name, k) if flag else None))
+                axis_of(Factor(size, flag, (name, k) if flag else None))
                 for k, (size, flag) in enumerate(zip(shape, flags, strict=True))
             )
 
@@ -253,7 +225,7 @@ class _Follower:
         if len(layout) != len(shape):
             layout = _fit(layout, shape)
         return tuple(
-            axis if length(axis) == size else _axis(_opaque(axis, size))
+            axis if length(axis) == size else axis_of(opaque(axis, size))
             for axis, size in zip(layout, shape, strict=True)
         )
 
@@ -315,9 +287,9 @@ class _Follower:
         sizes = [after[k] for k in link.results]
         match link.how:
             case How.NEW:
-                return [_axis(Factor(size)) for size in sizes]
+                return [axis_of(Factor(size)) for size in sizes]
             case How.REGROUPED:
-                return _regrouped(self._axes(node, link), self._sizes(node, link), sizes)
+                return regrouped(self._axes(node, link), self._sizes(node, link), sizes)
             case How.REPEATED:
                 return [self._repeated(node, link, sizes[0])]
             case How.CUT:
@@ -326,7 +298,7 @@ class _Follower:
                 return [self._joined(node, link, sizes[0])]
             case How.SELECTED if node.op_type == "GatherElements":
                 self._mix_along(node, link, "entries are picked along the batch")
-                return [_axis(_opaque(axis, sizes[0])) for axis in self._axes(node, link)]
+                return [axis_of(opaque(axis, sizes[0])) for axis in self._axes(node, link)]
             case How.SELECTED if _at(node, 1) in self._routed:
                 return self._routed_rows(node, link, sizes)
             case How.SELECTED if node.op_type == "Gather":
@@ -342,10 +314,10 @@ class _Follower:
             case How.POOLED:
                 (axis,), (was,) = self._axes(node, link), self._sizes(node, link)
                 self._mix_along(node, link, "windows cover several samples of the batch")
-                return [_pooled(axis, was, sizes[0], _stride(node, link.results[0] - 2))]
+                return [_pooled(axis, was, sizes[0], stride(node, link.results[0] - 2))]
             case How.CHOSEN:
                 self._mix_along(node, link, f"{node.op_type} chooses along the batch")
-                return [_axis(_opaque(axis, sizes[0])) for axis in self._axes(node, link)]
+                return [axis_of(opaque(axis, sizes[0])) for axis in self._axes(node, link)]
             case How.NORMALISED:
                 self._mix_along(node, link, f"{node.op_type} runs along the batch")
             case How.ACCUMULATED:
@@ -386,19 +358,19 @@ class _Follower:
         """One axis of the result from those of the operands that are aligned with it."""
         self._join(axes)
         if not axes:
-            return _axis(Factor(size)) if size != 1 else ()
-        flag = _united(flag_of(axis) for axis in axes)
+            return axis_of(Factor(size)) if size != 1 else ()
+        flag = united(flag_of(axis) for axis in axes)
         full = [axis for axis in axes if length(axis) == size]
         if not full:
             if flag & BATCH:
                 self._mixed("one sample is repeated along the batch", axes, alone=False)
-            return _axis(Factor(size, flag))
-        best = _picked(
+            return axis_of(Factor(size, flag))
+        best = with_picks(
             max(full, key=lambda axis: (flag_of(axis) == flag, bool(sources(axis)))), full
         )
         tokens = {self._tokens(axis) for axis in full if flag_of(axis) & TOKEN}
         if flag_of(best) != flag or len(tokens) > 1:
-            return _axis(Factor(size, flag))
+            return axis_of(Factor(size, flag))
         return best
 
     def _tokens(self, axis: Axis) -> tuple[tuple[Source | None, int], ...]:
@@ -419,13 +391,13 @@ class _Follower:
             return ((Factor(size // was), *axis[0]),)
         if flag_of(axis) & BATCH:
             self._mixed("samples are repeated along the batch", [axis], alone=False)
-        return _axis(_opaque(axis, size))
+        return axis_of(opaque(axis, size))
 
     def _summed(self, node: ir.Node, link: Link) -> Sequence[Axis]:
         product = has(node, Trait.PRODUCT | Trait.LAYER)
         what = "a product sums over the batch" if product else "it is reduced over the batch"
         self._mix_along(node, link, what)
-        return [_axis(_opaque(axis, 1)) for axis in self._axes(node, link) if link.results]
+        return [axis_of(opaque(axis, 1)) for axis in self._axes(node, link) if link.results]
 
     def _gathered(self, node: ir.Node, link: Link, sizes: Sequence[int]) -> Sequence[Axis]:
         (own,), (length_before,) = self._axes(node, link), self._sizes(node, link)
@@ -442,9 +414,9 @@ class _Follower:
             return self._routed_rows(node, link, sizes)
         if rank == 1:
             whole = index is not None and np.array_equal(index, np.arange(length_before))
-            return [own if whole else _axis(_opaque(own, sizes[0]))]
+            return [own if whole else axis_of(opaque(own, sizes[0]))]
         if each and flag_of(own) & BATCH:
-            return [_axis(Factor(sizes[0], BATCH)), *((),) * (rank - 1)]
+            return [axis_of(Factor(sizes[0], BATCH)), *((),) * (rank - 1)]
         return [()] * rank
 
     def _gathered_nd(self, node: ir.Node, link: Link, sizes: Sequence[int]) -> Sequence[Axis]:
@@ -456,9 +428,9 @@ class _Follower:
             return [samples]  # one entry of every sample
         if node.inputs[1] in self._fed and not batch_dims and len(sizes) == 1:
             return self._routed_rows(node, link, sizes)
-        merged = _united(flag_of(axis) for axis in axes)
+        merged = united(flag_of(axis) for axis in axes)
         lead = BATCH if merged & BATCH else merged
-        return [_axis(Factor(size, lead)) if not k else () for k, size in enumerate(sizes)]
+        return [axis_of(Factor(size, lead)) if not k else () for k, size in enumerate(sizes)]
 
     def _routed_rows(self, node: ir.Node, link: Link, sizes: Sequence[int]) -> Sequence[Axis]:
         """Entries that an index selects whose entries in the trial run say nothing of others."""
@@ -467,10 +439,10 @@ class _Follower:
             self._note_ragged()
         if _is_given(node.inputs[1]):
             self._mix_along(node, link, "an input says which rows are selected")
-        merged = _opaque(tuple(piece for axis in axes for piece in axis), next(iter(sizes), 1))
+        merged = opaque(tuple(piece for axis in axes for piece in axis), next(iter(sizes), 1))
         if len(sizes) == 1:
             merged = replace(merged, picks=self._picks(node, axes, lengths))
-        return [_axis(merged) if not k else () for k in range(len(sizes))]
+        return [axis_of(merged) if not k else () for k in range(len(sizes))]
 
     def _picks(
         self, node: ir.Node, axes: Sequence[Axis], sizes: tuple[int, ...]
@@ -526,7 +498,7 @@ class _Follower:
             rest = after[end : at + rank]
             same = pick.index == self._numbers[value] and pick.sizes == after[at:end]
             if same and written == repeated_places(pick.places, rest):
-                back = (*pick.axes, *_distributed(row[1:], rest))
+                back = (*pick.axes, *distributed(row[1:], rest))
                 return (*updates[:at], *back, *updates[at + 1 :])
         return None
 
@@ -545,18 +517,18 @@ class _Follower:
                 return axis
             if flag_of(axis) & BATCH:
                 self._mixed("samples are reversed along the batch", [axis])
-            return _axis(_opaque(axis, size))
+            return axis_of(opaque(axis, size))
         if flag_of(axis) == BATCH:
             self._mixed("samples are cut out along the batch", [axis], alone=False)
         elif flag_of(axis) & BATCH:  # of samples × tokens, how many of each
             self._note_ragged()
         begin = self._begin(node, at, before, output)
         if begin is None:
-            return _axis(_opaque(axis, size))
+            return axis_of(opaque(axis, size))
         if has(node, Trait.PAD):
-            padded = (_foreign(begin), *axis, _foreign(size - was - begin))
+            padded = (foreign(begin), *axis, foreign(size - was - begin))
             return tuple(piece for piece in padded if piece)
-        return _slice(axis, begin, size)
+        return part_of(axis, begin, size)
 
     def _first(self, node: ir.Node) -> Shape:
         value = node.inputs[0]
@@ -620,7 +592,7 @@ class _Follower:
         """Concatenated pieces; the piece of an operand without content is foreign."""
         axes = self._axes(node, link)
         self._join([axis for axis in axes if axis])
-        flag = _united(map(flag_of, axes))
+        flag = united(map(flag_of, axes))
         along = link.results[0]
         shapes = [self._shapes.get(v) for v in node.inputs if v is not None]
         sizes = [None if shape is None else shape[along] for shape in shapes]
@@ -633,91 +605,14 @@ class _Follower:
         pieces: list[Piece] = []
         for axis, each in zip(axes, sizes, strict=True):
             if each is None:
-                return _axis(Factor(size, flag))
-            pieces.extend(axis or [piece for piece in (_foreign(each, flag),) if piece])
+                return axis_of(Factor(size, flag))
+            pieces.extend(axis or [piece for piece in (foreign(each, flag),) if piece])
         return tuple(pieces)
-
-
-# --- axes --------------------------------------------------------------------------------------
-def factors(axis: Axis) -> Iterator[Factor]:
-    """All factors of an axis."""
-    return (factor for piece in axis for factor in piece)
-
-
-def length(axis: Axis) -> int:
-    """Entries of an axis."""
-    return sum(prod(f.size for f in piece) for piece in axis) if axis else 1
-
-
-def flag_of(axis: Axis) -> int:
-    """``BATCH``, ``TOKEN``, their union or 0."""
-    return _united(factor.flag for factor in factors(axis))
 
 
 def _is_given(index: ir.Value | None) -> bool:
     """Whether an index is an input of the graph, moved or with offsets."""
     return index is not None and from_inputs(index, lambda node: has(node, SAME_NUMBERS))
-
-
-def _is_batch(axis: Axis) -> bool:
-    """Whether nothing but samples runs along an axis."""
-    rest = (f.size for f in factors(axis) if not f.flag & BATCH)
-    return flag_of(axis) == BATCH and prod(rest) == 1
-
-
-def sources(axis: Axis) -> frozenset[Source]:
-    """Axes of explained inputs that an axis runs along."""
-    return frozenset(f.source for f in factors(axis) if f.source is not None)
-
-
-def _axis(factor: Factor) -> Axis:
-    return ((factor,),)
-
-
-def _foreign(size: int, flag: int = 0) -> Piece:
-    """Entries that come from no explained input."""
-    return (Factor(size, flag),) if size > 0 else ()
-
-
-def _opaque(axis: Axis, size: int) -> Factor:
-    """Entries whose origin along an axis is unknown; a batch stays that batch."""
-    found = {f.source for f in factors(axis) if f.source is not None and f.flag & BATCH}
-    flag = flag_of(axis)
-    source = next(iter(found)) if len(found) == 1 and flag == BATCH else None
-    return Factor(size, flag, source, of=-1)
-
-
-def _picked(axis: Axis, others: Iterable[Axis]) -> Axis:
-    """An axis of picked entries with what is known of them from axes that are aligned with it."""
-    known = [other[0][0].picks for other in others if _is_single(other)]
-    picks = frozenset().union(*known)
-    return _axis(replace(axis[0][0], picks=picks)) if picks and _is_single(axis) else axis
-
-
-def _is_single(axis: Axis) -> bool:
-    return len(axis) == 1 and len(axis[0]) == 1
-
-
-def _united(flags: Iterable[int]) -> int:
-    found = 0
-    for flag in flags:
-        found |= flag
-    return found
-
-
-def _slice(axis: Axis, start: int, size: int) -> Axis:
-    """Part of an axis: whole pieces as they are; of pieces that are cut, only the flag."""
-    found: list[Piece] = []
-    at = 0
-    for piece in axis or ((Factor(1),),):
-        stop = at + prod(f.size for f in piece)
-        low, high = max(at, start), min(stop, start + size)
-        if (low, high) == (at, stop):
-            found.append(piece)
-        elif low < high:
-            found.append((_opaque((piece,), high - low),))
-        at = stop
-    return tuple(found)
 
 
 def _fit(layout: Layout, shape: Shape) -> Layout:
@@ -726,7 +621,7 @@ def _fit(layout: Layout, shape: Shape) -> Layout:
         return ()
     batch = {f.source for axis in layout for f in factors(axis) if f.source and f.flag & BATCH}
     source = next(iter(batch)) if len(batch) == 1 else None
-    return (_axis(Factor(shape[0], BATCH, source)), *(_axis(Factor(n)) for n in shape[1:]))
+    return (axis_of(Factor(shape[0], BATCH, source)), *(axis_of(Factor(n)) for n in shape[1:]))
 
 
 def batch_axis(axes: Axes) -> int:
@@ -797,7 +692,7 @@ def _one_of_each(axis: Axis, index: NDArray[Any]) -> Axis | None:
     row = list(factors(axis))
     if index.ndim != 1 or len(row) < 2 or len(axis) != 1 or row[0].flag != BATCH:
         return None
-    samples = _axis(row[0])
+    samples = axis_of(row[0])
     tokens = length(axis) // row[0].size
     selected = index % length(axis) // tokens
     return samples if flag_of(axis) & TOKEN and _counts(selected, samples) else None
@@ -818,10 +713,10 @@ def _scattered(data: Layout, updates: Layout, after: Shape, along: int | None) -
     else:  # rows are written to places that tuples of indices name
         indexed = after[: len(after) - len(updates) + 1]
         flags = regroup((flag_of(updates[0]),), (prod(indexed),), indexed)
-        lead = [_axis(Factor(1, flag)) for flag in flags]
+        lead = [axis_of(Factor(1, flag)) for flag in flags]
         both = [(*axis, *new) for axis, new in zip(own, (*lead, *updates[1:]), strict=True)]
     found = [
-        _axis(_opaque(axis, size)) if flag_of(axis) else _axis(Factor(size))
+        axis_of(opaque(axis, size)) if flag_of(axis) else axis_of(Factor(size))
         for axis, size in zip(both, after, strict=True)
     ]
     for k, (axis, size) in enumerate(zip(updates, after, strict=False)):
@@ -830,7 +725,7 @@ def _scattered(data: Layout, updates: Layout, after: Shape, along: int | None) -
     return tuple(found)
 
 
-def _stride(node: ir.Node, place: int) -> int:
+def stride(node: ir.Node, place: int) -> int:
     """Stride of windows along a spatial axis; 0 where places are inserted instead."""
     strides = node.attributes.get_ints("strides", ())
     if node.op_type == "ConvTranspose" or (strides and place >= len(strides)):
@@ -840,123 +735,7 @@ def _stride(node: ir.Node, place: int) -> int:
 
 def _pooled(axis: Axis, was: int, size: int, stride: int) -> Axis:
     """The axis after windows, each of which covers ``stride`` places."""
-    single = axis[0][0] if _is_single(axis) else None
+    single = axis[0][0] if is_single(axis) else None
     if single is None or stride == 0 or size not in (was // stride, -(-was // stride)):
-        return _axis(_opaque(axis, size))
-    return _axis(replace(single, size=size, step=single.step * stride, picks=frozenset()))
-
-
-# --- reshapes ----------------------------------------------------------------------------------
-def regroup(flags: Axes, before: Shape, after: Shape) -> Axes:
-    """Flags of axes after a reshape: see :func:`regroup_layout`."""
-    layout = tuple(_axis(Factor(n, f)) for n, f in zip(before, flags, strict=True))
-    return tuple(map(flag_of, regroup_layout(layout, before, after)))
-
-
-def regroup_layout(layout: Layout, before: Shape, after: Shape) -> Layout:
-    """Layout after a reshape: groups of axes with equal products, in row-major order."""
-    found: list[Axis] = []
-    for own, new in groups(before, after):
-        sizes = before[own.start : own.stop], after[new.start : new.stop]
-        found.extend(_regrouped(layout[own.start : own.stop], *sizes))
-    return tuple(found)
-
-
-def _regrouped(axes: Sequence[Axis], before: Sequence[int], after: Sequence[int]) -> list[Axis]:
-    """Merge and split axes with equal products.
-
-    Factors are distributed where they fit. Where they do not, the batch is the outermost new axis,
-    and every later new axis longer than one runs over tokens (the outermost if there is none).
-    """
-    if len(before) == len(after) == 1:
-        return list(axes)
-    return _distributed(_row(axes, before), after)
-
-
-def _row(axes: Sequence[Axis], sizes: Sequence[int]) -> list[Factor]:
-    """The factors of axes in row-major order; a concatenated axis is one factor."""
-    found: list[Factor] = []
-    for axis, size in zip(axes, sizes, strict=True):
-        if len(axis) > 1:
-            found.append(_opaque(axis, size))
-        else:
-            found.extend(axis[0] if axis else [Factor(size)] if size != 1 else [])
-    return found
-
-
-def _distributed(row: Sequence[Factor], sizes: Sequence[int]) -> list[Axis]:
-    """Distribute factors over axes of these sizes."""
-    if not sizes:
-        return []
-    queue, found = list(row), []
-    for size in sizes:
-        own: list[Factor] = []
-        need = size
-        if size == 1 and queue and queue[0].size == 1:
-            own.append(queue.pop(0))
-        elif size == 1 and queue and queue[0].flag == BATCH | TOKEN and queue[0].source is None:
-            own.append(Factor(1, BATCH))
-            queue[0] = replace(queue[0], flag=TOKEN)
-        while need > 1:
-            if not queue:
-                return _spread(row, sizes)
-            factor = queue.pop(0)
-            if not factor.size:
-                return _spread(row, sizes)
-            if need % factor.size == 0:
-                own.append(factor)
-                need //= factor.size
-            elif factor.size % need == 0:
-                outer, inner = _divided(factor, need)
-                own.append(outer)
-                queue.insert(0, inner)
-                need = 1
-            else:
-                return _spread(row, sizes)
-        found.append(own)
-    found[-1] += queue  # factors of size one
-    return [(_merged(own),) if own else () for own in found]
-
-
-def _divided(factor: Factor, outer: int) -> tuple[Factor, Factor]:
-    """A factor as a product of ``outer`` and the remaining size."""
-    inner = factor.size // outer
-    of = factor.of or factor.size
-    flag, inner_flag = factor.flag, factor.flag
-    if factor.source is None and flag & BATCH:  # merged from unknown factors
-        inner_flag = flag & ~BATCH
-        flag = BATCH
-    whole = replace(factor, of=of, picks=frozenset())
-    one = replace(whole, size=outer, flag=flag, step=factor.step * inner)
-    return one, replace(whole, size=inner, flag=inner_flag)
-
-
-def _merged(row: Sequence[Factor]) -> Piece:
-    """Merge neighbouring parts of one factor into that factor."""
-    found: list[Factor] = []
-    for factor in row:
-        last = found[-1] if found else None
-        same = last is not None and (last.source, last.of) == (factor.source, factor.of)
-        if last is not None and same and factor.of > 0 and last.step == factor.step * factor.size:
-            size = last.size * factor.size
-            whole = 0 if size == factor.of else factor.of
-            found[-1] = replace(factor, size=size, flag=last.flag | factor.flag, of=whole)
-        elif last is not None and not last.flag and not factor.flag:
-            found[-1] = Factor(last.size * factor.size)
-        else:
-            found.append(factor)
-    return tuple(found)
-
-
-def _spread(row: Sequence[Factor], sizes: Sequence[int]) -> list[Axis]:
-    """Flags alone, where factors do not fit."""
-    merged = _united(f.flag for f in row)
-    flags = [0] * len(sizes)
-    tokens = list(range(len(sizes)))
-    if merged & BATCH:
-        flags[0] |= BATCH
-        tokens = tokens[1:] or tokens
-    if merged & TOKEN:
-        for k in [k for k in tokens if sizes[k] > 1] or tokens[:1]:
-            flags[k] |= TOKEN
-    return [_axis(Factor(n, f, of=-1)) for n, f in zip(sizes, flags, strict=True)]
+        return axis_of(opaque(axis, size))
+    return axis_of(replace(single, size=size, step=single.step * stride, picks=frozenset()))

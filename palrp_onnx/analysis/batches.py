@@ -14,9 +14,10 @@ from typing import Any
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from palrp_onnx.analysis.axes import Layouts, Mixing, Source, find_layouts
+from palrp_onnx.analysis.axes import Layouts, Mixing, find_layouts
 from palrp_onnx.analysis.input_axes import InputAxes, fixed_batch, input_axes
 from palrp_onnx.analysis.inputs import InputRoles
+from palrp_onnx.analysis.layout import Source
 from palrp_onnx.model.follow import values_before
 from palrp_onnx.model.ops import Trait, has
 from palrp_onnx.types import Shape

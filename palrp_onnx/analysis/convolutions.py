@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 import onnx_ir as ir
 
-from palrp_onnx.analysis.axes import TOKEN, Axes
+from palrp_onnx.analysis.axes import TOKEN
+from palrp_onnx.analysis.layout import Axes
 from palrp_onnx.model.follow import Reaching
 from palrp_onnx.model.ops import ELEMENTWISE, Trait, has
 from palrp_onnx.types import Shape

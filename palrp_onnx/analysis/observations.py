@@ -13,7 +13,7 @@ from functools import cached_property
 
 import onnx_ir as ir
 
-from palrp_onnx.analysis.axes import Axes, Layouts
+from palrp_onnx.analysis.axes import Layouts
 from palrp_onnx.analysis.batches import Batches, find_batches
 from palrp_onnx.analysis.content import (
     attention_depth,
@@ -24,6 +24,7 @@ from palrp_onnx.analysis.content import (
 from palrp_onnx.analysis.example import Form, Shapes, another, forms, make_feeds, none_runs
 from palrp_onnx.analysis.input_axes import InputAxes
 from palrp_onnx.analysis.inputs import InputRoles, input_roles
+from palrp_onnx.analysis.layout import Axes
 from palrp_onnx.analysis.roles import Fact, Overrides
 from palrp_onnx.analysis.self_gates import Scaling, activation_values, find_scaling
 from palrp_onnx.analysis.separability import each_alone, mixed_values

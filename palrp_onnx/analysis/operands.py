@@ -20,9 +20,10 @@ import numpy as np
 import onnx_ir as ir
 
 from palrp_onnx.analysis.arrays import MASKED, is_mask, not_a_number, varying_axes
-from palrp_onnx.analysis.axes import BATCH, TOKEN, Axes, sources
+from palrp_onnx.analysis.axes import BATCH, TOKEN
 from palrp_onnx.analysis.content import chosen_values, dependencies, fed_values
 from palrp_onnx.analysis.convolutions import Attended, convolution_terms
+from palrp_onnx.analysis.layout import Axes, sources
 from palrp_onnx.analysis.masking import Choices
 from palrp_onnx.analysis.observations import Observations, Operand
 from palrp_onnx.analysis.roles import OVERRIDABLE, OVERRIDDEN, Fact, Role

@@ -8,8 +8,9 @@ import numpy as np
 import onnx_ir as ir
 
 from palrp_onnx.analysis.analysis import Analysis
-from palrp_onnx.analysis.axes import TOKEN, Source, factors
+from palrp_onnx.analysis.axes import TOKEN
 from palrp_onnx.analysis.inputs import table_of
+from palrp_onnx.analysis.layout import Source, factors
 from palrp_onnx.analysis.probability import ending_of, followed_by
 from palrp_onnx.model.ops import Trait, has
 from palrp_onnx.subject import OutputFacts
@@ -19,6 +20,8 @@ from palrp_onnx.types import Array
 _HIDDEN = 1e-6
 #: Numbers that say where a box is.
 _BOX = 4
+#: Number of axes of an output with one vector for each sample [B, D].
+_POOLED = 2
 
 
 def output_facts(
@@ -63,6 +66,11 @@ def output_facts(
         causal=_causal(analysis, along or explained),
         siblings=siblings,
         second=bool(siblings) and output in graph.outputs[names.index(siblings[0]) :],
+        pooled=tuple(
+            v.name or ""
+            for v in graph.outputs
+            if v is not output and v in analysis.content and len(analysis.shapes[v]) == _POOLED
+        ),
         boxes=boxes,
         along=along,
     )

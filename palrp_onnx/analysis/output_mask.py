@@ -9,8 +9,9 @@ import onnx_ir as ir
 
 from palrp_onnx.analysis.analysis import Analysis
 from palrp_onnx.analysis.arrays import varying_axes
-from palrp_onnx.analysis.axes import TOKEN, Source, factors
+from palrp_onnx.analysis.axes import TOKEN
 from palrp_onnx.analysis.content import dependencies
+from palrp_onnx.analysis.layout import Source, factors
 from palrp_onnx.analysis.roles import Role
 from palrp_onnx.model.follow import uses_of
 from palrp_onnx.model.ops import SAME_NUMBERS, Trait, has

@@ -10,7 +10,8 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from palrp_onnx.analysis.axes import BATCH, Axis, Layout, Mixing, flag_of
+from palrp_onnx.analysis.axes import BATCH, Mixing
+from palrp_onnx.analysis.layout import Axis, Layout, flag_of
 from palrp_onnx.model.ops import Trait, has
 from palrp_onnx.model.signature import GraphInput
 from palrp_onnx.types import Array

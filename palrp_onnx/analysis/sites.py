@@ -17,7 +17,8 @@ import onnx_ir as ir
 
 from palrp_onnx.analysis.analysis import Analysis, Operand
 from palrp_onnx.analysis.arrays import MASKED, varying_axes
-from palrp_onnx.analysis.axes import BATCH, TOKEN, Axes, Layout
+from palrp_onnx.analysis.axes import BATCH, TOKEN
+from palrp_onnx.analysis.layout import Axes, Layout
 from palrp_onnx.analysis.masking import CARRYING
 from palrp_onnx.analysis.roles import Role
 from palrp_onnx.analysis.rotating_tables import PADDED, turns

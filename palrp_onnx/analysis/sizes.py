@@ -8,7 +8,7 @@ from math import prod
 import onnx_ir as ir
 
 from palrp_onnx.analysis.analysis import Analysis
-from palrp_onnx.analysis.axes import Axis, Source
+from palrp_onnx.analysis.layout import Axis, Source
 from palrp_onnx.types import Shape
 
 #: Usual number of tokens.

@@ -21,6 +21,10 @@ Integers = NDArray[Any]
 _ALIKE = 1.05
 #: Number of lengths of segments that are tried.
 _TRIED = 40
+#: A pass with fewer cuts is taken if it needs no more than this factor.
+_ENOUGH = 1.1
+#: Number of values, each as large as the largest, that are in work at any time.
+_WORK = 3
 
 
 @dataclass(frozen=True)
@@ -77,12 +81,15 @@ class Costs:
 
 
 def find_cuts(costs: Costs) -> list[int]:
-    """Indices of the nodes before which the pass is cut, for the lowest peak."""
+    """Indices of the nodes before which the pass is cut, for about the lowest peak."""
     crossing, inside = costs.crossing(), costs.inside()
     most = int(inside.sum())
     tried = {int(most / 1.3**step) for step in range(_TRIED)}
     found = [_cuts(crossing, inside, bound) for bound in sorted(tried, reverse=True)]
-    return min(found, key=costs.peak, default=[])
+    work = _WORK * int(costs.size.max(initial=0))
+    peaks = [costs.peak(cuts) + work for cuts in found]
+    low = _ENOUGH * min(peaks)
+    return next(cuts for cuts, peak in zip(found, peaks, strict=True) if peak <= low)
 
 
 def _cuts(crossing: Integers, inside: Integers, bound: int) -> list[int]:

@@ -17,6 +17,7 @@ from msgspec import structs
 from numpy.typing import NDArray
 
 from palrp_onnx.analysis.sizes import sizes_of
+from palrp_onnx.compiler.halves import Halves
 from palrp_onnx.compiler.manifest import Aligned, Manifest
 from palrp_onnx.compiler.recompute import recompute
 from palrp_onnx.errors import UnsupportedError
@@ -93,9 +94,10 @@ def compile_graph(
       ``target_position``. For a row of zeros, the default, ``target`` is explained.
 
     In the three integer inputs −2 is the last index of an axis, −3 the last but one; an index
-    outside of its axis stops the run. For an output of four axes or more ``target``, int64
-    [B, axes − 1], is required and names one element; an output of one axis has no choice. Graphs in
-    half precision take ``seed_scale``, float [1]; a smaller one is needed if relevance overflows.
+    outside of its axis stops the run; on a GPU, which does not notice it, relevance is NaN. For an
+    output of four axes or more ``target``, int64 [B, axes − 1], is required and names one element;
+    an output of one axis has no choice. Graphs in half precision take ``seed_scale``, float [1]; a
+    smaller one is needed if relevance overflows.
 
     Outputs, in units of the target: those of the model, the explained value if it is none of them,
     ``relevance_content``, ``relevance_position`` and ``relevance_total`` [B, units],
@@ -157,9 +159,11 @@ class _Compiler:
             self._analysis.shapes,
             opset=opset,
             portable=settings.portable,
+            bounded=settings.memory == "bounded",
             fixed=all(isinstance(n, int) for n in lengths) and not self._analysis.layouts.ragged,
         )
         axis = self._subject.batched.get(explained)
+        self._inside: list[ir.Value] = []  # whether indices of the target are inside their axes
         self._op.batch = self._op.constant([1]) if axis is None else self._op.dims(source, [axis])
 
     def run(self) -> tuple[ir.Model, Manifest]:
@@ -183,8 +187,11 @@ class _Compiler:
         manifest = self._manifest([_aligned(sinks) for sinks in gathered])
         self._op.drop_unused()
         self._own.put_back(portable=self._settings.portable, named=source_name)
+        halves = Halves(self._op, self._graph)
+        halves.put()
         if self._settings.memory == "bounded":
-            recompute(self._op, self._graph, seed, sizes_of(self._analysis, self._shapes))
+            size_of = sizes_of(self._analysis, self._shapes)
+            recompute(self._op, self._graph, halves, seed, size_of)
         self._analysis.model.proto.metadata_props.update(manifest.properties())
         self._rename_reserved(self._public)
         self._rename_reserved(self._computed)
@@ -236,9 +243,24 @@ class _Compiler:
         return self._op.integers("Where", absent, default, self._bounded(known, size))
 
     def _bounded(self, index: ir.Value, size: ir.Value) -> ir.Value:
-        """An index as 0 … size − 1; the lookup fails for one outside of the axis."""
-        places = self._op.counting(self._op.integers("Squeeze", size))
-        return self._op.integers("Gather", places, index)
+        """An index as 0 … size − 1; the lookup fails for one outside of the axis.
+
+        On a GPU lookups never fail: there an index outside makes the seed NaN.
+        """
+        op = self._op
+        found = op.integers("Gather", op.counting(op.integers("Squeeze", size)), index)
+        negative = op.flags("Less", index, op.constant(0))
+        wanted = op.integers("Where", negative, op.integers("Add", index, size), index)
+        self._inside.append(op.flags("Equal", found, wanted))
+        return found
+
+    def _checked(self, seed: ir.Value) -> ir.Value:
+        """The seed, or NaN where an index of its sample is outside of its axis."""
+        op = self._op
+        for inside in self._inside:
+            factor = op.choose(inside, op.real(1.0, seed), op.real(np.nan, seed))
+            seed = op.mul(seed, op.unsqueeze(factor, list(range(1, op.rank(seed)))))
+        return seed
 
     def _seed(self) -> tuple[ir.Value, Rows[ir.Value] | None]:
         """+1 at the target, −1 at the class it is compared with; one row of a token axis."""
@@ -287,7 +309,7 @@ class _Compiler:
         seed = op.sub(chosen, op.one_hot(against, classes, output))
         # For the runtime the shape depends on that of inputs, even where it is always the same.
         shape = op.integers("Concat", op.batch, classes, axis=0)
-        seed = op.reshape(self._vector_or(seed), shape, 2)
+        seed = op.reshape(self._checked(self._vector_or(seed)), shape, 2)
         return seed if rows is None else op.unsqueeze(seed, [1]), rows
 
     def _vector_or(self, seed: ir.Value) -> ir.Value:
@@ -311,7 +333,7 @@ class _Compiler:
             size = op.dims(output, [axis])
             hot = op.one_hot(self._bounded(index, size), size, output)
             seed = op.mul(seed, op.unsqueeze(hot, [a for a in range(1, rank) if a != axis]))
-        return seed
+        return self._checked(seed)
 
     def _place(self, output: ir.Value) -> ir.Value:
         """The chosen position, by default the last unmasked one [B]."""

@@ -20,11 +20,10 @@ from collections.abc import Callable, Sequence
 import onnx_ir as ir
 
 from palrp_onnx.compiler.cuts import Costs, find_cuts
-from palrp_onnx.model.bodies import Users, operands, reads
+from palrp_onnx.compiler.halves import Halves
+from palrp_onnx.model.bodies import operands, reads
 from palrp_onnx.tensor.onnx import Emit
 
-#: Operations whose result is small and is all that is needed of a forward value.
-_BRIEF = frozenset(("Shape", "Size", "GatherND"))
 #: Operations that compute other numbers every time.
 _DRAWN = frozenset(
     "Bernoulli Multinomial RandomNormal RandomNormalLike RandomUniform RandomUniformLike".split()
@@ -32,83 +31,34 @@ _DRAWN = frozenset(
 
 
 def recompute(
-    op: Emit, graph: ir.Graph, seed: ir.Value, size_of: Callable[[ir.Value], int]
+    op: Emit, graph: ir.Graph, halves: Halves, seed: ir.Value, size_of: Callable[[ir.Value], int]
 ) -> None:
     """Rewrite the graph of an explanation, in place, so that it keeps little.
 
     Args:
         op: The language that appended the way back to ``graph``.
         graph: The graph.
+        halves: Its two halves.
         seed: The multiplier of the explained output, where the way back begins.
-        size_of: Bytes of forward values.
+        size_of: Bytes of the values of the file.
     """
-    parts = _Parts(op, graph)
-    read = {v for node in parts.staged for v in operands(node)}
+    read = {v for node in halves.staged for v in operands(node)}
     rows = [
-        (place, parts.last_use(value), size_of(value), value in read)
-        for value, place in parts.place.items()
+        (place, halves.last_use(value), halves.size(value, size_of), value in read)
+        for value, place in halves.place.items()
         if place >= 0 and not value.is_graph_output()  # others are kept in any case
     ]
-    cuts = find_cuts(Costs.of(rows, len(parts.forward)))
+    cuts = find_cuts(Costs.of(rows, len(halves.forward)))
     if cuts:
-        _Segments(op, graph, parts, seed, cuts).rewrite()
-
-
-class _Parts:
-    """The parts of the graph of an explanation.
-
-    Attributes:
-        forward: Nodes of the forward pass, with their indices.
-        place: Value that depends on inputs → index of the forward node that makes it; −1: none.
-        brief: Nodes of the way back that run with the forward pass: shapes, and rows that are
-            picked. Behind them, the values that they read are not needed.
-        staged: All other nodes of the way back.
-        users: The readers of a value.
-    """
-
-    def __init__(self, op: Emit, graph: ir.Graph) -> None:
-        own = set(op.made)
-        self.forward = {n: k for k, n in enumerate(n for n in graph if n not in own)}
-        self.users = Users(graph)
-        given = (v for v in graph.inputs if not v.is_initializer())
-        self.place: dict[ir.Value, int] = dict.fromkeys(given, -1)
-        for node, index in self.forward.items():
-            if not node.inputs or any(v in self.place for v in operands(node)):
-                self.place.update((value, index) for value in node.outputs)
-        way_back = [node for node in graph if node in own]
-        brief = self._find_brief(way_back)
-        self.brief = [node for node in way_back if node in brief]
-        self.staged = [node for node in way_back if node not in brief]
-
-    def last_use(self, value: ir.Value) -> int:
-        """Index of the last forward node that reads a value, or makes it."""
-        return max(self.place[value], *(self.forward.get(user, 0) for user in self.users(value)), 0)
-
-    def _find_brief(self, way_back: Sequence[ir.Node]) -> set[ir.Node]:
-        ready: set[ir.Node] = set()
-        for node in way_back:
-            small = node.op_type in _BRIEF
-            if all(
-                v.producer() in ready or v.producer() is None or (small and v in self.place)
-                for v in operands(node)
-            ):
-                ready.add(node)
-        found: set[ir.Node] = set()
-        for node in reversed(way_back):
-            users = (user for v in node.outputs for user in self.users(v))
-            whole = all(v.dtype is ir.DataType.INT64 for v in node.outputs)
-            small = node.op_type in _BRIEF or whole or any(user in found for user in users)
-            if node in ready and small:
-                found.add(node)
-        return found
+        _Segments(op, graph, halves, seed, cuts).rewrite()
 
 
 class _Segments:
     def __init__(
-        self, op: Emit, graph: ir.Graph, parts: _Parts, seed: ir.Value, cuts: Sequence[int]
+        self, op: Emit, graph: ir.Graph, halves: Halves, seed: ir.Value, cuts: Sequence[int]
     ) -> None:
-        self._op, self._graph, self._parts, self._cuts = op, graph, parts, cuts
-        self._kept = {v for v in parts.place if self._is_kept(v)}
+        self._op, self._graph, self._halves, self._cuts = op, graph, halves, cuts
+        self._kept = {v for v in halves.place if self._is_kept(v)}
         self._stages = self._find_stages(seed)
         self._stage, self._zero = 0, op.constant([0])
         #: Kept value → its latest form, and the stage whose barrier that is behind.
@@ -127,12 +77,12 @@ class _Segments:
             return True
         if value.is_graph_output():
             return True
-        first, last = self._parts.place[value], self._parts.last_use(value)
+        first, last = self._halves.place[value], self._halves.last_use(value)
         return self._stage_at(first) != self._stage_at(last)
 
     def _stage_of(self, value: ir.Value) -> int:
         """The first stage that a forward value is there in."""
-        place = self._parts.place.get(value)
+        place = self._halves.place.get(value)
         return 0 if place is None or value in self._kept else self._stage_at(place)
 
     def _find_stages(self, seed: ir.Value) -> dict[ir.Node, int]:
@@ -141,10 +91,10 @@ class _Segments:
         What depends on the seed is computed as early as possible, as it is smaller than what it
         reads; what does not, as late as possible.
         """
-        users = self._parts.users
+        users = self._halves.users
         propagated = {seed.producer()}
         stages: dict[ir.Node, int] = {}
-        for node in self._parts.staged:
+        for node in self._halves.staged:
             before = [0]
             for value in operands(node):
                 maker = value.producer()
@@ -152,7 +102,7 @@ class _Segments:
                 if maker in propagated:
                     propagated.add(node)
             stages[node] = max(before)
-        for node in reversed(self._parts.staged):
+        for node in reversed(self._halves.staged):
             if node not in propagated:
                 wanted = (stages[u] for v in node.outputs for u in users(v) if u in stages)
                 stages[node] = max(stages[node], min(wanted, default=0))
@@ -162,49 +112,31 @@ class _Segments:
     def rewrite(self) -> None:
         """Put the nodes in order, with copies before the nodes that read them."""
         stages: list[list[ir.Node]] = [[] for _ in range(len(self._cuts) + 1)]
-        for node in self._parts.staged:
+        for node in self._halves.staged:
             stages[self._stages[node]].append(node)
-        self._graph.remove(list(self._graph))
-        self._put_forward()
+        self._halves.put_forward()
         for stage, nodes in enumerate(stages):
             if stage:
                 self._zero, self._stage = self._next_zero(stages[stage - 1]), stage
             for node in nodes:
                 for reader, index, value in list(reads(node)):
-                    if value in self._parts.place:
+                    if value in self._halves.place:
                         reader.replace_input_with(index, self._version(value))
                 self._graph.append(node)
 
-    def _put_forward(self) -> None:
-        """The forward pass, and directly behind each node what is brief of its results."""
-        places = dict(self._parts.forward)
-        behind: dict[int, list[ir.Node]] = {}
-        for node in self._parts.brief:
-            makers = (value.producer() for value in operands(node))
-            places[node] = max((places[m] for m in makers if m is not None), default=-1)
-            behind.setdefault(places[node], []).append(node)
-        self._graph.extend(behind.get(-1, ()))
-        for node, index in self._parts.forward.items():
-            self._graph.append(node)
-            self._graph.extend(behind.get(index, ()))
-
     def _next_zero(self, nodes: Sequence[ir.Node]) -> ir.Value:
         """Zero [1], of numbers of all that this stage leaves."""
-        op, firsts = self._op, []
-        for value in (v for node in nodes for v in node.outputs):
-            inside = any(self._stages.get(user) == self._stage for user in self._parts.users(value))
-            if not inside and value.dtype is not None and value.dtype.is_floating_point():
-                flat = op.node("Reshape", [value, op.constant([-1])], 1, dtype=value.dtype)
-                one = op.node(
-                    "Slice", [flat, op.constant([0]), op.constant([1])], 1, dtype=value.dtype
-                )
-                firsts.append(op.cast(one, ir.DataType.FLOAT))
-        if not firsts:
+        users = self._halves.users
+        left = [
+            value
+            for value in (v for node in nodes for v in node.outputs)
+            if value.dtype is not None
+            and value.dtype.is_floating_point()
+            and all(self._stages.get(user) != self._stage for user in users(value))
+        ]
+        if not left:
             return self._zero
-        numbers = op.concat(firsts, 0)
-        flags = op.integers("Cast", op.flags("Less", numbers, numbers), to=ir.DataType.INT64)
-        zero = op.integers("ReduceSum", flags, op.constant([0]), keepdims=1)
-        return op.integers("Add", zero, self._zero)
+        return self._op.integers("Add", self._op.zero_of(left), self._zero)
 
     def _version(self, value: ir.Value) -> ir.Value:
         """A forward value as this stage reads it."""
@@ -219,13 +151,11 @@ class _Segments:
     def _kept_version(self, value: ir.Value) -> ir.Value:
         """A kept value; behind the barrier of this stage if it is made below its segment."""
         known, stage = self._behind[value]
-        if stage == self._stage or self._stage_at(self._parts.place[value]) <= self._stage:
+        if stage == self._stage or self._stage_at(self._halves.place[value]) <= self._stage:
             return known
-        if self._op.known_rank(value):
-            shape = self._op.integers("Add", self._op.integers("Shape", known), self._zero)
-            rank = self._op.rank(value)
-            known = self._op.node("Reshape", [known, shape], rank, dtype=value.dtype)
-            known.shape = value.shape
+        if self._op.known_rank(value) and self._op.rank(value):
+            self._op.declare(known, self._op.rank(value))
+            known = self._op.behind(known, self._zero)
         self._behind[value] = known, self._stage
         return known
 
@@ -238,16 +168,16 @@ class _Segments:
             if node is not None and node not in needed:
                 needed.add(node)
                 queue.extend(v for v in operands(node) if self._is_missing(v))
-        for node in sorted(needed, key=self._parts.forward.__getitem__):
+        for node in sorted(needed, key=self._halves.forward.__getitem__):
             self._repeat(node)
 
     def _is_missing(self, value: ir.Value) -> bool:
         return (
-            value in self._parts.place and value not in self._copies and self._stage_of(value) > 0
+            value in self._halves.place and value not in self._copies and self._stage_of(value) > 0
         )
 
     def _repeat(self, node: ir.Node) -> None:
-        place = self._parts.place
+        place = self._halves.place
         inputs = [self._version(v) if v is not None and v in place else v for v in node.inputs]
         copy = ir.Node(
             node.domain,

@@ -82,6 +82,7 @@ class NumpyEngine:
 
     def explain(self, feeds: Feeds, target: Target | Sequence[Target]) -> Outcome:
         """Explain one batch."""
+        self.subject.check_rows(feeds)
         start = time.perf_counter()
         values = self.forward(feeds)
         forward = (time.perf_counter() - start) * 1e3

@@ -98,6 +98,7 @@ class CompiledEngine:
             prepack=prepack,
             in_order=not _widens_weights(graph.graph),
             reuse=manifest.memory == "fast",
+            layout=manifest.memory == "fast",
         )
         self.providers = self._session.providers
 
@@ -116,6 +117,7 @@ class CompiledEngine:
         check_feeds(self._inputs, feeds, self.manifest.masks)
         samples = self.manifest.samples(feeds)
         self.manifest.refuse_mixing(samples)
+        self.manifest.check_rows(feeds)
         start = time.perf_counter()
         given = {source_name(name): array for name, array in feeds.items()}
         wanted = of_rows(target, samples)
@@ -274,17 +276,21 @@ class CompiledEngine:
 
 
 def _widens_weights(graph: ir.Graph) -> bool:
-    """Whether weights are dequantised or cast.
+    """Whether large weights are dequantised or cast.
 
     In the order of the graph, all of these would come first, and stay.
     """
-    return any(
-        has(node, _WIDENING) and all(v is None or v.is_initializer() for v in node.inputs)
-        for node in graph
-    )
+    return any(has(node, _WIDENING) and _is_weight(node.inputs[0]) for node in graph)
 
 
 _WIDENING = Trait.DEQUANTISE | Trait.RETYPES
+#: Bytes of a tensor that counts as a weight.
+_LARGE = 1 << 16
+
+
+def _is_weight(value: ir.Value | None) -> bool:
+    tensor = None if value is None or not value.is_initializer() else value.const_value
+    return tensor is not None and tensor.nbytes >= _LARGE
 
 
 def target_inputs(target: Target, axes: int) -> dict[str, Array]:

@@ -61,7 +61,7 @@ def assign_inputs(graph_inputs: Sequence[GraphInput]) -> dict[str, list[GraphInp
 def _check_input(purpose: str, graph_input: GraphInput) -> None:
     kinds = "iufb" if purpose in (MASK, PADDING, UNUSED) else "iu"
     shape = graph_input.shape
-    rank = shape is None or len(shape) in (1, 2, 3)
+    rank = shape is None or len(shape) in (1, 2) or (len(shape) == 3 and shape[2] != 1)
     if np.dtype(graph_input.dtype).kind in kinds and rank:
         return
     raise InputError(

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from palrp_onnx.errors import TargetError
+from palrp_onnx.errors import InputError, TargetError
 from palrp_onnx.inputs.reading import read_optional_json
 from palrp_onnx.inputs.tokenizer_checks import panics_are_errors
-from palrp_onnx.inputs.tokenizer_files import SPECIAL, read_config, token_of, tokenizer_file
+from palrp_onnx.inputs.tokenizer_files import (
+    SPECIAL,
+    TOKENIZER,
+    read_config,
+    token_of,
+    tokenizer_file,
+)
 from palrp_onnx.inputs.tokens import load_tokenizer, piece_text
 
 #: SentencePiece writes it for a space before a word.
@@ -83,3 +89,18 @@ class Vocabulary:
         self._tokenizer.no_truncation()
         with panics_are_errors("cannot be encoded", place=text):
             return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
+
+
+def usable_vocabulary(path: Path) -> Vocabulary | None:
+    """The vocabulary of the tokenizer at ``path``, if there is one.
+
+    Raises:
+        InputError: ``tokenizer.json`` is damaged.
+    """
+    try:
+        return Vocabulary(path)
+    except InputError:
+        file = tokenizer_file(path)
+        if file.name == TOKENIZER and file.is_file():
+            raise
+        return None

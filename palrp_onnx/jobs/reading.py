@@ -20,6 +20,7 @@ from palrp_onnx.inputs import (
 from palrp_onnx.inputs.beside import beside
 from palrp_onnx.inputs.ids import IdReader
 from palrp_onnx.inputs.produced import Beginning, sides
+from palrp_onnx.inputs.sound import SoundReader
 from palrp_onnx.inputs.tensors import names_in
 from palrp_onnx.inputs.text import read_text
 from palrp_onnx.inputs.tokens import usable_tokenizer
@@ -72,6 +73,8 @@ class SampleReader:
         if fields.image is not None:
             sample = self._image.read_file(folder / fields.image)
             return replace(sample, id=name, image=None)
+        if fields.sound is not None:
+            return replace(self._sound.read_file(folder / fields.sound), id=name)
         assert fields.tensors is not None
         return self._tensors(folder / fields.tensors, name)
 
@@ -114,6 +117,10 @@ class SampleReader:
     @cached_property
     def _ids(self) -> IdReader:
         return IdReader(self._both.source, self._existing)
+
+    @cached_property
+    def _sound(self) -> SoundReader:
+        return SoundReader(default_preprocessor(self._model_path), self._both.source)
 
     @cached_property
     def _image(self) -> ImageReader:

@@ -12,7 +12,7 @@ from msgspec import UNSET, Struct, UnsetType
 
 from palrp_onnx.errors import InputError
 
-KINDS = ("text", "text_file", "image", "input_ids", "tensors")
+KINDS = ("text", "text_file", "image", "sound", "input_ids", "tensors")
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,7 @@ class Fields(Struct, frozen=True, forbid_unknown_fields=True):
         text_pair: The second text.
         text_file: Path of a text file in UTF-8.
         image: Path of an image.
+        sound: Path of a sound.
         input_ids: Tokens, special ones included.
         tensors: Path of an ``.npz`` file: for every graph input an array of one row.
         target: The target as for ``--target``, or an index.
@@ -57,6 +58,7 @@ class Fields(Struct, frozen=True, forbid_unknown_fields=True):
     text_pair: str | None = None
     text_file: str | None = None
     image: str | None = None
+    sound: str | None = None
     input_ids: list[int] | None = None
     tensors: str | None = None
     target: str | int | None = None

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 from palrp_onnx.errors import InputError
+from palrp_onnx.inputs.kinds import IMAGE, SOUND, TENSORS, TEXT
 from palrp_onnx.inputs.table import import_parquet
 from palrp_onnx.jobs.records import Record
 
@@ -23,9 +24,10 @@ _BOM = b"\xef\xbb\xbf"
 _CHUNK = 1 << 20
 _ROWS = 256
 _FIELD_OF = {
-    ".txt": "text_file",
-    **dict.fromkeys((".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif"), "image"),
-    ".npz": "tensors",
+    **dict.fromkeys(TEXT, "text_file"),
+    **dict.fromkeys(IMAGE, "image"),
+    **dict.fromkeys(SOUND, "sound"),
+    **dict.fromkeys(TENSORS, "tensors"),
 }
 
 

@@ -76,7 +76,7 @@ def stack(samples: Sequence[Sample], padding: Padding | None) -> Sample:
         kind=samples[0].kind,
         subject=samples[0].subject,
         feeds={name: np.concatenate([row[name] for row in rows]) for name in rows[0]},
-        facts=InputFacts(kind=samples[0].facts.kind),
+        facts=InputFacts(kind=samples[0].facts.kind, step=samples[0].facts.step),
         units=longest,  # own_record restores those of each row
         stacked=tuple(units) if len(units) == len(samples) else (),
         parts=tuple(stack(each, None) for each in zip(*(s.parts for s in samples), strict=True)),

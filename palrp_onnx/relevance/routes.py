@@ -20,7 +20,7 @@ from typing import Any, TypeVar, cast
 
 import onnx_ir as ir
 
-from palrp_onnx.analysis.axes import sample_place
+from palrp_onnx.analysis.axes import sample_place, stride
 from palrp_onnx.analysis.dims import How, Link, index_entries
 from palrp_onnx.analysis.input_axes import BATCH, InputAxes
 from palrp_onnx.analysis.sites import SinkSite
@@ -56,7 +56,7 @@ _WINDOWS = (AxisRule.CONVOLVED, AxisRule.POOLED)
 
 
 @dataclass(frozen=True)
-class Piece:
+class Origin:
     """The part of a result that comes from one operand.
 
     Attributes:
@@ -81,13 +81,13 @@ class Move:
     Attributes:
         value: Its result.
         axes: Axes of the result that units run along.
-        pieces: Where its entries come from.
+        origins: Where its entries come from.
         how: ``moved`` by the rule of a movement, ``windows`` or ``shared``.
     """
 
     value: ir.Value
     axes: Axes
-    pieces: tuple[Piece, ...]
+    origins: tuple[Origin, ...]
     how: str
 
 
@@ -186,11 +186,11 @@ class Routes:
                 return None
             moves.append(move)
             partial = partial or self._drops(move)
-            for piece in move.pieces:
-                arriving = tuple(sorted(piece.order))
-                if waiting.setdefault(piece.to, arriving) != arriving:
+            for origin in move.origins:
+                arriving = tuple(sorted(origin.order))
+                if waiting.setdefault(origin.to, arriving) != arriving:
                     return None
-                entry = (-self._at[piece.to], piece.to.name, piece.to)
+                entry = (-self._at[origin.to], origin.to.name, origin.to)
                 if entry not in queue:
                     heapq.heappush(queue, entry)
         return moves, ends, partial
@@ -267,7 +267,7 @@ class Routes:
         after, before = self._analysis.shapes[value], self._analysis.shapes[operand]
         if len(link.results) != 1 or len(own) != 1 or after[link.results[0]] != before[own[0]]:
             return None
-        windows = link.how is How.POOLED and _stride(node, own[0] - 2) == 1
+        windows = link.how is How.POOLED and stride(node, own[0] - 2) == 1
         stays = link.how in _STAYING or link.how is How.REGROUPED or windows
         return (link.results[0], own[0]) if stays else None
 
@@ -280,33 +280,33 @@ class Routes:
         if has(node, Trait.JOIN) and (fitting := self._fitting(node, value, axes)):
             along = node.attributes.get_int("axis", 0)
             sizes = [self._analysis.shapes[operand][along] for _, operand, _ in fitting]
-            pieces = [
-                self._piece(index, operand, own, size / sum(sizes))
+            origins = [
+                self._origin(index, operand, own, size / sum(sizes))
                 for (index, operand, own), size in zip(fitting, sizes, strict=True)
             ]
-            return Move(value, axes, tuple(pieces), "shared")
+            return Move(value, axes, tuple(origins), "shared")
         if has(node, _MOVING):
-            pieces = [
-                self._piece(index, operand, self._before(node, value, axes, index, operand))
+            origins = [
+                self._origin(index, operand, self._before(node, value, axes, index, operand))
                 for index, operand in enumerate(node.inputs)
                 if operand in self._along
                 and operand is not None
                 and self._moves_operand(node, index)
             ]
-            return Move(value, axes, tuple(pieces), "moved") if pieces else None
+            return Move(value, axes, tuple(origins), "moved") if origins else None
         operand = node.inputs[0]
         windows = row_of(node).axes in _WINDOWS and not has(node, Trait.REDUCTION)
         if windows and operand in self._along and operand is not None:
             slides = node.op_type != "ConvTranspose" and 1 not in axes
-            piece = self._piece(0, operand, axes)
-            return Move(value, axes, (piece,), "windows") if slides else None
+            origin = self._origin(0, operand, axes)
+            return Move(value, axes, (origin,), "windows") if slides else None
         return None
 
     def _moves_operand(self, node: ir.Node, index: int) -> bool:
         return row_of(node).moves(index) or has(node, Trait.RESIZE)
 
-    def _piece(self, index: int, operand: ir.Value, axes: Axes, share: float = 1.0) -> Piece:
-        return Piece(index, axes, *self._settled(operand, axes), share)
+    def _origin(self, index: int, operand: ir.Value, axes: Axes, share: float = 1.0) -> Origin:
+        return Origin(index, axes, *self._settled(operand, axes), share)
 
     def _before(
         self, node: ir.Node, value: ir.Value, axes: Axes, index: int, operand: ir.Value
@@ -326,7 +326,7 @@ class Routes:
             before = shapes[node.inputs[0]]  # type: ignore[index]
             return any(shapes[move.value][k] > before[k] for k in move.axes)
         parts = [v for k, v in enumerate(node.inputs) if self._moves_operand(node, k)]
-        return len(move.pieces) < len(parts)
+        return len(move.origins) < len(parts)
 
     def _signature(self, move: Move) -> tuple[object, ...]:
         """What a step does, without the names of its values."""
@@ -339,9 +339,9 @@ class Routes:
             for found in [index_entries(v, self._analysis.indices) if move.how == "moved" else None]
         ]
         computed = None in entries and has(node, Trait.SELECT | Trait.SCATTER)
-        pieces = [
+        origins = [
             (p.index, p.axes, p.order, p.share, *(shapes[node.inputs[p.index]][a] for a in p.axes))  # type: ignore[index]
-            for p in move.pieces
+            for p in move.origins
         ]
         return (
             node.op_type,
@@ -349,7 +349,7 @@ class Routes:
             move.axes,
             tuple(shapes[move.value][a] for a in move.axes),
             tuple(entries),
-            tuple(pieces),
+            tuple(origins),
             node if computed else None,
         )
 
@@ -357,14 +357,6 @@ class Routes:
 def _ends(node: ir.Node, link: Link) -> bool:
     """Whether entries along the axes of a link become one."""
     return link.how is How.SUMMED or (link.how is How.POOLED and has(node, Trait.REDUCTION))
-
-
-def _stride(node: ir.Node, place: int) -> int:
-    """Stride of windows along a spatial axis; 0 where places are inserted instead."""
-    strides = node.attributes.get_ints("strides", ())
-    if node.op_type == "ConvTranspose" or (strides and place >= len(strides)):
-        return 0
-    return strides[place] if strides else 1
 
 
 # --- along a route --------------------------------------------------------------------------------
@@ -406,12 +398,12 @@ def to_input(
         node = move.value.producer()
         assert node is not None
         view = View(plan, node, values)
-        for piece, part in zip(
-            move.pieces, _back(op, view, node, move, arrived[move.value]), strict=True
+        for origin, part in zip(
+            move.origins, _back(op, view, node, move, arrived[move.value]), strict=True
         ):
-            part = _sorted(op, part, piece.order)
-            known = arrived.get(piece.to)
-            arrived[piece.to] = part if known is None else op.add(known, part)
+            part = _sorted(op, part, origin.order)
+            known = arrived.get(origin.to)
+            arrived[origin.to] = part if known is None else op.add(known, part)
     found = [_at_end(op, values(v), arrived[v], own, axes, rows) for v, own in route.ends]
     total = found[0]
     for each in found[1:]:
@@ -447,7 +439,7 @@ def _spread(op: Language[T], a: T, like: T) -> T:
 def _back(op: Language[T], view: View[T], node: ir.Node, move: Move, a: T) -> list[T]:
     """Numbers of a result for each operand that its entries come from, along their axes."""
     if move.how == "shared":
-        return [op.scale(a, piece.share) for piece in move.pieces]
+        return [op.scale(a, origin.share) for origin in move.origins]
     rank = view.result_rank(move.value)
     whole = _among(op, a, move.axes, rank)
     if move.how == "windows":
@@ -459,9 +451,9 @@ def _back(op: Language[T], view: View[T], node: ir.Node, move: Move, a: T) -> li
     else:
         sent = _moved_back(op, view, node, move, _spread(op, whole, view.value(move.value)))
     found = []
-    for piece in move.pieces:
-        rest = [k for k in range(view.rank(piece.index)) if k not in piece.axes]
-        found.append(op.sum(sent[piece.index], rest, keepdims=False))
+    for origin in move.origins:
+        rest = [k for k in range(view.rank(origin.index)) if k not in origin.axes]
+        found.append(op.sum(sent[origin.index], rest, keepdims=False))
     return found
 
 

@@ -6,7 +6,6 @@ import base64
 import hashlib
 import io
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -24,7 +23,7 @@ from palrp_onnx.render.flow import Word, paragraphs, visible, words
 from palrp_onnx.render.palette import BLACK, TABLE, colours, ink
 from palrp_onnx.render.picture import Seen
 from palrp_onnx.render.scale import number
-from palrp_onnx.render.timeline import TIMED, merged
+from palrp_onnx.render.timeline import TIMED, in_cells
 from palrp_onnx.render.titles import title_of
 from palrp_onnx.render.wording import common_scale, ends, shares
 from palrp_onnx.types import Box
@@ -116,15 +115,15 @@ def _view_of(
     record: Attribution, shown: Map, image: Image.Image | None, box: Box | None
 ) -> dict[str, Any]:
     """Values of the template for the map of one input."""
+    shown, each = in_cells(shown)
     limit, remark = common_scale(shown)
+    if each > 1:
+        remark = f"{remark}; a cell is the sum of {each} {shown.units.kind}s"
     units = _named(shown.units, len(shown.relevance.total))
     listed = units.kind == "token"
     flow = paragraphs(units, record.input) if listed else []
     panel = _panel(shown)
-    cells = _cells(shown)
-    if cells is not None and cells.each > 1:
-        limit, remark = common_scale(cells.shown)
-        remark = f"{remark}; a cell is the sum of {cells.each} {units.kind}s"
+    grid = (1, len(shown.relevance.total)) if units.kind in TIMED else units.grid
     return {
         "name": visible(shown.input) if record.others else "",
         "limit": number(limit).lstrip("+"),
@@ -136,31 +135,12 @@ def _view_of(
         "rows": list(_rows(shown.relevance, units, flow)),
         "panel": panel,
         "kind": units.kind,
+        "timed": units.kind in TIMED,
         "many": f"{units.kind}{'es' if units.kind == 'patch' else 's'}",
         "bars": _bars(shown, limit) if units.kind in BARRED else [],
-        "picture": None if cells is None else _picture(cells, limit, image, box),
-        "data": _data(shown, flow, limit, panel, cells),
+        "picture": None if grid is None else _picture(shown, grid, limit, image, box),
+        "data": _data(shown, flow, limit, panel, grid),
     }
-
-
-@dataclass(frozen=True)
-class _Cells:
-    """A map in cells [rows, columns], each of which is the sum of so many units."""
-
-    shown: Map
-    grid: tuple[int, int]
-    each: int = 1
-
-
-def _cells(shown: Map) -> _Cells | None:
-    """Patches, or units in time as one row; ``None`` for others."""
-    units = shown.units
-    if units.kind not in TIMED:
-        return None if units.grid is None else _Cells(shown, units.grid)
-    relevance, each = merged(shown.relevance)
-    plain = msgspec.structs.replace(units, special=[] if each > 1 else units.special)
-    own = msgspec.structs.replace(shown, relevance=relevance, units=plain)
-    return _Cells(own, (1, len(relevance.total)), each)
 
 
 def _bars(shown: Map, limit: float) -> list[tuple[str, list[dict[str, str]]]]:
@@ -340,10 +320,14 @@ def _facts(record: Attribution) -> list[tuple[str, list[tuple[str, str]]]]:
 
 
 def _picture(
-    cells: _Cells, limit: float, image: Image.Image | None, box: Box | None
+    shown: Map,
+    grid: tuple[int, int],
+    limit: float,
+    image: Image.Image | None,
+    box: Box | None,
 ) -> dict[str, Any]:
-    """The maps as pictures with one pixel per cell, and their place on the original."""
-    shown, (rows, columns) = cells.shown, cells.grid
+    """The maps as pictures with one pixel per unit, and their place on the original."""
+    rows, columns = grid
     timed = shown.units.kind in TIMED
     width, height = image.size if image is not None else _RIBBON if timed else (columns, rows)
     seen = (box if image is not None else None) or Box(0, 0, width, height)
@@ -399,7 +383,7 @@ def _data(
     flow: list[Any],
     limit: float,
     panel: dict[str, Any] | None,
-    cells: _Cells | None,
+    grid: tuple[int, int] | None,
 ) -> dict[str, Any]:
     """Numbers of a map for the script, which reads texts from the page."""
     return {
@@ -407,8 +391,7 @@ def _data(
         "special": shown.units.special,
         "limit": limit,
         "word_limit": _word_limit(shown.relevance, list(words(flow))),
-        "columns": None if cells is None else cells.grid[1],
-        "each": 1 if cells is None else cells.each,
+        "columns": None if grid is None else grid[1],
         "kind": shown.units.kind,
         "sites": [site.relevance for site in shown.sites] if panel is not None else [],
     }

@@ -12,7 +12,6 @@ from palrp_onnx.record import Site, Units
 from palrp_onnx.render.page import GREY, INNER, LINE, MARGIN, font, shorten, visible, width, write
 from palrp_onnx.render.palette import colours
 from palrp_onnx.render.scale import Scale
-from palrp_onnx.render.timeline import CELLS
 
 _ROW = 20
 _LABEL = 200
@@ -22,25 +21,19 @@ _NAMES = 96
 
 @dataclass
 class Panel:
-    """A heat map with one row per site and one column per unit."""
+    """A heat map with one row per site and one column per unit, or for ``each`` of several."""
 
     sites: Sequence[Site]
     units: Units
     prefix: str = ""
+    each: int = 1
 
     def __post_init__(self) -> None:
         self._numbers = np.array([site.relevance for site in self.sites])
-        count = self._numbers.shape[1]
-        self._each = max(-(-count // CELLS), 1)
-        if self._each > 1:  # a column is the sum of several units
-            starts = np.arange(0, count, self._each)
-            self._numbers = np.add.reduceat(self._numbers, starts, axis=1)
         self._columns = self._numbers.shape[1]
         self._cell = min((INNER - _LABEL) / self._columns, 36.0)
         self._named = self._cell >= 15 and bool(self.units.text)
         special = np.array(self.units.special or [False] * self._columns)
-        if len(special) != self._columns:
-            special = np.zeros(self._columns, bool)
         ordinary = self._numbers[:, ~special]  # [CLS] would dominate the scale
         self.limit = float(np.abs(ordinary if ordinary.any() else self._numbers).max())
         self.scale = Scale(self.limit, "signed, at each site")
@@ -84,8 +77,8 @@ class Panel:
         step = next(s for s in (1, 2, 5, 10, 20, 50, 100, 200, 500, 10**9) if s * self._cell >= 40)
         for column in range(0, self._columns, step):
             left = MARGIN + _LABEL + (column + 0.5) * self._cell
-            unit = column * self._each
-            name = f"{unit * self.units.step:.3g}" if self.units.step is not None else str(unit)
+            seconds = self.units.step
+            name = str(column * self.each) if seconds is None else f"{column * seconds:.3g}"
             write(page, (left - width(name, _SIZE) / 2, lower + 11), name, _SIZE)
 
 

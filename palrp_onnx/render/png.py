@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator, Mapping
 
-from msgspec import structs
 from PIL import Image, PngImagePlugin
 
 from palrp_onnx.matrix import Matrix
@@ -18,7 +17,7 @@ from palrp_onnx.render.panel import Panel
 from palrp_onnx.render.picture import Pictures, Seen
 from palrp_onnx.render.scale import Scale, number
 from palrp_onnx.render.strip import Strip
-from palrp_onnx.render.timeline import TIMED, Timeline, merged
+from palrp_onnx.render.timeline import TIMED, Timeline, in_cells
 from palrp_onnx.render.titles import title_of
 from palrp_onnx.render.wording import common_scale, ends, shares
 from palrp_onnx.types import Box
@@ -53,7 +52,8 @@ def render_png(
     blocks.append(_ledger(record))
     for shown in record.maps:
         if shown.sites and shown.sites[0].relevance:
-            blocks.append(Panel(shown.sites, shown.units, _prefix(record, shown)))
+            cells, each = in_cells(shown)
+            blocks.append(Panel(cells.sites, cells.units, _prefix(record, shown), each))
     return encoded(compose(blocks), record)
 
 
@@ -61,17 +61,12 @@ def _map(
     record: Attribution, shown: Map, image: Image.Image | None, box: Box | None
 ) -> Iterator[Block]:
     """The maps of one input, and their scale."""
+    shown, each = in_cells(shown)
     limit, remark = common_scale(shown)
     reduction = str(record.run.params.get("positions", "signed"))
     prefix = _prefix(record, shown)
     relevance = shown.relevance
     if shown.units.kind in TIMED:
-        relevance, each = merged(relevance)
-        if each > 1:
-            plain = structs.replace(shown.units, special=[])
-            cells = structs.replace(shown, relevance=relevance, units=plain)
-            limit, remark = common_scale(cells)
-            remark = f"{remark}; a cell is the sum of {each} {shown.units.kind}s"
         if prefix:
             yield TextLines([(prefix, 16, GREY)])
         yield Timeline(relevance, shown.units, each, limit, image, reduction)
@@ -91,7 +86,11 @@ def _map(
             ("total", shown.relevance.total),
         ):
             yield Strip(f"{prefix}{name}", shown.units, values, limit, record.input.text)
-    yield Scale(limit, remark, *ends(record))
+    yield Scale(limit, remark + _summed(shown, each), *ends(record))
+
+
+def _summed(shown: Map, each: int) -> str:
+    return f"; a cell is the sum of {each} {shown.units.kind}s" if each > 1 else ""
 
 
 def _prefix(record: Attribution, shown: Map) -> str:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from msgspec import structs
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from palrp_onnx.record import Relevance, Units
+from palrp_onnx.record import Map, Relevance, Units
 from palrp_onnx.render.curves import COLOURS, ticks
 from palrp_onnx.render.page import GREY, INNER, LINE, MARGIN, shorten, width, write
 from palrp_onnx.render.palette import WHITE, colours
@@ -27,16 +29,31 @@ _FINE = 3
 _SHADE = (70, 70, 70)
 
 
-def merged(relevance: Relevance, most: int = CELLS) -> tuple[Relevance, int]:
-    """At most so many cells, each the sum of equally many units; and how many those are."""
-    count = len(relevance.total)
-    each = max(-(-count // most), 1)
+def in_cells(shown: Map, most: int = CELLS) -> tuple[Map, int]:
+    """A map of at most so many cells, each the sum of equally many units; and how many those are.
+
+    Only units in time are added up.
+    """
+    units, count = shown.units, len(shown.relevance.total)
+    each = -(-count // most)
+    if units.kind not in TIMED or each <= 1:
+        return shown, 1
     starts = np.arange(0, count, each)
-    parts = (relevance.content, relevance.position, relevance.total)
-    if each > 1:
-        parts = tuple(np.add.reduceat(np.array(part), starts).tolist() for part in parts)
-    content, position, total = parts
-    return Relevance(content=content, position=position, total=total), each
+
+    def summed(values: Sequence[float]) -> list[float]:
+        found: list[float] = np.add.reduceat(np.asarray(values, np.float64), starts).tolist()
+        return found
+
+    spans = (f"{units.kind}s {k} to {min(k + each, count) - 1}" for k in starts.tolist())
+    relevance = {name: summed(values) for name, values in structs.asdict(shown.relevance).items()}
+    return Map(
+        input=shown.input,
+        units=Units(kind=units.kind, text=list(spans))
+        if units.step is None
+        else Units(kind=units.kind, step=units.step * each),
+        relevance=Relevance(**relevance),
+        sites=[structs.replace(s, relevance=summed(s.relevance)) for s in shown.sites],
+    ), each
 
 
 @dataclass
@@ -45,8 +62,8 @@ class Timeline:
 
     Attributes:
         relevance: One number a cell.
-        units: The units.
-        each: Units of a cell.
+        units: The units, or cells of them.
+        each: Steps of a cell.
         limit: The number that gets the full colour.
         image: The drawn signal, if it is known.
         reduction: How sinks were reduced to one number a unit.
@@ -95,15 +112,16 @@ class Timeline:
 
     def _axis(self, page: Image.Image, left: int, top: int) -> None:
         """Seconds, or numbers of steps."""
-        count = len(self.relevance.total) * self.each
-        step = self.units.step or 1.0
-        unit = "s" if self.units.step is not None else self.units.kind
-        marks = [mark for mark in ticks(0.0, count * step) if mark <= count * step]
-        for place, mark in enumerate(marks):
-            across = left + mark / (count * step) * self._width
-            text = f"{mark:.4g}" + (f" {unit}" if place == len(marks) - 1 else "")
-            room = left + self._width - width(text, _SIZE)
-            write(page, (min(across - width(f"{mark:.4g}", _SIZE) / 2, room), top + 8), text, _SIZE)
+        count = len(self.relevance.total)
+        step = self.units.step or self.each
+        label = "seconds" if self.units.step is not None else f"{self.units.kind}s"
+        write(page, (MARGIN, top + 8), label, _SIZE, GREY)
+        for mark in ticks(0.0, count * step):
+            text, across = f"{mark:.6g}", mark / (count * step) * self._width
+            if across <= self._width:
+                half = width(text, _SIZE) / 2
+                at = left + min(across - half, self._width - 2 * half)
+                write(page, (at, top + 8), text, _SIZE)
 
 
 # --- the signal -----------------------------------------------------------------------------------

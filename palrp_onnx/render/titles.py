@@ -36,9 +36,8 @@ def _arrow(target: TargetFacts) -> bool:
 
 
 def _token(target: TargetFacts) -> str:
-    place = target.index if target.kind == "place" else target.position
     what = "box" if target.head == "detection" else "token"
-    return f"{what} {place}" if target.token is None else f'"{target.token}"'
+    return f"{what} {target.position}" if target.token is None else f'"{target.token}"'
 
 
 def _chance(target: TargetFacts) -> str:

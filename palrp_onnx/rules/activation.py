@@ -78,7 +78,7 @@ def relu(op: Language[T], node: Node[T], m: T) -> Sequence[T | None]:
 
     Source: identity rule (AttnLRP, eq. 9). Ledger: nothing.
     """
-    return [op.mul(m, op.sign(node.output()))]
+    return [op.gated(m, node.output())]
 
 
 def _shifted(offset: float, slope: float) -> Callable[..., Shares[object]]:

@@ -84,15 +84,16 @@ def batch_normalization(op: Language[T], node: Node[T], m: T) -> Shares[T]:
     """y = γ (x − μ)/√(σ² + ε) + β with stored statistics: m_x = γ m / √(σ² + ε).
 
     Shapes: x, m [B, C, *S]; γ, β, μ, σ² [C]. Source: ε-rule with ε → 0 (Bach et al. 2015, eq. 58)
-    for an affine map. Ledger: the offset, y ∘ m − x ∘ m_x, under ``norm``.
+    for an affine map. Ledger: the offset, (β − γ μ / √(σ² + ε)) ∘ m, under ``norm``.
     """
     if node.attribute("training_mode", 0):
         raise NotImplementedError("statistics measured over the batch")
     if not node.attribute("spatial", 1):
         raise NotImplementedError("statistics for every place")
     axes = range(1, node.rank(0) - 1)
-    gamma, variance = op.unsqueeze(node.input(1), axes), op.unsqueeze(node.input(4), axes)
+    gamma, beta, mean, variance = (op.unsqueeze(node.input(k), axes) for k in range(1, 5))
     deviation = op.power(op.shift(variance, node.attribute("epsilon", 1e-5)), 0.5)
-    sent = op.mul(m, op.div(gamma, deviation))
-    offset = op.sub(op.mul(m, node.output()), op.mul(sent, node.input(0)))
+    factor = op.div(gamma, deviation)
+    sent = op.mul(m, factor)
+    offset = op.mul(m, op.sub(beta, op.mul(mean, factor)))
     return Shares((sent, None, None, None, None), {"norm": offset})

@@ -20,7 +20,7 @@ def global_average(op: Language[T], node: Node[T], m: T) -> Sequence[T | None]:
     Shapes: x [B, C, *S], m [B, C, 1, ..]. Source: ε-rule with ε → 0 (Bach et al. 2015, eq. 58).
     """
     x = node.input(0)
-    return (op.mul(op.expand_like(m, x), op.mean_weight(x, m)),)
+    return (op.expand_like(op.mul(m, op.mean_weight(x, m)), x),)
 
 
 @rule("GlobalMaxPool")

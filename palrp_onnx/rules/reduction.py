@@ -41,8 +41,8 @@ def reduce_sum(op: Language[T], node: Node[T], m: T) -> Sequence[T | None]:
 @rule("ReduceMean")
 def reduce_mean(op: Language[T], node: Node[T], m: T) -> Sequence[T | None]:
     """y = Σ x / n: m_x = m / n. Source: ε-rule, ε → 0 (Bach et al. 2015, eq. 58)."""
-    sent = _spread(op, node, m, _axes(node, 18))
-    return op.mul(sent, op.mean_weight(node.input(0), m)), *_rest(node)
+    share = op.mul(m, op.mean_weight(node.input(0), m))
+    return _spread(op, node, share, _axes(node, 18)), *_rest(node)
 
 
 @rule("ReduceMax", "ReduceMin")

@@ -127,6 +127,10 @@ class Language(Protocol[T]):
         """−1, 0 or 1."""
         ...
 
+    def gated(self, m: T, y: T) -> T:
+        """m where y > 0, else 0."""
+        ...
+
     def exp(self, a: T) -> T:
         """e to the power a."""
         ...

@@ -71,6 +71,9 @@ class Eager:
     def sign(self, a: Array) -> Array:
         return np.asarray(np.sign(a))
 
+    def gated(self, m: Array, y: Array) -> Array:
+        return np.asarray(np.where(y > 0, m, m.dtype.type(0)))
+
     def exp(self, a: Array) -> Array:
         return np.asarray(np.exp(a))
 

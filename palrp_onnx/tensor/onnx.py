@@ -38,6 +38,7 @@ class Emit:
         opset: Opset of the graph.
         portable: Use operations of the ONNX standard only.
         fixed: Whether these shapes are those of every run.
+        bounded: Whether what could run early waits where that saves memory.
 
     Attributes:
         made: The appended nodes.
@@ -52,9 +53,10 @@ class Emit:
         opset: int,
         portable: bool = False,
         fixed: bool = False,
+        bounded: bool = False,
     ) -> None:
         self._opset = opset
-        self._fixed = fixed
+        self._fixed, self._bounded = fixed, bounded
         self._graph = self._home = graph  # where nodes and where initializers are put
         self._stem = "relevance"
         self._lengths = shapes
@@ -174,6 +176,29 @@ class Emit:
         rank = self.rank(value)
         return self.integers("Gather", self.shape(value), self.constant([a % rank for a in axes]))
 
+    # --- order ----------------------------------------------------------------------------------
+    def zero_of(self, values: Sequence[Value]) -> Value:
+        """Zero [1], computed from a number of each real value; no optimiser knows that it is zero.
+
+        What it is added to waits for all the values.
+        """
+        firsts = []
+        for value in values:
+            flat = self.node("Reshape", [value, self.constant([-1])], 1, dtype=value.dtype)
+            ends = self.constant([0]), self.constant([1])
+            first = self.node("Slice", [flat, *ends], 1, dtype=value.dtype)
+            firsts.append(self.cast(first, ir.DataType.FLOAT))
+        numbers = firsts[0] if len(firsts) == 1 else self.concat(firsts, 0)
+        flags = self.integers("Cast", self.flags("Less", numbers, numbers), to=ir.DataType.INT64)
+        return self.integers("ReduceSum", flags, self.constant([0]), keepdims=1)
+
+    def behind(self, a: Value, zero: Value) -> Value:
+        """The same tensor, not there before ``zero`` of :meth:`zero_of`; without a copy."""
+        shape = self.integers("Add", self.integers("Shape", a), zero)
+        moved = self.node("Reshape", [a, shape], self.rank(a), dtype=a.dtype)
+        moved.shape = a.shape
+        return moved
+
     # --- arithmetic -----------------------------------------------------------------------------
     def _binary(self, op_type: str, a: Value, b: Value) -> Value:
         a, b = self._alike(a, b)
@@ -225,6 +250,13 @@ class Emit:
 
     def sign(self, a: Value) -> Value:
         return self.node("Sign", [a], self.rank(a))
+
+    def gated(self, m: Value, y: Value) -> Value:
+        # Truth values are a quarter of y, which need not be kept.
+        condition = self.flags("Greater", y, self.real(0.0, y))
+        if self._bounded:  # else they were there as numbers, for all layers, before m is
+            condition = self.behind(condition, self.zero_of([m]))
+        return self.select(m, condition, True)
 
     def exp(self, a: Value) -> Value:
         return self.node("Exp", [a], self.rank(a))

@@ -10,7 +10,8 @@ from building import Array, ints, opened, proto, real
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from palrp_onnx.analysis.axes import BATCH, TOKEN, Axes, regroup
+from palrp_onnx.analysis.axes import BATCH, TOKEN
+from palrp_onnx.analysis.layout import Axes, regroup
 from palrp_onnx.prepare import analyse_model
 
 pytestmark = pytest.mark.quick

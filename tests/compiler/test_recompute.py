@@ -67,6 +67,7 @@ def test_the_same_numbers(name: str, method: str) -> None:
     assert kept.keys() == again.keys()
     for key, array in kept.items():
         np.testing.assert_array_equal(again[key], array)
+    assert b"relevance/again/" in compiled(model, feeds, "bounded", method)
 
 
 def explained(given: Sample, *explainers: Explainer) -> list[Explanation]:
@@ -96,20 +97,21 @@ def test_through_the_front_door(name: str) -> None:
     alike(*explained(sample(name), *made))
 
 
-def chain(depth: int) -> Model:
-    """Convolutions with biases and ReLUs, with a shortcut over the second half."""
+def chain(depth: int, kind: str = "Tanh") -> Model:
+    """Convolutions with biases and functions, with a shortcut over the second half."""
     lines, weights, x = [], {}, "x"
     for k in range(depth):
         weights[f"w{k}"] = real(4, 3 if k == 0 else 4, 3, 3, seed=k, low=-0.4, high=0.4)
         weights[f"b{k}"] = real(4, seed=k)
-        lines += [f"c{k} = Conv<pads=[1, 1, 1, 1]>({x}, w{k}, b{k})", f"r{k} = Relu(c{k})"]
+        lines += [f"c{k} = Conv<pads=[1, 1, 1, 1]>({x}, w{k}, b{k})", f"r{k} = {kind}(c{k})"]
         x = f"r{k}"
     lines += [f"s = Add(r{depth // 2}, {x})", "g = GlobalAveragePool(s)", "y = Flatten(g)"]
     return opened(proto(" ".join(lines), {"x": real(2, 3, 16, 16)}, weights, free=(0, 2, 3)))
 
 
-def test_a_chain_of_convolutions() -> None:
-    model = chain(9)
+@pytest.mark.parametrize("kind", ["Tanh", "Relu"])
+def test_a_chain_of_convolutions(kind: str) -> None:
+    model = chain(9, kind)
     made = [Explainer(model, memory=way) for way in WAYS]
     alike(*explained(tensors({"x": real(2, 3, 16, 16, seed=5)}), *made))
 

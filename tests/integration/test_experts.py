@@ -10,7 +10,7 @@ from building import Array, ints, opened, proto, real, wide
 from onnx import helper
 
 from palrp_onnx import Explainer, Model
-from palrp_onnx.analysis.axes import sources
+from palrp_onnx.analysis.layout import sources
 from palrp_onnx.describe import Explanation
 from palrp_onnx.inputs.sample import Sample
 from palrp_onnx.prepare import analyse_model

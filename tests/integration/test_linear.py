@@ -15,7 +15,7 @@ from benchmarks.analysis_time import KINDS
 from palrp_onnx import Model
 from palrp_onnx.analysis.sites import find_sites
 from palrp_onnx.analysis.slopes import alibi_operands
-from palrp_onnx.prepare import analyse_model, plan_model
+from palrp_onnx.prepare import Planned, analyse_model, plan_model
 from palrp_onnx.relevance.attention import find_scores
 from palrp_onnx.relevance.linear_layers import attention_layers
 from palrp_onnx.relevance.methods import METHODS
@@ -47,6 +47,26 @@ def test_calls_a_node(kind: str) -> None:
         planning = calls(lambda model=model: plan_model(model, None, METHODS["pa-lrp"]))  # type: ignore[misc]
         found[count] = np.array([opening, planning]) / len(model.graph)
     assert (found[MANY] < 1.25 * found[FEW]).all(), found
+
+
+def test_calls_of_routes_a_node() -> None:
+    """From every layer to the words, through the same residual stream."""
+    line = "a_OUT = MatMul(IN, wq)  b_OUT = Add(a_OUT, p)  OUT = Add(IN, b_OUT)"
+    weights = {"w": real(30, F), "wq": real(F, F), "p": real(1, T, F, seed=4)}
+    feeds = {"ids": np.zeros((B, T), np.int64)}
+    found = []
+    for count in (FEW // 4, MANY // 4):
+        body = f"x = Gather(w, ids)  {chain(line, count, 'x')}  y = Identity(x_{count - 1})"
+        planned = plan_model(opened(proto(body, feeds, weights)), None, METHODS["pa-lrp"])
+        assert len(planned.sites) == count
+
+        def follow(planned: Planned = planned) -> None:
+            for site in planned.sites:
+                route = planned.routes(site, site.tokens)
+                assert route is not None and not route.moves
+
+        found.append(calls(follow) / count)
+    assert found[1] < 1.25 * found[0], found
 
 
 def chain(line: str, count: int, first: str) -> str:

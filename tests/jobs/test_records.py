@@ -97,7 +97,7 @@ def test_a_line_that_is_too_long_costs_itself(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_folder(tmp_path: Path) -> None:
-    for name in ("b.txt", "a.PNG", "c.npz", "notes.csv", ".hidden.txt"):
+    for name in ("b.txt", "a.PNG", "c.npz", "d.wav", "notes.csv", ".hidden.txt"):
         (tmp_path / name).write_bytes(b"x")
     (tmp_path / "deeper.txt").mkdir()
     source = open_source(tmp_path, NO_STDIN)
@@ -105,9 +105,10 @@ def test_a_folder(tmp_path: Path) -> None:
         {"id": "a.PNG", "image": "a.PNG"},
         {"id": "b.txt", "text_file": "b.txt"},
         {"id": "c.npz", "tensors": "c.npz"},
+        {"id": "d.wav", "sound": "d.wav"},
     ]
     before = source.facts()
-    assert (before.records, before.ignored) == (3, 1)
+    assert (before.records, before.ignored) == (4, 1)
     (tmp_path / "b.txt").write_bytes(b"y")
     assert source.facts().sha256 != before.sha256
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import shutil
+import wave
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import onnx
 import pairs
 import pytest
 import shifted_ids
+from building import proto, real
 from committed import MODELS
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
@@ -160,6 +162,22 @@ def test_images_pairs_and_tensors(tmp_path: Path) -> None:
     found = same_as_singles(Worker(BERT, Settings()), records(rows, tmp_path))
     assert found[1]["input"]["text_pair"] == "is it good?" and 1 in found[1]["units"]["sequence"]
     assert "one row" in found[3]["error"]["message"]
+
+
+def test_sounds(tmp_path: Path) -> None:
+    body = "h = MatMul(x, w)  a = Relu(h)  y = MatMul(a, v)"
+    weights = {"w": real(4, 6, seed=1), "v": real(6, 3, seed=2)}
+    onnx.save(proto(body, {"x": real(1, 4)}, weights, free=(0,)), tmp_path / "model.onnx")
+    kind = {"feature_extractor_type": "Wav2Vec2FeatureExtractor"}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(kind))
+    for number in range(3):
+        with wave.open(str(tmp_path / f"{number}.wav"), "wb") as file:
+            file.setparams((1, 2, 16000 if number < 2 else 8000, 0, "NONE", ""))
+            file.writeframes(np.array([1, -2, 3 * number, 5], "<i2").tobytes())
+    rows = [{"sound": f"{number}.wav"} for number in range(3)]
+    found = same_as_singles(Worker(tmp_path / "model.onnx", Settings()), records(rows, tmp_path))
+    assert [line["input"]["kind"] for line in found[:2]] == ["sound"] * 2
+    assert "8000 samples a second" in found[2]["error"]["message"]
 
 
 def test_a_bad_record_costs_itself(monkeypatch: pytest.MonkeyPatch) -> None:

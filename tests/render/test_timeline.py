@@ -25,7 +25,7 @@ from palrp_onnx.render.html import render_html
 from palrp_onnx.render.page import INNER, MARGIN, WIDTH
 from palrp_onnx.render.palette import WHITE, colour
 from palrp_onnx.render.png import render_png
-from palrp_onnx.render.timeline import CELLS, Timeline, draw_signal, merged
+from palrp_onnx.render.timeline import CELLS, Timeline, draw_signal, in_cells
 
 pytestmark = pytest.mark.quick
 
@@ -74,16 +74,17 @@ def test_units_in_time_are_from_left_to_right() -> None:
             assert page.getpixel(at) == colour(value, 1.0)
 
 
-def test_more_units_than_cells_are_added_up() -> None:
+@pytest.mark.parametrize("step", [None, 0.25])
+def test_more_units_than_cells_are_added_up(step: float | None) -> None:
     numbers = np.random.default_rng(0).normal(size=3 * CELLS - 7)
-    listed = numbers.tolist()
-    whole = Relevance(content=listed, position=listed, total=listed)
-    cells, each = merged(whole)
-    assert each == 3 and len(cells.total) <= CELLS
-    assert sum(cells.total) == pytest.approx(numbers.sum())
-    assert cells.content[1] == pytest.approx(numbers[3:6].sum())
-    few, one = merged(SHOWN)
-    assert one == 1 and few == SHOWN
+    whole = record(Units(kind="frame", step=step), numbers.tolist()).maps[0]
+    cells, each = in_cells(whole)
+    assert each == 3 and len(cells.relevance.total) <= CELLS
+    assert sum(cells.relevance.total) == pytest.approx(numbers.sum())
+    assert cells.relevance.content[1] == pytest.approx(numbers[3:6].sum())
+    assert cells.sites[0].relevance == cells.relevance.total
+    assert cells.units.name(2) == ("frames 6 to 8" if step is None else "1.50 s")
+    assert in_cells(whole, len(numbers)) == (whole, 1)
 
 
 def test_low_frequencies_are_at_the_bottom() -> None:

@@ -77,10 +77,9 @@
     const patches = map.querySelector(".field");
     if (patches) {
       explore(patches, readout, (row, column) => {
-        const first = (row * data.columns + column) * data.each;
-        const units = [...Array(data.each).keys()].map((k) => first + k).filter((u) => u < names.length);
-        const kind = data.kind === "patch" ? "patch " : "";
-        return `${kind}${data.kind === "patch" ? names[first] : isolated(names[first])}: ${told(units)}`;
+        const unit = row * data.columns + column;
+        const name = data.kind === "patch" ? `patch ${names[unit]}` : isolated(names[unit]);
+        return `${name}: ${told([unit])}`;
       });
     }
     const panel = part(".panel");

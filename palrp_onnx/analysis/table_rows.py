@@ -1,0 +1,33 @@
+"""How many rows the tables have in which an input is looked up.
+
+On a CPU a lookup outside of a table stops the run; on a GPU it reads zeros, without a word.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+
+import onnx_ir as ir
+
+from palrp_onnx.model.follow import uses_of
+from palrp_onnx.types import Shape
+
+#: Operations whose result holds the numbers of their first operand.
+_SAME = frozenset({"Cast", "Identity", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Transpose"})
+
+
+def table_rows(graph: ir.Graph, shapes: Mapping[ir.Value, Shape]) -> dict[str, int]:
+    """Rows of the smallest table in which an input is looked up as it is, by its name."""
+    found = {v.name or "": min(_rows(v, shapes), default=0) for v in graph.inputs}
+    return {name: rows for name, rows in found.items() if rows}
+
+
+def _rows(value: ir.Value, shapes: Mapping[ir.Value, Shape]) -> Iterator[int]:
+    for node, index in uses_of([value], _onward):
+        table = node.inputs[0]
+        if node.op_type == "Gather" and index == 1 and table is not None and table in shapes:
+            yield shapes[table][node.attributes.get_int("axis", 0)]
+
+
+def _onward(node: ir.Node, index: int) -> Iterable[ir.Value]:
+    return node.outputs if index == 0 and node.op_type in _SAME else ()
