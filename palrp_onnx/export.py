@@ -68,6 +68,7 @@ TASKS: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
     (("ForImageSuperResolution",), ("image-to-image",)),
     (("ForMaskedImageModeling",), ("masked-im",)),
     (("ForPrediction",), ("time-series-forecasting",)),
+    (("MTModel",), ("text2text-generation",)),
     (("Model",), ("zero-shot-image-classification", "feature-extraction")),
 )
 #: Largest allowed difference from PyTorch, as a share of the largest output.

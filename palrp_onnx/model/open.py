@@ -197,7 +197,16 @@ def _read(path: Path) -> tuple[ir.Model, dict[str, str]]:
             place=str(path),
             hint="Copy both with their external data into one folder: cp -L.",
         )
-    return join((first, second), parts_of(path), str(path)), {**names, **further}
+    try:
+        return join((first, second), parts_of(path), str(path)), {**names, **further}
+    except ModelError:
+        raise
+    except Exception as error:  # an input without a name, a value that nothing yields
+        raise ModelError(
+            "The graph of the encoder or the decoder is not well formed",
+            place=str(path),
+            hint=f"{type(error).__name__}: {error}",
+        ) from error
 
 
 def _read_file(path: Path) -> tuple[ir.Model, dict[str, str]]:

@@ -197,6 +197,15 @@ def test_files_that_do_not_fit(pair: Path, width: int | None, message: str) -> N
         Model.open(pair)
 
 
+def test_an_input_without_a_name(pair: Path) -> None:
+    path = pair / "encoder_model.onnx"
+    model = onnx.load(path)
+    model.graph.input[1].name = ""
+    onnx.save(model, path)
+    with pytest.raises(ModelError, match="not well formed"):
+        Model.open(pair)
+
+
 def test_states_of_several_layers(pair: Path) -> None:
     path = pair / "encoder_model.onnx"
     model = onnx.load(path)
