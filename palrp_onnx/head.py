@@ -17,9 +17,9 @@ import numpy as np
 
 from palrp_onnx.analysis.probability import LOG_SOFTMAX, SIGMOID, SOFTMAX
 from palrp_onnx.errors import TargetError, UsageError
+from palrp_onnx.heads import HEADS
+from palrp_onnx.heads import HeadKind as Kind
 from palrp_onnx.inputs.sidecar import MULTI_LABEL, REGRESSION, SINGLE_LABEL, Declared
-from palrp_onnx.record import HEADS
-from palrp_onnx.record import HeadKind as Kind
 from palrp_onnx.relevance.target import Resolved, Target
 from palrp_onnx.subject import OutputFacts, Subject
 from palrp_onnx.types import Array
@@ -181,6 +181,9 @@ def _found(
     if facts.tokens:
         return _along_units(facts, size, said, labels)
     names = dict(labels) if set(labels) == set(range(size)) else {}
+    if names and subject.columns is not None:  # a softmax of them, or a sigmoid: nothing says
+        why = f"its columns are the texts of input {subject.columns}"
+        return Head(size, True, False, names, None, "single-label", why)
     boxes = facts.boxes is not None and len(shape) == 3 and not facts.sequence
     if boxes and set(labels) == set(range(size - 1)):
         names = {**labels, size - 1: NO_OBJECT}

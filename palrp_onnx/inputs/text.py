@@ -138,8 +138,7 @@ class TextReader:
         if self._length is not None and len(row.ids) < self._length:
             row = row.padded(self._length, self._pad_token(id), self._side)
             if MASK not in self._inputs and PADDING not in self._inputs:
-                message = "the graph takes no attention_mask, so it sees the padding as tokens"
-                warnings.append(Warning_(code="padded", message=message))
+                warnings.append(_SEEN_PADDING)
         facts = InputFacts(
             kind="text",
             truncated=any(warning.code == "truncated" for warning in warnings),
@@ -239,6 +238,9 @@ class TextReader:
             row = _EncodedRow(single.units.id, kept, [0] * len(kept), single.units)
             fits = len(kept) == length
             rows.append(row if fits else row.padded(length, self._pad_token(id), self._side))
+        warnings = {warning: None for single in singles for warning in single.warnings}
+        if MASK not in self._inputs and any(sum(row.mask) < length for row in rows):
+            warnings[_SEEN_PADDING] = None
         feeds = [
             single.feeds
             if len(row.mask) == sum(row.mask)
@@ -265,7 +267,7 @@ class TextReader:
                 text="\n".join(texts),
             ),
             units=units,
-            warnings=tuple({w: None for single in singles for w in single.warnings}),
+            warnings=tuple(warnings),
             subject=self.ids.name,
             rows=tuple(texts),
         )
@@ -437,6 +439,9 @@ class _EncodedRow:
         return _EncodedRow(fill(self.ids, pad.id), fill(self.mask, 0), fill(self.types, 0), units)
 
 
+_SEEN_PADDING = Warning_(
+    code="padded", message="the graph takes no attention_mask, so it sees the padding as tokens"
+)
 #: Lists of units with one entry for each token.
 _BY_TOKEN = ("text", "id", "start", "end", "special", "sequence")
 

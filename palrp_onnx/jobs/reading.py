@@ -120,7 +120,7 @@ class SampleReader:
 
     @cached_property
     def _sound(self) -> SoundReader:
-        return SoundReader(default_preprocessor(self._model_path), self._inputs)
+        return SoundReader(default_preprocessor(self._model_path), self._both.source)
 
     @cached_property
     def _image(self) -> ImageReader:

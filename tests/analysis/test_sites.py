@@ -273,6 +273,44 @@ def test_both_towers_have_a_map(words: int, engine: str) -> None:
     assert entries == pytest.approx(sum(map(sum, (m.relevance.content for m in both.maps))))
 
 
+def with_class_token(words: int) -> tuple[Model, dict[str, Array]]:
+    """The two towers, with a class token before the patches, which is on no map."""
+    _, feeds = towers(words)
+    body = TOWERS.replace(
+        "b = Add(t, grid)",
+        """s = Shape <start=0, end=1> (t)  u = Concat <axis=0> (s, rest)  v = Expand(first, u)
+        d = Concat <axis=1> (v, t)  b = Add(d, grid)""",
+    )
+    weights = {
+        "words": WORDS,
+        "places": real(1, words, F, seed=6),
+        "grid": real(1, 1 + PATCHES, F, seed=7),
+        "w": real(F, 3, 2, 2, seed=8),
+        "first": real(1, 1, F, seed=9),
+        "rest": ints(1, F),
+        "row": ints(0, F, -1),
+        "one": ints(1),
+    }
+    made = proto(body, feeds, weights, outputs=("y", "z"))
+    for value, name in zip(made.graph.input, ("texts", "images"), strict=True):
+        value.type.tensor_type.shape.dim[0].dim_param = name
+    return opened(made), feeds
+
+
+@pytest.mark.parametrize("engine", ["numpy", "onnxruntime"])
+def test_every_image_leaves_out_its_class_token(engine: str) -> None:
+    model, feeds = with_class_token(4)
+    images = np.concatenate([feeds["x"], 2 * feeds["x"]])
+    sample = Sample("x", "tensors", {**feeds, "x": images}, InputFacts(kind="tensors"))
+    explainer = Explainer(model.path, output="y", engine=engine)
+    (text,) = (each.record for each in explainer.explain(sample, "1"))
+    (pictures,) = text.others or []
+    (image,) = explained_pair(model, {**feeds, "x": images[1:]}, "x")
+    (site,), (own,) = pictures.sites, image.record.sites
+    assert not any(site.relevance[:PATCHES])
+    np.testing.assert_allclose(site.relevance[PATCHES:], own.relevance, rtol=1e-4, atol=1e-6)
+
+
 def test_images_that_one_text_is_compared_with() -> None:
     model, feeds = towers(4)
     images = np.concatenate([feeds["x"], 2 * feeds["x"]])

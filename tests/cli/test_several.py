@@ -60,6 +60,8 @@ def test_every_text_is_a_target_by_its_own_words(folder: Path) -> None:
         code, out, _ = explain(folder, "--target", text)
         record = json.loads(out)
         assert code == 0 and record["target"]["index"] == k and record["target"]["label"] == text
+        assert record["target"]["head_reason"] == "its columns are the texts of input ids"
+        assert "probability" not in record["target"]  # CLIP has a softmax of them, SigLIP sigmoids
         assert record["input_name"] == "x" and record["units"]["grid"] == [2, 2]
         (words,) = record["others"]
         assert words["input"] == "ids" and words["units"]["text"] == ["a", "cat", "red", "car"]

@@ -32,6 +32,7 @@ def extract(folder: Path, name: str, samples: Any, **facts: Any) -> Features:
     return read_extractor(path).extract(samples)
 
 
+@pytest.mark.filterwarnings("ignore:At least one mel filter")
 @pytest.mark.parametrize("count", [7000, RATE, 12 * RATE])
 @pytest.mark.parametrize(
     ("name", "facts"),

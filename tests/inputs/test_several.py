@@ -63,6 +63,12 @@ def test_an_image_and_lines_of_texts(model: Path) -> None:
     assert second is not None and second.text == ["<s>", "a", "red", "car", "</s>"]
 
 
+def test_padding_that_the_graph_sees_is_said(model: Path) -> None:
+    files = [Given(model.with_name("photo.png")), Given(model.with_name("texts.txt"))]
+    sample = open_several(files, model_path=model, graph_inputs=[IDS, PIXELS])
+    assert [each.code for each in sample.warnings] == ["padded"]
+
+
 @pytest.mark.parametrize("given", [("boxes", "boxes.npy"), (None, "part.npz")])
 def test_a_text_of_the_same_batch_is_one_row(model: Path, given: tuple[str | None, str]) -> None:
     files = [Given(model.with_name("texts.txt")), Given(model.with_name(given[1]), given[0])]
