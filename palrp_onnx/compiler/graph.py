@@ -381,10 +381,15 @@ class _Compiler:
         if signed:
             rows = [op.unsqueeze(s, [1]) for s in signed]
             self._publish(SITES + suffix, op.concat(rows, 1))
-        if any(s.route is not None and s.route.partial for s in aligned):
-            all_of, on_map = ([op.sum(each, [1]) for each in found] for found in (places, signed))
-            off = op.sub(op.concat(all_of, 1), op.concat(on_map, 1))
-            self._publish(OFF_MAP + suffix, off)
+        partial = [s.route is not None and s.route.partial for s in aligned]
+        if any(partial):
+            off = [
+                op.sub(op.sum(every, [1]), op.sum(own, [1]))
+                if some
+                else op.sum(op.zeros_like(own), [1])
+                for some, every, own in zip(partial, places, signed, strict=True)
+            ]
+            self._publish(OFF_MAP + suffix, op.concat(off, 1))
 
     def _features(self, caught: Caught[ir.Value], sinks: Sequence[Sink]) -> None:
         """Raw relevance, with its features."""
