@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 
 import click
 
+from palrp_onnx.heads import HEADS
 from palrp_onnx.limits import RECORD_METRICS, Limit
-from palrp_onnx.record import HEADS
 from palrp_onnx.relevance.methods import BASELINES, DEFAULT_METHOD, METHODS, lines_of
 
 F = TypeVar("F", bound=Callable[..., Any])

@@ -113,7 +113,7 @@ class Explainer:
         tokenizer: The tokenizer, a file or a folder, if it is not beside the model: it says which
             token of the vocabulary a text is.
         head: The kind of head, where the graph and ``config.json`` say another or none: one of
-            :data:`palrp_onnx.record.HEADS`.
+            :data:`palrp_onnx.heads.HEADS`.
         reader: Reads further inputs that targets name, as in ``similarity:other.txt``; by default
             as :func:`palrp_onnx.inputs.open_sample` does.
 

@@ -17,9 +17,9 @@ import numpy as np
 
 from palrp_onnx.analysis.probability import LOG_SOFTMAX, SIGMOID, SOFTMAX
 from palrp_onnx.errors import TargetError, UsageError
+from palrp_onnx.heads import HEADS
+from palrp_onnx.heads import HeadKind as Kind
 from palrp_onnx.inputs.sidecar import MULTI_LABEL, REGRESSION, SINGLE_LABEL, Declared
-from palrp_onnx.record import HEADS
-from palrp_onnx.record import HeadKind as Kind
 from palrp_onnx.relevance.target import Resolved, Target
 from palrp_onnx.subject import OutputFacts, Subject
 from palrp_onnx.types import Array

@@ -29,6 +29,8 @@ RECORD_METRICS: dict[str, Callable[[Attribution], float | None]] = {
     "probability": lambda record: record.target.probability,
     "truncated": lambda record: float(record.input.truncated),
 }
+#: Those that are 1 or 0.
+_FLAGS = ("truncated",)
 #: Metrics of a comparison of two runs.
 AGREEMENT_METRICS: dict[str, Callable[[Agreement], float | None]] = {
     "same_target": lambda found: found.same_target,
@@ -59,13 +61,13 @@ class Limit:
 
     @classmethod
     def parse(cls, text: str, metrics: Iterable[str] = tuple(RECORD_METRICS)) -> Limit:
-        """Read ``METRIC OPERATOR NUMBER``, or a metric alone, which must not be above 0.
+        """Read ``METRIC OPERATOR NUMBER``, or a fact alone, as ``truncated``, that must not be.
 
         Raises:
             ValueError: The text is not of that form, the metric is unknown, or the number is not
                 finite.
         """
-        if text in metrics:
+        if text in _FLAGS and text in metrics:
             return cls(text, ">", 0.0)
         match = re.fullmatch(r"\s*(\w+)\s*([<>]=?)\s*(\S+)\s*", text)
         if match is None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from palrp_onnx.errors import ModelError
 from palrp_onnx.files import to_json
+from palrp_onnx.heads import HeadKind
 
 SCHEMA: Literal["palrp-onnx/attribution/1.0"] = "palrp-onnx/attribution/1.0"
 
@@ -24,23 +25,6 @@ QUANTISED_ENTRIES = ("rounding", "kernel")
 LEDGER_SUMS = ("target", "residual", "residual_relative")
 _LEDGER_KEYS = ("target", *LEDGER_ENTRIES, "residual", "residual_relative")
 
-#: What the explained output says of the input.
-HeadKind = Literal[
-    "single-label",
-    "binary",
-    "multi-label",
-    "regression",
-    "token-classification",
-    "masked-lm",
-    "causal-lm",
-    "question-answering",
-    "multiple-choice",
-    "segmentation",
-    "detection",
-    "embedding",
-    "numbers",
-]
-HEADS: tuple[str, ...] = get_args(HeadKind)
 
 Ledger = Annotated[
     dict[str, float],

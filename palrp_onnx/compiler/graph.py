@@ -17,8 +17,8 @@ from msgspec import structs
 from numpy.typing import NDArray
 
 from palrp_onnx.analysis.sizes import sizes_of
+from palrp_onnx.compiler.halves import Halves
 from palrp_onnx.compiler.manifest import Aligned, Manifest
-from palrp_onnx.compiler.parts import Parts
 from palrp_onnx.compiler.recompute import recompute
 from palrp_onnx.errors import UnsupportedError
 from palrp_onnx.model.native import OwnProducts
@@ -159,6 +159,7 @@ class _Compiler:
             self._analysis.shapes,
             opset=opset,
             portable=settings.portable,
+            bounded=settings.memory == "bounded",
             fixed=all(isinstance(n, int) for n in lengths) and not self._analysis.layouts.ragged,
         )
         axis = self._subject.batched.get(explained)
@@ -186,11 +187,11 @@ class _Compiler:
         manifest = self._manifest([_aligned(sinks) for sinks in gathered])
         self._op.drop_unused()
         self._own.put_back(portable=self._settings.portable, named=source_name)
-        parts = Parts(self._op, self._graph)
-        parts.put()
+        halves = Halves(self._op, self._graph)
+        halves.put()
         if self._settings.memory == "bounded":
             size_of = sizes_of(self._analysis, self._shapes)
-            recompute(self._op, self._graph, parts, seed, size_of)
+            recompute(self._op, self._graph, halves, seed, size_of)
         self._analysis.model.proto.metadata_props.update(manifest.properties())
         self._rename_reserved(self._public)
         self._rename_reserved(self._computed)

@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 import onnx_ir as ir
 
 from palrp_onnx.compiler.cuts import Costs, find_cuts
-from palrp_onnx.compiler.parts import Parts
+from palrp_onnx.compiler.halves import Halves
 from palrp_onnx.model.bodies import operands, reads
 from palrp_onnx.tensor.onnx import Emit
 
@@ -31,34 +31,34 @@ _DRAWN = frozenset(
 
 
 def recompute(
-    op: Emit, graph: ir.Graph, parts: Parts, seed: ir.Value, size_of: Callable[[ir.Value], int]
+    op: Emit, graph: ir.Graph, halves: Halves, seed: ir.Value, size_of: Callable[[ir.Value], int]
 ) -> None:
     """Rewrite the graph of an explanation, in place, so that it keeps little.
 
     Args:
         op: The language that appended the way back to ``graph``.
         graph: The graph.
-        parts: Its parts.
+        halves: Its two halves.
         seed: The multiplier of the explained output, where the way back begins.
         size_of: Bytes of the values of the file.
     """
-    read = {v for node in parts.staged for v in operands(node)}
+    read = {v for node in halves.staged for v in operands(node)}
     rows = [
-        (place, parts.last_use(value), parts.size(value, size_of), value in read)
-        for value, place in parts.place.items()
+        (place, halves.last_use(value), halves.size(value, size_of), value in read)
+        for value, place in halves.place.items()
         if place >= 0 and not value.is_graph_output()  # others are kept in any case
     ]
-    cuts = find_cuts(Costs.of(rows, len(parts.forward)))
+    cuts = find_cuts(Costs.of(rows, len(halves.forward)))
     if cuts:
-        _Segments(op, graph, parts, seed, cuts).rewrite()
+        _Segments(op, graph, halves, seed, cuts).rewrite()
 
 
 class _Segments:
     def __init__(
-        self, op: Emit, graph: ir.Graph, parts: Parts, seed: ir.Value, cuts: Sequence[int]
+        self, op: Emit, graph: ir.Graph, halves: Halves, seed: ir.Value, cuts: Sequence[int]
     ) -> None:
-        self._op, self._graph, self._parts, self._cuts = op, graph, parts, cuts
-        self._kept = {v for v in parts.place if self._is_kept(v)}
+        self._op, self._graph, self._halves, self._cuts = op, graph, halves, cuts
+        self._kept = {v for v in halves.place if self._is_kept(v)}
         self._stages = self._find_stages(seed)
         self._stage, self._zero = 0, op.constant([0])
         #: Kept value → its latest form, and the stage whose barrier that is behind.
@@ -77,12 +77,12 @@ class _Segments:
             return True
         if value.is_graph_output():
             return True
-        first, last = self._parts.place[value], self._parts.last_use(value)
+        first, last = self._halves.place[value], self._halves.last_use(value)
         return self._stage_at(first) != self._stage_at(last)
 
     def _stage_of(self, value: ir.Value) -> int:
         """The first stage that a forward value is there in."""
-        place = self._parts.place.get(value)
+        place = self._halves.place.get(value)
         return 0 if place is None or value in self._kept else self._stage_at(place)
 
     def _find_stages(self, seed: ir.Value) -> dict[ir.Node, int]:
@@ -91,10 +91,10 @@ class _Segments:
         What depends on the seed is computed as early as possible, as it is smaller than what it
         reads; what does not, as late as possible.
         """
-        users = self._parts.users
+        users = self._halves.users
         propagated = {seed.producer()}
         stages: dict[ir.Node, int] = {}
-        for node in self._parts.staged:
+        for node in self._halves.staged:
             before = [0]
             for value in operands(node):
                 maker = value.producer()
@@ -102,7 +102,7 @@ class _Segments:
                 if maker in propagated:
                     propagated.add(node)
             stages[node] = max(before)
-        for node in reversed(self._parts.staged):
+        for node in reversed(self._halves.staged):
             if node not in propagated:
                 wanted = (stages[u] for v in node.outputs for u in users(v) if u in stages)
                 stages[node] = max(stages[node], min(wanted, default=0))
@@ -112,21 +112,21 @@ class _Segments:
     def rewrite(self) -> None:
         """Put the nodes in order, with copies before the nodes that read them."""
         stages: list[list[ir.Node]] = [[] for _ in range(len(self._cuts) + 1)]
-        for node in self._parts.staged:
+        for node in self._halves.staged:
             stages[self._stages[node]].append(node)
-        self._parts.put_forward()
+        self._halves.put_forward()
         for stage, nodes in enumerate(stages):
             if stage:
                 self._zero, self._stage = self._next_zero(stages[stage - 1]), stage
             for node in nodes:
                 for reader, index, value in list(reads(node)):
-                    if value in self._parts.place:
+                    if value in self._halves.place:
                         reader.replace_input_with(index, self._version(value))
                 self._graph.append(node)
 
     def _next_zero(self, nodes: Sequence[ir.Node]) -> ir.Value:
         """Zero [1], of numbers of all that this stage leaves."""
-        users = self._parts.users
+        users = self._halves.users
         left = [
             value
             for value in (v for node in nodes for v in node.outputs)
@@ -151,7 +151,7 @@ class _Segments:
     def _kept_version(self, value: ir.Value) -> ir.Value:
         """A kept value; behind the barrier of this stage if it is made below its segment."""
         known, stage = self._behind[value]
-        if stage == self._stage or self._stage_at(self._parts.place[value]) <= self._stage:
+        if stage == self._stage or self._stage_at(self._halves.place[value]) <= self._stage:
             return known
         if self._op.known_rank(value) and self._op.rank(value):
             self._op.declare(known, self._op.rank(value))
@@ -168,16 +168,16 @@ class _Segments:
             if node is not None and node not in needed:
                 needed.add(node)
                 queue.extend(v for v in operands(node) if self._is_missing(v))
-        for node in sorted(needed, key=self._parts.forward.__getitem__):
+        for node in sorted(needed, key=self._halves.forward.__getitem__):
             self._repeat(node)
 
     def _is_missing(self, value: ir.Value) -> bool:
         return (
-            value in self._parts.place and value not in self._copies and self._stage_of(value) > 0
+            value in self._halves.place and value not in self._copies and self._stage_of(value) > 0
         )
 
     def _repeat(self, node: ir.Node) -> None:
-        place = self._parts.place
+        place = self._halves.place
         inputs = [self._version(v) if v is not None and v in place else v for v in node.inputs]
         copy = ir.Node(
             node.domain,

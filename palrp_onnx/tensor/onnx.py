@@ -38,6 +38,7 @@ class Emit:
         opset: Opset of the graph.
         portable: Use operations of the ONNX standard only.
         fixed: Whether these shapes are those of every run.
+        bounded: Whether what could run early waits where that saves memory.
 
     Attributes:
         made: The appended nodes.
@@ -52,9 +53,10 @@ class Emit:
         opset: int,
         portable: bool = False,
         fixed: bool = False,
+        bounded: bool = False,
     ) -> None:
         self._opset = opset
-        self._fixed = fixed
+        self._fixed, self._bounded = fixed, bounded
         self._graph = self._home = graph  # where nodes and where initializers are put
         self._stem = "relevance"
         self._lengths = shapes
@@ -250,10 +252,11 @@ class Emit:
         return self.node("Sign", [a], self.rank(a))
 
     def gated(self, m: Value, y: Value) -> Value:
-        # Truth values are a quarter of y. As numbers they are behind m, or they would be there
-        # for all layers before the way back begins.
-        open_ = self.flags("Greater", y, self.real(0.0, y))
-        return self.select(m, self.behind(open_, self.zero_of([m])), True)
+        # Truth values are a quarter of y, which need not be kept.
+        condition = self.flags("Greater", y, self.real(0.0, y))
+        if self._bounded:  # else they were there as numbers, for all layers, before m is
+            condition = self.behind(condition, self.zero_of([m]))
+        return self.select(m, condition, True)
 
     def exp(self, a: Value) -> Value:
         return self.node("Exp", [a], self.rank(a))

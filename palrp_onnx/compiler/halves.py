@@ -14,7 +14,7 @@ from palrp_onnx.tensor.onnx import Emit
 _BRIEF = frozenset(("Shape", "Size", "GatherND"))
 
 
-class Parts:
+class Halves:
     """The nodes of the graph of an explanation.
 
     What takes less memory than the values that it reads is computed with the forward pass, if

@@ -1,0 +1,22 @@
+"""Kinds of heads: what the explained output says of the input."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+HeadKind = Literal[
+    "single-label",
+    "binary",
+    "multi-label",
+    "regression",
+    "token-classification",
+    "masked-lm",
+    "causal-lm",
+    "question-answering",
+    "multiple-choice",
+    "segmentation",
+    "detection",
+    "embedding",
+    "numbers",
+]
+HEADS: tuple[str, ...] = get_args(HeadKind)
