@@ -22,7 +22,7 @@ from msgspec import Struct
 from palrp_onnx.errors import InputError
 from palrp_onnx.evaluate.pairing import Pairs
 from palrp_onnx.evaluate.statistics import pearson, quartiles, spearman
-from palrp_onnx.record import Attribution
+from palrp_onnx.record import Attribution, Map
 from palrp_onnx.types import Array
 
 #: Number of units that count as the strongest of a map.
@@ -190,18 +190,29 @@ def compare(a: Attribution, b: Attribution, *, top: int = TOP) -> Pair:
 
 
 def _aligned(a: Attribution, b: Attribution) -> tuple[str, Array, Array]:
-    """The two maps over parts that both have: units, or words of the text."""
+    """The two maps over parts that both have: units of all common inputs, or words of the text."""
     if (a.input.text, a.input.text_pair) != (b.input.text, b.input.text_pair):
         raise InputError("the texts differ", place=a.id)
-    first, second = (np.asarray(each.relevance.total, np.float64) for each in (a, b))
-    if len(first) == len(second) and _units(a) == _units(b):
+    theirs = {each.input: each for each in b.maps[1:]}
+    common = [(each, theirs[each.input]) for each in a.maps[1:] if each.input in theirs]
+    pairs = [(a.maps[0], b.maps[0]), *common]
+    if all(_same_units(*pair) for pair in pairs):
+        first, second = (
+            np.concatenate([np.asarray(pair[k].relevance.total, np.float64) for pair in pairs])
+            for k in range(2)
+        )
         return "units", first, second
+    first, second = (np.asarray(each.relevance.total, np.float64) for each in (a, b))
     return "words", _by_word(a, first), _by_word(b, second)
 
 
-def _units(record: Attribution) -> tuple[Any, ...]:
+def _same_units(one: Map, other: Map) -> bool:
+    return len(one.relevance.total) == len(other.relevance.total) and (_units(one) == _units(other))
+
+
+def _units(shown: Map) -> tuple[Any, ...]:
     """Units are equal if their text and place are, whatever id a vocabulary gives them."""
-    units = record.units
+    units = shown.units
     return (units.kind, units.text, units.start, units.end, units.sequence, units.grid)
 
 

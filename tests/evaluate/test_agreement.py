@@ -117,6 +117,20 @@ def test_numbers_known_by_hand() -> None:
     assert pair.position_share == pytest.approx(2 / 8)
 
 
+def test_all_common_inputs_count() -> None:
+    def both(words: list[float], pixels: list[float], name: str = "x") -> Attribution:
+        image = record("x", pixels, pieces=[(0, 0)] * len(pixels))
+        shown = {key: image[key] for key in ("units", "relevance", "sites")}
+        one = record("a", words) | {"input_name": "ids", "others": [{"input": name, **shown}]}
+        return decode(json.dumps(one).encode())
+
+    found = compare(both([1, 2, 3], [4, 5]), both([1, 2, 3], [5, 4]))
+    assert found.basis == "units"
+    assert found.correlation == pytest.approx(1 - 6 * 2 / (5 * 24))  # two ranks are exchanged
+    other = compare(both([1, 2, 3], [4, 5]), both([1, 2, 3], [5, 4], "y"))
+    assert other.correlation == pytest.approx(1)
+
+
 def test_equal_values_share_a_rank() -> None:
     pair = compare(read(record("1", [1, 1, 2])), read(record("1", [1, 2, 3])))
     # Ranks 1.5, 1.5, 3 against 1, 2, 3.
