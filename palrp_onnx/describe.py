@@ -208,7 +208,7 @@ def _units(view: Subject, sample: Sample, maps: Maps, row: int) -> Units:
     if names := _given(view, sample, count):
         return Units(kind=view.kind, text=list(names))
     known = sample.units_of(view.input, row)
-    if known is not None and _is_grid(known, view.units_mask(sample.feeds, count), count, row):
+    if known is not None and _is_grid(known, sample.feeds[view.input], count):
         return known
     if known is not None and len(known.text) == count:
         return known if view.kind == "token" else structs.replace(known, kind=view.kind)
@@ -227,14 +227,11 @@ def _units(view: Subject, sample: Sample, maps: Maps, row: int) -> Units:
     )
 
 
-def _is_grid(known: Units, mask: Array | None, count: int, row: int) -> bool:
-    """Whether units are a grid, and those beyond it are masked."""
-    if known.grid is None or mask is None:
-        return known.grid is not None and prod(known.grid) == count
-    beyond = np.arange(count) >= prod(known.grid)
-    return (
-        prod(known.grid) <= count and not mask[row][beyond].any() and bool(mask[row][~beyond].all())
-    )
+def _is_grid(known: Units, array: Array, count: int) -> bool:
+    """Whether units are a grid; vectors beyond it fill up the array, as its reader did it."""
+    if known.grid is None:
+        return False
+    return prod(known.grid) == count or (prod(known.grid) < count and array.dtype.kind == "f")
 
 
 def _given(view: Subject, sample: Sample, count: int) -> tuple[str, ...]:

@@ -216,9 +216,12 @@ class Worker:
 
 
 def _form(sample: Sample, *, fixed: bool) -> Hashable:
-    """A key that is equal for samples whose arrays can be joined."""
+    """A key that is equal for samples whose arrays can be joined.
+
+    Images of other rows and columns of patches are apart: a graph may read those of one row only.
+    """
     arrays = tuple(
         (name, array.dtype.str, array.shape if fixed else array.ndim)
         for name, array in sample.feeds.items()
     )
-    return sample.units is None, arrays
+    return sample.units is None, sample.units and sample.units.grid, arrays

@@ -11,6 +11,7 @@ from building import Array, ints, opened, proto, real
 from palrp_onnx import Explainer
 from palrp_onnx.describe import Explanation
 from palrp_onnx.inputs.sample import Sample
+from palrp_onnx.jobs.worker import _form
 from palrp_onnx.record import InputFacts, Units
 
 F, KEPT, ALL = 6, 4, 6
@@ -59,6 +60,10 @@ def test_padding_is_not_on_the_map(engine: Literal["numpy", "onnxruntime"]) -> N
     assert np.sum(padded.relevance.content) == pytest.approx(padded.ledger["content"], abs=1e-5)
 
 
-def test_units_that_are_kept_are_all_on_the_map() -> None:
-    record = explained(ALL, [1] * ALL, "numpy").record
-    assert (record.units.kind, record.units.grid, len(record.relevance.total)) == ("step", None, 6)
+def test_only_images_of_one_grid_are_joined() -> None:
+    def sample(*grid: int) -> Sample:
+        units = Units(kind="patch", grid=(grid[0], grid[1]))
+        return Sample("a", "image", {"a": PATCHES}, InputFacts(kind="image"), units=units)
+
+    keys = [_form(sample(*grid), fixed=True) for grid in ((2, 2), (2, 2), (4, 1))]
+    assert (keys[0] == keys[1], keys[0] == keys[2]) == (True, False)
