@@ -408,8 +408,8 @@ class Explainer:
             for row in range(len(outcome.targets))
         ]
         return [
-            _warned(each, *binder.warnings, *own)
-            for each, own in zip(describer(sample, outcome, labels), zeros, strict=True)
+            _warned(each, *binder.warnings.get(row, ()), *zeros[row])
+            for row, each in enumerate(describer(sample, outcome, labels))
         ]
 
     def binder(self, engine: Engine, sample: Sample, labels: Mapping[int, str]) -> Binder:

@@ -30,6 +30,7 @@ from palrp_onnx.errors import InputError, TargetError
 from palrp_onnx.inputs import Sample, open_sample, read_labels
 from palrp_onnx.jobs.records import Record
 from palrp_onnx.jobs.settings import Settings
+from palrp_onnx.jobs.stacking import stack
 from palrp_onnx.jobs.worker import Worker
 from palrp_onnx.record import Attribution, InputFacts, encode
 from palrp_onnx.render.titles import title_of
@@ -255,6 +256,20 @@ def test_a_text_without_a_masked_token(masked: Path) -> None:
     assert one(masked, TEXT, "token:2").target.position == 2
     (warning,) = one(masked, "[MASK] is [MASK]", "pred").warnings
     assert "token:3" in warning.message
+
+
+def test_a_warning_is_of_the_row_that_it_is_about(masked: Path) -> None:
+    explainer, samples = Explainer(masked), []
+    for k, text in enumerate(("[MASK] is [MASK]", "[MASK] is big")):
+        path = masked.with_name(f"{k}.txt")
+        path.write_text(text)
+        samples.append(
+            open_sample(
+                path, model_path=masked, graph_inputs=explainer.model.inputs, tokenizer=None
+            )
+        )
+    first, second = (e.record for e in explainer.explain(stack(samples, None), "pred"))
+    assert [w.code for w in first.warnings] == ["several-masks"] and not second.warnings
 
 
 @pytest.fixture
