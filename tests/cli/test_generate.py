@@ -122,6 +122,35 @@ def test_suppressed_tokens_are_not_chosen(run: Run, decoder: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "facts",
+    [
+        {"bad_words_ids": [[[1]]]},
+        {"bad_words_ids": [["a"]]},
+        {"eos_token_id": True},
+        {"forced_decoder_ids": 5, "decoder_start_token_id": 0},
+        {"forced_decoder_ids": [[1, "x"]], "decoder_start_token_id": 0},
+    ],
+)
+def test_settings_that_are_no_tokens(run: Run, decoder: Path, facts: dict[str, object]) -> None:
+    (decoder.parent / "generation_config.json").write_text(json.dumps(facts))
+    prompt = decoder.parent / "prompt.txt"
+    result = run("explain", decoder, "--input", prompt, "--generate", "1")
+    assert result.exit_code == 3 and next(iter(facts)) in result.stderr
+
+
+@pytest.mark.parametrize("head", ["token-classification", "masked-lm"])
+def test_classes_of_tokens_continue_nothing(run: Run, decoder: Path, head: str) -> None:
+    labels = {str(k): f"label {k}" for k in range(len(VOCABULARY))}
+    config = {"id2label": labels} if head == "token-classification" else {}
+    name = {"architectures": ["BertForMaskedLM"]} if head == "masked-lm" else {}
+    (decoder.parent / "config.json").write_text(json.dumps(config | name))
+    prompt = decoder.parent / "prompt.txt"
+    result = run("explain", decoder, "--input", prompt, "--generate", "1")
+    assert result.exit_code == 2, result.stderr
+    assert "predicts the next token" in result.stderr and head in result.stderr
+
+
+@pytest.mark.parametrize(
     ("options", "message"),
     [
         (("--target", "1"), "cannot be used with --target"),
