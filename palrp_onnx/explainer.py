@@ -274,7 +274,9 @@ class Explainer:
         else:
             best = int(mean[0].argmax())
             wanted = [
-                replace(each, kind="index", index=best) if each.kind in ("default", "pred") else each
+                replace(each, kind="index", index=best)
+                if each.kind in ("default", "pred")
+                else each
                 for each in wanted
             ]
         joined = [
