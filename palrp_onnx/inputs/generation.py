@@ -79,9 +79,9 @@ def _start(ids: Any, found: Mapping[str, tuple[Any, Path]]) -> Iterator[int]:
     yield from forced
     count = len(first) + len(forced)
     pairs, path = found.get("forced_decoder_ids", ([], Path()))
-    for pair in pairs if isinstance(pairs, list) else [None]:
-        listed = isinstance(pair, list) and len(pair) == 2
-        if not listed or not all(each is None or _is_id(each) for each in pair):
+    for pair in pairs if isinstance(pairs, list) else [[]]:
+        known = isinstance(pair, list) and all(each is None or _is_id(each) for each in pair)
+        if not known or len(pair) != 2:
             raise InputError(f"forced_decoder_ids is {pairs!r}", place=str(path))
         if pair[0] != count or pair[1] is None:
             return
