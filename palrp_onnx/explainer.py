@@ -488,12 +488,15 @@ class Explainer:
             InputError: The file holds several samples.
             TargetError: The output has a row for each token, and no position was named.
         """
-        feeds = self._reader(path).feeds
-        engine = self.engine(feeds)
-        output = engine.output(feeds)
+        sample = self._reader(path)
+        engine = self.engine(sample.feeds)
+        output = engine.output(sample.feeds)
         if len(output) != 1:
             raise InputError(f"holds {len(output)} samples, not one", place=str(path))
         row = output[0]
+        if position is not None:  # from the end, it counts from the last that is no padding
+            bound = self.binder(engine, sample, {})(Target("vector", position=position))
+            position = of_rows(bound, 1)[0].position
         if row.ndim == 2 and position is not None and -len(row) <= position < len(row):
             row = row[position]
         if row.ndim != 1:

@@ -612,6 +612,18 @@ def test_places_that_records_name_are_no_padding(tmp_path: Path, side: str) -> N
             )
 
 
+def test_the_last_token_of_another_text_is_no_padding(tmp_path: Path) -> None:
+    path = batched(tmp_path, "entities", "right")
+    for name, more in (("other", 0), ("padded", 2)):
+        ids, kept = [0, 6, 4, 1] + [1] * more, [1] * 4 + [0] * more
+        np.savez(tmp_path / f"{name}.npz", input_ids=[ids], attention_mask=[kept])
+    values = [
+        one(path, TEXT, f"similarity:{tmp_path / name}.npz:-1").target.value
+        for name in ("other", "padded")
+    ]
+    assert values[0] == pytest.approx(values[1], rel=1e-5)
+
+
 @pytest.mark.parametrize("target", ["default", "pred", "answer", "4", "token:berlin"])
 def test_places_in_windows_are_not_averaged(tmp_path: Path, target: str) -> None:
     path = batched(tmp_path, "answers", "right")
