@@ -92,6 +92,7 @@ class Vocabulary:
     def _encoded(self, text: str) -> list[int]:
         """Ids of the tokens of a text; `_UNKNOWN` for what has none of its own."""
         self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
         with panics_are_errors("cannot be encoded", place=text):
             found = self._tokenizer.encode(text, add_special_tokens=False)
         # Unigram models have the id of unknown words for a piece that keeps its own text.

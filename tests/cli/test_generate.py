@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import onnxruntime
+from tokenizers import Tokenizer  # type: ignore[import-untyped]
 import pytest
 from click.testing import Result
 from decoders import VOCABULARY, write_with_tokenizer
@@ -107,6 +108,20 @@ def test_given_tokens_are_explained_as_produced_ones(run: Run, decoder: Path) ->
     for one, other in zip(given, own, strict=True):
         one["run"]["ms"] = other["run"]["ms"]
         assert one == other
+
+
+def test_limits_of_the_tokenizer_are_not_those_of_a_continuation(run: Run, decoder: Path) -> None:
+    prompt, text = decoder.parent / "prompt.txt", decoder.parent / "text.txt"
+    text.write_text(" " + " ".join(VOCABULARY[k] for k in (4, 5, 6, 7)))
+    given = "explain", decoder, "--input", prompt, "--continuation", text, "-q"
+    plain = json.loads(run(*given).stdout_bytes)
+    tokenizer = Tokenizer.from_file(str(decoder.parent / "tokenizer.json"))
+    for length in (4, 20):
+        tokenizer.enable_truncation(length)
+        tokenizer.enable_padding(length=length)
+        tokenizer.save(str(decoder.parent / "tokenizer.json"))
+        limited = json.loads(run(*given).stdout_bytes)
+        assert [r["target"]["index"] for r in limited] == [r["target"]["index"] for r in plain]
 
 
 def test_suppressed_tokens_are_not_chosen(run: Run, decoder: Path) -> None:
