@@ -9,11 +9,11 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import onnxruntime
-from tokenizers import Tokenizer  # type: ignore[import-untyped]
 import pytest
 from click.testing import Result
 from decoders import VOCABULARY, write_with_tokenizer
 from pairs import END, START, write_one, write_pair
+from tokenizers import Tokenizer  # type: ignore[import-untyped]
 
 from palrp_onnx.matrix import Matrix
 
