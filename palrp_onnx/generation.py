@@ -56,10 +56,10 @@ def follow(
 def _one(explainer: Explainer, sample: Sample, target: str) -> Explanation:
     explanations = explainer.explain(sample, target)
     facts = explanations[0].record.target
-    if len(explanations) > 1 or facts.kind != "token":
+    if len(explanations) > 1 or facts.kind != "token" or facts.head != "causal-lm":
         raise UsageError(
             "Only a model that predicts the next token can continue, one text at a time",
-            place=f"output {facts.output}",
+            place=f"output {facts.output}: {facts.head}, as {facts.head_reason}",
         )
     return explanations[0]
 

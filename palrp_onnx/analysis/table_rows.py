@@ -10,9 +10,10 @@ from collections.abc import Iterable, Iterator
 import onnx_ir as ir
 
 from palrp_onnx.model.follow import uses_of
+from palrp_onnx.model.ops import AxisRule, Trait, has, row_of
 
-#: Operations whose result holds the numbers of their first operand.
-_SAME = frozenset({"Cast", "Identity", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Transpose"})
+#: Rules of axes of operations whose result holds all numbers of their first operand.
+_ALL = (AxisRule.RESHAPED, AxisRule.RANKED, AxisRule.PERMUTED)
 
 
 def table_rows(graph: ir.Graph) -> dict[str, int]:
@@ -34,4 +35,5 @@ def _rows(value: ir.Value) -> Iterator[int]:
 
 
 def _onward(node: ir.Node, index: int) -> Iterable[ir.Value]:
-    return node.outputs if index == 0 and node.op_type in _SAME else ()
+    same = has(node, Trait.RETYPES) or row_of(node).axes in _ALL
+    return node.outputs if index == 0 and same else ()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,8 @@ from PIL import Image
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from palrp_onnx.errors import InputError
-from palrp_onnx.inputs import Given, GraphInput, open_several
+from palrp_onnx.inputs import Given, GraphInput, Sample, open_several
+from palrp_onnx.record import InputFacts
 
 pytestmark = pytest.mark.quick
 
@@ -109,3 +111,15 @@ def test_masks_of_pixels_keep_them_all(model: Path) -> None:
     files = [Given(model.with_name("photo.png")), Given(model.with_name("texts.txt"))]
     sample = open_several(files, model_path=model, graph_inputs=[words, pixels, mask])
     assert sample.feeds["pixel_mask"].tolist() == np.ones((1, 8, 8)).tolist()
+
+
+def test_seconds_are_those_of_the_sound_alone() -> None:
+    def part(name: str | None, step: float | None) -> Sample:
+        facts = InputFacts(kind="sound" if step else "tensors", step=step)
+        return Sample("a", "several", {}, facts, subject=name)
+
+    both = replace(part(None, 0.02), parts=(part("wave", 0.02), part(None, None)))
+    assert (both.step_of("wave"), both.step_of("table")) == (0.02, None)
+    decoded = replace(part(None, 0.02), parts=(part(None, 0.02), part("ids", None)))
+    assert (decoded.step_of("frames"), decoded.step_of("ids")) == (0.02, None)
+    assert part(None, 0.02).step_of("frames") == 0.02
