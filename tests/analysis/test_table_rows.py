@@ -76,5 +76,18 @@ def test_rows_that_are_tokens_are_as_many_as_the_input_has(engine: str) -> None:
     assert not units[:19].any()
 
 
+@pytest.mark.parametrize("engine", ["onnxruntime", "numpy"])
+def test_ids_that_are_replaced_before_the_lookup_are_refused(engine: str) -> None:
+    weights = {"words": real(30, 6), "head": real(6, 3), "none": ints(-100), "zero": ints(0)}
+    body = (
+        "o = Equal(ids, none)  i = Where(o, zero, ids)  e = Gather(words, i)  r = Relu(e)  "
+        "s = ReduceMean<keepdims=0>(r, one)  y = MatMul(s, head)"
+    )
+    feeds = {"ids": ints([3, 4, 5, -100])}
+    model = opened(proto(body, feeds, {**weights, "one": ints(1)}, free=(0, 1)))
+    with pytest.raises(InputError, match=r"-100 is not in the table.*replaces before"):
+        Explainer(model, engine=engine).explain(_sample(feeds["ids"]), "0")
+
+
 def _sample(ids: np.ndarray) -> Sample:
     return Sample("ids", "tensors", {"ids": ids}, InputFacts(kind="tensors"))
