@@ -9,11 +9,11 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import onnxruntime
-from tokenizers import Tokenizer  # type: ignore[import-untyped]
 import pytest
 from click.testing import Result
 from decoders import VOCABULARY, write_with_tokenizer
 from pairs import END, START, write_one, write_pair
+from tokenizers import Tokenizer  # type: ignore[import-untyped]
 
 from palrp_onnx.matrix import Matrix
 
@@ -108,6 +108,14 @@ def test_given_tokens_are_explained_as_produced_ones(run: Run, decoder: Path) ->
     for one, other in zip(given, own, strict=True):
         one["run"]["ms"] = other["run"]["ms"]
         assert one == other
+
+
+def test_all_tokens_suppressed(run: Run, decoder: Path) -> None:
+    settings = {"suppress_tokens": [*range(len(VOCABULARY))]}
+    (decoder.parent / "generation_config.json").write_text(json.dumps(settings))
+    prompt = decoder.parent / "prompt.txt"
+    result = run("explain", decoder, "--input", prompt, "--generate", "1", "-q")
+    assert result.exit_code == 3 and "suppress every token" in result.stderr
 
 
 def test_limits_of_the_tokenizer_are_not_those_of_a_continuation(run: Run, decoder: Path) -> None:
