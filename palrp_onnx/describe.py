@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import BinaryIO, Literal
 
@@ -203,6 +204,8 @@ def _units(view: Subject, sample: Sample, maps: Maps, row: int) -> Units:
     if names := _given(view, sample, count):
         return Units(kind=view.kind, text=list(names))
     known = sample.units_of(view.input, row)
+    if known is not None and known.grid is not None and prod(known.grid) == count:
+        return known
     if known is not None and len(known.text) == count:
         return known if view.kind == "token" else structs.replace(known, kind=view.kind)
     if view.kind != "token":

@@ -443,7 +443,11 @@ class Explainer:
         They do if a row alone decides about branches or loops otherwise than all together. If all
         rows of two inputs are multiplied into one table, each row of the explained input stays with
         all rows of the other.
+
+        Raises:
+            InputError: Arrays do not fit the inputs.
         """
+        check_feeds(self.model.inputs, sample.feeds)  # before arrays are taken apart
         subject = self.engine(sample.feeds).subject
         count = subject.samples(sample.feeds)
         if subject.mixed is not None or count == 1:

@@ -153,7 +153,7 @@ class Planned:
             mixed=found[0] if found else None,
             crossed=self.crossed,
             measured=measures or any(v in analysis.layouts.ragged for v in visited),
-            tables=table_rows(analysis.model.graph, analysis.shapes),
+            tables=table_rows(analysis.model.graph),
             faults=(
                 *(Warning_(code=code, message=text) for code, text in self._faults()),
                 *(Warning_(code=c, message=text) for c, text in probability_warnings(facts)),
@@ -574,18 +574,22 @@ def _dependent_outputs(analysis: Analysis) -> list[ir.Value]:
 def _default_outputs(analysis: Analysis) -> list[ir.Value]:
     """Outputs that may be explained; of a probability the score before it.
 
-    A softmax that is nearly sure passes almost no relevance on.
+    A softmax that is nearly sure passes almost no relevance on. The score has to have the axes of
+    the output, except such of length 1, so that a target means the same of both.
     """
     found = _dependent_outputs(analysis)
     endings = [ending_of(value) for value in found]
     return [
-        end.before if end is not None and _is_score(analysis, end.before) else value
+        end.before if end is not None and _is_score(analysis, end.before, value) else value
         for value, end in zip(found, endings, strict=True)
     ]
 
 
-def _is_score(analysis: Analysis, value: ir.Value) -> bool:
-    return value in analysis.content and value.producer() is not None
+def _is_score(analysis: Analysis, value: ir.Value, output: ir.Value) -> bool:
+    if value not in analysis.content or value.producer() is None:
+        return False
+    own, whole = ([n for n in analysis.shapes[v] if n != 1] for v in (value, output))
+    return own == whole
 
 
 def find_output(analysis: Analysis, name: str) -> ir.Value:

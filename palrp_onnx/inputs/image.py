@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,13 +16,19 @@ from PIL import Image, ImageOps
 
 from palrp_onnx.errors import InputError
 from palrp_onnx.inputs.beside import beside
+from palrp_onnx.inputs.colours import Colours
 from palrp_onnx.inputs.moves import Seen, check_pixels, too_large
-from palrp_onnx.inputs.preprocessing import Preprocessing, read_preprocessing
+from palrp_onnx.inputs.preprocessing import (
+    VIDEO_HINT,
+    Preprocessing,
+    read_form,
+    read_preprocessing,
+)
 from palrp_onnx.inputs.purposes import MASK, purposes
 from palrp_onnx.inputs.reading import read_bytes, read_optional_json
 from palrp_onnx.inputs.sample import Feeds, GraphInput, ImageGeometry, Sample
 from palrp_onnx.inputs.signature import check_shape, describe, describe_input
-from palrp_onnx.record import InputFacts, Warning_
+from palrp_onnx.record import InputFacts, Units, Warning_
 from palrp_onnx.types import Box
 
 _CHANNELS = (1, 3)
@@ -52,7 +59,8 @@ class ImageReader:
     """Turns an image into the input of one graph.
 
     This is an array [1, channels, height, width], or [1, height, width, channels] if the graph
-    declares channels last; floats, or bytes if the graph declares uint8.
+    declares channels last; floats, or bytes if the graph declares uint8. If the processor rounds
+    pixels to colours, it is their ids [1, height · width].
 
     Images are turned upright by their EXIF orientation and converted to RGB (to grey if the model
     has one channel), then resized, cropped, rescaled and normalised.
@@ -68,13 +76,9 @@ class ImageReader:
     """
 
     def __init__(self, preprocessor_config: Path, graph_inputs: Sequence[GraphInput]) -> None:
-        self._masks = pixel_masks(graph_inputs)
-        self._input = _pixel_input([e for e in graph_inputs if e not in self._masks])
-        self._last = _channels_last(self._input)
-        axis = -1 if self._last else 1
-        channels = _channels(self._input, axis, preprocessor_config)
-        self._mode = "L" if channels == 1 else "RGB"
-        self._steps = read_preprocessing(preprocessor_config, channels)
+        self._arranged = _arranged(preprocessor_config, graph_inputs)
+        self._mode = "L" if self._arranged.channels == 1 else "RGB"
+        self._steps = read_preprocessing(preprocessor_config, self._arranged.channels)
 
     def read_file(self, path: Path) -> Sample:
         """Read one image; the id is the file's stem, ``facts.size`` that of the upright original.
@@ -85,19 +89,59 @@ class ImageReader:
         image, warnings = _open(path)
         image, source = _convert(image, self._mode, path), _convert(image, "RGB", path)
         pixels, geometry = _see(image, self._steps, path)
-        ordered = pixels if self._last else np.moveaxis(pixels, -1, 0)
-        array = _in_type(ordered[None], self._input, path)
-        check_shape(self._input, (None, *array.shape[1:]), place=str(path))
+        feeds, units = self._arranged.feeds(pixels, self._steps, path)
         return Sample(
             id=path.stem,
             kind="image",
-            feeds={self._input.name: array, **all_kept(self._masks, pixels.shape[:2])},
+            feeds=feeds,
             facts=InputFacts(kind="image", size=image.size),
+            units=units,
             warnings=(*self._steps.warnings, *warnings),
             geometry=geometry,
             image=source,
-            subject=self._input.name,
+            subject=self._arranged.input.name,
         )
+
+
+class _Arranged(Protocol):
+    """How pixels [height, width, channels] are given to a graph.
+
+    Attributes:
+        input: The explained input.
+        channels: Number of channels.
+    """
+
+    input: GraphInput
+    channels: int
+
+    def feeds(
+        self, pixels: NDArray[np.generic], steps: Preprocessing, path: Path
+    ) -> tuple[Feeds, Units | None]:
+        """The arrays, and their units where the graph does not show that they are an image."""
+
+
+def _arranged(preprocessor_config: Path, graph_inputs: Sequence[GraphInput]) -> _Arranged:
+    if read_form(preprocessor_config) == "colours":
+        return Colours(graph_inputs)
+    return _Planes(graph_inputs, preprocessor_config)
+
+
+class _Planes:
+    """[1, channels, height, width], or channels last, and masks that keep all pixels."""
+
+    def __init__(self, graph_inputs: Sequence[GraphInput], preprocessor_config: Path) -> None:
+        self._masks = pixel_masks(graph_inputs)
+        self.input = _pixel_input([e for e in graph_inputs if e not in self._masks])
+        self._last = _channels_last(self.input)
+        self.channels = _channels(self.input, -1 if self._last else 1, preprocessor_config)
+
+    def feeds(
+        self, pixels: NDArray[np.generic], steps: Preprocessing, path: Path
+    ) -> tuple[Feeds, Units | None]:
+        ordered = pixels if self._last else np.moveaxis(pixels, -1, 0)
+        array = _in_type(ordered[None], self.input, path)
+        check_shape(self.input, (None, *array.shape[1:]), place=str(path))
+        return {self.input.name: array, **all_kept(self._masks, pixels.shape[:2])}, None
 
 
 def takes_images(each: GraphInput) -> bool:
@@ -123,13 +167,16 @@ def all_kept(masks: Sequence[GraphInput], size: tuple[int, ...]) -> Feeds:
     return feeds
 
 
-#: Number of axes of a mask of pixels.
-_MASK = 3
+#: Number of axes of a mask of pixels, and of a video.
+_MASK, _VIDEO = 3, 5
 
 
 def _pixel_input(graph_inputs: Sequence[GraphInput]) -> GraphInput:
     if len(graph_inputs) == 1 and takes_images(graph_inputs[0]):
         return graph_inputs[0]
+    if any(len(each.shape or ()) == _VIDEO for each in graph_inputs):
+        message = f"an image is one frame, and not a video; {describe(graph_inputs)}"
+        raise InputError(message, hint=VIDEO_HINT)
     message = f"an image provides one float or uint8 input of rank 4; {describe(graph_inputs)}"
     raise InputError(message, hint=_TENSORS_HINT)
 

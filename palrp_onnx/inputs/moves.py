@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 from PIL import Image
 
 from palrp_onnx.errors import InputError
@@ -90,6 +91,20 @@ def padded(wide: int, high: int) -> Move:
     return move
 
 
+def mirrored(sizing: Sizing) -> Move:
+    """Continue the image to the right and below by its mirror image."""
+
+    def move(seen: Seen) -> Seen:
+        (width, height), (wide, high) = seen.image.size, sizing(*seen.image.size)
+        check_pixels(wide, high)
+        beyond = ((0, high - height), (0, wide - width), (0, 0))
+        pixels = np.asarray(seen.image)
+        grown = np.pad(pixels, beyond[: pixels.ndim], mode="symmetric")
+        return Seen(Image.fromarray(grown), seen.left, seen.top, seen.across, seen.down)
+
+    return move
+
+
 def _placed(seen: Seen, left: int, top: int, right: int, bottom: int) -> Seen:
     image = seen.image.crop((left, top, right, bottom))
     x, y = seen.left + left * seen.across, seen.top + top * seen.down
@@ -125,6 +140,14 @@ def longest_edge(longest: int) -> Sizing:
 def multiples(divisor: int) -> Sizing:
     """The image's own, rounded down to multiples."""
     return lambda width, height: (width // divisor * divisor, height // divisor * divisor)
+
+
+def next_multiples(divisor: int) -> Sizing:
+    """The next larger multiples, also where a side is one already (Swin2SR)."""
+    return lambda width, height: (
+        (width // divisor + 1) * divisor,
+        (height // divisor + 1) * divisor,
+    )
 
 
 def scaled_sides(wide: int, high: int, multiple: int, *, keep: bool) -> Sizing:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,9 @@ from palrp_onnx.inputs.moves import (
     cropped,
     edge,
     longest_edge,
+    mirrored,
     multiples,
+    next_multiples,
     padded,
     part_of_shortest,
     resized,
@@ -44,6 +46,10 @@ _LONGEST, _SHORTEST = 1333, 800
 _NEAREST, _LANCZOS, _BILINEAR, _BICUBIC = (Image.Resampling(number) for number in range(4))
 
 
+#: What the arrays of a processor hold.
+Form = Literal["planes", "colours"]
+
+
 @dataclass(frozen=True)
 class _Kind:
     """Defaults of one image processor.
@@ -56,6 +62,7 @@ class _Kind:
         statistics: Defaults of mean and standard deviation; ``None`` if it does not normalise.
         own: Steps ``do_…`` that it has beside the usual ones.
         off: Steps that are off by default.
+        form: What its arrays hold: planes of pixels, or the colours of pixels.
     """
 
     moves: str
@@ -65,6 +72,7 @@ class _Kind:
     statistics: tuple[tuple[float, ...], tuple[float, ...]] | None
     own: tuple[str, ...] = ()
     off: tuple[str, ...] = ()
+    form: Form = "planes"
 
 
 _PADS = ("do_pad", "do_convert_annotations")
@@ -105,7 +113,19 @@ _KINDS = {
     "RTDetr": _Kind(
         "sides", 640, None, _BILINEAR, _IMAGENET, own=_PADS, off=("do_pad", "do_normalize")
     ),
+    "Swin2SR": _Kind("swin2sr", 8, None, _BICUBIC, None, own=("do_pad",)),
+    "ImageGPT": _Kind(
+        "sides", 256, None, _BILINEAR, _HALF, own=("do_color_quantize",), form="colours"
+    ),
 }
+#: How a video is given.
+VIDEO_HINT = (
+    "Make the frames a .npz file with Transformers: pixels = AutoImageProcessor.from_pretrained("
+    '"FOLDER")(frames, return_tensors="np")["pixel_values"], then numpy.savez("clip.npz", '
+    "INPUT=pixels) with the name of the graph's input, and --input clip.npz."
+)
+#: Processors of videos.
+_VIDEOS = ("VideoMAE", "Vivit", "Tvlt", "Tvp")
 _CROP_PCT = 224 / 256
 #: A larger number in the file is not a statistic but a mistake, or an attack.
 _LARGEST = 1e30
@@ -127,6 +147,7 @@ class Preprocessing:
         again: Whether pixels are divided by ``std`` once more, as EfficientNet does.
         canvas: (width, height) of the zeros that pixels are put into at the upper left.
         warnings: Differences from the processor.
+        clusters: [colours, 3] in −1 … 1, if pixels are given as the nearest of these.
     """
 
     moves: tuple[Move, ...]
@@ -137,6 +158,7 @@ class Preprocessing:
     again: bool
     canvas: tuple[int, int] | None
     warnings: tuple[Warning_, ...]
+    clusters: NDArray[np.float64] | None = None
 
     def scale(self, pixels: NDArray[np.generic]) -> NDArray[np.generic]:
         """``(pixels · factor − mean) / std`` for [height, width, channels].
@@ -175,11 +197,10 @@ def read_preprocessing(path: Path, channels: int) -> Preprocessing:
     Raises:
         InputError: The file cannot be read, or has steps or values that are not supported.
     """
-    config = read_json_object(
-        path, hint="put preprocessor_config.json into the folder of the model, or pass .npz"
-    )
-    reader = _ConfigReader(config, path)
+    reader = _ConfigReader(_config(path), path)
     name, kind = reader.kind()
+    if kind.form == "colours":
+        return _of_colours(reader, kind, name)
     normalize = kind.statistics is not None and reader.step(kind, "do_normalize")
     again = kind is _KINDS["EfficientNet"] and reader.flag("include_top")
     if reader.config.get("rescale_offset"):
@@ -196,7 +217,40 @@ def read_preprocessing(path: Path, channels: int) -> Preprocessing:
     )
 
 
+def _of_colours(reader: _ConfigReader, kind: _Kind, name: str) -> Preprocessing:
+    """ImageGPT: pixels in −1 … 1, and the colours to which they are rounded."""
+    one = np.ones(3, np.float32)
+    return Preprocessing(
+        moves=tuple(_MOVES[kind.moves](reader, kind)),
+        reversed=False,
+        factor=1 / 127.5,
+        mean=one,
+        std=one,
+        again=False,
+        canvas=None,
+        warnings=_differences(name),
+        clusters=reader.clusters(),
+    )
+
+
+def read_form(path: Path) -> Form:
+    """What the arrays of the processor of ``preprocessor_config.json`` hold.
+
+    Raises:
+        InputError: The file cannot be read, or the processor is not known.
+    """
+    return _ConfigReader(_config(path), path).kind()[1].form
+
+
+def _config(path: Path) -> dict[str, Any]:
+    return read_json_object(
+        path, hint="put preprocessor_config.json into the folder of the model, or pass .npz"
+    )
+
+
 def _canvas(reader: _ConfigReader, kind: _Kind) -> tuple[int, int] | None:
+    if kind is _KINDS["Swin2SR"]:
+        return None
     if kind.moves != "sam" or not reader.flag("do_pad"):
         if "do_pad" in kind.own and reader.config.get("pad_size") is not None:
             raise reader.error("pad_size is set, but is not supported for this processor")
@@ -257,6 +311,20 @@ def _donut(reader: _ConfigReader, kind: _Kind) -> Iterator[Move]:
         yield padded(wide, high)
 
 
+def _swin2sr(reader: _ConfigReader, _: _Kind) -> Iterator[Move]:
+    reader.refuse_step("do_resize")
+    reader.refuse_step("do_center_crop")
+    reader.refuse_step("do_normalize")
+    divisor = reader.length("size_divisor", 8)
+    if reader.length("pad_size", divisor) != divisor:
+        raise reader.error(
+            f"pad_size is {reader.config['pad_size']}, which versions of Transformers read "
+            f"differently: size_divisor is {divisor}"
+        )
+    if reader.flag("do_pad"):
+        yield mirrored(next_multiples(divisor))
+
+
 def _either(reader: _ConfigReader, kind: _Kind) -> Sizing:
     return reader.sides_or_edge("size", kind.size)
 
@@ -309,6 +377,7 @@ _MOVES: Mapping[str, _Moves] = {
     "convnext": _convnext,
     "perceiver": _perceiver,
     "donut": _donut,
+    "swin2sr": _swin2sr,
 }
 
 
@@ -334,7 +403,14 @@ class _ConfigReader:
         if not isinstance(name, str):
             raise self.error("image_processor_type is missing")
         stem = name.removesuffix("Fast").removesuffix("ImageProcessor")
-        kind = _KINDS.get(stem.removesuffix("FeatureExtractor"))
+        stem = stem.removesuffix("FeatureExtractor")
+        kind = _KINDS.get(stem)
+        if stem in _VIDEOS:
+            raise InputError(
+                f"{name} makes a video of frames, and an image is one frame",
+                place=str(self.path),
+                hint=VIDEO_HINT,
+            )
         if kind is None:
             known = ", ".join(f"{each}ImageProcessor" for each in _KINDS)
             raise self.error(f"image_processor_type {name} is not known; known are {known}")
@@ -361,6 +437,22 @@ class _ConfigReader:
         if not _is_number(value) or value <= 0:
             raise self.error(f"{key} is {value!r}, not a positive number")
         return float(value)
+
+    def clusters(self) -> NDArray[np.float64]:
+        """Colours in −1 … 1, to which ImageGPT rounds its pixels."""
+        for key in ("do_color_quantize", "do_normalize", "do_rescale"):
+            # As null, they are those of another version.
+            if self.config.get(key) is not None and not self.flag(key):
+                raise self.error(f"{key} is false, but ids are those of colours in −1 … 1")
+        for key, usual in (("rescale_factor", 1 / 255), ("image_mean", 0.5), ("image_std", 0.5)):
+            value = self.value(key, usual)
+            if value not in (usual, [usual] * 3):
+                raise self.error(f"{key} is {value!r}, but ids are those of colours in −1 … 1")
+        rows = self.config.get("clusters")
+        named = isinstance(rows, list) and rows and all(map(_is_colour, rows))
+        if not named:
+            raise self.error("clusters are missing, or not lists of three numbers")
+        return np.array(rows, dtype=np.float64)
 
     def resample(self, kind: _Kind) -> Image.Resampling:
         value = self.value("resample", kind.resample)
@@ -429,6 +521,10 @@ def _is_number(value: object) -> bool:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
     return abs(value) <= _LARGEST and math.isfinite(value)
+
+
+def _is_colour(value: object) -> bool:
+    return isinstance(value, list) and len(value) == 3 and all(map(_is_number, value))
 
 
 def _is_length(value: object) -> bool:

@@ -94,7 +94,8 @@ def unaligned(maps: Sequence[Maps]) -> list[Warning_]:
     return [
         Warning_(
             code="unaligned-site",
-            message=f"the places of site/{name} cannot be followed to units: it is not on the map",
+            message=f"the places of site/{name} cannot be followed to units of an explained input: "
+            "it is not on the map",
         )
         for name in maps[0].unaligned
         if name in everywhere

@@ -147,6 +147,7 @@ CONFIGS: dict[str, list[dict[str, Any]]] = {
         SIDES,
     ],
     "ConditionalDetr": [{"size": {"shortest_edge": 80, "longest_edge": 91}}],
+    "Swin2SR": [{}, {"size_divisor": 5}, {"do_pad": False}, {"size_divisor": 37, "pad_size": 37}],
     "RTDetr": [SIDES, {**SIDES, "do_normalize": True}],
 }
 CASES = [(name, config) for name, configs in CONFIGS.items() for config in configs]
@@ -238,6 +239,74 @@ def test_one_channel_matches(tmp_path: Path, hugging_face: Any) -> None:
         inputs = pixels(1, channels, 8, 8)
         sample = ImageReader(configure(tmp_path, config), inputs).read_file(path)
         np.testing.assert_array_equal(sample.feeds["pixel_values"], expected["pixel_values"])
+
+
+# --- pixels as ids of colours --------------------------------------------------------------------
+
+IDS = GraphInput("input_ids", np.dtype(np.int64), ("batch", "tokens"))
+CLUSTERS = np.random.default_rng(1).uniform(-1, 1, (64, 3)).tolist()
+GPT = {"image_processor_type": "ImageGPTImageProcessor", "clusters": CLUSTERS, **SIDES}
+
+
+@pytest.mark.parametrize("changes", [{}, {"size": 9, "resample": 3}, {"do_resize": False}])
+def test_colours_match(tmp_path: Path, hugging_face: Any, changes: dict[str, Any]) -> None:
+    path, config = store(tmp_path, picture()), {**GPT, **changes}
+    sample = ImageReader(configure(tmp_path, config), [IDS]).read_file(path)
+    processor = hugging_face.ImageGPTImageProcessor.from_dict(config)
+    expected = processor(Image.open(path), return_tensors="np")["input_ids"]
+    np.testing.assert_array_equal(sample.feeds["input_ids"], expected)
+    assert sample.feeds["input_ids"].dtype == np.int64
+
+
+def test_units_of_colours_are_pixels(tmp_path: Path) -> None:
+    """A red pixel at row 1, column 2 of three rows is the unit that its grid says."""
+    image = Image.new("RGB", (4, 3))
+    image.putpixel((2, 1), (255, 0, 0))
+    mask = GraphInput("attention_mask", np.dtype(np.int64), ("batch", "tokens"))
+    config = {**GPT, "do_resize": False, "clusters": [[-1, -1, -1], [1, -1, -1]]}
+    reader = ImageReader(configure(tmp_path, config), [IDS, mask])
+    sample = reader.read_file(store(tmp_path, image))
+    assert sample.units is not None
+    (unit,) = np.flatnonzero(sample.feeds["input_ids"][0])
+    assert (sample.units.grid, sample.units.name(int(unit))) == ((3, 4), "(1, 2)")
+    assert sample.feeds["attention_mask"].tolist() == [[1] * 12]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"clusters": None}, "clusters"),
+        ({"clusters": [[0, 1]]}, "clusters"),
+        ({"clusters": [[0, 1, float("nan")]]}, "clusters"),
+        ({"do_color_quantize": False}, "do_color_quantize"),
+        ({"do_normalize": False}, "do_normalize"),
+        ({"image_mean": [0.4, 0.5, 0.5]}, "image_mean"),
+    ],
+)
+def test_colours_that_cannot_be_followed(
+    tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        ImageReader(configure(tmp_path, {**GPT, **changes}), [IDS])
+
+
+def test_colours_do_not_fit_pixels_or_another_length(tmp_path: Path) -> None:
+    config = configure(tmp_path, GPT)
+    with pytest.raises(InputError, match="colours of pixels are ids"):
+        ImageReader(config, pixels())
+    fixed = ImageReader(config, [GraphInput("input_ids", np.dtype(np.int64), (1, 64))])
+    with pytest.raises(InputError, match="does not fit"):
+        fixed.read_file(store(tmp_path, picture()))
+
+
+def test_an_image_is_no_video(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"one frame, and not a video.*numpy\.savez"):
+        ImageReader(configure(tmp_path, VIT), pixels(1, 16, 3, 8, 8))
+
+
+def test_the_mirror_continues_to_the_right_and_below(tmp_path: Path) -> None:
+    swin = {"image_processor_type": "Swin2SRImageProcessor", "size_divisor": 10}
+    assert box(tmp_path, (37, 20), **swin) == (0, 0, 40, 30)
 
 
 # --- the way back -------------------------------------------------------------------------------
@@ -354,7 +423,10 @@ def test_processed_size_that_does_not_fit_the_graph(tmp_path: Path, shape: tuple
     ("changes", "message"),
     [
         ({"image_processor_type": None}, "image_processor_type is missing"),
-        ({"image_processor_type": "ImageGPTImageProcessor"}, "known are ViTImageProcessor"),
+        ({"image_processor_type": "OtherImageProcessor"}, "known are ViTImageProcessor"),
+        ({"image_processor_type": "VideoMAEImageProcessor"}, "one frame"),
+        ({"image_processor_type": "Swin2SRImageProcessor", "pad_size": 16}, "versions"),
+        ({"image_processor_type": "Swin2SRImageProcessor", "do_resize": True}, "do_resize"),
         ({"image_processor_type": "DonutImageProcessor", "do_align_long_axis": True}, "align_long"),
         ({"image_processor_type": "DetrImageProcessor", "pad_size": {"height": 8}}, "pad_size"),
         ({"image_processor_type": "SamImageProcessor"}, "longest edge"),
