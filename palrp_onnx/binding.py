@@ -331,8 +331,9 @@ class Binder:
             index = _bounded(index, self.head.size)
             cells, name = winner == index, "where it is the largest"
         else:
-            index, cells = 0, np.take(scores, 0, axis=axis) > 0
-            name = "where it is above 0"
+            half = 0.5 if self.head.link == "value" else 0
+            index, cells = 0, np.take(scores, 0, axis=axis) > half
+            name = f"where it is above {half}"
         if target.cells is not None:
             cells, name = target.cells, target.region or "mask"
         if not cells.any():

@@ -31,7 +31,7 @@ from palrp_onnx.errors import (
     UsageError,
 )
 from palrp_onnx.fidelity import Original
-from palrp_onnx.head import Head, check_kind, find_head
+from palrp_onnx.head import Head, check_kind, class_warnings, find_head
 from palrp_onnx.inputs.open import open_sample
 from palrp_onnx.inputs.sample import Sample
 from palrp_onnx.inputs.sidecar import Declared, read_declared
@@ -49,7 +49,7 @@ from palrp_onnx.relevance.method_parsing import method as method_of
 from palrp_onnx.relevance.method_parsing import resolve_method
 from palrp_onnx.relevance.methods import record_params
 from palrp_onnx.relevance.sinks import check_reduction
-from palrp_onnx.relevance.target import Target, of_rows
+from palrp_onnx.relevance.target import Resolved, Target, of_rows
 from palrp_onnx.relevance.target_parsing import parse_targets
 from palrp_onnx.runtime.branching import Branches, Taken
 from palrp_onnx.runtime.forward import RuntimeForward
@@ -263,6 +263,7 @@ class Explainer:
         head = self.head(engine.subject, facts.shape, labels)
         binder = Binder(parts[0], engine.subject, head, lambda: self.vocabulary, lambda: mean)
         wanted = [self._with_files(each) for each in parse_targets(target, labels)]
+        taken = any(each.kind in ("default", "pred") for each in wanted)
         below = False
         if wanted[0].kind == "answer":
             raise _no_answer(engine.subject, head)
@@ -283,8 +284,12 @@ class Explainer:
             join_windows(sample, [self._one(part, each, labels)[0] for part in parts])
             for each in wanted
         ]
-        if below:
-            joined = [_warned(each, BELOW_HALF) for each in joined]
+        doubts = [BELOW_HALF] if below else []
+        if taken:
+            chosen = Resolved("index", (), 0.0, mean[0], predicted=True)
+            found = class_warnings(head, chosen, engine.subject.output, labels)
+            doubts += [Warning_(code=code, message=message) for code, message in found]
+        joined = [_warned(each, *doubts) for each in joined]
         if len(joined) == 1:
             return joined
         return [_numbered(each, f"{sample.id}-{k}") for k, each in enumerate(joined)]

@@ -96,6 +96,14 @@ def test_every_target_of_a_list_and_its_logarithm_are_of_the_mean() -> None:
         explainer.explain(sample, "answer", labels)
 
 
+def test_numbers_in_windows_are_not_called_classes() -> None:
+    explainer, sample = Explainer(BERT / "model.onnx", head="numbers"), windows_of(None)
+    for target in ("default", "0"):
+        (found,) = explainer.explain(sample, target)
+        doubted = "no-classes" in [each.code for each in found.record.warnings]
+        assert doubted == (target == "default")
+
+
 def test_a_text_that_fits_has_no_windows() -> None:
     reader = TextReader(BERT, Model.open(BERT / "model.onnx").inputs)
     short = reader.read_windows("A good film.", id="a")

@@ -15,7 +15,8 @@ from decoders import VOCABULARY, write_with_tokenizer
 from pairs import END, START, write_one, write_pair
 from tokenizers import Tokenizer  # type: ignore[import-untyped]
 
-from palrp_onnx.matrix import Matrix
+from palrp_onnx.matrix import Matrix, matrix_of
+from palrp_onnx.record import Attribution
 
 Run = Callable[..., Result]
 
@@ -108,6 +109,14 @@ def test_given_tokens_are_explained_as_produced_ones(run: Run, decoder: Path) ->
     for one, other in zip(given, own, strict=True):
         one["run"]["ms"] = other["run"]["ms"]
         assert one == other
+
+
+def test_all_tokens_suppressed(run: Run, decoder: Path) -> None:
+    settings = {"suppress_tokens": [*range(len(VOCABULARY))]}
+    (decoder.parent / "generation_config.json").write_text(json.dumps(settings))
+    prompt = decoder.parent / "prompt.txt"
+    result = run("explain", decoder, "--input", prompt, "--generate", "1", "-q")
+    assert result.exit_code == 3 and "suppress every token" in result.stderr
 
 
 def test_limits_of_the_tokenizer_are_not_those_of_a_continuation(run: Run, decoder: Path) -> None:
@@ -305,3 +314,18 @@ def test_only_a_decoder_with_an_encoder_begins_with_a_text(run: Run, decoder: Pa
     prompt = decoder.parent / "prompt.txt"
     result = run("explain", decoder, "--input", prompt, "--start", "w1")
     assert result.exit_code == 3
+
+
+def test_inputs_that_are_no_part_of_the_matrix_are_named(run: Run, reader: Path) -> None:
+    result = run("explain", reader, "--input", text_of(reader), "--generate", "2", "-q")
+    records = msgspec.json.decode(result.stdout_bytes, type=list[Attribution])
+    own = next(m.input for m in records[0].maps if m.input != records[0].input_name)
+    assert not matrix_of("x", records, own).warnings
+    more = [
+        msgspec.structs.replace(
+            each, others=[*each.maps[1:], msgspec.structs.replace(each.maps[0], input="picture")]
+        )
+        for each in records
+    ]
+    (warning,) = matrix_of("x", more, own).warnings
+    assert warning.code == "other-inputs" and "picture" in warning.message

@@ -491,6 +491,16 @@ def test_a_class_over_its_region(tmp_path: Path, engine: str) -> None:
     assert "places, where it is the largest" in title_of(explain("c").record)
 
 
+@pytest.mark.parametrize(("ending", "half"), [("Identity", 0), ("Sigmoid", 0.5)])
+def test_the_region_of_one_number_a_place(tmp_path: Path, ending: str, half: float) -> None:
+    body = f"c = Conv(x, k)  y = {ending}(c)"
+    explain = of_picture(tmp_path, body, {"k": KERNEL[:1]}, output="y")
+    y = np.einsum("chw,c->hw", PICTURE[0], KERNEL[0, :, 0, 0])
+    target = explain("default").record.target
+    assert target.cells == (y > 0).sum() < y.size
+    assert target.region == f"where it is above {half}"
+
+
 def test_regions_that_are_not_there(tmp_path: Path) -> None:
     kernel = KERNEL.copy()
     kernel[3] = -np.abs(KERNEL).sum()
