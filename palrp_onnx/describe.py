@@ -172,14 +172,16 @@ class Describer:
 
 
 def _map(view: Subject, sample: Sample, maps: Maps, row: int) -> Map:
-    """The map of one explained input."""
+    """The map of one explained input; patches that fill up its array are no units."""
+    units = _units(view, sample, maps, row)
+    shown = slice(None if units.grid is None else prod(units.grid))
     return Map(
         input=view.input,
-        units=_units(view, sample, maps, row),
+        units=units,
         relevance=Relevance(
-            content=_floats(maps.content[row]),
-            position=_floats(maps.position[row]),
-            total=_floats(maps.total[row]),
+            content=_floats(maps.content[row][shown]),
+            position=_floats(maps.position[row][shown]),
+            total=_floats(maps.total[row][shown]),
         ),
         sites=[
             Site(
@@ -187,8 +189,10 @@ def _map(view: Subject, sample: Sample, maps: Maps, row: int) -> Map:
                 kind=s.kind,
                 layer=s.layer,
                 part=s.part,
-                relevance=_floats(s.relevance[row]),
-                off_map=float(s.off_map[row]),
+                relevance=_floats(s.relevance[row][shown]),
+                off_map=float(
+                    s.off_map[row] + s.relevance[row].sum() - s.relevance[row][shown].sum()
+                ),
             )
             for s in maps.sites
         ],
@@ -204,7 +208,7 @@ def _units(view: Subject, sample: Sample, maps: Maps, row: int) -> Units:
     if names := _given(view, sample, count):
         return Units(kind=view.kind, text=list(names))
     known = sample.units_of(view.input, row)
-    if known is not None and known.grid is not None and prod(known.grid) == count:
+    if known is not None and _is_grid(known, view.units_mask(sample.feeds, count), count, row):
         return known
     if known is not None and len(known.text) == count:
         return known if view.kind == "token" else structs.replace(known, kind=view.kind)
@@ -220,6 +224,16 @@ def _units(view: Subject, sample: Sample, maps: Maps, row: int) -> Units:
         id=ids.ravel().tolist() if named else [],
         special=[False] * count if mask is None else (mask[row] == 0).tolist(),
         sequence=[k * texts // count for k in range(count)] if texts > 1 else [],
+    )
+
+
+def _is_grid(known: Units, mask: Array | None, count: int, row: int) -> bool:
+    """Whether units are a grid, and those beyond it are masked."""
+    if known.grid is None or mask is None:
+        return known.grid is not None and prod(known.grid) == count
+    beyond = np.arange(count) >= prod(known.grid)
+    return (
+        prod(known.grid) <= count and not mask[row][beyond].any() and bool(mask[row][~beyond].all())
     )
 
 

@@ -18,6 +18,7 @@ from palrp_onnx.errors import InputError
 from palrp_onnx.inputs.beside import beside
 from palrp_onnx.inputs.colours import Colours
 from palrp_onnx.inputs.moves import Seen, check_pixels, too_large
+from palrp_onnx.inputs.patches import Patches
 from palrp_onnx.inputs.preprocessing import (
     VIDEO_HINT,
     Preprocessing,
@@ -60,7 +61,8 @@ class ImageReader:
 
     This is an array [1, channels, height, width], or [1, height, width, channels] if the graph
     declares channels last; floats, or bytes if the graph declares uint8. If the processor rounds
-    pixels to colours, it is their ids [1, height · width].
+    pixels to colours, it is their ids [1, height · width]; if it cuts out patches, these are in a
+    row, beside their numbers of rows and columns.
 
     Images are turned upright by their EXIF orientation and converted to RGB (to grey if the model
     has one channel), then resized, cropped, rescaled and normalised.
@@ -121,9 +123,13 @@ class _Arranged(Protocol):
 
 
 def _arranged(preprocessor_config: Path, graph_inputs: Sequence[GraphInput]) -> _Arranged:
-    if read_form(preprocessor_config) == "colours":
-        return Colours(graph_inputs)
-    return _Planes(graph_inputs, preprocessor_config)
+    match read_form(preprocessor_config):
+        case "colours":
+            return Colours(graph_inputs)
+        case "patches":
+            return Patches(graph_inputs)
+        case _:
+            return _Planes(graph_inputs, preprocessor_config)
 
 
 class _Planes:

@@ -18,6 +18,9 @@ from palrp_onnx.errors import InputError
 #: Largest number of pixels of an image, before and after resizing; above it Pillow warns as well.
 PIXEL_LIMIT = 89_478_485
 
+#: Scales are searched to this precision.
+_PRECISION = 1e-5
+
 #: (width, height) of an image → those that it gets.
 Sizing = Callable[[int, int], tuple[int, int]]
 
@@ -189,6 +192,23 @@ def bounded_edge(shortest: int, longest: int | None, divisor: int = 1) -> Sizing
         found = (low, high) if low == whole else (whole, int(exact * high / low))
         across, down = found if width <= height else found[::-1]
         return across // divisor * divisor, down // divisor * divisor
+
+    return size
+
+
+def whole_patches(side: int, most: int) -> Sizing:
+    """The largest scale with which whole patches that cover the image are ``most`` (SigLIP 2)."""
+
+    def size(width: int, height: int) -> tuple[int, int]:
+        low, high = _PRECISION / 10, 100.0
+        while high - low >= _PRECISION:
+            scale = (low + high) / 2
+            across, down = (covering(each, scale) for each in (width, height))
+            low, high = (scale, high) if across * down <= most else (low, scale)
+        return covering(width, low) * side, covering(height, low) * side
+
+    def covering(length: int, scale: float) -> int:
+        return max(math.ceil(length * scale / side), 1)
 
     return size
 

@@ -31,6 +31,7 @@ from palrp_onnx.inputs.moves import (
     shrunk,
     sides,
     thumbnail,
+    whole_patches,
 )
 from palrp_onnx.inputs.reading import read_json_object
 from palrp_onnx.record import Warning_
@@ -47,7 +48,7 @@ _NEAREST, _LANCZOS, _BILINEAR, _BICUBIC = (Image.Resampling(number) for number i
 
 
 #: What the arrays of a processor hold.
-Form = Literal["planes", "colours"]
+Form = Literal["planes", "colours", "patches"]
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class _Kind:
         statistics: Defaults of mean and standard deviation; ``None`` if it does not normalise.
         own: Steps ``do_…`` that it has beside the usual ones.
         off: Steps that are off by default.
-        form: What its arrays hold: planes of pixels, or the colours of pixels.
+        form: What its arrays hold: planes of pixels, their colours, or patches.
     """
 
     moves: str
@@ -117,6 +118,7 @@ _KINDS = {
     "ImageGPT": _Kind(
         "sides", 256, None, _BILINEAR, _HALF, own=("do_color_quantize",), form="colours"
     ),
+    "Siglip2": _Kind("patches", 256, None, _BILINEAR, _HALF, form="patches"),
 }
 #: How a video is given.
 VIDEO_HINT = (
@@ -127,6 +129,8 @@ VIDEO_HINT = (
 #: Processors of videos.
 _VIDEOS = ("VideoMAE", "Vivit", "Tvlt", "Tvp")
 _CROP_PCT = 224 / 256
+#: Default side of a patch of SigLIP 2.
+_PATCH = 16
 #: A larger number in the file is not a statistic but a mistake, or an attack.
 _LARGEST = 1e30
 # Steps that are implemented, and steps without effect on a single RGB image.
@@ -148,6 +152,7 @@ class Preprocessing:
         canvas: (width, height) of the zeros that pixels are put into at the upper left.
         warnings: Differences from the processor.
         clusters: [colours, 3] in −1 … 1, if pixels are given as the nearest of these.
+        patch: Side of the patches, if pixels are given as patches in a row.
     """
 
     moves: tuple[Move, ...]
@@ -159,6 +164,7 @@ class Preprocessing:
     canvas: tuple[int, int] | None
     warnings: tuple[Warning_, ...]
     clusters: NDArray[np.float64] | None = None
+    patch: int | None = None
 
     def scale(self, pixels: NDArray[np.generic]) -> NDArray[np.generic]:
         """``(pixels · factor − mean) / std`` for [height, width, channels].
@@ -214,6 +220,7 @@ def read_preprocessing(path: Path, channels: int) -> Preprocessing:
         again=again,
         canvas=_canvas(reader, kind),
         warnings=_differences(name),
+        patch=reader.length("patch_size", _PATCH) if kind.form == "patches" else None,
     )
 
 
@@ -311,6 +318,14 @@ def _donut(reader: _ConfigReader, kind: _Kind) -> Iterator[Move]:
         yield padded(wide, high)
 
 
+def _patches(reader: _ConfigReader, kind: _Kind) -> Iterator[Move]:
+    reader.refuse_step("do_center_crop")
+    if not reader.flag("do_resize"):
+        raise reader.error("do_resize is false, but images are cut into whole patches")
+    side, most = reader.length("patch_size", _PATCH), reader.length("max_num_patches", kind.size)
+    yield resized(whole_patches(side, most), reader.resample(kind))
+
+
 def _swin2sr(reader: _ConfigReader, _: _Kind) -> Iterator[Move]:
     reader.refuse_step("do_resize")
     reader.refuse_step("do_center_crop")
@@ -378,6 +393,7 @@ _MOVES: Mapping[str, _Moves] = {
     "perceiver": _perceiver,
     "donut": _donut,
     "swin2sr": _swin2sr,
+    "patches": _patches,
 }
 
 

@@ -4,6 +4,7 @@ import io
 import json
 import struct
 import zlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -297,6 +298,71 @@ def test_colours_do_not_fit_pixels_or_another_length(tmp_path: Path) -> None:
     fixed = ImageReader(config, [GraphInput("input_ids", np.dtype(np.int64), (1, 64))])
     with pytest.raises(InputError, match="does not fit"):
         fixed.read_file(store(tmp_path, picture()))
+
+
+# --- pixels as patches in a row -------------------------------------------------------------------
+
+SIGLIP2 = {"image_processor_type": "Siglip2ImageProcessor", "patch_size": 4, "max_num_patches": 30}
+
+
+def row_of_patches(number: int | str = "patches", features: int | str = 48) -> list[GraphInput]:
+    return [
+        GraphInput("pixel_values", FLOAT, ("batch", number, features)),
+        GraphInput("pixel_attention_mask", np.dtype(np.int32), ("batch", number)),
+        GraphInput("spatial_shapes", np.dtype(np.int64), ("batch", 2)),
+    ]
+
+
+@pytest.mark.parametrize("size", [(37, 53), (50, 21), (1, 90), (7, 7), (400, 30)])
+@pytest.mark.parametrize("changes", [{}, {"max_num_patches": 64, "patch_size": 3, "resample": 3}])
+def test_patches_match(
+    tmp_path: Path, hugging_face: Any, size: tuple[int, int], changes: dict[str, Any]
+) -> None:
+    path, config = store(tmp_path, picture(size=size)), {**SIGLIP2, **changes}
+    processor = hugging_face.Siglip2ImageProcessor.from_dict(config)
+    expected = processor(Image.open(path), return_tensors="np")
+    whole = expected["pixel_values"].shape
+    fixed = ImageReader(configure(tmp_path, config), row_of_patches(*whole[1:])).read_file(path)
+    for name, array in expected.items():
+        np.testing.assert_allclose(fixed.feeds[name], array, atol=1e-6)
+    count = int(expected["pixel_attention_mask"].sum())
+    free = ImageReader(configure(tmp_path, config), row_of_patches("n", "f")).read_file(path)
+    for name in ("pixel_values", "pixel_attention_mask"):
+        np.testing.assert_array_equal(free.feeds[name], fixed.feeds[name][:, :count])
+    assert free.units is not None
+    assert [free.units.grid] == [*map(tuple, expected["spatial_shapes"].tolist())]
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        (row_of_patches()[:2], "positions may be those of another shape"),
+        (row_of_patches()[1:], "patches of an image are an input"),
+        (pixels(), "patches of an image are an input"),
+        ([*row_of_patches(), GraphInput("other", FLOAT, ("batch", 7))], "patches of an image"),
+        (
+            [replace(each, receives="padding") for each in row_of_patches()],
+            "hides patches where it is not zero",
+        ),
+    ],
+)
+def test_graphs_that_patches_do_not_fit(
+    tmp_path: Path, inputs: list[GraphInput], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        ImageReader(configure(tmp_path, SIGLIP2), inputs)
+
+
+def test_patches_are_not_padded_without_a_mask(tmp_path: Path) -> None:
+    values, _, shapes = row_of_patches(30)
+    path = store(tmp_path, picture(size=(50, 21)))
+    with pytest.raises(InputError, match="does not fit"):
+        ImageReader(configure(tmp_path, SIGLIP2), [values, shapes]).read_file(path)
+
+
+def test_patches_are_cut_from_resized_images(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="whole patches"):
+        ImageReader(configure(tmp_path, {**SIGLIP2, "do_resize": False}), row_of_patches())
 
 
 def test_an_image_is_no_video(tmp_path: Path) -> None:
