@@ -40,7 +40,7 @@ class Binder:
         head: The head of its output.
         open_vocabulary: Opens the vocabulary of the tokenizer, if there is one.
         output: Computes the output [B, …], samples first.
-        warnings: What the reader of the records must know.
+        warnings: What the reader of the record of a row must know.
     """
 
     sample: Sample
@@ -48,7 +48,7 @@ class Binder:
     head: Head
     open_vocabulary: Callable[[], Vocabulary | None]
     output: Callable[[], Array]
-    warnings: list[Warning_] = field(default_factory=list)
+    warnings: dict[int, list[Warning_]] = field(default_factory=dict)
 
     @property
     def vocabulary(self) -> Vocabulary | None:
@@ -199,6 +199,7 @@ class Binder:
             if found[1:]:
                 others = ", ".join(f"token:{k}" for k in found[1:])
                 self._warn(
+                    row,
                     "several-masks",
                     f"the text has {len(found)} masked tokens: the first is explained; the others "
                     f"are --target {others}",
@@ -212,6 +213,7 @@ class Binder:
                 hint=f"Put {name} into the text, or name a place: --target token:3.",
             )
         self._warn(
+            row,
             "no-mask",
             "no masked token was found, so the last token that is not masked out is explained: "
             "name the place with --target token:POS",
@@ -329,8 +331,9 @@ class Binder:
             index = _bounded(index, self.head.size)
             cells, name = winner == index, "where it is the largest"
         else:
-            index, cells = 0, np.take(scores, 0, axis=axis) > 0
-            name = "where it is above 0"
+            half = 0.5 if self.head.link == "value" else 0
+            index, cells = 0, np.take(scores, 0, axis=axis) > half
+            name = f"where it is above {half}"
         if target.cells is not None:
             cells, name = target.cells, target.region or "mask"
         if not cells.any():
@@ -343,10 +346,8 @@ class Binder:
         parts = tuple(index if k == axis else (None, None) for k in range(scores.ndim))
         return replace(target, kind="region", index=index, parts=parts, cells=cells, region=name)
 
-    def _warn(self, code: str, message: str) -> None:
-        warning = Warning_(code=code, message=message)
-        if warning not in self.warnings:
-            self.warnings.append(warning)
+    def _warn(self, row: int, code: str, message: str) -> None:
+        self.warnings.setdefault(row, []).append(Warning_(code=code, message=message))
 
 
 def _all_of(index: int, axis: int, rank: int) -> str:

@@ -31,7 +31,7 @@ from palrp_onnx.errors import (
     UsageError,
 )
 from palrp_onnx.fidelity import Original
-from palrp_onnx.head import Head, check_kind, find_head
+from palrp_onnx.head import Head, check_kind, class_warnings, find_head
 from palrp_onnx.inputs.open import open_sample
 from palrp_onnx.inputs.sample import Sample
 from palrp_onnx.inputs.sidecar import Declared, read_declared
@@ -49,7 +49,7 @@ from palrp_onnx.relevance.method_parsing import method as method_of
 from palrp_onnx.relevance.method_parsing import resolve_method
 from palrp_onnx.relevance.methods import record_params
 from palrp_onnx.relevance.sinks import check_reduction
-from palrp_onnx.relevance.target import Target, of_rows
+from palrp_onnx.relevance.target import Resolved, Target, of_rows
 from palrp_onnx.relevance.target_parsing import parse_targets
 from palrp_onnx.runtime.branching import Branches, Taken
 from palrp_onnx.runtime.forward import RuntimeForward
@@ -252,26 +252,44 @@ class Explainer:
         parts = [sample.alone(window) for window in sample.windows]
         engine = self.engine(sample.feeds)
         outputs = [engine.output(each.feeds) for each in parts]
-        if outputs[0].ndim != _ONE_ROW:
+        facts = engine.subject.facts
+        if outputs[0].ndim != _ONE_ROW or facts.tokens:
             raise TargetError(
-                "Windows need an output of one row a text",
+                "Windows need an output of one row a text, whose entries are no tokens of it",
                 place=f"output {engine.subject.output} {list(outputs[0].shape)}",
                 hint="Explain a part of the text that the model has room for.",
             )
         mean = np.mean(outputs, axis=0)
-        head = self.head(engine.subject, engine.subject.facts.shape, labels)
+        head = self.head(engine.subject, facts.shape, labels)
         binder = Binder(parts[0], engine.subject, head, lambda: self.vocabulary, lambda: mean)
         wanted = [self._with_files(each) for each in parse_targets(target, labels)]
+        taken = any(each.kind in ("default", "pred") for each in wanted)
+        below = False
+        if wanted[0].kind == "answer":
+            raise _no_answer(engine.subject, head)
         if wanted[0].kind == "all":
             wanted = self._every_class(parts[0], labels)
         elif wanted[0].kind == "default" and head.kind == "multi-label":
-            wanted = [Target("index", label) for label in binder.likely_labels()[0]]
-        elif wanted[0].kind in ("default", "pred"):
-            wanted = [Target("index", int(mean[0].argmax()))]
+            likely, above = binder.likely_labels()
+            wanted, below = [Target("index", label) for label in likely], not above
+        else:
+            best = int(mean[0].argmax())
+            wanted = [
+                replace(each, kind="index", index=best)
+                if each.kind in ("default", "pred")
+                else each
+                for each in wanted
+            ]
         joined = [
             join_windows(sample, [self._one(part, each, labels)[0] for part in parts])
             for each in wanted
         ]
+        doubts = [BELOW_HALF] if below else []
+        if taken:
+            chosen = Resolved("index", (), 0.0, mean[0], predicted=True)
+            found = class_warnings(head, chosen, engine.subject.output, labels)
+            doubts += [Warning_(code=code, message=message) for code, message in found]
+        joined = [_warned(each, *doubts) for each in joined]
         if len(joined) == 1:
             return joined
         return [_numbered(each, f"{sample.id}-{k}") for k, each in enumerate(joined)]
@@ -312,11 +330,7 @@ class Explainer:
                 if both or k == second
             ]
         if both:
-            raise TargetError(
-                "The output does not say where an answer starts or ends",
-                place=f"output {engine.subject.output}, {kind}",
-                hint="Use --target pred.",
-            )
+            raise _no_answer(engine.subject, binder.head)
         return [self._one(sample, Target("pred"), labels)]
 
     def _other(self, output: str) -> Explainer:
@@ -332,9 +346,11 @@ class Explainer:
                 output=output,
                 explain_input=self._explain_input,
                 roles={name: role.value for name, role in self._roles.items()},
+                memory=self._memory,
                 once=self._once,
                 tokenizer=self._tokenizer,
                 head=self._head,
+                reader=self._reader,
             )
         return self._others[output]
 
@@ -399,8 +415,8 @@ class Explainer:
             for row in range(len(outcome.targets))
         ]
         return [
-            _warned(each, *binder.warnings, *own)
-            for each, own in zip(describer(sample, outcome, labels), zeros, strict=True)
+            _warned(each, *binder.warnings.get(row, ()), *zeros[row])
+            for row, each in enumerate(describer(sample, outcome, labels))
         ]
 
     def binder(self, engine: Engine, sample: Sample, labels: Mapping[int, str]) -> Binder:
@@ -427,7 +443,11 @@ class Explainer:
         They do if a row alone decides about branches or loops otherwise than all together. If all
         rows of two inputs are multiplied into one table, each row of the explained input stays with
         all rows of the other.
+
+        Raises:
+            InputError: Arrays do not fit the inputs.
         """
+        check_feeds(self.model.inputs, sample.feeds)  # before arrays are taken apart
         subject = self.engine(sample.feeds).subject
         count = subject.samples(sample.feeds)
         if subject.mixed is not None or count == 1:
@@ -477,12 +497,15 @@ class Explainer:
             InputError: The file holds several samples.
             TargetError: The output has a row for each token, and no position was named.
         """
-        feeds = self._reader(path).feeds
-        engine = self.engine(feeds)
-        output = engine.output(feeds)
+        sample = self._reader(path)
+        engine = self.engine(sample.feeds)
+        output = engine.output(sample.feeds)
         if len(output) != 1:
             raise InputError(f"holds {len(output)} samples, not one", place=str(path))
         row = output[0]
+        if position is not None:  # from the end, it counts from the last that is no padding
+            bound = self.binder(engine, sample, {})(Target("vector", position=position))
+            position = of_rows(bound, 1)[0].position
         if row.ndim == 2 and position is not None and -len(row) <= position < len(row):
             row = row[position]
         if row.ndim != 1:
@@ -678,6 +701,14 @@ def _of_text(error: RunError, sample: Sample) -> RunError:
         place=sample.id,
         hint="If it takes fewer, state how many: model_max_length in tokenizer_config.json. "
         + error.hint,
+    )
+
+
+def _no_answer(subject: Subject, head: Head) -> TargetError:
+    return TargetError(
+        "The output does not say where an answer starts or ends",
+        place=f"output {subject.output}, {head.kind}",
+        hint="Use --target pred.",
     )
 
 

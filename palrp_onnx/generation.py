@@ -8,7 +8,7 @@ from dataclasses import replace
 from msgspec import structs
 
 from palrp_onnx.describe import Explanation
-from palrp_onnx.errors import UsageError
+from palrp_onnx.errors import InputError, UsageError
 from palrp_onnx.explainer import Explainer
 from palrp_onnx.inputs import Continuation, Sample
 from palrp_onnx.record import Warning_
@@ -34,7 +34,8 @@ def generate(
         explanation = _one(explainer, sample, "pred")
         token = _token(explanation)
         if token in (barred := text.settings.barred(step)):
-            token, first = _allowed(explainer, sample, barred), token
+            place = explanation.record.target.position
+            token, first = _allowed(explainer, sample, place, barred), token
             explanation = _barred(_one(explainer, sample, f"token:-1:{token}"), first)
         sample = text.extend(sample, token)
         yield _labelled(explanation, text.last(sample))
@@ -56,10 +57,10 @@ def follow(
 def _one(explainer: Explainer, sample: Sample, target: str) -> Explanation:
     explanations = explainer.explain(sample, target)
     facts = explanations[0].record.target
-    if len(explanations) > 1 or facts.kind != "token":
+    if len(explanations) > 1 or facts.kind != "token" or facts.head != "causal-lm":
         raise UsageError(
             "Only a model that predicts the next token can continue, one text at a time",
-            place=f"output {facts.output}",
+            place=f"output {facts.output}: {facts.head}, as {facts.head_reason}",
         )
     return explanations[0]
 
@@ -70,9 +71,17 @@ def _token(explanation: Explanation) -> int:
     return index
 
 
-def _allowed(explainer: Explainer, sample: Sample, barred: frozenset[int]) -> int:
-    """The token with the largest score of those that are not barred."""
-    scores = explainer.engine(sample.feeds).output(sample.feeds)[0, -1]
+def _allowed(
+    explainer: Explainer, sample: Sample, place: int | None, barred: frozenset[int]
+) -> int:
+    """The token with the largest score at a place of those that are not barred.
+
+    Raises:
+        InputError: All are barred.
+    """
+    scores = explainer.engine(sample.feeds).output(sample.feeds)[0, -1 if place is None else place]
+    if barred.issuperset(range(len(scores))):
+        raise InputError("the model's settings of generation suppress every token")
     return max((k for k in range(len(scores)) if k not in barred), key=lambda k: float(scores[k]))
 
 

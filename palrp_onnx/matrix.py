@@ -38,8 +38,8 @@ class Matrix(Struct, frozen=True, kw_only=True):
     Row *t* of ``relevance`` has one number for each unit of ``prompt``. Row *t* of ``earlier`` has
     one for each token that the decoder had before: those of ``start``, then the first *t* of
     ``produced``. ``start`` is what the decoder of an encoder begins with; other models have none.
-    ``targets`` and ``ledgers`` are those of the rows; the sum of a row and the other entries of its
-    ledger make its target.
+    ``targets`` and ``ledgers`` are those of the rows; the sum of a row, that of further inputs and
+    the other entries of its ledger make its target.
     """
 
     schema: Literal["palrp-onnx/generation/1.0"] = MATRIX
@@ -70,6 +70,10 @@ def matrix_of(id: str, records: Sequence[Attribution], decoder: str | None) -> M
     read, own = ([_map(each, decoder, own=side) for each in records] for side in (False, True))
     targets = [each.target for each in records]
     warnings = {(w.code, w.message): w for each in records for w in each.warnings}
+    left = [m.input for m in first.maps if m.input not in (read[0].input, own[0].input)]
+    if left:
+        message = f"relevance of {', '.join(left)} is in the records alone, and in no row"
+        warnings["", ""] = Warning_(code="other-inputs", message=message)
     return Matrix(
         id=id,
         model=first.model,

@@ -153,7 +153,7 @@ class Planned:
             mixed=found[0] if found else None,
             crossed=self.crossed,
             measured=measures or any(v in analysis.layouts.ragged for v in visited),
-            tables=table_rows(analysis.model.graph, analysis.shapes),
+            tables=table_rows(analysis.model.graph),
             faults=(
                 *(Warning_(code=code, message=text) for code, text in self._faults()),
                 *(Warning_(code=c, message=text) for c, text in probability_warnings(facts)),

@@ -144,9 +144,16 @@ class Subject(Struct, frozen=True, kw_only=True):
         return next((view for view in self.views if view.input == name), None)
 
     def samples(self, feeds: Feeds) -> int:
-        """Number of samples."""
-        axis = self.batched.get(self.input)
-        return 1 if axis is None else int(feeds[self.input].shape[axis])
+        """Number of samples.
+
+        Raises:
+            InputError: Inputs have different numbers of them.
+        """
+        found = {name: int(feeds[name].shape[axis]) for name, axis in self.batched.items()}
+        if len(set(found.values())) > 1:
+            listed = ", ".join(f"{name} {count}" for name, count in found.items())
+            raise InputError(f"The batch sizes differ: {listed}")
+        return found.get(self.input, 1)
 
     def one(self, feeds: Feeds, row: int) -> dict[str, Array]:
         """The arrays of one sample."""
@@ -193,7 +200,8 @@ class Subject(Struct, frozen=True, kw_only=True):
                 raise InputError(
                     f"{number} is not in the table that is looked up, which has {rows} rows",
                     place=f"input {name}",
-                    hint="Is the tokenizer that of this model?",
+                    hint="Is the tokenizer that of this model? Ids that a model replaces before it "
+                    "looks them up cannot be explained.",
                 )
 
     def output_mask(self, feeds: Feeds, length: int) -> Array | None:

@@ -14,7 +14,7 @@ from msgspec import UNSET
 
 from palrp_onnx import Explainer, Model
 from palrp_onnx.cli.main import program
-from palrp_onnx.errors import InputError
+from palrp_onnx.errors import InputError, TargetError
 from palrp_onnx.inputs import TextReader, read_labels
 from palrp_onnx.inputs.sample import Sample
 from palrp_onnx.record import InputFacts
@@ -78,6 +78,30 @@ def test_the_predicted_class_is_that_of_the_mean() -> None:
     assert found.record.target.index == np.mean(outputs, axis=0).argmax()
     several = explainer.explain(sample, "all", labels)
     assert [each.record.id for each in several] == ["long-0", "long-1"]
+
+
+def test_every_target_of_a_list_and_its_logarithm_are_of_the_mean() -> None:
+    explainer, labels, sample = Explainer(BERT / "model.onnx"), read_labels(BERT), windows_of(None)
+    (one,) = explainer.explain(sample, "pred", labels)
+    best = one.record.target.index
+    for text in ("pred,0", "0,pred"):
+        found = [each.record.target.index for each in explainer.explain(sample, text, labels)]
+        assert found == ([best, 0] if text == "pred,0" else [0, best])
+    (log,) = explainer.explain(sample, "logprob:pred", labels)
+    outputs = [explainer.engine(each.feeds).output(each.feeds)[0] for each in sample.windows]
+    logs = [y[best] - np.log(np.exp(y.astype(float)).sum()) for y in outputs]
+    assert log.record.target.logprob and log.record.target.index == best
+    assert log.record.target.value == pytest.approx(np.mean(logs), rel=1e-4)
+    with pytest.raises(TargetError, match="where an answer starts"):
+        explainer.explain(sample, "answer", labels)
+
+
+def test_numbers_in_windows_are_not_called_classes() -> None:
+    explainer, sample = Explainer(BERT / "model.onnx", head="numbers"), windows_of(None)
+    for target in ("default", "0"):
+        (found,) = explainer.explain(sample, target)
+        doubted = "no-classes" in [each.code for each in found.record.warnings]
+        assert doubted == (target == "default")
 
 
 def test_a_text_that_fits_has_no_windows() -> None:

@@ -32,7 +32,8 @@ def patch_size(analysis: Analysis, name: str) -> tuple[int, ...] | None:
     for node, _ in uses_of([value], onward):
         if node.op_type != "Conv":
             continue
-        kernel = node.attributes.get_ints("kernel_shape", ())
+        weight = analysis.shapes.get(node.inputs[1], ())  # type: ignore[arg-type]
+        kernel = node.attributes.get_ints("kernel_shape", ()) or weight[2:]
         strides = node.attributes.get_ints("strides", ())
         if len(strides) in (2, 3 if video else 2) and tuple(kernel) == tuple(strides):
             return tuple(strides)

@@ -16,6 +16,7 @@ import onnx_ir as ir
 from msgspec import structs
 from numpy.typing import NDArray
 
+from palrp_onnx.analysis.lengths import follow_from_numbers
 from palrp_onnx.analysis.sizes import sizes_of
 from palrp_onnx.compiler.halves import Halves
 from palrp_onnx.compiler.manifest import Aligned, Manifest
@@ -160,7 +161,7 @@ class _Compiler:
             opset=opset,
             portable=settings.portable,
             bounded=settings.memory == "bounded",
-            fixed=all(isinstance(n, int) for n in lengths) and not self._analysis.layouts.ragged,
+            fixed=all(isinstance(n, int) for n in lengths) and not follow_from_numbers(self._graph),
         )
         axis = self._subject.batched.get(explained)
         self._inside: list[ir.Value] = []  # whether indices of the target are inside their axes

@@ -98,4 +98,8 @@ def _render(template: str, variables: dict[str, Any], path: Path) -> str:
     if "text" not in answer:
         problem = "the chat template fails on these messages"
         raise InputError(problem, place=str(path), hint=answer["error"])
-    return str(answer["text"])
+    rendered = str(answer["text"])
+    if len(rendered) > TEXT_LIMIT:
+        problem = f"the chat template makes {len(rendered):,} characters of these messages"
+        raise InputError(f"{problem}, more than {TEXT_LIMIT:,}", place=str(path))
+    return rendered

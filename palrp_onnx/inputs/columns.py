@@ -34,8 +34,15 @@ def read_columns(options: Sequence[str], inputs: Collection[str]) -> dict[str, t
 def _names(text: str) -> tuple[str, ...]:
     """The lines of a file, or the parts between commas."""
     path = Path(text)
-    lines = read_text(path).splitlines() if path.is_file() else text.split(",")
+    lines = read_text(path).splitlines() if _is_file(path) else text.split(",")
     names = tuple(line.strip() for line in lines if line.strip())
     if not names:
         raise UsageError("holds no names", place=f"--columns {text}")
     return names
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # many names are longer than that of a file may be
+        return False

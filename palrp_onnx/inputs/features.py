@@ -27,6 +27,8 @@ from palrp_onnx.types import Array
 _RATE = 16000
 #: Longest sound that is read whole, in seconds.
 _LONGEST = 3600
+#: Largest number that a configuration may say of a count, and largest size of features.
+_MOST, _LARGEST = 1 << 20, 1 << 26
 
 
 @dataclass(frozen=True)
@@ -87,11 +89,20 @@ class _Facts:
 
     def count(self, key: str, default: int) -> int:
         value = self.number(key, default)
-        if value < 1 or value != int(value):
+        if not 1 <= value <= _MOST or value != int(value):
             raise InputError(
-                f"{key} is {value!r}, not a positive whole number", place=str(self.path)
+                f"{key} is {value!r}, not a whole number from 1 to {_MOST:,}", place=str(self.path)
             )
         return int(value)
+
+    def check(self, rate: int, hop: int, *sizes: int) -> None:
+        """Refuse frames that are no part of a second, and features or filters that are too large.
+
+        Raises:
+            InputError: There is no feature extractor of these sizes.
+        """
+        if not 1 <= hop <= rate or max(sizes) > _LARGEST:
+            raise InputError("the sizes of its features are not possible", place=str(self.path))
 
     def flag(self, key: str, default: bool) -> bool:
         value = self.config.get(key, default)
@@ -121,6 +132,7 @@ def _whisper(facts: _Facts) -> Callable[[Array], Features]:
     frame, hop = facts.count("n_fft", 400), facts.count("hop_length", 160)
     length = facts.count("chunk_length", 30) * rate
     silence = facts.number("padding_value", 0.0)
+    facts.check(rate, hop, bins * frame, length, length // hop * max(bins, frame))
     if facts.number("dither", 0.0) or facts.flag("do_normalize", False):
         raise InputError("dither and do_normalize are not supported", place=str(facts.path))
     window = _hann(frame, periodic=True)
@@ -146,6 +158,9 @@ def _ast(facts: _Facts) -> Callable[[Array], Features]:
     mean, std = facts.number("mean", -4.2677393), facts.number("std", 4.5689974)
     frame, hop = int(rate * 0.025), int(rate * 0.01)
     size = 1 << (frame - 1).bit_length()
+    facts.check(rate, hop, bins * size, most * max(bins, size))
+    if normalised and not std:
+        raise InputError("std is 0", place=str(facts.path))
     window = _hann(frame, periodic=False)
     filters = _filters(_KALDI, bins, size // 2 + 1, rate, (20.0, rate / 2), on_scale=True)
 

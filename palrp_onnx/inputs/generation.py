@@ -54,12 +54,13 @@ def read_generation(owners: Sequence[Path]) -> Generation:
     def ids(key: str) -> list[int]:
         value, path = found.get(key, ([], Path()))
         listed = value if isinstance(value, list) else [value]
-        if not all(isinstance(each, int) for each in listed):
+        if not all(_is_id(each) for each in listed):
             raise InputError(f"{key} is {value!r}", place=str(path))
         return listed
 
     words, path = found.get("bad_words_ids", ([], Path()))
-    if not isinstance(words, list) or not all(isinstance(each, list) for each in words):
+    known = isinstance(words, list) and all(isinstance(each, list) for each in words)
+    if not known or not all(_is_id(token) for each in words for token in each):
         raise InputError(f"bad_words_ids is {words!r}", place=str(path))
     return Generation(
         start=tuple(_start(ids, found)),
@@ -78,13 +79,18 @@ def _start(ids: Any, found: Mapping[str, tuple[Any, Path]]) -> Iterator[int]:
     yield from forced
     count = len(first) + len(forced)
     pairs, path = found.get("forced_decoder_ids", ([], Path()))
-    for pair in pairs:
-        if not isinstance(pair, list) or len(pair) != 2:
+    for pair in pairs if isinstance(pairs, list) else [[]]:
+        known = isinstance(pair, list) and all(each is None or _is_id(each) for each in pair)
+        if not known or len(pair) != 2:
             raise InputError(f"forced_decoder_ids is {pairs!r}", place=str(path))
         if pair[0] != count or pair[1] is None:
             return
         yield pair[1]
         count += 1
+
+
+def _is_id(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _entries(owner: Path) -> Iterator[tuple[str, Any, Path]]:

@@ -58,7 +58,9 @@ def open_sample(
     if source == "-" or chat or suffix in TEXT:
         reader = _text_reader(model_path, graph_inputs, tokenizer)
         id = "stdin" if source == "-" else source.stem
-        if chat and source != "-":
+        if chat:
+            if source == "-":
+                raise InputError("messages are read from a file", hint="--chat messages.json")
             text = read_chat(source, tokenizer or default_tokenizer(model_path))
             return reader.read(text, id=id, complete=True)
         text = _stdin(stdin) if source == "-" else read_text(source)

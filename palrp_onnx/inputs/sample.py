@@ -86,8 +86,9 @@ class Sample:
 
     def step_of(self, name: str) -> float | None:
         """Seconds from one entry of the time axis of an input to the next, if it is sound."""
-        own = [part for part in self.parts if part.subject == name]
-        return own[0].facts.step if own else self.facts.step
+        own = [part for part in self.parts or (self,) if part.subject in (name, None)]
+        own.sort(key=lambda part: part.subject is None)
+        return own[0].facts.step if own else None
 
     def rows_of(self, name: str) -> tuple[str, ...]:
         """The texts that are the rows of an input."""

@@ -122,6 +122,12 @@ class _Opening:
             return self._take(read_table(given.path, [chosen]))
         if suffix in TENSORS:
             names = names_in(given.path)
+            if given.name is not None and names != {given.name}:
+                raise InputError(
+                    f"holds arrays of its own names, not one of {given.name} alone",
+                    place=str(given.path),
+                    hint=f"Leave out the name: --input {given.path}",
+                )
             return self._take(read_npz(given.path, [e for e in self.free if e.name in names]))
         if suffix in ARRAY:
             chosen = self._one(given, lambda _: True, "an array")

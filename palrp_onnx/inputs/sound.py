@@ -27,7 +27,11 @@ from palrp_onnx.inputs.signature import check_shape, describe
 from palrp_onnx.record import InputFacts, Warning_
 from palrp_onnx.types import Array
 
-_FILE_LIMIT = 1 << 30
+#: Largest size of a file in bytes, and largest number of samples of all channels together, as
+#: silence takes nearly no bytes in a compressed file.
+_FILE_LIMIT, _SAMPLES = 1 << 30, 1 << 28
+#: Bytes of a sample of a WAV file of whole numbers.
+_WIDEST = 4
 
 
 def takes_sound(each: GraphInput) -> bool:
@@ -125,6 +129,8 @@ def _whole_numbers(data: bytes) -> tuple[Array, int] | None:
             frames = file.readframes(file.getnframes())
     except (wave.Error, EOFError, ValueError, MemoryError):
         return None
+    if width > _WIDEST or len(frames) // width > _SAMPLES:
+        return None  # refused, or read, as every other file
     count = len(frames) // width // channels * channels
     raw = np.frombuffer(frames, np.uint8)[: count * width].reshape(count, width)
     if width == 1:  # 8 bits have no sign
@@ -145,10 +151,15 @@ def _decoded(data: bytes, path: Path) -> tuple[Array, int]:
             hint='pip install "palrp-onnx[audio]", or save it as .wav of 16 bits.',
         ) from error
     try:
-        samples, rate = soundfile.read(io.BytesIO(data), dtype="float32", always_2d=True)
-    except (RuntimeError, ValueError, TypeError) as error:
+        with soundfile.SoundFile(io.BytesIO(data)) as file:
+            most = _SAMPLES // file.channels
+            samples = file.read(min(file.frames, most + 1), dtype="float32", always_2d=True)
+            rate = int(file.samplerate)
+    except (RuntimeError, ValueError, TypeError, ZeroDivisionError) as error:
         raise InputError(f"is not a readable sound: {error}", place=str(path)) from error
-    return samples, int(rate)
+    if len(samples) > most:
+        raise InputError(f"has more than {_SAMPLES:,} samples", place=str(path))
+    return samples, rate
 
 
 def timed(sample: Sample, model_path: Path) -> Sample:

@@ -112,7 +112,15 @@ def _csv(path: Path) -> _Table:
         ) from error
     if not rows:
         raise InputError("holds no rows", place=str(path))
-    named = any(_number(cell) is None for cell in rows[0])
+    numbers = [_number(cell) is not None for cell in rows[0]]
+    named = not all(numbers)
+    if named and any(numbers):
+        raise InputError(
+            "the first row has numbers beside cells that are none, so that it is open whether it "
+            "holds the names",
+            place=str(path),
+            hint="Write a first row of names alone, or fill the cells that hold no number.",
+        )
     names = [name.strip() for name in rows.pop(0)] if named else list(map(str, range(len(rows[0]))))
     if not rows or len(set(names)) < len(names):
         problem = "two columns have one name" if rows else "holds no rows below the names"

@@ -166,7 +166,9 @@ def _unshared(
 
 
 def encode_alone(tokenizer: Tokenizer, text: str) -> list[int]:
-    """The tokens of a text, without those that the tokenizer's template adds."""
+    """The tokens of a whole text alone: no template, no truncation and no padding."""
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
     with panics_are_errors("cannot be tokenized", place=text[:40]):
         return list(tokenizer.encode(text, add_special_tokens=False).ids)
 

@@ -20,6 +20,8 @@ from palrp_onnx.inputs.tokens import load_tokenizer, piece_text
 _SPACE = "\N{LOWER ONE EIGHTH BLOCK}"
 #: A word that texts of further words are encoded after, as tokens may depend on what is before.
 _BEFORE = "a"
+#: Stands for what the tokenizer does not know, and has only its token of unknown words for.
+_UNKNOWN = -1
 
 
 class Vocabulary:
@@ -69,7 +71,7 @@ class Vocabulary:
         if text.startswith(" ") and after[: len(before)] == before:
             rest = after[len(before) :]
             found += rest if len(rest) == 1 else []
-        distinct = list(dict.fromkeys(found))
+        distinct = [token for token in dict.fromkeys(found) if token != _UNKNOWN]
         if len(distinct) == 1:
             return distinct[0]
         if distinct:
@@ -79,6 +81,8 @@ class Vocabulary:
                 hint=f"Name it by its id, as in token:-1:{distinct[0]}; a word after a space is "
                 f'written with it: " {text}".',
             )
+        if _UNKNOWN in alone:
+            raise TargetError(f"The text {text!r} is unknown to the tokenizer, and no token of it")
         pieces = ", ".join(f"{self.text(i)!r} (id {i})" for i in alone)
         raise TargetError(
             f"The text {text!r} is no token of the vocabulary: it is {len(alone)} tokens",
@@ -86,9 +90,18 @@ class Vocabulary:
         )
 
     def _encoded(self, text: str) -> list[int]:
+        """Ids of the tokens of a text; `_UNKNOWN` for what has none of its own."""
         self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
         with panics_are_errors("cannot be encoded", place=text):
-            return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
+            found = self._tokenizer.encode(text, add_special_tokens=False)
+        # Unigram models have the id of unknown words for a piece that keeps its own text.
+        unknown = getattr(self._tokenizer.model, "unk_token", None)
+        names = ((self._tokenizer.id_to_token(i), i) for i in found.ids)
+        return [
+            _UNKNOWN if name == unknown or name != piece else i
+            for (name, i), piece in zip(names, found.tokens, strict=True)
+        ]
 
 
 def usable_vocabulary(path: Path) -> Vocabulary | None:

@@ -28,6 +28,9 @@ from palrp_onnx.prepare import make_example
 from palrp_onnx.record import Attribution
 from palrp_onnx.relevance.target_parsing import parse_target
 
+#: Kinds of targets that name places, or sum over all.
+_PLACED = ("token", "element", "span", "region")
+
 
 @dataclass(frozen=True)
 class _Task:
@@ -83,6 +86,8 @@ class Worker:
         self.model = self._explainer.model
         self.reader = SampleReader(path, bind_inputs(self.model.inputs, settings.bind), words)
         self._reading = threading.Lock()
+        #: Whether entries of the output are tokens of the input, as the ends of answers are.
+        self._ends = False
         self._batching = self._try_batching(path, words or default_tokenizer(path))
 
     @property
@@ -108,6 +113,7 @@ class Worker:
         except RoleError:
             return Batching(together=False, padding=None)
         subject = self._explainer.engine(example).subject
+        self._ends = subject.facts.tokens
         file = usable_tokenizer(tokenizer)
         opened = None if file is None else load_tokenizer(file)
         pad = find_pad_token(beside(path, "config.json"), opened, file or tokenizer)
@@ -160,7 +166,8 @@ class Worker:
         padding = self._batching.padding
         padded = None
         # A position that the target names must not be padding.
-        named = target.position is not None or target.kind in ("token", "element", "span")
+        named = target.position is not None or target.kind in _PLACED
+        named |= self._ends and (target.index, target.word) != (None, None)
         if padding is not None and not named:
             padded = padding.length(sample.feeds) if self._free() else None
         key = (wanted, padded is None, _form(sample, fixed=padded is None))

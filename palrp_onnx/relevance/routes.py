@@ -297,7 +297,8 @@ class Routes:
         operand = node.inputs[0]
         windows = row_of(node).axes in _WINDOWS and not has(node, Trait.REDUCTION)
         if windows and operand in self._along and operand is not None:
-            slides = node.op_type != "ConvTranspose" and 1 not in axes
+            whole = all(step == 1 for step in node.attributes.get_ints("dilations", ()))
+            slides = whole and node.op_type != "ConvTranspose" and 1 not in axes
             origin = self._origin(0, operand, axes)
             return Move(value, axes, (origin,), "windows") if slides else None
         return None
@@ -318,13 +319,12 @@ class Routes:
 
     def _drops(self, move: Move) -> bool:
         """Whether some entries of a result come from no operand that units run along."""
-        node, shapes = move.value.producer(), self._analysis.shapes
+        node = move.value.producer()
         assert node is not None
         if move.how != "moved" or not has(node, Trait.JOIN | Trait.PAD | Trait.SCATTER):
             return False
         if has(node, Trait.PAD):
-            before = shapes[node.inputs[0]]  # type: ignore[index]
-            return any(shapes[move.value][k] > before[k] for k in move.axes)
+            return True  # or else none is found to be missing
         parts = [v for k, v in enumerate(node.inputs) if self._moves_operand(node, k)]
         return len(move.origins) < len(parts)
 
@@ -479,9 +479,7 @@ def _moved_back(
 def _windows(view: View[T], node: ir.Node, axis: int) -> Pooling:
     """The windows of a convolution or pooling along one spatial axis, as an average of entries."""
     kernel = node.attributes.get_ints("kernel_shape", ()) or view.shape(1)[2:]
-    steps = node.attributes.get_ints("dilations", ()) or (1,) * len(kernel)
-    covered = [step * (size - 1) + 1 for size, step in zip(kernel, steps, strict=True)]
-    found: Mapping[str, Any] = of_axis(view, axis, covered)
+    found: Mapping[str, Any] = of_axis(view, axis, kernel)
     return cast(Pooling, {**found, "count_include_pad": 0})
 
 

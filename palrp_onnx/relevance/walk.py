@@ -132,9 +132,7 @@ class _Walk(Generic[T]):
         for value, left in self._multipliers.items():
             if value.is_graph_input():
                 self._store_watched(value, left)
-                m = self._whole(left, value)
-                relevance = self._op.relevance(self._values(value), m)
-                self._catch(value.name or "", relevance, value)
+                self._catch(value.name or "", left, value)
         return self._caught
 
     def _store_watched(self, value: ir.Value, sent: _Sent[T] | None) -> None:
@@ -321,11 +319,13 @@ class _Walk(Generic[T]):
 
     def _catch_lookup(self, node: ir.Node, sent: _Sent[T] | None) -> None:
         assert sent is not None
-        value = node.outputs[0]
-        relevance = self._op.relevance(self._values(value), self._whole(sent, value))
-        self._catch(self._plan.analysis.inputs.lookups[node], relevance, value)
+        self._catch(self._plan.analysis.inputs.lookups[node], sent, node.outputs[0])
 
-    def _catch(self, name: str, relevance: T, value: ir.Value) -> None:
+    def _catch(self, name: str, sent: _Sent[T], value: ir.Value) -> None:
+        x, m = self._values(value), self._whole(sent, value)
+        if len(self._plan.analysis.known) > 1:  # one may be as long as another, or of length one
+            m = self._op.sum_to(m, x)
+        relevance = self._op.relevance(x, m)
         known = self._caught.content.get(name)
         self._caught.content[name] = relevance if known is None else self._op.add(known, relevance)
         self._enter(f"{INPUT}{name}", relevance, value)

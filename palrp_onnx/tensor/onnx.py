@@ -507,7 +507,8 @@ class Emit:
     def _ones(self, value: Value) -> list[int] | None:
         """Axes of length 1; ``None`` where the length of one is not known.
 
-        An axis of free length that was longer in the trial run is not one that is broadcast.
+        An axis of free length that was longer in the trial run is not one that is broadcast, if
+        another axis is.
         """
         tried = self._lengths.get(value)
         if tried is None or (value.shape is None and not self._fixed):
@@ -515,7 +516,8 @@ class Emit:
         fixed = [self._fixed or isinstance(length, int) for length in value.shape or tried]
         if any(length == 1 and not known for length, known in zip(tried, fixed, strict=True)):
             return None
-        return [axis for axis, length in enumerate(tried) if length == 1]
+        ones = [axis for axis, length in enumerate(tried) if length == 1]
+        return ones if ones or all(fixed) else None
 
     def cumulative_adjoint(self, m: Value, axis: int, *, exclusive: bool, reverse: bool) -> Value:
         place = self.constant(axis)

@@ -13,8 +13,10 @@ import pytest
 from click.testing import Result
 from decoders import VOCABULARY, write_with_tokenizer
 from pairs import END, START, write_one, write_pair
+from tokenizers import Tokenizer  # type: ignore[import-untyped]
 
-from palrp_onnx.matrix import Matrix
+from palrp_onnx.matrix import Matrix, matrix_of
+from palrp_onnx.record import Attribution
 
 Run = Callable[..., Result]
 
@@ -109,6 +111,28 @@ def test_given_tokens_are_explained_as_produced_ones(run: Run, decoder: Path) ->
         assert one == other
 
 
+def test_all_tokens_suppressed(run: Run, decoder: Path) -> None:
+    settings = {"suppress_tokens": [*range(len(VOCABULARY))]}
+    (decoder.parent / "generation_config.json").write_text(json.dumps(settings))
+    prompt = decoder.parent / "prompt.txt"
+    result = run("explain", decoder, "--input", prompt, "--generate", "1", "-q")
+    assert result.exit_code == 3 and "suppress every token" in result.stderr
+
+
+def test_limits_of_the_tokenizer_are_not_those_of_a_continuation(run: Run, decoder: Path) -> None:
+    prompt, text = decoder.parent / "prompt.txt", decoder.parent / "text.txt"
+    text.write_text(" " + " ".join(VOCABULARY[k] for k in (4, 5, 6, 7)))
+    given = "explain", decoder, "--input", prompt, "--continuation", text, "-q"
+    plain = json.loads(run(*given).stdout_bytes)
+    tokenizer = Tokenizer.from_file(str(decoder.parent / "tokenizer.json"))
+    for length in (4, 20):
+        tokenizer.enable_truncation(length)
+        tokenizer.enable_padding(length=length)
+        tokenizer.save(str(decoder.parent / "tokenizer.json"))
+        limited = json.loads(run(*given).stdout_bytes)
+        assert [r["target"]["index"] for r in limited] == [r["target"]["index"] for r in plain]
+
+
 def test_suppressed_tokens_are_not_chosen(run: Run, decoder: Path) -> None:
     first = greedy(decoder, 1)[0]
     (decoder.parent / "generation_config.json").write_text(
@@ -119,6 +143,35 @@ def test_suppressed_tokens_are_not_chosen(run: Run, decoder: Path) -> None:
     record = json.loads(result.stdout_bytes)
     assert record["target"]["index"] != first
     assert "barred" in [each["code"] for each in record["warnings"]]
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {"bad_words_ids": [[[1]]]},
+        {"bad_words_ids": [["a"]]},
+        {"eos_token_id": True},
+        {"forced_decoder_ids": 5, "decoder_start_token_id": 0},
+        {"forced_decoder_ids": [[1, "x"]], "decoder_start_token_id": 0},
+    ],
+)
+def test_settings_that_are_no_tokens(run: Run, decoder: Path, facts: dict[str, object]) -> None:
+    (decoder.parent / "generation_config.json").write_text(json.dumps(facts))
+    prompt = decoder.parent / "prompt.txt"
+    result = run("explain", decoder, "--input", prompt, "--generate", "1")
+    assert result.exit_code == 3 and next(iter(facts)) in result.stderr
+
+
+@pytest.mark.parametrize("head", ["token-classification", "masked-lm"])
+def test_classes_of_tokens_continue_nothing(run: Run, decoder: Path, head: str) -> None:
+    labels = {str(k): f"label {k}" for k in range(len(VOCABULARY))}
+    config = {"id2label": labels} if head == "token-classification" else {}
+    name = {"architectures": ["BertForMaskedLM"]} if head == "masked-lm" else {}
+    (decoder.parent / "config.json").write_text(json.dumps(config | name))
+    prompt = decoder.parent / "prompt.txt"
+    result = run("explain", decoder, "--input", prompt, "--generate", "1")
+    assert result.exit_code == 2, result.stderr
+    assert "predicts the next token" in result.stderr and head in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -261,3 +314,18 @@ def test_only_a_decoder_with_an_encoder_begins_with_a_text(run: Run, decoder: Pa
     prompt = decoder.parent / "prompt.txt"
     result = run("explain", decoder, "--input", prompt, "--start", "w1")
     assert result.exit_code == 3
+
+
+def test_inputs_that_are_no_part_of_the_matrix_are_named(run: Run, reader: Path) -> None:
+    result = run("explain", reader, "--input", text_of(reader), "--generate", "2", "-q")
+    records = msgspec.json.decode(result.stdout_bytes, type=list[Attribution])
+    own = next(m.input for m in records[0].maps if m.input != records[0].input_name)
+    assert not matrix_of("x", records, own).warnings
+    more = [
+        msgspec.structs.replace(
+            each, others=[*each.maps[1:], msgspec.structs.replace(each.maps[0], input="picture")]
+        )
+        for each in records
+    ]
+    (warning,) = matrix_of("x", more, own).warnings
+    assert warning.code == "other-inputs" and "picture" in warning.message

@@ -114,3 +114,9 @@ def test_files_without_messages(tmp_path: Path, messages: Path, text: str) -> No
     messages.write_text(text)
     with pytest.raises(InputError):
         read_chat(messages, written(tmp_path, "x"))
+
+
+def test_a_template_that_writes_too_much(tmp_path: Path, messages: Path) -> None:
+    tokenizer = written(tmp_path, "{{ 'x' * 5000000 }}")
+    with pytest.raises(InputError, match="makes 5,000,000 characters"):
+        read_chat(messages, tokenizer)

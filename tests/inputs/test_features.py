@@ -106,6 +106,11 @@ def test_how_long_an_entry_is(
         ({"feature_extractor_type": WHISPER, "n_fft": "400"}, "n_fft is '400'"),
         ({"feature_extractor_type": WHISPER, "dither": 0.1}, "dither"),
         ({"feature_extractor_type": AST, "do_normalize": 1}, "do_normalize is 1"),
+        ({"feature_extractor_type": AST, "std": 0}, "std is 0"),
+        ({"feature_extractor_type": AST, "sampling_rate": 40}, "are not possible"),
+        ({"feature_extractor_type": AST, "max_length": 10**6}, "are not possible"),
+        ({"feature_extractor_type": WHISPER, "n_fft": 10**6}, "are not possible"),
+        ({"feature_extractor_type": WHISPER, "chunk_length": 10**8}, "from 1 to 1,048,576"),
         ({"feature_extractor_type": WAVE, "feature_size": 2}, "feature_size is not 1"),
     ],
 )

@@ -72,6 +72,11 @@ def test_stdin(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         read(folder, "-", stdin=io.BytesIO())
 
 
+def test_messages_on_stdin_are_no_text(folder: Path) -> None:
+    with pytest.raises(InputError, match="messages are read from a file"):
+        read(folder, "-", chat=True)
+
+
 def test_tokenizer_elsewhere(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     (elsewhere / "a.txt").write_text("world")

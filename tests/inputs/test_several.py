@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +13,9 @@ from PIL import Image
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from palrp_onnx.errors import InputError
-from palrp_onnx.inputs import Given, GraphInput, open_several
+from palrp_onnx.inputs import Given, GraphInput, Sample, open_several
+from palrp_onnx.inputs.columns import read_columns
+from palrp_onnx.record import InputFacts
 
 pytestmark = pytest.mark.quick
 
@@ -109,3 +113,32 @@ def test_masks_of_pixels_keep_them_all(model: Path) -> None:
     files = [Given(model.with_name("photo.png")), Given(model.with_name("texts.txt"))]
     sample = open_several(files, model_path=model, graph_inputs=[words, pixels, mask])
     assert sample.feeds["pixel_mask"].tolist() == np.ones((1, 8, 8)).tolist()
+
+
+def test_arrays_have_their_own_names(tmp_path: Path) -> None:
+    path, boxes = tmp_path / "both.npz", tmp_path / "boxes.npy"
+    np.savez(path, input_ids=np.array([[1, 2]]))
+    np.save(boxes, np.zeros((1, 2, 4), np.float32))
+    options: dict[str, Any] = {"model_path": tmp_path / "m.onnx", "graph_inputs": [WORDS, BOXES]}
+    for name in (None, "input_ids"):
+        sample = open_several([Given(path, name), Given(boxes)], **options)
+        assert sample.feeds["input_ids"].tolist() == [[1, 2]]
+    with pytest.raises(InputError, match="not one of boxes alone"):
+        open_several([Given(path, "boxes"), Given(boxes, "boxes")], **options)
+
+
+def test_names_of_many_columns_are_no_path() -> None:
+    names = tuple(f"a long name of column {k}" for k in range(300))
+    assert read_columns([",".join(names)], ["x"]) == {"": names}
+
+
+def test_seconds_are_those_of_the_sound_alone() -> None:
+    def part(name: str | None, step: float | None) -> Sample:
+        facts = InputFacts(kind="sound" if step else "tensors", step=step)
+        return Sample("a", "several", {}, facts, subject=name)
+
+    both = replace(part(None, 0.02), parts=(part("wave", 0.02), part(None, None)))
+    assert (both.step_of("wave"), both.step_of("table")) == (0.02, None)
+    decoded = replace(part(None, 0.02), parts=(part(None, 0.02), part("ids", None)))
+    assert (decoded.step_of("frames"), decoded.step_of("ids")) == (0.02, None)
+    assert part(None, 0.02).step_of("frames") == 0.02

@@ -101,6 +101,16 @@ def test_damaged_files(config: Path) -> None:
         reader.read_file(config.with_name("nothing.wav"))
 
 
+def test_a_wave_of_eight_bytes_a_sample(config: Path) -> None:
+    pytest.importorskip("soundfile")
+    path = write(config.with_name("a.wav"), [0, 0], 4)
+    data = bytearray(path.read_bytes())
+    data[32:36] = (8).to_bytes(2, "little") + (64).to_bytes(2, "little")
+    path.write_bytes(data)
+    with pytest.raises(InputError, match="is not a readable sound"):
+        SoundReader(config, [WAVES]).read_file(path)
+
+
 def test_flac_without_its_package(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = config.with_name("a.flac")
     path.write_bytes(b"fLaC")
@@ -119,3 +129,13 @@ def test_flac(config: Path) -> None:
     path.write_bytes(b"fLaC" + bytes(20))
     with pytest.raises(InputError, match="is not a readable sound"):
         SoundReader(config, [WAVES]).read_file(path)
+
+
+def test_a_small_file_of_a_long_silence(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    soundfile = pytest.importorskip("soundfile")
+    monkeypatch.setattr("palrp_onnx.inputs.sound._SAMPLES", 1000)
+    for channels, count in ((1, 1001), (2, 501)):
+        path = config.with_name("a.flac")
+        soundfile.write(path, np.zeros((count, channels)), 16000)
+        with pytest.raises(InputError, match="more than 1,000 samples"):
+            SoundReader(config, [WAVES]).read_file(path)

@@ -51,6 +51,8 @@ def test_one_input_a_column(tmp_path: Path) -> None:
         ("a,b\n1,inf\n", [ROWS], "'inf' is no finite number"),
         ("a,b,c\n1,2,3\n", [ROWS], "has 3 columns, not the 2"),
         ('a,b\n1,"2\n', [ROWS], "no table of comma-separated values"),
+        ("1,\n3,4\n", [ROWS], "the first row has numbers beside cells that are none"),
+        ("1,NA\n3,4\n", [ROWS], "whether it holds the names"),
         ("kind\n1\n", COLUMNS, "has no column for age"),
         ("1,2\n", COLUMNS, "has no names of columns"),
         ("kind,age,id\n1,2,3\n", COLUMNS, "columns that are no input: id"),

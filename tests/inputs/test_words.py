@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from tokenizers import Tokenizer, models  # type: ignore[import-untyped]
 from tokenizing import byte_level, unigram, wordpiece
 
 from palrp_onnx.errors import InputError, TargetError
@@ -37,6 +38,17 @@ def test_what_is_not_one_token(tmp_path: Path) -> None:
     with pytest.raises(TargetError, match="can be the token") as caught:
         Vocabulary(tmp_path).token("a")
     assert '" a"' in caught.value.hint
+
+
+def test_an_unknown_word_is_not_the_token_of_unknown_words(tmp_path: Path) -> None:
+    bare = Tokenizer(models.Unigram([("<unk>", 0.0), ("a", -1.0)], unk_id=0))
+    for made, texts in ((wordpiece(), ("zebra", " zebra")), (bare, ("z", " z"))):
+        made.save(str(tmp_path / "tokenizer.json"))
+        for text in texts:
+            with pytest.raises(TargetError, match="is unknown to the tokenizer"):
+                Vocabulary(tmp_path).token(text)
+    wordpiece().save(str(tmp_path / "tokenizer.json"))
+    assert Vocabulary(tmp_path).token("[UNK]") == 1
 
 
 def test_the_mask_token_and_special_tokens(tmp_path: Path) -> None:

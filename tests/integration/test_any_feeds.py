@@ -13,10 +13,14 @@ from committed import GOLDEN, MODELS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from palrp_onnx import Explainer
 from palrp_onnx.analysis.analysis import Analysis
 from palrp_onnx.analysis.sites import find_sites
+from palrp_onnx.errors import InputError
+from palrp_onnx.inputs.sample import Sample
 from palrp_onnx.model.open import Model
 from palrp_onnx.prepare import analyse_model, make_example
+from palrp_onnx.record import InputFacts
 
 FILES = [
     *sorted(MODELS.glob("*/model.onnx")),
@@ -118,3 +122,28 @@ def test_little_graphs(name: str, seed: int, high: int) -> None:
     }
     model = proto(body, feeds, weights)
     assert facts(analyse_model(opened(model), fed)) == facts(analyse_model(opened(model)))
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "numpy"])
+def test_later_arrays_are_checked_as_the_first_ones(engine: str) -> None:
+    """Whatever does not fit is refused, also where axes of samples have names of their own."""
+    weights = {"words": real(9, 4), "mix": real(4, 4), "one": ints(1)}
+    body = (
+        "e = Gather(words, ids)  c = MatMul(other, mix)  s = Add(e, c)  "
+        "y = ReduceMean<keepdims=0>(s, one)"
+    )
+    feeds = {"ids": ints([1, 2, 3], [4, 5, 6]), "other": real(2, 3, 4)}
+    model = proto(body, feeds, weights, free=(0, 1))
+    model.graph.input[1].type.tensor_type.shape.dim[0].dim_param = "others"
+    explainer = Explainer(opened(model), engine=engine)
+
+    def explain(**changed: Array) -> None:
+        explainer.explain(Sample("x", "tensors", changed, InputFacts(kind="tensors")), "0")
+
+    explain(**feeds)
+    with pytest.raises(InputError, match="batch sizes differ: ids 2, other 1"):
+        explain(ids=feeds["ids"], other=feeds["other"][:1])
+    with pytest.raises(InputError, match=r"missing.*other"):
+        explain(ids=feeds["ids"])
+    with pytest.raises(InputError, match=r"missing.*ids"):
+        explain(other=feeds["other"])

@@ -27,9 +27,10 @@ from tokenizers import (  # type: ignore[import-untyped]
 from palrp_onnx import Explainer
 from palrp_onnx.compiler.file import compile_model
 from palrp_onnx.errors import InputError, TargetError
-from palrp_onnx.inputs import Sample, open_sample, read_labels
+from palrp_onnx.inputs import Sample, TextReader, open_sample, read_labels
 from palrp_onnx.jobs.records import Record
 from palrp_onnx.jobs.settings import Settings
+from palrp_onnx.jobs.stacking import stack
 from palrp_onnx.jobs.worker import Worker
 from palrp_onnx.record import Attribution, InputFacts, encode
 from palrp_onnx.render.titles import title_of
@@ -257,6 +258,20 @@ def test_a_text_without_a_masked_token(masked: Path) -> None:
     assert "token:3" in warning.message
 
 
+def test_a_warning_is_of_the_row_that_it_is_about(masked: Path) -> None:
+    explainer, samples = Explainer(masked), []
+    for k, text in enumerate(("[MASK] is [MASK]", "[MASK] is big")):
+        path = masked.with_name(f"{k}.txt")
+        path.write_text(text)
+        samples.append(
+            open_sample(
+                path, model_path=masked, graph_inputs=explainer.model.inputs, tokenizer=None
+            )
+        )
+    first, second = (e.record for e in explainer.explain(stack(samples, None), "pred"))
+    assert [w.code for w in first.warnings] == ["several-masks"] and not second.warnings
+
+
 @pytest.fixture
 def decoder(tmp_path: Path) -> Path:
     config = {"architectures": ["GPT2LMHeadModel"], "vocab_size": len(WORDS)}
@@ -476,6 +491,16 @@ def test_a_class_over_its_region(tmp_path: Path, engine: str) -> None:
     assert "places, where it is the largest" in title_of(explain("c").record)
 
 
+@pytest.mark.parametrize(("ending", "half"), [("Identity", 0), ("Sigmoid", 0.5)])
+def test_the_region_of_one_number_a_place(tmp_path: Path, ending: str, half: float) -> None:
+    body = f"c = Conv(x, k)  y = {ending}(c)"
+    explain = of_picture(tmp_path, body, {"k": KERNEL[:1]}, output="y")
+    y = np.einsum("chw,c->hw", PICTURE[0], KERNEL[0, :, 0, 0])
+    target = explain("default").record.target
+    assert target.cells == (y > 0).sum() < y.size
+    assert target.region == f"where it is above {half}"
+
+
 def test_regions_that_are_not_there(tmp_path: Path) -> None:
     kernel = KERNEL.copy()
     kernel[3] = -np.abs(KERNEL).sum()
@@ -532,20 +557,26 @@ BATCHES = {
 }
 
 
-@pytest.mark.parametrize("kind", BATCHES)
-@pytest.mark.parametrize("side", ["right", "left"])
-def test_records_of_a_batch_are_as_alone(tmp_path: Path, kind: str, side: str) -> None:
-    """Filled up on either side: no place is one of the padding, and each record has its own."""
+def batched(folder: Path, kind: str, side: str) -> Path:
+    """A model with a mask, whose tokenizer fills up on this side."""
     body, size, outputs = BATCHES[kind]
     config: dict[str, Any] = {"pad_token_id": 1}
     if kind == "entities":
         config["id2label"] = {str(k): label for k, label in enumerate(LABELS)}
-    path = made(tmp_path, f"{MIXED}  y = MatMul(h, w)", size, config)
+    path = made(folder, f"{MIXED}  y = MatMul(h, w)", size, config)
     named = {"mask_token": "[MASK]", "padding_side": side}
-    (tmp_path / "tokenizer_config.json").write_text(json.dumps(named))
+    (folder / "tokenizer_config.json").write_text(json.dumps(named))
     feeds = {"input_ids": ints([*IDS]), "attention_mask": ints([1] * 5)}
     given = {"table": TABLE, "w": weights(size), "last": ints(-1), "axis": ints(1)}
     onnx.save(proto(body, feeds, given, outputs=outputs, free=(0, 1)), path)
+    return path
+
+
+@pytest.mark.parametrize("kind", BATCHES)
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_records_of_a_batch_are_as_alone(tmp_path: Path, kind: str, side: str) -> None:
+    """Filled up on either side: no place is one of the padding, and each record has its own."""
+    path = batched(tmp_path, kind, side)
     texts = ["[MASK] is", "big berlin is [MASK] paris", "small [MASK] she"]
     pairs = ["berlin is big", "he", "paris is small who"]
     pair = kind == "answers"
@@ -565,6 +596,54 @@ def test_records_of_a_batch_are_as_alone(tmp_path: Path, kind: str, side: str) -
         np.testing.assert_allclose(
             line["relevance"]["total"], alone.relevance.total, rtol=1e-4, atol=1e-5
         )
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_places_that_records_name_are_no_padding(tmp_path: Path, side: str) -> None:
+    """Places by number, as an entry of the ends of answers, or in a region of all tokens."""
+    for kind, target in (("answers", "4"), ("entities", ":,1")):
+        path = batched(tmp_path, kind, side)
+        texts = ["is big", "who is small she"]
+        pair = {"text_pair": "berlin"} if kind == "answers" else {}
+        records = [
+            Record(k, {"text": text, **pair, "target": target}) for k, text in enumerate(texts)
+        ]
+        worker = Worker(path, Settings(batch_size=2))
+        assert worker._batching.padding is not None
+        for line, text in zip(worker(records), texts, strict=True):
+            found, alone = (
+                json.loads(line.data),
+                one(path, text, target, pair=pair.get("text_pair")),
+            )
+            assert found["target"]["value"] == pytest.approx(alone.target.value, rel=1e-4)
+            assert found["target"].get("index") == alone.target.index
+            np.testing.assert_allclose(
+                found["relevance"]["total"], alone.relevance.total, rtol=1e-4, atol=1e-5
+            )
+
+
+def test_the_last_token_of_another_text_is_no_padding(tmp_path: Path) -> None:
+    path = batched(tmp_path, "entities", "right")
+    for name, more in (("other", 0), ("padded", 2)):
+        ids, kept = [0, 6, 4, 1] + [1] * more, [1] * 4 + [0] * more
+        np.savez(tmp_path / f"{name}.npz", input_ids=[ids], attention_mask=[kept])
+    values = [
+        one(path, TEXT, f"similarity:{tmp_path / name}.npz:-1").target.value
+        for name in ("other", "padded")
+    ]
+    assert values[0] == pytest.approx(values[1], rel=1e-5)
+
+
+@pytest.mark.parametrize("target", ["default", "pred", "answer", "4", "token:berlin"])
+def test_places_in_windows_are_not_averaged(tmp_path: Path, target: str) -> None:
+    path = batched(tmp_path, "answers", "right")
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"model_max_length": 6}))
+    explainer = Explainer(path)
+    reader = TextReader(tmp_path, explainer.model.inputs)
+    sample = reader.read_windows("berlin is big paris small who she he berlin", id="long")
+    assert len(sample.windows) == 4
+    with pytest.raises(TargetError, match="whose entries are no tokens"):
+        explainer.explain(sample, target)
 
 
 def test_a_compiled_file(entities: Path) -> None:

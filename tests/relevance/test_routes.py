@@ -84,6 +84,11 @@ STEPS = {
         lambda a: np.concatenate([a * 0, a, a * 0])[len(a) - 1 : 2 * len(a) + 1],
         {"pads": ints(0, 1, 0, 0, 1, 0)},
     ),
+    "shift": Step(
+        "{b} = Pad({a}, onward)",
+        lambda a: np.concatenate([a[:1] * 0, a[:-1]]),
+        {"onward": ints(0, 1, 0, 0, -1, 0)},
+    ),
     "class token": Step(
         "{a}n = Shape<start=0, end=1>({a})  {a}d = Concat<axis=0>({a}n, tail)  "
         "{a}f = Expand(first, {a}d)  {b} = Concat<axis=1>({a}f, {a})",
@@ -188,6 +193,20 @@ def check(names: list[str], positions: str) -> None:
             )
             assert other.sites[0].off_map == pytest.approx(site.off_map, abs=close["atol"])
         assert "unaligned-site" not in [w.code for w in found.record.warnings]
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "numpy"])
+def test_places_of_windows_that_skip_entries_are_unknown(engine: str) -> None:
+    """Strides with dilations: most entries between the first and the last have no share."""
+    body = """x0 = Gather(words, ids)  t = Transpose<perm=[0, 2, 1]>(x0)
+        c = Conv<strides=[2], dilations=[2]>(t, kernel)  p = Transpose<perm=[0, 2, 1]>(c)
+        x = Add(p, table)  r = Relu(x)  h = ReduceSum<keepdims=0>(r, one)  y = MatMul(h, head)"""
+    weights = {"kernel": real(F, F, 3, seed=5), "table": real(1, 2, F), "head": real(F, 4, seed=2)}
+    ids = np.random.default_rng(0).integers(0, V, size=(2, T))
+    weights |= {"words": WORDS, "one": SHARED["one"]}
+    for found in explained(opened(proto(body, {"ids": ids}, weights)), ids, engine=engine):
+        assert "unaligned-site" in [w.code for w in found.record.warnings]
+        assert not np.any(found.record.relevance.position)
 
 
 def test_single_sink_adds_up_layers_whose_places_are_the_same_alone() -> None:
