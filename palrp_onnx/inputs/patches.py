@@ -33,10 +33,7 @@ class Patches:
 
     def __init__(self, graph_inputs: Sequence[GraphInput]) -> None:
         self._all = graph_inputs
-        rows = [e for e in graph_inputs if len(e.shape or ()) == _PATCHES and _is(e, "f")]
-        flat = [e for e in graph_inputs if len(e.shape or ()) == _BESIDE]
-        shapes = [e for e in flat if (e.shape or ())[1] == 2 and _is(e, "iu")]
-        masks = [e for e in flat if rows and (e.shape or ())[1] == (rows[0].shape or ())[1]]
+        rows, shapes, masks = _parts(graph_inputs)
         if len(rows) != 1 or len(rows + shapes + masks) != len(graph_inputs) or len(masks) > 1:
             raise self._error("patches of an image are an input [batch, patches, features]")
         if len(shapes) != 1 or shapes == masks:
@@ -76,6 +73,20 @@ class Patches:
     def _error(self, message: str) -> InputError:
         hint = "Pass one array per graph input as .npz."
         return InputError(f"{message}; {describe(self._all)}", hint=hint)
+
+
+def patch_inputs(graph_inputs: Sequence[GraphInput]) -> list[GraphInput]:
+    """Those of some inputs that patches provide."""
+    return [each for part in _parts(graph_inputs) for each in part]
+
+
+def _parts(graph_inputs: Sequence[GraphInput]) -> tuple[list[GraphInput], ...]:
+    """Inputs that may hold patches, rows and columns, and a mask, by their shapes."""
+    rows = [e for e in graph_inputs if len(e.shape or ()) == _PATCHES and _is(e, "f")]
+    flat = [e for e in graph_inputs if len(e.shape or ()) == _BESIDE]
+    shapes = [e for e in flat if (e.shape or ())[1] == 2 and _is(e, "iu")]
+    masks = [e for e in flat if rows and (e.shape or ())[1] == (rows[0].shape or ())[1]]
+    return rows, shapes, masks
 
 
 def _is(graph_input: GraphInput, kinds: str) -> bool:

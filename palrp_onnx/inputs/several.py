@@ -16,6 +16,8 @@ from palrp_onnx.inputs.image import (
     takes_images,
 )
 from palrp_onnx.inputs.kinds import ARRAY, IMAGE, SOUND, TABLE, TENSORS, TEXT, unknown_kind
+from palrp_onnx.inputs.patches import patch_inputs
+from palrp_onnx.inputs.preprocessing import read_form
 from palrp_onnx.inputs.purposes import IDS, purposes
 from palrp_onnx.inputs.sample import Feeds, GraphInput, Sample
 from palrp_onnx.inputs.signature import describe
@@ -108,10 +110,12 @@ class _Opening:
         """A file of any kind but text."""
         suffix = given.path.suffix.lower()
         if suffix in IMAGE:
-            chosen = self._one(given, takes_images, "an image")
-            return self._take(
-                ImageReader(default_preprocessor(self.model_path), [chosen]).read_file(given.path)
-            )
+            config = default_preprocessor(self.model_path)
+            inputs = [] if any(map(takes_images, self.free)) else patch_inputs(self.free)
+            other = given.name is not None and self._named(given.name) not in inputs
+            if not inputs or other or read_form(config) != "patches":
+                inputs = [self._one(given, takes_images, "an image")]
+            return self._take(ImageReader(config, inputs).read_file(given.path))
         if suffix in SOUND:
             chosen = self._one(given, takes_sound, "a sound")
             return self._take(

@@ -67,6 +67,26 @@ def test_an_image_and_lines_of_texts(model: Path) -> None:
     assert second is not None and second.text == ["<s>", "a", "red", "car", "</s>"]
 
 
+def test_patches_and_a_text(model: Path) -> None:
+    kind = {"image_processor_type": "Siglip2ImageProcessor", "patch_size": 4, "max_num_patches": 9}
+    model.with_name("preprocessor_config.json").write_text(json.dumps(kind))
+    patches = [
+        GraphInput("pixel_values", np.dtype(np.float32), ("images", "patches", 48)),
+        GraphInput("pixel_attention_mask", np.dtype(np.int32), ("images", "patches")),
+        GraphInput("spatial_shapes", np.dtype(np.int64), ("images", 2)),
+    ]
+    photo = model.with_name("photo.png")
+    files = [Given(photo), Given(model.with_name("texts.txt"))]
+    sample = open_several(files, model_path=model, graph_inputs=[IDS, MASK, *patches])
+    with pytest.raises(InputError, match="no input foo"):
+        open_several([Given(photo, "foo"), files[1]], model_path=model, graph_inputs=patches)
+    assert sample.feeds["spatial_shapes"].tolist() == [[4, 2]]
+    assert sample.feeds["pixel_attention_mask"].tolist() == [[1] * 8]
+    assert len(sample.feeds["input_ids"]) == 2
+    units = sample.units_of("pixel_values")
+    assert units is not None and units.grid == (4, 2)
+
+
 def test_padding_that_the_graph_sees_is_said(model: Path) -> None:
     files = [Given(model.with_name("photo.png")), Given(model.with_name("texts.txt"))]
     sample = open_several(files, model_path=model, graph_inputs=[IDS, PIXELS])
