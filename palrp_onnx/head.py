@@ -177,7 +177,7 @@ def _found(
     facts, size = subject.facts, shape[-1] if len(shape) > 1 else 1
     said = declared.claim(_ARCHITECTURES)
     if len(shape) > 3:
-        return _dense(subject, shape, labels)
+        return _dense(subject, shape, said, labels)
     if facts.tokens:
         return _along_units(facts, size, said, labels)
     names = dict(labels) if set(labels) == set(range(size)) else {}
@@ -281,14 +281,22 @@ def _along_units(
     return Head(size, False, False, {}, own, "numbers", "its last axis runs along tokens")
 
 
-def _dense(subject: Subject, shape: tuple[int, ...], labels: Mapping[int, str]) -> Head:
-    """Entries for every place of a picture: [B, classes, H, W], or [B, H, W, classes]."""
-    own = _OWN.get(subject.facts.ending or "")
+def _dense(
+    subject: Subject, shape: tuple[int, ...], said: Kind | None, labels: Mapping[int, str]
+) -> Head:
+    """Entries for every place of a picture: [B, classes, H, W], or [B, H, W, classes].
+
+    One number for every place may be a depth or a colour too: it is a class where the graph
+    computes a sigmoid of it, or ``config.json`` says so.
+    """
+    facts = subject.facts
+    own = _OWN.get(facts.ending or "")
+    one = SIGMOID in (facts.ending, facts.followed) or said == "segmentation"
     for axis in (1, len(shape) - 1):
         if labels and subject.image is not None and set(labels) == set(range(shape[axis])):
             why = f"it has an entry for each of {len(labels)} labels at every place of the picture"
             return Head(shape[axis], True, False, dict(labels), own, "segmentation", why, axis - 1)
-    if subject.image is not None and shape[1] == 1:
+    if subject.image is not None and shape[1] == 1 and one:
         why = "it has one number for every place of the picture"
         return Head(1, False, False, {}, own, "segmentation", why, 0)
     return Head(shape[-1], False, False, {}, own, "numbers", "it has several axes", None)
