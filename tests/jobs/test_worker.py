@@ -416,3 +416,23 @@ def test_the_first_token_of_a_decoder(tmp_path: Path) -> None:
         assert found["target"]["token"] == "w2"  # what its texts begin with
         assert [each["input"] for each in found["others"]] == ["decoder_ids"]
     assert together[-1]["units"]["text"] == ["w4", "w6", "w7"]
+
+
+def test_records_with_other_numbers_beside_the_input_are_apart(tmp_path: Path) -> None:
+    """The graph scales all rows by the first row's size; alone, every record has its own."""
+    graph = onnx.parser.parse_graph(
+        """g (float[batch, 3] x, int64[batch, 2] size) => (float[batch, 2] y)
+        <float[3, 2] W = {1, 2, 3, 4, 5, 6}, int64 first = {0}> {
+        s = Gather <axis = 0> (size, first)  r = ReduceSum <keepdims = 0> (s)
+        f = Cast <to = 1> (r)  h = MatMul (x, W)  y = Mul (h, f) }"""
+    )
+    imports = [helper.make_opsetid("", 18)]
+    onnx.save(helper.make_model(graph, opset_imports=imports, ir_version=10), tmp_path / "m.onnx")
+    rows = []
+    for k, size in enumerate([(1, 2), (3, 4), (1, 2), (5, 6)]):
+        x = real(1, 3, seed=k)
+        np.savez(tmp_path / f"{k}.npz", x=x, size=np.array([size]))
+        rows.append({"tensors": f"{k}.npz"})
+    worker = Worker(tmp_path / "m.onnx", Settings(target="0"))
+    found = same_as_singles(worker, records(rows, tmp_path))
+    assert not any("error" in line for line in found)
