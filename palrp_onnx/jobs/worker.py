@@ -172,7 +172,7 @@ class Worker:
         named |= self._ends and (target.index, target.word) != (None, None)
         if padding is not None and not named:
             padded = padding.length(sample.feeds) if self._free() else None
-        key = (wanted, padded is None, self._form(sample, fixed=padded is None))
+        key = (wanted, padded is None, _form(sample, self._input, fixed=padded is None))
         return _Task(index, record, fields.meta, sample, wanted, padded, key)
 
     def _wanted(self, own: str | int | None) -> str:
@@ -186,25 +186,6 @@ class Worker:
         return not any(
             isinstance(s.shape[1], int) for s in self.model.inputs if s.shape and len(s.shape) > 1
         )
-
-    def _form(self, sample: Sample, *, fixed: bool) -> Hashable:
-        """A key that is equal for samples whose arrays can be joined.
-
-        Whole numbers that are not given for each token, as sizes of an image, have to be the same:
-        a graph may read those of one row only.
-        """
-        arrays = tuple(
-            (name, array.dtype.str, array.shape if fixed else array.ndim)
-            for name, array in sample.feeds.items()
-        )
-        explained = sample.feeds.get(self._input)
-        tokens = None if explained is None else explained.shape[:2]
-        numbers = tuple(
-            (name, array.tobytes())
-            for name, array in sample.feeds.items()
-            if array.dtype.kind in "iub" and array.shape[:2] != tokens
-        )
-        return sample.units is None, sample.units and sample.units.grid, arrays, numbers
 
     def _explain(self, batch: Sequence[_Task]) -> list[Line]:
         """The lines of a batch; if it fails, its records are explained one by one."""
@@ -241,3 +222,23 @@ class Worker:
         decided = self._explainer.decisions(whole.feeds)
         if any(self._explainer.decisions(task.sample.feeds) != decided for task in batch):
             raise ModelError("Records of a batch decide otherwise about branches or loops")
+
+
+def _form(sample: Sample, explained: str, *, fixed: bool) -> Hashable:
+    """A key that is equal for samples whose arrays can be joined.
+
+    Whole numbers that are not given for each token, as sizes of an image, have to be the same: a
+    graph may read those of one row only.
+    """
+    arrays = tuple(
+        (name, array.dtype.str, array.shape if fixed else array.ndim)
+        for name, array in sample.feeds.items()
+    )
+    units = sample.feeds.get(explained)
+    tokens = None if units is None else units.shape[:2]
+    numbers = tuple(
+        (name, array.tobytes())
+        for name, array in sample.feeds.items()
+        if array.dtype.kind in "iub" and array.shape[:2] != tokens
+    )
+    return sample.units is None, sample.units and sample.units.grid, arrays, numbers

@@ -65,5 +65,5 @@ def test_only_images_of_one_grid_are_joined() -> None:
         units = Units(kind="patch", grid=(grid[0], grid[1]))
         return Sample("a", "image", {"a": PATCHES}, InputFacts(kind="image"), units=units)
 
-    keys = [_form(sample(*grid), fixed=True) for grid in ((2, 2), (2, 2), (4, 1))]
+    keys = [_form(sample(*grid), "a", fixed=True) for grid in ((2, 2), (2, 2), (4, 1))]
     assert (keys[0] == keys[1], keys[0] == keys[2]) == (True, False)
