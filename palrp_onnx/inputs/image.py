@@ -123,6 +123,8 @@ class _Arranged(Protocol):
 
 
 def _arranged(preprocessor_config: Path, graph_inputs: Sequence[GraphInput]) -> _Arranged:
+    if not preprocessor_config.is_file():  # first whether the graph takes an image at all
+        return _Planes(graph_inputs, preprocessor_config)
     match read_form(preprocessor_config):
         case "colours":
             return Colours(graph_inputs)

@@ -491,6 +491,8 @@ def bring_to_tokens(
     Entries along ``rows`` are among the tokens, T = rows × places; those of images stay apart.
     """
     flags = axes.flags
+    if not flags:  # one number, which is its own unit
+        relevance = op.unsqueeze(relevance, [0])
     if axes.channels is not None:
         order = (flags.index(BATCH), axes.channels, *axes.units)
         return relevance if order == (0, 1, 2, 3) else op.transpose(relevance, order)
