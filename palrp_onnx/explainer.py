@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from importlib.metadata import version
@@ -37,7 +38,7 @@ from palrp_onnx.inputs.sample import Sample
 from palrp_onnx.inputs.sidecar import Declared, read_declared
 from palrp_onnx.inputs.vectors import read_mask, read_vector, vector_of
 from palrp_onnx.inputs.words import Vocabulary, usable_vocabulary
-from palrp_onnx.machine import free_memory
+from palrp_onnx.machine import Room
 from palrp_onnx.model.branches import has_decisions
 from palrp_onnx.model.native import with_own_products
 from palrp_onnx.model.open import Model, parse_model
@@ -54,7 +55,7 @@ from palrp_onnx.relevance.target_parsing import parse_targets
 from palrp_onnx.runtime.branching import Branches, Taken
 from palrp_onnx.runtime.forward import RuntimeForward
 from palrp_onnx.subject import Subject
-from palrp_onnx.types import Array, Feeds, Shape
+from palrp_onnx.types import Array, Feeds
 from palrp_onnx.windows import join_windows
 from palrp_onnx.zero_maps import find_zero_maps, warning
 
@@ -63,16 +64,10 @@ DEFAULT_POSITIONS = "relu"
 
 #: Ways to use memory.
 MEMORY = ("auto", "fast", "bounded")
-#: Share of the free memory that values of the forward pass may take before less is kept.
-_SHARE = 0.6
 #: Axes of an output with one row a sample.
 _ONE_ROW = 2
 #: Largest number of open engines, one for each way in which inputs decide.
 _MAX_ENGINES = 4
-
-
-#: Shapes of inputs by name → bytes.
-Kept = Callable[[Mapping[str, Shape]], int]
 
 
 @dataclass(frozen=True)
@@ -81,8 +76,12 @@ class _Opened:
 
     engine: Engine
     original: Original | None
-    #: Bytes that the engine keeps for inputs of these shapes, where another would keep less.
-    kept: Kept | None = None
+    #: Room for what the engine keeps, where another would keep less.
+    room: Room | None = None
+
+    def fits(self, feeds: Feeds) -> bool:
+        """Whether there is room for what the engine keeps for these arrays."""
+        return self.room is None or self.room.fits(shapes_of(feeds))
 
 
 class Explainer:
@@ -193,6 +192,7 @@ class Explainer:
         self._tokenizer = tokenizer
         self._head = check_kind(head)
         self._reader = reader or self._open_sample
+        self._decides = self._manifest is None and has_decisions(self.model)
         self._others: dict[str, Explainer] = {}
 
     def explain(
@@ -336,22 +336,9 @@ class Explainer:
     def _other(self, output: str) -> Explainer:
         """The explainer of another output, with the same options."""
         if output not in self._others:
-            self._others[output] = Explainer(
-                self.model,
-                method=self.method,
-                positions=self.positions,
-                engine=self._kind,
-                dtype=self.dtype,
-                device=self.device,
-                output=output,
-                explain_input=self._explain_input,
-                roles={name: role.value for name, role in self._roles.items()},
-                memory=self._memory,
-                once=self._once,
-                tokenizer=self._tokenizer,
-                head=self._head,
-                reader=self._reader,
-            )
+            other = copy(self)
+            other._output, other._opened, other._others = output, OrderedDict(), {}
+            self._others[output] = other
         return self._others[output]
 
     def _filled(self, sample: Sample) -> Sample | None:
@@ -559,7 +546,7 @@ class Explainer:
         key = self.decisions(feeds), wide and compiled
         if key not in self._opened:
             self._opened[key] = self._open(feeds, self._memory, wide=key[1])
-        if _outgrown(self._opened[key].kept, feeds):
+        elif not self._opened[key].fits(feeds):
             del self._opened[key]
             self._opened[key] = self._open(feeds, "bounded", wide=key[1])
         self._opened.move_to_end(key)
@@ -569,7 +556,7 @@ class Explainer:
 
     def decisions(self, feeds: Feeds) -> Taken:
         """What this input decides: branches, rounds of loops; nothing in a compiled explainer."""
-        if self._manifest is not None or not has_decisions(self.model):
+        if not self._decides:
             return ()
         check_feeds(self.model.inputs, feeds)
         if self._branches is None:
@@ -606,11 +593,12 @@ class Explainer:
         original = None
         if rewritten.changes or self.dtype == "float64":
             original = Original(rewritten, planned.output, device=self.device)
-        adapts = memory == "auto" and self._kind == "onnxruntime" and self.device == "cpu"
-        kept = planned.kept() if adapts else None
-        if _outgrown(kept, feeds):
-            memory, kept = "bounded", None
-        return _Opened(self._engine_of(planned, feeds, memory, wide=wide), original, kept)
+        room = None
+        if memory == "auto" and self._kind == "onnxruntime" and self.device == "cpu":
+            room = Room(planned.kept())
+            if not room.fits(shapes_of(feeds)):
+                memory, room = "bounded", None
+        return _Opened(self._engine_of(planned, feeds, memory, wide=wide), original, room)
 
     def _engine_of(self, planned: Planned, feeds: Feeds, memory: str, *, wide: bool) -> Engine:
         if self._kind != "onnxruntime":
@@ -683,13 +671,6 @@ class Explainer:
         if isinstance(engine, CompiledEngine) and engine.manifest.memory != "fast":
             found["memory"] = engine.manifest.memory
         return {**found, **record_params(self.method)}
-
-
-def _outgrown(kept: Kept | None, feeds: Feeds) -> bool:
-    """Whether what is kept for these arrays leaves too little of the machine's memory."""
-    if kept is None or (free := free_memory()) is None:
-        return False
-    return kept(shapes_of(feeds)) > _SHARE * free
 
 
 def _of_text(error: RunError, sample: Sample) -> RunError:

@@ -1,12 +1,44 @@
-"""What this machine has left."""
+"""What this machine has left, and whether it is enough."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from palrp_onnx.types import Shape
+
+#: Share of the free memory that values of the forward pass may take before less is kept.
+_SHARE = 0.6
 _MEMINFO = Path("/proc/meminfo")
 #: Limit and use of the control group of this process, as containers set it.
 _GROUP = Path("/sys/fs/cgroup")
+
+
+class Room:
+    """Whether what is kept for inputs leaves enough memory; shapes are weighed when they are new.
+
+    Args:
+        kept: Shapes of inputs by name → bytes.
+    """
+
+    def __init__(self, kept: Callable[[Mapping[str, Shape]], int]) -> None:
+        self._kept = kept
+        self._fitting: set[frozenset[tuple[str, Shape]]] = set()
+        self._most = 0
+
+    def fits(self, shapes: Mapping[str, Shape]) -> bool:
+        """Whether there is room, or was for as much: the runtime holds what it has used once."""
+        key = frozenset(shapes.items())
+        if key in self._fitting:
+            return True
+        size = self._kept(shapes)
+        if size > self._most:
+            free = free_memory()
+            if free is not None and size > _SHARE * free:
+                return False
+            self._most = size
+        self._fitting.add(key)
+        return True
 
 
 def free_memory() -> int | None:

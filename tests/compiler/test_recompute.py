@@ -141,12 +141,12 @@ def test_a_compiled_explainer(tmp_path: Path) -> None:
 
 def test_memory_decides_where_nothing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     """By the shapes of the input; a larger one changes the choice."""
-    monkeypatch.setattr("palrp_onnx.explainer.free_memory", lambda: 1_000_000)
+    monkeypatch.setattr("palrp_onnx.machine.free_memory", lambda: 1_000_000)
     made = Explainer(chain(9))
     feeds = [tensors({"x": real(1, 3, side, side)}) for side in (16, 160, 16)]
     found = [explained(each, made)[0].record.run.params.get("memory") for each in feeds]
     assert found == [None, "bounded", "bounded"]
-    monkeypatch.setattr("palrp_onnx.explainer.free_memory", lambda: None)
+    monkeypatch.setattr("palrp_onnx.machine.free_memory", lambda: None)
     assert "memory" not in explained(feeds[1], Explainer(chain(9)))[0].record.run.params
 
 
