@@ -18,7 +18,7 @@ from palrp_onnx.head import NO_OBJECT, Head
 from palrp_onnx.inputs.sample import Sample
 from palrp_onnx.inputs.words import Vocabulary
 from palrp_onnx.record import Units, Warning_
-from palrp_onnx.relevance.target import Target
+from palrp_onnx.relevance.target import Target, bounded
 from palrp_onnx.subject import Subject
 from palrp_onnx.types import Array
 
@@ -229,7 +229,7 @@ class Binder:
         if not kept.any():
             return target
         if target.index is not None:
-            column = chances[:, _bounded(target.index, chances.shape[1])]
+            column = chances[:, bounded(target.index, chances.shape[1])]
             return replace(target, position=int(np.where(kept, column, -np.inf).argmax()))
         none = {k for k, name in self.head.names.items() if name in (_OUTSIDE, NO_OBJECT)}
         if self.head.vocabulary and self.vocabulary is not None:
@@ -308,7 +308,7 @@ class Binder:
                 hint="It needs a model that predicts next tokens, and token ids as its input.",
             )
         assert target.span is not None
-        first, last = (_bounded(k, len(ids)) for k in target.span)
+        first, last = (bounded(k, len(ids)) for k in target.span)
         if not 1 <= first <= last:
             raise TargetError(
                 f"The span {first}-{last} is empty, or begins with the first token, which nothing "
@@ -328,7 +328,7 @@ class Binder:
             index = target.index
             if index is None:
                 index = int(np.bincount(winner.reshape(-1), minlength=self.head.size).argmax())
-            index = _bounded(index, self.head.size)
+            index = bounded(index, self.head.size)
             cells, name = winner == index, "where it is the largest"
         else:
             half = 0.5 if self.head.link == "value" else 0
@@ -352,12 +352,6 @@ class Binder:
 
 def _all_of(index: int, axis: int, rank: int) -> str:
     return ",".join(str(index) if k == axis else ":" for k in range(rank))
-
-
-def _bounded(index: int, size: int) -> int:
-    if not -size <= index < size:
-        raise TargetError(f"Index {index} is outside an axis of {size}")
-    return index % size
 
 
 def _spelled(text: str, units: Units) -> list[int]:

@@ -26,7 +26,7 @@ from palrp_onnx.analysis.input_axes import BATCH, InputAxes
 from palrp_onnx.analysis.sites import SinkSite
 from palrp_onnx.analysis.unit_axes import ends_of, links_in, unit_axes
 from palrp_onnx.errors import UnsupportedError
-from palrp_onnx.model.ops import AxisRule, Trait, has, row_of
+from palrp_onnx.model.ops import MOVES, AxisRule, Trait, has, row_of
 from palrp_onnx.relevance.plan import Plan, View, describe
 from palrp_onnx.rules import Shares, find_rule
 from palrp_onnx.rules.pooling import of_axis
@@ -39,19 +39,7 @@ Axes = tuple[int, ...]
 #: Links whose entries stay where they are, if the lengths are equal.
 _STAYING = (How.SAME, How.LOOSE, How.NORMALISED, How.ACCUMULATED, How.REPEATED)
 #: Operations that only move entries, and interpolation, whose rule is the adjoint as well.
-_MOVING = (
-    Trait.RESHAPE
-    | Trait.RANK
-    | Trait.PERMUTE
-    | Trait.REPEAT
-    | Trait.CUT
-    | Trait.SELECT
-    | Trait.REORDER
-    | Trait.JOIN
-    | Trait.PAD
-    | Trait.SCATTER
-    | Trait.RESIZE
-)
+_MOVING = MOVES | Trait.JOIN | Trait.PAD | Trait.SCATTER | Trait.RESIZE
 _WINDOWS = (AxisRule.CONVOLVED, AxisRule.POOLED)
 
 
@@ -491,8 +479,6 @@ def bring_to_tokens(
     Entries along ``rows`` are among the tokens, T = rows × places; those of images stay apart.
     """
     flags = axes.flags
-    if not flags:  # one number, which is its own unit
-        relevance = op.unsqueeze(relevance, [0])
     if axes.channels is not None:
         order = (flags.index(BATCH), axes.channels, *axes.units)
         return relevance if order == (0, 1, 2, 3) else op.transpose(relevance, order)

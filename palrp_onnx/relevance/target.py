@@ -192,7 +192,7 @@ def resolve(target: Target, row: Array, mask: Array | None) -> Resolved:
     scores = row[place]
     if target.kind == "vector":
         return _product(target, scores, place)
-    index = int(scores.argmax()) if target.index is None else _bounded(target.index, scores.size)
+    index = int(scores.argmax()) if target.index is None else bounded(target.index, scores.size)
     where = [((*place, index), 1.0)]
     if target.log:
         value, direction, rest, entry = _logarithm(scores, index, target.link)
@@ -209,7 +209,7 @@ def resolve(target: Target, row: Array, mask: Array | None) -> Resolved:
         )
     value = float(scores[index])
     if target.against is not None:
-        against = _bounded(target.against, scores.size)
+        against = bounded(target.against, scores.size)
         where.append(((*place, against), -1.0))
         value -= float(scores[against])
     kind: ResolvedKind = "index" if target.against is None else "contrast"
@@ -230,7 +230,7 @@ def _no_place(target: Target) -> tuple[int, ...]:
 def _place(target: Target, row: Array, mask: Array | None) -> int:
     """The token position of the target, by default the last unmasked one."""
     if target.position is not None:
-        return _bounded(target.position, len(row))
+        return bounded(target.position, len(row))
     if mask is not None and len(mask) == len(row) and (mask != 0).any():
         return int(np.flatnonzero(mask != 0)[-1])
     return len(row) - 1
@@ -243,7 +243,7 @@ def _element(element: tuple[int, ...], row: Array) -> Resolved:
             f"not {len(element)}",
             hint="Write several classes of one output as index:0,index:1.",
         )
-    index = tuple(_bounded(i, size) for i, size in zip(element, row.shape, strict=True))
+    index = tuple(bounded(i, size) for i, size in zip(element, row.shape, strict=True))
     scores = row[index[:-1]] if index else row.reshape(1)
     return Resolved("element", ((index, 1.0),), float(row[index]), scores, index[:-1])
 
@@ -288,7 +288,7 @@ def _span(target: Target, row: Array) -> Resolved:
         )
     seed, value, rest = np.zeros(row.shape, np.float64), 0.0, 0.0
     for place, index in target.entries:
-        at, entry = _bounded(place, len(row)), _bounded(index, row.shape[1])
+        at, entry = bounded(place, len(row)), bounded(index, row.shape[1])
         log, gradient, left, _ = _logarithm(row[at], entry, "softmax")
         seed[at] += gradient
         value, rest = value + log, rest + left
@@ -311,7 +311,7 @@ def _region(target: Target, row: Array) -> Resolved:
             hint="Write an index or a range a:b for each axis, the batch axis not counted: 2,:,:.",
         )
     sizes = zip(target.parts, row.shape, strict=True)
-    cut = tuple(_bounded(p, n) if isinstance(p, int) else slice(*p) for p, n in sizes)
+    cut = tuple(bounded(p, n) if isinstance(p, int) else slice(*p) for p, n in sizes)
     chosen = np.zeros(row.shape, bool)
     shape = chosen[cut].shape
     if target.cells is not None and target.cells.shape != shape:
@@ -384,7 +384,12 @@ def fits(vector: Vector, size: int) -> None:
         )
 
 
-def _bounded(index: int, size: int) -> int:
+def bounded(index: int, size: int) -> int:
+    """An index of an axis as counted from its front.
+
+    Raises:
+        TargetError: It is outside of the axis.
+    """
     if not -size <= index < size:
         raise TargetError(f"Index {index} is outside an axis of {size}")
     return index % size
