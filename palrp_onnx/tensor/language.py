@@ -395,7 +395,10 @@ class Language(Protocol[T]):
         token_axes: Sequence[int],
         feature_axes: Sequence[int],
     ) -> T:
-        """Relevance as [B, T, F]: batch, token and feature axes, every other axis summed."""
+        """Relevance as [B, T, F]: batch, token and feature axes, every other axis summed.
+
+        One number without axes, as an input of unknown rank may be, is one token.
+        """
         ...
 
     def unfold(self, a: T, like: T, batch_axis: int, token_axes: Sequence[int]) -> T:

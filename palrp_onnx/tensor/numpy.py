@@ -428,7 +428,7 @@ class Eager:
         token_axes: Sequence[int],
         feature_axes: Sequence[int],
     ) -> Array:
-        relevance = np.atleast_1d(relevance)  # an input of unknown rank may be one number
+        relevance = np.atleast_1d(relevance)
         rank = relevance.ndim
         batch = batch_axis % rank
         tokens, features = ([a % rank for a in axes] for axes in (token_axes, feature_axes))

@@ -894,6 +894,8 @@ class Emit:
         token_axes: Sequence[int],
         feature_axes: Sequence[int],
     ) -> Value:
+        if not self.rank(relevance):
+            relevance = self.unsqueeze(relevance, [0])
         rank = self.rank(relevance)
         batch = batch_axis % rank
         tokens, features = ([a % rank for a in axes] for axes in (token_axes, feature_axes))

@@ -165,12 +165,15 @@ def test_both_engines_explain_it(nodes: str, dtype: Any, tmp_path: Path) -> None
     np.testing.assert_allclose(maps[0], maps[1], rtol=rough, atol=rough)
 
 
-def test_single_and_double_precision_meet_in_one_ledger(tmp_path: Path) -> None:
+@pytest.mark.parametrize("rank", [None, 0])
+def test_single_and_double_precision_meet_in_one_ledger(tmp_path: Path, rank: int | None) -> None:
     graph = onnx.parser.parse_graph(
         """g (float[batch, 4] x, double t) => (float[batch, 3] y) <float[4, 3] W =
         {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12}>
         { u = Cast<to=1>(t)  a = MatMul(x, W)  y = Mul(a, u) }"""
     )
+    number = None if rank is None else []
+    graph.input[1].CopyFrom(helper.make_tensor_value_info("t", onnx.TensorProto.DOUBLE, number))
     imports = [helper.make_opsetid("", 17)]
     onnx.save(helper.make_model(graph, opset_imports=imports, ir_version=8), tmp_path / "m.onnx")
     feeds = {"x": real(1, 4), "t": np.array(2.0)}
@@ -179,4 +182,5 @@ def test_single_and_double_precision_meet_in_one_ledger(tmp_path: Path) -> None:
         (found,) = Explainer(tmp_path / "m.onnx", engine=engine).explain(sample, "index:0")
         ledger = found.record.ledger
         assert ledger["content"] == pytest.approx(ledger["t"], rel=1e-5)
+        assert [len(each.relevance.total) for each in found.record.maps] == [4, 1]
         assert abs(found.record.residual) < 1e-5
