@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from msgspec import UNSET, structs
 from PIL import Image
+from recorded import MODEL, RUN
 
 from palrp_onnx.matrix import Matrix, TokenRows, json_schema
-from palrp_onnx.record import InputFacts, ModelFacts, Run, TargetFacts, Units, Warning_
+from palrp_onnx.record import InputFacts, TargetFacts, Units, Warning_
 from palrp_onnx.render.grid import render_matrix_html, render_matrix_png
 from palrp_onnx.render.page import INNER, MARGIN, WIDTH
 from palrp_onnx.render.palette import colour
@@ -34,17 +35,8 @@ def matrix(read: int, produced: list[str], start: list[str] | None, **changes: A
     count, begun = len(produced), len(start or ())
     found = Matrix(
         id="s",
-        model=ModelFacts(sha256="a" * 64, opset=18, producer="p", nodes=3),
-        run=Run(
-            version="1",
-            method="pa-lrp",
-            params={"positions": "relu"},
-            engine="numpy",
-            device="cpu",
-            dtype="float32",
-            providers=[],
-            ms={},
-        ),
+        model=MODEL,
+        run=RUN,
         input=InputFacts(kind="text", text="t"),
         prompt=Units(kind="token", text=[f"u{k}" for k in range(read)]),
         produced=Units(kind="token", text=produced),

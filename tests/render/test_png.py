@@ -12,14 +12,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from recorded import MODEL, RUN
 
 from palrp_onnx.record import (
     Attribution,
     InputFacts,
     Map,
-    ModelFacts,
     Relevance,
-    Run,
     Site,
     TargetFacts,
     Units,
@@ -40,17 +39,8 @@ def record(
 ) -> Attribution:
     facts: dict[str, Any] = {
         "id": "x",
-        "model": ModelFacts(sha256="0" * 64, opset=18, producer="p", nodes=3),
-        "run": Run(
-            version="0",
-            method="pa-lrp",
-            params={"positions": "relu"},
-            engine="numpy",
-            device="cpu",
-            dtype="float32",
-            providers=[],
-            ms={"total": 1.0},
-        ),
+        "model": MODEL,
+        "run": RUN,
         "input": InputFacts(kind="text", truncated=False, text=text),
         "target": TargetFacts(output="logits", kind="class", index=1, value=2.0, label="POSITIVE"),
         "units": units,

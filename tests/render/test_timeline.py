@@ -8,13 +8,12 @@ import numpy as np
 import pytest
 from markupsafe import escape
 from PIL import Image
+from recorded import MODEL, RUN
 
 from palrp_onnx.record import (
     Attribution,
     InputFacts,
-    ModelFacts,
     Relevance,
-    Run,
     Site,
     TargetFacts,
     Units,
@@ -37,17 +36,8 @@ def record(units: Units, values: list[float]) -> Attribution:
     sums = dict.fromkeys(("bias", "norm", "softmax", "other", "segment", "position"), 0.0)
     return Attribution(
         id="x",
-        model=ModelFacts(sha256="0" * 64, opset=18, producer="p", nodes=3),
-        run=Run(
-            version="0",
-            method="pa-lrp",
-            params={"positions": "relu"},
-            engine="numpy",
-            device="cpu",
-            dtype="float32",
-            providers=[],
-            ms={"total": 1.0},
-        ),
+        model=MODEL,
+        run=RUN,
         input=InputFacts(kind="tensors"),
         target=TargetFacts(output="y", kind="class", index=1, value=1.0),
         units=units,

@@ -1,0 +1,17 @@
+"""Facts of records that are written by hand."""
+
+from __future__ import annotations
+
+from palrp_onnx.record import ModelFacts, Run
+
+MODEL = ModelFacts(sha256="0" * 64, opset=18, producer="p", nodes=3)
+RUN = Run(
+    version="0",
+    method="pa-lrp",
+    params={"positions": "relu"},
+    engine="numpy",
+    device="cpu",
+    dtype="float32",
+    providers=[],
+    ms={"total": 1.0},
+)
