@@ -185,15 +185,19 @@ def _profile(graph: Path, folder: str, device: str) -> list[dict[str, Any]]:
     options.log_severity_level = 3
     options.enable_profiling = True
     options.profile_file_prefix = str(Path(folder) / "profile")
-    kind, _, index = device.partition(":")
-    providers: list[Any] = [PROVIDERS[kind]]
-    if kind == "cuda":
-        providers = [(PROVIDERS[kind], {"device_id": index or "0"}), PROVIDERS["cpu"]]
-    session = onnxruntime.InferenceSession(str(graph), options, providers=providers)
+    session = onnxruntime.InferenceSession(str(graph), options, providers=_providers(device))
     feeds = feeds_for(Model.open(graph), 1, 64, vocabulary=8000, side=16)
     session.run(None, {name: a for name, a in feeds.items() if name in _names(session)})
     events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
     return [e["args"] for e in events if e.get("cat") == "Node" and "provider" in e["args"]]
+
+
+def _providers(device: str) -> list[Any]:
+    """The provider of a device, without TF32, and the CPU's behind it."""
+    kind, _, index = device.partition(":")
+    if kind == "cpu":
+        return [PROVIDERS[kind]]
+    return [(PROVIDERS[kind], {"device_id": index or "0", "use_tf32": "0"}), PROVIDERS["cpu"]]
 
 
 def _names(session: Any) -> set[str]:
@@ -268,13 +272,9 @@ def _timed(explainer: Explainer, row: str, path: Path, feeds: dict[str, Any], op
 def _forward(path: Path, feeds: dict[str, Any], device: str) -> Callable[[], None]:
     """The plain forward pass; its inputs and outputs stay on the device."""
     kind, _, index = device.partition(":")
-    providers: list[Any] = [PROVIDERS[kind]]
-    if kind == "cuda":
-        chosen = {"device_id": index or "0", "use_tf32": "0"}
-        providers = [(PROVIDERS[kind], chosen), PROVIDERS["cpu"]]
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(str(path), options, providers=providers)
+    session = onnxruntime.InferenceSession(str(path), options, providers=_providers(device))
     binding = session.io_binding()
     for name, array in feeds.items():
         place = onnxruntime.OrtValue.ortvalue_from_numpy(array, kind, int(index or 0))

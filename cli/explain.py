@@ -194,7 +194,7 @@ def explain(**options: Any) -> None:
 
 
 def _targets(request: Request, explainer: Explainer, sample: Sample) -> tuple[Target, ...]:
-    """The targets, parsed before any work so that errors in them are reported first."""
+    """The targets, parsed before anything is explained; labels may be those of the input."""
     from palrp_onnx.inputs import read_labels
     from palrp_onnx.relevance.target_parsing import parse_targets
 
