@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -230,44 +230,19 @@ class TextReader:
                 there is no padding token or mask.
         """
         singles = [self.read(text, id=f"{id}, line {k}") for k, text in enumerate(texts, 1)]
-        length = max(len(single.units.id) for single in singles if single.units is not None)
-        rows = []
-        for single in singles:
-            assert single.units is not None
-            kept = [1] * len(single.units.id)
-            row = _EncodedRow(single.units.id, kept, [0] * len(kept), single.units)
-            fits = len(kept) == length
-            rows.append(row if fits else row.padded(length, self._pad_token(id), self._side))
-        warnings = {warning: None for single in singles for warning in single.warnings}
-        if MASK not in self._inputs and any(sum(row.mask) < length for row in rows):
-            warnings[_SEEN_PADDING] = None
-        feeds = [
-            single.feeds
-            if len(row.mask) == sum(row.mask)
-            else token_feeds(self._inputs, row.ids, mask=row.mask, types=row.types, place=id)
-            for single, row in zip(singles, rows, strict=True)
-        ]
+        rows = self._to_longest(singles, id)
         starts = np.cumsum([0, *(len(text) + 1 for text in texts)]).tolist()
-        placed = [(start, row.units) for start, row in zip(starts, rows, strict=False)]
-        units = Units(
-            kind="token",
-            text=[text for _, each in placed for text in each.text],
-            id=[token for _, each in placed for token in each.id],
-            start=[start + place for start, each in placed for place in each.start],
-            end=[start + place for start, each in placed for place in each.end],
-            special=[special for _, each in placed for special in each.special],
-        )
         return Sample(
             id=id,
             kind="text",
-            feeds={name: np.concatenate([each[name] for each in feeds]) for name in feeds[0]},
+            feeds={n: np.concatenate([each.feeds[n] for each in rows]) for n in rows[0].feeds},
             facts=InputFacts(
                 kind="text",
                 truncated=any(single.facts.truncated for single in singles),
                 text="\n".join(texts),
             ),
-            units=units,
-            warnings=tuple(warnings),
+            units=_joined([_shifted(row, start) for row, start in zip(rows, starts, strict=False)]),
+            warnings=tuple({w: None for row in rows for w in row.warnings}),
             subject=self.ids.name,
             rows=tuple(texts),
         )
@@ -286,34 +261,50 @@ class TextReader:
         if not choices or (isinstance(fixed, int) and fixed != len(choices)):
             raise InputError(f"{len(choices)} choices; {describe_input(self.ids)}", place=id)
         singles = [self._read(text, c, f"{id}, choice {k}") for k, c in enumerate(choices, 1)]
-        known = [single.units for single in singles if single.units is not None]
-        longest = max(len(each.id) for each in known)
-        types = self._inputs.get(TYPES, ())
-        feeds, units, start = [], [], 0
-        for choice, single, own in zip(choices, singles, known, strict=True):
-            given = single.feeds[types[0].name][0].tolist() if types else [0] * len(own.id)
-            row = _EncodedRow(own.id, [1] * len(own.id), given, own)
-            if len(own.id) < longest:
-                row = row.padded(longest, self._pad_token(id), self._side)
-            made = token_feeds(self._inputs, row.ids, mask=row.mask, types=row.types, place=id)
-            feeds.append(made)
-            units.append(_moved(row.units, start))
-            start += len(choice) + 1
+        rows = self._to_longest(singles, id)
+        starts = np.cumsum([0, *(len(choice) + 1 for choice in choices)]).tolist()
+        parts = [_shifted(row, start, 1) for row, start in zip(rows, starts, strict=False)]
         return Sample(
             id=id,
             kind="text",
-            feeds={name: np.stack([each[name] for each in feeds], 1) for name in feeds[0]},
+            feeds={n: np.stack([each.feeds[n] for each in rows], 1) for n in rows[0].feeds},
             facts=InputFacts(
                 kind="text",
                 truncated=any(single.facts.truncated for single in singles),
                 text=text,
                 text_pair="\n".join(choices),
             ),
-            units=_joined(units),
-            warnings=tuple({w: None for single in singles for w in single.warnings}),
+            units=_joined(parts),
+            warnings=tuple({w: None for row in rows for w in row.warnings}),
             subject=self.ids.name,
             rows=tuple(choices),
         )
+
+    def _to_longest(self, singles: Sequence[Sample], id: str) -> list[Sample]:
+        """Encoded texts of one row each, the shorter ones padded."""
+        lengths = [len(single.units.id) for single in singles if single.units is not None]
+        types = self._inputs.get(TYPES, ())
+        rows = []
+        for single, length in zip(singles, lengths, strict=True):
+            if length == max(lengths):
+                rows.append(single)
+                continue
+            assert single.units is not None
+            given = single.feeds[types[0].name][0].tolist() if types else [0] * length
+            row = _EncodedRow(single.units.id, [1] * length, given, single.units)
+            row = row.padded(max(lengths), self._pad_token(id), self._side)
+            seen = MASK not in self._inputs and PADDING not in self._inputs
+            rows.append(
+                replace(
+                    single,
+                    feeds=token_feeds(
+                        self._inputs, row.ids, mask=row.mask, types=row.types, place=id
+                    ),
+                    units=row.units,
+                    warnings=(*single.warnings, *([_SEEN_PADDING] if seen else [])),
+                )
+            )
+        return rows
 
     def read_file(self, path: Path, *, pair_path: Path | None = None) -> Sample:
         """Read and encode a text file, or a pair of them; the id is the file's stem.
@@ -373,18 +364,19 @@ class TextReader:
         return encoding
 
     def _pad_token(self, id: str) -> PadToken:
+        fixed = self._length is not None
+        goal = f"the {self._length} tokens that the graph is fixed to" if fixed else "the longest"
         if PADDING in self._inputs:  # predictions are read where a mask is not 0
             name = self._inputs[PADDING][0].name
             raise InputError(
-                f"has fewer than the {self._length} tokens that the graph is fixed to, and the "
-                f"mask {name} is 1 for padding, which is not supported",
+                f"has fewer than {goal}, and the mask {name} is 1 for padding, which is not "
+                "supported",
                 place=id,
                 hint="export the model with a dynamic length, or with a mask that is 1 for tokens",
             )
         if self._pad is None:
             raise InputError(
-                f"has fewer than the {self._length} tokens that the graph is fixed to, "
-                "and the tokenizer has no pad token",
+                f"has fewer than {goal}, and the tokenizer has no pad token",
                 place=id,
                 hint="export the model with a dynamic length, or " + TENSORS_HINT,
             )
@@ -446,13 +438,16 @@ _SEEN_PADDING = Warning_(
 _BY_TOKEN = ("text", "id", "start", "end", "special", "sequence")
 
 
-def _moved(units: Units, start: int) -> Units:
-    """Units whose second text is a part of a longer one, from ``start`` on."""
+def _shifted(row: Sample, start: int, sequence: int = 0) -> Units:
+    """Units of a row whose first or second text is a part of a longer one, from ``start`` on."""
+    units = row.units
+    assert units is not None
+    of_pair = units.sequence or [0] * len(units.text)
     moved = {
         name: [
-            place + start * (second and not special)
-            for place, second, special in zip(
-                getattr(units, name), units.sequence, units.special, strict=True
+            place + start * (each == sequence and not special)
+            for place, each, special in zip(
+                getattr(units, name), of_pair, units.special, strict=True
             )
         ]
         for name in ("start", "end")

@@ -522,3 +522,19 @@ def test_corrupt_tokenizer(tmp_path: Path, content: str) -> None:
 def test_corrupt_configuration(tmp_path: Path, files: dict[str, object]) -> None:
     with pytest.raises(InputError):
         TextReader(save(tmp_path, wordpiece(), **files), graph())
+
+
+@pytest.mark.parametrize("length", [12, "T"])
+def test_choices_that_are_filled_up_keep_their_masks(tmp_path: Path, length: int | str) -> None:
+    """Of every choice the tokens and no more; also where the graph has a fixed length."""
+    names = ("input_ids", "attention_mask")
+    file = save(tmp_path, wordpiece(), config={"pad_token_id": 0})
+    reader = TextReader(file, graph(*names, shape=("B", "C", length)))
+    found = reader.read_choices("hello", ["hello hello", "hello"], id="c")
+    ids, mask = (found.feeds[name] for name in names)
+    assert ids.shape == mask.shape == (1, 2, 12 if length == 12 else ids.shape[2])
+    assert found.units is not None
+    special = np.array(found.units.special).reshape(mask.shape)
+    assert mask[0, 0].sum() - mask[0, 1].sum() == 1
+    assert special[mask == 0].all()
+    assert len(set(ids[mask == 0].tolist())) == 1  # the padding token alone
