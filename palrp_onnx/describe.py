@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 from typing import BinaryIO, Literal
@@ -48,6 +48,11 @@ class Explanation:
 
     record: Attribution
     tensors: dict[str, Array]
+
+    def warned(self, *warnings: Warning_) -> Explanation:
+        """The explanation with further warnings."""
+        listed = [*self.record.warnings, *warnings]
+        return replace(self, record=structs.replace(self.record, warnings=listed))
 
 
 def join_tensors(explanations: Sequence[Explanation]) -> dict[str, Array]:

@@ -289,7 +289,7 @@ class Explainer:
             chosen = Resolved("index", (), 0.0, mean[0], predicted=True)
             found = class_warnings(head, chosen, engine.subject.output, labels)
             doubts += [Warning_(code=code, message=message) for code, message in found]
-        joined = [_warned(each, *doubts) for each in joined]
+        joined = [each.warned(*doubts) for each in joined]
         if len(joined) == 1:
             return joined
         return [_numbered(each, f"{sample.id}-{k}") for k, each in enumerate(joined)]
@@ -317,7 +317,7 @@ class Explainer:
         if kind == "multi-label" and not several:
             index, above = binder.likely_labels()
             found = [self._one(sample, Target("index", k), labels) for k in index]
-            return found if above else [[_warned(e, BELOW_HALF) for e in each] for each in found]
+            return found if above else [[e.warned(BELOW_HALF) for e in each] for each in found]
         if kind == "question-answering" and siblings and self._manifest is None:
             outputs = [self, self._other(siblings[0])]
             if second := engine.subject.facts.second:
@@ -402,7 +402,7 @@ class Explainer:
             for row in range(len(outcome.targets))
         ]
         return [
-            _warned(each, *binder.warnings.get(row, ()), *zeros[row])
+            each.warned(*binder.warnings.get(row, ()), *zeros[row])
             for row, each in enumerate(describer(sample, outcome, labels))
         ]
 
@@ -696,14 +696,6 @@ def _no_answer(subject: Subject, head: Head) -> TargetError:
 def _numbered(explanation: Explanation, name: str) -> Explanation:
     """The explanation under another id."""
     return replace(explanation, record=structs.replace(explanation.record, id=name))
-
-
-def _warned(explanation: Explanation, *warnings: Warning_) -> Explanation:
-    """The explanation with further warnings."""
-    record = explanation.record
-    return replace(
-        explanation, record=structs.replace(record, warnings=[*record.warnings, *warnings])
-    )
 
 
 def _refuse_changes(

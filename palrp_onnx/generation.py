@@ -92,10 +92,7 @@ def _barred(explanation: Explanation, first: int) -> Explanation:
         message=f"token {first} has the largest score, but the model's settings of generation "
         "suppress it",
     )
-    record = explanation.record
-    return replace(
-        explanation, record=structs.replace(record, warnings=[*record.warnings, warning])
-    )
+    return explanation.warned(warning)
 
 
 def _labelled(explanation: Explanation, label: str) -> Explanation:
