@@ -115,7 +115,9 @@ def _report(failure: BaseException, state: State) -> int:
             return _print_error(refusal(failure, "stdout"))
         case MemoryError():
             return _print_error(
-                ResourceError("Out of memory", hint="Use --memory bounded, a shorter input or fewer rows.")
+                ResourceError(
+                    "Out of memory", hint="Use --memory bounded, a shorter input or fewer rows."
+                )
             )
     if state.verbose:
         traceback.print_exception(failure)
