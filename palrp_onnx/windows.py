@@ -72,6 +72,7 @@ def join_windows(sample: Sample, found: Sequence[Explanation]) -> Explanation:
             sites=_sites(records, joined),
             ledger=_ledger(records, value),
             warnings=[*sample.warnings, *_warnings(records)],
+            prediction=UNSET,
             fidelity=max((each.fidelity for each in records), key=_difference),
         ),
         tensors={},
