@@ -11,6 +11,7 @@ WARNINGS: Mapping[str, str] = {
     "channels": "channels of sound were mixed to one",
     "frames": "only the first picture of several was used",
     "kernels": "kernels of whole numbers compute another output on this machine",
+    "no-attention": "attention of a layer is not a number, and nothing passes through it",
     "no-classes": "nothing says that the entries of the output are classes",
     "no-mask": "no masked token was found, so the last token is explained",
     "open-ledger": "the entries of the ledger miss the target by more than rounding",
