@@ -187,6 +187,20 @@ class Subject(Struct, frozen=True, kw_only=True):
                 "the file cannot be explained.",
             )
 
+    def check_filled(self, feeds: Feeds) -> None:
+        """Refuse explained inputs without entries, such as texts of no tokens.
+
+        Raises:
+            InputError: There is such an input.
+        """
+        for view in self.views:
+            shape = list(feeds[view.input].shape)
+            if 0 in shape:
+                raise InputError(
+                    f"There is nothing to explain: the shape is {shape}",
+                    place=f"input {view.input}",
+                )
+
     def check_rows(self, feeds: Feeds) -> None:
         """Refuse ids that are rows of no table, which not every device reports.
 

@@ -303,3 +303,14 @@ def test_samples_stay_separate_where_entries_move_along_other_axes(body: str) ->
             np.testing.assert_allclose(
                 found.record.relevance.total, expected.record.relevance.total, atol=1e-5
             )
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_an_input_without_entries_is_refused(engine: str) -> None:
+    body = "e = Gather(words, ids)  h = ReduceSum <keepdims=0> (e, one)  y = MatMul(h, head)"
+    weights = {"words": real(30, 6, seed=1), "head": real(6, 4, seed=2), "one": ints(1)}
+    ids = np.zeros((1, 0), np.int64)
+    model = opened(proto(body, {"ids": ids}, weights, free=(0, 1)))
+    sample = Sample("x", "tensors", {"ids": ids}, InputFacts(kind="tensors"))
+    with pytest.raises(InputError, match="nothing to explain"):
+        Explainer(model, engine=engine).explain(sample, "1")
