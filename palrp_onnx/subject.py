@@ -221,8 +221,7 @@ class Subject(Struct, frozen=True, kw_only=True):
                 raise InputError(
                     f"{number} is not in the table that is looked up, which has {rows} rows",
                     place=f"input {name}",
-                    hint="Is the tokenizer that of this model? Ids that a model replaces before it "
-                    "looks them up cannot be explained.",
+                    hint="Is the tokenizer that of this model?",
                 )
 
     def output_mask(self, feeds: Feeds, length: int) -> Array | None:
