@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +55,7 @@ from palrp_onnx.runtime.branching import Branches, Taken
 from palrp_onnx.runtime.forward import RuntimeForward
 from palrp_onnx.subject import Subject
 from palrp_onnx.types import Array, Feeds
+from palrp_onnx.version import own_version
 from palrp_onnx.windows import join_windows
 from palrp_onnx.zero_maps import find_zero_maps, warning
 
@@ -655,7 +655,7 @@ class Explainer:
 
     def _run(self, engine: Engine, ms: dict[str, float]) -> Run:
         return Run(
-            version=version("palrp-onnx"),
+            version=own_version(),
             method=self.method.text,
             params=self._params(engine),
             engine=engine.name,

@@ -10,8 +10,9 @@ from typing import BinaryIO, Literal
 from palrp_onnx.errors import InputError
 from palrp_onnx.inputs.beside import beside
 from palrp_onnx.inputs.chat import read_chat
-from palrp_onnx.inputs.image import ImageReader, default_preprocessor
+from palrp_onnx.inputs.image import ImageReader
 from palrp_onnx.inputs.kinds import IMAGE, SOUND, TABLE, TENSORS, TEXT, unknown_kind
+from palrp_onnx.inputs.processor import default_preprocessor
 from palrp_onnx.inputs.reading import read_stream
 from palrp_onnx.inputs.sample import GraphInput, Sample
 from palrp_onnx.inputs.sound import SoundReader, timed

@@ -67,6 +67,14 @@ def read_text(path: Path) -> str:
     return text
 
 
+def lines_of(text: str) -> list[str]:
+    r"""The lines of a text that are not blank. Only \n, also after \r, ends a line.
+
+    `str.splitlines` also ends one at U+2028, a form feed and others, which stand inside of texts.
+    """
+    return [line.removesuffix("\r") for line in text.split("\n") if line.strip()]
+
+
 class TextReader:
     """Turns text into the inputs of one graph. Not thread-safe.
 
@@ -323,7 +331,7 @@ class TextReader:
         """
         if pair is None or not self.takes_choices:
             return self.read(text, pair=pair, id=id)
-        return self.read_choices(text, [c for c in pair.splitlines() if c.strip()], id=id)
+        return self.read_choices(text, lines_of(pair), id=id)
 
     def _encode(
         self, text: str, pair: str | None, id: str, complete: bool
