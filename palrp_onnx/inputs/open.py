@@ -50,6 +50,8 @@ def open_sample(
     Raises:
         InputError: The suffix is unknown, or the file cannot be used.
     """
+    if source != "-" and source.is_dir():
+        raise unknown_kind(source)
     suffix = "" if source == "-" else Path(source).suffix.lower()
     if pair is not None and source != "-" and suffix not in TEXT:
         raise InputError("only texts can be given in pairs", place=str(source))

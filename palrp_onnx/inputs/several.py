@@ -109,6 +109,8 @@ class _Opening:
     def read(self, given: Given) -> Sample:
         """A file of any kind but text."""
         suffix = given.path.suffix.lower()
+        if given.path.is_dir():
+            raise unknown_kind(given.path)
         if suffix in IMAGE:
             config = default_preprocessor(self.model_path)
             inputs = [] if any(map(takes_images, self.free)) else patch_inputs(self.free)
