@@ -11,8 +11,9 @@ from msgspec import UNSET, structs
 
 from palrp_onnx.inputs import Feeds, Sample
 from palrp_onnx.inputs.padding import Side
-from palrp_onnx.record import Attribution, InputFacts, Map, Relevance, TargetFacts, Units
+from palrp_onnx.record import Attribution, InputFacts, Map, Relevance, Units
 from palrp_onnx.types import Array
+from palrp_onnx.windows import moved_target
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ def own_record(
         record,
         id=sample.id,
         input=sample.facts,
-        target=_moved(record.target, first),
+        target=moved_target(record.target, lambda place: place - first),
         units=own.units,
         relevance=own.relevance,
         sites=own.sites,
@@ -135,21 +136,6 @@ def _cut(own: Map, sample: Sample, end: slice) -> Map:
             total=relevance.total[end],
         ),
         sites=[structs.replace(s, relevance=s.relevance[end]) for s in own.sites],
-    )
-
-
-def _moved(target: TargetFacts, count: int) -> TargetFacts:
-    """The target in a row whose first ``count`` tokens are removed."""
-    index, position = target.index, target.position
-    if isinstance(index, list) and index[1:]:
-        index = [index[0] - count, *index[1:]]
-    elif isinstance(index, int) and target.kind == "place":
-        index -= count
-    return structs.replace(
-        target,
-        index=index,
-        position=None if position is None else position - count,
-        places=None if target.places is None else [place - count for place in target.places],
     )
 
 
