@@ -11,20 +11,20 @@ from palrp_onnx.inputs.beside import beside
 from palrp_onnx.inputs.image import (
     ImageReader,
     all_kept,
-    default_preprocessor,
     pixel_masks,
     takes_images,
 )
 from palrp_onnx.inputs.kinds import ARRAY, IMAGE, SOUND, TABLE, TENSORS, TEXT, unknown_kind
 from palrp_onnx.inputs.patches import patch_inputs
 from palrp_onnx.inputs.preprocessing import read_form
+from palrp_onnx.inputs.processor import default_preprocessor
 from palrp_onnx.inputs.purposes import IDS, purposes
 from palrp_onnx.inputs.sample import Feeds, GraphInput, Sample
 from palrp_onnx.inputs.signature import describe
-from palrp_onnx.inputs.sound import SoundReader, takes_sound
+from palrp_onnx.inputs.sound import SoundReader, takes_sound, timed
 from palrp_onnx.inputs.table import read_table
 from palrp_onnx.inputs.tensors import names_in, read_array, read_npz
-from palrp_onnx.inputs.text import TextReader, read_text
+from palrp_onnx.inputs.text import TextReader, lines_of, read_text
 from palrp_onnx.inputs.tokenizer_files import default_tokenizer
 from palrp_onnx.model.signature import first_axes
 from palrp_onnx.record import InputFacts
@@ -109,6 +109,8 @@ class _Opening:
     def read(self, given: Given) -> Sample:
         """A file of any kind but text."""
         suffix = given.path.suffix.lower()
+        if given.path.is_dir():
+            raise unknown_kind(given.path)
         if suffix in IMAGE:
             config = default_preprocessor(self.model_path)
             inputs = [] if any(map(takes_images, self.free)) else patch_inputs(self.free)
@@ -132,7 +134,8 @@ class _Opening:
                     place=str(given.path),
                     hint=f"Leave out the name: --input {given.path}",
                 )
-            return self._take(read_npz(given.path, [e for e in self.free if e.name in names]))
+            found = read_npz(given.path, [e for e in self.free if e.name in names])
+            return self._take(timed(found, self.model_path))
         if suffix in ARRAY:
             chosen = self._one(given, lambda _: True, "an array")
             return self._take(read_array(given.path, chosen))
@@ -151,7 +154,7 @@ class _Opening:
         )
         texts = [read_text(each.path) for each in given]
         if _own_batch(reader.ids, [e for e in self.all if e.name in self.feeds]):
-            lines = [line for text in texts for line in text.splitlines() if line.strip()]
+            lines = [line for text in texts for line in lines_of(text)]
             return self._take(reader.read_rows(lines, id=given[0].path.stem))
         if len(texts) > 1:
             raise InputError(
