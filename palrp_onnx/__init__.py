@@ -1,12 +1,20 @@
-"""Explain exported ONNX Transformers with Positional-Aware Layer-wise Relevance Propagation."""
+"""Explain exported ONNX Transformers with Positional-Aware Layer-wise Relevance Propagation.
+
+>>> import palrp_onnx as px
+>>> model = px.load("models/reviews-rope")
+>>> model.explain("A gripping film.").target.label
+'POSITIVE'
+"""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from palrp_onnx.describe import Explanation, join_tensors, save_tensors
+    from palrp_onnx.entries import Entries, Entry
     from palrp_onnx.errors import PalrpError
     from palrp_onnx.explainer import Explainer
+    from palrp_onnx.explanation import Explanation, join_tensors, save_tensors
+    from palrp_onnx.explanations import Explanations, Generated, load_record
     from palrp_onnx.inspection import Inspection, inspect
     from palrp_onnx.limits import Limit, check_records
     from palrp_onnx.model.open import Model
@@ -14,10 +22,16 @@ if TYPE_CHECKING:
     from palrp_onnx.relevance.method import Method, Parameter
     from palrp_onnx.relevance.method_parsing import method, register_method
 
+    __version__: str
+
 __all__ = [
     "Attribution",
+    "Entries",
+    "Entry",
     "Explainer",
     "Explanation",
+    "Explanations",
+    "Generated",
     "Inspection",
     "Limit",
     "Method",
@@ -27,6 +41,7 @@ __all__ = [
     "check_records",
     "inspect",
     "join_tensors",
+    "load_record",
     "method",
     "register_method",
     "save_tensors",
@@ -34,16 +49,21 @@ __all__ = [
 
 _HOMES = {
     "Attribution": "record",
+    "Entries": "entries",
+    "Entry": "entries",
     "Explainer": "explainer",
-    "Explanation": "describe",
+    "Explanation": "explanation",
+    "Explanations": "explanations",
+    "Generated": "explanations",
     "Inspection": "inspection",
     "Limit": "limits",
     "Model": "model.open",
     "PalrpError": "errors",
     "check_records": "limits",
     "inspect": "inspection",
-    "join_tensors": "describe",
-    "save_tensors": "describe",
+    "join_tensors": "explanation",
+    "load_record": "explanations",
+    "save_tensors": "explanation",
     "Method": "relevance.method",
     "Parameter": "relevance.method",
     "method": "relevance.method_parsing",
@@ -55,8 +75,12 @@ def __getattr__(name: str) -> Any:
     """Public names are imported when asked for: `palrp-onnx --help` must not load NumPy."""
     if name in _HOMES:
         return getattr(import_module(f"palrp_onnx.{_HOMES[name]}"), name)
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("palrp-onnx")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return sorted((*__all__, "__version__"))

@@ -20,7 +20,7 @@ from palrp_onnx.analysis.roles import parse_roles
 from palrp_onnx.binding import BELOW_HALF, Binder
 from palrp_onnx.compiler.graph import OPSET, CompileSettings, compile_graph
 from palrp_onnx.compiler.manifest import Manifest
-from palrp_onnx.describe import Describer, Explanation
+from palrp_onnx.describe import Describer
 from palrp_onnx.engines import CompiledEngine, Engine, NumpyEngine
 from palrp_onnx.errors import (
     InputError,
@@ -31,6 +31,7 @@ from palrp_onnx.errors import (
     TargetError,
     UsageError,
 )
+from palrp_onnx.explanation import Explanation
 from palrp_onnx.fidelity import Original
 from palrp_onnx.head import Head, check_kind, class_warnings, find_head
 from palrp_onnx.inputs.open import open_sample

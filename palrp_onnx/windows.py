@@ -13,8 +13,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from msgspec import UNSET, UnsetType, structs
 
-from palrp_onnx.describe import Explanation
 from palrp_onnx.errors import UsageError
+from palrp_onnx.explanation import Explanation
 from palrp_onnx.inputs.sample import Sample
 from palrp_onnx.record import LEDGER_SUMS, Attribution, Fidelity, Relevance, Site, Warning_
 from palrp_onnx.relevance.ledger import close_ledger
@@ -66,6 +66,7 @@ def join_windows(sample: Sample, found: Sequence[Explanation]) -> Explanation:
             fidelity=max((each.fidelity for each in records), key=_difference),
         ),
         tensors={},
+        sample=sample,
     )
 
 
