@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from palrp_onnx.api.loaded import LoadedModel, load
     from palrp_onnx.entries import Entries, Entry
     from palrp_onnx.errors import PalrpError
     from palrp_onnx.explainer import Explainer
@@ -34,6 +35,7 @@ __all__ = [
     "Generated",
     "Inspection",
     "Limit",
+    "LoadedModel",
     "Method",
     "Model",
     "PalrpError",
@@ -41,6 +43,7 @@ __all__ = [
     "check_records",
     "inspect",
     "join_tensors",
+    "load",
     "load_record",
     "method",
     "register_method",
@@ -57,11 +60,13 @@ _HOMES = {
     "Generated": "explanations",
     "Inspection": "inspection",
     "Limit": "limits",
+    "LoadedModel": "api.loaded",
     "Model": "model.open",
     "PalrpError": "errors",
     "check_records": "limits",
     "inspect": "inspection",
     "join_tensors": "explanation",
+    "load": "api.loaded",
     "load_record": "explanations",
     "save_tensors": "explanation",
     "Method": "relevance.method",

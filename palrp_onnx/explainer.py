@@ -228,7 +228,7 @@ class Explainer:
             rows = self.explain(filled, target, labels)
             own = rows[: len(rows) // count]
             names = [sample.id] if len(own) == 1 else [f"{sample.id}-{k}" for k in range(len(own))]
-            return [_numbered(each, name) for each, name in zip(own, names, strict=True)]
+            return [each.named(name) for each, name in zip(own, names, strict=True)]
         labels = self.labels(sample, labels or {})
         samples = self._singly(sample)
         if len(samples) > 1:
@@ -244,7 +244,7 @@ class Explainer:
         rows = [each for row in zip(*found, strict=True) for each in row]
         if len(found) == 1:
             return rows
-        return [_numbered(each, f"{sample.id}-{k}") for k, each in enumerate(rows)]
+        return [each.named(f"{sample.id}-{k}") for k, each in enumerate(rows)]
 
     def _over_windows(
         self, sample: Sample, target: str, labels: Mapping[int, str]
@@ -293,7 +293,7 @@ class Explainer:
         joined = [each.warned(*doubts) for each in joined]
         if len(joined) == 1:
             return joined
-        return [_numbered(each, f"{sample.id}-{k}") for k, each in enumerate(joined)]
+        return [each.named(f"{sample.id}-{k}") for k, each in enumerate(joined)]
 
     def labels(self, sample: Sample, labels: Mapping[int, str]) -> Mapping[int, str]:
         """Names of classes: the texts, where the output compares an image with them or chooses."""
@@ -692,11 +692,6 @@ def _no_answer(subject: Subject, head: Head) -> TargetError:
         place=f"output {subject.output}, {head.kind}",
         hint="Use --target pred.",
     )
-
-
-def _numbered(explanation: Explanation, name: str) -> Explanation:
-    """The explanation under another id."""
-    return replace(explanation, record=structs.replace(explanation.record, id=name))
 
 
 def _refuse_changes(

@@ -175,6 +175,10 @@ class Explanation:
         listed = [*self.record.warnings, *warnings]
         return replace(self, record=structs.replace(self.record, warnings=listed))
 
+    def named(self, id: str) -> Explanation:
+        """The explanation under another id."""
+        return replace(self, record=structs.replace(self.record, id=id))
+
     @property
     def pictures(self) -> dict[str, Any]:
         """What pictures and pages show below the maps: images, drawn signals."""
@@ -200,7 +204,7 @@ class Explanation:
             if each.units.kind == "token":
                 return each
         raise UsageError(
-            f"No explained input is a text: the units are {self.record.units.kind}s",
+            f"No explained input is a text: a unit is a {self.record.units.kind}",
             place=self.id,
             hint="Use units.",
         )

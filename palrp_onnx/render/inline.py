@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from itertools import islice
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from PIL import Image
@@ -38,7 +38,7 @@ _FAINT = "opacity:.75;font-size:.9em"
 _CELL = "text-align:right;padding:.1em .8em"
 
 
-class Row(Protocol):
+class Shown(Protocol):
     """What a table shows of an entry."""
 
     @property
@@ -49,6 +49,15 @@ class Row(Protocol):
     def position(self) -> float: ...  # noqa: D102
     @property
     def total(self) -> float: ...  # noqa: D102
+
+
+class _Unit(NamedTuple):
+    """A unit of a table."""
+
+    text: str
+    content: float
+    position: float
+    total: float
 
 
 def inline(
@@ -76,7 +85,7 @@ def inline(
     return f"<div>{''.join(parts)}</div>"
 
 
-def entries_table(kind: str, entries: Sequence[Row]) -> str:
+def entries_table(kind: str, entries: Sequence[Shown]) -> str:
     """The first entries of a map as a table."""
     limit = max((abs(each.total) for each in entries), default=0.0)
     heads = "".join(f'<th style="{_CELL}">{n}</th>' for n in (kind, "total", "content", "position"))
@@ -99,7 +108,7 @@ def _map(record: Attribution, shown: Map, image: Image.Image | None, box: Box | 
     if units.kind in TIMED:
         return "".join(map(_picture, _ribbons(shown, image)))
     if units.kind in BARRED or not units.text:
-        return entries_table(units.kind, list(_rows(shown)))
+        return entries_table(units.kind, _units(shown))
     return f'<div style="{_BLOCK}">{"".join(_flow(record, shown))}</div>'
 
 
@@ -179,18 +188,10 @@ def _picture(image: Image.Image) -> str:
     return f'<img alt="" style="{style}" src="data:image/png;base64,{source}">'
 
 
-class _Row:
-    """A unit of a table."""
-
-    def __init__(self, shown: Map, unit: int) -> None:
-        self.text = shown.units.name(unit)
-        self.content = shown.relevance.content[unit]
-        self.position = shown.relevance.position[unit]
-        self.total = shown.relevance.total[unit]
-
-
-def _rows(shown: Map) -> Iterable[_Row]:
-    return (_Row(shown, unit) for unit in strongest(shown.relevance))
+def _units(shown: Map) -> list[_Unit]:
+    relevance = shown.relevance
+    parts = (relevance.content, relevance.position, relevance.total)
+    return [_Unit(shown.units.name(k), *(p[k] for p in parts)) for k in strongest(relevance)]
 
 
 def _text(text: str) -> str:
