@@ -10,6 +10,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from palrp_onnx.api.evaluation import (
+        compare,
+        evaluate_conservation,
+        evaluate_perturbation,
+        evaluate_pixels,
+        evaluate_randomisation,
+        evaluate_segmentation,
+        evaluate_stability,
+    )
     from palrp_onnx.api.loaded import LoadedModel, load
     from palrp_onnx.entries import Entries, Entry
     from palrp_onnx.errors import PalrpError
@@ -41,6 +50,13 @@ __all__ = [
     "PalrpError",
     "Parameter",
     "check_records",
+    "compare",
+    "evaluate_conservation",
+    "evaluate_perturbation",
+    "evaluate_pixels",
+    "evaluate_randomisation",
+    "evaluate_segmentation",
+    "evaluate_stability",
     "inspect",
     "join_tensors",
     "load",
@@ -64,6 +80,13 @@ _HOMES = {
     "Model": "model.open",
     "PalrpError": "errors",
     "check_records": "limits",
+    "compare": "api.evaluation",
+    "evaluate_conservation": "api.evaluation",
+    "evaluate_perturbation": "api.evaluation",
+    "evaluate_pixels": "api.evaluation",
+    "evaluate_randomisation": "api.evaluation",
+    "evaluate_segmentation": "api.evaluation",
+    "evaluate_stability": "api.evaluation",
     "inspect": "inspection",
     "join_tensors": "explanation",
     "load": "api.loaded",

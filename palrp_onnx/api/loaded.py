@@ -14,6 +14,7 @@ import numpy as np
 from palrp_onnx.compiler.file import compile_model
 from palrp_onnx.compiler.graph import CompileSettings
 from palrp_onnx.errors import UsageError
+from palrp_onnx.evaluate.baselines import ComparedMethod, compared_method
 from palrp_onnx.explainer import DEFAULT_POSITIONS, Explainer
 from palrp_onnx.explanation import Explanation
 from palrp_onnx.explanations import Explanations, Generated
@@ -224,7 +225,7 @@ class LoadedModel:
         sample = graph.reader.read(value, id=id, windows=shared, start=start)
         explainer = self._explainer(graph.model, method, positions, output)
         one = target is None or isinstance(target, str) or not isinstance(target, Sequence)
-        texts = [_text(target)] if one else _texts(target)
+        texts = [target_text(target)] if one else _texts(target)
         found = [explainer.explain(sample, text, self.labels) for text in texts]
         if len({len(each) for each in found}) == 1:  # all targets of a row follow each other
             found = [list(row) for row in zip(*found, strict=True)]
@@ -277,11 +278,11 @@ class LoadedModel:
         """
         if batch_size < 1:
             raise UsageError(f"A batch has at least one input, not {batch_size}")
-        wanted = _text(target)
+        wanted = target_text(target)
         batcher = Batcher(
             self._explainer(self.model, method, positions, output),
             self.labels,
-            self._tokenizer or default_tokenizer(self.path),
+            self.tokenizer,
             target=wanted,
             size=batch_size,
             tokens=_BATCH_TOKENS,
@@ -330,7 +331,7 @@ class LoadedModel:
         sample = self.read(value, start=start)
         explainer = self._explainer(self.model, method, positions, None)
         text = Continuation(
-            self._tokenizer or usable_tokenizer(default_tokenizer(self.path)),
+            self._tokenizer or usable_tokenizer(self.tokenizer),
             self._graph.reader.inputs,
             model_path=self.path,
         )
@@ -422,6 +423,33 @@ class LoadedModel:
         write_files({path: data})
         return path
 
+    @property
+    def tokenizer(self) -> Path:
+        """The place of the tokenizer, where one may be."""
+        return self._tokenizer or default_tokenizer(self.path)
+
+    def compared(
+        self,
+        methods: Sequence[Method | str],
+        *,
+        unknown: int | None = None,
+        on: Model | None = None,
+    ) -> dict[str, ComparedMethod]:
+        """Methods and baselines by their names, as evaluations compare them.
+
+        Args:
+            methods: Their texts, or objects.
+            unknown: The token that replaces others.
+            on: Another model of the same form, with other weights.
+        """
+        options = {name: self._common[name] for name in ("engine", "dtype", "device")}
+        return {
+            each if isinstance(each, str) else each.text: compared_method(
+                each, on or self.model, output=self._output, unknown=unknown, **options
+            )
+            for each in methods
+        }
+
     def _opened(self, model: Model) -> _Graph:
         inputs = bind_inputs(model.inputs, self._bind)
         return _Graph(model, ValueReader(self.path, inputs, tokenizer=self._tokenizer))
@@ -475,13 +503,13 @@ def _explained(
 
 def _texts(target: object) -> list[str]:
     """The texts of several targets."""
-    texts = [_text(each) for each in target] if isinstance(target, Sequence) else []
+    texts = [target_text(each) for each in target] if isinstance(target, Sequence) else []
     if not texts:
         raise UsageError("There is no target in an empty list")
     return texts
 
 
-def _text(target: object) -> str:
+def target_text(target: object) -> str:
     """The text of a target; a number is an index, never a label."""
     if target is None:
         return "default"
