@@ -36,8 +36,8 @@ class Explanation:
     >>> explanation = px.load("models/reviews-rope").explain("A gripping film.")
     >>> explanation.target.label
     'POSITIVE'
-    >>> explanation.words[1:3]
-    ['gripping' +0.0739, 'film' +0.0405]
+    >>> explanation.words.top(1)[0].text
+    'gripping'
     >>> len(explanation.total) == len(explanation.tokens)
     True
 

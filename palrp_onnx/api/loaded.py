@@ -34,6 +34,7 @@ from palrp_onnx.model.locate import model_file
 from palrp_onnx.model.open import Model
 from palrp_onnx.relevance.method import Method
 from palrp_onnx.relevance.methods import DEFAULT_METHOD
+from palrp_onnx.relevance.target_parsing import parse_target
 
 #: A target as text, or the index of a class.
 Target = str | int
@@ -274,11 +275,13 @@ class LoadedModel:
 
         Raises:
             UsageError: An option is unknown.
+            TargetError: There is no such target, or there are several.
             ModelError: The model cannot be explained with these options, whatever the input.
         """
         if batch_size < 1:
             raise UsageError(f"A batch has at least one input, not {batch_size}")
         wanted = target_text(target)
+        parse_target(wanted, self.labels)
         batcher = Batcher(
             self._explainer(self.model, method, positions, output),
             self.labels,

@@ -27,7 +27,7 @@ from palrp_onnx.render.timeline import TIMED, in_cells
 from palrp_onnx.types import Box
 
 #: Strongest colour: the text over it keeps a contrast of 4.5 on white, and on the grey of editors.
-_STRONGEST = 0.85
+_STRONGEST = 0.75
 _AGAINST, _FOR = (tuple(TABLE[step].tolist()) for step in (0, -1))
 #: Longest side of a picture, and the size of a ribbon of units in time, in pixels.
 _SIDE, _RIBBON = 320, (720, 36)
