@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -99,6 +100,10 @@ class Generated(Explanations):
     def __init__(self, explanations: Iterable[Explanation], matrix: Matrix) -> None:
         super().__init__(explanations, id=matrix.id)
         self.matrix = matrix
+
+    def _repr_html_(self) -> str:
+        source = base64.b64encode(render_matrix_png(self.matrix)).decode()
+        return f'<img alt="" style="max-width:100%" src="data:image/png;base64,{source}">'
 
     @property
     def text(self) -> str:
