@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import Literal
 
+import numpy as np
 from msgspec import UNSET, structs
 
 from palrp_onnx.engines import Outcome

@@ -160,7 +160,7 @@ def units_of(shown: Map) -> Entries:
             content=relevance.content[unit],
             position=relevance.position[unit],
             total=relevance.total[unit],
-            score=relevance.total[unit],
+            score=relevance.score[unit],
             special=special,
             start=units.start[unit] if placed and not special else None,
             end=units.end[unit] if placed and not special else None,

@@ -129,8 +129,8 @@ class Explanation:
 
     @property
     def score(self) -> Numbers:
-        """What the method ranks units by [units]."""
-        return np.array(self.record.relevance.total)
+        """What the method ranks units by [units]; it is no sum of the ledger."""
+        return np.array(self.record.relevance.score)
 
     def __len__(self) -> int:
         return len(self.record.relevance.total)

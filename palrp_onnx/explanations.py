@@ -15,7 +15,7 @@ from palrp_onnx.errors import InputError
 from palrp_onnx.explanation import Explanation, join_tensors, save_tensors, write
 from palrp_onnx.files import Content
 from palrp_onnx.matrix import Matrix
-from palrp_onnx.record import Attribution, encode
+from palrp_onnx.record import decode, encode
 from palrp_onnx.render.grid import render_matrix_html, render_matrix_png
 from palrp_onnx.render.listing import ListedRecord, render_run
 
@@ -136,12 +136,11 @@ def load_record(path: str | Path) -> Explanation | Any:
         data = path.read_bytes()
         if path.suffix.lower() == ".jsonl":
             lines = [line for line in data.splitlines() if line.strip()]
-            found = [msgspec.json.decode(line, type=Attribution) for line in lines]
+        elif data.lstrip().startswith(b"["):
+            lines = [bytes(each) for each in msgspec.json.decode(data, type=list[msgspec.Raw])]
         else:
-            one = msgspec.json.decode(data, type=Attribution | list[Attribution])
-            if isinstance(one, Attribution):
-                return Explanation(one, {})
-            found = one
+            return Explanation(decode(data), {})
+        found = [decode(line) for line in lines]
     except OSError as error:
         message = f"Cannot be read: {error.strerror or error}"
         raise InputError(message, place=str(path)) from error

@@ -47,7 +47,7 @@ _NAMED = 4
 
 
 @dataclass(frozen=True)
-class _Graph:
+class _OpenGraph:
     """A model, and what reads inputs for it."""
 
     model: Model
@@ -453,17 +453,17 @@ class LoadedModel:
             for each in methods
         }
 
-    def _opened(self, model: Model) -> _Graph:
+    def _opened(self, model: Model) -> _OpenGraph:
         inputs = bind_inputs(model.inputs, self._bind)
-        return _Graph(model, ValueReader(self.path, inputs, tokenizer=self._tokenizer))
+        return _OpenGraph(model, ValueReader(self.path, inputs, tokenizer=self._tokenizer))
 
-    def _graph_of(self, value: Value) -> _Graph:
+    def _graph_of(self, value: Value) -> _OpenGraph:
         """The graph for a value: with its caches, if the value fills them."""
         caches = {blank.name for blank in self.model.removed}
         return self._with_past if caches and holds_past(value, caches) else self._graph
 
     @cached_property
-    def _with_past(self) -> _Graph:
+    def _with_past(self) -> _OpenGraph:
         return self._opened(self.model.with_past())
 
     def _explainer(

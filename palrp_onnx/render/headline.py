@@ -6,6 +6,7 @@ from palrp_onnx.record import Attribution, Units
 from palrp_onnx.render.flow import visible
 from palrp_onnx.render.scale import number
 from palrp_onnx.render.titles import title_of
+from palrp_onnx.render.wording import plural
 
 
 def headline(record: Attribution) -> str:
@@ -19,8 +20,7 @@ def headline(record: Attribution) -> str:
 
 def count(units: Units, size: int) -> str:
     """How many units there are, in words."""
-    many = f"{units.kind}{'es' if units.kind == 'patch' else 's'}"
-    return f"{size} {units.kind if size == 1 else many}"
+    return f"{size} {units.kind if size == 1 else plural(units.kind)}"
 
 
 def _target(record: Attribution) -> str:

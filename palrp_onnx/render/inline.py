@@ -24,6 +24,7 @@ from palrp_onnx.render.palette import TABLE, colours
 from palrp_onnx.render.picture import Seen
 from palrp_onnx.render.scale import number
 from palrp_onnx.render.timeline import TIMED, in_cells
+from palrp_onnx.render.wording import covered
 from palrp_onnx.types import Box
 
 #: Strongest colour: the text over it keeps a contrast of 4.5 on white, and on the grey of editors.
@@ -77,6 +78,7 @@ def inline(
     """
     seen = {record.maps[0].input: (image, box), **(further or {})}
     parts = [f"<div><b>{_text(headline(record))}</b></div>"]
+    parts.append(f'<div style="{_FAINT}">{_text(covered(record))}</div>')
     parts += [f'<div style="{_FAINT}">⚠ {_text(each.message)}</div>' for each in record.warnings]
     for shown in record.maps:
         if record.others:
@@ -191,7 +193,7 @@ def _picture(image: Image.Image) -> str:
 def _units(shown: Map) -> list[_Unit]:
     relevance = shown.relevance
     parts = (relevance.content, relevance.position, relevance.total)
-    return [_Unit(shown.units.name(k), *(p[k] for p in parts)) for k in strongest(relevance)]
+    return [_Unit(shown.units.name(k), *(p[k] for p in parts)) for k in strongest(relevance.total)]
 
 
 def _text(text: str) -> str:
