@@ -41,8 +41,8 @@ from .writing import write_stdout
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from palrp_onnx.describe import Explanation
     from palrp_onnx.explainer import Explainer
+    from palrp_onnx.explanation import Explanation
     from palrp_onnx.inputs import Given, GraphInput, Sample
     from palrp_onnx.matrix import Matrix
     from palrp_onnx.model.open import Model
@@ -472,7 +472,7 @@ def _original(shown: Map, sample: Sample) -> tuple[Image | None, Box | None]:
 
 
 def _tensors(explanations: Sequence[Explanation]) -> Content:
-    from palrp_onnx.describe import join_tensors, save_tensors
+    from palrp_onnx.explanation import join_tensors, save_tensors
 
     return partial(save_tensors, join_tensors(explanations))
 

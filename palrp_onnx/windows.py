@@ -20,8 +20,8 @@ from functools import cached_property
 import numpy as np
 from msgspec import UNSET, UnsetType, structs
 
-from palrp_onnx.describe import Explanation
 from palrp_onnx.errors import TargetError, UsageError
+from palrp_onnx.explanation import Explanation
 from palrp_onnx.inputs.sample import Sample
 from palrp_onnx.inputs.text import WINDOWS
 from palrp_onnx.record import (
@@ -179,6 +179,7 @@ def join_windows(sample: Sample, found: Mapping[int, Explanation]) -> Explanatio
             fidelity=max((each.fidelity for each in records), key=_difference),
         ),
         tensors={},
+        sample=sample,
     )
 
 

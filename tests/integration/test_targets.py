@@ -609,7 +609,7 @@ def test_records_of_a_batch_are_as_alone(tmp_path: Path, kind: str, side: str) -
         for k, (text, other) in enumerate(zip(texts, pairs, strict=True))
     ]
     worker = Worker(path, Settings(batch_size=3))
-    assert worker._batching.padding is not None
+    assert worker._batcher.batching.padding is not None
     lines = [json.loads(line.data) for line in worker(records)]
     for line, text, other in zip(lines, texts, pairs, strict=True):
         alone = one(path, text, "pred", pair=other if pair else None)
@@ -633,7 +633,7 @@ def test_places_that_records_name_are_no_padding(tmp_path: Path, side: str) -> N
             Record(k, {"text": text, **pair, "target": target}) for k, text in enumerate(texts)
         ]
         worker = Worker(path, Settings(batch_size=2))
-        assert worker._batching.padding is not None
+        assert worker._batcher.batching.padding is not None
         for line, text in zip(worker(records), texts, strict=True):
             found, alone = (
                 json.loads(line.data),
