@@ -5,6 +5,8 @@ Numbers that only rank have a hue of their own, from white to full.
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -60,6 +62,7 @@ def colour(value: float, limit: float) -> RGB:
     return red, green, blue
 
 
+@cache
 def ink(background: RGB) -> RGB:
     """Black or white, whichever is easier to read: black on all colours of the palette."""
     return max(BLACK, WHITE, key=lambda candidate: contrast(candidate, background))

@@ -121,6 +121,7 @@ def _language(text: str) -> str:
     return "zh-hans"
 
 
+@lru_cache(maxsize=5_000)
 def mask(shaped: Shaped) -> tuple[Image.Image, int, int]:
     """Coverage of the outlines, and where its left and upper edges are from the origin."""
     raster = hb.RasterDraw()

@@ -72,25 +72,28 @@ class Strip:
         """Draw onto the page."""
         page.write((MARGIN, top + 11), self.title, 16, GREY)
         high = row(self.text.size)
+        grounds = self.view.paint(self.view.values, self.view.limit).tolist()
         for line, placed in groupby(self.text.words, key=lambda word: word.row):
             upper = top + _HEAD + line * high
             lower = upper + high - 5
-            spans = [self._word(page, word, upper, lower) for word in placed]
+            spans = [self._word(page, word, grounds, upper, lower) for word in placed]
             page.words((upper + lower) / 2, self.text.size, spans)
 
-    def _word(self, page: Scene, word: Set, upper: int, lower: int) -> Span:
+    def _word(
+        self, page: Scene, word: Set, grounds: Sequence[Sequence[int]], upper: int, lower: int
+    ) -> Span:
         """Draw the grounds of a word, and return its letters."""
         shown: dict[int, tuple[RGB, str]] = {-1: (BLACK, "")}
         for unit, left, right in word.grounds():
             if unit < 0:
                 continue
             value = self.view.values[unit]
-            red, green, blue = self.view.paint(value, self.view.limit).tolist()
+            red, green, blue = grounds[unit]
             ground, title = (red, green, blue), f"{self.view.name} {number(value)}"
             shown[unit] = (ink(ground), title)
             edges = (MARGIN + left, upper, MARGIN + right - 1, lower)
             page.box(edges, fill=ground, title=title)
-            if abs(value) > self.view.limit:
+            if self.view.signed and abs(value) > self.view.limit:
                 at = edges[2]
                 page.polygon([(at - 6, upper), (at, upper), (at, upper + 6)], BLACK)
         inks = tuple((end, *shown[unit]) for end, unit in word.ends)
