@@ -432,10 +432,11 @@ class Explainer:
         all rows of the other.
 
         Raises:
-            InputError: Arrays do not fit the inputs.
+            InputError: Arrays do not fit the inputs, or an explained one is empty.
         """
         check_feeds(self.model.inputs, sample.feeds)  # before arrays are taken apart
         subject = self.engine(sample.feeds).subject
+        subject.check_filled(sample.feeds)
         count = subject.samples(sample.feeds)
         if subject.mixed is not None or count == 1:
             return [sample]
