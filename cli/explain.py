@@ -445,7 +445,8 @@ def _png(record: Attribution, sample: Sample) -> bytes:
 def _html(records: Sequence[Attribution], sample: Sample) -> bytes:
     """The page of one record, or the list of several."""
     from palrp_onnx.render.html import render_html
-    from palrp_onnx.render.listing import ListedRecord, render_run
+    from palrp_onnx.render.listing import render_run
+    from palrp_onnx.render.run_lines import ListedRecord
 
     if len(records) > 1:
         return render_run(sample.id, [ListedRecord(record.id, record) for record in records]).html

@@ -20,7 +20,7 @@ from PIL import Image
 from palrp_onnx.record import Attribution, Map, Relevance, Units, entry_names
 from palrp_onnx.render.bars import BARRED, strongest
 from palrp_onnx.render.flow import Word, paragraphs, visible, words
-from palrp_onnx.render.palette import BLACK, TABLE, colours, ink
+from palrp_onnx.render.palette import BLACK, DARK_TABLE, TABLE, colours, ink
 from palrp_onnx.render.picture import Seen
 from palrp_onnx.render.scale import number
 from palrp_onnx.render.timeline import TIMED, in_cells
@@ -73,10 +73,9 @@ def page(template: str, title: str, **values: Any) -> str:
         .render(
             body=template,
             title=short(title, 200),
-            style=Markup(_source("style.css") + _palette()),
+            style=Markup("\n".join([_source("style.css"), _palette(), _ramp()])),
             script=Markup(script),
             digest=digest,
-            ramp=[_hex(TABLE[step]) for step in (0, 32, 64, 96, _ZERO, 159, 191, 223, 255)],
             **values,
         )
     )
@@ -195,12 +194,30 @@ def _source(name: str) -> str:
 
 @cache
 def _palette() -> str:
-    """A CSS class for every colour, with a text colour that is readable on it."""
+    """A CSS class for every colour on a light and on a dark page, with letters readable on it."""
     rules = []
-    for step, (red, green, blue) in enumerate(TABLE.tolist()):
-        letters = "#000" if ink((red, green, blue)) == BLACK else "#fff"
-        rules.append(f".k{step}{{background:{_hex(TABLE[step])};color:{letters}}}")
+    for step, (light, dark) in enumerate(zip(TABLE, DARK_TABLE, strict=True)):
+        plain = f"background:{_hex(light)};color:{_letters(light)}"
+        both = (
+            f"background:light-dark({_hex(light)},{_hex(dark)});"
+            f"color:light-dark({_letters(light)},{_letters(dark)})"
+        )
+        rules.append(f".k{step}{{{plain};{both}}}")
     return "\n".join(rules)
+
+
+def _letters(colour: NDArray[np.uint8]) -> str:
+    red, green, blue = colour.tolist()
+    return "#000" if ink((red, green, blue)) == BLACK else "#fff"
+
+
+def _ramp() -> str:
+    """The colours from left to right, for the bar below a map."""
+    steps = (0, 32, 64, 96, _ZERO, 159, 191, 223, 255)
+    plain = ",".join(_hex(TABLE[step]) for step in steps)
+    both = ",".join(f"light-dark({_hex(TABLE[k])},{_hex(DARK_TABLE[k])})" for k in steps)
+    ramps = "".join(f"background:linear-gradient(to right,{each});" for each in (plain, both))
+    return f".ramp{{{ramps}}}"
 
 
 def _hex(colour: NDArray[np.uint8]) -> str:
@@ -264,7 +281,7 @@ def _panel(shown: Map) -> dict[str, Any] | None:
     ordinary = numbers[:, ~special]  # special tokens would dominate the scale
     limit = float(np.abs(ordinary if ordinary.any() else numbers).max())
     return {
-        "source": _data_uri(Image.fromarray(colours(numbers, limit))),
+        "source": data_uri(Image.fromarray(colours(numbers, limit))),
         "columns": numbers.shape[1],
         "limit": limit,
         "sites": [
@@ -335,14 +352,14 @@ def _picture(
         "rows": rows,
         "columns": columns,
         "ratio": f"{width} / {height}",
-        "ground": None if image is None else _data_uri(_small(image)),
+        "ground": None if image is None else data_uri(_small(image)),
         "field": (
             f"left:{100 * seen.left / width:.4f}%;top:{100 * seen.top / height:.4f}%;"
             f"width:{100 * (seen.right - seen.left) / width:.4f}%;"
             f"height:{100 * (seen.bottom - seen.top) / height:.4f}%"
         ),
         "maps": [
-            (name, _data_uri(_map(values, (rows, columns), limit, clear=image is not None)))
+            (name, data_uri(_map(values, (rows, columns), limit, clear=image is not None)))
             for name, values in _maps(shown.relevance)
         ],
     }
@@ -372,7 +389,8 @@ def _small(image: Image.Image) -> Image.Image:
     return picture
 
 
-def _data_uri(image: Image.Image) -> str:
+def data_uri(image: Image.Image) -> str:
+    """A picture as the address of itself."""
     data = io.BytesIO()
     image.save(data, "PNG")
     return "data:image/png;base64," + base64.b64encode(data.getvalue()).decode()

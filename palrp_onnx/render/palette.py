@@ -12,6 +12,7 @@ WHITE: RGB = (255, 255, 255)
 
 _STEPS = 128  # colours on one side, white among them
 _DARKEST = 40.0  # CIE L* at full relevance
+_DARK = (8.0, 47.0)  # CIE L* at zero and at full relevance, on a dark page
 # Chroma, hue at white, and hue at full relevance; with a constant hue, light blues look violet.
 _RED = (60.0, 30.0, 30.0)
 _BLUE = (53.0, 262.0, 284.0)
@@ -61,10 +62,12 @@ def luminance(rgb: RGB) -> float:
     return float(linear @ (0.2126, 0.7152, 0.0722))
 
 
-def _side(chroma: float, light_hue: float, full_hue: float) -> NDArray[np.uint8]:
-    """White to full colour in even steps of lightness, ``[steps, 3]``, through CIE LCh."""
+def _side(
+    chroma: float, light_hue: float, full_hue: float, ends: tuple[float, float] = (100.0, _DARKEST)
+) -> NDArray[np.uint8]:
+    """Grey to full colour in even steps of lightness, ``[steps, 3]``, through CIE LCh."""
     strength = np.linspace(0.0, 1.0, _STEPS)
-    lightness = 100 - (100 - _DARKEST) * strength
+    lightness = ends[0] + (ends[1] - ends[0]) * strength
     angle = np.radians(light_hue + (full_hue - light_hue) * strength)
     green_red = chroma * strength * np.cos(angle)
     blue_yellow = chroma * strength * np.sin(angle)
@@ -81,3 +84,6 @@ def _side(chroma: float, light_hue: float, full_hue: float) -> NDArray[np.uint8]
 #: The colours, from full blue (0) over white (127 and 128) to full red (255).
 TABLE: NDArray[np.uint8] = np.concatenate([_side(*_BLUE)[::-1], _side(*_RED)])
 TABLE.flags.writeable = False
+#: The same on a dark page: zero is nearly black, and white letters are readable on every colour.
+DARK_TABLE: NDArray[np.uint8] = np.concatenate([_side(*_BLUE, _DARK)[::-1], _side(*_RED, _DARK)])
+DARK_TABLE.flags.writeable = False

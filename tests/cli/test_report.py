@@ -41,6 +41,13 @@ def test_report_of_a_folder_and_of_a_file(run: Run, lines: Path, tmp_path: Path)
     assert run("report", lines, "-o", tmp_path / "q.html", "-q").stderr == ""
 
 
+def test_several_runs_are_one_report(run: Run, lines: Path, tmp_path: Path) -> None:
+    result = run("report", lines, lines / "part-0.jsonl", "-o", tmp_path / "both.html")
+    assert result.exit_code == 0, result.stderr
+    assert "4 records, 2 failed" in result.stderr
+    assert "<h1>run, part-0.jsonl</h1>" in (tmp_path / "both.html").read_text(encoding="utf-8")
+
+
 def test_help_names_the_command(run: Run) -> None:
     assert "report" in run("--help").stdout
 

@@ -35,8 +35,9 @@ from palrp_onnx.record import (
 )
 from palrp_onnx.render.flow import paragraphs, visible, words
 from palrp_onnx.render.html import render_html, shades
-from palrp_onnx.render.listing import FailedRecord, ListedRecord, read_run, render_run
+from palrp_onnx.render.listing import render_run
 from palrp_onnx.render.palette import TABLE, colours
+from palrp_onnx.render.run_lines import FailedRecord, ListedRecord, read_run
 from palrp_onnx.types import Box
 
 pytestmark = pytest.mark.quick

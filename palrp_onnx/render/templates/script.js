@@ -25,6 +25,50 @@
     element.className = element.className.replace(/\bk\d+\b|\bover\b/g, "").trim();
   }
 
+  /** Rows of cells as CSV; a text that a spreadsheet would take for a formula gets a quote. */
+  function csv(rows) {
+    const cell = (value) => {
+      const text = String(value);
+      const safe = /^[=+\-@\t\r]/.test(text) && Number.isNaN(Number(text)) ? `'${text}` : text;
+      return /[",\n\r]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
+    };
+    return rows.map((row) => `${row.map(cell).join(",")}\r\n`).join("");
+  }
+
+  /** Offer a file that was made here; nothing is loaded. */
+  function save(name, text, type) {
+    const link = document.createElement("a");
+    link.href = URL.createObjectURL(new Blob([text], { type }));
+    link.download = name;
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+  }
+
+  /** Light or dark, as the browser is set until the switch is used. */
+  function styles(button) {
+    const root = document.documentElement;
+    const system = matchMedia("(prefers-color-scheme: dark)");
+    const dark = () => (root.dataset.style || (system.matches ? "dark" : "light")) === "dark";
+    const show = () => { button.textContent = dark() ? "light style" : "dark style"; };
+    button.hidden = !CSS.supports("color", "light-dark(black, white)");
+    button.addEventListener("click", () => {
+      root.dataset.style = dark() ? "light" : "dark";
+      show();
+    });
+    system.addEventListener("change", show);
+    show();
+  }
+
+  /** On paper everything is open, and the list is whole. */
+  function printing() {
+    let closed = [];
+    addEventListener("beforeprint", () => {
+      closed = all(document, "details:not([open])");
+      closed.forEach((each) => { each.open = true; });
+    });
+    addEventListener("afterprint", () => { closed.forEach((each) => { each.open = false; }); });
+  }
+
   /** One record: switches, values under the pointer and under the keyboard. */
   function enhance(root) {
     all(root, ".controls, .readout").forEach((each) => { each.hidden = false; });
@@ -198,13 +242,15 @@
 
   /** A run: the list is sorted, searched and paged; a record is unpacked when it is asked for. */
   function browse(list, record) {
-    const body = list.querySelector("tbody");
+    const body = list.querySelector(".records tbody");
     const rows = [...body.rows];
     const search = list.querySelector("input[type=search]");
+    const facets = all(list, "select");
     const status = list.querySelector(".status");
     const [back, on] = all(list, ".pages button");
     const article = record.querySelector("article");
     const texts = rows.map((row) => row.textContent.toLowerCase());
+    const traits = rows.map((row) => new Set(row.dataset.f.split(" ")));
     const found = new Map(rows.map((row, index) => [row, index]));
     let order = rows;
     let shown = rows;
@@ -221,15 +267,18 @@
 
     function filter() {
       const asked = search.value.toLowerCase().split(/\s+/).filter(Boolean);
-      const fits = (row) => asked.every((word) => texts[found.get(row)].includes(word));
-      shown = order.filter(fits);
+      const wanted = facets.map((each) => each.value).filter(Boolean);
+      const has = (row, value) => traits[found.get(row)].has(value);
+      shown = order.filter((row) =>
+        asked.every((word) => texts[found.get(row)].includes(word)) &&
+        wanted.every((value) => has(row, value)));
       first = 0;
       draw();
     }
 
     function sort(column, header) {
       const down = header.getAttribute("aria-sort") === "ascending";
-      all(list, "thead th").forEach((each) => each.removeAttribute("aria-sort"));
+      all(list, ".records thead th").forEach((each) => each.removeAttribute("aria-sort"));
       header.setAttribute("aria-sort", down ? "descending" : "ascending");
       const numeric = header.dataset.sort === "number";
       const key = (row) => {
@@ -276,8 +325,37 @@
       });
     }
 
+    /** The bar of a target is a filter, too; pressed again, it is none. */
+    function pick(button) {
+      const select = facets.find((each) => each.dataset.facet === "target");
+      const option = select && [...select.options].find((o) => o.dataset.name === button.dataset.pick);
+      if (!option) return;
+      select.value = select.value === option.value ? "" : option.value;
+      filter();
+    }
+
+    /** What was found, in its order, with all digits. */
+    function table() {
+      const heads = all(list, ".records thead th").map((each) => each.textContent);
+      const value = (cell) => cell.dataset.v ?? (cell.querySelector("bdi") || cell).textContent;
+      const lines = shown.map((row) => {
+        const told = [...row.cells].map(value);
+        told[7] = row.cells[7].textContent; // the warnings by name
+        return [...told, row.dataset.meta || ""];
+      });
+      return [[...heads, "meta"], ...lines];
+    }
+
     search.addEventListener("input", filter);
-    all(list, "thead th").forEach((header, column) => {
+    facets.forEach((each) => each.addEventListener("change", filter));
+    for (const button of all(list, "[data-pick]")) {
+      button.disabled = !facets.some((each) => each.dataset.facet === "target");
+      button.addEventListener("click", () => pick(button));
+    }
+    list.querySelector(".export").addEventListener("click", () => {
+      save("records.csv", csv(table()), "text/csv");
+    });
+    all(list, ".records thead th").forEach((header, column) => {
       const button = header.querySelector("button");
       button.disabled = false;
       button.addEventListener("click", () => sort(column, header));
@@ -285,6 +363,8 @@
     back.addEventListener("click", () => { first -= ROWS; draw(); });
     on.addEventListener("click", () => { first += ROWS; draw(); });
     addEventListener("hashchange", route);
+    addEventListener("beforeprint", () => body.replaceChildren(...shown));
+    addEventListener("afterprint", draw);
     all(list, "nav").forEach((each) => { each.hidden = false; });
     draw();
     route();
@@ -296,7 +376,9 @@
     return new Response(stream).text();
   }
 
+  styles(document.querySelector(".style"));
+  printing();
   const list = document.querySelector(".list");
   if (list) browse(list, document.querySelector(".detail"));
-  else enhance(document.querySelector(".record"));
+  else all(document, ".record").forEach(enhance);
 })();
