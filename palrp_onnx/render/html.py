@@ -88,9 +88,13 @@ def fragment(record: Attribution) -> str:
 
 
 def view(
-    record: Attribution, seen: Seen = _UNSEEN, further: Mapping[str, Seen] | None = None
+    record: Attribution,
+    seen: Seen = _UNSEEN,
+    further: Mapping[str, Seen] | None = None,
+    *,
+    brief: bool = False,
 ) -> dict[str, Any]:
-    """All values of the template of a record; texts are not escaped yet."""
+    """All values of the template of a record; texts are not escaped yet. ``brief``: maps alone."""
     others = [(further or {}).get(each.input, _UNSEEN) for each in record.maps[1:]]
     maps = [
         _view_of(record, shown, *own)
@@ -98,6 +102,7 @@ def view(
     ]
     return {
         "record": record,
+        "brief": brief,
         "target": visible(title_of(record)),
         "low": ends(record)[0],
         "reduction": str(record.run.params.get("positions", "signed")),

@@ -79,7 +79,8 @@
 
   /** The map of one input. */
   function enhanceMap(part, data) {
-    const names = all(part(".numbers"), "tbody th").map((cell) => cell.textContent);
+    const numbers = part(".numbers");
+    const names = numbers ? all(numbers, "tbody th").map((cell) => cell.textContent) : [];
     const sums = (units) => MAPS.map((shown) => units.reduce((sum, u) => sum + data[shown][u], 0));
     const told = (units) =>
       MAPS.map((shown, index) => `${shown} ${number(sums(units)[index])}`).join(", ");
@@ -122,7 +123,8 @@
     if (patches) {
       explore(patches, readout, (row, column) => {
         const unit = row * data.columns + column;
-        const name = data.kind === "patch" ? `patch ${names[unit]}` : isolated(names[unit]);
+        const named = names[unit] || `row ${row}, column ${column}`;
+        const name = data.kind === "patch" ? `patch ${named}` : isolated(named);
         return `${name}: ${told([unit])}`;
       });
     }
