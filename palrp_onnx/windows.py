@@ -16,7 +16,16 @@ from msgspec import UNSET, UnsetType, structs
 from palrp_onnx.describe import Explanation
 from palrp_onnx.errors import UsageError
 from palrp_onnx.inputs.sample import Sample
-from palrp_onnx.record import LEDGER_SUMS, Attribution, Fidelity, Relevance, Site, Warning_
+from palrp_onnx.record import (
+    LEDGER_SUMS,
+    PARTS,
+    Attribution,
+    Fidelity,
+    OffMap,
+    Relevance,
+    Site,
+    Warning_,
+)
 from palrp_onnx.relevance.ledger import close_ledger
 
 #: [K lists of numbers, one a unit of the window] → one number a unit of the text.
@@ -79,10 +88,13 @@ def _sums(records: Sequence[Attribution]) -> dict[str, float]:
 
 def _relevance(records: Sequence[Attribution], joined: _Join) -> Relevance:
     return Relevance(
-        **{
-            part: joined([getattr(each.relevance, part) for each in records])
-            for part in ("content", "position", "total")
-        }
+        **{part: joined([getattr(each.relevance, part) for each in records]) for part in PARTS},
+        off_map=OffMap(
+            **{
+                part: float(np.mean([getattr(each.relevance.off_map, part) for each in records]))
+                for part in ("content", "position")
+            }
+        ),
     )
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from palrp_onnx.evaluate.agreement import Agreement, Distribution, Pair, PairPoint, Side, Survey
 from palrp_onnx.record import Attribution
 from palrp_onnx.render.flow import visible
-from palrp_onnx.render.html import page, short, view
+from palrp_onnx.render.html import page, view
+from palrp_onnx.render.markup import short
 from palrp_onnx.render.scatter import Scatter, scatter
 
 #: Most points of a scatter; of more pairs every n-th is drawn.

@@ -12,7 +12,8 @@ import msgspec
 from palrp_onnx.errors import InputError
 from palrp_onnx.record import Attribution
 from palrp_onnx.render.flow import visible
-from palrp_onnx.render.html import fragment, page, short
+from palrp_onnx.render.html import fragment, page
+from palrp_onnx.render.markup import short
 from palrp_onnx.render.mini import MiniMap, mini_map
 from palrp_onnx.render.run_facets import Trait, facets_of, meta_traits
 from palrp_onnx.render.run_lines import FailedRecord, ListedRecord

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from palrp_onnx.record import Attribution
-from palrp_onnx.render.html import data_uri
+from palrp_onnx.render.markup import data_uri
 from palrp_onnx.render.palette import colours
 from palrp_onnx.render.wording import common_scale
 

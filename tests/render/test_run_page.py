@@ -37,7 +37,8 @@ def said(words: str, values: list[float], label: str, chance: float, **changes: 
         "target": TargetFacts(output="logits", kind="class", index=0, value=2.0, label=label,
                               probability=chance),
         "units": units, "sites": [], "ledger": LEDGER, "warnings": [],
-        "relevance": Relevance(content=values, position=[0.0] * len(values), total=values),
+        "relevance": Relevance(content=values, position=[0.0] * len(values), total=values,
+                                score=values),
     }  # fmt: skip
     return Attribution(**(facts | changes))
 
@@ -128,7 +129,7 @@ def test_mini_maps() -> None:
     assert tile is not None
     assert (tile.rows, tile.columns) == (2, 3)
     assert not tile.strip
-    empty = Relevance(content=[], position=[], total=[])
+    empty = Relevance(content=[], position=[], total=[], score=[])
     assert (
         mini_map(msgspec.structs.replace(GOOD, units=Units(kind="token"), relevance=empty)) is None
     )

@@ -2,7 +2,7 @@
 (() => {
   const STEPS = 127;
   const ROWS = 50;
-  const MAPS = ["content", "position", "total"];
+  const MAPS = ["total", "content", "position", "score"];
 
   const all = (root, selector) => [...root.querySelectorAll(selector)];
   const between = (value, low, high) => Math.max(low, Math.min(high, value));
@@ -21,8 +21,15 @@
     element.classList.toggle("over", Math.abs(value) > limit);
   }
 
+  /** A score has one hue, from its smallest number to its largest. */
+  function level(element, value, [low, high]) {
+    const share = high > low ? between((value - low) / (high - low), 0, 1) : 0;
+    clear(element);
+    element.classList.add(`s${Math.round(share * STEPS)}`);
+  }
+
   function clear(element) {
-    element.className = element.className.replace(/\bk\d+\b|\bover\b/g, "").trim();
+    element.className = element.className.replace(/\b[ks]\d+\b|\bover\b/g, "").trim();
   }
 
   /** Rows of cells as CSV; a text that a spreadsheet would take for a formula gets a quote. */
@@ -71,7 +78,7 @@
 
   /** One record: switches, values under the pointer and under the keyboard. */
   function enhance(root) {
-    all(root, ".controls, .readout").forEach((each) => { each.hidden = false; });
+    all(root, ".controls, .readout, .copy, .zoomed").forEach((each) => { each.hidden = false; });
     JSON.parse(root.querySelector("script.data").textContent).maps.forEach((data, n) => {
       enhanceMap((part) => root.querySelector(`${part}[data-n="${n}"]`), data);
     });
@@ -81,14 +88,26 @@
   function enhanceMap(part, data) {
     const numbers = part(".numbers");
     const names = numbers ? all(numbers, "tbody th").map((cell) => cell.textContent) : [];
-    const sums = (units) => MAPS.map((shown) => units.reduce((sum, u) => sum + data[shown][u], 0));
+    const shownMaps = MAPS.filter((name) => name in data);
+    const sums = (units) => shownMaps.map((shown) => units.reduce((sum, u) => sum + data[shown][u], 0));
     const told = (units) =>
-      MAPS.map((shown, index) => `${shown} ${number(sums(units)[index])}`).join(", ");
+      shownMaps.map((shown, index) => `${shown} ${number(sums(units)[index])}`).join(", ");
     const map = part(".map");
     const text = map.querySelector(".text");
     const readout = map.querySelector(".readout");
-    const chosen = { show: "total", by: "tokens" };
+    const chosen = { show: "total", by: text ? "words" : "tokens" };
     const paint = text ? readText(text, data, chosen, readout, told) : showPicture;
+
+    function legend() {
+      const score = chosen.show === "score";
+      all(map, "[data-scale]").forEach((each) => {
+        each.hidden = (each.dataset.scale === "score") !== score;
+      });
+      const limit = number(chosen.by === "words" ? data.word_limit : data.limit).slice(1) || "0";
+      const ends = score ? data.score_ends[chosen.by].map(number) : [`−${limit}`, `+${limit}`];
+      const scale = map.querySelector(`[data-scale="${score ? "score" : "signed"}"]`);
+      [".low", ".high"].forEach((end, n) => { scale.querySelector(end).textContent = ends[n]; });
+    }
 
     function showPicture() {
       all(map, ".cells").forEach((each) => { each.hidden = each.dataset.map !== chosen.show; });
@@ -102,9 +121,7 @@
             other.setAttribute("aria-pressed", String(other === button));
           });
         }
-        const limit = number(chosen.by === "words" ? data.word_limit : data.limit).slice(1) || "0";
-        map.querySelector(".low").textContent = `−${limit}`;
-        map.querySelector(".high").textContent = `+${limit}`;
+        legend();
         paint();
       });
     }
@@ -128,12 +145,112 @@
         return `${name}: ${told([unit])}`;
       });
     }
+    const list = map.querySelector(".ranked");
+    if (list) rank(list, data, (units) => mark(map, units, data.columns));
     const panel = part(".panel");
-    if (panel) {
+    const matrix = panel && panel.querySelector(".sites");
+    if (matrix) {
+      const zoom = panel.querySelector(".zoom");
+      zoom.addEventListener("input", () => matrix.style.setProperty("--zoom", zoom.value));
       const sites = all(panel, "ol li").map((item) => item.textContent);
       explore(panel.querySelector(".field"), panel.querySelector(".readout"), (row, column) =>
         `${isolated(sites[row])}, unit ${column} ${isolated(names[column])}: ` +
         number(data.sites[row][column]));
+    }
+  }
+
+  /** The list of the strongest: sorted by any column, shown in the map, copied. */
+  function rank(list, data, show) {
+    const bodies = all(list, "tbody");
+    const rows = (body) => all(body, "tr[data-units]");
+    all(list, "button").forEach((each) => { each.disabled = false; });
+    all(list, "thead th").forEach((header, column) => {
+      header.querySelector("button").addEventListener("click", () => {
+        const compare = ordering(all(list, "thead th"), header, column);
+        bodies.forEach((body) => body.append(...rows(body).sort(compare)));
+      });
+    });
+    let shown = null;
+    for (const row of bodies.flatMap(rows)) {
+      row.querySelector("button").addEventListener("click", () => {
+        shown = shown === row ? null : row;
+        bodies.flatMap(rows).forEach((each) => {
+          each.classList.toggle("hit", each === shown);
+          each.querySelector("button").setAttribute("aria-pressed", String(each === shown));
+        });
+        show(shown ? row.dataset.units.split(",").map(Number) : []);
+      });
+    }
+    const names = all(list, "thead th").map((each) => each.textContent);
+    const values = (row) => [
+      row.querySelector("bdi").textContent, ...all(row, "[data-v]").map((each) => Number(each.dataset.v)),
+    ];
+    const table = () => bodies.flatMap(rows).map(values);
+    const written = {
+      csv: () => csv([names, ...table()]),
+      json: () => JSON.stringify(
+        table().map((row) => Object.fromEntries(row.map((value, k) => [names[k], value]))), null, 2),
+    };
+    for (const button of all(list, "[data-copy]")) {
+      button.addEventListener("click", async () => {
+        const told = list.querySelector("[role=status]");
+        told.textContent = await copied(written[button.dataset.copy]()) ? "copied" : "not allowed here";
+      });
+    }
+  }
+
+  async function copied(text) {
+    try {
+      await navigator.clipboard.writeText(text);
+      return true;
+    } catch {
+      return false;
+    }
+  }
+
+  /** Sort by a column of a table, first downwards for numbers; unknown values come last. */
+  function ordering(headers, header, column) {
+    const numeric = header.dataset.sort === "number";
+    const was = header.getAttribute("aria-sort");
+    const down = was ? was === "ascending" : false;
+    headers.forEach((each) => each.removeAttribute("aria-sort"));
+    header.setAttribute("aria-sort", down ? "descending" : "ascending");
+    const text = new Intl.Collator(undefined, { numeric: true });
+    const key = (row) => {
+      const cell = row.cells[column];
+      if (!cell || (numeric && !cell.dataset.v)) return null;
+      return numeric ? Number(cell.dataset.v) : cell.textContent;
+    };
+    const keys = new Map();
+    const known = (row) => {
+      if (!keys.has(row)) keys.set(row, key(row));
+      return keys.get(row);
+    };
+    return (one, other) => {
+      const [a, b] = [known(one), known(other)];
+      if (a === null || b === null) return (a === null) - (b === null);
+      const sign = numeric ? a - b : text.compare(a, b);
+      return down ? -sign : sign;
+    };
+  }
+
+  /** Outline units in a map, and bring the first of them into view. */
+  function mark(map, units, columns) {
+    all(map, ".hit-unit").forEach((each) => each.classList.remove("hit-unit"));
+    all(map, ".found").forEach((each) => each.remove());
+    const field = map.querySelector(".field");
+    const places = units.flatMap((unit) => all(map, `.drawn [data-u="${unit}"]`));
+    places.forEach((each) => each.classList.add("hit-unit"));
+    if (places[0]) places[0].scrollIntoView({ block: "nearest" });
+    if (!field) return;
+    const rows = Number(field.dataset.rows);
+    for (const unit of units) {
+      const found = document.createElement("i");
+      found.className = "cursor found";
+      found.style.cssText =
+        `left:${(100 * (unit % columns)) / columns}%;top:${(100 * Math.floor(unit / columns)) / rows}%;` +
+        `width:${100 / columns}%;height:${100 / rows}%`;
+      field.append(found);
     }
   }
 
@@ -183,7 +300,7 @@
       next.focus();
     });
 
-    stop(items.tokens[0]);
+    stop(current()[0]);
     let by = chosen.by;
     return () => {
       const values = data[chosen.show];
@@ -195,7 +312,9 @@
         stop(current()[0]);
       }
       for (const item of current()) {
-        colour(item, units(item).reduce((sum, unit) => sum + values[unit], 0), limit);
+        const sum = units(item).reduce((known, unit) => known + values[unit], 0);
+        if (chosen.show === "score") level(item, sum, data.score_ends[chosen.by]);
+        else colour(item, sum, limit);
       }
     };
   }
@@ -279,23 +398,7 @@
     }
 
     function sort(column, header) {
-      const down = header.getAttribute("aria-sort") === "ascending";
-      all(list, ".records thead th").forEach((each) => each.removeAttribute("aria-sort"));
-      header.setAttribute("aria-sort", down ? "descending" : "ascending");
-      const numeric = header.dataset.sort === "number";
-      const key = (row) => {
-        const cell = row.cells[column];
-        if (!cell || (numeric && !cell.dataset.v)) return null;
-        return numeric ? Number(cell.dataset.v) : cell.textContent;
-      };
-      const text = new Intl.Collator(undefined, { numeric: true });
-      const keys = new Map(rows.map((row) => [row, key(row)]));
-      order = [...rows].sort((one, other) => {
-        const [a, b] = [keys.get(one), keys.get(other)];
-        if (a === null || b === null) return (a === null) - (b === null); // unknown comes last
-        const sign = numeric ? a - b : text.compare(a, b);
-        return down ? -sign : sign;
-      });
+      order = [...rows].sort(ordering(all(list, ".records thead th"), header, column));
       filter();
     }
 
