@@ -85,7 +85,7 @@ def test_errors(
 def test_explain_writes_a_page(run: Run, model: Path, text: Path, tmp_path: Path) -> None:
     result = run("explain", model, "--input", text, "-o", tmp_path / "map.html")
     assert result.exit_code == 0, result.stderr
-    assert '<span class="w">' in (tmp_path / "map.html").read_text(encoding="utf-8")
+    assert '<span class="w k' in (tmp_path / "map.html").read_text(encoding="utf-8")
     run("explain", model, "--input", text, "-o", tmp_path / "all", "--format", "json,png,html")
     names = sorted(path.name for path in (tmp_path / "all").iterdir())
     assert names == ["review.html", "review.json", "review.png"]

@@ -14,7 +14,8 @@ from palrp_onnx.evaluate.agreement_page import render_agreement
 from palrp_onnx.explainer import Explainer
 from palrp_onnx.inputs import open_sample, read_labels
 from palrp_onnx.matrix import matrix_of
-from palrp_onnx.record import Attribution, Map, Units
+from palrp_onnx.record import PARTS, Attribution, Map, Relevance, Units
+from palrp_onnx.render.beside import render_records
 from palrp_onnx.render.grid import render_matrix_html
 from palrp_onnx.render.html import render_html
 from palrp_onnx.render.listing import render_run
@@ -34,13 +35,11 @@ def explained(name: str, target: str = "pred") -> tuple[Attribution, Any]:
 
 def replaced(record: Attribution, units: Units, count: int) -> Attribution:
     """The first units of a record, as units of another kind."""
-    cut = {
-        name: values[:count] for name, values in msgspec.structs.asdict(record.relevance).items()
-    }
+    cut = {name: getattr(record.relevance, name)[:count] for name in PARTS}
     sites = [
         msgspec.structs.replace(site, relevance=site.relevance[:count]) for site in record.sites
     ]
-    relevance = type(record.relevance)(**cut)
+    relevance = Relevance(**cut)
     return msgspec.structs.replace(record, units=units, relevance=relevance, sites=sites)
 
 
@@ -71,6 +70,11 @@ def table() -> bytes:
 
 def series() -> bytes:
     return render_html(replaced(explained("reviews-rope")[0], Units(kind="step", step=0.02), 80))
+
+
+def beside() -> bytes:
+    records = [explained("reviews-rope", target)[0] for target in ("0", "1")]
+    return render_records("two targets", records, [{}, {}])
 
 
 def maps() -> bytes:
@@ -116,5 +120,5 @@ class _Given(list[tuple[Attribution, Attribution]]):
 
 PAGES: dict[str, Callable[[], bytes]] = {
     each.__name__: each
-    for each in (text, image, patches, film, table, series, maps, matrix, run, comparison)
+    for each in (text, image, patches, film, table, series, beside, maps, matrix, run, comparison)
 }
