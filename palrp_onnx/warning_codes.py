@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 WARNINGS: Mapping[str, str] = {
+    "also-file": "the text is also the name of a file, which was not read",
     "barred": "the token that would have followed is one that the model's settings forbid",
     "below-half": "no class reaches a probability of one half; the most likely one is explained",
     "branches": "a compiled file has the branches that one example takes",

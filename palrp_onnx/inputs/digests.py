@@ -8,7 +8,7 @@ from pathlib import Path
 from palrp_onnx.inputs.beside import beside
 from palrp_onnx.inputs.tokenizer_files import NAMES, TOKENIZER, default_tokenizer, tokenizer_file
 
-_COMPANIONS = ("config.json", "preprocessor_config.json")
+_COMPANIONS = ("config.json", "preprocessor_config.json", "processor_config.json")
 
 
 def file_digests(model: Path, tokenizer: Path | None) -> dict[str, str]:
