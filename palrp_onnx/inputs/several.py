@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from palrp_onnx.errors import InputError
 from palrp_onnx.inputs.beside import beside
@@ -29,13 +30,28 @@ from palrp_onnx.inputs.tokenizer_files import default_tokenizer
 from palrp_onnx.model.signature import first_axes
 from palrp_onnx.record import InputFacts
 
+#: Readers by their kind and the inputs that they read, so that files beside a model are read once.
+Readers = dict[tuple[object, ...], Any]
+
 
 @dataclass(frozen=True)
 class Given:
-    """A file, and the input of the graph that it is for, if the caller named it."""
+    """A file, and the input of the graph that it is for, if the caller named it.
+
+    Attributes:
+        path: The file.
+        name: The input.
+        text: A text instead of a file.
+    """
 
     path: Path
     name: str | None = None
+    text: str | None = None
+
+    @property
+    def suffix(self) -> str:
+        """What kind of file it is."""
+        return TEXT[0] if self.text is not None else self.path.suffix.lower()
 
 
 def names_held(given: Sequence[Given]) -> frozenset[str]:
@@ -44,7 +60,7 @@ def names_held(given: Sequence[Given]) -> frozenset[str]:
     Raises:
         InputError: A file does not exist or cannot be read.
     """
-    files = [each.path for each in given if each.path.suffix.lower() in TENSORS]
+    files = [each.path for each in given if each.suffix in TENSORS]
     named = (each.name for each in given if each.name is not None)
     return frozenset(named).union(*map(names_in, files))
 
@@ -55,6 +71,7 @@ def open_several(
     model_path: Path,
     graph_inputs: Sequence[GraphInput],
     tokenizer: Path | None = None,
+    readers: Readers | None = None,
 ) -> Sample:
     """Read several files to one sample.
 
@@ -67,11 +84,12 @@ def open_several(
         model_path: The model; the files that belong to it are in its folder, or one folder up.
         graph_inputs: The inputs of the graph, in graph order.
         tokenizer: The tokenizer, if it is not beside the model.
+        readers: Readers that earlier samples of this graph have used.
 
     Raises:
         InputError: A file cannot be used, an input is given twice, or one is missing.
     """
-    opened = _Opening(model_path, list(graph_inputs), tokenizer)
+    opened = _Opening(model_path, list(graph_inputs), tokenizer, {} if readers is None else readers)
     parts = {each: opened.read(each) for each in sorted(given, key=_unnamed) if not _text(each)}
     opened.fill_masks()
     if texts := [each for each in given if _text(each)]:
@@ -85,7 +103,7 @@ def open_several(
 
 
 def _text(given: Given) -> bool:
-    return given.path.suffix.lower() in TEXT
+    return given.suffix in TEXT
 
 
 def _unnamed(given: Given) -> bool:
@@ -100,6 +118,7 @@ class _Opening:
     model_path: Path
     free: list[GraphInput]
     tokenizer: Path | None
+    readers: Readers
 
     def __post_init__(self) -> None:
         self.all = list(self.free)
@@ -108,7 +127,7 @@ class _Opening:
 
     def read(self, given: Given) -> Sample:
         """A file of any kind but text."""
-        suffix = given.path.suffix.lower()
+        suffix = given.suffix
         if given.path.is_dir():
             raise unknown_kind(given.path)
         if suffix in IMAGE:
@@ -117,12 +136,13 @@ class _Opening:
             other = given.name is not None and self._named(given.name) not in inputs
             if not inputs or other or read_form(config) != "patches":
                 inputs = [self._one(given, takes_images, "an image")]
-            return self._take(ImageReader(config, inputs).read_file(given.path))
+            reader = self._reader(lambda: ImageReader(config, inputs), "image", inputs)
+            return self._take(reader.read_file(given.path))
         if suffix in SOUND:
             chosen = self._one(given, takes_sound, "a sound")
-            return self._take(
-                SoundReader(default_preprocessor(self.model_path), [chosen]).read_file(given.path)
-            )
+            config = default_preprocessor(self.model_path)
+            reader = self._reader(lambda: SoundReader(config, [chosen]), "sound", [chosen])
+            return self._take(reader.read_file(given.path))
         if suffix in TABLE:
             chosen = self._one(given, lambda each: len(each.shape or (1, 1)) == _TABLE, "a table")
             return self._take(read_table(given.path, [chosen]))
@@ -149,10 +169,9 @@ class _Opening:
             self._named(name)
             inputs = [replace(e, receives=IDS) if e.name == name else e for e in inputs]
         config = beside(self.model_path, "config.json")
-        reader = TextReader(
-            self.tokenizer or default_tokenizer(self.model_path), inputs, config=config
-        )
-        texts = [read_text(each.path) for each in given]
+        tokenizer = self.tokenizer or default_tokenizer(self.model_path)
+        reader = self._reader(lambda: TextReader(tokenizer, inputs, config=config), "text", inputs)
+        texts = [read_text(each.path) if each.text is None else each.text for each in given]
         if _own_batch(reader.ids, [e for e in self.all if e.name in self.feeds]):
             lines = [line for text in texts for line in lines_of(text)]
             return self._take(reader.read_rows(lines, id=given[0].path.stem))
@@ -163,6 +182,12 @@ class _Opening:
                 hint="palrp-onnx batch explains many samples.",
             )
         return self._take(reader.read(texts[0], id=given[0].path.stem))
+
+    def _reader(self, make: Callable[[], Any], kind: str, inputs: Sequence[GraphInput]) -> Any:
+        key = (kind, *((each.name, each.receives) for each in inputs))
+        if key not in self.readers:
+            self.readers[key] = make()
+        return self.readers[key]
 
     def fill_masks(self) -> None:
         """Masks of pixels keep all of them."""

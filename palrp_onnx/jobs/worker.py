@@ -84,7 +84,13 @@ class Worker:
             head=settings.head,
         )
         self.model = self._explainer.model
-        self.reader = SampleReader(path, bind_inputs(self.model.inputs, settings.bind), words)
+        self.reader = SampleReader(
+            path,
+            bind_inputs(self.model.inputs, settings.bind),
+            words,
+            windows=settings.windows,
+            columns=settings.columns,
+        )
         self._reading = threading.Lock()
         #: Whether entries of the output are tokens of the input, as the ends of answers are.
         self._ends = False
@@ -158,13 +164,19 @@ class Worker:
         try:
             fields = parse(record)
             wanted = self._wanted(fields.target)
-            target = parse_target(wanted, self._labels)
-            if target.file is not None and wanted != self.settings.target:
-                raise InputError("A record cannot name a file as its target")
             with self._reading:
                 sample = self.reader.read(fields, name, record.folder)
+                if fields.continuation is not None:
+                    sample, wanted = self.reader.continued(sample, fields.continuation)
+                own = self._explainer.labels(sample, self._labels) if _texts(sample) else {}
+            target = parse_target(wanted, own or self._labels)
+            if target.file is not None and wanted != self.settings.target:
+                raise InputError("A record cannot name a file as its target")
         except Exception as error:  # only this record fails
             return failed(name, record.place, error)
+        if sample.windows or _texts(sample):
+            # Its rows are windows, or texts of an axis of their own: it runs alone.
+            return _Task(index, record, fields.meta, sample, wanted, None, (wanted, index))
         padding = self._batching.padding
         padded = None
         # A position that the target names must not be padding.
@@ -200,6 +212,10 @@ class Worker:
             return [failed(batch[0].sample.id, batch[0].record.place, error)]
 
     def _lines(self, batch: Sequence[_Task]) -> list[Line]:
+        if len(batch) == 1:
+            (task,) = batch
+            (alone,) = self._explained(task.sample, task.target, 1)
+            return [explained(alone, task.meta)]
         records = self._run(batch)
         side: Side = self._batching.padding.side if self._batching.padding else "right"
         return [
@@ -210,11 +226,13 @@ class Worker:
     def _run(self, batch: Sequence[_Task]) -> list[Attribution]:
         padding = self._batching.padding if batch[0].padded is not None else None
         whole = stack([task.sample for task in batch], padding)
-        if len(batch) > 1:
-            self._refuse_other_decisions(batch, whole)
-        found = self._explainer.explain(whole, batch[0].target, self._labels)
-        if len(found) != len(batch):
-            raise ModelError(f"The output has {len(found)} rows for {len(batch)} records")
+        self._refuse_other_decisions(batch, whole)
+        return self._explained(whole, batch[0].target, len(batch))
+
+    def _explained(self, sample: Sample, target: str, count: int) -> list[Attribution]:
+        found = self._explainer.explain(sample, target, self._labels)
+        if len(found) != count:
+            raise ModelError(f"The output has {len(found)} rows for {count} records")
         return [each.record for each in found]
 
     def _refuse_other_decisions(self, batch: Sequence[_Task], whole: Sample) -> None:
@@ -222,6 +240,11 @@ class Worker:
         decided = self._explainer.decisions(whole.feeds)
         if any(self._explainer.decisions(task.sample.feeds) != decided for task in batch):
             raise ModelError("Records of a batch decide otherwise about branches or loops")
+
+
+def _texts(sample: Sample) -> bool:
+    """Whether several texts are rows of the sample, and may be its labels."""
+    return any(part.rows for part in (sample, *sample.parts))
 
 
 def _form(sample: Sample, explained: str, *, fixed: bool) -> Hashable:
