@@ -9,10 +9,11 @@ import click
 from palrp_onnx.errors import UsageError
 from palrp_onnx.files import write_files
 
+from .command import command
 from .options import FILE_PATH, Reporting, grouped, reporting_options
 
 
-@click.command(short_help="Show a run of records in one HTML page.")
+@command(short_help="Show a run of records in one HTML page.")
 @click.argument("run", type=FILE_PATH, metavar="RUN_DIR|FILE.jsonl")
 @click.option(
     "-o", "place", type=FILE_PATH, required=True, metavar="FILE", help="The page to write."

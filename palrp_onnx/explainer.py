@@ -19,7 +19,7 @@ from palrp_onnx.analysis.roles import parse_roles
 from palrp_onnx.binding import BELOW_HALF, Binder
 from palrp_onnx.compiler.graph import OPSET, CompileSettings, compile_graph
 from palrp_onnx.compiler.manifest import Manifest
-from palrp_onnx.describe import Describer, Explanation
+from palrp_onnx.describe import Describer
 from palrp_onnx.engines import CompiledEngine, Engine, NumpyEngine
 from palrp_onnx.errors import (
     InputError,
@@ -30,6 +30,7 @@ from palrp_onnx.errors import (
     TargetError,
     UsageError,
 )
+from palrp_onnx.explanation import Explanation
 from palrp_onnx.fidelity import Original
 from palrp_onnx.head import Head, check_kind, class_warnings, find_head
 from palrp_onnx.inputs.open import open_sample
@@ -227,7 +228,7 @@ class Explainer:
             rows = self.explain(filled, target, labels)
             own = rows[: len(rows) // count]
             names = [sample.id] if len(own) == 1 else [f"{sample.id}-{k}" for k in range(len(own))]
-            return [_numbered(each, name) for each, name in zip(own, names, strict=True)]
+            return [each.named(name) for each, name in zip(own, names, strict=True)]
         labels = self.labels(sample, labels or {})
         samples = self._singly(sample)
         if len(samples) > 1:
@@ -243,7 +244,7 @@ class Explainer:
         rows = [each for row in zip(*found, strict=True) for each in row]
         if len(found) == 1:
             return rows
-        return [_numbered(each, f"{sample.id}-{k}") for k, each in enumerate(rows)]
+        return [each.named(f"{sample.id}-{k}") for k, each in enumerate(rows)]
 
     def _over_windows(
         self, sample: Sample, target: str, labels: Mapping[int, str]
@@ -281,7 +282,7 @@ class Explainer:
             )
         if len(joined) == 1:
             return joined
-        return [_numbered(each, f"{sample.id}-{k}") for k, each in enumerate(joined)]
+        return [each.named(f"{sample.id}-{k}") for k, each in enumerate(joined)]
 
     def _of_the_mean(
         self, text: LongText, wanted: list[Target], head: Head, labels: Mapping[int, str]
@@ -492,10 +493,11 @@ class Explainer:
         all rows of the other.
 
         Raises:
-            InputError: Arrays do not fit the inputs.
+            InputError: Arrays do not fit the inputs, or an explained one is empty.
         """
         check_feeds(self.model.inputs, sample.feeds)  # before arrays are taken apart
         subject = self.engine(sample.feeds).subject
+        subject.check_filled(sample.feeds)
         count = subject.samples(sample.feeds)
         if subject.mixed is not None or count == 1:
             return [sample]
@@ -751,11 +753,6 @@ def _no_answer(subject: Subject, head: Head) -> TargetError:
         place=f"output {subject.output}, {head.kind}",
         hint="Use --target pred.",
     )
-
-
-def _numbered(explanation: Explanation, name: str) -> Explanation:
-    """The explanation under another id."""
-    return replace(explanation, record=structs.replace(explanation.record, id=name))
 
 
 def _refuse_changes(

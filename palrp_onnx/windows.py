@@ -20,14 +20,16 @@ from functools import cached_property
 import numpy as np
 from msgspec import UNSET, UnsetType, structs
 
-from palrp_onnx.describe import Explanation
 from palrp_onnx.errors import TargetError, UsageError
+from palrp_onnx.explanation import Explanation
 from palrp_onnx.inputs.sample import Sample
 from palrp_onnx.inputs.text import WINDOWS
 from palrp_onnx.record import (
     LEDGER_SUMS,
+    PARTS,
     Attribution,
     Fidelity,
+    OffMap,
     Relevance,
     Site,
     TargetFacts,
@@ -177,6 +179,7 @@ def join_windows(sample: Sample, found: Mapping[int, Explanation]) -> Explanatio
             fidelity=max((each.fidelity for each in records), key=_difference),
         ),
         tensors={},
+        sample=sample,
     )
 
 
@@ -222,10 +225,13 @@ def _sums(records: Sequence[Attribution]) -> dict[str, float]:
 
 def _relevance(records: Sequence[Attribution], joined: _Join) -> Relevance:
     return Relevance(
-        **{
-            part: joined([getattr(each.relevance, part) for each in records])
-            for part in ("content", "position", "total")
-        }
+        **{part: joined([getattr(each.relevance, part) for each in records]) for part in PARTS},
+        off_map=OffMap(
+            **{
+                part: float(np.mean([getattr(each.relevance.off_map, part) for each in records]))
+                for part in ("content", "position")
+            }
+        ),
     )
 
 

@@ -131,10 +131,10 @@ class SampleReader:
     def _several(self, fields: Fields, folder: Path) -> Sample:
         """Files and texts of several inputs, as ``explain`` reads them."""
         files = (fields.text_file, fields.image, fields.sound, fields.tensors)
-        given = [Given(folder / file) for file in files if file is not None]
+        given: list[Given] = [Given(folder / file) for file in files if file is not None]
         given += [Given(folder / file, name) for name, file in fields.named.items()]
         if fields.text is not None:
-            given.append(Given(Path("text"), text=fields.text))
+            given.append(Given(fields.text))
         held = self._begin is None or self._begin.name in names_held(given)
         return open_several(
             given,

@@ -11,7 +11,15 @@ from msgspec import UNSET, structs
 
 from palrp_onnx.inputs import Feeds, Sample
 from palrp_onnx.inputs.padding import Side
-from palrp_onnx.record import Attribution, InputFacts, Map, Relevance, Units
+from palrp_onnx.record import (
+    PARTS,
+    Attribution,
+    InputFacts,
+    Map,
+    OffMap,
+    Relevance,
+    Units,
+)
 from palrp_onnx.types import Array
 from palrp_onnx.windows import moved_target
 
@@ -132,12 +140,25 @@ def _cut(own: Map, sample: Sample, end: slice) -> Map:
         input=own.input,
         units=units,
         relevance=Relevance(
-            content=relevance.content[end],
-            position=relevance.position[end],
-            total=relevance.total[end],
+            **{name: getattr(relevance, name)[end] for name in PARTS},
+            off_map=OffMap(
+                content=relevance.off_map.content + _beyond(relevance.content, end),
+                position=relevance.off_map.position + _beyond(relevance.position, end),
+            ),
         ),
-        sites=[structs.replace(s, relevance=s.relevance[end]) for s in own.sites],
+        sites=[
+            structs.replace(
+                s, relevance=s.relevance[end], off_map=s.off_map + _beyond(s.relevance, end)
+            )
+            for s in own.sites
+        ],
     )
+
+
+def _beyond(values: Sequence[float], end: slice) -> float:
+    """What padding has, which is cut off."""
+    after = [] if end.stop is None else values[end.stop :]
+    return float(sum(values[: end.start]) + sum(after))
 
 
 def _cut_units(units: Units, end: slice) -> Units:

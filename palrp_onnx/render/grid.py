@@ -32,8 +32,9 @@ from palrp_onnx.render.palette import BLACK, colours
 from palrp_onnx.render.panel import upright
 from palrp_onnx.render.png import encoded
 from palrp_onnx.render.scale import Scale, number
+from palrp_onnx.render.views import SIGNED
 
-_PARTS = ("content", "position", "total")
+_PARTS = SIGNED
 _ROW, _LABEL, _NAMES, _SIZE = 22, 180, 96, 14
 #: Width of the gap between what is read and what was produced before, in columns.
 _GAP = 0.5
@@ -101,7 +102,7 @@ class _Columns:
 
 
 def render_matrix_png(matrix: Matrix) -> bytes:
-    """Draw a matrix: content, position and total on one scale. The same matrix, the same bytes."""
+    """Draw a matrix: total, content and position on one scale. The same matrix, the same bytes."""
     table = _table(matrix)
     run = matrix.run
     facts = [f"{run.method}, {run.dtype}", f"model {matrix.model.sha256[:12]}"]
@@ -110,9 +111,7 @@ def render_matrix_png(matrix: Matrix) -> bytes:
     lines += [(line, _SIZE, GREY) for line in wrap(facts, _SIZE)]
     lines += [(f"⚠ {visible(each.message)}", _SIZE, BLACK) for each in matrix.warnings]
     blocks: list[Block] = [TextLines(lines)]
-    reduction = str(run.params.get("positions", "signed"))
-    names = dict(zip(_PARTS, ("content", f"position  ({reduction})", "total"), strict=True))
-    blocks += [_Grid(names[part], table, table.parts[part]) for part in _PARTS]
+    blocks += [_Grid(part, table, table.parts[part]) for part in _PARTS]
     for side in table.sides:
         blocks += [TextLines([(side.name, 16, GREY)])] if side.name else []
         blocks.append(Scale(side.limit, side.remark))
@@ -123,7 +122,7 @@ def render_matrix_png(matrix: Matrix) -> bytes:
 def render_matrix_html(matrix: Matrix) -> bytes:
     """Draw a matrix as a self-contained HTML page, with all numbers as titles of their cells."""
     table = _table(matrix)
-    parts = [(part, list(_cells(table, table.parts[part]))) for part in reversed(_PARTS)]
+    parts = [(part, list(_cells(table, table.parts[part]))) for part in _PARTS]
     title = _title(matrix)
     grid = {
         "title": title,

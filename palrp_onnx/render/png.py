@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterator, Mapping
 
 from PIL import Image, PngImagePlugin
@@ -19,7 +20,8 @@ from palrp_onnx.render.scale import Scale, number
 from palrp_onnx.render.strip import Strip
 from palrp_onnx.render.timeline import TIMED, Timeline, in_cells
 from palrp_onnx.render.titles import title_of
-from palrp_onnx.render.wording import common_scale, ends, shares
+from palrp_onnx.render.views import bounds, views
+from palrp_onnx.render.wording import common_scale, covered, ends, score_remark, shares
 from palrp_onnx.types import Box
 
 _SMALL = 15
@@ -63,30 +65,29 @@ def _map(
     """The maps of one input, and their scale."""
     shown, each = in_cells(shown)
     limit, remark = common_scale(shown)
-    reduction = str(record.run.params.get("positions", "signed"))
     prefix = _prefix(record, shown)
-    relevance = shown.relevance
+    maps = views(shown.relevance, limit)
     if shown.units.kind in TIMED:
         if prefix:
             yield TextLines([(prefix, 16, GREY)])
-        yield Timeline(relevance, shown.units, each, limit, image, reduction)
+        yield Timeline(maps, shown.units, each, image)
     elif shown.units.kind in BARRED:
-        yield Bars(relevance, shown.units, limit, reduction, prefix)
+        yield Bars(maps, shown.units, prefix)
     elif (grid := shown.units.grid) is not None:
         if prefix:
             yield TextLines([(prefix, 16, GREY)])
         if shown.units.pictures > 1 and image is None:
-            yield Film(relevance, grid, shown.units.pictures, limit, reduction)
+            yield Film(maps, grid, shown.units.pictures)
         else:
-            yield Pictures(relevance, grid, limit, image, box, reduction)
+            yield Pictures(maps, grid, image, box)
     else:
-        for name, values in (
-            ("content", shown.relevance.content),
-            (f"position  ({reduction})", shown.relevance.position),
-            ("total", shown.relevance.total),
-        ):
-            yield Strip(f"{prefix}{name}", shown.units, values, limit, record.input.text)
+        for each_map in maps:
+            title, text = f"{prefix}{each_map.name}", record.input.text
+            yield Strip(title, shown.units, each_map.values, each_map.limit, text, each_map.paint)
     yield Scale(limit, remark + _summed(shown, each), *ends(record))
+    if not maps[-1].signed:
+        low, high = bounds(maps[-1].values)
+        yield Scale(high, score_remark(record), "lowest", "highest score", least=low)
 
 
 def _summed(shown: Map, each: int) -> str:
@@ -122,6 +123,9 @@ def _ledger(record: Attribution) -> TextLines:
     account.append(f"{residual} ({record.residual:.1e} of the entries)")
     lines = [("ledger", 16, GREY)]
     lines += [(line, _SMALL, BLACK) for line in wrap(account, _SMALL)]
+    lines += [
+        (line, _SMALL, BLACK) for line in wrap(re.split("(?<=[;,]) ", covered(record)), _SMALL)
+    ]
     lines.append((shares(record), _SMALL, GREY))
     return TextLines(lines)
 

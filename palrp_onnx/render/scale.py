@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from palrp_onnx.render.page import GREY, MARGIN, shorten, width, write
-from palrp_onnx.render.palette import colours
+from palrp_onnx.render.palette import colours, levels
 
 _LENGTH = 256
 _SIZE = 14
@@ -22,21 +22,27 @@ def number(value: float) -> str:
 
 @dataclass
 class Scale:
-    """A colour bar from −limit to +limit, with the meaning of its ends and a remark."""
+    """A colour bar from −limit to +limit, with the meaning of its ends and a remark.
+
+    With ``least`` it is the bar of a score, from that number to the limit.
+    """
 
     limit: float
     remark: str
     low: str = "against"
     high: str = "for the target"
     height: int = 26
+    least: float | None = None
 
     def draw(self, page: Image.Image, top: int) -> None:
         """Draw onto the page."""
         middle = top + self.height / 2
-        start = f"{shorten(self.low, _SIZE, _NAME)}  {self._end(-self.limit)}"
+        least = -self.limit if self.least is None else self.least
+        start = f"{shorten(self.low, _SIZE, _NAME)}  {self._end(least)}"
         write(page, (MARGIN, middle), start, _SIZE)
         left = MARGIN + width(start, _SIZE) + 8
-        ramp = colours(np.linspace(-1, 1, _LENGTH), 1.0)
+        signed = self.least is None
+        ramp = (colours if signed else levels)(np.linspace(-1 if signed else 0, 1, _LENGTH), 1.0)
         bar = Image.fromarray(np.repeat(ramp[None], 14, axis=0))
         page.paste(bar, (left, round(middle) - 7))
         left += _LENGTH + 8

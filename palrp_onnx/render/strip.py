@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageDraw
 
 from palrp_onnx.record import Units
 from palrp_onnx.render.page import GREY, INNER, MARGIN, shorten, visible, width, write
-from palrp_onnx.render.palette import BLACK, colour, ink
+from palrp_onnx.render.palette import BLACK, colours, ink
 
 SIZE = 19
 ROW = 32
@@ -72,6 +74,7 @@ class Strip:
         values: One number per token.
         limit: The number that gets the full colour; larger ones are marked.
         text: The text of the tokens.
+        paint: (number, limit) → colour.
     """
 
     title: str
@@ -79,6 +82,7 @@ class Strip:
     values: Sequence[float]
     limit: float
     text: str | None
+    paint: Callable[[ArrayLike, float], NDArray[np.uint8]] = colours
     boxes: list[TokenBox] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -95,7 +99,8 @@ class Strip:
             value = self.values[box.index]
             left, upper = MARGIN + box.left, top + 28 + box.row * ROW
             right, lower = left + box.width - 1, upper + ROW - 5
-            ground = colour(value, self.limit)
+            red, green, blue = self.paint(value, self.limit).tolist()
+            ground = (red, green, blue)
             draw.rectangle((left, upper, right, lower), fill=ground)
             write(page, (left + box.indent, (upper + lower) / 2), box.text, SIZE, ink(ground))
             if abs(value) > self.limit:
