@@ -190,7 +190,7 @@ def test_commands_run(
     monkeypatch.chdir(place)
     result = run(command)
     assert result.exit_code == 0, result.output
-    written = re.findall(r"(?:-o|--tensors|--curves|--journal|--triton) (\S+)", command)
+    written = re.findall(r"(?:-o|--tensors|--curves|--journal|--triton) (\S{2,})", command)
     assert all(Path(name).exists() for name in written)
 
 
