@@ -44,8 +44,8 @@ from .writing import write_stdout
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from palrp_onnx.describe import Explanation
     from palrp_onnx.explainer import Explainer
+    from palrp_onnx.explanation import Explanation
     from palrp_onnx.inputs import Given, GraphInput, Sample
     from palrp_onnx.matrix import Matrix
     from palrp_onnx.model.open import Model
@@ -120,7 +120,7 @@ class Request:
     "-o",
     "place",
     metavar="DIR|FILE|-",
-    help="A folder, a .json, .png or .html file, or - for JSON on stdout. By default JSON on "
+    help="A folder, a .json, .png, .svg or .html file, or - for JSON on stdout. By default JSON on "
     "stdout, and where that is a terminal, a coloured map instead.",
 )
 @click.option(
@@ -128,8 +128,8 @@ class Request:
     "formats",
     type=formats,
     metavar="LIST",
-    help="json, png or html, several separated by commas; json,png for a folder by default. Or "
-    "kserve: the response to an explain request of KServe's V1 protocol.",
+    help="json, png, svg or html, several separated by commas; json,png for a folder by default. "
+    "Or kserve: the response to an explain request of KServe's V1 protocol.",
 )
 @words_options
 @default_run_options
@@ -435,11 +435,13 @@ def _contents(
 
 def _matrix_content(path: Path, matrix: Matrix) -> Content:
     from palrp_onnx.files import to_json
-    from palrp_onnx.render.grid import render_matrix_html, render_matrix_png
+    from palrp_onnx.render.grid import render_matrix_html, render_matrix_png, render_matrix_svg
 
     match path.suffix.lower():
         case ".png":
             return render_matrix_png(matrix)
+        case ".svg":
+            return render_matrix_svg(matrix)
         case ".html":
             return render_matrix_html(matrix)
     return to_json(matrix)
@@ -449,7 +451,7 @@ def _content(
     path: Path, shown: Shown, records: Sequence[Attribution], sample: Sample, data: bytes
 ) -> Content:
     if isinstance(shown, int):
-        return _png(records[shown], sample)
+        return _picture(path, records[shown], sample)
     return _html(records, sample) if path.suffix.lower() == ".html" else data
 
 
@@ -461,10 +463,12 @@ def _json(records: Sequence[Attribution], *, kserve: bool) -> bytes:
     return encode(list(records) if len(records) > 1 else records[0])
 
 
-def _png(record: Attribution, sample: Sample) -> bytes:
+def _picture(path: Path, record: Attribution, sample: Sample) -> bytes:
     from palrp_onnx.render.png import render_png
+    from palrp_onnx.render.svg import render_svg
 
-    return render_png(record, **_originals(record, sample))
+    draw = render_svg if path.suffix.lower() == ".svg" else render_png
+    return draw(record, **_originals(record, sample))
 
 
 def _html(records: Sequence[Attribution], sample: Sample) -> bytes:
@@ -497,7 +501,7 @@ def _original(shown: Map, sample: Sample) -> tuple[Image | None, Box | None]:
 
 
 def _tensors(explanations: Sequence[Explanation]) -> Content:
-    from palrp_onnx.describe import join_tensors, save_tensors
+    from palrp_onnx.explanation import join_tensors, save_tensors
 
     return partial(save_tensors, join_tensors(explanations))
 

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 from msgspec import structs
 
-from palrp_onnx.describe import Explanation
 from palrp_onnx.errors import InputError, UsageError
 from palrp_onnx.explainer import Explainer
+from palrp_onnx.explanation import Explanation
 from palrp_onnx.inputs import Continuation, Sample
 from palrp_onnx.record import Warning_
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
+from html import escape
 from typing import Literal
 
 import onnx_ir as ir
@@ -31,6 +32,7 @@ from palrp_onnx.relevance.plan import (
     visited_nodes,
 )
 from palrp_onnx.relevance.walk import walk
+from palrp_onnx.render.terminal import as_text, inspection_table
 from palrp_onnx.rules import NO_PATH, find_rule
 from palrp_onnx.types import Array
 
@@ -124,6 +126,12 @@ class Inspection(Struct, frozen=True, kw_only=True):
     why: list[Why] = []
     values: list[str] = []
     notes: list[str] = []
+
+    def __str__(self) -> str:
+        return as_text(inspection_table(self))
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{escape(str(self))}</pre>"
 
 
 def inspect(

@@ -47,7 +47,7 @@ class Pair(Struct, frozen=True, kw_only=True):
     Attributes:
         same_target: Whether class or token are the same, compared by label if both have one.
         basis: ``units`` or ``words``: the parts of the input by which the maps were compared.
-        correlation: Spearman's rank correlation of the total relevance; ``None`` if a map is
+        correlation: Spearman's rank correlation of the scores; ``None`` if a map is
             constant.
         pearson: Pearson's correlation.
         overlap: Share of the strongest units, by magnitude, that both maps have in common.
@@ -198,11 +198,11 @@ def _aligned(a: Attribution, b: Attribution) -> tuple[str, Array, Array]:
     pairs = [(a.maps[0], b.maps[0]), *common]
     if all(_same_units(*pair) for pair in pairs):
         first, second = (
-            np.concatenate([np.asarray(pair[k].relevance.total, np.float64) for pair in pairs])
+            np.concatenate([np.asarray(pair[k].relevance.score, np.float64) for pair in pairs])
             for k in range(2)
         )
         return "units", first, second
-    first, second = (np.asarray(each.relevance.total, np.float64) for each in (a, b))
+    first, second = (np.asarray(each.relevance.score, np.float64) for each in (a, b))
     return "words", _by_word(a, first), _by_word(b, second)
 
 

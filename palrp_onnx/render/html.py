@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -17,15 +17,16 @@ from msgspec import UNSET
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
-from palrp_onnx.record import Attribution, Map, Relevance, Units, entry_names
+from palrp_onnx.record import PARTS, Attribution, Map, Relevance, Units, entry_names
 from palrp_onnx.render.bars import BARRED, strongest
-from palrp_onnx.render.flow import Word, paragraphs, visible, words
-from palrp_onnx.render.palette import BLACK, TABLE, colours, ink
+from palrp_onnx.render.flow import Word, named, paragraphs, visible, words
+from palrp_onnx.render.palette import BLACK, LEVELS, TABLE, colours, ink
 from palrp_onnx.render.picture import Seen
 from palrp_onnx.render.scale import number
 from palrp_onnx.render.timeline import TIMED, in_cells
 from palrp_onnx.render.titles import title_of
-from palrp_onnx.render.wording import common_scale, ends, shares
+from palrp_onnx.render.views import SIGNED, View, bounds, views
+from palrp_onnx.render.wording import common_scale, covered, ends, plural, score_remark, shares
 from palrp_onnx.types import Box
 
 #: Longer side of an embedded picture, in pixels.
@@ -77,6 +78,7 @@ def page(template: str, title: str, **values: Any) -> str:
             script=Markup(script),
             digest=digest,
             ramp=[_hex(TABLE[step]) for step in (0, 32, 64, 96, _ZERO, 159, 191, 223, 255)],
+            levels=[_hex(LEVELS[step]) for step in (0, 32, 64, 96, 127)],
             **values,
         )
     )
@@ -101,7 +103,8 @@ def view(
         "record": record,
         "target": visible(title_of(record)),
         "low": ends(record)[0],
-        "reduction": str(record.run.params.get("positions", "signed")),
+        "score": score_remark(record),
+        "covered": covered(record),
         "shares": shares(record),
         "warnings": [(visible(w.code), visible(w.message)) for w in record.warnings],
         "maps": maps,
@@ -119,14 +122,17 @@ def _view_of(
     limit, remark = common_scale(shown)
     if each > 1:
         remark = f"{remark}; a cell is the sum of {each} {shown.units.kind}s"
-    units = _named(shown.units, len(shown.relevance.total))
+    units = named(shown.units, len(shown.relevance.total))
     listed = units.kind == "token"
     flow = paragraphs(units, record.input) if listed else []
     panel = _panel(shown)
+    maps = views(shown.relevance, limit)
     grid = (1, len(shown.relevance.total)) if units.kind in TIMED else units.grid
     return {
         "name": visible(shown.input) if record.others else "",
+        "names": [each.name for each in maps],
         "limit": number(limit).lstrip("+"),
+        "score": [number(end) for end in bounds(shown.relevance.score)],
         "remark": remark,
         "flow": flow,
         "shades": shades(shown.relevance.total, limit),
@@ -136,28 +142,30 @@ def _view_of(
         "panel": panel,
         "kind": units.kind,
         "timed": units.kind in TIMED,
-        "many": f"{units.kind}{'es' if units.kind == 'patch' else 's'}",
-        "bars": _bars(shown, limit) if units.kind in BARRED else [],
-        "picture": None if grid is None else _picture(shown, grid, limit, image, box),
-        "data": _data(shown, flow, limit, panel, grid),
+        "many": plural(units.kind),
+        "bars": _bars(shown.units, maps) if units.kind in BARRED else [],
+        "picture": None if grid is None else _picture(shown, maps, grid, image, box),
+        "data": _data(shown, maps, flow, panel, grid),
     }
 
 
-def _bars(shown: Map, limit: float) -> list[tuple[str, list[dict[str, str]]]]:
+def _bars(units: Units, maps: Sequence[View]) -> list[tuple[str, list[dict[str, str]]]]:
     """For every map a bar for each of the strongest units, from the centre."""
-    units = strongest(shown.relevance)
 
-    def bar(unit: int, value: float) -> dict[str, str]:
+    def bar(view: View, unit: int) -> dict[str, str]:
+        value = view.values[unit]
+        limit = view.limit if view.signed else max(map(abs, view.values))
         share = max(-1.0, min(1.0, value / limit)) if limit else 0.0
         return {
-            "name": visible(shown.units.name(unit)),
+            "name": visible(units.name(unit)),
             "value": _digits(value),
             "width": f"{50 * abs(share):.3f}",
             "left": f"{50 - 50 * max(-share, 0.0):.3f}",
-            "sign": "minus" if value < 0 else "plus",
+            "sign": "score" if not view.signed else "minus" if value < 0 else "plus",
         }
 
-    return [(name, [bar(k, values[k]) for k in units]) for name, values in _maps(shown.relevance)]
+    shown = strongest(maps[0].values)
+    return [(view.name, [bar(view, unit) for unit in shown]) for view in maps]
 
 
 def shades(values: ArrayLike, limit: float) -> list[int]:
@@ -197,9 +205,10 @@ def _source(name: str) -> str:
 def _palette() -> str:
     """A CSS class for every colour, with a text colour that is readable on it."""
     rules = []
-    for step, (red, green, blue) in enumerate(TABLE.tolist()):
-        letters = "#000" if ink((red, green, blue)) == BLACK else "#fff"
-        rules.append(f".k{step}{{background:{_hex(TABLE[step])};color:{letters}}}")
+    for name, table in (("k", TABLE), ("s", LEVELS)):
+        for step, (red, green, blue) in enumerate(table.tolist()):
+            letters = "#000" if ink((red, green, blue)) == BLACK else "#fff"
+            rules.append(f".{name}{step}{{background:{_hex(table[step])};color:{letters}}}")
     return "\n".join(rules)
 
 
@@ -207,25 +216,14 @@ def _hex(colour: NDArray[np.uint8]) -> str:
     return "#" + colour.tobytes().hex()
 
 
-def _named(units: Units, count: int) -> Units:
-    """Units with texts: tokens without a text are shown by their number."""
-    if units.kind != "token" or units.text:
-        return units
-    return msgspec.structs.replace(units, text=[str(unit) for unit in range(count)])
-
-
 def _rows(relevance: Relevance, units: Units, flow: list[Any]) -> Iterator[dict[str, Any]]:
     """The table of numbers, one row per unit."""
     shown = {piece.unit: piece.text for word in words(flow) for piece in word}
-    for unit, (content, position, total) in enumerate(
-        zip(relevance.content, relevance.position, relevance.total, strict=True)
-    ):
+    for unit in range(len(relevance.total)):
         yield {
             "unit": unit,
             "name": short(shown[unit] if units.kind == "token" else visible(units.name(unit))),
-            "content": _digits(content),
-            "position": _digits(position),
-            "total": _digits(total),
+            **{part: _digits(getattr(relevance, part)[unit]) for part in PARTS},
         }
 
 
@@ -321,8 +319,8 @@ def _facts(record: Attribution) -> list[tuple[str, list[tuple[str, str]]]]:
 
 def _picture(
     shown: Map,
+    maps: Sequence[View],
     grid: tuple[int, int],
-    limit: float,
     image: Image.Image | None,
     box: Box | None,
 ) -> dict[str, Any]:
@@ -342,26 +340,18 @@ def _picture(
             f"height:{100 * (seen.bottom - seen.top) / height:.4f}%"
         ),
         "maps": [
-            (name, _data_uri(_map(values, (rows, columns), limit, clear=image is not None)))
-            for name, values in _maps(shown.relevance)
+            (view.name, _data_uri(_map(view, (rows, columns), clear=image is not None)))
+            for view in maps
         ],
     }
 
 
-def _maps(relevance: Relevance) -> list[tuple[str, list[float]]]:
-    return [
-        ("content", relevance.content),
-        ("position", relevance.position),
-        ("total", relevance.total),
-    ]
-
-
-def _map(values: Sequence[float], grid: tuple[int, int], limit: float, clear: bool) -> Image.Image:
+def _map(view: View, grid: tuple[int, int], clear: bool) -> Image.Image:
     """Colours of the patches. With ``clear``, patches of small relevance are transparent."""
-    numbers = np.array(values, dtype=np.float64).reshape(grid)
-    if not clear:
-        return Image.fromarray(colours(numbers, limit))
-    strength = np.abs(numbers) / limit if limit else np.zeros_like(numbers)
+    numbers = np.array(view.values, dtype=np.float64).reshape(grid)
+    if not clear or not view.signed:
+        return Image.fromarray(view.paint(numbers, view.limit))
+    strength = np.abs(numbers) / view.limit if view.limit else np.zeros_like(numbers)
     alpha = np.rint(np.minimum(strength, 1) * 255).astype(np.uint8)
     return Image.fromarray(np.dstack([colours(np.sign(numbers), _FULL), alpha]))
 
@@ -380,17 +370,21 @@ def _data_uri(image: Image.Image) -> str:
 
 def _data(
     shown: Map,
+    maps: Sequence[View],
     flow: list[Any],
-    limit: float,
     panel: dict[str, Any] | None,
     grid: tuple[int, int] | None,
 ) -> dict[str, Any]:
     """Numbers of a map for the script, which reads texts from the page."""
     return {
-        **dict(_maps(shown.relevance)),
+        **{view.name: view.values for view in maps},
         "special": shown.units.special,
-        "limit": limit,
+        "limit": maps[0].limit,
         "word_limit": _word_limit(shown.relevance, list(words(flow))),
+        "score_ends": {
+            "tokens": bounds(shown.relevance.score),
+            "words": bounds(_sums(shown.relevance.score, words(flow))),
+        },
         "columns": None if grid is None else grid[1],
         "kind": shown.units.kind,
         "sites": [site.relevance for site in shown.sites] if panel is not None else [],
@@ -401,11 +395,16 @@ def _word_limit(relevance: Relevance, joined: Sequence[Word]) -> float:
     """The scale for words: the largest |sum| of a word in any map, without special tokens."""
     sums = {
         special: [
-            abs(sum(values[piece.unit] for piece in word))
-            for _, values in _maps(relevance)
-            for word in joined
-            if word[0].special == special
+            abs(total)
+            for part in SIGNED
+            for total in _sums(
+                getattr(relevance, part), (word for word in joined if word[0].special == special)
+            )
         ]
         for special in (False, True)
     }
     return max(sums[False], default=0.0) or max(sums[True], default=0.0)
+
+
+def _sums(values: Sequence[float], joined: Iterable[Word]) -> list[float]:
+    return [sum(values[piece.unit] for piece in word) for word in joined]

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from palrp_onnx.errors import InputError
-from palrp_onnx.record import LEDGER_ENTRIES, LEDGER_SUMS, Attribution, Map, decode
+from palrp_onnx.record import LEDGER_ENTRIES, LEDGER_SUMS, PARTS, Attribution, Map, decode
 from palrp_onnx.render.flow import visible
 from palrp_onnx.render.html import fragment, page, short
 from palrp_onnx.render.titles import title_of
@@ -203,8 +203,7 @@ def _fault_of(shown: Map) -> str | None:
     units, relevance = shown.units, shown.relevance
     count = len(relevance.total)
     lists = {
-        "content": relevance.content,
-        "position": relevance.position,
+        **{name: getattr(relevance, name) for name in PARTS},
         **{name: getattr(units, name) or relevance.total for name in _PER_UNIT},
         **{site.name: site.relevance or relevance.total for site in shown.sites},
     }

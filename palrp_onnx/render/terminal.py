@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import io
 from typing import TYPE_CHECKING
 
 from rich import box
-from rich.console import Group, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -39,6 +40,14 @@ def inspection_table(inspection: Inspection) -> RenderableType:
     if inspection.values:
         tables.append(_values(inspection))
     return Group(head, *tables, *map(_why, inspection.why), *notes, tail)
+
+
+def as_text(shown: RenderableType, width: int = 100) -> str:
+    """What a terminal without colours shows."""
+    console = Console(width=width, color_system=None, file=io.StringIO())
+    with console.capture() as captured:
+        console.print(shown)
+    return captured.get()
 
 
 def _text(text: str, style: str = "") -> Text:

@@ -206,6 +206,7 @@ def test_outputs_and_metadata() -> None:
         "relevance_content",
         "relevance_position",
         "relevance_total",
+        "relevance_score",
         "relevance_sites",
         "relevance_ledger",
     ]

@@ -57,7 +57,10 @@ def record(
         "target": TargetFacts(output="logits", kind="class", index=1, value=2.0, label="POSITIVE"),
         "units": units,
         "relevance": Relevance(
-            content=values, position=[abs(v) / 3 for v in values], total=[v / 0.7 for v in values]
+            content=values,
+            position=[abs(v) / 3 for v in values],
+            total=[v / 0.7 for v in values],
+            score=[2 * abs(v) for v in values],
         ),
         "sites": [
             Site(name="site/0/cos", kind="rope", layer=0, part="cos", relevance=values),
@@ -226,7 +229,7 @@ def test_bytes_of_one_character_are_one_word() -> None:
         special=[False] * 3,
     )  # fmt: skip
     flow = paragraphs(units, InputFacts(kind="text", text="a 🙂!"))
-    assert [[p.text for p in word] for word in words(flow)] == [["a"], ["🙂", "Ł"]]
+    assert [[p.text for p in word] for word in words(flow)] == [["a"], ["🙂", "·"]]
     assert flow[0][-1] == "!"  # no unit covers it
 
 
@@ -328,7 +331,7 @@ def test_picture_and_its_map() -> None:
     (field, _) = page.having("class", "field")
     assert "left:25.0000%;top:0.0000%;width:50.0000%;height:100.0000%" in str(field["style"])
     assert [attrs["data-map"] for _, attrs in page.tags if "data-map" in attrs] == [
-        "content", "position", "total"
+        "total", "content", "position", "score"
     ]  # fmt: skip
     drawn = opened(next(attrs for _, attrs in page.tags if attrs.get("data-map") == "content"))
     assert (drawn.mode, drawn.size) == ("RGBA", (3, 2))

@@ -2,7 +2,7 @@
 (() => {
   const STEPS = 127;
   const ROWS = 50;
-  const MAPS = ["content", "position", "total"];
+  const MAPS = ["total", "content", "position", "score"];
 
   const all = (root, selector) => [...root.querySelectorAll(selector)];
   const between = (value, low, high) => Math.max(low, Math.min(high, value));
@@ -21,8 +21,15 @@
     element.classList.toggle("over", Math.abs(value) > limit);
   }
 
+  /** A score has one hue, from its smallest number to its largest. */
+  function level(element, value, [low, high]) {
+    const share = high > low ? between((value - low) / (high - low), 0, 1) : 0;
+    clear(element);
+    element.classList.add(`s${Math.round(share * STEPS)}`);
+  }
+
   function clear(element) {
-    element.className = element.className.replace(/\bk\d+\b|\bover\b/g, "").trim();
+    element.className = element.className.replace(/\b[ks]\d+\b|\bover\b/g, "").trim();
   }
 
   /** One record: switches, values under the pointer and under the keyboard. */
@@ -36,14 +43,26 @@
   /** The map of one input. */
   function enhanceMap(part, data) {
     const names = all(part(".numbers"), "tbody th").map((cell) => cell.textContent);
-    const sums = (units) => MAPS.map((shown) => units.reduce((sum, u) => sum + data[shown][u], 0));
+    const shownMaps = MAPS.filter((name) => name in data);
+    const sums = (units) => shownMaps.map((shown) => units.reduce((sum, u) => sum + data[shown][u], 0));
     const told = (units) =>
-      MAPS.map((shown, index) => `${shown} ${number(sums(units)[index])}`).join(", ");
+      shownMaps.map((shown, index) => `${shown} ${number(sums(units)[index])}`).join(", ");
     const map = part(".map");
     const text = map.querySelector(".text");
     const readout = map.querySelector(".readout");
     const chosen = { show: "total", by: "tokens" };
     const paint = text ? readText(text, data, chosen, readout, told) : showPicture;
+
+    function legend() {
+      const score = chosen.show === "score";
+      all(map, "[data-scale]").forEach((each) => {
+        each.hidden = (each.dataset.scale === "score") !== score;
+      });
+      const limit = number(chosen.by === "words" ? data.word_limit : data.limit).slice(1) || "0";
+      const ends = score ? data.score_ends[chosen.by].map(number) : [`−${limit}`, `+${limit}`];
+      const scale = map.querySelector(`[data-scale="${score ? "score" : "signed"}"]`);
+      [".low", ".high"].forEach((end, n) => { scale.querySelector(end).textContent = ends[n]; });
+    }
 
     function showPicture() {
       all(map, ".cells").forEach((each) => { each.hidden = each.dataset.map !== chosen.show; });
@@ -57,9 +76,7 @@
             other.setAttribute("aria-pressed", String(other === button));
           });
         }
-        const limit = number(chosen.by === "words" ? data.word_limit : data.limit).slice(1) || "0";
-        map.querySelector(".low").textContent = `−${limit}`;
-        map.querySelector(".high").textContent = `+${limit}`;
+        legend();
         paint();
       });
     }
@@ -149,7 +166,9 @@
         stop(current()[0]);
       }
       for (const item of current()) {
-        colour(item, units(item).reduce((sum, unit) => sum + values[unit], 0), limit);
+        const sum = units(item).reduce((known, unit) => known + values[unit], 0);
+        if (chosen.show === "score") level(item, sum, data.score_ends[chosen.by]);
+        else colour(item, sum, limit);
       }
     };
   }
