@@ -472,13 +472,9 @@ def _picture(path: Path, record: Attribution, sample: Sample) -> bytes:
 
 
 def _html(records: Sequence[Attribution], sample: Sample) -> bytes:
-    """The page of one record, or the list of several."""
-    from palrp_onnx.render.html import render_html
-    from palrp_onnx.render.listing import ListedRecord, render_run
+    from palrp_onnx.render.beside import render_records
 
-    if len(records) > 1:
-        return render_run(sample.id, [ListedRecord(record.id, record) for record in records]).html
-    return render_html(records[0], **_originals(records[0], sample))
+    return render_records(sample.id, records, [_originals(record, sample) for record in records])
 
 
 def _originals(record: Attribution, sample: Sample) -> dict[str, Any]:

@@ -20,8 +20,8 @@ PAGES = (
     *("CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"),
     *("benchmarks/README.md", "models/README.md"),
 )
-#: A link or a picture of a page: what is before its address, and the address up to its anchor.
-_LINK = re.compile(r"(\]\()(?!https?:|mailto:|#)([^)#\s]+)")
+#: A link of a page to a file: its text, the file, and an anchor; of a picture the same after ``!``.
+_LINK = re.compile(r"(!?)\[([^\]]+)\]\((?!https?:|mailto:|#)([^)#\s]+)(#[^)]*)?\)")
 
 
 def on_files(files: Files, *, config: Any) -> Files:
@@ -33,22 +33,20 @@ def on_files(files: Files, *, config: Any) -> Files:
 
 
 def on_page_markdown(markdown: str, *, page: Any, config: Any, files: Files) -> str:
-    """Point the links of a page at pages of the site; what is not on it is no link."""
+    """Point links at pages of the site; what is only in the repository is no link."""
     del config
-    place = page.file.src_uri
-    here = origin(place)
+    place = PurePosixPath(page.file.src_uri)
+    here = PurePosixPath(origin(str(place))).parent
 
     def turned(match: re.Match[str]) -> str:
-        target = placed(normpath(f"{PurePosixPath(here).parent}/{match[2]}"))
-        return f"{match[1]}{relpath(target, PurePosixPath(place).parent)}"
+        picture, text, file, anchor = match.groups()
+        name = normpath(f"{here}/{file}")
+        target = placed(name)
+        if files.get_file_from_path(target) is None and (ROOT / name).exists():
+            return text
+        return f"{picture}[{text}]({relpath(target, place.parent)}{anchor or ''})"
 
-    outside = re.compile(r"\[([^\]]+)\]\((?!https?:|mailto:|#)([^)#\s]+)(#[^)]*)?\)")
-
-    def known(match: re.Match[str]) -> str:
-        target = placed(normpath(f"{PurePosixPath(here).parent}/{match[2]}"))
-        return match[0] if files.get_file_from_path(target) is not None else match[1]
-
-    return _LINK.sub(turned, outside.sub(known, markdown))
+    return _LINK.sub(turned, markdown)
 
 
 def origin(place: str) -> str:

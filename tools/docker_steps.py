@@ -1,7 +1,7 @@
 """Runs the steps of the Dockerfile's CPU image without Docker, in a scratch folder.
 
 Folders of the image (``/source``, ``/wheels``, ``/work``) are folders of the scratch folder, and
-its Python is a new virtual environment. What only an image has (USER, ENTRYPOINT, system packages) is
+its Python is a new virtual environment. What only an image has (USER, ENTRYPOINT) is
 not run. Usage: ``python tools/docker_steps.py [TARGET]``.
 """
 
