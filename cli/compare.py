@@ -12,6 +12,7 @@ from palrp_onnx.files import to_json, write_files
 from palrp_onnx.limits import AGREEMENT_METRICS, Limit, check_agreement
 from palrp_onnx.printable import printable
 
+from .command import command
 from .options import FILE_PATH, Reporting, grouped, limits_option, reporting_options
 from .writing import write_stdout
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 _NAMED = 5
 
 
-@click.command(short_help="Compare two runs over the same inputs.")
+@command(short_help="Compare two runs over the same inputs.")
 @click.argument("first", type=FILE_PATH, metavar="RUN_A")
 @click.argument("second", type=FILE_PATH, metavar="RUN_B")
 @click.option(

@@ -11,6 +11,7 @@ import click
 from palrp_onnx.errors import UsageError
 from palrp_onnx.files import write_files
 
+from .command import command
 from .options import FILE_PATH, Reporting, grouped, reporting_options
 from .progress import Progress, progress
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from palrp_onnx.render.run_lines import ListedRecord
 
 
-@click.command(short_help="Show a run of records in one HTML page.")
+@command(short_help="Show a run of records in one HTML page.")
 @click.argument("runs", type=FILE_PATH, metavar="RUN_DIR|FILE.jsonl…", nargs=-1, required=True)
 @click.option(
     "-o", "place", type=FILE_PATH, required=True, metavar="FILE", help="The page to write."

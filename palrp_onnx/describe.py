@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import prod
-from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Literal
 
 import numpy as np
 from msgspec import UNSET, structs
 
 from palrp_onnx.engines import Outcome
-from palrp_onnx.errors import InputError, UsageError
+from palrp_onnx.errors import InputError
+from palrp_onnx.explanation import Explanation
 from palrp_onnx.fidelity import doubts
 from palrp_onnx.head import Head, class_warnings
 from palrp_onnx.inputs.columns import ANY
@@ -37,44 +37,6 @@ from palrp_onnx.relevance.target import Resolved
 from palrp_onnx.relevance.units import Maps, pictures_of, unaligned
 from palrp_onnx.subject import Subject
 from palrp_onnx.types import Array
-
-
-@dataclass(frozen=True)
-class Explanation:
-    """A record, and the signed arrays that it summarises.
-
-    Attributes:
-        record: The result record.
-        tensors: ``content`` [1, units, features] (``pixels`` [1, C, H, W] for images),
-            ``site/LAYER/PART`` [1, tokens, features], ``input/NAME`` for further inputs.
-    """
-
-    record: Attribution
-    tensors: dict[str, Array]
-
-    def warned(self, *warnings: Warning_) -> Explanation:
-        """The explanation with further warnings."""
-        listed = [*self.record.warnings, *warnings]
-        return replace(self, record=structs.replace(self.record, warnings=listed))
-
-
-def join_tensors(explanations: Sequence[Explanation]) -> dict[str, Array]:
-    """The arrays of several explanations by name, joined on the batch axis.
-
-    Raises:
-        UsageError: They have none, because the explainer was compiled without them.
-    """
-    names = list(explanations[0].tensors)
-    if not names:
-        raise UsageError(
-            "The explainer was compiled without raw relevance", hint="Compile with --features."
-        )
-    return {name: np.concatenate([e.tensors[name] for e in explanations]) for name in names}
-
-
-def save_tensors(tensors: Mapping[str, Array], place: Path | BinaryIO) -> None:
-    """Write arrays to an ``.npz`` file, each under its name."""
-    np.savez(place, **tensors)  # type: ignore[arg-type]  # no array has the name of an option
 
 
 @dataclass(frozen=True)
@@ -178,7 +140,7 @@ class Describer:
             others=rest or UNSET,
         )
         tensors = {name: array[row : row + 1] for name, array in outcome.tensors.items()}
-        return Explanation(record, tensors)
+        return Explanation(record, tensors, sample)
 
 
 def _map(view: Subject, sample: Sample, maps: Maps, row: int) -> Map:

@@ -19,7 +19,7 @@ from PIL import Image
 from palrp_onnx.record import PARTS, Attribution, Map, Relevance, Units, entry_names
 from palrp_onnx.render.account import account_of
 from palrp_onnx.render.bars import BARRED, strongest
-from palrp_onnx.render.flow import Word, paragraphs, visible, words
+from palrp_onnx.render.flow import Word, named, paragraphs, visible, words
 from palrp_onnx.render.layers import positions
 from palrp_onnx.render.markup import data_uri, digits, short
 from palrp_onnx.render.palette import (
@@ -136,7 +136,7 @@ def _view_of(
     limit, remark = common_scale(shown)
     if each > 1:
         remark = f"{remark}; a cell is the sum of {each} {shown.units.kind}s"
-    units = _named(shown.units, len(shown.relevance.total))
+    units = named(shown.units, len(shown.relevance.total))
     listed = units.kind == "token"
     flow = paragraphs(units, record.input) if listed else []
     panel = positions(shown)
@@ -265,13 +265,6 @@ def _ramp(light: NDArray[np.uint8], dark: NDArray[np.uint8], steps: Sequence[int
 
 def _hex(colour: NDArray[np.uint8]) -> str:
     return "#" + colour.tobytes().hex()
-
-
-def _named(units: Units, count: int) -> Units:
-    """Units with texts: tokens without a text are shown by their number."""
-    if units.kind != "token" or units.text:
-        return units
-    return msgspec.structs.replace(units, text=[str(unit) for unit in range(count)])
 
 
 def _rows(relevance: Relevance, units: Units, flow: list[Any]) -> Iterator[dict[str, Any]]:

@@ -5,6 +5,8 @@ Numbers that only rank have a hue of their own, from white to full.
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -14,11 +16,11 @@ BLACK: RGB = (0, 0, 0)
 WHITE: RGB = (255, 255, 255)
 
 _STEPS = 128  # colours on one side, white among them
-_DARKEST = 40.0  # CIE L* at full relevance
+_DARKEST = 58.0  # CIE L* at full relevance: black text is easy to read on all colours
 _DARK = (8.0, 47.0)  # CIE L* at zero and at full relevance, on a dark page
 # Chroma, hue at white, and hue at full relevance; with a constant hue, light blues look violet.
-_RED = (60.0, 30.0, 30.0)
-_BLUE = (53.0, 262.0, 284.0)
+_RED = (65.0, 35.0, 35.0)
+_BLUE = (48.0, 260.0, 276.0)
 _GREEN = (38.0, 165.0, 165.0)
 _D65 = np.array([0.95047, 1.0, 1.08883])
 _XYZ_TO_RGB = np.array(
@@ -61,8 +63,9 @@ def colour(value: float, limit: float) -> RGB:
     return red, green, blue
 
 
+@cache
 def ink(background: RGB) -> RGB:
-    """Black or white, whichever is easier to read; the contrast is never below 4.58."""
+    """Black or white, whichever is easier to read: black on all colours of the palette."""
     return max(BLACK, WHITE, key=lambda candidate: contrast(candidate, background))
 
 

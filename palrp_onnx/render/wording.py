@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from palrp_onnx.record import Attribution, Map, entry_names
-from palrp_onnx.render.page import visible
+from palrp_onnx.render.flow import visible
 from palrp_onnx.render.scale import number
 from palrp_onnx.render.titles import class_name, first_name
 
