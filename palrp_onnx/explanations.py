@@ -150,10 +150,9 @@ def load_record(path: str | Path) -> Explanation | Any:
 
 
 def page_of(explanations: Explanations) -> bytes:
-    """The page of a few explanations of one input side by side, or of the list of all."""
-    found = list(explanations)
-    records, pictures = [each.record for each in found], [each.pictures for each in found]
-    return render_records(explanations.id, records, pictures)
+    """The page of them: a few of one input side by side, or a list."""
+    records = [each.record for each in explanations]
+    return render_records(explanations.id, records, [each.pictures for each in explanations])
 
 
 def json_of(explanations: Explanations) -> bytes:

@@ -35,9 +35,19 @@ from palrp_onnx.render.picture import Seen
 from palrp_onnx.render.ranked import Ranked, ranked
 from palrp_onnx.render.scale import number
 from palrp_onnx.render.timeline import TIMED, in_cells
-from palrp_onnx.render.titles import title_of
+from palrp_onnx.render.titles import class_name, title_of
 from palrp_onnx.render.views import SIGNED, View, bounds, views
-from palrp_onnx.render.wording import common_scale, covered, ends, plural, score_remark, shares
+from palrp_onnx.render.wording import (
+    common_scale,
+    covered,
+    ends,
+    failed_checks,
+    notices,
+    plural,
+    said,
+    score_remark,
+    shares,
+)
 from palrp_onnx.types import Box
 
 #: Longer side of an embedded picture, in pixels.
@@ -121,6 +131,8 @@ def view(
         "score": score_remark(record),
         "covered": covered(record),
         "shares": shares(record),
+        "said": said(record),
+        "notices": [*notices(record), *failed_checks(record)],
         "warnings": [(visible(w.code), visible(w.message)) for w in record.warnings],
         "maps": maps,
         "account": account_of(record),
@@ -155,6 +167,7 @@ def _view_of(
         "score": [number(end) for end in bounds(shown.relevance.score)],
         "remark": remark,
         "flow": flow,
+        "unknown": shown.units.unknown,
         "word_limit": number(word_limit).lstrip("+"),
         "shades": shades(sums, word_limit),
         "over": [abs(value) > word_limit for value in sums],
@@ -311,6 +324,8 @@ def _facts(record: Attribution) -> list[tuple[str, list[tuple[str, str]]]]:
             "Run",
             {
                 "palrp-onnx": run.version,
+                "ONNX Runtime": run.runtime or "",
+                "date": run.date or "",
                 "method": run.method,
                 **run.params,
                 "engine": run.engine,
@@ -333,6 +348,18 @@ def _facts(record: Attribution) -> list[tuple[str, list[tuple[str, str]]]]:
             },
         ),
     ]
+    if record.prediction is not UNSET:
+        top = {
+            class_name(each.label, each.index): f"{each.value:.6g}"
+            + ("" if each.probability is None else f", probability {each.probability:.3g}")
+            for each in record.prediction.top
+        }
+        groups.append(("What the model said", top))
+    if record.run.files:
+        groups.append(("Files, SHA-256", dict(record.run.files)))
+    if record.checks:
+        verdicts = {c.check: "passed" if c.passed else "failed" for c in record.checks}
+        groups.append(("Checks", verdicts))
     if record.fidelity is not UNSET:
         fidelity = _known(record.fidelity)
         rewritten = ", ".join(f"{n} × {count}" for n, count in fidelity.pop("rewritten").items())
