@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from palrp_onnx.errors import UsageError
+from palrp_onnx.errors import InputError, UsageError
 
 from .options import (
     FILE_PATH,
@@ -175,6 +175,8 @@ def batch(**options: Any) -> int:
     start = time.monotonic()
     with progress(quiet=request.reporting.quiet) as bar:
         outcome = run(request.model, settings, source, plan, bar)
+    if outcome.complete and not outcome.tally.records and request.shard == "1/1":
+        raise InputError("The input holds no record", place=str(request.source))
     if outcome.complete and request.pictures:
         _draw(request, source, plan)
     if not request.reporting.quiet:

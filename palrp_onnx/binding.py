@@ -153,14 +153,21 @@ class Binder:
 
     def _from_end(self, position: int, row: int) -> int:
         """A place that counts from the last token that is not masked, as one from the first."""
-        ids, view = self._ids(row), self.subject.along
-        if ids is None or view is None:
+        kept = self._kept(row)
+        if not kept:
             return position
-        mask = view.units_mask(self.sample.feeds, len(ids))
-        kept = np.flatnonzero(np.ones(len(ids)) if mask is None else mask[row] != 0)
         if not -len(kept) <= position:
             raise TargetError(f"Token {position} is before the first of {len(kept)} tokens")
-        return int(kept[position])
+        return kept[position]
+
+    def _kept(self, row: int) -> list[int]:
+        """Places of the tokens of a row that are not masked; none where they are not known."""
+        ids, view = self._ids(row), self.subject.along
+        if ids is None or view is None:
+            return []
+        mask = view.units_mask(self.sample.feeds, len(ids))
+        kept = np.ones(len(ids)) if mask is None else mask[row]
+        return [int(place) for place in np.flatnonzero(kept)]
 
     def _at(self, text: str, row: int) -> int:
         """The place of the token with this text: the first of the tokens that spell it.
@@ -197,7 +204,7 @@ class Binder:
         found = [] if ids is None or hidden is None else np.flatnonzero(ids == hidden).tolist()
         if found:
             if found[1:]:
-                others = ", ".join(f"token:{k}" for k in found[1:])
+                others = ", ".join(f"token:{self._named(k, row)}" for k in found[1:])
                 self._warn(
                     row,
                     "several-masks",
@@ -219,6 +226,11 @@ class Binder:
             "name the place with --target token:POS",
         )
         return None
+
+    def _named(self, place: int, row: int) -> int:
+        """A place as a target names it: from the end, where padding comes before the row."""
+        kept = self._kept(row)
+        return place if 0 in kept or place not in kept else kept.index(place) - len(kept)
 
     def _most_probable(self, target: Target, row: int) -> Target:
         """The place where the class is most probable; of all classes the entity that is."""

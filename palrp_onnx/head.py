@@ -157,7 +157,7 @@ def find_head(
     classes = asked not in _NUMBERS
     ends = found.link in ("value", "exponential") or subject.facts.followed is not None
     link: Link | None = None
-    if classes:
+    if classes and not subject.facts.blended:
         link = found.link if ends else "sigmoid" if asked in _SIGMOIDS else "softmax"
     vocabulary = asked in ("masked-lm", "causal-lm")
     return replace(
@@ -193,12 +193,12 @@ def _found(
     if known or declared_classes:
         classes = bool(known) or declared.problem != REGRESSION
         vocabulary = bool(known) and vocabulary and facts.sequence
-        unknown = facts.inner or declared.stored
+        unknown = facts.open or declared.stored
         link = known or (None if unknown else _link(declared.problem, size))
         if boxes and known is None:  # without a class for no object, each has a chance of its own
             link = "softmax" if names.get(size - 1) == NO_OBJECT else "sigmoid"
     elif size > 1 and vocabulary:
-        classes, link = True, None if facts.inner else "softmax"
+        classes, link = True, None if facts.open else "softmax"
     else:
         classes, vocabulary, link = False, False, None
     head = Head(size, classes, vocabulary, names, link)
@@ -269,7 +269,7 @@ def _along_units(
 ) -> Head:
     """Scores of tokens or of choices: which of them is the answer."""
     own = _OWN.get(facts.ending or "") or _TAKEN.get(facts.followed or "")
-    link = own or (None if facts.inner else "softmax")
+    link = own or (None if facts.open else "softmax")
     if facts.choices:
         why = "its last axis runs along the choices of the input"
         names = dict(labels) if set(labels) == set(range(size)) else {}
@@ -311,10 +311,7 @@ def _link(problem: str | None, size: int) -> Link | None:
     return "softmax" if size > 1 else None
 
 
-def _softmax(scores: Array, index: int) -> float | None:
-    """Softmax at ``index``; ``None`` if the scores are already a distribution."""
-    if scores.min() >= 0 and abs(scores.sum() - 1) < 1e-4:
-        return None
+def _softmax(scores: Array, index: int) -> float:
     shifted = np.exp(scores - scores.max())
     return float(shifted[index] / shifted.sum())
 

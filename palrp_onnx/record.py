@@ -72,7 +72,8 @@ class InputFacts(Struct, frozen=True, kw_only=True, omit_defaults=True):
     ``size`` is the image's (width, height) before any resizing; ``seconds`` the length of the sound
     that the features are made of, and ``step`` the seconds from one entry of their time axis to the
     next. ``windows`` are the first and the last place in the text of every window, where a text
-    that is longer than the model was explained in several: see :mod:`palrp_onnx.windows`.
+    that is longer than the model was explained in several: see :mod:`palrp_onnx.windows`; of a pair
+    they are of one, ``windows_of``.
     """
 
     kind: Literal["text", "image", "sound", "table", "tensors", "several"]
@@ -83,6 +84,7 @@ class InputFacts(Struct, frozen=True, kw_only=True, omit_defaults=True):
     seconds: float | None = None
     step: float | None = None
     windows: list[tuple[int, int]] = []
+    windows_of: Literal["text", "text_pair"] = "text"
 
 
 class TargetFacts(Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -19,6 +19,7 @@ class OutputFacts(Struct, frozen=True, kw_only=True):
         ending: ``Softmax``, ``Sigmoid`` or ``LogSoftmax``, if it is the result of one.
         before: Name of the input of that operation.
         followed: Which of these operations reads it, if the result is an output of the model.
+        blended: Whether it is made of probabilities alone, and not itself one of these results.
         inner: Whether it is an intermediate value, and no output of the model.
         tokens: Whether its last axis runs along tokens.
         vocabularies: Number of rows of each table in which tokens are looked up.
@@ -37,6 +38,7 @@ class OutputFacts(Struct, frozen=True, kw_only=True):
     ending: str | None = None
     before: str | None = None
     followed: str | None = None
+    blended: bool = False
     inner: bool = False
     tokens: bool = False
     vocabularies: tuple[int, ...] = ()
@@ -49,6 +51,11 @@ class OutputFacts(Struct, frozen=True, kw_only=True):
     pooled: tuple[str, ...] = ()
     boxes: str | None = None
     along: str | None = None
+
+    @property
+    def open(self) -> bool:
+        """Whether the graph does not show that its entries are scores, as of its last layer."""
+        return self.inner or self.blended
 
 
 class ImageAxes(NamedTuple):
@@ -187,6 +194,20 @@ class Subject(Struct, frozen=True, kw_only=True):
                 "the file cannot be explained.",
             )
 
+    def check_filled(self, feeds: Feeds) -> None:
+        """Refuse explained inputs without entries, such as texts of no tokens.
+
+        Raises:
+            InputError: There is such an input.
+        """
+        for view in self.views:
+            shape = list(feeds[view.input].shape)
+            if 0 in shape:
+                raise InputError(
+                    f"There is nothing to explain: the shape is {shape}",
+                    place=f"input {view.input}",
+                )
+
     def check_rows(self, feeds: Feeds) -> None:
         """Refuse ids that are rows of no table, which not every device reports.
 
@@ -200,8 +221,7 @@ class Subject(Struct, frozen=True, kw_only=True):
                 raise InputError(
                     f"{number} is not in the table that is looked up, which has {rows} rows",
                     place=f"input {name}",
-                    hint="Is the tokenizer that of this model? Ids that a model replaces before it "
-                    "looks them up cannot be explained.",
+                    hint="Is the tokenizer that of this model?",
                 )
 
     def output_mask(self, feeds: Feeds, length: int) -> Array | None:

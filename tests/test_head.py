@@ -293,6 +293,43 @@ def test_what_is_no_probability_any_more(tmp_path: Path) -> None:
     assert (record.target.kind, record.target.probability) == ("element", None)
 
 
+BLENDED = {
+    "a mean of two": "p = Softmax<axis=-1>(z)  v = Neg(z)  q = Softmax<axis=-1>(v)  y = Mean(p, q)",
+    "a weighted sum": """p = Softmax<axis=-1>(z)  r = Mul(p, k)  v = Neg(z)
+        q = Softmax<axis=-1>(v)  y = Sub(q, r)""",
+    "of every token": "p = Softmax<axis=-1>(h)  y = ReduceMean<keepdims=0>(p, axis)",
+    "the others": "p = Sigmoid(z)  y = Sub(k, p)",
+    "a share": "r = Relu(z)  s = ReduceSum(r, axis)  t = Add(s, k)  y = Div(r, t)",
+}
+
+
+@pytest.mark.parametrize("body", BLENDED.values(), ids=BLENDED)
+@pytest.mark.parametrize("head", [None, "single-label"])
+def test_what_is_made_of_probabilities_is_no_score(
+    tmp_path: Path, body: str, head: str | None
+) -> None:
+    weights = {"k": np.float32(0.3)}
+    whole = f"{HEAD}  {body}"
+    weights = weights if " k)" in whole or "(k" in whole else {}
+    (record, _) = explained(tmp_path, whole, named("a", "b", "c"), "b", weights=weights, head=head)
+    assert (record.target.label, record.target.probability) == ("b", None)
+
+
+def test_scores_that_happen_to_be_a_distribution_are_scores(tmp_path: Path) -> None:
+    """Numbers say nothing: the same head has the same kind of probability for every input."""
+    body, weights = f"{HEAD}  s = Mul(z, none)  y = Add(s, b)", {"none": np.float32(0)}
+    weights["b"] = np.array([0.5, 0.25, 0.25], np.float32)
+    (record, _) = explained(tmp_path, body, named("a", "b", "c"), "a", weights=weights)
+    assert record.target.probability == pytest.approx(softmax(weights["b"])[0])
+
+
+def test_a_gate_makes_scores(tmp_path: Path) -> None:
+    body = f"{HEAD}  g = Sigmoid(z)  y = Mul(g, z)"
+    (record, _) = explained(tmp_path, body, named("a", "b", "c"), "b")
+    expected = softmax(Z[0] * sigmoid(Z[0]))[1]
+    assert record.target.probability == pytest.approx(expected, rel=1e-5)
+
+
 def test_a_softmax_that_is_written_out(tmp_path: Path) -> None:
     """A softmax that is written out in other operations is one, and its value a probability."""
     body = f"{HEAD}  e = Exp(z)  s = ReduceSum<keepdims = 1>(e, axis)  y = Div(e, s)"

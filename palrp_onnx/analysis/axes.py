@@ -306,7 +306,7 @@ class _Follower:
             case How.SELECTED:
                 return self._gathered_nd(node, link, sizes)
             case How.SCATTERED:
-                return self._scattered(node, after)
+                return self._scattered(node, link, sizes)
             case How.LOOSE if 0 not in link.results:
                 self._check_unknown(node, self._axes(node, link))
             case How.SUMMED:
@@ -458,48 +458,40 @@ class _Follower:
         """Equal numbers for values that are computed in the same way."""
         return numbered(self._graph)
 
-    def _scattered(self, node: ir.Node, after: Shape) -> Layout:
-        """The layout of a scatter: picked rows have their old places again, others unknown ones."""
-        data, updates, index = self._operand(node, 0), self._operand(node, 2), _at(node, 1)
-        if not updates:
-            self._check_unknown(node, data[1:])
-            return data
+    def _scattered(self, node: ir.Node, link: Link, sizes: Sequence[int]) -> Sequence[Axis]:
+        """The axes that indices name: picked rows have their old places, others unknown ones."""
+        data, updates = (
+            [self._axis_of(node, where) for where in link.axes if where[0] == k] for k in (0, 2)
+        )
+        index, known = _at(node, 1), bool(self._operand(node, 2))
         fed = index is not None and index in self._fed
-        written = self._put_back(node, index, updates, after) if fed and index else None
-        if written is None:
-            along = None if node.op_type == "ScatterND" else _axis_of(node, after)
-            self._check_unknown(node, data[1:])
-            moved = updates if along is None else [updates[along]]
-            if fed and any(flag_of(axis) & BATCH for axis in moved):
-                self._note_ragged()
-            return _scattered(data, updates, after, along)
-        own = data or ((),) * len(after)
-        pairs = zip(own, written, strict=True)
-        axes = [[axis for axis in pair if axis] for pair in pairs]
-        return tuple(map(self._combined, axes, after))
+        written = self._put_back(node, link, updates, sizes) if known and fed else None
+        if written is not None:
+            pairs = ([axis for axis in pair if axis] for pair in zip(data, written, strict=True))
+            return list(map(self._combined, pairs, sizes))
+        self._check_unknown(node, data[link.results[0] == 0 :])
+        if fed and any(flag_of(axis) & BATCH for axis in updates):
+            self._note_ragged()
+        return _placed(data, updates, sizes) if known else data
 
     def _put_back(
-        self, node: ir.Node, value: ir.Value, updates: Layout, after: Shape
-    ) -> Layout | None:
-        """The layout of picked rows in their old places; ``None`` where these are others."""
+        self, node: ir.Node, link: Link, updates: Sequence[Axis], sizes: Sequence[int]
+    ) -> Sequence[Axis] | None:
+        """The axes of picked rows in their old places; ``None`` where these are others."""
+        value = node.inputs[1]
         index = self._index(value)
-        if index is None or not index.ndim:
+        if index is None or not index.ndim or value is None or len(updates) != 1:
             return None
-        tuples = node.op_type == "ScatterND"
-        at = 0 if tuples else _axis_of(node, after)
-        rank = index.shape[-1] if tuples else 1
-        if index.ndim != 2 and tuples:
-            return None
-        row = list(factors(updates[at])) if len(updates[at]) == 1 else []
+        row = list(factors(updates[0])) if len(updates[0]) == 1 else []
         first = row[0] if row else Factor(1)
+        after = self._shapes[node.outputs[0]]
         written = scattered_places(node, index, after)
         for pick in first.picks:
-            end = at + len(pick.sizes)
-            rest = after[end : at + rank]
-            same = pick.index == self._numbers[value] and pick.sizes == after[at:end]
+            count = len(pick.sizes)
+            rest = tuple(sizes[count:])
+            same = pick.index == self._numbers[value] and pick.sizes == tuple(sizes[:count])
             if same and written == repeated_places(pick.places, rest):
-                back = (*pick.axes, *distributed(row[1:], rest))
-                return (*updates[:at], *back, *updates[at + 1 :])
+                return (*pick.axes, *distributed(row[1:], rest))
         return None
 
     def _index(self, value: ir.Value | None) -> NDArray[Any] | None:
@@ -702,27 +694,16 @@ def _axis_of(node: ir.Node, shape: Shape) -> int:
     return node.attributes.get_int("axis", 0) % len(shape)
 
 
-def _scattered(data: Layout, updates: Layout, after: Shape, along: int | None) -> Layout:
-    """Layout of a scatter of content whose places are unknown: flags alone.
-
-    Along other axes than ``along``, if it writes along one axis, entries stay where they are.
-    """
-    own = data or ((),) * len(after)
-    if len(updates) == len(after):
-        both = [(*axis, *written) for axis, written in zip(own, updates, strict=True)]
-    else:  # rows are written to places that tuples of indices name
-        indexed = after[: len(after) - len(updates) + 1]
-        flags = regroup((flag_of(updates[0]),), (prod(indexed),), indexed)
-        lead = [axis_of(Factor(1, flag)) for flag in flags]
-        both = [(*axis, *new) for axis, new in zip(own, (*lead, *updates[1:]), strict=True)]
-    found = [
+def _placed(data: Sequence[Axis], updates: Sequence[Axis], sizes: Sequence[int]) -> list[Axis]:
+    """Axes after a scatter of content to unknown places along them: flags alone."""
+    if len(updates) != len(sizes):
+        flags = regroup((united(map(flag_of, updates)),), (prod(sizes),), tuple(sizes))
+        updates = [axis_of(Factor(1, flag)) for flag in flags]
+    both = ((*own, *written) for own, written in zip(data, updates, strict=True))
+    return [
         axis_of(opaque(axis, size)) if flag_of(axis) else axis_of(Factor(size))
-        for axis, size in zip(both, after, strict=True)
+        for axis, size in zip(both, sizes, strict=True)
     ]
-    for k, (axis, size) in enumerate(zip(updates, after, strict=False)):
-        stays = along not in (None, k) and (not data or own[k] == axis)
-        found[k] = axis if stays and length(axis) == size else found[k]
-    return tuple(found)
 
 
 def stride(node: ir.Node, place: int) -> int:

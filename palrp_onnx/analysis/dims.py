@@ -278,20 +278,20 @@ def _gathered(o: ShapedNode) -> Links:
 def _gathered_elements(o: ShapedNode) -> Links:
     """Every entry has an index of its own along ``axis``; along other axes the index may end."""
     own = o.axis()
-    for k in range(len(o.first)):
-        how = How.SELECTED if k == own else How.LOOSE
-        yield Link(how, (k,), ((0, k),))
+    for k, (was, size) in enumerate(zip(o.first, o.after, strict=True)):
+        how = How.SELECTED if k == own else How.SAME if was == size else How.LOOSE
+        yield Link(how, (k,), ((0, k), (1, k)) if how is How.SAME else ((0, k),))
 
 
 def _gathered_nd(o: ShapedNode) -> Links | None:
-    """The first ``batch_dims`` axes are loose: each of their entries has indices of its own."""
+    """Along the first ``batch_dims`` axes, each entry has indices of its own."""
     index = o.before[1]
     if index is None:
         return None
     shared = o.node.attributes.get_int("batch_dims", 0)
     indexed, places = shared + index[-1], len(index) - 1
     return (
-        *(Link(How.LOOSE, (k,), ((0, k),)) for k in range(shared)),
+        *(Link(How.SAME, (k,), ((0, k), (1, k))) for k in range(shared)),
         Link(
             How.SELECTED,
             tuple(range(shared, places)),
@@ -302,8 +302,22 @@ def _gathered_nd(o: ShapedNode) -> Links | None:
 
 
 def _scattered(o: ShapedNode) -> Links:
-    operands = ((i, k) for i in (0, 2) for k in range(len(o.before[i] or ())))
-    yield Link(How.SCATTERED, tuple(range(len(o.after))), tuple(operands))
+    """Indices name places along one axis, or along the first ones; along others, entries stay."""
+    rank, index, updates = len(o.after), o.before[1], o.before[2]
+    if index is None or updates is None:
+        operands = ((i, k) for i in (0, 2) for k in range(len(o.before[i] or ())))
+        yield Link(How.SCATTERED, tuple(range(rank)), tuple(operands))
+    elif o.node.op_type == "ScatterND":
+        depth, lead = index[-1], len(index) - 1
+        named = (*((0, k) for k in range(depth)), *((2, k) for k in range(lead)))
+        yield Link(How.SCATTERED, tuple(range(depth)), named)
+        for k in range(depth, rank):
+            yield Link(How.SAME, (k,), ((0, k), (2, lead + k - depth)))
+    else:
+        own = o.axis()
+        for k, (was, size) in enumerate(zip(updates, o.after, strict=True)):
+            how = How.SCATTERED if k == own else How.SAME if was == size else How.LOOSE
+            yield Link(how, (k,), ((0, k), (1, k), (2, k)) if how is How.SAME else ((0, k), (2, k)))
 
 
 # --- several entries become one ------------------------------------------------------------------

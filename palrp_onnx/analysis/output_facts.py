@@ -11,7 +11,7 @@ from palrp_onnx.analysis.analysis import Analysis
 from palrp_onnx.analysis.axes import TOKEN
 from palrp_onnx.analysis.inputs import table_of
 from palrp_onnx.analysis.layout import Source, factors
-from palrp_onnx.analysis.probability import ending_of, followed_by
+from palrp_onnx.analysis.probability import blends_probabilities, ending_of, followed_by
 from palrp_onnx.model.ops import Trait, has
 from palrp_onnx.subject import OutputFacts
 from palrp_onnx.types import Array
@@ -57,6 +57,7 @@ def output_facts(
         ending=ending.kind if ending else None,
         before=ending.before.name if ending else None,
         followed=None if ending else followed_by(output, graph.outputs, rank, opset),
+        blended=ending is None and blends_probabilities(output, analysis.content),
         inner=output not in graph.outputs,
         tokens=bool(runs and runs[-1] and rank > 1),
         vocabularies=tuple(sorted(rows)),

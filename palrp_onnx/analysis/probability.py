@@ -9,17 +9,24 @@ clipped at one half, is no probability.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from palrp_onnx.model.ops import MOVES, Trait, has
+from palrp_onnx.model.ops import ELEMENTWISE, MOVES, Trait, has, row_of
 
 _RETYPED = Trait.RETYPES | Trait.LIKE
 _PASSED = MOVES | _RETYPED
 #: Largest change of a probability by rounding to eight bits.
 _LAST_DIGITS = 2 / 255
+#: Operations on probabilities alone whose results are no scores either.
+_BLENDED = ELEMENTWISE | _PASSED | Trait.JOIN | Trait.PAD | Trait.REDUCTION
+_SUMS = frozenset(("ReduceSum", "ReduceL1"))
+#: Those whose operands all count.
+_SEVERAL = Trait.SUM | Trait.SCALE | Trait.EXTREME
+#: What keeps a divisor away from zero.
+_BOUNDING = frozenset("Add Clip Max".split())
 _AFFINE = frozenset("Add Div Mul Sub".split())
 SOFTMAX, SIGMOID, LOG_SOFTMAX = "Softmax", "Sigmoid", "LogSoftmax"
 _ENDINGS = frozenset((SOFTMAX, SIGMOID, LOG_SOFTMAX))
@@ -71,6 +78,51 @@ def ending_of(value: ir.Value) -> Ending | None:
             return None
         value = source
     return None
+
+
+def blends_probabilities(value: ir.Value, content: Collection[ir.Value]) -> bool:
+    """Whether a value is made of probabilities alone, such as the mean of several softmaxes.
+
+    Its entries are no scores then, and how a probability follows from them is not known. Shares of
+    a sum count as probabilities.
+
+    Args:
+        value: A content value.
+        content: All content values.
+    """
+    queue, seen = [value], {value}
+    while queue:
+        node = queue.pop().producer()
+        if node is None:
+            return False
+        if node.op_type in _ENDINGS or _shares(node):
+            continue
+        if not has(node, _BLENDED):
+            return False
+        fresh = {v for v in _terms(node) if v in content} - seen
+        queue.extend(fresh)
+        seen |= fresh
+    return True
+
+
+def _terms(node: ir.Node) -> Iterator[ir.Value]:
+    """Operands whose numbers the result is made of."""
+    row = row_of(node)
+    every = row.moved is None or has(node, _SEVERAL)
+    chosen = range(len(node.inputs)) if every else row.moved or (0,)
+    return (v for k in chosen if k < len(node.inputs) and (v := node.inputs[k]) is not None)
+
+
+def _shares(node: ir.Node) -> bool:
+    """Whether entries are divided by their sum, or by what a number was added to."""
+    whole = node.inputs[1] if node.op_type == "Div" else None
+    while whole is not None and (made := whole.producer()) is not None:
+        if made.op_type in _SUMS:
+            return made.inputs[0] is node.inputs[0]
+        if made.op_type not in _BOUNDING:
+            return False
+        whole = made.inputs[0]
+    return False
 
 
 def _keeps(node: ir.Node, factor: float, offset: float) -> bool:

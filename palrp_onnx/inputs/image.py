@@ -52,11 +52,6 @@ _DAMAGE = (
 _BOMB = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 
 
-def default_preprocessor(model_path: Path) -> Path:
-    """The model's ``preprocessor_config.json``, in its folder or one folder up."""
-    return beside(model_path, "preprocessor_config.json")
-
-
 class ImageReader:
     """Turns an image into the input of one graph.
 

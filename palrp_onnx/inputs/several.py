@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,20 +14,20 @@ from palrp_onnx.inputs.beside import beside
 from palrp_onnx.inputs.image import (
     ImageReader,
     all_kept,
-    default_preprocessor,
     pixel_masks,
     takes_images,
 )
 from palrp_onnx.inputs.kinds import ARRAY, IMAGE, SOUND, TABLE, TENSORS, TEXT, unknown_kind
 from palrp_onnx.inputs.patches import patch_inputs
 from palrp_onnx.inputs.preprocessing import read_form
+from palrp_onnx.inputs.processor import default_preprocessor
 from palrp_onnx.inputs.purposes import IDS, purposes
 from palrp_onnx.inputs.sample import Feeds, GraphInput, Sample
 from palrp_onnx.inputs.signature import describe
-from palrp_onnx.inputs.sound import SoundReader, takes_sound
+from palrp_onnx.inputs.sound import SoundReader, takes_sound, timed
 from palrp_onnx.inputs.table import read_table
 from palrp_onnx.inputs.tensors import array_sample, names_in, read_array, read_npz
-from palrp_onnx.inputs.text import TextReader, read_text
+from palrp_onnx.inputs.text import TextReader, lines_of, read_text
 from palrp_onnx.inputs.tokenizer_files import default_tokenizer
 from palrp_onnx.model.signature import first_axes
 from palrp_onnx.record import InputFacts
@@ -128,11 +128,11 @@ def open_several(
     return _joined([parts[each] for each in given if each in parts], opened.feeds, graph_inputs)
 
 
-def _lines(given: Given) -> Iterator[str]:
+def _lines(given: Given) -> list[str]:
     """One text a line of a file; texts that are given as such are not taken apart."""
-    listed = isinstance(given.path, tuple)
-    texts = given.texts if listed else (line for text in given.texts for line in text.splitlines())
-    return (text for text in texts if text.strip())
+    if isinstance(given.path, tuple):
+        return [text for text in given.path if text.strip()]
+    return [line for text in given.texts for line in lines_of(text)]
 
 
 def _text(given: Given) -> bool:
@@ -160,6 +160,8 @@ class _Opening:
     def read(self, given: Given) -> Sample:
         """A file of any kind but text."""
         suffix = given.suffix
+        if isinstance(given.path, Path) and given.path.is_dir():
+            raise unknown_kind(given.path)
         if suffix in IMAGE:
             config = default_preprocessor(self.model_path)
             inputs = [] if any(map(takes_images, self.free)) else patch_inputs(self.free)
@@ -186,7 +188,8 @@ class _Opening:
                     place=given.place,
                     hint=f"Leave out the name: --input {given.path}",
                 )
-            return self._take(read_npz(given.file, [e for e in self.free if e.name in names]))
+            found = read_npz(given.file, [e for e in self.free if e.name in names])
+            return self._take(timed(found, self.model_path))
         if suffix in ARRAY:
             chosen = self._one(given, lambda _: True, "an array")
             if isinstance(given.path, np.ndarray):

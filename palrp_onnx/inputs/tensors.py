@@ -294,7 +294,8 @@ def cast_exactly(
         InputError: A number does not fit the type.
     """
     if graph_input.dtype.kind in "iub" and array.dtype.kind == "f":
-        whole = array.astype(np.int64)
+        with np.errstate(invalid="ignore"):  # of one that is too large
+            whole = array.astype(np.int64)
         if not np.array_equal(whole, array):
             raise InputError(
                 f"holds numbers that are not whole, for {describe_input(graph_input)}", place=place

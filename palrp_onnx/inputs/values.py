@@ -16,9 +16,10 @@ from palrp_onnx.errors import InputError
 from palrp_onnx.inputs.beside import beside
 from palrp_onnx.inputs.chat import render_chat
 from palrp_onnx.inputs.ids import IdReader
-from palrp_onnx.inputs.image import ImageReader, default_preprocessor
+from palrp_onnx.inputs.image import ImageReader
 from palrp_onnx.inputs.kinds import ARRAY, IMAGE, SOUND, TABLE, TENSORS, TEXT
 from palrp_onnx.inputs.open import open_sample
+from palrp_onnx.inputs.processor import default_preprocessor
 from palrp_onnx.inputs.produced import read_both, sides
 from palrp_onnx.inputs.purposes import IDS, purposes
 from palrp_onnx.inputs.sample import GraphInput, Sample
@@ -34,6 +35,8 @@ from palrp_onnx.types import Array
 #: Suffixes of input files, and the length that no name of a file has.
 KINDS = (*TEXT, *IMAGE, *SOUND, *TABLE, *TENSORS, *ARRAY)
 _LONGEST_NAME = 4096
+#: Number of texts of a pair.
+_PAIR = 2
 #: What can be explained: see `ValueReader.read`.
 Value: TypeAlias = (
     "str | os.PathLike[str] | Image.Image | Array | Sequence[Any] | Mapping[str, Any] | Sample"
@@ -138,11 +141,13 @@ class ValueReader:
         return _part(value)
 
     def _in_windows(self, value: Any, windows: int, id: str | None) -> Sample:
-        if not isinstance(value, str) and not _is_text(value):
-            raise InputError("only a single text can be read in windows", place=id or "")
-        text = value if isinstance(value, str) else read_text(value)
-        name = id or ("text" if isinstance(value, str) else value.stem)
-        return self._texts.read_windows(text, None if windows < 0 else windows, id=name)
+        texts = _pair(value if isinstance(value, tuple) else (value,))
+        if not all(isinstance(each, str) for each in texts) or len(texts) > _PAIR:
+            raise InputError("only a text or a pair can be read in windows", place=id or "")
+        name = id or (value.stem if isinstance(value, Path) else "text")
+        shared = None if windows < 0 else windows
+        text, pair = (*texts, None)[:_PAIR]
+        return self._texts.read_windows(text, shared, id=name, pair=pair)
 
     def _held(self, value: Any, given: Sequence[Given] | None) -> frozenset[str]:
         """Names of the inputs that have something of their own."""

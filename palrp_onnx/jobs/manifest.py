@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,11 +15,12 @@ from palrp_onnx.files import to_json, write_files
 from palrp_onnx.inputs.beside import beside
 from palrp_onnx.inputs.tokenizer_files import NAMES, TOKENIZER, default_tokenizer, tokenizer_file
 from palrp_onnx.jobs.settings import Settings, Shard
+from palrp_onnx.version import own_version
 
 NAME = "manifest.json"
 State = Literal["running", "stopped", "complete"]
 SCHEMA: Literal["palrp-onnx/batch/1.0"] = "palrp-onnx/batch/1.0"
-_COMPANIONS = ("config.json", "preprocessor_config.json")
+_COMPANIONS = ("config.json", "preprocessor_config.json", "processor_config.json")
 
 
 class ModelDigests(Struct, frozen=True):
@@ -159,7 +159,7 @@ def describe_job(
         if file.is_file()
     }
     return Job(
-        version=version("palrp-onnx"),
+        version=own_version(),
         model=ModelDigests(sha256, digests),
         # Their content is compared, not their paths.
         settings=structs.replace(settings, tokenizer=None, example=None),

@@ -18,10 +18,10 @@ from palrp_onnx.record import (
     Map,
     OffMap,
     Relevance,
-    TargetFacts,
     Units,
 )
 from palrp_onnx.types import Array
+from palrp_onnx.windows import moved_target
 
 
 @dataclass(frozen=True)
@@ -84,6 +84,7 @@ def stack(samples: Sequence[Sample], padding: Padding | None) -> Sample:
         id="batch",
         kind=samples[0].kind,
         subject=samples[0].subject,
+        sound=samples[0].sound,
         feeds={name: np.concatenate([row[name] for row in rows]) for name in rows[0]},
         facts=InputFacts(kind=samples[0].facts.kind, step=samples[0].facts.step),
         units=longest,  # own_record restores those of each row
@@ -118,7 +119,7 @@ def own_record(
         record,
         id=sample.id,
         input=sample.facts,
-        target=_moved(record.target, first),
+        target=moved_target(record.target, lambda place: place - first),
         units=own.units,
         relevance=own.relevance,
         sites=own.sites,
@@ -157,21 +158,6 @@ def _beyond(values: Sequence[float], end: slice) -> float:
     """What padding has, which is cut off."""
     after = [] if end.stop is None else values[end.stop :]
     return float(sum(values[: end.start]) + sum(after))
-
-
-def _moved(target: TargetFacts, count: int) -> TargetFacts:
-    """The target in a row whose first ``count`` tokens are removed."""
-    index, position = target.index, target.position
-    if isinstance(index, list) and index[1:]:
-        index = [index[0] - count, *index[1:]]
-    elif isinstance(index, int) and target.kind == "place":
-        index -= count
-    return structs.replace(
-        target,
-        index=index,
-        position=None if position is None else position - count,
-        places=None if target.places is None else [place - count for place in target.places],
-    )
 
 
 def _cut_units(units: Units, end: slice) -> Units:

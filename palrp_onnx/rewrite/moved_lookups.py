@@ -4,11 +4,16 @@
 entries: shifting, reversing, concatenating, scattering, ``Where``. In the second form the rules for
 movement carry relevance back to the word that was moved. Element-wise arithmetic on ids (an offset,
 a hash) is exchanged in the same way: ``f(move(ids))`` equals ``move(f(ids))``.
+
+Ids that are replaced or left out before the lookup need not be rows of the table, as −100 where
+there is no word. They are looked up as its last or first row, which nothing reads. A *guard*, 0 for
+all rows of the table, is added to them, so that any other id outside stops the run as it did.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -18,6 +23,10 @@ from palrp_onnx.errors import UnsupportedError
 from palrp_onnx.model.changes import Changes
 from palrp_onnx.model.ops import Trait, has, row_of
 from palrp_onnx.model.values import is_float
+from palrp_onnx.types import Array
+
+#: Since this opset ``Clip`` takes integers.
+_CLIPS = 12
 
 
 def move_lookups(graph: ir.Graph, roles: InputRoles) -> Changes:
@@ -49,6 +58,7 @@ class _Rewriter:
         self._depends = _dependents(graph, source)
         self._count = 0
         self._known: dict[tuple[ir.Value, tuple[ir.Node, ...]], ir.Value] = {}
+        self._guard: ir.Value | None = None
 
     def _compared(self) -> ir.Node | None:
         value = self._last.inputs[0]
@@ -75,6 +85,7 @@ class _Rewriter:
         indices = self._last.inputs[self._index]
         assert indices is not None
         old = self._lookup.outputs[0]
+        self._guard = self._guarded(indices)
         try:
             new = self._rows(indices, ())
         except RecursionError as error:  # more movements in a row than anybody writes
@@ -155,6 +166,7 @@ class _Rewriter:
 
     def _copied_lookup(self, indices: ir.Value) -> ir.Value:
         first = self._last
+        indices = self._inside(indices)
         inputs = [indices if k == self._index else v for k, v in enumerate(first.inputs)]
         made = self._like(first, inputs)
         made.shape = None
@@ -162,6 +174,47 @@ class _Rewriter:
             made = self._like(self._lookup, [made, *self._lookup.inputs[1:]])
             made.shape = None
         return made
+
+    # --- ids outside of the table -------------------------------------------------------------
+    @property
+    def _ends(self) -> tuple[int, int] | None:
+        """First and last row of the table; ``None`` for one-hot vectors, and where not stored."""
+        table = self._last.inputs[0] if self._last.op_type == "Gather" else None
+        if table is None or table.shape is None or self._graph.opset_imports.get("", 0) < _CLIPS:
+            return None
+        rows = table.shape[self._last.attributes.get_int("axis", 0)]
+        return (-rows, rows - 1) if isinstance(rows, int) else None
+
+    def _guarded(self, indices: ir.Value) -> ir.Value | None:
+        """0 where all indices that the file looks up are rows of the table; else the run stops."""
+        if self._ends is None:
+            return None
+        zero = ir.tensor(np.zeros(1, self._kind))
+        zeros = self._whole("ConstantOfShape", [self.integers(self._ends[1] + 1)], value=zero)
+        flat = self._whole("Reshape", [indices, self.integers(-1)])
+        return self._whole("ReduceSum", [self._whole("Gather", [zeros, flat])], keepdims=0)
+
+    def _inside(self, indices: ir.Value) -> ir.Value:
+        """Indices of rows of the table: those outside, which nothing reads, are its ends."""
+        if self._ends is None:
+            return indices
+        ends = [self._constant(np.array(end, self._kind)) for end in self._ends]
+        return self._whole("Add", [self._whole("Clip", [indices, *ends]), self._guard])
+
+    def _whole(
+        self, op_type: str, inputs: Sequence[ir.Value | None], **attributes: object
+    ) -> ir.Value:
+        """A new node whose result has the type of indices."""
+        made = self.node(op_type, inputs, **attributes)
+        made.dtype = ir.DataType.from_numpy(self._kind)
+        return made
+
+    @property
+    def _kind(self) -> np.dtype[Any]:
+        """The type of indices."""
+        indices = self._last.inputs[self._index]
+        known = None if indices is None else indices.dtype
+        return np.dtype((known or ir.DataType.INT64).numpy())
 
     # --- writing ----------------------------------------------------------------------------
     def node(
@@ -198,7 +251,10 @@ class _Rewriter:
 
     def integers(self, *numbers: int) -> ir.Value:
         """A new initializer: a vector of integers."""
-        value = ir.val(self._name(), const_value=ir.tensor(np.array(numbers, np.int64)))
+        return self._constant(np.array(numbers, np.int64))
+
+    def _constant(self, numbers: Array) -> ir.Value:
+        value = ir.val(self._name(), const_value=ir.tensor(numbers))
         self._graph.register_initializer(value)
         return value
 

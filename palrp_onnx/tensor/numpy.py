@@ -498,14 +498,17 @@ def _places(
 def _evaluated(
     op_type: str, inputs: Sequence[Array | None], attributes: Mapping[str, Any], opset: int
 ) -> Array:
-    """The result of one operation as the onnx package computes it."""
+    """The result of one operation as the onnx package computes it, where that is right."""
     from onnx.reference import ReferenceEvaluator
+
+    from palrp_onnx.runtime.reference_operations import CORRECTED
 
     names = ["" if array is None else f"input{k}" for k, array in enumerate(inputs)]
     node = onnx.helper.make_node(op_type, names, ["output"], **attributes)
     feeds = {n: array for n, array in zip(names, inputs, strict=True) if n}
     with np.errstate(all="ignore"):
-        found: list[Any] = list(ReferenceEvaluator(node, opsets={"": opset}).run(None, feeds))
+        evaluator = ReferenceEvaluator(node, opsets={"": opset}, new_ops=list(CORRECTED))
+        found: list[Any] = list(evaluator.run(None, feeds))
     return np.asarray(found[0])
 
 

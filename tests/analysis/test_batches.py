@@ -258,3 +258,59 @@ def test_a_type_that_another_value_gives_carries_nothing() -> None:
     x = real(2, 4)
     rows, _ = explained(opened(proto(body, {"x": x})), {"x": x}, "1")
     assert [row.record.ledger["content"] for row in rows] == pytest.approx(x[:, 1] / 2)
+
+
+#: Samples are along the second axis of ``t``, and entries along others are moved.
+MOVED = {
+    "rows written": "u = Gather <axis=0> (t, from)  r = ScatterND (t, to, u)",
+    "rows added": 'u = Gather <axis=0> (t, from)  r = ScatterND <reduction="add"> (t, to, u)',
+    "entries written": """u = Gather <axis=0> (t, from)  k = Shape(u)  i = Expand(rows, k)
+        r = ScatterElements <axis=0> (t, i, u)""",
+    "entries selected": "k = Shape(t)  i = Expand(five, k)  r = GatherElements <axis=0> (t, i)",
+    "rows selected, each by its index": """k = Shape(t)  n = Slice(k, zero, two)
+        j = Expand(last, n)  i = Unsqueeze(j, two)  g = GatherND <batch_dims=2> (t, i)
+        v = Unsqueeze(g, two)  r = Mul(v, t)""",
+}
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("body", MOVED.values(), ids=MOVED)
+def test_samples_stay_separate_where_entries_move_along_other_axes(body: str) -> None:
+    """Two rows of a batch are explained as each alone, and not as one sample."""
+    known = {
+        "from": ints(4, 0),
+        "to": ints([1], [3]),
+        "rows": ints([[1]], [[3]]),
+        "five": ints([[4]], [[2]], [[0]], [[1]], [[1]]),
+        "last": ints([3]),
+        "zero": ints(0),
+        "two": ints(2),
+    }
+    whole = f"""t = Transpose <perm=[1, 0, 2]> (x)  {body}
+        q = MatMul(r, w)  b = Transpose <perm=[1, 0, 2]> (q)  s = Softmax <axis=1> (b)
+        p = Mul(s, b)  m = ReduceSum <keepdims=0> (p, one)  y = MatMul(m, head)"""
+    weights = {"w": real(4, 4, seed=1), "head": real(4, 3, seed=2), "one": ints(1)}
+    weights |= {k: v for k, v in known.items() if f"{k}," in whole or f"{k})" in whole}
+    x = real(2, 5, 4)
+    model = opened(proto(whole, {"x": x}, weights))
+    for rows, *singles in zip(
+        explained(model, {"x": x}, "1"),
+        *(explained(model, {"x": one[None]}, "1") for one in x),
+        strict=True,
+    ):
+        assert len(rows) == 2
+        for found, (expected,) in zip(rows, singles, strict=True):
+            np.testing.assert_allclose(
+                found.record.relevance.total, expected.record.relevance.total, atol=1e-5
+            )
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_an_input_without_entries_is_refused(engine: str) -> None:
+    body = "e = Gather(words, ids)  h = ReduceSum <keepdims=0> (e, one)  y = MatMul(h, head)"
+    weights = {"words": real(30, 6, seed=1), "head": real(6, 4, seed=2), "one": ints(1)}
+    ids = np.zeros((1, 0), np.int64)
+    model = opened(proto(body, {"ids": ids}, weights, free=(0, 1)))
+    sample = Sample("x", "tensors", {"ids": ids}, InputFacts(kind="tensors"))
+    with pytest.raises(InputError, match="nothing to explain"):
+        Explainer(model, engine=engine).explain(sample, "1")

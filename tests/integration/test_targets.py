@@ -30,7 +30,7 @@ from palrp_onnx.errors import InputError, TargetError
 from palrp_onnx.inputs import Sample, TextReader, open_sample, read_labels
 from palrp_onnx.jobs.records import Record
 from palrp_onnx.jobs.settings import Settings
-from palrp_onnx.jobs.stacking import stack
+from palrp_onnx.jobs.stacking import Padding, stack
 from palrp_onnx.jobs.worker import Worker
 from palrp_onnx.record import Attribution, InputFacts, encode
 from palrp_onnx.render.titles import title_of
@@ -53,9 +53,10 @@ def weights(size: int) -> Array:
 def made(folder: Path, body: str, size: int, config: dict[str, Any], *outputs: str) -> Path:
     """A model with its tokenizer and ``config.json``."""
     given = {"table": TABLE, "w": weights(size), "axis": ints(1), "along": np.array(1)}
+    masked = {"attention_mask": np.ones_like(ints([*IDS]))} if "attention_mask" in body else {}
     given |= {"two": ints(2), "last": ints(-1)}
     used = {name: array for name, array in given.items() if name in body.replace("input_ids", "")}
-    feeds = {"input_ids": ints([*IDS])}
+    feeds = {"input_ids": ints([*IDS]), **masked}
     path = folder / "model.onnx"
     onnx.save(proto(body, feeds, used, outputs=outputs or ("y",), free=(0, 1)), path)
     (folder / "config.json").write_text(json.dumps(config))
@@ -270,6 +271,23 @@ def test_a_warning_is_of_the_row_that_it_is_about(masked: Path) -> None:
         )
     first, second = (e.record for e in explainer.explain(stack(samples, None), "pred"))
     assert [w.code for w in first.warnings] == ["several-masks"] and not second.warnings
+
+
+def test_a_warning_names_places_as_they_are_in_the_row_alone(tmp_path: Path) -> None:
+    body = """e = Gather(table, input_ids)  c = Cast <to=1> (attention_mask)
+        u = Unsqueeze(c, last)  d = Mul(e, u)  s = ReduceSum(d, axis)  h = Add(d, s)
+        y = MatMul(h, w)"""
+    config = {"architectures": ["BertForMaskedLM"], "vocab_size": len(WORDS)}
+    path = made(tmp_path, body, len(WORDS), config)
+    explainer = Explainer(path)
+    reader = TextReader(tmp_path / "tokenizer.json", explainer.model.inputs)
+    samples = [reader.read(text, id="x") for text in ("[MASK] is [MASK]", "[MASK] is big or small")]
+    padding = Padding("input_ids", 0, frozenset(["attention_mask"]), "left")
+    padded, _ = explainer.explain(stack(samples, padding), "pred")
+    (warning,) = padded.record.warnings
+    assert "token:-2" in warning.message
+    (alone,) = explainer.explain(samples[0], "token:-2")
+    assert alone.record.target.position == 3
 
 
 @pytest.fixture

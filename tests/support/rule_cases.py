@@ -540,8 +540,9 @@ GRADIENT_CASES = [
         a=ints(-1, 1),
     ),
     *[
-        of("Pad", f'y = Pad<mode="{mode}">(x, s)', s=ints(0, 1, 2, 0, 2, 3), opset=19)
+        of("Pad", f'y = Pad<mode="{mode}">(x, s)', s=pads, opset=19)
         for mode in ("reflect", "edge", "wrap")
+        for pads in (ints(0, 1, 2, 0, 2, 3), ints(0, 1, -1, 0, -1, 2))
     ],
     of("Pad", 'y = Pad<mode="reflect">(x, s, , a)', s=ints(1, 2), a=ints(-1)),
     of("Pad", "y = Pad<pads=[0, 1, 0, 0, 1, 2]>(x)", opset=10),
