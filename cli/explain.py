@@ -13,7 +13,7 @@ import click
 
 from palrp_onnx.errors import UsageError
 from palrp_onnx.files import Content, write_files
-from palrp_onnx.limits import Limit, check_records
+from palrp_onnx.limits import Limit, check_records, with_checks
 
 from .destination import Destination, Shown
 from .options import (
@@ -177,7 +177,7 @@ def explain(**options: Any) -> None:
     # Now the number of records is known; before, it was estimated for --generate and all targets.
     places = destination.files(sample.id, len(explanations), matrix=_continues(request) is not None)
     _check_places(request, [*places, *filter(None, [request.tensors])], read)
-    records = [each.record for each in explanations]
+    records = [with_checks(each.record, request.limits) for each in explanations]
     for record in records:
         record.require_finite(place=f"sample {record.id}")
     data = _json(records, kserve="kserve" in destination.formats)

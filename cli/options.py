@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import click
 
 from palrp_onnx.heads import HEADS
-from palrp_onnx.limits import RECORD_METRICS, Limit
+from palrp_onnx.limits import METRIC_NAMES, RECORD_METRICS, Limit
 from palrp_onnx.relevance.methods import BASELINES, DEFAULT_METHOD, METHODS, lines_of
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -318,7 +318,7 @@ def limits_option(metrics: Collection[str], help: str) -> Callable[[F], F]:
 fail_on_option = limits_option(
     RECORD_METRICS,
     "Exit with 5 if this holds, such as 'residual>1e-3'. Metrics: "
-    f"{', '.join(RECORD_METRICS)}. Files are written nevertheless. Can be given several times.",
+    f"{', '.join(METRIC_NAMES)}. Files are written nevertheless. Can be given several times.",
 )
 
 

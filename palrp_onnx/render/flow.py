@@ -25,6 +25,12 @@ class Piece:
     special: bool = False
 
 
+class Unread(str):
+    """Text that the model did not read, as it is beyond its limit."""
+
+    unread = True
+
+
 Word = tuple[Piece, ...]
 #: Words, and the text between them.
 Paragraph = list[Word | str]
@@ -57,7 +63,7 @@ def paragraphs(units: Units, facts: InputFacts) -> list[Paragraph]:
         count = len(units.text)
         singles = [(Piece(i, _alone(units.text[i]), _special(units, i)),) for i in range(count)]
         return [[item for single in singles for item in (single, " ")]]
-    setter = _Setter(units, (facts.text or "", facts.text_pair or ""))
+    setter = _Setter(units, (facts.text or "", facts.text_pair or ""), facts.unread is not None)
     return setter.set()
 
 
@@ -72,6 +78,7 @@ class _Setter:
 
     units: Units
     texts: tuple[str, str]
+    cut: bool = False
     done: int = 0
     sequence: int = 0
     open: list[Piece] = field(default_factory=list)
@@ -102,7 +109,7 @@ class _Setter:
         touches = start == self.done and 0 < start < len(text) and _inside_word(text, start)
         if not (overlaps or touches):
             self._close()
-            self._between(text[self.done : start])
+            self._between(text[self.done : start], unread=self.cut and not self.done)
         shown = text[max(self.done, start) : end]
         letters = shown.lstrip()
         if letters and letters != shown:
@@ -114,9 +121,10 @@ class _Setter:
             self._between("\n")
         self.done = max(self.done, end)
 
-    def _between(self, text: str) -> None:
+    def _between(self, text: str, *, unread: bool = False) -> None:
         if text:
-            self.made[-1].append(visible(text, keep="\n\t"))
+            shown = visible(text, keep="\n\t")
+            self.made[-1].append(Unread(shown) if unread and text.strip() else shown)
 
     def _close(self) -> None:
         if self.open:
@@ -125,7 +133,7 @@ class _Setter:
 
     def _rest(self) -> None:
         self._close()
-        self._between(self.texts[min(self.sequence, 1)][self.done :])
+        self._between(self.texts[min(self.sequence, 1)][self.done :], unread=self.cut)
 
 
 def _special(units: Units, unit: int) -> bool:

@@ -24,9 +24,19 @@ from palrp_onnx.render.palette import BLACK, LEVELS, TABLE, colours, ink
 from palrp_onnx.render.picture import Seen
 from palrp_onnx.render.scale import number
 from palrp_onnx.render.timeline import TIMED, in_cells
-from palrp_onnx.render.titles import title_of
+from palrp_onnx.render.titles import class_name, title_of
 from palrp_onnx.render.views import SIGNED, View, bounds, views
-from palrp_onnx.render.wording import common_scale, covered, ends, plural, score_remark, shares
+from palrp_onnx.render.wording import (
+    common_scale,
+    covered,
+    ends,
+    failed_checks,
+    notices,
+    plural,
+    said,
+    score_remark,
+    shares,
+)
 from palrp_onnx.types import Box
 
 #: Longer side of an embedded picture, in pixels.
@@ -106,6 +116,8 @@ def view(
         "score": score_remark(record),
         "covered": covered(record),
         "shares": shares(record),
+        "said": said(record),
+        "notices": [*notices(record), *failed_checks(record)],
         "warnings": [(visible(w.code), visible(w.message)) for w in record.warnings],
         "maps": maps,
         "ledger": _ledger(record.ledger),
@@ -287,11 +299,13 @@ def _facts(record: Attribution) -> list[tuple[str, list[tuple[str, str]]]]:
     """Lists of names and values with headings."""
     run, source = record.run, record.input
     groups: list[tuple[str, dict[str, Any]]] = [
-        ("Model", msgspec.structs.asdict(record.model)),
+        ("Model", _known(record.model)),
         (
             "Run",
             {
                 "palrp-onnx": run.version,
+                "ONNX Runtime": run.runtime or "",
+                "date": run.date or "",
                 "method": run.method,
                 **run.params,
                 "engine": run.engine,
@@ -314,6 +328,18 @@ def _facts(record: Attribution) -> list[tuple[str, list[tuple[str, str]]]]:
             },
         ),
     ]
+    if record.prediction is not UNSET:
+        top = {
+            class_name(each.label, each.index): f"{each.value:.6g}"
+            + ("" if each.probability is None else f", probability {each.probability:.3g}")
+            for each in record.prediction.top
+        }
+        groups.append(("What the model said", top))
+    if record.run.files:
+        groups.append(("Files, SHA-256", dict(record.run.files)))
+    if record.checks:
+        verdicts = {c.check: "passed" if c.passed else "failed" for c in record.checks}
+        groups.append(("Checks", verdicts))
     if record.fidelity is not UNSET:
         fidelity = msgspec.structs.asdict(record.fidelity)
         rewritten = ", ".join(f"{n} × {count}" for n, count in fidelity.pop("rewritten").items())
@@ -322,6 +348,11 @@ def _facts(record: Attribution) -> list[tuple[str, list[tuple[str, str]]]]:
         (heading, [(visible(str(n)), short(visible(str(v)), 500)) for n, v in pairs.items()])
         for heading, pairs in groups
     ]
+
+
+def _known(facts: msgspec.Struct) -> dict[str, Any]:
+    """The fields that have a value."""
+    return {k: v for k, v in msgspec.structs.asdict(facts).items() if v is not UNSET}
 
 
 def _picture(

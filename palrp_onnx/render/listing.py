@@ -35,7 +35,7 @@ _COLUMNS = (
 )
 
 
-_PER_UNIT = ("text", "start", "end", "special", "sequence")
+_PER_UNIT = ("text", "start", "end", "special", "sequence", "unknown")
 _ACCOUNT = (*LEDGER_ENTRIES, *LEDGER_SUMS)
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 

@@ -21,7 +21,16 @@ from palrp_onnx.render.strip import Strip
 from palrp_onnx.render.timeline import TIMED, Timeline, in_cells
 from palrp_onnx.render.titles import title_of
 from palrp_onnx.render.views import bounds, views
-from palrp_onnx.render.wording import common_scale, covered, ends, score_remark, shares
+from palrp_onnx.render.wording import (
+    common_scale,
+    covered,
+    ends,
+    failed_checks,
+    notices,
+    said,
+    score_remark,
+    shares,
+)
 from palrp_onnx.types import Box
 
 _SMALL = 15
@@ -105,12 +114,18 @@ def _head(record: Attribution) -> TextLines:
     facts = [f"{target.output} {number(target.value)}"]
     if target.probability is not None:
         facts.append(f"probability {target.probability:.3g}")
+    if (other := said(record)) is not None:
+        facts.append(other)
     facts.append(f"{record.run.method}, {record.run.dtype}")
-    facts.append(f"model {record.model.sha256[:12]}")
+    facts.append(f"model {visible(record.model.name or '')} {record.model.sha256[:12]}")
     facts.append(f"input {visible(record.id)}")
     lines = [(visible(name), 28, BLACK)]
     lines += [(line, _SMALL, GREY) for line in wrap(facts, _SMALL)]
-    warnings = [visible(w.message) for w in record.warnings]
+    warnings = [
+        *notices(record),
+        *failed_checks(record),
+        *(visible(w.message) for w in record.warnings),
+    ]
     lines += [(f"⚠ {text}", _SMALL, BLACK) for text in warnings]
     return TextLines(lines)
 
