@@ -79,7 +79,8 @@ class ValueReader:
         - A ``pathlib.Path`` is a file; its suffix says of what kind.
         - A ``PIL.Image.Image`` is preprocessed as an image file.
         - Two texts ``(a, b)`` are a pair; of ``(text, [choice, …])`` the second are choices. Other
-          tuples are what several inputs of a graph get, as an image and texts.
+          tuples are what several inputs of a graph get, as an image and texts; of these,
+          :class:`palrp_onnx.inputs.Given` has the name of its input.
         - An array is what the only input of the graph gets, as it is; a list of whole numbers, or
           an array with one axis of them, are the ids of one text.
         - A mapping has what each input gets, by its name: arrays, or any of the above.
@@ -232,13 +233,13 @@ def _given(value: Any) -> list[Given] | None:
         case dict():
             return [Given(each, name) for name, each in value.items()]
         case tuple() if not all(isinstance(each, str) for each in value):
-            return [Given(each) for each in value]
+            return [each if isinstance(each, Given) else Given(each) for each in value]
     return None
 
 
 def _part(value: Any) -> Any:
     """A text, texts, a file, an image, or an array."""
-    if isinstance(value, str | Image.Image | np.ndarray):
+    if isinstance(value, str | Image.Image | np.ndarray | Given):
         return value
     if isinstance(value, os.PathLike):
         return Path(value)
