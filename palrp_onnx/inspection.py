@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
 from html import escape
 from typing import Literal
 
@@ -123,6 +124,7 @@ class Inspection(Struct, frozen=True, kw_only=True):
     explainable: bool
     verdict: str
     why: list[Why] = []
+    values: list[str] = []
     notes: list[str] = []
 
     def __str__(self) -> str:
@@ -139,6 +141,7 @@ def inspect(
     output: str | None = None,
     roles: Mapping[str, str] | None = None,
     why: Iterable[str] = (),
+    values: bool = False,
 ) -> Inspection:
     """Analyse a model without explaining an input.
 
@@ -149,6 +152,7 @@ def inspect(
         output: Name of the explained output; by default the first that depends on the input.
         roles: Overrides of roles, by name of the value.
         why: Names of values to describe.
+        values: Whether to list the names that ``why`` may have.
 
     Raises:
         ModelError: The model does not run, or no input or output can be explained.
@@ -179,6 +183,7 @@ def inspect(
         explainable=not refused,
         verdict=f"cannot be explained: {refused}" if refused else _verdict(sites),
         why=[_why(analysis, name) for name in why],
+        values=list(_values(analysis)) if values else [],
         notes=[GIVEN_EXAMPLE] if analysis.given else [],
     )
 
@@ -196,15 +201,23 @@ def _refused(analysis: Analysis, output: str | None) -> str:
     return ""
 
 
-def _why(analysis: Analysis, name: str) -> Why:
+def _values(analysis: Analysis) -> dict[str, ir.Value]:
+    """Every value of the graph, by its name: inputs, weights, results in the order of the nodes."""
     graph = analysis.model.graph
     made = (v for node in graph for v in node.outputs)
-    known = (v for v in (*graph.inputs, *graph.initializers.values(), *made) if v.name == name)
-    value = next(known, None)
+    return {v.name: v for v in (*graph.inputs, *graph.initializers.values(), *made) if v.name}
+
+
+def _why(analysis: Analysis, name: str) -> Why:
+    known = _values(analysis)
+    value = known.get(name)
     if value is None:
+        within = [each for each in known if name.casefold() in each.casefold()]
+        close = get_close_matches(name, known, n=3) or within[:3]
+        meant = f"Did you mean {' or '.join(map(repr, close))}? " if close else ""
         raise UsageError(
             f"There is no value {name!r} in the graph",
-            hint="Values have the names that the nodes of the file give their outputs.",
+            hint=f"{meant}`palrp-onnx inspect MODEL --values` lists all.",
         )
     producer = value.producer()
     source = "a weight" if value.is_initializer() else "an input"

@@ -89,7 +89,8 @@ class InputFacts(Struct, frozen=True, kw_only=True, omit_defaults=True):
     that the features are made of, and ``step`` the seconds from one entry of their time axis to the
     next. ``windows`` are the first and the last place in the text of every window, where a text
     that is longer than the model was explained in several: see :mod:`palrp_onnx.windows`; of a pair
-    they are of one, ``windows_of``. ``unread`` counts what a truncated text lost.
+    they are of one, ``windows_of``. ``unread`` counts what a
+    truncated text lost.
     """
 
     kind: Literal["text", "image", "sound", "table", "tensors", "several"]
@@ -100,8 +101,8 @@ class InputFacts(Struct, frozen=True, kw_only=True, omit_defaults=True):
     seconds: float | None = None
     step: float | None = None
     windows: list[tuple[int, int]] = []
-    windows_of: Literal["text", "text_pair"] = "text"
     unread: Unread | None = None
+    windows_of: Literal["text", "text_pair"] = "text"
 
 
 class TargetFacts(Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 WARNINGS: Mapping[str, str] = {
+    "also-file": "the text is also the name of a file, which was not read",
     "barred": "the token that would have followed is one that the model's settings forbid",
     "below-half": "no class reaches a probability of one half; the most likely one is explained",
     "branches": "a compiled file has the branches that one example takes",
     "channels": "channels of sound were mixed to one",
     "frames": "only the first picture of several was used",
     "kernels": "kernels of whole numbers compute another output on this machine",
+    "no-attention": "attention of a layer is not a number, and nothing passes through it",
     "no-classes": "nothing says that the entries of the output are classes",
     "no-mask": "no masked token was found, so the last token is explained",
     "open-ledger": "the entries of the ledger miss the target by more than rounding",

@@ -117,7 +117,7 @@ def begin(folder: Path, job: Job, *, resume: bool) -> None:
     changed = list(_differences(msgspec.to_builtins(before), msgspec.to_builtins(job)))
     if changed:
         raise UsageError(
-            f"The batch was started with another {'; another '.join(changed)}",
+            f"The batch was started otherwise: {'; '.join(changed)}",
             place=str(path),
             hint="Resume it with the same model, input and options, or name another folder.",
         )
@@ -130,7 +130,19 @@ def _differences(before: Any, now: Any, name: str = "") -> Iterator[str]:
             inner = f"{name}.{key}" if name else str(key)
             yield from _differences(before.get(key), now.get(key), inner)
     elif before != now:
-        yield f"{name} ({before!r} then, {now!r} now)"
+        then, new = ("not given" if each is None else repr(each) for each in (before, now))
+        yield f"{_said(name)} was {then}, and is {new}"
+
+
+def _said(name: str) -> str:
+    """A setting as the option of the command that it is; other values by their dotted name."""
+    whole, *parts = name.split(".")
+    if whole == "settings":
+        whole, *parts = parts
+    elif whole not in ("shard", "part_size", "parquet"):
+        return name
+    option = "role" if whole == "roles" else whole.replace("_", "-")
+    return " ".join((f"--{option}", *parts))
 
 
 def describe_job(

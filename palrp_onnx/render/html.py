@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any
@@ -18,10 +17,22 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
 from palrp_onnx.record import PARTS, Attribution, Map, Relevance, Units, entry_names
+from palrp_onnx.render.account import account_of
 from palrp_onnx.render.bars import BARRED, strongest
-from palrp_onnx.render.flow import Word, paragraphs, visible, words
-from palrp_onnx.render.palette import BLACK, LEVELS, TABLE, colours, ink
+from palrp_onnx.render.flow import Word, named, paragraphs, visible, words
+from palrp_onnx.render.layers import positions
+from palrp_onnx.render.markup import data_uri, digits, short
+from palrp_onnx.render.palette import (
+    BLACK,
+    DARK_LEVELS,
+    DARK_TABLE,
+    LEVELS,
+    TABLE,
+    colours,
+    ink,
+)
 from palrp_onnx.render.picture import Seen
+from palrp_onnx.render.ranked import Ranked, ranked
 from palrp_onnx.render.scale import number
 from palrp_onnx.render.timeline import TIMED, in_cells
 from palrp_onnx.render.titles import class_name, title_of
@@ -43,7 +54,6 @@ from palrp_onnx.types import Box
 PICTURE = 1024
 #: Width and height of a ribbon of units in time without their signal.
 _RIBBON = (960, 60)
-_SHORT = 80
 _UNSEEN: Seen = (None, None)
 _ZERO = len(TABLE) // 2
 _FULL = 1.0
@@ -84,11 +94,9 @@ def page(template: str, title: str, **values: Any) -> str:
         .render(
             body=template,
             title=short(title, 200),
-            style=Markup(_source("style.css") + _palette()),
+            style=Markup("\n".join([_source("style.css"), _palette(), _ramps()])),
             script=Markup(script),
             digest=digest,
-            ramp=[_hex(TABLE[step]) for step in (0, 32, 64, 96, _ZERO, 159, 191, 223, 255)],
-            levels=[_hex(LEVELS[step]) for step in (0, 32, 64, 96, 127)],
             **values,
         )
     )
@@ -101,9 +109,13 @@ def fragment(record: Attribution) -> str:
 
 
 def view(
-    record: Attribution, seen: Seen = _UNSEEN, further: Mapping[str, Seen] | None = None
+    record: Attribution,
+    seen: Seen = _UNSEEN,
+    further: Mapping[str, Seen] | None = None,
+    *,
+    brief: bool = False,
 ) -> dict[str, Any]:
-    """All values of the template of a record; texts are not escaped yet."""
+    """All values of the template of a record; texts are not escaped yet. ``brief``: maps alone."""
     others = [(further or {}).get(each.input, _UNSEEN) for each in record.maps[1:]]
     maps = [
         _view_of(record, shown, *own)
@@ -111,6 +123,7 @@ def view(
     ]
     return {
         "record": record,
+        "brief": brief,
         "target": visible(title_of(record)),
         "low": ends(record)[0],
         "score": score_remark(record),
@@ -120,6 +133,7 @@ def view(
         "notices": [*notices(record), *failed_checks(record)],
         "warnings": [(visible(w.code), visible(w.message)) for w in record.warnings],
         "maps": maps,
+        "account": account_of(record),
         "ledger": _ledger(record.ledger),
         "facts": _facts(record),
         "data": {"maps": [each["data"] for each in maps]},
@@ -134,10 +148,13 @@ def _view_of(
     limit, remark = common_scale(shown)
     if each > 1:
         remark = f"{remark}; a cell is the sum of {each} {shown.units.kind}s"
-    units = _named(shown.units, len(shown.relevance.total))
+    units = named(shown.units, len(shown.relevance.total))
     listed = units.kind == "token"
     flow = paragraphs(units, record.input) if listed else []
-    panel = _panel(shown)
+    panel = positions(shown)
+    joined = list(words(flow))
+    sums = _sums(shown.relevance.total, joined)
+    word_limit = _word_limit(shown.relevance, joined)
     maps = views(shown.relevance, limit)
     grid = (1, len(shown.relevance.total)) if units.kind in TIMED else units.grid
     return {
@@ -147,9 +164,12 @@ def _view_of(
         "score": [number(end) for end in bounds(shown.relevance.score)],
         "remark": remark,
         "flow": flow,
-        "shades": shades(shown.relevance.total, limit),
-        "over": [abs(value) > limit for value in shown.relevance.total],
-        "several": any(len(word) > 1 for word in words(flow)),
+        "unknown": shown.units.unknown,
+        "word_limit": number(word_limit).lstrip("+"),
+        "shades": shades(sums, word_limit),
+        "over": [abs(value) > word_limit for value in sums],
+        "several": any(len(word) > 1 for word in joined),
+        "ranked": [_shown(each) for each in ranked(shown, flow)],
         "rows": list(_rows(shown.relevance, units, flow)),
         "panel": panel,
         "kind": units.kind,
@@ -161,16 +181,31 @@ def _view_of(
     }
 
 
-def _bars(units: Units, maps: Sequence[View]) -> list[tuple[str, list[dict[str, str]]]]:
+def _shown(found: Sequence[Ranked]) -> list[dict[str, Any]]:
+    """One side of the list of the strongest: texts, and all digits for the script."""
+    return [
+        {
+            "name": short(each.name, 40),
+            "units": ",".join(map(str, each.units)),
+            "values": [
+                (value, number(value)) for value in (each.total, each.content, each.position)
+            ],
+        }
+        for each in found
+    ]
+
+
+def _bars(units: Units, maps: Sequence[View]) -> list[tuple[str, list[dict[str, Any]]]]:
     """For every map a bar for each of the strongest units, from the centre."""
 
-    def bar(view: View, unit: int) -> dict[str, str]:
+    def bar(view: View, unit: int) -> dict[str, Any]:
         value = view.values[unit]
         limit = view.limit if view.signed else max(map(abs, view.values))
         share = max(-1.0, min(1.0, value / limit)) if limit else 0.0
         return {
+            "unit": unit,
             "name": visible(units.name(unit)),
-            "value": _digits(value),
+            "value": digits(value),
             "width": f"{50 * abs(share):.3f}",
             "left": f"{50 - 50 * max(-share, 0.0):.3f}",
             "sign": "score" if not view.signed else "minus" if value < 0 else "plus",
@@ -186,11 +221,6 @@ def shades(values: ArrayLike, limit: float) -> list[int]:
     strength = np.zeros(numbers.shape) if limit == 0 else np.minimum(np.abs(numbers) / limit, 1.0)
     step = np.rint(strength * (_ZERO - 1)).astype(np.int64)
     return np.where(numbers < 0, _ZERO - 1 - step, _ZERO + step).tolist()  # type: ignore[no-any-return]
-
-
-def short(text: str, length: int = _SHORT) -> str:
-    """The beginning of a long text, with its length."""
-    return text if len(text) <= length else f"{text[:length]}… ({len(text)} characters)"
 
 
 @cache
@@ -215,24 +245,39 @@ def _source(name: str) -> str:
 
 @cache
 def _palette() -> str:
-    """A CSS class for every colour, with a text colour that is readable on it."""
+    """A CSS class for every colour on a light and on a dark page, with letters readable on it."""
     rules = []
-    for name, table in (("k", TABLE), ("s", LEVELS)):
-        for step, (red, green, blue) in enumerate(table.tolist()):
-            letters = "#000" if ink((red, green, blue)) == BLACK else "#fff"
-            rules.append(f".{name}{step}{{background:{_hex(table[step])};color:{letters}}}")
+    for name, lights, darks in (("k", TABLE, DARK_TABLE), ("s", LEVELS, DARK_LEVELS)):
+        for step, (light, dark) in enumerate(zip(lights, darks, strict=True)):
+            plain = f"background:{_hex(light)};color:{_letters(light)}"
+            both = (
+                f"background:light-dark({_hex(light)},{_hex(dark)});"
+                f"color:light-dark({_letters(light)},{_letters(dark)})"
+            )
+            rules.append(f".{name}{step}{{{plain};{both}}}")
     return "\n".join(rules)
+
+
+def _letters(colour: NDArray[np.uint8]) -> str:
+    red, green, blue = colour.tolist()
+    return "#000" if ink((red, green, blue)) == BLACK else "#fff"
+
+
+def _ramps() -> str:
+    """The colours from left to right, for the bars below maps."""
+    signed = _ramp(TABLE, DARK_TABLE, (0, 32, 64, 96, _ZERO, 159, 191, 223, 255))
+    score = _ramp(LEVELS, DARK_LEVELS, (0, 32, 64, 96, 127))
+    return f".ramp{{{signed}}}\n.ramp.score{{{score}}}"
+
+
+def _ramp(light: NDArray[np.uint8], dark: NDArray[np.uint8], steps: Sequence[int]) -> str:
+    plain = ",".join(_hex(light[step]) for step in steps)
+    both = ",".join(f"light-dark({_hex(light[step])},{_hex(dark[step])})" for step in steps)
+    return "".join(f"background:linear-gradient(to right,{each});" for each in (plain, both))
 
 
 def _hex(colour: NDArray[np.uint8]) -> str:
     return "#" + colour.tobytes().hex()
-
-
-def _named(units: Units, count: int) -> Units:
-    """Units with texts: tokens without a text are shown by their number."""
-    if units.kind != "token" or units.text:
-        return units
-    return msgspec.structs.replace(units, text=[str(unit) for unit in range(count)])
 
 
 def _rows(relevance: Relevance, units: Units, flow: list[Any]) -> Iterator[dict[str, Any]]:
@@ -242,12 +287,8 @@ def _rows(relevance: Relevance, units: Units, flow: list[Any]) -> Iterator[dict[
         yield {
             "unit": unit,
             "name": short(shown[unit] if units.kind == "token" else visible(units.name(unit))),
-            **{part: _digits(getattr(relevance, part)[unit]) for part in PARTS},
+            **{part: digits(getattr(relevance, part)[unit]) for part in PARTS},
         }
-
-
-def _digits(value: float) -> str:
-    return f"{value:+.6g}".replace("-", "−") if value else "0"
 
 
 def _ledger(ledger: Mapping[str, float]) -> list[dict[str, Any]]:
@@ -257,7 +298,7 @@ def _ledger(ledger: Mapping[str, float]) -> list[dict[str, Any]]:
     return [
         {
             "name": visible(name),
-            "value": _digits(ledger[name]),
+            "value": digits(ledger[name]),
             "share": _share(ledger[name], ledger["target"]),
             "width": f"{50 * abs(ledger[name]) / largest:.3f}",
             "left": f"{50 - 50 * max(-ledger[name], 0.0) / largest:.3f}",
@@ -269,30 +310,6 @@ def _ledger(ledger: Mapping[str, float]) -> list[dict[str, Any]]:
 
 def _share(part: float, whole: float) -> str:
     return f"{100 * part / whole:z.1f} %".replace("-", "−") if whole else "–"
-
-
-def _panel(shown: Map) -> dict[str, Any] | None:
-    """Positions × layers as a picture with one pixel per cell, and sums of the sites."""
-    sites = shown.sites
-    if not sites or not sites[0].relevance:
-        return None
-    numbers = np.array([site.relevance for site in sites])
-    special = np.array(shown.units.special or [False] * numbers.shape[1])
-    ordinary = numbers[:, ~special]  # special tokens would dominate the scale
-    limit = float(np.abs(ordinary if ordinary.any() else numbers).max())
-    return {
-        "source": _data_uri(Image.fromarray(colours(numbers, limit))),
-        "columns": numbers.shape[1],
-        "limit": limit,
-        "sites": [
-            {
-                "label": visible(f"layer {site.layer}, {site.kind} {site.part}"),
-                "sum": _digits(float(row.sum())),
-                "size": _digits(float(np.abs(row).sum())),
-            }
-            for site, row in zip(sites, numbers, strict=True)
-        ],
-    }
 
 
 def _facts(record: Attribution) -> list[tuple[str, list[tuple[str, str]]]]:
@@ -341,7 +358,7 @@ def _facts(record: Attribution) -> list[tuple[str, list[tuple[str, str]]]]:
         verdicts = {c.check: "passed" if c.passed else "failed" for c in record.checks}
         groups.append(("Checks", verdicts))
     if record.fidelity is not UNSET:
-        fidelity = msgspec.structs.asdict(record.fidelity)
+        fidelity = _known(record.fidelity)
         rewritten = ", ".join(f"{n} × {count}" for n, count in fidelity.pop("rewritten").items())
         groups.append(("Fidelity to the file", {"rewritten": rewritten, **fidelity}))
     return [
@@ -351,8 +368,12 @@ def _facts(record: Attribution) -> list[tuple[str, list[tuple[str, str]]]]:
 
 
 def _known(facts: msgspec.Struct) -> dict[str, Any]:
-    """The fields that have a value."""
-    return {k: v for k, v in msgspec.structs.asdict(facts).items() if v is not UNSET}
+    """The facts that are there."""
+    fields = msgspec.structs.asdict(facts)
+    found = {
+        name: value for name, value in fields.items() if value is not UNSET and value is not None
+    }
+    return {n: ", ".join(map(str, v)) if isinstance(v, list) else v for n, v in found.items()}
 
 
 def _picture(
@@ -371,14 +392,14 @@ def _picture(
         "rows": rows,
         "columns": columns,
         "ratio": f"{width} / {height}",
-        "ground": None if image is None else _data_uri(_small(image)),
+        "ground": None if image is None else data_uri(_small(image)),
         "field": (
             f"left:{100 * seen.left / width:.4f}%;top:{100 * seen.top / height:.4f}%;"
             f"width:{100 * (seen.right - seen.left) / width:.4f}%;"
             f"height:{100 * (seen.bottom - seen.top) / height:.4f}%"
         ),
         "maps": [
-            (view.name, _data_uri(_map(view, (rows, columns), clear=image is not None)))
+            (view.name, data_uri(_map(view, (rows, columns), clear=image is not None)))
             for view in maps
         ],
     }
@@ -400,12 +421,6 @@ def _small(image: Image.Image) -> Image.Image:
     return picture
 
 
-def _data_uri(image: Image.Image) -> str:
-    data = io.BytesIO()
-    image.save(data, "PNG")
-    return "data:image/png;base64," + base64.b64encode(data.getvalue()).decode()
-
-
 def _data(
     shown: Map,
     maps: Sequence[View],
@@ -425,7 +440,7 @@ def _data(
         },
         "columns": None if grid is None else grid[1],
         "kind": shown.units.kind,
-        "sites": [site.relevance for site in shown.sites] if panel is not None else [],
+        "sites": [site.relevance for site in shown.sites] if panel and panel["source"] else [],
     }
 
 

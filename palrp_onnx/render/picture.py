@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
+from PIL import Image
 
-from palrp_onnx.render.page import GREY, INNER, LINE, MARGIN, write
+from palrp_onnx.render.page import GREY, INNER, LINE, MARGIN
 from palrp_onnx.render.palette import colours
+from palrp_onnx.render.scene import Scene
 from palrp_onnx.render.views import View
 from palrp_onnx.types import Box
 
@@ -49,7 +50,7 @@ class Pictures:
         self._extent = (max(right - left, 1), max(bottom - top, 1))
         self.height = _CAPTION + self._size[1]
 
-    def draw(self, page: Image.Image, top: int) -> None:
+    def draw(self, page: Scene, top: int) -> None:
         """Draw onto the page."""
         panels = [(view.name, self._map(view)) for view in self.maps]
         if self.image is not None:
@@ -58,11 +59,11 @@ class Pictures:
             panels.insert(0, ("original", original))
         for index, (caption, panel) in enumerate(panels):
             left = MARGIN + index * (self._side + _GAP)
-            write(page, (left, top + 11), caption, 16, GREY)
-            page.paste(panel, (left, top + _CAPTION))
+            page.write((left, top + 11), caption, 16, GREY)
+            page.picture(panel, (left, top + _CAPTION), panel.size)
             corner = (left + panel.width, top + _CAPTION + panel.height)
             outline = (left - 1, top + _CAPTION - 1, *corner)
-            ImageDraw.Draw(page).rectangle(outline, outline=LINE)
+            page.box(outline, outline=LINE)
 
     def _scaled(self, image: Image.Image) -> Image.Image:
         growing = self._size[0] >= image.width

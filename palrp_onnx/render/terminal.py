@@ -37,6 +37,8 @@ def inspection_table(inspection: Inspection) -> RenderableType:
         tables.append(_uncertain(inspection))
     notes = [*_rewritten(inspection), *_refused(inspection), *_faults(inspection)]
     notes += map(_text, inspection.notes)
+    if inspection.values:
+        tables.append(_values(inspection))
     return Group(head, *tables, *map(_why, inspection.why), *notes, tail)
 
 
@@ -76,6 +78,13 @@ def _sites(inspection: Inspection) -> Table:
     table = _table("Positions", "site", "kind", "where", "because")
     for site in inspection.sites:
         table.add_row(_text(site.name), site.kind, _text(site.node), _text(site.evidence))
+    return table
+
+
+def _values(inspection: Inspection) -> Table:
+    table = _table("Values", "name")
+    for name in inspection.values:
+        table.add_row(_text(name))
     return table
 
 

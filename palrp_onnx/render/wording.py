@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from msgspec import UNSET
 
 from palrp_onnx.record import Attribution, Map, entry_names
-from palrp_onnx.render.page import visible
+from palrp_onnx.render.flow import visible
 from palrp_onnx.render.scale import number
 from palrp_onnx.render.titles import class_name, first_name
 
@@ -53,7 +55,6 @@ def covered(record: Attribution) -> str:
     ledger, maps = record.ledger, record.maps
     if not ledger:
         return "the explainer was compiled without a ledger"
-    many = "units" if len(maps) > 1 else plural(maps[0].units.kind)
     shown = sum(sum(each.relevance.total) for each in maps)
     off = sum(each.relevance.off_map.content + each.relevance.off_map.position for each in maps)
     mapped = {"content", "position", *(each.input for each in maps[1:])}
@@ -62,8 +63,7 @@ def covered(record: Attribution) -> str:
     told = [name for name in rest if abs(rest[name]) > least or name == "bias"]
     told.sort(key=lambda name: -abs(rest[name]))
     stays = [
-        f"{_amount(rest[name], least)} {'' if place else 'stays '}in "
-        f"{_STAYS.get(name, visible(name)).format(many=many)}"
+        f"{_amount(rest[name], least)} {'' if place else 'stays '}in {entry_words(name, maps)}"
         for place, name in enumerate(told)
     ]
     if abs(off) > least:
@@ -107,6 +107,13 @@ def failed_checks(record: Attribution) -> list[str]:
         f"check failed: {c.check} ({'not known' if c.found is None else f'{c.found:.3g}'})"
         for c in failed
     ]
+
+
+def entry_words(name: str, maps: Sequence[Map]) -> str:
+    """An entry of the ledger in words."""
+    many = "units" if len(maps) > 1 else plural(maps[0].units.kind)
+    mapped = {"content": f"content of {many}", "position": f"positions of {many}"}
+    return {**mapped, **_STAYS}.get(name, visible(name)).format(many=many)
 
 
 def plural(kind: str) -> str:
