@@ -17,7 +17,7 @@ import onnx_ir as ir
 from msgspec import structs
 
 from palrp_onnx.analysis.roles import parse_roles
-from palrp_onnx.binding import BELOW_HALF, Binder
+from palrp_onnx.binding import BELOW_HALF, Binder, no_answer
 from palrp_onnx.compiler.graph import OPSET, CompileSettings, compile_graph
 from palrp_onnx.compiler.manifest import Manifest
 from palrp_onnx.describe import Describer, Explanation
@@ -50,7 +50,7 @@ from palrp_onnx.relevance.method_parsing import method as method_of
 from palrp_onnx.relevance.method_parsing import resolve_method
 from palrp_onnx.relevance.methods import record_params
 from palrp_onnx.relevance.sinks import check_reduction
-from palrp_onnx.relevance.target import Resolved, Target, of_rows
+from palrp_onnx.relevance.target import End, Resolved, Target, of_rows
 from palrp_onnx.relevance.target_parsing import parse_targets
 from palrp_onnx.runtime.branching import Branches, Taken
 from palrp_onnx.runtime.forward import RuntimeForward
@@ -66,6 +66,9 @@ DEFAULT_POSITIONS = "relu"
 MEMORY = ("auto", "fast", "bounded")
 #: Axes of an output with one row a sample.
 _ONE_ROW = 2
+#: Kinds of targets that an answer may be.
+_ANSWERS = ("default", "pred", "answer")
+_ENDS: tuple[End, End] = ("start", "end")
 #: Largest number of open engines, one for each way in which inputs decide.
 _MAX_ENGINES = 4
 
@@ -193,7 +196,7 @@ class Explainer:
         self._head = check_kind(head)
         self._reader = reader or self._open_sample
         self._decides = self._manifest is None and has_decisions(self.model)
-        self._others: dict[str, Explainer] = {}
+        self._others: dict[str | None, Explainer] = {}
 
     def explain(
         self, sample: Sample, target: str = "pred", labels: Mapping[int, str] | None = None
@@ -205,7 +208,9 @@ class Explainer:
             target: ``pred``, an index, a label, ``A-B``, ``token:POS[:CLASS]``, ``I,J,…`` and
                 others of the README; also ``all``, or several, separated by commas: then every row
                 has an explanation for each, in this order. ``default`` is ``pred``, but all labels
-                above one half of a multi-label head, and of an answer the end that belongs to it.
+                above one half of a multi-label head. Where two outputs say where an answer starts
+                and ends, and none is named, both are the answer, with the sum of the two scores as
+                one target; other targets are then those of the first.
             labels: Names of classes by index.
 
         Raises:
@@ -234,12 +239,15 @@ class Explainer:
             return [each for one in samples for each in self.explain(one, target, labels)]
         known = labels or {}
         wanted = [self._with_files(each) for each in parse_targets(target, known)]
-        if wanted[0].kind in ("default", "answer"):
-            found = self._usual(sample, known, both=wanted[0].kind == "answer")
+        ends = self.engine(sample.feeds).subject.facts.ends
+        if ends and not all(each.kind in _ANSWERS for each in wanted):
+            return self._other(ends[0]).explain(sample, target, labels)
+        if wanted[0].kind == "default":
+            found = self._usual(sample, known)
         elif wanted[0].kind == "all":
             found = [self._one(sample, t, known) for t in self._every_class(sample, known)]
         else:
-            found = [self._one(sample, each, known) for each in wanted]
+            found = [self._asked(sample, each, known) for each in wanted]
         rows = [each for row in zip(*found, strict=True) for each in row]
         if len(found) == 1:
             return rows
@@ -266,7 +274,7 @@ class Explainer:
         taken = any(each.kind in ("default", "pred") for each in wanted)
         below = False
         if wanted[0].kind == "answer":
-            raise _no_answer(engine.subject, head)
+            raise no_answer(engine.subject, head)
         if wanted[0].kind == "all":
             wanted = self._every_class(parts[0], labels)
         elif wanted[0].kind == "default" and head.kind == "multi-label":
@@ -302,38 +310,44 @@ class Explainer:
         columns = self.engine(sample.feeds).subject.columns
         return dict(enumerate(sample.rows_of(columns or ""))) or labels
 
-    def _usual(
-        self, sample: Sample, labels: Mapping[int, str], *, both: bool
-    ) -> list[list[Explanation]]:
-        """What is usually asked: one list of explanations, one a row, for each target.
-
-        Raises:
-            TargetError: ``both`` ends of an answer are wanted of a model that gives none.
-        """
+    def _usual(self, sample: Sample, labels: Mapping[int, str]) -> list[list[Explanation]]:
+        """What is usually asked: one list of explanations, one a row, for each target."""
         engine = self.engine(sample.feeds)
         binder = self.binder(engine, sample, labels)
-        kind, several = binder.head.kind, engine.subject.samples(sample.feeds) > 1
-        siblings = engine.subject.facts.siblings
-        if kind == "multi-label" and not several:
+        facts, several = engine.subject.facts, engine.subject.samples(sample.feeds) > 1
+        if binder.head.kind == "multi-label" and not several:
             index, above = binder.likely_labels()
             found = [self._one(sample, Target("index", k), labels) for k in index]
             return found if above else [[e.warned(BELOW_HALF) for e in each] for each in found]
-        if kind == "question-answering" and siblings and self._manifest is None:
-            outputs = [self, self._other(siblings[0])]
-            if second := engine.subject.facts.second:
-                outputs.reverse()
-            scores = [each.engine(sample.feeds).output(sample.feeds) for each in outputs]
-            pairs = [binder.answer(row, *scores) for row in range(len(scores[0]))]
-            return [
-                each._one(sample, [Target("index", pair[k]) for pair in pairs], labels)
-                for k, each in enumerate(outputs)
-                if both or k == second
-            ]
-        if both:
-            raise _no_answer(engine.subject, binder.head)
+        if binder.head.places and facts.siblings and self._manifest is None:
+            end = _ENDS[facts.second]
+            return [self._asked(sample, Target("answer", end=end), labels)]
         return [self._one(sample, Target("pred"), labels)]
 
-    def _other(self, output: str) -> Explainer:
+    def _asked(
+        self, sample: Sample, target: Target, labels: Mapping[int, str]
+    ) -> list[Explanation]:
+        """Explain one target of all rows; of an answer by both outputs, or by one end alone.
+
+        Raises:
+            TargetError: An answer is asked of a model that gives none.
+        """
+        if target.kind != "answer":
+            return self._one(sample, target, labels)
+        subject = self.engine(sample.feeds).subject
+        whole = self if subject.facts.ends or self._manifest else self._other(None)
+        engine = whole.engine(sample.feeds)
+        binder = whole.binder(engine, sample, labels)
+        if (ends := engine.subject.facts.ends) is None:
+            raise no_answer(engine.subject, binder.head)
+        if target.end is None:
+            return whole._one(sample, target, labels)
+        at = _ENDS.index(target.end)
+        bound = of_rows(binder(target), 1)
+        places = [Target("index", each.span[at]) for each in bound if each.span is not None]
+        return whole._other(ends[at])._one(sample, places, labels)
+
+    def _other(self, output: str | None) -> Explainer:
         """The explainer of another output, with the same options."""
         if output not in self._others:
             other = copy(self)
@@ -589,6 +603,7 @@ class Explainer:
             output=self._output,
             explain_input=self._explain_input,
             roles=self._roles,
+            answers=True,
         )
         rewritten = planned.analysis.model
         original = None
@@ -683,14 +698,6 @@ def _of_text(error: RunError, sample: Sample) -> RunError:
         place=sample.id,
         hint="If it takes fewer, state how many: model_max_length in tokenizer_config.json. "
         + error.hint,
-    )
-
-
-def _no_answer(subject: Subject, head: Head) -> TargetError:
-    return TargetError(
-        "The output does not say where an answer starts or ends",
-        place=f"output {subject.output}, {head.kind}",
-        hint="Use --target pred.",
     )
 
 
