@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from palrp_onnx.errors import UsageError
+from palrp_onnx.errors import InputError, UsageError
 
+from .command import command
 from .options import (
     FILE_PATH,
     METHODS_HELP,
@@ -145,7 +146,7 @@ _sizes = together(
 )
 
 
-@click.command(short_help="Explain a data set, one line of JSON a record.", epilog=METHODS_HELP)
+@command(short_help="Explain a data set, one line of JSON a record.", epilog=METHODS_HELP)
 @model_argument
 @_places
 @_sizes
@@ -170,11 +171,14 @@ def batch(**options: Any) -> int:
     from palrp_onnx.jobs.run import run
     from palrp_onnx.jobs.sources import open_source
 
+    click.get_current_context().find_root().obj.resumable = str(request.source) != "-"
     source = open_source(request.source, sys.stdin.buffer)
     settings, plan = _settings(request), _plan(request)
     start = time.monotonic()
     with progress(quiet=request.reporting.quiet) as bar:
         outcome = run(request.model, settings, source, plan, bar)
+    if outcome.complete and not outcome.tally.records and request.shard == "1/1":
+        raise InputError("The input holds no record", place=str(request.source))
     if outcome.complete and request.pictures:
         _draw(request, source, plan)
     if not request.reporting.quiet:

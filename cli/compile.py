@@ -13,6 +13,7 @@ from palrp_onnx.errors import UsageError
 from palrp_onnx.files import Content, write_files
 from palrp_onnx.relevance.methods import DEFAULT_METHOD
 
+from .command import command
 from .options import (
     FILE_PATH,
     METHODS_HELP,
@@ -27,7 +28,7 @@ from .options import (
 )
 
 
-@click.command(short_help="Write the explanation as an ONNX graph.", epilog=METHODS_HELP)
+@command(short_help="Write the explanation as an ONNX graph.", epilog=METHODS_HELP)
 @model_argument
 @click.option("-o", "destination", type=FILE_PATH, metavar="FILE.onnx", help="Output file.")
 @click.option(
@@ -66,9 +67,10 @@ def compile(
 ) -> None:
     """Write one graph of MODEL and its relevance pass, which any ONNX Runtime can run.
 
-    Outputs: those of MODEL, relevance_content, relevance_position, relevance_total [B, units],
-    relevance_sites [B, sites, units], relevance_off_map [B, sites] if places of sites belong to no
-    unit, relevance_ledger [B, entries]. Optional inputs:
+    Outputs: those of MODEL, relevance_content, relevance_position, relevance_total (their sum) and
+    relevance_score, by which METHOD ranks [B, units], relevance_sites [B, sites, units],
+    relevance_off_map [B, sites] if places of sites belong to no unit (with a further column for
+    sites that are on no map), relevance_ledger [B, entries]. Optional inputs:
     target, target_against and, for language models, target_position [B]; target_vector [B, D].
     """
     from palrp_onnx.compiler.file import compile_model

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from .command import command
 from .dataset import (
     Comparison,
     Report,
@@ -58,7 +59,7 @@ _common = together(
 _grouped = grouped(comparison=Comparison, destination=Report, reporting=Reporting)
 
 
-@click.command(
+@command(
     short_help="How long a class is retained while pixels are replaced.",
     epilog=COMPARED_METHODS_HELP,
 )
@@ -120,11 +121,11 @@ def pixels(
             journal=journal,
             progress=advance,
         )
-    drawn = {} if curves is None else {curves: _drawn(found, opened)}
+    drawn = {} if curves is None else {curves: _drawn(curves, found, opened)}
     destination.write(found, _pixels_table(found), drawn)
 
 
-@click.command(
+@command(
     short_help="How well a map separates an object from its background.",
     epilog=COMPARED_METHODS_HELP,
 )
@@ -187,7 +188,7 @@ def _compared(model: Model, comparison: Comparison) -> ComparedMaps:
     return ComparedMaps(comparison.on(model), read_labels(model.path))
 
 
-def _drawn(found: Mapping[str, Pixels], model: Model) -> bytes:
+def _drawn(place: Path, found: Mapping[str, Pixels], model: Model) -> bytes:
     from palrp_onnx.evaluate.pixels import TENTHS
     from palrp_onnx.render.curves import Chart, render_curves
 
@@ -205,6 +206,7 @@ def _drawn(found: Mapping[str, Pixels], model: Model) -> bytes:
             for way, what in (("positive", "most"), ("negative", "least"))
         ],
         "share that keeps its class",
+        vector=place.suffix.lower() == ".svg",
     )
 
 

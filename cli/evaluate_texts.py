@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from .command import command
 from .dataset import (
     Comparison,
     Report,
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
     from palrp_onnx.model.open import Model
 
 
-@click.command(
+@command(
     short_help="How early a prediction returns in the order of the map.",
     epilog=COMPARED_METHODS_HELP,
 )
@@ -111,11 +112,11 @@ def perturbation(
             journal=journal,
             progress=advance,
         )
-    drawn = {} if curves is None else {curves: _drawn(found, opened)}
+    drawn = {} if curves is None else {curves: _drawn(curves, found, opened)}
     destination.write(found, _areas(found, len(files)), drawn)
 
 
-def _drawn(found: Mapping[str, Perturbation], model: Model) -> bytes:
+def _drawn(place: Path, found: Mapping[str, Perturbation], model: Model) -> bytes:
     from palrp_onnx.evaluate.perturbation import FRACTIONS
     from palrp_onnx.render.curves import Chart, render_curves
 
@@ -137,6 +138,7 @@ def _drawn(found: Mapping[str, Perturbation], model: Model) -> bytes:
             ),
         ],
         "mean probability",
+        vector=place.suffix.lower() == ".svg",
     )
 
 

@@ -21,7 +21,7 @@ T = TypeVar("T")
 #: A path as given; the library checks whether it can be used.
 FILE_PATH = click.Path(path_type=Path)
 
-FORMATS = ("json", "png", "html", "kserve")
+FORMATS = ("json", "png", "svg", "html", "kserve")
 METHOD = "NAME[:PARAMETER=NUMBER,…]"
 ENGINES = ("onnxruntime", "numpy")
 POSITIONS = ("relu", "abs", "signed", "single-sink")

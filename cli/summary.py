@@ -21,10 +21,13 @@ def summary(record: Attribution, *, verbose: bool = False) -> str:
 
 
 def _lines(record: Attribution, verbose: bool) -> Iterator[str]:
+    from palrp_onnx.render.wording import covered
+
     yield f"{printable(record.id)}: {_target(record)}"
     for shown in record.maps:
         prefix = f"{printable(shown.input)}: " if record.others else ""
         yield f"  strongest: {prefix}{', '.join(_strongest(shown))}"
+    yield f"  covered:   {covered(record)}"
     yield f"  positions: {record.position_share:.1%} of the map"
     yield f"  residual:  {record.residual:.1e} of the ledger"
     if verbose:

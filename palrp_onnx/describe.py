@@ -3,75 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import prod
-from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Literal
 
 import numpy as np
 from msgspec import UNSET, structs
 
 from palrp_onnx.engines import Outcome
-from palrp_onnx.errors import InputError, UsageError
+from palrp_onnx.errors import InputError
+from palrp_onnx.explanation import Explanation
 from palrp_onnx.fidelity import doubts
 from palrp_onnx.head import Head, class_warnings
 from palrp_onnx.inputs.columns import ANY
 from palrp_onnx.inputs.sample import Sample
 from palrp_onnx.inputs.words import Vocabulary
 from palrp_onnx.record import (
+    LEDGER_SUMS,
     Attribution,
     Fidelity,
     Map,
+    OffMap,
     Relevance,
     Run,
     Site,
     TargetFacts,
     Units,
     Warning_,
+    unmapped,
 )
 from palrp_onnx.relevance.ledger import OPEN
 from palrp_onnx.relevance.target import Resolved
 from palrp_onnx.relevance.units import Maps, pictures_of, unaligned
 from palrp_onnx.subject import Subject
 from palrp_onnx.types import Array
-
-
-@dataclass(frozen=True)
-class Explanation:
-    """A record, and the signed arrays that it summarises.
-
-    Attributes:
-        record: The result record.
-        tensors: ``content`` [1, units, features] (``pixels`` [1, C, H, W] for images),
-            ``site/LAYER/PART`` [1, tokens, features], ``input/NAME`` for further inputs.
-    """
-
-    record: Attribution
-    tensors: dict[str, Array]
-
-    def warned(self, *warnings: Warning_) -> Explanation:
-        """The explanation with further warnings."""
-        listed = [*self.record.warnings, *warnings]
-        return replace(self, record=structs.replace(self.record, warnings=listed))
-
-
-def join_tensors(explanations: Sequence[Explanation]) -> dict[str, Array]:
-    """The arrays of several explanations by name, joined on the batch axis.
-
-    Raises:
-        UsageError: They have none, because the explainer was compiled without them.
-    """
-    names = list(explanations[0].tensors)
-    if not names:
-        raise UsageError(
-            "The explainer was compiled without raw relevance", hint="Compile with --features."
-        )
-    return {name: np.concatenate([e.tensors[name] for e in explanations]) for name in names}
-
-
-def save_tensors(tensors: Mapping[str, Array], place: Path | BinaryIO) -> None:
-    """Write arrays to an ``.npz`` file, each under its name."""
-    np.savez(place, **tensors)  # type: ignore[arg-type]  # no array has the name of an option
 
 
 @dataclass(frozen=True)
@@ -147,11 +112,12 @@ class Describer:
         warnings: Sequence[Warning_],
     ) -> Explanation:
         found = {self.subject.input: outcome.maps, **outcome.further}
-        first, *rest = (
+        maps = [
             _map(view, sample, found[view.input], row)
             for view in self.subject.views
             if view.input in found
-        )
+        ]
+        first, *rest = maps
         ledger = {name: float(amount[row]) for name, amount in outcome.ledger.items()}
         record = Attribution(
             id=sample.id if len(outcome.targets) == 1 else f"{sample.id}-{row}",
@@ -170,40 +136,47 @@ class Describer:
                 *unaligned([*found.values()]),
                 *doubts(self.fidelity),
                 *_open_ledger(ledger),
+                *_open_maps(maps, ledger),
             ],
             fidelity=UNSET if self.fidelity is None else self.fidelity,
             input_name=first.input,
             others=rest or UNSET,
         )
         tensors = {name: array[row : row + 1] for name, array in outcome.tensors.items()}
-        return Explanation(record, tensors)
+        return Explanation(record, tensors, sample)
 
 
 def _map(view: Subject, sample: Sample, maps: Maps, row: int) -> Map:
     """The map of one explained input; patches that fill up its array are no units."""
     units = _units(view, sample, maps, row)
     shown = slice(None if units.grid is None else prod(units.grid))
+    whole = maps.content[row].astype(np.float64)
+    content, position = whole[shown], maps.position[row][shown].astype(np.float64)
+    sites = [
+        Site(
+            name=f"site/{s.name}",
+            kind=s.kind,
+            layer=s.layer,
+            part=s.part,
+            relevance=_floats(s.relevance[row][shown]),
+            off_map=float(s.off_map[row] + s.relevance[row].sum() - s.relevance[row][shown].sum()),
+        )
+        for s in maps.sites
+    ]
     return Map(
         input=view.input,
         units=units,
         relevance=Relevance(
-            content=_floats(maps.content[row][shown]),
-            position=_floats(maps.position[row][shown]),
-            total=_floats(maps.total[row][shown]),
+            content=_floats(content),
+            position=_floats(position),
+            total=_floats(content + position),
+            score=_floats(maps.score[row][shown]),
+            off_map=OffMap(
+                content=float(whole.sum() - content.sum()),
+                position=float(maps.off_map[row] + sum(site.off_map for site in sites)),
+            ),
         ),
-        sites=[
-            Site(
-                name=f"site/{s.name}",
-                kind=s.kind,
-                layer=s.layer,
-                part=s.part,
-                relevance=_floats(s.relevance[row][shown]),
-                off_map=float(
-                    s.off_map[row] + s.relevance[row].sum() - s.relevance[row][shown].sum()
-                ),
-            )
-            for s in maps.sites
-        ],
+        sites=sites,
     )
 
 
@@ -289,6 +262,18 @@ def _open_ledger(ledger: Mapping[str, float]) -> Iterator[Warning_]:
             message=f"the entries of the ledger miss the target by {abs(missed):.1%} of their "
             "magnitudes: the map does not account for what the model computed",
         )
+
+
+def _open_maps(maps: Sequence[Map], ledger: Mapping[str, float]) -> Iterator[Warning_]:
+    """A warning if maps, with what is off them, are not what the ledger says."""
+    scale = sum(abs(amount) for name, amount in ledger.items() if name not in LEDGER_SUMS)
+    for entry, missed in unmapped(maps, ledger).items():
+        if abs(missed) > OPEN * scale:
+            yield Warning_(
+                code="open-map",
+                message=f"the map misses the ledger's {entry} by {abs(missed) / scale:.1%} of the "
+                "entries' magnitudes: units have less or more than what the model computed",
+            )
 
 
 def _floats(values: Array) -> list[float]:

@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from palrp_onnx.analysis.roles import parse_roles
 from palrp_onnx.binding import BELOW_HALF, Binder, no_answer
 from palrp_onnx.compiler.graph import OPSET, CompileSettings, compile_graph
 from palrp_onnx.compiler.manifest import Manifest
-from palrp_onnx.describe import Describer, Explanation
+from palrp_onnx.describe import Describer
 from palrp_onnx.engines import CompiledEngine, Engine, NumpyEngine
 from palrp_onnx.errors import (
     InputError,
@@ -31,6 +30,7 @@ from palrp_onnx.errors import (
     TargetError,
     UsageError,
 )
+from palrp_onnx.explanation import Explanation
 from palrp_onnx.fidelity import Original
 from palrp_onnx.head import Head, check_kind, class_warnings, find_head
 from palrp_onnx.inputs.open import open_sample
@@ -50,13 +50,14 @@ from palrp_onnx.relevance.method_parsing import method as method_of
 from palrp_onnx.relevance.method_parsing import resolve_method
 from palrp_onnx.relevance.methods import record_params
 from palrp_onnx.relevance.sinks import check_reduction
-from palrp_onnx.relevance.target import End, Resolved, Target, of_rows
+from palrp_onnx.relevance.target import End, Resolved, Target, of_rows, resolve
 from palrp_onnx.relevance.target_parsing import parse_targets
 from palrp_onnx.runtime.branching import Branches, Taken
 from palrp_onnx.runtime.forward import RuntimeForward
-from palrp_onnx.subject import Subject
+from palrp_onnx.subject import OutputFacts, Subject
 from palrp_onnx.types import Array, Feeds
-from palrp_onnx.windows import join_windows
+from palrp_onnx.version import own_version
+from palrp_onnx.windows import LongText, join_windows
 from palrp_onnx.zero_maps import find_zero_maps, warning
 
 ENGINES = ("onnxruntime", "numpy")
@@ -232,7 +233,7 @@ class Explainer:
             rows = self.explain(filled, target, labels)
             own = rows[: len(rows) // count]
             names = [sample.id] if len(own) == 1 else [f"{sample.id}-{k}" for k in range(len(own))]
-            return [_numbered(each, name) for each, name in zip(own, names, strict=True)]
+            return [each.named(name) for each, name in zip(own, names, strict=True)]
         labels = self.labels(sample, labels or {})
         samples = self._singly(sample)
         if len(samples) > 1:
@@ -251,33 +252,56 @@ class Explainer:
         rows = [each for row in zip(*found, strict=True) for each in row]
         if len(found) == 1:
             return rows
-        return [_numbered(each, f"{sample.id}-{k}") for k, each in enumerate(rows)]
+        return [each.named(f"{sample.id}-{k}") for k, each in enumerate(rows)]
 
     def _over_windows(
         self, sample: Sample, target: str, labels: Mapping[int, str]
     ) -> list[Explanation]:
         """Explain a text in windows; the predicted class is that of the mean output."""
-        parts = [sample.alone(window) for window in sample.windows]
         engine = self.engine(sample.feeds)
-        outputs = [engine.output(each.feeds) for each in parts]
-        facts = engine.subject.facts
-        if outputs[0].ndim != _ONE_ROW or facts.tokens:
+        subject, facts = engine.subject, engine.subject.facts
+        outputs = [engine.output(window.feeds) for window in sample.windows]
+        text = LongText(sample, outputs, competing=facts.tokens)
+        head = self.head(subject, facts.shape, labels)
+        wanted = [self._with_files(each) for each in parse_targets(target, labels)]
+        if wanted[0].kind == "all":
+            wanted = self._every_class(text.parts[0], labels)
+        if head.kind == "causal-lm":
             raise TargetError(
-                "Windows need an output of one row a text, whose entries are no tokens of it",
-                place=f"output {engine.subject.output} {list(outputs[0].shape)}",
+                "A next token follows from what the model reads last, so that windows before it "
+                "say nothing of it",
+                place=f"output {subject.output}",
+                hint="Give the end of the text, as much as the model has room for.",
+            )
+        if facts.ends and not all(each.kind in _ANSWERS for each in wanted):
+            return self._other(facts.ends[0])._over_windows(sample, target, labels)
+        usual = wanted[0].kind == "default" and self._end(head, facts)
+        if usual or facts.ends or wanted[0].kind == "answer":
+            asked = Target("answer", end=usual or None) if wanted[0].kind != "answer" else wanted[0]
+            joined = self._answer_in_windows(text, asked, labels)
+        elif text.by_token and (facts.tokens or facts.sequence):
+            joined = self._at_places(text, wanted, head, labels)
+        elif outputs[0].ndim == _ONE_ROW and not facts.tokens:
+            joined = self._of_the_mean(text, wanted, head, labels)
+        else:
+            raise TargetError(
+                "Windows need an output of one row a text, or of one for each of its tokens",
+                place=f"output {subject.output} {list(outputs[0].shape)}",
                 hint="Explain a part of the text that the model has room for.",
             )
-        mean = np.mean(outputs, axis=0)
-        head = self.head(engine.subject, facts.shape, labels)
-        binder = Binder(parts[0], engine.subject, head, lambda: self.vocabulary, lambda: mean)
-        wanted = [self._with_files(each) for each in parse_targets(target, labels)]
+        if len(joined) == 1:
+            return joined
+        return [each.named(f"{sample.id}-{k}") for k, each in enumerate(joined)]
+
+    def _of_the_mean(
+        self, text: LongText, wanted: list[Target], head: Head, labels: Mapping[int, str]
+    ) -> list[Explanation]:
+        """Explain targets of an output of one row a text, in all windows."""
+        subject, mean = self.engine(text.sample.feeds).subject, np.mean(text.outputs, axis=0)
+        binder = Binder(text.parts[0], subject, head, lambda: self.vocabulary, lambda: mean)
         taken = any(each.kind in ("default", "pred") for each in wanted)
         below = False
-        if wanted[0].kind == "answer":
-            raise no_answer(engine.subject, head)
-        if wanted[0].kind == "all":
-            wanted = self._every_class(parts[0], labels)
-        elif wanted[0].kind == "default" and head.kind == "multi-label":
+        if wanted[0].kind == "default" and head.kind == "multi-label":
             likely, above = binder.likely_labels()
             wanted, below = [Target("index", label) for label in likely], not above
         else:
@@ -288,19 +312,52 @@ class Explainer:
                 else each
                 for each in wanted
             ]
+        parts = list(enumerate(text.parts))
         joined = [
-            join_windows(sample, [self._one(part, each, labels)[0] for part in parts])
+            join_windows(text.sample, {k: self._one(part, each, labels)[0] for k, part in parts})
             for each in wanted
         ]
         doubts = [BELOW_HALF] if below else []
         if taken:
             chosen = Resolved("index", (), 0.0, mean[0], predicted=True)
-            found = class_warnings(head, chosen, engine.subject.output, labels)
+            found = class_warnings(head, chosen, subject.output, labels)
             doubts += [Warning_(code=code, message=message) for code, message in found]
-        joined = [each.warned(*doubts) for each in joined]
-        if len(joined) == 1:
-            return joined
-        return [_numbered(each, f"{sample.id}-{k}") for k, each in enumerate(joined)]
+        return [each.warned(*doubts) for each in joined]
+
+    def _at_places(
+        self, text: LongText, wanted: Sequence[Target], head: Head, labels: Mapping[int, str]
+    ) -> list[Explanation]:
+        """Explain targets at tokens, each in the windows that the token stands in."""
+        subject = self.engine(text.sample.feeds).subject
+        joined = []
+        for each in wanted:
+            binder = Binder(text.whole, subject, head, lambda: self.vocabulary, lambda: text.rows)
+            (bound,) = of_rows(binder(each), 1)
+            found = {
+                k: self._one(text.parts[k], [local], labels)[0]
+                for k, local in text.placed(bound).items()
+            }
+            joined.append(join_windows(text.sample, found).warned(*binder.warnings.get(0, ())))
+        return joined
+
+    def _answer_in_windows(
+        self, text: LongText, target: Target, labels: Mapping[int, str]
+    ) -> list[Explanation]:
+        """Explain the best answer of all windows, in its window."""
+        whole, scores, problem = self._whole(text.sample, labels), [], None
+        for part in text.parts:
+            binder = whole.binder(whole.engine(part.feeds), part, labels)
+            try:
+                (bound,) = of_rows(binder(replace(target, end=None)), 1)
+                scores.append(resolve(bound, binder.output()[0], None).value)
+            except TargetError as error:  # its text is in another window
+                scores.append(-np.inf)
+                problem = error
+        best = int(np.argmax(scores))
+        if problem is not None and not np.isfinite(scores[best]):
+            raise problem
+        (found,) = self._asked(text.parts[best], target, labels)
+        return [join_windows(text.sample, {best: found})]
 
     def labels(self, sample: Sample, labels: Mapping[int, str]) -> Mapping[int, str]:
         """Names of classes: the texts, where the output compares an image with them or chooses."""
@@ -319,10 +376,14 @@ class Explainer:
             index, above = binder.likely_labels()
             found = [self._one(sample, Target("index", k), labels) for k in index]
             return found if above else [[e.warned(BELOW_HALF) for e in each] for each in found]
-        if binder.head.places and facts.siblings and self._manifest is None:
-            end = _ENDS[facts.second]
+        if end := self._end(binder.head, facts):
             return [self._asked(sample, Target("answer", end=end), labels)]
         return [self._one(sample, Target("pred"), labels)]
+
+    def _end(self, head: Head, facts: OutputFacts) -> End | None:
+        """Which end of answers the output holds, if it holds one."""
+        holds = head.places and facts.siblings and self._manifest is None
+        return _ENDS[facts.second] if holds else None
 
     def _asked(
         self, sample: Sample, target: Target, labels: Mapping[int, str]
@@ -334,18 +395,27 @@ class Explainer:
         """
         if target.kind != "answer":
             return self._one(sample, target, labels)
-        subject = self.engine(sample.feeds).subject
-        whole = self if subject.facts.ends or self._manifest else self._other(None)
-        engine = whole.engine(sample.feeds)
-        binder = whole.binder(engine, sample, labels)
-        if (ends := engine.subject.facts.ends) is None:
-            raise no_answer(engine.subject, binder.head)
+        whole = self._whole(sample, labels)
         if target.end is None:
             return whole._one(sample, target, labels)
-        at = _ENDS.index(target.end)
-        bound = of_rows(binder(target), 1)
+        engine, at = whole.engine(sample.feeds), _ENDS.index(target.end)
+        bound = of_rows(whole.binder(engine, sample, labels)(target), 1)
         places = [Target("index", each.span[at]) for each in bound if each.span is not None]
-        return whole._other(ends[at])._one(sample, places, labels)
+        assert engine.subject.facts.ends is not None
+        return whole._other(engine.subject.facts.ends[at])._one(sample, places, labels)
+
+    def _whole(self, sample: Sample, labels: Mapping[int, str]) -> Explainer:
+        """The explainer of both ends of an answer together.
+
+        Raises:
+            TargetError: The model gives no answers.
+        """
+        subject = self.engine(sample.feeds).subject
+        whole = self if subject.facts.ends or self._manifest else self._other(None)
+        subject = whole.engine(sample.feeds).subject
+        if subject.facts.ends is None:
+            raise no_answer(subject, self.head(subject, subject.facts.shape, labels))
+        return whole
 
     def _other(self, output: str | None) -> Explainer:
         """The explainer of another output, with the same options."""
@@ -671,7 +741,7 @@ class Explainer:
 
     def _run(self, engine: Engine, ms: dict[str, float]) -> Run:
         return Run(
-            version=version("palrp-onnx"),
+            version=own_version(),
             method=self.method.text,
             params=self._params(engine),
             engine=engine.name,
@@ -699,11 +769,6 @@ def _of_text(error: RunError, sample: Sample) -> RunError:
         hint="If it takes fewer, state how many: model_max_length in tokenizer_config.json. "
         + error.hint,
     )
-
-
-def _numbered(explanation: Explanation, name: str) -> Explanation:
-    """The explanation under another id."""
-    return replace(explanation, record=structs.replace(explanation.record, id=name))
 
 
 def _refuse_changes(

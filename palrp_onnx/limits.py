@@ -120,7 +120,7 @@ def check_records(limits: Sequence[Limit], records: Sequence[Attribution]) -> No
         return
     message, place = failures[0]
     others = f"; {len(failures) - 1} more failed" if len(failures) > 1 else ""
-    raise CheckError(f"A check failed: {message}{others}", place=f"sample {place}")
+    raise CheckError(f"A check failed: {message}{others}", place=place)
 
 
 def check_agreement(limits: Sequence[Limit], found: Agreement) -> None:

@@ -9,6 +9,7 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from palrp_onnx.record import (
+    PARTS,
     Attribution,
     InputFacts,
     Ledger,
@@ -21,7 +22,7 @@ from palrp_onnx.record import (
     Warning_,
 )
 
-MATRIX: Literal["palrp-onnx/generation/1.0"] = "palrp-onnx/generation/1.0"
+MATRIX: Literal["palrp-onnx/generation/2.0"] = "palrp-onnx/generation/2.0"
 
 
 class TokenRows(Struct, frozen=True, kw_only=True):
@@ -30,6 +31,7 @@ class TokenRows(Struct, frozen=True, kw_only=True):
     content: list[list[float]]
     position: list[list[float]]
     total: list[list[float]]
+    score: list[list[float]]
 
 
 class Matrix(Struct, frozen=True, kw_only=True):
@@ -42,7 +44,7 @@ class Matrix(Struct, frozen=True, kw_only=True):
     the other entries of its ledger make its target.
     """
 
-    schema: Literal["palrp-onnx/generation/1.0"] = MATRIX
+    schema: Literal["palrp-onnx/generation/2.0"] = MATRIX
     id: str
     model: ModelFacts
     run: Run
@@ -99,7 +101,7 @@ def _map(record: Attribution, decoder: str | None, *, own: bool) -> Map:
     if decoder is None:
         return record.maps[0]
     found = (each for each in record.maps if (each.input == decoder) == own)
-    nothing = Relevance(content=[], position=[], total=[])
+    nothing = Relevance(content=[], position=[], total=[], score=[])
     return next(found, Map(input="", units=Units(kind="token"), relevance=nothing, sites=[]))
 
 
@@ -107,7 +109,7 @@ def _rows(maps: Sequence[Map], columns: slice) -> TokenRows:
     def rows(name: str) -> list[list[float]]:
         return [getattr(each.relevance, name)[columns] for each in maps]
 
-    return TokenRows(content=rows("content"), position=rows("position"), total=rows("total"))
+    return TokenRows(**{name: rows(name) for name in PARTS})
 
 
 def json_schema() -> dict[str, Any]:

@@ -13,7 +13,7 @@ from palrp_onnx.errors import ModelError
 from palrp_onnx.files import to_json
 from palrp_onnx.heads import HeadKind
 
-SCHEMA: Literal["palrp-onnx/attribution/1.0"] = "palrp-onnx/attribution/1.0"
+SCHEMA: Literal["palrp-onnx/attribution/2.0"] = "palrp-onnx/attribution/2.0"
 
 #: Entries of every ledger. ``residual = target - sum(entries)``; further explained inputs add
 #: entries under their own names.
@@ -72,7 +72,8 @@ class InputFacts(Struct, frozen=True, kw_only=True, omit_defaults=True):
     ``size`` is the image's (width, height) before any resizing; ``seconds`` the length of the sound
     that the features are made of, and ``step`` the seconds from one entry of their time axis to the
     next. ``windows`` are the first and the last place in the text of every window, where a text
-    that is longer than the model was explained in several: see :mod:`palrp_onnx.windows`.
+    that is longer than the model was explained in several: see :mod:`palrp_onnx.windows`; of a pair
+    they are of one, ``windows_of``.
     """
 
     kind: Literal["text", "image", "sound", "table", "tensors", "several"]
@@ -83,6 +84,7 @@ class InputFacts(Struct, frozen=True, kw_only=True, omit_defaults=True):
     seconds: float | None = None
     step: float | None = None
     windows: list[tuple[int, int]] = []
+    windows_of: Literal["text", "text_pair"] = "text"
 
 
 class TargetFacts(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -187,12 +189,33 @@ class Units(Struct, frozen=True, kw_only=True, omit_defaults=True):
 _CENTISECOND = 0.01
 
 
+class OffMap(Struct, frozen=True, kw_only=True):
+    """Relevance that belongs to no unit: of class tokens, of padding, of sites on no map."""
+
+    content: float = msgspec.field(default_factory=float)
+    position: float = msgspec.field(default_factory=float)
+
+
+#: What the map of a unit consists of.
+PARTS = ("content", "position", "total", "score")
+
+
 class Relevance(Struct, frozen=True, kw_only=True):
-    """One number a unit. ``position`` is reduced as ``run.params.positions`` says."""
+    """One number a unit, in units of the target.
+
+    ``content`` and ``position`` are signed, and ``total`` is their sum. With what is off the map
+    they make the ledger: ``Σ content + off_map.content = ledger.content`` (of the first explained
+    input; that of another has its name), and ``Σ (Σ position + off_map.position) =
+    ledger.position``, over the maps of all explained inputs. ``score`` is what the method ranks
+    units by; it need not sum to anything. For ``pa-lrp`` it is content plus all sites, reduced as
+    ``run.params.positions`` says.
+    """
 
     content: list[float]
     position: list[float]
     total: list[float]
+    score: list[float]
+    off_map: OffMap = msgspec.field(default_factory=OffMap)
 
     def magnitudes(self) -> tuple[float, float]:
         """Σ |content| and Σ |position| over the units."""
@@ -263,7 +286,7 @@ class Attribution(Struct, frozen=True, kw_only=True):
     for all: ``content`` is the content relevance of the first, that of another has its name.
     """
 
-    schema: Literal["palrp-onnx/attribution/1.0"] = SCHEMA
+    schema: Literal["palrp-onnx/attribution/2.0"] = SCHEMA
     id: str
     model: ModelFacts
     run: Run
@@ -333,6 +356,19 @@ class Attribution(Struct, frozen=True, kw_only=True):
             )
 
 
+def unmapped(maps: Sequence[Map], ledger: Mapping[str, float]) -> dict[str, float]:
+    """What the maps of all inputs, with what is off them, leave of each entry: rounding alone."""
+    if not ledger:
+        return {}
+    missed = {"position": ledger["position"]}
+    for number, each in enumerate(maps):
+        relevance, off = each.relevance, each.relevance.off_map
+        entry = each.input if number else "content"
+        missed[entry] = ledger[entry] - math.fsum(relevance.content) - off.content
+        missed["position"] -= math.fsum(relevance.position) + off.position
+    return missed
+
+
 def _is_finite(value: object) -> bool:
     if isinstance(value, Mapping):
         return all(map(_is_finite, value.values()))
@@ -369,5 +405,84 @@ def encode_kserve(records: Sequence[Attribution]) -> bytes:
 
 
 def decode(data: bytes) -> Attribution:
-    """Read a record from JSON, and validate it against the schema."""
-    return msgspec.json.decode(data, type=Attribution)
+    """Read a record from JSON, and validate it against the schema; one of 1.x becomes 2.0."""
+    try:
+        return msgspec.json.decode(data, type=Attribution)
+    except msgspec.ValidationError:
+        if not _is_older(data):
+            raise
+    return msgspec.convert(_upgraded(data), Attribution)
+
+
+# --- records of 1.x -------------------------------------------------------------------------------
+class _RelevanceOfOne(Struct):
+    """``position`` was reduced, ``total`` was what the method ranks by; sites were signed."""
+
+    content: list[float]
+    position: list[float]
+    total: list[float]
+
+
+class _MapOfOne(Struct):
+    relevance: _RelevanceOfOne
+    sites: list[Site]
+
+
+class _OtherOfOne(_MapOfOne):
+    input: str
+
+
+class _RecordOfOne(_MapOfOne):
+    ledger: Ledger
+    others: list[_OtherOfOne] = []
+
+
+class _Version(Struct):
+    schema: str = ""
+
+
+def _is_older(data: bytes) -> bool:
+    return msgspec.json.decode(data, type=_Version).schema.startswith("palrp-onnx/attribution/1.")
+
+
+def _upgraded(data: bytes) -> dict[str, Any]:
+    """The fields of a record of 1.x as those of 2.0.
+
+    ``position`` is the sum of the signed sites, and ``score`` the ``total`` of 1.x. What is off the
+    map is not in such records: it is what the map leaves of the ledger, rounding included.
+    """
+    old = msgspec.json.decode(data, type=_RecordOfOne)
+    maps: list[_MapOfOne] = [old, *old.others]
+    positions = [_signed_position(each) for each in maps]
+    rest = old.ledger.get("position", 0.0) - sum(map(sum, positions))
+    made = []
+    for shown, position in zip(maps, positions, strict=True):
+        content = shown.relevance.content
+        entry = shown.input if isinstance(shown, _OtherOfOne) else "content"
+        relevance = Relevance(
+            content=content,
+            position=position,
+            total=[c + p for c, p in zip(content, position, strict=True)],
+            score=shown.relevance.total,
+            off_map=OffMap(
+                content=old.ledger.get(entry, 0.0) - sum(content),
+                position=rest if shown is old else 0.0,
+            ),
+        )
+        made.append(msgspec.to_builtins(relevance))
+    fields: dict[str, Any] = msgspec.json.decode(data)
+    fields |= {"schema": SCHEMA, "relevance": made[0]}
+    for other, relevance_ in zip(fields.get("others", ()), made[1:], strict=True):
+        other["relevance"] = relevance_
+    return fields
+
+
+def _signed_position(shown: _MapOfOne) -> list[float]:
+    relevance = shown.relevance
+    count = len(relevance.content)
+    sites = [site.relevance for site in shown.sites]
+    if not sites and any(relevance.position):
+        raise msgspec.ValidationError("a record of 1.x without the relevance of its sites")
+    if any(len(values) != count for values in [*sites, relevance.total]):
+        raise msgspec.ValidationError("a record of 1.x whose lists differ in length")
+    return [sum(values) for values in zip(*sites, strict=True)] or [0.0] * count

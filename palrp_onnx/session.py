@@ -185,7 +185,8 @@ def _providers(device: str) -> tuple[list[Any], str]:
 def _no_device(device: str, providers: list[str]) -> ResourceError:
     return ResourceError(
         f"The device {device} is not available: the runtime offers {', '.join(providers)}",
-        hint='Install the GPU runtime: pip install "palrp-onnx[gpu]", or use --device cpu.',
+        hint="Use --device cpu, or replace the runtime, as both have one import name: "
+        'pip uninstall -y onnxruntime, then pip install "palrp-onnx[gpu]".',
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib.metadata import version
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -31,6 +31,7 @@ from palrp_onnx.relevance.sinks import (
     Sink,
     check_reduction,
     gather_sinks,
+    on_no_map,
     reduce_sinks,
 )
 from palrp_onnx.relevance.units import GRID
@@ -38,10 +39,12 @@ from palrp_onnx.relevance.walk import Caught, walk
 from palrp_onnx.subject import Subject
 from palrp_onnx.tensor.onnx import NARROW, Emit
 from palrp_onnx.types import Shape
+from palrp_onnx.version import own_version
 
 #: Lowest opset of a graph that the relevance pass can be appended to.
 OPSET = 13
 CONTENT, POSITION, TOTAL = "relevance_content", "relevance_position", "relevance_total"
+SCORE = "relevance_score"
 SITES, LEDGER = "relevance_sites", "relevance_ledger"
 OFF_MAP = "relevance_off_map"
 #: Prefix of outputs with a feature axis.
@@ -62,7 +65,7 @@ class CompileSettings:
     """Options that are fixed when a graph is compiled.
 
     Attributes:
-        positions: Reduction of position sinks to one number for every unit.
+        positions: Reduction of position sinks to one number for every unit, for the score.
         ledger: Whether the ledger is an output.
         features: Whether sinks and content are also outputs with a feature axis.
         portable: Whether only operations of the ONNX standard are used.
@@ -101,9 +104,11 @@ def compile_graph(
     smaller one is needed if relevance overflows.
 
     Outputs, in units of the target: those of the model, the explained value if it is none of them,
-    ``relevance_content``, ``relevance_position`` and ``relevance_total`` [B, units],
-    ``relevance_sites`` [B, sites, units] (signed), ``relevance_off_map`` [B, sites] where places of
-    sites belong to no unit, ``relevance_ledger`` [B, entries]; with ``features`` also
+    ``relevance_content``, ``relevance_position`` and ``relevance_total``, their sum [B, units]
+    (signed), ``relevance_score`` [B, units], by which the method ranks, ``relevance_sites``
+    [B, sites, units] (signed), ``relevance_off_map`` [B, sites] where places of sites belong to no
+    unit (with a further column for sites that are on no map, if there are any),
+    ``relevance_ledger`` [B, entries]; with ``features`` also
     ``features/content`` and ``features/site/LAYER/PART`` [B, tokens, features]. The manifest names
     sites and entries. A further explained input NAME has outputs of its own,
     ``relevance_content/NAME`` and so on; the ledger is one for all.
@@ -179,7 +184,8 @@ class _Compiler:
         routes = [view.routes for view in views]
         gathered = gather_sinks(self._op, self._sites, caught.positions, routes)
         for view, subject, sinks in zip(views, self._subject.views, gathered, strict=True):
-            self._maps(view, subject, caught.content[view.explained], _on_map(sinks))
+            nowhere = on_no_map(gathered) if view is views[0] else []
+            self._maps(view, subject, caught.content[view.explained], _on_map(sinks), nowhere)
         self._ledger_names: list[str] = []
         if self._settings.ledger:
             self._publish(LEDGER, self._ledger(caught.ledger))
@@ -360,7 +366,12 @@ class _Compiler:
 
     # --- the outputs ------------------------------------------------------------------------------
     def _maps(
-        self, view: Planned, subject: Subject, relevance: ir.Value, aligned: Sequence[Sink]
+        self,
+        view: Planned,
+        subject: Subject,
+        relevance: ir.Value,
+        aligned: Sequence[Sink],
+        nowhere: Sequence[Sink],
     ) -> None:
         """The maps of one explained input; names of outputs end in that of a further input."""
         op = self._op
@@ -374,22 +385,25 @@ class _Compiler:
         summed = op.sum(self._units(subject, view.tokens(op, relevance)), [2], keepdims=False)
         places = [op.sum(s.relevance, [2], keepdims=False) for s in aligned]
         signed = [at_units(s, each) for s, each in zip(aligned, places, strict=True)]
-        position = self._reduced(aligned, summed, at_units)
-        total = {"sum": op.add(summed, position), "content": summed, "position": position}
+        position = reduce(op.add, signed) if signed else op.zeros_like(summed)
         self._publish(CONTENT + suffix, summed)
         self._publish(POSITION + suffix, position)
-        self._publish(TOTAL + suffix, total[self._plan.method.map])
+        self._publish(TOTAL + suffix, op.add(summed, position))
+        self._publish(SCORE + suffix, self._score(aligned, summed, at_units))
         if signed:
             rows = [op.unsqueeze(s, [1]) for s in signed]
             self._publish(SITES + suffix, op.concat(rows, 1))
         partial = [s.route is not None and s.route.partial for s in aligned]
-        if any(partial):
+        if any(partial) or nowhere:
             off = [
                 op.sub(op.sum(every, [1]), op.sum(own, [1]))
                 if some
                 else op.sum(op.zeros_like(own), [1])
                 for some, every, own in zip(partial, places, signed, strict=True)
             ]
+            if nowhere:
+                lost = (op.sum(s.relevance, [1, 2], keepdims=False) for s in nowhere)
+                off.append(op.unsqueeze(reduce(op.add, lost), [1]))
             self._publish(OFF_MAP + suffix, op.concat(off, 1))
 
     def _features(self, caught: Caught[ir.Value], sinks: Sequence[Sink]) -> None:
@@ -446,19 +460,17 @@ class _Compiler:
         op.declare(outside, 2)
         return op.choose(outside, op.real(0.0), op.real(1.0))
 
-    def _reduced(self, sinks: Sequence[Sink], units: ir.Value, at_units: AtUnits) -> ir.Value:
-        """One number for every unit from all sinks: see :func:`reduce_sinks`."""
-        op = self._op
-        if self._plan.method.map == "content" or not sinks:
-            return op.zeros_like(units)
+    def _score(self, sinks: Sequence[Sink], content: ir.Value, at_units: AtUnits) -> ir.Value:
+        """What the method ranks by; the sinks as one number a unit: see :func:`reduce_sinks`."""
+        op, kind = self._op, self._plan.method.map
+        if kind == "content" or not sinks:
+            return op.zeros_like(content) if kind == "position" else content
         sums: dict[object, tuple[Sink, ir.Value]] = {}
         for sink, term in reduce_sinks(op, sinks, self._settings.positions):
             key = sink.route and sink.route.signature
             sums[key] = sink, op.add(sums[key][1], term) if key in sums else term
-        total, *others = (at_units(sink, term) for sink, term in sums.values())
-        for term in others:
-            total = op.add(total, term)
-        return total
+        reduced = reduce(op.add, (at_units(sink, term) for sink, term in sums.values()))
+        return reduced if kind == "position" else op.add(content, reduced)
 
     def _entries(self, ledger: Mapping[str, ir.Value]) -> dict[str, ir.Value]:
         named = {entry_name(entry, self._explained): v for entry, v in ledger.items()}
@@ -472,7 +484,7 @@ class _Compiler:
     def _manifest(self, aligned: Sequence[Aligned]) -> Manifest:
         return Manifest(
             **structs.asdict(self._subject),
-            version=version("palrp-onnx"),
+            version=own_version(),
             method=self._plan.method.text,
             own=own_method(self._plan.method),
             positions=self._settings.positions,
@@ -500,7 +512,7 @@ def _aligned(sinks: Sequence[Sink]) -> Aligned:
 _IMAGE = 4
 
 
-_OUTPUTS = (CONTENT, POSITION, TOTAL, SITES, OFF_MAP, LEDGER)
+_OUTPUTS = (CONTENT, POSITION, TOTAL, SCORE, SITES, OFF_MAP, LEDGER)
 
 
 def is_reserved(name: str) -> bool:

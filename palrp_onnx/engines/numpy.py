@@ -19,7 +19,7 @@ from palrp_onnx.prepare import Planned, check_feeds
 from palrp_onnx.relevance.ledger import close_ledger, entry_name
 from palrp_onnx.relevance.plan import Plan, needed_values
 from palrp_onnx.relevance.result import RawRelevance
-from palrp_onnx.relevance.sinks import Sink, gather_sinks
+from palrp_onnx.relevance.sinks import Sink, gather_sinks, on_no_map
 from palrp_onnx.relevance.target import Target
 from palrp_onnx.relevance.units import Maps, grid_of, make_maps, unit_relevance
 from palrp_onnx.relevance.walk import Caught, walk
@@ -95,7 +95,8 @@ class NumpyEngine:
         others = {n: r if len(r) == samples else r[None] for n, r in raw.others.items()}
         tensors.update((f"input/{name}", r) for name, r in others.items())
         first, *rest = self.planned.views
-        maps = self._maps(first, raw.content, raw.sinks, feeds, values)
+        nowhere = on_no_map([raw.sinks, *raw.further_sinks])
+        maps = self._maps(first, raw.content, raw.sinks, feeds, values, nowhere)
         tensors["content"] = unit_relevance(self.subject, raw.content, maps.grid)
         if maps.grid is not None:
             tensors["pixels"] = raw.content
@@ -114,6 +115,7 @@ class NumpyEngine:
         sinks: Sequence[Sink],
         feeds: Feeds,
         values: Mapping[str, Array],
+        nowhere: Sequence[Sink] = (),
     ) -> Maps:
         subject = next(s for s in self.subject.views if s.input == view.explained)
         grid = grid_of(subject, feeds[subject.input])
@@ -127,7 +129,14 @@ class NumpyEngine:
 
         kind = self.planned.plan.method.map
         return make_maps(
-            op, content, sinks, at_units, positions=self._positions, kind=kind, grid=grid
+            op,
+            content,
+            sinks,
+            at_units,
+            positions=self._positions,
+            kind=kind,
+            grid=grid,
+            nowhere=nowhere,
         )
 
     def forward(self, feeds: Feeds) -> dict[str, Array]:

@@ -18,6 +18,7 @@ from palrp_onnx.compiler.graph import (
     OFF_MAP,
     OPTIONAL,
     POSITION,
+    SCORE,
     SEED_SCALE,
     SITES,
     TARGET,
@@ -29,7 +30,7 @@ from palrp_onnx.compiler.graph import (
 )
 from palrp_onnx.compiler.manifest import Aligned, Manifest
 from palrp_onnx.engines.base import Outcome, find_targets, settled
-from palrp_onnx.errors import InputError, TargetError
+from palrp_onnx.errors import InputError, ModelError, TargetError
 from palrp_onnx.model.native import rounds_inside
 from palrp_onnx.model.ops import Trait, has
 from palrp_onnx.model.signature import GraphInput
@@ -86,7 +87,12 @@ class CompiledEngine:
         self._output = source_name(manifest.output)
         # A file may list one value twice among its outputs.
         outputs = dict.fromkeys(v.name or "" for v in graph.graph.outputs)
-        published = {self._output, CONTENT, POSITION, TOTAL, SITES, OFF_MAP, LEDGER}
+        if SCORE not in outputs:  # before version 2.0 of records, the total was the score
+            raise ModelError(
+                f"The explainer has no output {SCORE!r}: it is of an earlier version",
+                hint="Compile the model again.",
+            )
+        published = {self._output, CONTENT, POSITION, TOTAL, SCORE, SITES, OFF_MAP, LEDGER}
         prefixes = (FEATURES, *(f"{name}/" for name in published - {self._output}))
         self._outputs = [n for n in outputs if n in published or n.startswith(prefixes)]
         data = ir.serde.serialize_model(graph).SerializeToString()
@@ -224,7 +230,7 @@ class CompiledEngine:
         """Run; in half precision again with smaller seeds if relevance overflows."""
         for scale in self._scales():
             values = self._session.run(self._outputs, {**feeds, **scale})
-            if np.isfinite(values[TOTAL]).all():
+            if np.isfinite(values[TOTAL]).all() and np.isfinite(values[SCORE]).all():
                 break
         return values
 
@@ -245,19 +251,20 @@ class CompiledEngine:
         """The maps of one input, whose outputs end in ``suffix``."""
         found = values.get(SITES + suffix)
         rows: Sequence[Array] = [] if found is None else list(found.swapaxes(0, 1))
-        total = values[TOTAL + suffix]
-        off = values.get(OFF_MAP + suffix, np.zeros((len(total), len(rows)))).T
+        content = values[CONTENT + suffix]
+        off = values.get(OFF_MAP + suffix, np.zeros((len(content), len(rows)))).T
         sites = [
             Sink(kind, layer, part, row, width=1, route=None, off_map=rest)
-            for (kind, layer, part), row, rest in zip(aligned.sites, rows, off, strict=True)
+            for (kind, layer, part), row, rest in zip(aligned.sites, rows, off, strict=False)
         ]
         return Maps(
-            content=values[CONTENT + suffix],
+            content=content,
             position=values[POSITION + suffix],
-            total=total,
+            score=values[SCORE + suffix],
             sites=tuple(sites),
             grid=grid_of(view, feeds[view.input]),
             unaligned=aligned.unaligned,
+            off_map=off[len(rows) :].sum(axis=0),
         )
 
     def _ledger(self, values: Mapping[str, Array], target: Array) -> dict[str, Array]:

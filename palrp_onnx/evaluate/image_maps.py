@@ -8,10 +8,10 @@ from zlib import crc32
 
 import numpy as np
 
-from palrp_onnx.describe import Explanation
 from palrp_onnx.errors import UsageError
 from palrp_onnx.evaluate.baselines import Baseline, ComparedMethod
 from palrp_onnx.evaluate.texts import RANDOM
+from palrp_onnx.explanation import Explanation
 from palrp_onnx.inputs import Sample
 from palrp_onnx.record import TargetFacts
 from palrp_onnx.relevance.target_parsing import parse_target
@@ -22,21 +22,24 @@ Maps = dict[str, Array]
 
 
 def pixel_map(explanation: Explanation, kind: Literal["sum", "content", "position"]) -> Array:
-    """One signed number per pixel [H, W] of the network's input.
+    """One number per pixel [H, W] of the network's input, by which the method ranks.
 
-    Content is summed over the channels, and the position relevance of a patch is spread evenly over
-    its pixels, as in the paper's code for its tables.
+    Content is summed over the channels, and the reduced position relevance of a patch is spread
+    evenly over its pixels, as in the paper's code for its tables.
 
     Args:
         explanation: Explanation of an image.
-        kind: The part of relevance that is the map: :attr:`palrp_onnx.Method.map`.
+        kind: What the method ranks by: :attr:`palrp_onnx.Method.map`.
     """
     content: Array = explanation.tensors["pixels"][0].sum(axis=0, dtype=np.float64)
     grid = explanation.record.units.grid
     if kind == "content" or grid is None:
         return content
-    position = spread(explanation.record.relevance.position, grid, content.shape)
-    return position if kind == "position" else content + position
+    score = np.array(explanation.record.relevance.score)
+    if kind == "position":
+        return spread(score, grid, content.shape)
+    reduced = score - np.array(explanation.record.relevance.content)
+    return content + spread(reduced, grid, content.shape)
 
 
 def spread(units: Array | list[float], grid: tuple[int, int], size: tuple[int, ...]) -> Array:

@@ -31,7 +31,7 @@ def explained(
         found = method.explain(sample, target, labels)
     else:
         records = [each.record for each in method.explain(sample, target, labels)]
-        found = [(record.target, np.array(record.relevance.total)) for record in records]
+        found = [(record.target, np.array(record.relevance.score)) for record in records]
     if len(found) != 1:
         raise UsageError(
             f"Each input holds one sample, not {len(found)}",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import io
+import operator
 import wave
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,11 +19,11 @@ import numpy as np
 from msgspec import structs
 
 from palrp_onnx.errors import InputError, ResourceError
-from palrp_onnx.inputs.beside import beside
 from palrp_onnx.inputs.features import read_extractor
+from palrp_onnx.inputs.processor import default_preprocessor
 from palrp_onnx.inputs.purposes import MASK, purposes
-from palrp_onnx.inputs.reading import read_bytes, read_optional_json
-from palrp_onnx.inputs.sample import GraphInput, Sample
+from palrp_onnx.inputs.reading import read_bytes
+from palrp_onnx.inputs.sample import Feeds, GraphInput, Sample
 from palrp_onnx.inputs.signature import check_shape, describe
 from palrp_onnx.record import InputFacts, Warning_
 from palrp_onnx.types import Array
@@ -163,13 +164,30 @@ def _decoded(data: bytes, path: Path) -> tuple[Array, int]:
 
 
 def timed(sample: Sample, model_path: Path) -> Sample:
-    """Arrays with the seconds between entries, where a feature extractor beside the model says."""
-    path = beside(model_path, "preprocessor_config.json")
-    if "feature_extractor_type" not in read_optional_json(path):
+    """Arrays with the seconds between entries, where a feature extractor beside the model says.
+
+    They are those of the one array that has the form of its features; of none where several have.
+    """
+    path = default_preprocessor(model_path)
+    if not path.is_file():
         return sample
     try:
         extractor = read_extractor(path)
-        step = extractor.extract(np.zeros(extractor.rate, np.float32)).seconds
+        found = extractor.extract(np.zeros(extractor.rate, np.float32))
     except InputError:  # not of sound, or one that is not known
         return sample
-    return replace(sample, facts=structs.replace(sample.facts, step=step))
+    name = _holder(found.array, sample.feeds)
+    if name is None:
+        return sample
+    return replace(sample, facts=structs.replace(sample.facts, step=found.seconds), sound=name)
+
+
+def _holder(features: Array, feeds: Feeds) -> str | None:
+    """The input that holds features: it has their axes, of several those of the same length."""
+    alike = {
+        name: sum(map(operator.eq, array.shape[1:], features.shape))
+        for name, array in feeds.items()
+        if array.dtype.kind == "f" and array.ndim == features.ndim + 1
+    }
+    best = [name for name, count in alike.items() if count == max(alike.values())]
+    return best[0] if len(best) == 1 else None

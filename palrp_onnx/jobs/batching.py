@@ -98,7 +98,7 @@ def _usable(explainer: Explainer, row: Sample, target: str) -> str:
 def _alike(first: Attribution, second: Attribution, tolerance: float) -> bool:
     maps = [
         np.concatenate(
-            [[m.relevance.content, m.relevance.position, m.relevance.total] for m in record.maps],
+            [[m.relevance.content, m.relevance.position, m.relevance.score] for m in record.maps],
             axis=1,
         )
         for record in (first, second)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,11 +15,12 @@ from palrp_onnx.files import to_json, write_files
 from palrp_onnx.inputs.beside import beside
 from palrp_onnx.inputs.tokenizer_files import NAMES, TOKENIZER, default_tokenizer, tokenizer_file
 from palrp_onnx.jobs.settings import Settings, Shard
+from palrp_onnx.version import own_version
 
 NAME = "manifest.json"
 State = Literal["running", "stopped", "complete"]
 SCHEMA: Literal["palrp-onnx/batch/1.0"] = "palrp-onnx/batch/1.0"
-_COMPANIONS = ("config.json", "preprocessor_config.json")
+_COMPANIONS = ("config.json", "preprocessor_config.json", "processor_config.json")
 
 
 class ModelDigests(Struct, frozen=True):
@@ -119,7 +119,7 @@ def begin(folder: Path, job: Job, *, resume: bool) -> None:
     changed = list(_differences(msgspec.to_builtins(before), msgspec.to_builtins(job)))
     if changed:
         raise UsageError(
-            f"The batch was started with another {'; another '.join(changed)}",
+            f"The batch was started otherwise: {'; '.join(changed)}",
             place=str(path),
             hint="Resume it with the same model, input and options, or name another folder.",
         )
@@ -132,7 +132,19 @@ def _differences(before: Any, now: Any, name: str = "") -> Iterator[str]:
             inner = f"{name}.{key}" if name else str(key)
             yield from _differences(before.get(key), now.get(key), inner)
     elif before != now:
-        yield f"{name} ({before!r} then, {now!r} now)"
+        then, new = ("not given" if each is None else repr(each) for each in (before, now))
+        yield f"{_said(name)} was {then}, and is {new}"
+
+
+def _said(name: str) -> str:
+    """A setting as the option of the command that it is; other values by their dotted name."""
+    whole, *parts = name.split(".")
+    if whole == "settings":
+        whole, *parts = parts
+    elif whole not in ("shard", "part_size", "parquet"):
+        return name
+    option = "role" if whole == "roles" else whole.replace("_", "-")
+    return " ".join((f"--{option}", *parts))
 
 
 def describe_job(
@@ -159,7 +171,7 @@ def describe_job(
         if file.is_file()
     }
     return Job(
-        version=version("palrp-onnx"),
+        version=own_version(),
         model=ModelDigests(sha256, digests),
         # Their content is compared, not their paths.
         settings=structs.replace(settings, tokenizer=None, example=None),

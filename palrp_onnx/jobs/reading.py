@@ -20,7 +20,7 @@ from palrp_onnx.inputs import (
 from palrp_onnx.inputs.beside import beside
 from palrp_onnx.inputs.ids import IdReader
 from palrp_onnx.inputs.produced import Beginning, sides
-from palrp_onnx.inputs.sound import SoundReader
+from palrp_onnx.inputs.sound import SoundReader, timed
 from palrp_onnx.inputs.tensors import names_in
 from palrp_onnx.inputs.text import read_text
 from palrp_onnx.inputs.tokens import usable_tokenizer
@@ -97,7 +97,7 @@ class SampleReader:
                 place=str(path),
                 hint="Write one file a row.",
             )
-        return replace(sample, id=name)
+        return replace(timed(sample, self._model_path), id=name)
 
     @cached_property
     def _begin(self) -> Beginning | None:

@@ -11,8 +11,17 @@ from msgspec import UNSET, structs
 
 from palrp_onnx.inputs import Feeds, Sample
 from palrp_onnx.inputs.padding import Side
-from palrp_onnx.record import Attribution, InputFacts, Map, Relevance, TargetFacts, Units
+from palrp_onnx.record import (
+    PARTS,
+    Attribution,
+    InputFacts,
+    Map,
+    OffMap,
+    Relevance,
+    Units,
+)
 from palrp_onnx.types import Array
+from palrp_onnx.windows import moved_target
 
 
 @dataclass(frozen=True)
@@ -75,6 +84,7 @@ def stack(samples: Sequence[Sample], padding: Padding | None) -> Sample:
         id="batch",
         kind=samples[0].kind,
         subject=samples[0].subject,
+        sound=samples[0].sound,
         feeds={name: np.concatenate([row[name] for row in rows]) for name in rows[0]},
         facts=InputFacts(kind=samples[0].facts.kind, step=samples[0].facts.step),
         units=longest,  # own_record restores those of each row
@@ -109,7 +119,7 @@ def own_record(
         record,
         id=sample.id,
         input=sample.facts,
-        target=_moved(record.target, first),
+        target=moved_target(record.target, lambda place: place - first),
         units=own.units,
         relevance=own.relevance,
         sites=own.sites,
@@ -129,27 +139,25 @@ def _cut(own: Map, sample: Sample, end: slice) -> Map:
         input=own.input,
         units=units,
         relevance=Relevance(
-            content=relevance.content[end],
-            position=relevance.position[end],
-            total=relevance.total[end],
+            **{name: getattr(relevance, name)[end] for name in PARTS},
+            off_map=OffMap(
+                content=relevance.off_map.content + _beyond(relevance.content, end),
+                position=relevance.off_map.position + _beyond(relevance.position, end),
+            ),
         ),
-        sites=[structs.replace(s, relevance=s.relevance[end]) for s in own.sites],
+        sites=[
+            structs.replace(
+                s, relevance=s.relevance[end], off_map=s.off_map + _beyond(s.relevance, end)
+            )
+            for s in own.sites
+        ],
     )
 
 
-def _moved(target: TargetFacts, count: int) -> TargetFacts:
-    """The target in a row whose first ``count`` tokens are removed."""
-    index, position = target.index, target.position
-    if isinstance(index, list) and index[1:]:
-        index = [index[0] - count, *index[1:]]
-    elif isinstance(index, int) and target.kind == "place":
-        index -= count
-    return structs.replace(
-        target,
-        index=index,
-        position=None if position is None else position - count,
-        places=None if target.places is None else [place - count for place in target.places],
-    )
+def _beyond(values: Sequence[float], end: slice) -> float:
+    """What padding has, which is cut off."""
+    after = [] if end.stop is None else values[end.stop :]
+    return float(sum(values[: end.start]) + sum(after))
 
 
 def _cut_units(units: Units, end: slice) -> Units:

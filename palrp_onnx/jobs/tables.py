@@ -67,8 +67,16 @@ def _schema(arrow: Any) -> Any:
             sequence=wholes,
             grid=wholes,
         ),
-        "relevance": struct(content=reals, position=reals, total=reals),
-        "sites": arrow.list_(struct(name=text, kind=text, layer=whole, part=text, relevance=reals)),
+        "relevance": struct(
+            content=reals,
+            position=reals,
+            total=reals,
+            score=reals,
+            off_map=struct(content=real, position=real),
+        ),
+        "sites": arrow.list_(
+            struct(name=text, kind=text, layer=whole, part=text, relevance=reals, off_map=real)
+        ),
     }
     columns = {
         "schema": text,

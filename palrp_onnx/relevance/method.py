@@ -12,7 +12,7 @@ from palrp_onnx.errors import UsageError
 
 #: What may take half of a product of two activations.
 Share = Literal["positions", "attention", "gates"]
-#: What the total of a unit is.
+#: What units are ranked by.
 MapKind = Literal["sum", "content", "position"]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*", re.ASCII)
@@ -65,7 +65,8 @@ class Method:
         name: Letters, digits, ``-``, ``_`` and ``.``.
         summary: What it is, in one line.
         source: Paper and equation.
-        map: What the total of a unit is: content, position, or their sum.
+        map: What units are ranked by, the score: content, position reduced to magnitudes, or their
+            sum.
         shares: What takes half of a product of two activations, and does not only scale it:
             ``positions`` that multiply (cosines and sines), ``attention`` probabilities beside
             values, ``gates``, the activated branches of gated units.

@@ -85,6 +85,11 @@ def gather_sinks(
     ]
 
 
+def on_no_map(gathered: Sequence[Sequence[Sink]]) -> list[Sink]:
+    """The sinks whose tokens belong to no explained input, from those for every input."""
+    return [same[0] for same in zip(*gathered, strict=True) if all(s.route is None for s in same)]
+
+
 def _first(routes: Iterable[Route | None]) -> list[Route | None]:
     """The first route alone: no relevance is on two maps."""
     found: list[Route | None] = []

@@ -23,20 +23,22 @@ class Maps:
     """Relevance of units in units of the target, each array [B, units].
 
     Attributes:
-        content: Content relevance, summed over features.
-        position: Position relevance, reduced from all sinks.
-        total: What the method's map is: content, position or their sum.
+        content: Signed content relevance, summed over features.
+        position: Signed position relevance, summed over the sinks on the map.
+        score: What the method ranks units by.
         sites: Sinks with one feature: signed relevance [B, units].
         grid: Rows and columns, where units are patches.
         unaligned: Names of the sinks that are not on the map.
+        off_map: Relevance of the sinks that are on no map at all [B]; it is counted with the first.
     """
 
     content: Array
     position: Array
-    total: Array
+    score: Array
     sites: tuple[Sink, ...]
     grid: tuple[int, int] | None
     unaligned: tuple[str, ...]
+    off_map: Array
 
 
 def make_maps(
@@ -48,8 +50,9 @@ def make_maps(
     positions: str,
     kind: Literal["sum", "content", "position"],
     grid: tuple[int, int] | None,
+    nowhere: Sequence[Sink] = (),
 ) -> Maps:
-    """Sum features of ``content`` [B, units, F] and reduce the sinks.
+    """Sum features of ``content`` [B, units, F] and of the sinks, and reduce these for the score.
 
     Args:
         op: The tensor language.
@@ -57,25 +60,30 @@ def make_maps(
         sinks: The sinks.
         at_units: Brings numbers of a sink's tokens [B, T] to the units [B, units].
         positions: Reduction of sinks.
-        kind: What the method's map is.
+        kind: What the method ranks by.
         grid: Rows and columns, where units are patches.
+        nowhere: The sinks that are on no map.
 
     Raises:
         UsageError: ``positions`` is no reduction of sinks.
     """
     summed = content.sum(axis=-1, dtype=np.float64)
     aligned = [s for s in sinks if s.route is not None]
-    position = np.zeros_like(summed)
+    sites = tuple(_signed(s, at_units) for s in aligned)
+    reduced = np.zeros_like(summed)
     if kind != "content":
         for sink, term in reduce_sinks(op, aligned, positions):
-            position += at_units(sink, term)
+            reduced += at_units(sink, term)
     return Maps(
         content=summed,
-        position=position,
-        total={"sum": summed + position, "content": summed, "position": position}[kind],
-        sites=tuple(_signed(s, at_units) for s in aligned),
+        position=sum((s.relevance for s in sites), np.zeros_like(summed)),
+        score=reduced if kind == "position" else summed + reduced,
+        sites=sites,
         grid=grid,
         unaligned=tuple(s.name for s in sinks if s.route is None),
+        off_map=sum(
+            (s.relevance.sum(axis=(1, 2), dtype=np.float64) for s in nowhere), np.zeros(len(summed))
+        ),
     )
 
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image
 
-from palrp_onnx.record import Relevance
-from palrp_onnx.render.page import GREY, INNER, LINE, MARGIN, shorten, write
-from palrp_onnx.render.palette import colours
+from palrp_onnx.render.page import GREY, INNER, LINE, MARGIN, shorten
+from palrp_onnx.render.scene import Scene
+from palrp_onnx.render.views import View
 
 #: Largest number of pictures next to each other.
 _ACROSS = 8
@@ -21,21 +22,17 @@ _SIZE = 14
 
 @dataclass
 class Film:
-    """Rows of pictures: content, position and total.
+    """Rows of pictures, one for each map.
 
     Attributes:
-        relevance: One number a patch.
+        maps: The maps.
         grid: Rows and columns of the patches of all pictures, below each other.
         pictures: Number of pictures.
-        limit: The number that gets the full colour.
-        reduction: How sinks were reduced to one number a patch.
     """
 
-    relevance: Relevance
+    maps: Sequence[View]
     grid: tuple[int, int]
     pictures: int
-    limit: float
-    reduction: str
 
     def __post_init__(self) -> None:
         across = min(self.pictures, _ACROSS)
@@ -44,27 +41,23 @@ class Film:
         self._width = (INNER - _LABEL - (across - 1) * _GAP) // max(across, 4)
         self._height = max(round(self._width * rows / columns), 1)
         self._strip = self._lines * (self._height + _GAP) + _BETWEEN
-        self.height = 3 * self._strip
+        self.height = len(self.maps) * self._strip
 
-    def draw(self, page: Image.Image, top: int) -> None:
+    def draw(self, page: Scene, top: int) -> None:
         """Draw onto the page."""
-        for name, values in (
-            ("content", self.relevance.content),
-            (f"position  ({self.reduction})", self.relevance.position),
-            ("total", self.relevance.total),
-        ):
-            label = shorten(name, _SIZE, _LABEL - 8)
-            write(page, (MARGIN, top + self._height / 2), label, _SIZE, GREY)
-            parts = np.reshape(values, (self.pictures, -1, self.grid[1]))
+        for view in self.maps:
+            label = shorten(view.name, _SIZE, _LABEL - 8)
+            page.write((MARGIN, top + self._height / 2), label, _SIZE, GREY)
+            parts = np.reshape(view.values, (self.pictures, -1, self.grid[1]))
             for number, part in enumerate(parts):
                 line, place = divmod(number, _ACROSS)
                 left = MARGIN + _LABEL + place * (self._width + _GAP)
                 upper = top + line * (self._height + _GAP)
-                self._picture(page, (left, upper), Image.fromarray(colours(part, self.limit)))
+                self._picture(page, (left, upper), Image.fromarray(view.paint(part, view.limit)))
             top += self._strip
 
-    def _picture(self, page: Image.Image, place: tuple[int, int], cells: Image.Image) -> None:
+    def _picture(self, page: Scene, place: tuple[int, int], cells: Image.Image) -> None:
         size, (left, top) = (self._width, self._height), place
-        page.paste(cells.resize(size, Image.Resampling.NEAREST), place)
+        page.picture(cells, place, size)
         outline = (left - 1, top - 1, left + self._width, top + self._height)
-        ImageDraw.Draw(page).rectangle(outline, outline=LINE)
+        page.box(outline, outline=LINE)

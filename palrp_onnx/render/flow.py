@@ -7,13 +7,25 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
 
+import msgspec
+
 from palrp_onnx.record import InputFacts, Units
 
 _APOSTROPHES = "'’"
 _JOINERS = "\u200c\u200d"
+#: Marks and tones belong to the character before them.
+_JOINED = ("Mn", "Mc", "Me", "Sk")
 _HIDDEN = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
 #: Scripts that are written without spaces, in which the ends of words are not visible.
 _NO_BLANKS = ("CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR", "BOPOMOFO")
+
+
+#: Blanks and line breaks as SentencePiece and byte-level vocabularies write them.
+_MARKS = {" ": " ", "▁": " ", "Ġ": " ", "Ċ": "\n"}
+#: What WordPiece puts before the continuation of a word.
+_CONTINUED = "##"
+#: A token of further bytes of a character that is shown already.
+_FURTHER = "·"
 
 
 @dataclass(frozen=True)
@@ -30,14 +42,14 @@ Word = tuple[Piece, ...]
 Paragraph = list[Word | str]
 
 
-def visible(text: str, keep: str = "") -> str:
+def visible(text: str, keep: str = "", before: str = " ") -> str:
     """Text with control and format characters replaced by their codes, as in ``‹202E›``.
 
     Characters of ``keep`` are retained. So are the joiners U+200C and U+200D after a character
     beyond ASCII, where they are part of the spelling: Persian words, Indic conjuncts, joined emoji.
+    ``before`` is the character before the text.
     """
     shown = []
-    before = " "
     for character in text:
         shaping = character in _JOINERS and before > "\x7f"
         plain = shaping or character in keep or unicodedata.category(character) not in _HIDDEN
@@ -50,15 +62,47 @@ def paragraphs(units: Units, facts: InputFacts) -> list[Paragraph]:
     """The text with its units, one paragraph per text; a pair has two.
 
     If units have offsets, the whole text is shown, also the parts that no unit covers. Otherwise
-    units are shown one by one, separated by spaces.
+    the text is made of the units: they are joined where the vocabulary marks blanks or
+    continuations, else separated by spaces.
     """
     placed = facts.text is not None and len(units.start) == len(units.end) == len(units.text) > 0
-    if not placed:
-        count = len(units.text)
-        singles = [(Piece(i, _alone(units.text[i]), _special(units, i)),) for i in range(count)]
-        return [[item for single in singles for item in (single, " ")]]
-    setter = _Setter(units, (facts.text or "", facts.text_pair or ""))
-    return setter.set()
+    if placed:
+        return _Setter(units, (facts.text or "", facts.text_pair or "")).set()
+    if any(text.startswith((*_MARKS, _CONTINUED)) for text in units.text):
+        return _Setter(*_joined(units)).set()
+    singles = [
+        (Piece(unit, _alone(text), _special(units, unit)),) for unit, text in enumerate(units.text)
+    ]
+    return [[item for single in singles for item in (single, " ")]]
+
+
+def _joined(units: Units) -> tuple[Units, tuple[str, str]]:
+    """Units without a text as units of the text that they spell."""
+    marked = any(text.startswith(tuple(_MARKS)) for text in units.text)
+    text, start, end = "", [], []
+    for unit, shown in enumerate(units.text):
+        special = _special(units, unit)
+        if not (marked or special or not text or shown.startswith(_CONTINUED)):
+            text += " "
+        start.append(len(text))
+        text += "" if special else _spelled(shown)
+        end.append(len(text))
+    placed = msgspec.structs.replace(units, start=start, end=end, sequence=[])
+    return placed, (text, "")
+
+
+def _spelled(text: str) -> str:
+    """A token of a vocabulary as text: marks of blanks and line breaks are such."""
+    for mark, meant in _MARKS.items():
+        text = text.replace(mark, meant)
+    return text.removeprefix(_CONTINUED)
+
+
+def named(units: Units, count: int) -> Units:
+    """Units with texts: tokens without a text are shown by their number."""
+    if units.kind != "token" or units.text:
+        return units
+    return msgspec.structs.replace(units, text=[str(unit) for unit in range(count)])
 
 
 def words(flow: list[Paragraph]) -> Iterator[Word]:
@@ -108,7 +152,10 @@ class _Setter:
         if letters and letters != shown:
             self._close()
             self._between(shown[: -len(letters)])
-        self.open.append(Piece(unit, visible(letters) or _alone(shown or self.units.text[unit])))
+        further = _FURTHER if overlaps else self.units.text[unit]
+        at = end - len(letters)
+        before = text[at - 1] if at else " "
+        self.open.append(Piece(unit, visible(letters, before=before) or _alone(shown or further)))
         if "\n" in shown and not letters:
             self._close()
             self._between("\n")
@@ -142,8 +189,10 @@ def _alone(text: str) -> str:
 
 
 def _inside_word(text: str, at: int) -> bool:
-    """Whether the place before ``text[at]`` is inside a word, between two letters."""
+    """Whether the place before ``text[at]`` is inside a word: between two letters, or joined."""
     left, right = text[at - 1], text[at]
+    if left in _JOINERS or right in _JOINERS or unicodedata.category(right) in _JOINED:
+        return True
     if right in _APOSTROPHES and at + 1 < len(text):
         right = text[at + 1]
     if left in _APOSTROPHES and at > 1:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from palrp_onnx.record import Attribution, Map
-from palrp_onnx.render.page import visible
+from collections.abc import Sequence
+
+from palrp_onnx.record import Attribution, Map, entry_names
+from palrp_onnx.render.flow import visible
 from palrp_onnx.render.scale import number
 from palrp_onnx.render.titles import class_name, first_name
 
@@ -28,6 +30,67 @@ def common_scale(shown: Map) -> tuple[float, str]:
     if peak > limit:
         return limit, f"special tokens go up to {number(peak)[1:]}; ◥ marks what is off the scale"
     return limit, "one scale for all maps, in units of the target"
+
+
+#: Entries of the ledger besides those of inputs and positions, in words.
+_STAYS = {
+    "softmax": "softmax (attention that all {many} share)",
+    "bias": "biases",
+    "segment": "token types",
+    "norm": "offsets of norms",
+    "other": "offsets of other functions",
+    "rounding": "rounding",
+    "kernel": "integer kernels",
+}
+#: Smaller parts of the ledger are left out of the sentence.
+_SMALL = 1e-3
+
+
+def covered(record: Attribution) -> str:
+    """How much of the target the map shows, and where the rest is, in one sentence."""
+    ledger, maps = record.ledger, record.maps
+    if not ledger:
+        return "the explainer was compiled without a ledger"
+    shown = sum(sum(each.relevance.total) for each in maps)
+    off = sum(each.relevance.off_map.content + each.relevance.off_map.position for each in maps)
+    mapped = {"content", "position", *(each.input for each in maps[1:])}
+    rest = {name: ledger[name] for name in entry_names(ledger) if name not in mapped}
+    least = _SMALL * sum(abs(ledger[name]) for name in entry_names(ledger))
+    told = [name for name in rest if abs(rest[name]) > least or name == "bias"]
+    told.sort(key=lambda name: -abs(rest[name]))
+    stays = [
+        f"{_amount(rest[name], least)} {'' if place else 'stays '}in {entry_words(name, maps)}"
+        for place, name in enumerate(told)
+    ]
+    if abs(off) > least:
+        stays.append(f"{number(off)} on places that are no {maps[0].units.kind}")
+    if abs(ledger["residual"]) > least:
+        stays.append(f"{number(ledger['residual'])} is not accounted for")
+    noun = "map shows" if len(maps) == 1 else "page shows"
+    target = _amount(ledger["target"], 0.0)
+    return f"of {target} this {noun} {_amount(shown, least)}; {', '.join(stays)}"
+
+
+def entry_words(name: str, maps: Sequence[Map]) -> str:
+    """An entry of the ledger in words."""
+    many = "units" if len(maps) > 1 else plural(maps[0].units.kind)
+    mapped = {"content": f"content of {many}", "position": f"positions of {many}"}
+    return {**mapped, **_STAYS}.get(name, visible(name)).format(many=many)
+
+
+def plural(kind: str) -> str:
+    """Several units of a kind."""
+    return f"{kind}{'es' if kind == 'patch' else 's'}"
+
+
+def _amount(value: float, least: float) -> str:
+    return number(value) if abs(value) > least else "0"
+
+
+def score_remark(record: Attribution) -> str:
+    """What the score is."""
+    how = str(record.run.params.get("positions", "relu"))
+    return f"score: what {record.run.method} ranks by (sites by {how}); it is no sum of the ledger"
 
 
 def shares(record: Attribution) -> str:

@@ -224,7 +224,7 @@ def test_options_reach_the_explainer(run: Run, model: Path, text: Path) -> None:
     assert other["run"]["method"] == "attnlrp"
     assert other["run"]["params"]["positions"] == "signed"
     assert other["run"]["dtype"] == "float64"
-    assert other["relevance"]["total"] == other["relevance"]["content"]
+    assert other["relevance"]["score"] == other["relevance"]["content"]
 
 
 def test_tokenizer_elsewhere(run: Run, model: Path, text: Path, tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ def record(
     spans = [(0, 1), (2, 6), (7, 11)] if pieces is None else pieces
     known = text is not None
     return {
-        "schema": "palrp-onnx/attribution/1.0",
+        "schema": "palrp-onnx/attribution/2.0",
         "id": id,
         "model": {"sha256": "0" * 64, "opset": 18, "producer": "", "nodes": 3},
         "run": {
@@ -69,6 +69,7 @@ def record(
             "content": total,
             "position": position or [0.0] * len(total),
             "total": total,
+            "score": total,
         },
         "sites": [],
         "ledger": {

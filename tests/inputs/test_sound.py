@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from palrp_onnx.errors import InputError, ResourceError
-from palrp_onnx.inputs import GraphInput
-from palrp_onnx.inputs.sound import SoundReader
+from palrp_onnx.inputs import GraphInput, Sample
+from palrp_onnx.inputs.sound import SoundReader, timed
+from palrp_onnx.record import InputFacts
 
 pytestmark = pytest.mark.quick
 
@@ -139,3 +140,17 @@ def test_a_small_file_of_a_long_silence(config: Path, monkeypatch: pytest.Monkey
         soundfile.write(path, np.zeros((count, channels)), 16000)
         with pytest.raises(InputError, match="more than 1,000 samples"):
             SoundReader(config, [WAVES]).read_file(path)
+
+
+def test_seconds_are_those_of_the_array_with_the_form_of_the_features(config: Path) -> None:
+    def step(shapes: dict[str, tuple[int, ...]]) -> list[float | None]:
+        feeds = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
+        facts = InputFacts(kind="tensors")
+        sample = timed(Sample("a", "tensors", feeds, facts, subject="ids"), config.with_name("m"))
+        return [sample.step_of(name) for name in shapes]
+
+    assert step({"wave": (1, 900), "table": (1, 9, 2)}) == [1 / 16000, None]
+    assert step({"a": (1, 900), "b": (1, 9)}) == [None, None]
+    config.write_text(json.dumps({"feature_extractor_type": "WhisperFeatureExtractor"}))
+    assert step({"series": (1, 50, 7), "frames": (1, 80, 200)}) == [None, 0.01]
+    assert step({"wave": (1, 900), "frames": (1, 16, 200)}) == [None, 0.01]

@@ -237,13 +237,15 @@ def test_records_say_what_arrays_say(case: str) -> None:
         record = explanation.record
         content = explanation.tensors["content"].sum(axis=-1)[0]
         np.testing.assert_allclose(record.relevance.content, content)
-        position = np.zeros_like(content)
+        position, score = np.zeros_like(content), content.copy()
         for site in record.sites:
             array = explanation.tensors[site.name]
             np.testing.assert_allclose(site.relevance, array.sum(axis=-1)[0, -len(content) :])
-            position += np.maximum(array, 0).sum(axis=-1)[0, -len(content) :]
+            position += array.sum(axis=-1)[0, -len(content) :]
+            score += np.maximum(array, 0).sum(axis=-1)[0, -len(content) :]
         np.testing.assert_allclose(record.relevance.position, position, atol=1e-12)
         np.testing.assert_allclose(record.relevance.total, content + position, atol=1e-12)
+        np.testing.assert_allclose(record.relevance.score, score, atol=1e-12)
         entries = sum(v for k, v in record.ledger.items() if k in ENTRIES)
         assert record.ledger["target"] == pytest.approx(record.target.value, abs=1e-9)
         assert entries == pytest.approx(record.ledger["target"], abs=1e-9)

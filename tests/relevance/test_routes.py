@@ -10,6 +10,7 @@ import pytest
 from building import Array, ints, opened, proto, real
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from recorded import reduced
 
 from palrp_onnx import Explainer
 from palrp_onnx.describe import Explanation
@@ -176,21 +177,23 @@ def check(names: list[str], positions: str) -> None:
         (site,) = found.record.sites
         places = found.tensors[site.name][0].astype(np.float64)
         whole = places.sum(axis=1)
-        reduced = {
+        terms = {
             "relu": np.maximum(places, 0).sum(axis=1),
             "abs": np.abs(whole),
             "signed": whole,
         }[positions]
         close = {"rtol": 1e-4, "atol": 1e-5 * np.abs(places).sum()}
         # A place of no unit has no share.
-        np.testing.assert_allclose(found.record.relevance.position, shares.T @ reduced, **close)
+        relevance = found.record.relevance
+        np.testing.assert_allclose(reduced(relevance), shares.T @ terms, **close)
+        np.testing.assert_allclose(relevance.position, shares.T @ whole, **close)
         np.testing.assert_allclose(site.relevance, shares.T @ whole, **close)
         assert sum(site.relevance) + site.off_map == pytest.approx(whole.sum(), abs=close["atol"])
         alone = explained(model, ids[row : row + 1], positions=positions)[0].record
         for other in (fast.record, alone):
-            np.testing.assert_allclose(
-                other.relevance.position, found.record.relevance.position, **close
-            )
+            for part in ("position", "score"):
+                values, expected = (getattr(e, part) for e in (other.relevance, relevance))
+                np.testing.assert_allclose(values, expected, **close)
             assert other.sites[0].off_map == pytest.approx(site.off_map, abs=close["atol"])
         assert "unaligned-site" not in [w.code for w in found.record.warnings]
 
@@ -206,7 +209,9 @@ def test_places_of_windows_that_skip_entries_are_unknown(engine: str) -> None:
     weights |= {"words": WORDS, "one": SHARED["one"]}
     for found in explained(opened(proto(body, {"ids": ids}, weights)), ids, engine=engine):
         assert "unaligned-site" in [w.code for w in found.record.warnings]
-        assert not np.any(found.record.relevance.position)
+        relevance, ledger = found.record.relevance, found.record.ledger
+        assert not np.any(relevance.position)
+        assert ledger["position"] == pytest.approx(relevance.off_map.position) != 0
 
 
 def test_single_sink_adds_up_layers_whose_places_are_the_same_alone() -> None:
@@ -224,4 +229,5 @@ def test_single_sink_adds_up_layers_whose_places_are_the_same_alone() -> None:
         (raw,) = explained(model, ids, engine="numpy")
         first, last = (raw.tensors[f"site/0/{part}"][0] for part in ("table", "table.2"))
         expected = np.maximum(first, 0).sum(axis=1) + np.maximum(last, 0).sum(axis=1)[::-1]
-        np.testing.assert_allclose(found.record.relevance.position, expected, rtol=1e-4, atol=1e-6)
+        relevance = found.record.relevance
+        np.testing.assert_allclose(reduced(relevance), expected, rtol=1e-4, atol=1e-6)

@@ -26,7 +26,7 @@ def rows(lengths: list[int], seed: int = 0) -> TokenRows:
     draw = np.random.default_rng(seed)
     parts = {
         name: [draw.normal(size=length).tolist() for length in lengths]
-        for name in ("content", "position", "total")
+        for name in ("content", "position", "total", "score")
     }
     return TokenRows(**parts)
 
@@ -91,7 +91,7 @@ def test_the_page_has_every_number_and_no_markup_of_strangers() -> None:
     titles = re.findall(r'<td class="k\d+[^"]*" title="([^"]+)">', text)
     expected = [
         number(value)
-        for name in ("total", "position", "content")
+        for name in ("total", "content", "position")
         for one, other in zip(
             getattr(found.relevance, name), getattr(found.earlier, name), strict=True
         )
@@ -106,13 +106,13 @@ def test_patches_have_rows_and_columns() -> None:
 
 
 def test_zeros_are_white() -> None:
-    zero = TokenRows(content=[[0.0]], position=[[0.0]], total=[[0.0]])
-    nothing = TokenRows(content=[[]], position=[[]], total=[[]])
+    zero = TokenRows(content=[[0.0]], position=[[0.0]], total=[[0.0]], score=[[0.0]])
+    nothing = TokenRows(content=[[]], position=[[]], total=[[]], score=[[]])
     data = render_matrix_png(matrix(1, ["a"], None, relevance=zero, earlier=nothing))
     assert drawn(data).size[0] == INNER + 2 * MARGIN
 
 
 def test_the_schema_is_that_of_the_class() -> None:
     schema = json_schema()
-    assert schema["title"] == "palrp-onnx/generation/1.0"
+    assert schema["title"] == "palrp-onnx/generation/2.0"
     assert "Matrix" in schema["$defs"]

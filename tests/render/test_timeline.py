@@ -24,12 +24,15 @@ from palrp_onnx.render.html import render_html
 from palrp_onnx.render.page import INNER, MARGIN, WIDTH
 from palrp_onnx.render.palette import WHITE, colour
 from palrp_onnx.render.png import render_png
+from palrp_onnx.render.raster import raster
+from palrp_onnx.render.scene import Scene
 from palrp_onnx.render.timeline import CELLS, Timeline, draw_signal, in_cells
+from palrp_onnx.render.views import views
 
 pytestmark = pytest.mark.quick
 
 VALUES = [1.0, -0.5, 0.25, 0.0]
-SHOWN = Relevance(content=VALUES, position=[0.0] * 4, total=VALUES[::-1])
+SHOWN = Relevance(content=VALUES, position=[0.0] * 4, total=VALUES[::-1], score=VALUES)
 
 
 def record(units: Units, values: list[float]) -> Attribution:
@@ -41,7 +44,7 @@ def record(units: Units, values: list[float]) -> Attribution:
         input=InputFacts(kind="tensors"),
         target=TargetFacts(output="y", kind="class", index=1, value=1.0),
         units=units,
-        relevance=Relevance(content=values, position=values, total=values),
+        relevance=Relevance(content=values, position=values, total=values, score=values),
         sites=[Site(name="site/0/table", kind="learned", layer=0, part="table", relevance=values)],
         ledger={"target": 1.0, "content": 1.0, **sums, "residual": 0.0, "residual_relative": 0.0},
         warnings=[],
@@ -49,16 +52,16 @@ def record(units: Units, values: list[float]) -> Attribution:
 
 
 def drawn(block: Timeline | Bars | Film) -> Image.Image:
-    page = Image.new("RGB", (WIDTH, block.height), WHITE)
+    page = Scene()
     block.draw(page, 0)
-    return page
+    return raster(page, (WIDTH, block.height))
 
 
 def test_units_in_time_are_from_left_to_right() -> None:
     units = Units(kind="frame", step=0.02)
-    page = drawn(Timeline(SHOWN, units, 1, 1.0, None, "relu"))
+    page = drawn(Timeline(views(SHOWN, 1.0), units, 1, None))
     room = INNER - 130
-    for row, values in enumerate((SHOWN.content, SHOWN.position, SHOWN.total)):
+    for row, values in enumerate((SHOWN.total, SHOWN.content, SHOWN.position)):
         for k, value in enumerate(values):
             at = (MARGIN + 130 + round((k + 0.5) * room / 4), row * 36 + 15)
             assert page.getpixel(at) == colour(value, 1.0)
@@ -95,27 +98,27 @@ def test_curves_of_every_number_of_channels(channels: int) -> None:
 
 def test_bars_are_on_the_side_of_their_sign() -> None:
     units = Units(kind="column", text=["a", "b", "c", "d"])
-    page = np.asarray(drawn(Bars(SHOWN, units, 1.0, "relu")), np.int64)
-    room = (INNER - 210 - 32) // 3
+    page = np.asarray(drawn(Bars(views(SHOWN, 1.0), units)), np.int64)
+    room = (INNER - 210 - 48) // 4
     middle = MARGIN + 210 + (room - 76) // 2
-    for row, value in enumerate(SHOWN.content):
+    for row, value in enumerate(SHOWN.total):
         line = page[30 + row * 24 + 12]
-        left, right = line[middle - 40], line[middle + 25]
+        left, right = line[middle - 25], line[middle + 12]
         assert (left[2] > left[0] + 20) == (value < -0.4)
         assert (right[0] > right[2] + 20) == (value > 0.2)
 
 
 def test_only_the_strongest_of_many_columns_have_bars() -> None:
     values = list(map(float, range(100)))
-    many = Relevance(content=values, position=values, total=values)
-    assert strongest(many) == list(range(60, 100))
-    assert Bars(many, Units(kind="column"), 1.0, "relu").height == 30 + 41 * 24
+    many = Relevance(content=values, position=values, total=values, score=values)
+    assert strongest(many.total) == list(range(60, 100))
+    assert Bars(views(many, 1.0), Units(kind="column")).height == 30 + 41 * 24
 
 
 def test_pictures_of_a_video_are_next_to_each_other() -> None:
     values = [1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, -1.0]
-    shown = Relevance(content=values, position=values, total=values)
-    film = Film(shown, (4, 2), 2, 1.0, "relu")
+    shown = Relevance(content=values, position=values, total=values, score=values)
+    film = Film(views(shown, 1.0), (4, 2), 2)
     page = drawn(film)
     width = film._width
     first, second = MARGIN + 130, MARGIN + 130 + width + 8

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from palrp_onnx.record import ModelFacts, Run
+import numpy as np
+from building import Array
+
+from palrp_onnx.record import ModelFacts, Relevance, Run
 
 MODEL = ModelFacts(sha256="0" * 64, opset=18, producer="p", nodes=3)
 RUN = Run(
@@ -15,3 +18,8 @@ RUN = Run(
     providers=[],
     ms={"total": 1.0},
 )
+
+
+def reduced(relevance: Relevance) -> Array:
+    """The sinks as one number a unit, of a method whose score is content and these."""
+    return np.subtract(relevance.score, relevance.content)
