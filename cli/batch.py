@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from palrp_onnx.errors import UsageError
+from palrp_onnx.errors import InputError, UsageError
 
+from .command import command
 from .options import (
     FILE_PATH,
     METHODS_HELP,
@@ -20,6 +21,7 @@ from .options import (
     Reporting,
     Run,
     Words,
+    columns_option,
     example_option,
     explainer_options,
     grouped,
@@ -30,6 +32,7 @@ from .options import (
     reporting_options,
     run_options,
     together,
+    windows_option,
     words_options,
 )
 from .progress import duration, progress
@@ -60,6 +63,8 @@ class Request:
     parquet: bool
     pictures: int
     words: Words
+    windows: int | None
+    columns: tuple[str, ...]
     example: Path | None
     memory: str
     run: Run
@@ -145,11 +150,13 @@ _sizes = together(
 )
 
 
-@click.command(short_help="Explain a data set, one line of JSON a record.", epilog=METHODS_HELP)
+@command(short_help="Explain a data set, one line of JSON a record.", epilog=METHODS_HELP)
 @model_argument
 @_places
 @_sizes
 @words_options
+@windows_option
+@columns_option
 @run_options
 @head_option
 @memory_option
@@ -170,11 +177,14 @@ def batch(**options: Any) -> int:
     from palrp_onnx.jobs.run import run
     from palrp_onnx.jobs.sources import open_source
 
+    click.get_current_context().find_root().obj.resumable = str(request.source) != "-"
     source = open_source(request.source, sys.stdin.buffer)
     settings, plan = _settings(request), _plan(request)
     start = time.monotonic()
     with progress(quiet=request.reporting.quiet) as bar:
         outcome = run(request.model, settings, source, plan, bar)
+    if outcome.complete and not outcome.tally.records and request.shard == "1/1":
+        raise InputError("The input holds no record", place=str(request.source))
     if outcome.complete and request.pictures:
         _draw(request, source, plan)
     if not request.reporting.quiet:
@@ -246,10 +256,21 @@ def _settings(request: Request) -> Settings:
         memory=request.memory,
         tokenizer=None if request.words.tokenizer is None else str(request.words.tokenizer),
         bind=request.words.bind,
+        windows=request.windows,
+        columns=_columns(request),
         example=None if request.example is None else str(request.example),
         batch_size=request.batch_size,
         batch_tokens=request.batch_tokens,
     )
+
+
+def _columns(request: Request) -> dict[str, tuple[str, ...]]:
+    from palrp_onnx.inputs.columns import read_columns
+    from palrp_onnx.model.open import Model
+
+    if not request.columns:
+        return {}
+    return read_columns(request.columns, [each.name for each in Model.open(request.model).inputs])
 
 
 def _plan(request: Request) -> BatchPlan:

@@ -13,6 +13,7 @@ from palrp_onnx.errors import UsageError
 from palrp_onnx.files import Content, write_files
 from palrp_onnx.relevance.methods import DEFAULT_METHOD
 
+from .command import command
 from .options import (
     FILE_PATH,
     METHODS_HELP,
@@ -27,7 +28,7 @@ from .options import (
 )
 
 
-@click.command(short_help="Write the explanation as an ONNX graph.", epilog=METHODS_HELP)
+@command(short_help="Write the explanation as an ONNX graph.", epilog=METHODS_HELP)
 @model_argument
 @click.option("-o", "destination", type=FILE_PATH, metavar="FILE.onnx", help="Output file.")
 @click.option(

@@ -11,16 +11,21 @@ from palrp_onnx.errors import UsageError
 #: A row, all rows (``None``), or the matrix that they make.
 Shown = int | Literal["matrix"] | None
 _SUFFIXES = {".json": "json", ".png": "png", ".svg": "svg", ".html": "html"}
+_DATA = ("json", "kserve")
 _PICTURES = ("png", "svg")
 
 
 @dataclass(frozen=True)
 class Destination:
-    """Where results are written: stdout (no path), one file, or a folder."""
+    """Where results are written: stdout (no path), one file, or a folder.
+
+    ``by_default`` is set for stdout if neither a place nor a format was asked for.
+    """
 
     kind: Literal["stdout", "file", "folder"]
     formats: tuple[str, ...]
     path: Path = Path()
+    by_default: bool = False
 
     @classmethod
     def parse(cls, text: str | None, formats: tuple[str, ...] | None) -> Destination:
@@ -33,8 +38,11 @@ class Destination:
             UsageError: The suffix is unknown, or the formats do not fit the place.
         """
         if text is None or text == "-":
-            return cls("stdout", _only(("json", "kserve"), formats, "stdout"))
+            kinds = _only(_DATA, formats, "stdout")
+            return cls("stdout", kinds, by_default=text is None and formats is None)
         path = Path(text)
+        if path.exists() and not path.is_file() and not path.is_dir():  # a device or a pipe
+            return cls("file", _only(_DATA, formats, text), path)
         if path.is_dir() or text.endswith("/") or not path.suffix:
             if formats and "kserve" in formats:
                 raise UsageError(
@@ -48,8 +56,20 @@ class Destination:
                 f"-o {text}: results are written as .json, .png, .svg or .html, or to a folder",
                 hint="If this is a folder whose name has a dot, put a slash at its end.",
             )
-        kinds = (kind, "kserve") if kind == "json" else (kind,)
+        kinds = _DATA if kind == "json" else (kind,)
         return cls("file", _only(kinds, formats, text), path)
+
+    def require_shown(self) -> None:
+        """Check that there will be something to look at, for ``--open``.
+
+        Raises:
+            UsageError: Neither a page nor a picture will be written.
+        """
+        if not {"png", "html"} & set(self.formats):
+            raise UsageError(
+                "--open shows a page or a picture, and none is written",
+                hint="Give -o map.html, -o map.png or a folder.",
+            )
 
     def files(self, name: str, rows: int, *, matrix: bool = False) -> dict[Path, Shown]:
         """Path → the row of the batch that it shows; ``None``: all rows, as JSON or as a page.
@@ -100,6 +120,6 @@ def _only(kinds: tuple[str, ...], formats: tuple[str, ...] | None, place: str) -
     if len(formats) > 1 or formats[0] not in kinds:
         raise UsageError(
             f"{place} can only have the format {' or '.join(kinds)}",
-            hint="For several formats name a folder: -o DIR.",
+            hint=f"Name a file, as in -o map.{formats[0]}; for several formats a folder: -o DIR.",
         )
     return formats

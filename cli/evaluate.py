@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from .command import Group
 from .dataset import Report, files_in, inputs_option, report_options, samples_in
 from .evaluate_checks import randomisation, stability
 from .evaluate_images import pixels, segmentation
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 
 @click.group(
+    cls=Group,
     commands=[perturbation, pixels, segmentation, randomisation, stability],
     short_help="Measure explanations over a data set.",
 )

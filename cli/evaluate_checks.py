@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from .command import command
 from .dataset import (
     Comparison,
     Report,
@@ -50,7 +51,7 @@ _common = together(
 )
 
 
-@click.command(short_help="Whether maps depend on learnt weights.", epilog=COMPARED_METHODS_HELP)
+@command(short_help="Whether maps depend on learnt weights.", epilog=COMPARED_METHODS_HELP)
 @model_argument
 @inputs_option("Texts, images or tensors")
 @click.option(
@@ -106,7 +107,7 @@ def randomisation(
     destination.write(found, _steps_table(found))
 
 
-@click.command(
+@command(
     short_help="Whether maps stay the same when one token changes.", epilog=COMPARED_METHODS_HELP
 )
 @model_argument

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from .command import command
 from .dataset import (
     Comparison,
     Report,
@@ -58,7 +59,7 @@ _common = together(
 _grouped = grouped(comparison=Comparison, destination=Report, reporting=Reporting)
 
 
-@click.command(
+@command(
     short_help="How long a class is retained while pixels are replaced.",
     epilog=COMPARED_METHODS_HELP,
 )
@@ -124,7 +125,7 @@ def pixels(
     destination.write(found, _pixels_table(found), drawn)
 
 
-@click.command(
+@command(
     short_help="How well a map separates an object from its background.",
     epilog=COMPARED_METHODS_HELP,
 )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from .command import command
 from .dataset import (
     Comparison,
     Report,
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
     from palrp_onnx.model.open import Model
 
 
-@click.command(
+@command(
     short_help="How early a prediction returns in the order of the map.",
     epilog=COMPARED_METHODS_HELP,
 )

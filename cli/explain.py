@@ -6,6 +6,7 @@ import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,8 +14,9 @@ import click
 
 from palrp_onnx.errors import UsageError
 from palrp_onnx.files import Content, write_files
-from palrp_onnx.limits import Limit, check_records
+from palrp_onnx.limits import Limit, check_records, with_checks
 
+from .command import command
 from .destination import Destination, Shown
 from .options import (
     FILE_PATH,
@@ -23,6 +25,7 @@ from .options import (
     Reporting,
     Run,
     Words,
+    columns_option,
     default_run_options,
     explainer_options,
     fail_on_option,
@@ -33,16 +36,18 @@ from .options import (
     method_options,
     model_argument,
     reporting_options,
+    windows_option,
     words_options,
 )
+from .showing import coloured_maps, colours_of_stdout, show
 from .summary import summary
 from .writing import write_stdout
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from palrp_onnx.describe import Explanation
     from palrp_onnx.explainer import Explainer
+    from palrp_onnx.explanation import Explanation
     from palrp_onnx.inputs import Given, GraphInput, Sample
     from palrp_onnx.matrix import Matrix
     from palrp_onnx.model.open import Model
@@ -57,6 +62,7 @@ class Request:
 
     model: Path
     sources: tuple[str, ...]
+    text: str | None
     chat: bool
     pair: Path | None
     windows: int | None
@@ -64,6 +70,7 @@ class Request:
     formats: tuple[str, ...] | None
     words: Words
     tensors: Path | None
+    opened: bool
     start: str | None
     generate: int | None
     head: str | None
@@ -76,7 +83,7 @@ class Request:
     reporting: Reporting
 
 
-@click.command(short_help="Explain one input: text, an image or tensors.", epilog=METHODS_HELP)
+@command(short_help="Explain one input: text, an image or tensors.", epilog=METHODS_HELP)
 @model_argument
 @click.option(
     "--input",
@@ -87,34 +94,22 @@ class Request:
     "(.npz, one array per graph input); - is text on stdin. Several times for a graph with inputs "
     "of several kinds, with the input's name where the kind leaves it open.",
 )
+@click.option("--text", help="The text itself, instead of --input.")
 @click.option(
     "--chat",
     type=FILE_PATH,
     metavar="FILE.json",
     help="Messages instead of --input: the tokenizer's chat template makes a text of them.",
 )
-@click.option(
-    "--columns",
-    multiple=True,
-    metavar="NAMES|INPUT=NAMES",
-    help="Names of the columns of a table, nodes or steps, in their order: a file with one a line, "
-    "or names separated by commas.",
-)
+@columns_option
 @click.option("--pair", type=FILE_PATH, help="Second text, for models of text pairs.")
-@click.option(
-    "--windows",
-    type=click.IntRange(min=-1),
-    is_flag=False,
-    flag_value="-1",
-    metavar="[N]",
-    help="Explain a text that is longer than the model in windows that share N tokens, by default "
-    "half of each.",
-)
+@windows_option
 @click.option(
     "-o",
     "place",
     metavar="DIR|FILE|-",
-    help="A folder, a .json, .png, .svg or .html file, or stdout (the default).",
+    help="A folder, a .json, .png, .svg or .html file, or - for JSON on stdout. By default JSON on "
+    "stdout, and where that is a terminal, a coloured map instead.",
 )
 @click.option(
     "--format",
@@ -131,6 +126,9 @@ class Request:
 @method_options
 @click.option(
     "--tensors", type=FILE_PATH, help="Also write raw signed relevance to this .npz file."
+)
+@click.option(
+    "--open", "opened", is_flag=True, help="Show the page, or else the picture, that was written."
 )
 @click.option(
     "--generate",
@@ -159,13 +157,12 @@ def explain(**options: Any) -> None:
     The record is JSON: one object, or an array of them if a .npz file holds several rows, several
     targets are given (--target A,B or --target all) or several tokens are generated.
     """
-    sources, chat = options.pop("sources"), options.pop("chat")
-    if bool(sources) == (chat is not None):
-        raise UsageError("Give the input: --input FILE, or --chat FILE.json")
-    request = Request(sources=sources or (str(chat),), chat=chat is not None, **options)
+    request = _request(**options)
     _check_generation(request)
     _check_windows(request)
     destination = Destination.parse(request.place, request.formats)
+    if request.opened:
+        destination.require_shown()
     model, sample = _open(request)
     explainer = _explainer(request, model)
     targets = _targets(request, explainer, sample)
@@ -177,7 +174,7 @@ def explain(**options: Any) -> None:
     # Now the number of records is known; before, it was estimated for --generate and all targets.
     places = destination.files(sample.id, len(explanations), matrix=_continues(request) is not None)
     _check_places(request, [*places, *filter(None, [request.tensors])], read)
-    records = [each.record for each in explanations]
+    records = [with_checks(each.record, request.limits) for each in explanations]
     for record in records:
         record.require_finite(place=f"sample {record.id}")
     data = _json(records, kserve="kserve" in destination.formats)
@@ -187,10 +184,24 @@ def explain(**options: Any) -> None:
         files[request.tensors] = _tensors(explanations)
     write_files(files)
     if destination.kind == "stdout":
-        write_stdout(data)
+        console = colours_of_stdout() if destination.by_default else None
+        write_stdout(data if console is None else coloured_maps(console, records))
+    if request.opened:
+        show(files)
     if not request.reporting.quiet:
         _print_summary(request, records, list(files))
     check_records(request.limits, records)
+
+
+def _request(
+    *, sources: tuple[str, ...], text: str | None, chat: Path | None, **options: Any
+) -> Request:
+    """The input is given in one of three ways; a text itself is read as if it came from stdin."""
+    ways = (sources, text is not None and ("-",), chat is not None and (str(chat),))
+    given = [way for way in ways if way]
+    if len(given) != 1:
+        raise UsageError("Give the input: --input FILE, --text TEXT, or --chat FILE.json")
+    return Request(sources=given[0], text=text, chat=chat is not None, **options)
 
 
 def _targets(request: Request, explainer: Explainer, sample: Sample) -> tuple[Target, ...]:
@@ -294,7 +305,7 @@ def _read(
         return open_several(
             given, model_path=request.model, graph_inputs=inputs, tokenizer=tokenizer
         )
-    return open_sample(
+    sample = open_sample(
         source,
         model_path=request.model,
         graph_inputs=inputs,
@@ -302,7 +313,9 @@ def _read(
         pair=request.pair,
         chat=request.chat,
         windows=request.windows,
+        stdin=None if request.text is None else BytesIO(os.fsencode(request.text)),
     )
+    return sample if request.text is None else replace(sample, id="text")
 
 
 def _read_other(request: Request, model: Model, source: Path) -> Sample:
@@ -447,13 +460,9 @@ def _picture(path: Path, record: Attribution, sample: Sample) -> bytes:
 
 
 def _html(records: Sequence[Attribution], sample: Sample) -> bytes:
-    """The page of one record, or the list of several."""
-    from palrp_onnx.render.html import render_html
-    from palrp_onnx.render.listing import ListedRecord, render_run
+    from palrp_onnx.render.beside import render_records
 
-    if len(records) > 1:
-        return render_run(sample.id, [ListedRecord(record.id, record) for record in records]).html
-    return render_html(records[0], **_originals(records[0], sample))
+    return render_records(sample.id, records, [_originals(record, sample) for record in records])
 
 
 def _originals(record: Attribution, sample: Sample) -> dict[str, Any]:
@@ -476,7 +485,7 @@ def _original(shown: Map, sample: Sample) -> tuple[Image | None, Box | None]:
 
 
 def _tensors(explanations: Sequence[Explanation]) -> Content:
-    from palrp_onnx.describe import join_tensors, save_tensors
+    from palrp_onnx.explanation import join_tensors, save_tensors
 
     return partial(save_tensors, join_tensors(explanations))
 

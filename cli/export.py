@@ -9,6 +9,7 @@ import click
 
 from palrp_onnx.files import to_json
 
+from .command import command
 from .options import FILE_PATH, Reporting, grouped, reporting_options
 from .writing import write_stdout
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from palrp_onnx.export import ExportReport
 
 
-@click.command(short_help='Export a Transformers model to ONNX (needs "palrp-onnx[export]").')
+@command(short_help='Export a Transformers model to ONNX (needs "palrp-onnx[export]").')
 @click.argument("source")
 @click.option("-o", "folder", type=FILE_PATH, required=True, metavar="DIR", help="Output folder.")
 @click.option(

@@ -8,6 +8,7 @@ import click
 
 from palrp_onnx.files import to_json
 
+from .command import command
 from .options import (
     Reporting,
     example_option,
@@ -20,7 +21,7 @@ from .options import (
 from .writing import write_stdout
 
 
-@click.command(short_help="Show roles, position sites, rules and the verdict for a model.")
+@command(short_help="Show roles, position sites, rules and the verdict for a model.")
 @model_argument
 @output_option
 @role_option
@@ -31,6 +32,7 @@ from .writing import write_stdout
     metavar="NAME",
     help="Show the roles of a value and their reasons. Can be given several times.",
 )
+@click.option("--values", is_flag=True, help="List the names that --why and --output may have.")
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of tables.")
 @reporting_options
 @grouped(reporting=Reporting)
@@ -40,6 +42,7 @@ def inspect(
     roles: dict[str, str],
     example: Path | None,
     why: tuple[str, ...],
+    values: bool,
     as_json: bool,
     reporting: Reporting,
 ) -> None:
@@ -54,7 +57,7 @@ def inspect(
         from palrp_onnx.inputs import read_npz
 
         feeds = read_npz(example, opened.inputs).feeds
-    inspection = inspect_model(opened, feeds, output=output, roles=roles, why=why)
+    inspection = inspect_model(opened, feeds, output=output, roles=roles, why=why, values=values)
     if as_json:
         write_stdout(to_json(inspection))
         return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import shlex
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
@@ -12,11 +13,12 @@ from typing import Any, NoReturn
 
 import click
 
-from palrp_onnx.errors import PalrpError, ResourceError
+from palrp_onnx.errors import PalrpError, ResourceError, UsageError
 from palrp_onnx.files import refusal
 from palrp_onnx.printable import printable
 
-from .writing import close_stdout
+from .command import Group
+from .writing import close_stdout, open_closed_streams
 
 _COMMANDS = (
     *("batch", "compare", "compile", "evaluate", "explain", "export", "inspect", "report"),
@@ -28,12 +30,20 @@ _INTERRUPTED = 130
 
 @dataclass
 class State:
-    """State that is needed after a command has failed."""
+    """State that is needed after a command has failed.
 
+    Attributes:
+        arguments: The command line.
+        verbose: Whether ``-v`` was given.
+        resumable: Whether the same command with ``--resume`` goes on with what was interrupted.
+    """
+
+    arguments: list[str]
     verbose: bool = False
+    resumable: bool = False
 
 
-class Program(click.Group):
+class Program(Group):
     """A group whose commands are imported by name; ``main`` turns outcomes into exit codes."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -69,7 +79,9 @@ class Program(click.Group):
         self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any
     ) -> NoReturn:
         """Run and exit with the documented code."""
-        state = State()
+        open_closed_streams()
+        args = sys.argv[1:] if args is None else list(args)
+        state = State(args)
         extra["standalone_mode"] = False
         try:
             result = super().main(args, prog_name, obj=state, **extra)
@@ -102,10 +114,16 @@ def _report(failure: BaseException, state: State) -> int:
             return failure.code if isinstance(failure.code, int) else 0
         case click.exceptions.Abort() | KeyboardInterrupt():
             click.echo("interrupted", err=True)
+            if state.resumable:
+                given = [each for each in state.arguments if each != "--resume"]
+                resumed = shlex.join(["palrp-onnx", *given, "--resume"])
+                click.echo(f"  to go on: {resumed}", err=True)
             return _INTERRUPTED
-        case click.ClickException():
+        case click.exceptions.NoArgsIsHelpError():
             failure.show()
             return failure.exit_code
+        case click.ClickException():
+            return _print_error(_usage(failure))
         case PalrpError():
             return _print_error(failure)
         case OSError(filename=str() as place):
@@ -125,6 +143,13 @@ def _report(failure: BaseException, state: State) -> int:
     again = "" if state.verbose else " (-v shows the traceback)"
     click.echo(f"error[bug]: {type(failure).__name__}: {detail}{again}", err=True)
     return _BUG
+
+
+def _usage(failure: click.ClickException) -> UsageError:
+    """An error of click in the form of all others."""
+    context = getattr(failure, "ctx", None)
+    hint = f"See {context.command_path} --help." if context is not None else ""
+    return UsageError(failure.format_message().removesuffix("."), hint=hint)
 
 
 def _print_error(error: PalrpError) -> int:

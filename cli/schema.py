@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import click
 
+from .command import command
 from .writing import write_stdout
 
 
-@click.command(short_help="Print the JSON Schema of the record.")
+@command(short_help="Print the JSON Schema of the record.")
 @click.option("--matrix", is_flag=True, help="Print that of NAME-matrix.json, a continued text.")
 def schema(matrix: bool) -> None:
     """Print the JSON Schema (2020-12) of the record that explain writes."""

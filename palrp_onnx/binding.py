@@ -92,11 +92,25 @@ class Binder:
                 (target.against, target.against_word),
             )
         )
+        if target.kind in ("index", "contrast", "token") and not self.head.places:
+            self._check_classes(index, against)
         kind = "pred" if target.kind == "default" else target.kind
         link = self.head.link if target.log else None
         return replace(
             target, kind=kind, index=index, against=against, word=None, against_word=None, link=link
         )
+
+    def _check_classes(self, *indices: int | None) -> None:
+        """Refuse a class that the output does not have."""
+        size = self.head.size
+        for index in indices:
+            if index is not None and not -size <= index < size:
+                named = [f"{i} {name}" for i, name in list(self.head.names.items())[:20]]
+                raise TargetError(
+                    f"Class {index} is outside of the output, which has {size}",
+                    place=f"output {self.subject.output}",
+                    hint=f"Its classes: {', '.join(named)}." if named else f"Use 0 to {size - 1}.",
+                )
 
     def _entry(self, word: str) -> int:
         """The class with a label, or the token of the vocabulary with a text."""

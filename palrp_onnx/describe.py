@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from math import prod
-from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Literal
 
 import numpy as np
-from msgspec import UNSET, structs
+from msgspec import UNSET, UnsetType, structs
 
 from palrp_onnx.engines import Outcome
-from palrp_onnx.errors import InputError, UsageError
+from palrp_onnx.errors import InputError
+from palrp_onnx.explanation import Explanation
 from palrp_onnx.fidelity import doubts
 from palrp_onnx.head import Head, class_warnings
 from palrp_onnx.inputs.columns import ANY
@@ -21,9 +21,11 @@ from palrp_onnx.inputs.words import Vocabulary
 from palrp_onnx.record import (
     LEDGER_SUMS,
     Attribution,
+    Candidate,
     Fidelity,
     Map,
     OffMap,
+    Prediction,
     Relevance,
     Run,
     Site,
@@ -38,43 +40,8 @@ from palrp_onnx.relevance.units import Maps, pictures_of, unaligned
 from palrp_onnx.subject import Subject
 from palrp_onnx.types import Array
 
-
-@dataclass(frozen=True)
-class Explanation:
-    """A record, and the signed arrays that it summarises.
-
-    Attributes:
-        record: The result record.
-        tensors: ``content`` [1, units, features] (``pixels`` [1, C, H, W] for images),
-            ``site/LAYER/PART`` [1, tokens, features], ``input/NAME`` for further inputs.
-    """
-
-    record: Attribution
-    tensors: dict[str, Array]
-
-    def warned(self, *warnings: Warning_) -> Explanation:
-        """The explanation with further warnings."""
-        listed = [*self.record.warnings, *warnings]
-        return replace(self, record=structs.replace(self.record, warnings=listed))
-
-
-def join_tensors(explanations: Sequence[Explanation]) -> dict[str, Array]:
-    """The arrays of several explanations by name, joined on the batch axis.
-
-    Raises:
-        UsageError: They have none, because the explainer was compiled without them.
-    """
-    names = list(explanations[0].tensors)
-    if not names:
-        raise UsageError(
-            "The explainer was compiled without raw relevance", hint="Compile with --features."
-        )
-    return {name: np.concatenate([e.tensors[name] for e in explanations]) for name in names}
-
-
-def save_tensors(tensors: Mapping[str, Array], place: Path | BinaryIO) -> None:
-    """Write arrays to an ``.npz`` file, each under its name."""
-    np.savez(place, **tensors)  # type: ignore[arg-type]  # no array has the name of an option
+#: Number of entries of a prediction.
+_TOP = 5
 
 
 @dataclass(frozen=True)
@@ -130,6 +97,25 @@ class Describer:
         )
         return structs.replace(target, label=index, against_label=against)
 
+    def _prediction(
+        self, found: Resolved, target: TargetFacts, units: Units
+    ) -> Prediction | UnsetType:
+        """What the model said at the place of the target, if its entries are classes or tokens."""
+        if target.kind in ("region", "span", "element"):
+            return UNSET
+        position = None if self.head.places else target.position
+        return prediction(
+            self.head, found.scores, lambda index: self._label(index, units), position
+        )
+
+    def _label(self, index: int, units: Units) -> str | None:
+        """The name of an entry."""
+        if self.head.places:
+            return units.text[index] if index < len(units.text) else None
+        if self.head.vocabulary and self.vocabulary is not None:
+            return self.vocabulary.text(index)
+        return self.head.names.get(index)
+
     def _tokens(self, sample: Sample, outcome: Outcome, row: int) -> Units:
         """The tokens that the places of the output are of."""
         maps = {self.subject.input: outcome.maps, **outcome.further}
@@ -176,9 +162,36 @@ class Describer:
             fidelity=UNSET if self.fidelity is None else self.fidelity,
             input_name=first.input,
             others=rest or UNSET,
+            prediction=self._prediction(
+                outcome.targets[row], target, self._tokens(sample, outcome, row)
+            ),
         )
         tensors = {name: array[row : row + 1] for name, array in outcome.tensors.items()}
-        return Explanation(record, tensors)
+        return Explanation(record, tensors, sample)
+
+
+def prediction(
+    head: Head,
+    scores: Array,
+    label_of: Callable[[int], str | None],
+    position: int | None = None,
+) -> Prediction | UnsetType:
+    """The largest of entries [D] that are classes, tokens or places; unset for other numbers."""
+    entries = head.classes and scores.shape == (head.size,)
+    if scores.ndim != 1 or not (head.places or entries):
+        return UNSET
+    finite = np.where(np.isfinite(scores), scores, -np.inf)
+    top = [
+        Candidate(
+            index=index,
+            value=float(scores[index]),
+            label=label_of(index),
+            probability=head.chance(scores, index),
+        )
+        for index in np.argsort(-finite, kind="stable")[:_TOP].tolist()
+        if np.isfinite(scores[index])
+    ]
+    return Prediction(**structs.asdict(top[0]), position=position, top=top) if top else UNSET
 
 
 def _map(view: Subject, sample: Sample, maps: Maps, row: int) -> Map:

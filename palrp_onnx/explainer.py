@@ -8,19 +8,19 @@ from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
-from msgspec import structs
+from msgspec import UNSET, structs
 
 from palrp_onnx.analysis.roles import parse_roles
 from palrp_onnx.binding import BELOW_HALF, Binder
+from palrp_onnx.clock import utc_now
 from palrp_onnx.compiler.graph import OPSET, CompileSettings, compile_graph
 from palrp_onnx.compiler.manifest import Manifest
-from palrp_onnx.describe import Describer, Explanation
+from palrp_onnx.describe import Describer, prediction
 from palrp_onnx.engines import CompiledEngine, Engine, NumpyEngine
 from palrp_onnx.errors import (
     InputError,
@@ -31,8 +31,10 @@ from palrp_onnx.errors import (
     TargetError,
     UsageError,
 )
+from palrp_onnx.explanation import Explanation
 from palrp_onnx.fidelity import Original
 from palrp_onnx.head import Head, check_kind, class_warnings, find_head
+from palrp_onnx.inputs.digests import file_digests
 from palrp_onnx.inputs.open import open_sample
 from palrp_onnx.inputs.sample import Sample
 from palrp_onnx.inputs.sidecar import Declared, read_declared
@@ -54,9 +56,11 @@ from palrp_onnx.relevance.target import Resolved, Target, of_rows
 from palrp_onnx.relevance.target_parsing import parse_targets
 from palrp_onnx.runtime.branching import Branches, Taken
 from palrp_onnx.runtime.forward import RuntimeForward
+from palrp_onnx.session import runtime_version
 from palrp_onnx.subject import Subject
 from palrp_onnx.types import Array, Feeds
-from palrp_onnx.windows import join_windows
+from palrp_onnx.version import own_version
+from palrp_onnx.windows import LongText, join_windows
 from palrp_onnx.zero_maps import find_zero_maps, warning
 
 ENGINES = ("onnxruntime", "numpy")
@@ -227,7 +231,7 @@ class Explainer:
             rows = self.explain(filled, target, labels)
             own = rows[: len(rows) // count]
             names = [sample.id] if len(own) == 1 else [f"{sample.id}-{k}" for k in range(len(own))]
-            return [_numbered(each, name) for each, name in zip(own, names, strict=True)]
+            return [each.named(name) for each, name in zip(own, names, strict=True)]
         labels = self.labels(sample, labels or {})
         samples = self._singly(sample)
         if len(samples) > 1:
@@ -243,33 +247,55 @@ class Explainer:
         rows = [each for row in zip(*found, strict=True) for each in row]
         if len(found) == 1:
             return rows
-        return [_numbered(each, f"{sample.id}-{k}") for k, each in enumerate(rows)]
+        return [each.named(f"{sample.id}-{k}") for k, each in enumerate(rows)]
 
     def _over_windows(
         self, sample: Sample, target: str, labels: Mapping[int, str]
     ) -> list[Explanation]:
         """Explain a text in windows; the predicted class is that of the mean output."""
-        parts = [sample.alone(window) for window in sample.windows]
         engine = self.engine(sample.feeds)
-        outputs = [engine.output(each.feeds) for each in parts]
-        facts = engine.subject.facts
-        if outputs[0].ndim != _ONE_ROW or facts.tokens:
+        subject, facts = engine.subject, engine.subject.facts
+        outputs = [engine.output(window.feeds) for window in sample.windows]
+        text = LongText(sample, outputs, competing=facts.tokens)
+        head = self.head(subject, facts.shape, labels)
+        wanted = [self._with_files(each) for each in parse_targets(target, labels)]
+        if wanted[0].kind == "all":
+            wanted = self._every_class(text.parts[0], labels)
+        if head.kind == "causal-lm":
             raise TargetError(
-                "Windows need an output of one row a text, whose entries are no tokens of it",
-                place=f"output {engine.subject.output} {list(outputs[0].shape)}",
+                "A next token follows from what the model reads last, so that windows before it "
+                "say nothing of it",
+                place=f"output {subject.output}",
+                hint="Give the end of the text, as much as the model has room for.",
+            )
+        ends = head.kind == "question-answering" and facts.siblings and self._manifest is None
+        if wanted[0].kind in ("default", "answer") and ends:
+            joined = self._answer_in_windows(text, labels, both=wanted[0].kind == "answer")
+        elif wanted[0].kind == "answer":
+            raise _no_answer(subject, head)
+        elif text.by_token and (facts.tokens or facts.sequence):
+            joined = self._at_places(text, wanted, head, labels)
+        elif outputs[0].ndim == _ONE_ROW and not facts.tokens:
+            joined = self._of_the_mean(text, wanted, head, labels)
+        else:
+            raise TargetError(
+                "Windows need an output of one row a text, or of one for each of its tokens",
+                place=f"output {subject.output} {list(outputs[0].shape)}",
                 hint="Explain a part of the text that the model has room for.",
             )
-        mean = np.mean(outputs, axis=0)
-        head = self.head(engine.subject, facts.shape, labels)
-        binder = Binder(parts[0], engine.subject, head, lambda: self.vocabulary, lambda: mean)
-        wanted = [self._with_files(each) for each in parse_targets(target, labels)]
+        if len(joined) == 1:
+            return joined
+        return [each.named(f"{sample.id}-{k}") for k, each in enumerate(joined)]
+
+    def _of_the_mean(
+        self, text: LongText, wanted: list[Target], head: Head, labels: Mapping[int, str]
+    ) -> list[Explanation]:
+        """Explain targets of an output of one row a text, in all windows."""
+        subject, mean = self.engine(text.sample.feeds).subject, np.mean(text.outputs, axis=0)
+        binder = Binder(text.parts[0], subject, head, lambda: self.vocabulary, lambda: mean)
         taken = any(each.kind in ("default", "pred") for each in wanted)
         below = False
-        if wanted[0].kind == "answer":
-            raise _no_answer(engine.subject, head)
-        if wanted[0].kind == "all":
-            wanted = self._every_class(parts[0], labels)
-        elif wanted[0].kind == "default" and head.kind == "multi-label":
+        if wanted[0].kind == "default" and head.kind == "multi-label":
             likely, above = binder.likely_labels()
             wanted, below = [Target("index", label) for label in likely], not above
         else:
@@ -280,19 +306,47 @@ class Explainer:
                 else each
                 for each in wanted
             ]
+        parts = list(enumerate(text.parts))
         joined = [
-            join_windows(sample, [self._one(part, each, labels)[0] for part in parts])
+            join_windows(text.sample, {k: self._one(part, each, labels)[0] for k, part in parts})
             for each in wanted
         ]
         doubts = [BELOW_HALF] if below else []
         if taken:
             chosen = Resolved("index", (), 0.0, mean[0], predicted=True)
-            found = class_warnings(head, chosen, engine.subject.output, labels)
+            found = class_warnings(head, chosen, subject.output, labels)
             doubts += [Warning_(code=code, message=message) for code, message in found]
-        joined = [each.warned(*doubts) for each in joined]
-        if len(joined) == 1:
-            return joined
-        return [_numbered(each, f"{sample.id}-{k}") for k, each in enumerate(joined)]
+        # The probability of a mean is none of the model's.
+        said = prediction(replace(head, link=None), mean[0], head.names.get)
+        return [
+            replace(each, record=structs.replace(each.record, prediction=said)).warned(*doubts)
+            for each in joined
+        ]
+
+    def _at_places(
+        self, text: LongText, wanted: Sequence[Target], head: Head, labels: Mapping[int, str]
+    ) -> list[Explanation]:
+        """Explain targets at tokens, each in the windows that the token stands in."""
+        subject = self.engine(text.sample.feeds).subject
+        joined = []
+        for each in wanted:
+            binder = Binder(text.whole, subject, head, lambda: self.vocabulary, lambda: text.rows)
+            (bound,) = of_rows(binder(each), 1)
+            found = {
+                k: self._one(text.parts[k], [local], labels)[0]
+                for k, local in text.placed(bound).items()
+            }
+            joined.append(join_windows(text.sample, found).warned(*binder.warnings.get(0, ())))
+        return joined
+
+    def _answer_in_windows(
+        self, text: LongText, labels: Mapping[int, str], *, both: bool
+    ) -> list[Explanation]:
+        """Explain the best answer of all windows, in its window."""
+        scores = [self._answers(part, labels)[0][1] for part in text.parts]
+        best = int(np.argmax(scores))
+        found = self._usual(text.parts[best], labels, both=both)
+        return [join_windows(text.sample, {best: each}) for (each,) in found]
 
     def labels(self, sample: Sample, labels: Mapping[int, str]) -> Mapping[int, str]:
         """Names of classes: the texts, where the output compares an image with them or chooses."""
@@ -319,19 +373,34 @@ class Explainer:
             found = [self._one(sample, Target("index", k), labels) for k in index]
             return found if above else [[e.warned(BELOW_HALF) for e in each] for each in found]
         if kind == "question-answering" and siblings and self._manifest is None:
-            outputs = [self, self._other(siblings[0])]
-            if second := engine.subject.facts.second:
-                outputs.reverse()
-            scores = [each.engine(sample.feeds).output(sample.feeds) for each in outputs]
-            pairs = [binder.answer(row, *scores) for row in range(len(scores[0]))]
+            pairs = [pair for pair, _ in self._answers(sample, labels)]
             return [
                 each._one(sample, [Target("index", pair[k]) for pair in pairs], labels)
-                for k, each in enumerate(outputs)
-                if both or k == second
+                for k, each in enumerate(self._ends(engine.subject))
+                if both or k == engine.subject.facts.second
             ]
         if both:
             raise _no_answer(engine.subject, binder.head)
         return [self._one(sample, Target("pred"), labels)]
+
+    def _ends(self, subject: Subject) -> list[Explainer]:
+        """The explainers of the first and of the last tokens of answers."""
+        ends = [self, self._other(subject.facts.siblings[0])]
+        return ends[::-1] if subject.facts.second else ends
+
+    def _answers(
+        self, sample: Sample, labels: Mapping[int, str]
+    ) -> list[tuple[tuple[int, int], float]]:
+        """The first and the last token of the best answer of every row, and their scores' sum."""
+        engine = self.engine(sample.feeds)
+        binder = self.binder(engine, sample, labels)
+        ends = self._ends(engine.subject)
+        starts, lasts = (each.engine(sample.feeds).output(sample.feeds) for each in ends)
+        pairs = [binder.answer(row, starts, lasts) for row in range(len(starts))]
+        return [
+            ((first, last), float(starts[row, first] + lasts[row, last]))
+            for row, (first, last) in enumerate(pairs)
+        ]
 
     def _other(self, output: str) -> Explainer:
         """The explainer of another output, with the same options."""
@@ -656,7 +725,7 @@ class Explainer:
 
     def _run(self, engine: Engine, ms: dict[str, float]) -> Run:
         return Run(
-            version=version("palrp-onnx"),
+            version=own_version(),
             method=self.method.text,
             params=self._params(engine),
             engine=engine.name,
@@ -664,7 +733,14 @@ class Explainer:
             dtype="float64" if self.dtype == "float64" else "float32",
             providers=engine.providers,
             ms={name: round(value, 3) for name, value in ms.items()},
+            runtime=runtime_version(),
+            date=utc_now(),
+            files=self._digests or UNSET,
         )
+
+    @cached_property
+    def _digests(self) -> dict[str, str]:
+        return file_digests(self.model.path, self._tokenizer)
 
     def _params(self, engine: Engine) -> dict[str, Any]:
         roles = {name: role.value for name, role in self._roles.items()}
@@ -692,11 +768,6 @@ def _no_answer(subject: Subject, head: Head) -> TargetError:
         place=f"output {subject.output}, {head.kind}",
         hint="Use --target pred.",
     )
-
-
-def _numbered(explanation: Explanation, name: str) -> Explanation:
-    """The explanation under another id."""
-    return replace(explanation, record=structs.replace(explanation.record, id=name))
 
 
 def _refuse_changes(

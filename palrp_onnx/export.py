@@ -82,6 +82,7 @@ _COMPANIONS = (
     "merges.txt",
     "chat_template.*",
     "preprocessor_config.json",
+    "processor_config.json",
     "generation_config.json",
 )
 #: (samples, tokens) of the inputs of this comparison. Some families take few lengths: those that

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 from msgspec import structs
 
-from palrp_onnx.describe import Explanation
 from palrp_onnx.errors import InputError, UsageError
 from palrp_onnx.explainer import Explainer
+from palrp_onnx.explanation import Explanation
 from palrp_onnx.inputs import Continuation, Sample
 from palrp_onnx.record import Warning_
 
@@ -61,6 +61,7 @@ def _one(explainer: Explainer, sample: Sample, target: str) -> Explanation:
         raise UsageError(
             "Only a model that predicts the next token can continue, one text at a time",
             place=f"output {facts.output}: {facts.head}, as {facts.head_reason}",
+            hint="Leave out --generate or --continuation; or give --head causal-lm if it is one.",
         )
     return explanations[0]
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+from html import escape
 from typing import Literal
 
 import onnx_ir as ir
@@ -30,6 +32,7 @@ from palrp_onnx.relevance.plan import (
     visited_nodes,
 )
 from palrp_onnx.relevance.walk import walk
+from palrp_onnx.render.terminal import as_text, inspection_table
 from palrp_onnx.rules import NO_PATH, find_rule
 from palrp_onnx.types import Array
 
@@ -121,7 +124,14 @@ class Inspection(Struct, frozen=True, kw_only=True):
     explainable: bool
     verdict: str
     why: list[Why] = []
+    values: list[str] = []
     notes: list[str] = []
+
+    def __str__(self) -> str:
+        return as_text(inspection_table(self))
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{escape(str(self))}</pre>"
 
 
 def inspect(
@@ -131,6 +141,7 @@ def inspect(
     output: str | None = None,
     roles: Mapping[str, str] | None = None,
     why: Iterable[str] = (),
+    values: bool = False,
 ) -> Inspection:
     """Analyse a model without explaining an input.
 
@@ -141,6 +152,7 @@ def inspect(
         output: Name of the explained output; by default the first that depends on the input.
         roles: Overrides of roles, by name of the value.
         why: Names of values to describe.
+        values: Whether to list the names that ``why`` may have.
 
     Raises:
         ModelError: The model does not run, or no input or output can be explained.
@@ -171,6 +183,7 @@ def inspect(
         explainable=not refused,
         verdict=f"cannot be explained: {refused}" if refused else _verdict(sites),
         why=[_why(analysis, name) for name in why],
+        values=list(_values(analysis)) if values else [],
         notes=[GIVEN_EXAMPLE] if analysis.given else [],
     )
 
@@ -188,15 +201,23 @@ def _refused(analysis: Analysis, output: str | None) -> str:
     return ""
 
 
-def _why(analysis: Analysis, name: str) -> Why:
+def _values(analysis: Analysis) -> dict[str, ir.Value]:
+    """Every value of the graph, by its name: inputs, weights, results in the order of the nodes."""
     graph = analysis.model.graph
     made = (v for node in graph for v in node.outputs)
-    known = (v for v in (*graph.inputs, *graph.initializers.values(), *made) if v.name == name)
-    value = next(known, None)
+    return {v.name: v for v in (*graph.inputs, *graph.initializers.values(), *made) if v.name}
+
+
+def _why(analysis: Analysis, name: str) -> Why:
+    known = _values(analysis)
+    value = known.get(name)
     if value is None:
+        within = [each for each in known if name.casefold() in each.casefold()]
+        close = get_close_matches(name, known, n=3) or within[:3]
+        meant = f"Did you mean {' or '.join(map(repr, close))}? " if close else ""
         raise UsageError(
             f"There is no value {name!r} in the graph",
-            hint="Values have the names that the nodes of the file give their outputs.",
+            hint=f"{meant}`palrp-onnx inspect MODEL --values` lists all.",
         )
     producer = value.producer()
     source = "a weight" if value.is_initializer() else "an input"

@@ -163,6 +163,11 @@ def saved_as_optimised(graph: bytes) -> onnx.ModelProto:
         return onnx.load(path)
 
 
+def runtime_version() -> str:
+    """Version of ONNX Runtime."""
+    return str(_import_runtime().__version__)
+
+
 def _import_runtime() -> Any:
     try:
         import onnxruntime
@@ -185,7 +190,8 @@ def _providers(device: str) -> tuple[list[Any], str]:
 def _no_device(device: str, providers: list[str]) -> ResourceError:
     return ResourceError(
         f"The device {device} is not available: the runtime offers {', '.join(providers)}",
-        hint='Install the GPU runtime: pip install "palrp-onnx[gpu]", or use --device cpu.',
+        hint="Use --device cpu, or replace the runtime, as both have one import name: "
+        'pip uninstall -y onnxruntime, then pip install "palrp-onnx[gpu]".',
     )
 
 

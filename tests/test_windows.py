@@ -128,4 +128,4 @@ def test_the_command(tmp_path: Path) -> None:
     assert run("--fail-on", "truncated", "-q")[0] == 5
     assert run("--windows", "--tensors", str(tmp_path / "raw.npz"))[0] == 2
     image = CliRunner().invoke(program, ["explain", str(BERT), "--input", "a.png", "--windows"])
-    assert image.exit_code == 3 and "only a single text" in image.stderr
+    assert image.exit_code == 3 and "only a text or a pair" in image.stderr

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
-from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -40,6 +39,7 @@ from palrp_onnx.relevance.walk import Caught, walk
 from palrp_onnx.subject import Subject
 from palrp_onnx.tensor.onnx import NARROW, Emit
 from palrp_onnx.types import Shape
+from palrp_onnx.version import own_version
 
 #: Lowest opset of a graph that the relevance pass can be appended to.
 OPSET = 13
@@ -484,7 +484,7 @@ class _Compiler:
     def _manifest(self, aligned: Sequence[Aligned]) -> Manifest:
         return Manifest(
             **structs.asdict(self._subject),
-            version=version("palrp-onnx"),
+            version=own_version(),
             method=self._plan.method.text,
             own=own_method(self._plan.method),
             positions=self._settings.positions,

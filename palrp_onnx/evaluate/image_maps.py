@@ -8,10 +8,10 @@ from zlib import crc32
 
 import numpy as np
 
-from palrp_onnx.describe import Explanation
 from palrp_onnx.errors import UsageError
 from palrp_onnx.evaluate.baselines import Baseline, ComparedMethod
 from palrp_onnx.evaluate.texts import RANDOM
+from palrp_onnx.explanation import Explanation
 from palrp_onnx.inputs import Sample
 from palrp_onnx.record import TargetFacts
 from palrp_onnx.relevance.target_parsing import parse_target

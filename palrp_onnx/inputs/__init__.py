@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from palrp_onnx.inputs.continuation import Continuation
-from palrp_onnx.inputs.image import ImageReader, default_preprocessor
+from palrp_onnx.inputs.image import ImageReader
 from palrp_onnx.inputs.labels import read_labels
 from palrp_onnx.inputs.open import open_sample
+from palrp_onnx.inputs.processor import default_preprocessor
 from palrp_onnx.inputs.purposes import bind_inputs
 from palrp_onnx.inputs.sample import Feeds, GraphInput, ImageGeometry, Sample
 from palrp_onnx.inputs.several import Given, open_several

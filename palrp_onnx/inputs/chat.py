@@ -33,27 +33,45 @@ def read_chat(path: Path, tokenizer: Path) -> str:
         InputError: The file holds no messages, the tokenizer has no template, or the template
             refuses them or does not end.
     """
-    variables = _read(path)
+    return render_chat(_read(path), tokenizer, place=str(path))
+
+
+def render_chat(messages: Any, tokenizer: Path, *, place: str) -> str:
+    """The text that the tokenizer's template makes of messages, as `read_chat` does.
+
+    Args:
+        messages: What such a file holds.
+        tokenizer: The tokenizer, a file or a folder.
+        place: Where the messages come from, for errors.
+
+    Raises:
+        InputError: As `read_chat`.
+    """
+    variables = _checked(messages, place)
     file = tokenizer_file(tokenizer)
     last = variables["messages"][-1].get("role")
     own = {**read_optional_json(file.with_name(SPECIAL)), **read_config(file)}
     tokens = {key: text for key, value in own.items() if (text := token_of(value)) is not None}
     known = {"tools": None, "documents": None, "add_generation_prompt": last != "assistant"}
-    return _render(_template(file), {**tokens, **known, **variables}, path)
+    return _render(_template(file), {**tokens, **known, **variables}, place)
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> Any:
     text = decode_text(read_bytes(path, limit=TEXT_LIMIT), place=str(path))
     try:
-        found = json.loads(text)
+        return json.loads(text)
     except (ValueError, RecursionError) as error:
         raise InputError(f"is not JSON: {error}", place=str(path), hint=_MESSAGES) from error
-    variables = found if isinstance(found, dict) else {"messages": found}
+
+
+def _checked(found: Any, place: str) -> dict[str, Any]:
+    """The variables of the template, with the messages among them."""
+    variables = dict(found) if isinstance(found, dict) else {"messages": found}
     messages = variables.get("messages")
     if not isinstance(messages, list) or not messages:
-        raise InputError("holds no messages", place=str(path), hint=_MESSAGES)
+        raise InputError("holds no messages", place=place, hint=_MESSAGES)
     if not all(isinstance(each, dict) for each in messages):
-        raise InputError("a message is not an object", place=str(path), hint=_MESSAGES)
+        raise InputError("a message is not an object", place=place, hint=_MESSAGES)
     return variables
 
 
@@ -75,7 +93,7 @@ def _template(tokenizer: Path) -> str:
     return found
 
 
-def _render(template: str, variables: dict[str, Any], path: Path) -> str:
+def _render(template: str, variables: dict[str, Any], place: str) -> str:
     request = json.dumps({"template": template, "variables": variables})
     try:
         done = subprocess.run(
@@ -87,19 +105,19 @@ def _render(template: str, variables: dict[str, Any], path: Path) -> str:
             timeout=2 * chat_process.SECONDS,
         )
     except subprocess.TimeoutExpired as error:
-        raise InputError("the chat template does not end", place=str(path)) from error
+        raise InputError("the chat template does not end", place=place) from error
     if done.returncode:
         raise InputError(
             "the process of the chat template ended, as it takes too long or too much memory",
-            place=str(path),
+            place=place,
             hint=" ".join(done.stderr.strip().splitlines()[-1:]),
         )
     answer = json.loads(done.stdout)
     if "text" not in answer:
         problem = "the chat template fails on these messages"
-        raise InputError(problem, place=str(path), hint=answer["error"])
+        raise InputError(problem, place=place, hint=answer["error"])
     rendered = str(answer["text"])
     if len(rendered) > TEXT_LIMIT:
         problem = f"the chat template makes {len(rendered):,} characters of these messages"
-        raise InputError(f"{problem}, more than {TEXT_LIMIT:,}", place=str(path))
+        raise InputError(f"{problem}, more than {TEXT_LIMIT:,}", place=place)
     return rendered

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from palrp_onnx.errors import UsageError
-from palrp_onnx.inputs.text import read_text
+from palrp_onnx.inputs.text import lines_of, read_text
 
 #: Names that are for the only input that has as many units.
 ANY = ""
@@ -34,7 +34,7 @@ def read_columns(options: Sequence[str], inputs: Collection[str]) -> dict[str, t
 def _names(text: str) -> tuple[str, ...]:
     """The lines of a file, or the parts between commas."""
     path = Path(text)
-    lines = read_text(path).splitlines() if _is_file(path) else text.split(",")
+    lines = lines_of(read_text(path)) if _is_file(path) else text.split(",")
     names = tuple(line.strip() for line in lines if line.strip())
     if not names:
         raise UsageError("holds no names", place=f"--columns {text}")

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from palrp_onnx.errors import InputError
-from palrp_onnx.inputs.reading import read_json_object
+from palrp_onnx.inputs.processor import SOUNDS, read_processor
 from palrp_onnx.types import Array
 
 _RATE = 16000
@@ -60,8 +60,7 @@ def read_extractor(path: Path) -> Extractor:
     Raises:
         InputError: The file cannot be read, or describes an extractor that is not supported.
     """
-    hint = "The feature extractor's configuration belongs beside the model, or pass arrays as .npz."
-    config = read_json_object(path, hint=hint)
+    config = read_processor(path, SOUNDS)
     name = config.get("feature_extractor_type")
     if not isinstance(name, str) or name not in _KINDS:
         raise InputError(

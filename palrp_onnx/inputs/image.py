@@ -6,6 +6,7 @@ import struct
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import Protocol
@@ -51,11 +52,6 @@ _DAMAGE = (
 _BOMB = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 
 
-def default_preprocessor(model_path: Path) -> Path:
-    """The model's ``preprocessor_config.json``, in its folder or one folder up."""
-    return beside(model_path, "preprocessor_config.json")
-
-
 class ImageReader:
     """Turns an image into the input of one graph.
 
@@ -89,6 +85,22 @@ class ImageReader:
             InputError: The file is not a readable image, is too large, or does not fit the graph.
         """
         image, warnings = _open(path)
+        return self._read(image, warnings, path)
+
+    def read(self, image: Image.Image, *, id: str) -> Sample:
+        """Read an image that is opened already.
+
+        Raises:
+            InputError: The image is too large, has more than 8 bits a channel, or does not fit the
+                graph.
+        """
+        place = Path(id)
+        with _placed(place):
+            check_pixels(*image.size)
+            warnings = _lost(image, place)
+        return replace(self._read(ImageOps.exif_transpose(image), warnings, place), id=id)
+
+    def _read(self, image: Image.Image, warnings: Sequence[Warning_], path: Path) -> Sample:
         image, source = _convert(image, self._mode, path), _convert(image, "RGB", path)
         pixels, geometry = _see(image, self._steps, path)
         feeds, units = self._arranged.feeds(pixels, self._steps, path)

@@ -23,7 +23,10 @@ def unknown_kind(path: Path) -> InputError:
     )
     problem, hint = f"unknown file type {path.suffix.lower()!r}", f"supported are {known}"
     if path.is_dir():
-        problem, hint = "is a folder, not one input", "palrp-onnx batch explains all its files"
+        problem, hint = (
+            "is a folder, not one input",
+            f"palrp-onnx batch MODEL --input {path} -o maps explains all its files",
+        )
     elif not path.exists():
         problem, hint = "there is no such file", f"{hint}; a text itself is read from stdin: -"
     return InputError(problem, place=str(path), hint=hint)

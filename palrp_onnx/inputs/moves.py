@@ -196,6 +196,20 @@ def bounded_edge(shortest: int, longest: int | None, divisor: int = 1) -> Sizing
     return size
 
 
+def raised_edge(shortest: int, longest: int, divisor: int) -> Sizing:
+    """The shortest edge, or a smaller one with which the other is ``longest``, as multiples."""
+
+    def size(width: int, height: int) -> tuple[int, int]:
+        low, high = min(width, height), max(width, height)
+        short, long = shortest, int(shortest * high / low)
+        if long > longest:
+            short, long = int(longest * short / long), longest
+        across, down = (short, long) if width <= height else (long, short)
+        return -(-across // divisor) * divisor, -(-down // divisor) * divisor
+
+    return size
+
+
 def whole_patches(side: int, most: int) -> Sizing:
     """The largest scale with which whole patches that cover the image are ``most`` (SigLIP 2)."""
 

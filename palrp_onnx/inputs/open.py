@@ -10,8 +10,9 @@ from typing import BinaryIO, Literal
 from palrp_onnx.errors import InputError
 from palrp_onnx.inputs.beside import beside
 from palrp_onnx.inputs.chat import read_chat
-from palrp_onnx.inputs.image import ImageReader, default_preprocessor
+from palrp_onnx.inputs.image import ImageReader
 from palrp_onnx.inputs.kinds import IMAGE, SOUND, TABLE, TENSORS, TEXT, unknown_kind
+from palrp_onnx.inputs.processor import default_preprocessor
 from palrp_onnx.inputs.reading import read_stream
 from palrp_onnx.inputs.sample import GraphInput, Sample
 from palrp_onnx.inputs.sound import SoundReader, timed
@@ -49,12 +50,13 @@ def open_sample(
     Raises:
         InputError: The suffix is unknown, or the file cannot be used.
     """
+    if source != "-" and source.is_dir():
+        raise unknown_kind(source)
     suffix = "" if source == "-" else Path(source).suffix.lower()
     if pair is not None and source != "-" and suffix not in TEXT:
         raise InputError("only texts can be given in pairs", place=str(source))
-    alone = pair is None and not chat and (source == "-" or suffix in TEXT)
-    if windows is not None and not alone:
-        raise InputError("only a single text can be read in windows", place=str(source))
+    if windows is not None and (chat or (source != "-" and suffix not in TEXT)):
+        raise InputError("only a text or a pair can be read in windows", place=str(source))
     if source == "-" or chat or suffix in TEXT:
         reader = _text_reader(model_path, graph_inputs, tokenizer)
         id = "stdin" if source == "-" else source.stem
@@ -64,9 +66,10 @@ def open_sample(
             text = read_chat(source, tokenizer or default_tokenizer(model_path))
             return reader.read(text, id=id, complete=True)
         text = _stdin(stdin) if source == "-" else read_text(source)
+        second = None if pair is None else read_text(pair)
         if windows is not None:
-            return reader.read_windows(text, None if windows < 0 else windows, id=id)
-        return reader.read_given(text, None if pair is None else read_text(pair), id=id)
+            return reader.read_windows(text, None if windows < 0 else windows, id=id, pair=second)
+        return reader.read_given(text, second, id=id)
     if suffix in IMAGE:
         return ImageReader(default_preprocessor(model_path), graph_inputs).read_file(source)
     if suffix in SOUND:

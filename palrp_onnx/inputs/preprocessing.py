@@ -26,6 +26,7 @@ from palrp_onnx.inputs.moves import (
     next_multiples,
     padded,
     part_of_shortest,
+    raised_edge,
     resized,
     scaled_sides,
     shrunk,
@@ -33,7 +34,7 @@ from palrp_onnx.inputs.moves import (
     thumbnail,
     whole_patches,
 )
-from palrp_onnx.inputs.reading import read_json_object
+from palrp_onnx.inputs.processor import IMAGES, read_processor
 from palrp_onnx.record import Warning_
 
 _HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
@@ -110,6 +111,10 @@ _KINDS = {
     **{
         name: _Kind("detr", _SHORTEST, None, _BILINEAR, _IMAGENET, own=_PADS)
         for name in ("Detr", "ConditionalDetr", "DeformableDetr")
+    },
+    **{
+        name: _Kind("maskformer", _SHORTEST, None, _BILINEAR, _IMAGENET, own=("do_pad",))
+        for name in ("MaskFormer", "Mask2Former")
     },
     "RTDetr": _Kind(
         "sides", 640, None, _BILINEAR, _IMAGENET, own=_PADS, off=("do_pad", "do_normalize")
@@ -250,9 +255,7 @@ def read_form(path: Path) -> Form:
 
 
 def _config(path: Path) -> dict[str, Any]:
-    return read_json_object(
-        path, hint="put preprocessor_config.json into the folder of the model, or pass .npz"
-    )
+    return read_processor(path, IMAGES)
 
 
 def _canvas(reader: _ConfigReader, kind: _Kind) -> tuple[int, int] | None:
@@ -378,6 +381,22 @@ def _bounded(reader: _ConfigReader, kind: _Kind, divisor: int = 1) -> Sizing:
     return bounded_edge(reader.edge("size", kind.size), None, divisor)
 
 
+def _maskformer(reader: _ConfigReader, kind: _Kind) -> Sizing:
+    """Both edges as DETR has them, raised to multiples of ``size_divisor``."""
+    divisor = reader.length("size_divisor", 32)
+    value = reader.value("size", kind.size)
+    if isinstance(value, dict) and value.keys() == {"shortest_edge", "longest_edge"}:
+        shorter, longer = value["shortest_edge"], value["longest_edge"]
+    elif isinstance(value, dict | list):
+        wide, high = (-(-side // divisor) * divisor for side in reader.sides("size", kind.size))
+        return sides(wide, high)
+    else:
+        shorter, longer = value, reader.length("max_size", _LONGEST)
+    if not _is_length(shorter) or not _is_length(longer) or shorter >= longer:
+        raise reader.error(f"size is {value!r}, not a shortest edge and a longer one")
+    return raised_edge(shorter, longer, divisor)
+
+
 _MOVES: Mapping[str, _Moves] = {
     "sides": _usual(lambda reader, kind: sides(*reader.sides("size", kind.size))),
     "either": _usual(_either),
@@ -387,6 +406,7 @@ _MOVES: Mapping[str, _Moves] = {
     "multiples": _usual(lambda reader, kind: multiples(reader.length("size_divisor", kind.size))),
     "vilt": _usual(_vilt),
     "detr": _usual(_bounded),
+    "maskformer": _usual(_maskformer),
     "yolos": _usual(lambda reader, kind: _bounded(reader, kind, 16)),
     "sam": _usual(lambda reader, kind: longest_edge(reader.longest("size", kind.size))),
     "convnext": _convnext,

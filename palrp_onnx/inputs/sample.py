@@ -53,7 +53,8 @@ class Sample:
     that were joined to this one. ``stacked`` are the units of every row, where several texts were
     joined to one batch. ``windows`` are the parts of a text that is longer than the model, of which
     ``feeds`` holds the first. ``columns`` are names that were given for the units of an input, or
-    of the only one that has as many (under no name).
+    of the only one that has as many (under no name). ``sound`` is the input that the step of the
+    facts is of, where that is not ``subject``.
     """
 
     id: str
@@ -70,6 +71,7 @@ class Sample:
     stacked: tuple[Units, ...] = ()
     windows: tuple[TextWindow, ...] = ()
     columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    sound: str | None = None
 
     def alone(self, window: TextWindow) -> Sample:
         """One window as a text of its own."""
@@ -86,13 +88,17 @@ class Sample:
 
     def step_of(self, name: str) -> float | None:
         """Seconds from one entry of the time axis of an input to the next, if it is sound."""
-        own = [part for part in self.parts or (self,) if part.subject in (name, None)]
-        own.sort(key=lambda part: part.subject is None)
-        return own[0].facts.step if own else None
+        own = {part.sound or part.subject: part.facts.step for part in self.parts or (self,)}
+        return own.get(name, own.get(None))
 
     def rows_of(self, name: str) -> tuple[str, ...]:
         """The texts that are the rows of an input."""
         return next((p.rows for p in (self, *self.parts) if p.subject == name), ())
+
+    @property
+    def texts(self) -> bool:
+        """Whether several texts are its rows, and may be its labels."""
+        return any(part.rows for part in (self, *self.parts))
 
     def row(self, name: str, row: int) -> Sample:
         """The sample with the units of one of the texts that are the rows of an input."""
@@ -102,7 +108,7 @@ class Sample:
             return self
         length = len(self.units.text) // len(self.rows)
         own = slice(row * length, (row + 1) * length)
-        lists = ("text", "id", "start", "end", "special")
+        lists = ("text", "id", "start", "end", "special", "unknown")
         units = structs.replace(self.units, **{k: getattr(self.units, k)[own] for k in lists})
         return replace(self, units=units, rows=self.rows[row : row + 1])
 

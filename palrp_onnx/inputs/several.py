@@ -5,37 +5,85 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
 
 from palrp_onnx.errors import InputError
 from palrp_onnx.inputs.beside import beside
 from palrp_onnx.inputs.image import (
     ImageReader,
     all_kept,
-    default_preprocessor,
     pixel_masks,
     takes_images,
 )
 from palrp_onnx.inputs.kinds import ARRAY, IMAGE, SOUND, TABLE, TENSORS, TEXT, unknown_kind
 from palrp_onnx.inputs.patches import patch_inputs
 from palrp_onnx.inputs.preprocessing import read_form
+from palrp_onnx.inputs.processor import default_preprocessor
 from palrp_onnx.inputs.purposes import IDS, purposes
 from palrp_onnx.inputs.sample import Feeds, GraphInput, Sample
 from palrp_onnx.inputs.signature import describe
-from palrp_onnx.inputs.sound import SoundReader, takes_sound
+from palrp_onnx.inputs.sound import SoundReader, takes_sound, timed
 from palrp_onnx.inputs.table import read_table
-from palrp_onnx.inputs.tensors import names_in, read_array, read_npz
-from palrp_onnx.inputs.text import TextReader, read_text
+from palrp_onnx.inputs.tensors import array_sample, names_in, read_array, read_npz
+from palrp_onnx.inputs.text import TextReader, lines_of, read_text
 from palrp_onnx.inputs.tokenizer_files import default_tokenizer
 from palrp_onnx.model.signature import first_axes
 from palrp_onnx.record import InputFacts
+from palrp_onnx.types import Array
+
+#: Readers by their kind and the inputs that they read, so that files beside a model are read once.
+Readers = dict[tuple[object, ...], Any]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Given:
-    """A file, and the input of the graph that it is for, if the caller named it."""
+    """What is given, and the input of the graph that it is for, if the caller named it.
 
-    path: Path
+    ``path`` is a file, or what others are read from files: a text, texts, an image, an array.
+    """
+
+    path: Path | str | tuple[str, ...] | Image.Image | Array
     name: str | None = None
+
+    @property
+    def suffix(self) -> str:
+        """The suffix of a file; of a value, that of the files that hold such."""
+        match self.path:
+            case Path():
+                return self.path.suffix.lower()
+            case str() | tuple():
+                return TEXT[0]
+            case Image.Image():
+                return IMAGE[0]
+        return ARRAY[0]
+
+    @property
+    def id(self) -> str:
+        """The name of the sample that is made of it."""
+        if isinstance(self.path, Path):
+            return self.path.stem
+        return {TEXT[0]: "text", IMAGE[0]: "image"}.get(self.suffix, "array")
+
+    @property
+    def place(self) -> str:
+        """Where it is, for errors."""
+        return str(self.path) if isinstance(self.path, Path) else self.id
+
+    @property
+    def file(self) -> Path:
+        """The file of a kind that is only given as such."""
+        assert isinstance(self.path, Path)
+        return self.path
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The text of a file, or those that are given."""
+        if isinstance(self.path, tuple):
+            return self.path
+        return (self.path if isinstance(self.path, str) else read_text(self.file),)
 
 
 def names_held(given: Sequence[Given]) -> frozenset[str]:
@@ -44,7 +92,7 @@ def names_held(given: Sequence[Given]) -> frozenset[str]:
     Raises:
         InputError: A file does not exist or cannot be read.
     """
-    files = [each.path for each in given if each.path.suffix.lower() in TENSORS]
+    files = [each.file for each in given if each.suffix in TENSORS]
     named = (each.name for each in given if each.name is not None)
     return frozenset(named).union(*map(names_in, files))
 
@@ -55,6 +103,7 @@ def open_several(
     model_path: Path,
     graph_inputs: Sequence[GraphInput],
     tokenizer: Path | None = None,
+    readers: Readers | None = None,
 ) -> Sample:
     """Read several files to one sample.
 
@@ -67,11 +116,12 @@ def open_several(
         model_path: The model; the files that belong to it are in its folder, or one folder up.
         graph_inputs: The inputs of the graph, in graph order.
         tokenizer: The tokenizer, if it is not beside the model.
+        readers: Readers that earlier samples of this graph have used.
 
     Raises:
         InputError: A file cannot be used, an input is given twice, or one is missing.
     """
-    opened = _Opening(model_path, list(graph_inputs), tokenizer)
+    opened = _Opening(model_path, list(graph_inputs), tokenizer, {} if readers is None else readers)
     parts = {each: opened.read(each) for each in sorted(given, key=_unnamed) if not _text(each)}
     opened.fill_masks()
     if texts := [each for each in given if _text(each)]:
@@ -84,8 +134,15 @@ def open_several(
     return _joined([parts[each] for each in given if each in parts], opened.feeds, graph_inputs)
 
 
+def _lines(given: Given) -> list[str]:
+    """One text a line of a file; texts that are given as such are not taken apart."""
+    if isinstance(given.path, tuple):
+        return [text for text in given.path if text.strip()]
+    return [line for text in given.texts for line in lines_of(text)]
+
+
 def _text(given: Given) -> bool:
-    return given.path.suffix.lower() in TEXT
+    return given.suffix in TEXT
 
 
 def _unnamed(given: Given) -> bool:
@@ -100,6 +157,7 @@ class _Opening:
     model_path: Path
     free: list[GraphInput]
     tokenizer: Path | None
+    readers: Readers
 
     def __post_init__(self) -> None:
         self.all = list(self.free)
@@ -108,35 +166,43 @@ class _Opening:
 
     def read(self, given: Given) -> Sample:
         """A file of any kind but text."""
-        suffix = given.path.suffix.lower()
+        suffix = given.suffix
+        if isinstance(given.path, Path) and given.path.is_dir():
+            raise unknown_kind(given.path)
         if suffix in IMAGE:
             config = default_preprocessor(self.model_path)
             inputs = [] if any(map(takes_images, self.free)) else patch_inputs(self.free)
             other = given.name is not None and self._named(given.name) not in inputs
             if not inputs or other or read_form(config) != "patches":
                 inputs = [self._one(given, takes_images, "an image")]
-            return self._take(ImageReader(config, inputs).read_file(given.path))
+            reader = self._reader(lambda: ImageReader(config, inputs), "image", inputs)
+            if isinstance(given.path, Image.Image):
+                return self._take(reader.read(given.path, id=given.id))
+            return self._take(reader.read_file(given.file))
         if suffix in SOUND:
             chosen = self._one(given, takes_sound, "a sound")
-            return self._take(
-                SoundReader(default_preprocessor(self.model_path), [chosen]).read_file(given.path)
-            )
+            config = default_preprocessor(self.model_path)
+            reader = self._reader(lambda: SoundReader(config, [chosen]), "sound", [chosen])
+            return self._take(reader.read_file(given.file))
         if suffix in TABLE:
             chosen = self._one(given, lambda each: len(each.shape or (1, 1)) == _TABLE, "a table")
-            return self._take(read_table(given.path, [chosen]))
+            return self._take(read_table(given.file, [chosen]))
         if suffix in TENSORS:
-            names = names_in(given.path)
+            names = names_in(given.file)
             if given.name is not None and names != {given.name}:
                 raise InputError(
                     f"holds arrays of its own names, not one of {given.name} alone",
-                    place=str(given.path),
+                    place=given.place,
                     hint=f"Leave out the name: --input {given.path}",
                 )
-            return self._take(read_npz(given.path, [e for e in self.free if e.name in names]))
+            found = read_npz(given.file, [e for e in self.free if e.name in names])
+            return self._take(timed(found, self.model_path))
         if suffix in ARRAY:
             chosen = self._one(given, lambda _: True, "an array")
-            return self._take(read_array(given.path, chosen))
-        raise unknown_kind(given.path)
+            if isinstance(given.path, np.ndarray):
+                return self._take(array_sample(given.path, chosen, id=given.id, place=chosen.name))
+            return self._take(read_array(given.file, chosen))
+        raise unknown_kind(given.file)
 
     def read_texts(self, given: Sequence[Given]) -> Sample:
         """One text, or several as rows."""
@@ -146,20 +212,25 @@ class _Opening:
             self._named(name)
             inputs = [replace(e, receives=IDS) if e.name == name else e for e in inputs]
         config = beside(self.model_path, "config.json")
-        reader = TextReader(
-            self.tokenizer or default_tokenizer(self.model_path), inputs, config=config
-        )
-        texts = [read_text(each.path) for each in given]
+        tokenizer = self.tokenizer or default_tokenizer(self.model_path)
+        reader = self._reader(lambda: TextReader(tokenizer, inputs, config=config), "text", inputs)
+        texts = [text for each in given for text in each.texts]
         if _own_batch(reader.ids, [e for e in self.all if e.name in self.feeds]):
-            lines = [line for text in texts for line in text.splitlines() if line.strip()]
-            return self._take(reader.read_rows(lines, id=given[0].path.stem))
+            lines = [line for each in given for line in _lines(each)]
+            return self._take(reader.read_rows(lines, id=given[0].id))
         if len(texts) > 1:
             raise InputError(
                 "several texts for one sample, whose inputs share a batch",
-                place=str(given[1].path),
+                place=given[-1].place,
                 hint="palrp-onnx batch explains many samples.",
             )
-        return self._take(reader.read(texts[0], id=given[0].path.stem))
+        return self._take(reader.read(texts[0], id=given[0].id))
+
+    def _reader(self, make: Callable[[], Any], kind: str, inputs: Sequence[GraphInput]) -> Any:
+        key = (kind, *((each.name, each.receives) for each in inputs))
+        if key not in self.readers:
+            self.readers[key] = make()
+        return self.readers[key]
 
     def fill_masks(self) -> None:
         """Masks of pixels keep all of them."""
@@ -189,8 +260,8 @@ class _Opening:
             names = ", ".join(each.name for each in found)
             raise InputError(
                 f"{what} fits {names}" if found else f"no further input takes {what}",
-                place=str(given.path),
-                hint=f"Name it: --input NAME={given.path}. {describe(self.all)}",
+                place=given.place,
+                hint=f"Name it: --input NAME={given.place}. {describe(self.all)}",
             )
         return found[0]
 

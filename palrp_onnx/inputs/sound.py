@@ -1,13 +1,14 @@
 """Sound files → waves or spectrograms, as the feature extractor of the model computes them.
 
 WAV files of whole numbers are read by the standard library; FLAC and other WAV files need the
-optional package soundfile.
+optional package soundfile, and other sampling rates than the extractor's the optional soxr.
 """
 
 from __future__ import annotations
 
 import importlib
 import io
+import operator
 import wave
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,11 +19,11 @@ import numpy as np
 from msgspec import structs
 
 from palrp_onnx.errors import InputError, ResourceError
-from palrp_onnx.inputs.beside import beside
 from palrp_onnx.inputs.features import read_extractor
+from palrp_onnx.inputs.processor import default_preprocessor
 from palrp_onnx.inputs.purposes import MASK, purposes
-from palrp_onnx.inputs.reading import read_bytes, read_optional_json
-from palrp_onnx.inputs.sample import GraphInput, Sample
+from palrp_onnx.inputs.reading import read_bytes
+from palrp_onnx.inputs.sample import Feeds, GraphInput, Sample
 from palrp_onnx.inputs.signature import check_shape, describe
 from palrp_onnx.record import InputFacts, Warning_
 from palrp_onnx.types import Array
@@ -30,6 +31,8 @@ from palrp_onnx.types import Array
 #: Largest size of a file in bytes, and largest number of samples of all channels together, as
 #: silence takes nearly no bytes in a compressed file.
 _FILE_LIMIT, _SAMPLES = 1 << 30, 1 << 28
+#: Largest sampling rate that is converted.
+_FASTEST = 1 << 20
 #: Bytes of a sample of a WAV file of whole numbers.
 _WIDEST = 4
 
@@ -66,23 +69,20 @@ class SoundReader:
         """Read one sound; the id is the file's stem.
 
         Raises:
-            InputError: The file is no readable sound, has another sampling rate, or does not fit
-                the graph.
+            InputError: The file is no readable sound, or does not fit the graph.
             ResourceError: It needs a package that is not installed.
         """
         samples, rate = _samples(path)
-        if rate != self._extractor.rate:
-            raise InputError(
-                f"has {rate} samples a second; the model takes {self._extractor.rate}",
-                place=str(path),
-                hint=f"Resample it, as with: ffmpeg -i {path.name} -ar {self._extractor.rate} "
-                f"-ac 1 {path.stem}-{self._extractor.rate}.wav",
-            )
         warnings = []
         if samples.shape[1] > 1:
             message = f"the mean of {samples.shape[1]} channels was taken"
             warnings.append(Warning_(code="channels", message=message))
         sound = samples.mean(axis=1, dtype=np.float32)
+        if rate != (wanted := self._extractor.rate):
+            sound = _resampled(sound, rate, wanted, path)
+            message = f"it was resampled from {rate} to {wanted} samples a second"
+            warnings.append(Warning_(code="resampled", message=message))
+            rate = wanted
         try:
             found = self._extractor.extract(sound)
         except InputError as error:
@@ -162,14 +162,53 @@ def _decoded(data: bytes, path: Path) -> tuple[Array, int]:
     return samples, rate
 
 
+def _resampled(sound: Array, rate: int, wanted: int, path: Path) -> Array:
+    """The sound with another sampling rate.
+
+    Raises:
+        ResourceError: soxr is not installed.
+        InputError: There is no such rate.
+    """
+    try:
+        soxr: Any = importlib.import_module("soxr")
+    except ImportError as error:
+        raise ResourceError(
+            f"The sound has {rate} samples a second and the model takes {wanted}; resampling needs "
+            "a package that is not installed: soxr",
+            place=str(path),
+            hint=f'pip install "palrp-onnx[audio]", or: ffmpeg -i {path.name} -ar {wanted} '
+            f"-ac 1 {path.stem}-{wanted}.wav",
+        ) from error
+    if not 1 <= rate <= _FASTEST or len(sound) * wanted / rate > _SAMPLES:
+        raise InputError(f"has {rate} samples a second", place=str(path))
+    return np.asarray(soxr.resample(sound, rate, wanted), np.float32)
+
+
 def timed(sample: Sample, model_path: Path) -> Sample:
-    """Arrays with the seconds between entries, where a feature extractor beside the model says."""
-    path = beside(model_path, "preprocessor_config.json")
-    if "feature_extractor_type" not in read_optional_json(path):
+    """Arrays with the seconds between entries, where a feature extractor beside the model says.
+
+    They are those of the one array that has the form of its features; of none where several have.
+    """
+    path = default_preprocessor(model_path)
+    if not path.is_file():
         return sample
     try:
         extractor = read_extractor(path)
-        step = extractor.extract(np.zeros(extractor.rate, np.float32)).seconds
+        found = extractor.extract(np.zeros(extractor.rate, np.float32))
     except InputError:  # not of sound, or one that is not known
         return sample
-    return replace(sample, facts=structs.replace(sample.facts, step=step))
+    name = _holder(found.array, sample.feeds)
+    if name is None:
+        return sample
+    return replace(sample, facts=structs.replace(sample.facts, step=found.seconds), sound=name)
+
+
+def _holder(features: Array, feeds: Feeds) -> str | None:
+    """The input that holds features: it has their axes, of several those of the same length."""
+    alike = {
+        name: sum(map(operator.eq, array.shape[1:], features.shape))
+        for name, array in feeds.items()
+        if array.dtype.kind == "f" and array.ndim == features.ndim + 1
+    }
+    best = [name for name, count in alike.items() if count == max(alike.values())]
+    return best[0] if len(best) == 1 else None

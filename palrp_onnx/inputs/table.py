@@ -79,7 +79,7 @@ def _sample(path: Path, feeds: Feeds, subject: str | None, names: tuple[str, ...
 
 
 def _matrix(table: _Table, graph_input: GraphInput, path: Path) -> Array:
-    array = np.stack(list(table.columns.values()), axis=1)
+    array = np.stack([_fitting(each, graph_input, path) for each in table.columns.values()], axis=1)
     shape = graph_input.shape
     if shape is not None and len(shape) != array.ndim:
         raise InputError(
@@ -91,7 +91,14 @@ def _matrix(table: _Table, graph_input: GraphInput, path: Path) -> Array:
             place=str(path),
             hint="Leave out columns that the model does not take, such as an index or the label.",
         )
-    return cast_exactly(array, graph_input, str(path))
+    return array
+
+
+def _fitting(column: Array, graph_input: GraphInput, place: object) -> Array:
+    """A column in the graph's type; real numbers are rounded to it, whole ones are not."""
+    if graph_input.dtype.kind == "f":
+        column = column.astype(np.float64)
+    return cast_exactly(column, graph_input, str(place))
 
 
 def _column(column: Array, graph_input: GraphInput, path: Path) -> Array:
@@ -99,7 +106,7 @@ def _column(column: Array, graph_input: GraphInput, path: Path) -> Array:
     if shape is not None and len(shape) not in (1, 2):
         raise InputError(f"a column is no {describe_input(graph_input)}", place=str(path))
     array = column if shape is not None and len(shape) == 1 else column[:, None]
-    return cast_exactly(array, graph_input, f"{path}:{graph_input.name}")
+    return _fitting(array, graph_input, f"{path}:{graph_input.name}")
 
 
 def _csv(path: Path) -> _Table:
@@ -132,8 +139,15 @@ def _csv(path: Path) -> _Table:
         ]
         for number, row in enumerate(rows, 1)
     ]
-    array = np.array(cells)
-    return _Table({name: array[:, k] for k, name in enumerate(names)}, named)
+    columns = zip(names, zip(*cells, strict=True), strict=True)
+    return _Table({name: _array(column) for name, column in columns}, named)
+
+
+def _array(cells: Sequence[float]) -> Array:
+    """Whole numbers as such, as float64 has no room for all digits of those above 2⁵³."""
+    if all(cell == int(cell) and abs(cell) < 1 << 63 for cell in cells):
+        return np.array([int(cell) for cell in cells], np.int64)
+    return np.array(cells, np.float64)
 
 
 def _pairs(
@@ -147,7 +161,7 @@ def _pairs(
 
 def _cell(text: str, place: str) -> float:
     number = _number(text)
-    if number is None or not np.isfinite(number):
+    if number is None or not np.isfinite(float(number)):
         problem = "an empty cell" if not text.strip() else f"{text!r} is no finite number"
         raise InputError(problem, place=place, hint="Encode and fill it as for the training.")
     return number
@@ -155,9 +169,13 @@ def _cell(text: str, place: str) -> float:
 
 def _number(text: str) -> float | None:
     try:
-        return float(text)
+        number = float(text)
     except ValueError:
         return None
+    try:
+        return int(text) if np.isfinite(number) else number
+    except ValueError:
+        return number
 
 
 def _parquet(path: Path) -> _Table:

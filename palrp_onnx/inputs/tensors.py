@@ -7,7 +7,8 @@ import struct
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -71,18 +72,35 @@ def read_npz(
             tokenizer cannot be used.
     """
     arrays = _read_arrays(path, graph_inputs)
+    return sample_of(arrays, graph_inputs, id=path.stem, place=str(path), tokenizer=tokenizer)
+
+
+def sample_of(
+    arrays: Mapping[str, NDArray[np.generic]],
+    graph_inputs: Sequence[GraphInput],
+    *,
+    id: str,
+    place: str,
+    tokenizer: Path | None = None,
+) -> Sample:
+    """The sample, or the batch, that arrays are: one for each graph input, under its name.
+
+    Raises:
+        InputError: Types, shapes or batch sizes do not fit the graph, an integer would change by a
+            cast, or a number is not finite.
+    """
     warnings: list[Warning_] = []
     feeds: Feeds = {}
     for each in graph_inputs:
-        check_shape(each, arrays[each.name].shape, place=f"{path}:{each.name}")
-        feeds[each.name], changed = _cast(arrays[each.name], each, f"{path}:{each.name}")
+        check_shape(each, arrays[each.name].shape, place=f"{place}:{each.name}")
+        feeds[each.name], changed = _cast(arrays[each.name], each, f"{place}:{each.name}")
         if changed:
             warnings += _rounded(each, arrays[each.name])
     lengths = {name: len(array) for name, array in feeds.items() if array.ndim}
     if (problem := first_axes(graph_inputs, lengths)) is not None:
-        raise InputError(problem, place=str(path))
+        raise InputError(problem, place=place)
     return Sample(
-        id=path.stem,
+        id=id,
         kind="tensors",
         feeds=feeds,
         facts=InputFacts(kind="tensors"),
@@ -113,10 +131,21 @@ def read_array(path: Path, graph_input: GraphInput) -> Sample:
             array = read_npy(stream, path.stat().st_size, str(path))
     except OSError as error:
         raise InputError(f"cannot be read: {error.strerror}", place=str(path)) from error
-    check_shape(graph_input, array.shape, place=str(path))
-    fitting, changed = _cast(array, graph_input, str(path))
+    return array_sample(array, graph_input, id=path.stem, place=str(path))
+
+
+def array_sample(
+    array: NDArray[np.generic], graph_input: GraphInput, *, id: str, place: str
+) -> Sample:
+    """The array of one input.
+
+    Raises:
+        InputError: It does not fit the input.
+    """
+    check_shape(graph_input, array.shape, place=place)
+    fitting, changed = _cast(array, graph_input, place)
     return Sample(
-        id=path.stem,
+        id=id,
         kind="tensors",
         feeds={graph_input.name: fitting},
         facts=InputFacts(kind="tensors"),
@@ -163,7 +192,8 @@ def _read_arrays(path: Path, graph_inputs: Sequence[GraphInput]) -> dict[str, ND
     # Empty caches, which the model's own session needs, hold no numbers that could be lost.
     known = {each.name for each in graph_inputs}
     arrays = {n: array for n, array in arrays.items() if n in known or array.size}
-    _check_names(set(arrays), graph_inputs, path)
+    hint = f"Write it again: np.savez(FILE, {', '.join(f'{e.name}=…' for e in graph_inputs)})."
+    check_names(set(arrays), graph_inputs, place=str(path), hint=hint)
     return arrays
 
 
@@ -183,7 +213,14 @@ def _members(archive: zipfile.ZipFile, path: Path) -> dict[str, zipfile.ZipInfo]
     return {member.filename.removesuffix(_SUFFIX): member for member in members}
 
 
-def _check_names(names: set[str], graph_inputs: Sequence[GraphInput], path: Path) -> None:
+def check_names(
+    names: AbstractSet[str], graph_inputs: Sequence[GraphInput], *, place: str, hint: str = ""
+) -> None:
+    """Refuse arrays that are not exactly one for each graph input.
+
+    Raises:
+        InputError: One is missing, or there is another.
+    """
     wanted = {each.name for each in graph_inputs}
     parts = [
         f"{what}: {', '.join(sorted(which))}"
@@ -192,13 +229,7 @@ def _check_names(names: set[str], graph_inputs: Sequence[GraphInput], path: Path
     ]
     if parts:
         message = f"does not hold one array per graph input ({'; '.join(parts)})"
-        raise InputError(
-            f"{message}; {describe(graph_inputs)}",
-            place=str(path),
-            hint="Write it again: np.savez(FILE, "
-            + ", ".join(f"{each.name}=…" for each in graph_inputs)
-            + ").",
-        )
+        raise InputError(f"{message}; {describe(graph_inputs)}", place=place, hint=hint)
 
 
 def _read_array(
@@ -263,7 +294,8 @@ def cast_exactly(
         InputError: A number does not fit the type.
     """
     if graph_input.dtype.kind in "iub" and array.dtype.kind == "f":
-        whole = array.astype(np.int64)
+        with np.errstate(invalid="ignore"):  # of one that is too large
+            whole = array.astype(np.int64)
         if not np.array_equal(whole, array):
             raise InputError(
                 f"holds numbers that are not whole, for {describe_input(graph_input)}", place=place

@@ -22,13 +22,15 @@ from palrp_onnx.inputs.tokenizer_checks import panics_are_errors
 from palrp_onnx.inputs.tokenizer_files import tokenizer_file
 from palrp_onnx.inputs.tokens import Encoding, encoding_units, load_tokenizer
 from palrp_onnx.inputs.truncation import Truncation, find_truncation
-from palrp_onnx.record import InputFacts, Units, Warning_
+from palrp_onnx.record import InputFacts, Units, Unread, Warning_
 
 #: Largest size of a text, in bytes.
 TEXT_LIMIT = 4 << 20
 #: Largest number of tokens if no file sets a limit.
 TOKEN_LIMIT = 1 << 20
 
+#: Code of the warning that a text is read in windows; the explainer adds what the target is.
+WINDOWS = "windows"
 #: Number of axes of the ids of a graph that takes several choices [B, choices, tokens].
 _CHOICES = 3
 
@@ -65,6 +67,14 @@ def read_text(path: Path) -> str:
     text = decode_text(read_bytes(path, limit=TEXT_LIMIT), place=str(path))
     _check_text(text, str(path))
     return text
+
+
+def lines_of(text: str) -> list[str]:
+    r"""The lines of a text that are not blank. Only \n, also after \r, ends a line.
+
+    `str.splitlines` also ends one at U+2028, a form feed and others, which stand inside of texts.
+    """
+    return [line.removesuffix("\r") for line in text.split("\n") if line.strip()]
 
 
 class TextReader:
@@ -126,7 +136,7 @@ class TextReader:
         """The sample of one text or pair; of several choices, one of them."""
         for each in (text,) if pair is None else (text, pair):
             _check_text(each, id)
-        encoding, warnings, twice = self._encode(text, pair, id, complete)
+        encoding, warnings, twice, lost = self._encode(text, pair, id, complete)
         units = encoding_units(self._tokenizer, encoding, text, pair)
         row = _EncodedRow.of(encoding, units).after(twice)
         if twice:
@@ -141,9 +151,10 @@ class TextReader:
                 warnings.append(_SEEN_PADDING)
         facts = InputFacts(
             kind="text",
-            truncated=any(warning.code == "truncated" for warning in warnings),
+            truncated=bool(lost),
             text=text,
             text_pair=pair,
+            unread=Unread(tokens=lost, characters=_unread(row.units, text, pair)) if lost else None,
         )
         return Sample(
             id=id,
@@ -160,32 +171,46 @@ class TextReader:
         """The input that receives the ids of tokens."""
         return self._inputs[IDS][0]
 
-    def read_windows(self, text: str, overlap: int | None = None, *, id: str) -> Sample:
+    def read_windows(
+        self, text: str, overlap: int | None = None, *, id: str, pair: str | None = None
+    ) -> Sample:
         """Encode a text; one that is too long in windows that overlap, none of it left out.
 
-        Every window has the special tokens of the text, and as many others as there is room for.
+        Every window has the special tokens of the text, and as many others as there is room for. Of
+        a pair, the text that would be truncated is in windows, and the other is in each of them:
+        the one that the tokenizer's strategy names, else the longer one.
 
         Args:
             text: The text.
             overlap: Number of tokens that two neighbours share; half of the room by default.
             id: Its id.
+            pair: A second text.
 
         Raises:
             InputError: The text is empty or cannot be encoded for this graph, or the overlap leaves
                 no room.
         """
+        if self.takes_choices:
+            raise InputError("a text with several choices cannot be read in windows", place=id)
         rule = self._truncation
         self._tokenizer.no_truncation()
-        encoding = self._run(text, None, id, False)
-        units = encoding_units(self._tokenizer, encoding, text, None)
+        for each in (text,) if pair is None else (text, pair):
+            _check_text(each, id)
+        encoding = self._run(text, pair, id, False)
+        units = encoding_units(self._tokenizer, encoding, text, pair)
         row = _EncodedRow.of(encoding, units).after(_repeated(encoding))
         total = len(row.ids)
         if rule is None or total <= rule.limit or all(row.units.special):
-            return self.read(text, id=id)
-        marks = row.units.special
-        before = marks.index(False)
-        after = marks[::-1].index(False)
-        room = rule.limit - before - after
+            return self.read(text, pair=pair, id=id)
+        second, cut = _windowed(row.units, rule)
+        room = rule.limit - (total - len(cut))
+        if room < 1:
+            raise InputError(
+                f"a length of {rule.limit} has no room for windows of the "
+                f"{'second' if second else 'first'} text beside {total - len(cut)} other tokens",
+                place=id,
+                hint="Shorten the other text.",
+            )
         shared = room // 2 if overlap is None else overlap
         if not 0 <= shared < room:
             raise InputError(f"windows of {room} tokens cannot share {shared}", place=id)
@@ -194,23 +219,30 @@ class TextReader:
                 f"windows of {rule.limit} tokens do not fill the {self._length} of the graph",
                 place=rule.source,
             )
-        last = total - after - room
-        starts = [*range(before, last, room - shared), last]
-        first, final = range(before), range(total - after, total)
+        last = cut.stop - room
+        starts = [*range(cut.start, last, room - shared), last]
+        first, final = range(cut.start), range(cut.stop, total)
         places = [(*first, *range(start, start + room), *final) for start in starts]
         windows = [self._window(row, each, id) for each in places]
+        whose = "" if pair is None else f" of the {'second' if second else 'first'} text"
         message = (
-            f"{len(starts)} windows of at most {rule.limit} tokens ({rule.source}) that share "
-            f"{shared}: the target is the mean over them"
+            f"{len(starts)} windows{whose} of at most {rule.limit} tokens ({rule.source}) that "
+            f"share {shared}"
         )
         spans = [(row.units.start[a], row.units.end[a + room - 1]) for a in starts]
         return Sample(
             id=id,
             kind="text",
             feeds=windows[0].feeds,
-            facts=InputFacts(kind="text", text=text, windows=spans),
+            facts=InputFacts(
+                kind="text",
+                text=text,
+                text_pair=pair,
+                windows=spans,
+                windows_of="text_pair" if second else "text",
+            ),
             units=row.units,
-            warnings=(Warning_(code="windows", message=message),),
+            warnings=(Warning_(code=WINDOWS, message=message),),
             subject=self.ids.name,
             windows=tuple(windows),
         )
@@ -323,12 +355,15 @@ class TextReader:
         """
         if pair is None or not self.takes_choices:
             return self.read(text, pair=pair, id=id)
-        return self.read_choices(text, [c for c in pair.splitlines() if c.strip()], id=id)
+        return self.read_choices(text, lines_of(pair), id=id)
 
     def _encode(
         self, text: str, pair: str | None, id: str, complete: bool
-    ) -> tuple[Encoding, list[Warning_], int]:
-        """The encoding, warnings, and the number of tokens at its start that stand there twice."""
+    ) -> tuple[Encoding, list[Warning_], int, int]:
+        """The encoding, warnings, and two numbers of tokens.
+
+        They are those at its start that stand there twice, and those that were left out.
+        """
         self._tokenizer.no_truncation()
         encoding = self._run(text, pair, id, complete)
         twice = _repeated(encoding)
@@ -336,7 +371,7 @@ class TextReader:
         if rule is None and total > TOKEN_LIMIT:
             raise InputError(f"{total:,} tokens are more than {TOKEN_LIMIT:,}", place=id)
         if rule is None or total <= rule.limit:
-            return encoding, [], twice
+            return encoding, [], twice, 0
         # If no token fits next to the special ones, the library returns the whole text silently.
         added = 0
         if not complete:
@@ -354,7 +389,7 @@ class TextReader:
                 break
         kept = len(encoding.ids) - twice
         message = f"{kept} of {total} tokens were kept ({rule.source} {rule.limit})"
-        return encoding, [Warning_(code="truncated", message=message)], twice
+        return encoding, [Warning_(code="truncated", message=message)], twice, total - kept
 
     def _run(self, text: str, pair: str | None, id: str, complete: bool) -> Encoding:
         with panics_are_errors("cannot be tokenized", place=id):
@@ -427,6 +462,7 @@ class _EncodedRow:
             end=fill(own.end, 0),
             special=fill(own.special, True),
             sequence=fill(own.sequence, own.sequence[-(side == "right")]) if own.sequence else [],
+            unknown=fill(own.unknown, False) if own.unknown else [],
         )
         return _EncodedRow(fill(self.ids, pad.id), fill(self.mask, 0), fill(self.types, 0), units)
 
@@ -435,7 +471,22 @@ _SEEN_PADDING = Warning_(
     code="padded", message="the graph takes no attention_mask, so it sees the padding as tokens"
 )
 #: Lists of units with one entry for each token.
-_BY_TOKEN = ("text", "id", "start", "end", "special", "sequence")
+_BY_TOKEN = ("text", "id", "start", "end", "special", "sequence", "unknown")
+
+
+def _unread(units: Units, text: str, pair: str | None) -> int:
+    """Number of characters before the first token of each text and after its last."""
+    count = 0
+    for sequence, each in enumerate((text,) if pair is None else (text, pair)):
+        own = [
+            (start, end)
+            for k, (start, end) in enumerate(zip(units.start, units.end, strict=True))
+            if not units.special[k] and (units.sequence or [0] * len(units.start))[k] == sequence
+        ]
+        first = min((start for start, _ in own), default=len(each))
+        last = max((end for _, end in own), default=len(each))
+        count += len(each[:first].strip()) + len(each[last:].strip())
+    return count
 
 
 def _shifted(row: Sample, start: int, sequence: int = 0) -> Units:
@@ -457,8 +508,24 @@ def _shifted(row: Sample, start: int, sequence: int = 0) -> Units:
 
 def _joined(rows: Sequence[Units]) -> Units:
     """The units of several rows, one after the other."""
+    if any(row.unknown for row in rows):
+        rows = [
+            msgspec.structs.replace(row, unknown=row.unknown or [False] * len(row.text))
+            for row in rows
+        ]
     lists = {name: [each for row in rows for each in getattr(row, name)] for name in _BY_TOKEN}
     return msgspec.structs.replace(rows[0], **lists)
+
+
+def _windowed(units: Units, rule: Truncation) -> tuple[bool, range]:
+    """Whether windows are of the second text, and the places of the text that they are of."""
+    own = np.array(units.sequence or [0] * len(units.special))
+    ordinary = [np.flatnonzero((own == k) & ~np.array(units.special)) for k in range(2)]
+    longer = len(ordinary[1]) > len(ordinary[0])
+    named = {"only_first": False, "only_second": True}.get(rule.strategy, longer)
+    second = named and len(ordinary[1]) > 0
+    found = ordinary[second]
+    return second, range(int(found[0]), int(found[-1]) + 1)
 
 
 def _repeated(encoding: Encoding) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,14 +12,13 @@ from msgspec import Struct, structs
 
 from palrp_onnx.errors import InputError, UsageError
 from palrp_onnx.files import to_json, write_files
-from palrp_onnx.inputs.beside import beside
-from palrp_onnx.inputs.tokenizer_files import NAMES, TOKENIZER, default_tokenizer, tokenizer_file
+from palrp_onnx.inputs.digests import file_digests, sha256_of
 from palrp_onnx.jobs.settings import Settings, Shard
+from palrp_onnx.version import own_version
 
 NAME = "manifest.json"
 State = Literal["running", "stopped", "complete"]
 SCHEMA: Literal["palrp-onnx/batch/1.0"] = "palrp-onnx/batch/1.0"
-_COMPANIONS = ("config.json", "preprocessor_config.json")
 
 
 class ModelDigests(Struct, frozen=True):
@@ -119,7 +117,7 @@ def begin(folder: Path, job: Job, *, resume: bool) -> None:
     changed = list(_differences(msgspec.to_builtins(before), msgspec.to_builtins(job)))
     if changed:
         raise UsageError(
-            f"The batch was started with another {'; another '.join(changed)}",
+            f"The batch was started otherwise: {'; '.join(changed)}",
             place=str(path),
             hint="Resume it with the same model, input and options, or name another folder.",
         )
@@ -132,7 +130,19 @@ def _differences(before: Any, now: Any, name: str = "") -> Iterator[str]:
             inner = f"{name}.{key}" if name else str(key)
             yield from _differences(before.get(key), now.get(key), inner)
     elif before != now:
-        yield f"{name} ({before!r} then, {now!r} now)"
+        then, new = ("not given" if each is None else repr(each) for each in (before, now))
+        yield f"{_said(name)} was {then}, and is {new}"
+
+
+def _said(name: str) -> str:
+    """A setting as the option of the command that it is; other values by their dotted name."""
+    whole, *parts = name.split(".")
+    if whole == "settings":
+        whole, *parts = parts
+    elif whole not in ("shard", "part_size", "parquet"):
+        return name
+    option = "role" if whole == "roles" else whole.replace("_", "-")
+    return " ".join((f"--{option}", *parts))
 
 
 def describe_job(
@@ -146,20 +156,12 @@ def describe_job(
 ) -> Job:
     """The job for a model (path and digest) and a source (kind and digest)."""
     path, sha256 = model
-    files = {name: beside(path, name) for name in _COMPANIONS}
     given = settings.tokenizer
-    tokenizer = default_tokenizer(path) if given is None else tokenizer_file(Path(given))
-    files |= {name: tokenizer.with_name(name) for name in NAMES}
-    files[TOKENIZER if tokenizer.name not in NAMES else tokenizer.name] = tokenizer
+    digests = file_digests(path, None if given is None else Path(given))
     if settings.example is not None:
-        files["example"] = Path(settings.example)
-    digests = {
-        name: hashlib.sha256(file.read_bytes()).hexdigest()
-        for name, file in files.items()
-        if file.is_file()
-    }
+        digests["example"] = sha256_of(Path(settings.example))
     return Job(
-        version=version("palrp-onnx"),
+        version=own_version(),
         model=ModelDigests(sha256, digests),
         # Their content is compared, not their paths.
         settings=structs.replace(settings, tokenizer=None, example=None),

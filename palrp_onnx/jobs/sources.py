@@ -71,6 +71,8 @@ def open_source(path: Path, stdin: BinaryIO) -> Source:
         return Stream(stdin)
     if path.is_dir():
         return Folder(path)
+    if not path.is_file():
+        raise InputError("There is no such file or folder", place=str(path))
     kinds: dict[str, type[JsonLines | Table]] = {".jsonl": JsonLines, ".parquet": Table}
     kind = kinds.get(path.suffix.lower())
     if kind is None:
@@ -80,8 +82,6 @@ def open_source(path: Path, stdin: BinaryIO) -> Source:
             hint="A data set is a .jsonl file, a .parquet file, a folder, or - for JSON lines on "
             "stdin.",
         )
-    if not path.is_file():
-        raise InputError("There is no such file", place=str(path))
     return kind(path)
 
 

@@ -18,10 +18,10 @@ from palrp_onnx.record import (
     Map,
     OffMap,
     Relevance,
-    TargetFacts,
     Units,
 )
 from palrp_onnx.types import Array
+from palrp_onnx.windows import moved_target
 
 
 @dataclass(frozen=True)
@@ -84,6 +84,8 @@ def stack(samples: Sequence[Sample], padding: Padding | None) -> Sample:
         id="batch",
         kind=samples[0].kind,
         subject=samples[0].subject,
+        sound=samples[0].sound,
+        columns=samples[0].columns,
         feeds={name: np.concatenate([row[name] for row in rows]) for name in rows[0]},
         facts=InputFacts(kind=samples[0].facts.kind, step=samples[0].facts.step),
         units=longest,  # own_record restores those of each row
@@ -99,7 +101,8 @@ def _fill_units(units: Units, length: int, side: Side) -> Units:
         added = [padding] * (length - len(values))
         return [*values, *added] if side == "right" else [*added, *values]
 
-    parts = {"text": "", "id": 0, "start": 0, "end": 0, "special": True, "sequence": 0}
+    parts = {"text": "", "id": 0, "start": 0, "end": 0, "sequence": 0}
+    parts |= {"special": True, "unknown": False}
     lists = {name: getattr(units, name) for name in parts}
     return structs.replace(
         units, **{name: filled(each, parts[name]) for name, each in lists.items() if each}
@@ -118,7 +121,7 @@ def own_record(
         record,
         id=sample.id,
         input=sample.facts,
-        target=_moved(record.target, first),
+        target=moved_target(record.target, lambda place: place - first),
         units=own.units,
         relevance=own.relevance,
         sites=own.sites,
@@ -159,27 +162,12 @@ def _beyond(values: Sequence[float], end: slice) -> float:
     return float(sum(values[: end.start]) + sum(after))
 
 
-def _moved(target: TargetFacts, count: int) -> TargetFacts:
-    """The target in a row whose first ``count`` tokens are removed."""
-    index, position = target.index, target.position
-    if isinstance(index, list) and index[1:]:
-        index = [index[0] - count, *index[1:]]
-    elif isinstance(index, int) and target.kind == "place":
-        index -= count
-    return structs.replace(
-        target,
-        index=index,
-        position=None if position is None else position - count,
-        places=None if target.places is None else [place - count for place in target.places],
-    )
-
-
 def _cut_units(units: Units, end: slice) -> Units:
     """Units without padding; patches stay as they are, because images are not padded."""
     if units.kind == "patch":
         return units
     parts = {
         name: getattr(units, name)[end]
-        for name in ("text", "id", "start", "end", "special", "sequence")
+        for name in ("text", "id", "start", "end", "special", "sequence", "unknown")
     }
     return structs.replace(units, **parts)

@@ -36,7 +36,12 @@ def model_file(path: Path) -> Path:
             raise InputError(
                 "The folder holds several models", place=str(path), hint=f"Name one: {names}."
             )
-    raise InputError("The folder holds no .onnx file", place=str(path))
+    below = sorted({str(each.parent.relative_to(path)) for each in path.glob("*/*.onnx")})
+    raise InputError(
+        "The folder holds no .onnx file",
+        place=str(path),
+        hint=f"Folders in it do: {', '.join(below[:20])}." if below else "",
+    )
 
 
 def parts_of(path: Path) -> tuple[Path, ...]:

@@ -229,7 +229,8 @@ def _read_file(path: Path) -> tuple[ir.Model, dict[str, str]]:
         raise ModelError(
             f"The file is not a readable ONNX model: it begins with {first!r}",
             place=str(path),
-            hint=f"The parser failed with {type(error).__name__}.",
+            hint="Name the .onnx file of an export, or its folder "
+            f"(the parser failed with {type(error).__name__}).",
         ) from error
     if not model.graph.outputs or len(model.graph) == 0:
         raise ModelError("The model has no nodes or no outputs", place=str(path))

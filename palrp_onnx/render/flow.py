@@ -45,6 +45,16 @@ class Piece:
     further: bool = False
 
 
+class UnreadText(str):
+    """Text that the model did not read, as it is beyond its limit."""
+
+    unread = True
+
+
+#: Units of pieces that are none: text that no unit covers, and text that was not read.
+NO_UNIT, NOT_READ = -1, -2
+
+
 Word = tuple[Piece, ...]
 #: Words, and the text between them.
 Paragraph = list[Word | str]
@@ -75,7 +85,8 @@ def paragraphs(units: Units, facts: InputFacts) -> list[Paragraph]:
     """
     placed = facts.text is not None and len(units.start) == len(units.end) == len(units.text) > 0
     if placed:
-        return _Setter(units, (facts.text or "", facts.text_pair or "")).set()
+        texts = facts.text or "", facts.text_pair or ""
+        return _Setter(units, texts, facts.unread is not None).set()
     if any(text.startswith((*_MARKS, _CONTINUED)) for text in units.text):
         return _Setter(*_joined(units)).set()
     singles = [
@@ -124,6 +135,7 @@ class _Setter:
 
     units: Units
     texts: tuple[str, str]
+    cut: bool = False
     done: int = 0
     sequence: int = 0
     open: list[Piece] = field(default_factory=list)
@@ -154,7 +166,7 @@ class _Setter:
         touches = start == self.done and 0 < start < len(text) and _inside_word(text, start)
         if not (overlaps or touches):
             self._close()
-            self._between(text[self.done : start])
+            self._between(text[self.done : start], unread=self.cut and not self.done)
         shown = text[max(self.done, start) : end]
         letters = shown.lstrip()
         if letters and letters != shown:
@@ -171,9 +183,10 @@ class _Setter:
             self._between("\n")
         self.done = max(self.done, end)
 
-    def _between(self, text: str) -> None:
+    def _between(self, text: str, *, unread: bool = False) -> None:
         if text:
-            self.made[-1].append(visible(text, keep="\n\t"))
+            shown = visible(text, keep="\n\t")
+            self.made[-1].append(UnreadText(shown) if unread and text.strip() else shown)
 
     def _close(self) -> None:
         if self.open:
@@ -182,7 +195,7 @@ class _Setter:
 
     def _rest(self) -> None:
         self._close()
-        self._between(self.texts[min(self.sequence, 1)][self.done :])
+        self._between(self.texts[min(self.sequence, 1)][self.done :], unread=self.cut)
 
 
 def _special(units: Units, unit: int) -> bool:

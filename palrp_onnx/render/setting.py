@@ -10,7 +10,7 @@ from itertools import groupby, pairwise
 import numpy as np
 
 from palrp_onnx.render.bidi import base_level, levels, visual
-from palrp_onnx.render.flow import Paragraph, Piece, Word
+from palrp_onnx.render.flow import NO_UNIT, NOT_READ, Paragraph, Piece, UnreadText, Word
 from palrp_onnx.render.shaping import Shaped, shape
 
 #: Room beside a word, and beside one that touches its neighbour; a tab in blanks.
@@ -29,7 +29,8 @@ class Set:
 
     Attributes:
         shaped: Its text.
-        ends: End of each unit in the text, and the unit: −1 if none covers it; none for a blank.
+        ends: End of each unit in the text, and the unit: negative if none covers it; none for a
+            blank.
         row: The line.
         left: Left edge of its ground, from the left edge of the text.
         width: Width of the ground.
@@ -112,7 +113,7 @@ class Setting:
             for line in _lines(paragraph):
                 if not self.cut:
                     self._fill(line, base)
-        self.done = len({unit for word in self.words for _, unit in word.ends} - {-1})
+        self.done = len({unit for word in self.words for _, unit in word.ends if unit >= 0})
 
     def _fill(self, line: list[Word | str], base: int) -> None:
         """Fill lines with the words up to a line break; only there, blanks may begin a line."""
@@ -164,7 +165,11 @@ class Setting:
 
     def _word(self, item: Word | str, level: int, touching: Sequence[bool]) -> Iterator[_Atom]:
         """A word, in parts if it is wider than a line."""
-        pieces = (Piece(-1, item),) if isinstance(item, str) else item
+        if isinstance(item, str):
+            unit = NOT_READ if isinstance(item, UnreadText) else NO_UNIT
+            pieces: Word = (Piece(unit, item),)
+        else:
+            pieces = item
         before, after = (_TIGHT if near else _PAD for near in touching)
         pads = (after, before) if level % 2 else (before, after)
         room = self.room - sum(pads) - 1
@@ -220,7 +225,7 @@ def _lines(paragraph: Paragraph) -> Iterator[list[Word | str]]:
         if not isinstance(item, str):
             line.append(item)
             continue
-        first, *others = item.split("\n")
+        first, *others = map(type(item), item.split("\n"))
         line += _apart(first)
         for other in others:
             yield line
@@ -234,7 +239,7 @@ def _apart(text: str) -> Iterator[str]:
     start = 0
     for place in range(1, len(text) + 1):
         if place == len(text) or text[place].isspace() != text[place - 1].isspace():
-            yield text[start:place]
+            yield type(text)(text[start:place])
             start = place
 
 

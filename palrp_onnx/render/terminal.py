@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import io
 from typing import TYPE_CHECKING
 
 from rich import box
-from rich.console import Group, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -36,7 +37,17 @@ def inspection_table(inspection: Inspection) -> RenderableType:
         tables.append(_uncertain(inspection))
     notes = [*_rewritten(inspection), *_refused(inspection), *_faults(inspection)]
     notes += map(_text, inspection.notes)
+    if inspection.values:
+        tables.append(_values(inspection))
     return Group(head, *tables, *map(_why, inspection.why), *notes, tail)
+
+
+def as_text(shown: RenderableType, width: int = 100) -> str:
+    """What a terminal without colours shows."""
+    console = Console(width=width, color_system=None, file=io.StringIO())
+    with console.capture() as captured:
+        console.print(shown)
+    return captured.get()
 
 
 def _text(text: str, style: str = "") -> Text:
@@ -67,6 +78,13 @@ def _sites(inspection: Inspection) -> Table:
     table = _table("Positions", "site", "kind", "where", "because")
     for site in inspection.sites:
         table.add_row(_text(site.name), site.kind, _text(site.node), _text(site.evidence))
+    return table
+
+
+def _values(inspection: Inspection) -> Table:
+    table = _table("Values", "name")
+    for name in inspection.values:
+        table.add_row(_text(name))
     return table
 
 

@@ -262,7 +262,7 @@ def test_an_example_decides_what_a_batch_is(run: Run, shifted: Path, tmp_path: P
     assert content(out) == whole
     for change in (("--example", other), ()):
         result = run(*call, *change)
-        assert result.exit_code == 2 and "another model.files.example" in result.stderr
+        assert result.exit_code == 2 and "model.files.example was" in result.stderr
     assert content(out) == whole
 
 
@@ -403,7 +403,7 @@ def test_interrupted(model: Path, tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130, stderr
-    assert stderr.strip() == b"interrupted"
+    assert stderr.strip().startswith(b"interrupted\n  to go on: palrp-onnx ")
     assert not list(out.glob(".palrp-*"))
 
 
@@ -454,3 +454,18 @@ def test_a_cluster_takes_whole_files(
     arguments = ("batch", model, "--input", source, "-o", tmp_path / "out", "--engine-workers", "2")
     assert run(*arguments, *more).exit_code == 2
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("lines", ["", "\n\n"])
+def test_an_input_without_records_is_an_error(
+    run: Run, model: Path, tmp_path: Path, lines: str
+) -> None:
+    path = tmp_path / "none.jsonl"
+    path.write_text(lines)
+    result = run("batch", model, "--input", path, "-o", tmp_path / "out")
+    assert result.exit_code == 3 and "holds no record" in result.stderr
+    missing = run("batch", model, "--input", tmp_path / "nope", "-o", tmp_path / "out")
+    assert missing.exit_code == 3 and "no such file or folder" in missing.stderr
+    write_records(path, 1)
+    shard = ("--shard", "2/2", "-o", tmp_path / "shard")
+    assert run("batch", model, "--input", path, *shard).exit_code == 0

@@ -1,11 +1,34 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from palrp_onnx.cli.destination import Destination
 from palrp_onnx.errors import UsageError
+
+
+def test_a_device_is_a_file() -> None:
+    found = Destination.parse(os.devnull, None)
+    assert (found.kind, found.formats) == ("file", ("json",))
+    assert Destination.parse(os.devnull, ("kserve",)).files("id", 3) == {Path(os.devnull): None}
+    with pytest.raises(UsageError):
+        Destination.parse(os.devnull, ("png",))
+
+
+def test_only_what_was_not_asked_for_is_by_default() -> None:
+    assert Destination.parse(None, None).by_default
+    assert not Destination.parse("-", None).by_default
+    assert not Destination.parse(None, ("json",)).by_default
+
+
+def test_something_to_look_at() -> None:
+    for place in ("a.html", "a.png", "out"):
+        Destination.parse(place, None).require_shown()
+    for place in (None, "-", "a.json"):
+        with pytest.raises(UsageError, match="--open"):
+            Destination.parse(place, None).require_shown()
 
 
 def test_destinations(tmp_path: Path) -> None:

@@ -180,7 +180,7 @@ def test_classes_of_tokens_continue_nothing(run: Run, decoder: Path, head: str) 
         (("--target", "1"), "cannot be used with --target"),
         (("--tensors", "x.npz"), "different lengths"),
         (("--continuation", "x.txt"), "says how it goes on"),
-        (("--chat", "x.json"), "--input FILE, or --chat"),
+        (("--chat", "x.json"), "--input FILE, --text TEXT, or --chat"),
     ],
 )
 def test_options_that_contradict(

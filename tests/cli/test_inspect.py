@@ -121,3 +121,21 @@ def test_shapes_of_an_example(run: Run, tmp_path: Path) -> None:
     assert result.exit_code == 0, result.stderr
     report = json.loads(result.stdout)
     assert report["explainable"] and report["notes"] == []
+
+
+def test_names_for_why(run: Run, model: Path) -> None:
+    assert "Values" not in run("inspect", model).stdout
+    listed = run("inspect", model, "--values").stdout
+    assert "Values" in listed
+    assert "pooled" in listed
+    found = json.loads(run("inspect", model, "--values", "--json").stdout)["values"]
+    assert {"input_ids", "words", "hidden", "logits"} <= set(found)
+    assert run("inspect", model, "--why", found[-1]).exit_code == 0
+
+
+@pytest.mark.parametrize(("name", "meant"), [("pooledd", "'pooled'"), ("COLD", "")])
+def test_a_wrong_name_gets_a_suggestion(run: Run, model: Path, name: str, meant: str) -> None:
+    result = run("inspect", model, "--why", name)
+    assert result.exit_code == 2
+    assert ("Did you mean" in result.stderr, meant in result.stderr) == (bool(meant), True)
+    assert "--values` lists all" in result.stderr

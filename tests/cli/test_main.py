@@ -88,7 +88,7 @@ def test_usage_is_2(run: Run, arguments: list[str]) -> None:
     result = run(*arguments)
     assert result.exit_code == 2
     assert result.stdout == ""
-    assert "Usage" in result.stderr
+    assert result.stderr.startswith("error[usage]: " if arguments else "Usage: ")
 
 
 @pytest.mark.parametrize(
@@ -188,6 +188,26 @@ def test_closed_pipe_is_no_failure(model: Path, text: Path, arguments: list[str]
     assert b"BrokenPipe" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["schema"], ["explain", "{model}", "--text", "a"]]
+)
+def test_closed_streams_are_no_failure(model: Path, arguments: list[str]) -> None:
+    filled = [a.format(model=model) for a in arguments]
+    for closed in (">&-", ">&- 2>&- <&-"):
+        done = subprocess.run(
+            ["sh", "-c", f'exec "$@" {closed}', "sh", *PROGRAM, *filled], capture_output=True
+        )
+        assert (done.returncode, done.stdout) == (0, b""), done.stderr
+        assert b"error" not in done.stderr
+
+
+def test_check_counts_though_stdout_is_closed(model: Path) -> None:
+    command = [*PROGRAM, "explain", str(model), "--text", "a", "--fail-on", "residual>=0"]
+    done = subprocess.run(["sh", "-c", 'exec "$@" >&-', "sh", *command], capture_output=True)
+    assert done.returncode == 5
+    assert done.stderr.rstrip().endswith(b"at: text")
+
+
 def test_check_counts_though_the_reader_has_gone(model: Path, text: Path) -> None:
     reader, writer = os.pipe()
     os.close(reader)
@@ -237,3 +257,26 @@ main()
         assert process.wait(timeout=30) == 130
         assert process.stderr.read().strip() == b"interrupted"
     assert [path.name for path in tmp_path.iterdir()] == [text.name]
+
+
+def test_interrupted_batch_says_how_to_go_on(model: Path, tmp_path: Path) -> None:
+    code = """
+import palrp_onnx.jobs.run
+from palrp_onnx.cli.main import main
+
+def stop(*_, **__):
+    raise KeyboardInterrupt
+
+palrp_onnx.jobs.run.run = stop
+main()
+"""
+    lines, place = tmp_path / "my texts.jsonl", tmp_path / "run"
+    lines.write_text('{"text": "a film"}')
+    arguments = ["batch", str(model), "--input", str(lines), "-o", str(place), "--resume"]
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
+    assert done.returncode == 130
+    resumed = f"batch {model} --input '{lines}' -o {place} --resume"
+    assert done.stderr.lstrip() == f"interrupted\n  to go on: palrp-onnx {resumed}\n"
+    arguments[3] = "-"
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
+    assert (done.returncode, done.stderr.lstrip()) == (130, "interrupted\n")

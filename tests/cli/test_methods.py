@@ -74,7 +74,7 @@ def test_batches(run: Run, model: Path, tmp_path: Path) -> None:
     assert run(*command, "pa-lrp-gamma:gamma=.10", "--resume").exit_code == 0
     other = run(*command, "pa-lrp-gamma:gamma=.2", "--resume")
     assert other.exit_code == 2
-    assert f"settings.method ('{GAMMA}' then" in other.stderr
+    assert f"--method was '{GAMMA}', and is" in other.stderr
 
 
 def test_evaluations_hold_numbers_against_each_other(run: Run, model: Path, text: Path) -> None:

@@ -493,7 +493,7 @@ def test_a_class_outside_of_the_output_stops_the_run(name: str, place: int, tmp_
     with pytest.raises(Exception, match="Gather"):
         session.run(None, {"x": x, name: np.array([0, place])})
     given = Sample("x", "tensors", {"x": x}, InputFacts(kind="tensors", truncated=False))
-    with pytest.raises(TargetError, match="outside an axis of 3"):
+    with pytest.raises(TargetError, match="Class 3 is outside"):
         Explainer(explainer).explain(given, "index:3")
 
 

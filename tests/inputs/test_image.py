@@ -148,6 +148,13 @@ CONFIGS: dict[str, list[dict[str, Any]]] = {
         SIDES,
     ],
     "ConditionalDetr": [{"size": {"shortest_edge": 80, "longest_edge": 91}}],
+    "MaskFormer": [
+        {"size": {"shortest_edge": 40, "longest_edge": 45}, "size_divisor": 8},
+        {"size": {"shortest_edge": 40, "longest_edge": 90}, "size_divisor": 7},
+        {"size": 21, "max_size": 22},
+        SIDES,
+    ],
+    "Mask2Former": [{"size": {"shortest_edge": 33, "longest_edge": 40}, "size_divisor": 5}],
     "Swin2SR": [{}, {"size_divisor": 5}, {"do_pad": False}, {"size_divisor": 37, "pad_size": 37}],
     "RTDetr": [SIDES, {**SIDES, "do_normalize": True}],
 }

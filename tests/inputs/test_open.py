@@ -139,3 +139,12 @@ def test_files_of_other_models_are_not_taken(folder: Path) -> None:
         read(folder / "mine", folder / "a.txt")
     (folder / "config.json").write_text("{}")
     assert read(folder / "mine", folder / "a.txt").feeds["input_ids"].tolist() == [[1]]
+
+
+@pytest.mark.parametrize("name", ["photos", "photos.png"])
+def test_a_folder_is_not_one_input(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / name
+    folder.mkdir()
+    with pytest.raises(InputError, match="is a folder, not one input") as caught:
+        open_sample(folder, model_path=tmp_path / "m.onnx", graph_inputs=[], tokenizer=None)
+    assert f"palrp-onnx batch MODEL --input {folder}" in caught.value.hint

@@ -79,3 +79,19 @@ def test_parquet(tmp_path: Path) -> None:
     path.write_bytes(b"PAR1")
     with pytest.raises(InputError, match="no readable Parquet file"):
         read_table(path, [ROWS])
+
+
+def test_whole_numbers_keep_all_their_digits(tmp_path: Path) -> None:
+    large, name = (1 << 53) + 1, GraphInput("id", INT, ("batch",))
+    sample = read_table(written(tmp_path, f"id,age\n{large},1\n7.0,2\n"), [name, COLUMNS[0]])
+    assert sample.feeds["id"].tolist() == [large, 7]
+    pair = GraphInput("x", INT, ("batch", 2))
+    assert read_table(written(tmp_path, f"{large},-1\n"), [pair]).feeds["x"].tolist() == [
+        [large, -1]
+    ]
+    rounded = read_table(written(tmp_path, f"{large},16777217\n"), [ROWS]).feeds["x"]
+    assert rounded.tolist() == [[np.float32(large), np.float32(16777217)]]
+    with pytest.raises(InputError, match="is no finite number"):
+        read_table(written(tmp_path, "a,b\n1" + "0" * 400 + ",1\n"), [ROWS])
+    with pytest.raises(InputError, match="not whole"):
+        read_table(written(tmp_path, "1" + "0" * 30 + ",1\n"), [pair])

@@ -17,7 +17,7 @@ from tokenizing import byte_level, graph, unigram, wordpiece
 from palrp_onnx.errors import InputError
 from palrp_onnx.inputs import GraphInput, TextReader, default_tokenizer
 from palrp_onnx.inputs import text as text_module
-from palrp_onnx.inputs.text import decode_text, read_text
+from palrp_onnx.inputs.text import decode_text, lines_of, read_text
 
 pytestmark = pytest.mark.quick
 
@@ -538,3 +538,7 @@ def test_choices_that_are_filled_up_keep_their_masks(tmp_path: Path, length: int
     assert mask[0, 0].sum() - mask[0, 1].sum() == 1
     assert special[mask == 0].all()
     assert len(set(ids[mask == 0].tolist())) == 1  # the padding token alone
+
+
+def test_only_ends_of_lines_end_a_line() -> None:
+    assert lines_of("a\u2028b\x0cc\r\n\n  \nd\re\n") == ["a\u2028b\x0cc", "d\re"]

@@ -113,23 +113,23 @@ def test_changes_are_refused_by_name(tmp_path: Path) -> None:
     before = content(out)
     job = job_of(source, plan)
     changes = {
-        "settings.target": {"settings": Settings(target="1")},
-        "settings.roles.mask": {"settings": Settings(roles={"mask": "mask"})},
+        "--target": {"settings": Settings(target="1")},
+        "--role mask": {"settings": Settings(roles={"mask": "mask"})},
         "model.sha256": {"model": structs.replace(job.model, sha256="1" * 64)},
         "model.files.config.json": {
             "model": structs.replace(job.model, files={"config.json": "0"})
         },
         "input.sha256": {"input": structs.replace(job.input, sha256="1" * 64)},
-        "shard.count": {"shard": Shard(1, 2)},
-        "part_size": {"part_size": 7},
+        "--shard count": {"shard": Shard(1, 2)},
+        "--part-size": {"part_size": 7},
         "version": {"version": "0.0"},
     }
     for name, change in changes.items():
-        with pytest.raises(UsageError, match=f"another {name}") as caught:
+        with pytest.raises(UsageError, match=f"{name} was ") as caught:
             go(source, plan, job=structs.replace(job, **change))
         assert caught.value.exit_code == 2
     source.write_text('"fine"\n' * 6)
-    with pytest.raises(UsageError, match=r"another input\.sha256"):
+    with pytest.raises(UsageError, match=r"input\.sha256"):
         go(source, plan)
     assert content(out) == before
 

@@ -46,8 +46,8 @@ def test_the_side_is_that_of_the_tokenizer(tmp_path: Path) -> None:
     folder = FILES["reviews-rope"].parent
     for path in folder.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
-    assert Worker(tmp_path / "model.onnx", Settings())._batching.padding is not None
+    assert Worker(tmp_path / "model.onnx", Settings())._batcher.batching.padding is not None
     config = json.loads((tmp_path / "tokenizer_config.json").read_text())
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({**config, "padding_side": "left"}))
-    batching = Worker(tmp_path / "model.onnx", Settings())._batching
+    batching = Worker(tmp_path / "model.onnx", Settings())._batcher.batching
     assert (batching.together, batching.padding) == (True, None)

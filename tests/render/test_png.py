@@ -29,7 +29,7 @@ from palrp_onnx.render.layout import lay_out
 from palrp_onnx.render.page import MARGIN, WIDTH, compose, foot, wrap
 from palrp_onnx.render.palette import WHITE, colour
 from palrp_onnx.render.png import render_png
-from palrp_onnx.render.scene import Line
+from palrp_onnx.render.scene import WordLine
 from palrp_onnx.render.strip import TALLEST
 from palrp_onnx.render.wording import shares
 
@@ -83,7 +83,7 @@ def test_special_tokens_do_not_set_the_scale() -> None:
 def written(made: Attribution) -> list[str]:
     """The lines of text of a picture."""
     scene, _ = compose(lay_out(made).blocks)
-    lines = [mark for mark in scene.marks if isinstance(mark, Line)]
+    lines = [mark for mark in scene.marks if isinstance(mark, WordLine)]
     return ["".join(span.shaped.text for span in line.spans) for line in lines]
 
 
