@@ -14,7 +14,7 @@ import click
 
 from palrp_onnx.errors import UsageError
 from palrp_onnx.files import Content, write_files
-from palrp_onnx.limits import Limit, check_records
+from palrp_onnx.limits import Limit, check_records, with_checks
 
 from .command import command
 from .destination import Destination, Shown
@@ -25,6 +25,7 @@ from .options import (
     Reporting,
     Run,
     Words,
+    columns_option,
     default_run_options,
     explainer_options,
     fail_on_option,
@@ -35,6 +36,7 @@ from .options import (
     method_options,
     model_argument,
     reporting_options,
+    windows_option,
     words_options,
 )
 from .showing import check_shown, coloured_maps, colours_of_stdout, open_option, show
@@ -99,23 +101,9 @@ class Request:
     metavar="FILE.json",
     help="Messages instead of --input: the tokenizer's chat template makes a text of them.",
 )
-@click.option(
-    "--columns",
-    multiple=True,
-    metavar="NAMES|INPUT=NAMES",
-    help="Names of the columns of a table, nodes or steps, in their order: a file with one a line, "
-    "or names separated by commas.",
-)
+@columns_option
 @click.option("--pair", type=FILE_PATH, help="Second text, for models of text pairs.")
-@click.option(
-    "--windows",
-    type=click.IntRange(min=-1),
-    is_flag=False,
-    flag_value="-1",
-    metavar="[N]",
-    help="Explain a text that is longer than the model in windows that share N tokens, by default "
-    "half of each.",
-)
+@windows_option
 @click.option(
     "-o",
     "place",
@@ -184,7 +172,7 @@ def explain(**options: Any) -> None:
     # Now the number of records is known; before, it was estimated for --generate and all targets.
     places = destination.files(sample.id, len(explanations), matrix=_continues(request) is not None)
     _check_places(request, [*places, *filter(None, [request.tensors])], read)
-    records = [each.record for each in explanations]
+    records = [with_checks(each.record, request.limits) for each in explanations]
     for record in records:
         record.require_finite(place=f"sample {record.id}")
     data = _json(records, kserve="kserve" in destination.formats)

@@ -35,15 +35,27 @@ from palrp_onnx.render.picture import Seen
 from palrp_onnx.render.ranked import Ranked, ranked
 from palrp_onnx.render.scale import number
 from palrp_onnx.render.timeline import TIMED, in_cells
-from palrp_onnx.render.titles import title_of
+from palrp_onnx.render.titles import class_name, title_of
 from palrp_onnx.render.views import SIGNED, View, bounds, views
-from palrp_onnx.render.wording import common_scale, covered, ends, plural, score_remark, shares
+from palrp_onnx.render.wording import (
+    common_scale,
+    covered,
+    ends,
+    failed_checks,
+    notices,
+    plural,
+    said,
+    score_remark,
+    shares,
+)
 from palrp_onnx.types import Box
 
 #: Longer side of an embedded picture, in pixels.
 PICTURE = 1024
 #: Width and height of a ribbon of units in time without their signal.
 _RIBBON = (960, 60)
+#: Largest number of pictures of a film next to each other.
+_ACROSS = 4
 _UNSEEN: Seen = (None, None)
 _ZERO = len(TABLE) // 2
 _FULL = 1.0
@@ -119,6 +131,8 @@ def view(
         "score": score_remark(record),
         "covered": covered(record),
         "shares": shares(record),
+        "said": said(record),
+        "notices": [*notices(record), *failed_checks(record)],
         "warnings": [(visible(w.code), visible(w.message)) for w in record.warnings],
         "maps": maps,
         "account": account_of(record),
@@ -145,6 +159,7 @@ def _view_of(
     word_limit = _word_limit(shown.relevance, joined)
     maps = views(shown.relevance, limit)
     grid = (1, len(shown.relevance.total)) if units.kind in TIMED else units.grid
+    picture = None if grid is None else _picture(shown, maps, grid, image, box)
     return {
         "name": visible(shown.input) if record.others else "",
         "names": [each.name for each in maps],
@@ -152,6 +167,7 @@ def _view_of(
         "score": [number(end) for end in bounds(shown.relevance.score)],
         "remark": remark,
         "flow": flow,
+        "unknown": shown.units.unknown,
         "word_limit": number(word_limit).lstrip("+"),
         "shades": shades(sums, word_limit),
         "over": [abs(value) > word_limit for value in sums],
@@ -163,8 +179,8 @@ def _view_of(
         "timed": units.kind in TIMED,
         "many": plural(units.kind),
         "bars": _bars(shown.units, maps) if units.kind in BARRED else [],
-        "picture": None if grid is None else _picture(shown, maps, grid, image, box),
-        "data": _data(shown, maps, flow, panel, grid),
+        "picture": picture,
+        "data": _data(shown, maps, flow, panel, picture),
     }
 
 
@@ -308,6 +324,8 @@ def _facts(record: Attribution) -> list[tuple[str, list[tuple[str, str]]]]:
             "Run",
             {
                 "palrp-onnx": run.version,
+                "ONNX Runtime": run.runtime or "",
+                "date": run.date or "",
                 "method": run.method,
                 **run.params,
                 "engine": run.engine,
@@ -330,6 +348,18 @@ def _facts(record: Attribution) -> list[tuple[str, list[tuple[str, str]]]]:
             },
         ),
     ]
+    if record.prediction is not UNSET:
+        top = {
+            class_name(each.label, each.index): f"{each.value:.6g}"
+            + ("" if each.probability is None else f", probability {each.probability:.3g}")
+            for each in record.prediction.top
+        }
+        groups.append(("What the model said", top))
+    if record.run.files:
+        groups.append(("Files, SHA-256", dict(record.run.files)))
+    if record.checks:
+        verdicts = {c.check: "passed" if c.passed else "failed" for c in record.checks}
+        groups.append(("Checks", verdicts))
     if record.fidelity is not UNSET:
         fidelity = _known(record.fidelity)
         rewritten = ", ".join(f"{n} × {count}" for n, count in fidelity.pop("rewritten").items())
@@ -357,7 +387,8 @@ def _picture(
     box: Box | None,
 ) -> dict[str, Any]:
     """The maps as pictures with one pixel per unit, and their place on the original."""
-    rows, columns = grid
+    order = _arranged(grid, shown.units.pictures if image is None else 1)
+    rows, columns = order.shape
     timed = shown.units.kind in TIMED
     width, height = image.size if image is not None else _RIBBON if timed else (columns, rows)
     seen = (box if image is not None else None) or Box(0, 0, width, height)
@@ -372,15 +403,29 @@ def _picture(
             f"height:{100 * (seen.bottom - seen.top) / height:.4f}%"
         ),
         "maps": [
-            (view.name, data_uri(_map(view, (rows, columns), clear=image is not None)))
-            for view in maps
+            (view.name, data_uri(_map(view, order, clear=image is not None))) for view in maps
         ],
+        "order": order.ravel().tolist() if shown.units.pictures > 1 else None,
+        "pictures": (columns // grid[1], rows * shown.units.pictures // grid[0]),
     }
 
 
-def _map(view: View, grid: tuple[int, int], clear: bool) -> Image.Image:
+def _arranged(grid: tuple[int, int], pictures: int) -> NDArray[np.int64]:
+    """The units of a grid where they are drawn: pictures of a film next to each other, −1 at none.
+
+    Units have the pictures below each other.
+    """
+    across = min(pictures, _ACROSS)
+    missing = -pictures % across
+    films = np.arange(grid[0] * grid[1]).reshape(pictures, -1, grid[1])
+    films = np.pad(films, ((0, missing), (0, 0), (0, 0)), constant_values=-1)
+    lines = films.reshape(-1, across, *films.shape[1:]).swapaxes(1, 2)
+    return lines.reshape(-1, across * grid[1])
+
+
+def _map(view: View, order: NDArray[np.int64], clear: bool) -> Image.Image:
     """Colours of the patches. With ``clear``, patches of small relevance are transparent."""
-    numbers = np.array(view.values, dtype=np.float64).reshape(grid)
+    numbers = np.array([*view.values, 0.0])[order]
     if not clear or not view.signed:
         return Image.fromarray(view.paint(numbers, view.limit))
     strength = np.abs(numbers) / view.limit if view.limit else np.zeros_like(numbers)
@@ -399,7 +444,7 @@ def _data(
     maps: Sequence[View],
     flow: list[Any],
     panel: dict[str, Any] | None,
-    grid: tuple[int, int] | None,
+    picture: dict[str, Any] | None,
 ) -> dict[str, Any]:
     """Numbers of a map for the script, which reads texts from the page."""
     return {
@@ -411,7 +456,8 @@ def _data(
             "tokens": bounds(shown.relevance.score),
             "words": bounds(_sums(shown.relevance.score, words(flow))),
         },
-        "columns": None if grid is None else grid[1],
+        "columns": picture and picture["columns"],
+        "order": picture and picture["order"],
         "kind": shown.units.kind,
         "sites": [site.relevance for site in shown.sites] if panel and panel["source"] else [],
     }
