@@ -210,7 +210,7 @@ class Explainer:
         Args:
             sample: The result of a reader of :mod:`palrp_onnx.inputs`.
             target: ``pred``, an index, a label, ``A-B``, ``token:POS[:CLASS]``, ``I,J,…`` and
-                others of the README; also ``all``, or several, separated by commas: then every row
+                others of docs/targets.md; also ``all``, or several with commas: then every row
                 has an explanation for each, in this order. ``default`` is ``pred``, but all labels
                 above one half of a multi-label head. Where two outputs say where an answer starts
                 and ends, and none is named, both are the answer, with the sum of the two scores as

@@ -28,7 +28,7 @@ def unknown_kind(path: Path) -> InputError:
             f"palrp-onnx batch MODEL --input {path} -o maps explains all its files",
         )
     elif not path.exists():
-        problem, hint = "there is no such file", f"{hint}; a text itself is read from stdin: -"
+        problem, hint = "there is no such file", f"{hint}; a text itself is given with --text"
     return InputError(problem, place=str(path), hint=hint)
 
 
