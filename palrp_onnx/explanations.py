@@ -17,7 +17,7 @@ from palrp_onnx.files import Content
 from palrp_onnx.matrix import Matrix
 from palrp_onnx.record import decode, encode
 from palrp_onnx.render.beside import render_records
-from palrp_onnx.render.grid import render_matrix_html, render_matrix_png
+from palrp_onnx.render.grid import render_matrix_html, render_matrix_png, render_matrix_svg
 
 #: Explanations that a notebook shows.
 _SHOWN = 10
@@ -113,7 +113,7 @@ class Generated(Explanations):
     def save(self, place: str | Path) -> Path:
         """Write all to one file.
 
-        ``.html`` and ``.png``: the matrix; ``.json``: an array of records.
+        ``.html``, ``.png`` and ``.svg``: the matrix; ``.json``: an array of records.
 
         Raises:
             UsageError: The suffix is another.
@@ -176,5 +176,6 @@ CONTENTS: dict[str, Callable[[Explanations], Content]] = {
 CONTENTS_OF_GENERATED: dict[str, Callable[[Generated], Content]] = {
     ".html": lambda each: render_matrix_html(each.matrix),
     ".png": lambda each: render_matrix_png(each.matrix),
+    ".svg": lambda each: render_matrix_svg(each.matrix),
     ".json": json_of,
 }
