@@ -283,15 +283,24 @@ def write(
         OutputError: The place cannot be written to.
     """
     path = Path(place)
-    make = contents.get(path.suffix.lower())
-    if make is None:
+    write_files({path: made_for(path.suffix, what, contents)})
+    return path
+
+
+def made_for(
+    suffix: str, what: Saved, contents: Mapping[str, Callable[[Saved], Content]]
+) -> Content:
+    """What a file of this suffix holds.
+
+    Raises:
+        UsageError: There is nothing for the suffix.
+    """
+    if suffix.lower() not in contents:
         raise UsageError(
-            f"Cannot be written as {path.suffix or 'a file without suffix'}",
-            place=str(path),
+            f"Cannot be written as {suffix or 'a file without suffix'}",
             hint=f"One of {', '.join(contents)}.",
         )
-    write_files({path: make(what)})
-    return path
+    return contents[suffix.lower()](what)
 
 
 def _json(explanation: Explanation) -> Content:

@@ -12,8 +12,10 @@ import msgspec
 
 from palrp_onnx.entries import frame_of
 from palrp_onnx.errors import InputError
-from palrp_onnx.explanation import Explanation, join_tensors, save_tensors, write
+from palrp_onnx.explanation import CONTENTS as CONTENTS_OF_ONE
+from palrp_onnx.explanation import Explanation, join_tensors, made_for, save_tensors, write
 from palrp_onnx.files import Content
+from palrp_onnx.limits import Limit
 from palrp_onnx.matrix import Matrix
 from palrp_onnx.record import decode, encode
 from palrp_onnx.render.beside import render_records
@@ -72,6 +74,10 @@ class Explanations(Sequence[Explanation]):
         """
         return write(place, self, CONTENTS)
 
+    def checked(self, limits: Sequence[Limit]) -> Explanations:
+        """All with the verdicts of checks in their records."""
+        return Explanations([each.checked(limits) for each in self._all], id=self.id)
+
     def to_dict(self) -> list[dict[str, Any]]:
         """All records as dictionaries, lists, texts and numbers."""
         return [each.to_dict() for each in self._all]
@@ -104,6 +110,10 @@ class Generated(Explanations):
     def _repr_html_(self) -> str:
         source = base64.b64encode(render_matrix_png(self.matrix)).decode()
         return f'<img alt="" style="max-width:100%" src="data:image/png;base64,{source}">'
+
+    def checked(self, limits: Sequence[Limit]) -> Generated:
+        """All with the verdicts of checks in their records."""
+        return Generated([each.checked(limits) for each in self], self.matrix)
 
     @property
     def text(self) -> str:
@@ -179,3 +189,16 @@ CONTENTS_OF_GENERATED: dict[str, Callable[[Generated], Content]] = {
     ".svg": lambda each: render_matrix_svg(each.matrix),
     ".json": json_of,
 }
+
+
+def content_of(what: Explanation | Explanations, suffix: str) -> Content:
+    """What a file of this suffix holds of one or several explanations, as `save` writes it.
+
+    Raises:
+        UsageError: There is nothing for the suffix.
+    """
+    if isinstance(what, Explanation):
+        return made_for(suffix, what, CONTENTS_OF_ONE)
+    if isinstance(what, Generated):
+        return made_for(suffix, what, CONTENTS_OF_GENERATED)
+    return made_for(suffix, what, CONTENTS)

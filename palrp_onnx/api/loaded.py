@@ -228,9 +228,8 @@ class LoadedModel:
             TargetError: There is no such target, or its text can be read in several ways.
             ModelError: The model cannot be explained with these options.
         """
-        graph = self._graph_of(value)
-        shared = -1 if windows is True else windows or None
-        sample = graph.reader.read(value, id=id, windows=shared, start=start)
+        shared = -1 if windows is True else None if windows is False else windows
+        sample = self.read(value, id=id, windows=shared, start=start)
         explainer = self.explainer(sample, method=method, positions=positions, output=output)
         one = target is None or isinstance(target, str) or not isinstance(target, Sequence)
         texts = [target_text(target)] if one else _texts(target)
@@ -356,13 +355,27 @@ class LoadedModel:
         matrix = matrix_of(sample.id, records, decoder_input(self.model.inputs))
         return Generated(found, matrix)
 
-    def read(self, value: Value, *, id: str | None = None, start: str | None = None) -> Sample:
+    def read(
+        self,
+        value: Value,
+        *,
+        id: str | None = None,
+        windows: int | None = None,
+        start: str | None = None,
+    ) -> Sample:
         """What the model gets of an input: its arrays, and what their units are.
+
+        Args:
+            value: As for :meth:`explain`.
+            id: The name of the sample.
+            windows: The number of tokens that windows share; −1: half of each.
+            start: What the decoder of an encoder begins with.
 
         Raises:
             InputError: The input cannot be used.
         """
-        return self._graph_of(value).reader.read(value, id=id, start=start)
+        reader = self._graph_of(value).reader
+        return reader.read(value, id=id, windows=windows, start=start)
 
     def explainer(
         self,

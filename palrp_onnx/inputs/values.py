@@ -39,7 +39,14 @@ _LONGEST_NAME = 4096
 _PAIR = 2
 #: What can be explained: see `ValueReader.read`.
 Value: TypeAlias = (
-    "str | os.PathLike[str] | Image.Image | Array | Sequence[Any] | Mapping[str, Any] | Sample"
+    str
+    | os.PathLike[str]
+    | Image.Image
+    | Array
+    | Sequence[Any]
+    | Mapping[str, Any]
+    | Sample
+    | Given
 )
 
 _ALSO_FILE = Warning_(
