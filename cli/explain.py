@@ -24,6 +24,7 @@ from .options import (
     Reporting,
     Run,
     Words,
+    columns_option,
     default_run_options,
     fail_on_option,
     formats,
@@ -33,6 +34,7 @@ from .options import (
     method_options,
     model_argument,
     reporting_options,
+    windows_option,
     words_options,
 )
 from .showing import coloured_maps, colours_of_stdout, show
@@ -93,23 +95,9 @@ class Request:
     metavar="FILE.json",
     help="Messages instead of --input: the tokenizer's chat template makes a text of them.",
 )
-@click.option(
-    "--columns",
-    multiple=True,
-    metavar="NAMES|INPUT=NAMES",
-    help="Names of the columns of a table, nodes or steps, in their order: a file with one a line, "
-    "or names separated by commas.",
-)
+@columns_option
 @click.option("--pair", type=FILE_PATH, help="Second text, for models of text pairs.")
-@click.option(
-    "--windows",
-    type=click.IntRange(min=-1),
-    is_flag=False,
-    flag_value="-1",
-    metavar="[N]",
-    help="Explain a text that is longer than the model in windows that share N tokens, by default "
-    "half of each.",
-)
+@windows_option
 @click.option(
     "-o",
     "place",

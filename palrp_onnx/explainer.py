@@ -20,7 +20,7 @@ from palrp_onnx.binding import BELOW_HALF, Binder
 from palrp_onnx.clock import utc_now
 from palrp_onnx.compiler.graph import OPSET, CompileSettings, compile_graph
 from palrp_onnx.compiler.manifest import Manifest
-from palrp_onnx.describe import Describer
+from palrp_onnx.describe import Describer, prediction
 from palrp_onnx.engines import CompiledEngine, Engine, NumpyEngine
 from palrp_onnx.errors import (
     InputError,
@@ -316,7 +316,12 @@ class Explainer:
             chosen = Resolved("index", (), 0.0, mean[0], predicted=True)
             found = class_warnings(head, chosen, subject.output, labels)
             doubts += [Warning_(code=code, message=message) for code, message in found]
-        return [each.warned(*doubts) for each in joined]
+        # The probability of a mean is none of the model's.
+        said = prediction(replace(head, link=None), mean[0], head.names.get)
+        return [
+            replace(each, record=structs.replace(each.record, prediction=said)).warned(*doubts)
+            for each in joined
+        ]
 
     def _at_places(
         self, text: LongText, wanted: Sequence[Target], head: Head, labels: Mapping[int, str]

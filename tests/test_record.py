@@ -183,7 +183,7 @@ def test_checks_are_in_the_record() -> None:
         Check(check="warning:padded", passed=True, found=0.0),
     ]
     assert with_checks(record, []) == record
-    with pytest.raises(ValueError, match="is none of the warnings barred"):
+    with pytest.raises(ValueError, match="is none of the warnings also-file"):
         Limit.parse("warning:paded")
 
 

@@ -54,6 +54,8 @@ from palrp_onnx.types import Box
 PICTURE = 1024
 #: Width and height of a ribbon of units in time without their signal.
 _RIBBON = (960, 60)
+#: Largest number of pictures of a film next to each other.
+_ACROSS = 4
 _UNSEEN: Seen = (None, None)
 _ZERO = len(TABLE) // 2
 _FULL = 1.0
@@ -157,6 +159,7 @@ def _view_of(
     word_limit = _word_limit(shown.relevance, joined)
     maps = views(shown.relevance, limit)
     grid = (1, len(shown.relevance.total)) if units.kind in TIMED else units.grid
+    picture = None if grid is None else _picture(shown, maps, grid, image, box)
     return {
         "name": visible(shown.input) if record.others else "",
         "names": [each.name for each in maps],
@@ -176,8 +179,8 @@ def _view_of(
         "timed": units.kind in TIMED,
         "many": plural(units.kind),
         "bars": _bars(shown.units, maps) if units.kind in BARRED else [],
-        "picture": None if grid is None else _picture(shown, maps, grid, image, box),
-        "data": _data(shown, maps, flow, panel, grid),
+        "picture": picture,
+        "data": _data(shown, maps, flow, panel, picture),
     }
 
 
@@ -384,7 +387,8 @@ def _picture(
     box: Box | None,
 ) -> dict[str, Any]:
     """The maps as pictures with one pixel per unit, and their place on the original."""
-    rows, columns = grid
+    order = _arranged(grid, shown.units.pictures if image is None else 1)
+    rows, columns = order.shape
     timed = shown.units.kind in TIMED
     width, height = image.size if image is not None else _RIBBON if timed else (columns, rows)
     seen = (box if image is not None else None) or Box(0, 0, width, height)
@@ -399,15 +403,29 @@ def _picture(
             f"height:{100 * (seen.bottom - seen.top) / height:.4f}%"
         ),
         "maps": [
-            (view.name, data_uri(_map(view, (rows, columns), clear=image is not None)))
-            for view in maps
+            (view.name, data_uri(_map(view, order, clear=image is not None))) for view in maps
         ],
+        "order": order.ravel().tolist() if shown.units.pictures > 1 else None,
+        "pictures": (columns // grid[1], rows * shown.units.pictures // grid[0]),
     }
 
 
-def _map(view: View, grid: tuple[int, int], clear: bool) -> Image.Image:
+def _arranged(grid: tuple[int, int], pictures: int) -> NDArray[np.int64]:
+    """The units of a grid where they are drawn: pictures of a film next to each other, −1 at none.
+
+    Units have the pictures below each other.
+    """
+    across = min(pictures, _ACROSS)
+    missing = -pictures % across
+    films = np.arange(grid[0] * grid[1]).reshape(pictures, -1, grid[1])
+    films = np.pad(films, ((0, missing), (0, 0), (0, 0)), constant_values=-1)
+    lines = films.reshape(-1, across, *films.shape[1:]).swapaxes(1, 2)
+    return lines.reshape(-1, across * grid[1])
+
+
+def _map(view: View, order: NDArray[np.int64], clear: bool) -> Image.Image:
     """Colours of the patches. With ``clear``, patches of small relevance are transparent."""
-    numbers = np.array(view.values, dtype=np.float64).reshape(grid)
+    numbers = np.array([*view.values, 0.0])[order]
     if not clear or not view.signed:
         return Image.fromarray(view.paint(numbers, view.limit))
     strength = np.abs(numbers) / view.limit if view.limit else np.zeros_like(numbers)
@@ -426,7 +444,7 @@ def _data(
     maps: Sequence[View],
     flow: list[Any],
     panel: dict[str, Any] | None,
-    grid: tuple[int, int] | None,
+    picture: dict[str, Any] | None,
 ) -> dict[str, Any]:
     """Numbers of a map for the script, which reads texts from the page."""
     return {
@@ -438,7 +456,8 @@ def _data(
             "tokens": bounds(shown.relevance.score),
             "words": bounds(_sums(shown.relevance.score, words(flow))),
         },
-        "columns": None if grid is None else grid[1],
+        "columns": picture and picture["columns"],
+        "order": picture and picture["order"],
         "kind": shown.units.kind,
         "sites": [site.relevance for site in shown.sites] if panel and panel["source"] else [],
     }

@@ -116,7 +116,7 @@ def _head(record: Attribution) -> TextLines:
     if (other := said(record)) is not None:
         facts.append(other)
     facts.append(f"{record.run.method}, {record.run.dtype}")
-    facts.append(f"model {visible(record.model.name or '')} {record.model.sha256[:12]}")
+    facts.append(f"{visible(record.model.name or 'model')} {record.model.sha256[:12]}")
     facts.append(f"input {visible(record.id)}")
     lines = [(visible(name), 28, BLACK)]
     lines += [(line, _SMALL, GREY) for line in wrap(facts, _SMALL)]

@@ -17,12 +17,13 @@ from palrp_onnx.render.markup import short
 from palrp_onnx.render.mini import MiniMap, mini_map
 from palrp_onnx.render.run_facets import Trait, facets_of, meta_traits
 from palrp_onnx.render.run_lines import FailedRecord, ListedRecord
-from palrp_onnx.render.run_summary import RunSummary, strongest_words, target_class
+from palrp_onnx.render.run_summary import RunSummary, target_class
 from palrp_onnx.render.titles import title_of
 
 #: MiB of packed maps in a page; further records are listed without maps.
 ROOM = 64
 _EXCERPT = 160
+_STRONGEST = 3
 _COLUMNS = (
     ("#", "number", "n place"),
     ("id", "text", ""),
@@ -114,7 +115,7 @@ def _rows(entries: Iterable[ListedRecord], room: int, summary: RunSummary) -> It
             error, traits = short(visible(record.error), 500), (*run, ("target", "failed"))
             yield _ListRow(number, name, place, traits, error=error)
             continue
-        summary.add(record)
+        strongest = summary.add(record)[:_STRONGEST]
         packed = None if full else _packed(record)
         room -= len(packed or "")
         full = full or room < 0
@@ -137,7 +138,7 @@ def _rows(entries: Iterable[ListedRecord], room: int, summary: RunSummary) -> It
             warnings=warnings,
             excerpt=_excerpt(record),
             mini=mini_map(record),
-            strongest=[(short(word, 30), value) for word, value in strongest_words(record)],
+            strongest=[(short(word, 30), value) for word, value in strongest],
         )
 
 

@@ -36,6 +36,8 @@ def raster(scene: Scene, size: tuple[int, int]) -> Image.Image:
         match mark:
             case Line():
                 _line(page, mark)
+            case Rectangle(fill=None, outline=None):
+                pass  # a title alone
             case Rectangle():
                 edges = (mark.left, mark.top, mark.right, mark.bottom)
                 draw.rectangle(edges, fill=mark.fill, outline=mark.outline)

@@ -17,6 +17,10 @@ _CLASSES = 8
 _WORDS = 8
 
 
+#: A word, and its total relevance.
+WordSum = tuple[str, float]
+
+
 @dataclass(frozen=True)
 class Bar:
     """One bar of a histogram: its name, how many records it holds, and its share of the longest."""
@@ -53,8 +57,8 @@ class RunSummary:
         default_factory=lambda: defaultdict(dict)
     )
 
-    def add(self, record: Attribution) -> None:
-        """Count one explained record."""
+    def add(self, record: Attribution) -> list[WordSum]:
+        """Count one explained record; returns its words, the strongest first."""
         target = target_class(record.target)
         self.explained += 1
         self.warned += bool(record.warnings)
@@ -66,9 +70,11 @@ class RunSummary:
         if record.target.probability is not None:
             self._chances[min(int(record.target.probability * BINS), BINS - 1)] += 1
         sums = self._sums[target]
-        for word, value in word_sums(record):
+        found = list(word_sums(record))
+        for word, value in found:
             before, count = sums.get(word.casefold(), (0.0, 0))
             sums[word.casefold()] = (before + value, count + 1)
+        return sorted(found, key=lambda each: -abs(each[1]))
 
     @property
     def classes(self) -> list[Bar]:
@@ -108,7 +114,7 @@ def target_class(target: TargetFacts) -> str:
     return visible(f"{name} rather than {class_name(target.against_label, target.against)}")
 
 
-def word_sums(record: Attribution) -> Iterator[tuple[str, float]]:
+def word_sums(record: Attribution) -> Iterator[WordSum]:
     """Total relevance of all words of a text, or of all columns, without special tokens."""
     units, total = record.units, record.relevance.total
     if units.kind in BARRED and units.text:
@@ -119,8 +125,3 @@ def word_sums(record: Attribution) -> Iterator[tuple[str, float]]:
         text = "".join(piece.text for piece in word)
         if not word[0].special and any(map(str.isalnum, text)):
             yield text, sum(total[piece.unit] for piece in word)
-
-
-def strongest_words(record: Attribution, most: int = 3) -> list[tuple[str, float]]:
-    """The words with the largest |total relevance| in one record, the strongest first."""
-    return sorted(word_sums(record), key=lambda each: -abs(each[1]))[:most]

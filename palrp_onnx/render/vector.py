@@ -73,6 +73,8 @@ def _span(span: Span) -> str:
     for end, ink, title in span.inks:
         about = f"<title>{_text(title)}</title>" if title else ""
         text = _text(span.shaped.text[done:end])
+        if not text:
+            continue
         parts.append(f'<tspan fill="{_hex(ink)}">{about}{text}</tspan>')
         done = end
     shaped, place = span.shaped, f'x="{span.left}"'

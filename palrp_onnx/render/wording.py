@@ -112,8 +112,13 @@ def failed_checks(record: Attribution) -> list[str]:
 def entry_words(name: str, maps: Sequence[Map]) -> str:
     """An entry of the ledger in words."""
     many = "units" if len(maps) > 1 else plural(maps[0].units.kind)
-    mapped = {"content": f"content of {many}", "position": f"positions of {many}"}
-    return {**mapped, **_STAYS}.get(name, visible(name)).format(many=many)
+    if name in _STAYS:
+        return _STAYS[name].format(many=many)
+    if name == "position":
+        return "positions"
+    if len(maps) == 1:
+        return "content"
+    return f"content of {visible(maps[0].input if name == 'content' else name)}"
 
 
 def plural(kind: str) -> str:

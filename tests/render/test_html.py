@@ -509,3 +509,17 @@ def test_facts_that_are_not_there_are_not_shown() -> None:
     page = Page(render_html(record(UNITS, VALUES, TEXT)))
     assert "UNSET" not in page.text
     assert "files" not in page.text
+
+
+def test_pictures_of_a_film_stand_next_to_each_other() -> None:
+    units = Units(kind="patch", grid=(10, 2), pictures=5)
+    page = Page(render_html(record(units, [float(k) for k in range(20)])))
+    data = page.data()
+    assert data["columns"] == 8  # four pictures of two columns
+    rows = np.reshape(data["order"], (-1, 8)).tolist()
+    assert rows == [
+        [0, 1, 4, 5, 8, 9, 12, 13], [2, 3, 6, 7, 10, 11, 14, 15],
+        [16, 17, -1, -1, -1, -1, -1, -1], [18, 19, -1, -1, -1, -1, -1, -1],
+    ]  # fmt: skip
+    drawn = opened(next(attrs for _, attrs in page.tags if attrs.get("data-map") == "total"))
+    assert drawn.size == (8, 4)

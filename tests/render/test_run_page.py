@@ -14,7 +14,7 @@ from palrp_onnx.render.listing import render_run
 from palrp_onnx.render.mini import mini_map
 from palrp_onnx.render.run_facets import facets_of, meta_traits
 from palrp_onnx.render.run_lines import ListedRecord, read_runs
-from palrp_onnx.render.run_summary import RunSummary, strongest_words
+from palrp_onnx.render.run_summary import RunSummary
 
 pytestmark = pytest.mark.quick
 
@@ -65,7 +65,7 @@ def test_counts_of_a_run() -> None:
 
 
 def test_strongest_words_are_ordered_by_size() -> None:
-    assert strongest_words(GOOD, 2) == [("good", 2.0), ("film", -0.5)]
+    assert RunSummary().add(GOOD) == [("good", 2.0), ("film", -0.5), ("A", 0.25)]
 
 
 def test_filters_are_what_tells_records_apart() -> None:
