@@ -228,8 +228,7 @@ class LoadedModel:
             TargetError: There is no such target, or its text can be read in several ways.
             ModelError: The model cannot be explained with these options.
         """
-        shared = -1 if windows is True else None if windows is False else windows
-        sample = self.read(value, id=id, windows=shared, start=start)
+        sample = self.read(value, id=id, windows=_shared(windows), start=start)
         explainer = self.explainer(sample, method=method, positions=positions, output=output)
         one = target is None or isinstance(target, str) or not isinstance(target, Sequence)
         texts = [target_text(target)] if one else _texts(target)
@@ -253,6 +252,7 @@ class LoadedModel:
         method: Method | str | None = None,
         positions: str | None = None,
         output: str | None = None,
+        windows: int | bool | None = None,
         batch_size: int = 16,
     ) -> Iterator[Explanation | Exception]:
         """Explain many inputs, one after the other, in batches where that changes nothing.
@@ -273,6 +273,7 @@ class LoadedModel:
             method: As for :meth:`explain`.
             positions: As for :meth:`explain`.
             output: As for :meth:`explain`.
+            windows: As for :meth:`explain`.
             batch_size: Largest number of inputs in one run of the model.
 
         Yields:
@@ -296,16 +297,22 @@ class LoadedModel:
             size=batch_size,
             tokens=_BATCH_TOKENS,
         )
-        return self._many(values, wanted, batcher, batch_size * _AHEAD)
+        return self._many(values, wanted, _shared(windows), batcher, batch_size * _AHEAD)
 
     def _many(
-        self, values: Iterable[Value], target: str, batcher: Batcher, ahead: int
+        self,
+        values: Iterable[Value],
+        target: str,
+        windows: int | None,
+        batcher: Batcher,
+        ahead: int,
     ) -> Iterator[Explanation | Exception]:
         waiting: list[Task | Exception] = []
         for number, value in enumerate(values):
             try:
                 name = None if isinstance(value, Path | Sample) else str(number)
-                waiting.append(batcher.task(self._graph.reader.read(value, id=name), target))
+                sample = self._graph.reader.read(value, id=name, windows=windows)
+                waiting.append(batcher.task(sample, target))
             except Exception as error:  # only this input fails
                 waiting.append(error)
             if len(waiting) == ahead:
@@ -512,6 +519,13 @@ def _explained(
     found = iter(batcher([each for each in waiting if isinstance(each, Task)]))
     for each in waiting:
         yield next(found) if isinstance(each, Task) else each
+
+
+def _shared(windows: int | bool | None) -> int | None:
+    """The number of tokens that windows share, as readers take it."""
+    if isinstance(windows, bool):
+        return -1 if windows else None
+    return windows
 
 
 def _texts(target: object) -> list[str]:

@@ -116,11 +116,12 @@ class ValueReader:
         if isinstance(value, Sample):
             return value if id is None else replace(value, id=id)
         plain, name = self._plain(value), id or _name_of(value)
+        given = None if windows is not None else _given(plain)
+        read = partial(self._read, plain, given, name or "text")
         if windows is not None:
-            return self._in_windows(plain, windows, name or "text")
-        given = _given(plain)
+            read = partial(self._in_windows, plain, windows, name or "text")
         sample = read_both(
-            partial(self._read, plain, given, name or "text"),
+            read,
             self.inputs,
             held=self._held(plain, given),
             model_path=self.model_path,
@@ -159,7 +160,9 @@ class ValueReader:
             )
         return _part(value)
 
-    def _in_windows(self, value: Any, windows: int, name: str) -> Sample:
+    def _in_windows(
+        self, value: Any, windows: int, name: str, _inputs: Sequence[GraphInput]
+    ) -> Sample:
         texts = _pair(value if isinstance(value, tuple) else (value,))
         if not all(isinstance(each, str) for each in texts) or len(texts) > _PAIR:
             raise InputError("only a text or a pair can be read in windows", place=name)
