@@ -166,6 +166,9 @@ def test_windows() -> None:
     model = loaded("reviews-rope")
     assert model.explain(long).record.input.truncated
     assert len(model.explain(long, windows=True).record.input.windows) > 1
+    shared, short = model.explain_many([long, TEXT], windows=20)
+    assert isinstance(shared, px.Explanation) and isinstance(short, px.Explanation)
+    assert shared.record.input.windows and not short.record.input.windows
     shared = model.explain(long, windows=20)
     assert shared.words.total.sum() == pytest.approx(shared.total.sum())
 
