@@ -40,7 +40,12 @@ _NAMED = 5
     help="Number of pairs to list, those that agree least.",
 )
 @click.option(
-    "-o", "place", type=FILE_PATH, metavar="FILE.json", help="Also write the result as JSON."
+    "-o",
+    "place",
+    type=FILE_PATH,
+    metavar="FILE",
+    help="Also write the result, as JSON (.json) or as a page with both maps of the listed pairs "
+    "(.html).",
 )
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of a table.")
 @limits_option(
@@ -67,13 +72,17 @@ def compare(
     tokens differ, maps are compared word by word.
     """
     del reporting  # there is nothing to report besides the result; the program reads -v
-    from palrp_onnx.evaluate.agreement import agreement
+    from palrp_onnx.evaluate.agreement import survey
+    from palrp_onnx.evaluate.agreement_page import render_agreement
     from palrp_onnx.evaluate.pairing import Pairs
 
-    found = agreement(Pairs(first, second), top=top, worst=worst)
+    full = survey(Pairs(first, second), top=top, worst=worst)
+    found = full.agreement
     data = to_json(found)
     if place is not None:
-        write_files({place: data})
+        title = f"{first.name or first} and {second.name or second}"
+        shown = place.suffix.lower() in (".html", ".htm")
+        write_files({place: render_agreement(title, full) if shown else data})
     write_stdout(data if as_json else _table(found).encode())
     check_agreement(limits, found)
 

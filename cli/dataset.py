@@ -88,7 +88,7 @@ journal_option = click.option(
     help="Store the result of every input; the same command resumes from this file.",
 )
 curves_option = click.option(
-    "--curves", type=FILE_PATH, metavar="FILE.png", help="Also draw the curves."
+    "--curves", type=FILE_PATH, metavar="FILE.png|.svg", help="Also draw the curves."
 )
 
 

@@ -10,8 +10,9 @@ from palrp_onnx.errors import UsageError
 
 #: A row, all rows (``None``), or the matrix that they make.
 Shown = int | Literal["matrix"] | None
-_SUFFIXES = {".json": "json", ".png": "png", ".html": "html"}
+_SUFFIXES = {".json": "json", ".png": "png", ".svg": "svg", ".html": "html"}
 _DATA = ("json", "kserve")
+_PICTURES = ("png", "svg")
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,8 @@ class Destination:
 
     @classmethod
     def parse(cls, text: str | None, formats: tuple[str, ...] | None) -> Destination:
-        """Read ``-o``: nothing or ``-`` is stdout, ``.json``, ``.png`` and ``.html`` are files.
+        """Read ``-o``: nothing or ``-`` is stdout; ``.json``, ``.png``, ``.svg`` and ``.html``
+        are files.
 
         An existing folder, and a path without suffix or with a slash at its end, is a folder.
 
@@ -51,7 +53,7 @@ class Destination:
         kind = _SUFFIXES.get(path.suffix.lower())
         if kind is None:
             raise UsageError(
-                f"-o {text}: results are written as .json, .png or .html, or to a folder",
+                f"-o {text}: results are written as .json, .png, .svg or .html, or to a folder",
                 hint="If this is a folder whose name has a dot, put a slash at its end.",
             )
         kinds = _DATA if kind == "json" else (kind,)
@@ -84,7 +86,7 @@ class Destination:
         if self.kind == "stdout":
             return {}
         if self.kind == "file":
-            whole = matrix and self.formats[0] in ("png", "html")
+            whole = matrix and self.formats[0] in (*_PICTURES, "html")
             return {self.path: "matrix" if whole else self._row(rows)}
         found: dict[Path, Shown] = {}
         if matrix:
@@ -93,20 +95,20 @@ class Destination:
             found[self.path / f"{name}.json"] = None
         if "html" in self.formats:
             found[self.path / f"{name}.html"] = None
-        if "png" in self.formats:
-            for row in range(rows):
+        for picture in _PICTURES:
+            for row in range(rows) if picture in self.formats else ():
                 number = f"-{row}" if rows > 1 else ""
-                found[self.path / f"{name}{number}.png"] = row
+                found[self.path / f"{name}{number}.{picture}"] = row
         return found
 
     def _row(self, rows: int) -> int | None:
         """The row that a single file shows; ``None``: all."""
-        if self.formats != ("png",):
+        if self.formats[0] not in _PICTURES:
             return None
         if rows > 1:
             raise UsageError(
                 f"One picture cannot show a batch of {rows} rows",
-                hint="Name a folder: -o DIR --format png.",
+                hint=f"Name a folder: -o DIR --format {self.formats[0]}.",
             )
         return 0
 

@@ -121,7 +121,7 @@ def pixels(
             journal=journal,
             progress=advance,
         )
-    drawn = {} if curves is None else {curves: _drawn(found, opened)}
+    drawn = {} if curves is None else {curves: _drawn(curves, found, opened)}
     destination.write(found, _pixels_table(found), drawn)
 
 
@@ -188,7 +188,7 @@ def _compared(model: Model, comparison: Comparison) -> ComparedMaps:
     return ComparedMaps(comparison.on(model), read_labels(model.path))
 
 
-def _drawn(found: Mapping[str, Pixels], model: Model) -> bytes:
+def _drawn(place: Path, found: Mapping[str, Pixels], model: Model) -> bytes:
     from palrp_onnx.evaluate.pixels import TENTHS
     from palrp_onnx.render.curves import Chart, render_curves
 
@@ -206,6 +206,7 @@ def _drawn(found: Mapping[str, Pixels], model: Model) -> bytes:
             for way, what in (("positive", "most"), ("negative", "least"))
         ],
         "share that keeps its class",
+        vector=place.suffix.lower() == ".svg",
     )
 
 

@@ -112,11 +112,11 @@ def perturbation(
             journal=journal,
             progress=advance,
         )
-    drawn = {} if curves is None else {curves: _drawn(found, opened)}
+    drawn = {} if curves is None else {curves: _drawn(curves, found, opened)}
     destination.write(found, _areas(found, len(files)), drawn)
 
 
-def _drawn(found: Mapping[str, Perturbation], model: Model) -> bytes:
+def _drawn(place: Path, found: Mapping[str, Perturbation], model: Model) -> bytes:
     from palrp_onnx.evaluate.perturbation import FRACTIONS
     from palrp_onnx.render.curves import Chart, render_curves
 
@@ -138,6 +138,7 @@ def _drawn(found: Mapping[str, Perturbation], model: Model) -> bytes:
             ),
         ],
         "mean probability",
+        vector=place.suffix.lower() == ".svg",
     )
 
 

@@ -14,7 +14,7 @@ import click
 
 from palrp_onnx.errors import UsageError
 from palrp_onnx.files import Content, write_files
-from palrp_onnx.limits import Limit, check_records
+from palrp_onnx.limits import Limit, check_records, with_checks
 
 from .command import command
 from .destination import Destination, Shown
@@ -108,7 +108,7 @@ class Request:
     "-o",
     "place",
     metavar="DIR|FILE|-",
-    help="A folder, a .json, .png or .html file, or - for JSON on stdout. By default JSON on "
+    help="A folder, a .json, .png, .svg or .html file, or - for JSON on stdout. By default JSON on "
     "stdout, and where that is a terminal, a coloured map instead.",
 )
 @click.option(
@@ -116,8 +116,8 @@ class Request:
     "formats",
     type=formats,
     metavar="LIST",
-    help="json, png or html, several separated by commas; json,png for a folder by default. Or "
-    "kserve: the response to an explain request of KServe's V1 protocol.",
+    help="json, png, svg or html, several separated by commas; json,png for a folder by default. "
+    "Or kserve: the response to an explain request of KServe's V1 protocol.",
 )
 @words_options
 @default_run_options
@@ -174,7 +174,7 @@ def explain(**options: Any) -> None:
     # Now the number of records is known; before, it was estimated for --generate and all targets.
     places = destination.files(sample.id, len(explanations), matrix=_continues(request) is not None)
     _check_places(request, [*places, *filter(None, [request.tensors])], read)
-    records = [each.record for each in explanations]
+    records = [with_checks(each.record, request.limits) for each in explanations]
     for record in records:
         record.require_finite(place=f"sample {record.id}")
     data = _json(records, kserve="kserve" in destination.formats)
@@ -423,11 +423,13 @@ def _contents(
 
 def _matrix_content(path: Path, matrix: Matrix) -> Content:
     from palrp_onnx.files import to_json
-    from palrp_onnx.render.grid import render_matrix_html, render_matrix_png
+    from palrp_onnx.render.grid import render_matrix_html, render_matrix_png, render_matrix_svg
 
     match path.suffix.lower():
         case ".png":
             return render_matrix_png(matrix)
+        case ".svg":
+            return render_matrix_svg(matrix)
         case ".html":
             return render_matrix_html(matrix)
     return to_json(matrix)
@@ -437,7 +439,7 @@ def _content(
     path: Path, shown: Shown, records: Sequence[Attribution], sample: Sample, data: bytes
 ) -> Content:
     if isinstance(shown, int):
-        return _png(records[shown], sample)
+        return _picture(path, records[shown], sample)
     return _html(records, sample) if path.suffix.lower() == ".html" else data
 
 
@@ -449,20 +451,18 @@ def _json(records: Sequence[Attribution], *, kserve: bool) -> bytes:
     return encode(list(records) if len(records) > 1 else records[0])
 
 
-def _png(record: Attribution, sample: Sample) -> bytes:
+def _picture(path: Path, record: Attribution, sample: Sample) -> bytes:
     from palrp_onnx.render.png import render_png
+    from palrp_onnx.render.svg import render_svg
 
-    return render_png(record, **_originals(record, sample))
+    draw = render_svg if path.suffix.lower() == ".svg" else render_png
+    return draw(record, **_originals(record, sample))
 
 
 def _html(records: Sequence[Attribution], sample: Sample) -> bytes:
-    """The page of one record, or the list of several."""
-    from palrp_onnx.render.html import render_html
-    from palrp_onnx.render.listing import ListedRecord, render_run
+    from palrp_onnx.render.beside import render_records
 
-    if len(records) > 1:
-        return render_run(sample.id, [ListedRecord(record.id, record) for record in records]).html
-    return render_html(records[0], **_originals(records[0], sample))
+    return render_records(sample.id, records, [_originals(record, sample) for record in records])
 
 
 def _originals(record: Attribution, sample: Sample) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import click
 
 from palrp_onnx.heads import HEADS
-from palrp_onnx.limits import RECORD_METRICS, Limit
+from palrp_onnx.limits import METRIC_NAMES, RECORD_METRICS, Limit
 from palrp_onnx.relevance.methods import BASELINES, DEFAULT_METHOD, METHODS, lines_of
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -21,7 +21,7 @@ T = TypeVar("T")
 #: A path as given; the library checks whether it can be used.
 FILE_PATH = click.Path(path_type=Path)
 
-FORMATS = ("json", "png", "html", "kserve")
+FORMATS = ("json", "png", "svg", "html", "kserve")
 METHOD = "NAME[:PARAMETER=NUMBER,…]"
 ENGINES = ("onnxruntime", "numpy")
 POSITIONS = ("relu", "abs", "signed", "single-sink")
@@ -335,7 +335,7 @@ def limits_option(metrics: Collection[str], help: str) -> Callable[[F], F]:
 fail_on_option = limits_option(
     RECORD_METRICS,
     "Exit with 5 if this holds, such as 'residual>1e-3'. Metrics: "
-    f"{', '.join(RECORD_METRICS)}. Files are written nevertheless. Can be given several times.",
+    f"{', '.join(METRIC_NAMES)}. Files are written nevertheless. Can be given several times.",
 )
 
 

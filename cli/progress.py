@@ -26,10 +26,10 @@ class Progress(Protocol):
 
 
 @contextmanager
-def progress(*, quiet: bool) -> Iterator[Progress]:
+def progress(*, quiet: bool, what: str = "explaining") -> Iterator[Progress]:
     """A bar or lines, whichever suits stderr; nothing if ``quiet``."""
     if not quiet and sys.stderr.isatty():
-        with _bar() as bar:
+        with _bar(what) as bar:
             yield bar
     else:
         yield Plain(every=float("inf") if quiet else EVERY)
@@ -102,7 +102,7 @@ def duration(seconds: float) -> str:
 
 
 @contextmanager
-def _bar() -> Iterator[Progress]:
+def _bar(what: str) -> Iterator[Progress]:
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -113,7 +113,7 @@ def _bar() -> Iterator[Progress]:
     from rich.progress import Progress as Bar
 
     with Bar(
-        TextColumn("explaining"),
+        TextColumn(what),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("{task.fields[rate]}"),
@@ -131,7 +131,7 @@ class _Rich:
 
         assert isinstance(bar, Bar)
         self._bar = bar
-        self._task = bar.add_task("explaining", total=None, rate="")
+        self._task = bar.add_task("records", total=None, rate="")
         self._lock = threading.Lock()
         self._done = 0
         self._began = time.monotonic()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -11,10 +13,14 @@ from palrp_onnx.files import write_files
 
 from .command import command
 from .options import FILE_PATH, Reporting, grouped, reporting_options
+from .progress import Progress, progress
+
+if TYPE_CHECKING:
+    from palrp_onnx.render.run_lines import ListedRecord
 
 
 @command(short_help="Show a run of records in one HTML page.")
-@click.argument("run", type=FILE_PATH, metavar="RUN_DIR|FILE.jsonl")
+@click.argument("runs", type=FILE_PATH, metavar="RUN_DIR|FILE.jsonl…", nargs=-1, required=True)
 @click.option(
     "-o", "place", type=FILE_PATH, required=True, metavar="FILE", help="The page to write."
 )
@@ -28,17 +34,21 @@ from .options import FILE_PATH, Reporting, grouped, reporting_options
 )
 @reporting_options
 @grouped(reporting=Reporting)
-def report(run: Path, place: Path, room: int, reporting: Reporting) -> None:
+def report(runs: tuple[Path, ...], place: Path, room: int, reporting: Reporting) -> None:
     """Show the records of a run in one self-contained HTML page.
 
     RUN_DIR is a folder with .jsonl files, one record per line. All lines are listed, including
-    failed records and lines that are not records.
+    failed records and lines that are not records. Several runs, such as the shards of one, are
+    listed one after the other.
     """
-    from palrp_onnx.render.listing import read_run, render_run
+    from palrp_onnx.render.listing import render_run
+    from palrp_onnx.render.run_lines import read_runs
 
     if place.suffix.lower() not in (".html", ".htm"):
         raise UsageError(f"-o {place}: a report has the suffix .html")
-    page = render_run(run.name or str(run), read_run(run), room=room)
+    title = ", ".join(run.name or str(run) for run in runs)
+    with progress(quiet=reporting.quiet, what="reading") as bar:
+        page = render_run(title, _counted(read_runs(runs), bar), room=room)
     write_files({place: page.html})
     if reporting.quiet:
         return
@@ -46,3 +56,10 @@ def report(run: Path, place: Path, room: int, reporting: Reporting) -> None:
     if without := page.records - page.failed - page.packed:
         click.echo(f"  {without} are listed without their maps, which --room leaves out", err=True)
     click.echo(f"  wrote {place}", err=True)
+
+
+def _counted(entries: Iterator[ListedRecord], bar: Progress) -> Iterator[ListedRecord]:
+    bar.start(None)
+    for entry in entries:
+        yield entry
+        bar.advance(1)

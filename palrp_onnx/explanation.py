@@ -10,13 +10,21 @@ from typing import Any, BinaryIO, TypeVar, overload
 
 import msgspec
 import numpy as np
-from msgspec import structs
+from msgspec import UNSET, structs
 
 from palrp_onnx.entries import Entries, Entry, Numbers, units_of, words_of
 from palrp_onnx.errors import UsageError
 from palrp_onnx.files import Content, write_files
 from palrp_onnx.inputs.sample import Sample
-from palrp_onnx.record import Attribution, Map, TargetFacts, Warning_, encode
+from palrp_onnx.record import (
+    Attribution,
+    Candidate,
+    Map,
+    Prediction,
+    TargetFacts,
+    Warning_,
+    encode,
+)
 from palrp_onnx.render.headline import headline
 from palrp_onnx.render.html import render_html
 from palrp_onnx.render.inline import inline
@@ -34,8 +42,10 @@ class Explanation:
 
     >>> import palrp_onnx as px
     >>> explanation = px.load("models/reviews-rope").explain("A gripping film.")
-    >>> explanation.target.label
+    >>> explanation.predicted
     'POSITIVE'
+    >>> [name for name in explanation.probabilities]
+    ['POSITIVE', 'NEGATIVE']
     >>> explanation.words.top(1)[0].text
     'gripping'
     >>> len(explanation.total) == len(explanation.tokens)
@@ -68,6 +78,22 @@ class Explanation:
     def target(self) -> TargetFacts:
         """What was explained: its label, its value, its probability where there is one."""
         return self.record.target
+
+    @property
+    def predicted(self) -> str | int | None:
+        """The class or token that the model said, by its name, else by its index.
+
+        ``None`` where entries of the output are neither, and for windows of a text.
+        """
+        found = self.record.prediction
+        return None if found is UNSET else _name(found)
+
+    @property
+    def probabilities(self) -> dict[str | int, float]:
+        """The most probable classes or tokens, the first first; empty where there are none."""
+        found = self.record.prediction
+        top = [] if found is UNSET else found.top
+        return {_name(each): each.probability for each in top if each.probability is not None}
 
     @property
     def ledger(self) -> Mapping[str, float]:
@@ -208,6 +234,10 @@ class Explanation:
             place=self.id,
             hint="Use units.",
         )
+
+
+def _name(found: Prediction | Candidate) -> str | int:
+    return found.index if found.label is None else found.label
 
 
 def join_tensors(explanations: Iterable[Explanation]) -> dict[str, Array]:

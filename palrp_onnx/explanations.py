@@ -16,8 +16,8 @@ from palrp_onnx.explanation import Explanation, join_tensors, save_tensors, writ
 from palrp_onnx.files import Content
 from palrp_onnx.matrix import Matrix
 from palrp_onnx.record import decode, encode
+from palrp_onnx.render.beside import render_records
 from palrp_onnx.render.grid import render_matrix_html, render_matrix_png
-from palrp_onnx.render.listing import ListedRecord, render_run
 
 #: Explanations that a notebook shows.
 _SHOWN = 10
@@ -150,9 +150,9 @@ def load_record(path: str | Path) -> Explanation | Any:
 
 
 def page_of(explanations: Explanations) -> bytes:
-    """The page that lists them."""
-    listed = [ListedRecord(each.id, each.record) for each in explanations]
-    return render_run(explanations.id, listed).html
+    """The page of them: a few of one input side by side, or a list."""
+    records = [each.record for each in explanations]
+    return render_records(explanations.id, records, [each.pictures for each in explanations])
 
 
 def json_of(explanations: Explanations) -> bytes:

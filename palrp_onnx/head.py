@@ -89,8 +89,13 @@ class Head:
             return None
         if target.kind == "span":
             return float(np.exp(target.value))
-        wide = target.scores.astype(np.float64)
-        index = target.where[0][0][-1] if target.where[0][0] else 0
+        return self.chance(target.scores, target.where[0][0][-1] if target.where[0][0] else 0)
+
+    def chance(self, scores: Array, index: int) -> float | None:
+        """Probability of an entry beside its neighbours [D]; ``None`` if there is none."""
+        wide = scores.astype(np.float64)
+        if self.link is None:
+            return None
         if self.link == "softmax":
             return _softmax(wide, index)
         number = float(wide[index])

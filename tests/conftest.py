@@ -10,6 +10,8 @@ from hypothesis import settings
 
 settings.register_profile("repeatable", deadline=None, derandomize=True, database=None)
 settings.load_profile("repeatable")
+# Pictures take the packaged font alone, whatever else is installed.
+os.environ["PALRP_ONNX_FONTS"] = ""
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import click
 import pytest
@@ -40,12 +41,14 @@ def test_exit_codes() -> None:
 
 
 def test_python_example(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     (example,) = re.findall(r"^```python\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
-    monkeypatch.chdir(ROOT)
+    (tmp_path / "models").symlink_to(ROOT / "models")
+    monkeypatch.chdir(tmp_path)
     exec(compile(example, "README.md", "exec"), {})
-    assert capsys.readouterr().out.startswith("[")
+    assert capsys.readouterr().out.startswith("POSITIVE 0.9")
+    assert (tmp_path / "map.html").exists()
 
 
 def test_links_lead_somewhere() -> None:

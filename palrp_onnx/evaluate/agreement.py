@@ -14,7 +14,8 @@ import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 from msgspec import Struct
@@ -104,8 +105,38 @@ class Agreement(Struct, frozen=True, kw_only=True):
     worst: list[Pair]
 
 
+class PairPoint(NamedTuple):
+    """A pair as a point: the values of both targets, and the rank correlation of the maps."""
+
+    id: str
+    first: float
+    second: float
+    correlation: float | None
+    same_target: bool
+
+
+@dataclass(frozen=True)
+class Survey:
+    """A comparison with what a picture of it needs.
+
+    Attributes:
+        agreement: The comparison.
+        points: One for each compared pair, in their order.
+        worst: The records of the pairs of ``agreement.worst``.
+    """
+
+    agreement: Agreement
+    points: list[PairPoint]
+    worst: list[tuple[Attribution, Attribution]]
+
+
 def agreement(pairs: Pairs, *, top: int = TOP, worst: int = WORST) -> Agreement:
-    """Compare the records of two runs.
+    """Compare the records of two runs: see `survey`."""
+    return survey(pairs, top=top, worst=worst).agreement
+
+
+def survey(pairs: Pairs, *, top: int = TOP, worst: int = WORST) -> Survey:
+    """Compare the records of two runs, and keep the records of the pairs that agree least.
 
     Args:
         pairs: The runs.
@@ -115,10 +146,11 @@ def agreement(pairs: Pairs, *, top: int = TOP, worst: int = WORST) -> Agreement:
     Raises:
         InputError: No pair can be compared.
     """
+    points: list[PairPoint] = []
     numbers: dict[str, list[float]] = defaultdict(list)
     models, methods = (Counter[str](), Counter[str]()), (Counter[str](), Counter[str]())
     bases, same, refused = Counter[str](), 0, list[Incomparable]()
-    listed: list[tuple[float, int, Pair]] = []
+    listed: list[tuple[float, int, Pair, tuple[Attribution, Attribution]]] = []
     for number, records in enumerate(pairs):
         for side, record in enumerate(records):
             models[side][record.model.sha256] += 1
@@ -133,15 +165,18 @@ def agreement(pairs: Pairs, *, top: int = TOP, worst: int = WORST) -> Agreement:
         for name in _NUMBERS:
             if (value := getattr(pair, name)) is not None:
                 numbers[name].append(value)
+        first, second = (each.target.value for each in records)
+        points.append(PairPoint(pair.id, first, second, pair.correlation, pair.same_target))
         rank = -math.inf if pair.correlation is None else pair.correlation
         # A heap of the worst pairs, whose first entry is the best of them.
-        heapq.heappush(listed, (-rank, -number, pair))
+        heapq.heappush(listed, (-rank, -number, pair, records))
         if len(listed) > worst:
             heapq.heappop(listed)
     compared = bases.total()
     if not compared:
         raise _nothing(pairs, refused)
-    return Agreement(
+    ordered = sorted(listed, key=lambda each: each[:2], reverse=True)
+    found = Agreement(
         a=_side(models[0], methods[0], pairs.only_a, pairs.failed_a),
         b=_side(models[1], methods[1], pairs.only_b, pairs.failed_b),
         compared=compared,
@@ -149,9 +184,10 @@ def agreement(pairs: Pairs, *, top: int = TOP, worst: int = WORST) -> Agreement:
         top=top,
         bases=dict(bases),
         same_target=same / compared,
-        worst=[pair for _, _, pair in sorted(listed, key=lambda each: each[:2], reverse=True)],
+        worst=[pair for _, _, pair, _ in ordered],
         **{name: _distribution(numbers[name]) for name in _NUMBERS},
     )
+    return Survey(found, points, [records for *_, records in ordered])
 
 
 _NUMBERS = ("correlation", "pearson", "overlap", "position_share")

@@ -35,6 +35,8 @@ from palrp_onnx.types import Array
 #: Suffixes of input files, and the length that no name of a file has.
 KINDS = (*TEXT, *IMAGE, *SOUND, *TABLE, *TENSORS, *ARRAY)
 _LONGEST_NAME = 4096
+#: Number of texts of a pair.
+_PAIR = 2
 #: What can be explained: see `ValueReader.read`.
 Value: TypeAlias = (
     "str | os.PathLike[str] | Image.Image | Array | Sequence[Any] | Mapping[str, Any] | Sample"
@@ -77,7 +79,8 @@ class ValueReader:
         - A ``pathlib.Path`` is a file; its suffix says of what kind.
         - A ``PIL.Image.Image`` is preprocessed as an image file.
         - Two texts ``(a, b)`` are a pair; of ``(text, [choice, …])`` the second are choices. Other
-          tuples are what several inputs of a graph get, as an image and texts.
+          tuples are what several inputs of a graph get, as an image and texts; of these,
+          :class:`palrp_onnx.inputs.Given` has the name of its input.
         - An array is what the only input of the graph gets, as it is; a list of whole numbers, or
           an array with one axis of them, are the ids of one text.
         - A mapping has what each input gets, by its name: arrays, or any of the above.
@@ -139,11 +142,13 @@ class ValueReader:
         return _part(value)
 
     def _in_windows(self, value: Any, windows: int, id: str | None) -> Sample:
-        if not isinstance(value, str) and not _is_text(value):
-            raise InputError("only a single text can be read in windows", place=id or "")
-        text = value if isinstance(value, str) else read_text(value)
-        name = id or ("text" if isinstance(value, str) else value.stem)
-        return self._texts.read_windows(text, None if windows < 0 else windows, id=name)
+        texts = _pair(value if isinstance(value, tuple) else (value,))
+        if not all(isinstance(each, str) for each in texts) or len(texts) > _PAIR:
+            raise InputError("only a text or a pair can be read in windows", place=id or "")
+        name = id or (value.stem if isinstance(value, Path) else "text")
+        shared = None if windows < 0 else windows
+        text, pair = (*texts, None)[:_PAIR]
+        return self._texts.read_windows(text, shared, id=name, pair=pair)
 
     def _held(self, value: Any, given: Sequence[Given] | None) -> frozenset[str]:
         """Names of the inputs that have something of their own."""
@@ -228,13 +233,13 @@ def _given(value: Any) -> list[Given] | None:
         case dict():
             return [Given(each, name) for name, each in value.items()]
         case tuple() if not all(isinstance(each, str) for each in value):
-            return [Given(each) for each in value]
+            return [each if isinstance(each, Given) else Given(each) for each in value]
     return None
 
 
 def _part(value: Any) -> Any:
     """A text, texts, a file, an image, or an array."""
-    if isinstance(value, str | Image.Image | np.ndarray):
+    if isinstance(value, str | Image.Image | np.ndarray | Given):
         return value
     if isinstance(value, os.PathLike):
         return Path(value)

@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from PIL import Image, ImageDraw
-
+from palrp_onnx.render.flow import visible
 from palrp_onnx.render.page import (
     GREY,
     INNER,
     LINE,
     MARGIN,
     Block,
+    Page,
     TextLines,
-    compose,
     shorten,
-    visible,
     width,
-    write,
 )
-from palrp_onnx.render.palette import BLACK, RGB, WHITE
+from palrp_onnx.render.palette import BLACK, RGB
+from palrp_onnx.render.raster import png
+from palrp_onnx.render.scene import Scene
+from palrp_onnx.render.vector import svg
 
 #: The palette of Okabe and Ito (2008), which people with any colour blindness can distinguish,
 #: without its yellow, which is hard to see on white.
@@ -49,7 +48,6 @@ _FOOT = 52
 _PLOT = 340
 _INSET = 8  # so that thick lines at the ends are not cut
 _THICK = 3
-_FINE = 4  # charts are drawn this many times larger, then averaged
 _KEY = 36
 _ROW = 24
 
@@ -70,7 +68,13 @@ class Chart:
 
 
 def render_curves(
-    title: str, remark: str, shares: Sequence[float], charts: Sequence[Chart], height: str
+    title: str,
+    remark: str,
+    shares: Sequence[float],
+    charts: Sequence[Chart],
+    height: str,
+    *,
+    vector: bool = False,
 ) -> bytes:
     """Draw charts with one vertical scale and one legend.
 
@@ -80,15 +84,14 @@ def render_curves(
         shares: Horizontal coordinates of the points, from 0 to 1.
         charts: The charts; all with the same methods, in the same order.
         height: Label of the vertical axes.
+        vector: Whether to make an SVG file.
 
     Returns:
-        A PNG file. The same numbers give the same bytes.
+        A PNG or SVG file. The same numbers give the same bytes.
     """
     head = TextLines([(visible(title), 28, BLACK), (visible(remark), 15, GREY)])
     blocks: list[Block] = [head, _Charts(shares, charts, height), _Legend(list(charts[0].lines))]
-    data = io.BytesIO()
-    compose(blocks).save(data, "PNG")
-    return data.getvalue()
+    return (svg if vector else png)(Page(blocks, visible(title), {}))
 
 
 def style(place: int) -> tuple[RGB, tuple[int, int]]:
@@ -116,46 +119,45 @@ class _Charts:
         self._width = (INNER - _GAP * (len(charts) - 1)) // len(charts) - _AXIS
         self.height = _HEAD + _PLOT + _FOOT
 
-    def draw(self, page: Image.Image, top: int) -> None:
+    def draw(self, page: Scene, top: int) -> None:
         """Draw onto the page."""
         for number, chart in enumerate(self._charts):
             left = MARGIN + number * (self._width + _AXIS + _GAP)
             head = f"{visible(chart.title)}: {visible(self._label)}"
-            write(page, (left, top + 11), shorten(head, 16, self._width + _AXIS), 16, GREY)
+            page.write((left, top + 11), shorten(head, 16, self._width + _AXIS), 16, GREY)
             self._plot(page, (left + _AXIS, top + _HEAD), chart)
 
-    def _plot(self, page: Image.Image, corner: tuple[int, int], chart: Chart) -> None:
+    def _plot(self, page: Scene, corner: tuple[int, int], chart: Chart) -> None:
         left, top = corner
-        page.paste(self._drawn(chart), (left, top))
+        self._lines(page, corner, chart)
         for value in self._ticks:
             text = f"{value:.4g}".replace("-", "−")
             place = (left - 8 - width(text, _SIZE), top + self._down(value))
-            write(page, place, text, _SIZE)
+            page.write(place, text, _SIZE)
         lower = top + _PLOT
         for fifth in range(6):
             text = f"{fifth * 20} %"
             across = left + self._across(fifth / 5) - width(text, _SIZE) / 2
-            write(page, (across, lower + 14), text, _SIZE)
+            page.write((across, lower + 14), text, _SIZE)
         label = shorten(visible(chart.label), _SIZE, self._width)
         middle = left + (self._width - width(label, _SIZE)) / 2
-        write(page, (middle, lower + 38), label, _SIZE, GREY)
+        page.write((middle, lower + 38), label, _SIZE, GREY)
 
-    def _drawn(self, chart: Chart) -> Image.Image:
-        """Grid and lines, smooth."""
-        fine = Image.new("RGB", (self._width * _FINE, _PLOT * _FINE), WHITE)
-        draw = ImageDraw.Draw(fine)
+    def _lines(self, page: Scene, corner: tuple[int, int], chart: Chart) -> None:
+        """Grid and lines."""
+        left, top = corner
         for value in self._ticks:
-            row = self._down(value)
-            _stroke(draw, [(0, row), (self._width, row)], LINE, 1)
+            row = top + self._down(value)
+            page.stroke([(left, row), (left + self._width, row)], LINE)
         # The first method matters most, so it is drawn last, above the others.
         for place, line in reversed(list(enumerate(chart.lines.values()))):
             colour, pattern = style(place)
             points = [
-                (self._across(x), self._down(y)) for x, y in zip(self._shares, line, strict=True)
+                (left + self._across(x), top + self._down(y))
+                for x, y in zip(self._shares, line, strict=True)
             ]
             for piece in pieces(points, pattern):
-                _stroke(draw, piece, colour, _THICK)
-        return fine.reduce(_FINE)
+                page.stroke(piece, colour, _THICK)
 
     def _across(self, share: float) -> float:
         return _INSET + share * (self._width - 2 * _INSET)
@@ -179,16 +181,15 @@ class _Legend:
             left += room + 28
         self.height = _ROW * (row + 1)
 
-    def draw(self, page: Image.Image, top: int) -> None:
+    def draw(self, page: Scene, top: int) -> None:
         """Draw onto the page."""
         for place, (left, row, name) in enumerate(self._places):
             colour, pattern = style(place)
-            key = Image.new("RGB", (_KEY * _FINE, 8 * _FINE), WHITE)
-            for piece in pieces([(0, 4), (_KEY, 4)], pattern):
-                _stroke(ImageDraw.Draw(key), piece, colour, _THICK)
             middle = top + row * _ROW + _ROW // 2
-            page.paste(key.reduce(_FINE), (MARGIN + left, middle - 4))
-            write(page, (MARGIN + left + _KEY + 8, middle), name, _SIZE)
+            key = [(MARGIN + left, middle), (MARGIN + left + _KEY, middle)]
+            for piece in pieces(key, pattern):
+                page.stroke(piece, colour, _THICK)
+            page.write((MARGIN + left + _KEY + 8, middle), name, _SIZE)
 
 
 def pieces(points: Sequence[Point], pattern: tuple[int, int]) -> Iterator[list[Point]]:
@@ -214,8 +215,3 @@ def _dashes(walked: float, length: float, ink: int, gap: int) -> Iterator[tuple[
         end = min(number * (ink + gap) + ink - walked, length)
         if start < end:
             yield start, end
-
-
-def _stroke(draw: ImageDraw.ImageDraw, points: Sequence[Point], ink: RGB, thickness: int) -> None:
-    large = [(x * _FINE, y * _FINE) for x, y in points]
-    draw.line(large, fill=ink, width=thickness * _FINE, joint="curve")

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image
 
-from palrp_onnx.render.page import GREY, INNER, LINE, MARGIN, shorten, write
-from palrp_onnx.render.views import View
+from palrp_onnx.render.page import GREY, INNER, LINE, MARGIN, shorten
+from palrp_onnx.render.scene import Scene
+from palrp_onnx.render.views import View, label_cells
 
 #: Largest number of pictures next to each other.
 _ACROSS = 8
@@ -42,21 +43,23 @@ class Film:
         self._strip = self._lines * (self._height + _GAP) + _BETWEEN
         self.height = len(self.maps) * self._strip
 
-    def draw(self, page: Image.Image, top: int) -> None:
+    def draw(self, page: Scene, top: int) -> None:
         """Draw onto the page."""
         for view in self.maps:
             label = shorten(view.name, _SIZE, _LABEL - 8)
-            write(page, (MARGIN, top + self._height / 2), label, _SIZE, GREY)
+            page.write((MARGIN, top + self._height / 2), label, _SIZE, GREY)
             parts = np.reshape(view.values, (self.pictures, -1, self.grid[1]))
             for number, part in enumerate(parts):
                 line, place = divmod(number, _ACROSS)
                 left = MARGIN + _LABEL + place * (self._width + _GAP)
                 upper = top + line * (self._height + _GAP)
                 self._picture(page, (left, upper), Image.fromarray(view.paint(part, view.limit)))
+                size = (self._width, self._height)
+                label_cells(page, (left, upper), size, view.name, part)
             top += self._strip
 
-    def _picture(self, page: Image.Image, place: tuple[int, int], cells: Image.Image) -> None:
+    def _picture(self, page: Scene, place: tuple[int, int], cells: Image.Image) -> None:
         size, (left, top) = (self._width, self._height), place
-        page.paste(cells.resize(size, Image.Resampling.NEAREST), place)
+        page.picture(cells, place, size)
         outline = (left - 1, top - 1, left + self._width, top + self._height)
-        ImageDraw.Draw(page).rectangle(outline, outline=LINE)
+        page.box(outline, outline=LINE)

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from msgspec import UNSET
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
 
 from palrp_onnx.matrix import Matrix
 from palrp_onnx.record import Units
+from palrp_onnx.render.flow import visible
 from palrp_onnx.render.html import page, shades
 from palrp_onnx.render.page import (
     GREY,
@@ -20,18 +20,19 @@ from palrp_onnx.render.page import (
     LINE,
     MARGIN,
     Block,
+    Page,
     TextLines,
-    compose,
+    facts_of,
     shorten,
-    visible,
     width,
     wrap,
-    write,
 )
 from palrp_onnx.render.palette import BLACK, colours
 from palrp_onnx.render.panel import upright
-from palrp_onnx.render.png import encoded
+from palrp_onnx.render.raster import png
 from palrp_onnx.render.scale import Scale, number
+from palrp_onnx.render.scene import Scene
+from palrp_onnx.render.vector import svg
 from palrp_onnx.render.views import SIGNED
 
 _PARTS = SIGNED
@@ -102,7 +103,17 @@ class _Columns:
 
 
 def render_matrix_png(matrix: Matrix) -> bytes:
-    """Draw a matrix: total, content and position on one scale. The same matrix, the same bytes."""
+    """Draw a matrix as PNG; the same matrix and fonts, the same bytes."""
+    return png(_lay_out(matrix))
+
+
+def render_matrix_svg(matrix: Matrix) -> bytes:
+    """Draw a matrix as SVG; the same matrix, the same bytes."""
+    return svg(_lay_out(matrix))
+
+
+def _lay_out(matrix: Matrix) -> Page:
+    """Total, content and position on one scale."""
     table = _table(matrix)
     run = matrix.run
     facts = [f"{run.method}, {run.dtype}", f"model {matrix.model.sha256[:12]}"]
@@ -116,7 +127,7 @@ def render_matrix_png(matrix: Matrix) -> bytes:
         blocks += [TextLines([(side.name, 16, GREY)])] if side.name else []
         blocks.append(Scale(side.limit, side.remark))
     blocks += [TextLines([(table.summed, _SIZE, GREY)])] if table.summed else []
-    return encoded(compose(blocks), matrix)
+    return Page(blocks, _title(matrix), facts_of(matrix))
 
 
 def render_matrix_html(matrix: Matrix) -> bytes:
@@ -222,31 +233,32 @@ class _Grid:
         gap = self._gap if column >= self.table.read else 0.0
         return MARGIN + _LABEL + (column + gap) * self._cell
 
-    def draw(self, page: Image.Image, top: int) -> None:
+    def draw(self, page: Scene, top: int) -> None:
         """Draw onto the page."""
-        write(page, (MARGIN, top + 11), self.caption, 16, GREY)
-        draw, upper = ImageDraw.Draw(page), top + 30
+        page.write((MARGIN, top + 11), self.caption, 16, GREY)
+        upper = top + 30
         painted = colours(self.table.shares(self.values), 1.0)
         for row, name in enumerate(self.table.rows):
             place = (MARGIN, upper + (row + 0.5) * _ROW)
-            write(page, place, shorten(name, _SIZE, _LABEL - 8), _SIZE)
+            page.write(place, shorten(name, _SIZE, _LABEL - 8), _SIZE)
             for column in np.flatnonzero(~np.isnan(self.values[row])).tolist():
                 left, right = round(self._left(column)), round(self._left(column) + self._cell)
                 box = (left, upper + row * _ROW, max(right - 1, left), upper + (row + 1) * _ROW - 2)
                 red, green, blue = painted[row, column].tolist()
-                draw.rectangle(box, fill=(red, green, blue), outline=LINE if self._named else None)
+                outline = LINE if self._named else None
+                title = number(self.values[row, column]) if self._named else ""
+                page.box(box, fill=(red, green, blue), outline=outline, title=title)
         self._name_columns(page, upper + _ROW * len(self.table.rows))
 
-    def _name_columns(self, page: Image.Image, lower: int) -> None:
+    def _name_columns(self, page: Scene, lower: int) -> None:
         columns = self.table.columns
         if self._named:
             for column, name in enumerate(columns):
-                label = upright(shorten(name, _SIZE, _NAMES - 12))
-                left = self._left(column) + (self._cell - label.width) / 2
-                page.paste(BLACK, (round(left), lower + 5), label)
+                middle = self._left(column) + self._cell / 2
+                upright(page, (middle, lower + 5), name, _NAMES - 12)
             return
         step = next(s for s in (5, 10, 20, 50, 100, 200, 500, 10**9) if s * self._cell >= 40)
         units = self.table.read or len(columns)
         for column in range(0, units, step):
             name = str(column * self.table.together)
-            write(page, (self._left(column) - width(name, _SIZE) / 2, lower + 11), name, _SIZE)
+            page.write((self._left(column) - width(name, _SIZE) / 2, lower + 11), name, _SIZE)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any
@@ -18,22 +17,45 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
 from palrp_onnx.record import PARTS, Attribution, Map, Relevance, Units, entry_names
+from palrp_onnx.render.account import account_of
 from palrp_onnx.render.bars import BARRED, strongest
-from palrp_onnx.render.flow import Word, paragraphs, visible, words
-from palrp_onnx.render.palette import BLACK, LEVELS, TABLE, colours, ink
+from palrp_onnx.render.flow import Word, named, paragraphs, visible, words
+from palrp_onnx.render.layers import positions
+from palrp_onnx.render.markup import data_uri, digits, short
+from palrp_onnx.render.palette import (
+    BLACK,
+    DARK_LEVELS,
+    DARK_TABLE,
+    LEVELS,
+    TABLE,
+    colours,
+    ink,
+)
 from palrp_onnx.render.picture import Seen
+from palrp_onnx.render.ranked import Ranked, ranked
 from palrp_onnx.render.scale import number
 from palrp_onnx.render.timeline import TIMED, in_cells
-from palrp_onnx.render.titles import title_of
+from palrp_onnx.render.titles import class_name, title_of
 from palrp_onnx.render.views import SIGNED, View, bounds, views
-from palrp_onnx.render.wording import common_scale, covered, ends, plural, score_remark, shares
+from palrp_onnx.render.wording import (
+    common_scale,
+    covered,
+    ends,
+    failed_checks,
+    notices,
+    plural,
+    said,
+    score_remark,
+    shares,
+)
 from palrp_onnx.types import Box
 
 #: Longer side of an embedded picture, in pixels.
 PICTURE = 1024
 #: Width and height of a ribbon of units in time without their signal.
 _RIBBON = (960, 60)
-_SHORT = 80
+#: Largest number of pictures of a film next to each other.
+_ACROSS = 4
 _UNSEEN: Seen = (None, None)
 _ZERO = len(TABLE) // 2
 _FULL = 1.0
@@ -74,11 +96,9 @@ def page(template: str, title: str, **values: Any) -> str:
         .render(
             body=template,
             title=short(title, 200),
-            style=Markup(_source("style.css") + _palette()),
+            style=Markup("\n".join([_source("style.css"), _palette(), _ramps()])),
             script=Markup(script),
             digest=digest,
-            ramp=[_hex(TABLE[step]) for step in (0, 32, 64, 96, _ZERO, 159, 191, 223, 255)],
-            levels=[_hex(LEVELS[step]) for step in (0, 32, 64, 96, 127)],
             **values,
         )
     )
@@ -91,9 +111,13 @@ def fragment(record: Attribution) -> str:
 
 
 def view(
-    record: Attribution, seen: Seen = _UNSEEN, further: Mapping[str, Seen] | None = None
+    record: Attribution,
+    seen: Seen = _UNSEEN,
+    further: Mapping[str, Seen] | None = None,
+    *,
+    brief: bool = False,
 ) -> dict[str, Any]:
-    """All values of the template of a record; texts are not escaped yet."""
+    """All values of the template of a record; texts are not escaped yet. ``brief``: maps alone."""
     others = [(further or {}).get(each.input, _UNSEEN) for each in record.maps[1:]]
     maps = [
         _view_of(record, shown, *own)
@@ -101,13 +125,17 @@ def view(
     ]
     return {
         "record": record,
+        "brief": brief,
         "target": visible(title_of(record)),
         "low": ends(record)[0],
         "score": score_remark(record),
         "covered": covered(record),
         "shares": shares(record),
+        "said": said(record),
+        "notices": [*notices(record), *failed_checks(record)],
         "warnings": [(visible(w.code), visible(w.message)) for w in record.warnings],
         "maps": maps,
+        "account": account_of(record),
         "ledger": _ledger(record.ledger),
         "facts": _facts(record),
         "data": {"maps": [each["data"] for each in maps]},
@@ -122,12 +150,16 @@ def _view_of(
     limit, remark = common_scale(shown)
     if each > 1:
         remark = f"{remark}; a cell is the sum of {each} {shown.units.kind}s"
-    units = _named(shown.units, len(shown.relevance.total))
+    units = named(shown.units, len(shown.relevance.total))
     listed = units.kind == "token"
     flow = paragraphs(units, record.input) if listed else []
-    panel = _panel(shown)
+    panel = positions(shown)
+    joined = list(words(flow))
+    sums = _sums(shown.relevance.total, joined)
+    word_limit = _word_limit(shown.relevance, joined)
     maps = views(shown.relevance, limit)
     grid = (1, len(shown.relevance.total)) if units.kind in TIMED else units.grid
+    picture = None if grid is None else _picture(shown, maps, grid, image, box)
     return {
         "name": visible(shown.input) if record.others else "",
         "names": [each.name for each in maps],
@@ -135,30 +167,48 @@ def _view_of(
         "score": [number(end) for end in bounds(shown.relevance.score)],
         "remark": remark,
         "flow": flow,
-        "shades": shades(shown.relevance.total, limit),
-        "over": [abs(value) > limit for value in shown.relevance.total],
-        "several": any(len(word) > 1 for word in words(flow)),
+        "unknown": shown.units.unknown,
+        "word_limit": number(word_limit).lstrip("+"),
+        "shades": shades(sums, word_limit),
+        "over": [abs(value) > word_limit for value in sums],
+        "several": any(len(word) > 1 for word in joined),
+        "ranked": [_shown(each) for each in ranked(shown, flow)],
         "rows": list(_rows(shown.relevance, units, flow)),
         "panel": panel,
         "kind": units.kind,
         "timed": units.kind in TIMED,
         "many": plural(units.kind),
         "bars": _bars(shown.units, maps) if units.kind in BARRED else [],
-        "picture": None if grid is None else _picture(shown, maps, grid, image, box),
-        "data": _data(shown, maps, flow, panel, grid),
+        "picture": picture,
+        "data": _data(shown, maps, flow, panel, picture),
     }
 
 
-def _bars(units: Units, maps: Sequence[View]) -> list[tuple[str, list[dict[str, str]]]]:
+def _shown(found: Sequence[Ranked]) -> list[dict[str, Any]]:
+    """One side of the list of the strongest: texts, and all digits for the script."""
+    return [
+        {
+            "name": short(each.name, 40),
+            "units": ",".join(map(str, each.units)),
+            "values": [
+                (value, number(value)) for value in (each.total, each.content, each.position)
+            ],
+        }
+        for each in found
+    ]
+
+
+def _bars(units: Units, maps: Sequence[View]) -> list[tuple[str, list[dict[str, Any]]]]:
     """For every map a bar for each of the strongest units, from the centre."""
 
-    def bar(view: View, unit: int) -> dict[str, str]:
+    def bar(view: View, unit: int) -> dict[str, Any]:
         value = view.values[unit]
         limit = view.limit if view.signed else max(map(abs, view.values))
         share = max(-1.0, min(1.0, value / limit)) if limit else 0.0
         return {
+            "unit": unit,
             "name": visible(units.name(unit)),
-            "value": _digits(value),
+            "value": digits(value),
             "width": f"{50 * abs(share):.3f}",
             "left": f"{50 - 50 * max(-share, 0.0):.3f}",
             "sign": "score" if not view.signed else "minus" if value < 0 else "plus",
@@ -174,11 +224,6 @@ def shades(values: ArrayLike, limit: float) -> list[int]:
     strength = np.zeros(numbers.shape) if limit == 0 else np.minimum(np.abs(numbers) / limit, 1.0)
     step = np.rint(strength * (_ZERO - 1)).astype(np.int64)
     return np.where(numbers < 0, _ZERO - 1 - step, _ZERO + step).tolist()  # type: ignore[no-any-return]
-
-
-def short(text: str, length: int = _SHORT) -> str:
-    """The beginning of a long text, with its length."""
-    return text if len(text) <= length else f"{text[:length]}… ({len(text)} characters)"
 
 
 @cache
@@ -203,24 +248,39 @@ def _source(name: str) -> str:
 
 @cache
 def _palette() -> str:
-    """A CSS class for every colour, with a text colour that is readable on it."""
+    """A CSS class for every colour on a light and on a dark page, with letters readable on it."""
     rules = []
-    for name, table in (("k", TABLE), ("s", LEVELS)):
-        for step, (red, green, blue) in enumerate(table.tolist()):
-            letters = "#000" if ink((red, green, blue)) == BLACK else "#fff"
-            rules.append(f".{name}{step}{{background:{_hex(table[step])};color:{letters}}}")
+    for name, lights, darks in (("k", TABLE, DARK_TABLE), ("s", LEVELS, DARK_LEVELS)):
+        for step, (light, dark) in enumerate(zip(lights, darks, strict=True)):
+            plain = f"background:{_hex(light)};color:{_letters(light)}"
+            both = (
+                f"background:light-dark({_hex(light)},{_hex(dark)});"
+                f"color:light-dark({_letters(light)},{_letters(dark)})"
+            )
+            rules.append(f".{name}{step}{{{plain};{both}}}")
     return "\n".join(rules)
+
+
+def _letters(colour: NDArray[np.uint8]) -> str:
+    red, green, blue = colour.tolist()
+    return "#000" if ink((red, green, blue)) == BLACK else "#fff"
+
+
+def _ramps() -> str:
+    """The colours from left to right, for the bars below maps."""
+    signed = _ramp(TABLE, DARK_TABLE, (0, 32, 64, 96, _ZERO, 159, 191, 223, 255))
+    score = _ramp(LEVELS, DARK_LEVELS, (0, 32, 64, 96, 127))
+    return f".ramp{{{signed}}}\n.ramp.score{{{score}}}"
+
+
+def _ramp(light: NDArray[np.uint8], dark: NDArray[np.uint8], steps: Sequence[int]) -> str:
+    plain = ",".join(_hex(light[step]) for step in steps)
+    both = ",".join(f"light-dark({_hex(light[step])},{_hex(dark[step])})" for step in steps)
+    return "".join(f"background:linear-gradient(to right,{each});" for each in (plain, both))
 
 
 def _hex(colour: NDArray[np.uint8]) -> str:
     return "#" + colour.tobytes().hex()
-
-
-def _named(units: Units, count: int) -> Units:
-    """Units with texts: tokens without a text are shown by their number."""
-    if units.kind != "token" or units.text:
-        return units
-    return msgspec.structs.replace(units, text=[str(unit) for unit in range(count)])
 
 
 def _rows(relevance: Relevance, units: Units, flow: list[Any]) -> Iterator[dict[str, Any]]:
@@ -230,12 +290,8 @@ def _rows(relevance: Relevance, units: Units, flow: list[Any]) -> Iterator[dict[
         yield {
             "unit": unit,
             "name": short(shown[unit] if units.kind == "token" else visible(units.name(unit))),
-            **{part: _digits(getattr(relevance, part)[unit]) for part in PARTS},
+            **{part: digits(getattr(relevance, part)[unit]) for part in PARTS},
         }
-
-
-def _digits(value: float) -> str:
-    return f"{value:+.6g}".replace("-", "−") if value else "0"
 
 
 def _ledger(ledger: Mapping[str, float]) -> list[dict[str, Any]]:
@@ -245,7 +301,7 @@ def _ledger(ledger: Mapping[str, float]) -> list[dict[str, Any]]:
     return [
         {
             "name": visible(name),
-            "value": _digits(ledger[name]),
+            "value": digits(ledger[name]),
             "share": _share(ledger[name], ledger["target"]),
             "width": f"{50 * abs(ledger[name]) / largest:.3f}",
             "left": f"{50 - 50 * max(-ledger[name], 0.0) / largest:.3f}",
@@ -259,39 +315,17 @@ def _share(part: float, whole: float) -> str:
     return f"{100 * part / whole:z.1f} %".replace("-", "−") if whole else "–"
 
 
-def _panel(shown: Map) -> dict[str, Any] | None:
-    """Positions × layers as a picture with one pixel per cell, and sums of the sites."""
-    sites = shown.sites
-    if not sites or not sites[0].relevance:
-        return None
-    numbers = np.array([site.relevance for site in sites])
-    special = np.array(shown.units.special or [False] * numbers.shape[1])
-    ordinary = numbers[:, ~special]  # special tokens would dominate the scale
-    limit = float(np.abs(ordinary if ordinary.any() else numbers).max())
-    return {
-        "source": _data_uri(Image.fromarray(colours(numbers, limit))),
-        "columns": numbers.shape[1],
-        "limit": limit,
-        "sites": [
-            {
-                "label": visible(f"layer {site.layer}, {site.kind} {site.part}"),
-                "sum": _digits(float(row.sum())),
-                "size": _digits(float(np.abs(row).sum())),
-            }
-            for site, row in zip(sites, numbers, strict=True)
-        ],
-    }
-
-
 def _facts(record: Attribution) -> list[tuple[str, list[tuple[str, str]]]]:
     """Lists of names and values with headings."""
     run, source = record.run, record.input
     groups: list[tuple[str, dict[str, Any]]] = [
-        ("Model", msgspec.structs.asdict(record.model)),
+        ("Model", _known(record.model)),
         (
             "Run",
             {
                 "palrp-onnx": run.version,
+                "ONNX Runtime": run.runtime or "",
+                "date": run.date or "",
                 "method": run.method,
                 **run.params,
                 "engine": run.engine,
@@ -314,14 +348,35 @@ def _facts(record: Attribution) -> list[tuple[str, list[tuple[str, str]]]]:
             },
         ),
     ]
+    if record.prediction is not UNSET:
+        top = {
+            class_name(each.label, each.index): f"{each.value:.6g}"
+            + ("" if each.probability is None else f", probability {each.probability:.3g}")
+            for each in record.prediction.top
+        }
+        groups.append(("What the model said", top))
+    if record.run.files:
+        groups.append(("Files, SHA-256", dict(record.run.files)))
+    if record.checks:
+        verdicts = {c.check: "passed" if c.passed else "failed" for c in record.checks}
+        groups.append(("Checks", verdicts))
     if record.fidelity is not UNSET:
-        fidelity = msgspec.structs.asdict(record.fidelity)
+        fidelity = _known(record.fidelity)
         rewritten = ", ".join(f"{n} × {count}" for n, count in fidelity.pop("rewritten").items())
         groups.append(("Fidelity to the file", {"rewritten": rewritten, **fidelity}))
     return [
         (heading, [(visible(str(n)), short(visible(str(v)), 500)) for n, v in pairs.items()])
         for heading, pairs in groups
     ]
+
+
+def _known(facts: msgspec.Struct) -> dict[str, Any]:
+    """The facts that are there."""
+    fields = msgspec.structs.asdict(facts)
+    found = {
+        name: value for name, value in fields.items() if value is not UNSET and value is not None
+    }
+    return {n: ", ".join(map(str, v)) if isinstance(v, list) else v for n, v in found.items()}
 
 
 def _picture(
@@ -332,7 +387,8 @@ def _picture(
     box: Box | None,
 ) -> dict[str, Any]:
     """The maps as pictures with one pixel per unit, and their place on the original."""
-    rows, columns = grid
+    order = _arranged(grid, shown.units.pictures if image is None else 1)
+    rows, columns = order.shape
     timed = shown.units.kind in TIMED
     width, height = image.size if image is not None else _RIBBON if timed else (columns, rows)
     seen = (box if image is not None else None) or Box(0, 0, width, height)
@@ -340,22 +396,36 @@ def _picture(
         "rows": rows,
         "columns": columns,
         "ratio": f"{width} / {height}",
-        "ground": None if image is None else _data_uri(_small(image)),
+        "ground": None if image is None else data_uri(_small(image)),
         "field": (
             f"left:{100 * seen.left / width:.4f}%;top:{100 * seen.top / height:.4f}%;"
             f"width:{100 * (seen.right - seen.left) / width:.4f}%;"
             f"height:{100 * (seen.bottom - seen.top) / height:.4f}%"
         ),
         "maps": [
-            (view.name, _data_uri(_map(view, (rows, columns), clear=image is not None)))
-            for view in maps
+            (view.name, data_uri(_map(view, order, clear=image is not None))) for view in maps
         ],
+        "order": order.ravel().tolist() if shown.units.pictures > 1 else None,
+        "pictures": (columns // grid[1], rows * shown.units.pictures // grid[0]),
     }
 
 
-def _map(view: View, grid: tuple[int, int], clear: bool) -> Image.Image:
+def _arranged(grid: tuple[int, int], pictures: int) -> NDArray[np.int64]:
+    """The units of a grid where they are drawn: pictures of a film next to each other, −1 at none.
+
+    Units have the pictures below each other.
+    """
+    across = min(pictures, _ACROSS)
+    missing = -pictures % across
+    films = np.arange(grid[0] * grid[1]).reshape(pictures, -1, grid[1])
+    films = np.pad(films, ((0, missing), (0, 0), (0, 0)), constant_values=-1)
+    lines = films.reshape(-1, across, *films.shape[1:]).swapaxes(1, 2)
+    return lines.reshape(-1, across * grid[1])
+
+
+def _map(view: View, order: NDArray[np.int64], clear: bool) -> Image.Image:
     """Colours of the patches. With ``clear``, patches of small relevance are transparent."""
-    numbers = np.array(view.values, dtype=np.float64).reshape(grid)
+    numbers = np.array([*view.values, 0.0])[order]
     if not clear or not view.signed:
         return Image.fromarray(view.paint(numbers, view.limit))
     strength = np.abs(numbers) / view.limit if view.limit else np.zeros_like(numbers)
@@ -369,18 +439,12 @@ def _small(image: Image.Image) -> Image.Image:
     return picture
 
 
-def _data_uri(image: Image.Image) -> str:
-    data = io.BytesIO()
-    image.save(data, "PNG")
-    return "data:image/png;base64," + base64.b64encode(data.getvalue()).decode()
-
-
 def _data(
     shown: Map,
     maps: Sequence[View],
     flow: list[Any],
     panel: dict[str, Any] | None,
-    grid: tuple[int, int] | None,
+    picture: dict[str, Any] | None,
 ) -> dict[str, Any]:
     """Numbers of a map for the script, which reads texts from the page."""
     return {
@@ -392,9 +456,10 @@ def _data(
             "tokens": bounds(shown.relevance.score),
             "words": bounds(_sums(shown.relevance.score, words(flow))),
         },
-        "columns": None if grid is None else grid[1],
+        "columns": picture and picture["columns"],
+        "order": picture and picture["order"],
         "kind": shown.units.kind,
-        "sites": [site.relevance for site in shown.sites] if panel is not None else [],
+        "sites": [site.relevance for site in shown.sites] if panel and panel["source"] else [],
     }
 
 

@@ -24,7 +24,7 @@ from palrp_onnx.render.palette import TABLE, colours
 from palrp_onnx.render.picture import Seen
 from palrp_onnx.render.scale import number
 from palrp_onnx.render.timeline import TIMED, in_cells
-from palrp_onnx.render.wording import covered
+from palrp_onnx.render.wording import covered, failed_checks, notices, said
 from palrp_onnx.types import Box
 
 #: Strongest colour: the text over it keeps a contrast of 4.5 on white, and on the grey of editors.
@@ -77,9 +77,13 @@ def inline(
         further: The same two for each further explained input, by its name.
     """
     seen = {record.maps[0].input: (image, box), **(further or {})}
+    lines = [*filter(None, [said(record)]), covered(record)]
+    doubts = [*notices(record), *failed_checks(record), *(w.message for w in record.warnings)]
     parts = [f"<div><b>{_text(headline(record))}</b></div>"]
-    parts.append(f'<div style="{_FAINT}">{_text(covered(record))}</div>')
-    parts += [f'<div style="{_FAINT}">⚠ {_text(each.message)}</div>' for each in record.warnings]
+    parts += [
+        f'<div style="{_FAINT}">{_text(each)}</div>'
+        for each in [*lines, *(f"⚠ {doubt}" for doubt in doubts)]
+    ]
     for shown in record.maps:
         if record.others:
             parts.append(f'<div style="{_FAINT}">{_text(shown.input)}</div>')

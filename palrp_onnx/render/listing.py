@@ -1,27 +1,29 @@
-"""A run as an HTML page: a list of all records, whose maps are unpacked when opened."""
+"""A run as an HTML page: what it says as a whole, and a list of all records."""
 
 from __future__ import annotations
 
 import base64
 import zlib
-from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass, field
 
 import msgspec
 
 from palrp_onnx.errors import InputError
-from palrp_onnx.record import LEDGER_ENTRIES, LEDGER_SUMS, PARTS, Attribution, Map, decode
+from palrp_onnx.record import Attribution
 from palrp_onnx.render.flow import visible
-from palrp_onnx.render.html import fragment, page, short
+from palrp_onnx.render.html import fragment, page
+from palrp_onnx.render.markup import short
+from palrp_onnx.render.mini import MiniMap, mini_map
+from palrp_onnx.render.run_facets import Trait, facets_of, meta_traits
+from palrp_onnx.render.run_lines import FailedRecord, ListedRecord
+from palrp_onnx.render.run_summary import RunSummary, target_class
 from palrp_onnx.render.titles import title_of
 
 #: MiB of packed maps in a page; further records are listed without maps.
 ROOM = 64
-_TARGETS = 8
 _EXCERPT = 160
+_STRONGEST = 3
 _COLUMNS = (
     ("#", "number", "n place"),
     ("id", "text", ""),
@@ -35,34 +37,6 @@ _COLUMNS = (
 )
 
 
-_PER_UNIT = ("text", "start", "end", "special", "sequence")
-_ACCOUNT = (*LEDGER_ENTRIES, *LEDGER_SUMS)
-_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-
-
-@dataclass(frozen=True)
-class FailedRecord:
-    """A record that could not be explained, or a line that could not be read."""
-
-    id: str
-    error: str
-
-
-@dataclass(frozen=True)
-class ListedRecord:
-    """One line of a run, with its place."""
-
-    place: str
-    record: Attribution | FailedRecord
-
-
-class _Failed(msgspec.Struct):
-    """The line of an input that could not be explained."""
-
-    id: str
-    error: str | dict[str, Any]
-
-
 @dataclass(frozen=True)
 class _ListRow:
     """One row of the list; ``packed`` is the map, ``None`` if the page does not contain it."""
@@ -70,6 +44,9 @@ class _ListRow:
     number: int
     id: str
     place: str
+    traits: tuple[Trait, ...]
+    note: str = ""
+    meta: str = ""
     error: str | None = None
     packed: str | None = None
     target: str = ""
@@ -79,6 +56,8 @@ class _ListRow:
     residual: float = 0.0
     warnings: tuple[str, ...] = ()
     excerpt: str = ""
+    mini: MiniMap | None = None
+    strongest: list[tuple[str, float]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -91,28 +70,8 @@ class RunPage:
     packed: int
 
 
-def read_run(path: Path) -> Iterator[ListedRecord]:
-    """Read records one by one: a file of JSON lines, or all ``.jsonl`` files of a folder.
-
-    A ``.json`` file holds one record or an array of them. A line that is not a record becomes a
-    `FailedRecord`: no line is left out.
-
-    Raises:
-        InputError: The path does not exist, cannot be read, or has no such files.
-    """
-    files = _parts(path) if path.is_dir() else [path]
-    if not files:
-        raise InputError("The folder has no .jsonl files", place=str(path))
-    for file in files:
-        try:
-            yield from _array(file) if file.suffix.lower() == ".json" else _lines(file)
-        except OSError as error:
-            message = f"Cannot be read: {error.strerror or error}"
-            raise InputError(message, place=str(file)) from error
-
-
 def render_run(title: str, entries: Iterable[ListedRecord], *, room: int = ROOM) -> RunPage:
-    """List a run as a self-contained HTML page.
+    """Show a run as a self-contained HTML page.
 
     The list has all entries. Maps are packed into the page, in the order of the run, until the next
     one would exceed ``room`` MiB; for all further records the list has their place in the files
@@ -126,124 +85,60 @@ def render_run(title: str, entries: Iterable[ListedRecord], *, room: int = ROOM)
     Raises:
         InputError: There are no entries.
     """
-    rows = list(_rows(entries, room * 2**20))
+    summary = RunSummary()
+    rows = list(_rows(entries, room * 2**20, summary))
     if not rows:
         raise InputError("The run holds no records", place=title)
-    good = [row for row in rows if row.error is None]
-    failed = len(rows) - len(good)
+    facets, numbers = facets_of([row.traits for row in rows])
     packed = sum(row.packed is not None for row in rows)
-    targets = Counter(row.target for row in good).most_common()
     run = {
-        "rows": rows,
+        "rows": list(zip(rows, numbers, strict=True)),
         "columns": _COLUMNS,
-        "failed": failed,
-        "warned": sum(bool(row.warnings) for row in good),
-        "targets": targets[:_TARGETS],
-        "more_targets": len(targets[_TARGETS:]),
-        "residual": max((row.residual for row in good), default=0.0),
+        "summary": summary,
+        "facets": facets,
         "packed": packed,
-        "without": len(good) - packed,
+        "without": summary.explained - packed,
         "room": room,
     }
     html = page("report.html.j2", visible(title), run=run).encode()
-    return RunPage(html, len(rows), failed, packed)
+    return RunPage(html, len(rows), summary.failed, packed)
 
 
-def _parts(folder: Path) -> list[Path]:
-    """Files in the order of their numbers: part-100000 comes after part-99999."""
-    return sorted(folder.glob("*.jsonl"), key=lambda file: (len(file.name), file.name))
-
-
-def _lines(file: Path) -> Iterator[ListedRecord]:
-    with file.open("rb") as stream:
-        for number, line in enumerate(stream, 1):
-            if line.strip():
-                yield _entry(f"{file.name}:{number}", line)
-
-
-def _array(file: Path) -> Iterator[ListedRecord]:
-    data = file.read_bytes()
-    several = data.lstrip()[:1] == b"["
-    try:
-        items = msgspec.json.decode(data if several else b"[%b]" % data, type=list[msgspec.Raw])
-    except _UNREADABLE as error:
-        raise InputError(f"Not JSON: {error}", place=str(file)) from error
-    for number, item in enumerate(items):
-        yield _entry(f"{file.name}[{number}]", bytes(item))
-
-
-def _entry(place: str, data: bytes) -> ListedRecord:
-    try:
-        record = decode(data)
-    except _UNREADABLE as error:
-        reason = f"no record: {error}"
-    else:
-        fault = _fault(record)
-        return ListedRecord(
-            place, FailedRecord(record.id, f"no record: {fault}") if fault else record
-        )
-    try:
-        failed = msgspec.json.decode(data, type=_Failed)
-    except _UNREADABLE:
-        return ListedRecord(place, FailedRecord(place, reason))
-    return ListedRecord(place, FailedRecord(failed.id, _message(failed.error)))
-
-
-def _fault(record: Attribution) -> str | None:
-    """Checks beyond the schema: lists that belong together have equal lengths."""
-    for fault in map(_fault_of, record.maps):
-        if fault is not None:
-            return fault
-    if missing := [name for name in _ACCOUNT if name not in record.ledger]:
-        return f"the ledger has no {missing[0]}"
-    return None
-
-
-def _fault_of(shown: Map) -> str | None:
-    units, relevance = shown.units, shown.relevance
-    count = len(relevance.total)
-    lists = {
-        **{name: getattr(relevance, name) for name in PARTS},
-        **{name: getattr(units, name) or relevance.total for name in _PER_UNIT},
-        **{site.name: site.relevance or relevance.total for site in shown.sites},
-    }
-    for name, values in lists.items():
-        if len(values) != count:
-            return f"{name} has {len(values)} numbers or texts for {count} units"
-    if units.grid is not None and units.grid[0] * units.grid[1] != count:
-        return f"a grid of {units.grid[0]} × {units.grid[1]} for {count} units"
-    return None
-
-
-def _message(error: str | dict[str, Any]) -> str:
-    if isinstance(error, str):
-        return error
-    return "; ".join(f"{name}: {value}" for name, value in error.items() if value)
-
-
-def _rows(entries: Iterable[ListedRecord], room: int) -> Iterator[_ListRow]:
+def _rows(entries: Iterable[ListedRecord], room: int, summary: RunSummary) -> Iterator[_ListRow]:
     full = False
     for number, entry in enumerate(entries, 1):
         place, record = visible(entry.place), entry.record
-        name = short(visible(record.id))
+        name, given = short(visible(record.id)), tuple(meta_traits(entry.meta))
+        run = (("run", visible(entry.source)),)
         if isinstance(record, FailedRecord):
-            yield _ListRow(number, name, place, error=short(visible(record.error), 500))
+            summary.failed += 1
+            error, traits = short(visible(record.error), 500), (*run, ("target", "failed"))
+            yield _ListRow(number, name, place, traits, error=error)
             continue
+        strongest = summary.add(record)[:_STRONGEST]
         packed = None if full else _packed(record)
         room -= len(packed or "")
         full = full or room < 0
+        warnings = tuple(visible(warning.code) for warning in record.warnings)
+        target = ("target", target_class(record.target))
+        told = tuple(("warning", code) for code in dict.fromkeys(warnings or ("none",)))
         yield _ListRow(
             number,
             name,
             place,
+            (*run, target, *told, *given),
+            note=short(" · ".join(f"{name[5:]} {value}" for name, value in given), 200),
+            meta="" if entry.meta is None else visible(msgspec.json.encode(entry.meta).decode()),
             packed=None if full else packed,
             target=short(visible(title_of(record))),
             value=record.target.value,
             probability=record.target.probability,
             positions=record.position_share,
             residual=record.residual,
-            warnings=tuple(visible(warning.code) for warning in record.warnings),
+            warnings=warnings,
             excerpt=_excerpt(record),
+            mini=mini_map(record),
+            strongest=[(short(word, 30), value) for word, value in strongest],
         )
 
 

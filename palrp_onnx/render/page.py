@@ -1,17 +1,19 @@
-"""A page of blocks, from top to bottom, and drawing of text."""
+"""A page of blocks, from top to bottom, and the room that text takes."""
 
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
 from typing import Protocol
 
-from PIL import Image, ImageDraw, ImageFont
-
-from palrp_onnx.render.palette import BLACK, RGB, WHITE
+from palrp_onnx.matrix import Matrix
+from palrp_onnx.record import Attribution
+from palrp_onnx.render.flow import visible
+from palrp_onnx.render.fonts import ADVICE
+from palrp_onnx.render.palette import BLACK, RGB
+from palrp_onnx.render.scene import Scene
+from palrp_onnx.render.shaping import shape
 
 WIDTH = 1200
 MARGIN = 32
@@ -19,7 +21,13 @@ INNER = WIDTH - 2 * MARGIN
 GREY: RGB = (105, 105, 105)
 LINE: RGB = (210, 210, 210)
 
-_FONT = Path(__file__).parent / "fonts" / "DejaVuSans.ttf"
+_GAP = 18
+#: No line of a page has room for more characters, however narrow they are.
+_LONGEST = 2000
+#: The most lines that one text takes.
+_LINES = 8
+#: The most missing characters that are named.
+_NAMED = 12
 
 
 class Block(Protocol):
@@ -27,62 +35,54 @@ class Block(Protocol):
 
     height: int
 
-    def draw(self, page: Image.Image, top: int) -> None:
+    def draw(self, page: Scene, top: int) -> None:
         """Draw onto the page."""
         ...
 
 
-def compose(blocks: Sequence[Block], gap: int = 18) -> Image.Image:
-    """Stack blocks on a white page."""
-    height = 2 * MARGIN + sum(b.height for b in blocks) + gap * (len(blocks) - 1)
-    page = Image.new("RGB", (WIDTH, height), WHITE)
-    top = MARGIN
+@dataclass(frozen=True)
+class Page:
+    """Blocks below each other, the title of the file, and facts that are written into it."""
+
+    blocks: Sequence[Block]
+    title: str
+    facts: Mapping[str, str]
+
+
+def facts_of(record: Attribution | Matrix) -> dict[str, str]:
+    """What made a record."""
+    return {
+        "Software": f"palrp-onnx {record.run.version}",
+        "Schema": record.schema,
+        "Model": record.model.sha256,
+        "Id": visible(record.id),
+    }
+
+
+def compose(blocks: Sequence[Block]) -> tuple[Scene, tuple[int, int]]:
+    """Stack blocks; returns the scene and its size."""
+    scene, top = Scene(), MARGIN
     for block in blocks:
-        block.draw(page, top)
-        top += block.height + gap
-    return page
+        block.draw(scene, top)
+        top += block.height + _GAP
+    return scene, (WIDTH, top - _GAP + MARGIN)
 
 
-@cache
-def font(size: int) -> ImageFont.FreeTypeFont:
-    """The bundled font, without complex layout, so that pictures are the same everywhere."""
-    return ImageFont.truetype(str(_FONT), size, layout_engine=ImageFont.Layout.BASIC)
+def foot(missing: str) -> TextLines:
+    """What to say of characters that no font has."""
+    kinds = sorted({unicodedata.name(c, "UNKNOWN").split()[0].capitalize() for c in missing})
+    names = ", ".join(f"U+{ord(c):04X}" for c in missing[:_NAMED])
+    more = f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
+    text = (
+        f"⚠ Boxes stand for characters that no font on this machine has ({', '.join(kinds)}: "
+        f"{names}{more}). To see them, {ADVICE}."
+    )
+    return TextLines([(text, 15, BLACK)])
 
 
 def width(text: str, size: int) -> int:
     """Width of a line in pixels, rounded up."""
-    return int(-(-font(size).getlength(text) // 1))
-
-
-def write(
-    page: Image.Image, place: tuple[float, float], text: str, size: int, ink: RGB = BLACK
-) -> None:
-    """Draw one line of text; ``place`` is the middle of its left edge."""
-    ImageDraw.Draw(page).text(place, text, fill=ink, font=font(size), anchor="lm")
-
-
-def visible(text: str) -> str:
-    """Text that can be drawn: characters that are invisible, or not in the font, become codes."""
-    return "".join(_visible(character) for character in text)
-
-
-@cache
-def _visible(character: str) -> str:
-    hidden = unicodedata.category(character) in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
-    if hidden or not _drawable(character):
-        return f"‹{ord(character):04X}›"
-    return character
-
-
-def _drawable(character: str) -> bool:
-    if character.isspace():
-        return True
-    shape, missing = (font(24).getmask(c) for c in (character, "\U0010ffff"))
-    return shape.size != missing.size or bytes(shape) != bytes(missing)
-
-
-#: No line of a page has room for more characters, however narrow they are.
-_LONGEST = 2000
+    return int(-(-shape(text, size).width // 1))
 
 
 def shorten(text: str, size: int, room: int) -> str:
@@ -99,11 +99,11 @@ def shorten(text: str, size: int, room: int) -> str:
     return text[:fits] + "…"
 
 
-def wrap(words: Sequence[str], size: int, room: int = INNER) -> list[str]:
+def wrap(words: Sequence[str], size: int, room: int = INNER, blank: str = "   ") -> list[str]:
     """Words joined to lines of at most ``room`` pixels; a longer word is shortened."""
     lines: list[str] = []
     for word in (shorten(w, size, room) for w in words):
-        joined = f"{lines[-1]}   {word}" if lines else word
+        joined = f"{lines[-1]}{blank}{word}" if lines else word
         if lines and width(joined, size) <= room:
             lines[-1] = joined
         else:
@@ -111,19 +111,31 @@ def wrap(words: Sequence[str], size: int, room: int = INNER) -> list[str]:
     return lines
 
 
+def fold(text: str, size: int, room: int = INNER) -> list[str]:
+    """A text in a few lines; the last one has an ellipsis if it goes on."""
+    lines = wrap(text[: _LINES * _LONGEST].split(" "), size, room, " ")
+    if len(lines) > _LINES:
+        rest = shorten(" ".join(lines[_LINES - 1 :])[:_LONGEST], size, room)
+        return [*lines[: _LINES - 1], rest]
+    return lines
+
+
 @dataclass
 class TextLines:
-    """Lines of text, each with its size and colour."""
+    """Texts in lines, each with its size and colour."""
 
     lines: Sequence[tuple[str, int, RGB]]
 
     def __post_init__(self) -> None:
-        self.height = sum(_leading(size) for _, size, _ in self.lines)
+        self._folded = [
+            (line, size, ink) for text, size, ink in self.lines for line in fold(text, size)
+        ]
+        self.height = sum(_leading(size) for _, size, _ in self._folded)
 
-    def draw(self, page: Image.Image, top: int) -> None:
+    def draw(self, page: Scene, top: int) -> None:
         """Draw onto the page."""
-        for text, size, ink in self.lines:
-            write(page, (MARGIN, top + _leading(size) / 2), shorten(text, size, INNER), size, ink)
+        for text, size, ink in self._folded:
+            page.write((MARGIN, top + _leading(size) / 2), text, size, ink)
             top += _leading(size)
 
 

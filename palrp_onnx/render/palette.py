@@ -5,6 +5,8 @@ Numbers that only rank have a hue of their own, from white to full.
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -14,10 +16,11 @@ BLACK: RGB = (0, 0, 0)
 WHITE: RGB = (255, 255, 255)
 
 _STEPS = 128  # colours on one side, white among them
-_DARKEST = 40.0  # CIE L* at full relevance
+_DARKEST = 58.0  # CIE L* at full relevance: black text is easy to read on all colours
+_DARK = (8.0, 47.0)  # CIE L* at zero and at full relevance, on a dark page
 # Chroma, hue at white, and hue at full relevance; with a constant hue, light blues look violet.
-_RED = (60.0, 30.0, 30.0)
-_BLUE = (53.0, 262.0, 284.0)
+_RED = (65.0, 35.0, 35.0)
+_BLUE = (48.0, 260.0, 276.0)
 _GREEN = (38.0, 165.0, 165.0)
 _D65 = np.array([0.95047, 1.0, 1.08883])
 _XYZ_TO_RGB = np.array(
@@ -60,8 +63,9 @@ def colour(value: float, limit: float) -> RGB:
     return red, green, blue
 
 
+@cache
 def ink(background: RGB) -> RGB:
-    """Black or white, whichever is easier to read; the contrast is never below 4.58."""
+    """Black or white, whichever is easier to read: black on all colours of the palette."""
     return max(BLACK, WHITE, key=lambda candidate: contrast(candidate, background))
 
 
@@ -78,10 +82,12 @@ def luminance(rgb: RGB) -> float:
     return float(linear @ (0.2126, 0.7152, 0.0722))
 
 
-def _side(chroma: float, light_hue: float, full_hue: float) -> NDArray[np.uint8]:
-    """White to full colour in even steps of lightness, ``[steps, 3]``, through CIE LCh."""
+def _side(
+    chroma: float, light_hue: float, full_hue: float, ends: tuple[float, float] = (100.0, _DARKEST)
+) -> NDArray[np.uint8]:
+    """Grey to full colour in even steps of lightness, ``[steps, 3]``, through CIE LCh."""
     strength = np.linspace(0.0, 1.0, _STEPS)
-    lightness = 100 - (100 - _DARKEST) * strength
+    lightness = ends[0] + (ends[1] - ends[0]) * strength
     angle = np.radians(light_hue + (full_hue - light_hue) * strength)
     green_red = chroma * strength * np.cos(angle)
     blue_yellow = chroma * strength * np.sin(angle)
@@ -99,4 +105,8 @@ def _side(chroma: float, light_hue: float, full_hue: float) -> NDArray[np.uint8]
 TABLE: NDArray[np.uint8] = np.concatenate([_side(*_BLUE)[::-1], _side(*_RED)])
 #: The colours of ranks, from white to full green.
 LEVELS: NDArray[np.uint8] = _side(*_GREEN)
-TABLE.flags.writeable = LEVELS.flags.writeable = False
+#: The same on a dark page: zero is nearly black, and white letters are readable on every colour.
+DARK_TABLE: NDArray[np.uint8] = np.concatenate([_side(*_BLUE, _DARK)[::-1], _side(*_RED, _DARK)])
+DARK_LEVELS: NDArray[np.uint8] = _side(*_GREEN, _DARK)
+for _table in (TABLE, LEVELS, DARK_TABLE, DARK_LEVELS):
+    _table.flags.writeable = False

@@ -6,12 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from palrp_onnx.record import Site, Units
-from palrp_onnx.render.page import GREY, INNER, LINE, MARGIN, font, shorten, visible, width, write
+from palrp_onnx.render.flow import visible
+from palrp_onnx.render.page import GREY, INNER, LINE, MARGIN, shorten, width
 from palrp_onnx.render.palette import colours
 from palrp_onnx.render.scale import Scale
+from palrp_onnx.render.scene import Scene
+from palrp_onnx.render.views import label_cells
 
 _ROW = 20
 _LABEL = 200
@@ -40,50 +43,41 @@ class Panel:
         foot = _NAMES if self._named else 24
         self.height = 30 + _ROW * len(self.sites) + foot + self.scale.height
 
-    def draw(self, page: Image.Image, top: int) -> None:
+    def draw(self, page: Scene, top: int) -> None:
         """Draw onto the page."""
-        write(page, (MARGIN, top + 11), f"{self.prefix}positions × layers", 16, GREY)
-        upper = top + 30
-        draw = ImageDraw.Draw(page)
+        page.write((MARGIN, top + 11), f"{self.prefix}positions × layers", 16, GREY)
+        upper, left = top + 30, MARGIN + _LABEL
+        lower = upper + _ROW * len(self.sites)
+        room = round(self._columns * self._cell)
         painted = colours(self._numbers, self.limit)
         for row, site in enumerate(self.sites):
-            middle = upper + row * _ROW + _ROW / 2
             label = f"layer {site.layer}  {site.kind} {site.part}"
-            write(page, (MARGIN, middle), shorten(label, _SIZE, _LABEL - 8), _SIZE)
-            for column in range(self._columns):
-                red, green, blue = painted[row, column].tolist()
-                left = MARGIN + _LABEL + column * self._cell
-                box = (
-                    round(left),
-                    upper + row * _ROW,
-                    max(round(left + self._cell) - 1, round(left)),
-                    upper + (row + 1) * _ROW - 2,
-                )
-                draw.rectangle(box, fill=(red, green, blue))
-        lower = upper + _ROW * len(self.sites)
-        right = round(MARGIN + _LABEL + self._columns * self._cell)
-        draw.rectangle((MARGIN + _LABEL - 1, upper - 1, right, lower - 1), outline=LINE)
+            place = (MARGIN, upper + (row + 0.5) * _ROW)
+            page.write(place, shorten(label, _SIZE, _LABEL - 8), _SIZE)
+            cells = Image.fromarray(painted[row : row + 1])
+            page.picture(cells, (left, upper + row * _ROW), (room, _ROW - 1))
+        page.box((left - 1, upper - 1, left + room, lower - 1), outline=LINE)
+        label_cells(page, (left, upper), (room, lower - upper), "", self._numbers)
         self._name_columns(page, lower)
         self.scale.draw(page, top + self.height - self.scale.height)
 
-    def _name_columns(self, page: Image.Image, lower: int) -> None:
+    def _name_columns(self, page: Scene, lower: int) -> None:
+        left = MARGIN + _LABEL
         if self._named:
             for column, text in enumerate(self.units.text):
-                name = shorten(visible(text.strip() or text), _SIZE, _NAMES - 12)
-                label = upright(name)
-                left = MARGIN + _LABEL + (column + 0.5) * self._cell - label.width / 2
-                page.paste((0, 0, 0), (round(left), lower + 5), label)
+                name = visible(text.strip() or text)
+                upright(page, (left + (column + 0.5) * self._cell, lower + 5), name, _NAMES - 12)
             return
         step = next(s for s in (1, 2, 5, 10, 20, 50, 100, 200, 500, 10**9) if s * self._cell >= 40)
         for column in range(0, self._columns, step):
-            left = MARGIN + _LABEL + (column + 0.5) * self._cell
+            middle = left + (column + 0.5) * self._cell
             seconds = self.units.step
             name = str(column * self.each) if seconds is None else f"{column * seconds:.3g}"
-            write(page, (left - width(name, _SIZE) / 2, lower + 11), name, _SIZE)
+            page.write((middle - width(name, _SIZE) / 2, lower + 11), name, _SIZE)
 
 
-def upright(text: str) -> Image.Image:
-    """A mask of text that is rotated to read upwards."""
-    mask = Image.new("L", (max(width(text, _SIZE), 1), 18), 0)
-    ImageDraw.Draw(mask).text((0, 9), text, fill=255, font=font(_SIZE), anchor="lm")
-    return mask.rotate(90, expand=True)
+def upright(page: Scene, place: tuple[float, float], text: str, room: int) -> None:
+    """Write a name that reads upwards; ``place`` is the middle of its upper edge."""
+    across, upper = place
+    name = shorten(text, _SIZE, room)
+    page.write((across, upper + width(name, _SIZE)), name, _SIZE, upright=True)

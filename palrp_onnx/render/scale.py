@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from palrp_onnx.render.page import GREY, MARGIN, shorten, width, write
+from palrp_onnx.render.page import GREY, MARGIN, shorten, width
 from palrp_onnx.render.palette import colours, levels
+from palrp_onnx.render.scene import Scene
 
 _LENGTH = 256
 _SIZE = 14
@@ -34,21 +35,20 @@ class Scale:
     height: int = 26
     least: float | None = None
 
-    def draw(self, page: Image.Image, top: int) -> None:
+    def draw(self, page: Scene, top: int) -> None:
         """Draw onto the page."""
         middle = top + self.height / 2
         least = -self.limit if self.least is None else self.least
         start = f"{shorten(self.low, _SIZE, _NAME)}  {self._end(least)}"
-        write(page, (MARGIN, middle), start, _SIZE)
+        page.write((MARGIN, middle), start, _SIZE)
         left = MARGIN + width(start, _SIZE) + 8
         signed = self.least is None
         ramp = (colours if signed else levels)(np.linspace(-1 if signed else 0, 1, _LENGTH), 1.0)
-        bar = Image.fromarray(np.repeat(ramp[None], 14, axis=0))
-        page.paste(bar, (left, round(middle) - 7))
+        page.picture(Image.fromarray(ramp[None]), (left, round(middle) - 7), (_LENGTH, 14))
         left += _LENGTH + 8
         end = f"{self._end(self.limit)}  {shorten(self.high, _SIZE, _NAME)}"
-        write(page, (left, middle), end, _SIZE)
-        write(page, (left + width(end, _SIZE) + 20, middle), self.remark, _SIZE, GREY)
+        page.write((left, middle), end, _SIZE)
+        page.write((left + width(end, _SIZE) + 20, middle), self.remark, _SIZE, GREY)
 
     def _end(self, value: float) -> str:
         return number(value) if value else "0"

@@ -2,66 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from itertools import groupby
 
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
-from PIL import Image, ImageDraw
+from palrp_onnx.render.flow import NO_UNIT, NOT_READ, Paragraph, words
+from palrp_onnx.render.page import GREY, INNER, MARGIN
+from palrp_onnx.render.palette import BLACK, RGB, ink
+from palrp_onnx.render.scale import number
+from palrp_onnx.render.scene import Scene, Span
+from palrp_onnx.render.setting import Set, Setting
+from palrp_onnx.render.views import View
 
-from palrp_onnx.record import Units
-from palrp_onnx.render.page import GREY, INNER, MARGIN, shorten, visible, width, write
-from palrp_onnx.render.palette import BLACK, colours, ink
-
-SIZE = 19
-ROW = 32
-#: Largest number of drawn tokens; a note states how many more there are.
-LIMIT = 2000
-_PAD = 4
-_TIGHT = 1  # inside a word
-_BLANK = 5
-
-
-@dataclass(frozen=True)
-class TokenBox:
-    """A placed token: its text and its rectangle, relative to the strip's upper left corner."""
-
-    index: int
-    text: str
-    left: int
-    row: int
-    width: int
-    indent: int
+#: Size of letters, and the smaller one of long texts.
+SIZES = (19, 14)
+#: All maps of a text are at most so many pixels high: programs show no pictures of 16,384 and more.
+TALLEST = 14_000
+_HEAD = 28
 
 
-def place(units: Units, text: str | None, room: int = INNER) -> list[TokenBox]:
-    """Place tokens in rows: pieces of one word touch, line breaks of the text are retained."""
-    count = min(len(units.text), LIMIT)
-    between = [_between(units, text, index) for index in range(count)] + [" "]
-    boxes: list[TokenBox] = []
-    left = row = 0
-    for index, piece in enumerate(units.text[:count]):
-        before, after = (_TIGHT if between[k] == "" else _PAD for k in (index, index + 1))
-        letters = visible(piece.strip("\n\r\t ") or piece or " ")
-        shown = shorten(letters, SIZE, room - before - after)
-        size = width(shown, SIZE) + before + after
-        left += _BLANK if left and between[index] else 0
-        if left and (left + size > room or "\n" in between[index]):
-            left, row = 0, row + 1
-        boxes.append(TokenBox(index, shown, left, row, size, before))
-        left += size
-    return boxes
+def row(size: int) -> int:
+    """Height of a line."""
+    return round(size * 1.7)
 
 
-def _between(units: Units, text: str | None, index: int) -> str:
-    """The text between a token and the one before it; a space if that is not known."""
-    known = text is not None and len(units.start) == len(units.end) == len(units.text)
-    if index == 0 or text is None or not known:
-        return " "
-    between = text[units.end[index - 1] : units.start[index]]
-    if units.special and (units.special[index] or units.special[index - 1]):
-        return "\n" if "\n" in between else " "
-    return between
+def set_text(
+    maps: Sequence[View], flow: Sequence[Paragraph]
+) -> tuple[Setting, Sequence[View], str]:
+    """Set a text for its maps; returns the maps that there is room for, and a note for the reader.
+
+    A long text has smaller letters. If that is not enough, only the first map is drawn, and at last
+    the end of the text is left out.
+    """
+    for shown in (maps, maps[:1]):
+        for size in SIZES:
+            text = Setting(flow, size, INNER, TALLEST // (row(size) * len(shown)))
+            if not text.cut:
+                break
+        if not text.cut:
+            break
+    count = len({piece.unit for word in words(list(flow)) for piece in word})
+    notes = []
+    if len(shown) < len(maps):
+        others = ", ".join(view.name for view in maps[1:])
+        notes.append(f"The text is long: {others} are left to the record and its page.")
+    if text.cut:
+        notes.append(f"{count - text.done} more tokens are in the record and on its page.")
+    return text, shown, " ".join(notes)
 
 
 @dataclass
@@ -70,43 +58,56 @@ class Strip:
 
     Attributes:
         title: Title of the map.
-        units: The tokens.
-        values: One number per token.
-        limit: The number that gets the full colour; larger ones are marked.
-        text: The text of the tokens.
-        paint: (number, limit) → colour.
+        view: The map.
+        text: The tokens in lines.
+        unknown: Tokens that stand for what the vocabulary does not have; they are underlined.
     """
 
     title: str
-    units: Units
-    values: Sequence[float]
-    limit: float
-    text: str | None
-    paint: Callable[[ArrayLike, float], NDArray[np.uint8]] = colours
-    boxes: list[TokenBox] = field(init=False)
+    view: View
+    text: Setting
+    unknown: AbstractSet[int] = frozenset()
 
     def __post_init__(self) -> None:
-        self.boxes = place(self.units, self.text)
-        rows = self.boxes[-1].row + 1 if self.boxes else 1
-        cut = len(self.units.text) > LIMIT
-        self.height = 28 + rows * ROW + (28 if cut else 0)
+        self.height = _HEAD + max(self.text.rows, 1) * row(self.text.size)
 
-    def draw(self, page: Image.Image, top: int) -> None:
+    def draw(self, page: Scene, top: int) -> None:
         """Draw onto the page."""
-        write(page, (MARGIN, top + 11), self.title, 16, GREY)
-        draw = ImageDraw.Draw(page)
-        for box in self.boxes:
-            value = self.values[box.index]
-            left, upper = MARGIN + box.left, top + 28 + box.row * ROW
-            right, lower = left + box.width - 1, upper + ROW - 5
-            red, green, blue = self.paint(value, self.limit).tolist()
-            ground = (red, green, blue)
-            draw.rectangle((left, upper, right, lower), fill=ground)
-            write(page, (left + box.indent, (upper + lower) / 2), box.text, SIZE, ink(ground))
-            if abs(value) > self.limit:
-                corner = [(right - 6, upper), (right, upper), (right, upper + 6)]
-                draw.polygon(corner, fill=BLACK)
-        if len(self.units.text) > LIMIT:
-            left_out = len(self.units.text) - LIMIT
-            note = f"{left_out} more tokens are in the record"
-            write(page, (MARGIN, top + self.height - 12), note, 16, GREY)
+        page.write((MARGIN, top + 11), self.title, 16, GREY)
+        high = row(self.text.size)
+        grounds = self.view.paint(self.view.values, self.view.limit).tolist()
+        for line, placed in groupby(self.text.words, key=lambda word: word.row):
+            upper = top + _HEAD + line * high
+            lower = upper + high - 5
+            spans = [self._word(page, word, grounds, upper, lower) for word in placed]
+            page.words((upper + lower) / 2, self.text.size, spans)
+
+    def _word(
+        self, page: Scene, word: Set, grounds: Sequence[Sequence[int]], upper: int, lower: int
+    ) -> Span:
+        """Draw the grounds of a word, and return its letters."""
+        shown: dict[int, tuple[RGB, str]] = {NO_UNIT: (BLACK, ""), NOT_READ: (GREY, "not read")}
+        for unit, left, right in word.grounds():
+            if unit == NOT_READ:
+                middle = (upper + lower) / 2
+                page.stroke([(MARGIN + left, middle), (MARGIN + right, middle)], GREY)
+            if unit < 0:
+                continue
+            value = self.view.values[unit]
+            red, green, blue = grounds[unit]
+            ground, title = (red, green, blue), f"{self.view.name} {number(value)}"
+            shown[unit] = (ink(ground), title)
+            edges = (MARGIN + left, upper, MARGIN + right - 1, lower)
+            page.box(edges, fill=ground, title=title)
+            if self.view.signed and abs(value) > self.view.limit:
+                at = edges[2]
+                page.polygon([(at - 6, upper), (at, upper), (at, upper + 6)], BLACK)
+            if unit in self.unknown:
+                for at in range(edges[0], edges[2], 5):
+                    page.stroke([(at, lower), (min(at + 2, edges[2]), lower)], BLACK, 2)
+        inks = tuple((end, *shown[unit]) for end, unit in word.ends)
+        return Span(
+            word.shaped,
+            MARGIN + word.left + word.indent,
+            inks or ((len(word.shaped.text), BLACK, ""),),
+        )

@@ -12,9 +12,10 @@ from PIL import Image, ImageDraw
 
 from palrp_onnx.record import PARTS, Map, Units
 from palrp_onnx.render.curves import COLOURS, ticks
-from palrp_onnx.render.page import GREY, INNER, LINE, MARGIN, shorten, width, write
+from palrp_onnx.render.page import GREY, INNER, LINE, MARGIN, shorten, width
 from palrp_onnx.render.palette import WHITE
-from palrp_onnx.render.views import View
+from palrp_onnx.render.scene import Scene
+from palrp_onnx.render.views import View, label_cells
 
 #: Kinds of units that follow each other in time.
 TIMED = ("frame", "step")
@@ -78,42 +79,41 @@ class Timeline:
         self._width = INNER - _LABEL
         self.height = self._top + len(self.maps) * (_ROW + _GAP) + 26
 
-    def draw(self, page: Image.Image, top: int) -> None:
+    def draw(self, page: Scene, top: int) -> None:
         """Draw onto the page."""
         left = MARGIN + _LABEL
         if self.image is not None:
-            write(page, (MARGIN, top + _SIGNAL / 2), "input", _SIZE, GREY)
+            page.write((MARGIN, top + _SIGNAL / 2), "input", _SIZE, GREY)
             self._paste(page, self.image.convert("RGB"), (left, top), _SIGNAL)
         upper = top + self._top
         for view in self.maps:
             label = shorten(view.name, _SIZE, _LABEL - 8)
-            write(page, (MARGIN, upper + _ROW / 2), label, _SIZE, GREY)
+            page.write((MARGIN, upper + _ROW / 2), label, _SIZE, GREY)
             cells = Image.fromarray(view.paint([view.values], view.limit))
             self._paste(page, cells, (left, upper), _ROW)
+            numbers = np.array([view.values])
+            label_cells(page, (left, upper), (self._width, _ROW), view.name, numbers)
             upper += _ROW + _GAP
         self._axis(page, left, upper)
 
-    def _paste(
-        self, page: Image.Image, image: Image.Image, place: tuple[int, int], height: int
-    ) -> None:
-        how = Image.Resampling.NEAREST if image.height == 1 else Image.Resampling.BILINEAR
-        page.paste(image.resize((self._width, height), how), place)
+    def _paste(self, page: Scene, image: Image.Image, place: tuple[int, int], height: int) -> None:
+        page.picture(image, place, (self._width, height), smooth=image.height > 1)
         left, top = place
         outline = (left - 1, top - 1, left + self._width, top + height)
-        ImageDraw.Draw(page).rectangle(outline, outline=LINE)
+        page.box(outline, outline=LINE)
 
-    def _axis(self, page: Image.Image, left: int, top: int) -> None:
+    def _axis(self, page: Scene, left: int, top: int) -> None:
         """Seconds, or numbers of steps."""
         count = len(self.maps[0].values)
         step = self.units.step or self.each
         label = "seconds" if self.units.step is not None else f"{self.units.kind}s"
-        write(page, (MARGIN, top + 8), label, _SIZE, GREY)
+        page.write((MARGIN, top + 8), label, _SIZE, GREY)
         for mark in ticks(0.0, count * step):
             text, across = f"{mark:.6g}", mark / (count * step) * self._width
             if across <= self._width:
                 half = width(text, _SIZE) / 2
                 at = left + min(across - half, self._width - 2 * half)
-                write(page, (at, top + 8), text, _SIZE)
+                page.write((at, top + 8), text, _SIZE)
 
 
 # --- the signal -----------------------------------------------------------------------------------

@@ -49,6 +49,18 @@ def test_the_table(run: Run, runs: tuple[Path, Path], tmp_path: Path) -> None:
     assert json.loads(place.read_text())["b"]["only"] == ["three"]
 
 
+def test_the_page(run: Run, runs: tuple[Path, Path], tmp_path: Path) -> None:
+    pages = [tmp_path / "one.html", tmp_path / "two.html"]
+    for place in pages:
+        assert run("compare", *runs, "-o", place, "--worst", 1).exit_code == 0
+    html = pages[0].read_text(encoding="utf-8")
+    assert html == pages[1].read_text(encoding="utf-8")
+    assert html.count("<svg") == 2
+    assert html.count("<circle") == 4
+    assert html.count('<article class="record"') == 2
+    assert "only here: 1 (<bdi>three</bdi>)" in html
+
+
 @pytest.mark.parametrize("check", ["unmatched>0", "overlap<=1", "same_target>0.5"])
 def test_a_check_that_fails(run: Run, runs: tuple[Path, Path], check: str) -> None:
     found = run("compare", *runs, "--fail-on", check)

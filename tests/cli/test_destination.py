@@ -43,6 +43,11 @@ def test_destinations(tmp_path: Path) -> None:
         Path("out.v1/id-0.png"): 0,
         Path("out.v1/id-1.png"): 1,
     }
+    assert Destination.parse("a.svg", None).files("id", 1) == {Path("a.svg"): 0}
+    with pytest.raises(UsageError, match="One picture cannot show a batch"):
+        Destination.parse("a.svg", None).files("id", 2)
+    assert Destination.parse("out", ("svg",)).files("id", 1) == {Path("out/id.svg"): 0}
+    assert Destination.parse("a.svg", None).files("id", 3, matrix=True) == {Path("a.svg"): "matrix"}
     (tmp_path / "there.json").mkdir()
     assert Destination.parse(str(tmp_path / "there.json"), None).kind == "folder"
     with pytest.raises(UsageError):

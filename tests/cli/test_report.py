@@ -41,6 +41,13 @@ def test_report_of_a_folder_and_of_a_file(run: Run, lines: Path, tmp_path: Path)
     assert run("report", lines, "-o", tmp_path / "q.html", "-q").stderr == ""
 
 
+def test_several_runs_are_one_report(run: Run, lines: Path, tmp_path: Path) -> None:
+    result = run("report", lines, lines / "part-0.jsonl", "-o", tmp_path / "both.html")
+    assert result.exit_code == 0, result.stderr
+    assert "4 records, 2 failed" in result.stderr
+    assert "<h1>run, part-0.jsonl</h1>" in (tmp_path / "both.html").read_text(encoding="utf-8")
+
+
 def test_help_names_the_command(run: Run) -> None:
     assert "report" in run("--help").stdout
 
@@ -78,7 +85,7 @@ def test_errors(
 def test_explain_writes_a_page(run: Run, model: Path, text: Path, tmp_path: Path) -> None:
     result = run("explain", model, "--input", text, "-o", tmp_path / "map.html")
     assert result.exit_code == 0, result.stderr
-    assert '<span class="w">' in (tmp_path / "map.html").read_text(encoding="utf-8")
+    assert '<span class="w k' in (tmp_path / "map.html").read_text(encoding="utf-8")
     run("explain", model, "--input", text, "-o", tmp_path / "all", "--format", "json,png,html")
     names = sorted(path.name for path in (tmp_path / "all").iterdir())
     assert names == ["review.html", "review.json", "review.png"]

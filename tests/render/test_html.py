@@ -6,9 +6,6 @@ import base64
 import hashlib
 import io
 import json
-import re
-import shutil
-import subprocess
 import zlib
 from html.parser import HTMLParser
 from pathlib import Path
@@ -33,15 +30,18 @@ from palrp_onnx.record import (
     Units,
     Warning_,
 )
+from palrp_onnx.render.account import account_of
 from palrp_onnx.render.flow import paragraphs, visible, words
 from palrp_onnx.render.html import render_html, shades
-from palrp_onnx.render.listing import FailedRecord, ListedRecord, read_run, render_run
+from palrp_onnx.render.layers import positions
+from palrp_onnx.render.listing import render_run
+from palrp_onnx.render.markup import digits
 from palrp_onnx.render.palette import TABLE, colours
+from palrp_onnx.render.run_lines import FailedRecord, ListedRecord, read_run
 from palrp_onnx.types import Box
 
 pytestmark = pytest.mark.quick
 
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "google-chrome", "chrome"))), None)
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(1)> \"'&\0\u202e\u2028\x1b"
 VOID = {"meta", "img", "input", "br"}
 
@@ -184,15 +184,18 @@ def test_nothing_is_loaded_and_only_the_script_runs() -> None:
         assert "connect-src" not in policy
 
 
-def test_total_is_there_without_script() -> None:
+def test_words_are_there_without_script() -> None:
     made = record(UNITS, VALUES, TEXT)
     page = Page(render_html(made))
-    limit = page.data()["limit"]
-    shown = page.having("class", "u")
-    assert [attrs["data-u"] for attrs in shown] == [str(unit) for unit in range(len(VALUES))]
-    for attrs, shade in zip(shown, shades(made.relevance.total, limit), strict=True):
+    flow = words(paragraphs(UNITS, made.input))
+    sums = [sum(made.relevance.total[piece.unit] for piece in word) for word in flow]
+    limit = page.data()["word_limit"]
+    assert limit == max(sums[:-1])  # the special token does not set the scale
+    shown = page.having("class", "w")
+    for attrs, shade in zip(shown, shades(sums, limit), strict=True):
         assert f"k{shade}" in (attrs["class"] or "").split()
-    assert limit == max(made.relevance.total[:-1])  # the special token does not set the scale
+    tokens = page.having("class", "u")
+    assert [attrs["data-u"] for attrs in tokens] == [str(unit) for unit in range(len(VALUES))]
     assert len(page.having("class", "over")) == 1
     assert all("hidden" in attrs for attrs in page.having("class", "controls"))
 
@@ -229,7 +232,7 @@ def test_bytes_of_one_character_are_one_word() -> None:
         special=[False] * 3,
     )  # fmt: skip
     flow = paragraphs(units, InputFacts(kind="text", text="a 🙂!"))
-    assert [[p.text for p in word] for word in words(flow)] == [["a"], ["🙂", "Ł"]]
+    assert [[p.text for p in word] for word in words(flow)] == [["a"], ["🙂", "·"]]
     assert flow[0][-1] == "!"  # no unit covers it
 
 
@@ -328,7 +331,7 @@ def test_picture_and_its_map() -> None:
     page = Page(render_html(record(PATCHES, values), image=image, box=Box(10, 0, 30, 20)))
     (ground,) = page.having("class", "ground")
     assert opened(ground).getpixel((3, 3)) == (9, 90, 200)
-    (field, _) = page.having("class", "field")
+    (field,) = page.having("class", "field")
     assert "left:25.0000%;top:0.0000%;width:50.0000%;height:100.0000%" in str(field["style"])
     assert [attrs["data-map"] for _, attrs in page.tags if "data-map" in attrs] == [
         "total", "content", "position", "score"
@@ -364,7 +367,7 @@ def test_every_input_has_its_map() -> None:
     assert page.data(1)["columns"] == 3
     assert [a["data-n"] for a in page.having("class", "map")] == ["0", "1"]
     assert [a["data-n"] for a in page.having("class", "panel")] == ["0", "1"]
-    assert "Positions × layers: pixels" in page.text
+    assert "Positions: pixels" in page.text
     assert "words" in page.text
 
 
@@ -462,79 +465,61 @@ def test_json_files_and_nothing(tmp_path: Path) -> None:
         render_run("empty", [])
 
 
-DRIVER = """
-const press = (selector) => document.querySelector(selector).click();
-const said = () => document.querySelector(".map .readout").textContent;
-const key = (name) => document.activeElement.dispatchEvent(
-  new KeyboardEvent("keydown", { key: name, bubbles: true }));
-const result = {};
-press("[data-show=content]");
-result.content = [...document.querySelectorAll(".u")].map((u) => u.className);
-press("[data-by=words]");
-result.words = [...document.querySelectorAll(".w")].map((w) => w.className);
-result.left = document.querySelectorAll(".u[class*=' k']").length;
-result.pressed = [...document.querySelectorAll("[aria-pressed=true]")].map((b) => b.textContent);
-document.querySelector("[tabindex='0'].w").focus();
-for (let i = 0; i < 3; i++) key("ArrowRight");
-result.said = said();
-document.querySelector(".panel .field").focus();
-key("ArrowDown"); key("End");
-result.site = document.querySelector(".panel .readout").textContent;
-document.title = JSON.stringify(result);
-"""
-
-
-def browsed(page: Path, fragment: str = "") -> Page:
-    """The page as a browser leaves it, after its scripts."""
-    assert BROWSER is not None
-    arguments = ["--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=4000",
-                 f"--user-data-dir={page.parent / 'profile'}", "--dump-dom"]  # fmt: skip
-    done = subprocess.run(
-        [BROWSER, *arguments, page.as_uri() + fragment], capture_output=True, timeout=120
-    )
-    assert done.returncode == 0, done.stderr
-    return Page(done.stdout)
-
-
-@pytest.mark.heavy
-@pytest.mark.skipif(BROWSER is None, reason="no Chromium")
-def test_switches_in_a_browser(tmp_path: Path) -> None:
+def test_strongest_are_listed_by_total() -> None:
     made = record(UNITS, VALUES, TEXT)
-    html = re.sub(
-        r"script-src 'sha256-[^']+'", "script-src 'unsafe-inline'", render_html(made).decode()
-    )
-    place = tmp_path / "page.html"
-    place.write_text(html.replace("</body>", f"<script>{DRIVER}</script></body>"), encoding="utf-8")
-    page = browsed(place)
-    result = json.loads(page.text.strip().split("\n")[0])
-    limit = page.data()["limit"]
-    expected = [f"k{shade}" for shade in shades(made.relevance.content, limit)]
-    assert [next(c for c in name.split() if c[0] == "k") for name in result["content"]] == expected
-    harbour = sum(VALUES[3:6])
-    assert f"k{shades([harbour], page.data()['word_limit'])[0]}" in result["words"][3].split()
-    assert result["left"] == 0
-    assert result["pressed"] == ["content", "words"]
-    assert "harbour" in result["said"]
-    assert "content +0.7, position +0.233, total +1" in result["said"]
-    assert "layer 1, rope cos" in result["site"]
-    assert result["site"].endswith("+0.1")
+    page = Page(render_html(made))
+    rows = [attrs["data-units"] for attrs in page.having("data-units", "13")]
+    assert rows == ["13"]  # "go"
+    listed = [attrs["data-units"] for _, attrs in page.tags if "data-units" in attrs]
+    assert listed[:2] == ["15", "6"]  # the special token, then the comma
+    assert listed[-3:] == ["8", "13", "2"]  # against: the most negative first
 
 
-@pytest.mark.heavy
-@pytest.mark.skipif(BROWSER is None, reason="no Chromium")
-def test_record_of_a_run_opens_in_a_browser(tmp_path: Path) -> None:
+def test_the_bar_of_the_ledger_ends_at_the_target() -> None:
     made = record(UNITS, VALUES, TEXT)
-    place = tmp_path / "run.html"
-    entries = [
-        ListedRecord("a:1", made),
-        ListedRecord("a:2", FailedRecord("bad", "gone")),
-        ListedRecord("a:3", hostile()),
-    ]
-    place.write_bytes(render_run("run", entries).html)
-    page = browsed(place, "#record-1")
-    assert len(page.having("class", "u")) == len(VALUES)
-    assert "hidden" in page.having("class", "list")[0]
-    assert "hidden" not in page.having("class", "controls")[0]
-    page = browsed(place, "#record-3")
-    assert not any("onerror" in attrs for _, attrs in page.tags)
-    assert "hidden" not in page.having("class", "detail")[0]
+    account = account_of(made)
+    assert account is not None
+    sizes = [part.width for part in account.parts]
+    assert sum(sizes) == pytest.approx(100)
+    # 1.25 and 1.25 (rounding) for the target of 2, 0.5 against it
+    assert account.zero == pytest.approx(100 * 0.5 / 3)
+    assert account.target == pytest.approx(100 * 2.5 / 3)
+    assert [part.place for part in account.parts] == ["content", "position", "rest"]
+    against = account.parts[1]
+    assert (against.left, against.width) == (pytest.approx(0), pytest.approx(account.zero))
+    empty = msgspec.structs.replace(made, ledger=dict.fromkeys(made.ledger, 0.0))
+    assert account_of(empty) is None
+
+
+def test_a_layer_is_the_sum_of_its_sites() -> None:
+    made = record(UNITS, VALUES, TEXT)
+    found = positions(made.maps[0])
+    assert found is not None
+    total = digits(sum(VALUES))
+    assert [layer["value"] for layer in found["layers"]] == [total, total]
+    assert [layer["label"] for layer in found["layers"]] == ["layer 0, rope", "layer 1, rope"]
+    assert found["source"]
+    tiles = positions(record(PATCHES, VALUES[:6]).maps[0])
+    assert tiles is not None
+    assert tiles["source"] is None
+    assert all(site["tile"] for site in tiles["sites"])
+
+
+def test_facts_that_are_not_there_are_not_shown() -> None:
+    page = Page(render_html(record(UNITS, VALUES, TEXT)))
+    assert "UNSET" not in page.text
+    assert "files" not in page.text
+
+
+def test_pictures_of_a_film_stand_next_to_each_other() -> None:
+    units = Units(kind="patch", grid=(10, 2), pictures=5)
+    page = Page(render_html(record(units, [float(k) for k in range(20)])))
+    data = page.data()
+    assert data["columns"] == 8  # four pictures of two columns
+    rows = np.reshape(data["order"], (-1, 8)).tolist()
+    assert rows == [
+        [0, 1, 4, 5, 8, 9, 12, 13], [2, 3, 6, 7, 10, 11, 14, 15],
+        [16, 17, -1, -1, -1, -1, -1, -1], [18, 19, -1, -1, -1, -1, -1, -1],
+    ]  # fmt: skip
+    drawn = opened(next(attrs for _, attrs in page.tags if attrs.get("data-map") == "total"))
+    assert drawn.size == (8, 4)

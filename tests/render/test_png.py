@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from itertools import pairwise
 from typing import Any
 
 import msgspec
@@ -11,15 +10,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pictured import TEXT, record, words
 from PIL import Image
-from recorded import MODEL, RUN
 
 from palrp_onnx.record import (
     Attribution,
     InputFacts,
     Map,
-    Relevance,
-    Site,
     TargetFacts,
     Units,
     Warning_,
@@ -27,69 +24,20 @@ from palrp_onnx.record import (
     encode,
 )
 from palrp_onnx.render import page
-from palrp_onnx.render.page import INNER, MARGIN, WIDTH, visible, wrap
+from palrp_onnx.render.flow import visible
+from palrp_onnx.render.layout import lay_out
+from palrp_onnx.render.page import MARGIN, WIDTH, compose, foot, wrap
 from palrp_onnx.render.palette import WHITE, colour
 from palrp_onnx.render.png import render_png
-from palrp_onnx.render.strip import LIMIT, ROW, place
+from palrp_onnx.render.scene import Line
+from palrp_onnx.render.strip import TALLEST
 from palrp_onnx.render.wording import shares
-
-
-def record(
-    units: Units, values: list[float], *, text: str | None = None, **changes: Any
-) -> Attribution:
-    facts: dict[str, Any] = {
-        "id": "x",
-        "model": MODEL,
-        "run": RUN,
-        "input": InputFacts(kind="text", truncated=False, text=text),
-        "target": TargetFacts(output="logits", kind="class", index=1, value=2.0, label="POSITIVE"),
-        "units": units,
-        "relevance": Relevance(
-            content=values,
-            position=[abs(v) / 2 for v in values],
-            total=[1.5 * v for v in values],
-            score=[2 * abs(v) for v in values],
-        ),
-        "sites": [
-            Site(name=f"site/{k}/cos", kind="rope", layer=k, part="cos", relevance=values)
-            for k in range(2)
-        ],
-        "ledger": {"target": 2.0, "content": sum(values), "position": 0.5, "segment": 0.0,
-                   "bias": 0.0, "norm": 0.0, "softmax": 0.0, "other": 0.0, "residual": 0.0,
-                   "residual_relative": 0.0},
-        "warnings": [],
-    }  # fmt: skip
-    return Attribution(**(facts | changes))
-
-
-def words(text: str) -> Units:
-    """Words and the marks that touch them."""
-    pieces, start, end = [], [], []
-    for word in text.split():
-        begin = text.index(word, end[-1] if end else 0)
-        cut = len(word.rstrip(".,!"))
-        for left, right in ((0, cut), (cut, len(word))):
-            if left < right:
-                pieces.append(word[left:right])
-                start.append(begin + left)
-                end.append(begin + right)
-    return Units(
-        kind="token",
-        text=pieces,
-        id=[0] * len(pieces),
-        start=start,
-        end=end,
-        special=[False] * len(pieces),
-    )
 
 
 def opened(data: bytes) -> Image.Image:
     image = Image.open(io.BytesIO(data))
     image.load()
     return image
-
-
-TEXT = "A dull story, wonderfully acted.\nGo and see it!"
 
 
 def test_text() -> None:
@@ -100,25 +48,6 @@ def test_text() -> None:
     assert image.width == WIDTH
     assert data == render_png(record(units, values, text=TEXT))
     assert image.info["Model"] == "0" * 64  # type: ignore[attr-defined]
-
-
-def test_pieces_of_a_word_touch_and_line_breaks_are_kept() -> None:
-    units = words(TEXT)
-    boxes = place(units, TEXT)
-    story, comma, acted = boxes[2], boxes[3], boxes[4]
-    assert comma.left == story.left + story.width
-    assert acted.left > comma.left + comma.width
-    assert boxes[units.text.index("Go")].row == 1
-
-
-@given(st.lists(st.text(max_size=30), min_size=1, max_size=60), st.integers(80, INNER))
-@settings(max_examples=40, deadline=None)
-def test_tokens_neither_overlap_nor_overflow(texts: list[str], room: int) -> None:
-    units = Units(kind="token", text=texts)
-    boxes = place(units, None, room)
-    for left, right in pairwise(boxes):
-        assert right.row > left.row or right.left >= left.left + left.width
-    assert all(box.left + box.width <= room for box in boxes)
 
 
 @given(st.lists(st.text(min_size=1, max_size=12), min_size=1, max_size=12))
@@ -132,7 +61,7 @@ def test_any_text_can_be_drawn(texts: list[str]) -> None:
 def test_what_would_not_show_is_spelled_out() -> None:
     assert visible("a\u202eb") == "a‹202E›b"
     assert visible("\t") == "‹0009›"
-    assert visible("\u4e2d") == "‹4E2D›"
+    assert visible("\u4e2d") == "\u4e2d"
     assert visible("é Ω א") == "é Ω א"
 
 
@@ -140,7 +69,7 @@ def test_colours_are_where_the_tokens_are() -> None:
     units = Units(kind="token", text=["mmmm", "mmmm"], special=[False, False])
     image = opened(render_png(record(units, [1.0, 0.0]))).convert("RGB")
     total = colour(1.5, 1.5)
-    assert sum(n for n, c in image.getcolors(10**6) or [] if c == total) > ROW * 10
+    assert sum(n for n, c in image.getcolors(10**6) or [] if c == total) > 300
     assert image.getpixel((MARGIN // 2, 200)) == WHITE
 
 
@@ -151,11 +80,48 @@ def test_special_tokens_do_not_set_the_scale() -> None:
     assert colour(1.0, 1.5) in shades
 
 
-@pytest.mark.parametrize("count", [1, 512, LIMIT + 3])
-def test_lengths(count: int) -> None:
+def written(made: Attribution) -> list[str]:
+    """The lines of text of a picture."""
+    scene, _ = compose(lay_out(made).blocks)
+    lines = [mark for mark in scene.marks if isinstance(mark, Line)]
+    return ["".join(span.shaped.text for span in line.spans) for line in lines]
+
+
+@pytest.mark.parametrize(
+    ("count", "maps", "cut"), [(1, 4, False), (512, 4, False), (4_000, 4, False),
+                               (15_000, 1, False), (60_000, 1, True)]
+)  # fmt: skip
+def test_long_texts_are_readable_and_bounded(count: int, maps: int, cut: bool) -> None:
     units = Units(kind="token", text=["tok"] * count)
-    image = opened(render_png(record(units, [0.5] * count)))
-    assert image.height < 12_000
+    made = record(units, [0.5, -0.4] * (count // 2) + [0.1] * (count % 2), sites=[])
+    assert opened(render_png(made)).height < TALLEST + 1_000
+    lines = written(made)
+    assert sum(line.count("tok") for line in lines) == count * maps or cut
+    assert any("more tokens are in the record" in line for line in lines) == cut
+    assert any("content, position" in line for line in lines) == (maps == 1)
+
+
+def test_warnings_are_wrapped_and_never_cut() -> None:
+    message = "the text was cut: " + "only the first tokens were read, " * 12 + "so says the file"
+    made = record(words("a film"), [1, 2], warnings=[Warning_(code="truncated", message=message)])
+    lines = written(made)
+    first = next(k for k, line in enumerate(lines) if line.startswith("⚠"))
+    assert " ".join(lines[first : first + 5]).startswith(f"⚠ {message}")
+
+
+def test_a_foot_says_what_no_font_has() -> None:
+    made = record(words("good 电影"), [1, 2], text="good 电影")
+    tall, short_ = (
+        opened(render_png(each)).height for each in (made, record(words("a b"), [1, 2]))
+    )
+    assert tall > short_
+    assert (
+        foot("电影")
+        .lines[0][0]
+        .startswith(
+            "⚠ Boxes stand for characters that no font on this machine has (Cjk: U+7535, U+5F71)"
+        )
+    )
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,8 @@ from palrp_onnx.render.html import render_html
 from palrp_onnx.render.page import INNER, MARGIN, WIDTH
 from palrp_onnx.render.palette import WHITE, colour
 from palrp_onnx.render.png import render_png
+from palrp_onnx.render.raster import raster
+from palrp_onnx.render.scene import Scene
 from palrp_onnx.render.timeline import CELLS, Timeline, draw_signal, in_cells
 from palrp_onnx.render.views import views
 
@@ -50,9 +52,9 @@ def record(units: Units, values: list[float]) -> Attribution:
 
 
 def drawn(block: Timeline | Bars | Film) -> Image.Image:
-    page = Image.new("RGB", (WIDTH, block.height), WHITE)
+    page = Scene()
     block.draw(page, 0)
-    return page
+    return raster(page, (WIDTH, block.height))
 
 
 def test_units_in_time_are_from_left_to_right() -> None:

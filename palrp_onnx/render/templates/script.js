@@ -32,9 +32,53 @@
     element.className = element.className.replace(/\b[ks]\d+\b|\bover\b/g, "").trim();
   }
 
+  /** Rows of cells as CSV; a text that a spreadsheet would take for a formula gets a quote. */
+  function csv(rows) {
+    const cell = (value) => {
+      const text = String(value);
+      const safe = /^[=+\-@\t\r]/.test(text) && Number.isNaN(Number(text)) ? `'${text}` : text;
+      return /[",\n\r]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
+    };
+    return rows.map((row) => `${row.map(cell).join(",")}\r\n`).join("");
+  }
+
+  /** Offer a file that was made here; nothing is loaded. */
+  function save(name, text, type) {
+    const link = document.createElement("a");
+    link.href = URL.createObjectURL(new Blob([text], { type }));
+    link.download = name;
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+  }
+
+  /** Light or dark, as the browser is set until the switch is used. */
+  function styles(button) {
+    const root = document.documentElement;
+    const system = matchMedia("(prefers-color-scheme: dark)");
+    const dark = () => (root.dataset.style || (system.matches ? "dark" : "light")) === "dark";
+    const show = () => { button.textContent = dark() ? "light style" : "dark style"; };
+    button.hidden = !CSS.supports("color", "light-dark(black, white)");
+    button.addEventListener("click", () => {
+      root.dataset.style = dark() ? "light" : "dark";
+      show();
+    });
+    system.addEventListener("change", show);
+    show();
+  }
+
+  /** On paper everything is open, and the list is whole. */
+  function printing() {
+    let closed = [];
+    addEventListener("beforeprint", () => {
+      closed = all(document, "details:not([open])");
+      closed.forEach((each) => { each.open = true; });
+    });
+    addEventListener("afterprint", () => { closed.forEach((each) => { each.open = false; }); });
+  }
+
   /** One record: switches, values under the pointer and under the keyboard. */
   function enhance(root) {
-    all(root, ".controls, .readout").forEach((each) => { each.hidden = false; });
+    all(root, ".controls, .readout, .copy, .zoomed").forEach((each) => { each.hidden = false; });
     JSON.parse(root.querySelector("script.data").textContent).maps.forEach((data, n) => {
       enhanceMap((part) => root.querySelector(`${part}[data-n="${n}"]`), data);
     });
@@ -42,7 +86,8 @@
 
   /** The map of one input. */
   function enhanceMap(part, data) {
-    const names = all(part(".numbers"), "tbody th").map((cell) => cell.textContent);
+    const numbers = part(".numbers");
+    const names = numbers ? all(numbers, "tbody th").map((cell) => cell.textContent) : [];
     const shownMaps = MAPS.filter((name) => name in data);
     const sums = (units) => shownMaps.map((shown) => units.reduce((sum, u) => sum + data[shown][u], 0));
     const told = (units) =>
@@ -50,7 +95,7 @@
     const map = part(".map");
     const text = map.querySelector(".text");
     const readout = map.querySelector(".readout");
-    const chosen = { show: "total", by: "tokens" };
+    const chosen = { show: "total", by: text ? "words" : "tokens" };
     const paint = text ? readText(text, data, chosen, readout, told) : showPicture;
 
     function legend() {
@@ -94,17 +139,120 @@
     const patches = map.querySelector(".field");
     if (patches) {
       explore(patches, readout, (row, column) => {
-        const unit = row * data.columns + column;
-        const name = data.kind === "patch" ? `patch ${names[unit]}` : isolated(names[unit]);
+        const place = row * data.columns + column;
+        const unit = data.order ? data.order[place] : place;
+        if (unit < 0) return "";
+        const named = names[unit] || `row ${row}, column ${column}`;
+        const name = data.kind === "patch" ? `patch ${named}` : isolated(named);
         return `${name}: ${told([unit])}`;
       });
     }
+    const list = map.querySelector(".ranked");
+    if (list) rank(list, data, (units) => mark(map, units, data));
     const panel = part(".panel");
-    if (panel) {
+    const matrix = panel && panel.querySelector(".sites");
+    if (matrix) {
+      const zoom = panel.querySelector(".zoom");
+      zoom.addEventListener("input", () => matrix.style.setProperty("--zoom", zoom.value));
       const sites = all(panel, "ol li").map((item) => item.textContent);
       explore(panel.querySelector(".field"), panel.querySelector(".readout"), (row, column) =>
         `${isolated(sites[row])}, unit ${column} ${isolated(names[column])}: ` +
         number(data.sites[row][column]));
+    }
+  }
+
+  /** The list of the strongest: sorted by any column, shown in the map, copied. */
+  function rank(list, data, show) {
+    const bodies = all(list, "tbody");
+    const rows = (body) => all(body, "tr[data-units]");
+    all(list, "button").forEach((each) => { each.disabled = false; });
+    all(list, "thead th").forEach((header, column) => {
+      header.querySelector("button").addEventListener("click", () => {
+        const compare = ordering(all(list, "thead th"), header, column);
+        bodies.forEach((body) => body.append(...rows(body).sort(compare)));
+      });
+    });
+    let shown = null;
+    for (const row of bodies.flatMap(rows)) {
+      row.querySelector("button").addEventListener("click", () => {
+        shown = shown === row ? null : row;
+        bodies.flatMap(rows).forEach((each) => {
+          each.classList.toggle("hit", each === shown);
+          each.querySelector("button").setAttribute("aria-pressed", String(each === shown));
+        });
+        show(shown ? row.dataset.units.split(",").map(Number) : []);
+      });
+    }
+    const names = all(list, "thead th").map((each) => each.textContent);
+    const values = (row) => [
+      row.querySelector("bdi").textContent, ...all(row, "[data-v]").map((each) => Number(each.dataset.v)),
+    ];
+    const table = () => bodies.flatMap(rows).map(values);
+    const written = {
+      csv: () => csv([names, ...table()]),
+      json: () => JSON.stringify(
+        table().map((row) => Object.fromEntries(row.map((value, k) => [names[k], value]))), null, 2),
+    };
+    for (const button of all(list, "[data-copy]")) {
+      button.addEventListener("click", async () => {
+        const told = list.querySelector("[role=status]");
+        told.textContent = await copied(written[button.dataset.copy]()) ? "copied" : "not allowed here";
+      });
+    }
+  }
+
+  async function copied(text) {
+    try {
+      await navigator.clipboard.writeText(text);
+      return true;
+    } catch {
+      return false;
+    }
+  }
+
+  /** Sort by a column of a table, first downwards for numbers; unknown values come last. */
+  function ordering(headers, header, column) {
+    const numeric = header.dataset.sort === "number";
+    const was = header.getAttribute("aria-sort");
+    const down = was ? was === "ascending" : false;
+    headers.forEach((each) => each.removeAttribute("aria-sort"));
+    header.setAttribute("aria-sort", down ? "descending" : "ascending");
+    const text = new Intl.Collator(undefined, { numeric: true });
+    const key = (row) => {
+      const cell = row.cells[column];
+      if (!cell || (numeric && !cell.dataset.v)) return null;
+      return numeric ? Number(cell.dataset.v) : cell.textContent;
+    };
+    const keys = new Map();
+    const known = (row) => {
+      if (!keys.has(row)) keys.set(row, key(row));
+      return keys.get(row);
+    };
+    return (one, other) => {
+      const [a, b] = [known(one), known(other)];
+      if (a === null || b === null) return (a === null) - (b === null);
+      const sign = numeric ? a - b : text.compare(a, b);
+      return down ? -sign : sign;
+    };
+  }
+
+  /** Outline units in a map, and bring the first of them into view. */
+  function mark(map, units, { columns, order }) {
+    all(map, ".hit-unit").forEach((each) => each.classList.remove("hit-unit"));
+    all(map, ".found").forEach((each) => each.remove());
+    const field = map.querySelector(".field");
+    const places = units.flatMap((unit) => all(map, `.drawn [data-u="${unit}"]`));
+    places.forEach((each) => each.classList.add("hit-unit"));
+    if (places[0]) places[0].scrollIntoView({ block: "nearest" });
+    if (!field) return;
+    const rows = Number(field.dataset.rows);
+    for (const place of units.map((unit) => (order ? order.indexOf(unit) : unit))) {
+      const found = document.createElement("i");
+      found.className = "cursor found";
+      found.style.cssText =
+        `left:${(100 * (place % columns)) / columns}%;top:${(100 * Math.floor(place / columns)) / rows}%;` +
+        `width:${100 / columns}%;height:${100 / rows}%`;
+      field.append(found);
     }
   }
 
@@ -154,7 +302,7 @@
       next.focus();
     });
 
-    stop(items.tokens[0]);
+    stop(current()[0]);
     let by = chosen.by;
     return () => {
       const values = data[chosen.show];
@@ -217,13 +365,15 @@
 
   /** A run: the list is sorted, searched and paged; a record is unpacked when it is asked for. */
   function browse(list, record) {
-    const body = list.querySelector("tbody");
+    const body = list.querySelector(".records tbody");
     const rows = [...body.rows];
     const search = list.querySelector("input[type=search]");
+    const facets = all(list, "select");
     const status = list.querySelector(".status");
     const [back, on] = all(list, ".pages button");
     const article = record.querySelector("article");
     const texts = rows.map((row) => row.textContent.toLowerCase());
+    const traits = rows.map((row) => new Set(row.dataset.f.split(" ")));
     const found = new Map(rows.map((row, index) => [row, index]));
     let order = rows;
     let shown = rows;
@@ -240,30 +390,17 @@
 
     function filter() {
       const asked = search.value.toLowerCase().split(/\s+/).filter(Boolean);
-      const fits = (row) => asked.every((word) => texts[found.get(row)].includes(word));
-      shown = order.filter(fits);
+      const wanted = facets.map((each) => each.value).filter(Boolean);
+      const has = (row, value) => traits[found.get(row)].has(value);
+      shown = order.filter((row) =>
+        asked.every((word) => texts[found.get(row)].includes(word)) &&
+        wanted.every((value) => has(row, value)));
       first = 0;
       draw();
     }
 
     function sort(column, header) {
-      const down = header.getAttribute("aria-sort") === "ascending";
-      all(list, "thead th").forEach((each) => each.removeAttribute("aria-sort"));
-      header.setAttribute("aria-sort", down ? "descending" : "ascending");
-      const numeric = header.dataset.sort === "number";
-      const key = (row) => {
-        const cell = row.cells[column];
-        if (!cell || (numeric && !cell.dataset.v)) return null;
-        return numeric ? Number(cell.dataset.v) : cell.textContent;
-      };
-      const text = new Intl.Collator(undefined, { numeric: true });
-      const keys = new Map(rows.map((row) => [row, key(row)]));
-      order = [...rows].sort((one, other) => {
-        const [a, b] = [keys.get(one), keys.get(other)];
-        if (a === null || b === null) return (a === null) - (b === null); // unknown comes last
-        const sign = numeric ? a - b : text.compare(a, b);
-        return down ? -sign : sign;
-      });
+      order = [...rows].sort(ordering(all(list, ".records thead th"), header, column));
       filter();
     }
 
@@ -295,8 +432,37 @@
       });
     }
 
+    /** The bar of a target is a filter, too; pressed again, it is none. */
+    function pick(button) {
+      const select = facets.find((each) => each.dataset.facet === "target");
+      const option = select && [...select.options].find((o) => o.dataset.name === button.dataset.pick);
+      if (!option) return;
+      select.value = select.value === option.value ? "" : option.value;
+      filter();
+    }
+
+    /** What was found, in its order, with all digits. */
+    function table() {
+      const heads = all(list, ".records thead th").map((each) => each.textContent);
+      const value = (cell) => cell.dataset.v ?? (cell.querySelector("bdi") || cell).textContent;
+      const lines = shown.map((row) => {
+        const told = [...row.cells].map(value);
+        told[7] = row.cells[7].textContent; // the warnings by name
+        return [...told, row.dataset.meta || ""];
+      });
+      return [[...heads, "meta"], ...lines];
+    }
+
     search.addEventListener("input", filter);
-    all(list, "thead th").forEach((header, column) => {
+    facets.forEach((each) => each.addEventListener("change", filter));
+    for (const button of all(list, "[data-pick]")) {
+      button.disabled = !facets.some((each) => each.dataset.facet === "target");
+      button.addEventListener("click", () => pick(button));
+    }
+    list.querySelector(".export").addEventListener("click", () => {
+      save("records.csv", csv(table()), "text/csv");
+    });
+    all(list, ".records thead th").forEach((header, column) => {
       const button = header.querySelector("button");
       button.disabled = false;
       button.addEventListener("click", () => sort(column, header));
@@ -304,6 +470,8 @@
     back.addEventListener("click", () => { first -= ROWS; draw(); });
     on.addEventListener("click", () => { first += ROWS; draw(); });
     addEventListener("hashchange", route);
+    addEventListener("beforeprint", () => body.replaceChildren(...shown));
+    addEventListener("afterprint", draw);
     all(list, "nav").forEach((each) => { each.hidden = false; });
     draw();
     route();
@@ -315,7 +483,9 @@
     return new Response(stream).text();
   }
 
+  styles(document.querySelector(".style"));
+  printing();
   const list = document.querySelector(".list");
   if (list) browse(list, document.querySelector(".detail"));
-  else enhance(document.querySelector(".record"));
+  else all(document, ".record").forEach(enhance);
 })();
