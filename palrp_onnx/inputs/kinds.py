@@ -17,6 +17,10 @@ TENSORS = (".npz",)
 ARRAY = (".npy",)
 
 
+#: Suffixes of all files that an input may be given as.
+KNOWN = (*TEXT, *IMAGE, *SOUND, *TABLE, *TENSORS, *ARRAY)
+
+
 def unknown_kind(path: Path) -> InputError:
     """The error for a file that is no input of a known kind."""
     known = (

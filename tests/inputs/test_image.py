@@ -545,7 +545,7 @@ def test_processed_size_that_does_not_fit_the_graph(tmp_path: Path, shape: tuple
     [
         ({"image_processor_type": None}, "image_processor_type is missing"),
         ({"image_processor_type": "OtherImageProcessor"}, "known are ViTImageProcessor"),
-        ({"image_processor_type": "VideoMAEImageProcessor"}, "one frame"),
+        ({"image_processor_type": "VivitImageProcessor"}, "one frame"),
         ({"image_processor_type": "Swin2SRImageProcessor", "pad_size": 16}, "versions"),
         ({"image_processor_type": "Swin2SRImageProcessor", "do_resize": True}, "do_resize"),
         ({"image_processor_type": "DonutImageProcessor", "do_align_long_axis": True}, "align_long"),
