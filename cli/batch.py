@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from palrp_onnx.errors import InputError, UsageError
+from palrp_onnx.errors import CheckError, InputError, UsageError
+from palrp_onnx.limits import Limit
 
 from .command import command
 from .options import (
@@ -24,6 +25,7 @@ from .options import (
     columns_option,
     example_option,
     explainer_options,
+    fail_on_option,
     grouped,
     head_option,
     memory_option,
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
     from palrp_onnx.jobs.run import BatchOutcome, BatchPlan
     from palrp_onnx.jobs.settings import Settings
     from palrp_onnx.jobs.sources import Source
+    from palrp_onnx.jobs.tally import Tally
 
 _SOME_FAILED = 6
 
@@ -70,6 +73,7 @@ class Request:
     run: Run
     choice: MethodChoice
     head: str | None
+    limits: tuple[Limit, ...]
     reporting: Reporting
 
 
@@ -162,13 +166,15 @@ _sizes = together(
 @memory_option
 @method_options
 @example_option
+@fail_on_option
 @reporting_options
 @grouped(run=Run, choice=MethodChoice, words=Words, reporting=Reporting)
 def batch(**options: Any) -> int:
     """Explain the output of MODEL for every record of a data set.
 
     DIR gets part-00000.jsonl, part-00001.jsonl, … in the order of the input, and manifest.json. For
-    a record that cannot be explained there is a line with the error, and the exit code is 6.
+    a record that cannot be explained there is a line with the error, and the exit code is 6; if a
+    record fails a check of --fail-on, it is 5.
     """
     request = Request(**options)
     _check(request)
@@ -189,7 +195,21 @@ def batch(**options: Any) -> int:
         _draw(request, source, plan)
     if not request.reporting.quiet:
         click.echo(_summary(outcome, request.place, time.monotonic() - start), err=True)
-    return _SOME_FAILED if outcome.tally.failed else 0
+    if not outcome.complete:
+        return _SOME_FAILED
+    return _exit_code(outcome.tally)
+
+
+def _exit_code(tally: Tally) -> int:
+    """The exit code of a complete run.
+
+    Raises:
+        CheckError: Records fail a check.
+    """
+    if tally.checks:
+        counts = ", ".join(f"{check}: {count}" for check, count in sorted(tally.checks.items()))
+        raise CheckError(f"Records fail a check of --fail-on ({counts})")
+    return _SOME_FAILED if tally.failed else 0
 
 
 def _on_a_cluster(request: Request, actors: int) -> int:
@@ -206,7 +226,7 @@ def _on_a_cluster(request: Request, actors: int) -> int:
     start = time.monotonic()
     make_folder(request.place)
     place = request.place / "explained.jsonl"
-    records, failed = explain_lines(
+    tally = explain_lines(
         request.model.resolve(),
         _settings(_with_absolute_paths(request)),
         request.source,
@@ -217,8 +237,8 @@ def _on_a_cluster(request: Request, actors: int) -> int:
     )
     if not request.reporting.quiet:
         seconds = duration(time.monotonic() - start)
-        click.echo(f"{records} records, {failed} failed in {seconds}; wrote {place}", err=True)
-    return _SOME_FAILED if failed else 0
+        click.echo(f"{_counts(tally)} in {seconds}; wrote {place}", err=True)
+    return _exit_code(tally)
 
 
 def _with_absolute_paths(request: Request) -> Request:
@@ -257,6 +277,7 @@ def _settings(request: Request) -> Settings:
         tokenizer=None if request.words.tokenizer is None else str(request.words.tokenizer),
         bind=request.words.bind,
         windows=request.windows,
+        fail_on=tuple(map(str, request.limits)),
         columns=_columns(request),
         example=None if request.example is None else str(request.example),
         batch_size=request.batch_size,
@@ -301,8 +322,19 @@ def _draw(request: Request, source: Source, plan: BatchPlan) -> None:
 
 
 def _summary(outcome: BatchOutcome, place: Path, seconds: float) -> str:
-    tally = outcome.tally
     state = "" if outcome.complete else "stopped after too many errors: "
-    failed = f", {tally.failed} failed" if tally.failed else ""
     other = f" ({outcome.ignored} other files ignored)" if outcome.ignored else ""
-    return f"{state}{tally.records} records{failed}{other} in {duration(seconds)}; wrote {place}"
+    counts = _counts(outcome.tally)
+    return f"{state}{counts}{other} in {duration(seconds)}; wrote {place}"
+
+
+def _counts(tally: Tally) -> str:
+    """What there is of records, failed and truncated ones, unknown tokens and warnings."""
+    found = {
+        "failed": tally.failed,
+        "truncated": tally.truncated,
+        "unknown tokens": tally.unknown,
+        **{f"warning:{code}": count for code, count in sorted(tally.warnings.items())},
+    }
+    said = (f", {count} {what}" for what, count in found.items() if count)
+    return f"{tally.records} records{''.join(said)}"

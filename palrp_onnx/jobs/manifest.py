@@ -53,12 +53,21 @@ class Job(Struct, frozen=True, kw_only=True):
 
 
 class Counts(Struct, frozen=True, kw_only=True):
-    """Progress of a batch."""
+    """Progress of a batch, and what its records say.
+
+    ``truncated`` counts records of which the model read a part, ``unknown`` tokens that stand for
+    what the vocabulary does not have, ``warnings`` are by code, and ``checks`` count the records
+    that fail each check.
+    """
 
     records: int = 0
     explained: int = 0
     failed: int = 0
     parts: int = 0
+    truncated: int = 0
+    unknown: int = 0
+    warnings: dict[str, int] = {}
+    checks: dict[str, int] = {}
 
 
 class BatchManifest(Struct, frozen=True, kw_only=True):

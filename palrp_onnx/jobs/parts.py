@@ -3,27 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from palrp_onnx.files import write_files
 from palrp_onnx.jobs.results import Line
-
-#: First bytes of the line of an explained record.
-EXPLAINED = b'{"schema":'
+from palrp_onnx.jobs.tally import Tally, count_lines
 
 Encode = Callable[[Sequence[bytes]], bytes]
-
-
-@dataclass(frozen=True)
-class Tally:
-    """Number of records, and of those that failed."""
-
-    records: int = 0
-    failed: int = 0
-
-    def __add__(self, other: Tally) -> Tally:
-        return Tally(self.records + other.records, self.failed + other.failed)
 
 
 class Parts:
@@ -43,16 +31,15 @@ class Parts:
         return self._folder / f"part-{number:05}{suffix}"
 
     def tally(self, number: int) -> Tally | None:
-        """Counts of a part; ``None`` if it does not exist."""
+        """Counts of a part; ``None`` if it does not exist, or has a line that was cut."""
         path = self.path(number)
         if not path.is_file() or (self._table and not self.path(number, ".parquet").is_file()):
             return None
-        records = explained = 0
-        with path.open("rb") as stream:
-            for line in stream:
-                records += 1
-                explained += line.startswith(EXPLAINED)
-        return Tally(records, records - explained)
+        try:
+            with path.open("rb") as stream:
+                return count_lines(stream)
+        except msgspec.MsgspecError:
+            return None
 
     def write(self, number: int, lines: Sequence[Line]) -> Tally:
         """Write a part. The file of lines comes last: if it exists, the part is complete.
@@ -65,4 +52,4 @@ class Parts:
         if self._table is not None:
             write_files({self.path(number, ".parquet"): self._table(data)})
         write_files({self.path(number): (line + b"\n" for line in data)})
-        return Tally(len(lines), sum(line.failed for line in lines))
+        return count_lines(data)

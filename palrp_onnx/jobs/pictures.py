@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Struct
 
 from palrp_onnx.files import make_folder, write_files
-from palrp_onnx.jobs.parts import EXPLAINED
+from palrp_onnx.jobs.tally import EXPLAINED
 from palrp_onnx.jobs.reading import SampleReader
 from palrp_onnx.jobs.records import Record, parse
 from palrp_onnx.jobs.settings import Shard

@@ -19,6 +19,7 @@ from palrp_onnx.files import write_files
 from palrp_onnx.jobs.records import Record
 from palrp_onnx.jobs.settings import Settings
 from palrp_onnx.jobs.sources import read_lines
+from palrp_onnx.jobs.tally import Tally, count_lines
 from palrp_onnx.jobs.worker import Worker
 
 #: Largest number of lines and of bytes that one task reads.
@@ -86,7 +87,7 @@ def explain_lines(
     actors: int = 2,
     batch_size: int = 64,
     num_gpus: float = 0.0,
-) -> tuple[int, int]:
+) -> Tally:
     """Explain a file of JSON lines on the cluster that Ray is connected to.
 
     Args:
@@ -99,7 +100,7 @@ def explain_lines(
         num_gpus: GPUs per actor.
 
     Returns:
-        Number of records, and how many of them failed.
+        Counts over the records.
 
     Raises:
         ResourceError: Ray is not installed, or did not return every record once.
@@ -109,10 +110,10 @@ def explain_lines(
     context = ray.data.DataContext.get_current()
     context.execution_options.preserve_order = True
     parts = list(_parts(source.resolve()))
-    counted = [0, 0]
+    tallies = [Tally()]
     if not parts:
         write_files({place: b""})
-        return 0, 0
+        return tallies[0]
     rows = (
         ray.data.from_items(parts, override_num_blocks=len(parts))
         .flat_map(_read)
@@ -127,19 +128,20 @@ def explain_lines(
         .iter_rows()
     )
     expected = (number for part in parts for number in part["numbers"])
-    write_files({place: _counted(rows, expected, counted)})
-    return counted[0], counted[1]
+    write_files({place: _counted(rows, expected, tallies)})
+    return tallies[0]
 
 
 def _counted(
-    rows: Iterable[Mapping[str, Any]], expected: Iterator[int], counted: list[int]
+    rows: Iterable[Mapping[str, Any]], expected: Iterator[int], tallies: list[Tally]
 ) -> Iterator[bytes]:
+    """The lines; their counts are added to the only entry of ``tallies``."""
     for row in rows:
         if next(expected, None) != row["number"]:
             raise ResourceError("Ray returned a record twice, or in another order")
-        counted[0] += 1
-        counted[1] += bool(row["failed"])
-        yield bytes(row["line"]) + b"\n"
+        line = bytes(row["line"])
+        tallies[0] += count_lines([line])
+        yield line + b"\n"
     if (missing := next(expected, None)) is not None:
         raise ResourceError(f"Ray did not return record {missing} and those after it")
 

@@ -12,10 +12,11 @@ from typing import Protocol
 from palrp_onnx.files import make_folder
 from palrp_onnx.jobs.executors import OrderedExecutor, Part, processes, threads
 from palrp_onnx.jobs.manifest import BatchManifest, Counts, Job, State, begin, describe_job
-from palrp_onnx.jobs.parts import Encode, Parts, Tally
+from palrp_onnx.jobs.parts import Encode, Parts
 from palrp_onnx.jobs.records import Record
 from palrp_onnx.jobs.settings import Settings, Shard
 from palrp_onnx.jobs.sources import Source
+from palrp_onnx.jobs.tally import Tally
 from palrp_onnx.jobs.worker import Worker
 
 #: Records per part. If a process is killed, at most the parts in progress are lost.
@@ -176,6 +177,10 @@ class _ManifestWriter:
             explained=self.tally.records - self.tally.failed,
             failed=self.tally.failed,
             parts=self._parts,
+            truncated=self.tally.truncated,
+            unknown=self.tally.unknown,
+            warnings=dict(sorted(self.tally.warnings.items())),
+            checks={check: self.tally.checks[check] for check in self._job.settings.fail_on},
         )
         BatchManifest(
             state=state,

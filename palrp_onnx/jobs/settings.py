@@ -25,6 +25,8 @@ class Settings(Struct, frozen=True, kw_only=True):
             tokens; −1: half of each.
         columns: Names of units by input; under no name those of the only one that has as many.
         head: The kind of head; see :class:`palrp_onnx.Explainer`.
+        fail_on: Checks, as :class:`palrp_onnx.limits.Limit` reads them; every record gets their
+            verdicts.
         batch_size: Largest number of records in one run of the model.
         batch_tokens: Largest number of tokens in one run, padding included; a longer record runs
             alone.
@@ -46,6 +48,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     windows: int | None = None
     columns: dict[str, tuple[str, ...]] = msgspec.field(default_factory=dict)
     head: str | None = None
+    fail_on: tuple[str, ...] = ()
     batch_size: int = 16
     batch_tokens: int = 8192
 

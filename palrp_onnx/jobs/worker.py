@@ -17,6 +17,7 @@ from palrp_onnx.jobs.reading import SampleReader
 from palrp_onnx.jobs.records import Record, name_of, parse
 from palrp_onnx.jobs.results import Line, explained, failed
 from palrp_onnx.jobs.settings import Settings
+from palrp_onnx.limits import Limit, with_checks
 from palrp_onnx.model.branches import has_decisions
 from palrp_onnx.model.locate import model_file
 from palrp_onnx.relevance.target_parsing import parse_target
@@ -44,12 +45,14 @@ class Worker:
 
     Raises:
         PalrpError: The model cannot be explained with these settings, whatever the record.
+        ValueError: One of ``settings.fail_on`` is no check.
     """
 
     def __init__(self, model: str | Path, settings: Settings) -> None:
         self.path = path = model_file(Path(model))
         self.settings = settings = settings.portable()
         self._labels = read_labels(path)
+        self._limits = [Limit.parse(check) for check in settings.fail_on]
         parse_target(settings.target, self._labels)
         words = None if settings.tokenizer is None else Path(settings.tokenizer)
         self._explainer = Explainer(
@@ -116,7 +119,7 @@ class Worker:
             done(len(lines))
         found = self._batcher([each.task for each in tasks], done)
         for each, explanation in zip(tasks, found, strict=True):
-            lines[each.index] = _line(each, explanation)
+            lines[each.index] = self._line(each, explanation)
         return [lines[index] for index in range(len(records))]
 
     def _read(self, index: int, record: Record) -> _Read | Line:
@@ -141,12 +144,11 @@ class Worker:
             return self.settings.target
         return f"index:{own}" if isinstance(own, int) else own
 
-
-def _line(read: _Read, found: Explanation | Exception) -> Line:
-    """The line of a record that was read."""
-    try:
-        if isinstance(found, Exception):
-            raise found
-        return explained(found.record, read.meta)
-    except Exception as error:  # only this record fails
-        return failed(read.task.sample.id, read.record.place, error)
+    def _line(self, read: _Read, found: Explanation | Exception) -> Line:
+        """The line of a record that was read."""
+        try:
+            if isinstance(found, Exception):
+                raise found
+            return explained(with_checks(found.record, self._limits), read.meta)
+        except Exception as error:  # only this record fails
+            return failed(read.task.sample.id, read.record.place, error)

@@ -35,7 +35,7 @@ from palrp_onnx.render.ranked import Ranked, ranked
 from palrp_onnx.render.scale import number
 from palrp_onnx.render.timeline import TIMED, in_cells
 from palrp_onnx.render.titles import title_of
-from palrp_onnx.render.views import SIGNED, MapView, bounds, views
+from palrp_onnx.render.views import SIGNED, MapView, highest, views
 from palrp_onnx.render.wording import (
     common_scale,
     covered,
@@ -166,7 +166,7 @@ def _view_of(
         "name": visible(shown.input) if record.others else "",
         "names": [each.name for each in maps],
         "limit": number(limit).lstrip("+"),
-        "score": [number(end) for end in bounds(shown.relevance.score)],
+        "score": number(highest(shown.relevance.score)),
         "remark": remark,
         "flow": flow,
         "unknown": shown.units.unknown,
@@ -390,9 +390,9 @@ def _data(
         "special": shown.units.special,
         "limit": maps[0].limit,
         "word_limit": _word_limit(shown.relevance, list(words(flow))),
-        "score_ends": {
-            "tokens": bounds(shown.relevance.score),
-            "words": bounds(_sums(shown.relevance.score, words(flow))),
+        "score_limit": {
+            "tokens": highest(shown.relevance.score),
+            "words": highest(_sums(shown.relevance.score, words(flow))),
         },
         "columns": picture and picture["columns"],
         "order": picture and picture["order"],

@@ -18,7 +18,7 @@ from palrp_onnx.render.scale import Scale, number
 from palrp_onnx.render.strip import Strip, set_text
 from palrp_onnx.render.timeline import TIMED, Timeline, in_cells
 from palrp_onnx.render.titles import title_of
-from palrp_onnx.render.views import MapView, bounds, views
+from palrp_onnx.render.views import MapView, views
 from palrp_onnx.render.wording import (
     common_scale,
     covered,
@@ -94,8 +94,8 @@ def _map(
             yield TextLines([(note, _SMALL, GREY)])
     yield Scale(limit, remark + _summed(shown, each), *ends(record))
     if not maps[-1].signed:
-        low, high = bounds(maps[-1].values)
-        yield Scale(high, score_remark(record), "lowest", "highest score", least=low)
+        remark = score_remark(record)
+        yield Scale(maps[-1].limit, remark, "score", "highest score", signed=False)
 
 
 def _summed(shown: Map, each: int) -> str:

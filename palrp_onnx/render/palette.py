@@ -1,6 +1,6 @@
 """Blue-white-red: 256 colours for signed relevance, of equal lightness on both sides of zero.
 
-Numbers that only rank have a hue of their own, from white to full.
+Numbers that only rank have a hue of their own, from white at zero and below to full.
 """
 
 from __future__ import annotations
@@ -44,17 +44,12 @@ def colours(values: ArrayLike, limit: float) -> NDArray[np.uint8]:
     return picked
 
 
-def levels(values: ArrayLike, limit: float, low: float = 0.0) -> NDArray[np.uint8]:
-    """Colours of ranks, ``[...] → [..., 3]``: ``low`` is white, ``limit`` full green."""
-    picked: NDArray[np.uint8] = LEVELS[steps(values, low, limit)]
-    return picked
-
-
-def steps(values: ArrayLike, low: float, high: float) -> NDArray[np.int64]:
-    """Rows of ``LEVELS`` for numbers from ``low`` to ``high``."""
+def levels(values: ArrayLike, limit: float) -> NDArray[np.uint8]:
+    """Colours of ranks, ``[...] → [..., 3]``: zero and less is white, ``limit`` full green."""
     numbers = np.asarray(values, dtype=np.float64)
-    share = (numbers - low) / (high - low) if high > low else np.zeros(numbers.shape)
-    return np.rint(np.clip(share, 0.0, 1.0) * (_STEPS - 1)).astype(np.int64)
+    strength = np.clip(numbers / limit, 0.0, 1.0) if limit > 0 else np.zeros(numbers.shape)
+    picked: NDArray[np.uint8] = LEVELS[np.rint(strength * (_STEPS - 1)).astype(np.int64)]
+    return picked
 
 
 def colour(value: float, limit: float) -> RGB:

@@ -25,7 +25,7 @@ def number(value: float) -> str:
 class Scale:
     """A colour bar from −limit to +limit, with the meaning of its ends and a remark.
 
-    With ``least`` it is the bar of a score, from that number to the limit.
+    The bar of a score, which is not signed, is from zero and less to the limit.
     """
 
     limit: float
@@ -33,17 +33,17 @@ class Scale:
     low: str = "against"
     high: str = "for the target"
     height: int = 26
-    least: float | None = None
+    signed: bool = True
 
     def draw(self, page: Scene, top: int) -> None:
         """Draw onto the page."""
         middle = top + self.height / 2
-        least = -self.limit if self.least is None else self.least
-        start = f"{shorten(self.low, _SIZE, _NAME)}  {self._end(least)}"
+        least = self._end(-self.limit) if self.signed else "0 or less"
+        start = f"{shorten(self.low, _SIZE, _NAME)}  {least}"
         page.write((MARGIN, middle), start, _SIZE)
         left = MARGIN + width(start, _SIZE) + 8
-        signed = self.least is None
-        ramp = (colours if signed else levels)(np.linspace(-1 if signed else 0, 1, _LENGTH), 1.0)
+        values = np.linspace(-1 if self.signed else 0, 1, _LENGTH)
+        ramp = (colours if self.signed else levels)(values, 1.0)
         page.picture(Image.fromarray(ramp[None]), (left, round(middle) - 7), (_LENGTH, 14))
         left += _LENGTH + 8
         end = f"{self._end(self.limit)}  {shorten(self.high, _SIZE, _NAME)}"

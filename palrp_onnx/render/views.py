@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -54,14 +53,13 @@ def views(relevance: Relevance, limit: float) -> list[MapView]:
 
 
 def score_view(relevance: Relevance) -> MapView:
-    """The score, from its smallest number to its largest, in one hue."""
-    low, high = bounds(relevance.score)
-    return MapView(SCORE, relevance.score, high, partial(levels, low=low))
+    """The score, from zero to its largest number, in one hue."""
+    return MapView(SCORE, relevance.score, highest(relevance.score), levels)
 
 
-def bounds(values: Sequence[float]) -> tuple[float, float]:
-    """The smallest and the largest number; 0 and 0 for none."""
-    return min(values, default=0.0), max(values, default=0.0)
+def highest(scores: Iterable[float]) -> float:
+    """The score with the full colour: the largest, or 0 where none is above."""
+    return max((0.0, *scores))
 
 
 def label_cells(

@@ -85,6 +85,32 @@ def test_all_well_is_exit_code_0(run: Run, model: Path, tmp_path: Path) -> None:
     assert result.exit_code == 2 and "stream" in result.stderr
 
 
+def test_checks_and_what_was_not_read(run: Run, tmp_path: Path) -> None:
+    model = MODELS / "reviews-rope"
+    out, data = tmp_path / "out", tmp_path / "data.jsonl"
+    texts = ["a good film", "\u2603 \u2602 good", "good " * 900, " "]
+    data.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    limits = ("--fail-on", "truncated", "--fail-on", "unknown>0.2", "--fail-on", "residual>1")
+    call = ("batch", model, "--input", data, "-o", out, "--part-size", 1)
+    result = run(*call, *limits)
+    assert result.exit_code == 5, result.stderr
+    assert "4 records, 1 failed, 1 truncated, 2 unknown tokens, 1 warning:truncated" in result.stderr
+    assert "(truncated: 1, unknown>0.2: 1)" in result.stderr
+    counts = json.loads((out / "manifest.json").read_bytes())["counts"]
+    assert counts["warnings"] == {"truncated": 1}
+    assert (counts["truncated"], counts["unknown"]) == (1, 2)
+    assert counts["checks"] == {"truncated": 1, "unknown>0.2": 1, "residual>1": 0}
+    verdicts = [[check["passed"] for check in line["checks"]] for line in lines(out)[:3]]
+    assert verdicts == [[True, True, True], [True, False, True], [False, True, True]]
+    whole = content(out)
+    (out / "part-00001.jsonl").unlink()
+    (out / "part-00002.jsonl").write_bytes(whole["part-00002.jsonl"][:-30] + b"\n")
+    assert run(*call, *limits, "--resume").exit_code == 5
+    assert content(out) == whole
+    changed = run(*call, *limits[2:], "--resume")
+    assert changed.exit_code == 2 and "--fail-on" in changed.stderr
+
+
 def test_resume_and_refusals(run: Run, model: Path, data: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     call = ("batch", model, "--input", data, "-o", out, "--part-size", 8)

@@ -15,6 +15,7 @@ from committed import MODELS
 
 from palrp_onnx.jobs.records import Record
 from palrp_onnx.jobs.settings import Settings
+from palrp_onnx.jobs.tally import Tally
 from palrp_onnx.jobs.worker import Worker
 
 ray = pytest.importorskip("ray")
@@ -74,7 +75,7 @@ def test_a_node_that_is_lost_loses_no_record(cluster: Any, tmp_path: Path) -> No
     node = cluster.add_node(num_cpus=2)
     cluster.wait_for_nodes()
     lines = write(tmp_path / "records.jsonl", 1500)
-    result: list[tuple[int, int]] = []
+    result: list[Tally] = []
     job = threading.Thread(
         target=lambda: result.append(
             explain_lines(
@@ -94,7 +95,8 @@ def test_a_node_that_is_lost_loses_no_record(cluster: Any, tmp_path: Path) -> No
     cluster.remove_node(node, allow_graceful=False)
     job.join(timeout=300)
     assert begun, "nothing was left to lose"
-    assert result == [(1499, 1)]
+    (tally,) = result
+    assert (tally.records, tally.failed) == (1499, 1)
     found = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     same(found, plain(lines))
 

@@ -55,7 +55,8 @@ def test_every_record_in_order(tmp_path: Path) -> None:
         5,
     ]
     assert manifest(out)["state"] == "complete"
-    assert manifest(out)["counts"] == {"records": 25, "explained": 23, "failed": 2, "parts": 3}
+    counts = {"records": 25, "explained": 23, "failed": 2, "parts": 3}
+    assert manifest(out)["counts"].items() >= counts.items()
     assert (heard.done, heard.skipped) == (25, 0)
     assert sorted(content(out)) == ["manifest.json", *(f"part-0000{n}.jsonl" for n in range(3))]
 

@@ -6,7 +6,17 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from palrp_onnx.render.palette import BLACK, LEVELS, TABLE, WHITE, colour, contrast, ink, luminance
+from palrp_onnx.render.palette import (
+    BLACK,
+    LEVELS,
+    TABLE,
+    WHITE,
+    colour,
+    contrast,
+    ink,
+    levels,
+    luminance,
+)
 
 pytestmark = pytest.mark.quick
 
@@ -14,6 +24,13 @@ pytestmark = pytest.mark.quick
 def test_zero_is_white() -> None:
     assert colour(0.0, 1.0) == WHITE
     assert colour(5.0, 0.0) == WHITE
+
+
+def test_scores_are_white_at_zero_and_below() -> None:
+    found = [tuple(rgb) for rgb in levels([-3.0, 0.0, 1.0, 2.0, 5.0], 2.0).tolist()]
+    assert found[0] == found[1] == WHITE and found[3] == found[4] == tuple(LEVELS[-1].tolist())
+    assert luminance(WHITE) > luminance(found[2]) > luminance(found[3])
+    assert levels([-1.0, -2.0], 0.0).tolist() == [list(WHITE)] * 2
 
 
 def test_sides_are_equally_light_and_even() -> None:

@@ -21,9 +21,9 @@
     element.classList.toggle("over", Math.abs(value) > limit);
   }
 
-  /** A score has one hue, from its smallest number to its largest. */
-  function level(element, value, [low, high]) {
-    const share = high > low ? between((value - low) / (high - low), 0, 1) : 0;
+  /** A score has one hue, from zero to its largest number. */
+  function level(element, value, limit) {
+    const share = limit > 0 ? between(value / limit, 0, 1) : 0;
     clear(element);
     element.classList.add(`s${Math.round(share * STEPS)}`);
   }
@@ -104,9 +104,14 @@
         each.hidden = (each.dataset.scale === "score") !== score;
       });
       const limit = number(chosen.by === "words" ? data.word_limit : data.limit).slice(1) || "0";
-      const ends = score ? data.score_ends[chosen.by].map(number) : [`−${limit}`, `+${limit}`];
-      const scale = map.querySelector(`[data-scale="${score ? "score" : "signed"}"]`);
-      [".low", ".high"].forEach((end, n) => { scale.querySelector(end).textContent = ends[n]; });
+      if (score) {
+        const scale = map.querySelector('[data-scale="score"]');
+        scale.querySelector(".high").textContent = number(data.score_limit[chosen.by]);
+        return;
+      }
+      const scale = map.querySelector('[data-scale="signed"]');
+      scale.querySelector(".low").textContent = `−${limit}`;
+      scale.querySelector(".high").textContent = `+${limit}`;
     }
 
     function showPicture() {
@@ -315,7 +320,7 @@
       }
       for (const item of current()) {
         const sum = units(item).reduce((known, unit) => known + values[unit], 0);
-        if (chosen.show === "score") level(item, sum, data.score_ends[chosen.by]);
+        if (chosen.show === "score") level(item, sum, data.score_limit[chosen.by]);
         else colour(item, sum, limit);
       }
     };
