@@ -23,6 +23,7 @@ WARNINGS: Mapping[str, str] = {
     "probability": "the map is of a probability, which keeps little of a sure prediction",
     "resampled": "sound was brought to the rate that the model takes",
     "resampling": "the picture was resized by another filter than the model's files name",
+    "resized-mask": "a mask in the size of the picture was brought to the places of the output",
     "rounded": "numbers of an input were rounded to its type",
     "served": "the file as ONNX Runtime optimises it computes another output",
     "several-masks": "the text has several masked tokens, of which the first is explained",
