@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import click
 
 from palrp_onnx.heads import HEADS
-from palrp_onnx.limits import RECORD_METRICS, Limit
+from palrp_onnx.limits import METRIC_NAMES, RECORD_METRICS, Limit
 from palrp_onnx.relevance.methods import BASELINES, DEFAULT_METHOD, METHODS, lines_of
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -190,6 +190,23 @@ words_options = together(
     ),
 )
 
+windows_option = click.option(
+    "--windows",
+    type=click.IntRange(min=-1),
+    is_flag=False,
+    flag_value="-1",
+    metavar="[N]",
+    help="Explain a text that is longer than the model in windows that share N tokens, by default "
+    "half of each.",
+)
+columns_option = click.option(
+    "--columns",
+    multiple=True,
+    metavar="NAMES|INPUT=NAMES",
+    help="Names of the columns of a table, nodes or steps, in their order: a file with one a line, "
+    "or names separated by commas.",
+)
+
 example_option = click.option(
     "--example",
     type=FILE_PATH,
@@ -318,7 +335,7 @@ def limits_option(metrics: Collection[str], help: str) -> Callable[[F], F]:
 fail_on_option = limits_option(
     RECORD_METRICS,
     "Exit with 5 if this holds, such as 'residual>1e-3'. Metrics: "
-    f"{', '.join(RECORD_METRICS)}. Files are written nevertheless. Can be given several times.",
+    f"{', '.join(METRIC_NAMES)}. Files are written nevertheless. Can be given several times.",
 )
 
 

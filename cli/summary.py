@@ -21,9 +21,11 @@ def summary(record: Attribution, *, verbose: bool = False) -> str:
 
 
 def _lines(record: Attribution, verbose: bool) -> Iterator[str]:
-    from palrp_onnx.render.wording import covered
+    from palrp_onnx.render.wording import covered, notices, said
 
     yield f"{printable(record.id)}: {_target(record)}"
+    if (other := said(record)) is not None:
+        yield f"  predicted: {printable(other)}"
     for shown in record.maps:
         prefix = f"{printable(shown.input)}: " if record.others else ""
         yield f"  strongest: {prefix}{', '.join(_strongest(shown))}"
@@ -35,6 +37,8 @@ def _lines(record: Attribution, verbose: bool) -> Iterator[str]:
         yield f"  ledger:    {', '.join(entries)}"
         times = (f"{name} {ms:.0f} ms" for name, ms in record.run.ms.items())
         yield f"  time:      {', '.join(times)}"
+    for notice in notices(record):
+        yield f"  {printable(notice)}"
     for warning in record.warnings:
         yield f"  warning[{warning.code}]: {printable(warning.message)}"
 

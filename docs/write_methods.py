@@ -47,7 +47,7 @@ def written(page: str) -> str:
     """The page with its tables as they are now."""
     tables = {
         "methods": table(
-            *("`--method`", "what it is", "map", "receives half", "rules before the usual ones"),
+            *("`--method`", "what it is", "score", "receives half", "rules before the usual ones"),
             *("parameters", "source"),
             rows=methods(),
         ),

@@ -16,14 +16,17 @@ import numpy as np
 from palrp_onnx.errors import TargetError
 from palrp_onnx.head import NO_OBJECT, Head
 from palrp_onnx.inputs.sample import Sample
+from palrp_onnx.inputs.vectors import mask_of_places
 from palrp_onnx.inputs.words import Vocabulary
 from palrp_onnx.record import Units, Warning_
 from palrp_onnx.relevance.target import Target, bounded
 from palrp_onnx.subject import Subject
-from palrp_onnx.types import Array
+from palrp_onnx.types import Array, Box
 
 #: The label of tokens that belong to no entity.
 _OUTSIDE = "O"
+#: Number of axes of a picture's places.
+_PICTURE = 2
 BELOW_HALF = Warning_(
     code="below-half",
     message="no label has a probability above one half: the most probable one is explained",
@@ -378,7 +381,13 @@ class Binder:
             index, cells = 0, np.take(scores, 0, axis=axis) > half
             name = f"where it is above {half}"
         if target.cells is not None:
-            cells, name = target.cells, target.region or "mask"
+            cells, name = self._of_places(target.cells, cells.shape, row), target.region or "mask"
+        if target.cells is not None and not cells.any():
+            raise TargetError(
+                "The mask covers less than half of every place of the output",
+                place=name,
+                hint="Use a larger mask, or one in the size of the output.",
+            )
         if not cells.any():
             label = self.head.names.get(index, f"class {index}")
             raise TargetError(
@@ -388,6 +397,34 @@ class Binder:
             )
         parts = tuple(index if k == axis else (None, None) for k in range(scores.ndim))
         return replace(target, kind="region", index=index, parts=parts, cells=cells, region=name)
+
+    def _of_places(self, mask: Array, size: tuple[int, ...], row: int) -> Array:
+        """A mask of the output's places, also from one in the size of the picture."""
+        if mask.shape == size or mask.ndim != len(size) or mask.ndim != _PICTURE:
+            return mask
+        box = self._pictures().get(mask.shape)
+        if box is None:
+            return mask
+        self._warn(
+            row,
+            "resized-mask",
+            f"the mask has the size of the picture, and the output {size[0]} × {size[1]} places: "
+            "those of which at least half is in the mask are the region",
+        )
+        return mask_of_places(mask, box, (size[0], size[1]))
+
+    def _pictures(self) -> dict[tuple[int, ...], Box]:
+        """Sizes (height, width) of the picture: what of it the model sees, and the original."""
+        found: dict[tuple[int, ...], Box] = {}
+        if (axes := self.subject.image) is not None:
+            shape = self.sample.feeds[self.subject.input].shape
+            high, wide = shape[axes.rows], shape[axes.columns]
+            found[high, wide] = Box(left=0, top=0, right=wide, bottom=high)
+        parts = (*self.sample.parts, self.sample)
+        own = next((p.geometry for p in parts if p.subject == self.subject.input), None)
+        if own is not None:
+            found[own.size[::-1]] = own.box
+        return found
 
     def _warn(self, row: int, code: str, message: str) -> None:
         self.warnings.setdefault(row, []).append(Warning_(code=code, message=message))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Literal
 
 import numpy as np
-from msgspec import UNSET, structs
+from msgspec import UNSET, UnsetType, structs
 
 from palrp_onnx.engines import Outcome
 from palrp_onnx.errors import InputError
@@ -21,9 +21,11 @@ from palrp_onnx.inputs.words import Vocabulary
 from palrp_onnx.record import (
     LEDGER_SUMS,
     Attribution,
+    Candidate,
     Fidelity,
     Map,
     OffMap,
+    Prediction,
     Relevance,
     Run,
     Site,
@@ -37,6 +39,9 @@ from palrp_onnx.relevance.target import Resolved
 from palrp_onnx.relevance.units import Maps, pictures_of, unaligned
 from palrp_onnx.subject import Subject
 from palrp_onnx.types import Array
+
+#: Number of entries of a prediction.
+_TOP = 5
 
 
 @dataclass(frozen=True)
@@ -95,6 +100,34 @@ class Describer:
         )
         return structs.replace(target, label=index, against_label=against)
 
+    def _prediction(
+        self, found: Resolved, target: TargetFacts, units: Units
+    ) -> Prediction | UnsetType:
+        """What the model said at the place of the target, if its entries are classes or tokens."""
+        if target.kind in ("region", "span", "element"):
+            return UNSET
+        if target.kind == "answer":
+            if not found.predicted or not target.places:
+                return UNSET
+            return Prediction(
+                index=target.places[0],
+                value=target.value,
+                label=target.label,
+                probability=target.probability,
+            )
+        position = None if self.head.places else target.position
+        return prediction(
+            self.head, found.scores, lambda index: self._label(index, units), position
+        )
+
+    def _label(self, index: int, units: Units) -> str | None:
+        """The name of an entry."""
+        if self.head.places:
+            return units.text[index] if index < len(units.text) else None
+        if self.head.vocabulary and self.vocabulary is not None:
+            return self.vocabulary.text(index)
+        return self.head.names.get(index)
+
     def _tokens(self, sample: Sample, outcome: Outcome, row: int) -> Units:
         """The tokens that the places of the output are of."""
         maps = {self.subject.input: outcome.maps, **outcome.further}
@@ -141,9 +174,36 @@ class Describer:
             fidelity=UNSET if self.fidelity is None else self.fidelity,
             input_name=first.input,
             others=rest or UNSET,
+            prediction=self._prediction(
+                outcome.targets[row], target, self._tokens(sample, outcome, row)
+            ),
         )
         tensors = {name: array[row : row + 1] for name, array in outcome.tensors.items()}
         return Explanation(record, tensors, sample)
+
+
+def prediction(
+    head: Head,
+    scores: Array,
+    label_of: Callable[[int], str | None],
+    position: int | None = None,
+) -> Prediction | UnsetType:
+    """The largest of entries [D] that are classes, tokens or places; unset for other numbers."""
+    entries = head.classes and scores.shape == (head.size,)
+    if scores.ndim != 1 or not (head.places or entries):
+        return UNSET
+    finite = np.where(np.isfinite(scores), scores, -np.inf)
+    top = [
+        Candidate(
+            index=index,
+            value=float(scores[index]),
+            label=label_of(index),
+            probability=head.chance(scores, index),
+        )
+        for index in np.argsort(-finite, kind="stable")[:_TOP].tolist()
+        if np.isfinite(scores[index])
+    ]
+    return Prediction(**structs.asdict(top[0]), position=position, top=top) if top else UNSET
 
 
 def _map(view: Subject, sample: Sample, maps: Maps, row: int) -> Map:

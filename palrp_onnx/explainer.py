@@ -13,13 +13,14 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
-from msgspec import structs
+from msgspec import UNSET, structs
 
 from palrp_onnx.analysis.roles import parse_roles
 from palrp_onnx.binding import BELOW_HALF, Binder, no_answer
+from palrp_onnx.clock import utc_now
 from palrp_onnx.compiler.graph import OPSET, CompileSettings, compile_graph
 from palrp_onnx.compiler.manifest import Manifest
-from palrp_onnx.describe import Describer
+from palrp_onnx.describe import Describer, prediction
 from palrp_onnx.engines import CompiledEngine, Engine, NumpyEngine
 from palrp_onnx.errors import (
     InputError,
@@ -33,6 +34,7 @@ from palrp_onnx.errors import (
 from palrp_onnx.explanation import Explanation
 from palrp_onnx.fidelity import Original
 from palrp_onnx.head import Head, check_kind, class_warnings, find_head
+from palrp_onnx.inputs.digests import file_digests
 from palrp_onnx.inputs.open import open_sample
 from palrp_onnx.inputs.sample import Sample
 from palrp_onnx.inputs.sidecar import Declared, read_declared
@@ -54,6 +56,7 @@ from palrp_onnx.relevance.target import End, Resolved, Target, of_rows, resolve
 from palrp_onnx.relevance.target_parsing import parse_targets
 from palrp_onnx.runtime.branching import Branches, Taken
 from palrp_onnx.runtime.forward import RuntimeForward
+from palrp_onnx.session import runtime_version
 from palrp_onnx.subject import OutputFacts, Subject
 from palrp_onnx.types import Array, Feeds
 from palrp_onnx.version import own_version
@@ -207,7 +210,7 @@ class Explainer:
         Args:
             sample: The result of a reader of :mod:`palrp_onnx.inputs`.
             target: ``pred``, an index, a label, ``A-B``, ``token:POS[:CLASS]``, ``I,J,…`` and
-                others of the README; also ``all``, or several, separated by commas: then every row
+                others of docs/targets.md; also ``all``, or several with commas: then every row
                 has an explanation for each, in this order. ``default`` is ``pred``, but all labels
                 above one half of a multi-label head. Where two outputs say where an answer starts
                 and ends, and none is named, both are the answer, with the sum of the two scores as
@@ -322,7 +325,12 @@ class Explainer:
             chosen = Resolved("index", (), 0.0, mean[0], predicted=True)
             found = class_warnings(head, chosen, subject.output, labels)
             doubts += [Warning_(code=code, message=message) for code, message in found]
-        return [each.warned(*doubts) for each in joined]
+        # The probability of a mean is none of the model's.
+        said = prediction(replace(head, link=None), mean[0], head.names.get)
+        return [
+            replace(each, record=structs.replace(each.record, prediction=said)).warned(*doubts)
+            for each in joined
+        ]
 
     def _at_places(
         self, text: LongText, wanted: Sequence[Target], head: Head, labels: Mapping[int, str]
@@ -749,7 +757,14 @@ class Explainer:
             dtype="float64" if self.dtype == "float64" else "float32",
             providers=engine.providers,
             ms={name: round(value, 3) for name, value in ms.items()},
+            runtime=runtime_version(),
+            date=utc_now(),
+            files=self._digests or UNSET,
         )
+
+    @cached_property
+    def _digests(self) -> dict[str, str]:
+        return file_digests(self.model.path, self._tokenizer)
 
     def _params(self, engine: Engine) -> dict[str, Any]:
         roles = {name: role.value for name, role in self._roles.items()}

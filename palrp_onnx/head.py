@@ -90,12 +90,17 @@ class Head:
             return None
         if target.kind == "span":
             return float(np.exp(target.value))
-        wide = target.scores.astype(np.float64)
-        if target.kind == "answer":  # where it starts, and where it ends
-            places = (index % (wide.size // 2) for (index,), _ in target.where)
-            both = zip(np.split(wide, 2), places, strict=True)
-            return prod(_softmax(scores, k) for scores, k in both) if self.link else None
-        index = target.where[0][0][-1] if target.where[0][0] else 0
+        if target.kind == "answer" and self.link:  # where it starts, and where it ends
+            places = (index % (target.scores.size // 2) for (index,), _ in target.where)
+            both = zip(np.split(target.scores.astype(np.float64), 2), places, strict=True)
+            return prod(_softmax(scores, k) for scores, k in both)
+        return self.chance(target.scores, target.where[0][0][-1] if target.where[0][0] else 0)
+
+    def chance(self, scores: Array, index: int) -> float | None:
+        """Probability of an entry beside its neighbours [D]; ``None`` if there is none."""
+        wide = scores.astype(np.float64)
+        if self.link is None:
+            return None
         if self.link == "softmax":
             return _softmax(wide, index)
         number = float(wide[index])

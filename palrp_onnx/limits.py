@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from palrp_onnx.errors import CheckError
+from palrp_onnx.warning_codes import WARNINGS
 
 if TYPE_CHECKING:
     from palrp_onnx.evaluate.agreement import Agreement
@@ -22,15 +23,30 @@ _OPERATORS: dict[str, Callable[[float, float], bool]] = {
     "<=": operator.le,
 }
 
+_WARNING = "warning:"
+#: Metrics that are facts, which may stand alone.
+_FACTS = ("truncated", _WARNING)
+
+
+def _counter(code: str) -> Callable[[Attribution], float]:
+    """The number of warnings with this code."""
+    return lambda record: float(sum(warning.code == code for warning in record.warnings))
+
+
 #: Metrics of a record.
 RECORD_METRICS: dict[str, Callable[[Attribution], float | None]] = {
     "residual": lambda record: record.residual,
     "position_share": lambda record: record.position_share,
     "probability": lambda record: record.target.probability,
     "truncated": lambda record: float(record.input.truncated),
+    "unknown": lambda record: record.unknown,
+    **{f"{_WARNING}{code}": _counter(code) for code in WARNINGS},
 }
-#: Those that are 1 or 0.
-_FLAGS = ("truncated",)
+#: Names of these metrics in help: warnings are named by their codes.
+METRIC_NAMES = (
+    *(name for name in RECORD_METRICS if not name.startswith(_WARNING)),
+    f"{_WARNING}CODE",
+)
 #: Metrics of a comparison of two runs.
 AGREEMENT_METRICS: dict[str, Callable[[Agreement], float | None]] = {
     "same_target": lambda found: found.same_target,
@@ -67,14 +83,20 @@ class Limit:
             ValueError: The text is not of that form, the metric is unknown, or the number is not
                 finite.
         """
-        if text in _FLAGS and text in metrics:
+        metrics = [*metrics]
+        codes = [name for name in metrics if name.startswith(_WARNING)]
+        if text in metrics and text.startswith(_FACTS):
             return cls(text, ">", 0.0)
+        if text.startswith(_WARNING) and codes:
+            raise ValueError(f"{text!r} is none of the warnings {', '.join(WARNINGS)}")
         match = re.fullmatch(r"\s*(\w+)\s*([<>]=?)\s*(\S+)\s*", text)
         if match is None:
             raise ValueError(f"{text!r} is not of the form 'residual>1e-3'")
         metric, sign, number = match.groups()
         if metric not in metrics:
-            raise ValueError(f"{metric!r} is not one of {', '.join(metrics)}")
+            known = [name for name in metrics if name not in codes]
+            known += [f"{_WARNING}CODE"] if codes else []
+            raise ValueError(f"{metric!r} is not one of {', '.join(known)}")
         try:
             bound = float(number)
         except ValueError:
@@ -85,7 +107,11 @@ class Limit:
 
     def failed(self, record: Attribution) -> str | None:
         """Why ``record`` fails; ``None`` if it passes."""
-        return self.verdict(RECORD_METRICS[self.metric](record))
+        return self.verdict(self.found(record))
+
+    def found(self, record: Attribution) -> float | None:
+        """The value of the metric."""
+        return RECORD_METRICS[self.metric](record)
 
     def verdict(self, value: float | None) -> str | None:
         """Why ``value`` fails; ``None`` if it passes.
@@ -101,7 +127,22 @@ class Limit:
         return f"{self.metric} is {problem} (--fail-on '{self}')"
 
     def __str__(self) -> str:
+        if self.metric.startswith(_FACTS) and (self.operator, self.bound) == (">", 0.0):
+            return self.metric
         return f"{self.metric}{self.operator}{self.bound:g}"
+
+
+def with_checks(record: Attribution, limits: Sequence[Limit]) -> Attribution:
+    """The record with the verdict of every limit."""
+    from msgspec import structs  # loaded with records; options alone need neither
+
+    from palrp_onnx.record import Check
+
+    checks = [
+        Check(check=str(limit), passed=limit.failed(record) is None, found=limit.found(record))
+        for limit in limits
+    ]
+    return structs.replace(record, checks=checks) if checks else record
 
 
 def check_records(limits: Sequence[Limit], records: Sequence[Attribution]) -> None:

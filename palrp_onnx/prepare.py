@@ -239,12 +239,15 @@ class Planned:
 
 def model_facts(model: Model) -> ModelFacts:
     """The model as records and reports show it."""
+    parts = parts_of(model.path)
+    several = len(parts) > 1
     return ModelFacts(
         sha256=model.sha256,
         opset=model.opset,
         producer=model.producer,
         nodes=model.nodes,
-        files=[each.name for each in parts] if len(parts := parts_of(model.path)) > 1 else UNSET,
+        name=UNSET if several else model.path.name,
+        files=[each.name for each in parts] if several else UNSET,
     )
 
 

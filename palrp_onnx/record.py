@@ -43,18 +43,24 @@ def _empty() -> list[Any]:
 class ModelFacts(Struct, frozen=True, kw_only=True):
     """What was explained. ``nodes`` counts the nodes of the file as it is on disk.
 
-    ``files`` names the files of an encoder and a decoder, in this order; ``sha256`` is of both.
+    ``name`` is the name of the file. ``files`` names the files of an encoder and a decoder instead,
+    in this order; ``sha256`` is of both.
     """
 
     sha256: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
     opset: int
     producer: str
     nodes: int
+    name: str | UnsetType = UNSET
     files: list[str] | UnsetType = UNSET
 
 
 class Run(Struct, frozen=True, kw_only=True):
-    """How it was explained. ``ms`` holds wall times: ``total``, and ``forward`` where known."""
+    """How it was explained. ``ms`` holds wall times: ``total``, and ``forward`` where known.
+
+    ``version`` is that of this program, ``runtime`` that of ONNX Runtime. ``date`` is in UTC, as in
+    ISO 8601. ``files`` has the SHA-256 of the configuration and tokenizer files that were found.
+    """
 
     version: str
     method: str
@@ -64,6 +70,16 @@ class Run(Struct, frozen=True, kw_only=True):
     dtype: Literal["float32", "float64"]
     providers: list[str]
     ms: dict[str, float]
+    runtime: str | UnsetType = UNSET
+    date: str | UnsetType = UNSET
+    files: dict[str, str] | UnsetType = UNSET
+
+
+class Unread(Struct, frozen=True, kw_only=True):
+    """What a text has beyond the limit of the model, which did not read it."""
+
+    tokens: int
+    characters: int
 
 
 class InputFacts(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -73,7 +89,8 @@ class InputFacts(Struct, frozen=True, kw_only=True, omit_defaults=True):
     that the features are made of, and ``step`` the seconds from one entry of their time axis to the
     next. ``windows`` are the first and the last place in the text of every window, where a text
     that is longer than the model was explained in several: see :mod:`palrp_onnx.windows`; of a pair
-    they are of one, ``windows_of``.
+    they are of one, ``windows_of``. ``unread`` counts what a
+    truncated text lost.
     """
 
     kind: Literal["text", "image", "sound", "table", "tensors", "several"]
@@ -84,6 +101,7 @@ class InputFacts(Struct, frozen=True, kw_only=True, omit_defaults=True):
     seconds: float | None = None
     step: float | None = None
     windows: list[tuple[int, int]] = []
+    unread: Unread | None = None
     windows_of: Literal["text", "text_pair"] = "text"
 
 
@@ -156,8 +174,9 @@ class Units(Struct, frozen=True, kw_only=True, omit_defaults=True):
     other, in the order of time. ``step`` is the seconds from one frame to the next. ``text`` names
     tokens, and columns that have names.
 
-    ``start`` and ``end`` are Unicode code points into ``input.text`` (``input.text_pair`` where
-    ``sequence`` is 1); patches leave the lists of text empty.
+    ``unknown`` marks tokens that stand for what the vocabulary does not have; it is empty where
+    there are none. ``start`` and ``end`` are Unicode code points into ``input.text``
+    (``input.text_pair`` where ``sequence`` is 1); patches leave the lists of text empty.
     """
 
     kind: UnitKind
@@ -167,6 +186,7 @@ class Units(Struct, frozen=True, kw_only=True, omit_defaults=True):
     end: list[int] = msgspec.field(default_factory=_empty)
     special: list[bool] = msgspec.field(default_factory=_empty)
     sequence: list[int] = []
+    unknown: list[bool] = []
     grid: tuple[int, int] | None = None
     pictures: int = 1
     step: float | None = None
@@ -249,6 +269,38 @@ class Map(Struct, frozen=True, kw_only=True):
     sites: list[Site]
 
 
+class Candidate(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """An entry of the output."""
+
+    index: int
+    value: float
+    label: str | None = None
+    probability: float | None = None
+
+
+class Prediction(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What the model said, whatever was explained: the largest entry at the target's place.
+
+    ``top`` holds the five largest entries, the predicted one first; ``position`` is the token
+    position where the output has one.
+    """
+
+    index: int
+    value: float
+    label: str | None = None
+    probability: float | None = None
+    position: int | None = None
+    top: list[Candidate] = msgspec.field(default_factory=_empty)
+
+
+class Check(Struct, frozen=True, kw_only=True):
+    """A check that was asked for, with what it found."""
+
+    check: str
+    passed: bool
+    found: float | None
+
+
 class Fidelity(Struct, frozen=True, kw_only=True):
     """How far the graph that was explained is from the file, in units of the explained output.
 
@@ -300,6 +352,15 @@ class Attribution(Struct, frozen=True, kw_only=True):
     fidelity: Fidelity | UnsetType = UNSET
     input_name: str | UnsetType = UNSET
     others: list[Map] | UnsetType = UNSET
+    prediction: Prediction | UnsetType = UNSET
+    checks: list[Check] | UnsetType = UNSET
+
+    @property
+    def unknown(self) -> float:
+        """Share of the text's tokens that stand for what the vocabulary does not have."""
+        units = [each.units for each in self.maps if each.units.kind == "token"]
+        read = sum(len(each.text) - sum(each.special) for each in units)
+        return sum(sum(each.unknown) for each in units) / read if read else 0.0
 
     @property
     def maps(self) -> list[Map]:

@@ -163,6 +163,11 @@ def saved_as_optimised(graph: bytes) -> onnx.ModelProto:
         return onnx.load(path)
 
 
+def runtime_version() -> str:
+    """Version of ONNX Runtime."""
+    return str(_import_runtime().__version__)
+
+
 def _import_runtime() -> Any:
     try:
         import onnxruntime

@@ -176,6 +176,7 @@ def join_windows(sample: Sample, found: Mapping[int, Explanation]) -> Explanatio
             sites=_sites(records, joined),
             ledger=_ledger(records, value),
             warnings=[*_said(sample, list(found)), *_warnings(records)],
+            prediction=UNSET,
             fidelity=max((each.fidelity for each in records), key=_difference),
         ),
         tensors={},

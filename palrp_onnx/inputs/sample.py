@@ -95,6 +95,11 @@ class Sample:
         """The texts that are the rows of an input."""
         return next((p.rows for p in (self, *self.parts) if p.subject == name), ())
 
+    @property
+    def texts(self) -> bool:
+        """Whether several texts are its rows, and may be its labels."""
+        return any(part.rows for part in (self, *self.parts))
+
     def row(self, name: str, row: int) -> Sample:
         """The sample with the units of one of the texts that are the rows of an input."""
         if self.parts:
@@ -103,7 +108,7 @@ class Sample:
             return self
         length = len(self.units.text) // len(self.rows)
         own = slice(row * length, (row + 1) * length)
-        lists = ("text", "id", "start", "end", "special")
+        lists = ("text", "id", "start", "end", "special", "unknown")
         units = structs.replace(self.units, **{k: getattr(self.units, k)[own] for k in lists})
         return replace(self, units=units, rows=self.rows[row : row + 1])
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from msgspec import structs
@@ -35,6 +36,9 @@ from palrp_onnx.inputs.towers import texts_of
 from palrp_onnx.model.signature import first_axes
 from palrp_onnx.record import InputFacts
 from palrp_onnx.types import Array
+
+#: Readers by their kind and the inputs that they read, so that files beside a model are read once.
+Readers = dict[tuple[object, ...], Any]
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,6 +106,7 @@ def open_several(
     model_path: Path,
     graph_inputs: Sequence[GraphInput],
     tokenizer: Path | None = None,
+    readers: Readers | None = None,
 ) -> Sample:
     """Read several files to one sample.
 
@@ -115,11 +120,12 @@ def open_several(
         model_path: The model; the files that belong to it are in its folder, or one folder up.
         graph_inputs: The inputs of the graph, in graph order.
         tokenizer: The tokenizer, if it is not beside the model.
+        readers: Readers that earlier samples of this graph have used.
 
     Raises:
         InputError: A file cannot be used, an input is given twice, or one is missing.
     """
-    opened = _Opening(model_path, list(graph_inputs), tokenizer)
+    opened = _Opening(model_path, list(graph_inputs), tokenizer, {} if readers is None else readers)
     parts = {each: opened.read(each) for each in sorted(given, key=_unnamed) if not _text(each)}
     opened.fill_masks()
     if texts := [each for each in given if _text(each)]:
@@ -156,6 +162,7 @@ class _Opening:
     model_path: Path
     free: list[GraphInput]
     tokenizer: Path | None
+    readers: Readers
 
     def __post_init__(self) -> None:
         self.all = list(self.free)
@@ -173,15 +180,15 @@ class _Opening:
             other = given.name is not None and self._named(given.name) not in inputs
             if not inputs or other or read_form(config) != "patches":
                 inputs = [self._one(given, takes_images, "an image")]
-            reader = ImageReader(config, inputs)
+            reader = self._reader(lambda: ImageReader(config, inputs), "image", inputs)
             if isinstance(given.path, Image.Image):
                 return self._take(reader.read(given.path, id=given.id))
             return self._take(reader.read_file(given.file))
         if suffix in SOUND:
             chosen = self._one(given, takes_sound, "a sound")
-            return self._take(
-                SoundReader(default_preprocessor(self.model_path), [chosen]).read_file(given.file)
-            )
+            config = default_preprocessor(self.model_path)
+            reader = self._reader(lambda: SoundReader(config, [chosen]), "sound", [chosen])
+            return self._take(reader.read_file(given.file))
         if suffix in TABLE:
             chosen = self._one(given, lambda each: len(each.shape or (1, 1)) == _TABLE, "a table")
             return self._take(read_table(given.file, [chosen]))
@@ -233,9 +240,8 @@ class _Opening:
             self._named(name)
             inputs = [replace(e, receives=IDS) if e.name == name else e for e in inputs]
         config = beside(self.model_path, "config.json")
-        reader = TextReader(
-            self.tokenizer or default_tokenizer(self.model_path), inputs, config=config
-        )
+        tokenizer = self.tokenizer or default_tokenizer(self.model_path)
+        reader = self._reader(lambda: TextReader(tokenizer, inputs, config=config), "text", inputs)
         texts = [text for each in given for text in each.texts]
         if _own_batch(reader.ids, [e for e in self.all if e.name in self.feeds]):
             lines = [line for each in given for line in _lines(each)]
@@ -247,6 +253,12 @@ class _Opening:
                 hint="palrp-onnx batch explains many samples.",
             )
         return self._take(reader.read(texts[0], id=given[0].id))
+
+    def _reader(self, make: Callable[[], Any], kind: str, inputs: Sequence[GraphInput]) -> Any:
+        key = (kind, *((each.name, each.receives) for each in inputs))
+        if key not in self.readers:
+            self.readers[key] = make()
+        return self.readers[key]
 
     def fill_masks(self) -> None:
         """Masks of pixels keep all of them."""

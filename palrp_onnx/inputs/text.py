@@ -22,7 +22,7 @@ from palrp_onnx.inputs.tokenizer_checks import panics_are_errors
 from palrp_onnx.inputs.tokenizer_files import tokenizer_file
 from palrp_onnx.inputs.tokens import Encoding, encoding_units, load_tokenizer
 from palrp_onnx.inputs.truncation import Truncation, find_truncation
-from palrp_onnx.record import InputFacts, Units, Warning_
+from palrp_onnx.record import InputFacts, Units, Unread, Warning_
 
 #: Largest size of a text, in bytes.
 TEXT_LIMIT = 4 << 20
@@ -136,7 +136,7 @@ class TextReader:
         """The sample of one text or pair; of several choices, one of them."""
         for each in (text,) if pair is None else (text, pair):
             _check_text(each, id)
-        encoding, warnings, twice = self._encode(text, pair, id, complete)
+        encoding, warnings, twice, lost = self._encode(text, pair, id, complete)
         units = encoding_units(self._tokenizer, encoding, text, pair)
         row = _EncodedRow.of(encoding, units).after(twice)
         if twice:
@@ -151,9 +151,10 @@ class TextReader:
                 warnings.append(_SEEN_PADDING)
         facts = InputFacts(
             kind="text",
-            truncated=any(warning.code == "truncated" for warning in warnings),
+            truncated=bool(lost),
             text=text,
             text_pair=pair,
+            unread=Unread(tokens=lost, characters=_unread(row.units, text, pair)) if lost else None,
         )
         return Sample(
             id=id,
@@ -358,8 +359,11 @@ class TextReader:
 
     def _encode(
         self, text: str, pair: str | None, id: str, complete: bool
-    ) -> tuple[Encoding, list[Warning_], int]:
-        """The encoding, warnings, and the number of tokens at its start that stand there twice."""
+    ) -> tuple[Encoding, list[Warning_], int, int]:
+        """The encoding, warnings, and two numbers of tokens.
+
+        They are those at its start that stand there twice, and those that were left out.
+        """
         self._tokenizer.no_truncation()
         encoding = self._run(text, pair, id, complete)
         twice = _repeated(encoding)
@@ -367,7 +371,7 @@ class TextReader:
         if rule is None and total > TOKEN_LIMIT:
             raise InputError(f"{total:,} tokens are more than {TOKEN_LIMIT:,}", place=id)
         if rule is None or total <= rule.limit:
-            return encoding, [], twice
+            return encoding, [], twice, 0
         # If no token fits next to the special ones, the library returns the whole text silently.
         added = 0
         if not complete:
@@ -385,7 +389,7 @@ class TextReader:
                 break
         kept = len(encoding.ids) - twice
         message = f"{kept} of {total} tokens were kept ({rule.source} {rule.limit})"
-        return encoding, [Warning_(code="truncated", message=message)], twice
+        return encoding, [Warning_(code="truncated", message=message)], twice, total - kept
 
     def _run(self, text: str, pair: str | None, id: str, complete: bool) -> Encoding:
         with panics_are_errors("cannot be tokenized", place=id):
@@ -458,6 +462,7 @@ class _EncodedRow:
             end=fill(own.end, 0),
             special=fill(own.special, True),
             sequence=fill(own.sequence, own.sequence[-(side == "right")]) if own.sequence else [],
+            unknown=fill(own.unknown, False) if own.unknown else [],
         )
         return _EncodedRow(fill(self.ids, pad.id), fill(self.mask, 0), fill(self.types, 0), units)
 
@@ -466,7 +471,22 @@ _SEEN_PADDING = Warning_(
     code="padded", message="the graph takes no attention_mask, so it sees the padding as tokens"
 )
 #: Lists of units with one entry for each token.
-_BY_TOKEN = ("text", "id", "start", "end", "special", "sequence")
+_BY_TOKEN = ("text", "id", "start", "end", "special", "sequence", "unknown")
+
+
+def _unread(units: Units, text: str, pair: str | None) -> int:
+    """Number of characters before the first token of each text and after its last."""
+    count = 0
+    for sequence, each in enumerate((text,) if pair is None else (text, pair)):
+        own = [
+            (start, end)
+            for k, (start, end) in enumerate(zip(units.start, units.end, strict=True))
+            if not units.special[k] and (units.sequence or [0] * len(units.start))[k] == sequence
+        ]
+        first = min((start for start, _ in own), default=len(each))
+        last = max((end for _, end in own), default=len(each))
+        count += len(each[:first].strip()) + len(each[last:].strip())
+    return count
 
 
 def _shifted(row: Sample, start: int, sequence: int = 0) -> Units:
@@ -488,6 +508,11 @@ def _shifted(row: Sample, start: int, sequence: int = 0) -> Units:
 
 def _joined(rows: Sequence[Units]) -> Units:
     """The units of several rows, one after the other."""
+    if any(row.unknown for row in rows):
+        rows = [
+            msgspec.structs.replace(row, unknown=row.unknown or [False] * len(row.text))
+            for row in rows
+        ]
     lists = {name: [each for row in rows for each in getattr(row, name)] for name in _BY_TOKEN}
     return msgspec.structs.replace(rows[0], **lists)
 

@@ -145,7 +145,26 @@ def encoding_units(tokenizer: Tokenizer, encoding: Encoding, text: str, pair: st
         end=[end for _, end in offsets],
         special=special,
         sequence=sequences if pair is not None else [],
+        unknown=_unknown(tokenizer, encoding),
     )
+
+
+def _unknown(tokenizer: Tokenizer, encoding: Encoding) -> list[bool]:
+    """Which tokens stand for what the vocabulary does not have; empty if none does.
+
+    Models of most kinds name their unknown token. Unigram models do not, but give the text itself
+    in the place of the token's name.
+    """
+    name = getattr(tokenizer.model, "unk_token", None)
+    if name is not None:
+        known = tokenizer.token_to_id(name)
+        found = [token == known for token in encoding.ids]
+    elif type(tokenizer.model).__name__ == "Unigram":
+        named = zip(encoding.ids, encoding.tokens, strict=True)
+        found = [tokenizer.id_to_token(token) != text for token, text in named]
+    else:
+        return []
+    return found if any(found) else []
 
 
 def _unshared(

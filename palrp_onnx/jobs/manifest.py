@@ -12,15 +12,13 @@ from msgspec import Struct, structs
 
 from palrp_onnx.errors import InputError, UsageError
 from palrp_onnx.files import to_json, write_files
-from palrp_onnx.inputs.beside import beside
-from palrp_onnx.inputs.tokenizer_files import NAMES, TOKENIZER, default_tokenizer, tokenizer_file
+from palrp_onnx.inputs.digests import file_digests, sha256_of
 from palrp_onnx.jobs.settings import Settings, Shard
 from palrp_onnx.version import own_version
 
 NAME = "manifest.json"
 State = Literal["running", "stopped", "complete"]
 SCHEMA: Literal["palrp-onnx/batch/1.0"] = "palrp-onnx/batch/1.0"
-_COMPANIONS = ("config.json", "preprocessor_config.json", "processor_config.json")
 
 
 class ModelDigests(Struct, frozen=True):
@@ -158,18 +156,10 @@ def describe_job(
 ) -> Job:
     """The job for a model (path and digest) and a source (kind and digest)."""
     path, sha256 = model
-    files = {name: beside(path, name) for name in _COMPANIONS}
     given = settings.tokenizer
-    tokenizer = default_tokenizer(path) if given is None else tokenizer_file(Path(given))
-    files |= {name: tokenizer.with_name(name) for name in NAMES}
-    files[TOKENIZER if tokenizer.name not in NAMES else tokenizer.name] = tokenizer
+    digests = file_digests(path, None if given is None else Path(given))
     if settings.example is not None:
-        files["example"] = Path(settings.example)
-    digests = {
-        name: hashlib.sha256(file.read_bytes()).hexdigest()
-        for name, file in files.items()
-        if file.is_file()
-    }
+        digests["example"] = sha256_of(Path(settings.example))
     return Job(
         version=own_version(),
         model=ModelDigests(sha256, digests),

@@ -24,7 +24,7 @@ class Line:
 class Explained(Attribution, frozen=True, kw_only=True):
     """A result record with ``meta`` of the input.
 
-    ``run.ms`` is empty: times would make the lines of two equal runs differ.
+    ``run.ms`` is empty, and there is no ``run.date``: lines of two equal runs are equal.
     """
 
     meta: Any | UnsetType = UNSET
@@ -53,7 +53,7 @@ def explained(record: Attribution, meta: Any) -> Line:
         ModelError: It holds NaN or infinity, which JSON cannot represent.
     """
     record.require_finite()
-    run = structs.replace(record.run, ms={})
+    run = structs.replace(record.run, ms={}, date=UNSET)
     fields = structs.asdict(structs.replace(record, run=run))
     return Line(msgspec.json.encode(Explained(**fields, meta=meta)))
 

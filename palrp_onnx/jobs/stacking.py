@@ -85,6 +85,7 @@ def stack(samples: Sequence[Sample], padding: Padding | None) -> Sample:
         kind=samples[0].kind,
         subject=samples[0].subject,
         sound=samples[0].sound,
+        columns=samples[0].columns,
         feeds={name: np.concatenate([row[name] for row in rows]) for name in rows[0]},
         facts=InputFacts(kind=samples[0].facts.kind, step=samples[0].facts.step),
         units=longest,  # own_record restores those of each row
@@ -100,7 +101,8 @@ def _fill_units(units: Units, length: int, side: Side) -> Units:
         added = [padding] * (length - len(values))
         return [*values, *added] if side == "right" else [*added, *values]
 
-    parts = {"text": "", "id": 0, "start": 0, "end": 0, "special": True, "sequence": 0}
+    parts = {"text": "", "id": 0, "start": 0, "end": 0, "sequence": 0}
+    parts |= {"special": True, "unknown": False}
     lists = {name: getattr(units, name) for name in parts}
     return structs.replace(
         units, **{name: filled(each, parts[name]) for name, each in lists.items() if each}
@@ -166,6 +168,6 @@ def _cut_units(units: Units, end: slice) -> Units:
         return units
     parts = {
         name: getattr(units, name)[end]
-        for name in ("text", "id", "start", "end", "special", "sequence")
+        for name in ("text", "id", "start", "end", "special", "sequence", "unknown")
     }
     return structs.replace(units, **parts)

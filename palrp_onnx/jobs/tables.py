@@ -15,8 +15,9 @@ def table_encoder() -> Callable[[Sequence[bytes]], bytes]:
     """A function that encodes lines as a Parquet file.
 
     Every part has the same columns, those of the record. ``meta``, ``ledger``, ``fidelity``,
-    ``run.params`` and ``target.index``, which have no fixed form, are JSON text. ``error`` is empty
-    if the record was explained; otherwise all columns but ``error`` and ``id`` are empty.
+    ``run.params``, ``run.files`` and ``target.index``, which have no fixed form, are JSON text.
+    ``error`` is empty if the record was explained; otherwise all columns but ``error`` and ``id``
+    are empty.
 
     Raises:
         ResourceError: pyarrow is not installed.
@@ -41,7 +42,8 @@ def _row(record: dict[str, Any]) -> dict[str, Any]:
         if name in row:
             row[name] = json.dumps(row[name], ensure_ascii=False)
     if "run" in row:
-        row["run"] = {**row["run"], "params": json.dumps(row["run"]["params"])}
+        free = {name: json.dumps(row["run"].get(name, {})) for name in ("params", "files")}
+        row["run"] = {**row["run"], **free}
     if "index" in row.get("target", ()):
         row["target"] = {**row["target"], "index": json.dumps(row["target"]["index"])}
     return row
@@ -65,7 +67,10 @@ def _schema(arrow: Any) -> Any:
             end=wholes,
             special=arrow.list_(flag),
             sequence=wholes,
+            unknown=arrow.list_(flag),
             grid=wholes,
+            pictures=whole,
+            step=real,
         ),
         "relevance": struct(
             content=reals,
@@ -78,10 +83,18 @@ def _schema(arrow: Any) -> Any:
             struct(name=text, kind=text, layer=whole, part=text, relevance=reals, off_map=real)
         ),
     }
+    entry = {"index": whole, "value": real, "label": text, "probability": real}
     columns = {
         "schema": text,
         "id": text,
-        "model": struct(sha256=text, opset=whole, producer=text, nodes=whole),
+        "model": struct(
+            sha256=text,
+            opset=whole,
+            producer=text,
+            nodes=whole,
+            name=text,
+            files=arrow.list_(text),
+        ),
         "run": struct(
             version=text,
             method=text,
@@ -90,6 +103,8 @@ def _schema(arrow: Any) -> Any:
             device=text,
             dtype=text,
             providers=arrow.list_(text),
+            runtime=text,
+            files=text,
         ),
         "input": struct(
             kind=text,
@@ -100,6 +115,8 @@ def _schema(arrow: Any) -> Any:
             seconds=real,
             step=real,
             windows=arrow.list_(wholes),
+            windows_of=text,
+            unread=struct(tokens=whole, characters=whole),
         ),
         "target": struct(
             output=text,
@@ -128,6 +145,7 @@ def _schema(arrow: Any) -> Any:
         "fidelity": text,
         "input_name": text,
         "others": arrow.list_(struct(input=text, **shown)),
+        "prediction": struct(**entry, position=whole, top=arrow.list_(struct(**entry))),
         "meta": text,
         "error": struct(code=text, message=text, place=text, hint=text),
     }

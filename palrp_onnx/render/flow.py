@@ -24,17 +24,35 @@ _NO_BLANKS = ("CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR", 
 _MARKS = {" ": " ", "▁": " ", "Ġ": " ", "Ċ": "\n"}
 #: What WordPiece puts before the continuation of a word.
 _CONTINUED = "##"
-#: A token of further bytes of a character that is shown already.
+#: Stands for further bytes of a character, where they cannot have a part of it.
 _FURTHER = "·"
 
 
 @dataclass(frozen=True)
 class Piece:
-    """The displayed text of one unit."""
+    """The displayed text of one unit.
+
+    Attributes:
+        unit: The unit.
+        text: Its text.
+        special: Whether it is a special token.
+        further: Whether it has only further bytes of the character before it.
+    """
 
     unit: int
     text: str
     special: bool = False
+    further: bool = False
+
+
+class UnreadText(str):
+    """Text that the model did not read, as it is beyond its limit."""
+
+    unread = True
+
+
+#: Units of pieces that are none: text that no unit covers, and text that was not read.
+NO_UNIT, NOT_READ = -1, -2
 
 
 Word = tuple[Piece, ...]
@@ -67,7 +85,8 @@ def paragraphs(units: Units, facts: InputFacts) -> list[Paragraph]:
     """
     placed = facts.text is not None and len(units.start) == len(units.end) == len(units.text) > 0
     if placed:
-        return _Setter(units, (facts.text or "", facts.text_pair or "")).set()
+        texts = facts.text or "", facts.text_pair or ""
+        return _Setter(units, texts, facts.unread is not None).set()
     if any(text.startswith((*_MARKS, _CONTINUED)) for text in units.text):
         return _Setter(*_joined(units)).set()
     singles = [
@@ -116,6 +135,7 @@ class _Setter:
 
     units: Units
     texts: tuple[str, str]
+    cut: bool = False
     done: int = 0
     sequence: int = 0
     open: list[Piece] = field(default_factory=list)
@@ -146,24 +166,27 @@ class _Setter:
         touches = start == self.done and 0 < start < len(text) and _inside_word(text, start)
         if not (overlaps or touches):
             self._close()
-            self._between(text[self.done : start])
+            self._between(text[self.done : start], unread=self.cut and not self.done)
         shown = text[max(self.done, start) : end]
         letters = shown.lstrip()
         if letters and letters != shown:
             self._close()
             self._between(shown[: -len(letters)])
-        further = _FURTHER if overlaps else self.units.text[unit]
+        if overlaps and not shown:
+            self.open.append(Piece(unit, _FURTHER, further=bool(self.open)))
+            return
         at = end - len(letters)
-        before = text[at - 1] if at else " "
-        self.open.append(Piece(unit, visible(letters, before=before) or _alone(shown or further)))
+        spelled = visible(letters, before=text[at - 1] if at else " ")
+        self.open.append(Piece(unit, spelled or _alone(shown or self.units.text[unit])))
         if "\n" in shown and not letters:
             self._close()
             self._between("\n")
         self.done = max(self.done, end)
 
-    def _between(self, text: str) -> None:
+    def _between(self, text: str, *, unread: bool = False) -> None:
         if text:
-            self.made[-1].append(visible(text, keep="\n\t"))
+            shown = visible(text, keep="\n\t")
+            self.made[-1].append(UnreadText(shown) if unread and text.strip() else shown)
 
     def _close(self) -> None:
         if self.open:
@@ -172,7 +195,7 @@ class _Setter:
 
     def _rest(self) -> None:
         self._close()
-        self._between(self.texts[min(self.sequence, 1)][self.done :])
+        self._between(self.texts[min(self.sequence, 1)][self.done :], unread=self.cut)
 
 
 def _special(units: Units, unit: int) -> bool:

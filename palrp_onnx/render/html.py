@@ -9,16 +9,15 @@ from functools import cache
 from typing import Any
 
 import jinja2
-import msgspec
 import numpy as np
 from markupsafe import Markup
-from msgspec import UNSET
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
 from palrp_onnx.record import PARTS, Attribution, Map, Relevance, Units, entry_names
 from palrp_onnx.render.account import account_of
 from palrp_onnx.render.bars import BARRED, strongest
+from palrp_onnx.render.facts import answers, facts, origin, verdicts
 from palrp_onnx.render.flow import Word, named, paragraphs, visible, words
 from palrp_onnx.render.layers import positions
 from palrp_onnx.render.markup import data_uri, digits, short
@@ -36,14 +35,26 @@ from palrp_onnx.render.ranked import Ranked, ranked
 from palrp_onnx.render.scale import number
 from palrp_onnx.render.timeline import TIMED, in_cells
 from palrp_onnx.render.titles import title_of
-from palrp_onnx.render.views import SIGNED, View, bounds, views
-from palrp_onnx.render.wording import common_scale, covered, ends, plural, score_remark, shares
+from palrp_onnx.render.views import SIGNED, MapView, bounds, views
+from palrp_onnx.render.wording import (
+    common_scale,
+    covered,
+    ends,
+    failed_checks,
+    notices,
+    plural,
+    said,
+    score_remark,
+    shares,
+)
 from palrp_onnx.types import Box
 
 #: Longer side of an embedded picture, in pixels.
 PICTURE = 1024
 #: Width and height of a ribbon of units in time without their signal.
 _RIBBON = (960, 60)
+#: Largest number of pictures of a film next to each other.
+_ACROSS = 4
 _UNSEEN: Seen = (None, None)
 _ZERO = len(TABLE) // 2
 _FULL = 1.0
@@ -119,11 +130,16 @@ def view(
         "score": score_remark(record),
         "covered": covered(record),
         "shares": shares(record),
+        "said": said(record),
+        "notices": [*notices(record), *failed_checks(record)],
         "warnings": [(visible(w.code), visible(w.message)) for w in record.warnings],
         "maps": maps,
         "account": account_of(record),
         "ledger": _ledger(record.ledger),
-        "facts": _facts(record),
+        "answers": answers(record),
+        "origin": origin(record),
+        "verdicts": verdicts(record),
+        "facts": facts(record),
         "data": {"maps": [each["data"] for each in maps]},
     }
 
@@ -145,6 +161,7 @@ def _view_of(
     word_limit = _word_limit(shown.relevance, joined)
     maps = views(shown.relevance, limit)
     grid = (1, len(shown.relevance.total)) if units.kind in TIMED else units.grid
+    picture = None if grid is None else _picture(shown, maps, grid, image, box)
     return {
         "name": visible(shown.input) if record.others else "",
         "names": [each.name for each in maps],
@@ -152,6 +169,7 @@ def _view_of(
         "score": [number(end) for end in bounds(shown.relevance.score)],
         "remark": remark,
         "flow": flow,
+        "unknown": shown.units.unknown,
         "word_limit": number(word_limit).lstrip("+"),
         "shades": shades(sums, word_limit),
         "over": [abs(value) > word_limit for value in sums],
@@ -163,8 +181,8 @@ def _view_of(
         "timed": units.kind in TIMED,
         "many": plural(units.kind),
         "bars": _bars(shown.units, maps) if units.kind in BARRED else [],
-        "picture": None if grid is None else _picture(shown, maps, grid, image, box),
-        "data": _data(shown, maps, flow, panel, grid),
+        "picture": picture,
+        "data": _data(shown, maps, flow, panel, picture),
     }
 
 
@@ -182,10 +200,10 @@ def _shown(found: Sequence[Ranked]) -> list[dict[str, Any]]:
     ]
 
 
-def _bars(units: Units, maps: Sequence[View]) -> list[tuple[str, list[dict[str, Any]]]]:
+def _bars(units: Units, maps: Sequence[MapView]) -> list[tuple[str, list[dict[str, Any]]]]:
     """For every map a bar for each of the strongest units, from the centre."""
 
-    def bar(view: View, unit: int) -> dict[str, Any]:
+    def bar(view: MapView, unit: int) -> dict[str, Any]:
         value = view.values[unit]
         limit = view.limit if view.signed else max(map(abs, view.values))
         share = max(-1.0, min(1.0, value / limit)) if limit else 0.0
@@ -299,65 +317,16 @@ def _share(part: float, whole: float) -> str:
     return f"{100 * part / whole:z.1f} %".replace("-", "−") if whole else "–"
 
 
-def _facts(record: Attribution) -> list[tuple[str, list[tuple[str, str]]]]:
-    """Lists of names and values with headings."""
-    run, source = record.run, record.input
-    groups: list[tuple[str, dict[str, Any]]] = [
-        ("Model", _known(record.model)),
-        (
-            "Run",
-            {
-                "palrp-onnx": run.version,
-                "method": run.method,
-                **run.params,
-                "engine": run.engine,
-                "device": run.device,
-                "numbers": run.dtype,
-                "providers": ", ".join(run.providers),
-                **{f"{name}, ms": amount for name, amount in run.ms.items()},
-            },
-        ),
-        (
-            "Input",
-            {
-                "id": record.id,
-                "kind": source.kind,
-                "units": ", ".join(
-                    f"{len(each.relevance.total)} × {each.units.kind}" for each in record.maps
-                ),
-                **({"truncated": "yes"} if source.truncated else {}),
-                **({"size": "{} × {}".format(*source.size)} if source.size else {}),
-            },
-        ),
-    ]
-    if record.fidelity is not UNSET:
-        fidelity = _known(record.fidelity)
-        rewritten = ", ".join(f"{n} × {count}" for n, count in fidelity.pop("rewritten").items())
-        groups.append(("Fidelity to the file", {"rewritten": rewritten, **fidelity}))
-    return [
-        (heading, [(visible(str(n)), short(visible(str(v)), 500)) for n, v in pairs.items()])
-        for heading, pairs in groups
-    ]
-
-
-def _known(facts: msgspec.Struct) -> dict[str, Any]:
-    """The facts that are there."""
-    fields = msgspec.structs.asdict(facts)
-    found = {
-        name: value for name, value in fields.items() if value is not UNSET and value is not None
-    }
-    return {n: ", ".join(map(str, v)) if isinstance(v, list) else v for n, v in found.items()}
-
-
 def _picture(
     shown: Map,
-    maps: Sequence[View],
+    maps: Sequence[MapView],
     grid: tuple[int, int],
     image: Image.Image | None,
     box: Box | None,
 ) -> dict[str, Any]:
     """The maps as pictures with one pixel per unit, and their place on the original."""
-    rows, columns = grid
+    order = _arranged(grid, shown.units.pictures if image is None else 1)
+    rows, columns = order.shape
     timed = shown.units.kind in TIMED
     width, height = image.size if image is not None else _RIBBON if timed else (columns, rows)
     seen = (box if image is not None else None) or Box(0, 0, width, height)
@@ -372,15 +341,29 @@ def _picture(
             f"height:{100 * (seen.bottom - seen.top) / height:.4f}%"
         ),
         "maps": [
-            (view.name, data_uri(_map(view, (rows, columns), clear=image is not None)))
-            for view in maps
+            (view.name, data_uri(_map(view, order, clear=image is not None))) for view in maps
         ],
+        "order": order.ravel().tolist() if shown.units.pictures > 1 else None,
+        "pictures": (columns // grid[1], rows * shown.units.pictures // grid[0]),
     }
 
 
-def _map(view: View, grid: tuple[int, int], clear: bool) -> Image.Image:
+def _arranged(grid: tuple[int, int], pictures: int) -> NDArray[np.int64]:
+    """The units of a grid where they are drawn: pictures of a film next to each other, −1 at none.
+
+    Units have the pictures below each other.
+    """
+    across = min(pictures, _ACROSS)
+    missing = -pictures % across
+    films = np.arange(grid[0] * grid[1]).reshape(pictures, -1, grid[1])
+    films = np.pad(films, ((0, missing), (0, 0), (0, 0)), constant_values=-1)
+    lines = films.reshape(-1, across, *films.shape[1:]).swapaxes(1, 2)
+    return lines.reshape(-1, across * grid[1])
+
+
+def _map(view: MapView, order: NDArray[np.int64], clear: bool) -> Image.Image:
     """Colours of the patches. With ``clear``, patches of small relevance are transparent."""
-    numbers = np.array(view.values, dtype=np.float64).reshape(grid)
+    numbers = np.array([*view.values, 0.0])[order]
     if not clear or not view.signed:
         return Image.fromarray(view.paint(numbers, view.limit))
     strength = np.abs(numbers) / view.limit if view.limit else np.zeros_like(numbers)
@@ -396,10 +379,10 @@ def _small(image: Image.Image) -> Image.Image:
 
 def _data(
     shown: Map,
-    maps: Sequence[View],
+    maps: Sequence[MapView],
     flow: list[Any],
     panel: dict[str, Any] | None,
-    grid: tuple[int, int] | None,
+    picture: dict[str, Any] | None,
 ) -> dict[str, Any]:
     """Numbers of a map for the script, which reads texts from the page."""
     return {
@@ -411,7 +394,8 @@ def _data(
             "tokens": bounds(shown.relevance.score),
             "words": bounds(_sums(shown.relevance.score, words(flow))),
         },
-        "columns": None if grid is None else grid[1],
+        "columns": picture and picture["columns"],
+        "order": picture and picture["order"],
         "kind": shown.units.kind,
         "sites": [site.relevance for site in shown.sites] if panel and panel["source"] else [],
     }

@@ -18,8 +18,17 @@ from palrp_onnx.render.scale import Scale, number
 from palrp_onnx.render.strip import Strip, set_text
 from palrp_onnx.render.timeline import TIMED, Timeline, in_cells
 from palrp_onnx.render.titles import title_of
-from palrp_onnx.render.views import View, bounds, views
-from palrp_onnx.render.wording import common_scale, covered, ends, score_remark, shares
+from palrp_onnx.render.views import MapView, bounds, views
+from palrp_onnx.render.wording import (
+    common_scale,
+    covered,
+    ends,
+    failed_checks,
+    notices,
+    said,
+    score_remark,
+    shares,
+)
 from palrp_onnx.types import Box
 
 _SMALL = 15
@@ -61,7 +70,7 @@ def _map(
     shown, each = in_cells(shown)
     limit, remark = common_scale(shown)
     prefix = _prefix(record, shown)
-    maps: Sequence[View] = views(shown.relevance, limit)
+    maps: Sequence[MapView] = views(shown.relevance, limit)
     if shown.units.kind in TIMED:
         if prefix:
             yield TextLines([(prefix, 16, GREY)])
@@ -77,9 +86,10 @@ def _map(
             yield Pictures(maps, grid, image, box)
     else:
         units = named(shown.units, len(shown.relevance.total))
+        unknown = {unit for unit, marked in enumerate(units.unknown) if marked}
         text, maps, note = set_text(maps, paragraphs(units, record.input))
         for each_map in maps:
-            yield Strip(f"{prefix}{each_map.name}", each_map, text)
+            yield Strip(f"{prefix}{each_map.name}", each_map, text, unknown)
         if note:
             yield TextLines([(note, _SMALL, GREY)])
     yield Scale(limit, remark + _summed(shown, each), *ends(record))
@@ -103,13 +113,16 @@ def _head(record: Attribution) -> TextLines:
     facts = [f"{target.output} {number(target.value)}"]
     if target.probability is not None:
         facts.append(f"probability {target.probability:.3g}")
+    if (other := said(record)) is not None:
+        facts.append(other)
     facts.append(f"{record.run.method}, {record.run.dtype}")
-    facts.append(f"model {record.model.sha256[:12]}")
+    facts.append(f"{visible(record.model.name or 'model')} {record.model.sha256[:12]}")
     facts.append(f"input {visible(record.id)}")
     lines = [(visible(name), 28, BLACK)]
     lines += [(line, _SMALL, GREY) for line in wrap(facts, _SMALL)]
     warnings = [visible(w.message) for w in record.warnings]
-    lines += [(f"⚠ {text}", _SMALL, BLACK) for text in warnings]
+    notes = [*notices(record), *failed_checks(record), *warnings]
+    lines += [(f"⚠ {text}", _SMALL, BLACK) for text in notes]
     return TextLines(lines)
 
 

@@ -12,7 +12,7 @@ import msgspec
 from palrp_onnx.errors import InputError
 from palrp_onnx.record import LEDGER_ENTRIES, LEDGER_SUMS, PARTS, Attribution, Map, decode
 
-_PER_UNIT = ("text", "start", "end", "special", "sequence")
+_PER_UNIT = ("text", "start", "end", "special", "sequence", "unknown")
 _ACCOUNT = (*LEDGER_ENTRIES, *LEDGER_SUMS)
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from itertools import groupby
 
-from palrp_onnx.render.flow import Paragraph, words
+from palrp_onnx.render.flow import NO_UNIT, NOT_READ, Paragraph, words
 from palrp_onnx.render.page import GREY, INNER, MARGIN
 from palrp_onnx.render.palette import BLACK, RGB, ink
 from palrp_onnx.render.scale import number
 from palrp_onnx.render.scene import Scene, Span
 from palrp_onnx.render.setting import Set, Setting
-from palrp_onnx.render.views import View
+from palrp_onnx.render.views import MapView
 
 #: Size of letters, and the smaller one of long texts.
 SIZES = (19, 14)
@@ -27,8 +28,8 @@ def row(size: int) -> int:
 
 
 def set_text(
-    maps: Sequence[View], flow: Sequence[Paragraph]
-) -> tuple[Setting, Sequence[View], str]:
+    maps: Sequence[MapView], flow: Sequence[Paragraph]
+) -> tuple[Setting, Sequence[MapView], str]:
     """Set a text for its maps; returns the maps that there is room for, and a note for the reader.
 
     A long text has smaller letters. If that is not enough, only the first map is drawn, and at last
@@ -59,11 +60,13 @@ class Strip:
         title: Title of the map.
         view: The map.
         text: The tokens in lines.
+        unknown: Tokens that stand for what the vocabulary does not have; they are underlined.
     """
 
     title: str
-    view: View
+    view: MapView
     text: Setting
+    unknown: AbstractSet[int] = frozenset()
 
     def __post_init__(self) -> None:
         self.height = _HEAD + max(self.text.rows, 1) * row(self.text.size)
@@ -83,8 +86,11 @@ class Strip:
         self, page: Scene, word: Set, grounds: Sequence[Sequence[int]], upper: int, lower: int
     ) -> Span:
         """Draw the grounds of a word, and return its letters."""
-        shown: dict[int, tuple[RGB, str]] = {-1: (BLACK, "")}
+        shown: dict[int, tuple[RGB, str]] = {NO_UNIT: (BLACK, ""), NOT_READ: (GREY, "not read")}
         for unit, left, right in word.grounds():
+            if unit == NOT_READ:
+                middle = (upper + lower) / 2
+                page.stroke([(MARGIN + left, middle), (MARGIN + right, middle)], GREY)
             if unit < 0:
                 continue
             value = self.view.values[unit]
@@ -96,6 +102,9 @@ class Strip:
             if self.view.signed and abs(value) > self.view.limit:
                 at = edges[2]
                 page.polygon([(at - 6, upper), (at, upper), (at, upper + 6)], BLACK)
+            if unit in self.unknown:
+                for at in range(edges[0], edges[2], 5):
+                    page.stroke([(at, lower), (min(at + 2, edges[2]), lower)], BLACK, 2)
         inks = tuple((end, *shown[unit]) for end, unit in word.ends)
         return Span(
             word.shaped,

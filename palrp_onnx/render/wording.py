@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from msgspec import UNSET
+
 from palrp_onnx.record import Attribution, Map, entry_names
 from palrp_onnx.render.flow import visible
 from palrp_onnx.render.scale import number
@@ -42,6 +44,8 @@ _STAYS = {
     "rounding": "rounding",
     "kernel": "integer kernels",
 }
+#: Kinds of targets that are a prediction, if their index is that of one.
+_SAME = ("class", "token", "place")
 #: Smaller parts of the ledger are left out of the sentence.
 _SMALL = 1e-3
 
@@ -71,11 +75,50 @@ def covered(record: Attribution) -> str:
     return f"of {target} this {noun} {_amount(shown, least)}; {', '.join(stays)}"
 
 
+def said(record: Attribution) -> str | None:
+    """What the model predicts, where that is not what the title says; ``None`` otherwise."""
+    found, target = record.prediction, record.target
+    if found is UNSET or (target.index == found.index and target.kind in _SAME):
+        return None
+    name = visible(class_name(found.label, found.index))
+    chance = "" if found.probability is None else f", probability {found.probability:.3g}"
+    return f"the model predicts {name}{chance}"
+
+
+def notices(record: Attribution) -> list[str]:
+    """What the model did not read and could not know."""
+    found = []
+    if (left := record.input.unread) is not None:
+        found.append(
+            f"not read: {left.tokens} tokens ({left.characters} characters) beyond the limit"
+        )
+    if count := sum(sum(each.units.unknown) for each in record.maps):
+        found.append(
+            f"not known: {count} tokens ({100 * record.unknown:.1f} %) stand for what the "
+            "vocabulary does not have"
+        )
+    return found
+
+
+def failed_checks(record: Attribution) -> list[str]:
+    """The checks that failed, with what they found."""
+    failed = [] if record.checks is UNSET else [c for c in record.checks if not c.passed]
+    return [
+        f"check failed: {c.check} ({'not known' if c.found is None else f'{c.found:.3g}'})"
+        for c in failed
+    ]
+
+
 def entry_words(name: str, maps: Sequence[Map]) -> str:
     """An entry of the ledger in words."""
     many = "units" if len(maps) > 1 else plural(maps[0].units.kind)
-    mapped = {"content": f"content of {many}", "position": f"positions of {many}"}
-    return {**mapped, **_STAYS}.get(name, visible(name)).format(many=many)
+    if name in _STAYS:
+        return _STAYS[name].format(many=many)
+    if name == "position":
+        return "positions"
+    if len(maps) == 1:
+        return "content"
+    return f"content of {visible(maps[0].input if name == 'content' else name)}"
 
 
 def plural(kind: str) -> str:

@@ -28,12 +28,15 @@ from palrp_onnx import Explainer
 from palrp_onnx.compiler.file import compile_model
 from palrp_onnx.errors import InputError, TargetError
 from palrp_onnx.inputs import Sample, TextReader, open_sample, read_labels
+from palrp_onnx.inputs.sample import ImageGeometry
+from palrp_onnx.inputs.vectors import mask_of_places
 from palrp_onnx.jobs.records import Record
 from palrp_onnx.jobs.settings import Settings
 from palrp_onnx.jobs.stacking import Padding, stack
 from palrp_onnx.jobs.worker import Worker
 from palrp_onnx.record import Attribution, InputFacts, encode
 from palrp_onnx.render.titles import title_of
+from palrp_onnx.types import Box
 
 ENGINES = ("numpy", "onnxruntime")
 WORDS = "[CLS] [SEP] [MASK] berlin is big paris small who she he".split()
@@ -562,6 +565,56 @@ def test_a_class_over_its_region(tmp_path: Path, engine: str) -> None:
         assert target_facts.head == "segmentation"
         assert abs(found.record.ledger["residual_relative"]) < 1e-5
     assert "places, where it is the largest" in title_of(explain("c").record)
+
+
+def test_a_mask_in_the_size_of_the_picture(tmp_path: Path) -> None:
+    """Places of two by two pixels, and of an original of which the model sees a part."""
+    kernel = real(4, 3, 2, 2, seed=6)
+    body = "y = Conv<kernel_shape=[2, 2], strides=[2, 2]>(x, k)"
+    explain = of_picture(tmp_path, body, {"k": kernel})
+    mask = np.zeros((6, 6), bool)
+    mask[1:3, 2:5] = True  # half of one place, a quarter of others
+    np.save(tmp_path / "mask.npy", mask)
+    found = explain(f"region:c:{tmp_path}/mask.npy").record
+    cells = mask.reshape(3, 2, 3, 2).mean(axis=(1, 3)) >= 0.5
+    windows = PICTURE[0].astype(np.float64).reshape(3, 3, 2, 3, 2)
+    y = np.einsum("chawb,kcab->khw", windows, kernel)
+    assert found.target.value == pytest.approx(y[2][cells].sum(), rel=1e-5)
+    assert found.target.cells == cells.sum() == 2
+    assert [each.code for each in found.warnings] == ["resized-mask"]
+    geometry = ImageGeometry(size=(10, 8), box=Box(left=2, top=1, right=8, bottom=7))
+    facts = InputFacts(kind="image", size=(10, 8))
+    sample = Sample("x", "image", {"x": PICTURE}, facts, geometry=geometry, subject="x")
+    original = np.zeros((8, 10), bool)
+    original[1:7, 2:8] = mask
+    original[0] = True  # cropped off
+    np.save(tmp_path / "original.npy", original)
+    explainer = Explainer(tmp_path / "model.onnx")
+    labels = read_labels(tmp_path / "model.onnx")
+    (same,) = explainer.explain(sample, f"region:c:{tmp_path}/original.npy", labels)
+    assert same.record.target.value == pytest.approx(found.target.value)
+    np.save(tmp_path / "little.npy", np.eye(6, dtype=bool) * [0, 0, 0, 1, 0, 0])
+    with pytest.raises(TargetError, match="covers less than half of every place"):
+        explain(f"region:c:{tmp_path}/little.npy")
+
+
+@pytest.mark.parametrize(
+    ("box", "size"),
+    [((0, 0, 6, 4), (2, 3)), ((-3, -2, 9, 6), (4, 4)), ((1.5, 0.5, 4.5, 3.5), (2, 3))],
+)
+def test_a_place_is_masked_if_half_of_its_area_is(box: Any, size: tuple[int, int]) -> None:
+    """Counted on a grid of 24 × 24 points in each pixel."""
+    mask = np.random.default_rng(0).random((4, 6)) < 0.5
+    left, top, right, bottom = box
+    steps = 24
+    fine = np.repeat(np.repeat(mask, steps, 0), steps, 1)
+    around = np.pad(fine, 4 * steps)
+    down, across = (int((b - a) * steps) for a, b in ((top, bottom), (left, right)))
+    first = int((top + 4) * steps), int((left + 4) * steps)
+    seen = around[first[0] : first[0] + down, first[1] : first[1] + across]
+    share = seen.reshape(size[0], down // size[0], size[1], across // size[1]).mean(axis=(1, 3))
+    found = mask_of_places(mask, Box(*box), size)
+    np.testing.assert_array_equal(found, share >= 0.5)
 
 
 @pytest.mark.parametrize(("ending", "half"), [("Identity", 0), ("Sigmoid", 0.5)])

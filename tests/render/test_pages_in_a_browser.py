@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import itertools
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from browser import CHROMIUM, axe, needs_browser
-from shown import PAGES
+from shown import PAGES, explained
+
+from palrp_onnx.record import InputFacts
+from palrp_onnx.render.html import shades
+from palrp_onnx.render.listing import render_run
+from palrp_onnx.render.run_lines import ListedRecord
+from palrp_onnx.render.scale import number
 
 pytestmark = needs_browser
 
@@ -148,3 +156,112 @@ def test_record_of_a_run_opens(browser: Any, places: dict[str, Path]) -> None:
     assert tab.locator(".list").is_visible()
     assert complaints == []
     tab.close()
+
+
+def test_maps_are_switched(browser: Any, places: dict[str, Path]) -> None:
+    tab, complaints = opened(browser, places["text"])
+    data = json.loads(tab.locator("script.data").text_content())["maps"][0]
+    painted = "els => els.map(e => [...e.classList].find(c => /^[ks]\\d+$/.test(c)) || '')"
+    assert tab.eval_on_selector_all(".u", painted) == [""] * len(data["total"])
+    tab.click("[data-show=content]")
+    tab.click("[data-by=tokens]")
+    expected = [f"k{shade}" for shade in shades(data["content"], data["limit"])]
+    assert tab.eval_on_selector_all(".u", painted) == expected
+    assert set(tab.eval_on_selector_all(".w", painted)) == {""}
+    assert tab.locator(".map .high").last.inner_text() == "+" + number(data["limit"])[1:]
+    tab.click("[data-show=score]")
+    assert set(tab.eval_on_selector_all(".u", "els => els.map(e => e.className[0])")) <= {"u"}
+    assert "s127" in tab.eval_on_selector_all(".u", painted)
+    pressed = tab.eval_on_selector_all(
+        "[data-show][aria-pressed=true]", "e => e.map(x => x.innerText)"
+    )
+    assert pressed == ["score"]
+    assert complaints == []
+    tab.close()
+
+
+def test_keys_read_the_map_and_the_matrix(browser: Any, places: dict[str, Path]) -> None:
+    tab, complaints = opened(browser, places["text"])
+    data = json.loads(tab.locator("script.data").text_content())["maps"][0]
+    tab.focus(".w[tabindex='0']")
+    tab.keyboard.press("End")
+    said = tab.locator(".map .readout").inner_text()
+    assert "[SEP]" in said
+    assert f"total {number(data['total'][-1])}" in said
+    tab.click(".each summary")
+    tab.focus(".panel .field")
+    tab.keyboard.press("ArrowDown")
+    tab.keyboard.press("End")
+    said = tab.locator(".panel .readout").inner_text()
+    assert said.endswith(number(data["sites"][1][-1]))
+    before = tab.locator(".panel .field").bounding_box()["width"]
+    tab.fill(".zoom", "3")
+    assert tab.locator(".panel .field").bounding_box()["width"] > 2 * before
+    assert complaints == []
+    tab.close()
+
+
+def test_the_strongest_are_sorted_marked_and_copied(browser: Any, places: dict[str, Path]) -> None:
+    context = browser.new_context(permissions=["clipboard-read", "clipboard-write"])
+    tab, complaints = opened(context, places["text"])
+    column = "rows => rows.map(row => Number(row.cells[2].dataset.v))"
+    tab.click(".ranked thead th:nth-child(3) button")
+    first = tab.eval_on_selector_all(".ranked .plus tr[data-units]", column)
+    assert first == sorted(first)
+    row = tab.locator(".ranked tr[data-units]").first
+    row.locator("button").click()
+    marked = tab.eval_on_selector_all(".hit-unit", "els => els.map(e => e.dataset.u).join()")
+    assert marked == row.get_attribute("data-units")
+    row.locator("button").click()
+    assert tab.locator(".hit-unit").count() == 0
+    tab.click("[data-copy=csv]")
+    tab.wait_for_selector(".ranked [role=status]:has-text('copied')")
+    lines = tab.evaluate("navigator.clipboard.readText()").splitlines()
+    assert lines[0] == "word,total,content,position"
+    assert len(lines) == 21
+    tab.click("[data-copy=json]")
+    tab.wait_for_timeout(100)
+    assert len(json.loads(tab.evaluate("navigator.clipboard.readText()"))) == 20
+    assert complaints == []
+    context.close()
+
+
+def test_a_patch_is_marked(browser: Any, places: dict[str, Path]) -> None:
+    tab, complaints = opened(browser, places["image"])
+    tab.locator(".ranked tbody button").first.click()
+    assert tab.locator(".field .found").count() == 1
+    assert complaints == []
+    tab.close()
+
+
+def test_hostile_texts_of_a_run_stay_texts(browser: Any, tmp_path: Path) -> None:
+    record = explained("reviews-rope")[0]
+    hostile = (
+        "</script><script>document.title='bad'</script><img src=x onerror=document.title='bad'>"
+    )
+    named = msgspec.structs.replace(
+        record,
+        id=hostile,
+        target=msgspec.structs.replace(record.target, label=hostile),
+        units=msgspec.structs.replace(record.units, text=[hostile] * len(record.units.text)),
+        input=InputFacts(kind="text", text=None),
+    )
+    place = tmp_path / "run.html"
+    place.write_bytes(render_run("run", [ListedRecord("1", named, meta={hostile: hostile})]).html)
+    tab, complaints = opened(browser, place, "#record-1")
+    tab.wait_for_selector(".detail .u")
+    assert tab.title() == "run"
+    assert complaints == []
+    tab.close()
+
+
+def test_pages_are_whole_without_their_script(browser: Any, places: dict[str, Path]) -> None:
+    context = browser.new_context(java_script_enabled=False)
+    for name in ("text", "run", "comparison"):
+        tab = context.new_page()
+        tab.goto(places[name].as_uri())
+        assert tab.locator(".controls").first.is_hidden() or name == "run"
+        assert tab.locator("button:visible:enabled").count() == 0
+        assert tab.locator("table:visible").count() > 0
+        tab.close()
+    context.close()

@@ -59,7 +59,7 @@ def patches() -> bytes:
 
 def film() -> bytes:
     record = explained("reviews-rope")[0]
-    return render_html(replaced(record, Units(kind="patch", grid=(12, 4), pictures=3), 48))
+    return render_html(replaced(record, Units(kind="patch", grid=(20, 4), pictures=5), 80))
 
 
 def table() -> bytes:

@@ -139,14 +139,16 @@
     const patches = map.querySelector(".field");
     if (patches) {
       explore(patches, readout, (row, column) => {
-        const unit = row * data.columns + column;
+        const place = row * data.columns + column;
+        const unit = data.order ? data.order[place] : place;
+        if (unit < 0) return "";
         const named = names[unit] || `row ${row}, column ${column}`;
         const name = data.kind === "patch" ? `patch ${named}` : isolated(named);
         return `${name}: ${told([unit])}`;
       });
     }
     const list = map.querySelector(".ranked");
-    if (list) rank(list, data, (units) => mark(map, units, data.columns));
+    if (list) rank(list, data, (units) => mark(map, units, data));
     const panel = part(".panel");
     const matrix = panel && panel.querySelector(".sites");
     if (matrix) {
@@ -235,7 +237,7 @@
   }
 
   /** Outline units in a map, and bring the first of them into view. */
-  function mark(map, units, columns) {
+  function mark(map, units, { columns, order }) {
     all(map, ".hit-unit").forEach((each) => each.classList.remove("hit-unit"));
     all(map, ".found").forEach((each) => each.remove());
     const field = map.querySelector(".field");
@@ -244,11 +246,11 @@
     if (places[0]) places[0].scrollIntoView({ block: "nearest" });
     if (!field) return;
     const rows = Number(field.dataset.rows);
-    for (const unit of units) {
+    for (const place of units.map((unit) => (order ? order.indexOf(unit) : unit))) {
       const found = document.createElement("i");
       found.className = "cursor found";
       found.style.cssText =
-        `left:${(100 * (unit % columns)) / columns}%;top:${(100 * Math.floor(unit / columns)) / rows}%;` +
+        `left:${(100 * (place % columns)) / columns}%;top:${(100 * Math.floor(place / columns)) / rows}%;` +
         `width:${100 / columns}%;height:${100 / rows}%`;
       field.append(found);
     }
@@ -430,9 +432,11 @@
       });
     }
 
-    /** The bar of a target is a filter, too; pressed again, it is none. */
+    const facetOf = (button) => facets.find((each) => each.dataset.facet === button.dataset.of);
+
+    /** The bar of a class is a filter, too; pressed again, it is none. */
     function pick(button) {
-      const select = facets.find((each) => each.dataset.facet === "target");
+      const select = facetOf(button);
       const option = select && [...select.options].find((o) => o.dataset.name === button.dataset.pick);
       if (!option) return;
       select.value = select.value === option.value ? "" : option.value;
@@ -454,7 +458,7 @@
     search.addEventListener("input", filter);
     facets.forEach((each) => each.addEventListener("change", filter));
     for (const button of all(list, "[data-pick]")) {
-      button.disabled = !facets.some((each) => each.dataset.facet === "target");
+      button.disabled = !facetOf(button);
       button.addEventListener("click", () => pick(button));
     }
     list.querySelector(".export").addEventListener("click", () => {
