@@ -70,6 +70,8 @@ class Binder:
             return target if target.parts else [self._region(target, row) for row in rows]
         if target.kind == "span":
             return target if target.entries else [self._span(target, row) for row in rows]
+        if target.kind == "answer" or (self.subject.facts.ends and target.kind == "pred"):
+            return [self._answer(target, row) for row in rows]
         if self.head.places or self.subject.facts.choices:
             return [self._place_of_answer(target, row) for row in rows]
         if target.at is not None:
@@ -200,7 +202,7 @@ class Binder:
             )
         found = [k for k, each in enumerate(units.text) if each == text]
         found = found or [k for k, each in enumerate(units.text) if each.strip() == text.strip()]
-        found = found or _spelled(text.strip(), units)
+        found = found or [first for first, _ in _spelled(text, units)]
         if len(found) == 1:
             return found[0]
         places = ", ".join(f"token:{k}" for k in found[:8])
@@ -298,22 +300,37 @@ class Binder:
         kept = self.answers(row, len(scores))
         return replace(target, index=int(np.where(kept, scores, -np.inf).argmax()))
 
+    def _answer(self, target: Target, row: int) -> Target:
+        """The answer with this text, or of all answers the one with the largest score.
+
+        Raises:
+            TargetError: The text is not in the input, or the output is none of answers.
+        """
+        if self.subject.facts.ends is None:
+            raise no_answer(self.subject, self.head)
+        starts, ends = np.split(self.output()[row].astype(np.float64), 2)
+        kept = self.answers(row, len(starts))
+        if target.at is None:
+            span = _best_span(np.where(kept, starts, -np.inf), np.where(kept, ends, -np.inf))
+            return replace(target, kind="answer", span=span)
+        units = self._units(row)
+        found = [] if units is None else _spelled(target.at, units)
+        found = [(first, last) for first, last in found if kept[first] and kept[last]]
+        if not found:
+            raise TargetError(
+                f"No answer is spelled {target.at!r}",
+                place=f"input {self._tokens}",
+                hint="Take it from the text word by word.",
+            )
+        span = max(found, key=lambda pair: starts[pair[0]] + ends[pair[1]])
+        return replace(target, at=None, span=span)
+
     def likely_labels(self) -> tuple[list[int], bool]:
         """Labels of the first row with a probability above one half, else the largest; which."""
         scores = self.output()[0]
         half = 0.5 if self.head.link == "value" else 0.0
         above = [int(k) for k in np.flatnonzero(scores > half)]
         return above or [int(scores.argmax())], bool(above)
-
-    def answer(self, row: int, starts: Array, ends: Array) -> tuple[int, int]:
-        """The first and the last token of the answer: the largest sum of the two scores [B, T]."""
-        first, last = (each[row].astype(np.float64) for each in (starts, ends))
-        kept = self.answers(row, len(first))
-        first, last = (np.where(kept, scores, -np.inf) for scores in (first, last))
-        # The best last token from every place on, and where it is.
-        best = np.maximum.accumulate(last[::-1])[::-1]
-        start = int((first + best).argmax())
-        return start, start + int(last[start:].argmax())
 
     def answers(self, row: int, count: int) -> Array:
         """Which tokens [T] may be in an answer: ordinary ones, of a pair those of the second."""
@@ -417,17 +434,44 @@ def _all_of(index: int, axis: int, rank: int) -> str:
     return ",".join(str(index) if k == axis else ":" for k in range(rank))
 
 
-def _spelled(text: str, units: Units) -> list[int]:
-    """First tokens of the stretches of ordinary tokens that together spell ``text``."""
+def _best_span(starts: Array, ends: Array) -> tuple[int, int]:
+    """The first and the last token of the answer with the largest sum of the two scores [T]."""
+    # The best last token from every place on, and where it is.
+    best = np.maximum.accumulate(ends[::-1])[::-1]
+    start = int((starts + best).argmax())
+    return start, start + int(ends[start:].argmax())
+
+
+def no_answer(subject: Subject, head: Head) -> TargetError:
+    """The error where an answer is asked of an output that has none."""
+    return TargetError(
+        "The output does not say where an answer starts or ends",
+        place=f"output {subject.output}, {head.kind}",
+        hint="Use --target pred.",
+    )
+
+
+def _spelled(text: str, units: Units) -> list[tuple[int, int]]:
+    """Stretches of ordinary tokens that together spell ``text``, by first and last token.
+
+    Spaces and case do not count, as tokenizers change both.
+    """
+    wanted = _letters(text)
     found = []
     for start in range(len(units.text)):
+        if not _letters(units.text[start]):
+            continue
         spelled = ""
         for k in range(start, len(units.text)):
             if units.special and units.special[k]:
                 break
-            spelled += units.text[k].removeprefix("##")
-            if spelled.strip() == text:
-                found.append(start)
-            if len(spelled.strip()) >= len(text):
+            spelled += _letters(units.text[k].removeprefix("##"))
+            if spelled == wanted:
+                found.append((start, k))
+            if len(spelled) >= len(wanted):
                 break
     return found
+
+
+def _letters(text: str) -> str:
+    return "".join(text.split()).casefold()

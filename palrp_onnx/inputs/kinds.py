@@ -40,7 +40,7 @@ def unknown_kind(path: Path) -> InputError:
             f"ffmpeg -i {path.name} -lossless 1 {path.stem}.webp; or its frames an .npz file."
         )
     elif not path.exists():
-        problem, hint = "there is no such file", f"{hint}; a text itself is read from stdin: -"
+        problem, hint = "there is no such file", f"{hint}; a text itself is given with --text"
     return InputError(problem, place=str(path), hint=hint)
 
 
