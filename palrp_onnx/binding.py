@@ -310,9 +310,9 @@ class Binder:
             raise no_answer(self.subject, self.head)
         starts, ends = np.split(self.output()[row].astype(np.float64), 2)
         kept = self.answers(row, len(starts))
+        best = _best_span(np.where(kept, starts, -np.inf), np.where(kept, ends, -np.inf))
         if target.at is None:
-            span = _best_span(np.where(kept, starts, -np.inf), np.where(kept, ends, -np.inf))
-            return replace(target, kind="answer", span=span)
+            return replace(target, kind="answer", span=best, best=best)
         units = self._units(row)
         found = [] if units is None else _spelled(target.at, units)
         found = [(first, last) for first, last in found if kept[first] and kept[last]]
@@ -323,7 +323,7 @@ class Binder:
                 hint="Take it from the text word by word.",
             )
         span = max(found, key=lambda pair: starts[pair[0]] + ends[pair[1]])
-        return replace(target, at=None, span=span)
+        return replace(target, at=None, span=span, best=best)
 
     def likely_labels(self) -> tuple[list[int], bool]:
         """Labels of the first row with a probability above one half, else the largest; which."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Literal
 
@@ -35,7 +35,7 @@ from palrp_onnx.record import (
     unmapped,
 )
 from palrp_onnx.relevance.ledger import OPEN
-from palrp_onnx.relevance.target import Resolved
+from palrp_onnx.relevance.target import Resolved, answer_entries
 from palrp_onnx.relevance.units import Maps, pictures_of, unaligned
 from palrp_onnx.subject import Subject
 from palrp_onnx.types import Array
@@ -107,26 +107,24 @@ class Describer:
         if target.kind in ("region", "span", "element"):
             return UNSET
         if target.kind == "answer":
-            if not found.predicted or not target.places:
-                return UNSET
-            return Prediction(
-                index=target.places[0],
-                value=target.value,
-                label=target.label,
-                probability=target.probability,
-            )
+            return self._best_answer(found, target, units)
         position = None if self.head.places else target.position
-        return prediction(
-            self.head, found.scores, lambda index: self._label(index, units), position
-        )
+        names = labels_of(self.head, self.vocabulary, units)
+        return prediction(self.head, found.scores, names, position)
 
-    def _label(self, index: int, units: Units) -> str | None:
-        """The name of an entry."""
-        if self.head.places:
-            return units.text[index] if index < len(units.text) else None
-        if self.head.vocabulary and self.vocabulary is not None:
-            return self.vocabulary.text(index)
-        return self.head.names.get(index)
+    def _best_answer(
+        self, found: Resolved, target: TargetFacts, units: Units
+    ) -> Prediction | UnsetType:
+        """The best of all answers."""
+        if found.best is None:
+            return UNSET
+        where = answer_entries(found.best, found.scores.size // 2)
+        return Prediction(
+            index=found.best[0],
+            value=sum(float(found.scores[index]) for index, _ in where),
+            label=None if target.label is None else text_of(units, *found.best),
+            probability=self.head.probability(replace(found, where=where)),
+        )
 
     def _tokens(self, sample: Sample, outcome: Outcome, row: int) -> Units:
         """The tokens that the places of the output are of."""
@@ -182,6 +180,17 @@ class Describer:
         return Explanation(record, tensors, sample)
 
 
+def labels_of(
+    head: Head, vocabulary: Vocabulary | None, units: Units
+) -> Callable[[int], str | None]:
+    """Names of entries by index: of tokens of the input or of the vocabulary, or of classes."""
+    if head.places:
+        return dict(enumerate(units.text)).get
+    if head.vocabulary and vocabulary is not None:
+        return vocabulary.text
+    return head.names.get
+
+
 def prediction(
     head: Head,
     scores: Array,
@@ -189,7 +198,7 @@ def prediction(
     position: int | None = None,
 ) -> Prediction | UnsetType:
     """The largest of entries [D] that are classes, tokens or places; unset for other numbers."""
-    entries = head.classes and scores.shape == (head.size,)
+    entries = head.classes and head.kind != "regression" and scores.shape == (head.size,)
     if scores.ndim != 1 or not (head.places or entries):
         return UNSET
     finite = np.where(np.isfinite(scores), scores, -np.inf)

@@ -13,14 +13,14 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
-from msgspec import UNSET, structs
+from msgspec import UNSET, UnsetType, structs
 
 from palrp_onnx.analysis.roles import parse_roles
 from palrp_onnx.binding import BELOW_HALF, Binder, no_answer
 from palrp_onnx.clock import utc_now
 from palrp_onnx.compiler.graph import OPSET, CompileSettings, compile_graph
 from palrp_onnx.compiler.manifest import Manifest
-from palrp_onnx.describe import Describer, prediction
+from palrp_onnx.describe import Describer, labels_of, prediction
 from palrp_onnx.engines import CompiledEngine, Engine, NumpyEngine
 from palrp_onnx.errors import (
     InputError,
@@ -45,14 +45,14 @@ from palrp_onnx.model.branches import has_decisions
 from palrp_onnx.model.native import with_own_products
 from palrp_onnx.model.open import Model, parse_model
 from palrp_onnx.prepare import Planned, check_feeds, plan_model, shapes_of
-from palrp_onnx.record import Run, Warning_
+from palrp_onnx.record import Prediction, Run, Warning_
 from palrp_onnx.relevance.ledger import is_open
 from palrp_onnx.relevance.method import Method
 from palrp_onnx.relevance.method_parsing import method as method_of
 from palrp_onnx.relevance.method_parsing import resolve_method
 from palrp_onnx.relevance.methods import record_params
 from palrp_onnx.relevance.sinks import check_reduction
-from palrp_onnx.relevance.target import End, Resolved, Target, of_rows, resolve
+from palrp_onnx.relevance.target import End, Resolved, Target, bounded, of_rows, resolve
 from palrp_onnx.relevance.target_parsing import parse_targets
 from palrp_onnx.runtime.branching import Branches, Taken
 from palrp_onnx.runtime.forward import RuntimeForward
@@ -327,10 +327,7 @@ class Explainer:
             doubts += [Warning_(code=code, message=message) for code, message in found]
         # The probability of a mean is none of the model's.
         said = prediction(replace(head, link=None), mean[0], head.names.get)
-        return [
-            replace(each, record=structs.replace(each.record, prediction=said)).warned(*doubts)
-            for each in joined
-        ]
+        return [each.saying(said).warned(*doubts) for each in joined]
 
     def _at_places(
         self, text: LongText, wanted: Sequence[Target], head: Head, labels: Mapping[int, str]
@@ -345,8 +342,19 @@ class Explainer:
                 k: self._one(text.parts[k], [local], labels)[0]
                 for k, local in text.placed(bound).items()
             }
-            joined.append(join_windows(text.sample, found).warned(*binder.warnings.get(0, ())))
+            whole = join_windows(text.sample, found).warned(*binder.warnings.get(0, ()))
+            joined.append(whole.saying(self._said_at(text, bound.position, head)))
         return joined
+
+    def _said_at(self, text: LongText, position: int | None, head: Head) -> Prediction | UnsetType:
+        """What the model says at a token, or of all tokens, as `LongText.rows` has it."""
+        assert text.sample.units is not None
+        scores = text.rows[0]
+        place = None if text.competing or position is None else bounded(position, len(scores))
+        scores = scores if place is None else scores[place]
+        words = self.vocabulary if head.vocabulary else None
+        names = labels_of(head, words, text.sample.units)
+        return prediction(replace(head, link=None), scores, names, place)
 
     def _answer_in_windows(
         self, text: LongText, target: Target, labels: Mapping[int, str]
@@ -365,7 +373,12 @@ class Explainer:
         if problem is not None and not np.isfinite(scores[best]):
             raise problem
         (found,) = self._asked(text.parts[best], target, labels)
-        return [join_windows(text.sample, {best: found})]
+        joined = join_windows(text.sample, {best: found})
+        said = found.record.prediction
+        if said is UNSET or target.at is not None or target.end is not None:
+            return [joined]  # the best answer of a window need not be that of the text
+        first = text.sample.windows[best].places[said.index]
+        return [joined.saying(structs.replace(said, index=first))]
 
     def labels(self, sample: Sample, labels: Mapping[int, str]) -> Mapping[int, str]:
         """Names of classes: the texts, where the output compares an image with them or chooses."""

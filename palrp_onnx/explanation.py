@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -10,11 +11,12 @@ from typing import Any, BinaryIO, TypeVar, overload
 
 import msgspec
 import numpy as np
-from msgspec import UNSET, structs
+from msgspec import UNSET, UnsetType, structs
 
 from palrp_onnx.entries import Entries, Entry, Numbers, units_of, words_of
 from palrp_onnx.errors import UsageError
 from palrp_onnx.files import Content, write_files
+from palrp_onnx.heads import SIGMOIDS
 from palrp_onnx.inputs.sample import Sample
 from palrp_onnx.limits import Limit, with_checks
 from palrp_onnx.record import (
@@ -35,6 +37,8 @@ from palrp_onnx.render.svg import render_svg
 from palrp_onnx.render.timeline import TIMED, draw_signal
 from palrp_onnx.types import Array
 
+#: From this probability on, an entry that is said or not is said.
+_HALF = 0.5
 Saved = TypeVar("Saved")
 
 
@@ -83,19 +87,33 @@ class Explanation:
 
     @property
     def predicted(self) -> str | int | None:
-        """The class or token that the model said, by its name, else by its index.
+        """What the model said: a class, a token or an answer, by its name, else by its index.
 
-        ``None`` where entries of the output are neither, and for windows of a text.
+        ``None`` where entries of the output are none of these, and where each is said or not and
+        none reaches one half.
         """
         found = self.record.prediction
-        return None if found is UNSET else _name(found)
+        if found is UNSET:
+            return None
+        chance = found.probability
+        if self.target.head in SIGMOIDS and chance is not None and chance < _HALF:
+            return None
+        return _name(found)
 
     @property
     def probabilities(self) -> dict[str | int, float]:
-        """The most probable classes or tokens, the first first; empty where there are none."""
+        """The most probable classes or tokens, the first first; empty where there are none.
+
+        Those that share their name, as two tokens of a text do, are named by their indices.
+        """
         found = self.record.prediction
         top = [] if found is UNSET else found.top
-        return {_name(each): each.probability for each in top if each.probability is not None}
+        names = Counter(_name(each) for each in top)
+        return {
+            _name(each) if names[_name(each)] == 1 else each.index: each.probability
+            for each in top
+            if each.probability is not None
+        }
 
     @property
     def ledger(self) -> Mapping[str, float]:
@@ -202,6 +220,10 @@ class Explanation:
         """The explanation with further warnings."""
         listed = [*self.record.warnings, *warnings]
         return replace(self, record=structs.replace(self.record, warnings=listed))
+
+    def saying(self, said: Prediction | UnsetType) -> Explanation:
+        """The explanation with what the model said."""
+        return replace(self, record=structs.replace(self.record, prediction=said))
 
     def checked(self, limits: Sequence[Limit]) -> Explanation:
         """The explanation with the verdicts of checks in its record."""

@@ -18,7 +18,7 @@ import numpy as np
 
 from palrp_onnx.analysis.probability import LOG_SOFTMAX, SIGMOID, SOFTMAX
 from palrp_onnx.errors import TargetError, UsageError
-from palrp_onnx.heads import HEADS
+from palrp_onnx.heads import HEADS, SIGMOIDS
 from palrp_onnx.heads import HeadKind as Kind
 from palrp_onnx.inputs.sidecar import MULTI_LABEL, REGRESSION, SINGLE_LABEL, Declared
 from palrp_onnx.relevance.target import Resolved, Target
@@ -38,7 +38,6 @@ _GROUPS = (
 )
 #: Name of the last class of detectors that have one more than labels.
 NO_OBJECT = "no object"
-_SIGMOIDS = ("multi-label", "binary")
 _NUMBERS = ("regression", "embedding", "numbers")
 #: Ends of names of classes in Transformers, for heads that the graph leaves open.
 _ARCHITECTURES: dict[str, Kind] = {
@@ -168,7 +167,7 @@ def find_head(
     ends = found.link in ("value", "exponential") or subject.facts.followed is not None
     link: Link | None = None
     if classes and not subject.facts.blended:
-        link = found.link if ends else "sigmoid" if asked in _SIGMOIDS else "softmax"
+        link = found.link if ends else "sigmoid" if asked in SIGMOIDS else "softmax"
     vocabulary = asked in ("masked-lm", "causal-lm")
     return replace(
         found,

@@ -19,4 +19,6 @@ HeadKind = Literal[
     "embedding",
     "numbers",
 ]
+#: Those of which every entry has a probability of its own.
+SIGMOIDS: tuple[HeadKind, ...] = ("multi-label", "binary")
 HEADS: tuple[str, ...] = get_args(HeadKind)

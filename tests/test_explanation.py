@@ -12,10 +12,13 @@ import numpy as np
 import pytest
 from committed import MODELS
 from loaded import TEXT, loaded
+from msgspec import structs
 from PIL import Image
 
 import palrp_onnx as px
 from palrp_onnx.errors import ResourceError, UsageError
+from palrp_onnx.explanation import Explanation
+from palrp_onnx.record import Candidate, Prediction
 
 TEXTS = (
     TEXT,
@@ -67,7 +70,20 @@ def test_what_the_model_said() -> None:
     assert "the model predicts NEGATIVE" in other._repr_html_()
     assert "the model predicts" not in usual._repr_html_()
     windows = loaded("reviews-rope").explain(" ".join([TEXT] * 40), windows=True)
-    assert windows.predicted is None and windows.probabilities == {}
+    assert windows.predicted == windows.target.label and windows.probabilities == {}
+
+
+def test_names_that_are_not_unique() -> None:
+    """Two tokens of a text may be the same word; labels that are said or not may all be unsaid."""
+    record = explained().record
+    top = [Candidate(index=k, value=1.0, label="the", probability=0.4) for k in (3, 5)]
+    top.append(Candidate(index=4, value=0.0, label="film", probability=0.2))
+    said = Prediction(index=3, value=1.0, label="the", probability=0.4, top=top)
+    found = Explanation(record, {}).saying(said)
+    assert found.probabilities == {3: 0.4, 5: 0.4, "film": 0.2} and found.predicted == "the"
+    target = structs.replace(record.target, head="multi-label")
+    labels = Explanation(structs.replace(record, target=target), {}).saying(said)
+    assert labels.predicted is None
 
 
 def test_a_notebook_says_what_the_map_covers() -> None:

@@ -10,10 +10,10 @@ import msgspec
 from msgspec import Struct
 
 from palrp_onnx.files import make_folder, write_files
-from palrp_onnx.jobs.tally import EXPLAINED
 from palrp_onnx.jobs.reading import SampleReader
 from palrp_onnx.jobs.records import Record, parse
 from palrp_onnx.jobs.settings import Shard
+from palrp_onnx.jobs.tally import EXPLAINED
 from palrp_onnx.record import Attribution, decode
 from palrp_onnx.render.png import render_png
 

@@ -75,6 +75,7 @@ class Target:
         log: Whether the log-probability is explained instead of the entry.
         link: How probabilities follow from entries, once it is bound: of ``log`` targets alone.
         span: First and last token of an answer, or of a span, until it is bound to ``entries``.
+        best: The same of the best of all answers, which need not be the one that is explained.
         entries: Of a span: (place, entry) pairs, whose log-probabilities are summed.
         parts: Of a region: one part for every axis of the output, the batch axis not counted.
         cells: Of a region: a mask of its places, which ``parts`` with a range run along.
@@ -97,6 +98,7 @@ class Target:
     log: bool = False
     link: str | None = field(default=None, compare=False)
     span: tuple[int, int] | None = None
+    best: tuple[int, int] | None = field(default=None, compare=False)
     entries: tuple[tuple[int, int], ...] = ()
     parts: tuple[Part, ...] = ()
     cells: Array | None = field(default=None, repr=False, compare=False)
@@ -135,6 +137,7 @@ class Resolved:
         absorbed: ``value`` − Σ multiplier · output, which is not zero for log-probabilities.
         entry: The entry of the ledger that it belongs to.
         region: Of a region: its name, and its number of cells.
+        best: First and last token of the best of all answers, if answers are explained.
     """
 
     kind: ResolvedKind
@@ -148,6 +151,7 @@ class Resolved:
     absorbed: float = 0.0
     entry: str = "softmax"
     region: tuple[str, int] | None = None
+    best: tuple[int, int] | None = None
 
     @property
     def log(self) -> bool:
@@ -313,11 +317,15 @@ def _answer(target: Target, row: Array) -> Resolved:
     """
     if row.ndim != 1 or target.span is None:
         raise TargetError(f"An answer has no meaning for an output of shape {list(row.shape)}")
-    half = len(row) // 2
-    start, end = (bounded(place, half) for place in target.span)
-    where = (((start,), 1.0), ((half + end,), 1.0))
-    value = float(row[start].astype(np.float64) + row[half + end].astype(np.float64))
-    return Resolved("answer", where, value, row)
+    where = answer_entries(target.span, len(row) // 2)
+    value = sum(weight * float(row[index]) for index, weight in where)
+    return Resolved("answer", where, value, row, best=target.best)
+
+
+def answer_entries(span: tuple[int, int], tokens: int) -> tuple[tuple[tuple[int], float], ...]:
+    """The entries of an answer in a row [2 T] with their weights: its start, and its end."""
+    start, end = (bounded(place, tokens) for place in span)
+    return ((start,), 1.0), ((tokens + end,), 1.0)
 
 
 def _region(target: Target, row: Array) -> Resolved:

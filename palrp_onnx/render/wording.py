@@ -80,6 +80,8 @@ def said(record: Attribution) -> str | None:
     found, target = record.prediction, record.target
     if found is UNSET or (target.index == found.index and target.kind in _SAME):
         return None
+    if target.kind == "answer" and (target.label, target.value) == (found.label, found.value):
+        return None
     name = visible(class_name(found.label, found.index))
     chance = "" if found.probability is None else f", probability {found.probability:.3g}"
     return f"the model predicts {name}{chance}"

@@ -21,6 +21,7 @@ from committed import MODELS
 
 from palrp_onnx.cli.progress import Plain, duration
 from palrp_onnx.jobs import Settings, ray
+from palrp_onnx.jobs.tally import Tally
 from palrp_onnx.record import decode
 
 Run = Callable[..., Result]
@@ -94,7 +95,9 @@ def test_checks_and_what_was_not_read(run: Run, tmp_path: Path) -> None:
     call = ("batch", model, "--input", data, "-o", out, "--part-size", 1)
     result = run(*call, *limits)
     assert result.exit_code == 5, result.stderr
-    assert "4 records, 1 failed, 1 truncated, 2 unknown tokens, 1 warning:truncated" in result.stderr
+    assert (
+        "4 records, 1 failed, 1 truncated, 2 unknown tokens, 1 warning:truncated" in result.stderr
+    )
     assert "(truncated: 1, unknown>0.2: 1)" in result.stderr
     counts = json.loads((out / "manifest.json").read_bytes())["counts"]
     assert counts["warnings"] == {"truncated": 1}
@@ -323,9 +326,9 @@ def test_files_reach_a_cluster(
     """Actors start in other folders."""
     found: list[Settings] = []
 
-    def explain_lines(_model: Path, settings: Settings, *_: Any, **__: Any) -> tuple[int, int]:
+    def explain_lines(_model: Path, settings: Settings, *_: Any, **__: Any) -> Tally:
         found.append(settings)
-        return 4, 0
+        return Tally(records=4)
 
     monkeypatch.setattr(ray, "explain_lines", explain_lines)
     monkeypatch.chdir(tmp_path)

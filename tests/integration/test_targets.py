@@ -35,6 +35,7 @@ from palrp_onnx.jobs.settings import Settings
 from palrp_onnx.jobs.stacking import Padding, stack
 from palrp_onnx.jobs.worker import Worker
 from palrp_onnx.record import Attribution, InputFacts, encode
+from palrp_onnx.render import wording
 from palrp_onnx.render.titles import title_of
 from palrp_onnx.types import Box
 
@@ -357,6 +358,9 @@ def test_the_best_answer(answers: Path, engine: str) -> None:
         assert (record.target.kind, record.target.places) == ("answer", [*best])
         assert (record.target.label, record.target.output) == (said, "first + final")
         assert record.target.probability == pytest.approx(chance, rel=1e-5)
+        assert record.prediction.label == said and record.prediction.index == best[0]
+        assert record.prediction.probability == record.target.probability
+        assert record.prediction.value == record.target.value and wording.said(record) is None
         assert title_of(record).startswith(f'answer "{said}" (token')
         assert record.fidelity.rewritten["outputs joined"] == 1
     for k, (output, end) in enumerate((("first", "answer:start"), ("final", "answer:end"))):
@@ -415,6 +419,8 @@ def test_an_answer_by_its_text(answers: Path, engine: str) -> None:
     record = one(answers, "who is", 'answer:"big  Paris"', pair=pair, engine=engine)
     check(record, hot(6, 0, y.shape) + hot(7, 1, y.shape), y[6, 0] + y[7, 1], ids)
     assert record.target.label == "big paris"
+    best = one(answers, "who is", "answer", pair=pair, engine=engine)
+    assert record.prediction == best.prediction and best.target.label == best.prediction.label
     first = max((5, 8), key=lambda place: y[place, 0] + y[place + 1, 1])  # not in the question
     record = one(answers, "who is", 'answer:"is big"', pair=pair, engine=engine)
     assert record.target.places == [first, first + 1]

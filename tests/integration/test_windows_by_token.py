@@ -230,6 +230,9 @@ def test_the_best_answer_of_all_windows(answers: Path, engine: str) -> None:
         (record,) = found(answers, sample, target, engine=engine)
         check(record, maps[0][0] + maps[1][0], maps[0][1] + maps[1][1])
         assert record.target.places == [sample.windows[k].places[each] for each in ends]
+        said = record.prediction
+        assert said and (said.label, said.value) == (record.target.label, record.target.value)
+        assert said.index == (record.target.places or [])[0]
         text = f'answer:"{record.target.label}"'
         assert found(answers, sample, text, engine=engine)[0].target == record.target
     asked = (
@@ -259,6 +262,7 @@ def test_a_named_start_is_that_of_its_best_window(answers: Path, engine: str) ->
             (record,) = found(answers, sample, target, engine=engine)
             check(record, *expected(sample, {best: at[best]}, 0, 2))
             assert record.target.index == place
+            assert record.prediction and record.prediction.value >= record.target.value
     (pred,) = found(answers, sample, "pred", engine=engine, output="first")
     starts = (
         {
