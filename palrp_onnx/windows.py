@@ -30,6 +30,7 @@ from palrp_onnx.record import (
     Attribution,
     Fidelity,
     OffMap,
+    Prediction,
     Relevance,
     Site,
     TargetFacts,
@@ -197,6 +198,19 @@ def moved_target(target: TargetFacts, moved: Callable[[int], int]) -> TargetFact
         position=None if position is None else moved(position),
         places=None if target.places is None else [moved(place) for place in target.places],
     )
+
+
+def moved_prediction(
+    said: Prediction | UnsetType, moved: Callable[[int], int], *, places: bool
+) -> Prediction | UnsetType:
+    """What the model said in a row whose tokens, its entries if they are ``places``, moved."""
+    if said is UNSET:
+        return UNSET
+    if places:
+        top = [structs.replace(each, index=moved(each.index)) for each in said.top]
+        said = structs.replace(said, index=moved(said.index), top=top)
+    position = None if said.position is None else moved(said.position)
+    return structs.replace(said, position=position)
 
 
 def _said(sample: Sample, chosen: Sequence[int]) -> list[Warning_]:

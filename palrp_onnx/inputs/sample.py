@@ -108,7 +108,7 @@ class Sample:
             return self
         length = len(self.units.text) // len(self.rows)
         own = slice(row * length, (row + 1) * length)
-        lists = ("text", "id", "start", "end", "special", "unknown")
+        lists = ("text", "id", "start", "end", "special", "sequence", "unknown")
         units = structs.replace(self.units, **{k: getattr(self.units, k)[own] for k in lists})
         return replace(self, units=units, rows=self.rows[row : row + 1])
 

@@ -21,7 +21,7 @@ from palrp_onnx.record import (
     Units,
 )
 from palrp_onnx.types import Array
-from palrp_onnx.windows import moved_target
+from palrp_onnx.windows import moved_prediction, moved_target
 
 
 @dataclass(frozen=True)
@@ -122,6 +122,11 @@ def own_record(
         id=sample.id,
         input=sample.facts,
         target=moved_target(record.target, lambda place: place - first),
+        prediction=moved_prediction(
+            record.prediction,
+            lambda place: place - first,
+            places=record.target.head == "question-answering",
+        ),
         units=own.units,
         relevance=own.relevance,
         sites=own.sites,

@@ -9,12 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from committed import FILES, opened, sample
+from msgspec import structs
 
 from palrp_onnx import Explainer
 from palrp_onnx.inputs.padding import Side
 from palrp_onnx.jobs.settings import Settings
 from palrp_onnx.jobs.stacking import Padding, own_record, stack
 from palrp_onnx.jobs.worker import Worker
+from palrp_onnx.record import Candidate, Prediction
 
 pytestmark = pytest.mark.quick
 
@@ -39,6 +41,20 @@ def test_rows_are_those_alone(side: Side) -> None:
         np.testing.assert_allclose(
             own.relevance.total, alone.record.relevance.total, rtol=1e-3, atol=1e-5
         )
+
+
+def test_what_the_model_said_of_a_row_padded_on_the_left() -> None:
+    """Places of tokens count from the first that is no padding, also where entries are places."""
+    row = replace(sample("llama", 1, 5), id="a")
+    (found,) = Explainer(opened("llama")).explain(row)
+    top = [Candidate(index=index, value=float(-index)) for index in (3, 4)]
+    said = Prediction(index=3, value=-3.0, position=4, top=top)
+    for head, index in (("question-answering", 1), ("causal-lm", 3)):
+        target = structs.replace(found.record.target, head=head)
+        record = structs.replace(found.record, target=target, prediction=said)
+        own = own_record(record, row, 3, "left").prediction
+        assert own and (own.position, own.index, own.top[0].index) == (2, index, index)
+        assert own_record(record, row, 3, "right").prediction == said
 
 
 def test_the_side_is_that_of_the_tokenizer(tmp_path: Path) -> None:
