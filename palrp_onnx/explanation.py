@@ -16,6 +16,7 @@ from palrp_onnx.entries import Entries, Entry, Numbers, units_of, words_of
 from palrp_onnx.errors import UsageError
 from palrp_onnx.files import Content, write_files
 from palrp_onnx.inputs.sample import Sample
+from palrp_onnx.limits import Limit, with_checks
 from palrp_onnx.record import (
     Attribution,
     Candidate,
@@ -30,6 +31,7 @@ from palrp_onnx.render.html import render_html
 from palrp_onnx.render.inline import inline
 from palrp_onnx.render.picture import Seen
 from palrp_onnx.render.png import render_png
+from palrp_onnx.render.svg import render_svg
 from palrp_onnx.render.timeline import TIMED, draw_signal
 from palrp_onnx.types import Array
 
@@ -174,8 +176,8 @@ class Explanation:
     def save(self, place: str | Path) -> Path:
         """Write the explanation; the suffix of the file says how.
 
-        ``.html``: an interactive page; ``.png``: a picture; ``.json``: the record; ``.npz``: raw
-        signed relevance at every sink. The file is written whole or not at all.
+        ``.html``: a page; ``.png`` and ``.svg``: a picture; ``.json``: the record; ``.npz``:
+        raw signed relevance at every sink. The file is written whole or not at all.
 
         Raises:
             UsageError: The suffix is another, or there are no raw arrays.
@@ -200,6 +202,10 @@ class Explanation:
         """The explanation with further warnings."""
         listed = [*self.record.warnings, *warnings]
         return replace(self, record=structs.replace(self.record, warnings=listed))
+
+    def checked(self, limits: Sequence[Limit]) -> Explanation:
+        """The explanation with the verdicts of checks in its record."""
+        return replace(self, record=with_checks(self.record, limits))
 
     def named(self, id: str) -> Explanation:
         """The explanation under another id."""
@@ -277,15 +283,24 @@ def write(
         OutputError: The place cannot be written to.
     """
     path = Path(place)
-    make = contents.get(path.suffix.lower())
-    if make is None:
+    write_files({path: made_for(path.suffix, what, contents)})
+    return path
+
+
+def made_for(
+    suffix: str, what: Saved, contents: Mapping[str, Callable[[Saved], Content]]
+) -> Content:
+    """What a file of this suffix holds.
+
+    Raises:
+        UsageError: There is nothing for the suffix.
+    """
+    if suffix.lower() not in contents:
         raise UsageError(
-            f"Cannot be written as {path.suffix or 'a file without suffix'}",
-            place=str(path),
+            f"Cannot be written as {suffix or 'a file without suffix'}",
             hint=f"One of {', '.join(contents)}.",
         )
-    write_files({path: make(what)})
-    return path
+    return contents[suffix.lower()](what)
 
 
 def _json(explanation: Explanation) -> Content:
@@ -297,6 +312,7 @@ def _json(explanation: Explanation) -> Content:
 CONTENTS: dict[str, Callable[[Explanation], Content]] = {
     ".html": lambda each: render_html(each.record, **each.pictures),
     ".png": lambda each: render_png(each.record, **each.pictures),
+    ".svg": lambda each: render_svg(each.record, **each.pictures),
     ".json": _json,
     ".npz": lambda each: partial(save_tensors, join_tensors([each])),
 }

@@ -228,9 +228,7 @@ class LoadedModel:
             TargetError: There is no such target, or its text can be read in several ways.
             ModelError: The model cannot be explained with these options.
         """
-        graph = self._graph_of(value)
-        shared = -1 if windows is True else windows or None
-        sample = graph.reader.read(value, id=id, windows=shared, start=start)
+        sample = self.read(value, id=id, windows=_shared(windows), start=start)
         explainer = self.explainer(sample, method=method, positions=positions, output=output)
         one = target is None or isinstance(target, str) or not isinstance(target, Sequence)
         texts = [target_text(target)] if one else _texts(target)
@@ -254,6 +252,7 @@ class LoadedModel:
         method: Method | str | None = None,
         positions: str | None = None,
         output: str | None = None,
+        windows: int | bool | None = None,
         batch_size: int = 16,
     ) -> Iterator[Explanation | Exception]:
         """Explain many inputs, one after the other, in batches where that changes nothing.
@@ -274,6 +273,7 @@ class LoadedModel:
             method: As for :meth:`explain`.
             positions: As for :meth:`explain`.
             output: As for :meth:`explain`.
+            windows: As for :meth:`explain`.
             batch_size: Largest number of inputs in one run of the model.
 
         Yields:
@@ -297,16 +297,22 @@ class LoadedModel:
             size=batch_size,
             tokens=_BATCH_TOKENS,
         )
-        return self._many(values, wanted, batcher, batch_size * _AHEAD)
+        return self._many(values, wanted, _shared(windows), batcher, batch_size * _AHEAD)
 
     def _many(
-        self, values: Iterable[Value], target: str, batcher: Batcher, ahead: int
+        self,
+        values: Iterable[Value],
+        target: str,
+        windows: int | None,
+        batcher: Batcher,
+        ahead: int,
     ) -> Iterator[Explanation | Exception]:
         waiting: list[Task | Exception] = []
         for number, value in enumerate(values):
             try:
                 name = None if isinstance(value, Path | Sample) else str(number)
-                waiting.append(batcher.task(self._graph.reader.read(value, id=name), target))
+                sample = self._graph.reader.read(value, id=name, windows=windows)
+                waiting.append(batcher.task(sample, target))
             except Exception as error:  # only this input fails
                 waiting.append(error)
             if len(waiting) == ahead:
@@ -356,13 +362,27 @@ class LoadedModel:
         matrix = matrix_of(sample.id, records, decoder_input(self.model.inputs))
         return Generated(found, matrix)
 
-    def read(self, value: Value, *, id: str | None = None, start: str | None = None) -> Sample:
+    def read(
+        self,
+        value: Value,
+        *,
+        id: str | None = None,
+        windows: int | None = None,
+        start: str | None = None,
+    ) -> Sample:
         """What the model gets of an input: its arrays, and what their units are.
+
+        Args:
+            value: As for :meth:`explain`.
+            id: The name of the sample.
+            windows: The number of tokens that windows share; −1: half of each.
+            start: What the decoder of an encoder begins with.
 
         Raises:
             InputError: The input cannot be used.
         """
-        return self._graph_of(value).reader.read(value, id=id, start=start)
+        reader = self._graph_of(value).reader
+        return reader.read(value, id=id, windows=windows, start=start)
 
     def explainer(
         self,
@@ -499,6 +519,13 @@ def _explained(
     found = iter(batcher([each for each in waiting if isinstance(each, Task)]))
     for each in waiting:
         yield next(found) if isinstance(each, Task) else each
+
+
+def _shared(windows: int | bool | None) -> int | None:
+    """The number of tokens that windows share, as readers take it."""
+    if isinstance(windows, bool):
+        return -1 if windows else None
+    return windows
 
 
 def _texts(target: object) -> list[str]:

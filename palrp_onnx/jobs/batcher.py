@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from palrp_onnx.errors import ModelError, RoleError
@@ -138,7 +138,7 @@ class Batcher:
     def __call__(
         self, tasks: Sequence[Task], done: Callable[[int], None] | None = None
     ) -> list[Explanation | Exception]:
-        """The explanation of every task, or the error, in their order.
+        """The explanation of every task without raw arrays, or the error, in their order.
 
         Args:
             tasks: The tasks; batches are made of these alone.
@@ -166,7 +166,7 @@ class Batcher:
         if len(batch) == 1:
             (alone,) = self._rows(batch[0].sample, batch[0].target, 1)
             alone.record.require_finite()
-            return [alone]
+            return [replace(alone, tensors={})]
         padding = self.batching.padding if batch[0].padded is not None else None
         whole = stack([task.sample for task in batch], padding)
         self._refuse_other_decisions(batch, whole)
