@@ -21,6 +21,7 @@ from .options import (
     Reporting,
     Run,
     Words,
+    columns_option,
     example_option,
     explainer_options,
     grouped,
@@ -31,6 +32,7 @@ from .options import (
     reporting_options,
     run_options,
     together,
+    windows_option,
     words_options,
 )
 from .progress import duration, progress
@@ -61,6 +63,8 @@ class Request:
     parquet: bool
     pictures: int
     words: Words
+    windows: int | None
+    columns: tuple[str, ...]
     example: Path | None
     memory: str
     run: Run
@@ -78,7 +82,7 @@ _places = together(
         type=FILE_PATH,
         required=True,
         metavar="FILE|DIR|-",
-        help="Records: a .jsonl or .parquet file, a folder of texts, images, sounds and .npz "
+        help="Records: a .jsonl, .csv or .parquet file, a folder of texts, images, sounds and .npz "
         "files, or - for JSON lines on stdin.",
     ),
     click.option(
@@ -151,6 +155,8 @@ _sizes = together(
 @_places
 @_sizes
 @words_options
+@windows_option
+@columns_option
 @run_options
 @head_option
 @memory_option
@@ -250,10 +256,21 @@ def _settings(request: Request) -> Settings:
         memory=request.memory,
         tokenizer=None if request.words.tokenizer is None else str(request.words.tokenizer),
         bind=request.words.bind,
+        windows=request.windows,
+        columns=_columns(request),
         example=None if request.example is None else str(request.example),
         batch_size=request.batch_size,
         batch_tokens=request.batch_tokens,
     )
+
+
+def _columns(request: Request) -> dict[str, tuple[str, ...]]:
+    from palrp_onnx.inputs.columns import read_columns
+    from palrp_onnx.model.open import Model
+
+    if not request.columns:
+        return {}
+    return read_columns(request.columns, [each.name for each in Model.open(request.model).inputs])
 
 
 def _plan(request: Request) -> BatchPlan:

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from palrp_onnx.errors import UsageError
 from palrp_onnx.files import Content, write_files
-from palrp_onnx.limits import Limit, check_records, with_checks
+from palrp_onnx.limits import Limit, check_records
 
 from .command import command
 from .destination import Destination, Shown
@@ -25,8 +24,8 @@ from .options import (
     Reporting,
     Run,
     Words,
+    columns_option,
     default_run_options,
-    explainer_options,
     fail_on_option,
     formats,
     grouped,
@@ -35,23 +34,20 @@ from .options import (
     method_options,
     model_argument,
     reporting_options,
+    windows_option,
     words_options,
 )
-from .showing import coloured_maps, colours_of_stdout, show
+from .showing import check_shown, coloured_maps, colours_of_stdout, open_option, show
 from .summary import summary
 from .writing import write_stdout
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
-
-    from palrp_onnx.explainer import Explainer
-    from palrp_onnx.explanation import Explanation
-    from palrp_onnx.inputs import Given, GraphInput, Sample
-    from palrp_onnx.matrix import Matrix
-    from palrp_onnx.model.open import Model
-    from palrp_onnx.record import Attribution, Map
+    from palrp_onnx.api.loaded import LoadedModel
+    from palrp_onnx.explanations import Explanations
+    from palrp_onnx.inputs import Given, Sample
+    from palrp_onnx.inputs.values import Value
+    from palrp_onnx.record import Attribution
     from palrp_onnx.relevance.target import Target
-    from palrp_onnx.types import Box
 
 
 @dataclass(frozen=True)
@@ -99,23 +95,9 @@ class Request:
     metavar="FILE.json",
     help="Messages instead of --input: the tokenizer's chat template makes a text of them.",
 )
-@click.option(
-    "--columns",
-    multiple=True,
-    metavar="NAMES|INPUT=NAMES",
-    help="Names of the columns of a table, nodes or steps, in their order: a file with one a line, "
-    "or names separated by commas.",
-)
+@columns_option
 @click.option("--pair", type=FILE_PATH, help="Second text, for models of text pairs.")
-@click.option(
-    "--windows",
-    type=click.IntRange(min=-1),
-    is_flag=False,
-    flag_value="-1",
-    metavar="[N]",
-    help="Explain a text that is longer than the model in windows that share N tokens, by default "
-    "half of each.",
-)
+@windows_option
 @click.option(
     "-o",
     "place",
@@ -139,9 +121,7 @@ class Request:
 @click.option(
     "--tensors", type=FILE_PATH, help="Also write raw signed relevance to this .npz file."
 )
-@click.option(
-    "--open", "opened", is_flag=True, help="Show the page, or else the picture, that was written."
-)
+@open_option
 @click.option(
     "--generate",
     type=click.IntRange(min=1),
@@ -174,26 +154,24 @@ def explain(**options: Any) -> None:
     _check_windows(request)
     destination = Destination.parse(request.place, request.formats)
     if request.opened:
-        destination.require_shown()
-    model, sample = _open(request)
-    explainer = _explainer(request, model)
-    targets = _targets(request, explainer, sample)
-    count = request.generate or _expected(request, targets, sample, explainer)
-    places = destination.files(sample.id, count, matrix=_continues(request) is not None)
+        check_shown(destination.formats)
+    model = _loaded(request)
+    sample = _sample(request, model)
+    targets = _targets(request, model, sample)
+    count = request.generate or _expected(request, targets, model, sample)
+    continues = _continues(request) is not None
+    places = destination.files(sample.id, count, matrix=continues)
     read = [Path(target.file) for target in targets if target.file is not None]
     _check_places(request, [*places, *filter(None, [request.tensors])], read)
-    explanations = _explain(request, explainer, sample)
+    found = _explained(request, model, sample)
     # Now the number of records is known; before, it was estimated for --generate and all targets.
-    places = destination.files(sample.id, len(explanations), matrix=_continues(request) is not None)
+    places = destination.files(sample.id, len(found), matrix=continues)
     _check_places(request, [*places, *filter(None, [request.tensors])], read)
-    records = [with_checks(each.record, request.limits) for each in explanations]
-    for record in records:
-        record.require_finite(place=f"sample {record.id}")
+    records = [each.record for each in found]
     data = _json(records, kserve="kserve" in destination.formats)
-    matrix = _matrix(sample, records, explainer) if "matrix" in places.values() else None
-    files = _contents(places, records, sample, data, matrix)
+    files = {path: _content(path, shown, found, data) for path, shown in places.items()}
     if request.tensors is not None:
-        files[request.tensors] = _tensors(explanations)
+        files[request.tensors] = _tensors(found)
     write_files(files)
     if destination.kind == "stdout":
         console = colours_of_stdout() if destination.by_default else None
@@ -216,26 +194,24 @@ def _request(
     return Request(sources=given[0], text=text, chat=chat is not None, **options)
 
 
-def _targets(request: Request, explainer: Explainer, sample: Sample) -> tuple[Target, ...]:
+def _targets(request: Request, model: LoadedModel, sample: Sample) -> tuple[Target, ...]:
     """The targets, parsed before anything is explained; labels may be those of the input."""
-    from palrp_onnx.inputs import read_labels
     from palrp_onnx.relevance.target_parsing import parse_targets
 
-    labels = explainer.labels(sample, read_labels(request.model))
+    labels = model.explainer(sample, **_way(request)).labels(sample, model.labels)
     return parse_targets(request.run.target, labels)
 
 
 def _expected(
-    request: Request, targets: Sequence[Target], sample: Sample, explainer: Explainer
+    request: Request, targets: Sequence[Target], model: LoadedModel, sample: Sample
 ) -> int:
     """Expected number of records; for ``all`` targets the output decides."""
-    from palrp_onnx.inputs import read_labels
-
     rows = 1
     if sample.kind in ("tensors", "table", "several"):
+        explainer = model.explainer(sample, **_way(request))
         rows = explainer.engine(sample.feeds).subject.samples(sample.feeds)
     every = targets[0].kind == "all"  # a default is usually one
-    return rows * (max(len(read_labels(request.model)), 1) if every else len(targets))
+    return rows * (max(len(model.labels), 1) if every else len(targets))
 
 
 def _continues(request: Request) -> str | None:
@@ -276,82 +252,78 @@ def _check_windows(request: Request) -> None:
         )
 
 
-def _open(request: Request) -> tuple[Model, Sample]:
-    from palrp_onnx.inputs import bind_inputs
-    from palrp_onnx.inputs.columns import read_columns
-    from palrp_onnx.inputs.past import open_for
-    from palrp_onnx.inputs.produced import read_both
-    from palrp_onnx.inputs.several import names_held
+def _loaded(request: Request) -> LoadedModel:
+    from palrp_onnx.api.loaded import load
 
-    first = request.sources[0]
-    source: Path | Literal["-"] = "-" if first == "-" else Path(first)
-    model = open_for(request.model, source if len(request.sources) == 1 else None)
-    inputs = bind_inputs(model.inputs, request.words.bind)
-    given = _given(request, [each.name for each in inputs])
-    sample = read_both(
-        partial(_read, request, source, given),
-        inputs,
-        held=names_held(given),
-        model_path=request.model,
-        tokenizer=_tokenizer(request),
-        start=request.start,
+    run, choice = request.run, request.choice
+    return load(
+        request.model,
+        tokenizer=request.words.tokenizer,
+        bind=request.words.bind,
+        device=run.device,
+        engine=run.engine,
+        dtype=run.dtype,
+        memory=request.memory,
+        output=choice.output,
+        explain_input=choice.explain_input,
+        roles=choice.roles,
+        head=request.head,
+        once=_continues(request) is None,
     )
+
+
+def _way(request: Request) -> dict[str, Any]:
+    """The method, as the library takes it."""
+    return {"method": request.choice.method, "positions": request.choice.positions}
+
+
+def _sample(request: Request, model: LoadedModel) -> Sample:
+    from palrp_onnx.inputs.columns import read_columns
+
+    names = [each.name for each in model.model.inputs]
+    value, name = _value(request, names)
+    sample = model.read(value, id=name, windows=request.windows, start=request.start)
     if request.columns:
-        sample = replace(sample, columns=read_columns(request.columns, [i.name for i in inputs]))
-    return model, sample
+        sample = replace(sample, columns=read_columns(request.columns, names))
+    return sample
 
 
-def _read(
-    request: Request,
-    source: Path | Literal["-"],
-    given: Sequence[Given],
-    inputs: Sequence[GraphInput],
-) -> Sample:
-    """Read the arrays of these inputs."""
-    from palrp_onnx.inputs import open_sample, open_several
+def _value(request: Request, names: Collection[str]) -> tuple[Value, str | None]:
+    """The input as the library takes it, and its name if it is no file."""
+    from palrp_onnx.inputs import Given
+    from palrp_onnx.inputs.chat import read_messages
+    from palrp_onnx.inputs.kinds import TEXT
+    from palrp_onnx.inputs.open import read_stdin
+    from palrp_onnx.inputs.text import read_text
 
-    tokenizer = request.words.tokenizer
-    if len(given) > 1 or given[0].name is not None:
+    first, *others = request.sources
+    if request.chat:
+        if first == "-" or request.pair is not None:
+            raise UsageError("--chat takes a file of messages, and no --pair")
+        messages = read_messages(Path(first))
+        return messages if isinstance(messages, dict) else {"messages": messages}, Path(first).stem
+    given = [_given(text, names) for text in request.sources]
+    if others or given[0].name is not None:
         if request.pair is not None or request.windows is not None or "-" in request.sources:
             raise UsageError("--pair, --windows and stdin are for a graph that takes a text alone")
-        return open_several(
-            given, model_path=request.model, graph_inputs=inputs, tokenizer=tokenizer
-        )
-    sample = open_sample(
-        source,
-        model_path=request.model,
-        graph_inputs=inputs,
-        tokenizer=tokenizer,
-        pair=request.pair,
-        chat=request.chat,
-        windows=request.windows,
-        stdin=None if request.text is None else BytesIO(os.fsencode(request.text)),
-    )
-    return sample if request.text is None else replace(sample, id="text")
+        return tuple(given), None
+    only, name = given[0], None
+    if first == "-":
+        stdin = None if request.text is None else BytesIO(os.fsencode(request.text))
+        only, name = Given(read_stdin(stdin)), "stdin" if request.text is None else "text"
+    if request.pair is None:
+        return only, name
+    if only.suffix not in TEXT:
+        raise UsageError("Only texts can be given in pairs", place=first)
+    return (*only.texts, read_text(request.pair)), name or only.id
 
 
-def _read_other(request: Request, model: Model, source: Path) -> Sample:
-    """Read another input, which the model's output for the explained one is compared with."""
-    from palrp_onnx.inputs import bind_inputs, open_sample
-
-    return open_sample(
-        source,
-        model_path=request.model,
-        graph_inputs=bind_inputs(model.inputs, request.words.bind),
-        tokenizer=request.words.tokenizer,
-    )
-
-
-def _given(request: Request, names: Collection[str]) -> list[Given]:
-    """The files; what is before an equals sign is the name of an input if the graph has it."""
+def _given(text: str, names: Collection[str]) -> Given:
+    """A file; what is before an equals sign is the name of an input if the graph has it."""
     from palrp_onnx.inputs import Given
 
-    found = []
-    for text in request.sources:
-        name, _, file = text.partition("=")
-        named = name in names and bool(file)
-        found.append(Given(Path(file), name) if named else Given(Path(text)))
-    return found
+    name, _, file = text.partition("=")
+    return Given(Path(file), name) if name in names and file else Given(Path(text))
 
 
 def _check_places(request: Request, places: Sequence[Path], read: Sequence[Path]) -> None:
@@ -371,88 +343,42 @@ def _check_places(request: Request, places: Sequence[Path], read: Sequence[Path]
         taken.add(real)
 
 
-def _explainer(request: Request, model: Model) -> Explainer:
-    from palrp_onnx.explainer import Explainer
-
-    return Explainer(
-        model,
-        **explainer_options(request.run, request.choice),
-        memory=request.memory,
-        once=_continues(request) is None,
-        tokenizer=request.words.tokenizer,
-        head=request.head,
-        reader=partial(_read_other, request, model),
-    )
-
-
-def _explain(request: Request, explainer: Explainer, sample: Sample) -> Sequence[Explanation]:
-    from palrp_onnx.inputs import Continuation, bind_inputs, read_labels
+def _explained(request: Request, model: LoadedModel, sample: Sample) -> Explanations:
+    from palrp_onnx.explanation import Explanation
+    from palrp_onnx.explanations import Explanations
     from palrp_onnx.inputs.text import read_text
 
     if _continues(request) is None:
-        return explainer.explain(sample, request.run.target, read_labels(request.model))
-    from palrp_onnx.generation import follow, generate
-
-    inputs = bind_inputs(explainer.model.inputs, request.words.bind)
-    text = Continuation(_tokenizer(request), inputs, model_path=request.model)
-    if request.continuation is not None:
-        tokens = text.tokens(sample, read_text(request.continuation))
-        return list(follow(explainer, sample, text, tokens))
-    assert request.generate is not None
-    return list(generate(explainer, sample, text, request.generate))
-
-
-def _tokenizer(request: Request) -> Path | None:
-    """The tokenizer; ``None`` where there is none, for arrays alone."""
-    from palrp_onnx.inputs import default_tokenizer
-    from palrp_onnx.inputs.tokens import usable_tokenizer
-
-    return request.words.tokenizer or usable_tokenizer(default_tokenizer(request.model))
+        found = model.explain(sample, request.run.target, **_way(request))
+        several = Explanations([found] if isinstance(found, Explanation) else found)
+    else:
+        given = request.continuation
+        several = model.generate(
+            sample,
+            request.generate or 0,
+            continuation=None if given is None else read_text(given),
+            **_way(request),
+        )
+    return several.checked(request.limits)
 
 
-def _matrix(sample: Sample, records: Sequence[Attribution], explainer: Explainer) -> Matrix:
-    from palrp_onnx.inputs.produced import decoder_input
-    from palrp_onnx.matrix import matrix_of
+def _tensors(found: Explanations) -> Content:
+    from palrp_onnx.explanations import content_of
 
-    return matrix_of(sample.id, records, decoder_input(explainer.model.inputs))
-
-
-def _contents(
-    places: Mapping[Path, Shown],
-    records: Sequence[Attribution],
-    sample: Sample,
-    data: bytes,
-    matrix: Matrix | None,
-) -> dict[Path, Content]:
-    """Contents of all files, made before any is written; ``data`` is all records as JSON."""
-    return {
-        path: _matrix_content(path, matrix)
-        if shown == "matrix" and matrix is not None
-        else _content(path, shown, records, sample, data)
-        for path, shown in places.items()
-    }
+    return content_of(found, ".npz")
 
 
-def _matrix_content(path: Path, matrix: Matrix) -> Content:
+def _content(path: Path, shown: Shown, found: Explanations, data: bytes) -> Content:
+    """What a file holds; ``data`` is all records as JSON."""
+    from palrp_onnx.explanations import Generated, content_of
     from palrp_onnx.files import to_json
-    from palrp_onnx.render.grid import render_matrix_html, render_matrix_png, render_matrix_svg
 
-    match path.suffix.lower():
-        case ".png":
-            return render_matrix_png(matrix)
-        case ".svg":
-            return render_matrix_svg(matrix)
-        case ".html":
-            return render_matrix_html(matrix)
-    return to_json(matrix)
-
-
-def _content(
-    path: Path, shown: Shown, records: Sequence[Attribution], sample: Sample, data: bytes
-) -> Content:
+    suffix = path.suffix.lower()
+    if shown == "matrix" and isinstance(found, Generated):
+        return to_json(found.matrix) if suffix == ".json" else content_of(found, suffix)
     if isinstance(shown, int):
-        return _picture(path, records[shown], sample)
-    return _html(records, sample) if path.suffix.lower() == ".html" else data
+        return content_of(found[shown], suffix)
+    return content_of(found[:], suffix) if suffix == ".html" else data
 
 
 def _json(records: Sequence[Attribution], *, kserve: bool) -> bytes:
@@ -461,45 +387,6 @@ def _json(records: Sequence[Attribution], *, kserve: bool) -> bytes:
     if kserve:
         return encode_kserve(records)
     return encode(list(records) if len(records) > 1 else records[0])
-
-
-def _picture(path: Path, record: Attribution, sample: Sample) -> bytes:
-    from palrp_onnx.render.png import render_png
-    from palrp_onnx.render.svg import render_svg
-
-    draw = render_svg if path.suffix.lower() == ".svg" else render_png
-    return draw(record, **_originals(record, sample))
-
-
-def _html(records: Sequence[Attribution], sample: Sample) -> bytes:
-    from palrp_onnx.render.beside import render_records
-
-    return render_records(sample.id, records, [_originals(record, sample) for record in records])
-
-
-def _originals(record: Attribution, sample: Sample) -> dict[str, Any]:
-    """The images of the maps."""
-    first, *others = (_original(each, sample) for each in record.maps)
-    image, box = first
-    further = {each.input: seen for each, seen in zip(record.others or (), others, strict=True)}
-    return {"image": image, "box": box, "further": further}
-
-
-def _original(shown: Map, sample: Sample) -> tuple[Image | None, Box | None]:
-    """The image of an input, or its drawn signal, and the part of it that the network saw."""
-    from palrp_onnx.render.timeline import TIMED, draw_signal
-
-    units = shown.units
-    timed = sample.series(shown.input, len(shown.relevance.total)) if units.kind in TIMED else None
-    return (
-        sample.picture_of(shown.input) if timed is None else (draw_signal(timed, units.kind), None)
-    )
-
-
-def _tensors(explanations: Sequence[Explanation]) -> Content:
-    from palrp_onnx.explanation import join_tensors, save_tensors
-
-    return partial(save_tensors, join_tensors(explanations))
 
 
 def _print_summary(request: Request, records: Sequence[Attribution], files: Sequence[Path]) -> None:

@@ -190,6 +190,23 @@ words_options = together(
     ),
 )
 
+windows_option = click.option(
+    "--windows",
+    type=click.IntRange(min=-1),
+    is_flag=False,
+    flag_value="-1",
+    metavar="[N]",
+    help="Explain a text that is longer than the model in windows that share N tokens, by default "
+    "half of each.",
+)
+columns_option = click.option(
+    "--columns",
+    multiple=True,
+    metavar="NAMES|INPUT=NAMES",
+    help="Names of the columns of a table, nodes or steps, in their order: a file with one a line, "
+    "or names separated by commas.",
+)
+
 example_option = click.option(
     "--example",
     type=FILE_PATH,

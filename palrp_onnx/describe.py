@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Literal
@@ -86,6 +86,9 @@ class Describer:
             target = structs.replace(target, token=units.text[at])
         if target.kind == "place":
             return structs.replace(target, label=target.token)
+        if target.kind == "answer" and said:
+            first, last = target.places or (0, -1)
+            return structs.replace(target, label=text_of(units, first, last))
         if target.kind == "span" and said:
             read = (units.text[k + 1] for k in target.places or () if k + 1 < len(units.text))
             return structs.replace(target, label="".join(read))
@@ -101,26 +104,21 @@ class Describer:
         self, found: Resolved, target: TargetFacts, units: Units
     ) -> Prediction | UnsetType:
         """What the model said at the place of the target, if its entries are classes or tokens."""
-        head, scores = self.head, found.scores
-        known = head.classes or head.places
-        if not known or scores.ndim != 1 or target.kind in ("region", "span", "element"):
+        if target.kind in ("region", "span", "element"):
             return UNSET
-        if not head.places and len(scores) != head.size:
-            return UNSET
-        finite = np.where(np.isfinite(scores), scores, -np.inf)
-        order = np.argsort(-finite, kind="stable")[:_TOP].tolist()
-        top = [
-            Candidate(
-                index=index,
-                value=float(scores[index]),
-                label=self._label(index, units),
-                probability=head.chance(scores, index),
+        if target.kind == "answer":
+            if not found.predicted or not target.places:
+                return UNSET
+            return Prediction(
+                index=target.places[0],
+                value=target.value,
+                label=target.label,
+                probability=target.probability,
             )
-            for index in order
-            if np.isfinite(scores[index])
-        ]
-        first = structs.asdict(top[0])
-        return Prediction(**first, position=None if head.places else target.position, top=top)
+        position = None if self.head.places else target.position
+        return prediction(
+            self.head, found.scores, lambda index: self._label(index, units), position
+        )
 
     def _label(self, index: int, units: Units) -> str | None:
         """The name of an entry."""
@@ -176,10 +174,36 @@ class Describer:
             fidelity=UNSET if self.fidelity is None else self.fidelity,
             input_name=first.input,
             others=rest or UNSET,
-            prediction=self._prediction(outcome.targets[row], target, first.units),
+            prediction=self._prediction(
+                outcome.targets[row], target, self._tokens(sample, outcome, row)
+            ),
         )
         tensors = {name: array[row : row + 1] for name, array in outcome.tensors.items()}
         return Explanation(record, tensors, sample)
+
+
+def prediction(
+    head: Head,
+    scores: Array,
+    label_of: Callable[[int], str | None],
+    position: int | None = None,
+) -> Prediction | UnsetType:
+    """The largest of entries [D] that are classes, tokens or places; unset for other numbers."""
+    entries = head.classes and scores.shape == (head.size,)
+    if scores.ndim != 1 or not (head.places or entries):
+        return UNSET
+    finite = np.where(np.isfinite(scores), scores, -np.inf)
+    top = [
+        Candidate(
+            index=index,
+            value=float(scores[index]),
+            label=label_of(index),
+            probability=head.chance(scores, index),
+        )
+        for index in np.argsort(-finite, kind="stable")[:_TOP].tolist()
+        if np.isfinite(scores[index])
+    ]
+    return Prediction(**structs.asdict(top[0]), position=position, top=top) if top else UNSET
 
 
 def _map(view: Subject, sample: Sample, maps: Maps, row: int) -> Map:
@@ -242,6 +266,16 @@ def _units(view: Subject, sample: Sample, maps: Maps, row: int) -> Units:
         special=[False] * count if mask is None else (mask[row] == 0).tolist(),
         sequence=[k * texts // count for k in range(count)] if texts > 1 else [],
     )
+
+
+def text_of(units: Units, first: int, last: int) -> str:
+    """The text of tokens: those that are not next to each other have a space between them."""
+    said = ""
+    for k in range(first, last + 1):
+        token = units.text[k].strip()
+        apart = k == first or not units.start or units.start[k] > units.end[k - 1]
+        said += f" {token}" if apart else token.removeprefix("##")
+    return said.strip()
 
 
 def _is_grid(known: Units, array: Array, count: int) -> bool:
@@ -332,6 +366,10 @@ def describe_target(output: str, target: Resolved, head: Head) -> TargetFacts:
         return structs.replace(
             facts, kind="region", index=chosen, label=label, region=name, cells=cells
         )
+    if target.kind == "answer":
+        half = target.scores.size // 2
+        places = [index % half for (index,), _ in target.where]
+        return structs.replace(facts, kind="answer", places=places)
     if target.kind == "span":
         places = [where[0] for where, _ in target.where]
         return structs.replace(facts, kind="span", places=places)

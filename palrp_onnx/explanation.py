@@ -10,18 +10,28 @@ from typing import Any, BinaryIO, TypeVar, overload
 
 import msgspec
 import numpy as np
-from msgspec import structs
+from msgspec import UNSET, structs
 
 from palrp_onnx.entries import Entries, Entry, Numbers, units_of, words_of
 from palrp_onnx.errors import UsageError
 from palrp_onnx.files import Content, write_files
 from palrp_onnx.inputs.sample import Sample
-from palrp_onnx.record import Attribution, Map, TargetFacts, Warning_, encode
+from palrp_onnx.limits import Limit, with_checks
+from palrp_onnx.record import (
+    Attribution,
+    Candidate,
+    Map,
+    Prediction,
+    TargetFacts,
+    Warning_,
+    encode,
+)
 from palrp_onnx.render.headline import headline
 from palrp_onnx.render.html import render_html
 from palrp_onnx.render.inline import inline
 from palrp_onnx.render.picture import Seen
 from palrp_onnx.render.png import render_png
+from palrp_onnx.render.svg import render_svg
 from palrp_onnx.render.timeline import TIMED, draw_signal
 from palrp_onnx.types import Array
 
@@ -34,8 +44,10 @@ class Explanation:
 
     >>> import palrp_onnx as px
     >>> explanation = px.load("models/reviews-rope").explain("A gripping film.")
-    >>> explanation.target.label
+    >>> explanation.predicted
     'POSITIVE'
+    >>> [name for name in explanation.probabilities]
+    ['POSITIVE', 'NEGATIVE']
     >>> explanation.words.top(1)[0].text
     'gripping'
     >>> len(explanation.total) == len(explanation.tokens)
@@ -68,6 +80,22 @@ class Explanation:
     def target(self) -> TargetFacts:
         """What was explained: its label, its value, its probability where there is one."""
         return self.record.target
+
+    @property
+    def predicted(self) -> str | int | None:
+        """The class or token that the model said, by its name, else by its index.
+
+        ``None`` where entries of the output are neither, and for windows of a text.
+        """
+        found = self.record.prediction
+        return None if found is UNSET else _name(found)
+
+    @property
+    def probabilities(self) -> dict[str | int, float]:
+        """The most probable classes or tokens, the first first; empty where there are none."""
+        found = self.record.prediction
+        top = [] if found is UNSET else found.top
+        return {_name(each): each.probability for each in top if each.probability is not None}
 
     @property
     def ledger(self) -> Mapping[str, float]:
@@ -148,8 +176,8 @@ class Explanation:
     def save(self, place: str | Path) -> Path:
         """Write the explanation; the suffix of the file says how.
 
-        ``.html``: an interactive page; ``.png``: a picture; ``.json``: the record; ``.npz``: raw
-        signed relevance at every sink. The file is written whole or not at all.
+        ``.html``: a page; ``.png`` and ``.svg``: a picture; ``.json``: the record; ``.npz``:
+        raw signed relevance at every sink. The file is written whole or not at all.
 
         Raises:
             UsageError: The suffix is another, or there are no raw arrays.
@@ -174,6 +202,10 @@ class Explanation:
         """The explanation with further warnings."""
         listed = [*self.record.warnings, *warnings]
         return replace(self, record=structs.replace(self.record, warnings=listed))
+
+    def checked(self, limits: Sequence[Limit]) -> Explanation:
+        """The explanation with the verdicts of checks in its record."""
+        return replace(self, record=with_checks(self.record, limits))
 
     def named(self, id: str) -> Explanation:
         """The explanation under another id."""
@@ -208,6 +240,10 @@ class Explanation:
             place=self.id,
             hint="Use units.",
         )
+
+
+def _name(found: Prediction | Candidate) -> str | int:
+    return found.index if found.label is None else found.label
 
 
 def join_tensors(explanations: Iterable[Explanation]) -> dict[str, Array]:
@@ -247,15 +283,24 @@ def write(
         OutputError: The place cannot be written to.
     """
     path = Path(place)
-    make = contents.get(path.suffix.lower())
-    if make is None:
+    write_files({path: made_for(path.suffix, what, contents)})
+    return path
+
+
+def made_for(
+    suffix: str, what: Saved, contents: Mapping[str, Callable[[Saved], Content]]
+) -> Content:
+    """What a file of this suffix holds.
+
+    Raises:
+        UsageError: There is nothing for the suffix.
+    """
+    if suffix.lower() not in contents:
         raise UsageError(
-            f"Cannot be written as {path.suffix or 'a file without suffix'}",
-            place=str(path),
+            f"Cannot be written as {suffix or 'a file without suffix'}",
             hint=f"One of {', '.join(contents)}.",
         )
-    write_files({path: make(what)})
-    return path
+    return contents[suffix.lower()](what)
 
 
 def _json(explanation: Explanation) -> Content:
@@ -267,6 +312,7 @@ def _json(explanation: Explanation) -> Content:
 CONTENTS: dict[str, Callable[[Explanation], Content]] = {
     ".html": lambda each: render_html(each.record, **each.pictures),
     ".png": lambda each: render_png(each.record, **each.pictures),
+    ".svg": lambda each: render_svg(each.record, **each.pictures),
     ".json": _json,
     ".npz": lambda each: partial(save_tensors, join_tensors([each])),
 }

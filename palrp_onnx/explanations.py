@@ -12,12 +12,14 @@ import msgspec
 
 from palrp_onnx.entries import frame_of
 from palrp_onnx.errors import InputError
-from palrp_onnx.explanation import Explanation, join_tensors, save_tensors, write
+from palrp_onnx.explanation import CONTENTS as CONTENTS_OF_ONE
+from palrp_onnx.explanation import Explanation, join_tensors, made_for, save_tensors, write
 from palrp_onnx.files import Content
+from palrp_onnx.limits import Limit
 from palrp_onnx.matrix import Matrix
 from palrp_onnx.record import decode, encode
 from palrp_onnx.render.beside import render_records
-from palrp_onnx.render.grid import render_matrix_html, render_matrix_png
+from palrp_onnx.render.grid import render_matrix_html, render_matrix_png, render_matrix_svg
 
 #: Explanations that a notebook shows.
 _SHOWN = 10
@@ -72,6 +74,10 @@ class Explanations(Sequence[Explanation]):
         """
         return write(place, self, CONTENTS)
 
+    def checked(self, limits: Sequence[Limit]) -> Explanations:
+        """All with the verdicts of checks in their records."""
+        return Explanations([each.checked(limits) for each in self._all], id=self.id)
+
     def to_dict(self) -> list[dict[str, Any]]:
         """All records as dictionaries, lists, texts and numbers."""
         return [each.to_dict() for each in self._all]
@@ -105,6 +111,10 @@ class Generated(Explanations):
         source = base64.b64encode(render_matrix_png(self.matrix)).decode()
         return f'<img alt="" style="max-width:100%" src="data:image/png;base64,{source}">'
 
+    def checked(self, limits: Sequence[Limit]) -> Generated:
+        """All with the verdicts of checks in their records."""
+        return Generated([each.checked(limits) for each in self], self.matrix)
+
     @property
     def text(self) -> str:
         """What was produced."""
@@ -113,7 +123,7 @@ class Generated(Explanations):
     def save(self, place: str | Path) -> Path:
         """Write all to one file.
 
-        ``.html`` and ``.png``: the matrix; ``.json``: an array of records.
+        ``.html``, ``.png`` and ``.svg``: the matrix; ``.json``: an array of records.
 
         Raises:
             UsageError: The suffix is another.
@@ -176,5 +186,19 @@ CONTENTS: dict[str, Callable[[Explanations], Content]] = {
 CONTENTS_OF_GENERATED: dict[str, Callable[[Generated], Content]] = {
     ".html": lambda each: render_matrix_html(each.matrix),
     ".png": lambda each: render_matrix_png(each.matrix),
+    ".svg": lambda each: render_matrix_svg(each.matrix),
     ".json": json_of,
 }
+
+
+def content_of(what: Explanation | Explanations, suffix: str) -> Content:
+    """What a file of this suffix holds of one or several explanations, as `save` writes it.
+
+    Raises:
+        UsageError: There is nothing for the suffix.
+    """
+    if isinstance(what, Explanation):
+        return made_for(suffix, what, CONTENTS_OF_ONE)
+    if isinstance(what, Generated):
+        return made_for(suffix, what, CONTENTS_OF_GENERATED)
+    return made_for(suffix, what, CONTENTS)

@@ -21,6 +21,7 @@ WARNINGS: Mapping[str, str] = {
     "own-start": "the text begins with the tokens that the template would put first",
     "padded": "the graph takes no mask, so it sees padding as tokens",
     "probability": "the map is of a probability, which keeps little of a sure prediction",
+    "resampled": "sound was brought to the rate that the model takes",
     "resampling": "the picture was resized by another filter than the model's files name",
     "rounded": "numbers of an input were rounded to its type",
     "served": "the file as ONNX Runtime optimises it computes another output",

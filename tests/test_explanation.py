@@ -57,6 +57,23 @@ def test_arrays_are_those_of_the_record() -> None:
     assert dict(found.ledger) == found.record.ledger
 
 
+def test_what_the_model_said() -> None:
+    usual = explained()
+    assert usual.predicted == usual.target.label == "NEGATIVE"
+    assert list(usual.probabilities) == ["NEGATIVE", "POSITIVE"]
+    assert sum(usual.probabilities.values()) == pytest.approx(1.0)
+    other = loaded("reviews-rope").explain(TEXT, "POSITIVE")
+    assert other.predicted == "NEGATIVE" and other.target.label == "POSITIVE"
+    assert "the model predicts NEGATIVE" in other._repr_html_()
+    assert "the model predicts" not in usual._repr_html_()
+    windows = loaded("reviews-rope").explain(" ".join([TEXT] * 40), windows=True)
+    assert windows.predicted is None and windows.probabilities == {}
+
+
+def test_a_notebook_says_what_the_map_covers() -> None:
+    assert "of +" in explained()._repr_html_() and "stays in softmax" in explained()._repr_html_()
+
+
 def test_entries_are_a_sequence() -> None:
     words = explained().words
     assert words[0].special and words[0].text == "[CLS]"

@@ -10,6 +10,7 @@ from typing import overload
 from palrp_onnx.api.loaded import LoadedModel, Target, target_text
 from palrp_onnx.errors import UsageError
 from palrp_onnx.evaluate import agreement, conservation, images, randomisation, stability, texts
+from palrp_onnx.evaluate.baselines import ComparedMethod, compared_method
 from palrp_onnx.evaluate.image_maps import ComparedMaps
 from palrp_onnx.evaluate.masks import read_mask
 from palrp_onnx.evaluate.pairing import Pairs
@@ -19,6 +20,7 @@ from palrp_onnx.explanation import Explanation
 from palrp_onnx.inputs.sample import Sample
 from palrp_onnx.inputs.tokens import unknown_token
 from palrp_onnx.inputs.values import Value
+from palrp_onnx.model.open import Model
 from palrp_onnx.record import Attribution
 from palrp_onnx.relevance.method import Method
 from palrp_onnx.types import Array
@@ -92,7 +94,7 @@ def evaluate_perturbation(
     token = unknown_token(model.tokenizer, unknown)
     protocol = Protocol(unknown=token, prefix=prefix, suffix=suffix)
     return texts.evaluate_perturbation(
-        model.compared(methods, unknown=token),
+        _compared(model, methods, unknown=token),
         _samples(model, values),
         protocol,
         target=target_text(target),
@@ -126,7 +128,7 @@ def evaluate_pixels(
             yield sample
 
     return images.evaluate_pixels(
-        ComparedMaps(model.compared(methods), model.labels),
+        ComparedMaps(_compared(model, methods), model.labels),
         read(),
         baseline=baseline,
         truth=None if classes is None else truth,
@@ -156,7 +158,7 @@ def evaluate_segmentation(
             yield _sample(model, number, value), array
 
     return images.evaluate_segmentation(
-        ComparedMaps(model.compared(methods), model.labels), read(), target=target_text(target)
+        ComparedMaps(_compared(model, methods), model.labels), read(), target=target_text(target)
     )
 
 
@@ -204,7 +206,7 @@ def evaluate_randomisation(
     """
     return randomisation.randomisation(
         model.model,
-        lambda other: model.compared(methods, on=other),
+        lambda other: _compared(model, methods, on=other),
         lambda: _samples(model, values),
         target=target_text(target),
         labels=model.labels,
@@ -236,12 +238,36 @@ def evaluate_stability(
     """
     token = unknown_token(model.tokenizer, unknown)
     return stability.stability(
-        model.compared(methods, unknown=token),
+        _compared(model, methods, unknown=token),
         _samples(model, values),
         stability.Replacement(unknown=token, prefix=prefix, suffix=suffix),
         target=target_text(target),
         labels=model.labels,
     )
+
+
+def _compared(
+    model: LoadedModel,
+    methods: Sequence[Method | str],
+    *,
+    unknown: int | None = None,
+    on: Model | None = None,
+) -> dict[str, ComparedMethod]:
+    """Methods and baselines by their names.
+
+    Args:
+        model: The model, whose options count.
+        methods: Their texts, or objects.
+        unknown: The token that replaces others.
+        on: The same model with other weights.
+    """
+    options = {name: model.options[name] for name in ("engine", "dtype", "device", "output")}
+    return {
+        each if isinstance(each, str) else each.text: compared_method(
+            each, on or model.model, unknown=unknown, **options
+        )
+        for each in methods
+    }
 
 
 def _samples(model: LoadedModel, values: Iterable[Value]) -> Iterator[Sample]:

@@ -14,7 +14,6 @@ import numpy as np
 from palrp_onnx.compiler.file import compile_model
 from palrp_onnx.compiler.graph import CompileSettings
 from palrp_onnx.errors import UsageError
-from palrp_onnx.evaluate.baselines import ComparedMethod, compared_method
 from palrp_onnx.explainer import DEFAULT_POSITIONS, Explainer
 from palrp_onnx.explanation import Explanation
 from palrp_onnx.explanations import Explanations, Generated
@@ -44,6 +43,18 @@ _AHEAD = 4
 _BATCH_TOKENS = 8192
 #: Classes that the text of a model names.
 _NAMED = 4
+#: Options that are those of :class:`palrp_onnx.Explainer`.
+_OF_EXPLAINER = (
+    "tokenizer",
+    "device",
+    "memory",
+    "explain_input",
+    "head",
+    "roles",
+    "engine",
+    "dtype",
+    "once",
+)
 
 
 @dataclass(frozen=True)
@@ -78,10 +89,12 @@ class LoadedModel:
             names: ``ids``, ``mask``, ``types`` or ``positions``.
         engine: ``onnxruntime`` (default) or ``numpy``.
         dtype: ``float32``, or ``float64``, which runs in NumPy.
+        once: Open quickly and in little memory, for a single explanation.
 
     Attributes:
         path: The file, or the folder of an encoder and a decoder.
         labels: Names of classes by index.
+        options: The options, by their names.
 
     Raises:
         InputError: There is no such file, or a file beside it is malformed.
@@ -102,35 +115,29 @@ class LoadedModel:
         bind: Mapping[str, str] | None = None,
         engine: str | None = None,
         dtype: str = "float32",
+        once: bool = False,
     ) -> None:
         self.path = model_file(Path(path))
         self.labels: Mapping[int, str] = read_labels(self.path)
-        self._tokenizer = None if tokenizer is None else Path(tokenizer)
-        self._bind = bind or {}
-        self._output = output
-        self._explain_input = explain_input
-        self._roles = roles
-        self._common: dict[str, Any] = {
+        self.options: Mapping[str, Any] = {
+            "tokenizer": None if tokenizer is None else Path(tokenizer),
             "device": device,
             "memory": memory,
+            "output": output,
+            "explain_input": explain_input,
             "head": head,
+            "roles": roles,
+            "bind": bind or {},
             "engine": engine,
             "dtype": dtype,
+            "once": once,
         }
         self._graph = self._opened(Model.open(self.path))
         self._explainers: dict[tuple[Any, ...], Explainer] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Another process opens the file again."""
-        again = {
-            "tokenizer": self._tokenizer,
-            "output": self._output,
-            "explain_input": self._explain_input,
-            "roles": self._roles,
-            "bind": self._bind,
-            **self._common,
-        }
-        return partial(LoadedModel, self.path, **again), ()
+        return partial(LoadedModel, self.path, **self.options), ()
 
     def __repr__(self) -> str:
         absolute = self.path.absolute()
@@ -221,10 +228,8 @@ class LoadedModel:
             TargetError: There is no such target, or its text can be read in several ways.
             ModelError: The model cannot be explained with these options.
         """
-        graph = self._graph_of(value)
-        shared = -1 if windows is True else windows or None
-        sample = graph.reader.read(value, id=id, windows=shared, start=start)
-        explainer = self._explainer(graph.model, method, positions, output)
+        sample = self.read(value, id=id, windows=_shared(windows), start=start)
+        explainer = self.explainer(sample, method=method, positions=positions, output=output)
         one = target is None or isinstance(target, str) or not isinstance(target, Sequence)
         texts = [target_text(target)] if one else _texts(target)
         found = [explainer.explain(sample, text, self.labels) for text in texts]
@@ -247,6 +252,7 @@ class LoadedModel:
         method: Method | str | None = None,
         positions: str | None = None,
         output: str | None = None,
+        windows: int | bool | None = None,
         batch_size: int = 16,
     ) -> Iterator[Explanation | Exception]:
         """Explain many inputs, one after the other, in batches where that changes nothing.
@@ -267,6 +273,7 @@ class LoadedModel:
             method: As for :meth:`explain`.
             positions: As for :meth:`explain`.
             output: As for :meth:`explain`.
+            windows: As for :meth:`explain`.
             batch_size: Largest number of inputs in one run of the model.
 
         Yields:
@@ -283,23 +290,29 @@ class LoadedModel:
         wanted = target_text(target)
         parse_target(wanted, self.labels)
         batcher = Batcher(
-            self._explainer(self.model, method, positions, output),
+            self.explainer(method=method, positions=positions, output=output),
             self.labels,
             self.tokenizer,
             target=wanted,
             size=batch_size,
             tokens=_BATCH_TOKENS,
         )
-        return self._many(values, wanted, batcher, batch_size * _AHEAD)
+        return self._many(values, wanted, _shared(windows), batcher, batch_size * _AHEAD)
 
     def _many(
-        self, values: Iterable[Value], target: str, batcher: Batcher, ahead: int
+        self,
+        values: Iterable[Value],
+        target: str,
+        windows: int | None,
+        batcher: Batcher,
+        ahead: int,
     ) -> Iterator[Explanation | Exception]:
         waiting: list[Task | Exception] = []
         for number, value in enumerate(values):
             try:
                 name = None if isinstance(value, Path | Sample) else str(number)
-                waiting.append(batcher.task(self._graph.reader.read(value, id=name), target))
+                sample = self._graph.reader.read(value, id=name, windows=windows)
+                waiting.append(batcher.task(sample, target))
             except Exception as error:  # only this input fails
                 waiting.append(error)
             if len(waiting) == ahead:
@@ -332,9 +345,9 @@ class LoadedModel:
             InputError: The input cannot be used.
         """
         sample = self.read(value, start=start)
-        explainer = self._explainer(self.model, method, positions, None)
+        explainer = self.explainer(method=method, positions=positions)
         text = Continuation(
-            self._tokenizer or usable_tokenizer(self.tokenizer),
+            self.options["tokenizer"] or usable_tokenizer(self.tokenizer),
             self._graph.reader.inputs,
             model_path=self.path,
         )
@@ -349,13 +362,60 @@ class LoadedModel:
         matrix = matrix_of(sample.id, records, decoder_input(self.model.inputs))
         return Generated(found, matrix)
 
-    def read(self, value: Value, *, id: str | None = None, start: str | None = None) -> Sample:
+    def read(
+        self,
+        value: Value,
+        *,
+        id: str | None = None,
+        windows: int | None = None,
+        start: str | None = None,
+    ) -> Sample:
         """What the model gets of an input: its arrays, and what their units are.
+
+        Args:
+            value: As for :meth:`explain`.
+            id: The name of the sample.
+            windows: The number of tokens that windows share; −1: half of each.
+            start: What the decoder of an encoder begins with.
 
         Raises:
             InputError: The input cannot be used.
         """
-        return self._graph_of(value).reader.read(value, id=id, start=start)
+        reader = self._graph_of(value).reader
+        return reader.read(value, id=id, windows=windows, start=start)
+
+    def explainer(
+        self,
+        sample: Sample | None = None,
+        *,
+        method: Method | str | None = None,
+        positions: str | None = None,
+        output: str | None = None,
+    ) -> Explainer:
+        """What explains samples with these options; opened once.
+
+        Args:
+            sample: A sample that :meth:`read` made, which may hold caches; by default none does.
+            method: As for :meth:`explain`.
+            positions: As for :meth:`explain`.
+            output: As for :meth:`explain`.
+
+        Raises:
+            UsageError: An option is unknown.
+        """
+        model = self.model if sample is None else self._graph_of(sample).model
+        own = method if method is None or isinstance(method, str) else id(method)
+        key = (model.past, own, positions, output)
+        if key not in self._explainers:
+            self._explainers[key] = Explainer(
+                model,
+                method=method,
+                positions=positions,
+                output=output or self.options["output"],
+                reader=self.read,
+                **{name: self.options[name] for name in _OF_EXPLAINER},
+            )
+        return self._explainers[key]
 
     def inspect(
         self, *, output: str | None = None, why: Iterable[str] = (), example: Value | None = None
@@ -372,8 +432,8 @@ class LoadedModel:
             example: A valid input, if the model runs on no synthetic one.
         """
         feeds = None if example is None else self.read(example).feeds
-        chosen = output or self._output
-        return inspect_model(self.model, feeds, output=chosen, roles=self._roles, why=why)
+        chosen = output or self.options["output"]
+        return inspect_model(self.model, feeds, output=chosen, roles=self.options["roles"], why=why)
 
     def compile(
         self,
@@ -406,14 +466,14 @@ class LoadedModel:
         path = Path(place)
         if path.resolve() == self.path.resolve():
             raise UsageError("The explainer would replace its model", place=str(path))
-        named = self._explain_input
+        named = self.options["explain_input"]
         data = compile_model(
             self.path,
             path,
             method=method or DEFAULT_METHOD,
-            output=self._output,
+            output=self.options["output"],
             explain_input=(named,) if isinstance(named, str) else named or (),
-            roles=self._roles,
+            roles=self.options["roles"],
             settings=CompileSettings(
                 positions=positions or DEFAULT_POSITIONS,
                 ledger=ledger,
@@ -429,66 +489,23 @@ class LoadedModel:
     @property
     def tokenizer(self) -> Path:
         """The place of the tokenizer, where one may be."""
-        return self._tokenizer or default_tokenizer(self.path)
-
-    def compared(
-        self,
-        methods: Sequence[Method | str],
-        *,
-        unknown: int | None = None,
-        on: Model | None = None,
-    ) -> dict[str, ComparedMethod]:
-        """Methods and baselines by their names, as evaluations compare them.
-
-        Args:
-            methods: Their texts, or objects.
-            unknown: The token that replaces others.
-            on: Another model of the same form, with other weights.
-        """
-        options = {name: self._common[name] for name in ("engine", "dtype", "device")}
-        return {
-            each if isinstance(each, str) else each.text: compared_method(
-                each, on or self.model, output=self._output, unknown=unknown, **options
-            )
-            for each in methods
-        }
+        return self.options["tokenizer"] or default_tokenizer(self.path)
 
     def _opened(self, model: Model) -> _OpenGraph:
-        inputs = bind_inputs(model.inputs, self._bind)
-        return _OpenGraph(model, ValueReader(self.path, inputs, tokenizer=self._tokenizer))
+        inputs = bind_inputs(model.inputs, self.options["bind"])
+        return _OpenGraph(
+            model, ValueReader(self.path, inputs, tokenizer=self.options["tokenizer"])
+        )
 
     def _graph_of(self, value: Value) -> _OpenGraph:
         """The graph for a value: with its caches, if the value fills them."""
         caches = {blank.name for blank in self.model.removed}
-        return self._with_past if caches and holds_past(value, caches) else self._graph
+        given = value.feeds if isinstance(value, Sample) else value
+        return self._with_past if caches and holds_past(given, caches) else self._graph
 
     @cached_property
     def _with_past(self) -> _OpenGraph:
         return self._opened(self.model.with_past())
-
-    def _explainer(
-        self,
-        model: Model,
-        method: Method | str | None,
-        positions: str | None,
-        output: str | None,
-    ) -> Explainer:
-        """The explainer with these options, opened once."""
-        own = method if method is None or isinstance(method, str) else id(method)
-        key = (model.past, own, positions, output)
-        if key not in self._explainers:
-            self._explainers[key] = Explainer(
-                model,
-                method=method,
-                positions=positions,
-                output=output or self._output,
-                explain_input=self._explain_input,
-                roles=self._roles,
-                tokenizer=self._tokenizer,
-                reader=self.read,
-                **self._common,
-            )
-        return self._explainers[key]
 
 
 #: Opens a model: ``px.load("models/reviews-rope")``.
@@ -502,6 +519,13 @@ def _explained(
     found = iter(batcher([each for each in waiting if isinstance(each, Task)]))
     for each in waiting:
         yield next(found) if isinstance(each, Task) else each
+
+
+def _shared(windows: int | bool | None) -> int | None:
+    """The number of tokens that windows share, as readers take it."""
+    if isinstance(windows, bool):
+        return -1 if windows else None
+    return windows
 
 
 def _texts(target: object) -> list[str]:

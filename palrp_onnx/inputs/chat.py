@@ -33,7 +33,7 @@ def read_chat(path: Path, tokenizer: Path) -> str:
         InputError: The file holds no messages, the tokenizer has no template, or the template
             refuses them or does not end.
     """
-    return render_chat(_read(path), tokenizer, place=str(path))
+    return render_chat(read_messages(path), tokenizer, place=str(path))
 
 
 def render_chat(messages: Any, tokenizer: Path, *, place: str) -> str:
@@ -56,7 +56,12 @@ def render_chat(messages: Any, tokenizer: Path, *, place: str) -> str:
     return _render(_template(file), {**tokens, **known, **variables}, place)
 
 
-def _read(path: Path) -> Any:
+def read_messages(path: Path) -> Any:
+    """What a file of messages holds.
+
+    Raises:
+        InputError: It cannot be read, or is not JSON.
+    """
     text = decode_text(read_bytes(path, limit=TEXT_LIMIT), place=str(path))
     try:
         return json.loads(text)

@@ -65,7 +65,7 @@ def open_sample(
                 raise InputError("messages are read from a file", hint="--chat messages.json")
             text = read_chat(source, tokenizer or default_tokenizer(model_path))
             return reader.read(text, id=id, complete=True)
-        text = _stdin(stdin) if source == "-" else read_text(source)
+        text = read_stdin(stdin) if source == "-" else read_text(source)
         second = None if pair is None else read_text(pair)
         if windows is not None:
             return reader.read_windows(text, None if windows < 0 else windows, id=id, pair=second)
@@ -82,7 +82,12 @@ def open_sample(
     raise unknown_kind(source)
 
 
-def _stdin(stdin: BinaryIO | None) -> str:
+def read_stdin(stdin: BinaryIO | None = None) -> str:
+    """The text on standard input, or on another stream.
+
+    Raises:
+        InputError: It is not text, or too long.
+    """
     stream = sys.stdin.buffer if stdin is None else stdin
     return decode_text(read_stream(stream, limit=TEXT_LIMIT, place="stdin"), place="stdin")
 

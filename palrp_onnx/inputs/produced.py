@@ -165,8 +165,11 @@ def read_both(
     given = begin.name in held
     sample = read(graph_inputs if given else both.source)
     if sample.windows:
-        raise InputError(
-            "a decoder reads a text as a whole, so that windows of it cannot be joined",
-            place=sample.id,
-        )
+        raise whole_source(sample.id)
     return begin.shown(sample) if given else begin.of(sample)
+
+
+def whole_source(id: str) -> InputError:
+    """The error for windows of what an encoder reads."""
+    message = "a decoder reads a text as a whole, so that windows of it cannot be joined"
+    return InputError(message, place=id)

@@ -95,6 +95,11 @@ class Sample:
         """The texts that are the rows of an input."""
         return next((p.rows for p in (self, *self.parts) if p.subject == name), ())
 
+    @property
+    def texts(self) -> bool:
+        """Whether several texts are its rows, and may be its labels."""
+        return any(part.rows for part in (self, *self.parts))
+
     def row(self, name: str, row: int) -> Sample:
         """The sample with the units of one of the texts that are the rows of an input."""
         if self.parts:

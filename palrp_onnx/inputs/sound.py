@@ -1,7 +1,7 @@
 """Sound files → waves or spectrograms, as the feature extractor of the model computes them.
 
 WAV files of whole numbers are read by the standard library; FLAC and other WAV files need the
-optional package soundfile.
+optional package soundfile, and other sampling rates than the extractor's the optional soxr.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ from palrp_onnx.types import Array
 #: Largest size of a file in bytes, and largest number of samples of all channels together, as
 #: silence takes nearly no bytes in a compressed file.
 _FILE_LIMIT, _SAMPLES = 1 << 30, 1 << 28
+#: Largest sampling rate that is converted.
+_FASTEST = 1 << 20
 #: Bytes of a sample of a WAV file of whole numbers.
 _WIDEST = 4
 
@@ -67,23 +69,20 @@ class SoundReader:
         """Read one sound; the id is the file's stem.
 
         Raises:
-            InputError: The file is no readable sound, has another sampling rate, or does not fit
-                the graph.
+            InputError: The file is no readable sound, or does not fit the graph.
             ResourceError: It needs a package that is not installed.
         """
         samples, rate = _samples(path)
-        if rate != self._extractor.rate:
-            raise InputError(
-                f"has {rate} samples a second; the model takes {self._extractor.rate}",
-                place=str(path),
-                hint=f"Resample it, as with: ffmpeg -i {path.name} -ar {self._extractor.rate} "
-                f"-ac 1 {path.stem}-{self._extractor.rate}.wav",
-            )
         warnings = []
         if samples.shape[1] > 1:
             message = f"the mean of {samples.shape[1]} channels was taken"
             warnings.append(Warning_(code="channels", message=message))
         sound = samples.mean(axis=1, dtype=np.float32)
+        if rate != (wanted := self._extractor.rate):
+            sound = _resampled(sound, rate, wanted, path)
+            message = f"it was resampled from {rate} to {wanted} samples a second"
+            warnings.append(Warning_(code="resampled", message=message))
+            rate = wanted
         try:
             found = self._extractor.extract(sound)
         except InputError as error:
@@ -161,6 +160,28 @@ def _decoded(data: bytes, path: Path) -> tuple[Array, int]:
     if len(samples) > most:
         raise InputError(f"has more than {_SAMPLES:,} samples", place=str(path))
     return samples, rate
+
+
+def _resampled(sound: Array, rate: int, wanted: int, path: Path) -> Array:
+    """The sound with another sampling rate.
+
+    Raises:
+        ResourceError: soxr is not installed.
+        InputError: There is no such rate.
+    """
+    try:
+        soxr: Any = importlib.import_module("soxr")
+    except ImportError as error:
+        raise ResourceError(
+            f"The sound has {rate} samples a second and the model takes {wanted}; resampling needs "
+            "a package that is not installed: soxr",
+            place=str(path),
+            hint=f'pip install "palrp-onnx[audio]", or: ffmpeg -i {path.name} -ar {wanted} '
+            f"-ac 1 {path.stem}-{wanted}.wav",
+        ) from error
+    if not 1 <= rate <= _FASTEST or len(sound) * wanted / rate > _SAMPLES:
+        raise InputError(f"has {rate} samples a second", place=str(path))
+    return np.asarray(soxr.resample(sound, rate, wanted), np.float32)
 
 
 def timed(sample: Sample, model_path: Path) -> Sample:

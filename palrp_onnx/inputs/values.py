@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -35,15 +35,31 @@ from palrp_onnx.types import Array
 #: Suffixes of input files, and the length that no name of a file has.
 KINDS = (*TEXT, *IMAGE, *SOUND, *TABLE, *TENSORS, *ARRAY)
 _LONGEST_NAME = 4096
+#: Number of texts of a pair.
+_PAIR = 2
 #: What can be explained: see `ValueReader.read`.
 Value: TypeAlias = (
-    "str | os.PathLike[str] | Image.Image | Array | Sequence[Any] | Mapping[str, Any] | Sample"
+    str
+    | os.PathLike[str]
+    | Image.Image
+    | Array
+    | Sequence[Any]
+    | Mapping[str, Any]
+    | Sample
+    | Given
 )
 
 _ALSO_FILE = Warning_(
     code="also-file",
     message="the text is also the name of a file, which was not read: that is pathlib.Path(…)",
 )
+
+
+@dataclass(frozen=True)
+class _Messages:
+    """What the chat template makes a text of."""
+
+    content: Any
 
 
 class ValueReader:
@@ -77,11 +93,14 @@ class ValueReader:
         - A ``pathlib.Path`` is a file; its suffix says of what kind.
         - A ``PIL.Image.Image`` is preprocessed as an image file.
         - Two texts ``(a, b)`` are a pair; of ``(text, [choice, …])`` the second are choices. Other
-          tuples are what several inputs of a graph get, as an image and texts.
+          tuples are what several inputs of a graph get, as an image and texts; of these,
+          :class:`palrp_onnx.inputs.Given` has the name of its input.
         - An array is what the only input of the graph gets, as it is; a list of whole numbers, or
           an array with one axis of them, are the ids of one text.
         - A mapping has what each input gets, by its name: arrays, or any of the above.
-        - A list of messages, ``[{"role": …, "content": …}]``, goes through the chat template.
+        - Messages, ``[{"role": …, "content": …}]`` or ``{"messages": […]}`` with further variables,
+          go through the tokenizer's chat template.
+        - A :class:`palrp_onnx.inputs.Given` with a ``str`` is a text, whatever the graph takes.
 
         Args:
             value: The value.
@@ -96,19 +115,20 @@ class ValueReader:
         """
         if isinstance(value, Sample):
             return value if id is None else replace(value, id=id)
-        value = self._plain(value)
+        plain, name = self._plain(value), id or _name_of(value)
+        given = None if windows is not None else _given(plain)
+        read = partial(self._read, plain, given, name or "text")
         if windows is not None:
-            return self._in_windows(value, windows, id)
-        given = _given(value)
+            read = partial(self._in_windows, plain, windows, name or "text")
         sample = read_both(
-            partial(self._read, value, given),
+            read,
             self.inputs,
-            held=self._held(value, given),
+            held=self._held(plain, given),
             model_path=self.model_path,
             tokenizer=self._existing,
             start=start,
         )
-        if isinstance(value, str) and _names_file(value):
+        if isinstance(value, str) and self.takes_text and _names_file(value):
             sample = replace(sample, warnings=(*sample.warnings, _ALSO_FILE))
         return sample if id is None else replace(sample, id=id)
 
@@ -123,27 +143,32 @@ class ValueReader:
         """The value, with paths as such, and with arrays of other libraries as arrays."""
         if isinstance(value, str):
             return value if self.takes_text else Path(value)
-        if isinstance(value, os.PathLike):
-            return Path(value)
+        if isinstance(value, Given):
+            return value.path if value.name is None else (value,)
+        if isinstance(value, Mapping) and "messages" in value:
+            return _Messages(dict(value))
         if isinstance(value, Mapping):
             return {name: _part(each) for name, each in value.items()}
         if isinstance(value, tuple):
             return _pair(tuple(map(_part, value)))
+        if isinstance(value, list) and value and all(isinstance(each, Mapping) for each in value):
+            return _Messages(value)
         if isinstance(value, list) and any(isinstance(each, str) for each in value):
             raise InputError(
                 "a list of texts is no single input",
                 hint="(a, b) is a pair of texts; explain_many explains many.",
             )
-        if isinstance(value, list) and value and all(isinstance(each, Mapping) for each in value):
-            return value
         return _part(value)
 
-    def _in_windows(self, value: Any, windows: int, id: str | None) -> Sample:
-        if not isinstance(value, str) and not _is_text(value):
-            raise InputError("only a single text can be read in windows", place=id or "")
-        text = value if isinstance(value, str) else read_text(value)
-        name = id or ("text" if isinstance(value, str) else value.stem)
-        return self._texts.read_windows(text, None if windows < 0 else windows, id=name)
+    def _in_windows(
+        self, value: Any, windows: int, name: str, _inputs: Sequence[GraphInput]
+    ) -> Sample:
+        texts = _pair(value if isinstance(value, tuple) else (value,))
+        if not all(isinstance(each, str) for each in texts) or len(texts) > _PAIR:
+            raise InputError("only a text or a pair can be read in windows", place=name)
+        text, pair = (*texts, None)[:_PAIR]
+        shared = None if windows < 0 else windows
+        return self._texts.read_windows(text, shared, id=name, pair=pair)
 
     def _held(self, value: Any, given: Sequence[Given] | None) -> frozenset[str]:
         """Names of the inputs that have something of their own."""
@@ -152,17 +177,21 @@ class ValueReader:
         return names_held(given or [])
 
     def _read(
-        self, value: Any, given: Sequence[Given] | None, inputs: Sequence[GraphInput]
+        self,
+        value: Any,
+        given: Sequence[Given] | None,
+        name: str,
+        inputs: Sequence[GraphInput],
     ) -> Sample:
         match value:
             case str():
-                return self._texts.read(value, id="text")
+                return self._texts.read(value, id=name)
             case (str() as text, str() as pair):
-                return self._texts.read_given(text, pair, id="text")
+                return self._texts.read_given(text, pair, id=name)
             case (str() as text, tuple() as choices) if self._texts.takes_choices:
-                return self._texts.read_choices(text, choices, id="text")
+                return self._texts.read_choices(text, choices, id=name)
             case Path() if _is_text(value):
-                return self._texts.read(read_text(value), id=value.stem)
+                return self._texts.read(read_text(value), id=name)
             case Path():
                 return open_sample(
                     value,
@@ -171,10 +200,10 @@ class ValueReader:
                     tokenizer=self._tokenizer,
                 )
             case Image.Image():
-                return self._images.read(value, id=_name_of(value))
-            case list():
-                text = render_chat(value, self._tokenizer_place, place="messages")
-                return self._texts.read(text, id="messages", complete=True)
+                return self._images.read(value, id=name)
+            case _Messages():
+                text = render_chat(value.content, self._tokenizer_place, place=name)
+                return self._texts.read(text, id=name, complete=True)
             case np.ndarray():
                 return self._array(value, inputs)
             case dict() if all(isinstance(each, np.ndarray) for each in value.values()):
@@ -228,13 +257,13 @@ def _given(value: Any) -> list[Given] | None:
         case dict():
             return [Given(each, name) for name, each in value.items()]
         case tuple() if not all(isinstance(each, str) for each in value):
-            return [Given(each) for each in value]
+            return [each if isinstance(each, Given) else Given(each) for each in value]
     return None
 
 
 def _part(value: Any) -> Any:
     """A text, texts, a file, an image, or an array."""
-    if isinstance(value, str | Image.Image | np.ndarray):
+    if isinstance(value, str | Image.Image | np.ndarray | Given):
         return value
     if isinstance(value, os.PathLike):
         return Path(value)
@@ -259,6 +288,19 @@ def _pair(parts: tuple[Any, ...]) -> tuple[Any, ...]:
     return tuple(each if isinstance(each, str) else read_text(each) for each in parts)
 
 
+def _name_of(value: Any) -> str | None:
+    """The name of what has one: of a file, of the first of several, of an opened image."""
+    if isinstance(value, tuple) and value:
+        return _name_of(value[0])
+    if isinstance(value, Given):
+        return value.id
+    if isinstance(value, Image.Image):
+        return Path(getattr(value, "filename", "") or "image").stem
+    if isinstance(value, list | Mapping):
+        return "messages"
+    return Path(value).stem if isinstance(value, os.PathLike) else None
+
+
 def _names_file(text: str) -> bool:
     """Whether a text is also the name of a file that could be read as an input."""
     if len(text) > _LONGEST_NAME or Path(text).suffix.lower() not in KINDS:
@@ -272,8 +314,3 @@ def _names_file(text: str) -> bool:
 def _is_text(value: Any) -> bool:
     """Whether it is a text file."""
     return isinstance(value, Path) and value.suffix.lower() in TEXT
-
-
-def _name_of(image: Image.Image) -> str:
-    """The name of the file that an image was opened from."""
-    return Path(getattr(image, "filename", "") or "image").stem

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from palrp_onnx.errors import ModelError, RoleError
@@ -18,6 +18,7 @@ from palrp_onnx.jobs.batches import cut
 from palrp_onnx.jobs.batching import Batching, try_batching
 from palrp_onnx.jobs.stacking import Padding, own_record, stack
 from palrp_onnx.prepare import make_example
+from palrp_onnx.relevance.target import Target
 from palrp_onnx.relevance.target_parsing import parse_target
 
 #: Kinds of targets that name places, or sum over all.
@@ -31,12 +32,14 @@ class Task:
     Attributes:
         sample: The sample.
         target: The text of its target.
+        parsed: The same, parsed.
         padded: Number of tokens, if it may be padded.
         key: Equal for samples that may run together.
     """
 
     sample: Sample
     target: str
+    parsed: Target
     padded: int | None
     key: Hashable
 
@@ -111,7 +114,12 @@ class Batcher:
 
     def task(self, sample: Sample, wanted: str) -> Task:
         """How a sample runs with this target."""
-        target = parse_target(wanted, self._labels)
+        labels = self._labels
+        if sample.texts:
+            labels = self._explainer.labels(sample, labels)
+        target = parse_target(wanted, labels)
+        if sample.windows or sample.texts:  # not rows of its batch: it runs alone
+            return Task(sample, wanted, target, None, id(sample))
         padding = self.batching.padding
         padded = None
         # A position that the target names must not be padding.
@@ -120,7 +128,7 @@ class Batcher:
         if padding is not None and not named:
             padded = padding.length(sample.feeds) if self._free() else None
         key = (wanted, padded is None, _form(sample, self._input, fixed=padded is None))
-        return Task(sample, wanted, padded, key)
+        return Task(sample, wanted, target, padded, key)
 
     def _free(self) -> bool:
         """Whether the graph accepts rows of any length."""
@@ -130,7 +138,7 @@ class Batcher:
     def __call__(
         self, tasks: Sequence[Task], done: Callable[[int], None] | None = None
     ) -> list[Explanation | Exception]:
-        """The explanation of every task, or the error, in their order.
+        """The explanation of every task without raw arrays, or the error, in their order.
 
         Args:
             tasks: The tasks; batches are made of these alone.
@@ -155,13 +163,14 @@ class Batcher:
             return [each for task in batch for each in self._explain([task])]
 
     def _run(self, batch: Sequence[Task]) -> list[Explanation]:
+        if len(batch) == 1:
+            (alone,) = self._rows(batch[0].sample, batch[0].target, 1)
+            alone.record.require_finite()
+            return [replace(alone, tensors={})]
         padding = self.batching.padding if batch[0].padded is not None else None
         whole = stack([task.sample for task in batch], padding)
-        if len(batch) > 1:
-            self._refuse_other_decisions(batch, whole)
-        rows = self._explainer.explain(whole, batch[0].target, self._labels)
-        if len(rows) != len(batch):
-            raise ModelError(f"The output has {len(rows)} rows for {len(batch)} records")
+        self._refuse_other_decisions(batch, whole)
+        rows = self._rows(whole, batch[0].target, len(batch))
         side: Side = padding.side if padding else "right"
         found = []
         for row, task in zip(rows, batch, strict=True):
@@ -169,6 +178,12 @@ class Batcher:
             record.require_finite()
             found.append(Explanation(record, {}, task.sample))
         return found
+
+    def _rows(self, sample: Sample, target: str, count: int) -> list[Explanation]:
+        rows = self._explainer.explain(sample, target, self._labels)
+        if len(rows) != count:
+            raise ModelError(f"The output has {len(rows)} rows for {count} records")
+        return rows
 
     def _refuse_other_decisions(self, batch: Sequence[Task], whole: Sample) -> None:
         """Refuse a batch whose samples would decide otherwise alone: other rounds of a loop."""

@@ -74,9 +74,11 @@ def _lines(folder: Path) -> Iterator[bytes]:
 
 
 def _draw(line: Attribution, record: Record, reader: SampleReader) -> bytes:
-    """The map; that of an image is drawn on the image."""
-    image = parse(record).image
-    if image is None:
+    """The maps; those of images are drawn on them."""
+    fields = parse(record)
+    if fields.image is None and not fields.named:
         return render_png(line)
-    sample = reader.picture(record.folder / image)
-    return render_png(line, image=sample.image, box=sample.box)
+    sample = reader.read(fields, line.id, record.folder, originals=True)
+    (image, box), *_ = found = [sample.picture_of(each.input) for each in line.maps]
+    further = {each.input: seen for each, seen in zip(line.maps[1:], found[1:], strict=True)}
+    return render_png(line, image=image, box=box, further=further)

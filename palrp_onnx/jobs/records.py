@@ -38,7 +38,7 @@ class Record:
 
 
 class Fields(Struct, frozen=True, forbid_unknown_fields=True):
-    """The fields of a record: exactly one of `KINDS`, and optional ones.
+    """The fields of a record: one of `KINDS`, several for a graph that takes several, and others.
 
     Attributes:
         id: By default the record's number.
@@ -49,6 +49,10 @@ class Fields(Struct, frozen=True, forbid_unknown_fields=True):
         sound: Path of a sound.
         input_ids: Tokens, special ones included.
         tensors: Path of an ``.npz`` file: for every graph input an array of one row.
+        inputs: Paths of files by the name of the input that each is for; a text without the suffix
+            of a kind of files is a text.
+        continuation: A text that follows, or that a decoder produces: the sum of the
+            log-probabilities of its tokens is the target.
         target: The target as for ``--target``, or an index.
         meta: Any JSON value; copied to the result.
     """
@@ -61,8 +65,21 @@ class Fields(Struct, frozen=True, forbid_unknown_fields=True):
     sound: str | None = None
     input_ids: list[int] | None = None
     tensors: str | None = None
+    inputs: dict[str, str | None] | None = None
+    continuation: str | None = None
     target: str | int | None = None
     meta: Any | UnsetType = UNSET
+
+    @property
+    def given(self) -> list[str]:
+        """The fields that hold inputs."""
+        named = ["inputs"] if self.named else []
+        return [kind for kind in KINDS if getattr(self, kind) is not None] + named
+
+    @property
+    def named(self) -> dict[str, str]:
+        """Paths by input; a column of a table may be empty."""
+        return {name: path for name, path in (self.inputs or {}).items() if path is not None}
 
 
 class _RecordName(Struct, frozen=True):
@@ -73,8 +90,8 @@ def parse(record: Record) -> Fields:
     """Read the fields of a record.
 
     Raises:
-        InputError: It is not a JSON object, has an unknown field or one of a wrong type, or does
-            not have exactly one input.
+        InputError: It is not a JSON object, has an unknown field or one of a wrong type, has no
+            input, or several that do not go together.
     """
     data = record.data
     if isinstance(data, InputError):
@@ -88,18 +105,24 @@ def parse(record: Record) -> Fields:
     except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
         message = f"The record cannot be read: {error}"
         raise InputError(message, place=record.place, hint=_hint()) from error
-    given = [kind for kind in KINDS if getattr(fields, kind) is not None]
-    if len(given) != 1:
-        found = " and ".join(given) or "none of them"
-        message = f"A record has exactly one input; this one has {found}"
+    given = fields.given
+    if not given:
+        message = "A record has an input; this one has none"
         raise InputError(message, place=record.place, hint=_hint())
-    if fields.text_pair is not None and given != ["text"]:
-        raise InputError("text_pair goes with text alone", place=record.place)
+    for name, beside in (("input_ids", ["input_ids"]), ("text_pair", ["text"])):
+        if getattr(fields, name) is not None and given != beside:
+            what = "text alone" if name != beside[0] else "no other input"
+            message = f"{name} goes with {what}; this record has {' and '.join(given)}"
+            raise InputError(message, place=record.place)
+    if fields.text is not None and fields.text_file is not None:
+        raise InputError("A record has one text: text or text_file", place=record.place)
+    if fields.continuation is not None and fields.target is not None:
+        raise InputError("The target is the continuation; leave out one", place=record.place)
     return fields
 
 
 def _hint() -> str:
-    return f"Fields: {', '.join(KINDS)}; text_pair, id, target, meta."
+    return f"Fields: {', '.join(KINDS)}, inputs; text_pair, continuation, id, target, meta."
 
 
 def name_of(record: Record) -> str:

@@ -21,6 +21,9 @@ class Settings(Struct, frozen=True, kw_only=True):
             :func:`palrp_onnx.inputs.bind_inputs`.
         example: Path of an ``.npz`` file with a valid input, for trial runs of models that do not
             run on a synthetic example.
+        windows: Explain texts that are longer than the model in windows that share this number of
+            tokens; −1: half of each.
+        columns: Names of units by input; under no name those of the only one that has as many.
         head: The kind of head; see :class:`palrp_onnx.Explainer`.
         batch_size: Largest number of records in one run of the model.
         batch_tokens: Largest number of tokens in one run, padding included; a longer record runs
@@ -40,6 +43,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     tokenizer: str | None = None
     bind: dict[str, str] = msgspec.field(default_factory=dict)
     example: str | None = None
+    windows: int | None = None
+    columns: dict[str, tuple[str, ...]] = msgspec.field(default_factory=dict)
     head: str | None = None
     batch_size: int = 16
     batch_tokens: int = 8192

@@ -85,6 +85,7 @@ def stack(samples: Sequence[Sample], padding: Padding | None) -> Sample:
         kind=samples[0].kind,
         subject=samples[0].subject,
         sound=samples[0].sound,
+        columns=samples[0].columns,
         feeds={name: np.concatenate([row[name] for row in rows]) for name in rows[0]},
         facts=InputFacts(kind=samples[0].facts.kind, step=samples[0].facts.step),
         units=longest,  # own_record restores those of each row

@@ -67,7 +67,13 @@ class Worker:
             head=settings.head,
         )
         self.model = self._explainer.model
-        self.reader = SampleReader(path, bind_inputs(self.model.inputs, settings.bind), words)
+        self.reader = SampleReader(
+            path,
+            bind_inputs(self.model.inputs, settings.bind),
+            words,
+            windows=settings.windows,
+            columns=settings.columns,
+        )
         self._reading = threading.Lock()
         self._batcher = Batcher(
             self._explainer,
@@ -118,12 +124,14 @@ class Worker:
         try:
             fields = parse(record)
             wanted = self._wanted(fields.target)
-            target = parse_target(wanted, self._labels)
-            if target.file is not None and wanted != self.settings.target:
-                raise InputError("A record cannot name a file as its target")
             with self._reading:
                 sample = self.reader.read(fields, name, record.folder)
-            return _Read(index, record, fields.meta, self._batcher.task(sample, wanted))
+                if fields.continuation is not None:
+                    sample, wanted = self.reader.continued(sample, fields.continuation)
+                task = self._batcher.task(sample, wanted)
+            if task.parsed.file is not None and wanted != self.settings.target:
+                raise InputError("A record cannot name a file as its target")
+            return _Read(index, record, fields.meta, task)
         except Exception as error:  # only this record fails
             return failed(name, record.place, error)
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from palrp_onnx.render.page import GREY, INNER, LINE, MARGIN, shorten
 from palrp_onnx.render.scene import Scene
-from palrp_onnx.render.views import View
+from palrp_onnx.render.views import MapView, label_cells
 
 #: Largest number of pictures next to each other.
 _ACROSS = 8
@@ -30,7 +30,7 @@ class Film:
         pictures: Number of pictures.
     """
 
-    maps: Sequence[View]
+    maps: Sequence[MapView]
     grid: tuple[int, int]
     pictures: int
 
@@ -54,6 +54,8 @@ class Film:
                 left = MARGIN + _LABEL + place * (self._width + _GAP)
                 upper = top + line * (self._height + _GAP)
                 self._picture(page, (left, upper), Image.fromarray(view.paint(part, view.limit)))
+                size = (self._width, self._height)
+                label_cells(page, (left, upper), size, view.name, part)
             top += self._strip
 
     def _picture(self, page: Scene, place: tuple[int, int], cells: Image.Image) -> None:

@@ -24,20 +24,28 @@ _NO_BLANKS = ("CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR", 
 _MARKS = {" ": " ", "▁": " ", "Ġ": " ", "Ċ": "\n"}
 #: What WordPiece puts before the continuation of a word.
 _CONTINUED = "##"
-#: A token of further bytes of a character that is shown already.
+#: Stands for further bytes of a character, where they cannot have a part of it.
 _FURTHER = "·"
 
 
 @dataclass(frozen=True)
 class Piece:
-    """The displayed text of one unit."""
+    """The displayed text of one unit.
+
+    Attributes:
+        unit: The unit.
+        text: Its text.
+        special: Whether it is a special token.
+        further: Whether it has only further bytes of the character before it.
+    """
 
     unit: int
     text: str
     special: bool = False
+    further: bool = False
 
 
-class Unread(str):
+class UnreadText(str):
     """Text that the model did not read, as it is beyond its limit."""
 
     unread = True
@@ -164,10 +172,12 @@ class _Setter:
         if letters and letters != shown:
             self._close()
             self._between(shown[: -len(letters)])
-        further = _FURTHER if overlaps else self.units.text[unit]
+        if overlaps and not shown:
+            self.open.append(Piece(unit, _FURTHER, further=bool(self.open)))
+            return
         at = end - len(letters)
-        before = text[at - 1] if at else " "
-        self.open.append(Piece(unit, visible(letters, before=before) or _alone(shown or further)))
+        spelled = visible(letters, before=text[at - 1] if at else " ")
+        self.open.append(Piece(unit, spelled or _alone(shown or self.units.text[unit])))
         if "\n" in shown and not letters:
             self._close()
             self._between("\n")
@@ -176,7 +186,7 @@ class _Setter:
     def _between(self, text: str, *, unread: bool = False) -> None:
         if text:
             shown = visible(text, keep="\n\t")
-            self.made[-1].append(Unread(shown) if unread and text.strip() else shown)
+            self.made[-1].append(UnreadText(shown) if unread and text.strip() else shown)
 
     def _close(self) -> None:
         if self.open:

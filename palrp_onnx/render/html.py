@@ -35,7 +35,7 @@ from palrp_onnx.render.ranked import Ranked, ranked
 from palrp_onnx.render.scale import number
 from palrp_onnx.render.timeline import TIMED, in_cells
 from palrp_onnx.render.titles import title_of
-from palrp_onnx.render.views import SIGNED, View, bounds, views
+from palrp_onnx.render.views import SIGNED, MapView, bounds, views
 from palrp_onnx.render.wording import (
     common_scale,
     covered,
@@ -200,10 +200,10 @@ def _shown(found: Sequence[Ranked]) -> list[dict[str, Any]]:
     ]
 
 
-def _bars(units: Units, maps: Sequence[View]) -> list[tuple[str, list[dict[str, Any]]]]:
+def _bars(units: Units, maps: Sequence[MapView]) -> list[tuple[str, list[dict[str, Any]]]]:
     """For every map a bar for each of the strongest units, from the centre."""
 
-    def bar(view: View, unit: int) -> dict[str, Any]:
+    def bar(view: MapView, unit: int) -> dict[str, Any]:
         value = view.values[unit]
         limit = view.limit if view.signed else max(map(abs, view.values))
         share = max(-1.0, min(1.0, value / limit)) if limit else 0.0
@@ -319,7 +319,7 @@ def _share(part: float, whole: float) -> str:
 
 def _picture(
     shown: Map,
-    maps: Sequence[View],
+    maps: Sequence[MapView],
     grid: tuple[int, int],
     image: Image.Image | None,
     box: Box | None,
@@ -361,7 +361,7 @@ def _arranged(grid: tuple[int, int], pictures: int) -> NDArray[np.int64]:
     return lines.reshape(-1, across * grid[1])
 
 
-def _map(view: View, order: NDArray[np.int64], clear: bool) -> Image.Image:
+def _map(view: MapView, order: NDArray[np.int64], clear: bool) -> Image.Image:
     """Colours of the patches. With ``clear``, patches of small relevance are transparent."""
     numbers = np.array([*view.values, 0.0])[order]
     if not clear or not view.signed:
@@ -379,7 +379,7 @@ def _small(image: Image.Image) -> Image.Image:
 
 def _data(
     shown: Map,
-    maps: Sequence[View],
+    maps: Sequence[MapView],
     flow: list[Any],
     panel: dict[str, Any] | None,
     picture: dict[str, Any] | None,

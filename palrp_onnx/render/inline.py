@@ -20,16 +20,17 @@ from palrp_onnx.record import Attribution, Map
 from palrp_onnx.render.bars import BARRED, strongest
 from palrp_onnx.render.flow import Word, paragraphs, visible
 from palrp_onnx.render.headline import headline
-from palrp_onnx.render.palette import TABLE, colours
+from palrp_onnx.render.palette import colours
 from palrp_onnx.render.picture import Seen
 from palrp_onnx.render.scale import number
 from palrp_onnx.render.timeline import TIMED, in_cells
-from palrp_onnx.render.wording import covered
+from palrp_onnx.render.wording import covered, failed_checks, notices, said
 from palrp_onnx.types import Box
 
 #: Strongest colour: the text over it keeps a contrast of 4.5 on white, and on the grey of editors.
 _STRONGEST = 0.75
-_AGAINST, _FOR = (tuple(TABLE[step].tolist()) for step in (0, -1))
+#: Darker than the ends of the palette, as light letters may stand on them.
+_AGAINST, _FOR = (28, 93, 179), (175, 45, 49)
 #: Longest side of a picture, and the size of a ribbon of units in time, in pixels.
 _SIDE, _RIBBON = 320, (720, 36)
 #: Rows of a table of entries.
@@ -77,9 +78,13 @@ def inline(
         further: The same two for each further explained input, by its name.
     """
     seen = {record.maps[0].input: (image, box), **(further or {})}
+    lines = [*filter(None, [said(record)]), covered(record)]
+    doubts = [*notices(record), *failed_checks(record), *(w.message for w in record.warnings)]
     parts = [f"<div><b>{_text(headline(record))}</b></div>"]
-    parts.append(f'<div style="{_FAINT}">{_text(covered(record))}</div>')
-    parts += [f'<div style="{_FAINT}">⚠ {_text(each.message)}</div>' for each in record.warnings]
+    parts += [
+        f'<div style="{_FAINT}">{_text(each)}</div>'
+        for each in [*lines, *(f"⚠ {doubt}" for doubt in doubts)]
+    ]
     for shown in record.maps:
         if record.others:
             parts.append(f'<div style="{_FAINT}">{_text(shown.input)}</div>')

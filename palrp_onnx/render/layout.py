@@ -18,7 +18,7 @@ from palrp_onnx.render.scale import Scale, number
 from palrp_onnx.render.strip import Strip, set_text
 from palrp_onnx.render.timeline import TIMED, Timeline, in_cells
 from palrp_onnx.render.titles import title_of
-from palrp_onnx.render.views import View, bounds, views
+from palrp_onnx.render.views import MapView, bounds, views
 from palrp_onnx.render.wording import (
     common_scale,
     covered,
@@ -70,7 +70,7 @@ def _map(
     shown, each = in_cells(shown)
     limit, remark = common_scale(shown)
     prefix = _prefix(record, shown)
-    maps: Sequence[View] = views(shown.relevance, limit)
+    maps: Sequence[MapView] = views(shown.relevance, limit)
     if shown.units.kind in TIMED:
         if prefix:
             yield TextLines([(prefix, 16, GREY)])
@@ -116,7 +116,7 @@ def _head(record: Attribution) -> TextLines:
     if (other := said(record)) is not None:
         facts.append(other)
     facts.append(f"{record.run.method}, {record.run.dtype}")
-    facts.append(f"model {visible(record.model.name or '')} {record.model.sha256[:12]}")
+    facts.append(f"{visible(record.model.name or 'model')} {record.model.sha256[:12]}")
     facts.append(f"input {visible(record.id)}")
     lines = [(visible(name), 28, BLACK)]
     lines += [(line, _SMALL, GREY) for line in wrap(facts, _SMALL)]

@@ -14,6 +14,7 @@ from palrp_onnx.render.page import GREY, INNER, LINE, MARGIN, shorten, width
 from palrp_onnx.render.palette import colours
 from palrp_onnx.render.scale import Scale
 from palrp_onnx.render.scene import Scene
+from palrp_onnx.render.views import label_cells
 
 _ROW = 20
 _LABEL = 200
@@ -56,6 +57,7 @@ class Panel:
             cells = Image.fromarray(painted[row : row + 1])
             page.picture(cells, (left, upper + row * _ROW), (room, _ROW - 1))
         page.box((left - 1, upper - 1, left + room, lower - 1), outline=LINE)
+        label_cells(page, (left, upper), (room, lower - upper), "", self._numbers)
         self._name_columns(page, lower)
         self.scale.draw(page, top + self.height - self.scale.height)
 

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from palrp_onnx.render.page import GREY, INNER, LINE, MARGIN
+from palrp_onnx.render.page import GREY, INNER, LINE, MARGIN, WIDTH
 from palrp_onnx.render.palette import colours
 from palrp_onnx.render.scene import Scene
-from palrp_onnx.render.views import View
+from palrp_onnx.render.views import MapView, label_cells
 from palrp_onnx.types import Box
 
 #: An original image, and the part of it that the network saw.
@@ -20,6 +20,10 @@ Seen = tuple[Image.Image | None, Box | None]
 
 _GAP = 16
 _CAPTION = 28
+#: Longer side of an original, in its own pixels.
+_LARGEST = 1024
+#: What the network did not see.
+_UNSEEN = (238, 238, 238)
 
 
 @dataclass
@@ -33,7 +37,7 @@ class Pictures:
         box: The part of the original that the network saw, in its pixels.
     """
 
-    maps: Sequence[View]
+    maps: Sequence[MapView]
     grid: tuple[int, int]
     image: Image.Image | None
     box: Box | None
@@ -52,42 +56,51 @@ class Pictures:
 
     def draw(self, page: Scene, top: int) -> None:
         """Draw onto the page."""
-        panels = [(view.name, self._map(view)) for view in self.maps]
-        if self.image is not None:
-            original = self._scaled(self.image)
-            panels[0] = ("total, over the original", self._overlay(original))
-            panels.insert(0, ("original", original))
-        for index, (caption, panel) in enumerate(panels):
-            left = MARGIN + index * (self._side + _GAP)
-            page.write((left, top + 11), caption, 16, GREY)
-            page.picture(panel, (left, top + _CAPTION), panel.size)
-            corner = (left + panel.width, top + _CAPTION + panel.height)
-            outline = (left - 1, top + _CAPTION - 1, *corner)
-            page.box(outline, outline=LINE)
+        total, *others = self.maps
+        upper, places = top + _CAPTION, iter(range(MARGIN, WIDTH, self._side + _GAP))
+        if self.image is None:
+            self._map(page, (next(places), upper), total)
+        else:
+            original = self.image.convert("RGB")
+            original.thumbnail((_LARGEST, _LARGEST), Image.Resampling.LANCZOS)
+            self._original(page, (next(places), upper), "original", original)
+            # In grey; the more a patch counts, the more its colour covers it.
+            place = (next(places), upper)
+            light = original.convert("L").point(lambda level: 80 + level * 175 // 255)
+            self._original(page, place, "total, over the original", light.convert("RGB"))
+            self._patches(page, place, total, _shaded(self._numbers(total), total.limit))
+        for view in others:
+            self._map(page, (next(places), upper), view)
 
-    def _scaled(self, image: Image.Image) -> Image.Image:
-        growing = self._size[0] >= image.width
-        how = Image.Resampling.NEAREST if growing else Image.Resampling.LANCZOS
-        return image.convert("RGB").resize(self._size, how)
+    def _original(
+        self, page: Scene, place: tuple[int, int], caption: str, image: Image.Image
+    ) -> None:
+        self._frame(page, place, caption)
+        page.picture(image, place, self._size, smooth=self._size[0] < image.width)
 
-    def _patches(self, values: NDArray[np.generic]) -> Image.Image:
-        return Image.fromarray(values).resize(self._extent, Image.Resampling.NEAREST)
+    def _map(self, page: Scene, place: tuple[int, int], view: MapView) -> None:
+        self._frame(page, place, view.name)
+        self._patches(page, place, view, view.paint(self._numbers(view), view.limit))
 
-    def _numbers(self, values: Sequence[float]) -> NDArray[np.float64]:
-        return np.array(values, dtype=np.float64).reshape(self.grid)
+    def _frame(self, page: Scene, place: tuple[int, int], caption: str) -> None:
+        left, top = place
+        page.write((left, top - _CAPTION + 11), caption, 16, GREY)
+        edges = (left - 1, top - 1, left + self._size[0], top + self._size[1])
+        page.box(edges, fill=_UNSEEN, outline=LINE)
 
-    def _map(self, view: View) -> Image.Image:
-        panel = Image.new("RGB", self._size, (238, 238, 238))
-        panel.paste(self._patches(view.paint(self._numbers(view.values), view.limit)), self._corner)
-        return panel
+    def _patches(
+        self, page: Scene, place: tuple[int, int], view: MapView, painted: NDArray[np.uint8]
+    ) -> None:
+        corner = (place[0] + self._corner[0], place[1] + self._corner[1])
+        page.picture(Image.fromarray(painted), corner, self._extent)
+        label_cells(page, corner, self._extent, view.name, self._numbers(view))
 
-    def _overlay(self, original: Image.Image) -> Image.Image:
-        """The original in grey; the more a patch counts, the more its colour covers it."""
-        ground = original.convert("L").point(lambda level: 80 + level * 175 // 255).convert("RGB")
-        total = self.maps[0]
-        numbers = self._numbers(total.values)
-        strength = np.abs(numbers) / total.limit if total.limit else np.zeros_like(numbers)
-        alpha = np.rint(np.minimum(strength, 1) * 225).astype(np.uint8)
-        full = colours(np.sign(numbers), 1.0)
-        ground.paste(self._patches(full), self._corner, self._patches(alpha))
-        return ground
+    def _numbers(self, view: MapView) -> NDArray[np.float64]:
+        return np.array(view.values, dtype=np.float64).reshape(self.grid)
+
+
+def _shaded(numbers: NDArray[np.float64], limit: float) -> NDArray[np.uint8]:
+    """The colour of each sign, and how much of it is seen."""
+    strength = np.abs(numbers) / limit if limit else np.zeros_like(numbers)
+    alpha = np.rint(np.minimum(strength, 1) * 225).astype(np.uint8)
+    return np.dstack([colours(np.sign(numbers), 1.0), alpha])

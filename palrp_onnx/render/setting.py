@@ -5,16 +5,22 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import groupby, pairwise
+
+import numpy as np
 
 from palrp_onnx.render.bidi import base_level, levels, visual
-from palrp_onnx.render.flow import NO_UNIT, NOT_READ, Paragraph, Piece, Unread, Word
+from palrp_onnx.render.flow import NO_UNIT, NOT_READ, Paragraph, Piece, UnreadText, Word
 from palrp_onnx.render.shaping import Shaped, shape
 
 #: Room beside a word, and beside one that touches its neighbour; a tab in blanks.
 _PAD, _TIGHT, _TAB = 3, 1, 4
 #: A longer word is cut before it is measured.
 _LONGEST = 500
+#: Stands for what has no direction.
+_OBJECT = "\ufffc"
+#: Left and right edge of a unit.
+_Share = tuple[float, float, int]
 
 
 @dataclass(frozen=True)
@@ -40,15 +46,26 @@ class Set:
 
     def grounds(self) -> Iterator[tuple[int, int, int]]:
         """Units with the left and the right edge of their grounds, from left to right."""
-        found, done = [], 0
-        for end, unit in self.ends:
-            lows, highs = zip(*self.shaped.edges[done:end], strict=True)
-            found.append((min(lows), max(highs), unit))
+        found: list[_Share] = []
+        done = 0
+        for end, units in groupby(self.ends, key=lambda each: each[0]):
+            found += self._shares(done, end, [unit for _, unit in units])
             done = end
         found.sort()
         cuts = [0, *(round(self.indent + low) for low, _, _ in found[1:]), self.width]
         for (_, _, unit), (left, right) in zip(found, pairwise(cuts), strict=False):
             yield unit, self.left + left, self.left + right
+
+    def _shares(self, start: int, end: int, units: Sequence[int]) -> Iterator[_Share]:
+        """The characters of a unit; units of further bytes have a share of the last one."""
+        *edges, (near, far) = self.shaped.edges[start:end]
+        shares = list(pairwise(np.linspace(near, far, len(units) + 1).tolist()))
+        if self.shaped.backwards:
+            shares.reverse()
+        lows, highs = zip(*edges, shares[0], strict=True)
+        yield min(lows), max(highs), units[0]
+        for (low, high), unit in zip(shares[1:], units[1:], strict=True):
+            yield low, high, unit
 
 
 @dataclass
@@ -124,9 +141,10 @@ class Setting:
 
     def _groups(self, line: list[Word | str], base: int) -> Iterator[list[_Atom]]:
         """What no line break may part: a word with the marks that touch it, or a blank."""
-        texts = ["".join(p.text for p in item) if not isinstance(item, str) else item
-                 for item in line]  # fmt: skip
-        ranks = levels("".join(texts), base)
+        texts = [item if isinstance(item, str) else _text(item) for item in line]
+        spoken = (_OBJECT * len(text) if _special(item) else text
+                  for item, text in zip(line, texts, strict=True))  # fmt: skip
+        ranks = levels("".join(spoken), base)
         done, group = 0, list[_Atom]()
         for place, (item, text) in enumerate(zip(line, texts, strict=True)):
             level = min(ranks[done : done + len(text)], default=base)
@@ -148,19 +166,20 @@ class Setting:
     def _word(self, item: Word | str, level: int, touching: Sequence[bool]) -> Iterator[_Atom]:
         """A word, in parts if it is wider than a line."""
         if isinstance(item, str):
-            unit = NOT_READ if isinstance(item, Unread) else NO_UNIT
+            unit = NOT_READ if isinstance(item, UnreadText) else NO_UNIT
             pieces: Word = (Piece(unit, item),)
         else:
             pieces = item
         before, after = (_TIGHT if near else _PAD for near in touching)
         pads = (after, before) if level % 2 else (before, after)
         room = self.room - sum(pads) - 1
+        side = 0 if _special(item) else level % 2
         for part in _parts(pieces):
-            text = "".join(piece.text for piece in part)
-            shaped = shape(text, self.size, level % 2)
+            text = _text(part)
+            shaped = shape(text, self.size, side)
             for start, end in _cuts(shaped, room):
                 cut = shaped if end - start == len(text) else shape(
-                    text[start:end], self.size, level % 2
+                    text[start:end], self.size, side
                 )  # fmt: skip
                 width = max(round(cut.width), 1) + sum(pads) + 1
                 yield _Atom(level, width, cut, _clipped(part, start, end), pads)
@@ -184,11 +203,18 @@ class Setting:
         self.rows += 1
 
 
+def _text(pieces: Sequence[Piece]) -> str:
+    return "".join(piece.text for piece in pieces if not piece.further)
+
+
+def _special(item: Word | str) -> bool:
+    return not isinstance(item, str) and item[0].special
+
+
 def _spoken(paragraph: Paragraph) -> str:
     """The text without special tokens, which have no direction."""
     return "".join(
-        item if isinstance(item, str) else "".join(p.text for p in item if not p.special)
-        for item in paragraph
+        item if isinstance(item, str) else _text(item) for item in paragraph if not _special(item)
     )
 
 
@@ -228,6 +254,9 @@ def _parts(pieces: Sequence[Piece]) -> Iterator[list[Piece]]:
     part: list[Piece] = []
     length = 0
     for piece in pieces:
+        if piece.further:
+            part.append(piece)
+            continue
         for start in range(0, len(piece.text), _LONGEST):
             text = piece.text[start : start + _LONGEST]
             if part and length + len(text) > _LONGEST:
@@ -255,7 +284,8 @@ def _clipped(pieces: Sequence[Piece], start: int, end: int) -> tuple[tuple[int, 
     """Ends of the units in ``[start, end)`` of the joined text, counted from its start."""
     ends, done = [], 0
     for piece in pieces:
-        low, done = done, done + len(piece.text)
+        low = done - 1 if piece.further else done
+        done += 0 if piece.further else len(piece.text)
         if max(low, start) < min(done, end):
             ends.append((min(done, end) - start, piece.unit))
     return tuple(ends)

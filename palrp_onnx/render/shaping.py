@@ -73,8 +73,11 @@ def _runs(text: str, ranks: Sequence[int]) -> Iterator[tuple[int, int, Font | No
     """Start and end of parts with one direction and one font."""
     parts, place = [], 0
     for cluster in clusters(text):
-        parts.append((place, place + len(cluster), ranks[place], font_of(cluster)))
-        place += len(cluster)
+        font = font_of(cluster)
+        # Where no font has a character with its mark, each has a font of its own.
+        for part in [cluster] if font else cluster:
+            parts.append((place, place + len(part), ranks[place], font or font_of(part)))
+            place += len(part)
     for (_, font), group in groupby(parts, key=lambda part: part[2:]):
         joined = list(group)
         yield joined[0][0], joined[-1][1], font

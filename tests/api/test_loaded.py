@@ -108,7 +108,18 @@ def test_a_pair_is_two_texts_or_two_files(tmp_path: Path) -> None:
         ("", "there is no text"),
         (Image.new("RGB", (8, 8)), "an image provides"),
     ],
-    ids=str,
+    ids=[
+        "texts",
+        "three",
+        "number",
+        "object",
+        "nothing",
+        "no-mask",
+        "fraction",
+        "no-file",
+        "empty",
+        "image",
+    ],
 )
 def test_refused_values(value: Any, message: str) -> None:
     with pytest.raises(px.PalrpError, match=message):
@@ -155,6 +166,9 @@ def test_windows() -> None:
     model = loaded("reviews-rope")
     assert model.explain(long).record.input.truncated
     assert len(model.explain(long, windows=True).record.input.windows) > 1
+    shared, short = model.explain_many([long, TEXT], windows=20)
+    assert isinstance(shared, px.Explanation) and isinstance(short, px.Explanation)
+    assert shared.record.input.windows and not short.record.input.windows
     shared = model.explain(long, windows=20)
     assert shared.words.total.sum() == pytest.approx(shared.total.sum())
 

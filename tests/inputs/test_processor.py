@@ -22,6 +22,7 @@ from palrp_onnx.inputs.processor import (
 )
 from palrp_onnx.inputs.sound import SoundReader, timed
 from palrp_onnx.jobs.reading import SampleReader
+from palrp_onnx.jobs.records import Fields
 
 pytestmark = pytest.mark.quick
 
@@ -47,7 +48,8 @@ def test_each_processor_has_its_part(tmp_path: Path) -> None:
     sample = ImageReader(path, PIXELS).read_file(tmp_path / "a.png")
     assert sample.feeds["pixel_values"].shape == (1, 3, 8, 6)
     assert SoundReader(path, [GraphInput("x", FLOAT, ("batch", "samples"))])
-    read = SampleReader(tmp_path / "model.onnx", PIXELS, None).picture(tmp_path / "a.png")
+    records = SampleReader(tmp_path / "model.onnx", PIXELS, None)
+    read = records.read(Fields(image="a.png"), "a", tmp_path)
     np.testing.assert_array_equal(read.feeds["pixel_values"], sample.feeds["pixel_values"])
 
 

@@ -66,11 +66,46 @@ def test_channels_are_averaged_and_said(config: Path) -> None:
     assert [w.code for w in sample.warnings] == ["channels"]
 
 
-def test_another_rate_is_no_guess(config: Path) -> None:
+@pytest.mark.parametrize("rate", [8000, 22050, 44100])
+def test_another_rate_is_resampled(config: Path, rate: int) -> None:
+    """A tone is the same tone, where the ends of the sound are far."""
+    pytest.importorskip("soxr")
+    times = np.arange(rate) / rate
+    tone = (np.sin(2 * np.pi * 440 * times) * 20000).round().astype(int).tolist()
+    path = write(config.with_name("a.wav"), tone, 2, rate=rate)
+    sample = SoundReader(config, [WAVES]).read_file(path)
+    found = sample.feeds["input_values"][0]
+    assert len(found) == 16000 and sample.facts.seconds == 1 and not sample.facts.truncated
+    expected = np.sin(2 * np.pi * 440 * np.arange(16000) / 16000) * 20000 / 2**15
+    np.testing.assert_allclose(found[500:-500], expected[500:-500], atol=1e-3)
+    assert [(w.code, f"from {rate} to 16000" in w.message) for w in sample.warnings] == [
+        ("resampled", True)
+    ]
+
+
+def test_what_is_above_half_the_rate_is_left_out(config: Path) -> None:
+    pytest.importorskip("soxr")
+    tone = (np.sin(2 * np.pi * 15000 * np.arange(44100) / 44100) * 20000).round().astype(int)
+    path = write(config.with_name("a.wav"), tone.tolist(), 2, rate=44100)
+    found = SoundReader(config, [WAVES]).read_file(path).feeds["input_values"][0]
+    assert np.abs(found[500:-500]).max() < 1e-3
+
+
+def test_another_rate_without_its_package(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "soxr", None)
     path = write(config.with_name("a.wav"), [0, 0], 2, rate=8000)
-    with pytest.raises(InputError, match="8000 samples a second; the model takes 16000") as caught:
+    with pytest.raises(ResourceError, match="8000 samples a second and the model takes") as caught:
         SoundReader(config, [WAVES]).read_file(path)
-    assert "ffmpeg -i a.wav -ar 16000" in caught.value.hint
+    hint = caught.value.hint
+    assert "palrp-onnx[audio]" in hint and "ffmpeg -i a.wav -ar 16000" in hint
+
+
+@pytest.mark.parametrize("rate", [1, 4_000_000_000])
+def test_rates_that_no_sound_has(config: Path, rate: int) -> None:
+    pytest.importorskip("soxr")
+    path = write(config.with_name("a.wav"), [0] * 20000, 1, rate=rate)
+    with pytest.raises(InputError, match="samples a second"):
+        SoundReader(config, [WAVES]).read_file(path)
 
 
 def test_what_does_not_fit_is_said(config: Path) -> None:

@@ -11,7 +11,7 @@ from building import Array, ints, opened, proto, real
 from palrp_onnx import Explainer
 from palrp_onnx.describe import Explanation
 from palrp_onnx.inputs.sample import Sample
-from palrp_onnx.jobs.worker import _form
+from palrp_onnx.jobs.batcher import _form
 from palrp_onnx.record import InputFacts, Units
 
 F, KEPT, ALL = 6, 4, 6

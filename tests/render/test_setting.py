@@ -85,8 +85,31 @@ def test_bytes_of_a_character_show_it_once() -> None:
         kind="token", text=["ð", "Ł", "ĺ"], start=[0, 0, 0], end=[1, 1, 1], special=[False] * 3
     )
     made = Setting(paragraphs(units, InputFacts(kind="text", text="🙂")), 19, 500, 10)
-    assert read(made) == ["🙂··"]
-    assert [unit for unit, _, _ in made.words[0].grounds()] == [0, 1, 2]
+    assert read(made) == ["🙂"]
+    grounds = list(made.words[0].grounds())
+    assert [unit for unit, _, _ in grounds] == [0, 1, 2]
+    assert all(left < right for _, left, right in grounds)
+
+
+def test_bytes_do_not_part_arabic_letters() -> None:
+    units = Units(
+        kind="token", text=[*"ØÙØ§"], start=[0, 0, 1, 1], end=[1, 1, 2, 2], special=[False] * 4
+    )
+    word = Setting(paragraphs(units, InputFacts(kind="text", text="كا")), 19, 500, 10).words[0]
+    assert word.shaped.text == "كا"
+    assert [unit for unit, _, _ in word.grounds()] == [3, 2, 1, 0]
+
+
+def test_special_tokens_are_not_mirrored() -> None:
+    paragraph: Paragraph = [
+        (Piece(0, "<s>", True),),
+        " ",
+        (Piece(1, "كان"),),
+        (Piece(2, "</s>", True),),
+    ]
+    first, *_, last = Setting([paragraph], 19, 500, 10).words
+    assert first.left > last.left
+    assert not (first.shaped.backwards or last.shaped.backwards)
 
 
 def test_line_breaks_and_indents_are_kept() -> None:
