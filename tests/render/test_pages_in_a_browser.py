@@ -248,6 +248,17 @@ def test_the_strongest_are_sorted_marked_and_copied(browser: Any, places: dict[s
     context.close()
 
 
+def test_what_cannot_be_copied_is_saved(browser: Any, places: dict[str, Path]) -> None:
+    tab, complaints = opened(browser, places["table"], accept_downloads=True)
+    tab.evaluate("void (navigator.clipboard.writeText = () => Promise.reject(new Error('no')))")
+    with tab.expect_download() as saved:
+        tab.click("[data-copy=json]")
+    assert saved.value.suggested_filename == "strongest.json"
+    assert len(json.loads(Path(saved.value.path()).read_text(encoding="utf-8"))) == 20
+    assert complaints == []
+    tab.close()
+
+
 def test_a_patch_is_marked(browser: Any, places: dict[str, Path]) -> None:
     tab, complaints = opened(browser, places["image"])
     tab.locator(".ranked tbody button").first.click()
