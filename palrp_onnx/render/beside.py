@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain, islice
 from typing import Any
 
+from msgspec import UNSET
+
 from palrp_onnx.record import Attribution
 from palrp_onnx.render.flow import visible
 from palrp_onnx.render.html import page, render_html, view
@@ -53,6 +55,8 @@ def render_entries(title: str, entries: Iterable[ListedRecord], *, room: int = R
 
 
 def _input(record: Attribution) -> tuple[Any, ...]:
-    """What makes the input of a record."""
-    facts, units = record.input, record.units
-    return (record.id, facts.kind, facts.text, facts.text_pair, units.kind, tuple(units.text))
+    """What tells inputs apart: a text, else what the model said of it, else its name."""
+    facts, units, said = record.input, record.units, record.prediction
+    top = () if said is UNSET else tuple((each.index, each.value) for each in said.top)
+    told = None if facts.text is not None else top or record.id
+    return (facts.kind, facts.text, facts.text_pair, units.kind, tuple(units.text), told)
