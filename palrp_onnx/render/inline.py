@@ -29,7 +29,8 @@ from palrp_onnx.types import Box
 
 #: Strongest colour: the text over it keeps a contrast of 4.5 on white, and on the grey of editors.
 _STRONGEST = 0.75
-_AGAINST, _FOR = (tuple(TABLE[step].tolist()) for step in (0, -1))
+#: The ends of the palette, darker, as the letters over them may be light.
+_AGAINST, _FOR = ([round(0.75 * part) for part in TABLE[step].tolist()] for step in (0, -1))
 #: Longest side of a picture, and the size of a ribbon of units in time, in pixels.
 _SIDE, _RIBBON = 320, (720, 36)
 #: Rows of a table of entries.
@@ -103,7 +104,7 @@ def entries_table(kind: str, entries: Sequence[Shown]) -> str:
         for each in islice(entries, _ROWS)
     )
     more = f'<div style="{_FAINT}">… {len(entries) - _ROWS} more</div>'
-    table = f'<table style="border-collapse:collapse"><tr>{heads}</tr>{rows}</table>'
+    table = f'<table style="border-collapse:collapse;color:inherit"><tr>{heads}</tr>{rows}</table>'
     return f"<div>{table}{more if len(entries) > _ROWS else ''}</div>"
 
 
