@@ -82,7 +82,7 @@ _places = together(
         type=FILE_PATH,
         required=True,
         metavar="FILE|DIR|-",
-        help="Records: a .jsonl or .parquet file, a folder of texts, images, sounds and .npz "
+        help="Records: a .jsonl, .csv or .parquet file, a folder of texts, images, sounds and .npz "
         "files, or - for JSON lines on stdin.",
     ),
     click.option(

@@ -14,6 +14,7 @@ from palrp_onnx.printable import printable
 
 from .command import command
 from .options import FILE_PATH, Reporting, grouped, limits_option, reporting_options
+from .showing import check_shown, open_option, show
 from .writing import write_stdout
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ _NAMED = 5
     help="Also write the result, as JSON (.json) or as a page with both maps of the listed pairs "
     "(.html).",
 )
+@open_option
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of a table.")
 @limits_option(
     AGREEMENT_METRICS,
@@ -61,6 +63,7 @@ def compare(
     top: int,
     worst: int,
     place: Path | None,
+    opened: bool,
     as_json: bool,
     limits: tuple[Limit, ...],
     reporting: Reporting,
@@ -76,6 +79,8 @@ def compare(
     from palrp_onnx.evaluate.agreement_page import render_agreement
     from palrp_onnx.evaluate.pairing import Pairs
 
+    if opened:
+        check_shown([] if place is None else [place.suffix.lower()[1:]])
     full = survey(Pairs(first, second), top=top, worst=worst)
     found = full.agreement
     data = to_json(found)
@@ -83,6 +88,8 @@ def compare(
         title = f"{first.name or first} and {second.name or second}"
         shown = place.suffix.lower() in (".html", ".htm")
         write_files({place: render_agreement(title, full) if shown else data})
+        if opened:
+            show([place])
     write_stdout(data if as_json else _table(found).encode())
     check_agreement(limits, found)
 

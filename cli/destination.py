@@ -59,18 +59,6 @@ class Destination:
         kinds = _DATA if kind == "json" else (kind,)
         return cls("file", _only(kinds, formats, text), path)
 
-    def require_shown(self) -> None:
-        """Check that there will be something to look at, for ``--open``.
-
-        Raises:
-            UsageError: Neither a page nor a picture will be written.
-        """
-        if not {"png", "html"} & set(self.formats):
-            raise UsageError(
-                "--open shows a page or a picture, and none is written",
-                hint="Give -o map.html, -o map.png or a folder.",
-            )
-
     def files(self, name: str, rows: int, *, matrix: bool = False) -> dict[Path, Shown]:
         """Path → the row of the batch that it shows; ``None``: all rows, as JSON or as a page.
 

@@ -37,7 +37,7 @@ from .options import (
     windows_option,
     words_options,
 )
-from .showing import coloured_maps, colours_of_stdout, show
+from .showing import check_shown, coloured_maps, colours_of_stdout, open_option, show
 from .summary import summary
 from .writing import write_stdout
 
@@ -121,9 +121,7 @@ class Request:
 @click.option(
     "--tensors", type=FILE_PATH, help="Also write raw signed relevance to this .npz file."
 )
-@click.option(
-    "--open", "opened", is_flag=True, help="Show the page, or else the picture, that was written."
-)
+@open_option
 @click.option(
     "--generate",
     type=click.IntRange(min=1),
@@ -156,7 +154,7 @@ def explain(**options: Any) -> None:
     _check_windows(request)
     destination = Destination.parse(request.place, request.formats)
     if request.opened:
-        destination.require_shown()
+        check_shown(destination.formats)
     model = _loaded(request)
     sample = _sample(request, model)
     targets = _targets(request, model, sample)

@@ -14,6 +14,7 @@ from palrp_onnx.files import write_files
 from .command import command
 from .options import FILE_PATH, Reporting, grouped, reporting_options
 from .progress import Progress, progress
+from .showing import open_option, show
 
 if TYPE_CHECKING:
     from palrp_onnx.render.run_lines import ListedRecord
@@ -32,9 +33,12 @@ if TYPE_CHECKING:
     show_default=True,
     help="Largest size of packed maps in the page. Further records are listed without maps.",
 )
+@open_option
 @reporting_options
 @grouped(reporting=Reporting)
-def report(runs: tuple[Path, ...], place: Path, room: int, reporting: Reporting) -> None:
+def report(
+    runs: tuple[Path, ...], place: Path, room: int, opened: bool, reporting: Reporting
+) -> None:
     """Show the records of a run in one self-contained HTML page.
 
     RUN_DIR is a folder with .jsonl files, one record per line. All lines are listed, including
@@ -50,6 +54,8 @@ def report(runs: tuple[Path, ...], place: Path, room: int, reporting: Reporting)
     with progress(quiet=reporting.quiet, what="reading") as bar:
         page = render_run(title, _counted(read_runs(runs), bar), room=room)
     write_files({place: page.html})
+    if opened:
+        show([place])
     if reporting.quiet:
         return
     click.echo(f"{page.records} records, {page.failed} failed", err=True)

@@ -3,21 +3,37 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from palrp_onnx.errors import ResourceError
+from palrp_onnx.errors import ResourceError, UsageError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from palrp_onnx.record import Attribution
 
-#: Suffixes of what can be looked at, the best first.
-SHOWN = (".html", ".png")
+#: Kinds of files that can be looked at, the best first.
+_SHOWN = ("html", "htm", "svg", "png")
+
+open_option = click.option(
+    "--open", "opened", is_flag=True, help="Show the page, or else the picture, that is written."
+)
+
+
+def check_shown(kinds: Collection[str]) -> None:
+    """Check before the work that there will be something to look at.
+
+    Raises:
+        UsageError: Neither a page nor a picture is among the kinds of files that will be written.
+    """
+    if not set(_SHOWN) & set(kinds):
+        raise UsageError(
+            "--open shows a page or a picture, and none is written", hint="Give -o FILE.html."
+        )
 
 
 def show(files: Iterable[Path]) -> None:
@@ -26,8 +42,10 @@ def show(files: Iterable[Path]) -> None:
     Raises:
         ResourceError: The system has no program for it.
     """
-    candidates = [each for each in files if each.suffix.lower() in SHOWN]
-    chosen = min(candidates, key=lambda each: SHOWN.index(each.suffix.lower()))
+    kinds = {each: each.suffix.lower()[1:] for each in files}
+    chosen = min(
+        (f for f, kind in kinds.items() if kind in _SHOWN), key=lambda f: _SHOWN.index(kinds[f])
+    )
     # Only xdg-open, on Linux, returns at once with a result.
     if click.launch(str(chosen), wait=sys.platform == "linux") != 0:
         raise ResourceError(

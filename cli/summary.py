@@ -47,7 +47,11 @@ def _target(record: Attribution) -> str:
     from palrp_onnx.render.titles import title_of
 
     target = record.target
-    if target.kind in ("token", "place", "span", "region") or target.logprob or target.token:
+    if (
+        target.kind in ("token", "place", "answer", "span", "region")
+        or target.logprob
+        or target.token
+    ):
         return f"{printable(title_of(record))}: {target.output} {target.value:.4g}"
     chance = "" if target.probability is None else f", probability {target.probability:.3f}"
     return f"{_name(target)} = {target.value:.4g}{chance}"

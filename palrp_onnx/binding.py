@@ -16,14 +16,17 @@ import numpy as np
 from palrp_onnx.errors import TargetError
 from palrp_onnx.head import NO_OBJECT, Head
 from palrp_onnx.inputs.sample import Sample
+from palrp_onnx.inputs.vectors import mask_of_places
 from palrp_onnx.inputs.words import Vocabulary
 from palrp_onnx.record import Units, Warning_
 from palrp_onnx.relevance.target import Target, bounded
 from palrp_onnx.subject import Subject
-from palrp_onnx.types import Array
+from palrp_onnx.types import Array, Box
 
 #: The label of tokens that belong to no entity.
 _OUTSIDE = "O"
+#: Number of axes of a picture's places.
+_PICTURE = 2
 BELOW_HALF = Warning_(
     code="below-half",
     message="no label has a probability above one half: the most probable one is explained",
@@ -67,6 +70,8 @@ class Binder:
             return target if target.parts else [self._region(target, row) for row in rows]
         if target.kind == "span":
             return target if target.entries else [self._span(target, row) for row in rows]
+        if target.kind == "answer" or (self.subject.facts.ends and target.kind == "pred"):
+            return [self._answer(target, row) for row in rows]
         if self.head.places or self.subject.facts.choices:
             return [self._place_of_answer(target, row) for row in rows]
         if target.at is not None:
@@ -197,7 +202,7 @@ class Binder:
             )
         found = [k for k, each in enumerate(units.text) if each == text]
         found = found or [k for k, each in enumerate(units.text) if each.strip() == text.strip()]
-        found = found or _spelled(text.strip(), units)
+        found = found or [first for first, _ in _spelled(text, units)]
         if len(found) == 1:
             return found[0]
         places = ", ".join(f"token:{k}" for k in found[:8])
@@ -295,22 +300,37 @@ class Binder:
         kept = self.answers(row, len(scores))
         return replace(target, index=int(np.where(kept, scores, -np.inf).argmax()))
 
+    def _answer(self, target: Target, row: int) -> Target:
+        """The answer with this text, or of all answers the one with the largest score.
+
+        Raises:
+            TargetError: The text is not in the input, or the output is none of answers.
+        """
+        if self.subject.facts.ends is None:
+            raise no_answer(self.subject, self.head)
+        starts, ends = np.split(self.output()[row].astype(np.float64), 2)
+        kept = self.answers(row, len(starts))
+        if target.at is None:
+            span = _best_span(np.where(kept, starts, -np.inf), np.where(kept, ends, -np.inf))
+            return replace(target, kind="answer", span=span)
+        units = self._units(row)
+        found = [] if units is None else _spelled(target.at, units)
+        found = [(first, last) for first, last in found if kept[first] and kept[last]]
+        if not found:
+            raise TargetError(
+                f"No answer is spelled {target.at!r}",
+                place=f"input {self._tokens}",
+                hint="Take it from the text word by word.",
+            )
+        span = max(found, key=lambda pair: starts[pair[0]] + ends[pair[1]])
+        return replace(target, at=None, span=span)
+
     def likely_labels(self) -> tuple[list[int], bool]:
         """Labels of the first row with a probability above one half, else the largest; which."""
         scores = self.output()[0]
         half = 0.5 if self.head.link == "value" else 0.0
         above = [int(k) for k in np.flatnonzero(scores > half)]
         return above or [int(scores.argmax())], bool(above)
-
-    def answer(self, row: int, starts: Array, ends: Array) -> tuple[int, int]:
-        """The first and the last token of the answer: the largest sum of the two scores [B, T]."""
-        first, last = (each[row].astype(np.float64) for each in (starts, ends))
-        kept = self.answers(row, len(first))
-        first, last = (np.where(kept, scores, -np.inf) for scores in (first, last))
-        # The best last token from every place on, and where it is.
-        best = np.maximum.accumulate(last[::-1])[::-1]
-        start = int((first + best).argmax())
-        return start, start + int(last[start:].argmax())
 
     def answers(self, row: int, count: int) -> Array:
         """Which tokens [T] may be in an answer: ordinary ones, of a pair those of the second."""
@@ -361,7 +381,13 @@ class Binder:
             index, cells = 0, np.take(scores, 0, axis=axis) > half
             name = f"where it is above {half}"
         if target.cells is not None:
-            cells, name = target.cells, target.region or "mask"
+            cells, name = self._of_places(target.cells, cells.shape, row), target.region or "mask"
+        if target.cells is not None and not cells.any():
+            raise TargetError(
+                "The mask covers less than half of every place of the output",
+                place=name,
+                hint="Use a larger mask, or one in the size of the output.",
+            )
         if not cells.any():
             label = self.head.names.get(index, f"class {index}")
             raise TargetError(
@@ -372,6 +398,34 @@ class Binder:
         parts = tuple(index if k == axis else (None, None) for k in range(scores.ndim))
         return replace(target, kind="region", index=index, parts=parts, cells=cells, region=name)
 
+    def _of_places(self, mask: Array, size: tuple[int, ...], row: int) -> Array:
+        """A mask of the output's places, also from one in the size of the picture."""
+        if mask.shape == size or mask.ndim != len(size) or mask.ndim != _PICTURE:
+            return mask
+        box = self._pictures().get(mask.shape)
+        if box is None:
+            return mask
+        self._warn(
+            row,
+            "resized-mask",
+            f"the mask has the size of the picture, and the output {size[0]} × {size[1]} places: "
+            "those of which at least half is in the mask are the region",
+        )
+        return mask_of_places(mask, box, (size[0], size[1]))
+
+    def _pictures(self) -> dict[tuple[int, ...], Box]:
+        """Sizes (height, width) of the picture: what of it the model sees, and the original."""
+        found: dict[tuple[int, ...], Box] = {}
+        if (axes := self.subject.image) is not None:
+            shape = self.sample.feeds[self.subject.input].shape
+            high, wide = shape[axes.rows], shape[axes.columns]
+            found[high, wide] = Box(left=0, top=0, right=wide, bottom=high)
+        parts = (*self.sample.parts, self.sample)
+        own = next((p.geometry for p in parts if p.subject == self.subject.input), None)
+        if own is not None:
+            found[own.size[::-1]] = own.box
+        return found
+
     def _warn(self, row: int, code: str, message: str) -> None:
         self.warnings.setdefault(row, []).append(Warning_(code=code, message=message))
 
@@ -380,17 +434,44 @@ def _all_of(index: int, axis: int, rank: int) -> str:
     return ",".join(str(index) if k == axis else ":" for k in range(rank))
 
 
-def _spelled(text: str, units: Units) -> list[int]:
-    """First tokens of the stretches of ordinary tokens that together spell ``text``."""
+def _best_span(starts: Array, ends: Array) -> tuple[int, int]:
+    """The first and the last token of the answer with the largest sum of the two scores [T]."""
+    # The best last token from every place on, and where it is.
+    best = np.maximum.accumulate(ends[::-1])[::-1]
+    start = int((starts + best).argmax())
+    return start, start + int(ends[start:].argmax())
+
+
+def no_answer(subject: Subject, head: Head) -> TargetError:
+    """The error where an answer is asked of an output that has none."""
+    return TargetError(
+        "The output does not say where an answer starts or ends",
+        place=f"output {subject.output}, {head.kind}",
+        hint="Use --target pred.",
+    )
+
+
+def _spelled(text: str, units: Units) -> list[tuple[int, int]]:
+    """Stretches of ordinary tokens that together spell ``text``, by first and last token.
+
+    Spaces and case do not count, as tokenizers change both.
+    """
+    wanted = _letters(text)
     found = []
     for start in range(len(units.text)):
+        if not _letters(units.text[start]):
+            continue
         spelled = ""
         for k in range(start, len(units.text)):
             if units.special and units.special[k]:
                 break
-            spelled += units.text[k].removeprefix("##")
-            if spelled.strip() == text:
-                found.append(start)
-            if len(spelled.strip()) >= len(text):
+            spelled += _letters(units.text[k].removeprefix("##"))
+            if spelled == wanted:
+                found.append((start, k))
+            if len(spelled) >= len(wanted):
                 break
     return found
+
+
+def _letters(text: str) -> str:
+    return "".join(text.split()).casefold()

@@ -86,6 +86,9 @@ class Describer:
             target = structs.replace(target, token=units.text[at])
         if target.kind == "place":
             return structs.replace(target, label=target.token)
+        if target.kind == "answer" and said:
+            first, last = target.places or (0, -1)
+            return structs.replace(target, label=text_of(units, first, last))
         if target.kind == "span" and said:
             read = (units.text[k + 1] for k in target.places or () if k + 1 < len(units.text))
             return structs.replace(target, label="".join(read))
@@ -103,6 +106,15 @@ class Describer:
         """What the model said at the place of the target, if its entries are classes or tokens."""
         if target.kind in ("region", "span", "element"):
             return UNSET
+        if target.kind == "answer":
+            if not found.predicted or not target.places:
+                return UNSET
+            return Prediction(
+                index=target.places[0],
+                value=target.value,
+                label=target.label,
+                probability=target.probability,
+            )
         position = None if self.head.places else target.position
         return prediction(
             self.head, found.scores, lambda index: self._label(index, units), position
@@ -256,6 +268,16 @@ def _units(view: Subject, sample: Sample, maps: Maps, row: int) -> Units:
     )
 
 
+def text_of(units: Units, first: int, last: int) -> str:
+    """The text of tokens: those that are not next to each other have a space between them."""
+    said = ""
+    for k in range(first, last + 1):
+        token = units.text[k].strip()
+        apart = k == first or not units.start or units.start[k] > units.end[k - 1]
+        said += f" {token}" if apart else token.removeprefix("##")
+    return said.strip()
+
+
 def _is_grid(known: Units, array: Array, count: int) -> bool:
     """Whether units are a grid; vectors beyond it fill up the array, as its reader did it."""
     if known.grid is None:
@@ -344,6 +366,10 @@ def describe_target(output: str, target: Resolved, head: Head) -> TargetFacts:
         return structs.replace(
             facts, kind="region", index=chosen, label=label, region=name, cells=cells
         )
+    if target.kind == "answer":
+        half = target.scores.size // 2
+        places = [index % half for (index,), _ in target.where]
+        return structs.replace(facts, kind="answer", places=places)
     if target.kind == "span":
         places = [where[0] for where, _ in target.where]
         return structs.replace(facts, kind="span", places=places)

@@ -16,7 +16,7 @@ import onnx_ir as ir
 from msgspec import UNSET, structs
 
 from palrp_onnx.analysis.roles import parse_roles
-from palrp_onnx.binding import BELOW_HALF, Binder
+from palrp_onnx.binding import BELOW_HALF, Binder, no_answer
 from palrp_onnx.clock import utc_now
 from palrp_onnx.compiler.graph import OPSET, CompileSettings, compile_graph
 from palrp_onnx.compiler.manifest import Manifest
@@ -52,12 +52,12 @@ from palrp_onnx.relevance.method_parsing import method as method_of
 from palrp_onnx.relevance.method_parsing import resolve_method
 from palrp_onnx.relevance.methods import record_params
 from palrp_onnx.relevance.sinks import check_reduction
-from palrp_onnx.relevance.target import Resolved, Target, of_rows
+from palrp_onnx.relevance.target import End, Resolved, Target, of_rows, resolve
 from palrp_onnx.relevance.target_parsing import parse_targets
 from palrp_onnx.runtime.branching import Branches, Taken
 from palrp_onnx.runtime.forward import RuntimeForward
 from palrp_onnx.session import runtime_version
-from palrp_onnx.subject import Subject
+from palrp_onnx.subject import OutputFacts, Subject
 from palrp_onnx.types import Array, Feeds
 from palrp_onnx.version import own_version
 from palrp_onnx.windows import LongText, join_windows
@@ -70,6 +70,9 @@ DEFAULT_POSITIONS = "relu"
 MEMORY = ("auto", "fast", "bounded")
 #: Axes of an output with one row a sample.
 _ONE_ROW = 2
+#: Kinds of targets that an answer may be.
+_ANSWERS = ("default", "pred", "answer")
+_ENDS: tuple[End, End] = ("start", "end")
 #: Largest number of open engines, one for each way in which inputs decide.
 _MAX_ENGINES = 4
 
@@ -197,7 +200,7 @@ class Explainer:
         self._head = check_kind(head)
         self._reader = reader or self._open_sample
         self._decides = self._manifest is None and has_decisions(self.model)
-        self._others: dict[str, Explainer] = {}
+        self._others: dict[str | None, Explainer] = {}
 
     def explain(
         self, sample: Sample, target: str = "pred", labels: Mapping[int, str] | None = None
@@ -207,9 +210,11 @@ class Explainer:
         Args:
             sample: The result of a reader of :mod:`palrp_onnx.inputs`.
             target: ``pred``, an index, a label, ``A-B``, ``token:POS[:CLASS]``, ``I,J,…`` and
-                others of the README; also ``all``, or several, separated by commas: then every row
+                others of docs/targets.md; also ``all``, or several with commas: then every row
                 has an explanation for each, in this order. ``default`` is ``pred``, but all labels
-                above one half of a multi-label head, and of an answer the end that belongs to it.
+                above one half of a multi-label head. Where two outputs say where an answer starts
+                and ends, and none is named, both are the answer, with the sum of the two scores as
+                one target; other targets are then those of the first.
             labels: Names of classes by index.
 
         Raises:
@@ -238,12 +243,15 @@ class Explainer:
             return [each for one in samples for each in self.explain(one, target, labels)]
         known = labels or {}
         wanted = [self._with_files(each) for each in parse_targets(target, known)]
-        if wanted[0].kind in ("default", "answer"):
-            found = self._usual(sample, known, both=wanted[0].kind == "answer")
+        ends = self.engine(sample.feeds).subject.facts.ends
+        if ends and not all(each.kind in _ANSWERS for each in wanted):
+            return self._other(ends[0]).explain(sample, target, labels)
+        if wanted[0].kind == "default":
+            found = self._usual(sample, known)
         elif wanted[0].kind == "all":
             found = [self._one(sample, t, known) for t in self._every_class(sample, known)]
         else:
-            found = [self._one(sample, each, known) for each in wanted]
+            found = [self._asked(sample, each, known) for each in wanted]
         rows = [each for row in zip(*found, strict=True) for each in row]
         if len(found) == 1:
             return rows
@@ -268,11 +276,12 @@ class Explainer:
                 place=f"output {subject.output}",
                 hint="Give the end of the text, as much as the model has room for.",
             )
-        ends = head.kind == "question-answering" and facts.siblings and self._manifest is None
-        if wanted[0].kind in ("default", "answer") and ends:
-            joined = self._answer_in_windows(text, labels, both=wanted[0].kind == "answer")
-        elif wanted[0].kind == "answer":
-            raise _no_answer(subject, head)
+        if facts.ends and not all(each.kind in _ANSWERS for each in wanted):
+            return self._other(facts.ends[0])._over_windows(sample, target, labels)
+        usual = wanted[0].kind == "default" and self._end(head, facts)
+        if usual or facts.ends or wanted[0].kind == "answer":
+            asked = Target("answer", end=usual or None) if wanted[0].kind != "answer" else wanted[0]
+            joined = self._answer_in_windows(text, asked, labels)
         elif text.by_token and (facts.tokens or facts.sequence):
             joined = self._at_places(text, wanted, head, labels)
         elif outputs[0].ndim == _ONE_ROW and not facts.tokens:
@@ -340,13 +349,23 @@ class Explainer:
         return joined
 
     def _answer_in_windows(
-        self, text: LongText, labels: Mapping[int, str], *, both: bool
+        self, text: LongText, target: Target, labels: Mapping[int, str]
     ) -> list[Explanation]:
         """Explain the best answer of all windows, in its window."""
-        scores = [self._answers(part, labels)[0][1] for part in text.parts]
+        whole, scores, problem = self._whole(text.sample, labels), [], None
+        for part in text.parts:
+            binder = whole.binder(whole.engine(part.feeds), part, labels)
+            try:
+                (bound,) = of_rows(binder(replace(target, end=None)), 1)
+                scores.append(resolve(bound, binder.output()[0], None).value)
+            except TargetError as error:  # its text is in another window
+                scores.append(-np.inf)
+                problem = error
         best = int(np.argmax(scores))
-        found = self._usual(text.parts[best], labels, both=both)
-        return [join_windows(text.sample, {best: each}) for (each,) in found]
+        if problem is not None and not np.isfinite(scores[best]):
+            raise problem
+        (found,) = self._asked(text.parts[best], target, labels)
+        return [join_windows(text.sample, {best: found})]
 
     def labels(self, sample: Sample, labels: Mapping[int, str]) -> Mapping[int, str]:
         """Names of classes: the texts, where the output compares an image with them or chooses."""
@@ -356,53 +375,57 @@ class Explainer:
         columns = self.engine(sample.feeds).subject.columns
         return dict(enumerate(sample.rows_of(columns or ""))) or labels
 
-    def _usual(
-        self, sample: Sample, labels: Mapping[int, str], *, both: bool
-    ) -> list[list[Explanation]]:
-        """What is usually asked: one list of explanations, one a row, for each target.
-
-        Raises:
-            TargetError: ``both`` ends of an answer are wanted of a model that gives none.
-        """
+    def _usual(self, sample: Sample, labels: Mapping[int, str]) -> list[list[Explanation]]:
+        """What is usually asked: one list of explanations, one a row, for each target."""
         engine = self.engine(sample.feeds)
         binder = self.binder(engine, sample, labels)
-        kind, several = binder.head.kind, engine.subject.samples(sample.feeds) > 1
-        siblings = engine.subject.facts.siblings
-        if kind == "multi-label" and not several:
+        facts, several = engine.subject.facts, engine.subject.samples(sample.feeds) > 1
+        if binder.head.kind == "multi-label" and not several:
             index, above = binder.likely_labels()
             found = [self._one(sample, Target("index", k), labels) for k in index]
             return found if above else [[e.warned(BELOW_HALF) for e in each] for each in found]
-        if kind == "question-answering" and siblings and self._manifest is None:
-            pairs = [pair for pair, _ in self._answers(sample, labels)]
-            return [
-                each._one(sample, [Target("index", pair[k]) for pair in pairs], labels)
-                for k, each in enumerate(self._ends(engine.subject))
-                if both or k == engine.subject.facts.second
-            ]
-        if both:
-            raise _no_answer(engine.subject, binder.head)
+        if end := self._end(binder.head, facts):
+            return [self._asked(sample, Target("answer", end=end), labels)]
         return [self._one(sample, Target("pred"), labels)]
 
-    def _ends(self, subject: Subject) -> list[Explainer]:
-        """The explainers of the first and of the last tokens of answers."""
-        ends = [self, self._other(subject.facts.siblings[0])]
-        return ends[::-1] if subject.facts.second else ends
+    def _end(self, head: Head, facts: OutputFacts) -> End | None:
+        """Which end of answers the output holds, if it holds one."""
+        holds = head.places and facts.siblings and self._manifest is None
+        return _ENDS[facts.second] if holds else None
 
-    def _answers(
-        self, sample: Sample, labels: Mapping[int, str]
-    ) -> list[tuple[tuple[int, int], float]]:
-        """The first and the last token of the best answer of every row, and their scores' sum."""
-        engine = self.engine(sample.feeds)
-        binder = self.binder(engine, sample, labels)
-        ends = self._ends(engine.subject)
-        starts, lasts = (each.engine(sample.feeds).output(sample.feeds) for each in ends)
-        pairs = [binder.answer(row, starts, lasts) for row in range(len(starts))]
-        return [
-            ((first, last), float(starts[row, first] + lasts[row, last]))
-            for row, (first, last) in enumerate(pairs)
-        ]
+    def _asked(
+        self, sample: Sample, target: Target, labels: Mapping[int, str]
+    ) -> list[Explanation]:
+        """Explain one target of all rows; of an answer by both outputs, or by one end alone.
 
-    def _other(self, output: str) -> Explainer:
+        Raises:
+            TargetError: An answer is asked of a model that gives none.
+        """
+        if target.kind != "answer":
+            return self._one(sample, target, labels)
+        whole = self._whole(sample, labels)
+        if target.end is None:
+            return whole._one(sample, target, labels)
+        engine, at = whole.engine(sample.feeds), _ENDS.index(target.end)
+        bound = of_rows(whole.binder(engine, sample, labels)(target), 1)
+        places = [Target("index", each.span[at]) for each in bound if each.span is not None]
+        assert engine.subject.facts.ends is not None
+        return whole._other(engine.subject.facts.ends[at])._one(sample, places, labels)
+
+    def _whole(self, sample: Sample, labels: Mapping[int, str]) -> Explainer:
+        """The explainer of both ends of an answer together.
+
+        Raises:
+            TargetError: The model gives no answers.
+        """
+        subject = self.engine(sample.feeds).subject
+        whole = self if subject.facts.ends or self._manifest else self._other(None)
+        subject = whole.engine(sample.feeds).subject
+        if subject.facts.ends is None:
+            raise no_answer(subject, self.head(subject, subject.facts.shape, labels))
+        return whole
+
+    def _other(self, output: str | None) -> Explainer:
         """The explainer of another output, with the same options."""
         if output not in self._others:
             other = copy(self)
@@ -658,6 +681,7 @@ class Explainer:
             output=self._output,
             explain_input=self._explain_input,
             roles=self._roles,
+            answers=True,
         )
         rewritten = planned.analysis.model
         original = None
@@ -759,14 +783,6 @@ def _of_text(error: RunError, sample: Sample) -> RunError:
         place=sample.id,
         hint="If it takes fewer, state how many: model_max_length in tokenizer_config.json. "
         + error.hint,
-    )
-
-
-def _no_answer(subject: Subject, head: Head) -> TargetError:
-    return TargetError(
-        "The output does not say where an answer starts or ends",
-        place=f"output {subject.output}, {head.kind}",
-        hint="Use --target pred.",
     )
 
 

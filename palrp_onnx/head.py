@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from math import prod
 from typing import Literal, cast
 
 import numpy as np
@@ -89,6 +90,10 @@ class Head:
             return None
         if target.kind == "span":
             return float(np.exp(target.value))
+        if target.kind == "answer" and self.link:  # where it starts, and where it ends
+            places = (index % (target.scores.size // 2) for (index,), _ in target.where)
+            both = zip(np.split(target.scores.astype(np.float64), 2), places, strict=True)
+            return prod(_softmax(scores, k) for scores, k in both)
         return self.chance(target.scores, target.where[0][0][-1] if target.where[0][0] else 0)
 
     def chance(self, scores: Array, index: int) -> float | None:
@@ -279,6 +284,9 @@ def _along_units(
         why = "its last axis runs along the choices of the input"
         names = dict(labels) if set(labels) == set(range(size)) else {}
         return Head(size, True, False, names, link, "multiple-choice", why)
+    if facts.ends is not None:
+        why = f"{' and '.join(facts.ends)} have a score for every token of the input"
+        return Head(size, False, False, {}, link, "question-answering", why)
     if len(facts.siblings) == 1 or said == "question-answering":
         other = f"as {facts.siblings[0]} does" if facts.siblings else "as config.json says"
         why = f"its last axis runs along the tokens of the input, {other}"

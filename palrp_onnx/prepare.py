@@ -25,7 +25,7 @@ from palrp_onnx.analysis.faults import find_faults
 from palrp_onnx.analysis.inputs import CACHED, input_roles
 from palrp_onnx.analysis.layout import Source
 from palrp_onnx.analysis.observations import observe
-from palrp_onnx.analysis.output_facts import output_facts
+from palrp_onnx.analysis.output_facts import ends_of_answers, output_facts
 from palrp_onnx.analysis.output_mask import hides_where_set, mask_of_input, mask_of_output
 from palrp_onnx.analysis.patches import patch_size
 from palrp_onnx.analysis.probability import ending_of
@@ -39,6 +39,7 @@ from palrp_onnx.analysis.unit_kinds import unit_kind
 from palrp_onnx.errors import InputError, TargetError, UnsupportedError, UsageError
 from palrp_onnx.head import probability_warnings
 from palrp_onnx.model.branches import has_decisions, questions, take_branches
+from palrp_onnx.model.ends import name_of_ends
 from palrp_onnx.model.follow import values_before
 from palrp_onnx.model.locate import parts_of
 from palrp_onnx.model.open import Model
@@ -50,6 +51,7 @@ from palrp_onnx.relevance.method import Method
 from palrp_onnx.relevance.plan import Plan, make_plan, needed_values
 from palrp_onnx.relevance.routes import Route, Routes, bring_to_tokens, to_input
 from palrp_onnx.relevance.walk import walk
+from palrp_onnx.rewrite.answers import join_answer
 from palrp_onnx.rewrite.mixed_sums import copy_shared_sums, rewritten, separate_sums
 from palrp_onnx.rewrite.moved_lookups import move_lookups
 from palrp_onnx.runtime.forward import RuntimeForward
@@ -257,6 +259,7 @@ def plan_model(
     output: str | None = None,
     explain_input: Sequence[str] = (),
     roles: Overrides | None = None,
+    answers: bool = False,
 ) -> Planned:
     """Analyse ``model`` and plan the walk.
 
@@ -268,6 +271,7 @@ def plan_model(
             the score that it is the probability of.
         explain_input: Names of the explained inputs; by default all that the output depends on.
         roles: Overrides of roles.
+        answers: Whether two outputs that say where an answer starts and ends are explained as one.
 
     Raises:
         InputError: The arrays do not fit the graph.
@@ -276,6 +280,9 @@ def plan_model(
     if feeds is not None:
         check_feeds(model.inputs, feeds)
     analysis = analyse_model(model, feeds, roles)
+    if answers and output is None and (ends := _ends(analysis, explain_input)):
+        analysis = rewritten(analysis, lambda facts, _: join_answer(facts, ends), _runs)
+        output = name_of_ends(ends)
     return plan_analysis(analysis, method, output=output, explain_input=explain_input)
 
 
@@ -561,6 +568,14 @@ def choose(
             if batch is None or batch == batch_of(analysis, name):
                 return value, name
     return outputs[0], inputs[0]
+
+
+def _ends(analysis: Analysis, explain_input: Sequence[str]) -> tuple[str, str] | None:
+    """Names of the outputs that say where an answer starts and ends, of a model in one file."""
+    if len(analysis.model.files) > 1:
+        return None
+    output, explained = choose(analysis, None, explain_input)
+    return ends_of_answers(analysis, output, _default_outputs(analysis), explained)
 
 
 def _dependent_outputs(analysis: Analysis) -> list[ir.Value]:

@@ -114,7 +114,8 @@ class TargetFacts(Struct, frozen=True, kw_only=True, omit_defaults=True):
     ``dot`` and ``cosine`` are products of the output, or of its row at ``position``, with
     ``vector``, a file: they have no index, and ``vector_sha256`` is that of its numbers as
     little-endian float64. ``probability`` is there where the model has one. ``place`` is a token of
-    the input that the output scores, as the start of an answer. ``span`` is the sum of the
+    the input that the output scores, as the start of an answer. ``answer`` is the sum of both
+    scores of an answer, whose first and last token are its ``places``. ``span`` is the sum of the
     log-probabilities of the tokens at ``places``, ``region`` the sum over ``cells`` entries of the
     output, which its name describes. ``token`` is the text of the token at ``position``;
     ``logprob``: the value is a log-probability. Positions count the tokens of the input ``along``,
@@ -124,7 +125,16 @@ class TargetFacts(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     output: str
     kind: Literal[
-        "class", "contrast", "token", "place", "element", "span", "region", "dot", "cosine"
+        "class",
+        "contrast",
+        "token",
+        "place",
+        "answer",
+        "element",
+        "span",
+        "region",
+        "dot",
+        "cosine",
     ]
     index: int | list[int] | None = None
     value: float

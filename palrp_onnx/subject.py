@@ -30,6 +30,7 @@ class OutputFacts(Struct, frozen=True, kw_only=True):
         siblings: Other outputs of the same axes, as the ends of answers are of their starts.
         second: Whether the first of these comes before this output.
         pooled: Other outputs with one vector for each sample.
+        ends: Names of the two outputs that it joins: where an answer starts, and where it ends.
         boxes: The output that holds four numbers for each of its places, if there is one.
         along: The input whose tokens it has an entry for, where that is not the explained one: the
             decoder's, where an encoder reads another.
@@ -51,6 +52,7 @@ class OutputFacts(Struct, frozen=True, kw_only=True):
     pooled: tuple[str, ...] = ()
     boxes: str | None = None
     along: str | None = None
+    ends: tuple[str, str] | None = None
 
     @property
     def open(self) -> bool:

@@ -1,4 +1,4 @@
-"""What the README says exists; ``.ci/run`` runs its two marked commands as they stand."""
+"""What README and docs/cli.md say exists; ``.ci/run`` runs two commands as they stand there."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from palrp_onnx.cli.main import program
 pytestmark = pytest.mark.quick
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+COMMANDS = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
 
 
 def test_two_marked_commands_of_one_line() -> None:
@@ -24,18 +25,22 @@ def test_two_marked_commands_of_one_line() -> None:
 
 
 def test_every_option_is_explained() -> None:
-    names = ("explain", "compile", "batch", "report", "compare")
+    names = ("explain", "compile", "batch", "report", "compare", "inspect")
     commands = (program.get_command(click.Context(program), name) for name in names)
     known = {name for c in commands if c for parameter in c.params for name in parameter.opts}
-    mentioned = set(re.findall(r"`(--[a-z-]+)", README))
+    mentioned = set(re.findall(r"`(--[a-z-]+)", README + COMMANDS))
     assert mentioned <= known, mentioned - known
+    of_explain = program.get_command(click.Context(program), "explain")
+    assert of_explain is not None
+    own = {name for each in of_explain.params for name in each.opts if name.startswith("--")}
+    assert own - mentioned == {"--quiet", "--verbose"}
 
 
 def test_exit_codes() -> None:
     def below(kind: type[errors.PalrpError]) -> set[int]:
         return {kind.exit_code}.union(*map(below, kind.__subclasses__()))
 
-    documented = {int(code) for code in re.findall(r"^\| (\d+) \|", README, re.MULTILINE)}
+    documented = {int(code) for code in re.findall(r"^\| (\d+) \|", COMMANDS, re.MULTILINE)}
     assert below(errors.PalrpError) <= documented
     assert {0, 130} <= documented
 

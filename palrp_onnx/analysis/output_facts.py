@@ -12,6 +12,7 @@ from palrp_onnx.analysis.axes import TOKEN
 from palrp_onnx.analysis.inputs import table_of
 from palrp_onnx.analysis.layout import Source, factors
 from palrp_onnx.analysis.probability import blends_probabilities, ending_of, followed_by
+from palrp_onnx.model.ends import name_of_ends
 from palrp_onnx.model.ops import Trait, has
 from palrp_onnx.subject import OutputFacts
 from palrp_onnx.types import Array
@@ -20,6 +21,8 @@ from palrp_onnx.types import Array
 _HIDDEN = 1e-6
 #: Numbers that say where a box is.
 _BOX = 4
+#: Outputs that say where an answer starts and ends.
+_ENDS = 2
 #: Number of axes of an output with one vector for each sample [B, D].
 _POOLED = 2
 
@@ -52,7 +55,7 @@ def output_facts(
     sourced = any(_sources(analysis, output, k) for k in axes[:-1])
     siblings = tuple(_siblings(analysis, output))
     along = _along(analysis, output, axes[:-1], explained)
-    names = [v.name for v in graph.outputs]
+    names, ends = [v.name for v in graph.outputs], analysis.model.ends
     return OutputFacts(
         ending=ending.kind if ending else None,
         before=ending.before.name if ending else None,
@@ -74,6 +77,7 @@ def output_facts(
         ),
         boxes=boxes,
         along=along,
+        ends=ends if ends is not None and output.name == name_of_ends(ends) else None,
     )
 
 
@@ -121,13 +125,38 @@ def _looks_back(weights: Array) -> bool:
 
 def _siblings(analysis: Analysis, output: ir.Value) -> Iterator[str]:
     """Other outputs whose axes run along the same and are as long."""
-    axes = range(len(analysis.shapes[output]))
-    runs = [_sources(analysis, output, k) for k in axes]
     for other in analysis.model.graph.outputs:
-        known = other in analysis.content and other is not output
-        alike = known and analysis.shapes[other] == analysis.shapes[output]
-        if alike and [_sources(analysis, other, k) for k in axes] == runs:
+        if other in analysis.content and other is not output and alike(analysis, other, output):
             yield other.name or ""
+
+
+def alike(analysis: Analysis, first: ir.Value, other: ir.Value) -> bool:
+    """Whether the axes of two content values run along the same and are as long."""
+    axes = range(len(analysis.shapes[first]))
+    return analysis.shapes[first] == analysis.shapes[other] and all(
+        _sources(analysis, first, k) == _sources(analysis, other, k) for k in axes
+    )
+
+
+def ends_of_answers(
+    analysis: Analysis, output: ir.Value, outputs: Sequence[ir.Value], explained: str
+) -> tuple[str, str] | None:
+    """Names of the two outputs that say where an answer starts and ends, in this order.
+
+    They are scores for every token of the explained input, and alone of their kind.
+
+    Args:
+        analysis: The annotated graph.
+        output: One of them.
+        outputs: All outputs that may be explained.
+        explained: Name of the explained input.
+    """
+    flags = analysis.axes[output]
+    one_text = len(analysis.input_axes(explained).units) == 1
+    if len(flags) != _POOLED or not flags[-1] & TOKEN or not one_text:
+        return None
+    found = [v.name or "" for v in outputs if v is output or alike(analysis, v, output)]
+    return (found[0], found[1]) if len(set(found)) == len(found) == _ENDS else None
 
 
 def _boxes(analysis: Analysis, output: ir.Value) -> Iterator[str]:

@@ -96,10 +96,11 @@ def find_targets(
 def _unmasked(subject: Subject, feeds: Feeds, target: Resolved, row: int) -> Resolved:
     """The target, whose scores along tokens leave masked ones out of every probability."""
     scores = target.scores
-    mask = subject.units_mask(feeds, len(scores)) if scores.ndim == 1 else None
+    times = 1 if subject.facts.ends is None else 2
+    mask = subject.units_mask(feeds, len(scores) // times) if scores.ndim == 1 else None
     if mask is None:
         return target
-    return replace(target, scores=np.where(mask[row] != 0, scores, -np.inf))
+    return replace(target, scores=np.where(np.tile(mask[row], times) != 0, scores, -np.inf))
 
 
 def settled(ledger: Mapping[str, Array], targets: Sequence[Resolved]) -> dict[str, Array]:

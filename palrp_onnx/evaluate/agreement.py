@@ -286,6 +286,7 @@ def _target(record: Attribution, other: Attribution) -> tuple[Any, ...]:
         target.kind,
         target.index if label is None else label,
         target.position,
+        None if label is not None else target.places,
         target.against if against is None else against,
         target.vector_sha256,
     )

@@ -30,6 +30,7 @@ from palrp_onnx.inputs.purposes import MASK, purposes
 from palrp_onnx.inputs.reading import read_bytes, read_optional_json
 from palrp_onnx.inputs.sample import Feeds, GraphInput, ImageGeometry, Sample
 from palrp_onnx.inputs.signature import check_shape, describe, describe_input
+from palrp_onnx.inputs.video import Video
 from palrp_onnx.record import InputFacts, Units, Warning_
 from palrp_onnx.types import Box
 
@@ -74,7 +75,7 @@ class ImageReader:
     """
 
     def __init__(self, preprocessor_config: Path, graph_inputs: Sequence[GraphInput]) -> None:
-        self._arranged = _arranged(preprocessor_config, graph_inputs)
+        self._arranged: _Arranged | Video = _arranged(preprocessor_config, graph_inputs)
         self._mode = "L" if self._arranged.channels == 1 else "RGB"
         self._steps = read_preprocessing(preprocessor_config, self._arranged.channels)
 
@@ -84,8 +85,26 @@ class ImageReader:
         Raises:
             InputError: The file is not a readable image, is too large, or does not fit the graph.
         """
+        if isinstance(self._arranged, Video):
+            return self._read_video(self._arranged, path)
         image, warnings = _open(path)
         return self._read(image, warnings, path)
+
+    def _read_video(self, video: Video, path: Path) -> Sample:
+        """Read the pictures of an animated image."""
+        with _decoding(path):
+            chosen, warnings = video.pictures(_checked(path))
+        seen = [_see(_convert(each, self._mode, path), self._steps, path)[0] for each in chosen]
+        array = _in_type(video.array(seen), video.input, path)
+        check_shape(video.input, (None, *array.shape[1:]), place=str(path))
+        return Sample(
+            id=path.stem,
+            kind="image",
+            feeds={video.input.name: array},
+            facts=InputFacts(kind="image", size=chosen[0].size),
+            warnings=(*self._steps.warnings, *warnings),
+            subject=video.input.name,
+        )
 
     def read(self, image: Image.Image, *, id: str) -> Sample:
         """Read an image that is opened already.
@@ -102,6 +121,8 @@ class ImageReader:
 
     def _read(self, image: Image.Image, warnings: Sequence[Warning_], path: Path) -> Sample:
         image, source = _convert(image, self._mode, path), _convert(image, "RGB", path)
+        if isinstance(self._arranged, Video):
+            raise Video.still(path)
         pixels, geometry = _see(image, self._steps, path)
         feeds, units = self._arranged.feeds(pixels, self._steps, path)
         return Sample(
@@ -134,7 +155,7 @@ class _Arranged(Protocol):
         """The arrays, and their units where the graph does not show that they are an image."""
 
 
-def _arranged(preprocessor_config: Path, graph_inputs: Sequence[GraphInput]) -> _Arranged:
+def _arranged(preprocessor_config: Path, graph_inputs: Sequence[GraphInput]) -> _Arranged | Video:
     if not preprocessor_config.is_file():  # first whether the graph takes an image at all
         return _Planes(graph_inputs, preprocessor_config)
     match read_form(preprocessor_config):
@@ -142,6 +163,8 @@ def _arranged(preprocessor_config: Path, graph_inputs: Sequence[GraphInput]) -> 
             return Colours(graph_inputs)
         case "patches":
             return Patches(graph_inputs)
+        case "video":
+            return Video(graph_inputs, beside(preprocessor_config, "config.json"))
         case _:
             return _Planes(graph_inputs, preprocessor_config)
 
@@ -241,14 +264,26 @@ def _channels(graph_input: GraphInput, axis: int, preprocessor_config: Path) -> 
 
 def _open(path: Path) -> tuple[Image.Image, list[Warning_]]:
     """The decoded image, upright. Its size is checked before anything is decoded."""
-    data = read_bytes(path, limit=_FILE_LIMIT)
+    with _decoding(path):
+        image = _checked(path)
+        warnings = _lost(image, path)
+        image.load()
+        return ImageOps.exif_transpose(image), warnings
+
+
+def _checked(path: Path) -> Image.Image:
+    """The image of a file, not decoded."""
+    image = Image.open(BytesIO(read_bytes(path, limit=_FILE_LIMIT)), formats=_FORMATS)
+    check_pixels(*image.size)
+    return image
+
+
+@contextmanager
+def _decoding(path: Path) -> Iterator[None]:
+    """Errors of the decoders are those of this file."""
     try:
         with _placed(path):
-            image = Image.open(BytesIO(data), formats=_FORMATS)
-            check_pixels(*image.size)
-            warnings = _lost(image, path)
-            image.load()
-            return ImageOps.exif_transpose(image), warnings
+            yield
     except _DAMAGE as error:
         message = f"is not a readable image ({', '.join(_FORMATS)}): {error}"
         raise InputError(message, place=str(path)) from error

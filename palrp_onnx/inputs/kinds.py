@@ -9,10 +9,16 @@ from palrp_onnx.errors import InputError
 TEXT = (".txt",)
 IMAGE = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
 SOUND = (".wav", ".flac")
+#: Videos, which are not decoded.
+_VIDEO = (".mp4", ".webm", ".mov", ".avi", ".mkv", ".m4v")
 TABLE = (".csv", ".parquet")
 TENSORS = (".npz",)
 #: The array of one input, which has to be named.
 ARRAY = (".npy",)
+
+
+#: Suffixes of all files that an input may be given as.
+KNOWN = (*TEXT, *IMAGE, *SOUND, *TABLE, *TENSORS, *ARRAY)
 
 
 def unknown_kind(path: Path) -> InputError:
@@ -27,8 +33,14 @@ def unknown_kind(path: Path) -> InputError:
             "is a folder, not one input",
             f"palrp-onnx batch MODEL --input {path} -o maps explains all its files",
         )
+    elif path.suffix.lower() in _VIDEO:
+        problem = "a video is not decoded"
+        hint = (
+            "Make an animated image of it, for a model whose image processor is known: "
+            f"ffmpeg -i {path.name} -lossless 1 {path.stem}.webp; or its frames an .npz file."
+        )
     elif not path.exists():
-        problem, hint = "there is no such file", f"{hint}; a text itself is read from stdin: -"
+        problem, hint = "there is no such file", f"{hint}; a text itself is given with --text"
     return InputError(problem, place=str(path), hint=hint)
 
 

@@ -49,7 +49,7 @@ _NEAREST, _LANCZOS, _BILINEAR, _BICUBIC = (Image.Resampling(number) for number i
 
 
 #: What the arrays of a processor hold.
-Form = Literal["planes", "colours", "patches"]
+Form = Literal["planes", "colours", "patches", "video"]
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class _Kind:
         statistics: Defaults of mean and standard deviation; ``None`` if it does not normalise.
         own: Steps ``do_…`` that it has beside the usual ones.
         off: Steps that are off by default.
-        form: What its arrays hold: planes of pixels, their colours, or patches.
+        form: What its arrays hold: planes of pixels, their colours, patches, or a video.
     """
 
     moves: str
@@ -124,15 +124,17 @@ _KINDS = {
         "sides", 256, None, _BILINEAR, _HALF, own=("do_color_quantize",), form="colours"
     ),
     "Siglip2": _Kind("patches", 256, None, _BILINEAR, _HALF, form="patches"),
+    "VideoMAE": _Kind("either", 224, 224, _BILINEAR, _HALF, form="video"),
 }
 #: How a video is given.
 VIDEO_HINT = (
-    "Make the frames a .npz file with Transformers: pixels = AutoImageProcessor.from_pretrained("
+    "Make an animated image of it, as with: ffmpeg -i clip.mp4 -lossless 1 clip.webp; or make the "
+    "frames a .npz file with Transformers: pixels = AutoImageProcessor.from_pretrained("
     '"FOLDER")(frames, return_tensors="np")["pixel_values"], then numpy.savez("clip.npz", '
     "INPUT=pixels) with the name of the graph's input, and --input clip.npz."
 )
-#: Processors of videos.
-_VIDEOS = ("VideoMAE", "Vivit", "Tvlt", "Tvp")
+#: Processors of videos with steps that are not known.
+_VIDEOS = ("Vivit", "Tvlt", "Tvp")
 _CROP_PCT = 224 / 256
 #: Default side of a patch of SigLIP 2.
 _PATCH = 16

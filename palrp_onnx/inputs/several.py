@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from msgspec import structs
 from PIL import Image
 
 from palrp_onnx.errors import InputError
@@ -22,6 +23,7 @@ from palrp_onnx.inputs.kinds import ARRAY, IMAGE, SOUND, TABLE, TENSORS, TEXT, u
 from palrp_onnx.inputs.patches import patch_inputs
 from palrp_onnx.inputs.preprocessing import read_form
 from palrp_onnx.inputs.processor import default_preprocessor
+from palrp_onnx.inputs.produced import sides
 from palrp_onnx.inputs.purposes import IDS, purposes
 from palrp_onnx.inputs.sample import Feeds, GraphInput, Sample
 from palrp_onnx.inputs.signature import describe
@@ -30,6 +32,7 @@ from palrp_onnx.inputs.table import read_table
 from palrp_onnx.inputs.tensors import array_sample, names_in, read_array, read_npz
 from palrp_onnx.inputs.text import TextReader, lines_of, read_text
 from palrp_onnx.inputs.tokenizer_files import default_tokenizer
+from palrp_onnx.inputs.towers import texts_of
 from palrp_onnx.model.signature import first_axes
 from palrp_onnx.record import InputFacts
 from palrp_onnx.types import Array
@@ -109,7 +112,8 @@ def open_several(
 
     A file with a name is for that input. Images and arrays go to the inputs that they fit; a text
     to those that it provides. If the batch of the texts is none of another input (``text_batch``,
-    as CLIP's), every line of a text file is a text of its own.
+    as CLIP's), every line of a text file is a text of its own. A graph that takes several texts,
+    each by ids and a mask of its own, gets each by the name of its ids.
 
     Args:
         given: The files.
@@ -125,7 +129,8 @@ def open_several(
     parts = {each: opened.read(each) for each in sorted(given, key=_unnamed) if not _text(each)}
     opened.fill_masks()
     if texts := [each for each in given if _text(each)]:
-        parts[texts[0]] = opened.read_texts(texts)
+        for own, inputs in opened.by_text(texts):
+            parts[own[0]] = opened.read_texts(own, inputs)
     if opened.free:
         raise InputError(
             "no file gives " + ", ".join(each.name for each in opened.free),
@@ -204,10 +209,32 @@ class _Opening:
             return self._take(read_array(given.file, chosen))
         raise unknown_kind(given.file)
 
-    def read_texts(self, given: Sequence[Given]) -> Sample:
-        """One text, or several as rows."""
+    def by_text(self, given: Sequence[Given]) -> list[tuple[list[Given], Sequence[GraphInput]]]:
+        """The files of each text that the graph takes, and the inputs that are given from it.
+
+        Raises:
+            InputError: It is open which text a file is, or whose an input is.
+        """
         found = purposes(self.all)
         inputs = [each for each in self.free if found[each.name] is not None]
+        several = sum(found[each.name] == IDS for each in inputs) > 1
+        if not several or sides(self.all).produced:
+            return [([*given], inputs)]
+        texts, files = texts_of(inputs, found), dict[str, list[Given]]()
+        for each in sorted(given, key=_unnamed):
+            left = [name for name in texts if name not in files]
+            name = left[0] if each.name is None and len(left) == 1 else each.name
+            if name not in texts:
+                raise InputError(
+                    f"the graph takes several texts, by {' and '.join(texts)}",
+                    place=each.place,
+                    hint=" ".join(f"--input {name}=FILE" for name in texts),
+                )
+            files.setdefault(name, []).append(each)
+        return [(files[name], inputs) for name, inputs in texts.items() if name in files]
+
+    def read_texts(self, given: Sequence[Given], inputs: Sequence[GraphInput]) -> Sample:
+        """One text, or several as rows."""
         if (name := given[0].name) is not None:
             self._named(name)
             inputs = [replace(e, receives=IDS) if e.name == name else e for e in inputs]
@@ -283,11 +310,33 @@ def _own_batch(ids: GraphInput, others: Sequence[GraphInput]) -> bool:
     return bool(others) and own not in (None, 1) and own not in firsts
 
 
+def _second_texts(parts: Sequence[Sample]) -> list[Sample]:
+    """The samples, with the places of units of all texts but the first in the lines of a second."""
+    found, at = list[Sample](), -1
+    for part in parts:
+        units, text = part.units, part.facts.text
+        if at >= 0 and text is not None and units is not None:
+            shift = [0 if special else at for special in units.special]
+            moved = structs.replace(
+                units,
+                start=[k + more for k, more in zip(units.start, shift, strict=True)],
+                end=[k + more for k, more in zip(units.end, shift, strict=True)],
+                sequence=[1] * len(units.text),
+            )
+            part = replace(part, units=moved)
+        if text is not None:
+            at = 0 if at < 0 else at + len(text) + 1
+        found.append(part)
+    return found
+
+
 def _joined(parts: Sequence[Sample], feeds: Feeds, graph_inputs: Sequence[GraphInput]) -> Sample:
     lengths = {name: len(array) for name, array in feeds.items() if array.ndim}
     if (problem := first_axes(graph_inputs, lengths)) is not None:
         raise InputError(problem)
     facts = [part.facts for part in parts]
+    texts = [each.text for each in facts if each.text is not None]
+    parts = _second_texts(parts)
     return Sample(
         id="+".join(dict.fromkeys(part.id for part in parts)),
         kind="several",
@@ -295,7 +344,8 @@ def _joined(parts: Sequence[Sample], feeds: Feeds, graph_inputs: Sequence[GraphI
         facts=InputFacts(
             kind="several",
             truncated=any(each.truncated for each in facts),
-            text=next((each.text for each in facts if each.text is not None), None),
+            text=texts[0] if texts else None,
+            text_pair="\n".join(texts[1:]) or None,
             size=next((each.size for each in facts if each.size is not None), None),
             seconds=next((each.seconds for each in facts if each.seconds is not None), None),
             step=next((each.step for each in facts if each.step is not None), None),

@@ -13,7 +13,7 @@ from palrp_onnx.errors import InputError
 from palrp_onnx.inputs.reading import read_bytes
 from palrp_onnx.inputs.tensors import read_npy
 from palrp_onnx.relevance.target import Vector
-from palrp_onnx.types import Array
+from palrp_onnx.types import Array, Box
 
 #: Largest size of the file, in bytes.
 _LIMIT = 16 << 20
@@ -71,3 +71,26 @@ def read_mask(path: Path) -> Array:
             place=str(path),
             hint="Use a .npy file, or a picture that is black outside of the region.",
         ) from error
+
+
+def mask_of_places(mask: Array, box: Box, size: tuple[int, int]) -> Array:
+    """A mask of pixels as one of places: those of which at least half of the area is in it.
+
+    Args:
+        mask: [height, width] of a picture.
+        box: The part of it that the places cover, in pixels; what is outside of it is not masked.
+        size: Rows and columns of places.
+    """
+    rows, columns = size
+    down = _overlaps(box.top, box.bottom, rows, mask.shape[0])
+    across = _overlaps(box.left, box.right, columns, mask.shape[1])
+    share = down @ (mask != 0) @ across.T
+    return np.asarray(share >= 0.5 - 1e-9)
+
+
+def _overlaps(first: float, last: float, places: int, pixels: int) -> Array:
+    """[places, pixels]: which share of each place, between ``first`` and ``last``, a pixel is."""
+    edges = np.linspace(first, last, places + 1)
+    upper = np.minimum(edges[1:, None], np.arange(1, pixels + 1))
+    lower = np.maximum(edges[:-1, None], np.arange(pixels))
+    return np.asarray(np.maximum(upper - lower, 0) * places / (last - first))

@@ -2,7 +2,7 @@
 
 Two tokens are kept and the others are hidden, once by ones and once by zeros. The mask is read in
 the right way if attention looks at kept tokens alone. Where no attention is hidden, it is read in
-the right way if a kept token has an effect on the outputs, and a hidden one has none.
+the right way if a kept token of a text has an effect on the outputs, and a hidden one has none.
 """
 
 from __future__ import annotations
@@ -70,8 +70,13 @@ class _Trial:
         feeds[mask][..., :_KEPT] = entry
         if self._looks_only_at_kept(feeds, count):
             return True
-        effects = [self._effect(feeds, place, count) for place in (_CHANGED, (_KEPT + count) // 2)]
-        return effects[0] > 0 and effects[1] == 0
+        for value in self._inputs:
+            array = feeds[value.name or ""]
+            if self._roles[value.name or ""] is Role.CONTENT and array.shape[-1:] == (count,):
+                kept = self._effect(feeds, value, _CHANGED)
+                if kept > 0 and self._effect(feeds, value, (_KEPT + count) // 2) == 0:
+                    return True
+        return False
 
     def _looks_only_at_kept(self, feeds: Feeds, count: int) -> bool:
         looks = self._session.run(self._looks, feeds).values()
@@ -102,14 +107,11 @@ class _Trial:
     def _rows(self, value: ir.Value) -> int:
         return min((rows for rows in map(table_rows, lookups(value)) if rows), default=2)
 
-    def _effect(self, feeds: Feeds, place: int, count: int) -> float:
+    def _effect(self, feeds: Feeds, value: ir.Value, place: int) -> float:
         """The largest change of an output, other than in the row of the token that is changed."""
-        changed = dict(feeds)
-        for value in self._inputs:
-            array = feeds[value.name or ""].copy()
-            if self._roles[value.name or ""] is Role.CONTENT and array.shape[-1:] == (count,):
-                array[..., place] = (array[..., place] + 1) % self._rows(value)
-                changed[value.name or ""] = array
+        array = feeds[value.name or ""].copy()
+        array[..., place] = (array[..., place] + 1) % self._rows(value)
+        changed, count = {**feeds, value.name or "": array}, array.shape[-1]
         before, after = (self._session.run(self._outputs, each) for each in (feeds, changed))
         effects = [0.0]
         for name, values in before.items():

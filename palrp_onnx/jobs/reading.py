@@ -22,12 +22,13 @@ from palrp_onnx.inputs import (
 )
 from palrp_onnx.inputs.beside import beside
 from palrp_onnx.inputs.ids import IdReader
+from palrp_onnx.inputs.kinds import KNOWN
 from palrp_onnx.inputs.produced import Beginning, sides, whole_source
 from palrp_onnx.inputs.several import Readers, names_held
 from palrp_onnx.inputs.sound import SoundReader, timed
 from palrp_onnx.inputs.tensors import names_in
 from palrp_onnx.inputs.text import read_text
-from palrp_onnx.inputs.tokens import usable_tokenizer
+from palrp_onnx.inputs.tokens import load_tokenizer, usable_tokenizer
 from palrp_onnx.jobs.records import Fields
 
 
@@ -45,7 +46,7 @@ class SampleReader:
         columns: Names of units by input.
 
     Raises:
-        InputError: The given tokenizer cannot be used for this graph.
+        InputError: The given tokenizer cannot be used.
     """
 
     def __init__(
@@ -65,7 +66,7 @@ class SampleReader:
         self._windows, self._columns = windows, columns or {}
         self._readers: Readers = {}
         if tokenizer is not None:
-            self._text  # noqa: B018 - reads it, so that a bad one is reported before anything runs
+            load_tokenizer(tokenizer)  # a bad one is reported before anything runs
 
     def read(self, fields: Fields, name: str, folder: Path, *, originals: bool = False) -> Sample:
         """The sample of one record.
@@ -132,7 +133,9 @@ class SampleReader:
         """Files and texts of several inputs, as ``explain`` reads them."""
         files = (fields.text_file, fields.image, fields.sound, fields.tensors)
         given: list[Given] = [Given(folder / file) for file in files if file is not None]
-        given += [Given(folder / file, name) for name, file in fields.named.items()]
+        for name, value in fields.named.items():
+            file = folder / value
+            given.append(Given(file if file.suffix.lower() in KNOWN else value, name))
         if fields.text is not None:
             given.append(Given(fields.text))
         held = self._begin is None or self._begin.name in names_held(given)

@@ -49,7 +49,8 @@ class Fields(Struct, frozen=True, forbid_unknown_fields=True):
         sound: Path of a sound.
         input_ids: Tokens, special ones included.
         tensors: Path of an ``.npz`` file: for every graph input an array of one row.
-        inputs: Paths by the name of the input that a file is for, where its kind leaves that open.
+        inputs: Paths of files by the name of the input that each is for; a text without the suffix
+            of a kind of files is a text.
         continuation: A text that follows, or that a decoder produces: the sum of the
             log-probabilities of its tokens is the target.
         target: The target as for ``--target``, or an index.

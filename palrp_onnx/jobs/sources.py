@@ -6,9 +6,10 @@ the number of their records before the first is read.
 
 from __future__ import annotations
 
+import csv
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
@@ -36,7 +37,7 @@ class Facts:
     """What is known of a source before its records are read.
 
     Attributes:
-        kind: ``jsonl``, ``parquet``, ``folder`` or ``stream``.
+        kind: ``jsonl``, ``csv``, ``parquet``, ``folder`` or ``stream``.
         sha256: Digest of its bytes; ``None`` for a stream.
         records: About how many records it has; ``None`` for a stream.
         ignored: Number of files in a folder that are not input.
@@ -73,14 +74,19 @@ def open_source(path: Path, stdin: BinaryIO) -> Source:
         return Folder(path)
     if not path.is_file():
         raise InputError("There is no such file or folder", place=str(path))
-    kinds: dict[str, type[JsonLines | Table]] = {".jsonl": JsonLines, ".parquet": Table}
+    kinds: dict[str, type[JsonLines | Csv | Table]] = {
+        ".jsonl": JsonLines,
+        ".csv": Csv,
+        ".tsv": Csv,
+        ".parquet": Table,
+    }
     kind = kinds.get(path.suffix.lower())
     if kind is None:
         raise InputError(
             f"unknown file type {path.suffix!r}",
             place=str(path),
-            hint="A data set is a .jsonl file, a .parquet file, a folder, or - for JSON lines on "
-            "stdin.",
+            hint="A data set is a .jsonl, .csv, .tsv or .parquet file, a folder, or - for JSON "
+            "lines on stdin.",
         )
     return kind(path)
 
@@ -161,6 +167,39 @@ class Folder:
         for number, name in enumerate(self._names()[0], start=1):
             data = {"id": name, _FIELD_OF[Path(name).suffix.lower()]: name}
             yield Record(number=number, data=data, source=self._path.name, folder=self._path)
+
+
+class Csv:
+    """Comma- or tab-separated values: the first row names the fields; empty cells are left out."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._between = "\t" if path.suffix.lower() == ".tsv" else ","
+
+    def facts(self) -> Facts:  # noqa: D102
+        facts = JsonLines(self._path).facts()
+        return replace(facts, kind="csv", records=max((facts.records or 0) - 1, 0))
+
+    def __iter__(self) -> Iterator[Record]:
+        csv.field_size_limit(LINE_LIMIT)
+        try:
+            with self._path.open(encoding="utf-8-sig", newline="") as stream:
+                rows = csv.reader(stream, delimiter=self._between, strict=True)
+                names = [name.strip() for name in next(rows, [])]
+                filled = (row for row in rows if any(row))
+                for number, row in enumerate(filled, start=1):
+                    yield Record(number, self._fields(names, row), self._path.name, self._folder)
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise InputError(f"cannot be read: {error}", place=str(self._path)) from error
+
+    @property
+    def _folder(self) -> Path:
+        return self._path.parent
+
+    def _fields(self, names: list[str], row: list[str]) -> dict[str, str] | InputError:
+        if len(row) != len(names):
+            return InputError(f"The row has {len(row)} cells, but there are {len(names)} names")
+        return {name: cell for name, cell in zip(names, row, strict=True) if cell}
 
 
 class Table:

@@ -50,6 +50,7 @@ class Model:
         proto: The plain model.
         past: Whether inputs for cached keys and values are kept, for a decoding step.
         decided: What an input decided about the graph: see :mod:`palrp_onnx.model.branches`.
+        ends: Names of the outputs that were joined to one: see :mod:`palrp_onnx.model.ends`.
     """
 
     path: Path
@@ -63,6 +64,7 @@ class Model:
     proto: ir.Model
     past: bool = False
     decided: tuple[int, ...] = ()
+    ends: tuple[str, str] | None = None
 
     @property
     def lowered(self) -> Mapping[str, int]:

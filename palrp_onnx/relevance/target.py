@@ -31,7 +31,9 @@ Kind = Literal[
     "region",
     "all",
 ]
-ResolvedKind = Literal["index", "contrast", "element", "dot", "cosine", "span", "region"]
+ResolvedKind = Literal["index", "contrast", "element", "dot", "cosine", "span", "region", "answer"]
+#: The two ends of an answer.
+End = Literal["start", "end"]
 #: One axis of a region: an index, or the first entry and the one after the last.
 Part = int | tuple[int | None, int | None]
 
@@ -67,10 +69,12 @@ class Target:
         labelled: Whether ``index`` was given as a label, which needs an output with these classes.
         word: A class or token as text, until it is bound to ``index``.
         against_word: The same for ``against``.
-        at: Text of the token at the position, until it is bound to ``position``.
+        at: Text of the token at the position, until it is bound to ``position``; of an answer its
+            text, until it is bound to ``span``.
+        end: Which end of an answer is explained alone; ``None`` for the sum of both scores.
         log: Whether the log-probability is explained instead of the entry.
         link: How probabilities follow from entries, once it is bound: of ``log`` targets alone.
-        span: First and last token of a span, until it is bound to ``entries``.
+        span: First and last token of an answer, or of a span, until it is bound to ``entries``.
         entries: Of a span: (place, entry) pairs, whose log-probabilities are summed.
         parts: Of a region: one part for every axis of the output, the batch axis not counted.
         cells: Of a region: a mask of its places, which ``parts`` with a range run along.
@@ -89,6 +93,7 @@ class Target:
     word: str | None = None
     against_word: str | None = None
     at: str | None = None
+    end: End | None = None
     log: bool = False
     link: str | None = field(default=None, compare=False)
     span: tuple[int, int] | None = None
@@ -100,7 +105,7 @@ class Target:
     @property
     def of_output(self) -> bool:
         """Whether the seed depends on the values of the output, or on several of its places."""
-        return self.log or self.kind in ("span", "region")
+        return self.log or self.kind in ("span", "region", "answer")
 
     @property
     def wide(self) -> bool:
@@ -183,6 +188,8 @@ def resolve(target: Target, row: Array, mask: Array | None) -> Resolved:
         return _span(target, row)
     if target.kind == "region":
         return _region(target, row)
+    if target.kind == "answer":
+        return _answer(target, row)
     if row.ndim not in (1, 2) or row.size == 0:
         raise TargetError(
             f"Target {target.kind!r} has no meaning for an output of shape {list(row.shape)}",
@@ -296,6 +303,21 @@ def _span(target: Target, row: Array) -> Resolved:
     return Resolved(
         "span", where, value, row[target.entries[0][0]], (), direction=seed, absorbed=rest
     )
+
+
+def _answer(target: Target, row: Array) -> Resolved:
+    """start[s] + end[e], of a row [2 T] that holds the scores of both, one after the other.
+
+    Raises:
+        TargetError: The output is none of answers.
+    """
+    if row.ndim != 1 or target.span is None:
+        raise TargetError(f"An answer has no meaning for an output of shape {list(row.shape)}")
+    half = len(row) // 2
+    start, end = (bounded(place, half) for place in target.span)
+    where = (((start,), 1.0), ((half + end,), 1.0))
+    value = float(row[start].astype(np.float64) + row[half + end].astype(np.float64))
+    return Resolved("answer", where, value, row)
 
 
 def _region(target: Target, row: Array) -> Resolved:

@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from palrp_onnx.errors import TargetError
-from palrp_onnx.relevance.target import Kind, Part, Target
+from palrp_onnx.relevance.target import End, Kind, Part, Target
 
 #: Longest text that is parsed, as records of a data set bring texts of their own.
 _LONGEST = 4096
@@ -29,7 +29,7 @@ _ELEMENT = re.compile(f"{_INDEX}(,{_INDEX})*")
 _KEYWORDS: dict[str, tuple[Kind, str]] = {
     "default": ("default", "what is usually asked of the model"),
     "pred": ("pred", "the predicted class"),
-    "answer": ("answer", "both ends of the answer"),
+    "answer": ("answer", "the best answer"),
     "all": ("all", "every class"),
 }
 #: Text in quotes, with the escapes of JSON.
@@ -46,8 +46,8 @@ _FILE = r"[^,]+\.[A-Za-z0-9]+"
 _ALONE = ("element", "region", "all", "answer", "default")
 _FORMS = (
     "pred, all, answer, an index, a label, a token in quotes, A-B, several with commas, "
-    "token:POS[:CLASS], logprob:TARGET, span:FIRST-LAST, I,J,…, region:CLASS[:MASK], dot:FILE, "
-    "cos:FILE or similarity:FILE"
+    'token:POS[:CLASS], answer:"TEXT", logprob:TARGET, span:FIRST-LAST, I,J,…, '
+    "region:CLASS[:MASK], dot:FILE, cos:FILE or similarity:FILE"
 )
 
 
@@ -74,7 +74,7 @@ def parse_target(text: str, labels: Mapping[int, str] | None = None) -> Target:
         TargetError: It names none or several, or is ambiguous.
     """
     targets = parse_targets(text, labels)
-    if len(targets) != 1 or targets[0].kind in ("all", "answer", "default"):
+    if len(targets) != 1 or targets[0].kind in ("all", "default"):
         raise TargetError(
             f"{text!r} names several targets where one is expected",
             hint="`palrp-onnx explain` takes several.",
@@ -87,9 +87,10 @@ def parse_targets(text: str, labels: Mapping[int, str] | None = None) -> tuple[T
 
     ``pred``, ``all``, an index, a label, a token in quotes, a contrast ``A-B`` of these,
     ``token:POS[:CLASS]`` (or ``box:``) with any of these as its class, ``logprob:`` before one,
-    ``span:FIRST-LAST``, an element ``I,J,…`` or a region with ranges ``I,:,A:B``,
-    ``region:CLASS[:MASK]``, ``dot:FILE[:POS]``, ``cos:FILE[:POS]`` or ``similarity:FILE[:POS]``;
-    all but elements also as a list with commas. Numbers alone, with commas, are one element.
+    ``answer``, ``answer:start``, ``answer:end`` or ``answer:"TEXT"``, ``span:FIRST-LAST``, an
+    element ``I,J,…`` or a region with ranges ``I,:,A:B``, ``region:CLASS[:MASK]``,
+    ``dot:FILE[:POS]``, ``cos:FILE[:POS]`` or ``similarity:FILE[:POS]``; all but elements also as a
+    list with commas. Numbers alone, with commas, are one element.
     ``index:N``, ``index:pred``, ``index:all``, ``label:NAME`` and ``element:I,J,…`` have one
     reading.
 
@@ -193,6 +194,8 @@ class _Names:
             return self._logarithms(text.removeprefix("logprob:"))
         if match := re.fullmatch(f"span:({_INDEX})-({_INDEX})", text):
             return [_one_form(Target("span", span=(int(match[1]), int(match[2]))), text)]
+        if match := re.fullmatch(f"answer:(start|end|{_QUOTED})", text, re.DOTALL):
+            return [_answer(match[1])]
         if match := re.fullmatch(rf"(dot|cos|similarity):({_FILE})(?::({_INDEX}))?", text):
             place = int(match[3]) if match[3] else None
             cosine = match[1] != "dot"
@@ -363,6 +366,13 @@ def _word(text: str, word: str) -> _Reading:
 
 def _keyword(text: str) -> _Reading:
     return _one_form(Target(_KEYWORDS[text][0]), f"index:{text}", _KEYWORDS[text][1])
+
+
+def _answer(text: str) -> _Reading:
+    """One end of the best answer, or an answer by its text."""
+    ends: dict[str, End] = {"start": "start", "end": "end"}
+    target = Target("answer", end=ends.get(text), at=None if text in ends else _unquoted(text))
+    return _one_form(target, f"answer:{text}")
 
 
 def _element(text: str) -> _Reading:

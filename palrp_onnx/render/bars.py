@@ -11,7 +11,7 @@ from palrp_onnx.render.page import GREY, INNER, LINE, MARGIN, shorten, width
 from palrp_onnx.render.palette import LEVELS, colour
 from palrp_onnx.render.scale import number
 from palrp_onnx.render.scene import Scene
-from palrp_onnx.render.views import View
+from palrp_onnx.render.views import MapView
 
 #: Kinds of units without an order, which have bars.
 BARRED = ("column", "node")
@@ -43,7 +43,7 @@ class Bars:
         prefix: Name of the input, if there are several.
     """
 
-    maps: Sequence[View]
+    maps: Sequence[MapView]
     units: Units
     prefix: str = ""
 
@@ -71,7 +71,7 @@ class Bars:
             page.write((MARGIN, top + self.height - _ROW / 2), self._note, _SIZE, GREY)
 
     def _bar(
-        self, page: Scene, place: tuple[int, int], room: int, view: View, value: float
+        self, page: Scene, place: tuple[int, int], room: int, view: MapView, value: float
     ) -> None:
         """A bar to the right of the middle for the target, to the left against it."""
         left, top = place

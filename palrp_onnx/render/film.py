@@ -10,7 +10,7 @@ from PIL import Image
 
 from palrp_onnx.render.page import GREY, INNER, LINE, MARGIN, shorten
 from palrp_onnx.render.scene import Scene
-from palrp_onnx.render.views import View, label_cells
+from palrp_onnx.render.views import MapView, label_cells
 
 #: Largest number of pictures next to each other.
 _ACROSS = 8
@@ -30,7 +30,7 @@ class Film:
         pictures: Number of pictures.
     """
 
-    maps: Sequence[View]
+    maps: Sequence[MapView]
     grid: tuple[int, int]
     pictures: int
 

@@ -45,7 +45,7 @@ class Piece:
     further: bool = False
 
 
-class Unread(str):
+class UnreadText(str):
     """Text that the model did not read, as it is beyond its limit."""
 
     unread = True
@@ -186,7 +186,7 @@ class _Setter:
     def _between(self, text: str, *, unread: bool = False) -> None:
         if text:
             shown = visible(text, keep="\n\t")
-            self.made[-1].append(Unread(shown) if unread and text.strip() else shown)
+            self.made[-1].append(UnreadText(shown) if unread and text.strip() else shown)
 
     def _close(self) -> None:
         if self.open:

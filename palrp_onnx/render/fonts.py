@@ -19,7 +19,10 @@ import uharfbuzz as hb
 
 VARIABLE = "PALRP_ONNX_FONTS"
 #: What to install where a font is missing.
-ADVICE = f"install the Noto fonts, or name a folder with fonts in {VARIABLE}"
+ADVICE = (
+    "install the Noto fonts (Debian and Ubuntu: fonts-noto-core, fonts-noto-cjk and "
+    f"fonts-noto-color-emoji), or name a folder with fonts in {VARIABLE}"
+)
 #: Units of HarfBuzz in a pixel.
 FINE = 64
 

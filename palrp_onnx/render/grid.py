@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from msgspec import UNSET
 from numpy.typing import NDArray
+from PIL import Image
 
 from palrp_onnx.matrix import Matrix
 from palrp_onnx.record import Units
@@ -43,6 +44,8 @@ _READABLE = 15
 #: The most columns for what is read; neighbouring units are summed where there are more.
 _MOST = 200
 _WIDEST = 36.0
+#: One part is about so many pixels high at most.
+_TALLEST = 4_500
 
 
 @dataclass(frozen=True)
@@ -227,7 +230,8 @@ class _Grid:
         self._named = self._cell >= _READABLE
         longest = max((width(name, _SIZE) for name in table.columns), default=0)
         self._foot = min(longest + 12, _NAMES) if self._named else 24
-        self.height = 30 + _ROW * len(table.rows) + self._foot
+        self._row = min(_ROW, max(_TALLEST // max(len(table.rows), 1), 1))
+        self.height = 30 + self._row * len(table.rows) + self._foot
 
     def _left(self, column: float) -> float:
         gap = self._gap if column >= self.table.read else 0.0
@@ -236,19 +240,36 @@ class _Grid:
     def draw(self, page: Scene, top: int) -> None:
         """Draw onto the page."""
         page.write((MARGIN, top + 11), self.caption, 16, GREY)
-        upper = top + 30
+        upper, rows = top + 30, self.table.rows
+        for row in range(0, len(rows), -(-_READABLE // self._row)):
+            place = (MARGIN, upper + (row + 0.5) * self._row)
+            page.write(place, shorten(rows[row], _SIZE, _LABEL - 8), _SIZE)
         painted = colours(self.table.shares(self.values), 1.0)
-        for row, name in enumerate(self.table.rows):
-            place = (MARGIN, upper + (row + 0.5) * _ROW)
-            page.write(place, shorten(name, _SIZE, _LABEL - 8), _SIZE)
-            for column in np.flatnonzero(~np.isnan(self.values[row])).tolist():
-                left, right = round(self._left(column)), round(self._left(column) + self._cell)
-                box = (left, upper + row * _ROW, max(right - 1, left), upper + (row + 1) * _ROW - 2)
-                red, green, blue = painted[row, column].tolist()
-                outline = LINE if self._named else None
-                title = number(self.values[row, column]) if self._named else ""
-                page.box(box, fill=(red, green, blue), outline=outline, title=title)
-        self._name_columns(page, upper + _ROW * len(self.table.rows))
+        if self._named:
+            self._cells(page, upper, painted)
+        else:
+            self._picture(page, upper, painted)
+        self._name_columns(page, upper + self._row * len(rows))
+
+    def _cells(self, page: Scene, upper: int, painted: NDArray[np.uint8]) -> None:
+        """Cells with outlines and numbers."""
+        for row, column in np.argwhere(~np.isnan(self.values)).tolist():
+            left, top = self._left(column), upper + row * self._row
+            red, green, blue = painted[row, column].tolist()
+            box = (left, top, round(left + self._cell) - 1, top + self._row - 2)
+            title = number(self.values[row, column])
+            page.box(box, fill=(red, green, blue), outline=LINE, title=title)
+
+    def _picture(self, page: Scene, upper: int, painted: NDArray[np.uint8]) -> None:
+        """Many cells as pictures, clear where a token comes later."""
+        known = np.where(np.isnan(self.values), 0, 255).astype(np.uint8)
+        cells = np.dstack([painted, known])
+        read, count = self.table.read, len(self.table.columns)
+        for start, end in ((0, read), (read, count)):
+            if start < end:
+                left, right = self._left(start), self._left(end - 1) + self._cell
+                size = (max(round(right - left), 1), self._row * len(self.table.rows))
+                page.picture(Image.fromarray(cells[:, start:end]), (left, upper), size)
 
     def _name_columns(self, page: Scene, lower: int) -> None:
         columns = self.table.columns

@@ -9,16 +9,15 @@ from functools import cache
 from typing import Any
 
 import jinja2
-import msgspec
 import numpy as np
 from markupsafe import Markup
-from msgspec import UNSET
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
 from palrp_onnx.record import PARTS, Attribution, Map, Relevance, Units, entry_names
 from palrp_onnx.render.account import account_of
 from palrp_onnx.render.bars import BARRED, strongest
+from palrp_onnx.render.facts import answers, facts, origin, verdicts
 from palrp_onnx.render.flow import Word, named, paragraphs, visible, words
 from palrp_onnx.render.layers import positions
 from palrp_onnx.render.markup import data_uri, digits, short
@@ -35,8 +34,8 @@ from palrp_onnx.render.picture import Seen
 from palrp_onnx.render.ranked import Ranked, ranked
 from palrp_onnx.render.scale import number
 from palrp_onnx.render.timeline import TIMED, in_cells
-from palrp_onnx.render.titles import class_name, title_of
-from palrp_onnx.render.views import SIGNED, View, bounds, views
+from palrp_onnx.render.titles import title_of
+from palrp_onnx.render.views import SIGNED, MapView, bounds, views
 from palrp_onnx.render.wording import (
     common_scale,
     covered,
@@ -137,7 +136,10 @@ def view(
         "maps": maps,
         "account": account_of(record),
         "ledger": _ledger(record.ledger),
-        "facts": _facts(record),
+        "answers": answers(record),
+        "origin": origin(record),
+        "verdicts": verdicts(record),
+        "facts": facts(record),
         "data": {"maps": [each["data"] for each in maps]},
     }
 
@@ -198,10 +200,10 @@ def _shown(found: Sequence[Ranked]) -> list[dict[str, Any]]:
     ]
 
 
-def _bars(units: Units, maps: Sequence[View]) -> list[tuple[str, list[dict[str, Any]]]]:
+def _bars(units: Units, maps: Sequence[MapView]) -> list[tuple[str, list[dict[str, Any]]]]:
     """For every map a bar for each of the strongest units, from the centre."""
 
-    def bar(view: View, unit: int) -> dict[str, Any]:
+    def bar(view: MapView, unit: int) -> dict[str, Any]:
         value = view.values[unit]
         limit = view.limit if view.signed else max(map(abs, view.values))
         share = max(-1.0, min(1.0, value / limit)) if limit else 0.0
@@ -315,73 +317,9 @@ def _share(part: float, whole: float) -> str:
     return f"{100 * part / whole:z.1f} %".replace("-", "−") if whole else "–"
 
 
-def _facts(record: Attribution) -> list[tuple[str, list[tuple[str, str]]]]:
-    """Lists of names and values with headings."""
-    run, source = record.run, record.input
-    groups: list[tuple[str, dict[str, Any]]] = [
-        ("Model", _known(record.model)),
-        (
-            "Run",
-            {
-                "palrp-onnx": run.version,
-                "ONNX Runtime": run.runtime or "",
-                "date": run.date or "",
-                "method": run.method,
-                **run.params,
-                "engine": run.engine,
-                "device": run.device,
-                "numbers": run.dtype,
-                "providers": ", ".join(run.providers),
-                **{f"{name}, ms": amount for name, amount in run.ms.items()},
-            },
-        ),
-        (
-            "Input",
-            {
-                "id": record.id,
-                "kind": source.kind,
-                "units": ", ".join(
-                    f"{len(each.relevance.total)} × {each.units.kind}" for each in record.maps
-                ),
-                **({"truncated": "yes"} if source.truncated else {}),
-                **({"size": "{} × {}".format(*source.size)} if source.size else {}),
-            },
-        ),
-    ]
-    if record.prediction is not UNSET:
-        top = {
-            class_name(each.label, each.index): f"{each.value:.6g}"
-            + ("" if each.probability is None else f", probability {each.probability:.3g}")
-            for each in record.prediction.top
-        }
-        groups.append(("What the model said", top))
-    if record.run.files:
-        groups.append(("Files, SHA-256", dict(record.run.files)))
-    if record.checks:
-        verdicts = {c.check: "passed" if c.passed else "failed" for c in record.checks}
-        groups.append(("Checks", verdicts))
-    if record.fidelity is not UNSET:
-        fidelity = _known(record.fidelity)
-        rewritten = ", ".join(f"{n} × {count}" for n, count in fidelity.pop("rewritten").items())
-        groups.append(("Fidelity to the file", {"rewritten": rewritten, **fidelity}))
-    return [
-        (heading, [(visible(str(n)), short(visible(str(v)), 500)) for n, v in pairs.items()])
-        for heading, pairs in groups
-    ]
-
-
-def _known(facts: msgspec.Struct) -> dict[str, Any]:
-    """The facts that are there."""
-    fields = msgspec.structs.asdict(facts)
-    found = {
-        name: value for name, value in fields.items() if value is not UNSET and value is not None
-    }
-    return {n: ", ".join(map(str, v)) if isinstance(v, list) else v for n, v in found.items()}
-
-
 def _picture(
     shown: Map,
-    maps: Sequence[View],
+    maps: Sequence[MapView],
     grid: tuple[int, int],
     image: Image.Image | None,
     box: Box | None,
@@ -423,7 +361,7 @@ def _arranged(grid: tuple[int, int], pictures: int) -> NDArray[np.int64]:
     return lines.reshape(-1, across * grid[1])
 
 
-def _map(view: View, order: NDArray[np.int64], clear: bool) -> Image.Image:
+def _map(view: MapView, order: NDArray[np.int64], clear: bool) -> Image.Image:
     """Colours of the patches. With ``clear``, patches of small relevance are transparent."""
     numbers = np.array([*view.values, 0.0])[order]
     if not clear or not view.signed:
@@ -441,7 +379,7 @@ def _small(image: Image.Image) -> Image.Image:
 
 def _data(
     shown: Map,
-    maps: Sequence[View],
+    maps: Sequence[MapView],
     flow: list[Any],
     panel: dict[str, Any] | None,
     picture: dict[str, Any] | None,

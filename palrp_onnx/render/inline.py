@@ -20,7 +20,7 @@ from palrp_onnx.record import Attribution, Map
 from palrp_onnx.render.bars import BARRED, strongest
 from palrp_onnx.render.flow import Word, paragraphs, visible
 from palrp_onnx.render.headline import headline
-from palrp_onnx.render.palette import TABLE, colours
+from palrp_onnx.render.palette import colours
 from palrp_onnx.render.picture import Seen
 from palrp_onnx.render.scale import number
 from palrp_onnx.render.timeline import TIMED, in_cells
@@ -29,8 +29,8 @@ from palrp_onnx.types import Box
 
 #: Strongest colour: the text over it keeps a contrast of 4.5 on white, and on the grey of editors.
 _STRONGEST = 0.75
-#: The ends of the palette, darker, as the letters over them may be light.
-_AGAINST, _FOR = ([round(0.75 * part) for part in TABLE[step].tolist()] for step in (0, -1))
+#: Darker than the ends of the palette, as light letters may stand on them.
+_AGAINST, _FOR = (28, 93, 179), (175, 45, 49)
 #: Longest side of a picture, and the size of a ribbon of units in time, in pixels.
 _SIDE, _RIBBON = 320, (720, 36)
 #: Rows of a table of entries.

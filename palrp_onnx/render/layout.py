@@ -18,7 +18,7 @@ from palrp_onnx.render.scale import Scale, number
 from palrp_onnx.render.strip import Strip, set_text
 from palrp_onnx.render.timeline import TIMED, Timeline, in_cells
 from palrp_onnx.render.titles import title_of
-from palrp_onnx.render.views import View, bounds, views
+from palrp_onnx.render.views import MapView, bounds, views
 from palrp_onnx.render.wording import (
     common_scale,
     covered,
@@ -70,7 +70,7 @@ def _map(
     shown, each = in_cells(shown)
     limit, remark = common_scale(shown)
     prefix = _prefix(record, shown)
-    maps: Sequence[View] = views(shown.relevance, limit)
+    maps: Sequence[MapView] = views(shown.relevance, limit)
     if shown.units.kind in TIMED:
         if prefix:
             yield TextLines([(prefix, 16, GREY)])

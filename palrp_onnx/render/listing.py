@@ -17,7 +17,7 @@ from palrp_onnx.render.markup import short
 from palrp_onnx.render.mini import MiniMap, mini_map
 from palrp_onnx.render.run_facets import Trait, facets_of, meta_traits
 from palrp_onnx.render.run_lines import FailedRecord, ListedRecord
-from palrp_onnx.render.run_summary import RunSummary, target_class
+from palrp_onnx.render.run_summary import RunSummary, predicted_class, target_class
 from palrp_onnx.render.titles import title_of
 
 #: MiB of packed maps in a page; further records are listed without maps.
@@ -89,7 +89,9 @@ def render_run(title: str, entries: Iterable[ListedRecord], *, room: int = ROOM)
     rows = list(_rows(entries, room * 2**20, summary))
     if not rows:
         raise InputError("The run holds no records", place=title)
-    facets, numbers = facets_of([row.traits for row in rows])
+    same = summary.predicted == summary.targets
+    traits = [[t for t in row.traits if not (same and t[0] == "predicted")] for row in rows]
+    facets, numbers = facets_of(traits)
     packed = sum(row.packed is not None for row in rows)
     run = {
         "rows": list(zip(rows, numbers, strict=True)),
@@ -121,12 +123,13 @@ def _rows(entries: Iterable[ListedRecord], room: int, summary: RunSummary) -> It
         full = full or room < 0
         warnings = tuple(visible(warning.code) for warning in record.warnings)
         target = ("target", target_class(record.target))
+        predicted = ("predicted", predicted_class(record) or target[1])
         told = tuple(("warning", code) for code in dict.fromkeys(warnings or ("none",)))
         yield _ListRow(
             number,
             name,
             place,
-            (*run, target, *told, *given),
+            (*run, predicted, target, *told, *given),
             note=short(" · ".join(f"{name[5:]} {value}" for name, value in given), 200),
             meta="" if entry.meta is None else visible(msgspec.json.encode(entry.meta).decode()),
             packed=None if full else packed,

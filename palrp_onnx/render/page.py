@@ -70,7 +70,7 @@ def compose(blocks: Sequence[Block]) -> tuple[Scene, tuple[int, int]]:
 
 def foot(missing: str) -> TextLines:
     """What to say of characters that no font has."""
-    kinds = sorted({unicodedata.name(c, "UNKNOWN").split()[0].capitalize() for c in missing})
+    kinds = sorted({unicodedata.name(c, "UNKNOWN").split()[0] for c in missing})
     names = ", ".join(f"U+{ord(c):04X}" for c in missing[:_NAMED])
     more = f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
     text = (

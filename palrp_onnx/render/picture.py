@@ -12,7 +12,7 @@ from PIL import Image
 from palrp_onnx.render.page import GREY, INNER, LINE, MARGIN, WIDTH
 from palrp_onnx.render.palette import colours
 from palrp_onnx.render.scene import Scene
-from palrp_onnx.render.views import View, label_cells
+from palrp_onnx.render.views import MapView, label_cells
 from palrp_onnx.types import Box
 
 #: An original image, and the part of it that the network saw.
@@ -37,7 +37,7 @@ class Pictures:
         box: The part of the original that the network saw, in its pixels.
     """
 
-    maps: Sequence[View]
+    maps: Sequence[MapView]
     grid: tuple[int, int]
     image: Image.Image | None
     box: Box | None
@@ -78,7 +78,7 @@ class Pictures:
         self._frame(page, place, caption)
         page.picture(image, place, self._size, smooth=self._size[0] < image.width)
 
-    def _map(self, page: Scene, place: tuple[int, int], view: View) -> None:
+    def _map(self, page: Scene, place: tuple[int, int], view: MapView) -> None:
         self._frame(page, place, view.name)
         self._patches(page, place, view, view.paint(self._numbers(view), view.limit))
 
@@ -89,13 +89,13 @@ class Pictures:
         page.box(edges, fill=_UNSEEN, outline=LINE)
 
     def _patches(
-        self, page: Scene, place: tuple[int, int], view: View, painted: NDArray[np.uint8]
+        self, page: Scene, place: tuple[int, int], view: MapView, painted: NDArray[np.uint8]
     ) -> None:
         corner = (place[0] + self._corner[0], place[1] + self._corner[1])
         page.picture(Image.fromarray(painted), corner, self._extent)
         label_cells(page, corner, self._extent, view.name, self._numbers(view))
 
-    def _numbers(self, view: View) -> NDArray[np.float64]:
+    def _numbers(self, view: MapView) -> NDArray[np.float64]:
         return np.array(view.values, dtype=np.float64).reshape(self.grid)
 
 

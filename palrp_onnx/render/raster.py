@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, PngImagePlugin
 
 from palrp_onnx.render.page import Page, compose, foot
 from palrp_onnx.render.palette import WHITE
-from palrp_onnx.render.scene import Line, Picture, Polygon, Rectangle, Scene, Span, Stroke
+from palrp_onnx.render.scene import Picture, Polygon, Rectangle, Scene, Span, Stroke, WordLine
 from palrp_onnx.render.shaping import mask, pictures
 
 _FINE = 4  # strokes are drawn this many times larger, then averaged
@@ -34,7 +34,7 @@ def raster(scene: Scene, size: tuple[int, int]) -> Image.Image:
     draw = ImageDraw.Draw(page)
     for mark in scene.marks:
         match mark:
-            case Line():
+            case WordLine():
                 _line(page, mark)
             case Rectangle(fill=None, outline=None):
                 pass  # a title alone
@@ -50,7 +50,7 @@ def raster(scene: Scene, size: tuple[int, int]) -> Image.Image:
     return page
 
 
-def _line(page: Image.Image, line: Line) -> None:
+def _line(page: Image.Image, line: WordLine) -> None:
     for span in line.spans:
         if line.upright:
             _upright(page, line.base, span)

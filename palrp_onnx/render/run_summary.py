@@ -6,8 +6,11 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from msgspec import UNSET
+
 from palrp_onnx.record import Attribution, TargetFacts
 from palrp_onnx.render.bars import BARRED
+from palrp_onnx.render.facts import model_name
 from palrp_onnx.render.flow import paragraphs, visible, words
 from palrp_onnx.render.titles import class_name, first_name
 
@@ -52,6 +55,7 @@ class RunSummary:
     methods: Counter[str] = field(default_factory=Counter)
     versions: Counter[str] = field(default_factory=Counter)
     targets: Counter[str] = field(default_factory=Counter)
+    predicted: Counter[str] = field(default_factory=Counter)
     _chances: Counter[int] = field(default_factory=Counter)
     _sums: dict[str, dict[str, tuple[float, int]]] = field(
         default_factory=lambda: defaultdict(dict)
@@ -63,10 +67,11 @@ class RunSummary:
         self.explained += 1
         self.warned += bool(record.warnings)
         self.residual = max(self.residual, record.residual)
-        self.models[record.model.sha256[:12]] += 1
+        self.models[model_name(record)] += 1
         self.methods[f"{record.run.method}, {record.run.dtype}"] += 1
         self.versions[f"palrp-onnx {record.run.version}"] += 1
         self.targets[target] += 1
+        self.predicted[predicted_class(record) or target] += 1
         if record.target.probability is not None:
             self._chances[min(int(record.target.probability * BINS), BINS - 1)] += 1
         sums = self._sums[target]
@@ -77,15 +82,18 @@ class RunSummary:
         return sorted(found, key=lambda each: -abs(each[1]))
 
     @property
-    def classes(self) -> list[Bar]:
-        """The most frequent targets."""
-        common = self.targets.most_common(_CLASSES)
-        return [Bar(name, count, count / common[0][1]) for name, count in common]
+    def classes(self) -> list[tuple[str, list[Bar], int]]:
+        """Bars of the most frequent predictions, where they are not the targets, and of targets.
 
-    @property
-    def further_classes(self) -> int:
-        """How many targets have no bar."""
-        return max(len(self.targets) - _CLASSES, 0)
+        Each with its name, and how many values have no bar.
+        """
+        same = self.predicted == self.targets
+        found = {"predicted": Counter() if same else self.predicted, "target": self.targets}
+        return [
+            (name, _bars(counts), max(len(counts) - _CLASSES, 0))
+            for name, counts in found.items()
+            if counts
+        ]
 
     @property
     def probabilities(self) -> list[Bar]:
@@ -97,13 +105,26 @@ class RunSummary:
     @property
     def words(self) -> Iterator[Strongest]:
         """The strongest words for and against each of the most frequent targets."""
-        for bar in self.classes:
+        for bar in _bars(self.targets):
             found = [(word, *sums) for word, sums in self._sums[bar.name].items()]
             ranked = sorted(found, key=lambda each: (-each[1], each[0]))
             plus = [each for each in ranked[:_WORDS] if each[1] > 0]
             minus = [each for each in reversed(ranked[-_WORDS:]) if each[1] < 0]
             if plus or minus:
                 yield Strongest(bar.name, bar.count, plus, minus)
+
+
+def _bars(counts: Counter[str]) -> list[Bar]:
+    common = counts.most_common(_CLASSES)
+    return [Bar(name, count, count / common[0][1]) for name, count in common]
+
+
+def predicted_class(record: Attribution) -> str | None:
+    """The predicted class; ``None`` where the record does not say, or has a contrast as target."""
+    found = record.prediction
+    if found is UNSET or record.target.kind == "contrast":
+        return None
+    return visible(class_name(found.label, found.index))
 
 
 def target_class(target: TargetFacts) -> str:

@@ -30,7 +30,7 @@ class Span:
 
 
 @dataclass(frozen=True)
-class Line:
+class WordLine:
     """Words on one base line; what is upright is rotated about its left end, to read upwards."""
 
     base: int
@@ -80,7 +80,7 @@ class Polygon:
     fill: RGB
 
 
-Mark = Line | Rectangle | Picture | Stroke | Polygon
+Mark = WordLine | Rectangle | Picture | Stroke | Polygon
 
 
 @dataclass
@@ -106,13 +106,15 @@ class Scene:
             inks = ((len(text), ink, ""),)
             if upright:
                 span = Span(shaped, round(left + down), inks)
-                self.marks.append(Line(round(middle), (span,), upright=True))
+                self.marks.append(WordLine(round(middle), (span,), upright=True))
             else:
-                self.marks.append(Line(round(middle + down), (Span(shaped, round(left), inks),)))
+                self.marks.append(
+                    WordLine(round(middle + down), (Span(shaped, round(left), inks),))
+                )
 
     def words(self, middle: float, size: int, spans: Sequence[Span]) -> None:
         """A line of words that are placed already."""
-        self.marks.append(Line(round(middle + size * _BASE), tuple(spans)))
+        self.marks.append(WordLine(round(middle + size * _BASE), tuple(spans)))
 
     def box(
         self,
@@ -148,5 +150,5 @@ class Scene:
     @property
     def missing(self) -> str:
         """Characters that no font has, each once."""
-        spans = (span for mark in self.marks if isinstance(mark, Line) for span in mark.spans)
+        spans = (span for mark in self.marks if isinstance(mark, WordLine) for span in mark.spans)
         return "".join(dict.fromkeys("".join(span.shaped.missing for span in spans)))

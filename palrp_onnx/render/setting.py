@@ -10,7 +10,7 @@ from itertools import groupby, pairwise
 import numpy as np
 
 from palrp_onnx.render.bidi import base_level, levels, visual
-from palrp_onnx.render.flow import NO_UNIT, NOT_READ, Paragraph, Piece, Unread, Word
+from palrp_onnx.render.flow import NO_UNIT, NOT_READ, Paragraph, Piece, UnreadText, Word
 from palrp_onnx.render.shaping import Shaped, shape
 
 #: Room beside a word, and beside one that touches its neighbour; a tab in blanks.
@@ -166,7 +166,7 @@ class Setting:
     def _word(self, item: Word | str, level: int, touching: Sequence[bool]) -> Iterator[_Atom]:
         """A word, in parts if it is wider than a line."""
         if isinstance(item, str):
-            unit = NOT_READ if isinstance(item, Unread) else NO_UNIT
+            unit = NOT_READ if isinstance(item, UnreadText) else NO_UNIT
             pieces: Word = (Piece(unit, item),)
         else:
             pieces = item

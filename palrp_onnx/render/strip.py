@@ -13,7 +13,7 @@ from palrp_onnx.render.palette import BLACK, RGB, ink
 from palrp_onnx.render.scale import number
 from palrp_onnx.render.scene import Scene, Span
 from palrp_onnx.render.setting import Set, Setting
-from palrp_onnx.render.views import View
+from palrp_onnx.render.views import MapView
 
 #: Size of letters, and the smaller one of long texts.
 SIZES = (19, 14)
@@ -28,8 +28,8 @@ def row(size: int) -> int:
 
 
 def set_text(
-    maps: Sequence[View], flow: Sequence[Paragraph]
-) -> tuple[Setting, Sequence[View], str]:
+    maps: Sequence[MapView], flow: Sequence[Paragraph]
+) -> tuple[Setting, Sequence[MapView], str]:
     """Set a text for its maps; returns the maps that there is room for, and a note for the reader.
 
     A long text has smaller letters. If that is not enough, only the first map is drawn, and at last
@@ -64,7 +64,7 @@ class Strip:
     """
 
     title: str
-    view: View
+    view: MapView
     text: Setting
     unknown: AbstractSet[int] = frozenset()
 

@@ -15,7 +15,7 @@ from palrp_onnx.render.curves import COLOURS, ticks
 from palrp_onnx.render.page import GREY, INNER, LINE, MARGIN, shorten, width
 from palrp_onnx.render.palette import WHITE
 from palrp_onnx.render.scene import Scene
-from palrp_onnx.render.views import View, label_cells
+from palrp_onnx.render.views import MapView, label_cells
 
 #: Kinds of units that follow each other in time.
 TIMED = ("frame", "step")
@@ -69,7 +69,7 @@ class Timeline:
         image: The drawn signal, if it is known.
     """
 
-    maps: Sequence[View]
+    maps: Sequence[MapView]
     units: Units
     each: int
     image: Image.Image | None

@@ -25,6 +25,8 @@ def target_name(target: TargetFacts, *, last: int | None = None) -> str:
     if target.head == "causal-lm" and target.kind in ("token", "contrast"):
         after = "" if target.position == last else f" after token {target.position}"
         return f"{log}next token {name}{after}"
+    if target.kind == "answer":
+        return f"answer {name}"
     at = "" if target.position is None else f" at token {target.position}"
     return f"{log}{name}{at}"
 
@@ -65,6 +67,11 @@ def first_name(target: TargetFacts) -> str:
         return f"{'similarity to' if target.kind == 'cosine' else 'product with'} {target.vector}"
     if target.kind == "place":
         return target.output
+    if target.kind == "answer":
+        start, end = target.places or (0, 0)
+        where = f"token {start}" if start == end else f"tokens {start}–{end}"
+        chance = "" if target.probability is None else f", p {target.probability:.2g}"
+        return " ".join(filter(None, (target.label and f'"{target.label}"', f"({where}{chance})")))
     if target.kind == "span":
         first, final = (target.places or [0])[0], (target.places or [0])[-1]
         said = "" if target.label is None else f'"{target.label}" '

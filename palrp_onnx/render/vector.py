@@ -12,7 +12,7 @@ from PIL import Image
 
 from palrp_onnx.render.page import Page, compose
 from palrp_onnx.render.palette import RGB, WHITE
-from palrp_onnx.render.scene import Line, Mark, Picture, Polygon, Rectangle, Span, Stroke
+from palrp_onnx.render.scene import Mark, Picture, Polygon, Rectangle, Span, Stroke, WordLine
 
 #: Fonts of the same width come first, as words have room for DejaVu Sans.
 _FAMILY = "'DejaVu Sans',Verdana,'Noto Sans',sans-serif"
@@ -40,7 +40,7 @@ def svg(page: Page) -> bytes:
 
 def _drawn(mark: Mark) -> Iterator[str]:
     match mark:
-        case Line():
+        case WordLine():
             yield _line(mark)
         case Rectangle():
             yield _rectangle(mark)
@@ -60,7 +60,7 @@ def _drawn(mark: Mark) -> Iterator[str]:
             yield f'<polygon points="{_points(mark.points)}" fill="{_hex(mark.fill)}"/>'
 
 
-def _line(line: Line) -> str:
+def _line(line: WordLine) -> str:
     size = line.spans[0].shaped.size if line.spans else 0
     turned = f' transform="rotate(-90 {line.spans[0].left} {line.base})"' if line.upright else ""
     words = "".join(map(_span, line.spans))

@@ -24,7 +24,7 @@ SCORE = "score"
 
 
 @dataclass(frozen=True)
-class View:
+class MapView:
     """One map.
 
     Attributes:
@@ -45,18 +45,18 @@ class View:
         return self.name != SCORE
 
 
-def views(relevance: Relevance, limit: float) -> list[View]:
+def views(relevance: Relevance, limit: float) -> list[MapView]:
     """The signed maps on one scale, then the score; it is left out where it is the total."""
-    found = [View(name, getattr(relevance, name), limit, colours) for name in SIGNED]
+    found = [MapView(name, getattr(relevance, name), limit, colours) for name in SIGNED]
     if np.allclose(relevance.score, relevance.total, rtol=1e-6, atol=1e-6 * limit):
         return found
     return [*found, score_view(relevance)]
 
 
-def score_view(relevance: Relevance) -> View:
+def score_view(relevance: Relevance) -> MapView:
     """The score, from its smallest number to its largest, in one hue."""
     low, high = bounds(relevance.score)
-    return View(SCORE, relevance.score, high, partial(levels, low=low))
+    return MapView(SCORE, relevance.score, high, partial(levels, low=low))
 
 
 def bounds(values: Sequence[float]) -> tuple[float, float]:

@@ -15,6 +15,7 @@ import onnx
 import onnx_ir as ir
 
 from palrp_onnx.errors import InputError, ModelError, UnsupportedError
+from palrp_onnx.model.ends import join_ends
 from palrp_onnx.model.joining import parts_in
 from palrp_onnx.model.lowering import REFUSED
 from palrp_onnx.model.native import rounds_inside
@@ -112,6 +113,8 @@ class FileForward:
         self._output = output
         self._removed = model.removed
         file = parse_model(model.path)
+        if model.ends is not None:
+            join_ends(file.graph, model.ends)
         parts = parts_in(file)
         read = {name for part in parts for name in part.inputs.values()}
         if not any(output in part.values for part in parts):

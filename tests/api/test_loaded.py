@@ -108,7 +108,18 @@ def test_a_pair_is_two_texts_or_two_files(tmp_path: Path) -> None:
         ("", "there is no text"),
         (Image.new("RGB", (8, 8)), "an image provides"),
     ],
-    ids=str,
+    ids=[
+        "texts",
+        "three",
+        "number",
+        "object",
+        "nothing",
+        "no-mask",
+        "fraction",
+        "no-file",
+        "empty",
+        "image",
+    ],
 )
 def test_refused_values(value: Any, message: str) -> None:
     with pytest.raises(px.PalrpError, match=message):

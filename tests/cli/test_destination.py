@@ -23,14 +23,6 @@ def test_only_what_was_not_asked_for_is_by_default() -> None:
     assert not Destination.parse(None, ("json",)).by_default
 
 
-def test_something_to_look_at() -> None:
-    for place in ("a.html", "a.png", "out"):
-        Destination.parse(place, None).require_shown()
-    for place in (None, "-", "a.json"):
-        with pytest.raises(UsageError, match="--open"):
-            Destination.parse(place, None).require_shown()
-
-
 def test_destinations(tmp_path: Path) -> None:
     assert Destination.parse(None, None).files("id", 1) == {}
     assert Destination.parse("a.JSON", None).files("id", 3) == {Path("a.JSON"): None}

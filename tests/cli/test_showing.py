@@ -45,7 +45,14 @@ def test_what_was_written_is_opened(
     assert run(*command, "-o", folder).exit_code == 0
     assert run(*command, "-o", folder, "--format", "png,html").exit_code == 0
     assert opened == [str(page), str(folder / "text.png"), str(folder / "text.html")]
-    assert run(*command).exit_code == 2
+    report = ("report", folder / "text.json", "-o", tmp_path / "run.html", "--open")
+    assert run(*report).exit_code == 0
+    runs = ("compare", folder, folder, "--open", "-o")
+    assert run(*runs, tmp_path / "both.html").exit_code == 0
+    assert opened[3:] == [str(tmp_path / "run.html"), str(tmp_path / "both.html")]
+    for wrong in (command, (*command, "-o", "map.json"), runs[:-1], (*runs, "both.json")):
+        result = run(*wrong)
+        assert (result.exit_code, "none is written" in result.stderr) == (2, True)
     monkeypatch.setattr(click, "launch", lambda *_, **__: 3)
     result = run(*command, "-o", page)
     assert (result.exit_code, page.exists()) == (7, True)

@@ -377,6 +377,54 @@ def test_an_image_is_no_video(tmp_path: Path) -> None:
         ImageReader(configure(tmp_path, VIT), pixels(1, 16, 3, 8, 8))
 
 
+VIDEO = {"image_processor_type": "VideoMAEImageProcessor"}
+
+
+def animated(folder: Path, count: int, name: str = "clip.webp") -> tuple[Path, list[Image.Image]]:
+    frames = [picture(seed=seed, size=(40, 30)) for seed in range(count)]
+    path = folder / name
+    frames[0].save(path, save_all=True, append_images=frames[1:], lossless=True)
+    return path, frames
+
+
+@pytest.mark.parametrize("changes", [{"size": {"shortest_edge": 19}, **CROP}, SIDES | CROP])
+def test_pictures_of_a_video_match(
+    tmp_path: Path, hugging_face: Any, changes: dict[str, Any]
+) -> None:
+    config = VIDEO | changes
+    path, frames = animated(tmp_path, 9)
+    sample = ImageReader(configure(tmp_path, config), pixels("b", 4, 3, "h", "w")).read_file(path)
+    processor = hugging_face.VideoMAEImageProcessor.from_dict(config)
+    chosen = [frames[k] for k in (0, 2, 4, 6)]
+    expected = processor(chosen, return_tensors="np")["pixel_values"]
+    np.testing.assert_allclose(sample.feeds["pixel_values"], expected, atol=1e-6)
+    assert [w.message for w in sample.warnings] == [
+        "4 of 9 pictures were taken, at equal distances"
+    ]
+    channels_first = ImageReader(configure(tmp_path, config), pixels("b", 3, 4, "h", "w"))
+    np.testing.assert_allclose(
+        channels_first.read_file(path).feeds["pixel_values"], np.moveaxis(expected, 2, 1), atol=1e-6
+    )
+
+
+def test_the_number_of_pictures(tmp_path: Path) -> None:
+    config = configure(tmp_path, VIDEO | {"size": 19} | CROP)
+    graph = pixels("b", "pictures", "channels", "h", "w")
+    path, _ = animated(tmp_path, 6, "clip.png")
+    sample = ImageReader(config, graph).read_file(path)
+    assert sample.feeds["pixel_values"].shape == (1, 6, 3, 16, 15) and not sample.warnings
+    (tmp_path / "config.json").write_text('{"num_frames": 3}')
+    assert ImageReader(config, graph).read_file(path).feeds["pixel_values"].shape[1] == 3
+    with pytest.raises(InputError, match="has 6 pictures; the model takes 7") as caught:
+        ImageReader(config, pixels("b", 7, 3, 16, 15)).read_file(path)
+    assert caught.value.place == str(path)
+    still = store(tmp_path, picture())
+    with pytest.raises(InputError, match="one frame, and not a video"):
+        ImageReader(config, graph).read_file(still)
+    with pytest.raises(InputError, match="a video provides one input of rank 5"):
+        ImageReader(config, pixels())
+
+
 def test_the_mirror_continues_to_the_right_and_below(tmp_path: Path) -> None:
     swin = {"image_processor_type": "Swin2SRImageProcessor", "size_divisor": 10}
     assert box(tmp_path, (37, 20), **swin) == (0, 0, 40, 30)
@@ -497,7 +545,7 @@ def test_processed_size_that_does_not_fit_the_graph(tmp_path: Path, shape: tuple
     [
         ({"image_processor_type": None}, "image_processor_type is missing"),
         ({"image_processor_type": "OtherImageProcessor"}, "known are ViTImageProcessor"),
-        ({"image_processor_type": "VideoMAEImageProcessor"}, "one frame"),
+        ({"image_processor_type": "VivitImageProcessor"}, "one frame"),
         ({"image_processor_type": "Swin2SRImageProcessor", "pad_size": 16}, "versions"),
         ({"image_processor_type": "Swin2SRImageProcessor", "do_resize": True}, "do_resize"),
         ({"image_processor_type": "DonutImageProcessor", "do_align_long_axis": True}, "align_long"),

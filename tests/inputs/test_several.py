@@ -9,12 +9,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from building import ints, opened, proto, real
 from PIL import Image
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
+from palrp_onnx import Explainer, Model
 from palrp_onnx.errors import InputError
 from palrp_onnx.inputs import Given, GraphInput, Sample, open_several
 from palrp_onnx.inputs.columns import read_columns
+from palrp_onnx.inputs.towers import texts_of
 from palrp_onnx.record import InputFacts
 
 pytestmark = pytest.mark.quick
@@ -162,3 +165,60 @@ def test_seconds_are_those_of_the_sound_alone() -> None:
     decoded = replace(part(None, 0.02), parts=(part(None, 0.02), part("ids", None)))
     assert (decoded.step_of("frames"), decoded.step_of("ids")) == (0.02, None)
     assert part(None, 0.02).step_of("frames") == 0.02
+
+
+#: A tower: ids and a mask [B, T] → the mean of the rows of kept tokens [B, 4].
+TOWER = """e{k} = Gather(words, ids_{k})  c{k} = Cast <to=1> (mask_{k})  u{k} = Unsqueeze(c{k}, two)
+    d{k} = Mul(e{k}, u{k})  s{k} = ReduceSum <keepdims=0> (d{k}, one)
+    n{k} = ReduceSum <keepdims=0> (u{k}, one)  v{k} = Div(s{k}, n{k})  """
+
+
+def two_towers() -> Model:
+    """The product of two towers."""
+    body = TOWER.format(k="a") + TOWER.format(k="b") + "x = Mul(va, vb)  y = ReduceSum(x, one)"
+    weights = {"words": real(8, 4), "one": ints(1), "two": ints(2)}
+    row = ints([1, 1, 1])
+    feeds = {"ids_a": row, "mask_a": row, "ids_b": row, "mask_b": row}
+    made = proto(body, feeds, weights)
+    for each in made.graph.input:
+        each.type.tensor_type.shape.dim[1].dim_param = f"tokens_{each.name[-1]}"
+    return opened(made)
+
+
+def test_two_texts_with_masks_of_their_own(model: Path) -> None:
+    """Each text gives its ids and its mask; padding of one is none of the other."""
+    graph = two_towers()
+    files = []
+    for name, text in (("a", "a cat"), ("b", "a red car red")):
+        model.with_name(f"{name}.txt").write_text(text)
+        files.append(Given(model.with_name(f"{name}.txt"), f"ids_{name}"))
+    one, other = files
+    for given in ([one, other], [one, Given(other.path)]):
+        sample = open_several(given, model_path=model, graph_inputs=graph.inputs)
+        assert sample.feeds["ids_a"].tolist() == [[2, 4, 5, 3]]
+        assert sample.feeds["mask_b"].tolist() == [[1] * 6]
+        (found,) = Explainer(graph).explain(sample, "index:0")
+        first, (second,) = found.record, found.record.others or ((),)
+        rows = real(8, 4)
+        means = {n: rows[sample.feeds[f"ids_{n}"][0]].mean(axis=0) for n in "ab"}
+        for n, shown in (("a", first.relevance), ("b", second.relevance)):
+            own = rows[sample.feeds[f"ids_{n}"][0]]
+            whole = means["a" if n == "b" else "b"]
+            np.testing.assert_allclose(shown.content, own @ whole / len(own) / 2, atol=1e-6)
+        assert second.units.text == ["<s>", "a", "red", "car", "red", "</s>"]
+        assert second.units.sequence == [1] * 6 and first.input.text_pair == "a red car red"
+    unnamed = [Given(each.path) for each in files]
+    with pytest.raises(InputError, match="takes several texts, by ids_a and ids_b") as caught:
+        open_several(unnamed, model_path=model, graph_inputs=graph.inputs)
+    assert "--input ids_a=FILE --input ids_b=FILE" in caught.value.hint
+
+
+def test_a_mask_that_meets_two_texts_at_once_is_of_none() -> None:
+    body = """a = Gather(words, ids_a)  b = Gather(words, ids_b)  j = Concat <axis=1> (a, b)
+        c = Cast <to=1> (kept)  u = Unsqueeze(c, two)  d = Mul(j, u)
+        y = ReduceSum <keepdims=0> (d, one)"""
+    weights = {"words": real(8, 4), "one": ints(1), "two": ints(2)}
+    feeds = {name: ints([1, 1]) for name in ("ids_a", "ids_b", "kept")}
+    inputs = opened(proto(body, feeds, weights, free=(0, 1))).inputs
+    with pytest.raises(InputError, match=r"open whose kept is: .* ids_a and ids_b at once"):
+        texts_of(inputs, {"ids_a": "ids", "ids_b": "ids", "kept": "mask"})

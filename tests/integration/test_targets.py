@@ -28,12 +28,15 @@ from palrp_onnx import Explainer
 from palrp_onnx.compiler.file import compile_model
 from palrp_onnx.errors import InputError, TargetError
 from palrp_onnx.inputs import Sample, TextReader, open_sample, read_labels
+from palrp_onnx.inputs.sample import ImageGeometry
+from palrp_onnx.inputs.vectors import mask_of_places
 from palrp_onnx.jobs.records import Record
 from palrp_onnx.jobs.settings import Settings
 from palrp_onnx.jobs.stacking import Padding, stack
 from palrp_onnx.jobs.worker import Worker
 from palrp_onnx.record import Attribution, InputFacts, encode
 from palrp_onnx.render.titles import title_of
+from palrp_onnx.types import Box
 
 ENGINES = ("numpy", "onnxruntime")
 WORDS = "[CLS] [SEP] [MASK] berlin is big paris small who she he".split()
@@ -54,7 +57,7 @@ def made(folder: Path, body: str, size: int, config: dict[str, Any], *outputs: s
     """A model with its tokenizer and ``config.json``."""
     given = {"table": TABLE, "w": weights(size), "axis": ints(1), "along": np.array(1)}
     masked = {"attention_mask": np.ones_like(ints([*IDS]))} if "attention_mask" in body else {}
-    given |= {"two": ints(2), "last": ints(-1)}
+    given |= {"two": ints(2), "last": ints(-1), "mix": TABLE[:WIDTH]}
     used = {name: array for name, array in given.items() if name in body.replace("input_ids", "")}
     feeds = {"input_ids": ints([*IDS]), **masked}
     path = folder / "model.onnx"
@@ -338,30 +341,85 @@ def answers(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_the_best_answer(answers: Path, engine: str) -> None:
-    """Its first token and its last, which is not before it, in the second text."""
+    """One target: the sum of both scores at its first token and its last, in the second text."""
+    pair = "berlin is big paris"
     ids = [0, 8, 4, 1, 3, 4, 5, 6, 1]
     y = outputs_of(ids, 2)
     pairs = [(s, e) for s in range(4, 8) for e in range(s, 8)]
     best = max(pairs, key=lambda pair: y[pair[0], 0] + y[pair[1], 1])
-    found = explained(answers, "who is", "answer", pair="berlin is big paris", engine=engine)
-    for k, record in enumerate(found):
-        check(record, hot(best[k], k, y.shape), y[best[k], k], ids)
-        target = record.target
-        assert (target.kind, target.index, target.output) == (
-            "place",
-            best[k],
-            ("first", "final")[k],
-        )
-        assert target.label == WORDS[ids[best[k]]]
-        assert target.probability == pytest.approx(softmax(y[:, k])[best[k]], rel=1e-5)
-    for k, output in enumerate((None, "final")):
-        record = one(
-            answers, "who is", "default", pair="berlin is big paris", engine=engine, output=output
-        )
-        assert record.target == found[k].target
-    record = one(answers, "who is", "token:paris", pair="berlin is big paris", engine=engine)
+    chance = softmax(y[:, 0])[best[0]] * softmax(y[:, 1])[best[1]]
+    seeds = [hot(best[k], k, y.shape) for k in range(2)]
+    values = [y[best[k], k] for k in range(2)]
+    for target in ("default", "answer", "pred"):
+        record = one(answers, "who is", target, pair=pair, engine=engine)
+        check(record, seeds[0] + seeds[1], values[0] + values[1], ids)
+        said = " ".join(WORDS[k] for k in ids[best[0] : best[1] + 1])
+        assert (record.target.kind, record.target.places) == ("answer", [*best])
+        assert (record.target.label, record.target.output) == (said, "first + final")
+        assert record.target.probability == pytest.approx(chance, rel=1e-5)
+        assert title_of(record).startswith(f'answer "{said}" (token')
+        assert record.fidelity.rewritten["outputs joined"] == 1
+    for k, (output, end) in enumerate((("first", "answer:start"), ("final", "answer:end"))):
+        for options in ({"target": end}, {"target": "default", "output": output}):
+            record = one(answers, "who is", pair=pair, engine=engine, **options)
+            check(record, seeds[k], values[k], ids)
+            target = record.target
+            assert (target.kind, target.index, target.output) == ("place", best[k], output)
+            assert target.label == WORDS[ids[best[k]]]
+            assert target.probability == pytest.approx(softmax(y[:, k])[best[k]], rel=1e-5)
+    record = one(answers, "who is", "token:paris", pair=pair, engine=engine)
     check(record, hot(7, 0, y.shape), y[7, 0], ids)
     assert not record.warnings
+
+
+def by_attention(ids: list[int], seed: Array) -> Array:
+    """AttnLRP of one layer of attention by hand, from a multiplier [T, 2] of the output."""
+    e, mix, w = (a.astype(np.float64) for a in (TABLE[ids], TABLE[:WIDTH], weights(2)))
+    q = e @ mix
+    a = softmax(q @ e.T)
+    m = seed @ w.T
+    of_weights = m @ e.T / 2
+    of_scores = a * (of_weights - (a * of_weights).sum(axis=1, keepdims=True))
+    whole = m + a.T @ m / 2 + of_scores.T @ q / 2 + of_scores @ e @ mix.T / 2
+    return np.asarray((e * whole).sum(axis=1))
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_an_answer_through_attention(tmp_path: Path, engine: str) -> None:
+    """The map of both ends together, which is the sum of their maps: also of every entry."""
+    body = """e = Gather(table, input_ids)  q = MatMul(e, mix)  k = Transpose<perm=[0, 2, 1]>(e)
+        s = MatMul(q, k)  p = Softmax<axis=-1>(s)  v = MatMul(p, e)  h = Add(v, e)
+        z = MatMul(h, w)  a, b = Split<axis=-1, num_outputs=2>(z)
+        first = Squeeze(a, last)  final = Squeeze(b, last)"""
+    path = made(tmp_path, body, 2, {}, "first", "final")
+    ids = [0, 8, 4, 1, 3, 4, 5, 6, 1]
+    found = [
+        one(path, "who is", target, pair="berlin is big paris", engine=engine)
+        for target in ("answer", "answer:start", "answer:end")
+    ]
+    whole, *ends = found
+    seed = np.zeros((len(ids), 2))
+    for k, place in enumerate(whole.target.places or ()):
+        seed[place, k] = 1
+    np.testing.assert_allclose(whole.relevance.total, by_attention(ids, seed), atol=1e-5)
+    for name in ("target", "content", "softmax"):
+        both = sum(each.ledger[name] for each in ends)
+        assert whole.ledger[name] == pytest.approx(both, abs=1e-5)
+    assert abs(whole.ledger["residual_relative"]) < 1e-5
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_an_answer_by_its_text(answers: Path, engine: str) -> None:
+    pair, ids = "berlin is big paris is big", [0, 8, 4, 1, 3, 4, 5, 6, 4, 5, 1]
+    y = outputs_of(ids, 2)
+    record = one(answers, "who is", 'answer:"big  Paris"', pair=pair, engine=engine)
+    check(record, hot(6, 0, y.shape) + hot(7, 1, y.shape), y[6, 0] + y[7, 1], ids)
+    assert record.target.label == "big paris"
+    first = max((5, 8), key=lambda place: y[place, 0] + y[place + 1, 1])  # not in the question
+    record = one(answers, "who is", 'answer:"is big"', pair=pair, engine=engine)
+    assert record.target.places == [first, first + 1]
+    with pytest.raises(TargetError, match="No answer is spelled 'she'"):
+        one(answers, "who is", 'answer:"she"', pair=pair, engine=engine)
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -507,6 +565,56 @@ def test_a_class_over_its_region(tmp_path: Path, engine: str) -> None:
         assert target_facts.head == "segmentation"
         assert abs(found.record.ledger["residual_relative"]) < 1e-5
     assert "places, where it is the largest" in title_of(explain("c").record)
+
+
+def test_a_mask_in_the_size_of_the_picture(tmp_path: Path) -> None:
+    """Places of two by two pixels, and of an original of which the model sees a part."""
+    kernel = real(4, 3, 2, 2, seed=6)
+    body = "y = Conv<kernel_shape=[2, 2], strides=[2, 2]>(x, k)"
+    explain = of_picture(tmp_path, body, {"k": kernel})
+    mask = np.zeros((6, 6), bool)
+    mask[1:3, 2:5] = True  # half of one place, a quarter of others
+    np.save(tmp_path / "mask.npy", mask)
+    found = explain(f"region:c:{tmp_path}/mask.npy").record
+    cells = mask.reshape(3, 2, 3, 2).mean(axis=(1, 3)) >= 0.5
+    windows = PICTURE[0].astype(np.float64).reshape(3, 3, 2, 3, 2)
+    y = np.einsum("chawb,kcab->khw", windows, kernel)
+    assert found.target.value == pytest.approx(y[2][cells].sum(), rel=1e-5)
+    assert found.target.cells == cells.sum() == 2
+    assert [each.code for each in found.warnings] == ["resized-mask"]
+    geometry = ImageGeometry(size=(10, 8), box=Box(left=2, top=1, right=8, bottom=7))
+    facts = InputFacts(kind="image", size=(10, 8))
+    sample = Sample("x", "image", {"x": PICTURE}, facts, geometry=geometry, subject="x")
+    original = np.zeros((8, 10), bool)
+    original[1:7, 2:8] = mask
+    original[0] = True  # cropped off
+    np.save(tmp_path / "original.npy", original)
+    explainer = Explainer(tmp_path / "model.onnx")
+    labels = read_labels(tmp_path / "model.onnx")
+    (same,) = explainer.explain(sample, f"region:c:{tmp_path}/original.npy", labels)
+    assert same.record.target.value == pytest.approx(found.target.value)
+    np.save(tmp_path / "little.npy", np.eye(6, dtype=bool) * [0, 0, 0, 1, 0, 0])
+    with pytest.raises(TargetError, match="covers less than half of every place"):
+        explain(f"region:c:{tmp_path}/little.npy")
+
+
+@pytest.mark.parametrize(
+    ("box", "size"),
+    [((0, 0, 6, 4), (2, 3)), ((-3, -2, 9, 6), (4, 4)), ((1.5, 0.5, 4.5, 3.5), (2, 3))],
+)
+def test_a_place_is_masked_if_half_of_its_area_is(box: Any, size: tuple[int, int]) -> None:
+    """Counted on a grid of 24 × 24 points in each pixel."""
+    mask = np.random.default_rng(0).random((4, 6)) < 0.5
+    left, top, right, bottom = box
+    steps = 24
+    fine = np.repeat(np.repeat(mask, steps, 0), steps, 1)
+    around = np.pad(fine, 4 * steps)
+    down, across = (int((b - a) * steps) for a, b in ((top, bottom), (left, right)))
+    first = int((top + 4) * steps), int((left + 4) * steps)
+    seen = around[first[0] : first[0] + down, first[1] : first[1] + across]
+    share = seen.reshape(size[0], down // size[0], size[1], across // size[1]).mean(axis=(1, 3))
+    found = mask_of_places(mask, Box(*box), size)
+    np.testing.assert_array_equal(found, share >= 0.5)
 
 
 @pytest.mark.parametrize(("ending", "half"), [("Identity", 0), ("Sigmoid", 0.5)])
@@ -656,23 +764,6 @@ def test_the_last_token_of_another_text_is_no_padding(tmp_path: Path) -> None:
         for name in ("other", "padded")
     ]
     assert values[0] == pytest.approx(values[1], rel=1e-5)
-
-
-@pytest.mark.parametrize("target", ["default", "pred", "answer", "4", "token:paris"])
-def test_places_in_windows_are_not_averaged(tmp_path: Path, target: str) -> None:
-    path = batched(tmp_path, "answers", "right")
-    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"model_max_length": 6}))
-    explainer = Explainer(path)
-    reader = TextReader(tmp_path, explainer.model.inputs)
-    sample = reader.read_windows("berlin is big paris small who she he berlin", id="long")
-    assert len(sample.windows) == 4
-    for each in explainer.explain(sample, target, {}):  # the whole value is that of one window
-        said = each.record.warnings[0].message.rpartition("that of window ")[2]
-        window = sample.windows[int(said) - 1]
-        output = explainer._other(each.record.target.output).engine(window.feeds)
-        place = window.places.index(each.record.target.index)
-        value = output.output(window.feeds)[0, place]
-        assert each.record.target.value == pytest.approx(float(value), rel=1e-5)
 
 
 def test_a_compiled_file(entities: Path) -> None:

@@ -225,12 +225,23 @@ def test_the_best_answer_of_all_windows(answers: Path, engine: str) -> None:
         for e in range(s, 7)
     }
     k, *ends = max(scored, key=lambda each: scored[each])
-    for name in (None, "final"):
-        (usual,) = found(answers, sample, "default", engine=engine, output=name)
-        assert usual.target.index == sample.windows[k].places[ends[name is not None]]
-    both = found(answers, sample, "answer", engine=engine)
-    for column, record in enumerate(both):
-        check(record, *expected(sample, {k: ends[column]}, column, 2))
+    maps = [expected(sample, {k: ends[column]}, column, 2) for column in range(2)]
+    for target in ("default", "answer", "pred"):
+        (record,) = found(answers, sample, target, engine=engine)
+        check(record, maps[0][0] + maps[1][0], maps[0][1] + maps[1][1])
+        assert record.target.places == [sample.windows[k].places[each] for each in ends]
+        text = f'answer:"{record.target.label}"'
+        assert found(answers, sample, text, engine=engine)[0].target == record.target
+    asked = (
+        ("default", "first"),
+        ("default", "final"),
+        ("answer:start", None),
+        ("answer:end", None),
+    )
+    for number, (target, name) in enumerate(asked):
+        (record,) = found(answers, sample, target, engine=engine, output=name)
+        column = number % 2
+        check(record, *maps[column])
         place = sample.windows[k].places[ends[column]]
         assert record.target.index == record.target.position == place
         assert record.target.label == sample.units.text[place]
@@ -248,7 +259,7 @@ def test_a_named_start_is_that_of_its_best_window(answers: Path, engine: str) ->
             (record,) = found(answers, sample, target, engine=engine)
             check(record, *expected(sample, {best: at[best]}, 0, 2))
             assert record.target.index == place
-    (pred,) = found(answers, sample, "pred", engine=engine)
+    (pred,) = found(answers, sample, "pred", engine=engine, output="first")
     starts = (
         {
             p: max(rows_of(ids_of(sample)[k], 2)[at, 0] for k, at in holding(sample, p).items())
@@ -306,5 +317,5 @@ def test_the_command(answers: Path) -> None:
     result = CliRunner().invoke(program, [*given, "--windows"])
     assert result.exit_code == 0, result.stderr
     record = json.loads(result.stdout)
-    assert record["input"]["windows_of"] == "text_pair" and record["target"]["kind"] == "place"
+    assert record["input"]["windows_of"] == "text_pair" and record["target"]["kind"] == "answer"
     assert "windows of the second text of at most 8 tokens" in result.stderr

@@ -45,6 +45,7 @@ def same(line: dict[str, Any], record: dict[str, Any]) -> None:
     for each in (line, record):
         each.pop("id", None)
         each["run"].pop("ms")
+        each["run"].pop("date", None)
     assert line.keys() == record.keys(), line
     for key in line:
         alike(line[key], record[key])
@@ -131,7 +132,9 @@ def test_an_image_and_texts(towers: Path) -> None:
         {"image": "photo.png"},
         {"image": "nothing.png", "text": "a cat"},
         {"inputs": {"z": "photo.png"}, "text": "a cat"},
-        {"inputs": {"x": "a red car"}, "text": "a cat"},
+        {"inputs": {"x": "photo"}, "text": "a cat"},
+        {"inputs": {"x": "photo.png", "ids": "a red car.png"}},
+        {"inputs": {"x": "photo.png", "ids": "a cat"}},
     ]
     found = lines(towers, rows)
     files = ("--input", towers.with_name("photo.png"), "--input", towers.with_name("texts.txt"))
@@ -139,9 +142,11 @@ def test_an_image_and_texts(towers: Path) -> None:
         same(found[k], explained(towers, *files, "--target", target))
     towers.with_name("texts.txt").write_text("a cat")
     same(found[3], explained(towers, *files, "--target", "pred"))
+    same(found.pop(), explained(towers, *files, "--target", "pred"))
     messages = [each["error"]["message"] for each in found[4:]]
     assert "one float or uint8 input" in messages[0] and "No such file" in messages[1]
-    assert "no input z" in messages[2] and "no such file" in messages[3]
+    assert "no input z" in messages[2] and "several texts" in messages[3]
+    assert "an image provides one" in messages[4]
 
 
 def test_pictures_of_several_inputs(towers: Path, tmp_path: Path) -> None:

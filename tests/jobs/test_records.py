@@ -138,7 +138,30 @@ def test_a_table(tmp_path: Path) -> None:
         open_source(path, NO_STDIN)
 
 
-@pytest.mark.parametrize("name", ["missing.jsonl", "x.csv", "missing"])
+@pytest.mark.parametrize(("name", "between"), [("x.csv", ","), ("x.tsv", "\t")])
+def test_comma_separated_values(tmp_path: Path, name: str, between: str) -> None:
+    rows = [
+        ["id", "text", "target"],
+        ["a", '"a good, ""old""\nfilm\u2028"', "POSITIVE"],
+        ["b", "x"],
+        ["", "", ""],
+        ["", "dull", ""],
+    ]
+    path = tmp_path / name
+    path.write_text("\ufeff" + "\r\n".join(map(between.join, rows)), newline="")
+    source = open_source(path, NO_STDIN)
+    first, second, third = source
+    assert parse(first).text == 'a good, "old"\nfilm\u2028' and parse(first).target == "POSITIVE"
+    with pytest.raises(InputError, match="2 cells, but there are 3 names"):
+        parse(second)
+    assert (parse(third).text, parse(third).target, name_of(third)) == ("dull", None, "3")
+    assert (source.facts().kind, third.folder) == ("csv", tmp_path)
+    path.write_bytes(b"id,text\na,\xff\n")
+    with pytest.raises(InputError, match="cannot be read"):
+        list(open_source(path, NO_STDIN))
+
+
+@pytest.mark.parametrize("name", ["missing.jsonl", "x.xls", "missing"])
 def test_what_is_no_source(tmp_path: Path, name: str) -> None:
     with pytest.raises(InputError):
         open_source(tmp_path / name, NO_STDIN)

@@ -14,7 +14,7 @@ from recorded import MODEL, RUN
 
 from palrp_onnx.matrix import Matrix, TokenRows, json_schema
 from palrp_onnx.record import InputFacts, TargetFacts, Units, Warning_
-from palrp_onnx.render.grid import render_matrix_html, render_matrix_png
+from palrp_onnx.render.grid import render_matrix_html, render_matrix_png, render_matrix_svg
 from palrp_onnx.render.page import INNER, MARGIN, WIDTH
 from palrp_onnx.render.palette import colour
 from palrp_onnx.render.scale import number
@@ -98,6 +98,15 @@ def test_the_page_has_every_number_and_no_markup_of_strangers() -> None:
         for value in [*one, *other]
     ]
     assert titles == expected
+
+
+def test_many_tokens_have_a_picture_of_bounded_height() -> None:
+    found = matrix(20, [f"t{k}" for k in range(300)], ["x"])
+    image = drawn(render_matrix_png(found))
+    assert image.height < 14_500
+    shades = {shade for _, shade in image.getcolors(10**6) or []}
+    assert colour(1.0, 1.0) in shades or colour(-1.0, 1.0) in shades
+    assert render_matrix_svg(found).count(b"<image ") == 2 * 3 + 2
 
 
 def test_patches_have_rows_and_columns() -> None:

@@ -22,8 +22,11 @@ from recorded import MODEL, RUN
 from palrp_onnx.errors import InputError
 from palrp_onnx.record import (
     Attribution,
+    Candidate,
+    Check,
     InputFacts,
     Map,
+    Prediction,
     Relevance,
     Site,
     TargetFacts,
@@ -31,6 +34,7 @@ from palrp_onnx.record import (
     Warning_,
 )
 from palrp_onnx.render.account import account_of
+from palrp_onnx.render.facts import answers, verdicts
 from palrp_onnx.render.flow import paragraphs, visible, words
 from palrp_onnx.render.html import render_html, shades
 from palrp_onnx.render.layers import positions
@@ -523,3 +527,34 @@ def test_pictures_of_a_film_stand_next_to_each_other() -> None:
     ]  # fmt: skip
     drawn = opened(next(attrs for _, attrs in page.tags if attrs.get("data-map") == "total"))
     assert drawn.size == (8, 4)
+
+
+def test_the_header_says_what_the_model_said_and_who_says_so() -> None:
+    top = [
+        Candidate(index=0, value=3.0, label="NEGATIVE", probability=0.75),
+        Candidate(index=1, value=2.0, label="POSITIVE", probability=0.25),
+    ]
+    made = record(
+        UNITS, VALUES, TEXT,
+        prediction=Prediction(index=0, value=3.0, label="NEGATIVE", probability=0.75, top=top),
+        checks=[Check(check="residual>1e-3", passed=True, found=1e-9),
+                Check(check="probability<0.5", passed=False, found=0.25)],
+        run=msgspec.structs.replace(RUN, runtime="1.2.3", date="2020-01-02T03:04:05Z"),
+        model=msgspec.structs.replace(MODEL, name="reviews.onnx"),
+    )  # fmt: skip
+    first, second = answers(made)
+    assert (first.name, first.value, first.share, first.explained) == (
+        "NEGATIVE",
+        "0.75",
+        0.75,
+        False,
+    )
+    assert second.explained
+    text = Page(render_html(made)).text
+    for shown in ("reviews.onnx 000000000000", "ONNX Runtime 1.2.3", "2020-01-02T03:04:05Z",
+                  "explained here", "fails if residual>1e-3; it is 1e-09",
+                  "fails if probability<0.5; it is 0.25"):  # fmt: skip
+        assert shown in text
+    assert verdicts(made) == [("fails if residual>1e-3; it is 1e-09", True),
+                              ("fails if probability<0.5; it is 0.25", False)]  # fmt: skip
+    assert answers(record(UNITS, VALUES, TEXT)) == []

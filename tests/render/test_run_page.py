@@ -9,7 +9,15 @@ import msgspec
 import pytest
 from recorded import MODEL, RUN
 
-from palrp_onnx.record import Attribution, InputFacts, Relevance, TargetFacts, Units, Warning_
+from palrp_onnx.record import (
+    Attribution,
+    InputFacts,
+    Prediction,
+    Relevance,
+    TargetFacts,
+    Units,
+    Warning_,
+)
 from palrp_onnx.render.listing import render_run
 from palrp_onnx.render.mini import mini_map
 from palrp_onnx.render.run_facets import facets_of, meta_traits
@@ -52,7 +60,9 @@ def test_counts_of_a_run() -> None:
     summary = RunSummary()
     for each in (GOOD, BAD, AGAIN):
         summary.add(each)
-    assert [(bar.name, bar.count, bar.share) for bar in summary.classes] == [
+    ((name, bars, further),) = summary.classes  # nothing else was predicted
+    assert (name, further) == ("target", 0)
+    assert [(bar.name, bar.count, bar.share) for bar in bars] == [
         ("POSITIVE", 2, 1.0), ("NEGATIVE", 1, 0.5)
     ]  # fmt: skip
     assert [bar.count for bar in summary.probabilities] == [0, 0, 0, 0, 0, 1, 0, 0, 0, 2]
@@ -133,3 +143,14 @@ def test_mini_maps() -> None:
     assert (
         mini_map(msgspec.structs.replace(GOOD, units=Units(kind="token"), relevance=empty)) is None
     )
+
+
+def test_predictions_are_counted_where_they_are_not_the_targets() -> None:
+    other = Prediction(index=1, value=3.0, label="NEGATIVE", top=[])
+    page = render_run("run", [
+        ListedRecord("1", GOOD), ListedRecord("2", msgspec.structs.replace(GOOD, prediction=other)),
+    ]).html.decode()  # fmt: skip
+    assert "<h2>Predicted</h2>" in page
+    assert 'data-facet="predicted"' in page
+    assert 'data-facet="target"' not in page  # all have the same
+    assert "Predicted" not in render_run("run", [ListedRecord("1", GOOD)]).html.decode()

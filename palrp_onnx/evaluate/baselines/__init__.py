@@ -98,7 +98,7 @@ class Baseline:
     ) -> list[tuple[TargetFacts, Array]]:
         """Target and map [units] of every row of an input."""
         names, wanted = labels or {}, parse_target(target, labels)
-        if wanted.file is not None or wanted.log or wanted.kind == "span":
+        if wanted.file is not None or wanted.log or wanted.kind in ("span", "answer"):
             raise TargetError(
                 "Baselines explain entries of the output, neither products with a vector nor "
                 "log-probabilities"

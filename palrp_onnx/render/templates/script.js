@@ -432,9 +432,11 @@
       });
     }
 
-    /** The bar of a target is a filter, too; pressed again, it is none. */
+    const facetOf = (button) => facets.find((each) => each.dataset.facet === button.dataset.of);
+
+    /** The bar of a class is a filter, too; pressed again, it is none. */
     function pick(button) {
-      const select = facets.find((each) => each.dataset.facet === "target");
+      const select = facetOf(button);
       const option = select && [...select.options].find((o) => o.dataset.name === button.dataset.pick);
       if (!option) return;
       select.value = select.value === option.value ? "" : option.value;
@@ -456,7 +458,7 @@
     search.addEventListener("input", filter);
     facets.forEach((each) => each.addEventListener("change", filter));
     for (const button of all(list, "[data-pick]")) {
-      button.disabled = !facets.some((each) => each.dataset.facet === "target");
+      button.disabled = !facetOf(button);
       button.addEventListener("click", () => pick(button));
     }
     list.querySelector(".export").addEventListener("click", () => {
