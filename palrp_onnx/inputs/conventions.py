@@ -38,7 +38,13 @@ def assign_inputs(graph_inputs: Sequence[GraphInput]) -> dict[str, list[GraphInp
     missing = [each for each in graph_inputs if found[each.name] is None]
     if len(missing) == 1 and IDS not in found.values() and is_integer(missing[0]):
         found[missing.pop().name] = IDS
-    if missing or list(found.values()).count(IDS) != 1:
+    texts = [name for name, what in found.items() if what == IDS]
+    if not missing and len(texts) > 1:
+        raise InputError(
+            f"one text gives one of the inputs that look words up: {' and '.join(texts)}",
+            hint=f"Give each: {' '.join(f'--input {name}=FILE' for name in texts)}",
+        )
+    if missing or not texts:
         names = ", ".join(each.name for each in missing) or "token ids"
         open_ = [each for each in missing if is_integer(each) or each.dtype.kind == "b"]
         problem = "the graph has inputs that text does not provide"

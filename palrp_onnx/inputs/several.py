@@ -217,7 +217,8 @@ class _Opening:
         """
         found = purposes(self.all)
         inputs = [each for each in self.free if found[each.name] is not None]
-        several = sum(found[each.name] == IDS for each in inputs) > 1
+        rows = [e for e in inputs if found[e.name] == IDS and len(e.shape or ()) <= _TABLE]
+        several = len(rows) > 1
         if not several or sides(self.all).produced:
             return [([*given], inputs)]
         texts, files = texts_of(inputs, found), dict[str, list[Given]]()

@@ -254,6 +254,7 @@ def test_what_a_decoder_produces(tmp_path: Path) -> None:
     arrays = {"ids": ints([5, 9]), "kept": ints([1, 1]), "decoder_ids": ints([pairs.START, 4, 6])}
     np.savez(tmp_path / "a.npz", **arrays)
     record = explained(folder, "--input", tmp_path / "a.npz", "--target", "span:1-2")
+    assert "error" not in line, line["error"]
     assert line["target"]["along"] == "decoder_ids" and "no tokens" in bad["error"]["message"]
     for each in (line, record):  # a continuation is shown as it was decoded
         each["target"].pop("label")
