@@ -2,7 +2,8 @@
 
 Two tokens are kept and the others are hidden, once by ones and once by zeros. The mask is read in
 the right way if attention looks at kept tokens alone. Where no attention is hidden, it is read in
-the right way if a kept token of a text has an effect on the outputs, and a hidden one has none.
+the right way if a kept token of a text has an effect on the outputs, and a hidden one has none
+that it would have if it were kept.
 """
 
 from __future__ import annotations
@@ -70,13 +71,17 @@ class _Trial:
         feeds[mask][..., :_KEPT] = entry
         if self._looks_only_at_kept(feeds, count):
             return True
-        for value in self._inputs:
-            array = feeds[value.name or ""]
-            if self._roles[value.name or ""] is Role.CONTENT and array.shape[-1:] == (count,):
-                kept = self._effect(feeds, value, _CHANGED)
-                if kept > 0 and self._effect(feeds, value, (_KEPT + count) // 2) == 0:
-                    return True
-        return False
+        whole = {**feeds, mask: np.full_like(feeds[mask], entry)}
+        # Not the last token, which has no effect on others where a text is read from left to right.
+        hidden = max(_KEPT, min((_KEPT + count) // 2, count - 2))
+        return any(
+            self._effect(feeds, value, _CHANGED) > 0
+            and self._effect(feeds, value, hidden) == 0
+            and self._effect(whole, value, hidden) > 0
+            for value in self._inputs
+            if self._roles[value.name or ""] is Role.CONTENT
+            and feeds[value.name or ""].shape[-1:] == (count,)
+        )
 
     def _looks_only_at_kept(self, feeds: Feeds, count: int) -> bool:
         looks = self._session.run(self._looks, feeds).values()
