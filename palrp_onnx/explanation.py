@@ -85,7 +85,7 @@ class Explanation:
     def predicted(self) -> str | int | None:
         """The class or token that the model said, by its name, else by its index.
 
-        ``None`` where entries of the output are neither, and for windows of a text.
+        ``None`` where entries of the output are neither.
         """
         found = self.record.prediction
         return None if found is UNSET else _name(found)

@@ -67,7 +67,7 @@ def test_what_the_model_said() -> None:
     assert "the model predicts NEGATIVE" in other._repr_html_()
     assert "the model predicts" not in usual._repr_html_()
     windows = loaded("reviews-rope").explain(" ".join([TEXT] * 40), windows=True)
-    assert windows.predicted is None and windows.probabilities == {}
+    assert windows.predicted == windows.target.label
 
 
 def test_a_notebook_says_what_the_map_covers() -> None:
