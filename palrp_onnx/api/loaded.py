@@ -11,7 +11,6 @@ from typing import Any, overload
 
 import numpy as np
 
-from palrp_onnx.compiler.file import compile_model
 from palrp_onnx.compiler.graph import CompileSettings
 from palrp_onnx.errors import UsageError
 from palrp_onnx.explainer import DEFAULT_POSITIONS, Explainer
@@ -482,6 +481,8 @@ class LoadedModel:
             UsageError: The file would replace the model, or is in another folder than its weights.
             ModelError: The model cannot be explained, or not by a compiled graph.
         """
+        from palrp_onnx.compiler.file import compile_model
+
         path = Path(place)
         if path.resolve() == self.path.resolve():
             raise UsageError("The explainer would replace its model", place=str(path))
