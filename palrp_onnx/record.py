@@ -282,7 +282,8 @@ class Prediction(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What the model said, whatever was explained: the largest entry at the target's place.
 
     ``top`` holds the five largest entries, the predicted one first; ``position`` is the token
-    position where the output has one.
+    position where the output has one. Of answers it is the best one: ``index`` is its first token,
+    ``label`` its text, and there is no ``top``.
     """
 
     index: int

@@ -126,7 +126,7 @@ def test_text_of_an_explanation_is_one_line() -> None:
     assert repr(contrast).startswith("POSITIVE rather than NEGATIVE ")
 
 
-@pytest.mark.parametrize("suffix", ["html", "png", "json", "npz"])
+@pytest.mark.parametrize("suffix", ["html", "png", "svg", "json", "npz"])
 def test_saved_as_the_suffix_says(tmp_path: Path, suffix: str) -> None:
     found = explained()
     place = found.save(str(tmp_path / f"map.{suffix}"))
@@ -139,7 +139,7 @@ def test_saved_as_the_suffix_says(tmp_path: Path, suffix: str) -> None:
                 assert sorted(arrays) == sorted(found.tensors)
         case "png":
             assert Image.open(place).format == "PNG"
-        case "html":
+        case "html" | "svg":
             assert b"gripping" in place.read_bytes()
 
 
