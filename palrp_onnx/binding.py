@@ -312,6 +312,7 @@ class Binder:
         kept = self.answers(row, len(starts))
         if target.at is None:
             span = _best_span(np.where(kept, starts, -np.inf), np.where(kept, ends, -np.inf))
+            self._warn_of_none(row, starts, ends, span)
             return replace(target, kind="answer", span=span)
         units = self._units(row)
         found = [] if units is None else _spelled(target.at, units)
@@ -324,6 +325,18 @@ class Binder:
             )
         span = max(found, key=lambda pair: starts[pair[0]] + ends[pair[1]])
         return replace(target, at=None, span=span)
+
+    def _warn_of_none(self, row: int, starts: Array, ends: Array, span: tuple[int, int]) -> None:
+        """Warn if the first token scores more than the answer: SQuAD 2.0's "there is none"."""
+        none, best = ((starts[a] + ends[b]) for a, b in ([(self._kept(row) or [0])[0]] * 2, span))
+        if none > best:
+            self._warn(
+                row,
+                "no-answer",
+                f"the first token has a larger score than the best answer, {none:.4g} against "
+                f"{best:.4g}: a model that was trained on questions without an answer says by this "
+                "that the text has none",
+            )
 
     def likely_labels(self) -> tuple[list[int], bool]:
         """Labels of the first row with a probability above one half, else the largest; which."""

@@ -27,7 +27,7 @@ from palrp_onnx.limits import with_checks
 from palrp_onnx.record import PARTS, SCHEMA, Attribution, Check, decode, encode, unmapped
 from palrp_onnx.relevance.methods import METHODS
 from palrp_onnx.render import wording
-from palrp_onnx.render.flow import Unread, paragraphs
+from palrp_onnx.render.flow import UnreadText, paragraphs
 from palrp_onnx.session import runtime_version
 from palrp_onnx.warning_codes import WARNINGS
 
@@ -159,7 +159,7 @@ def test_what_was_not_read_or_not_known_is_counted() -> None:
     plain = of_text("A gripping film.")
     assert (plain.units.unknown, plain.input.unread, plain.unknown) == ([], None, 0.0)
     (paragraph,) = paragraphs(record.units, record.input)
-    assert [str(each) for each in paragraph if isinstance(each, Unread)] == [tail]
+    assert [str(each) for each in paragraph if isinstance(each, UnreadText)] == [tail]
     assert [note.split(":")[0] for note in wording.notices(record)] == ["not read", "not known"]
 
 

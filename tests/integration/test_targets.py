@@ -372,6 +372,28 @@ def test_the_best_answer(answers: Path, engine: str) -> None:
     assert not record.warnings
 
 
+@pytest.mark.parametrize("engine", ENGINES)
+def test_no_answer_scores_more(tmp_path: Path, engine: str) -> None:
+    """Both scores are the product with the first token's vector, so that it has the largest."""
+    body = """h = Gather(table, input_ids)  z = MatMul(h, w)
+        a, b = Split<axis=-1, num_outputs=2>(z)
+        first = Squeeze(a, last)  final = Squeeze(b, last)"""
+    path = made(tmp_path, body, 2, {}, "first", "final")
+    model = onnx.load(path)
+    for each in model.graph.initializer:
+        if each.name == "w":
+            scores = np.stack([TABLE[0], TABLE[0]], axis=1).astype(np.float32)
+            each.CopyFrom(onnx.numpy_helper.from_array(scores, "w"))
+    onnx.save(model, path)
+    y = (TABLE[[0, 8, 4, 1, 3, 4, 5, 6, 1]] @ TABLE[0]).astype(np.float64)
+    record = one(path, "who is", "default", pair="berlin is big paris", engine=engine)
+    assert record.target.places is not None and min(record.target.places) > 3
+    assert 2 * y[0] > sum(y[place] for place in record.target.places)
+    assert [each.code for each in record.warnings] == ["no-answer"]
+    named = one(path, "who is", 'answer:"paris"', pair="berlin is big paris", engine=engine)
+    assert not named.warnings
+
+
 def by_attention(ids: list[int], seed: Array) -> Array:
     """AttnLRP of one layer of attention by hand, from a multiplier [T, 2] of the output."""
     e, mix, w = (a.astype(np.float64) for a in (TABLE[ids], TABLE[:WIDTH], weights(2)))
