@@ -108,8 +108,12 @@ class Binder:
     def _check_classes(self, *indices: int | None) -> None:
         """Refuse a class that the output does not have."""
         size = self.head.size
-        for index in indices:
-            if index is not None and not -size <= index < size:
+        given = [index for index in indices if index is not None]
+        if any(not -size <= index < size for index in given) and self.head.axis is not None:
+            # An example may have fewer, as of texts that an image is compared with.
+            size = self.output().shape[1:][self.head.axis]
+        for index in given:
+            if not -size <= index < size:
                 named = [f"{i} {name}" for i, name in list(self.head.names.items())[:20]]
                 raise TargetError(
                     f"Class {index} is outside of the output, which has {size}",
