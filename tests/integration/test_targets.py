@@ -324,6 +324,7 @@ def test_a_span_in_one_pass(decoder: Path, engine: str) -> None:
     record = one(decoder, TEXT, "span:2-3", engine=engine)
     check(record, seed, value, IDS, summed=True)
     assert (record.target.kind, record.target.places) == ("span", [1, 2])
+    assert record.target.label == " ".join(WORDS[IDS[k]] for k in (2, 3))
     single = [one(decoder, TEXT, f"logprob:token:{k}:{IDS[k + 1]}", engine=engine) for k in (1, 2)]
     together = np.sum([each.relevance.total for each in single], axis=0)
     np.testing.assert_allclose(record.relevance.total, together, atol=1e-5)
