@@ -48,16 +48,10 @@ def inspect(
 ) -> None:
     """Show inputs, position sites and operations of MODEL, and whether it can be explained."""
     del reporting  # there is nothing to report besides the result; the program reads -v
-    from palrp_onnx.inputs.past import open_for
-    from palrp_onnx.inspection import inspect as inspect_model
+    from palrp_onnx.api.loaded import load
 
-    opened = open_for(model, example)
-    feeds = None
-    if example is not None:
-        from palrp_onnx.inputs import read_npz
-
-        feeds = read_npz(example, opened.inputs).feeds
-    inspection = inspect_model(opened, feeds, output=output, roles=roles, why=why, values=values)
+    loaded = load(model, output=output, roles=roles)
+    inspection = loaded.inspect(why=why, values=values, example=example)
     if as_json:
         write_stdout(to_json(inspection))
         return

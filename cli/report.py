@@ -43,16 +43,17 @@ def report(
 
     RUN_DIR is a folder with .jsonl files, one record per line. All lines are listed, including
     failed records and lines that are not records. Several runs, such as the shards of one, are
-    listed one after the other.
+    listed one after the other. Two to four records of one input, such as those of several methods,
+    are shown side by side.
     """
-    from palrp_onnx.render.listing import render_run
+    from palrp_onnx.render.beside import render_entries
     from palrp_onnx.render.run_lines import read_runs
 
     if place.suffix.lower() not in (".html", ".htm"):
         raise UsageError(f"-o {place}: a report has the suffix .html")
     title = ", ".join(run.name or str(run) for run in runs)
     with progress(quiet=reporting.quiet, what="reading") as bar:
-        page = render_run(title, _counted(read_runs(runs), bar), room=room)
+        page = render_entries(title, _counted(read_runs(runs), bar), room=room)
     write_files({place: page.html})
     if opened:
         show([place])

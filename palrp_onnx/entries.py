@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from palrp_onnx.errors import ResourceError
 from palrp_onnx.record import Attribution, Map
 from palrp_onnx.render.flow import paragraphs, words
-from palrp_onnx.render.inline import entries_table
 
 Numbers = NDArray[np.float64]
 #: Entries that a short text about them shows.
@@ -96,6 +95,8 @@ class Entries(Sequence[Entry]):
         return f"[{', '.join(map(repr, self._entries[:_SHOWN]))}{more}]"
 
     def _repr_html_(self) -> str:
+        from palrp_onnx.render.inline import entries_table  # what draws is loaded when needed
+
         return entries_table(self.kind, self._entries)
 
     @property

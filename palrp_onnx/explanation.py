@@ -1,4 +1,7 @@
-"""An explanation, as people who work in Python get it: a record, its arrays, and what was read."""
+"""An explanation, as people who work in Python get it: a record, its arrays, and what was read.
+
+What draws is imported where it is used: to load it takes as long as a small model.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar, overload
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, overload
 
 import msgspec
 import numpy as np
@@ -26,14 +29,10 @@ from palrp_onnx.record import (
     Warning_,
     encode,
 )
-from palrp_onnx.render.headline import headline
-from palrp_onnx.render.html import render_html
-from palrp_onnx.render.inline import inline
-from palrp_onnx.render.picture import Seen
-from palrp_onnx.render.png import render_png
-from palrp_onnx.render.svg import render_svg
-from palrp_onnx.render.timeline import TIMED, draw_signal
 from palrp_onnx.types import Array
+
+if TYPE_CHECKING:
+    from palrp_onnx.render.picture import Seen
 
 Saved = TypeVar("Saved")
 
@@ -66,9 +65,13 @@ class Explanation:
     sample: Sample | None = None
 
     def __repr__(self) -> str:
+        from palrp_onnx.render.headline import headline
+
         return headline(self.record)
 
     def _repr_html_(self) -> str:
+        from palrp_onnx.render.inline import inline
+
         return inline(self.record, **self.pictures)
 
     @property
@@ -85,7 +88,7 @@ class Explanation:
     def predicted(self) -> str | int | None:
         """The class or token that the model said, by its name, else by its index.
 
-        ``None`` where entries of the output are neither, and for windows of a text.
+        ``None`` where entries of the output are neither.
         """
         found = self.record.prediction
         return None if found is UNSET else _name(found)
@@ -221,6 +224,8 @@ class Explanation:
 
     def _seen(self, shown: Map) -> Seen:
         """The image of an input, or its drawn signal, and the part of it that the network saw."""
+        from palrp_onnx.render.timeline import TIMED, draw_signal
+
         if self.sample is None:
             return None, None
         kind = shown.units.kind
@@ -308,11 +313,29 @@ def _json(explanation: Explanation) -> Content:
     return encode(explanation.record)
 
 
+def _html(explanation: Explanation) -> Content:
+    from palrp_onnx.render.html import render_html
+
+    return render_html(explanation.record, **explanation.pictures)
+
+
+def _png(explanation: Explanation) -> Content:
+    from palrp_onnx.render.png import render_png
+
+    return render_png(explanation.record, **explanation.pictures)
+
+
+def _svg(explanation: Explanation) -> Content:
+    from palrp_onnx.render.svg import render_svg
+
+    return render_svg(explanation.record, **explanation.pictures)
+
+
 #: What a file of an explanation holds, by its suffix.
 CONTENTS: dict[str, Callable[[Explanation], Content]] = {
-    ".html": lambda each: render_html(each.record, **each.pictures),
-    ".png": lambda each: render_png(each.record, **each.pictures),
-    ".svg": lambda each: render_svg(each.record, **each.pictures),
+    ".html": _html,
+    ".png": _png,
+    ".svg": _svg,
     ".json": _json,
     ".npz": lambda each: partial(save_tensors, join_tensors([each])),
 }

@@ -1,4 +1,7 @@
-"""Several explanations in one object: of several targets or rows, or of a text that goes on."""
+"""Several explanations in one object: of several targets or rows, or of a text that goes on.
+
+What draws is imported where it is used, as for one.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +21,6 @@ from palrp_onnx.files import Content
 from palrp_onnx.limits import Limit
 from palrp_onnx.matrix import Matrix
 from palrp_onnx.record import decode, encode
-from palrp_onnx.render.beside import render_records
-from palrp_onnx.render.grid import render_matrix_html, render_matrix_png, render_matrix_svg
 
 #: Explanations that a notebook shows.
 _SHOWN = 10
@@ -108,6 +109,8 @@ class Generated(Explanations):
         self.matrix = matrix
 
     def _repr_html_(self) -> str:
+        from palrp_onnx.render.grid import render_matrix_png
+
         source = base64.b64encode(render_matrix_png(self.matrix)).decode()
         return f'<img alt="" style="max-width:100%" src="data:image/png;base64,{source}">'
 
@@ -161,6 +164,8 @@ def load_record(path: str | Path) -> Explanation | Any:
 
 def page_of(explanations: Explanations) -> bytes:
     """The page of them: a few of one input side by side, or a list."""
+    from palrp_onnx.render.beside import render_records
+
     records = [each.record for each in explanations]
     return render_records(explanations.id, records, [each.pictures for each in explanations])
 
@@ -176,6 +181,18 @@ def json_of(explanations: Explanations) -> bytes:
     return encode([each.record for each in explanations])
 
 
+def _matrix(name: str) -> Callable[[Generated], Content]:
+    """Draws the matrix of a continued text, by a function of `palrp_onnx.render.grid`."""
+
+    def drawn(generated: Generated) -> Content:
+        from palrp_onnx.render import grid
+
+        content: Content = getattr(grid, name)(generated.matrix)
+        return content
+
+    return drawn
+
+
 #: What a file of several explanations holds, by its suffix.
 CONTENTS: dict[str, Callable[[Explanations], Content]] = {
     ".html": page_of,
@@ -184,9 +201,9 @@ CONTENTS: dict[str, Callable[[Explanations], Content]] = {
 }
 #: The same for a continued text.
 CONTENTS_OF_GENERATED: dict[str, Callable[[Generated], Content]] = {
-    ".html": lambda each: render_matrix_html(each.matrix),
-    ".png": lambda each: render_matrix_png(each.matrix),
-    ".svg": lambda each: render_matrix_svg(each.matrix),
+    ".html": _matrix("render_matrix_html"),
+    ".png": _matrix("render_matrix_png"),
+    ".svg": _matrix("render_matrix_svg"),
     ".json": json_of,
 }
 

@@ -67,7 +67,7 @@ def test_what_the_model_said() -> None:
     assert "the model predicts NEGATIVE" in other._repr_html_()
     assert "the model predicts" not in usual._repr_html_()
     windows = loaded("reviews-rope").explain(" ".join([TEXT] * 40), windows=True)
-    assert windows.predicted is None and windows.probabilities == {}
+    assert windows.predicted == windows.target.label
 
 
 def test_a_notebook_says_what_the_map_covers() -> None:
@@ -110,7 +110,7 @@ def test_text_of_an_explanation_is_one_line() -> None:
     assert repr(contrast).startswith("POSITIVE rather than NEGATIVE ")
 
 
-@pytest.mark.parametrize("suffix", ["html", "png", "json", "npz"])
+@pytest.mark.parametrize("suffix", ["html", "png", "svg", "json", "npz"])
 def test_saved_as_the_suffix_says(tmp_path: Path, suffix: str) -> None:
     found = explained()
     place = found.save(str(tmp_path / f"map.{suffix}"))
@@ -123,7 +123,7 @@ def test_saved_as_the_suffix_says(tmp_path: Path, suffix: str) -> None:
                 assert sorted(arrays) == sorted(found.tensors)
         case "png":
             assert Image.open(place).format == "PNG"
-        case "html":
+        case "html" | "svg":
             assert b"gripping" in place.read_bytes()
 
 

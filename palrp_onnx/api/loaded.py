@@ -11,7 +11,6 @@ from typing import Any, overload
 
 import numpy as np
 
-from palrp_onnx.compiler.file import compile_model
 from palrp_onnx.compiler.graph import CompileSettings
 from palrp_onnx.errors import UsageError
 from palrp_onnx.explainer import DEFAULT_POSITIONS, Explainer
@@ -93,11 +92,10 @@ class LoadedModel:
 
     Attributes:
         path: The file, or the folder of an encoder and a decoder.
-        labels: Names of classes by index.
         options: The options, by their names.
 
     Raises:
-        InputError: There is no such file, or a file beside it is malformed.
+        InputError: There is no such file.
         ModelError: The file is no model that can be opened.
     """
 
@@ -118,7 +116,6 @@ class LoadedModel:
         once: bool = False,
     ) -> None:
         self.path = model_file(Path(path))
-        self.labels: Mapping[int, str] = read_labels(self.path)
         self.options: Mapping[str, Any] = {
             "tokenizer": None if tokenizer is None else Path(tokenizer),
             "device": device,
@@ -147,6 +144,15 @@ class LoadedModel:
         more = f", … ({len(named)})" if len(named) > _NAMED else ""
         outputs = [each.name for each in self.model.outputs]
         return f"{name}: {inputs} → {', '.join((named or outputs)[:_NAMED])}{more if named else ''}"
+
+    @cached_property
+    def labels(self) -> Mapping[int, str]:
+        """Names of classes by index.
+
+        Raises:
+            InputError: ``config.json`` beside the model is malformed.
+        """
+        return read_labels(self.path)
 
     @property
     def model(self) -> Model:
@@ -418,7 +424,12 @@ class LoadedModel:
         return self._explainers[key]
 
     def inspect(
-        self, *, output: str | None = None, why: Iterable[str] = (), example: Value | None = None
+        self,
+        *,
+        output: str | None = None,
+        why: Iterable[str] = (),
+        values: bool = False,
+        example: Value | None = None,
     ) -> Inspection:
         """What was found about the model: roles of inputs, positions, rules, and a verdict.
 
@@ -429,11 +440,18 @@ class LoadedModel:
         Args:
             output: The output, if there are several.
             why: Names of values whose roles are explained.
+            values: Whether to list the names of values.
             example: A valid input, if the model runs on no synthetic one.
         """
-        feeds = None if example is None else self.read(example).feeds
-        chosen = output or self.options["output"]
-        return inspect_model(self.model, feeds, output=chosen, roles=self.options["roles"], why=why)
+        sample = None if example is None else self.read(example)
+        return inspect_model(
+            self.model if sample is None else self._graph_of(sample).model,
+            None if sample is None else sample.feeds,
+            output=output or self.options["output"],
+            roles=self.options["roles"],
+            why=why,
+            values=values,
+        )
 
     def compile(
         self,
@@ -463,6 +481,8 @@ class LoadedModel:
             UsageError: The file would replace the model, or is in another folder than its weights.
             ModelError: The model cannot be explained, or not by a compiled graph.
         """
+        from palrp_onnx.compiler.file import compile_model
+
         path = Path(place)
         if path.resolve() == self.path.resolve():
             raise UsageError("The explainer would replace its model", place=str(path))

@@ -193,7 +193,8 @@ def _shown(found: Sequence[Ranked]) -> list[dict[str, Any]]:
             "name": short(each.name, 40),
             "units": ",".join(map(str, each.units)),
             "values": [
-                (value, number(value)) for value in (each.total, each.content, each.position)
+                (value, number(value) if value else "0")
+                for value in (each.total, each.content, each.position)
             ],
         }
         for each in found

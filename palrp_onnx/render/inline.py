@@ -104,7 +104,7 @@ def entries_table(kind: str, entries: Sequence[Shown]) -> str:
         for each in islice(entries, _ROWS)
     )
     more = f'<div style="{_FAINT}">… {len(entries) - _ROWS} more</div>'
-    table = f'<table style="border-collapse:collapse"><tr>{heads}</tr>{rows}</table>'
+    table = f'<table style="border-collapse:collapse;color:inherit"><tr>{heads}</tr>{rows}</table>'
     return f"<div>{table}{more if len(entries) > _ROWS else ''}</div>"
 
 

@@ -216,7 +216,7 @@ def test_generated_text(tmp_path: Path) -> None:
     assert found.text == "".join(found.matrix.produced.text)
     told = model.generate("w5 w9", continuation=" w4 w6")
     assert told.text.split() == ["w4", "w6"]
-    for suffix in ("html", "png", "json"):
+    for suffix in ("html", "png", "svg", "json"):
         assert found.save(tmp_path / f"matrix.{suffix}").stat().st_size
     records = px.load_record(tmp_path / "matrix.json")
     assert [each.record for each in records] == [each.record for each in found]

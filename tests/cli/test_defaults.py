@@ -120,3 +120,11 @@ def test_variables_of_a_platform_are_left_alone(
     monkeypatch.setenv("PALRP_ONNX_SERVICE_HOST", "10.0.0.1")
     monkeypatch.setenv("PALRP_ONNX_PORT", "tcp://10.0.0.1:80")
     assert run("explain", model, "--input", text).exit_code == 0
+
+
+def test_the_file_can_be_left_out(
+    run: Run, model: Path, text: Path, settings: Callable[[str], Path]
+) -> None:
+    settings("no toml")
+    assert run("explain", model, "--input", text).exit_code == 2
+    assert run("explain", model, "--input", text, "--config", "/dev/null").exit_code == 0

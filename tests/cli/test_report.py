@@ -48,6 +48,18 @@ def test_several_runs_are_one_report(run: Run, lines: Path, tmp_path: Path) -> N
     assert "<h1>run, part-0.jsonl</h1>" in (tmp_path / "both.html").read_text(encoding="utf-8")
 
 
+def test_two_methods_stand_side_by_side(run: Run, model: Path, text: Path, tmp_path: Path) -> None:
+    records = [tmp_path / f"{method}.json" for method in ("pa-lrp", "attnlrp")]
+    for place in records:
+        made = run("explain", model, "--input", text, "--method", place.stem, "-o", place, "-q")
+        assert made.exit_code == 0, made.stderr
+    result = run("report", *records, "-o", tmp_path / "both.html")
+    assert result.exit_code == 0, result.stderr
+    page = (tmp_path / "both.html").read_text(encoding="utf-8")
+    assert page.count('<article class="record"') == 2
+    assert "attnlrp, float32" in page
+
+
 def test_help_names_the_command(run: Run) -> None:
     assert "report" in run("--help").stdout
 

@@ -195,8 +195,11 @@
     };
     for (const button of all(list, "[data-copy]")) {
       button.addEventListener("click", async () => {
-        const told = list.querySelector("[role=status]");
-        told.textContent = await copied(written[button.dataset.copy]()) ? "copied" : "not allowed here";
+        const [kind, told] = [button.dataset.copy, list.querySelector("[role=status]")];
+        const text = written[kind]();
+        const done = await copied(text);
+        if (!done) save(`strongest.${kind}`, text, kind === "csv" ? "text/csv" : "application/json");
+        told.textContent = done ? "copied" : "saved as a file";
       });
     }
   }
