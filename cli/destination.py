@@ -40,6 +40,8 @@ class Destination:
         if text is None or text == "-":
             kinds = _only(_DATA, formats, "stdout")
             return cls("stdout", kinds, by_default=text is None and formats is None)
+        if not text:
+            raise UsageError("-o is empty", hint="The folder where you are is -o .")
         path = Path(text)
         if path.exists() and not path.is_file() and not path.is_dir():  # a device or a pipe
             return cls("file", _only(_DATA, formats, text), path)

@@ -190,7 +190,8 @@ def _request(
     ways = (sources, text is not None and ("-",), chat is not None and (str(chat),))
     given = [way for way in ways if way]
     if len(given) != 1:
-        raise UsageError("Give the input: --input FILE, --text TEXT, or --chat FILE.json")
+        asked = "Give the input only once" if given else "Give the input"
+        raise UsageError(f"{asked}: --input FILE, --text TEXT, or --chat FILE.json")
     return Request(sources=given[0], text=text, chat=chat is not None, **options)
 
 
@@ -230,7 +231,7 @@ def _check_generation(request: Request) -> None:
             "--generate continues the text, and --continuation says how it goes on",
             hint="Leave out one of them.",
         )
-    if request.run.target not in ("default", "pred"):
+    if request.run.target not in ("index:default", "pred"):
         raise UsageError(
             f"{option} explains the tokens that follow, so it cannot be used with --target",
             hint="Leave out one of them.",
@@ -323,7 +324,15 @@ def _given(text: str, names: Collection[str]) -> Given:
     from palrp_onnx.inputs import Given
 
     name, _, file = text.partition("=")
-    return Given(Path(file), name) if name in names and file else Given(Path(text))
+    if name in names and file:
+        return Given(Path(file), name)
+    if file and not Path(text).exists() and Path(file).exists():
+        raise UsageError(
+            f"The graph has no input {name!r}",
+            place=f"--input {text}",
+            hint=f"Inputs: {', '.join(names)}.",
+        )
+    return Given(Path(text))
 
 
 def _check_places(request: Request, places: Sequence[Path], read: Sequence[Path]) -> None:

@@ -269,16 +269,16 @@ memory_option = click.option(
 )
 
 
-def _target_option(default: str) -> Callable[[F], F]:
+def _target_option(default: str, meaning: str) -> Callable[[F], F]:
     return click.option(
         "--target",
         default=default,
-        show_default=True,
+        show_default=meaning,
         metavar="TARGET",
         help="pred, an index, a label, a token in quotes, A-B (contrast), token:POS[:CLASS], "
-        "logprob:TARGET, span:FIRST-LAST, an element I,J,…, region:CLASS[:MASK], or dot:FILE, "
-        "cos:FILE or similarity:FILE (a vector or another input); index:2 or label:2 if the text "
-        "is ambiguous.",
+        "answer, logprob:TARGET, span:FIRST-LAST, an element I,J,…, region:CLASS[:MASK], or "
+        "dot:FILE, cos:FILE or similarity:FILE (a vector or another input); index:2 or label:2 if "
+        "the text is ambiguous.",
     )
 
 
@@ -314,8 +314,11 @@ head_option = click.option(
 )
 
 #: Options of `Run`: one target, or several where the task usually asks for several.
-run_options = together(_target_option("pred"), *_ENGINE_OPTIONS)
-default_run_options = together(_target_option("default"), *_ENGINE_OPTIONS)
+run_options = together(_target_option("pred", "pred"), *_ENGINE_OPTIONS)
+# A class may have the label "default", so that the word alone is ambiguous.
+default_run_options = together(
+    _target_option("index:default", "what the task asks for"), *_ENGINE_OPTIONS
+)
 
 
 def limits_option(metrics: Collection[str], help: str) -> Callable[[F], F]:

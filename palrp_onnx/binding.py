@@ -108,8 +108,12 @@ class Binder:
     def _check_classes(self, *indices: int | None) -> None:
         """Refuse a class that the output does not have."""
         size = self.head.size
-        for index in indices:
-            if index is not None and not -size <= index < size:
+        given = [index for index in indices if index is not None]
+        if any(not -size <= index < size for index in given) and self.head.axis is not None:
+            # An example may have fewer, as of texts that an image is compared with.
+            size = self.output().shape[1:][self.head.axis]
+        for index in given:
+            if not -size <= index < size:
                 named = [f"{i} {name}" for i, name in list(self.head.names.items())[:20]]
                 raise TargetError(
                     f"Class {index} is outside of the output, which has {size}",
@@ -312,6 +316,7 @@ class Binder:
         kept = self.answers(row, len(starts))
         best = _best_span(np.where(kept, starts, -np.inf), np.where(kept, ends, -np.inf))
         if target.at is None:
+            self._warn_of_none(row, starts, ends, best)
             return replace(target, kind="answer", span=best, best=best)
         units = self._units(row)
         found = [] if units is None else _spelled(target.at, units)
@@ -324,6 +329,18 @@ class Binder:
             )
         span = max(found, key=lambda pair: starts[pair[0]] + ends[pair[1]])
         return replace(target, at=None, span=span, best=best)
+
+    def _warn_of_none(self, row: int, starts: Array, ends: Array, span: tuple[int, int]) -> None:
+        """Warn if the first token scores more than the answer: SQuAD 2.0's "there is none"."""
+        none, best = ((starts[a] + ends[b]) for a, b in ([(self._kept(row) or [0])[0]] * 2, span))
+        if none > best:
+            self._warn(
+                row,
+                "no-answer",
+                f"the first token has a larger score than the best answer, {none:.4g} against "
+                f"{best:.4g}: a model that was trained on questions without an answer says by this "
+                "that the text has none",
+            )
 
     def likely_labels(self) -> tuple[list[int], bool]:
         """Labels of the first row with a probability above one half, else the largest; which."""

@@ -90,8 +90,8 @@ class Describer:
             first, last = target.places or (0, -1)
             return structs.replace(target, label=text_of(units, first, last))
         if target.kind == "span" and said:
-            read = (units.text[k + 1] for k in target.places or () if k + 1 < len(units.text))
-            return structs.replace(target, label="".join(read))
+            read = [k + 1 for k in target.places or () if k + 1 < len(units.text)]
+            return structs.replace(target, label=text_of(units, read[0], read[-1]) if read else "")
         if not self.head.vocabulary or self.vocabulary is None:
             return target
         index, against = (
@@ -282,7 +282,8 @@ def text_of(units: Units, first: int, last: int) -> str:
     said = ""
     for k in range(first, last + 1):
         token = units.text[k].strip()
-        apart = k == first or not units.start or units.start[k] > units.end[k - 1]
+        spaced = units.text[k][:1].isspace()  # byte-level tokens hold the space themselves
+        apart = k == first or spaced or not units.start or units.start[k] > units.end[k - 1]
         said += f" {token}" if apart else token.removeprefix("##")
     return said.strip()
 

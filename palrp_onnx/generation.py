@@ -55,15 +55,16 @@ def follow(
 
 
 def _one(explainer: Explainer, sample: Sample, target: str) -> Explanation:
-    explanations = explainer.explain(sample, target)
-    facts = explanations[0].record.target
-    if len(explanations) > 1 or facts.kind != "token" or facts.head != "causal-lm":
+    subject = explainer.engine(sample.feeds).subject
+    head = explainer.head(subject, subject.facts.shape, {})
+    if head.kind != "causal-lm" or subject.samples(sample.feeds) > 1:
         raise UsageError(
             "Only a model that predicts the next token can continue, one text at a time",
-            place=f"output {facts.output}: {facts.head}, as {facts.head_reason}",
+            place=f"output {subject.output}: {head.kind}, as {head.why}",
             hint="Leave out --generate or --continuation; or give --head causal-lm if it is one.",
         )
-    return explanations[0]
+    (explanation,) = explainer.explain(sample, target)
+    return explanation
 
 
 def _token(explanation: Explanation) -> int:

@@ -12,6 +12,7 @@ WARNINGS: Mapping[str, str] = {
     "channels": "channels of sound were mixed to one",
     "frames": "only the first picture of several was used",
     "kernels": "kernels of whole numbers compute another output on this machine",
+    "no-answer": "the first token, by which models say that there is no answer, scores more",
     "no-attention": "attention of a layer is not a number, and nothing passes through it",
     "no-classes": "nothing says that the entries of the output are classes",
     "no-mask": "no masked token was found, so the last token is explained",

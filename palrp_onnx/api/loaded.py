@@ -559,7 +559,7 @@ def _texts(target: object) -> list[str]:
 def target_text(target: object) -> str:
     """The text of a target; a number is an index, never a label."""
     if target is None:
-        return "default"
+        return "index:default"  # the word alone may be a label
     if isinstance(target, int | np.integer) and not isinstance(target, bool):
         return f"index:{target}"
     if not isinstance(target, str):

@@ -13,7 +13,7 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from palrp_onnx.errors import InputError
 from palrp_onnx.inputs.beside import beside
@@ -285,7 +285,9 @@ def _decoding(path: Path) -> Iterator[None]:
         with _placed(path):
             yield
     except _DAMAGE as error:
-        message = f"is not a readable image ({', '.join(_FORMATS)}): {error}"
+        unknown = isinstance(error, UnidentifiedImageError)  # it names the stream in memory
+        said = "it begins as none of them does" if unknown else error
+        message = f"is not a readable image ({', '.join(_FORMATS)}): {said}"
         raise InputError(message, place=str(path)) from error
 
 

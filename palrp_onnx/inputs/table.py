@@ -163,11 +163,14 @@ def _cell(text: str, place: str) -> float:
     number = _number(text)
     if number is None or not np.isfinite(float(number)):
         problem = "an empty cell" if not text.strip() else f"{text!r} is no finite number"
-        raise InputError(problem, place=place, hint="Encode and fill it as for the training.")
+        hint = "Encode and fill it as for the training; cells are separated by commas."
+        raise InputError(problem, place=place, hint=hint)
     return number
 
 
 def _number(text: str) -> float | None:
+    if "_" in text:  # Python reads 1_000
+        return None
     try:
         number = float(text)
     except ValueError:

@@ -154,7 +154,8 @@ class Folder:
         names, ignored = self._names()
         if not names:
             raise InputError(
-                "The folder holds no text (.txt), image or .npz file", place=str(self._path)
+                "The folder holds no text (.txt), image, sound (.wav, .flac) or .npz file",
+                place=str(self._path),
             )
         sha = hashlib.sha256()
         for name in names:
@@ -178,6 +179,7 @@ class Csv:
 
     def facts(self) -> Facts:  # noqa: D102
         facts = JsonLines(self._path).facts()
+        next(iter(self), None)  # a first row that names no fields ends the run before it begins
         return replace(facts, kind="csv", records=max((facts.records or 0) - 1, 0))
 
     def __iter__(self) -> Iterator[Record]:
@@ -186,6 +188,8 @@ class Csv:
             with self._path.open(encoding="utf-8-sig", newline="") as stream:
                 rows = csv.reader(stream, delimiter=self._between, strict=True)
                 names = [name.strip() for name in next(rows, [])]
+                if len(set(names)) < len(names):
+                    raise InputError("two columns have one name", place=str(self._path))
                 filled = (row for row in rows if any(row))
                 for number, row in enumerate(filled, start=1):
                     yield Record(number, self._fields(names, row), self._path.name, self._folder)

@@ -4,6 +4,7 @@ import io
 import json
 from collections.abc import Callable
 from pathlib import Path
+from shutil import copytree
 from typing import Any
 
 import jsonschema
@@ -253,6 +254,8 @@ def test_tokenizer_elsewhere(run: Run, model: Path, text: Path, tmp_path: Path) 
         (["--format", "json,gif"], 2, "gif"),
         (["--format", "png"], 2, "stdout can only have the format json"),
         (["-o", "{out}/map.jpg"], 2, ".png"),
+        (["-o", ""], 2, "-o is empty"),
+        (["--text", "a film"], 2, "only once"),
         (["-o", "{out}/map.png", "--format", "json,png"], 2, "-o DIR"),
         (["--fail-on", "residual=1"], 2, "residual>1e-3"),
         (["--fail-on", "charm>1"], 2, "position_share"),
@@ -301,6 +304,24 @@ def test_bad_input(
     assert result.stderr.startswith("error[input]: ")
     assert said in result.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_a_name_that_is_no_input(run: Run, model: Path, text: Path) -> None:
+    result = run("explain", model, "--input", f"input_id={text}")
+    assert result.exit_code == 2
+    assert "no input 'input_id'" in result.stderr and "Inputs: input_ids." in result.stderr
+
+
+def test_a_label_of_the_name_of_what_is_explained_without_a_target(
+    run: Run, model: Path, text: Path, tmp_path: Path
+) -> None:
+    copytree(model.parent, tmp_path / "credit")
+    labels = {"id2label": {"0": "default", "1": "repaid"}}
+    (tmp_path / "credit/config.json").write_text(json.dumps(labels))
+    given = "explain", tmp_path / "credit/model.onnx", "--input", text, "-q"
+    assert run(*given).exit_code == 0
+    result = run(*given, "--target", "default")
+    assert result.exit_code == 4 and "label:default or index:default" in result.stderr
 
 
 def test_bad_model(run: Run, text: Path, tmp_path: Path) -> None:

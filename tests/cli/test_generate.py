@@ -193,9 +193,10 @@ def test_options_that_contradict(
 
 
 def test_a_classifier_cannot_continue(run: Run, model: Path, text: Path) -> None:
-    result = run("explain", model, "--input", text, "--generate", "2")
-    assert result.exit_code == 2
-    assert "predicts the next token" in result.stderr
+    for options in (("--generate", "2"), ("--continuation", text)):
+        result = run("explain", model, "--input", text, *options)
+        assert result.exit_code == 2
+        assert "predicts the next token" in result.stderr
 
 
 # --- an encoder with a decoder --------------------------------------------------------------------

@@ -72,6 +72,19 @@ def test_every_text_is_a_target_by_its_own_words(folder: Path) -> None:
         assert sum(words["relevance"]["content"]) == pytest.approx(half, rel=1e-4)
 
 
+def test_as_many_texts_as_are_given(folder: Path) -> None:
+    """The columns of the output are those of this input, not of an example."""
+    (folder / "texts.txt").write_text("a cat\nred car\na car\nred cat\n")
+    for target, column in (("index:3", 3), ("red cat", 3), ("index:-4", 0)):
+        code, out, err = explain(folder, "--target", target)
+        assert code == 0, err
+        assert json.loads(out)["target"]["index"] in (column, column - 4)
+    code, out, _ = explain(folder, "--target", "all")
+    assert code == 0 and len(json.loads(out)) == 4
+    code, _, err = explain(folder, "--target", "index:4")
+    assert code == 4 and "which has 4" in err
+
+
 def test_a_subset_of_the_inputs(folder: Path) -> None:
     _, out, _ = explain(folder, "--explain-input", "x")
     assert "others" not in json.loads(out)

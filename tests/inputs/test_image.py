@@ -610,7 +610,7 @@ def test_files_that_are_no_images(tmp_path: Path) -> None:
         with pytest.raises(InputError, match="not a readable image"):
             read(tmp_path / f"{number}.png")
     picture().save(tmp_path / "tiff.png", "TIFF")
-    with pytest.raises(InputError, match="not a readable image"):
+    with pytest.raises(InputError, match=r"not a readable image.*: it begins as none"):
         read(tmp_path / "tiff.png")
 
 

@@ -48,6 +48,8 @@ def test_one_input_a_column(tmp_path: Path) -> None:
         ("a,b\n1\n", [ROWS], "row 1 has 1 cells, not 2"),
         ("a,b\n1,\n", [ROWS], "an empty cell"),
         ("a,b\n1,red\n", [ROWS], "'red' is no finite number"),
+        ("a;b\n1;2\n", [ROWS], "'1;2' is no finite number .* cells are separated by commas"),
+        ("a,b\n1,2_0\n", [ROWS], "'2_0' is no finite number"),
         ("a,b\n1,inf\n", [ROWS], "'inf' is no finite number"),
         ("a,b,c\n1,2,3\n", [ROWS], "has 3 columns, not the 2"),
         ('a,b\n1,"2\n', [ROWS], "no table of comma-separated values"),

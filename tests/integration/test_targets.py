@@ -325,6 +325,7 @@ def test_a_span_in_one_pass(decoder: Path, engine: str) -> None:
     record = one(decoder, TEXT, "span:2-3", engine=engine)
     check(record, seed, value, IDS, summed=True)
     assert (record.target.kind, record.target.places) == ("span", [1, 2])
+    assert record.target.label == " ".join(WORDS[IDS[k]] for k in (2, 3))
     single = [one(decoder, TEXT, f"logprob:token:{k}:{IDS[k + 1]}", engine=engine) for k in (1, 2)]
     together = np.sum([each.relevance.total for each in single], axis=0)
     np.testing.assert_allclose(record.relevance.total, together, atol=1e-5)
@@ -374,6 +375,28 @@ def test_the_best_answer(answers: Path, engine: str) -> None:
     record = one(answers, "who is", "token:paris", pair=pair, engine=engine)
     check(record, hot(7, 0, y.shape), y[7, 0], ids)
     assert not record.warnings
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_no_answer_scores_more(tmp_path: Path, engine: str) -> None:
+    """Both scores are the product with the first token's vector, so that it has the largest."""
+    body = """h = Gather(table, input_ids)  z = MatMul(h, w)
+        a, b = Split<axis=-1, num_outputs=2>(z)
+        first = Squeeze(a, last)  final = Squeeze(b, last)"""
+    path = made(tmp_path, body, 2, {}, "first", "final")
+    model = onnx.load(path)
+    for each in model.graph.initializer:
+        if each.name == "w":
+            scores = np.stack([TABLE[0], TABLE[0]], axis=1).astype(np.float32)
+            each.CopyFrom(onnx.numpy_helper.from_array(scores, "w"))
+    onnx.save(model, path)
+    y = (TABLE[[0, 8, 4, 1, 3, 4, 5, 6, 1]] @ TABLE[0]).astype(np.float64)
+    record = one(path, "who is", "default", pair="berlin is big paris", engine=engine)
+    assert record.target.places is not None and min(record.target.places) > 3
+    assert 2 * y[0] > sum(y[place] for place in record.target.places)
+    assert [each.code for each in record.warnings] == ["no-answer"]
+    named = one(path, "who is", 'answer:"paris"', pair="berlin is big paris", engine=engine)
+    assert not named.warnings
 
 
 def by_attention(ids: list[int], seed: Array) -> Array:

@@ -159,6 +159,9 @@ def test_comma_separated_values(tmp_path: Path, name: str, between: str) -> None
     path.write_bytes(b"id,text\na,\xff\n")
     with pytest.raises(InputError, match="cannot be read"):
         list(open_source(path, NO_STDIN))
+    path.write_text(f"text{between}text\na{between}b\n")
+    with pytest.raises(InputError, match="two columns have one name"):
+        open_source(path, NO_STDIN).facts()
 
 
 @pytest.mark.parametrize("name", ["missing.jsonl", "x.xls", "missing"])
