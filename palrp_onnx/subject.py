@@ -199,12 +199,15 @@ class Subject(Struct, frozen=True, kw_only=True):
     def check_filled(self, feeds: Feeds) -> None:
         """Refuse explained inputs without entries, such as texts of no tokens.
 
+        Further inputs of real numbers may have none, as a cache that is still empty.
+
         Raises:
             InputError: There is such an input.
         """
         for view in self.views:
-            shape = list(feeds[view.input].shape)
-            if 0 in shape:
+            array = feeds[view.input]
+            shape, may_be = list(array.shape), view.input != self.input and array.dtype.kind == "f"
+            if 0 in shape and not may_be:
                 raise InputError(
                     f"There is nothing to explain: the shape is {shape}",
                     place=f"input {view.input}",

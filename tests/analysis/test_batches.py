@@ -314,3 +314,18 @@ def test_an_input_without_entries_is_refused(engine: str) -> None:
     sample = Sample("x", "tensors", {"ids": ids}, InputFacts(kind="tensors"))
     with pytest.raises(InputError, match="nothing to explain"):
         Explainer(model, engine=engine).explain(sample, "1")
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_further_input_may_be_an_empty_cache(engine: str) -> None:
+    body = """e = Gather(words, ids)  k = Concat <axis=1> (past, e)
+        h = ReduceSum <keepdims=0> (k, one)  y = MatMul(h, head)"""
+    weights = {"words": real(30, 6, seed=1), "head": real(6, 4, seed=2), "one": ints(1)}
+    feeds = {"ids": ints([3, 5, 7])[None].reshape(1, 3), "past": np.zeros((1, 0, 6), np.float32)}
+    model = opened(proto(body, feeds, weights, free=(0, 1)))
+    (found,) = Explainer(model, engine=engine).explain(
+        Sample("x", "tensors", feeds, InputFacts(kind="tensors")), "1"
+    )
+    expected = weights["words"][[3, 5, 7]] @ weights["head"][:, 1]
+    np.testing.assert_allclose(found.record.relevance.total, expected, rtol=1e-5, atol=1e-6)
+    assert abs(found.record.ledger["residual_relative"]) < 1e-5

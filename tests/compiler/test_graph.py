@@ -327,19 +327,36 @@ def named(body: str, feeds: dict[str, Array], weights: Any, output: str) -> onnx
     return model
 
 
-def test_a_name_that_only_looks_like_one(tmp_path: Path) -> None:
-    """Rerankers call their output ``relevance_score``."""
+def test_explain_renames_what_a_file_cannot(tmp_path: Path) -> None:
+    """Rerankers call their output ``relevance_score``, as a compiled file calls one of its own."""
     x = real(2, 5, 4)
     body = "h = MatMul(x, w)  relevance_score = ReduceMean<keepdims = 0>(h, axis)"
+    path = tmp_path / "model.onnx"
+    weights = {"w": real(4, 1), "axis": ints(1)}
+    onnx.save(proto(body, {"x": x}, weights, outputs=["relevance_score"]), path)
+    given = Sample("x", "tensors", {"x": x}, InputFacts(kind="tensors", truncated=False))
+    for row, explained in enumerate(Explainer(path).explain(given)):
+        assert explained.record.target.output == "relevance_score"
+        assert explained.record.target.value == pytest.approx(
+            float((x[row] @ weights["w"]).mean()), rel=1e-5
+        )
+    with pytest.raises(UnsupportedError, match="a name that explainers need"):
+        compile_model(path, tmp_path / "explainer.onnx")
+
+
+def test_a_name_that_only_looks_like_one(tmp_path: Path) -> None:
+    """A model may call its output ``relevance_grade``."""
+    x = real(2, 5, 4)
+    body = "h = MatMul(x, w)  relevance_grade = ReduceMean<keepdims = 0>(h, axis)"
     weights = {"w": real(4, 1), "axis": ints(1)}
     path, explainer = tmp_path / "model.onnx", tmp_path / "explainer.onnx"
-    onnx.save(proto(body, {"x": x}, weights, outputs=["relevance_score"]), path)
+    onnx.save(proto(body, {"x": x}, weights, outputs=["relevance_grade"]), path)
     explainer.write_bytes(compile_model(path, explainer))
     given = Sample("x", "tensors", {"x": x}, InputFacts(kind="tensors", truncated=False))
     reference = Explainer(path, engine="numpy").explain(given)
     for file in (path, explainer):
         for ours, theirs in zip(Explainer(file).explain(given), reference, strict=True):
-            assert ours.record.target.output == "relevance_score"
+            assert ours.record.target.output == "relevance_grade"
             np.testing.assert_allclose(
                 ours.record.relevance.total, theirs.record.relevance.total, rtol=1e-5
             )

@@ -205,8 +205,8 @@ def test_pixel_maps_add_up_to_the_record() -> None:
     for explainer in explainers.values():
         (explanation,) = explainer.explain(sample)
         patches = pixel_map(explanation, explainer.method.map).reshape(8, 2, 8, 2).sum(axis=(1, 3))
-        total = np.array(explanation.record.relevance.total)
-        np.testing.assert_allclose(patches.ravel(), total, atol=1e-5 * abs(total).max())
+        score = np.array(explanation.record.relevance.score)
+        np.testing.assert_allclose(patches.ravel(), score, atol=1e-5 * abs(score).max())
     maps, index = ComparedMaps(explainers).maps(sample, "pred")
     assert list(maps) == [*explainers, "random"]
     assert index == 3

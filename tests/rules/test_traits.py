@@ -22,6 +22,7 @@ from palrp_onnx.analysis.sources import source_axes
 from palrp_onnx.model.lowering.table import lowerable
 from palrp_onnx.model.ops import ELEMENTWISE, KINDS, MOVES, NARY, TABLE, Row, Trait
 from palrp_onnx.rules import supported
+from palrp_onnx.runtime.reference_operations import CORRECTED
 
 pytestmark = pytest.mark.quick
 
@@ -73,7 +74,7 @@ class Specimen:
 
     def _runner(self) -> Callable[[dict[str, Array]], Array]:
         if self.case.dtype == "float64":
-            reference = ReferenceEvaluator(self.model)
+            reference = ReferenceEvaluator(self.model, new_ops=CORRECTED)
             return lambda feeds: np.asarray(reference.run(["y"], feeds)[0])
         session = onnxruntime.InferenceSession(self.model.SerializeToString())
         return lambda feeds: np.asarray(session.run(["y"], feeds)[0])
