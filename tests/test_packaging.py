@@ -84,8 +84,9 @@ def test_the_description_needs_no_repository() -> None:
     assert "```console" in text
 
 
-@pytest.mark.heavy
-@pytest.mark.parametrize("script", ["docker_steps.py", "package.py"])
+@pytest.mark.parametrize(
+    "script", ["docker_steps.py", pytest.param("package.py", marks=pytest.mark.heavy)]
+)
 def test_it_can_be_built_and_used(script: str) -> None:
     done = subprocess.run([sys.executable, ROOT / "tools" / script], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
