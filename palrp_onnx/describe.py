@@ -209,10 +209,18 @@ def prediction(
             label=label_of(index),
             probability=head.chance(scores, index),
         )
-        for index in np.argsort(-finite, kind="stable")[:_TOP].tolist()
+        for index in _largest(finite)
         if np.isfinite(scores[index])
     ]
     return Prediction(**structs.asdict(top[0]), position=position, top=top) if top else UNSET
+
+
+def _largest(scores: Array) -> list[int]:
+    """Indices of the largest entries, the first of equal ones first; a vocabulary is not sorted."""
+    least = np.partition(scores, -_TOP)[-_TOP] if scores.size > _TOP else -np.inf
+    found = np.flatnonzero(scores >= least)
+    order: list[int] = found[np.argsort(-scores[found], kind="stable")][:_TOP].tolist()
+    return order
 
 
 def _map(view: Subject, sample: Sample, maps: Maps, row: int) -> Map:

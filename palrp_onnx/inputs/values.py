@@ -23,7 +23,7 @@ from palrp_onnx.inputs.processor import default_preprocessor
 from palrp_onnx.inputs.produced import read_both, sides
 from palrp_onnx.inputs.purposes import IDS, purposes
 from palrp_onnx.inputs.sample import GraphInput, Sample
-from palrp_onnx.inputs.several import Given, names_held, open_several
+from palrp_onnx.inputs.several import Given, Readers, names_held, open_several
 from palrp_onnx.inputs.signature import describe, is_integer
 from palrp_onnx.inputs.tensors import check_names, sample_of
 from palrp_onnx.inputs.text import TextReader, read_text
@@ -78,6 +78,7 @@ class ValueReader:
         self.inputs = tuple(graph_inputs)
         self._both = sides(graph_inputs)
         self._tokenizer = tokenizer
+        self._readers: Readers = {}
 
     def read(
         self,
@@ -211,7 +212,11 @@ class ValueReader:
         if given is None:
             raise InputError(f"{len(value)} texts are no pair", hint="(a, b) is one.")
         return open_several(
-            given, model_path=self.model_path, graph_inputs=inputs, tokenizer=self._tokenizer
+            given,
+            model_path=self.model_path,
+            graph_inputs=inputs,
+            tokenizer=self._tokenizer,
+            readers=self._readers,
         )
 
     def _array(self, array: Array, inputs: Sequence[GraphInput]) -> Sample:

@@ -8,44 +8,17 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from building import ints, proto, real
 from click.testing import CliRunner
-from PIL import Image
-from tokenizers import Tokenizer, models, pre_tokenizers
+from towers import write_towers
 
 from palrp_onnx.cli.main import program
 
 pytestmark = pytest.mark.quick
 
-BODY = """e = Gather(words, ids)  p = ReduceSum <keepdims=0> (e, one)
-    c = Conv <kernel_shape=[2, 2], strides=[2, 2]> (x, w)  r = Reshape(c, row)
-    q = ReduceSum <keepdims=0> (r, two)  k = Transpose <perm=[1, 0]> (p)  y = MatMul(q, k)"""
-F = 5
-
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    weights = {
-        "words": real(6, F, seed=1),
-        "w": real(F, 3, 2, 2, seed=8),
-        "row": ints(0, F, -1),
-        "one": ints(1),
-        "two": ints(2),
-    }
-    feeds = {"ids": np.ones((1, 2), np.int64), "x": real(1, 3, 4, 4, seed=5)}
-    made = proto(BODY, feeds, weights)
-    for value, name in zip(made.graph.input, ("texts", "images"), strict=True):
-        value.type.tensor_type.shape.dim[0].dim_param = name
-    made.graph.input[0].type.tensor_type.shape.dim[1].dim_param = "tokens"
-    onnx.save(made, tmp_path / "clip.onnx")
-    names = {"[UNK]": 0, "a": 1, "cat": 2, "red": 3, "car": 4}
-    tokenizer = Tokenizer(models.WordLevel(names, "[UNK]"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.save(str(tmp_path / "tokenizer.json"))
-    kind = {"image_processor_type": "ViTImageProcessor", "size": {"height": 4, "width": 4}}
-    (tmp_path / "preprocessor_config.json").write_text(json.dumps(kind))
-    Image.fromarray(np.arange(192, dtype=np.uint8).reshape(8, 8, 3)).save(tmp_path / "photo.png")
-    (tmp_path / "texts.txt").write_text("a cat\nred car\n")
+    write_towers(tmp_path)
     return tmp_path
 
 

@@ -13,8 +13,7 @@ import pytest
 from building import ints, proto, real
 from click.testing import CliRunner
 from committed import MODELS
-from PIL import Image
-from tokenizers import Tokenizer, models, pre_tokenizers  # type: ignore[import-untyped]
+from towers import F, write_tokenizer, write_towers
 
 from palrp_onnx.cli.main import program
 from palrp_onnx.jobs import Record, Settings, Worker
@@ -85,42 +84,13 @@ def test_windows(tmp_path: Path) -> None:
 
 
 # --- several inputs -------------------------------------------------------------------------------
-TOWERS = """e = Gather(words, ids)  p = ReduceSum <keepdims=0> (e, one)
-    c = Conv <kernel_shape=[2, 2], strides=[2, 2]> (x, w)  r = Reshape(c, row)
-    q = ReduceSum <keepdims=0> (r, two)  k = Transpose <perm=[1, 0]> (p)  y = MatMul(q, k)"""
 TOGETHER = """e = Gather(words, ids)  m = MatMul(boxes, v)  h = Add(e, m)
     p = ReduceMean <keepdims=0> (h, one)  y = MatMul(p, k)"""
-F = 5
-
-
-def tokenizer(folder: Path) -> None:
-    names = {"[UNK]": 0, "a": 1, "cat": 2, "red": 3, "car": 4}
-    made = Tokenizer(models.WordLevel(names, "[UNK]"))
-    made.pre_tokenizer = pre_tokenizers.Whitespace()
-    made.save(str(folder / "tokenizer.json"))
 
 
 @pytest.fixture
 def towers(tmp_path: Path) -> Path:
-    weights = {
-        "words": real(6, F, seed=1),
-        "w": real(F, 3, 2, 2, seed=8),
-        "row": ints(0, F, -1),
-        "one": ints(1),
-        "two": ints(2),
-    }
-    feeds = {"ids": np.ones((1, 2), np.int64), "x": real(1, 3, 4, 4, seed=5)}
-    made = proto(TOWERS, feeds, weights)
-    for value, name in zip(made.graph.input, ("texts", "images"), strict=True):
-        value.type.tensor_type.shape.dim[0].dim_param = name
-    made.graph.input[0].type.tensor_type.shape.dim[1].dim_param = "tokens"
-    onnx.save(made, tmp_path / "clip.onnx")
-    tokenizer(tmp_path)
-    kind = {"image_processor_type": "ViTImageProcessor", "size": {"height": 4, "width": 4}}
-    (tmp_path / "preprocessor_config.json").write_text(json.dumps(kind))
-    Image.fromarray(np.arange(192, dtype=np.uint8).reshape(8, 8, 3)).save(tmp_path / "photo.png")
-    (tmp_path / "texts.txt").write_text("a cat\nred car\n")
-    return tmp_path / "clip.onnx"
+    return write_towers(tmp_path)
 
 
 def test_an_image_and_texts(towers: Path) -> None:
@@ -168,7 +138,7 @@ def boxes(tmp_path: Path) -> Path:
     }
     feeds = {"ids": np.ones((1, 2), np.int64), "boxes": real(1, 2, 4, seed=5)}
     onnx.save(proto(TOGETHER, feeds, weights, free=(0, 1)), tmp_path / "layout.onnx")
-    tokenizer(tmp_path)
+    write_tokenizer(tmp_path)
     for k in range(4):
         np.save(tmp_path / f"{k}.npy", real(1, 2, 4, seed=k))
         np.savez(tmp_path / f"{k}.npz", boxes=real(1, 2, 4, seed=k))
@@ -225,7 +195,7 @@ def test_a_given_continuation(tmp_path: Path) -> None:
     onnx.save(proto(body, feeds, weights, free=(0, 1)), path)
     config = {"architectures": ["GPT2LMHeadModel"], "vocab_size": 5}
     (tmp_path / "config.json").write_text(json.dumps(config))
-    tokenizer(tmp_path)
+    write_tokenizer(tmp_path)
     rows: list[dict[str, Any]] = [
         {"text": "a", "continuation": "cat red"},
         {"text": "a red", "continuation": "car"},
