@@ -202,15 +202,12 @@ def prediction(
     if scores.ndim != 1 or not (head.places or entries):
         return UNSET
     finite = np.where(np.isfinite(scores), scores, -np.inf)
+    indices = [index for index in _largest(finite) if np.isfinite(scores[index])]
     top = [
         Candidate(
-            index=index,
-            value=float(scores[index]),
-            label=label_of(index),
-            probability=head.chance(scores, index),
+            index=index, value=float(scores[index]), label=label_of(index), probability=chance
         )
-        for index in _largest(finite)
-        if np.isfinite(scores[index])
+        for index, chance in zip(indices, head.chances(scores, indices), strict=True)
     ]
     return Prediction(**structs.asdict(top[0]), position=position, top=top) if top else UNSET
 

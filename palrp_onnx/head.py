@@ -9,7 +9,7 @@ if there is an entry for every token of the vocabulary. Hidden states and embedd
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from typing import Literal, cast
@@ -89,20 +89,24 @@ class Head:
             return None
         if target.kind == "span":
             return float(np.exp(target.value))
-        if target.kind == "answer" and self.link:  # where it starts, and where it ends
+        if target.kind == "answer":  # where it starts, and where it ends
             places = (index % (target.scores.size // 2) for (index,), _ in target.where)
             both = zip(np.split(target.scores.astype(np.float64), 2), places, strict=True)
-            return prod(_softmax(scores, k) for scores, k in both)
-        return self.chance(target.scores, target.where[0][0][-1] if target.where[0][0] else 0)
+            return prod(float(_softmax(scores)[k]) for scores, k in both)
+        index = target.where[0][0][-1] if target.where[0][0] else 0
+        return self.chances(target.scores, [index])[0]
 
-    def chance(self, scores: Array, index: int) -> float | None:
-        """Probability of an entry beside its neighbours [D]; ``None`` if there is none."""
-        wide = scores.astype(np.float64)
+    def chances(self, scores: Array, entries: Sequence[int]) -> list[float | None]:
+        """Probabilities of entries beside their neighbours [D]; ``None`` if there are none."""
         if self.link is None:
-            return None
+            return [None] * len(entries)
+        wide = scores.astype(np.float64)
         if self.link == "softmax":
-            return _softmax(wide, index)
-        number = float(wide[index])
+            shares = _softmax(wide)
+            return [float(shares[k]) for k in entries]
+        return [self._chance(float(wide[k])) for k in entries]
+
+    def _chance(self, number: float) -> float:
         if self.link == "sigmoid":
             return float(1 / (1 + np.exp(-number))) if number > -700 else 0.0
         return float(np.exp(number)) if self.link == "exponential" else number
@@ -323,9 +327,9 @@ def _link(problem: str | None, size: int) -> Link | None:
     return "softmax" if size > 1 else None
 
 
-def _softmax(scores: Array, index: int) -> float:
+def _softmax(scores: Array) -> Array:
     shifted = np.exp(scores - scores.max())
-    return float(shifted[index] / shifted.sum())
+    return np.asarray(shifted / shifted.sum())
 
 
 #: Where relevance of a probability goes, by the operation that makes it.
