@@ -337,7 +337,8 @@ class _Walk(Generic[T]):
             return m
         last = range(-1, -len(flags) - 1, -1)
         same = takewhile(lambda a: a < -len(shape) or shape[a] == 1, last)
-        return self._op.sum(m, sorted(a for a in same if not flags[a] & BATCH))
+        axes = sorted(a for a in same if not flags[a] & BATCH)
+        return self._op.sum(self._op.wide(m), axes) if axes else m
 
     def _fit(self, m: T, like: T, value: ir.Value, node: ir.Node) -> T:
         """Undo broadcasting where the trial run showed any."""
