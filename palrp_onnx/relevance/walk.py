@@ -363,10 +363,18 @@ class _Walk(Generic[T]):
 
     def _catch_lookup(self, node: ir.Node, sent: _Sent[T] | None) -> None:
         assert sent is not None
-        self._catch(self._plan.analysis.inputs.lookups[node], sent, node.outputs[0])
+        table, start = node.inputs[0], self._plan.start
+        origin = None
+        if start is not None and table is not None:
+            origin = self._op.row(self._values(table), start)
+        self._catch(self._plan.analysis.inputs.lookups[node], sent, node.outputs[0], origin)
 
-    def _catch(self, name: str, sent: _Sent[T], value: ir.Value) -> None:
+    def _catch(self, name: str, sent: _Sent[T], value: ir.Value, origin: T | None = None) -> None:
+        """Relevance of an explained input; (x − x₀) ∘ m from an origin x₀, x₀ ∘ m is ``other``."""
         x, m = self._values(value), self._whole(sent, value)
+        if origin is not None:
+            self._enter("other", self._op.relevance(origin, m), value)
+            x = self._op.sub(x, origin)
         if len(self._plan.analysis.known) > 1:  # one may be as long as another, or of length one
             m = self._op.sum_to(m, x)
         relevance = self._op.relevance(x, m)

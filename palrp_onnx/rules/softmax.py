@@ -20,10 +20,11 @@ def softmax(op: Language[T], node: Node[T], m: T) -> Shares[T]:
 @rule("Softmax")
 def softmax_of_tail(op: Language[T], node: Node[T], m: T) -> Shares[T]:
     """As :func:`softmax`; before opset 13 it runs over all axes from ``axis`` on."""
-    return _softmax(op, node, m, _tail(node))
+    return _softmax(op, node, m, tail(node))
 
 
-def _tail(node: Node[T]) -> list[int]:
+def tail(node: Node[T]) -> list[int]:
+    """The axes that a softmax before opset 13 runs over."""
     rank = node.rank(0)
     return list(range(node.attribute("axis", 1) % rank, rank))
 
@@ -64,7 +65,7 @@ def log_softmax(op: Language[T], node: Node[T], m: T) -> Shares[T]:
 @rule("LogSoftmax")
 def log_softmax_of_tail(op: Language[T], node: Node[T], m: T) -> Shares[T]:
     """As :func:`log_softmax`; before opset 13 it runs over all axes from ``axis`` on."""
-    return _log_softmax(op, node, m, _tail(node))
+    return _log_softmax(op, node, m, tail(node))
 
 
 def _log_softmax(op: Language[T], node: Node[T], m: T, axes: list[int]) -> Shares[T]:
