@@ -139,8 +139,10 @@ class Load:
     def wrk(self, url: str, connections: int, seconds: int, timeout: int = 60) -> dict:
         """Numbers of one run of wrk."""
         found = subprocess.run(
-            ["wrk", f"-t{min(2, connections)}", f"-c{connections}", f"-d{seconds}s"]
-            + ["--timeout", f"{timeout}s", "-s", str(self.script), url],
+            [
+                *("wrk", f"-t{min(2, connections)}", f"-c{connections}", f"-d{seconds}s"),
+                *("--timeout", f"{timeout}s", "-s", str(self.script), url),
+            ],
             env={**os.environ, "TEXTS": str(self.bodies)},
             capture_output=True,
             text=True,

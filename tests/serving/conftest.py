@@ -7,22 +7,15 @@ from contextlib import ExitStack
 from typing import Any
 
 import pytest
-from committed import MODELS
 
 pytest.importorskip("starlette")
-from starlette.testclient import TestClient  # noqa: E402
+from serving_options import serving
+from starlette.testclient import TestClient
 
-from palrp_onnx.serving import ServingOptions, application, places  # noqa: E402
-from palrp_onnx.serving.served import Served  # noqa: E402
+from palrp_onnx.serving import application
+from palrp_onnx.serving.served import Served
 
 Start = Callable[..., TestClient]
-TEXT = "A gripping film."
-
-
-def options(*models: str, **named: Any) -> ServingOptions:
-    """Options for committed models; files are read once."""
-    found = places(str(MODELS / name) for name in models or ("reviews-rope",))
-    return ServingOptions(models=found, **{"reload": 0, **named})
 
 
 @pytest.fixture
@@ -31,7 +24,7 @@ def start() -> Iterator[Start]:
     with ExitStack() as stack:
 
         def started(*models: str, opened: Any = None, **named: Any) -> TestClient:
-            app = application(options(*models, **named), opened)
+            app = application(serving(*models, **named), opened)
             return stack.enter_context(TestClient(app, raise_server_exceptions=False))
 
         yield started
@@ -40,7 +33,7 @@ def start() -> Iterator[Start]:
 @pytest.fixture(scope="session")
 def opened() -> dict[str, Served]:
     """Models that are open with their usual options, for tests that change neither."""
-    found = options("reviews-rope", "digits-vit", methods=("pa-lrp", "attnlrp"))
+    found = serving("reviews-rope", "digits-vit", methods=("pa-lrp", "attnlrp"))
     return {place.name: Served(place, found) for place in found.models}
 
 

@@ -11,9 +11,9 @@ from committed import MODELS
 from loaded import loaded
 
 pytest.importorskip("starlette")
-from starlette.testclient import TestClient  # noqa: E402
+from starlette.testclient import TestClient
 
-from palrp_onnx.record import Attribution  # noqa: E402
+from palrp_onnx.record import Attribution
 
 TEXT = "A gripping film."
 PICTURE = base64.b64encode((MODELS / "digits-vit" / "sample.png").read_bytes()).decode()

@@ -12,7 +12,7 @@ from committed import MODELS
 from loaded import loaded
 
 pytest.importorskip("starlette")
-from starlette.testclient import TestClient  # noqa: E402
+from starlette.testclient import TestClient
 
 TEXT = "A gripping film."
 LONGER = "So dull, and so long that nobody stays."
