@@ -76,7 +76,7 @@ async function decoded(file) {
 /** The picture after all moves; its pixel (x, y) begins at (left + across x, top + down y) of the original. */
 function looked(facts, original) {
   let seen = { picture: facts.channels === 1 ? grey(original) : original, left: 0, top: 0, across: 1, down: 1 };
-  for (const move of facts.moves) seen = move.crop ? cropped(seen, move.crop) : resized(seen, move);
+  for (const move of facts.moves) seen = move.crop ? cropped(seen, move.crop) : resized(seen, move, facts.tall);
   return seen;
 }
 
@@ -104,12 +104,12 @@ function cropped(seen, [width, height]) {
   };
 }
 
-function resized(seen, move) {
+function resized(seen, move, tall) {
   const { picture } = seen;
   const [width, height] = move.resize ?? sidesOf(picture, move.edge);
   if (!width || !height || width * height > 89478485)
     throw new Refusal(`A picture of ${picture.width} × ${picture.height} pixels is too elongated.`);
-  const made = move.filter === "NEAREST" ? nearest(picture, width, height) : filtered(picture, width, height, move.filter);
+  const made = move.filter === "NEAREST" ? nearest(picture, width, height) : filtered(picture, width, height, move.filter, tall);
   return {
     ...seen, picture: made,
     across: seen.across * picture.width / width, down: seen.down * picture.height / height,
@@ -169,34 +169,41 @@ function weights(from, to, filter) {
   });
 }
 
-/** Columns first, then rows; both are rounded to bytes. */
-function filtered(picture, width, height, filter) {
-  const { channels } = picture;
-  let { data } = picture;
-  if (width !== picture.width) {
-    const made = new Uint8ClampedArray(width * picture.height * channels);
-    weights(picture.width, width, filter).forEach(([first, shares], x) => {
-      for (let y = 0; y < picture.height; y++)
-        for (let c = 0; c < channels; c++) {
-          let sum = ONE / 2, from = (y * picture.width + first) * channels + c;
-          for (const share of shares) (sum += share * data[from]), (from += channels);
-          made[(y * width + x) * channels + c] = Math.floor(sum / ONE);
-        }
-    });
-    data = made;
-  }
-  if (height !== picture.height) {
-    const made = new Uint8ClampedArray(width * height * channels), row = width * channels;
-    weights(picture.height, height, filter).forEach(([first, shares], y) => {
-      for (let x = 0; x < row; x++) {
-        let sum = ONE / 2, from = first * row + x;
-        for (const share of shares) (sum += share * data[from]), (from += row);
-        made[y * row + x] = Math.floor(sum / ONE);
+/** One axis after the other, rounded to bytes each time, in the order of the Pillow that made the page. */
+function filtered(picture, width, height, filter, tall) {
+  const [fewer, narrower] = [picture.height - height, picture.width - width];
+  return tall && fewer > 0 && fewer > 2 * narrower
+    ? across(down(picture, height, filter), width, filter)
+    : down(across(picture, width, filter), height, filter);
+}
+
+function across(picture, width, filter) {
+  const { width: before, height, channels, data } = picture;
+  if (width === before) return picture;
+  const made = new Uint8ClampedArray(width * height * channels);
+  weights(before, width, filter).forEach(([first, shares], x) => {
+    for (let y = 0; y < height; y++)
+      for (let c = 0; c < channels; c++) {
+        let sum = ONE / 2, from = (y * before + first) * channels + c;
+        for (const share of shares) (sum += share * data[from]), (from += channels);
+        made[(y * width + x) * channels + c] = Math.floor(sum / ONE);
       }
-    });
-    data = made;
-  }
-  return { width, height, channels, data: new Uint8Array(data) };
+  });
+  return { ...picture, width, data: made };
+}
+
+function down(picture, height, filter) {
+  const { width, height: before, channels, data } = picture;
+  if (height === before) return picture;
+  const row = width * channels, made = new Uint8ClampedArray(row * height);
+  weights(before, height, filter).forEach(([first, shares], y) => {
+    for (let x = 0; x < row; x++) {
+      let sum = ONE / 2, from = first * row + x;
+      for (const share of shares) (sum += share * data[from]), (from += row);
+      made[y * row + x] = Math.floor(sum / ONE);
+    }
+  });
+  return { ...picture, height, data: made };
 }
 
 /** (pixels · factor − mean) / std, the product in 64 bits and the rest in 32, in the order of axes. */
