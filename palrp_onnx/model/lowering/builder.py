@@ -90,7 +90,9 @@ class Builder:
     # --- constants --------------------------------------------------------------------------------
     def array(self, data: np.ndarray[Any, Any], dtype: ir.DataType | None = None) -> ir.Value:
         """An initializer; an array of objects holds text."""
-        return self.initializer(ir.Tensor(data, dtype=dtype) if data.dtype != object else _text(data))
+        return self.initializer(
+            ir.Tensor(data, dtype=dtype) if data.dtype != object else _text(data)
+        )
 
     def initializer(self, tensor: ir.TensorProtocol, name: str = "") -> ir.Value:
         """An initializer of the graph."""
