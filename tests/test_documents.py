@@ -56,6 +56,9 @@ LEFT_OUT = {
     "python models/conservation.py": "explains whole data sets, which it downloads",
     "python benchmarks/others.py": "reads files of other projects",
     "split ": "no command of this project",
+    "npm install": "installs what tests/web/test_pages_explain.py needs",
+    "--web ": "needs that; tests/web/test_site.py writes pages",
+    "python -m http.server": "serves until it is stopped",
     "import ray": "starts a cluster; tests/jobs/test_ray.py does",
 }
 

@@ -127,6 +127,12 @@ def test_the_command_writes_it(modules: Path, tmp_path: Path) -> None:
     assert required == ["", "target,target_against,target_vector"]
 
 
+def test_options_of_pages_alone(tmp_path: Path) -> None:
+    given = ["compile", str(MODELS / "reviews-rope/model.onnx"), "--tokenizer", str(tmp_path)]
+    result = CliRunner().invoke(program, [*given, "-o", str(tmp_path / "explainer.onnx")])
+    assert result.exit_code == 2 and "Only pages read texts" in result.stderr
+
+
 def test_external_weights_are_copied(modules: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(MODELS / "digits-vit", tmp_path / "digits")
     model = onnx.load(folder / "model.onnx")
