@@ -127,14 +127,13 @@ class NumpyEngine:
             of_input = view.to_input(op, self._values_of(values), sink.route, numbers)
             return np.asarray(unit_relevance(subject, of_input, grid).sum(-1, dtype=np.float64))
 
-        kind = self.planned.plan.method.map
         return make_maps(
             op,
             content,
             sinks,
             at_units,
             positions=self._positions,
-            kind=kind,
+            ranking=self.planned.plan.method.ranking,
             grid=grid,
             nowhere=nowhere,
         )
