@@ -32,6 +32,7 @@ from palrp_onnx.compiler.manifest import Aligned, Manifest
 from palrp_onnx.engines.base import Outcome, find_targets, settled
 from palrp_onnx.errors import InputError, ModelError, TargetError
 from palrp_onnx.model.native import rounds_inside
+from palrp_onnx.model.open import required
 from palrp_onnx.model.ops import Trait, has
 from palrp_onnx.model.signature import GraphInput
 from palrp_onnx.prepare import check_feeds
@@ -48,7 +49,7 @@ class CompiledEngine:
     """Runs a compiled graph, just compiled or from an explainer file.
 
     Args:
-        graph: The compiled graph; its optional inputs become required, in place.
+        graph: The compiled graph; inputs of the target become required, in place.
         manifest: Its manifest.
         inputs: Inputs of the model that was compiled.
         folder: Folder of external data.
@@ -75,11 +76,12 @@ class CompiledEngine:
         self._inputs = inputs
         self._forward = forward
         # ONNX Runtime cannot bind inputs that have a default.
-        optional = [
-            v.name or "" for v in graph.graph.inputs if v.name in OPTIONAL and v.is_initializer()
-        ]
+        without = required(graph)
+        added = (v for v in graph.graph.inputs if v.name in OPTIONAL)
+        optional = [v.name or "" for v in added if v.is_initializer() or v.name in without]
         for name in optional:
-            graph.graph.initializers.pop(name).const_value = None
+            if (value := graph.graph.initializers.pop(name, None)) is not None:
+                value.const_value = None
         self._scaled = SEED_SCALE in optional
         self._targets = [n for n in optional if n not in (SEED_SCALE, TARGET_VECTOR)]
         self._takes_vectors = TARGET_VECTOR in optional

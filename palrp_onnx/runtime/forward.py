@@ -22,6 +22,7 @@ from palrp_onnx.model.native import rounds_inside
 from palrp_onnx.model.open import Model, parse_model
 from palrp_onnx.runtime import recurrent
 from palrp_onnx.runtime.integer_products import runtime_operations
+from palrp_onnx.runtime.placed import PLACE, PLACED_OPSET, read_at_places
 from palrp_onnx.session import Session, first_line
 from palrp_onnx.types import Array
 
@@ -93,6 +94,8 @@ class FileForward:
         device: ``cpu`` or ``cuda[:N]``.
         optimise: See :class:`palrp_onnx.session.Session`.
         prepack: See :class:`palrp_onnx.session.Session`; always done if the values depend on it.
+        placed: Compute the output, of one row a token, at one token of each sample, which
+            :meth:`at` names.
 
     Attributes:
         rounds_inside: Whether an operation of the file rounds activations internally.
@@ -109,8 +112,10 @@ class FileForward:
         device: str = "cpu",
         optimise: bool = True,
         prepack: bool = True,
+        placed: bool = False,
     ) -> None:
         self._output = output
+        self._placed = False
         self._removed = model.removed
         file = parse_model(model.path)
         if model.ends is not None:
@@ -118,7 +123,8 @@ class FileForward:
         parts = parts_in(file)
         read = {name for part in parts for name in part.inputs.values()}
         if not any(output in part.values for part in parts):
-            self._parts = [_OwnFile(file, output)]
+            self._placed = placed and (file.opset_imports.get("") or 0) >= PLACED_OPSET
+            self._parts = [_OwnFile(file, output, placed=self._placed)]
         else:
             self._parts = [
                 _OwnFile(parse_model(part.path), own, name, part.inputs)
@@ -172,6 +178,13 @@ class FileForward:
             values[part.name] = session.run([part.own], part.feeds(values))[part.own]
         return values[self._output]
 
+    def at(self, feeds: Mapping[str, Array], places: Array) -> Array:
+        """The output [B, entries] at one token of each sample [B]; negative: from the end."""
+        if not self._placed:
+            output = self(feeds)
+            return np.asarray(output[np.arange(len(output)), places])
+        return self({**feeds, PLACE: places.astype(np.int64)[:, None]})
+
 
 class _OwnFile:
     """One file that computes one value.
@@ -181,6 +194,7 @@ class _OwnFile:
         own: Name of the value in it.
         name: Name of the value for callers.
         inputs: Name of each input of the file → name of its array; the same by default.
+        placed: Whether the value is computed at one token of each sample alone.
 
     Attributes:
         data: The file with the value as an output.
@@ -196,10 +210,13 @@ class _OwnFile:
         own: str,
         name: str | None = None,
         inputs: Mapping[str, str] | None = None,
+        placed: bool = False,
     ) -> None:
         self.own, self.name = own, own if name is None else name
         self.rounds_inside = rounds_inside(file.graph)
         _expose(file.graph, own)
+        if placed:
+            self.own = read_at_places(file.graph, own)
         self.data = ir.serde.serialize_model(file).SerializeToString()
         self._inputs = inputs
         self._kinds = {v.name: v.dtype.numpy() for v in file.graph.inputs if v.dtype is not None}
