@@ -191,6 +191,14 @@ METHODS: Mapping[str, Method] = {
             rules=("alpha", "stopped"),
         ),
         Method(
+            name="abslrp",
+            summary="absLRP: positive contributions by the size of the output, layers rescaled",
+            source="Vukadin et al. 2024",
+            map="content",
+            shares=("attention", "gates"),
+            rules=("absolute",),
+        ),
+        Method(
             name="cp-lrp-gamma",
             summary="cp-lrp for images: γ-rules",
             source="Achtibat et al. 2024, vision transformers",
