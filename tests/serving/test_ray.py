@@ -39,7 +39,7 @@ def test_options_of_a_command_line() -> None:
 
 @pytest.fixture
 def served() -> Iterator[None]:
-    ray.init(num_cpus=4, include_dashboard=False)
+    ray.init(num_cpus=4, include_dashboard=False, object_store_memory=100 << 20)
     serve.start(http_options={"host": "127.0.0.1", "port": 8123})
     found = app({"models": MODEL, "reload": 0})
     deployment = found._bound_deployment.options(num_replicas=2)
