@@ -20,7 +20,7 @@ from palrp_onnx.tensor.language import Language
 SET = "absolute"
 
 
-def _layer(op: Language[T], node: Node[T], layer: signed.Layer[T], m: T) -> Shares[T]:
+def _layer(op: Language[T], node: Node[T], layer: signed.WeightedLayer[T], m: T) -> Shares[T]:
     """R_x = κ Σ (w x)⁺ R_y / |y|, with κ so that Σ |R_x| = Σ |R_y| in every sample.
 
     The bias is part of y, and receives nothing. Shapes: as in the default rule of the layer.
