@@ -237,6 +237,9 @@ BASELINES: Mapping[str, BaselineFacts] = {
         "rollout of how far results turn without a token's values", "Mohebbi et al. 2023"
     ),
     "occlusion": BaselineFacts("the target without one unit, unit by unit", "Zeiler & Fergus 2014"),
+    "shap": BaselineFacts(
+        "Shapley values of halves of halves, by the package shap", "Lundberg & Lee 2017"
+    ),
 }
 
 
