@@ -256,7 +256,6 @@ def run_part(task: Task, folder: Path, options: argparse.Namespace) -> None:
     from palrp_onnx.inputs import default_tokenizer, open_sample, unknown_token
     from palrp_onnx.model.open import Model
 
-    start = time.monotonic()
     _one_thread()
     model = Model.open(folder / "model.onnx")
     read = partial(open_sample, model_path=model.path, graph_inputs=model.inputs, tokenizer=None)
@@ -276,6 +275,7 @@ def run_part(task: Task, folder: Path, options: argparse.Namespace) -> None:
     measure = MEASURED[task.kind]
     step = 64 if task.together else SANITY.get(task.kind, 10)
     step = step if task.kind in ("text", "randomisation") else 10
+    start = time.monotonic()
     for split in options.splits if task.tuning else ["test"]:
         share = TUNED if split == "tuning" else 1.0
         files = sorted((folder / split).iterdir())[: options.samples]
@@ -283,7 +283,7 @@ def run_part(task: Task, folder: Path, options: argparse.Namespace) -> None:
         values: dict[str, list[Array]] = {}
         names: list[str] = []
         for begin in range(0, len(files), step):
-            if time.monotonic() - start > share * options.seconds:
+            if begin and time.monotonic() - start > share * options.seconds:
                 break
             some = [read(file) for file in files[begin : begin + step]]
             for name, each in measure(found, some, setting).items():
@@ -502,7 +502,7 @@ TEXT_MEASURES = ("gen. AUAC", "gen. MSE", "prun. AUAC", "prun. MSE", "compr.", "
 MEASURES = {
     "text": dict(zip(TEXT_MEASURES, (True, False, True, False, True, True), strict=True)),
     "image": {"positive": False, "negative": True, "pixel accuracy": True, "IoU": True, "AP": True},
-    "planted": {"|relevance|": True, "relevance": True},
+    "planted": {"magnitude": True, "signed": True},
     "stability": {"signed": True, "magnitude": True},
     "agreement": {"int8": True, "4 bits": True},
     "randomisation": {"25 %": False, "50 %": False, "75 %": False, "100 %": False},
