@@ -22,6 +22,7 @@ from .options import (
     Reporting,
     example_option,
     grouped,
+    memory_option,
     method_options,
     model_argument,
     reporting_options,
@@ -40,14 +41,7 @@ from .options import (
 )
 @method_options
 @example_option
-@click.option(
-    "--memory",
-    type=click.Choice(["fast", "bounded"]),
-    default="fast",
-    show_default=True,
-    help="fast keeps all values of the forward pass for the way back, bounded computes them again "
-    "layer by layer.",
-)
+@memory_option("fast")
 @click.option("--portable", is_flag=True, help="Use only operations of the ONNX standard.")
 @click.option(
     "--required-targets",
