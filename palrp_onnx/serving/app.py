@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
@@ -14,7 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from palrp_onnx.explanation import Explanation
 from palrp_onnx.limits import Limit, check_records
@@ -31,6 +32,7 @@ from palrp_onnx.serving.tensors import InferRequest, decode, encode
 from palrp_onnx.types import Array
 from palrp_onnx.version import own_version
 
+_log = logging.getLogger(__name__)
 T = TypeVar("T")
 Endpoint = Callable[[Request], Awaitable[Response]]
 _LENGTH = "inference-header-content-length"
@@ -296,20 +298,30 @@ class Service:
 
 
 def _endpoint(answer: Endpoint) -> Endpoint:
-    """With errors as answers; what is unexpected goes to the guard, which logs it."""
+    """With errors as answers, and the log of what is unexpected."""
 
     async def endpoint(request: Request) -> Response:
+        notes = _notes(request)
         try:
             return await answer(request)
+        except ClientGone:
+            notes.code = "gone"
+            return _Nothing()
         except Exception as error:
             refusal = refusal_of(error)
-            if isinstance(error, ClientGone) or refusal.code == "internal":
-                raise
-            notes = _notes(request)
+            if refusal.code == "internal":
+                _log.error("failure", extra={"request": notes.id}, exc_info=error)
             notes.code, notes.message = refusal.code, refusal.message
             return refused(refusal)
 
     return endpoint
+
+
+class _Nothing(Response):
+    """The answer to nobody."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send nothing."""
 
 
 def _notes(request: Request) -> Notes:
