@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -99,16 +100,27 @@ class CompiledEngine:
         self._outputs = [n for n in outputs if n in published or n.startswith(prefixes)]
         data = ir.serde.serialize_model(graph).SerializeToString()
         prepack = prepack or rounds_inside(graph.graph)
-        self._session = Session(
+        fast = manifest.memory == "fast"
+        self._open = partial(
+            Session,
             data,
             folder,
             device=device,
             prepack=prepack,
             in_order=not _widens_weights(graph.graph),
-            reuse=manifest.memory == "fast",
-            layout=manifest.memory == "fast",
+            reuse=fast,
+            layout=fast,
+            arena=fast,
         )
         self.providers = self._session.providers
+
+    @cached_property
+    def _session(self) -> Session:
+        return self._open()
+
+    def close(self) -> None:
+        """Close the session and free its memory; the next explanation opens it again."""
+        self.__dict__.pop("_session", None)
 
     def output(self, feeds: Feeds) -> Array:
         """The explained output [B, …] alone: by the forward pass, else of an explanation."""
