@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from palrp_onnx.errors import InputError
 from palrp_onnx.evaluate.baselines import ComparedMethod
-from palrp_onnx.evaluate.maps import MapsTogether
+from palrp_onnx.evaluate.maps import Maps, MapsTogether
 from palrp_onnx.evaluate.statistics import Estimate, mean_interval
 from palrp_onnx.evaluate.texts import RANDOM, TOGETHER, batched
 from palrp_onnx.inputs.sample import Sample
@@ -67,25 +67,47 @@ def planted(
     Raises:
         InputError: The cause of an input is missing or none of its units, or there are no inputs.
     """
-    scores: dict[str, list[list[float]]] = {name: [] for name in (*methods, RANDOM)}
-    together, done = MapsTogether(methods, target, labels), 0
+    found = precisions(methods, samples, truth, target=target, labels=labels, progress=progress)
+    return {name: _summary(each) for name, each in found.items()}
+
+
+def precisions(
+    methods: Mapping[str, ComparedMethod],
+    samples: Iterable[Sample],
+    truth: Mapping[str, Sequence[int]],
+    *,
+    target: str = "pred",
+    labels: Mapping[int, str] | None = None,
+    progress: Callable[[int], None] = lambda done: None,
+) -> dict[str, Array]:
+    """Both precisions of every input [inputs, 2] by method: see :func:`planted`."""
+    found: dict[int, dict[str, list[float]]] = {}
+    together = MapsTogether(methods, target, labels)
     for some in batched(samples, TOGETHER):
+        start = len(found)
         for group in together.groups(some):
-            own = [some[k] for k in group]
-            for sample, (_, maps) in zip(own, together(own), strict=True):
-                generator = np.random.default_rng(zlib.crc32(sample.id.encode()))
-                first = next(iter(maps.values()))
-                cause = _cause(truth, sample, len(first))
-                common = _special(sample, len(first))
-                for name, relevance in {**maps, RANDOM: generator.permutation(first)}.items():
-                    orders = (np.abs(relevance), relevance)
-                    scores[name].append(
-                        [precision(np.where(common, -np.inf, each), cause) for each in orders]
-                    )
-        progress(done := done + len(some))
-    if not done:
+            for k, (_, maps) in zip(group, together([some[k] for k in group]), strict=True):
+                found[start + k] = _of_one(some[k], maps, truth)
+        progress(len(found))
+    if not found:
         raise InputError("There is nothing to evaluate")
-    return {name: _summary(np.array(each)) for name, each in scores.items()}
+    rows = [found[k] for k in range(len(found))]
+    return {name: np.array([row[name] for row in rows]) for name in rows[0]}
+
+
+def _of_one(
+    sample: Sample, maps: Maps, truth: Mapping[str, Sequence[int]]
+) -> dict[str, list[float]]:
+    first = next(iter(maps.values()))
+    generator = np.random.default_rng(zlib.crc32(sample.id.encode()))
+    cause, common = _cause(truth, sample, len(first)), _special(sample, len(first))
+    return {
+        name: [
+            precision(np.where(common, -np.inf, each), cause)
+            for each in (np.abs(relevance), relevance)
+        ]
+        for name, relevance in {**maps, RANDOM: generator.permutation(first)}.items()
+    }
 
 
 def _cause(truth: Mapping[str, Sequence[int]], sample: Sample, units: int) -> list[int]:

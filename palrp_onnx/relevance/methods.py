@@ -219,6 +219,16 @@ BASELINES: Mapping[str, BaselineFacts] = {
         "attention weighed by its gradient", "Chefer et al. 2021 (self-attention)"
     ),
     "ig": BaselineFacts("integrated gradients, 32 steps", "Sundararajan et al. 2017"),
+    "tibav": BaselineFacts(
+        "relevance of attention, weighed by its gradient", "Chefer et al. 2021 (beyond attention)"
+    ),
+    "attention-norm": BaselineFacts(
+        "rollout of the norms of what attention moves", "Kobayashi et al. 2020"
+    ),
+    "value-zeroing": BaselineFacts(
+        "rollout of how far results turn without a token's values", "Mohebbi et al. 2023"
+    ),
+    "occlusion": BaselineFacts("the target without one unit, unit by unit", "Zeiler & Fergus 2014"),
 }
 
 

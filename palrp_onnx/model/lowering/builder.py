@@ -90,13 +90,15 @@ class Builder:
     # --- constants --------------------------------------------------------------------------------
     def array(self, data: np.ndarray[Any, Any], dtype: ir.DataType | None = None) -> ir.Value:
         """An initializer; an array of objects holds text."""
-        return self.initializer(ir.Tensor(data, dtype=dtype) if data.dtype != object else _text(data))
+        return self.initializer(
+            ir.Tensor(data, dtype=dtype) if data.dtype != object else _text(data)
+        )
 
     def initializer(self, tensor: ir.TensorProtocol, name: str = "") -> ir.Value:
         """An initializer of the graph."""
         tensor.name = name or self._name()
         value = ir.Value(
-            name=tensor.name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(tensor.shape)
+            name=tensor.name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(tensor.shape.numpy())
         )
         value.const_value = tensor
         self.graph.register_initializer(value)

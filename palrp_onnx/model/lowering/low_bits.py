@@ -74,9 +74,7 @@ def few_bits(b: Builder, numbers: Array, bits: int) -> ir.Value:
     return b.shared(numbers.astype(ml_dtypes.uint4) if small else numbers)
 
 
-def same_bytes(
-    b: Builder, value: ir.Value, dtype: ir.DataType, shape: tuple[int, ...]
-) -> ir.Value:
+def same_bytes(b: Builder, value: ir.Value, dtype: ir.DataType, shape: tuple[int, ...]) -> ir.Value:
     """An initializer with the bytes of another; external data stay where they are.
 
     One length may be −1.
