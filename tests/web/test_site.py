@@ -213,6 +213,13 @@ def test_half_precision_pixels(tmp_path: Path) -> None:
         image_facts(settings(tmp_path), [half])
 
 
+@pytest.mark.quick
+def test_batches(tmp_path: Path) -> None:
+    several = GraphInput("pixels", np.dtype(np.float32), (4, 3, 224, 224))
+    with pytest.raises(UnsupportedError, match="gives a graph one sample: pixels"):
+        image_facts(settings(tmp_path), [several])
+
+
 # --- texts ----------------------------------------------------------------------------------------
 @pytest.mark.quick
 @pytest.mark.parametrize("name", ["reviews-bert", "reviews-rope", "agreement-lm"])

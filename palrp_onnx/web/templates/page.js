@@ -118,13 +118,24 @@ function draw() {
   drawAnswers(at("answers"), found, labelOf, probable);
   drawLedger(at("ledger"), at("residual"), found);
   drawNumbers(at("numbers"), input, found);
-  const units = found.maps.total.reduce((all, each) => all + each, 0);
-  const unknown = input.unknown?.filter(Boolean).length;
-  at("covered").textContent = `Of ${number(value)} this map shows ${number(units)}; the rest is in the ledger.` +
-    (unknown ? ` Framed words have tokens that stand for what the vocabulary does not have: ${unknown}.` : "");
+  at("covered").textContent = covered();
   ranks();
   result.hidden = false;
   paint();
+}
+
+/** How much of the target the map shows, and where the rest is. */
+function covered() {
+  const { ledger, maps, value } = found;
+  const map = maps.total.reduce((all, each) => all + each, 0);
+  const entries = ledger.filter(([name]) => name === "content" || name === "position");
+  const off = entries.reduce((all, [, amount]) => all + amount, 0) - map;
+  const said = [`Of ${number(value)} this map shows ${number(map)}`];
+  if (entries.length && Math.abs(off) > 1e-3 * ledger.reduce((all, [, amount]) => all + Math.abs(amount), 0))
+    said.push(`${number(off)} is on places that are no ${input.flow ? "token" : "patch"}`);
+  if (ledger.length) said.push("the rest is in the ledger");
+  const unknown = input.unknown?.filter(Boolean).length;
+  return `${said.join("; ")}.${unknown ? ` Framed: ${unknown} tokens stand for what the vocabulary does not have.` : ""}`;
 }
 
 /** The score is a map of its own only where it is not the total. */
