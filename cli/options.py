@@ -276,9 +276,9 @@ def _target_option(default: str, meaning: str) -> Callable[[F], F]:
         show_default=meaning,
         metavar="TARGET",
         help="pred, an index, a label, a token in quotes, A-B (contrast), token:POS[:CLASS], "
-        "answer, logprob:TARGET, span:FIRST-LAST, an element I,J,…, region:CLASS[:MASK], or "
-        "dot:FILE, cos:FILE or similarity:FILE (a vector or another input); index:2 or label:2 if "
-        "the text is ambiguous.",
+        "answer, logprob:TARGET, rest:TARGET, span:FIRST-LAST, an element I,J,…, "
+        "region:CLASS[:MASK], or dot:FILE, cos:FILE or similarity:FILE (a vector or another "
+        "input); index:2 or label:2 if the text is ambiguous.",
     )
 
 

@@ -699,7 +699,8 @@ class Explainer:
         rewritten = planned.analysis.model
         original = None
         if rewritten.changes or self.dtype == "float64":
-            original = Original(rewritten, planned.output, device=self.device)
+            keep = not self._once and memory != "bounded"
+            original = Original(rewritten, planned.output, device=self.device, keep=keep)
         room = None
         if memory == "auto" and self._kind == "onnxruntime" and self.device == "cpu":
             room = Room(planned.kept())

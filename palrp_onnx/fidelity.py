@@ -13,7 +13,8 @@ why.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import cache, partial
 
 import numpy as np
 import onnx_ir as ir
@@ -43,20 +44,24 @@ class Original:
         model: The rewritten model.
         output: Name of the explained output.
         device: ``cpu`` or ``cuda[:N]``.
+        keep: Whether sessions stay open for further inputs. If not, one after the other is opened
+            and closed, so that memory is needed for one.
 
     Attributes:
         tolerance: Largest allowed difference, as a share of the output's largest magnitude.
         kernels_exact: Whether the runtime computes the file's integer products exactly.
     """
 
-    def __init__(self, model: Model, output: str, *, device: str = "cpu") -> None:
+    def __init__(
+        self, model: Model, output: str, *, device: str = "cpu", keep: bool = True
+    ) -> None:
         self._rewritten = dict(model.lowered)
         self.kernels_exact = True
-        self._output = output
+        self._output, self._keep = output, keep
         self.tolerance = BFLOAT if "bfloat16" in model.lowered else tolerance_of(model.graph)
         self._forward: FileForward | None = None
         self._served: FileForward | None = None
-        self._exact: RuntimeForward | None = None
+        self._exact: Callable[[], RuntimeForward] | None = None
         self._reason: str | UnsetType = UNSET
         try:
             self._forward = FileForward(model, output, device=device, optimise=False, prepack=False)
@@ -67,7 +72,10 @@ class Original:
                 self._served = self._forward.as_served()
             if kernel_nodes(model) and (rounds or not are_exact()):
                 self.kernels_exact = False
-                self._exact = RuntimeForward(model, [output], device=device)
+                # Before the way back is appended to the graph.
+                copy = model.copy()
+                opened = partial(RuntimeForward, copy, [output], device=device)
+                self._exact = cache(opened) if keep else opened
         except ModelError as error:  # no kernel for an operation, or for a type
             self._reason = error.hint or error.message
 
@@ -91,11 +99,11 @@ class Original:
             FidelityError: The outputs differ by more than the order of sums explains; or the
                 ledger's entry ``kernel`` is large although this machine's kernels are exact.
         """
-        if self._forward is None:
+        expected = None if self._forward is None else self._run(self._forward, feeds)
+        if expected is None:
             return Fidelity(
                 rewritten=self._rewritten, difference=None, allowed=None, unverified=self._reason
             )
-        expected = self._forward(feeds)
         if unmasked is None:
             difference, largest = compare(expected, output)
         else:
@@ -114,15 +122,26 @@ class Original:
                 place=self._place(),
                 hint="This explanation would be of another function. Please report the model.",
             )
-        served = distance(expected, self._served(feeds)) if self._served is not None else 0.0
-        exact = output if self._exact is None else self._exact(feeds)[self._output]
+        served = None if self._served is None else self._run(self._served, feeds)
+        exact = output if self._exact is None else self._exact()(feeds)[self._output]
         return Fidelity(
             rewritten=self._rewritten,
             difference=difference,
             allowed=self.tolerance * largest,
-            served=served,
+            served=0.0 if served is None else distance(expected, served),
             kernels=distance(exact, output),
         )
+
+    def _run(self, forward: FileForward, feeds: Mapping[str, Array]) -> Array | None:
+        """The output of the file; ``None`` where the runtime cannot load it."""
+        try:
+            return forward(feeds)
+        except ModelError as error:  # no kernel for an operation, or for a type
+            self._reason = error.hint or error.message
+            return None
+        finally:
+            if not self._keep:
+                forward.close()
 
     def _place(self) -> str:
         return f"output {self._output}; rewritten: {', '.join(self._rewritten) or 'nothing'}"

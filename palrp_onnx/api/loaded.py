@@ -511,6 +511,11 @@ class LoadedModel:
         return path
 
     @property
+    def reader(self) -> ValueReader:
+        """What reads inputs for the graph."""
+        return self._graph.reader
+
+    @property
     def tokenizer(self) -> Path:
         """The place of the tokenizer, where one may be."""
         return self.options["tokenizer"] or default_tokenizer(self.path)

@@ -285,21 +285,18 @@ class CompiledEngine:
 
 
 def _widens_weights(graph: ir.Graph) -> bool:
-    """Whether large weights are dequantised or cast.
+    """Whether large weights are dequantised or cast, and wait for nothing.
 
     In the order of the graph, all of these would come first, and stay.
     """
-    return any(has(node, _WIDENING) and _is_weight(node.inputs[0]) for node in graph)
+    return any(has(node, _WIDENING) and all(map(_is_stored, node.inputs)) for node in graph)
 
 
 _WIDENING = Trait.DEQUANTISE | Trait.RETYPES
-#: Bytes of a tensor that counts as a weight.
-_LARGE = 1 << 16
 
 
-def _is_weight(value: ir.Value | None) -> bool:
-    tensor = None if value is None or not value.is_initializer() else value.const_value
-    return tensor is not None and tensor.nbytes >= _LARGE
+def _is_stored(value: ir.Value | None) -> bool:
+    return value is None or value.is_initializer()
 
 
 def target_inputs(target: Target, axes: int) -> dict[str, Array]:

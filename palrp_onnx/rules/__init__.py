@@ -6,8 +6,10 @@ from palrp_onnx.rules import (
     gradient,
     linear,
     lossless_softmax,
+    modified_gradient,
     movement,
     norm,
+    open_choices,
     pooling,
     products,
     recurrent,
@@ -17,6 +19,7 @@ from palrp_onnx.rules import (
     signed,
     softmax,
     sums,
+    tempered,
 )
 from palrp_onnx.rules.registry import (
     NO_PATH,
@@ -40,8 +43,10 @@ __all__ = [
     "gradient",
     "linear",
     "lossless_softmax",
+    "modified_gradient",
     "movement",
     "norm",
+    "open_choices",
     "pooling",
     "products",
     "recurrent",
@@ -54,4 +59,5 @@ __all__ = [
     "softmax",
     "sums",
     "supported",
+    "tempered",
 ]

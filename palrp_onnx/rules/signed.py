@@ -58,11 +58,14 @@ class _Layer(Generic[T]):
         return Shares(inputs, absorbed)
 
 
-_Reader = Callable[[Language[Any], Node[Any]], _Layer[Any] | None]
+#: How the layer of a node is read; ``None`` if it has no weights.
+Reader = Callable[[Language[Any], Node[Any]], _Layer[Any] | None]
 
 
 # --- the rules ------------------------------------------------------------------------------------
-def gamma_rule(op: Language[T], layer: _Layer[T], m: T, gamma: float) -> Shares[T]:
+def gamma_rule(
+    op: Language[T], layer: _Layer[T], m: T, gamma: float, kept: float = 1.0
+) -> Shares[T]:
     """γ-rule for inputs of both signs: contributions with the sign of y are weighted by 1 + γ.
 
     With their weighted sum z = (1 + γ/2) y + γ/2 sign(y) ∘ (|W||x| + |b|) and s = m ∘ y / z:
@@ -71,12 +74,16 @@ def gamma_rule(op: Language[T], layer: _Layer[T], m: T, gamma: float) -> Shares[
         R_b = (1 + γ/2) b ∘ s + γ/2 |b| ∘ sign(y) ∘ s
 
     γ = 0 is the ε-rule with ε → 0, γ → ∞ the z⁺-rule where y > 0. Where y = 0 nothing is passed on.
+    Of R_b the bias keeps the share ``kept``; the rest is handed to the inputs in proportion to
+    |w x|: m_x has in addition sign(x) ∘ |W|ᵀ ((1 − kept) R_b / |W||x|).
+
     Shapes: as in the default rule of the layer. Source: Montavon et al. 2019; Andéol et al. 2021
-    for inputs and outputs of both signs. Ledger: R_b under ``bias``.
+    for inputs and outputs of both signs. Ledger: what the bias keeps
+    under ``bias``.
     """
     once, extra = 1 + gamma / 2, gamma / 2
     sizes, whole = op.absolute(layer.weights), op.absolute(layer.y)
-    reach = layer.apply(op.absolute(layer.x), sizes)
+    of_inputs = reach = layer.apply(op.absolute(layer.x), sizes)
     if layer.bias is not None:
         reach = op.add(reach, op.absolute(layer.bias))
     z = op.add(op.scale(whole, once), op.scale(reach, extra))
@@ -89,6 +96,10 @@ def gamma_rule(op: Language[T], layer: _Layer[T], m: T, gamma: float) -> Shares[
         return layer.shares(op, m, sent, {})
     taken = op.scale(op.mul(layer.bias, s), once)
     taken = op.add(taken, op.scale(op.mul(op.absolute(layer.bias), with_sign), extra))
+    if kept < 1.0:
+        handed = op.ratio(op.scale(taken, 1.0 - kept), of_inputs, 0.0)
+        extra_sent = op.mul(op.sign(layer.x), layer.adjoint(handed, sizes))
+        sent, taken = op.add(sent, extra_sent), op.sub(taken, op.mul(handed, of_inputs))
     if layer.added_bias is not None:
         taken = op.sub(taken, op.mul(m, layer.added_bias))
     return layer.shares(op, m, sent, {"bias": taken})
@@ -203,7 +214,8 @@ def _convolution(op: Language[T], node: Node[T]) -> _Layer[T] | None:
 
 
 # --- the sets -------------------------------------------------------------------------------------
-_LAYERS: dict[str, tuple[_Reader, Rule, str]] = {
+#: Operation → how its layer is read, its default rule, and its parameter γ.
+LAYERS: dict[str, tuple[Reader, Rule, str]] = {
     "MatMul": (_matmul, products.matmul, "gamma"),
     "Gemm": (_gemm, linear.gemm, "gamma"),
     "Conv": (_convolution, linear.convolution, "gamma_conv"),
@@ -211,7 +223,7 @@ _LAYERS: dict[str, tuple[_Reader, Rule, str]] = {
 }
 
 
-def _register(op_type: str, read: _Reader, default: Rule, parameter: str) -> None:
+def _register(op_type: str, read: Reader, default: Rule, parameter: str) -> None:
     @rule(op_type, under="gamma")
     def gamma(op: Language[T], node: Node[T], m: T) -> Sequence[T | None] | Shares[T]:
         """:func:`gamma_rule` for layers with weights, else the default rule."""
@@ -227,7 +239,7 @@ def _register(op_type: str, read: _Reader, default: Rule, parameter: str) -> Non
         return default(op, node, m) if layer is None else alpha_rule(op, layer, m)
 
 
-for _op_type, _entry in _LAYERS.items():
+for _op_type, _entry in LAYERS.items():
     _register(_op_type, *_entry)
 
 
