@@ -23,11 +23,14 @@ from .options import (
     POSITIONS,
     MethodChoice,
     Reporting,
+    Words,
     example_option,
     grouped,
+    memory_option,
     method_options,
     model_argument,
     reporting_options,
+    words_options,
 )
 
 
@@ -57,16 +60,10 @@ from .options import (
     metavar="DIR",
     help="Folder of npm with what the page runs on.",
 )
+@words_options
 @method_options
 @example_option
-@click.option(
-    "--memory",
-    type=click.Choice(["fast", "bounded"]),
-    default="fast",
-    show_default=True,
-    help="fast keeps all values of the forward pass for the way back, bounded computes them again "
-    "layer by layer.",
-)
+@memory_option("fast")
 @click.option("--portable", is_flag=True, help="Use only operations of the ONNX standard.")
 @click.option(
     "--required-targets",
@@ -76,13 +73,14 @@ from .options import (
 @click.option("--no-ledger", is_flag=True, help="Leave out the ledger.")
 @click.option("--features", is_flag=True, help="Also output sinks and content by feature.")
 @reporting_options
-@grouped(choice=MethodChoice, reporting=Reporting)
+@grouped(words=Words, choice=MethodChoice, reporting=Reporting)
 def compile(
     model: Path,
     destination: Path | None,
     triton: Path | None,
     web: Path | None,
     runtime: Path,
+    words: Words,
     choice: MethodChoice,
     example: Path | None,
     memory: str,
@@ -105,6 +103,10 @@ def compile(
 
     if destination is None and triton is None and web is None:
         raise UsageError("No output is given", hint="Give -o FILE.onnx, --triton DIR or --web DIR.")
+    if web is None and (words.tokenizer is not None or words.bind):
+        raise UsageError(
+            "Only pages read texts", hint="Give --web DIR with --tokenizer and --bind."
+        )
     if destination is not None and os.path.realpath(destination) == os.path.realpath(model):
         raise UsageError("The explainer would replace its model", place=str(destination))
     settings = CompileSettings(
@@ -132,7 +134,8 @@ def compile(
         files |= {} if destination is None else {destination: data}
         files |= {} if triton is None else _repository(data, model, triton)
     if web is not None:
-        files |= _site(compiled(settings=replace(settings, required=True)), model, runtime, web)
+        data = compiled(settings=replace(settings, required=True))
+        files |= _in_folder(_site(data, model, runtime, words), web)
     write_files(files)
     if not reporting.quiet:
         for place in files:
@@ -148,10 +151,10 @@ def _repository(data: bytes, model: Path, folder: Path) -> dict[Path, Content]:
     return _in_folder(repository(data, name, model.resolve().parent), folder)
 
 
-def _site(data: bytes, model: Path, runtime: Path, folder: Path) -> dict[Path, Content]:
+def _site(data: bytes, model: Path, runtime: Path, words: Words) -> dict[Path, bytes | Path]:
     from palrp_onnx.web.site import site
 
-    return _in_folder(site(data, model, runtime), folder)
+    return site(data, model, runtime, tokenizer=words.tokenizer, bind=words.bind)
 
 
 def _in_folder(files: Mapping[Path, bytes | Path], folder: Path) -> dict[Path, Content]:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from palrp_onnx.analysis.lengths import follow_from_numbers
 from palrp_onnx.analysis.sizes import sizes_of
 from palrp_onnx.compiler.halves import Halves
+from palrp_onnx.compiler.late_weights import read_late
 from palrp_onnx.compiler.manifest import Aligned, Manifest
 from palrp_onnx.compiler.recompute import recompute
 from palrp_onnx.errors import UnsupportedError
@@ -75,7 +76,8 @@ class CompileSettings:
         required: Whether inputs of the target have no default, for bindings that pass only inputs
             without one; callers then give the values that would be their defaults.
         memory: ``fast`` keeps what the way back reads of the forward pass; ``bounded`` computes it
-            again, layer by layer.
+            again, layer by layer. :func:`palrp_onnx.compiler.file.compile_model` takes ``auto`` and
+            sizes too.
     """
 
     positions: str = "relu"
@@ -203,9 +205,11 @@ class _Compiler:
         self._own.put_back(portable=self._settings.portable, named=source_name)
         halves = Halves(self._op, self._graph)
         halves.put()
-        if self._settings.memory == "bounded":
+        bounded = self._settings.memory == "bounded"
+        if bounded:
             size_of = sizes_of(self._analysis, self._shapes)
             recompute(self._op, self._graph, halves, seed, size_of)
+        read_late(self._op, self._graph, bounded=bounded)
         self._analysis.model.proto.metadata_props.update(manifest.properties())
         self._rename_reserved(self._public)
         self._rename_reserved(self._computed)

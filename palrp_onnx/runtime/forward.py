@@ -20,6 +20,7 @@ from palrp_onnx.model.joining import parts_in
 from palrp_onnx.model.lowering import REFUSED
 from palrp_onnx.model.native import rounds_inside
 from palrp_onnx.model.open import Model, parse_model
+from palrp_onnx.model.ops import Trait, has
 from palrp_onnx.runtime import recurrent
 from palrp_onnx.runtime.integer_products import runtime_operations
 from palrp_onnx.runtime.placed import PLACE, PLACED_OPSET, read_at_places
@@ -68,6 +69,7 @@ class RuntimeForward:
                 optimise=False,
                 prepack=rounds_inside(model.graph),
                 in_order=True,
+                arena=not _dequantises(model.graph),
             )
         except ModelError as error:
             refused = [n for n in model.graph if REFUSED in n.meta]
@@ -101,7 +103,7 @@ class FileForward:
         rounds_inside: Whether an operation of the file rounds activations internally.
 
     Raises:
-        ModelError: The runtime cannot load the file, or the file has no such value.
+        ModelError: The file has no such value.
     """
 
     def __init__(
@@ -134,28 +136,43 @@ class FileForward:
             ]
         self.rounds_inside = any(each.rounds_inside for each in self._parts)
         self._folder, self._device = model.folder, device
-        self._open(optimise=optimise, prepack=prepack)
+        self._optimise, self._prepack = optimise, prepack or self.rounds_inside
+        self._sessions: list[Session] = []
 
-    def _open(self, *, optimise: bool = True, prepack: bool = True) -> None:
-        self._sessions = [
+    def open(self) -> None:
+        """Open the sessions, which the first call does otherwise.
+
+        Raises:
+            ModelError: The runtime cannot load the file.
+        """
+        self._sessions = self._sessions or [
             Session(
                 each.data,
                 self._folder,
                 device=self._device,
-                optimise=optimise,
-                prepack=prepack or self.rounds_inside,
+                optimise=self._optimise,
+                prepack=self._prepack,
             )
             for each in self._parts
         ]
 
+    def close(self) -> None:
+        """Close the sessions and free their memory; the next call opens them again."""
+        self._sessions = []
+
     def as_served(self) -> FileForward:
         """The same file with the runtime's graph optimisation, without reading it again."""
         served = copy(self)
-        served._open()
+        served._sessions, served._optimise, served._prepack = [], True, True
         return served
 
     def __call__(self, feeds: Mapping[str, Array]) -> Array:
-        """Run once and return the output."""
+        """Run once and return the output.
+
+        Raises:
+            ModelError: The runtime cannot load the file.
+        """
+        self.open()
         samples = max((len(array) for array in feeds.values() if array.ndim), default=1)
         blanks = {blank.name: blank.array(samples) for blank in self._removed}
         values = {**feeds, **blanks}
@@ -380,6 +397,11 @@ def _softmax_of_tails() -> list[type]:
             return (scores - total,)
 
     return [LogSoftmax, Softmax]
+
+
+def _dequantises(graph: ir.Graph) -> bool:
+    """Whether weights are dequantised, each of which is large and needed once."""
+    return any(has(node, Trait.DEQUANTISE) for node in graph)
 
 
 def _with_outputs(model: Model, names: list[str]) -> onnx.ModelProto:

@@ -7,11 +7,11 @@ application with models of its own. How many there are, and what each needs, is 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 import msgspec
 from msgspec import structs
+from starlette.types import ASGIApp
 
 from palrp_onnx.errors import ResourceError, UsageError
 from palrp_onnx.serving.app import application
@@ -39,7 +39,11 @@ def app(arguments: Mapping[str, Any]) -> serve.Application:
         UsageError: There is no model, or no such option.
         InputError: There is no such file.
     """
-    builder = partial(application, options_of(arguments))
+    options = options_of(arguments)
+
+    def builder() -> ASGIApp:
+        return application(options)
+
     deployment: Any = serve.deployment(serve.ingress(builder)(), name="palrp-onnx")
     bound: serve.Application = deployment.bind()
     return bound

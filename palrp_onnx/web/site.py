@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -17,7 +18,14 @@ from palrp_onnx.compiler.triton import external_files
 from palrp_onnx.errors import UnsupportedError
 from palrp_onnx.files import to_json
 from palrp_onnx.head import Head, find_head
-from palrp_onnx.inputs import TextReader, default_preprocessor, default_tokenizer, read_labels
+from palrp_onnx.inputs import (
+    GraphInput,
+    TextReader,
+    bind_inputs,
+    default_preprocessor,
+    default_tokenizer,
+    read_labels,
+)
 from palrp_onnx.inputs.beside import beside
 from palrp_onnx.inputs.sidecar import read_declared
 from palrp_onnx.model.open import Model
@@ -35,7 +43,12 @@ _SCRIPTS = ("page.js", "run.js", "text.js", "image.js", "draw.js")
 
 
 def site(
-    explainer: bytes, model: Path, runtime: Path, *, tokenizer: Path | None = None
+    explainer: bytes,
+    model: Path,
+    runtime: Path,
+    *,
+    tokenizer: Path | None = None,
+    bind: Mapping[str, str] | None = None,
 ) -> dict[Path, bytes | Path]:
     """The files of a page, by their path in its folder.
 
@@ -44,6 +57,7 @@ def site(
         model: The model, with its tokenizer or preprocessing and its labels beside it.
         runtime: The ``node_modules`` folder with the software that the page runs on.
         tokenizer: The tokenizer, a file or a folder, if it is not beside the model.
+        bind: What inputs receive of a text, where the graph leaves it open, by their names.
 
     Returns:
         The content of each file, or the file to copy.
@@ -58,7 +72,8 @@ def site(
     assert manifest is not None
     head = find_head(manifest, manifest.facts.shape, read_declared(model), read_labels(model))
     _check(manifest, proto)
-    made, facts = _input_facts(manifest, Model.open(model), tokenizer)
+    inputs = bind_inputs(Model.open(model).inputs, bind or {})
+    made, facts = _input_facts(manifest, model, inputs, tokenizer)
     external = list(external_files(proto))
     facts |= {
         "title": model.absolute().parent.name,
@@ -119,16 +134,16 @@ def _check(manifest: Manifest, proto: onnx.ModelProto) -> None:
 
 
 def _input_facts(
-    manifest: Manifest, model: Model, tokenizer: Path | None
+    manifest: Manifest, model: Path, inputs: Sequence[GraphInput], tokenizer: Path | None
 ) -> tuple[dict[Path, bytes], dict[str, Any]]:
     """Files for the input, and facts about it."""
     if manifest.image is not None:
-        facts = image_facts(default_preprocessor(model.path), model.inputs)
+        facts = image_facts(default_preprocessor(model), inputs)
         sizes = list(manifest.patch[-2:]) if manifest.patch is not None else None
         facts |= {"patch": sizes, "grid": GRID}
         return {}, {"image": facts, "notices": facts.pop("notices")}
-    place = tokenizer or default_tokenizer(model.path)
-    reader = TextReader(place, model.inputs, config=beside(model.path, "config.json"))
+    place = tokenizer or default_tokenizer(model)
+    reader = TextReader(place, inputs, config=beside(model, "config.json"))
     facts, data = text_facts(reader)
     return {Path("tokenizer.json"): data}, {"text": facts, "notices": facts.pop("notices")}
 

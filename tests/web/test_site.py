@@ -127,6 +127,12 @@ def test_the_command_writes_it(modules: Path, tmp_path: Path) -> None:
     assert required == ["", "target,target_against,target_vector"]
 
 
+def test_options_of_pages_alone(tmp_path: Path) -> None:
+    given = ["compile", str(MODELS / "reviews-rope/model.onnx"), "--tokenizer", str(tmp_path)]
+    result = CliRunner().invoke(program, [*given, "-o", str(tmp_path / "explainer.onnx")])
+    assert result.exit_code == 2 and "Only pages read texts" in result.stderr
+
+
 def test_external_weights_are_copied(modules: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(MODELS / "digits-vit", tmp_path / "digits")
     model = onnx.load(folder / "model.onnx")
@@ -205,6 +211,13 @@ def test_half_precision_pixels(tmp_path: Path) -> None:
     half = GraphInput("pixels", np.dtype(np.float16), (None, 3, None, None))
     with pytest.raises(UnsupportedError, match="no arrays of this type: pixels float16"):
         image_facts(settings(tmp_path), [half])
+
+
+@pytest.mark.quick
+def test_batches(tmp_path: Path) -> None:
+    several = GraphInput("pixels", np.dtype(np.float32), (4, 3, 224, 224))
+    with pytest.raises(UnsupportedError, match="gives a graph one sample: pixels"):
+        image_facts(settings(tmp_path), [several])
 
 
 # --- texts ----------------------------------------------------------------------------------------

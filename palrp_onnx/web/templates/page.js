@@ -6,8 +6,8 @@ import { openText } from "./text.js";
 
 const at = (id) => document.getElementById(id);
 const [entry, status, problem, result] = [at("input"), at("status"), at("problem"), at("result")];
-/** More entries than these are not all offered as targets. */
-const OFFERED = 100;
+/** Up to so many entries are all offered as targets, of more those with the largest scores. */
+const ALL = 2000, LARGEST = 100;
 
 const view = { name: "total", by: "words" };
 let facts, reader, run, input, found;
@@ -42,16 +42,19 @@ function labelOf(k) {
 
 /** Entries as targets: all, or those with the largest scores; what is chosen stays. */
 function offer() {
-  const size = found?.scores.length ?? facts.labels?.length ?? 0;
+  const size = found?.scores.length ?? (facts.labels?.length > ALL ? 0 : facts.labels?.length ?? 0);
   let known = [...Array(size).keys()];
-  if (size > OFFERED) {
-    const chosen = [Number(at("target").value), Number(at("against").value)];
+  at("number").parentElement.hidden = size <= ALL;
+  if (size > ALL) {
+    at("number").max = size - 1;
+    const chosen = [found.target, found.against].filter((k) => k >= 0);
     known.sort((a, b) => found.scores[b] - found.scores[a]);
-    known = [...new Set([...known.slice(0, OFFERED), ...chosen.filter((k) => k >= 0)])];
+    known = [...new Set([...known.slice(0, LARGEST), ...chosen])];
   }
   for (const each of [at("target"), at("against")]) fill(each, known.map((k) => [k, labelOf(k)]));
-  if (at("position") && input)
-    fill(at("position"), Array.from({ length: input.count }, (_, k) => [input.first + k, `${input.first + k} ${input.names[input.first + k]}`]));
+  if (!at("position") || !input) return;
+  const units = Array.from({ length: input.count }, (_, k) => input.first + k);
+  fill(at("position"), units.map((unit) => [unit, `${unit} ${input.names[unit]}`]));
 }
 
 function fill(select, options) {
@@ -72,8 +75,9 @@ async function explain() {
     const given = await reader.read(facts.text ? entry.value : entry.files[0]);
     const choice = { target: -1, against: -1, position: -1 };
     for (const name of Object.keys(choice)) if (at(name)) choice[name] = Number(at(name).value);
-    // A position may be beyond a text that became shorter.
-    if (choice.position >= given.first + given.count) choice.position = -1;
+    // What was chosen may be beyond a text that became shorter.
+    for (const name of facts.entries === "token" ? Object.keys(choice) : ["position"])
+      if (choice[name] >= given.first + given.count) choice[name] = -1;
     if (choice.target >= 0 && choice.target === choice.against)
       throw new Refusal("The target is compared with itself: choose another.");
     found = await run(given, choice);
@@ -114,13 +118,24 @@ function draw() {
   drawAnswers(at("answers"), found, labelOf, probable);
   drawLedger(at("ledger"), at("residual"), found);
   drawNumbers(at("numbers"), input, found);
-  const units = found.maps.total.reduce((all, each) => all + each, 0);
-  const unknown = input.unknown?.filter(Boolean).length;
-  at("covered").textContent = `Of ${number(value)} this map shows ${number(units)}; the rest is in the ledger.` +
-    (unknown ? ` Framed words have tokens that stand for what the vocabulary does not have: ${unknown}.` : "");
+  at("covered").textContent = covered();
   ranks();
   result.hidden = false;
   paint();
+}
+
+/** How much of the target the map shows, and where the rest is. */
+function covered() {
+  const { ledger, maps, value } = found;
+  const map = maps.total.reduce((all, each) => all + each, 0);
+  const entries = ledger.filter(([name]) => name === "content" || name === "position");
+  const off = entries.reduce((all, [, amount]) => all + amount, 0) - map;
+  const said = [`Of ${number(value)} this map shows ${number(map)}`];
+  if (entries.length && Math.abs(off) > 1e-3 * ledger.reduce((all, [, amount]) => all + Math.abs(amount), 0))
+    said.push(`${number(off)} is on places that are no ${input.flow ? "token" : "patch"}`);
+  if (ledger.length) said.push("the rest is in the ledger");
+  const unknown = input.unknown?.filter(Boolean).length;
+  return `${said.join("; ")}.${unknown ? ` Framed: ${unknown} tokens stand for what the vocabulary does not have.` : ""}`;
 }
 
 /** The score is a map of its own only where it is not the total. */
@@ -154,6 +169,12 @@ document.querySelector("form").addEventListener("submit", (event) => {
   explain();
 });
 for (const id of ["target", "against", "position"]) at(id)?.addEventListener("change", () => input && explain());
+at("number").addEventListener("change", ({ target: { value } }) => {
+  if (!value || value < 0 || value >= found.scores.length) return;
+  at("target").append(make("option", { value }, labelOf(Number(value))));
+  at("target").value = value;
+  explain();
+});
 if (entry.type === "file") entry.addEventListener("change", () => run && explain());
 for (const button of result.querySelectorAll("[data-show], [data-by]"))
   button.addEventListener("click", () => {

@@ -1,6 +1,9 @@
 // The model: one run gives its answer and the relevance of one target.
 import * as ort from "./vendor/ort.wasm.min.mjs";
 
+// Threads would need headers that most servers do not send.
+ort.env.wasm.numThreads = 1;
+
 /** Something that the visitor can understand, and mostly change. */
 export class Refusal extends Error {}
 

@@ -63,6 +63,10 @@ function read(facts, encode, nameOf, text) {
   return { feeds, last: start + count - 1, flow, names: padded(names, "[padding]"), unknown, first: start, count };
 }
 
+const segments = (text) => Intl.Segmenter
+  ? Array.from(new Intl.Segmenter(undefined, { granularity: "word" }).segment(text), ({ segment }) => segment)
+  : text.split(/(?<=\s)(?=\S)|(?<=\S)(?=\s)/);
+
 /**
  * Parts of the text and their tokens, as [text, first token, number of tokens].
  *
@@ -71,7 +75,7 @@ function read(facts, encode, nameOf, text) {
  */
 export function words(encode, text, ids) {
   const parts = [];
-  for (const { segment } of new Intl.Segmenter(undefined, { granularity: "word" }).segment(text))
+  for (const segment of segments(text))
     if (parts.length && !parts.at(-1).trim()) parts[parts.length - 1] += segment;
     else parts.push(segment);
   const found = [];
