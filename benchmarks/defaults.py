@@ -41,8 +41,8 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 
 Array = NDArray[Any]
 REDUCTIONS = ("relu", "abs", "signed", "single-sink")
-#: The grid of texts: methods, and the reductions of sinks of those that have sinks. Methods that run
-#: the model for every unit are left to short inputs.
+#: The grid of texts: methods, and reductions of sinks. Methods that run the model for every unit
+#: are left to short inputs.
 GRID = (
     "pa-lrp attnlrp pe-only pa-lrp:single-sink pa-lrp:abs pa-lrp:signed "
     "pa-lrp-kept pa-lrp-kept:abs attnlrp-kept pa-lrp-adaptive cp-lrp pa-cp-lrp "
