@@ -71,7 +71,7 @@ class Forecaster:
         return Forecast(
             fast=fixed + fast + (beside + self._packed if self._compared else 0),
             bounded=fixed + max(bounded, beside, self._packed + work),
-            mapped=self._weights,
+            apart=fixed,
         )
 
     @cached_property
