@@ -110,9 +110,9 @@ class Usage(Struct, frozen=True, kw_only=True):
     """Forecast of the memory that an explanation takes, in bytes.
 
     ``tokens``: number of tokens, where the graph leaves that open. ``fast``, ``bounded``: peak of
-    the process with this ``--memory``. ``apart``: bytes of both that need not be free: weights
-    in the file, and the program itself. ``free``: what this machine has. ``auto``: what that chooses; empty if
-    neither fits.
+    the process with this ``--memory``. ``apart``: bytes of both that need not be free: weights in
+    the file, and the program itself. ``free``: what this machine has. ``auto``: what that chooses;
+    empty if neither fits.
     """
 
     tokens: int
