@@ -24,7 +24,7 @@ T = TypeVar("T")
 #: Weight of the last request in the pace, from which the time of the next is told.
 _RECENT = 0.2
 #: Requests that would take a larger share of their time at this pace are not admitted.
-_SHARE = 0.7
+_SHARE = 0.5
 
 
 @dataclass(eq=False)

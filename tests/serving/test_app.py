@@ -62,7 +62,7 @@ def test_the_deadline(start: Any, slow: dict[str, Served]) -> None:
     assert (answer.status_code, answer.json()["code"]) == (504, "deadline")
     client = start(opened=slow)
     text = {"name": "text", "shape": [1], "datatype": "BYTES", "data": ["a"]}
-    for given, status in ((1e5, 504), (0, 400), ("x", 400)):
+    for given, status in ((1e5, 504), (0, 400), ("x", 400), (10**400, 200)):
         body = {"inputs": [text], "parameters": {"timeout": given}}
         assert client.post("/v2/models/reviews-rope/explain", json=body).status_code == status
 

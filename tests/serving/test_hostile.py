@@ -46,7 +46,7 @@ def check(client: TestClient, path: str, content: bytes, headers: dict[str, str]
         assert set(answer.json()) == {"error", "code"}
 
 
-lengths = st.sampled_from(["", "-1", "0", "5", "1e3", "10000000000000000000000", "²", "x"])
+lengths = st.sampled_from(["", "-1", "0", "5", "1e3", "9" * 30, "9" * 5000, "²", "x"])
 
 
 @HOSTILE

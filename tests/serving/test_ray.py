@@ -7,6 +7,8 @@ import os
 import signal
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,6 +24,7 @@ from palrp_onnx.errors import UsageError
 from palrp_onnx.serving.ray import app, options_of
 
 MODEL = str(MODELS / "reviews-rope")
+NAME = f"served-by-{os.getpid()}"
 URL = "http://127.0.0.1:8123"
 BODY = {"instances": ["A gripping film."]}
 
@@ -38,23 +41,27 @@ def test_options_of_a_command_line() -> None:
 
 
 @pytest.fixture
-def served() -> Iterator[None]:
+def served(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    for check in ("READY", "HEALTH"):  # a busy machine may take long to start the proxy
+        monkeypatch.setenv(f"RAY_SERVE_PROXY_{check}_CHECK_TIMEOUT_S", "120")
     ray.init(num_cpus=4, include_dashboard=False, object_store_memory=100 << 20)
     serve.start(http_options={"host": "127.0.0.1", "port": 8123})
     found = app({"models": MODEL, "reload": 0})
     deployment = found._bound_deployment.options(num_replicas=2)
-    serve.run(deployment.bind(), name="palrp")
+    serve.run(deployment.bind(), name=NAME)
     yield
     serve.shutdown()
     ray.shutdown()
 
 
 def replicas() -> list[int]:
-    """Processes of the replicas."""
-    from ray.util.state import list_actors
-
-    actors = list_actors(filters=[("state", "=", "ALIVE")], detail=True)
-    return [each.pid for each in actors if "ServeReplica" in each.class_name]
+    """Processes of the replicas, which Ray gives titles."""
+    found = []
+    for each in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):  # it has ended
+            if each.read_text().startswith(f"ray::ServeReplica:{NAME}:"):
+                found.append(int(each.parent.name))
+    return found
 
 
 async def asked(count: int, kill: int) -> Counter[str]:
