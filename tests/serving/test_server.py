@@ -23,7 +23,7 @@ from committed import MODELS
 from palrp_onnx.cli.main import program
 
 pytest.importorskip("starlette")
-import httpx
+import httpx2 as httpx
 
 BODY = json.dumps({"instances": ["A gripping film."]}).encode()
 
