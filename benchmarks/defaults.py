@@ -47,8 +47,8 @@ GRID = (
     "pa-lrp-kept pa-lrp-kept:abs attnlrp-kept pa-lrp-adaptive cp-lrp pa-cp-lrp "
     "pa-gim pa-gim:abs pa-gim:signed pa-gim:temperature=1 pa-gim:temperature=4 "
     "gim gim:temperature=1 gim:temperature=4 pa-lrp-open attnlrp-open "
-    "eps-lrp gradient-x-input ig rollout chefer abslrp pa-abslrp value-zeroing attention-norm "
-    "contrastive flashtrace occlusion"
+    "eps-lrp gradient-x-input rollout chefer abslrp pa-abslrp value-zeroing attention-norm "
+    "contrastive flashtrace"
 ).split()
 #: Of a model of 30 layers: opening each takes seconds.
 DEEP = (
@@ -65,6 +65,7 @@ FEW = (
     "pa-lrp attnlrp pe-only pa-lrp-kept cp-lrp pa-cp-lrp gim pa-gim gradient-x-input ig rollout "
     "chefer abslrp occlusion value-zeroing attention-norm"
 ).split()
+SHUFFLED = "pa-lrp attnlrp gim pa-gim chefer rollout".split()
 PLANTED = [
     f"{task}-{kind}"
     for task in ("token", "negated", "first", "order", "distance", "half")
@@ -82,7 +83,7 @@ class Task:
         methods: The compared methods, the first of which chooses the target.
         tuning: Whether there is a tuning split.
         shards: Number of processes that share the inputs.
-        together: Methods per process.
+        together: Methods per process; the model is large, and all run on the device.
         model: Folder of the model, if it is not that of the task.
     """
 
@@ -91,14 +92,14 @@ class Task:
     methods: Sequence[str]
     tuning: bool = True
     shards: int = 1
-    together: int = 99
+    together: int = 0
     model: str = ""
 
 
 TASKS = {
     "smollm2": Task("language model", "text", DEEP, together=3),
-    "reviews-rope": Task("texts", "text", GRID, shards=3),
-    "reviews-bert": Task("texts", "text", GRID, shards=3),
+    "reviews-rope": Task("texts", "text", GRID, shards=5),
+    "reviews-bert": Task("texts", "text", GRID, shards=5),
     **{
         f"reviews-{kind}-{form}": Task("", "text", FEW[:4], tuning=False)
         for kind in ("rope", "bert")
@@ -118,7 +119,7 @@ TASKS = {
     },
     **{
         f"randomisation-{kind}": Task(
-            "", "randomisation", FEW, tuning=False, model=f"reviews-{kind}"
+            "", "randomisation", SHUFFLED, tuning=False, model=f"reviews-{kind}"
         )
         for kind in ("rope", "bert")
     },
@@ -126,7 +127,9 @@ TASKS = {
 #: Inputs of the two splits: of those that are held out, none is in both.
 TEST, TUNING = slice(0, 1000), slice(2000, 2200)
 WORDS_TOKENS = 48
-SANITY = 50
+SANITY = {"stability": 50, "agreement": 50, "randomisation": 20}
+#: Share of the time that the tuning split may take.
+TUNED = 0.35
 
 
 # --- data -----------------------------------------------------------------------------------------
@@ -247,60 +250,89 @@ def build(name: str, model: Any, device: str, unknown: int | None) -> Any:
     return compared_method(name, model, device=device, unknown=unknown)
 
 
-def run_part(task: Task, folder: Path, split: str, options: argparse.Namespace) -> dict[str, Any]:
-    """Names of methods and inputs, and what each method reaches on each input."""
+def run_part(task: Task, folder: Path, options: argparse.Namespace) -> None:
+    """Measure methods on the inputs of one shard, split after split, and write what is done."""
     from palrp_onnx.evaluate.tournament import applicable
     from palrp_onnx.inputs import default_tokenizer, open_sample, unknown_token
     from palrp_onnx.model.open import Model
 
-    end = time.monotonic() + options.seconds
+    _one_thread()
     model = Model.open(folder / "model.onnx")
-    files = sorted((folder / split).iterdir())[: options.samples]
-    files = files[options.shard :: options.shards]
     read = partial(open_sample, model_path=model.path, graph_inputs=model.inputs, tokenizer=None)
-    text = files[0].suffix == ".txt"
+    first = next((folder / "test").iterdir())
+    text = first.suffix == ".txt"
     unknown = unknown_token(default_tokenizer(model.path), None) if text else None
-    found, refused = applicable(
-        lambda name: build(name, model, options.device, unknown), options.methods, read(files[0])
-    )
+
+    def built(name: str, model: Any = model) -> Any:
+        """Explanations of small models are as fast on a core; perturbed rows run on the device."""
+        on = options.device if task.together or name == options.methods[0] else "cpu"
+        return build(name, model, on, unknown)
+
+    found, refused = applicable(built, options.methods, read(first))
     for name, reason in refused.items():
         print(f"{folder.name}: {name} left out ({reason})", file=sys.stderr)
-    values: dict[str, list[Array]] = {}
-    names: list[str] = []
-    if not found:
-        return {"names": [], "values": {}}
-    measure = {
-        "text": _texts,
-        "image": _images,
-        "planted": _planted,
-        "stability": _stability,
-        "agreement": _agreement,
-        "randomisation": _randomisation,
-    }[task.kind]
-    step = {"text": 64, "randomisation": SANITY}.get(task.kind, 10)
-    for start in range(0, len(files), step):
-        if time.monotonic() > end:
-            break
-        some = [read(file) for file in files[start : start + step]]
-        for name, each in measure(found, some, folder, unknown, options).items():
-            values.setdefault(name, []).append(each)
-        names += [sample.id for sample in some]
-    return {"names": names, "values": {k: np.concatenate(v) for k, v in values.items()}}
+    setting = Setting(folder, unknown, built, {})
+    measure = MEASURED[task.kind]
+    step = 64 if task.together else SANITY.get(task.kind, 10)
+    step = step if task.kind in ("text", "randomisation") else 10
+    start = time.monotonic()
+    for split in options.splits if task.tuning else ["test"]:
+        share = TUNED if split == "tuning" else 1.0
+        files = sorted((folder / split).iterdir())[: options.samples]
+        files = files[options.shard :: options.shards]
+        values: dict[str, list[Array]] = {}
+        names: list[str] = []
+        for begin in range(0, len(files), step):
+            if begin and time.monotonic() - start > share * options.seconds:
+                break
+            some = [read(file) for file in files[begin : begin + step]]
+            for name, each in measure(found, some, setting).items():
+                values.setdefault(name, []).append(each)
+            names += [sample.id for sample in some]
+        place = options.place.with_name(f"{options.place.name}.{split}.npz")
+        write_part(place, names, {name: np.concatenate(each) for name, each in values.items()})
 
 
-def _texts(
-    methods: Any, samples: Any, folder: Path, unknown: Any, options: Any
-) -> dict[str, Array]:
+@dataclass(frozen=True)
+class Setting:
+    """What measurements need besides methods and samples.
+
+    Attributes:
+        folder: The model's folder.
+        unknown: Id of the unknown token.
+        build: Method by name, and model.
+        forms: Methods on the model in other forms, once they are open.
+    """
+
+    folder: Path
+    unknown: int | None
+    build: Any
+    forms: dict[str, Any]
+
+
+def _one_thread() -> None:
+    """Sessions of one thread: processes share the cores."""
+    import onnxruntime
+
+    plain = onnxruntime.SessionOptions
+
+    class Options(plain):  # type: ignore[misc, valid-type]
+        def __init__(self) -> None:
+            super().__init__()
+            self.intra_op_num_threads = 1
+
+    onnxruntime.SessionOptions = Options
+
+
+def _texts(methods: Any, samples: Any, setting: Setting) -> dict[str, Array]:
     from palrp_onnx.evaluate.perturbation import Protocol, areas_of
     from palrp_onnx.evaluate.texts import perturbation_curves
 
-    curves = perturbation_curves(methods, samples, Protocol(unknown))
+    curves = perturbation_curves(methods, samples, Protocol(setting.unknown))
     return {name: areas_of(each) for name, each in curves.items()}
 
 
-def _images(
-    methods: Any, samples: Any, folder: Path, unknown: Any, options: Any
-) -> dict[str, Array]:
+def _images(methods: Any, samples: Any, setting: Setting) -> dict[str, Array]:
     """Areas of positive and negative perturbation, pixel accuracy, IoU and AP of each image."""
     from palrp_onnx.evaluate.image_maps import ComparedMaps
     from palrp_onnx.evaluate.images import evaluate_segmentation, perturbed_images
@@ -309,10 +341,10 @@ def _images(
 
     compared = ComparedMaps(methods)
     images = perturbed_images(compared, samples, baseline="mean")
-    found = {name: [] for name in images}
+    found: dict[str, list[list[float]]] = {name: [] for name in images}
     for number, sample in enumerate(samples):
         masks = evaluate_segmentation(
-            compared, [(sample, read_mask(folder / "masks" / f"{sample.id}.png"))]
+            compared, [(sample, read_mask(setting.folder / "masks" / f"{sample.id}.png"))]
         )
         for name, each in images.items():
             kept = each[number].predicted
@@ -324,60 +356,53 @@ def _images(
     return {name: np.array(each) for name, each in found.items()}
 
 
-def _planted(
-    methods: Any, samples: Any, folder: Path, unknown: Any, options: Any
-) -> dict[str, Array]:
+def _planted(methods: Any, samples: Any, setting: Setting) -> dict[str, Array]:
     from palrp_onnx.evaluate.planted import precisions
 
-    truth = json.loads((folder / "truth.json").read_text())
+    truth = json.loads((setting.folder / "truth.json").read_text())
     return precisions(methods, samples, truth)
 
 
-def _stability(
-    methods: Any, samples: Any, folder: Path, unknown: Any, options: Any
-) -> dict[str, Array]:
+def _stability(methods: Any, samples: Any, setting: Setting) -> dict[str, Array]:
     from palrp_onnx.evaluate.stability import Replacement, stability
 
     rows: dict[str, list[list[float]]] = {name: [] for name in methods}
     for sample in samples:
-        for name, each in stability(methods, [sample], Replacement(unknown)).items():
+        for name, each in stability(methods, [sample], Replacement(setting.unknown)).items():
             rows[name].append([each.signed.value, each.magnitude.value])
     return {name: np.array(each) for name, each in rows.items()}
 
 
-def _agreement(
-    methods: Any, samples: Any, folder: Path, unknown: Any, options: Any
-) -> dict[str, Array]:
+def _agreement(methods: Any, samples: Any, setting: Setting) -> dict[str, Array]:
     """Rank correlation of maps with those of the same model in eight and four bits."""
     from palrp_onnx.evaluate.maps import in_turn, target_text
     from palrp_onnx.evaluate.statistics import spearman
     from palrp_onnx.model.open import Model
 
-    if not hasattr(options, "forms"):
-        options.forms = [
-            {name: build(name, model, options.device, unknown) for name in methods}
-            for form in ("int8", "nbits")
-            for model in [Model.open(folder.with_name(f"{folder.name}-{form}") / "model.onnx")]
-        ]
+    for form in ("int8", "nbits"):
+        if form not in setting.forms:
+            place = setting.folder.with_name(f"{setting.folder.name}-{form}")
+            model = Model.open(place / "model.onnx")
+            setting.forms[form] = {name: setting.build(name, model) for name in methods}
     rows: dict[str, list[list[float]]] = {name: [] for name in methods}
     for sample in samples:
         plain = list(in_turn(methods, sample, "pred"))
         target = target_text(plain[0][1], "pred")
-        others = [{n: m for n, _, m in in_turn(form, sample, target)} for form in options.forms]
+        others = [
+            {n: m for n, _, m in in_turn(form, sample, target)} for form in setting.forms.values()
+        ]
         for name, _, own in plain:
             rows[name].append([spearman(own, other[name]) or 0.0 for other in others])
     return {name: np.array(each) for name, each in rows.items()}
 
 
-def _randomisation(
-    methods: Any, samples: Any, folder: Path, unknown: Any, options: Any
-) -> dict[str, Array]:
+def _randomisation(methods: Any, samples: Any, setting: Setting) -> dict[str, Array]:
     from palrp_onnx.evaluate.randomisation import randomisation
     from palrp_onnx.model.open import Model
 
     found = randomisation(
-        Model.open(folder / "model.onnx"),
-        lambda other: {name: build(name, other, options.device, unknown) for name in methods},
+        Model.open(setting.folder / "model.onnx"),
+        lambda other: {name: setting.build(name, other) for name in methods},
         lambda: samples,
         draws=3,
     )
@@ -385,6 +410,16 @@ def _randomisation(
         name: np.array([[step.magnitude.value for step in each.steps]])
         for name, each in found.items()
     }
+
+
+MEASURED = {
+    "text": _texts,
+    "image": _images,
+    "planted": _planted,
+    "stability": _stability,
+    "agreement": _agreement,
+    "randomisation": _randomisation,
+}
 
 
 # --- all parts ------------------------------------------------------------------------------------
@@ -395,45 +430,37 @@ def parts(folder: Path, options: argparse.Namespace) -> Iterator[tuple[str, list
         chosen = not options.only or any(name.startswith(each) for each in options.only)
         if not chosen or not (place / "model.onnx").exists():
             continue
-        for split in ("tuning", "test") if task.tuning else ("test",):
-            if split not in options.splits:
-                continue
-            for shard in range(task.shards):
-                for start in range(0, len(task.methods), task.together):
-                    methods = task.methods[start : start + task.together]
-                    methods = methods if start == 0 else ["pa-lrp", *methods]
-                    result = f"{name}.{split}.{shard}.{start}"
-                    samples = (
-                        SANITY
-                        if task.kind in ("stability", "agreement", "randomisation")
-                        else 10**6
-                    )
-                    yield (
-                        result,
-                        [
-                            *("part", str(place), name, "--split", split),
-                            *("--shard", str(shard), "--shards", str(task.shards)),
-                            *("--device", options.device, "--seconds", str(options.seconds)),
-                            *("--samples", str(min(options.samples, samples))),
-                            *("--methods", *methods),
-                        ],
-                    )
+        together = task.together or len(task.methods)
+        for shard in range(task.shards):
+            for start in range(0, len(task.methods), together):
+                methods = list(task.methods[start : start + together])
+                samples = min(options.samples, SANITY.get(task.kind, 10**6))
+                yield (
+                    f"{name}.{shard}.{start}",
+                    [
+                        *("part", str(place), name, "--splits", *options.splits),
+                        *("--shard", str(shard), "--shards", str(task.shards)),
+                        *("--device", options.device, "--seconds", str(options.seconds)),
+                        *("--samples", str(samples)),
+                        *("--methods", *(methods if start == 0 else [task.methods[0], *methods])),
+                    ],
+                )
 
 
 def run_all(folder: Path, results: Path, options: argparse.Namespace) -> None:
-    """Run all parts in processes; those of one method each are run by themselves."""
+    """Run all parts in processes."""
     results.mkdir(parents=True, exist_ok=True)
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
     def one(part: tuple[str, list[str]]) -> None:
         name, command = part
-        place = results / f"{name}.npz"
-        if place.exists():
+        place = results / name
+        if place.with_name(f"{name}.test.npz").exists():
             return
         start = time.monotonic()
         own = [sys.executable, __file__, *command, "--place", str(place)]
         found = subprocess.run(own, env=environment, capture_output=True, text=True, check=False)
-        said = "done" if place.exists() else f"FAILED: {found.stderr.strip()[-300:]}"
+        said = "done" if not found.returncode else f"FAILED: {found.stderr.strip()[-600:]}"
         left = [line for line in found.stderr.splitlines() if "left out" in line]
         print(f"{time.monotonic() - start:6.0f} s  {name}  {said}", *left, sep="\n  ", flush=True)
 
@@ -445,7 +472,7 @@ def gather(results: Path) -> dict[tuple[str, str], tuple[list[str], dict[str, Ar
     """All parts of a task and a split, joined: names of inputs, values by method."""
     rows: dict[tuple[str, str], dict[str, dict[str, Array]]] = {}
     for path in sorted(results.glob("*.npz")):
-        name, split, *_ = path.name.split(".")
+        name, _, _, split, _ = path.name.split(".")
         with np.load(path) as archive:
             ids = archive["names"].tolist()
             for method in archive.files:
@@ -462,10 +489,11 @@ def gather(results: Path) -> dict[tuple[str, str], tuple[list[str], dict[str, Ar
     return found
 
 
-def write_part(place: Path, found: Mapping[str, Any]) -> None:
+def write_part(place: Path, names: list[str], values: Mapping[str, Array]) -> None:
     """Write what was measured in one go, so that an interrupted part leaves nothing."""
-    scratch = place.with_suffix(".tmp.npz")
-    np.savez_compressed(scratch, names=np.array(found["names"]), **found["values"])
+    scratch = place.with_name(f"{place.name}.tmp")
+    with scratch.open("wb") as stream:
+        np.savez_compressed(stream, **{"names": np.array(names, str), **values})
     scratch.rename(place)
 
 
@@ -474,7 +502,7 @@ TEXT_MEASURES = ("gen. AUAC", "gen. MSE", "prun. AUAC", "prun. MSE", "compr.", "
 MEASURES = {
     "text": dict(zip(TEXT_MEASURES, (True, False, True, False, True, True), strict=True)),
     "image": {"positive": False, "negative": True, "pixel accuracy": True, "IoU": True, "AP": True},
-    "planted": {"|relevance|": True, "relevance": True},
+    "planted": {"magnitude": True, "signed": True},
     "stability": {"signed": True, "magnitude": True},
     "agreement": {"int8": True, "4 bits": True},
     "randomisation": {"25 %": False, "50 %": False, "75 %": False, "100 %": False},
@@ -571,7 +599,6 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=10**6)
     parser.add_argument("--only", nargs="+", default=[], help="beginnings of names of tasks")
     parser.add_argument("--splits", nargs="+", default=["tuning", "test"])
-    parser.add_argument("--split", default="test")
     parser.add_argument("--shard", type=int, default=0)
     parser.add_argument("--shards", type=int, default=1)
     parser.add_argument("--methods", nargs="+", default=[])
@@ -586,8 +613,7 @@ def main() -> None:
     elif options.command == "run":
         run_all(options.folder, Path(options.results), options)
     elif options.command == "part":
-        task = TASKS[options.results]
-        write_part(options.place, run_part(task, options.folder, options.split, options))
+        run_part(TASKS[options.results], options.folder, options)
     else:
         print(tables(options.folder))
 

@@ -244,14 +244,8 @@ def main(folder: Path, name: str) -> None:
     write(folder / name, shape, int(bits))
     random = np.random.default_rng(0)
     for count in (64, 512):
-        past = {
-            f"past_key_values.{k}.{part}": np.zeros((1, shape.groups, 0, shape.head), "f4")
-            for k in range(shape.layers)
-            for part in ("key", "value")
-        }
         ids = random.integers(5, shape.words, (1, count))
         np.savez(folder / name / f"{count}.npz", input_ids=ids, attention_mask=np.ones_like(ids))
-        del past
 
 
 if __name__ == "__main__":

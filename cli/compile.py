@@ -26,6 +26,7 @@ from .options import (
     Words,
     example_option,
     grouped,
+    memory_option,
     method_options,
     model_argument,
     reporting_options,
@@ -62,14 +63,7 @@ from .options import (
 @words_options
 @method_options
 @example_option
-@click.option(
-    "--memory",
-    type=click.Choice(["fast", "bounded"]),
-    default="fast",
-    show_default=True,
-    help="fast keeps all values of the forward pass for the way back, bounded computes them again "
-    "layer by layer.",
-)
+@memory_option("fast")
 @click.option("--portable", is_flag=True, help="Use only operations of the ONNX standard.")
 @click.option(
     "--required-targets",

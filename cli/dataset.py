@@ -62,7 +62,10 @@ def _option_of_methods(
 
 
 methods_option = _option_of_methods(("pa-lrp", "attnlrp"), "pa-lrp, attnlrp")
-every_method_option = _option_of_methods((*METHODS, *BASELINES), "all of them")
+every_method_option = _option_of_methods(
+    (*METHODS, *(name for name, facts in BASELINES.items() if not facts.slow)),
+    "all but baselines that run the model for every unit",
+)
 report_options = together(
     click.option(
         "-o", "place", type=FILE_PATH, metavar="FILE.json", help="Also write the result as JSON."

@@ -76,7 +76,8 @@ class CompileSettings:
         required: Whether inputs of the target have no default, for bindings that pass only inputs
             without one; callers then give the values that would be their defaults.
         memory: ``fast`` keeps what the way back reads of the forward pass; ``bounded`` computes it
-            again, layer by layer.
+            again, layer by layer. :func:`palrp_onnx.compiler.file.compile_model` takes ``auto`` and
+            sizes too.
     """
 
     positions: str = "relu"

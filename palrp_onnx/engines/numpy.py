@@ -80,6 +80,9 @@ class NumpyEngine:
         """The explained output [B, …] alone."""
         return self.subject.by_sample(self.forward(feeds)[self.planned.output])
 
+    def close(self) -> None:
+        """Nothing is open."""
+
     def explain(self, feeds: Feeds, target: Target | Sequence[Target]) -> Outcome:
         """Explain one batch."""
         self.subject.check_rows(feeds)

@@ -191,6 +191,14 @@ METHODS: Mapping[str, Method] = {
             rules=("alpha", "stopped"),
         ),
         Method(
+            name="abslrp",
+            summary="absLRP: positive contributions by the size of the output, layers rescaled",
+            source="Vukadin et al. 2024",
+            map="content",
+            shares=("attention", "gates"),
+            rules=("absolute",),
+        ),
+        Method(
             name="cp-lrp-gamma",
             summary="cp-lrp for images: γ-rules",
             source="Achtibat et al. 2024, vision transformers",
@@ -205,10 +213,17 @@ METHODS: Mapping[str, Method] = {
 
 
 class BaselineFacts(NamedTuple):
-    """A method for comparison, which computes a map without rules and ledger."""
+    """A method for comparison, which computes a map without rules and ledger.
+
+    Attributes:
+        summary: What it is, in one line.
+        source: Its paper.
+        slow: Whether it runs the model for every unit, or more often.
+    """
 
     summary: str
     source: str
+    slow: bool = False
 
 
 #: Methods for evaluations alone, by name; see :mod:`palrp_onnx.evaluate.baselines`.
@@ -223,12 +238,17 @@ BASELINES: Mapping[str, BaselineFacts] = {
         "relevance of attention, weighed by its gradient", "Chefer et al. 2021 (beyond attention)"
     ),
     "attention-norm": BaselineFacts(
-        "rollout of the norms of what attention moves", "Kobayashi et al. 2020"
+        "rollout of the norms of what attention moves", "Kobayashi et al. 2020", slow=True
     ),
     "value-zeroing": BaselineFacts(
-        "rollout of how far results turn without a token's values", "Mohebbi et al. 2023"
+        "rollout of how far results turn without a token's values", "Mohebbi et al. 2023", slow=True
     ),
-    "occlusion": BaselineFacts("the target without one unit, unit by unit", "Zeiler & Fergus 2014"),
+    "occlusion": BaselineFacts(
+        "the target without one unit, unit by unit", "Zeiler & Fergus 2014", slow=True
+    ),
+    "shap": BaselineFacts(
+        "Shapley values of halves of halves, by the package shap", "Lundberg & Lee 2017", slow=True
+    ),
 }
 
 

@@ -1,6 +1,7 @@
 """How relevance passes back through one operation: one function per operation."""
 
 from palrp_onnx.rules import (
+    absolute,
     activation,
     epsilon,
     gradient,
@@ -37,6 +38,7 @@ __all__ = [
     "Node",
     "RuleEntry",
     "Shares",
+    "absolute",
     "activation",
     "epsilon",
     "find_rule",

@@ -22,7 +22,7 @@ from palrp_onnx.tensor.language import Language
 
 
 @dataclass(frozen=True)
-class _Layer(Generic[T]):
+class WeightedLayer(Generic[T]):
     """y = W x + b.
 
     Attributes:
@@ -59,12 +59,12 @@ class _Layer(Generic[T]):
 
 
 #: How the layer of a node is read; ``None`` if it has no weights.
-Reader = Callable[[Language[Any], Node[Any]], _Layer[Any] | None]
+Reader = Callable[[Language[Any], Node[Any]], WeightedLayer[Any] | None]
 
 
 # --- the rules ------------------------------------------------------------------------------------
 def gamma_rule(
-    op: Language[T], layer: _Layer[T], m: T, gamma: float, kept: float = 1.0
+    op: Language[T], layer: WeightedLayer[T], m: T, gamma: float, kept: float = 1.0
 ) -> Shares[T]:
     """γ-rule for inputs of both signs: contributions with the sign of y are weighted by 1 + γ.
 
@@ -105,7 +105,7 @@ def gamma_rule(
     return layer.shares(op, m, sent, {"bias": taken})
 
 
-def alpha_rule(op: Language[T], layer: _Layer[T], m: T) -> Shares[T]:
+def alpha_rule(op: Language[T], layer: WeightedLayer[T], m: T) -> Shares[T]:
     """α1β0-rule (z⁺-rule for inputs of both signs): positive contributions share all of R_y.
 
     With s = R_y / P and R_y = y ∘ m, bias included: m_x = W⁺ᵀ s where x > 0, W⁻ᵀ s where x < 0. The
@@ -117,14 +117,19 @@ def alpha_rule(op: Language[T], layer: _Layer[T], m: T) -> Shares[T]:
     total = layer.apply(op.relu(layer.x), positive)
     total = op.add(total, layer.apply(op.relu(op.scale(layer.x, -1.0)), negative))
     relevance = op.mul(m, layer.y)
-    s = op.ratio(relevance, total, 0.0)
-    above, below = layer.adjoint(s, positive), layer.adjoint(s, negative)
-    signed = op.mul(op.sign(layer.x), op.add(above, below))
-    sent = op.scale(op.add(op.sub(above, below), signed), 0.5)
+    sent = of_positive(op, layer, op.ratio(relevance, total, 0.0))
     absorbed = {"other": op.mul(relevance, op.winners(total, op.zeros_like(total)))}
     if layer.added_bias is not None:
         absorbed["bias"] = op.scale(op.mul(m, layer.added_bias), -1.0)
     return layer.shares(op, m, sent, absorbed)
+
+
+def of_positive(op: Language[T], layer: WeightedLayer[T], s: T) -> T:
+    """Multiplier of x by the positive contributions alone: W⁺ᵀ s where x > 0, W⁻ᵀ s where x < 0."""
+    positive, negative = op.relu(layer.weights), op.relu(op.scale(layer.weights, -1.0))
+    above, below = layer.adjoint(s, positive), layer.adjoint(s, negative)
+    signed = op.mul(op.sign(layer.x), op.add(above, below))
+    return op.scale(op.add(op.sub(above, below), signed), 0.5)
 
 
 # --- reading layers -------------------------------------------------------------------------------
@@ -136,13 +141,13 @@ def _layer(
     *,
     own: T | None = None,
     operand: int = 0,
-) -> _Layer[T]:
+) -> WeightedLayer[T]:
     """A node with weights; its bias is its ``own``, or that of a following ``Add``."""
     added = node.bias() if own is None else None
     y = node.output() if added is None else op.add(node.output(), added)
     x, weights = node.input(operand), node.input(1 - operand)
     bias = added if own is None else own
-    return _Layer(x, weights, y, bias, added, apply, adjoint, operand, node.arity)
+    return WeightedLayer(x, weights, y, bias, added, apply, adjoint, operand, node.arity)
 
 
 def _activations(node: Node[T]) -> int | None:
@@ -150,15 +155,21 @@ def _activations(node: Node[T]) -> int | None:
     return next((k for k in (0, 1) if node.active(k) and node.is_weight(1 - k)), None)
 
 
-def _matmul(op: Language[T], node: Node[T]) -> _Layer[T] | None:
+def _matmul(op: Language[T], node: Node[T]) -> WeightedLayer[T] | None:
     """x W or W x."""
     operand = _activations(node)
     if operand is None:
         return None
     if node.rank(0) < 2 or node.rank(1) < 2:
         raise NotImplementedError("weights of one axis")
-    if operand == 0:
-        return _layer(op, node, op.matmul, lambda m, w: op.matmul(m, w, transpose_b=True))
+    return (_left, _right)[operand](op, node)
+
+
+def _left(op: Language[T], node: Node[T]) -> WeightedLayer[T]:
+    return _layer(op, node, op.matmul, lambda m, w: op.matmul(m, w, transpose_b=True))
+
+
+def _right(op: Language[T], node: Node[T]) -> WeightedLayer[T]:
     return _layer(
         op,
         node,
@@ -168,7 +179,12 @@ def _matmul(op: Language[T], node: Node[T]) -> _Layer[T] | None:
     )
 
 
-def _gemm(op: Language[T], node: Node[T]) -> _Layer[T] | None:
+def sides(op: Language[T], node: Node[T]) -> tuple[WeightedLayer[T], WeightedLayer[T]]:
+    """Both factors of a matrix product, each with the other one as its weights."""
+    return _left(op, node), _right(op, node)
+
+
+def _gemm(op: Language[T], node: Node[T]) -> WeightedLayer[T] | None:
     """α A' B' + β C: C is the bias if it is a parameter, else it receives β m as by default."""
     operand = _activations(node)
     if operand is None:
@@ -196,7 +212,7 @@ def _gemm(op: Language[T], node: Node[T]) -> _Layer[T] | None:
     return replace(layer, y=op.sub(layer.y, third), third=beta)
 
 
-def _convolution(op: Language[T], node: Node[T]) -> _Layer[T] | None:
+def _convolution(op: Language[T], node: Node[T]) -> WeightedLayer[T] | None:
     """A convolution, or a transposed one: each is the other's adjoint."""
     if _activations(node) != 0:
         return None

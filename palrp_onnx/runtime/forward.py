@@ -20,6 +20,7 @@ from palrp_onnx.model.joining import parts_in
 from palrp_onnx.model.lowering import REFUSED
 from palrp_onnx.model.native import rounds_inside
 from palrp_onnx.model.open import Model, parse_model
+from palrp_onnx.model.ops import Trait, has
 from palrp_onnx.runtime import recurrent
 from palrp_onnx.runtime.integer_products import runtime_operations
 from palrp_onnx.runtime.placed import PLACE, PLACED_OPSET, read_at_places
@@ -68,6 +69,7 @@ class RuntimeForward:
                 optimise=False,
                 prepack=rounds_inside(model.graph),
                 in_order=True,
+                arena=not _dequantises(model.graph),
             )
         except ModelError as error:
             refused = [n for n in model.graph if REFUSED in n.meta]
@@ -395,6 +397,11 @@ def _softmax_of_tails() -> list[type]:
             return (scores - total,)
 
     return [LogSoftmax, Softmax]
+
+
+def _dequantises(graph: ir.Graph) -> bool:
+    """Whether weights are dequantised, each of which is large and needed once."""
+    return any(has(node, Trait.DEQUANTISE) for node in graph)
 
 
 def _with_outputs(model: Model, names: list[str]) -> onnx.ModelProto:

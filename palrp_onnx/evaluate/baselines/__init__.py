@@ -13,6 +13,7 @@ from palrp_onnx.evaluate.baselines.baseline_input import BaselineInput, Baseline
 from palrp_onnx.evaluate.baselines.chefer import chefer
 from palrp_onnx.evaluate.baselines.gradients import integrated_gradients
 from palrp_onnx.evaluate.baselines.occlusion import occlusion
+from palrp_onnx.evaluate.baselines.partition_shap import partition_shap
 from palrp_onnx.evaluate.baselines.rollout import rollout
 from palrp_onnx.evaluate.baselines.tibav import tibav
 from palrp_onnx.evaluate.baselines.value_zeroing import value_zeroing
@@ -37,9 +38,10 @@ BASELINES: dict[str, BaselineMap] = {
     "attention-norm": attention_norm,
     "value-zeroing": value_zeroing,
     "occlusion": occlusion,
+    "shap": partition_shap,
 }
 #: Baselines that put the unknown token somewhere.
-_WITH_UNKNOWN = (integrated_gradients, occlusion)
+_WITH_UNKNOWN = (integrated_gradients, occlusion, partition_shap)
 #: PA-LRP with one sink for the positions of all layers.
 SINGLE_SINK = "single-sink"
 
@@ -157,8 +159,8 @@ def compared_method(
         dtype: As of :class:`palrp_onnx.Explainer`.
         device: As of :class:`palrp_onnx.Explainer`.
         output: As of :class:`palrp_onnx.Explainer`.
-        unknown: Id of the unknown token: where integrated gradients start, and what occlusion puts
-            in place of a token.
+        unknown: Id of the unknown token: where integrated gradients start, and what occlusion and
+            shap put in place of a token.
 
     Raises:
         UsageError: There is no such method or parameter.

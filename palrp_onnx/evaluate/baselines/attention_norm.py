@@ -6,7 +6,7 @@ import numpy as np
 
 from palrp_onnx.evaluate.baselines.attention import Attention
 from palrp_onnx.evaluate.baselines.baseline_input import BaselineInput
-from palrp_onnx.evaluate.baselines.layers import Layer, find_layers, rolled
+from palrp_onnx.evaluate.baselines.layers import AttentionLayer, find_layers, rolled
 from palrp_onnx.types import Array
 
 
@@ -24,7 +24,7 @@ def attention_norm(given: BaselineInput) -> Array:
     return rolled(attention, [_norms(given, each) for each in find_layers(given, attention)])
 
 
-def _norms(given: BaselineInput, layer: Layer) -> Array:
+def _norms(given: BaselineInput, layer: AttentionLayer) -> Array:
     """N [B, queries, keys] of one layer."""
     name, result = layer.values.name or "", layer.added.name or ""
     forward = given.engine.forward_from([name], [result])

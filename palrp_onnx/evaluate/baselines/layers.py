@@ -18,7 +18,7 @@ from palrp_onnx.types import Array
 
 
 @dataclass(frozen=True)
-class Layer:
+class AttentionLayer:
     """One attention layer.
 
     Attributes:
@@ -35,7 +35,7 @@ class Layer:
     end: ir.Value
 
 
-def find_layers(given: BaselineInput, attention: Attention) -> list[Layer]:
+def find_layers(given: BaselineInput, attention: Attention) -> list[AttentionLayer]:
     """The layers of ``attention``, first layer first.
 
     A layer ends at the last value that has the shape of what it adds and that all paths from its
@@ -64,7 +64,7 @@ def find_layers(given: BaselineInput, attention: Attention) -> list[Layer]:
         added = next((v for v in streams if v.producer() in projections), streams[0])
         alike = [v for v in streams if shapes[v] == shapes[added]]
         values = _value(operand[0], 1 - operand[1])
-        found.append(Layer(values, _key(operand, given), added, alike[-1]))
+        found.append(AttentionLayer(values, _key(operand, given), added, alike[-1]))
     return found
 
 

@@ -12,7 +12,6 @@ from palrp_onnx.types import Array
 def occlusion(given: BaselineInput, *, unknown: int | None = None) -> Array:
     """f(x) − f(x without unit u) for every unit u: the map [B, units].
 
-    A token is replaced by the unknown token; pixels of a patch, or numbers of a unit, are set to 0.
     It takes one forward pass for every unit.
 
     Args:
@@ -20,49 +19,64 @@ def occlusion(given: BaselineInput, *, unknown: int | None = None) -> Array:
         unknown: Id of the unknown token.
 
     Raises:
+        UsageError: As :class:`Occlusion`.
+    """
+    game = Occlusion(given, "occlusion", unknown)
+    whole = game.value(np.zeros(game.units, bool))
+    return np.stack([whole - game.value(one) for one in np.eye(game.units, dtype=bool)], axis=1)
+
+
+class Occlusion:
+    """The target of a batch without some units.
+
+    A token is replaced by the unknown token; pixels of a patch, or numbers of a unit, are set to 0.
+
+    Attributes:
+        units: Number of units.
+
+    Args:
+        given: Input and target.
+        name: Name of the baseline, for errors.
+        unknown: Id of the unknown token.
+
+    Raises:
         UsageError: Units are tokens and there is no unknown one, or units have no axis of their
             own.
     """
-    if given.engine.planned.analysis.input_axes(given.explained).vectors and unknown is None:
-        raise UsageError(
-            "occlusion needs a token to put in place of others",
-            place=f"input {given.explained}",
-            hint="Give --unknown, or a tokenizer with an unknown token.",
-        )
-    filling = 0 if unknown is None else unknown
-    x = given.feeds[given.explained]
-    whole = _value(given, x)
-    changes = [whole - _value(given, np.where(part, filling, x)) for part in _parts(given, x)]
-    return np.stack(changes, axis=1)
 
+    def __init__(self, given: BaselineInput, name: str, unknown: int | None) -> None:
+        place = f"input {given.explained}"
+        self._given = given
+        self._x = given.feeds[given.explained]
+        axes, grid = given.engine.planned.analysis.input_axes(given.explained), given.grid()
+        if axes.vectors and unknown is None:
+            raise UsageError(
+                f"{name} needs a token to put in place of others",
+                place=place,
+                hint="Give --unknown, or a tokenizer with an unknown token.",
+            )
+        self._filling = 0 if unknown is None else unknown
+        if grid is not None and self._x.ndim == 4 and axes.channels == 1:
+            rows, columns = (_blocks(n, k) for n, k in zip(self._x.shape[2:], grid, strict=True))
+            self._unit_of = rows[:, None] * grid[1] + columns
+            self.units = grid[0] * grid[1]
+        elif grid is None and axes.batch is not None and len(axes.units) == 1:
+            (axis,) = axes.units
+            shape = [1] * self._x.ndim
+            shape[axis] = self.units = self._x.shape[axis]
+            self._unit_of = np.arange(self.units).reshape(shape)
+        else:
+            raise UsageError(
+                f"{name} is for texts, images, and inputs with one axis of units", place=place
+            )
 
-def _value(given: BaselineInput, x: Array) -> Array:
-    """Σ seed ∘ y of every sample [B]."""
-    feeds = {**given.feeds, given.explained: x.astype(given.feeds[given.explained].dtype)}
-    output = given.engine.output(feeds).astype(np.float64)
-    used = np.where(given.seed != 0, output, 0.0)  # switched off entries are −∞
-    return np.asarray((given.seed * used).reshape(len(output), -1).sum(axis=1))
-
-
-def _parts(given: BaselineInput, x: Array) -> list[Array]:
-    """For every unit the entries of ``x`` that belong to it, as truth values [1, …]."""
-    axes, grid = given.engine.planned.analysis.input_axes(given.explained), given.grid()
-    if grid is not None and x.ndim == 4 and axes.channels == 1:
-        rows, columns = (_blocks(n, k) for n, k in zip(x.shape[2:], grid, strict=True))
-        return [
-            (rows[None, None, :, None] == i) & (columns == j)
-            for i in range(grid[0])
-            for j in range(grid[1])
-        ]
-    if grid is not None or axes.batch is None or len(axes.units) != 1:
-        raise UsageError(
-            "occlusion is for texts, images, and inputs with one axis of units",
-            place=f"input {given.explained}",
-        )
-    (axis,) = axes.units
-    shape = [1] * x.ndim
-    shape[axis] = x.shape[axis]
-    return [(np.arange(x.shape[axis]) == k).reshape(shape) for k in range(x.shape[axis])]
+    def value(self, without: Array) -> Array:
+        """Σ seed ∘ y of every sample [B] without these units [units]."""
+        given = self._given
+        x = np.where(without[self._unit_of], self._filling, self._x).astype(self._x.dtype)
+        output = given.engine.output({**given.feeds, given.explained: x}).astype(np.float64)
+        used = np.where(given.seed != 0, output, 0.0)  # switched off entries are −∞
+        return np.asarray((given.seed * used).reshape(len(output), -1).sum(axis=1))
 
 
 def _blocks(pixels: int, parts: int) -> Array:

@@ -6,7 +6,7 @@ import numpy as np
 
 from palrp_onnx.evaluate.baselines.attention import Attention
 from palrp_onnx.evaluate.baselines.baseline_input import BaselineInput
-from palrp_onnx.evaluate.baselines.layers import Layer, find_layers, rolled
+from palrp_onnx.evaluate.baselines.layers import AttentionLayer, find_layers, rolled
 from palrp_onnx.types import Array
 
 
@@ -23,7 +23,7 @@ def value_zeroing(given: BaselineInput) -> Array:
     return rolled(attention, [_turns(given, each) for each in find_layers(given, attention)])
 
 
-def _turns(given: BaselineInput, layer: Layer) -> Array:
+def _turns(given: BaselineInput, layer: AttentionLayer) -> Array:
     """C [B, queries, keys] of one layer."""
     name, end = layer.values.name or "", layer.end.name or ""
     forward = given.engine.forward_from([name], [end])

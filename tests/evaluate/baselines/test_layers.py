@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 
 import numpy as np
@@ -9,10 +10,11 @@ import pytest
 from building import Array, ints, opened, proto, real, wide
 
 from palrp_onnx import Model
-from palrp_onnx.errors import UsageError
+from palrp_onnx.errors import ResourceError, UsageError
 from palrp_onnx.evaluate.baselines import BASELINES, Baseline, compared_method
 from palrp_onnx.evaluate.baselines.attention import Attention
 from palrp_onnx.evaluate.baselines.layers import find_layers
+from palrp_onnx.evaluate.baselines.partition_shap import partition_shap
 from palrp_onnx.inputs.sample import Sample
 from palrp_onnx.record import InputFacts
 from palrp_onnx.relevance.target_parsing import parse_target
@@ -198,6 +200,36 @@ def test_occlusion_of_patches() -> None:
         "bcihjw,chw->bij", wide(image).reshape(2, 3, 2, 2, 3, 2), wide(kernel)[1]
     ).reshape(2, 6)
     np.testing.assert_allclose(rows, np.tanh(patches) / 6, rtol=1e-6)
+
+
+# --- shap -----------------------------------------------------------------------------------------
+def test_shapley_values_of_a_product_and_a_sum() -> None:
+    """y = x₀ x₁ + x₂ + …: neighbours that multiply share their product; any map sums to f − f₀."""
+    pytest.importorskip("shap")
+    body = """
+        a = Gather<axis=1>(x, zero)  b = Gather<axis=1>(x, first)  p = Mul(a, b)
+        s = ReduceSum<keepdims=0>(x, one)  t = Add(p, s)  y = MatMul(t, h)
+    """
+    weights = {"zero": np.array(0), "first": np.array(1), "one": ints(1), "h": WEIGHTS["h"]}
+    made = opened(proto(body, {"x": X}, weights, free=(0, 1)))
+    rows = Baseline(made, BASELINES["shap"], dtype="float64").map({"x": X}, parse_target("1"))
+    column = W["h"][:, 1]
+    for row, x in zip(rows, wide(X), strict=True):
+        expected = x @ column
+        expected[:2] += (x[0] * x[1]) @ column / 2
+        np.testing.assert_allclose(row, expected, rtol=1e-6)
+    few = partition_shap(
+        Baseline(model(), BASELINES["shap"], dtype="float64").prepare({"x": X}, parse_target("1")),
+        evaluations=5,
+    )
+    whole = [logit(x) - logit(np.zeros(x.shape)) for x in wide(X)]
+    np.testing.assert_allclose(few.sum(axis=1), whole, rtol=1e-6)
+
+
+def test_without_the_package_shap_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "shap", None)
+    with pytest.raises(ResourceError, match="not installed: shap"):
+        found("shap")
 
 
 @pytest.mark.parametrize("name", ["attention-norm", "value-zeroing", "tibav"])
