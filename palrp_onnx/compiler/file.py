@@ -117,6 +117,7 @@ def _compiled(planned: Planned, feeds: Mapping[str, Array], settings: CompileSet
     rewritten = planned.analysis.model
     if rewritten.changes:
         original = Original(rewritten, planned.output)
+        original.keep = False
         exact = original.kernels_exact
         checked = rewritten if exact else with_own_products(rewritten, ())
         values = run_graph(checked, feeds, [planned.output])
