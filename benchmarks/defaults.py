@@ -3,6 +3,7 @@
     python benchmarks/defaults.py data FOLDER               # once: models, texts, pictures, causes
     python benchmarks/defaults.py run FOLDER RESULTS        # all parts, in processes
     python benchmarks/defaults.py tables RESULTS            # choices, and tables
+    python benchmarks/defaults.py tables RESULTS --place docs/results/defaults.json
 
     python benchmarks/defaults.py run FOLDER RESULTS --device cuda --jobs 14 --seconds 200
     python benchmarks/defaults.py run FOLDER RESULTS --only digits --samples 10 --jobs 1   # small
@@ -539,6 +540,26 @@ def tables(results: Path) -> str:
     return "\n".join(lines) + "\n"
 
 
+def summary(results: Path) -> dict[str, Any]:
+    """Mean and ends of the 95 % interval of every measure, by task and split, and method."""
+    from palrp_onnx.evaluate.statistics import mean_interval
+
+    found = {}
+    for (name, split), (ids, values) in gather(results).items():
+        measures = MEASURES[TASKS[name].kind]
+        found[f"{name}, {split}"] = {
+            "inputs": len(ids),
+            "methods": {
+                method: {
+                    key: [round(float(n), 4) for n in (column.mean(), *mean_interval(column))]
+                    for key, column in zip(measures, own.T, strict=True)
+                }
+                for method, own in values.items()
+            },
+        }
+    return found
+
+
 def _joined(
     parts: Sequence[tuple[list[str], dict[str, Array]]],
     methods: Sequence[str],
@@ -615,6 +636,8 @@ def main() -> None:
     elif options.command == "part":
         run_part(TASKS[options.results], options.folder, options)
     else:
+        if options.place is not None:
+            options.place.write_text(json.dumps(summary(options.folder), indent=1) + "\n")
         print(tables(options.folder))
 
 
