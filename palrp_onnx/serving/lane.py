@@ -25,6 +25,8 @@ T = TypeVar("T")
 _RECENT = 0.2
 #: Requests that would take a larger share of their time at this pace are not admitted.
 _SHARE = 0.5
+#: Seconds from one refusal to the next where many are refused, and the longest that one is held.
+_REFUSAL, _HELD = 0.005, 2.0
 
 
 @dataclass(eq=False)
@@ -90,6 +92,7 @@ class Lane:
         self._filled = asyncio.Event()
         self.rows = 0
         self._seconds_a_row = 0.0
+        self._refusals = 0.0
         self._loop = asyncio.create_task(self._serve())
 
     @contextmanager
@@ -133,6 +136,13 @@ class Lane:
         if others and (others + rows > self._options.queue or seconds > _SHARE * whole):
             headers = {"retry-after": str(max(1, ceil(min(seconds, whole))))}
             raise Refusal(429, "busy", f"{others} rows wait; ask again later", headers)
+
+    def pause(self) -> float:
+        """Seconds to hold back a refusal: clients that ask again at once leave time for answers."""
+        now, longest = time.monotonic(), min(_HELD, self._options.timeout / 2)
+        found = min(max(0.0, self._refusals - now), longest)
+        self._refusals = now + found + _REFUSAL
+        return found
 
     def count(self, rows: int) -> None:
         """Count rows that come or go."""

@@ -71,6 +71,7 @@ def test_the_definitions_accept_it(tmp_path: Path) -> None:
         "ids": [3],
         "target": [1],
         "target_against": [1],
+            "target_vector": [-1],
     }
     assert [each.name for each in config.input if each.optional] == ["target", "target_against"]
     assert [each.name for each in config.output] == [each.name for each in model.graph.output]
