@@ -254,6 +254,10 @@ def _check_windows(request: Request) -> None:
 
 
 def _loaded(request: Request) -> LoadedModel:
+    from palrp_onnx.hashing import Digest
+    from palrp_onnx.model.locate import real_files
+
+    Digest.begin(real_files(request.model))  # it goes on during the imports
     from palrp_onnx.api.loaded import load
 
     run, choice = request.run, request.choice
@@ -281,7 +285,7 @@ def _way(request: Request) -> dict[str, Any]:
 def _sample(request: Request, model: LoadedModel) -> Sample:
     from palrp_onnx.inputs.columns import read_columns
 
-    names = [each.name for each in model.model.inputs]
+    names = [each.name for each in model.inputs]
     value, name = _value(request, names)
     sample = model.read(value, id=name, windows=request.windows, start=request.start)
     if request.columns:

@@ -9,19 +9,21 @@ from copy import copy
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnx_ir as ir
 from msgspec import UNSET, UnsetType, structs
 
 from palrp_onnx.analysis.roles import parse_roles
 from palrp_onnx.binding import BELOW_HALF, Binder, no_answer
+from palrp_onnx.cache.engines import Compiled, Recall
+from palrp_onnx.cache.folder import Folder
+from palrp_onnx.cache.models import StoredModel, open_model
 from palrp_onnx.clock import utc_now
-from palrp_onnx.compiler.graph import OPSET, CompileSettings, compile_graph
 from palrp_onnx.compiler.manifest import Manifest
+from palrp_onnx.compiler.runnable import Runnable
 from palrp_onnx.describe import Describer, labels_of, prediction
-from palrp_onnx.engines import CompiledEngine, Engine, NumpyEngine
+from palrp_onnx.engines import CompiledEngine, Engine
 from palrp_onnx.errors import (
     InputError,
     LaterOpsetError,
@@ -35,33 +37,33 @@ from palrp_onnx.explanation import Explanation
 from palrp_onnx.fidelity import Original
 from palrp_onnx.head import Head, check_kind, class_warnings, find_head
 from palrp_onnx.inputs.digests import file_digests
-from palrp_onnx.inputs.open import open_sample
 from palrp_onnx.inputs.sample import Sample
 from palrp_onnx.inputs.sidecar import Declared, read_declared
-from palrp_onnx.inputs.vectors import read_mask, read_vector, vector_of
 from palrp_onnx.inputs.words import Vocabulary, usable_vocabulary
 from palrp_onnx.machine import Room
-from palrp_onnx.model.branches import has_decisions
-from palrp_onnx.model.native import with_own_products
-from palrp_onnx.model.open import Model, parse_model
-from palrp_onnx.prepare import Planned, check_feeds, plan_model, shapes_of
+from palrp_onnx.model.signature import GraphInput, check_feeds, shapes_of
 from palrp_onnx.record import Prediction, Run, Warning_
 from palrp_onnx.relevance.ledger import is_open
 from palrp_onnx.relevance.method import Method
 from palrp_onnx.relevance.method_parsing import method as method_of
 from palrp_onnx.relevance.method_parsing import resolve_method
-from palrp_onnx.relevance.methods import record_params
+from palrp_onnx.relevance.methods import own_method, record_params
 from palrp_onnx.relevance.sinks import check_reduction
 from palrp_onnx.relevance.target import End, Resolved, Target, bounded, of_rows, resolve
 from palrp_onnx.relevance.target_parsing import parse_targets
-from palrp_onnx.runtime.branching import Branches, Taken
-from palrp_onnx.runtime.forward import RuntimeForward
+from palrp_onnx.rules.registry import rules_from_outside
+from palrp_onnx.runtime.saved import GraphForward, SavedGraph
 from palrp_onnx.session import runtime_version
 from palrp_onnx.subject import OutputFacts, Subject
 from palrp_onnx.types import Array, Feeds
 from palrp_onnx.version import own_version
 from palrp_onnx.windows import LongText, join_windows
 from palrp_onnx.zero_maps import find_zero_maps, warning
+
+if TYPE_CHECKING:
+    from palrp_onnx.model.open import Model
+    from palrp_onnx.prepare import Planned
+    from palrp_onnx.runtime.branching import Branches, Taken
 
 ENGINES = ("onnxruntime", "numpy")
 DEFAULT_POSITIONS = "relu"
@@ -85,6 +87,8 @@ class _Opened:
     original: Original | None
     #: Room for what the engine keeps, where another would keep less.
     room: Room | None = None
+    #: Whether it is of an entry, which only knows a bound of what is kept.
+    stored: bool = False
 
     def fits(self, feeds: Feeds) -> bool:
         """Whether there is room for what the engine keeps for these arrays."""
@@ -120,6 +124,8 @@ class Explainer:
             token of the vocabulary a text is.
         head: The kind of head, where the graph and ``config.json`` say another or none: one of
             :data:`palrp_onnx.heads.HEADS`.
+        cache: Whether facts of the model and compiled graphs are kept in the user's cache, and
+            taken from there: see :mod:`palrp_onnx.cache`. Only where ``model`` is a path.
         reader: Reads further inputs that targets name, as in ``similarity:other.txt``; by default
             as :func:`palrp_onnx.inputs.open_sample` does.
 
@@ -129,7 +135,7 @@ class Explainer:
 
     def __init__(
         self,
-        model: Model | str | Path,
+        model: Model | StoredModel | str | Path,
         *,
         method: Method | str | None = None,
         positions: str | None = None,
@@ -143,6 +149,7 @@ class Explainer:
         once: bool = False,
         tokenizer: Path | None = None,
         head: str | None = None,
+        cache: bool = True,
         reader: Callable[[Path], Sample] | None = None,
     ) -> None:
         named = (explain_input,) if isinstance(explain_input, str) else tuple(explain_input or ())
@@ -163,8 +170,10 @@ class Explainer:
                 "The NumPy engine keeps all values of the forward pass",
                 hint="Use --engine onnxruntime for --memory bounded.",
             )
-        self.model = model if isinstance(model, Model) else Model.open(model)
-        self._manifest = Manifest.read(self.model.metadata)
+        if isinstance(model, str | Path):
+            model = open_model(model, Folder.usual() if cache else None)
+        self._model = model
+        self._manifest = Manifest.read(model.metadata)
         if self._manifest is not None:
             self.method = self._manifest.own or method_of(self._manifest.method)
             wanted = {
@@ -199,8 +208,25 @@ class Explainer:
         self._tokenizer = tokenizer
         self._head = check_kind(head)
         self._reader = reader or self._open_sample
-        self._decides = self._manifest is None and has_decisions(self.model)
+        self._decides = self._manifest is None and _decides(model)
+        outside = own_method(self.method) or rules_from_outside(self.method.rules)
+        self._recalls = isinstance(model, StoredModel) and not self._decides and not outside
         self._others: dict[str | None, Explainer] = {}
+
+    @property
+    def model(self) -> Model:
+        """The model with its graph, which is opened where it is not."""
+        return self._model.full if isinstance(self._model, StoredModel) else self._model
+
+    @property
+    def inputs(self) -> tuple[GraphInput, ...]:
+        """The inputs of the model, for which its graph need not be open."""
+        return self._model.inputs
+
+    @property
+    def decides(self) -> bool:
+        """Whether inputs decide about branches or loops of the model."""
+        return self._decides
 
     def explain(
         self, sample: Sample, target: str = "pred", labels: Mapping[int, str] | None = None
@@ -448,7 +474,7 @@ class Explainer:
 
     def _filled(self, sample: Sample) -> Sample | None:
         """One text or image, repeated to fill up a batch of fixed length; else ``None``."""
-        fixed = {s.name: s.shape[0] for s in self.model.inputs if s.shape and len(s.shape) > 1}
+        fixed = {s.name: s.shape[0] for s in self.inputs if s.shape and len(s.shape) > 1}
         short = {
             name: size
             for name, size in fixed.items()
@@ -539,7 +565,7 @@ class Explainer:
         Raises:
             InputError: Arrays do not fit the inputs, or an explained one is empty.
         """
-        check_feeds(self.model.inputs, sample.feeds)  # before arrays are taken apart
+        check_feeds(self.inputs, sample.feeds)  # before arrays are taken apart
         subject = self.engine(sample.feeds).subject
         subject.check_filled(sample.feeds)
         count = subject.samples(sample.feeds)
@@ -569,13 +595,15 @@ class Explainer:
 
     def _files(self) -> Declared:
         if self._declared is None:
-            self._declared = read_declared(self.model.path)
+            self._declared = read_declared(self._model.path)
         return self._declared
 
     def _with_files(self, target: Target) -> Target:
         """The target with what its file holds: a vector, a mask, or another input's embedding."""
         if target.file is None:
             return target
+        from palrp_onnx.inputs.vectors import read_mask, read_vector, vector_of
+
         path = Path(target.file)
         if target.kind == "region":
             return replace(target, cells=read_mask(path), region=path.name)
@@ -612,7 +640,9 @@ class Explainer:
         return np.asarray(row)
 
     def _open_sample(self, path: Path) -> Sample:
-        model = self.model
+        from palrp_onnx.inputs.open import open_sample
+
+        model = self._model
         return open_sample(
             path, model_path=model.path, graph_inputs=model.inputs, tokenizer=self._tokenizer
         )
@@ -653,8 +683,9 @@ class Explainer:
         if key not in self._opened:
             self._opened[key] = self._open(feeds, self._memory, wide=key[1])
         elif not self._opened[key].fits(feeds):
-            del self._opened[key]
-            self._opened[key] = self._open(feeds, "bounded", wide=key[1])
+            stored = self._opened.pop(key).stored
+            memory = self._memory if stored else "bounded"
+            self._opened[key] = self._open(feeds, memory, wide=key[1], fresh=stored)
         self._opened.move_to_end(key)
         while len(self._opened) > _MAX_ENGINES:
             self._opened.popitem(last=False)
@@ -664,16 +695,23 @@ class Explainer:
         """What this input decides: branches, rounds of loops; nothing in a compiled explainer."""
         if not self._decides:
             return ()
-        check_feeds(self.model.inputs, feeds)
+        check_feeds(self.inputs, feeds)
         if self._branches is None:
+            from palrp_onnx.runtime.branching import Branches
+
             self._branches = Branches(self.model)
         return self._branches.taken(feeds)
 
-    def _open(self, feeds: Feeds, memory: str, *, wide: bool) -> _Opened:
+    def _open(self, feeds: Feeds, memory: str, *, wide: bool, fresh: bool = False) -> _Opened:
+        """Open an engine; ``fresh``: not that of an entry."""
         if self._manifest is not None:
             return _Opened(self._open_explainer(self._manifest), None)
         if self._kind != "onnxruntime":
             return self._planned(self._at_usual_opset(), feeds, memory)
+        if not fresh and (found := self._recalled(feeds, memory, wide=wide)) is not None:
+            return found
+        from palrp_onnx.compiler.graph import OPSET
+
         try:
             return self._planned(self.model.at_opset(OPSET), feeds, memory, wide=wide)
         except LaterOpsetError as error:
@@ -681,12 +719,16 @@ class Explainer:
 
     def _at_usual_opset(self) -> Model:
         """The model as it is compiled too; in its own opset where it cannot be raised."""
+        from palrp_onnx.compiler.graph import OPSET
+
         try:
             return self.model.at_opset(OPSET)
         except ModelError:
             return self.model
 
     def _planned(self, model: Model, feeds: Feeds, memory: str, *, wide: bool = False) -> _Opened:
+        from palrp_onnx.prepare import plan_model
+
         planned = plan_model(
             model,
             feeds,
@@ -700,20 +742,45 @@ class Explainer:
         original = None
         if rewritten.changes or self.dtype == "float64":
             original = Original(rewritten, planned.output, device=self.device)
-        room = None
-        if memory == "auto" and self._kind == "onnxruntime" and self.device == "cpu":
+        if self._kind != "onnxruntime":
+            from palrp_onnx.engines.numpy import NumpyEngine
+
+            engine = NumpyEngine(
+                planned, positions=self.positions, dtype=self.dtype, device=self.device
+            )
+            return _Opened(engine, original)
+        room, wanted = None, memory
+        if memory == "auto" and self.device == "cpu":
             room = Room(planned.kept())
             if not room.fits(shapes_of(feeds)):
                 memory, room = "bounded", None
-        return _Opened(self._engine_of(planned, feeds, memory, wide=wide), original, room)
+        graph, manifest, forward = self._compile(planned, feeds, memory, wide=wide)
+        opened = _Opened(self._compiled(graph, manifest, forward), original, room)
+        if (recall := self._recall(wanted, wide=wide)) is not None and (wanted == memory or room):
+            checked = original is None or original.untouched is not None
+            if checked and not planned.of_this_input and rewritten.removed == model.removed:
+                shapes = shapes_of(feeds)
+                compiled = Compiled(
+                    manifest=manifest,
+                    graph=graph,
+                    forward=forward(),
+                    untouched=None if original is None else original.untouched,
+                    kept=None if room is None else room.kept(shapes),
+                    shapes=shapes,
+                )
+                recall.keep(compiled, feeds)
+        return opened
 
-    def _engine_of(self, planned: Planned, feeds: Feeds, memory: str, *, wide: bool) -> Engine:
-        if self._kind != "onnxruntime":
-            return NumpyEngine(
-                planned, positions=self.positions, dtype=self.dtype, device=self.device
-            )
+    def _compile(
+        self, planned: Planned, feeds: Feeds, memory: str, *, wide: bool
+    ) -> tuple[Runnable, Manifest, Callable[[], SavedGraph]]:
+        """The graph, its manifest, and what makes the graph of the forward pass alone."""
+        from palrp_onnx.compiler.graph import CompileSettings, compile_graph
+        from palrp_onnx.model.native import with_own_products
+        from palrp_onnx.runtime.forward import saved_graph
+
         # Before the relevance pass is appended to the graph.
-        forward = self._forward(planned.analysis.model.cut_to([planned.output]), planned.output)
+        alone = planned.analysis.model.cut_to([planned.output])
         graph, manifest = compile_graph(
             planned,
             CompileSettings(
@@ -724,40 +791,84 @@ class Explainer:
             ),
             shapes_of(feeds),
         )
-        return self._compiled(graph, manifest, forward)
+        forward = cache(lambda: saved_graph(with_own_products(alone, ()), [planned.output]))
+        return Runnable.of(graph), manifest, forward
 
-    def _forward(self, model: Model, output: str) -> Callable[[Feeds], Array]:
-        """Computes an output alone; opened when it is first needed."""
+    def _recalled(self, feeds: Feeds, memory: str, *, wide: bool) -> _Opened | None:
+        """The engine of an entry, if there is one that has room."""
+        if (recall := self._recall(memory, wide=wide)) is None:
+            return None
+        check_feeds(self.inputs, feeds)
+        found = recall.find(feeds)
+        if found is None:
+            return None
+        room = None if found.kept is None else Room(found.at_most)
+        if room is not None and not room.fits(shapes_of(feeds)):
+            return None  # perhaps there is: planned, it is known exactly
+        try:
+            engine = self._compiled(found.graph, found.manifest, lambda: found.forward)
+            original = None
+            if found.untouched is not None:
+                model = recall.model
+                original = Original.again(
+                    found.untouched, model.removed, model.folder, device=self.device
+                )
+        except ModelError:  # the runtime cannot open it
+            recall.forget(feeds)
+            return None
+        return _Opened(engine, original, room, stored=True)
 
-        @cache
-        def opened() -> RuntimeForward:
-            return RuntimeForward(with_own_products(model, ()), [output], device=self.device)
-
-        return lambda feeds: opened()(feeds)[output]
+    def _recall(self, memory: str, *, wide: bool) -> Recall | None:
+        """The entries of engines with these options, where engines are stored."""
+        if not self._recalls:
+            return None
+        assert isinstance(self._model, StoredModel)
+        options = {
+            "method": self.method.text,
+            "positions": self.positions,
+            "device": self.device,
+            "output": self._output,
+            "explain_input": self._explain_input,
+            "roles": {name: role.value for name, role in self._roles.items()},
+            "memory": memory,
+            "wide": wide,
+        }
+        return Recall(self._model, options)
 
     def _open_explainer(self, manifest: Manifest) -> Engine:
+        from palrp_onnx.model.open import parse_model
+
         if not manifest.ledger:
             raise UsageError(
                 "The explainer was compiled without its ledger, which every record needs",
                 place=str(self.model.path),
                 hint="Compile without --no-ledger.",
             )
-        return self._compiled(parse_model(self.model.path), manifest)
+        return self._compiled(Runnable.of(parse_model(self.model.path)), manifest)
 
     def _compiled(
         self,
-        graph: ir.Model,
+        graph: Runnable,
         manifest: Manifest,
-        forward: Callable[[Feeds], Array] | None = None,
+        forward: Callable[[], SavedGraph] | None = None,
     ) -> Engine:
+        folder = self._model.folder
+
+        @cache
+        def opened() -> GraphForward:
+            """Computes the output alone; opened when it is first needed."""
+            assert forward is not None
+            return GraphForward(forward(), folder, device=self.device)
+
+        output = manifest.output
         return CompiledEngine(
             graph,
             manifest,
-            self.model.inputs,
-            folder=self.model.folder,
+            self.inputs,
+            folder=folder,
             device=self.device,
             prepack=not self._once,
-            forward=forward,
+            forward=None if forward is None else lambda feeds: opened()(feeds)[output],
         )
 
     def _run(self, engine: Engine, ms: dict[str, float]) -> Run:
@@ -777,7 +888,7 @@ class Explainer:
 
     @cached_property
     def _digests(self) -> dict[str, str]:
-        return file_digests(self.model.path, self._tokenizer)
+        return file_digests(self._model.path, self._tokenizer)
 
     def _params(self, engine: Engine) -> dict[str, Any]:
         roles = {name: role.value for name, role in self._roles.items()}
@@ -785,6 +896,15 @@ class Explainer:
         if isinstance(engine, CompiledEngine) and engine.manifest.memory != "fast":
             found["memory"] = engine.manifest.memory
         return {**found, **record_params(self.method)}
+
+
+def _decides(model: Model | StoredModel) -> bool:
+    """Whether inputs decide about branches or loops."""
+    if isinstance(model, StoredModel):
+        return model.decides
+    from palrp_onnx.model.branches import has_decisions
+
+    return has_decisions(model)
 
 
 def _of_text(error: RunError, sample: Sample) -> RunError:

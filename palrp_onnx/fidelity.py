@@ -13,27 +13,76 @@ why.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import onnx_ir as ir
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET, Struct, UnsetType
 
 from palrp_onnx.errors import FidelityError, ModelError
-from palrp_onnx.model.native import kernel_nodes
-from palrp_onnx.model.open import Model
+from palrp_onnx.model.changes import Blank
 from palrp_onnx.record import Fidelity, Warning_
 from palrp_onnx.relevance.ledger import KERNEL, in_order
-from palrp_onnx.runtime.forward import FileForward, RuntimeForward
-from palrp_onnx.runtime.kernels import are_exact
+from palrp_onnx.runtime.saved import GraphForward, OwnFile, OwnFiles, SavedGraph
 from palrp_onnx.types import Array
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from palrp_onnx.model.open import Model
 
 #: Largest allowed difference, as a share of the output's largest magnitude. If activations are
 #: rounded, a sum in another order may round to the next step: a few steps of 8 bits are allowed.
 FLOAT, HALF, QUANTISED, BFLOAT = 1e-4, 1e-2, 5 / 255, 5e-2
-_HALF = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
+_HALF = ("FLOAT16", "BFLOAT16")
 #: Entries below this are switched off, as in attention masks, and do not set the scale.
 _SWITCHED_OFF = -5e3
+
+
+class Untouched(Struct, frozen=True, kw_only=True):
+    """The files of a rewritten model, unchanged, with what decides how they are compared.
+
+    Attributes:
+        output: Name of the explained output.
+        rewritten: Number of changes of each kind in the rewritten graph.
+        tolerance: Largest allowed difference, as a share of the output's largest magnitude.
+        parts: The files.
+        exact: The rewritten graph, where the runtime's products of whole numbers are not exact.
+    """
+
+    output: str
+    rewritten: dict[str, int]
+    tolerance: float
+    parts: tuple[OwnFile, ...]
+    exact: SavedGraph | None = None
+
+    @classmethod
+    def of(cls, model: Model, output: str) -> Untouched:
+        """The files of a rewritten model.
+
+        Raises:
+            ModelError: They have no such value.
+        """
+        from palrp_onnx.model.native import kernel_nodes
+        from palrp_onnx.runtime.forward import own_files, saved_graph
+        from palrp_onnx.runtime.kernels import are_exact
+
+        parts = tuple(own_files(model, output))
+        rounds = any(each.rounds_inside for each in parts)
+        tolerance = _tolerance(model)
+        inexact = kernel_nodes(model) and (rounds or not are_exact())
+        return cls(
+            output=output,
+            rewritten=dict(model.lowered),
+            tolerance=max(tolerance, QUANTISED) if rounds else tolerance,
+            parts=parts,
+            exact=saved_graph(model, [output]) if inexact else None,
+        )
+
+
+def _tolerance(model: Model) -> float:
+    return BFLOAT if "bfloat16" in model.lowered else tolerance_of(model.graph)
 
 
 class Original:
@@ -47,29 +96,63 @@ class Original:
     Attributes:
         tolerance: Largest allowed difference, as a share of the output's largest magnitude.
         kernels_exact: Whether the runtime computes the file's integer products exactly.
+        untouched: The files; ``None`` where they cannot be run.
     """
 
+    _forward: OwnFiles | None = None
+    _served: OwnFiles | None = None
+    _exact: GraphForward | None = None
+    _reason: str | UnsetType = UNSET
+    kernels_exact = True
+    untouched: Untouched | None = None
+
     def __init__(self, model: Model, output: str, *, device: str = "cpu") -> None:
-        self._rewritten = dict(model.lowered)
-        self.kernels_exact = True
-        self._output = output
-        self.tolerance = BFLOAT if "bfloat16" in model.lowered else tolerance_of(model.graph)
-        self._forward: FileForward | None = None
-        self._served: FileForward | None = None
-        self._exact: RuntimeForward | None = None
-        self._reason: str | UnsetType = UNSET
+        self._rewritten, self._output = dict(model.lowered), output
+        self.tolerance = _tolerance(model)
         try:
-            self._forward = FileForward(model, output, device=device, optimise=False, prepack=False)
-            rounds = self._forward.rounds_inside
-            if rounds and self.tolerance < QUANTISED:
-                self.tolerance = QUANTISED
-            if self.tolerance == QUANTISED:
-                self._served = self._forward.as_served()
-            if kernel_nodes(model) and (rounds or not are_exact()):
-                self.kernels_exact = False
-                self._exact = RuntimeForward(model, [output], device=device)
+            self._open(Untouched.of(model, output), model.removed, model.folder, device)
         except ModelError as error:  # no kernel for an operation, or for a type
             self._reason = error.hint or error.message
+
+    @classmethod
+    def again(
+        cls, untouched: Untouched, removed: Sequence[Blank], folder: Path, *, device: str = "cpu"
+    ) -> Original:
+        """Files that were opened before.
+
+        Args:
+            untouched: The files.
+            removed: Inputs of the files that were removed from the graph.
+            folder: Folder of the files.
+            device: ``cpu`` or ``cuda[:N]``.
+
+        Raises:
+            ModelError: The runtime cannot load them.
+        """
+        self = cls.__new__(cls)
+        self._rewritten, self._output = untouched.rewritten, untouched.output
+        self._open(untouched, removed, folder, device)
+        return self
+
+    def _open(
+        self, untouched: Untouched, removed: Sequence[Blank], folder: Path, device: str
+    ) -> None:
+        self._forward = OwnFiles(
+            untouched.parts,
+            untouched.output,
+            removed=removed,
+            folder=folder,
+            device=device,
+            optimise=False,
+            prepack=False,
+        )
+        self.tolerance = untouched.tolerance
+        if self.tolerance == QUANTISED:
+            self._served = self._forward.as_served()
+        if untouched.exact is not None:
+            self.kernels_exact = False
+            self._exact = GraphForward(untouched.exact, folder, device=device)
+        self.untouched = untouched
 
     def check(
         self,
@@ -200,7 +283,7 @@ def tolerance_of(graph: ir.Graph) -> float:
     if _rounds_activations(graph):
         return QUANTISED
     values = (v for node in graph for v in node.outputs)
-    return HALF if any(v.dtype in _HALF for v in values) else FLOAT
+    return HALF if any(v.dtype and v.dtype.name in _HALF for v in values) else FLOAT
 
 
 def _kernel_share(ledger: Mapping[str, Array]) -> float:

@@ -26,6 +26,10 @@ class Room:
         self._fitting: set[frozenset[tuple[str, Shape]]] = set()
         self._most = 0
 
+    def kept(self, shapes: Mapping[str, Shape]) -> int:
+        """Bytes that are kept for inputs of these shapes."""
+        return self._kept(shapes)
+
     def fits(self, shapes: Mapping[str, Shape]) -> bool:
         """Whether there is room, or was for as much: the runtime holds what it has used once."""
         key = frozenset(shapes.items())

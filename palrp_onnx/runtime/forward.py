@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from copy import copy
 from typing import Any, Protocol
 
 import numpy as np
@@ -22,7 +21,8 @@ from palrp_onnx.model.native import rounds_inside
 from palrp_onnx.model.open import Model, parse_model
 from palrp_onnx.runtime import recurrent
 from palrp_onnx.runtime.integer_products import runtime_operations
-from palrp_onnx.session import Session, first_line
+from palrp_onnx.runtime.saved import GraphForward, OwnFile, OwnFiles, SavedGraph
+from palrp_onnx.session import first_line
 from palrp_onnx.types import Array
 
 
@@ -43,8 +43,8 @@ class Forward(Protocol):
         ...
 
 
-class RuntimeForward:
-    """ONNX Runtime without graph optimisation, so that intermediate values are the file's own.
+class RuntimeForward(GraphForward):
+    """A graph in ONNX Runtime without graph optimisation: see :class:`GraphForward`.
 
     Args:
         model: The model.
@@ -57,17 +57,8 @@ class RuntimeForward:
     """
 
     def __init__(self, model: Model, names: Iterable[str], *, device: str = "cpu") -> None:
-        self._names = list(dict.fromkeys(names))
-        graph = _with_outputs(model, self._names).SerializeToString()
         try:
-            self._session = Session(
-                graph,
-                model.folder,
-                device=device,
-                optimise=False,
-                prepack=rounds_inside(model.graph),
-                in_order=True,
-            )
+            super().__init__(saved_graph(model, names), model.folder, device=device)
         except ModelError as error:
             refused = [n for n in model.graph if REFUSED in n.meta]
             if not refused:
@@ -77,15 +68,20 @@ class RuntimeForward:
                 place="; ".join(f"{n.op_type} {n.name!r} ({n.meta[REFUSED]})" for n in refused[:5]),
                 hint=error.hint,
             ) from error
-        self.providers = self._session.providers
-
-    def __call__(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
-        """Run once."""
-        return self._session.run(self._names, feeds)
 
 
-class FileForward:
-    """The file itself, without any rewriting, with empty caches; two files one after the other.
+def saved_graph(model: Model, names: Iterable[str]) -> SavedGraph:
+    """The graph of a model that yields the values of these names, serialised."""
+    wanted = list(dict.fromkeys(names))
+    return SavedGraph(
+        data=_with_outputs(model, wanted).SerializeToString(),
+        names=tuple(wanted),
+        prepack=rounds_inside(model.graph),
+    )
+
+
+class FileForward(OwnFiles):
+    """The files of a model, without any rewriting: see :class:`OwnFiles`.
 
     Args:
         model: The opened model, from whose graph inputs may have been removed.
@@ -93,9 +89,6 @@ class FileForward:
         device: ``cpu`` or ``cuda[:N]``.
         optimise: See :class:`palrp_onnx.session.Session`.
         prepack: See :class:`palrp_onnx.session.Session`; always done if the values depend on it.
-
-    Attributes:
-        rounds_inside: Whether an operation of the file rounds activations internally.
 
     Raises:
         ModelError: The runtime cannot load the file, or the file has no such value.
@@ -110,93 +103,55 @@ class FileForward:
         optimise: bool = True,
         prepack: bool = True,
     ) -> None:
-        self._output = output
-        self._removed = model.removed
-        file = parse_model(model.path)
-        if model.ends is not None:
-            join_ends(file.graph, model.ends)
-        parts = parts_in(file)
-        read = {name for part in parts for name in part.inputs.values()}
-        if not any(output in part.values for part in parts):
-            self._parts = [_OwnFile(file, output)]
-        else:
-            self._parts = [
-                _OwnFile(parse_model(part.path), own, name, part.inputs)
-                for part in parts
-                for name, own in part.values.items()
-                if name == output or (name in read and output not in part.values)
-            ]
-        self.rounds_inside = any(each.rounds_inside for each in self._parts)
-        self._folder, self._device = model.folder, device
-        self._open(optimise=optimise, prepack=prepack)
-
-    def _open(self, *, optimise: bool = True, prepack: bool = True) -> None:
-        self._sessions = [
-            Session(
-                each.data,
-                self._folder,
-                device=self._device,
-                optimise=optimise,
-                prepack=prepack or self.rounds_inside,
-            )
-            for each in self._parts
-        ]
-
-    def as_served(self) -> FileForward:
-        """The same file with the runtime's graph optimisation, without reading it again."""
-        served = copy(self)
-        served._open()
-        return served
-
-    def __call__(self, feeds: Mapping[str, Array]) -> Array:
-        """Run once and return the output."""
-        samples = max((len(array) for array in feeds.values() if array.ndim), default=1)
-        blanks = {blank.name: blank.array(samples) for blank in self._removed}
-        values = {**feeds, **blanks}
-        for part, session in zip(self._parts, self._sessions, strict=True):
-            values[part.name] = session.run([part.own], part.feeds(values))[part.own]
-        return values[self._output]
+        super().__init__(
+            own_files(model, output),
+            output,
+            removed=model.removed,
+            folder=model.folder,
+            device=device,
+            optimise=optimise,
+            prepack=prepack,
+        )
 
 
-class _OwnFile:
-    """One file that computes one value.
-
-    Args:
-        file: The file.
-        own: Name of the value in it.
-        name: Name of the value for callers.
-        inputs: Name of each input of the file → name of its array; the same by default.
-
-    Attributes:
-        data: The file with the value as an output.
-        rounds_inside: Whether an operation of it rounds activations internally.
+def own_files(model: Model, output: str) -> list[OwnFile]:
+    """The files of a model that compute a value, which may be inside of their graphs.
 
     Raises:
         ModelError: There is no such value.
     """
+    file = parse_model(model.path)
+    if model.ends is not None:
+        join_ends(file.graph, model.ends)
+    parts = parts_in(file)
+    read = {name for part in parts for name in part.inputs.values()}
+    if not any(output in part.values for part in parts):
+        return [_own_file(file, output)]
+    return [
+        _own_file(parse_model(part.path), own, name, part.inputs)
+        for part in parts
+        for name, own in part.values.items()
+        if name == output or (name in read and output not in part.values)
+    ]
 
-    def __init__(
-        self,
-        file: ir.Model,
-        own: str,
-        name: str | None = None,
-        inputs: Mapping[str, str] | None = None,
-    ) -> None:
-        self.own, self.name = own, own if name is None else name
-        self.rounds_inside = rounds_inside(file.graph)
-        _expose(file.graph, own)
-        self.data = ir.serde.serialize_model(file).SerializeToString()
-        self._inputs = inputs
-        self._kinds = {v.name: v.dtype.numpy() for v in file.graph.inputs if v.dtype is not None}
 
-    def feeds(self, values: Mapping[str, Array]) -> Mapping[str, Array]:
-        """The arrays of its inputs, in the types that it takes."""
-        if self._inputs is None:
-            return values
-        return {
-            own: values[name].astype(self._kinds[own], copy=False)
-            for own, name in self._inputs.items()
-        }
+def _own_file(
+    file: ir.Model, own: str, name: str | None = None, inputs: Mapping[str, str] | None = None
+) -> OwnFile:
+    rounds = rounds_inside(file.graph)
+    _expose(file.graph, own)
+    return OwnFile(
+        data=ir.serde.serialize_model(file).SerializeToString(),
+        own=own,
+        name=own if name is None else name,
+        inputs=None if inputs is None else dict(inputs),
+        kinds={
+            v.name or "": np.dtype(v.dtype.numpy()).name
+            for v in file.graph.inputs
+            if inputs is not None and v.dtype is not None
+        },
+        rounds_inside=rounds,
+    )
 
 
 def _expose(graph: ir.Graph, name: str) -> None:

@@ -1,0 +1,71 @@
+"""The graph of an explanation as a session opens it: bytes, with what the session has to know."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+from palrp_onnx.compiler.interface import OPTIONAL
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+#: Bytes of a tensor that counts as a weight.
+_LARGE = 1 << 16
+
+
+class Runnable(Struct, frozen=True, kw_only=True):
+    """A serialised graph.
+
+    Attributes:
+        data: The graph; weights are references to the model's files.
+        optional: The inputs of the graph that had defaults, and that are required here: ONNX
+            Runtime cannot bind an input with a default.
+        inputs: Names of all inputs.
+        outputs: Names of all outputs, each once.
+        rounds_inside: Whether kernels round activations, which they only do on packed weights.
+        widens: Whether large weights are dequantised or cast. In the order of the graph, all of
+            these would come first, and stay.
+    """
+
+    data: bytes
+    optional: tuple[str, ...]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    rounds_inside: bool
+    widens: bool
+
+    @classmethod
+    def of(cls, graph: ir.Model) -> Runnable:
+        """The graph, whose optional inputs become required, in place."""
+        import onnx_ir as ir
+
+        from palrp_onnx.model.native import rounds_inside
+
+        optional = [
+            v.name or "" for v in graph.graph.inputs if v.name in OPTIONAL and v.is_initializer()
+        ]
+        for name in optional:
+            graph.graph.initializers.pop(name).const_value = None
+        return cls(
+            data=ir.serde.serialize_model(graph).SerializeToString(),
+            optional=tuple(optional),
+            inputs=tuple(v.name or "" for v in graph.graph.inputs),
+            # A file may list one value twice among its outputs.
+            outputs=tuple(dict.fromkeys(v.name or "" for v in graph.graph.outputs)),
+            rounds_inside=rounds_inside(graph.graph),
+            widens=_widens_weights(graph.graph),
+        )
+
+
+def _widens_weights(graph: ir.Graph) -> bool:
+    from palrp_onnx.model.ops import Trait, has
+
+    widening = Trait.DEQUANTISE | Trait.RETYPES
+    return any(has(node, widening) and _is_weight(node.inputs[0]) for node in graph)
+
+
+def _is_weight(value: ir.Value | None) -> bool:
+    tensor = None if value is None or not value.is_initializer() else value.const_value
+    return tensor is not None and tensor.nbytes >= _LARGE
