@@ -24,6 +24,7 @@ from .options import (
     Reporting,
     Run,
     Words,
+    cache_option,
     columns_option,
     default_run_options,
     fail_on_option,
@@ -117,6 +118,7 @@ class Request:
 @default_run_options
 @head_option
 @memory_option
+@cache_option
 @method_options
 @click.option(
     "--tensors", type=FILE_PATH, help="Also write raw signed relevance to this .npz file."

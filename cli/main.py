@@ -21,7 +21,7 @@ from .command import Group
 from .writing import close_stdout, open_closed_streams
 
 _COMMANDS = (
-    *("batch", "compare", "compile", "evaluate", "explain", "export", "inspect", "report"),
+    *("batch", "cache", "compare", "compile", "evaluate", "explain", "export", "inspect", "report"),
     "schema",
 )
 _BUG = 1

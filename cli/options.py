@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, fields
@@ -266,6 +267,32 @@ memory_option = click.option(
     show_default=True,
     help="fast keeps all values of the forward pass for the way back, bounded computes them again "
     "layer by layer; auto is bounded where memory may not suffice otherwise.",
+)
+
+
+def _switch_off(ctx: click.Context, _param: click.Parameter, off: bool) -> None:
+    """Switch the cache off for the command, and for processes that it starts."""
+    from palrp_onnx.cache.folder import SWITCH
+
+    if off and not ctx.resilient_parsing:
+        before = os.environ.get(SWITCH)
+        os.environ[SWITCH] = "0"
+
+        def restore() -> None:
+            if before is None:
+                os.environ.pop(SWITCH, None)
+            else:
+                os.environ[SWITCH] = before
+
+        ctx.call_on_close(restore)
+
+
+cache_option = click.option(
+    "--no-cache",
+    is_flag=True,
+    expose_value=False,
+    callback=_switch_off,
+    help="Neither take facts of the model and compiled graphs from the cache, nor keep them.",
 )
 
 

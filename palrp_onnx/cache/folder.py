@@ -56,12 +56,13 @@ class Folder:
 
     @classmethod
     def usual(cls) -> Folder | None:
-        """``$XDG_CACHE_HOME/palrp-onnx``.
+        """The folder of the user; ``None`` where ``PALRP_ONNX_CACHE`` says no, or there is none."""
+        return None if os.environ.get(SWITCH, "").strip().lower() in _NO else cls.of_user()
 
-        ``None`` where ``PALRP_ONNX_CACHE`` says no, where files have no owner, and where the user
-        has no folder.
-        """
-        if os.environ.get(SWITCH, "").strip().lower() in _NO or not hasattr(os, "geteuid"):
+    @classmethod
+    def of_user(cls) -> Folder | None:
+        """``$XDG_CACHE_HOME/palrp-onnx``; ``None`` where files or users have none of their own."""
+        if not hasattr(os, "geteuid"):
             return None
         base = os.environ.get("XDG_CACHE_HOME", "")
         if Path(base).is_absolute():  # others are to be ignored, says the standard

@@ -21,7 +21,7 @@ from msgspec import structs
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from palrp_onnx import Explainer, Model
+from palrp_onnx import Explainer, Model, fidelity
 from palrp_onnx.compiler.file import compile_model
 from palrp_onnx.errors import FidelityError
 from palrp_onnx.fidelity import FLOAT, QUANTISED, Original
