@@ -49,6 +49,11 @@ from .options import (
     "layer by layer.",
 )
 @click.option("--portable", is_flag=True, help="Use only operations of the ONNX standard.")
+@click.option(
+    "--required-targets",
+    is_flag=True,
+    help="Give the inputs for targets no default, for runtimes that pass no input with one.",
+)
 @click.option("--no-ledger", is_flag=True, help="Leave out the ledger.")
 @click.option("--features", is_flag=True, help="Also output sinks and content by feature.")
 @reporting_options
@@ -61,6 +66,7 @@ def compile(
     example: Path | None,
     memory: str,
     portable: bool,
+    required_targets: bool,
     no_ledger: bool,
     features: bool,
     reporting: Reporting,
@@ -85,6 +91,7 @@ def compile(
         ledger=not no_ledger,
         features=features,
         portable=portable,
+        required=required_targets,
         memory=memory,
     )
     data = compile_model(

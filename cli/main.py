@@ -22,7 +22,7 @@ from .writing import close_stdout, open_closed_streams
 
 _COMMANDS = (
     *("batch", "cache", "compare", "compile", "evaluate", "explain", "export", "inspect", "report"),
-    "schema",
+    *("schema", "serve"),
 )
 _BUG = 1
 _INTERRUPTED = 130

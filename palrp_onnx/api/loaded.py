@@ -490,6 +490,7 @@ class LoadedModel:
         ledger: bool = True,
         features: bool = False,
         portable: bool = False,
+        required_targets: bool = False,
         example: str | Path | None = None,
     ) -> Path:
         """Write the model with its explanation as one graph, which any ONNX Runtime runs.
@@ -502,6 +503,8 @@ class LoadedModel:
             ledger: Whether the graph has the ledger.
             features: Whether it has sinks and content by feature.
             portable: Whether to use only operations of the ONNX standard.
+            required_targets: Whether inputs for targets have no default, for runtimes that pass no
+                input with one.
             example: An ``.npz`` file with a valid input, if the model runs on no synthetic one.
 
         Raises:
@@ -527,12 +530,18 @@ class LoadedModel:
                 ledger=ledger,
                 features=features,
                 portable=portable,
+                required=required_targets,
                 memory=memory,
             ),
             example=None if example is None else Path(example),
         )
         write_files({path: data})
         return path
+
+    @property
+    def reader(self) -> ValueReader:
+        """What reads inputs for the graph."""
+        return self._graph.reader
 
     @property
     def tokenizer(self) -> Path:

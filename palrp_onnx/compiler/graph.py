@@ -74,6 +74,8 @@ class CompileSettings:
         portable: Whether only operations of the ONNX standard are used.
         wide: Whether the multiplier of the whole output is an input, ``target_seed``, instead of a
             target at one of its places.
+        required: Whether inputs of the target have no default, for bindings that pass only inputs
+            without one; callers then give the values that would be their defaults.
         memory: ``fast`` keeps what the way back reads of the forward pass; ``bounded`` computes it
             again, layer by layer.
     """
@@ -83,6 +85,7 @@ class CompileSettings:
     features: bool = False
     portable: bool = False
     wide: bool = False
+    required: bool = False
     memory: str = "fast"
 
 
@@ -115,6 +118,8 @@ def compile_graph(
     ``features/content`` and ``features/site/LAYER/PART`` [B, tokens, features]. The manifest names
     sites and entries. A further explained input NAME has outputs of its own,
     ``relevance_content/NAME`` and so on; the ledger is one for all.
+
+    With ``required`` none of these inputs has a default: the values above are given instead.
 
     Inputs and outputs of the model with one of these names are renamed (:func:`source_name`).
 
@@ -172,6 +177,7 @@ class _Compiler:
             fixed=all(isinstance(n, int) for n in lengths) and not follow_from_numbers(self._graph),
         )
         axis = self._subject.batched.get(explained)
+        self._required: list[str] = []
         self._inside: list[ir.Value] = []  # whether indices of the target are inside their axes
         self._op.batch = self._op.constant([1]) if axis is None else self._op.dims(source, [axis])
 
@@ -211,10 +217,10 @@ class _Compiler:
         """The walk; in half precision with a larger seed, so that no multiplier underflows."""
         op = self._op
         if not any(v.dtype in NARROW for v in self._analysis.content):
-            return walk(op, self._plan, lambda value: value, seed, rows)
+            return walk(op, self._plan, lambda value: value, seed, rows, by_products=True)
         scale = self._optional(SEED_SCALE, np.array([DEFAULT_SCALE], np.float32))
         raised = op.mul(seed, op.cast_like(scale, seed))
-        caught = walk(op, self._plan, lambda value: value, raised, rows)
+        caught = walk(op, self._plan, lambda value: value, raised, rows, by_products=True)
         return caught.map(lambda relevance: op.div(op.wide(relevance), scale))
 
     def _rename_reserved(self, values: Iterable[ir.Value]) -> None:
@@ -224,13 +230,18 @@ class _Compiler:
 
     # --- the target -------------------------------------------------------------------------------
     def _input(self, name: str) -> ir.Value:
-        """An optional int64 input [B]; −1 by default."""
+        """An int64 input [B]; −1 by default."""
         value = self._optional(name, np.array([-1], np.int64))
         return self._op.integers("Expand", value, self._op.batch)
 
     def _optional(self, name: str, default: NDArray[Any]) -> ir.Value:
-        value = ir.val(name, const_value=ir.tensor(default, name=name))
-        self._graph.register_initializer(value)
+        """An input with a default, or without one if it is required."""
+        value = ir.val(name)
+        if self._settings.required:
+            self._required.append(name)
+        else:
+            value.const_value = ir.tensor(default, name=name)
+            self._graph.register_initializer(value)
         self._declare(value, [None] * default.ndim, ir.DataType.from_numpy(default.dtype))
         return value
 
@@ -496,6 +507,7 @@ class _Compiler:
             further_aligned=tuple(aligned[1:]),
             ledger=tuple(self._ledger_names),
             memory=self._settings.memory,
+            required=",".join(self._required),
             roles={name: role.value for name, role in self._analysis.overrides.items()},
         )
 

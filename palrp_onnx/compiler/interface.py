@@ -15,7 +15,7 @@ TARGET, AGAINST, TARGET_POSITION = "target", "target_against", "target_position"
 TARGET_VECTOR = "target_vector"
 #: The multiplier of the whole output, where the target is at several of its places.
 TARGET_SEED = "target_seed"
-#: Optional inputs that explainers add.
+#: Inputs that explainers add; they are optional unless compiled otherwise.
 OPTIONAL = (TARGET, AGAINST, TARGET_POSITION, TARGET_VECTOR, TARGET_SEED, SEED_SCALE)
 
 _OUTPUTS = (CONTENT, POSITION, TOTAL, SCORE, SITES, OFF_MAP, LEDGER)

@@ -38,16 +38,18 @@ class Runnable(Struct, frozen=True, kw_only=True):
 
     @classmethod
     def of(cls, graph: ir.Model) -> Runnable:
-        """The graph, whose optional inputs become required, in place."""
+        """The graph, whose inputs of the target become required, in place."""
         import onnx_ir as ir
 
         from palrp_onnx.model.native import rounds_inside
+        from palrp_onnx.model.open import required
 
-        optional = [
-            v.name or "" for v in graph.graph.inputs if v.name in OPTIONAL and v.is_initializer()
-        ]
+        without = required(graph)
+        added = (v for v in graph.graph.inputs if v.name in OPTIONAL)
+        optional = [v.name or "" for v in added if v.is_initializer() or v.name in without]
         for name in optional:
-            graph.graph.initializers.pop(name).const_value = None
+            if (value := graph.graph.initializers.pop(name, None)) is not None:
+                value.const_value = None
         return cls(
             data=ir.serde.serialize_model(graph).SerializeToString(),
             optional=tuple(optional),

@@ -26,6 +26,8 @@ from palrp_onnx.model.signature import GraphInput
 from palrp_onnx.model.sparse import make_dense
 
 MAX_FILE_BYTES = 2**31
+#: Metadata of an explainer that names such inputs of it: see :func:`required`.
+REQUIRED = "palrp_onnx.required"
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class Model:
         sha256: Digest of the file, followed by its external data files in order of their names in
             the file; of an encoder and a decoder, of both files in this order.
         nodes: Number of nodes of the file as it is on disk.
-        inputs: Inputs of the plain graph.
+        inputs: Inputs of the plain graph, without those that a compiled explainer adds for targets.
         outputs: Outputs of the file.
         changes: Log of the changes between the file and ``graph``.
         proto: The plain model.
@@ -146,7 +148,7 @@ class Model:
             opset=opset,
             producer=" ".join(filter(None, (proto.producer_name, proto.producer_version))),
             nodes=nodes,
-            inputs=tuple(map(_signature, proto.graph.inputs)),
+            inputs=tuple(map(_signature, _of_model(proto))),
             outputs=outputs,
             changes=changes,
             proto=proto,
@@ -186,6 +188,16 @@ class Model:
         """The same inputs, with only the nodes that the values of these names depend on."""
         graph = ir.convenience.extract(self.graph, self.graph.inputs, names)
         return replace(self, proto=ir.Model(graph, ir_version=self.proto.ir_version))
+
+
+def _of_model(proto: ir.Model) -> list[ir.Value]:
+    added = required(proto)
+    return [value for value in proto.graph.inputs if value.name not in added]
+
+
+def required(explainer: ir.Model) -> list[str]:
+    """Inputs that a compiled explainer adds for targets, where they have no default."""
+    return explainer.metadata_props.get(REQUIRED, "").split(",")
 
 
 def parse_model(path: Path) -> ir.Model:

@@ -128,6 +128,11 @@ class Method:
         return "gradient" in self.rules
 
     @property
+    def own_slopes(self) -> bool:
+        """Whether gates of self-gated activations are content."""
+        return "slopes" in self.rules
+
+    @property
     def numbers(self) -> dict[str, float]:
         """Every parameter with the number that is used."""
         return {**{k: each.default for k, each in self.parameters.items()}, **self.changed}

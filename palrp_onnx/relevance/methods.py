@@ -18,6 +18,10 @@ _KEPT = Parameter(0.5, 0.0, 1.0, "share λ of the scores in the relevance of wha
 _EPSILON = Parameter(1e-6, 1e-7, 1.0, "stabiliser ε of every sum")
 _GAMMA = Parameter(0.05, 0.0, 1e3, "γ of products with weights")
 _GAMMA_CONV = Parameter(100.0, 0.0, 1e3, "γ of convolutions")
+_TEMPERATURE = Parameter(2.0, 0.5, 10.0, "temperature τ of the softmax's derivative in attention")
+_BASELINE = Parameter(
+    -1.0, -1.0, 1e7, "id of the token from whose embedding content is measured; −1 for zero"
+)
 
 #: The methods that come with the package, by name.
 METHODS: Mapping[str, Method] = {
@@ -100,6 +104,24 @@ METHODS: Mapping[str, Method] = {
             map="content",
             shares=("attention", "gates"),
             rules=("gradient",),
+        ),
+        Method(
+            name="gim",
+            summary="GIM: gradient, norms frozen, softmax's slope softened, half for each factor",
+            source="Edin et al. 2025",
+            map="content",
+            shares=("attention", "gates"),
+            rules=("slopes", "tempered"),
+            parameters={"temperature": _TEMPERATURE, "baseline": _BASELINE},
+        ),
+        Method(
+            name="pa-gim",
+            summary="gim with position sinks",
+            source="this project",
+            map="sum",
+            shares=("positions", "attention", "gates"),
+            rules=("slopes", "tempered"),
+            parameters={"temperature": _TEMPERATURE, "baseline": _BASELINE},
         ),
         Method(
             name="pa-lrp-gamma",

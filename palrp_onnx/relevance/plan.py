@@ -16,10 +16,10 @@ import onnx_ir as ir
 from palrp_onnx.analysis.analysis import Analysis, Operand
 from palrp_onnx.analysis.axes import sample_axis
 from palrp_onnx.analysis.content import fed_values
-from palrp_onnx.analysis.inputs import from_entries
+from palrp_onnx.analysis.inputs import from_entries, table_rows
 from palrp_onnx.analysis.probability import ending_of
 from palrp_onnx.analysis.roles import Fact, Role
-from palrp_onnx.errors import TargetError, UnsupportedError
+from palrp_onnx.errors import TargetError, UnsupportedError, UsageError
 from palrp_onnx.model.lowering import REFUSED
 from palrp_onnx.model.native import kernel_nodes
 from palrp_onnx.model.ops import Trait, has
@@ -35,9 +35,9 @@ T = TypeVar("T")
 #: Roles of operands that can receive relevance. A mask cannot: where it is zero its relevance is
 #: zero, and where it switches a score off the multiplier is zero.
 RECEIVING = frozenset((Role.CONTENT, Role.POSITION, Role.SEGMENT, Role.PARAMETER, Role.MIXED))
-#: Set of rules that stops at a softmax. It is for attention: at the softmax of a classifier's
-#: output it would leave nothing to explain.
-_STOPPED = "stopped"
+#: Sets of rules for the softmax of attention. That of a classifier's output is not one: stopped
+#: there, nothing would be left to explain.
+_OF_ATTENTION = frozenset(("stopped", "tempered"))
 _ACTIVE = frozenset((Role.CONTENT, Role.POSITION, Role.MIXED))
 
 
@@ -72,6 +72,8 @@ class Plan:
         kernels: Nodes whose results the forward pass takes from an integer kernel.
         real_masks: Masks that are added and hold any numbers of a real input. Their relevance goes
             to the ledger; that of other masks is zero.
+        self_gated: Products of two functions of one value, if both are content under this method.
+        start: Id of the token from whose embedding content is measured; ``None`` for zero.
     """
 
     analysis: Analysis
@@ -84,6 +86,8 @@ class Plan:
     biases: Mapping[ir.Node, ir.Value] = field(default_factory=dict)
     kernels: frozenset[ir.Node] = frozenset()
     real_masks: frozenset[Operand] = frozenset()
+    self_gated: frozenset[ir.Node] = frozenset()
+    start: int | None = None
 
     @cached_property
     def seen_scores(self) -> frozenset[ir.Value]:
@@ -201,6 +205,10 @@ class View(Generic[T]):
         found = self._plan.biases.get(self._node)
         return None if found is None else self._values(found)
 
+    def self_gated(self) -> bool:
+        """Whether this product is an activation whose factors are functions of one value."""
+        return self._node in self._plan.self_gated
+
     def batch_axis(self) -> int:
         """The axis of the first output that runs over samples alone, counted from the right."""
         flags = self._plan.analysis.axes[self._node.outputs[0]]
@@ -262,8 +270,10 @@ def make_plan(
         raise TargetError(
             "The output does not depend on the explained input", place=f"output {output.name}"
         )
-    if method.every_path:
-        analysis = with_all_paths(analysis)
+    opened = opened_operands(analysis, method)
+    if opened:
+        content = dict.fromkeys(opened, Fact(Role.CONTENT, "depends on the explained input"))
+        analysis = replace(analysis, operands={**analysis.operands, **content})
     scaling = scaling_operands(analysis, method)
     visited = visited_nodes(analysis, output, scaling)
     ending = ending_of(output)
@@ -277,7 +287,7 @@ def make_plan(
             continue
         sets = () if node in by_default else method.rules
         if ending is not None and node is ending.node:
-            sets = tuple(each for each in sets if each != _STOPPED)
+            sets = tuple(each for each in sets if each not in _OF_ATTENTION)
         entry = find_rule(node.domain, node.op_type, analysis.model.graph_opset, sets)
         if entry is None:
             refused.append(refusal(node))
@@ -300,7 +310,34 @@ def make_plan(
         biases=added_biases(analysis),
         kernels=kernel_nodes(analysis.model),
         real_masks=_real_masks(analysis),
+        self_gated=frozenset(n for n, _ in opened if n.outputs[0] in analysis.activations),
+        start=_start(analysis, method),
     )
+
+
+def _start(analysis: Analysis, method: Method) -> int | None:
+    """The parameter ``baseline`` of the method, if it is an id.
+
+    Raises:
+        UsageError: It is no whole number, or a table of embeddings has no such row.
+        UnsupportedError: The explained input has no ids, or its embeddings are not rows of a table.
+    """
+    number = method.numbers.get("baseline", -1.0)
+    if number < 0.0:
+        return None
+    place, hint = f"method {method.text}", "Leave baseline out: embeddings are measured from zero."
+    others = [describe(n) for n in analysis.inputs.lookups if n.op_type != "Gather"]
+    if others or set(analysis.inputs.lookups.values()) != set(analysis.inputs.explained()):
+        problem = f"not a lookup in a table: {', '.join(others)}" if others else "no ids of tokens"
+        raise UnsupportedError(
+            f"A baseline token is for embeddings of tokens ({problem})", place=place, hint=hint
+        )
+    rows = min(map(table_rows, analysis.inputs.lookups))
+    if number != int(number) or number >= rows:
+        raise UsageError(
+            f"baseline = {number:g} is no token of the model", place=place, hint=f"0 … {rows - 1}."
+        )
+    return int(number)
 
 
 def _real_masks(analysis: Analysis) -> frozenset[Operand]:
@@ -329,12 +366,18 @@ def refusal(node: ir.Node) -> str:
     return f"{describe(node)} ({why})" if why else describe(node)
 
 
-def with_all_paths(analysis: Analysis) -> Analysis:
-    """The analysis with gates, statistics and normalisers that depend on content as content."""
-    content = Fact(Role.CONTENT, "depends on the explained input")
-    statistics = {o for o, fact in analysis.operands.items() if fact.role is Role.STATISTIC}
-    found = {o for o in statistics if o[0].inputs[o[1]] in analysis.content}
-    return replace(analysis, operands={**analysis.operands, **dict.fromkeys(found, content)})
+def opened_operands(analysis: Analysis, method: Method) -> frozenset[Operand]:
+    """Constant factors that are content under the method: gates, statistics and normalisers.
+
+    With derivatives of functions alone they are the factors of self-gated activations.
+    """
+    statistics = (o for o, fact in analysis.operands.items() if fact.role is Role.STATISTIC)
+    found = frozenset(o for o in statistics if o[0].inputs[o[1]] in analysis.content)
+    if method.every_path:
+        return found
+    if not method.own_slopes:
+        return frozenset()
+    return frozenset(o for o in found if o[0].outputs[0] in analysis.activations)
 
 
 def scaling_operands(analysis: Analysis, method: Method) -> frozenset[Operand]:

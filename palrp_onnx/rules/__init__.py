@@ -6,6 +6,7 @@ from palrp_onnx.rules import (
     gradient,
     linear,
     lossless_softmax,
+    modified_gradient,
     movement,
     norm,
     pooling,
@@ -17,6 +18,7 @@ from palrp_onnx.rules import (
     signed,
     softmax,
     sums,
+    tempered,
 )
 from palrp_onnx.rules.registry import (
     NO_PATH,
@@ -40,6 +42,7 @@ __all__ = [
     "gradient",
     "linear",
     "lossless_softmax",
+    "modified_gradient",
     "movement",
     "norm",
     "pooling",
@@ -54,4 +57,5 @@ __all__ = [
     "softmax",
     "sums",
     "supported",
+    "tempered",
 ]

@@ -93,6 +93,10 @@ class Node(Protocol[T_co]):
         """Bias vector that the ``Add`` directly after this node adds, if there is one."""
         ...
 
+    def self_gated(self) -> bool:
+        """Whether this product is an activation whose factors are functions of one value."""
+        ...
+
     def batch_axis(self) -> int:
         """The axis of the output that runs over samples alone, counted from the right.
 

@@ -21,6 +21,7 @@ from palrp_onnx.model.native import rounds_inside
 from palrp_onnx.model.open import Model, parse_model
 from palrp_onnx.runtime import recurrent
 from palrp_onnx.runtime.integer_products import runtime_operations
+from palrp_onnx.runtime.placed import PLACE, PLACED_OPSET, read_at_places
 from palrp_onnx.runtime.saved import GraphForward, OwnFile, OwnFiles, SavedGraph
 from palrp_onnx.session import first_line
 from palrp_onnx.types import Array
@@ -89,6 +90,8 @@ class FileForward(OwnFiles):
         device: ``cpu`` or ``cuda[:N]``.
         optimise: See :class:`palrp_onnx.session.Session`.
         prepack: See :class:`palrp_onnx.session.Session`; always done if the values depend on it.
+        placed: Compute the output, of one row a token, at one token of each sample, which
+            :meth:`at` names.
 
     Raises:
         ModelError: The runtime cannot load the file, or the file has no such value.
@@ -102,9 +105,12 @@ class FileForward(OwnFiles):
         device: str = "cpu",
         optimise: bool = True,
         prepack: bool = True,
+        placed: bool = False,
     ) -> None:
+        parts = own_files(model, output, placed=placed)
+        self._placed = parts[0].own != output and len(parts) == 1
         super().__init__(
-            own_files(model, output),
+            parts,
             output,
             removed=model.removed,
             folder=model.folder,
@@ -113,9 +119,21 @@ class FileForward(OwnFiles):
             prepack=prepack,
         )
 
+    def at(self, feeds: Mapping[str, Array], places: Array) -> Array:
+        """The output [B, entries] at one token of each sample [B]; negative: from the end."""
+        if not self._placed:
+            output = self(feeds)
+            return np.asarray(output[np.arange(len(output)), places])
+        return self({**feeds, PLACE: places.astype(np.int64)[:, None]})
 
-def own_files(model: Model, output: str) -> list[OwnFile]:
+
+def own_files(model: Model, output: str, *, placed: bool = False) -> list[OwnFile]:
     """The files of a model that compute a value, which may be inside of their graphs.
+
+    Args:
+        model: The opened model.
+        output: Name of the value.
+        placed: Compute it at one token of each sample alone, where one file of a late opset does.
 
     Raises:
         ModelError: There is no such value.
@@ -126,7 +144,8 @@ def own_files(model: Model, output: str) -> list[OwnFile]:
     parts = parts_in(file)
     read = {name for part in parts for name in part.inputs.values()}
     if not any(output in part.values for part in parts):
-        return [_own_file(file, output)]
+        placed = placed and (file.opset_imports.get("") or 0) >= PLACED_OPSET
+        return [_own_file(file, output, placed=placed)]
     return [
         _own_file(parse_model(part.path), own, name, part.inputs)
         for part in parts
@@ -136,13 +155,19 @@ def own_files(model: Model, output: str) -> list[OwnFile]:
 
 
 def _own_file(
-    file: ir.Model, own: str, name: str | None = None, inputs: Mapping[str, str] | None = None
+    file: ir.Model,
+    own: str,
+    name: str | None = None,
+    inputs: Mapping[str, str] | None = None,
+    *,
+    placed: bool = False,
 ) -> OwnFile:
     rounds = rounds_inside(file.graph)
     _expose(file.graph, own)
+    read = read_at_places(file.graph, own) if placed else own
     return OwnFile(
         data=ir.serde.serialize_model(file).SerializeToString(),
-        own=own,
+        own=read,
         name=own if name is None else name,
         inputs=None if inputs is None else dict(inputs),
         kinds={

@@ -814,6 +814,10 @@ class Emit:
         return self.node("Trilu", [m, self.constant(k)], self.rank(m), upper=int(upper))
 
     # --- rows -----------------------------------------------------------------------------------
+    def row(self, table: Value, index: int) -> Value:
+        rank = self.rank(table) - 1
+        return self.node("Gather", [table, self.constant(index)], rank, dtype=table.dtype)
+
     def take_rows(self, x: Value, index: Value, batch: int, axis: int) -> Value:
         rank = self.rank(x)
         if axis == batch:
