@@ -18,6 +18,7 @@ from palrp_onnx.files import refusal
 from palrp_onnx.printable import printable
 
 from .command import Group
+from .late import import_late
 from .writing import close_stdout, open_closed_streams
 
 _COMMANDS = (
@@ -177,4 +178,5 @@ def program() -> None:
 
 def main() -> NoReturn:
     """Entry point of ``palrp-onnx``."""
+    import_late()
     program.main(prog_name="palrp-onnx")
