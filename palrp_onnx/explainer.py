@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
@@ -51,7 +52,6 @@ from palrp_onnx.relevance.methods import own_method, record_params
 from palrp_onnx.relevance.sinks import check_reduction
 from palrp_onnx.relevance.target import End, Resolved, Target, bounded, of_rows, resolve
 from palrp_onnx.relevance.target_parsing import parse_targets
-from palrp_onnx.rules.registry import rules_from_outside
 from palrp_onnx.runtime.saved import GraphForward, SavedGraph
 from palrp_onnx.session import runtime_version
 from palrp_onnx.subject import OutputFacts, Subject
@@ -209,8 +209,8 @@ class Explainer:
         self._head = check_kind(head)
         self._reader = reader or self._open_sample
         self._decides = self._manifest is None and _decides(model)
-        outside = own_method(self.method) or rules_from_outside(self.method.rules)
-        self._recalls = isinstance(model, StoredModel) and not self._decides and not outside
+        storable = isinstance(model, StoredModel) and not self._decides
+        self._recalls = storable and not _comes_from_outside(self.method)
         self._others: dict[str | None, Explainer] = {}
 
     @property
@@ -726,10 +726,10 @@ class Explainer:
         except ModelError:
             return self.model
 
-    def _planned(self, model: Model, feeds: Feeds, memory: str, *, wide: bool = False) -> _Opened:
+    def _plan(self, model: Model, feeds: Feeds) -> Planned:
         from palrp_onnx.prepare import plan_model
 
-        planned = plan_model(
+        return plan_model(
             model,
             feeds,
             self.method,
@@ -738,6 +738,9 @@ class Explainer:
             roles=self._roles,
             answers=True,
         )
+
+    def _planned(self, model: Model, feeds: Feeds, memory: str, *, wide: bool = False) -> _Opened:
+        planned = self._plan(model, feeds)
         rewritten = planned.analysis.model
         original = None
         if rewritten.changes or self.dtype == "float64":
@@ -749,50 +752,44 @@ class Explainer:
                 planned, positions=self.positions, dtype=self.dtype, device=self.device
             )
             return _Opened(engine, original)
-        room, wanted = None, memory
+        recall, shapes = self._recall(memory, wide=wide), shapes_of(feeds)
+        room = None
         if memory == "auto" and self.device == "cpu":
             room = Room(planned.kept())
-            if not room.fits(shapes_of(feeds)):
-                memory, room = "bounded", None
-        graph, manifest, forward = self._compile(planned, feeds, memory, wide=wide)
-        opened = _Opened(self._compiled(graph, manifest, forward), original, room)
-        if (recall := self._recall(wanted, wide=wide)) is not None and (wanted == memory or room):
-            checked = original is None or original.untouched is not None
-            if checked and not planned.of_this_input and rewritten.removed == model.removed:
-                shapes = shapes_of(feeds)
-                compiled = Compiled(
-                    manifest=manifest,
-                    graph=graph,
-                    forward=forward(),
-                    untouched=None if original is None else original.untouched,
-                    kept=None if room is None else room.kept(shapes),
-                    shapes=shapes,
-                )
-                recall.keep(compiled, feeds)
-        return opened
+            if not room.fits(shapes):
+                memory, room, recall = "bounded", None, None  # for the memory that is free now
+        if original is not None and original.untouched is None:
+            recall = None
+        if planned.of_this_input or rewritten.removed != model.removed:
+            recall = None
+        kept = None if room is None or recall is None else room.kept(shapes)
+        forward = _alone(planned)  # before the relevance pass is appended to the graph
+        graph, manifest = self._compile(planned, feeds, memory, wide=wide)
+        if recall is not None:
+            compiled = Compiled(
+                manifest=manifest,
+                graph=graph,
+                untouched=None if original is None else original.untouched,
+                kept=kept,
+                shapes=shapes,
+                opset=model.graph_opset,
+            )
+            recall.keep(compiled, feeds)
+        return _Opened(self._compiled(graph, manifest, forward), original, room)
 
     def _compile(
         self, planned: Planned, feeds: Feeds, memory: str, *, wide: bool
-    ) -> tuple[Runnable, Manifest, Callable[[], SavedGraph]]:
-        """The graph, its manifest, and what makes the graph of the forward pass alone."""
+    ) -> tuple[Runnable, Manifest]:
         from palrp_onnx.compiler.graph import CompileSettings, compile_graph
-        from palrp_onnx.model.native import with_own_products
-        from palrp_onnx.runtime.forward import saved_graph
 
-        # Before the relevance pass is appended to the graph.
-        alone = planned.analysis.model.cut_to([planned.output])
-        graph, manifest = compile_graph(
-            planned,
-            CompileSettings(
-                positions=self.positions,
-                features=True,
-                wide=wide,
-                memory="bounded" if memory == "bounded" else "fast",
-            ),
-            shapes_of(feeds),
+        settings = CompileSettings(
+            positions=self.positions,
+            features=True,
+            wide=wide,
+            memory="bounded" if memory == "bounded" else "fast",
         )
-        forward = cache(lambda: saved_graph(with_own_products(alone, ()), [planned.output]))
-        return Runnable.of(graph), manifest, forward
+        graph, manifest = compile_graph(planned, settings, shapes_of(feeds))
+        return Runnable.of(graph), manifest
 
     def _recalled(self, feeds: Feeds, memory: str, *, wide: bool) -> _Opened | None:
         """The engine of an entry, if there is one that has room."""
@@ -805,8 +802,17 @@ class Explainer:
         room = None if found.kept is None else Room(found.at_most)
         if room is not None and not room.fits(shapes_of(feeds)):
             return None  # perhaps there is: planned, it is known exactly
+
+        def forward() -> SavedGraph:
+            """Few targets need the forward pass alone: it is planned again when one does."""
+            saved = recall.find_forward(feeds)
+            if saved is None:
+                saved = _alone(self._plan(self.model.at_opset(found.opset), feeds))()
+                recall.keep(saved, feeds)
+            return saved
+
         try:
-            engine = self._compiled(found.graph, found.manifest, lambda: found.forward)
+            engine = self._compiled(found.graph, found.manifest, forward)
             original = None
             if found.untouched is not None:
                 model = recall.model
@@ -905,6 +911,21 @@ def _decides(model: Model | StoredModel) -> bool:
     from palrp_onnx.model.branches import has_decisions
 
     return has_decisions(model)
+
+
+def _alone(planned: Planned) -> Callable[[], SavedGraph]:
+    """What makes the graph that computes the explained output alone."""
+    from palrp_onnx.model.native import with_own_products
+    from palrp_onnx.runtime.forward import saved_graph
+
+    model, output = planned.analysis.model.cut_to([planned.output]), planned.output
+    return lambda: saved_graph(with_own_products(model, ()), [output])
+
+
+def _comes_from_outside(used: Method) -> bool:
+    """Whether a method, or a rule that it can use, does not come with the package."""
+    rules = sys.modules.get("palrp_onnx.rules.registry")  # where others register theirs
+    return own_method(used) is not None or bool(rules and rules.rules_from_outside(used.rules))
 
 
 def _of_text(error: RunError, sample: Sample) -> RunError:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -27,6 +27,7 @@ from palrp_onnx.model.signature import GraphInput
 from palrp_onnx.runtime.saved import SavedGraph
 from palrp_onnx.types import Feeds, Shape
 
+T = TypeVar("T")
 #: With fewer symbols none is the sum of two others, so that lengths of whole numbers do not count.
 _SUMS = 3
 
@@ -37,18 +38,18 @@ class Compiled(Struct, frozen=True, kw_only=True):
     Attributes:
         manifest: Facts about the graph.
         graph: The graph of the explanation.
-        forward: The forward pass alone.
         untouched: The files to compare with, where the graph was rewritten.
         kept: Bytes of the values that it keeps for inputs of ``shapes``, where this decided.
         shapes: Shapes of the inputs that it was compiled for.
+        opset: Opset of the graph.
     """
 
     manifest: Manifest
     graph: Runnable
-    forward: SavedGraph
     untouched: Untouched | None
     kept: int | None
     shapes: dict[str, Shape]
+    opset: int
 
     def at_most(self, shapes: Mapping[str, Shape]) -> int:
         """A bound of the bytes that are kept for inputs of these shapes.
@@ -79,27 +80,33 @@ class Recall:
 
     def find(self, feeds: Feeds) -> Compiled | None:
         """The engine of an entry for an input, if there is one."""
-        content = self._folder.get(self._key(feeds))
-        if content is None:
-            return None
-        try:
-            return msgspec.msgpack.decode(content, type=Compiled)
-        except (ValueError, TypeError):  # also msgspec's, of another form
-            return None
+        return self._find("engine", feeds, Compiled)
 
-    def keep(self, compiled: Compiled, feeds: Feeds) -> None:
-        """Store an engine that was made for an input."""
-        self._folder.put(self._key(feeds), msgspec.msgpack.encode(compiled))
+    def find_forward(self, feeds: Feeds) -> SavedGraph | None:
+        """The forward pass alone of such an engine, if there is an entry; few targets need it."""
+        return self._find("forward", feeds, SavedGraph)
+
+    def keep(self, made: Compiled | SavedGraph, feeds: Feeds) -> None:
+        """Store an engine that was made for an input, or its forward pass."""
+        kind = "engine" if isinstance(made, Compiled) else "forward"
+        self._folder.put(self._key(kind, feeds), msgspec.msgpack.encode(made))
 
     def forget(self, feeds: Feeds) -> None:
-        """Remove the entry for an input."""
-        self._folder.remove(self._key(feeds))
+        """Remove the entry of an engine."""
+        self._folder.remove(self._key("engine", feeds))
+
+    def _find(self, kind: str, feeds: Feeds, of: type[T]) -> T | None:
+        content = self._folder.get(self._key(kind, feeds))
+        try:
+            return None if content is None else msgspec.msgpack.decode(content, type=of)
+        except (ValueError, TypeError):  # also msgspec's, of another form
+            return None
 
     @property
     def _folder(self) -> Folder:
         return self.model.store
 
-    def _key(self, feeds: Feeds) -> str:
+    def _key(self, kind: str, feeds: Feeds) -> str:
         whole = self.options["memory"] == "bounded"
         facts = {
             "sha256": self.model.sha256,
@@ -109,7 +116,7 @@ class Recall:
             "names": [each.name for each in parts_of(self.model.path)],
             "shapes": _shapes(self.model.inputs, feeds, whole=whole),
         }
-        return key_of("engine", {**facts, **self.options})
+        return key_of(kind, {**facts, **self.options})
 
 
 def _shapes(inputs: Sequence[GraphInput], feeds: Feeds, *, whole: bool) -> dict[str, Shape]:
