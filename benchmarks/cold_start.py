@@ -103,7 +103,7 @@ def programs(folder: Path, home: Path, lxt: Path | None) -> dict[str, tuple[list
 
 def measure(folder: Path, rounds: int, threads: int, lxt: Path | None) -> None:
     """Run all programs in turn, and print the table."""
-    from palrp_onnx.cache.folder import Folder
+    from palrp_onnx.cache.folder import CacheFolder
 
     walls: dict[str, list[float]] = {}
     cpus: dict[str, list[float]] = {}
@@ -114,7 +114,7 @@ def measure(folder: Path, rounds: int, threads: int, lxt: Path | None) -> None:
         for number in range(rounds + 1):  # the first round warms the pages of files
             for name, (command, empty) in programs(folder, home, lxt).items():
                 if empty:
-                    Folder(home / "palrp-onnx").clear()
+                    CacheFolder(home / "palrp-onnx").clear()
                 own = {**environment, "PYTHONPATH": str(lxt)} if name == "LXT" else environment
                 wall, cpu = timed(command, own)
                 if number:

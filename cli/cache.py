@@ -16,10 +16,10 @@ def cache() -> None:
 @cache.command()
 def show() -> None:
     """Print the folder, and the number and bytes of its entries."""
-    from palrp_onnx.cache.folder import LIMIT, Folder
+    from palrp_onnx.cache.folder import LIMIT, CacheFolder
     from palrp_onnx.errors import OutputError
 
-    if (folder := Folder.of_user()) is None:
+    if (folder := CacheFolder.of_user()) is None:
         click.echo("nothing is kept: the user has no folder", err=True)
         return
     try:
@@ -40,10 +40,10 @@ def show() -> None:
 @cache.command()
 def clear() -> None:
     """Remove all entries."""
-    from palrp_onnx.cache.folder import Folder
+    from palrp_onnx.cache.folder import CacheFolder
     from palrp_onnx.errors import OutputError
 
-    if (folder := Folder.of_user()) is None:
+    if (folder := CacheFolder.of_user()) is None:
         return
     try:
         held = folder.clear()

@@ -18,7 +18,7 @@ from msgspec import UNSET, UnsetType, structs
 from palrp_onnx.analysis.roles import parse_roles
 from palrp_onnx.binding import BELOW_HALF, Binder, no_answer
 from palrp_onnx.cache.engines import Compiled, Recall
-from palrp_onnx.cache.folder import Folder
+from palrp_onnx.cache.folder import CacheFolder
 from palrp_onnx.cache.models import StoredModel, open_model
 from palrp_onnx.clock import utc_now
 from palrp_onnx.compiler.manifest import Manifest
@@ -171,7 +171,7 @@ class Explainer:
                 hint="Use --engine onnxruntime for --memory bounded.",
             )
         if isinstance(model, str | Path):
-            model = open_model(model, Folder.usual() if cache else None)
+            model = open_model(model, CacheFolder.usual() if cache else None)
         self._model = model
         self._manifest = Manifest.read(model.metadata)
         if self._manifest is not None:

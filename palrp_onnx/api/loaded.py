@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
-from palrp_onnx.cache.folder import Folder
+from palrp_onnx.cache.folder import CacheFolder
 from palrp_onnx.cache.models import StoredModel, open_model
 from palrp_onnx.errors import UsageError
 from palrp_onnx.explainer import DEFAULT_POSITIONS, Explainer
@@ -140,7 +140,7 @@ class LoadedModel:
             "once": once,
             "cache": cache,
         }
-        self._graph = self._opened(open_model(self.path, Folder.usual() if cache else None))
+        self._graph = self._opened(open_model(self.path, CacheFolder.usual() if cache else None))
         self._explainers: dict[tuple[Any, ...], Explainer] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:

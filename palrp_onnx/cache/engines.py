@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import Struct
 
-from palrp_onnx.cache.folder import Folder
+from palrp_onnx.cache.folder import CacheFolder
 from palrp_onnx.cache.keys import key_of
 from palrp_onnx.cache.models import StoredModel
 from palrp_onnx.compiler.manifest import Manifest
@@ -103,7 +103,7 @@ class Recall:
             return None
 
     @property
-    def _folder(self) -> Folder:
+    def _folder(self) -> CacheFolder:
         return self.model.store
 
     def _key(self, kind: str, feeds: Feeds) -> str:

@@ -43,7 +43,7 @@ class Held:
 
 
 @dataclass(frozen=True)
-class Folder:
+class CacheFolder:
     """A folder of entries.
 
     Attributes:
@@ -55,12 +55,12 @@ class Folder:
     limit: int = LIMIT
 
     @classmethod
-    def usual(cls) -> Folder | None:
+    def usual(cls) -> CacheFolder | None:
         """The folder of the user; ``None`` where ``PALRP_ONNX_CACHE`` says no, or there is none."""
         return None if os.environ.get(SWITCH, "").strip().lower() in _NO else cls.of_user()
 
     @classmethod
-    def of_user(cls) -> Folder | None:
+    def of_user(cls) -> CacheFolder | None:
         """``$XDG_CACHE_HOME/palrp-onnx``; ``None`` where files or users have none of their own."""
         if not hasattr(os, "geteuid"):
             return None

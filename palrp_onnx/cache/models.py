@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 from msgspec import Struct
 
-from palrp_onnx.cache.folder import Folder
+from palrp_onnx.cache.folder import CacheFolder
 from palrp_onnx.cache.keys import key_of
 from palrp_onnx.compiler.manifest import Manifest
 from palrp_onnx.errors import InputError
@@ -37,7 +37,7 @@ class Signature(Struct, frozen=True):
     shape: tuple[int | str | None, ...] | None
 
 
-class ModelFacts(Struct, frozen=True, kw_only=True):
+class StoredFacts(Struct, frozen=True, kw_only=True):
     """The facts of a model: see :class:`palrp_onnx.Model` and :class:`Answers`.
 
     Attributes:
@@ -77,7 +77,7 @@ class StoredModel:
     decided = ()
 
     def __init__(
-        self, path: Path, folder: Folder, facts: ModelFacts, model: Model | None = None
+        self, path: Path, folder: CacheFolder, facts: StoredFacts, model: Model | None = None
     ) -> None:
         self.path, self.store, self.facts = path, folder, facts
         self.sha256, self.opset, self.producer = facts.sha256, facts.opset, facts.producer
@@ -129,7 +129,7 @@ class StoredModel:
         return getattr(self.full, name)
 
 
-def open_model(path: str | Path, folder: Folder | None) -> Model | StoredModel:
+def open_model(path: str | Path, folder: CacheFolder | None) -> Model | StoredModel:
     """Open a model, with the facts of an entry where there is one.
 
     Raises:
@@ -158,14 +158,14 @@ def _key(path: Path, own: tuple[Path, ...], digest: Digest) -> str:
 
 
 def _stored(
-    path: Path, own: tuple[Path, ...], digest: Digest, folder: Folder
+    path: Path, own: tuple[Path, ...], digest: Digest, folder: CacheFolder
 ) -> StoredModel | None:
     """A model with the facts of an entry, if these are of the files as they are now."""
     try:
         content = folder.get(_key(path, own, digest))
         if content is None:
             return None
-        facts = msgspec.msgpack.decode(content, type=ModelFacts)
+        facts = msgspec.msgpack.decode(content, type=StoredFacts)
         files = [own[0].parent / name for name in facts.external]
         if any(file.resolve() != file or not file.is_file() for file in files):
             return None
@@ -175,7 +175,7 @@ def _stored(
         return None
 
 
-def _facts(model: Model) -> ModelFacts | None:
+def _facts(model: Model) -> StoredFacts | None:
     """The facts of an opened model; ``None`` where it cannot be stored."""
     from palrp_onnx.inputs.produced import decoder_input
     from palrp_onnx.inputs.purposes import ids_input, purposes
@@ -189,7 +189,7 @@ def _facts(model: Model) -> ModelFacts | None:
     if external is None or Manifest.read(model.metadata) is not None:
         return None
     try:
-        return ModelFacts(
+        return StoredFacts(
             sha256=model.sha256,
             opset=model.opset,
             producer=model.producer,

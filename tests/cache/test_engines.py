@@ -19,7 +19,7 @@ from msgspec import structs
 import palrp_onnx as px
 from palrp_onnx import Explainer
 from palrp_onnx.cache.engines import Compiled
-from palrp_onnx.cache.folder import Folder
+from palrp_onnx.cache.folder import CacheFolder
 from palrp_onnx.cache.models import StoredModel, open_model
 from palrp_onnx.explanation import Explanation
 from palrp_onnx.inputs.sample import Sample
@@ -68,7 +68,7 @@ def test_records_are_the_same(
     name: str,
     options: Mapping[str, Any],
     target: str,
-    folder: Folder,
+    folder: CacheFolder,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     one = sample(name, samples=1)
@@ -91,7 +91,7 @@ def test_records_are_the_same(
 
 
 def test_texts_are_read_and_explained_without_the_graph(
-    folder: Folder, monkeypatch: pytest.MonkeyPatch
+    folder: CacheFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = (REVIEWS / "sample.txt").read_text()
     expected = px.load(REVIEWS, cache=False).explain(text)
@@ -102,7 +102,7 @@ def test_texts_are_read_and_explained_without_the_graph(
     assert "input_ids" in repr(model)
 
 
-def test_what_the_cache_does_not_have_is_asked_of_the_graph(folder: Folder) -> None:
+def test_what_the_cache_does_not_have_is_asked_of_the_graph(folder: CacheFolder) -> None:
     px.load(REVIEWS).explain("A gripping film.")
     model = px.load(REVIEWS)
     assert model.model.graph.outputs[0].name == "logits"
@@ -125,7 +125,7 @@ def own(tmp_path: Path) -> Path:
     return place
 
 
-def test_a_file_that_was_replaced_is_not_believed(own: Path, folder: Folder) -> None:
+def test_a_file_that_was_replaced_is_not_believed(own: Path, folder: CacheFolder) -> None:
     file = own / "model.onnx"
     first = px.load(own).explain("A gripping film.")
     before, data = file.stat(), bytearray(file.read_bytes())
@@ -153,7 +153,7 @@ def external(own: Path) -> Path:
     return own / "weights.bin"
 
 
-def test_external_weights_count(own: Path, folder: Folder) -> None:
+def test_external_weights_count(own: Path, folder: CacheFolder) -> None:
     weights = external(own)
     first = px.load(own).explain("A gripping film.")
     assert isinstance(open_model(own, folder), StoredModel)
@@ -171,23 +171,23 @@ def test_external_weights_count(own: Path, folder: Folder) -> None:
         px.load(own)
 
 
-def test_a_copy_of_another_name_is_named_by_itself(own: Path, folder: Folder) -> None:
+def test_a_copy_of_another_name_is_named_by_itself(own: Path, folder: CacheFolder) -> None:
     px.load(own).explain("A gripping film.")
     (own / "model.onnx").rename(own / "renamed.onnx")
     assert px.load(own).explain("A gripping film.").record.model.name == "renamed.onnx"
 
 
-def entries(folder: Folder) -> list[Path]:
+def entries(folder: CacheFolder) -> list[Path]:
     return sorted(folder.path.glob("*.entry"), key=lambda path: path.stat().st_size)
 
 
-def test_foreign_content_under_a_right_digest_is_no_entry(own: Path, folder: Folder) -> None:
+def test_foreign_content_under_a_right_digest_is_no_entry(own: Path, folder: CacheFolder) -> None:
     expected = px.load(own).explain("A gripping film.")
 
     kept: dict[str, bytes] = {}
-    put = Folder.put
+    put = CacheFolder.put
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Folder, "put", lambda self, key, content: kept.update({key: content}))
+        patch.setattr(CacheFolder, "put", lambda self, key, content: kept.update({key: content}))
         folder.clear()
         px.load(own).explain("A gripping film.")
     assert len(kept) == 2
@@ -199,7 +199,7 @@ def test_foreign_content_under_a_right_digest_is_no_entry(own: Path, folder: Fol
 
 
 def test_a_graph_that_the_runtime_refuses_is_made_again(
-    own: Path, folder: Folder, monkeypatch: pytest.MonkeyPatch
+    own: Path, folder: CacheFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = px.load(own).explain("A gripping film.")
     find = px.Explainer._recalled.__globals__["Recall"].find
@@ -215,7 +215,7 @@ def test_a_graph_that_the_runtime_refuses_is_made_again(
 
 
 def test_where_memory_may_not_suffice_the_exact_plan_decides(
-    folder: Folder, monkeypatch: pytest.MonkeyPatch
+    folder: CacheFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = "A gripping film. " * 20
     px.load(REVIEWS).explain("Short.")
@@ -239,13 +239,13 @@ def test_bounds_grow_with_the_square_of_inputs() -> None:
     assert compiled.at_most({"ids": (4, 20), "mask": (4, 20)}) == 7 * 16
 
 
-def test_own_methods_are_not_stored(folder: Folder) -> None:
+def test_own_methods_are_not_stored(folder: CacheFolder) -> None:
     own: Method = replace(px.method("attnlrp"), name="mine")
     Explainer(FILES["bert"], method=own).explain(sample("bert", samples=1))
     assert len(folder.held()) == 1  # the facts of the model
 
 
-def test_arrays_that_do_not_fit_are_the_same_error(folder: Folder) -> None:
+def test_arrays_that_do_not_fit_are_the_same_error(folder: CacheFolder) -> None:
     one = sample("bert", samples=1)
     Explainer(FILES["bert"]).explain(one)
     wrong = Sample("x", "tensors", {"input_ids": one.feeds["input_ids"]}, one.facts)
@@ -265,7 +265,7 @@ print(found.record.relevance.content)
 """
 
 
-def test_processes_that_begin_together_agree(own: Path, folder: Folder) -> None:
+def test_processes_that_begin_together_agree(own: Path, folder: CacheFolder) -> None:
     command = [sys.executable, "-c", _CHILD, str(own)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     begun = [subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) for _ in range(4)]
@@ -276,7 +276,7 @@ def test_processes_that_begin_together_agree(own: Path, folder: Folder) -> None:
     assert len(entries(folder)) == 2 and not list(folder.path.glob("*.part"))
 
 
-def test_the_light_start_imports_no_graph_library(own: Path, folder: Folder) -> None:
+def test_the_light_start_imports_no_graph_library(own: Path, folder: CacheFolder) -> None:
     px.load(own, once=True).explain("A gripping film.")
     child = _CHILD + (
         "heavy = {'onnx', 'onnx_ir', 'sympy', 'jinja2', 'palrp_onnx.prepare'} & set(sys.modules)\n"

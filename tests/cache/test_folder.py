@@ -11,19 +11,19 @@ from pathlib import Path
 
 import pytest
 
-from palrp_onnx.cache.folder import LARGEST, Folder
+from palrp_onnx.cache.folder import LARGEST, CacheFolder
 
 pytestmark = pytest.mark.quick
 
 CONTENT = bytes(range(256)) * 40
 
 
-def entry(folder: Folder) -> Path:
+def entry(folder: CacheFolder) -> Path:
     (found,) = folder.path.glob("*.entry")
     return found
 
 
-def test_what_was_put_is_found(folder: Folder) -> None:
+def test_what_was_put_is_found(folder: CacheFolder) -> None:
     assert folder.get("a") is None
     assert folder.put("a", CONTENT)
     assert (folder.get("a"), folder.get("b")) == (CONTENT, None)
@@ -38,7 +38,7 @@ def test_what_was_put_is_found(folder: Folder) -> None:
 
 
 @pytest.mark.parametrize("damage", ["changed", "truncated", "empty", "longer", "header"])
-def test_damaged_entries_are_none_and_are_replaced(folder: Folder, damage: str) -> None:
+def test_damaged_entries_are_none_and_are_replaced(folder: CacheFolder, damage: str) -> None:
     folder.put("a", CONTENT)
     path = entry(folder)
     data = bytearray(path.read_bytes())
@@ -58,7 +58,7 @@ def test_damaged_entries_are_none_and_are_replaced(folder: Folder, damage: str) 
     assert folder.put("a", CONTENT) and folder.get("a") == CONTENT
 
 
-def test_an_entry_of_another_key_is_none(folder: Folder) -> None:
+def test_an_entry_of_another_key_is_none(folder: CacheFolder) -> None:
     folder.put("a", CONTENT)
     first = entry(folder)
     folder.put("b", b"other")
@@ -69,7 +69,7 @@ def test_an_entry_of_another_key_is_none(folder: Folder) -> None:
 
 @pytest.mark.parametrize("kind", ["link", "hard link", "world", "group", "pipe", "folder"])
 def test_entries_that_others_may_have_made_are_none(
-    folder: Folder, tmp_path: Path, kind: str
+    folder: CacheFolder, tmp_path: Path, kind: str
 ) -> None:
     folder.put("a", CONTENT)
     path, elsewhere = entry(folder), tmp_path / "elsewhere"
@@ -98,7 +98,9 @@ def test_entries_that_others_may_have_made_are_none(
         assert elsewhere.read_bytes()[-len(CONTENT) :] == CONTENT  # a link is not written through
 
 
-def test_a_folder_that_is_not_of_the_user_alone_is_not_used(folder: Folder, tmp_path: Path) -> None:
+def test_a_folder_that_is_not_of_the_user_alone_is_not_used(
+    folder: CacheFolder, tmp_path: Path
+) -> None:
     folder.put("a", CONTENT)
     folder.path.chmod(0o777)
     assert folder.get("a") is None and not folder.put("b", CONTENT)
@@ -108,18 +110,18 @@ def test_a_folder_that_is_not_of_the_user_alone_is_not_used(folder: Folder, tmp_
     assert folder.get("a") == CONTENT
     link = tmp_path / "link"
     link.symlink_to(folder.path)
-    assert Folder(link).get("a") is None and not Folder(link).put("b", CONTENT)
+    assert CacheFolder(link).get("a") is None and not CacheFolder(link).put("b", CONTENT)
 
 
 @pytest.mark.parametrize("place", ["file", "/dev/null/cache", "/proc/cache"])
 def test_a_folder_that_cannot_be_made_holds_nothing(tmp_path: Path, place: str) -> None:
     (tmp_path / "file").write_text("")
-    folder = Folder(tmp_path / place)
+    folder = CacheFolder(tmp_path / place)
     assert not folder.put("a", CONTENT)
     assert folder.get("a") is None
 
 
-def test_a_full_disk_is_no_failure(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_no_failure(folder: CacheFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     folder.put("a", CONTENT)
 
     def full(*_: object) -> None:
@@ -131,7 +133,7 @@ def test_a_full_disk_is_no_failure(folder: Folder, monkeypatch: pytest.MonkeyPat
 
 
 def test_what_was_not_used_for_longest_goes(tmp_path: Path) -> None:
-    folder = Folder(tmp_path / "cache", limit=3 * len(CONTENT) + 400)
+    folder = CacheFolder(tmp_path / "cache", limit=3 * len(CONTENT) + 400)
     for age, key in enumerate("abc"):
         folder.put(key, CONTENT)
         (new,) = (p for p in folder.path.glob("*.entry") if p.stat().st_mtime > time.time() - 3600)
@@ -140,10 +142,10 @@ def test_what_was_not_used_for_longest_goes(tmp_path: Path) -> None:
     folder.put("d", CONTENT)
     assert [folder.get(key) is not None for key in "abcd"] == [True, False, True, True]
     assert not folder.put("e", bytes(4 * len(CONTENT)))  # more than all
-    assert not Folder(tmp_path / "other").put("e", bytes(LARGEST + 1))
+    assert not CacheFolder(tmp_path / "other").put("e", bytes(LARGEST + 1))
 
 
-def test_clear_removes_entries_and_rests(folder: Folder) -> None:
+def test_clear_removes_entries_and_rests(folder: CacheFolder) -> None:
     assert folder.clear() == [] and folder.held() == []
     folder.put("a", CONTENT)
     (folder.path / "left.part").write_bytes(b"")
@@ -152,7 +154,7 @@ def test_clear_removes_entries_and_rests(folder: Folder) -> None:
     assert [path.name for path in folder.path.iterdir()] == ["mine.txt"]
 
 
-def test_old_rests_of_killed_processes_go(folder: Folder) -> None:
+def test_old_rests_of_killed_processes_go(folder: CacheFolder) -> None:
     folder.put("a", CONTENT)
     old, new = folder.path / "old.part", folder.path / "new.part"
     for path in (old, new):
@@ -165,15 +167,15 @@ def test_old_rests_of_killed_processes_go(folder: Folder) -> None:
 _WRITER = """
 import sys
 from pathlib import Path
-from palrp_onnx.cache.folder import Folder
-folder = Folder(Path(sys.argv[1]))
+from palrp_onnx.cache.folder import CacheFolder
+folder = CacheFolder(Path(sys.argv[1]))
 print("ready", flush=True)
 while True:
     folder.put("a", bytes([int(sys.argv[2])]) * 3_000_000)
 """
 
 
-def test_readers_see_whole_entries_while_writers_are_killed(folder: Folder) -> None:
+def test_readers_see_whole_entries_while_writers_are_killed(folder: CacheFolder) -> None:
     for seed in range(1, 5):
         writers = [
             subprocess.Popen(
@@ -199,9 +201,9 @@ def test_readers_see_whole_entries_while_writers_are_killed(folder: Folder) -> N
 def test_the_switch(said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv("PALRP_ONNX_CACHE", said)
-    assert Folder.usual() is None
+    assert CacheFolder.usual() is None
     monkeypatch.setenv("PALRP_ONNX_CACHE", "1")
-    assert Folder.usual() == Folder(tmp_path / "palrp-onnx")
+    assert CacheFolder.usual() == CacheFolder(tmp_path / "palrp-onnx")
     monkeypatch.setenv("XDG_CACHE_HOME", "relative")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert Folder.usual() == Folder(tmp_path / ".cache" / "palrp-onnx")
+    assert CacheFolder.usual() == CacheFolder(tmp_path / ".cache" / "palrp-onnx")
