@@ -164,7 +164,7 @@ _sizes = together(
 @columns_option
 @run_options
 @head_option
-@memory_option
+@memory_option("auto")
 @cache_option
 @method_options
 @example_option

@@ -117,7 +117,7 @@ class Request:
 @words_options
 @default_run_options
 @head_option
-@memory_option
+@memory_option("auto")
 @cache_option
 @method_options
 @click.option(

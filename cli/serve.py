@@ -124,7 +124,7 @@ _fail_on = limits_option(
 @windows_option
 @run_options
 @head_option
-@memory_option
+@memory_option("auto")
 @method_options
 @click.option(
     "--offer",

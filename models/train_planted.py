@@ -40,7 +40,7 @@ import numpy as np
 
 SEED = 0
 SHORTEST, LONGEST = 12, 20
-STEPS, BATCH = 1500, 128
+STEPS, BATCH = 1000, 64
 NEUTRAL = [f"{a}{b}" for a in "bdgklmnprst" for b in ("a", "e", "i", "o")]
 CLASSES = (["bad", "cold", "dark", "dull"], ["good", "warm", "light", "bright"])
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
@@ -151,11 +151,12 @@ def train_text(task: str, kind: str, steps: int) -> tuple[Any, Any]:
     import torch
 
     generator, tokenizer = random.Random(SEED), build_tokenizer()
-    model = text_model(kind, tokenizer.get_vocab_size())
+    known = tokenizer.get_vocab()
+    model = text_model(kind, len(known))
 
     def batch() -> tuple[dict[str, Any], Any]:
         rows = [TEXTS[task](generator) for _ in range(BATCH)]
-        encoded = [tokenizer.encode(" ".join(words)).ids for words, _, _ in rows]
+        encoded = [[2, *(known[word] for word in words), 3] for words, _, _ in rows]
         width = max(map(len, encoded))
         ids = torch.tensor([row + [0] * (width - len(row)) for row in encoded])
         labels = torch.tensor([label for _, _, label in rows])

@@ -41,7 +41,7 @@ from palrp_onnx.inputs.digests import file_digests
 from palrp_onnx.inputs.sample import Sample
 from palrp_onnx.inputs.sidecar import Declared, read_declared
 from palrp_onnx.inputs.words import Vocabulary, usable_vocabulary
-from palrp_onnx.machine import Room
+from palrp_onnx.machine import Memory, Room
 from palrp_onnx.model.signature import GraphInput, check_feeds, shapes_of
 from palrp_onnx.record import Prediction, Run, Warning_
 from palrp_onnx.relevance.ledger import is_open
@@ -68,8 +68,6 @@ if TYPE_CHECKING:
 ENGINES = ("onnxruntime", "numpy")
 DEFAULT_POSITIONS = "relu"
 
-#: Ways to use memory.
-MEMORY = ("auto", "fast", "bounded")
 #: Axes of an output with one row a sample.
 _ONE_ROW = 2
 #: Kinds of targets that an answer may be.
@@ -92,7 +90,12 @@ class _Opened:
 
     def fits(self, feeds: Feeds) -> bool:
         """Whether there is room for what the engine keeps for these arrays."""
-        return self.room is None or self.room.fits(shapes_of(feeds))
+        try:
+            return self.room is None or self.room.fits(shapes_of(feeds))
+        except ResourceError:
+            if not self.stored:
+                raise
+            return False  # as far as a bound tells
 
 
 class Explainer:
@@ -117,7 +120,8 @@ class Explainer:
             keeps few and computes the others again, layer by layer, in the memory of about one
             layer; ``auto`` (default) is ``bounded`` where what is kept for the shapes of an input
             would take more than 0.6 of the free memory of the machine; on a GPU, where its memory
-            runs out.
+            runs out. A size, as in ``6GB``, is a limit of what the process may take: ``bounded``
+            is chosen where that is needed.
         once: Open quickly and in little memory, for a single explanation; otherwise explanations
             are faster.
         tokenizer: The tokenizer, a file or a folder, if it is not beside the model: it says which
@@ -163,9 +167,8 @@ class Explainer:
             raise UsageError(
                 "float64 runs in NumPy on the CPU", hint="Use --engine numpy --device cpu."
             )
-        if memory is not None and memory not in MEMORY:
-            raise UsageError(f"Unknown memory {memory!r}", hint=f"One of {', '.join(MEMORY)}.")
-        if memory == "bounded" and engine != "onnxruntime":
+        self._memory = Memory.of(memory)
+        if self._memory.way == "bounded" and engine != "onnxruntime":
             raise UsageError(
                 "The NumPy engine keeps all values of the forward pass",
                 hint="Use --engine onnxruntime for --memory bounded.",
@@ -180,7 +183,7 @@ class Explainer:
                 "positions": positions,
                 "output": output,
                 "inputs": sorted(named) or None,
-                "memory": None if memory == "auto" else memory,
+                "memory": None if self._memory.way == "auto" else memory,
             }
             other = method is not None and resolve_method(method) != self.method
             _refuse_changes(self._manifest, wanted, engine, other=other)
@@ -200,7 +203,6 @@ class Explainer:
         self._output = output
         self._explain_input = named
         self._roles = parse_roles(roles or {})
-        self._memory = memory or MEMORY[0]
         self._once = once
         self._branches: Branches | None = None
         self._opened: OrderedDict[tuple[Taken, bool], _Opened] = OrderedDict()
@@ -503,9 +505,11 @@ class Explainer:
         except RunError as error:
             raise _of_text(error, sample) from error
         except ResourceError:
-            if self.device == "cpu" or self._memory != "auto" or self._manifest is not None:
+            if self.device == "cpu" or self._memory.way != "auto" or self._manifest is not None:
                 raise
-            self._memory = "bounded"  # how much memory a GPU has left is only known afterwards
+            self._memory = Memory(
+                "bounded"
+            )  # how much memory a GPU has left is only known afterwards
             self._opened.clear()
             return self._one(sample, wanted, labels)
         fidelity = None
@@ -520,6 +524,8 @@ class Explainer:
                     each = np.broadcast_to(mask[:, :, None], outcome.output.shape)
                     unmasked = engine.subject.in_place(each)
             output = engine.subject.in_place(outcome.output)
+            if not original.knows(sample.feeds):
+                engine.close()
             found = original.check(sample.feeds, output, outcome.ledger, unmasked)
             fidelity = found if found.rewritten else None
         head = self.head(engine.subject, outcome.output.shape, labels)
@@ -684,7 +690,7 @@ class Explainer:
             self._opened[key] = self._open(feeds, self._memory, wide=key[1])
         elif not self._opened[key].fits(feeds):
             stored = self._opened.pop(key).stored
-            memory = self._memory if stored else "bounded"
+            memory = self._memory if stored else Memory("bounded")
             self._opened[key] = self._open(feeds, memory, wide=key[1], fresh=stored)
         self._opened.move_to_end(key)
         while len(self._opened) > _MAX_ENGINES:
@@ -702,7 +708,7 @@ class Explainer:
             self._branches = Branches(self.model)
         return self._branches.taken(feeds)
 
-    def _open(self, feeds: Feeds, memory: str, *, wide: bool, fresh: bool = False) -> _Opened:
+    def _open(self, feeds: Feeds, memory: Memory, *, wide: bool, fresh: bool = False) -> _Opened:
         """Open an engine; ``fresh``: not that of an entry."""
         if self._manifest is not None:
             return _Opened(self._open_explainer(self._manifest), None)
@@ -739,7 +745,9 @@ class Explainer:
             answers=True,
         )
 
-    def _planned(self, model: Model, feeds: Feeds, memory: str, *, wide: bool = False) -> _Opened:
+    def _planned(
+        self, model: Model, feeds: Feeds, memory: Memory, *, wide: bool = False
+    ) -> _Opened:
         planned = self._plan(model, feeds)
         rewritten = planned.analysis.model
         original = None
@@ -752,25 +760,31 @@ class Explainer:
                 planned, positions=self.positions, dtype=self.dtype, device=self.device
             )
             return _Opened(engine, original)
+        from palrp_onnx.compiler.forecast import Forecaster
+
         recall, shapes = self._recall(memory, wide=wide), shapes_of(feeds)
-        room = None
-        if memory == "auto" and self.device == "cpu":
-            room = Room(planned.kept())
-            if not room.fits(shapes):
-                memory, room, recall = "bounded", None, None  # for the memory that is free now
-        if original is not None and original.untouched is None:
-            recall = None
+        room, way, forecast = None, "bounded" if memory.way == "bounded" else "fast", None
+        if self.device == "cpu":
+            forecaster = Forecaster(planned, prepack=not self._once)
+            forecast = forecaster(shapes)
+            way = forecast.choose(memory)
+            room = Room(forecaster, memory, way)
+            room.fits(shapes)
+        if way == "bounded" and memory.way != "bounded":
+            recall = None  # for the memory that is free now
+        if original is not None:
+            original.keep = way != "bounded"
+            recall = recall if original.untouched is not None else None
         if planned.of_this_input or rewritten.removed != model.removed:
             recall = None
-        kept = None if room is None or recall is None else room.kept(shapes)
         forward = _alone(planned)  # before the relevance pass is appended to the graph
-        graph, manifest = self._compile(planned, feeds, memory, wide=wide)
+        graph, manifest = self._compile(planned, feeds, way, wide=wide)
         if recall is not None:
             compiled = Compiled(
                 manifest=manifest,
                 graph=graph,
                 untouched=None if original is None else original.untouched,
-                kept=kept,
+                forecast=forecast,
                 shapes=shapes,
                 opset=model.graph_opset,
             )
@@ -778,7 +792,7 @@ class Explainer:
         return _Opened(self._compiled(graph, manifest, forward), original, room)
 
     def _compile(
-        self, planned: Planned, feeds: Feeds, memory: str, *, wide: bool
+        self, planned: Planned, feeds: Feeds, way: str, *, wide: bool
     ) -> tuple[Runnable, Manifest]:
         from palrp_onnx.compiler.graph import CompileSettings, compile_graph
 
@@ -786,12 +800,12 @@ class Explainer:
             positions=self.positions,
             features=True,
             wide=wide,
-            memory="bounded" if memory == "bounded" else "fast",
+            memory=way,
         )
         graph, manifest = compile_graph(planned, settings, shapes_of(feeds))
         return Runnable.of(graph), manifest
 
-    def _recalled(self, feeds: Feeds, memory: str, *, wide: bool) -> _Opened | None:
+    def _recalled(self, feeds: Feeds, memory: Memory, *, wide: bool) -> _Opened | None:
         """The engine of an entry, if there is one that has room."""
         if (recall := self._recall(memory, wide=wide)) is None:
             return None
@@ -799,9 +813,14 @@ class Explainer:
         found = recall.find(feeds)
         if found is None:
             return None
-        room = None if found.kept is None else Room(found.at_most)
-        if room is not None and not room.fits(shapes_of(feeds)):
-            return None  # perhaps there is: planned, it is known exactly
+        room, way, shapes = None, found.manifest.memory, shapes_of(feeds)
+        if found.forecast is not None:
+            try:
+                if found.at_most(shapes).choose(memory) != way:
+                    return None  # perhaps there is room: planned, it is known exactly
+            except ResourceError:
+                return None
+            room = Room(found.at_most, memory, way)
 
         def forward() -> SavedGraph:
             """Few targets need the forward pass alone: it is planned again when one does."""
@@ -819,12 +838,13 @@ class Explainer:
                 original = Original.again(
                     found.untouched, model.removed, model.folder, device=self.device
                 )
+                original.keep = way != "bounded"
         except ModelError:  # the runtime cannot open it
             recall.forget(feeds)
             return None
         return _Opened(engine, original, room, stored=True)
 
-    def _recall(self, memory: str, *, wide: bool) -> Recall | None:
+    def _recall(self, memory: Memory, *, wide: bool) -> Recall | None:
         """The entries of engines with these options, where engines are stored."""
         if not self._recalls:
             return None
@@ -836,7 +856,8 @@ class Explainer:
             "output": self._output,
             "explain_input": self._explain_input,
             "roles": {name: role.value for name, role in self._roles.items()},
-            "memory": memory,
+            "memory": "bounded" if memory.way == "bounded" else "fast",
+            "once": self._once,  # the forecast depends on it
             "wide": wide,
         }
         return Recall(self._model, options)
@@ -898,9 +919,11 @@ class Explainer:
 
     def _params(self, engine: Engine) -> dict[str, Any]:
         roles = {name: role.value for name, role in self._roles.items()}
-        found = {"positions": self.positions, **({"roles": roles} if roles else {})}
+        found: dict[str, Any] = {"positions": self.positions, **({"roles": roles} if roles else {})}
         if isinstance(engine, CompiledEngine) and engine.manifest.memory != "fast":
             found["memory"] = engine.manifest.memory
+        if self._memory.limit is not None:
+            found["memory_limit"] = self._memory.limit
         return {**found, **record_params(self.method)}
 
 

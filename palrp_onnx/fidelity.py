@@ -94,6 +94,8 @@ class Original:
         device: ``cpu`` or ``cuda[:N]``.
 
     Attributes:
+        keep: Whether sessions stay open for further inputs. If not, one after the other is opened
+            and closed, so that memory is needed for one.
         tolerance: Largest allowed difference, as a share of the output's largest magnitude.
         kernels_exact: Whether the runtime computes the file's integer products exactly.
         untouched: The files; ``None`` where they cannot be run.
@@ -101,17 +103,20 @@ class Original:
 
     _forward: OwnFiles | None = None
     _served: OwnFiles | None = None
-    _exact: GraphForward | None = None
+    _exact: SavedGraph | None = None
+    _exact_forward: GraphForward | None = None
     _reason: str | UnsetType = UNSET
-    kernels_exact = True
+    #: The last input.
+    _feeds: Mapping[str, Array] | None = None
+    kernels_exact = keep = True
     untouched: Untouched | None = None
 
     def __init__(self, model: Model, output: str, *, device: str = "cpu") -> None:
-        self._rewritten, self._output = dict(model.lowered), output
+        self._begin(dict(model.lowered), output)
         self.tolerance = _tolerance(model)
         try:
             self._open(Untouched.of(model, output), model.removed, model.folder, device)
-        except ModelError as error:  # no kernel for an operation, or for a type
+        except ModelError as error:  # there is no such value in the file
             self._reason = error.hint or error.message
 
     @classmethod
@@ -125,18 +130,21 @@ class Original:
             removed: Inputs of the files that were removed from the graph.
             folder: Folder of the files.
             device: ``cpu`` or ``cuda[:N]``.
-
-        Raises:
-            ModelError: The runtime cannot load them.
         """
         self = cls.__new__(cls)
-        self._rewritten, self._output = untouched.rewritten, untouched.output
+        self._begin(untouched.rewritten, untouched.output)
         self._open(untouched, removed, folder, device)
         return self
+
+    def _begin(self, rewritten: dict[str, int], output: str) -> None:
+        self._rewritten, self._output = rewritten, output
+        #: Outputs for the last input, by what computed them.
+        self._outputs: dict[str, Array] = {}
 
     def _open(
         self, untouched: Untouched, removed: Sequence[Blank], folder: Path, device: str
     ) -> None:
+        self._folder, self._device = folder, device
         self._forward = OwnFiles(
             untouched.parts,
             untouched.output,
@@ -149,10 +157,13 @@ class Original:
         self.tolerance = untouched.tolerance
         if self.tolerance == QUANTISED:
             self._served = self._forward.as_served()
-        if untouched.exact is not None:
-            self.kernels_exact = False
-            self._exact = GraphForward(untouched.exact, folder, device=device)
+        self._exact = untouched.exact
+        self.kernels_exact = untouched.exact is None
         self.untouched = untouched
+
+    def knows(self, feeds: Mapping[str, Array]) -> bool:
+        """Whether the file has run on these arrays, and no session will be opened for them."""
+        return self.keep or self._feeds is feeds
 
     def check(
         self,
@@ -174,11 +185,13 @@ class Original:
             FidelityError: The outputs differ by more than the order of sums explains; or the
                 ledger's entry ``kernel`` is large although this machine's kernels are exact.
         """
-        if self._forward is None:
+        if self.keep or self._feeds is not feeds:
+            self._feeds, self._outputs = feeds, {}
+        expected = None if self._forward is None else self._run("file", self._forward, feeds)
+        if expected is None:
             return Fidelity(
                 rewritten=self._rewritten, difference=None, allowed=None, unverified=self._reason
             )
-        expected = self._forward(feeds)
         if unmasked is None:
             difference, largest = compare(expected, output)
         else:
@@ -197,15 +210,37 @@ class Original:
                 place=self._place(),
                 hint="This explanation would be of another function. Please report the model.",
             )
-        served = distance(expected, self._served(feeds)) if self._served is not None else 0.0
-        exact = output if self._exact is None else self._exact(feeds)[self._output]
+        served = None if self._served is None else self._run("served", self._served, feeds)
+        exact = output if self._exact is None else self._exactly(self._exact, feeds)
         return Fidelity(
             rewritten=self._rewritten,
             difference=difference,
             allowed=self.tolerance * largest,
-            served=served,
+            served=0.0 if served is None else distance(expected, served),
             kernels=distance(exact, output),
         )
+
+    def _run(self, what: str, forward: OwnFiles, feeds: Mapping[str, Array]) -> Array | None:
+        """The output of the file; ``None`` where the runtime cannot load it."""
+        if what in self._outputs:
+            return self._outputs[what]
+        try:
+            self._outputs[what] = forward(feeds)
+        except ModelError as error:  # no kernel for an operation, or for a type
+            self._reason = error.hint or error.message
+            return None
+        finally:
+            if not self.keep:
+                forward.close()
+        return self._outputs[what]
+
+    def _exactly(self, graph: SavedGraph, feeds: Mapping[str, Array]) -> Array:
+        """The output of the rewritten graph with exact products."""
+        if "exact" not in self._outputs:
+            forward = self._exact_forward or GraphForward(graph, self._folder, device=self._device)
+            self._exact_forward = forward if self.keep else None
+            self._outputs["exact"] = forward(feeds)[self._output]
+        return self._outputs["exact"]
 
     def _place(self) -> str:
         return f"output {self._output}; rewritten: {', '.join(self._rewritten) or 'nothing'}"

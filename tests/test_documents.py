@@ -56,6 +56,13 @@ LEFT_OUT = {
     "python models/conservation.py": "explains whole data sets, which it downloads",
     "python benchmarks/others.py": "reads files of other projects",
     "split ": "no command of this project",
+    "palrp-onnx serve": "runs until it is ended; tests/serving/test_server.py starts it",
+    "curl ": "needs a server; tests/serving asks the same",
+    "serve run": "starts a cluster; tests/serving/test_ray.py does",
+    "import tritonclient": "needs a server; tests/serving/test_v2.py speaks to one",
+    "npm install": "installs what tests/web/test_pages_explain.py needs",
+    "--web ": "needs that; tests/web/test_site.py writes pages",
+    "python -m http.server": "serves until it is stopped",
     "import ray": "starts a cluster; tests/jobs/test_ray.py does",
 }
 

@@ -45,8 +45,17 @@ def sizes_of(analysis: Analysis, shapes: Mapping[str, Shape]) -> Callable[[ir.Va
     return size
 
 
-def usual_shapes(analysis: Analysis) -> dict[str, Shape]:
-    """Shapes of inputs as they are often: with 512 tokens where the graph leaves that open."""
+def usual_shapes(
+    analysis: Analysis, tokens: int = _TOKENS, samples: int | None = None
+) -> dict[str, Shape]:
+    """Shapes of inputs as they are often: with 512 tokens where the graph leaves that open.
+
+    Args:
+        analysis: The annotated graph.
+        tokens: Another number of tokens.
+        samples: Number of samples, where the graph leaves that open; by default as many as in the
+            trial run.
+    """
     found = {}
     for signature in analysis.model.inputs:
         known = analysis.known.get(signature.name)
@@ -60,9 +69,14 @@ def usual_shapes(analysis: Analysis) -> dict[str, Shape]:
             for a in known.units
             if known.channels is None and not isinstance(signature.shape[a], int)
         }
-        found[signature.name] = tuple(
-            _TOKENS if a in open_tokens else n for a, n in enumerate(tried)
-        )
+        sizes = [tokens if a in open_tokens else n for a, n in enumerate(tried)]
+        if (
+            samples
+            and known.batch is not None
+            and not isinstance(signature.shape[known.batch], int)
+        ):
+            sizes[known.batch] = samples
+        found[signature.name] = tuple(sizes)
     return found
 
 

@@ -85,7 +85,8 @@ class LoadedModel:
             Tokenizer, labels and preprocessing are in its folder, or one folder up.
         tokenizer: The tokenizer, a file or a folder, if it is not there.
         device: Device of ONNX Runtime: ``cpu`` or ``cuda[:N]``.
-        memory: ``fast``, ``bounded`` or ``auto``: see :class:`palrp_onnx.Explainer`.
+        memory: ``fast``, ``bounded``, ``auto`` or a size as ``6GB``: see
+            :class:`palrp_onnx.Explainer`.
         output: Name of the explained output; by default the first that depends on the input.
         explain_input: Name of the input whose units get relevance, or several; by default all that
             the output depends on.
@@ -455,6 +456,7 @@ class LoadedModel:
         why: Iterable[str] = (),
         values: bool = False,
         example: Value | None = None,
+        tokens: int | None = None,
     ) -> Inspection:
         """What was found about the model: roles of inputs, positions, rules, and a verdict.
 
@@ -467,6 +469,7 @@ class LoadedModel:
             why: Names of values whose roles are explained.
             values: Whether to list the names of values.
             example: A valid input, if the model runs on no synthetic one.
+            tokens: Number of tokens to forecast the memory of an explanation for.
         """
         from palrp_onnx.inspection import inspect as inspect_model
 
@@ -478,6 +481,7 @@ class LoadedModel:
             roles=self.options["roles"],
             why=why,
             values=values,
+            tokens=tokens,
         )
 
     def compile(
@@ -499,7 +503,8 @@ class LoadedModel:
             place: The ``.onnx`` file to write.
             method: As for :meth:`explain`.
             positions: As for :meth:`explain`.
-            memory: ``fast``, or ``bounded``: values are computed again, layer by layer.
+            memory: ``fast``, or ``bounded``: values are computed again, layer by layer. ``auto`` or
+                a size as ``6GB`` chooses by the forecast for 512 tokens.
             ledger: Whether the graph has the ledger.
             features: Whether it has sinks and content by feature.
             portable: Whether to use only operations of the ONNX standard.

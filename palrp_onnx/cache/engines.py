@@ -22,6 +22,7 @@ from palrp_onnx.cache.models import StoredModel
 from palrp_onnx.compiler.manifest import Manifest
 from palrp_onnx.compiler.runnable import Runnable
 from palrp_onnx.fidelity import Untouched
+from palrp_onnx.machine import Forecast
 from palrp_onnx.model.locate import parts_of
 from palrp_onnx.model.signature import GraphInput
 from palrp_onnx.runtime.saved import SavedGraph
@@ -39,7 +40,7 @@ class Compiled(Struct, frozen=True, kw_only=True):
         manifest: Facts about the graph.
         graph: The graph of the explanation.
         untouched: The files to compare with, where the graph was rewritten.
-        kept: Bytes of the values that it keeps for inputs of ``shapes``, where this decided.
+        forecast: Memory that it takes for inputs of ``shapes``, where this decided.
         shapes: Shapes of the inputs that it was compiled for.
         opset: Opset of the graph.
     """
@@ -47,12 +48,12 @@ class Compiled(Struct, frozen=True, kw_only=True):
     manifest: Manifest
     graph: Runnable
     untouched: Untouched | None
-    kept: int | None
+    forecast: Forecast | None
     shapes: dict[str, Shape]
     opset: int
 
-    def at_most(self, shapes: Mapping[str, Shape]) -> int:
-        """A bound of the bytes that are kept for inputs of these shapes.
+    def at_most(self, shapes: Mapping[str, Shape]) -> Forecast:
+        """A bound of the memory that inputs of these shapes take.
 
         No value has more than two axes of tokens, so that none grows by more than the square of the
         factor by which an input does.
@@ -63,7 +64,13 @@ class Compiled(Struct, frozen=True, kw_only=True):
             if len(now) == len(before):
                 growth = (max(1, -(-n // max(b, 1))) for n, b in zip(now, before, strict=True))
                 factors.append(prod(growth))
-        return (self.kept or 0) * max(factors) ** 2
+        assert self.forecast is not None
+        fixed, more = self.forecast.mapped, max(factors) ** 2
+        return Forecast(
+            fast=fixed + (self.forecast.fast - fixed) * more,
+            bounded=fixed + (self.forecast.bounded - fixed) * more,
+            mapped=fixed,
+        )
 
 
 @dataclass(frozen=True)

@@ -86,10 +86,15 @@ def find_cuts(costs: Costs) -> list[int]:
     most = int(inside.sum())
     tried = {int(most / 1.3**step) for step in range(_TRIED)}
     found = [_cuts(crossing, inside, bound) for bound in sorted(tried, reverse=True)]
-    work = _WORK * int(costs.size.max(initial=0))
+    work = work_of(costs)
     peaks = [costs.peak(cuts) + work for cuts in found]
     low = _ENOUGH * min(peaks)
     return next(cuts for cuts, peak in zip(found, peaks, strict=True) if peak <= low)
+
+
+def work_of(costs: Costs) -> int:
+    """Bytes that are in work at any time."""
+    return _WORK * int(costs.size.max(initial=0))
 
 
 def _cuts(crossing: Integers, inside: Integers, bound: int) -> list[int]:

@@ -37,12 +37,14 @@ from palrp_onnx.compiler.interface import (
     TOTAL,
     source_name,
 )
+from palrp_onnx.compiler.late_weights import read_late
 from palrp_onnx.compiler.manifest import Aligned, Manifest
 from palrp_onnx.compiler.recompute import recompute
 from palrp_onnx.errors import UnsupportedError
 from palrp_onnx.model.native import OwnProducts
 from palrp_onnx.prepare import Planned
 from palrp_onnx.relevance.ledger import entry_name, in_order
+from palrp_onnx.relevance.method import Ranking
 from palrp_onnx.relevance.methods import own_method
 from palrp_onnx.relevance.single_row import Rows
 from palrp_onnx.relevance.sinks import (
@@ -77,7 +79,8 @@ class CompileSettings:
         required: Whether inputs of the target have no default, for bindings that pass only inputs
             without one; callers then give the values that would be their defaults.
         memory: ``fast`` keeps what the way back reads of the forward pass; ``bounded`` computes it
-            again, layer by layer.
+            again, layer by layer. :func:`palrp_onnx.compiler.file.compile_model` takes ``auto`` and
+            sizes too.
     """
 
     positions: str = "relu"
@@ -205,9 +208,11 @@ class _Compiler:
         self._own.put_back(portable=self._settings.portable, named=source_name)
         halves = Halves(self._op, self._graph)
         halves.put()
-        if self._settings.memory == "bounded":
+        bounded = self._settings.memory == "bounded"
+        if bounded:
             size_of = sizes_of(self._analysis, self._shapes)
             recompute(self._op, self._graph, halves, seed, size_of)
+        read_late(self._op, self._graph, bounded=bounded)
         self._analysis.model.proto.metadata_props.update(manifest.properties())
         self._rename_reserved(self._public)
         self._rename_reserved(self._computed)
@@ -476,14 +481,26 @@ class _Compiler:
 
     def _score(self, sinks: Sequence[Sink], content: ir.Value, at_units: AtUnits) -> ir.Value:
         """What the method ranks by; the sinks as one number a unit: see :func:`reduce_sinks`."""
-        op, kind = self._op, self._plan.method.map
+        op, ranking = self._op, self._plan.method.ranking
+        score = self._signed_score(sinks, content, at_units, ranking)
+        if not ranking.magnitude:
+            return score
+        sizes = op.scale(op.absolute(score), ranking.magnitude)
+        return op.add(op.scale(score, 1.0 - ranking.magnitude), sizes)
+
+    def _signed_score(
+        self, sinks: Sequence[Sink], content: ir.Value, at_units: AtUnits, ranking: Ranking
+    ) -> ir.Value:
+        op, kind = self._op, ranking.kind
         if kind == "content" or not sinks:
             return op.zeros_like(content) if kind == "position" else content
         sums: dict[object, tuple[Sink, ir.Value]] = {}
-        for sink, term in reduce_sinks(op, sinks, self._settings.positions):
+        for sink, term in reduce_sinks(op, sinks, self._settings.positions, ranking.layer_weight):
             key = sink.route and sink.route.signature
             sums[key] = sink, op.add(sums[key][1], term) if key in sums else term
         reduced = reduce(op.add, (at_units(sink, term) for sink, term in sums.values()))
+        if ranking.position_weight != 1.0:
+            reduced = op.scale(reduced, ranking.position_weight)
         return reduced if kind == "position" else op.add(content, reduced)
 
     def _entries(self, ledger: Mapping[str, ir.Value]) -> dict[str, ir.Value]:

@@ -11,9 +11,6 @@ from palrp_onnx.compiler.interface import OPTIONAL
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-#: Bytes of a tensor that counts as a weight.
-_LARGE = 1 << 16
-
 
 class Runnable(Struct, frozen=True, kw_only=True):
     """A serialised graph.
@@ -25,8 +22,8 @@ class Runnable(Struct, frozen=True, kw_only=True):
         inputs: Names of all inputs.
         outputs: Names of all outputs, each once.
         rounds_inside: Whether kernels round activations, which they only do on packed weights.
-        widens: Whether large weights are dequantised or cast. In the order of the graph, all of
-            these would come first, and stay.
+        widens: Whether weights are dequantised or cast, and wait for nothing. In the order of the
+            graph, all of these would come first, and stay.
     """
 
     data: bytes
@@ -65,9 +62,8 @@ def _widens_weights(graph: ir.Graph) -> bool:
     from palrp_onnx.model.ops import Trait, has
 
     widening = Trait.DEQUANTISE | Trait.RETYPES
-    return any(has(node, widening) and _is_weight(node.inputs[0]) for node in graph)
+    return any(has(node, widening) and all(map(_is_stored, node.inputs)) for node in graph)
 
 
-def _is_weight(value: ir.Value | None) -> bool:
-    tensor = None if value is None or not value.is_initializer() else value.const_value
-    return tensor is not None and tensor.nbytes >= _LARGE
+def _is_stored(value: ir.Value | None) -> bool:
+    return value is None or value.is_initializer()

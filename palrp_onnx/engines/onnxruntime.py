@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -83,16 +84,27 @@ class CompiledEngine:
         published = {self._output, CONTENT, POSITION, TOTAL, SCORE, SITES, OFF_MAP, LEDGER}
         prefixes = (FEATURES, *(f"{name}/" for name in published - {self._output}))
         self._outputs = [n for n in graph.outputs if n in published or n.startswith(prefixes)]
-        self._session = Session(
+        fast = manifest.memory == "fast"
+        self._open = partial(
+            Session,
             graph.data,
             folder,
             device=device,
             prepack=prepack or graph.rounds_inside,
             in_order=not graph.widens,
-            reuse=manifest.memory == "fast",
-            layout=manifest.memory == "fast",
+            reuse=fast,
+            layout=fast,
+            arena=fast,
         )
         self.providers = self._session.providers
+
+    @cached_property
+    def _session(self) -> Session:
+        return self._open()
+
+    def close(self) -> None:
+        """Close the session and free its memory; the next explanation opens it again."""
+        self.__dict__.pop("_session", None)
 
     def output(self, feeds: Feeds) -> Array:
         """The explained output [B, …] alone: by the forward pass, else of an explanation."""
@@ -100,7 +112,7 @@ class CompiledEngine:
         if self._forward is not None:
             return self.manifest.by_sample(self._forward(feeds))
         given = {source_name(name): array for name, array in feeds.items()}
-        rest = {**self._default(self.manifest.samples(feeds)), **self._scales()[-1]}
+        rest = {**self._default(self.manifest.samples(feeds)), **self._scales(given)[-1]}
         values = self._session.run([self._output], {**given, **rest})
         return self.manifest.by_sample(values[self._output])
 
@@ -214,16 +226,30 @@ class CompiledEngine:
 
     def _run(self, feeds: Feeds) -> dict[str, Array]:
         """Run; in half precision again with smaller seeds if relevance overflows."""
-        for scale in self._scales():
+        for scale in self._scales(feeds):
             values = self._session.run(self._outputs, {**feeds, **scale})
             if np.isfinite(values[TOTAL]).all() and np.isfinite(values[SCORE]).all():
                 break
         return values
 
-    def _scales(self) -> list[Feeds]:
+    def _scales(self, feeds: Feeds) -> list[Feeds]:
+        """Seeds to try in half precision.
+
+        The multiplier of a token among n is of the size of 1/n, and those of its scores of 1/n². So
+        that they do not vanish, longer inputs start with a larger seed.
+        """
         if not self._scaled:
             return [{}]
-        factors = (DEFAULT_SCALE, DEFAULT_SCALE / 16, DEFAULT_SCALE / 1024)
+        samples = {source_name(name): axis for name, axis in self.manifest.batched.items()}
+        lengths = [
+            length
+            for name, array in feeds.items()
+            for axis, length in enumerate(array.shape)
+            if name in samples and axis != samples[name]
+        ]
+        doubled = max(max(lengths, default=1) // _SHORT, 1).bit_length() - 1
+        raised = DEFAULT_SCALE * 2.0 ** min(doubled, _RAISED)
+        factors = dict.fromkeys((raised, *(DEFAULT_SCALE / n for n in (1, 16, 1024))))
         return [{SEED_SCALE: np.array([factor], np.float32)} for factor in factors]
 
     def _maps(
@@ -266,6 +292,10 @@ class CompiledEngine:
             tensors["pixels"] = tensors["content"]
             tensors["content"] = unit_relevance(self.manifest, tensors["pixels"], maps.grid)
         return tensors
+
+
+#: Up to how many tokens the seed of half precision is the default, and how often it is doubled.
+_SHORT, _RAISED = 128, 6
 
 
 def target_inputs(target: Target, axes: int) -> dict[str, Array]:

@@ -183,4 +183,5 @@ def target_text(facts: TargetFacts, requested: str) -> str:
     text = f"index:{facts.index}"
     text += "" if facts.against is None else f"-index:{facts.against}"
     text = text if facts.position is None else f"token:{facts.position}:{text}"
-    return f"logprob:{text}" if facts.logprob else text
+    prefix = "logprob:" if facts.logprob else "rest:" if facts.rest else ""
+    return prefix + text

@@ -233,21 +233,55 @@ def summarise(curves: Sequence[Curves], *, seed: int = 0) -> Perturbation:
     if not curves:
         raise InputError("There is nothing to evaluate")
 
-    def area(of: Callable[[Curves], Array]) -> Area:
-        return bootstrap(np.stack([of(c) for c in curves]), seed=seed)
-
     return Perturbation(
         samples=len(curves),
-        generation_auac=area(lambda c: c.generation.evidence),
-        generation_mse=area(lambda c: c.generation.error),
-        pruning_auac=area(lambda c: c.pruning.evidence),
-        pruning_mse=area(lambda c: c.pruning.error),
-        morf=area(lambda c: c.generation.logit),
-        lerf=area(lambda c: c.ascending.logit),
-        comprehensiveness=area(lambda c: c.removal.evidence[0] - c.removal.evidence),
-        sufficiency=area(lambda c: c.removal.evidence[0] - c.generation.evidence),
-        between=area(lambda c: c.pruning.evidence - c.removal.evidence),
+        **{
+            name: bootstrap(np.stack([each.of(own) for own in curves]), seed=seed)
+            for name, each in MEASURES.items()
+        },
     )
+
+
+@dataclass(frozen=True)
+class Measure:
+    """The area under a curve.
+
+    Attributes:
+        of: The curve of one text and one map.
+        higher: Whether high areas are good.
+    """
+
+    of: Callable[[Curves], Array]
+    higher: bool = True
+
+
+#: The areas of :class:`Perturbation`.
+MEASURES = {
+    "generation_auac": Measure(lambda c: c.generation.evidence),
+    "generation_mse": Measure(lambda c: c.generation.error, higher=False),
+    "pruning_auac": Measure(lambda c: c.pruning.evidence),
+    "pruning_mse": Measure(lambda c: c.pruning.error, higher=False),
+    "morf": Measure(lambda c: c.generation.logit),
+    "lerf": Measure(lambda c: c.ascending.logit, higher=False),
+    "comprehensiveness": Measure(lambda c: c.removal.evidence[0] - c.removal.evidence),
+    "sufficiency": Measure(lambda c: c.removal.evidence[0] - c.generation.evidence, higher=False),
+    "between": Measure(lambda c: c.pruning.evidence - c.removal.evidence),
+}
+#: The six that methods are compared by; the others follow from them, or have no scale of their own.
+COMPARED = (
+    "generation_auac",
+    "generation_mse",
+    "pruning_auac",
+    "pruning_mse",
+    "comprehensiveness",
+    "between",
+)
+
+
+def areas_of(curves: Sequence[Curves]) -> Array:
+    """The compared areas of every text [texts, measures]."""
+    steps = [[MEASURES[name].of(own) for name in COMPARED] for own in curves]
+    return np.asarray(np.trapezoid(np.array(steps), FRACTIONS, axis=-1))
 
 
 def bootstrap(curves: Array, *, seed: int = 0) -> Area:

@@ -73,6 +73,31 @@ def evaluate_perturbation(
         UsageError: An input holds several rows, or is not a text.
         InputError: No text counts.
     """
+    found = perturbation_curves(
+        methods,
+        samples,
+        protocol,
+        target=target,
+        labels=labels,
+        accept=accept,
+        journal=journal,
+        progress=progress,
+    )
+    return {name: summarise(each) for name, each in found.items()}
+
+
+def perturbation_curves(
+    methods: Mapping[str, ComparedMethod],
+    samples: Iterable[Sample],
+    protocol: Protocol,
+    *,
+    target: str = "pred",
+    labels: Mapping[int, str] | None = None,
+    accept: Accept | None = None,
+    journal: Journal[Curves] | None = None,
+    progress: Callable[[int], None] = lambda done: None,
+) -> dict[str, list[Curves]]:
+    """The curves of every text that counts, by method: see :func:`evaluate_perturbation`."""
     curves: dict[str, list[Curves]] = {name: [] for name in (*methods, RANDOM)}
     perturbed = _Perturbed(methods, protocol, target, labels, accept)
     done = 0
@@ -81,7 +106,7 @@ def evaluate_perturbation(
             for name, steps in found.items():
                 curves[name].append(steps)
         progress(done := done + len(some))
-    return {name: summarise(each) for name, each in curves.items()}
+    return curves
 
 
 def accept_answers(answers: Mapping[str, str], tokenizer: Path) -> Accept:

@@ -1,8 +1,8 @@
 """Moves of an image before its pixels are numbers: resizing, cropping, padding.
 
 Every move keeps track of which part of the original image the pixels show. The sizes are those of
-the image processors of Hugging Face, rounding included. The usual moves are data, which other languages
-can follow.
+the image processors of Hugging Face, rounding included. The usual moves are data, for readers in
+other languages.
 """
 
 from __future__ import annotations
@@ -65,6 +65,7 @@ class resized:
     gap: float | None = None
 
     def __call__(self, seen: Seen) -> Seen:
+        """The moved image."""
         before = seen.image.size
         width, height = self.sizing(*before)
         check_pixels(width, height)
@@ -82,6 +83,7 @@ class cropped:
     sizing: Sizing
 
     def __call__(self, seen: Seen) -> Seen:
+        """The moved image."""
         (width, height), (wide, high) = seen.image.size, self.sizing(*seen.image.size)
         check_pixels(wide, high)
         left, top = (width - wide) // 2, (height - high) // 2
@@ -128,6 +130,7 @@ class sides:
     height: int
 
     def __call__(self, width: int, height: int) -> tuple[int, int]:
+        """The new sides."""
         return self.width, self.height
 
 
@@ -138,6 +141,7 @@ class edge:
     shortest: int
 
     def __call__(self, width: int, height: int) -> tuple[int, int]:
+        """The new sides."""
         longer = int(self.shortest * max(width, height) / min(width, height))
         return (self.shortest, longer) if width <= height else (longer, self.shortest)
 

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from palrp_onnx.errors import ModelError
+from palrp_onnx.errors import ModelError, is_lack_of_memory
 from palrp_onnx.hashing import Digest
 from palrp_onnx.model.changes import Blank, Changes
 from palrp_onnx.model.checks import check_size, check_tensors, check_values
@@ -251,6 +251,8 @@ def _read_file(path: Path) -> tuple[ir.Model, dict[str, str]]:
     except ModelError:
         raise
     except Exception as error:  # the parser raises many kinds for a damaged file
+        if is_lack_of_memory(error):
+            raise
         with file.open("rb") as stream:
             first = stream.read(16)
         raise ModelError(

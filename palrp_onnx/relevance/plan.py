@@ -95,6 +95,32 @@ class Plan:
         return frozenset(self.scores_of.values())
 
     @cached_property
+    def next_to_attention(self) -> frozenset[ir.Node]:
+        """Linear layers that make values of attention or read its result."""
+        return attention_layers(self.analysis)
+
+    def first_share(self, node: ir.Node) -> float:
+        """Share of the first of two activations in their product.
+
+        The parameters ``scores``, ``gate`` and ``rotation`` of the method are those of attention
+        probabilities, of activated branches and of positions that multiply element by element.
+        """
+        numbers, analysis = self.method.numbers, self.analysis
+        operands = (node, 0), (node, 1)
+        kinds = {
+            "scores": [o in analysis.probabilities for o in operands],
+            "gate": [is_gate(analysis, o) for o in operands],
+            "rotation": [_is_position(analysis, o) for o in operands],
+        }
+        if node.op_type != "Mul" and any(kinds["rotation"]):
+            return 0.5  # the walk counts on it: such a position need not have the axes of tokens
+        for name, (first, second) in kinds.items():
+            if first != second:
+                own = numbers.get(name, 0.5)
+                return own if first else 1.0 - own
+        return 0.5
+
+    @cached_property
     def fed(self) -> set[ir.Value]:
         """Values that depend on an input of the graph, if only on its shape."""
         return fed_values(self.analysis.model.graph)
@@ -204,6 +230,14 @@ class View(Generic[T]):
         """Bias that the ``Add`` directly after this node adds, if there is one."""
         found = self._plan.biases.get(self._node)
         return None if found is None else self._values(found)
+
+    def first_share(self) -> float:
+        """Share of the first of two activations in their product, ½ unless the method says so."""
+        return self._plan.first_share(self._node)
+
+    def next_to_attention(self) -> bool:
+        """Whether this layer makes values of attention or reads its result."""
+        return self._node in self._plan.next_to_attention
 
     def self_gated(self) -> bool:
         """Whether this product is an activation whose factors are functions of one value."""
@@ -386,18 +420,25 @@ def scaling_operands(analysis: Analysis, method: Method) -> frozenset[Operand]:
     if "attention" not in method.shares:
         found |= analysis.probabilities
     for operand, fact in analysis.operands.items():
-        node, index = operand
         if "positions" not in method.shares and fact.role is Role.POSITION:
             found.add(operand)
-        if (
-            "gates" not in method.shares
-            and node.op_type == "Mul"
-            and node.inputs[index] in analysis.activations
-        ):
-            other = analysis.operands.get((node, 1 - index))
-            if other is not None and other.role is Role.CONTENT:
-                found.add(operand)
+        if "gates" not in method.shares and is_gate(analysis, operand):
+            found.add(operand)
     return frozenset(found)
+
+
+def _is_position(analysis: Analysis, operand: Operand) -> bool:
+    fact = analysis.operands.get(operand)
+    return fact is not None and fact.role is Role.POSITION
+
+
+def is_gate(analysis: Analysis, operand: Operand) -> bool:
+    """Whether an operand is the activated branch of a gated unit, next to content."""
+    node, index = operand
+    if node.op_type != "Mul" or node.inputs[index] not in analysis.activations:
+        return False
+    other = analysis.operands.get((node, 1 - index))
+    return other is not None and other.role is Role.CONTENT
 
 
 def role_of(analysis: Analysis, operand: Operand, scaling: frozenset[Operand]) -> Role | None:

@@ -66,16 +66,19 @@ def _product_above(plan: Plan, rules: _Rules, node: ir.Node) -> ir.Node | None:
     shape = plan.analysis.shapes[node.outputs[0]]
     if node.attributes.get_int("axis", -1) % len(shape) != len(shape) - 1:
         return None
-    value = guard_of(node.outputs[0])
-    if value is not node.outputs[0] and len(tuple(node.outputs[0].uses())) > 2:  # test, guard
-        return None
-    while (use := _only_reader(value)) is not None:
+    value = node.outputs[0]
+    while True:
+        guarded = guard_of(value)
+        if guarded is not value and len(tuple(value.uses())) > 2:  # the test, and the guard
+            return None
+        use = _only_reader(guarded)
+        if use is None:
+            return None
         reader, index = use
         if rules.get(reader) is not movement.unchanged:
             usual = index == 0 and _is_usual(plan, rules, reader)
             return reader if usual and _shares(plan, reader, 0) else None
         value = reader.outputs[0]
-    return None
 
 
 def _product_below(plan: Plan, rules: _Rules, node: ir.Node) -> Operand | None:

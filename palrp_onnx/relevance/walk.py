@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import Any, Generic, TypeVar
 
 import onnx_ir as ir
@@ -326,13 +327,18 @@ class _Walk(Generic[T]):
         return self._whole(_Sent(m, use.rows), node.outputs[0])
 
     def _narrowed(self, m: T, value: ir.Value, step: Step) -> T:
-        """``m`` summed along the axes that a constant is broadcast on, except the batch."""
+        """``m`` summed along the last axes that a constant is broadcast on, except the batch.
+
+        Others are left: to sum rows of numbers is slower than to multiply them.
+        """
         shape = self._plan.analysis.shapes.get(value)
         flags = self._plan.analysis.axes[step.axes_of]
         if not has(step.node, Trait.BROADCASTS) or shape is None:
             return m
-        same = (a for a in range(-len(flags), 0) if a < -len(shape) or shape[a] == 1)
-        return self._op.sum(m, [a for a in same if not flags[a] & BATCH])
+        last = range(-1, -len(flags) - 1, -1)
+        same = takewhile(lambda a: a < -len(shape) or shape[a] == 1, last)
+        axes = sorted(a for a in same if not flags[a] & BATCH)
+        return self._op.sum(self._op.wide(m), axes) if axes else m
 
     def _fit(self, m: T, like: T, value: ir.Value, node: ir.Node) -> T:
         """Undo broadcasting where the trial run showed any."""

@@ -1,6 +1,7 @@
 """How relevance passes back through one operation: one function per operation."""
 
 from palrp_onnx.rules import (
+    absolute,
     activation,
     epsilon,
     gradient,
@@ -9,6 +10,7 @@ from palrp_onnx.rules import (
     modified_gradient,
     movement,
     norm,
+    open_choices,
     pooling,
     products,
     recurrent,
@@ -36,6 +38,7 @@ __all__ = [
     "Node",
     "RuleEntry",
     "Shares",
+    "absolute",
     "activation",
     "epsilon",
     "find_rule",
@@ -45,6 +48,7 @@ __all__ = [
     "modified_gradient",
     "movement",
     "norm",
+    "open_choices",
     "pooling",
     "products",
     "recurrent",

@@ -19,6 +19,7 @@ from palrp_onnx.model.joining import parts_in
 from palrp_onnx.model.lowering import REFUSED
 from palrp_onnx.model.native import rounds_inside
 from palrp_onnx.model.open import Model, parse_model
+from palrp_onnx.model.ops import Trait, has
 from palrp_onnx.runtime import recurrent
 from palrp_onnx.runtime.integer_products import runtime_operations
 from palrp_onnx.runtime.placed import PLACE, PLACED_OPSET, read_at_places
@@ -78,6 +79,7 @@ def saved_graph(model: Model, names: Iterable[str]) -> SavedGraph:
         data=_with_outputs(model, wanted).SerializeToString(),
         names=tuple(wanted),
         prepack=rounds_inside(model.graph),
+        arena=not _dequantises(model.graph),
     )
 
 
@@ -94,7 +96,7 @@ class FileForward(OwnFiles):
             :meth:`at` names.
 
     Raises:
-        ModelError: The runtime cannot load the file, or the file has no such value.
+        ModelError: The file has no such value.
     """
 
     def __init__(
@@ -343,6 +345,11 @@ def _softmax_of_tails() -> list[type]:
             return (scores - total,)
 
     return [LogSoftmax, Softmax]
+
+
+def _dequantises(graph: ir.Graph) -> bool:
+    """Whether weights are dequantised, each of which is large and needed once."""
+    return any(has(node, Trait.DEQUANTISE) for node in graph)
 
 
 def _with_outputs(model: Model, names: list[str]) -> onnx.ModelProto:

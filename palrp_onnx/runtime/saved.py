@@ -24,11 +24,13 @@ class SavedGraph(Struct, frozen=True, kw_only=True):
         data: The graph; weights are references to the model's files.
         names: Names of the values.
         prepack: Whether weights have to be packed, as kernels round activations only then.
+        arena: Whether memory that was used once is kept: see :class:`Session`.
     """
 
     data: bytes
     names: tuple[str, ...]
     prepack: bool
+    arena: bool = True
 
 
 class GraphForward:
@@ -53,6 +55,7 @@ class GraphForward:
             optimise=False,
             prepack=graph.prepack,
             in_order=True,
+            arena=graph.arena,
         )
         self.providers = self._session.providers
 
@@ -104,9 +107,6 @@ class OwnFiles:
 
     Attributes:
         rounds_inside: Whether an operation of a file rounds activations internally.
-
-    Raises:
-        ModelError: The runtime cannot load a file.
     """
 
     def __init__(
@@ -123,28 +123,43 @@ class OwnFiles:
         self.parts, self.removed = tuple(parts), tuple(removed)
         self.rounds_inside = any(each.rounds_inside for each in parts)
         self._output, self._folder, self._device = output, folder, device
-        self._open(optimise=optimise, prepack=prepack)
+        self._optimise, self._prepack = optimise, prepack or self.rounds_inside
+        self._sessions: list[Session] = []
 
-    def _open(self, *, optimise: bool = True, prepack: bool = True) -> None:
-        self._sessions = [
+    def open(self) -> None:
+        """Open the sessions, which the first call does otherwise.
+
+        Raises:
+            ModelError: The runtime cannot load a file.
+        """
+        self._sessions = self._sessions or [
             Session(
                 each.data,
                 self._folder,
                 device=self._device,
-                optimise=optimise,
-                prepack=prepack or self.rounds_inside,
+                optimise=self._optimise,
+                prepack=self._prepack,
             )
             for each in self.parts
         ]
 
+    def close(self) -> None:
+        """Close the sessions and free their memory; the next call opens them again."""
+        self._sessions = []
+
     def as_served(self) -> OwnFiles:
         """The same files with the runtime's graph optimisation, without reading them again."""
         served = copy(self)
-        served._open()
+        served._sessions, served._optimise, served._prepack = [], True, True
         return served
 
     def __call__(self, feeds: Mapping[str, Array]) -> Array:
-        """Run once and return the output."""
+        """Run once and return the output.
+
+        Raises:
+            ModelError: The runtime cannot load a file.
+        """
+        self.open()
         samples = max((len(array) for array in feeds.values() if array.ndim), default=1)
         blanks = {blank.name: blank.array(samples) for blank in self.removed}
         values = {**feeds, **blanks}

@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
 from typing import Any, TypeVar
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from palrp_onnx.explanation import Explanation
 from palrp_onnx.limits import Limit, check_records
 from palrp_onnx.serving import v1, v2
 from palrp_onnx.serving.answers import JSON, PAGE, drawn, form_of, json_answer, refused
+from palrp_onnx.serving.deadlines import body_of, until, within
 from palrp_onnx.serving.guard import NOTES, Guard, Notes, read_keys
-from palrp_onnx.serving.lane import Lane
+from palrp_onnx.serving.lane import Lane, Ticket
 from palrp_onnx.serving.openapi import document, page
 from palrp_onnx.serving.options import ServingOptions
 from palrp_onnx.serving.refusals import ClientGone, Refusal, refusal_of
@@ -31,6 +34,7 @@ from palrp_onnx.serving.tensors import InferRequest, decode, encode
 from palrp_onnx.types import Array
 from palrp_onnx.version import own_version
 
+_log = logging.getLogger(__name__)
 T = TypeVar("T")
 Endpoint = Callable[[Request], Awaitable[Response]]
 _LENGTH = "inference-header-content-length"
@@ -92,6 +96,25 @@ async def _not_found(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     headers = dict(error.headers or {})
     return refused(Refusal(error.status_code, "usage", error.detail, headers))
+
+
+@dataclass(frozen=True)
+class Call:
+    """A request to a model, with its body, and its place in the model's queue."""
+
+    request: Request
+    lane: Lane
+    body: bytes
+    ticket: Ticket
+
+    def take(self, rows: int) -> None:
+        """Have this number of rows.
+
+        Raises:
+            Refusal: There are none or too many, or too many wait already.
+        """
+        self.ticket.take(rows)
+        _notes(self.request).rows = rows
 
 
 class Service:
@@ -184,99 +207,79 @@ class Service:
     def _lane(self, request: Request) -> Lane:
         given = request.path_params
         lane = self._registry.lane(given["name"], given.get("version"))
-        request.scope[NOTES].model = lane.name
+        _notes(request).model = lane.name
         return lane
 
     # --- what is asked of a model -----------------------------------------------------------------
     async def _asked(
         self,
         verb: str,
-        answer: Callable[[Request, Lane, bytes], Coroutine[Any, Any, Response]],
+        answer: Callable[[Call], Coroutine[Any, Any, Response]],
         request: Request,
     ) -> Response:
         """Answer before the deadline, or not at all if the client is gone."""
-        request.scope[NOTES].verb = verb
+        _notes(request).verb = verb
         lane = self._lane(request)
         lane.check_room(1)
         end = asyncio.get_running_loop().time() + self._options.timeout
-        body = await _body(request, self._options.max_body, end)
-        return await _until(request, answer(request, lane, body), end)
+        body = await body_of(request, self._options.max_body, end)
 
-    async def _infer_v2(self, request: Request, lane: Lane, body: bytes) -> Response:
-        asked, (rows, _) = await self._decoded(request, lane, body)
+        async def admitted() -> Response:
+            with lane.admitted() as ticket:
+                return await answer(Call(request, lane, body, ticket))
 
-        async def answer() -> Response:
-            outputs = v2.joined_outputs(await self._own_outputs(request, lane, rows))
-            return _tensors(lane, asked, outputs)
+        return await until(request, admitted(), end)
 
-        return await _within(asked, answer())
-
-    async def _explain_v2(self, request: Request, lane: Lane, body: bytes) -> Response:
-        form = form_of(request.headers.get("accept", ""))
-        asked, (rows, method) = await self._decoded(request, lane, body)
+    async def _infer_v2(self, call: Call) -> Response:
+        asked, rows = await _decoded_v2(call)
 
         async def answer() -> Response:
-            found = await self._explained(request, lane, rows, method)
-            if form != JSON:
-                return await _drawn(found, form)
-            return _tensors(lane, asked, v2.outputs_of(found, asked))
+            return _tensors(call, asked, v2.joined_outputs(await self._own_outputs(call, rows)))
 
-        return await _within(asked, answer())
+        return await within(asked.parameters.get("timeout"), answer())
 
-    async def _decoded(
-        self, request: Request, lane: Lane, body: bytes
-    ) -> tuple[InferRequest, tuple[list[Asked], str | None]]:
-        """A request of V2, its rows, and its method."""
-        inputs = lane.served.loaded.model.inputs
-
-        def read() -> tuple[InferRequest, list[Asked]]:
-            found, given = decode(body, request.headers.get(_LENGTH))
-            return found, v2.asked_v2(found, given, inputs)
-
-        asked, rows = await lane.read(read)
+    async def _explain_v2(self, call: Call) -> Response:
+        form = form_of(call.request.headers.get("accept", ""))
+        asked, rows = await _decoded_v2(call)
         method = asked.parameters.get("method")
         if not isinstance(method, str | None):
             raise Refusal(400, "usage", "A method is a text")
-        return asked, (rows, method)
 
-    async def _predict_v1(self, request: Request, lane: Lane, body: bytes) -> Response:
-        _, rows = await self._decoded_v1(lane, body)
-        return json_answer(v1.predictions(await self._own_outputs(request, lane, rows)))
+        async def answer() -> Response:
+            found = await self._explained(call, rows, method)
+            if form != JSON:
+                return await _drawn(found, form)
+            return _tensors(call, asked, v2.outputs_of(found, asked))
 
-    async def _explain_v1(self, request: Request, lane: Lane, body: bytes) -> Response:
-        form = form_of(request.headers.get("accept", ""))
-        asked, rows = await self._decoded_v1(lane, body)
-        found = await self._explained(request, lane, rows, asked.parameters.method)
+        return await within(asked.parameters.get("timeout"), answer())
+
+    async def _predict_v1(self, call: Call) -> Response:
+        _, rows = await _decoded_v1(call)
+        return json_answer(v1.predictions(await self._own_outputs(call, rows)))
+
+    async def _explain_v1(self, call: Call) -> Response:
+        form = form_of(call.request.headers.get("accept", ""))
+        asked, rows = await _decoded_v1(call)
+        found = await self._explained(call, rows, asked.parameters.method)
         if form != JSON:
             return await _drawn(found, form)
         return json_answer(v1.explanations(found, asked.parameters))
 
-    async def _decoded_v1(self, lane: Lane, body: bytes) -> tuple[v1.V1Request, list[Asked]]:
-        inputs = lane.served.loaded.model.inputs
-
-        def read() -> tuple[v1.V1Request, list[Asked]]:
-            found = v1.decode_v1(body)
-            return found, v1.asked_v1(found, inputs)
-
-        return await lane.read(read)
-
     async def _explained(
-        self, request: Request, lane: Lane, rows: Sequence[Asked], method: str | None
+        self, call: Call, rows: Sequence[Asked], method: str | None
     ) -> list[Explanation]:
         """The explanations of all rows and targets, checked.
 
         Raises:
             PalrpError: One failed, or fails a check.
         """
-        served = lane.served
-        with lane.admitted() as ticket:
-            ticket.take(sum(each.rows for each in rows))
-            works = []
-            for each in rows:
-                works += await lane.read(partial(served.to_explain, each, method))
-            ticket.take(len(works))
-            _notes(request).rows = len(works)
-            results = await lane.results(works)
+        lane = call.lane
+        call.take(sum(each.rows for each in rows))
+        works = []
+        for each in rows:
+            works += await lane.read(partial(lane.served.to_explain, each, method))
+        call.take(len(works))
+        results = await lane.results(works)
         found = [_found(each, Explanation).checked(self._limits) for each in results]
         records = [each.record for each in found]
         for record in records:
@@ -284,32 +287,59 @@ class Service:
         check_records(self._limits, records)
         return found
 
-    async def _own_outputs(
-        self, request: Request, lane: Lane, rows: Sequence[Asked]
-    ) -> list[dict[str, Array]]:
+    async def _own_outputs(self, call: Call, rows: Sequence[Asked]) -> list[dict[str, Array]]:
         """The model's own outputs for all rows."""
-        with lane.admitted() as ticket:
-            ticket.take(sum(each.rows for each in rows))
-            _notes(request).rows = ticket.rows
-            works = [await lane.read(partial(lane.served.to_run, each)) for each in rows]
-            return [_found(each, dict) for each in await lane.results(works)]
+        lane = call.lane
+        call.take(sum(each.rows for each in rows))
+        works = [await lane.read(partial(lane.served.to_run, each)) for each in rows]
+        return [_found(each, dict) for each in await lane.results(works)]
+
+
+async def _decoded_v1(call: Call) -> tuple[v1.V1Request, list[Asked]]:
+    """A request of V1, and its rows."""
+
+    def read() -> tuple[v1.V1Request, list[Asked]]:
+        found = v1.decode_v1(call.body)
+        return found, v1.asked_v1(found, call.lane.served.loaded.model.inputs)
+
+    return await call.lane.read(read)
+
+
+async def _decoded_v2(call: Call) -> tuple[InferRequest, list[Asked]]:
+    """A request of V2, and its rows."""
+
+    def read() -> tuple[InferRequest, list[Asked]]:
+        found, given = decode(call.body, call.request.headers.get(_LENGTH))
+        return found, v2.asked_v2(found, given, call.lane.served.loaded.model.inputs)
+
+    return await call.lane.read(read)
 
 
 def _endpoint(answer: Endpoint) -> Endpoint:
-    """With errors as answers; what is unexpected goes to the guard, which logs it."""
+    """With errors as answers, and the log of what is unexpected."""
 
     async def endpoint(request: Request) -> Response:
+        notes = _notes(request)
         try:
             return await answer(request)
+        except ClientGone:
+            notes.code = "gone"
+            return _Nothing()
         except Exception as error:
             refusal = refusal_of(error)
-            if isinstance(error, ClientGone) or refusal.code == "internal":
-                raise
-            notes = _notes(request)
+            if refusal.code == "internal":
+                _log.error("failure", extra={"request": notes.id}, exc_info=error)
             notes.code, notes.message = refusal.code, refusal.message
             return refused(refusal)
 
     return endpoint
+
+
+class _Nothing(Response):
+    """The answer to nobody."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send nothing."""
 
 
 def _notes(request: Request) -> Notes:
@@ -325,8 +355,8 @@ def _found(result: object, kind: type[T]) -> T:
     return result
 
 
-def _tensors(lane: Lane, request: InferRequest, outputs: Mapping[str, Array]) -> Response:
-    head = {"model_name": lane.name, "model_version": lane.served.version}
+def _tensors(call: Call, request: InferRequest, outputs: Mapping[str, Array]) -> Response:
+    head = {"model_name": call.lane.name, "model_version": call.lane.served.version}
     if request.id:
         head["id"] = request.id
     body, length = encode(head, outputs, request)
@@ -337,81 +367,3 @@ def _tensors(lane: Lane, request: InferRequest, outputs: Mapping[str, Array]) ->
 
 async def _drawn(found: Sequence[Explanation], form: str) -> Response:
     return await asyncio.get_running_loop().run_in_executor(None, drawn, found, form)
-
-
-async def _body(request: Request, limit: int, end: float) -> bytes:
-    """The body of a request.
-
-    Raises:
-        Refusal: It is too long, compressed, or not there before the deadline.
-        ClientGone: The client went away.
-    """
-    if request.headers.get("content-encoding", "identity") != "identity":
-        raise Refusal(415, "usage", "Bodies are not compressed")
-    declared = request.headers.get("content-length", "0")
-    too_long = Refusal(413, "limit", f"A request has at most {limit} bytes")
-    if not declared.isdecimal() or int(declared) > limit:
-        raise too_long
-    parts, size = [], 0
-    try:
-        async with asyncio.timeout_at(end):
-            async for part in request.stream():
-                parts.append(part)
-                size += len(part)
-                if size > limit:
-                    raise too_long
-    except TimeoutError:
-        raise Refusal(408, "deadline", "The body did not arrive in time") from None
-    except ClientDisconnect:
-        raise ClientGone from None
-    return b"".join(parts)
-
-
-async def _until(request: Request, work: Coroutine[Any, Any, Response], end: float) -> Response:
-    """What becomes of work, which is cancelled at the deadline and when the client goes away.
-
-    Raises:
-        Refusal: The deadline has passed.
-        ClientGone: The client went away.
-    """
-    task, gone = asyncio.ensure_future(work), asyncio.ensure_future(_gone(request))
-    try:
-        seconds = max(0.0, end - asyncio.get_running_loop().time())
-        await asyncio.wait({task, gone}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-        if task.done():
-            return task.result()
-        if gone.done():
-            raise ClientGone
-        raise _late()
-    finally:
-        task.cancel()
-        gone.cancel()
-
-
-def _late() -> Refusal:
-    return Refusal(504, "deadline", "There was no answer before the deadline")
-
-
-async def _gone(request: Request) -> None:
-    """Return when the client has gone away."""
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
-
-
-async def _within(asked: InferRequest, work: Coroutine[Any, Any, Response]) -> Response:
-    """Work within the time that a request of V2 sets, in microseconds.
-
-    Raises:
-        Refusal: The time has passed, or is none.
-    """
-    given = asked.parameters.get("timeout")
-    if given is None:
-        return await work
-    if type(given) not in (int, float) or not given > 0:
-        work.close()
-        raise Refusal(400, "usage", "timeout is a number of microseconds")
-    try:
-        async with asyncio.timeout(given / 1e6):
-            return await work
-    except TimeoutError:
-        raise _late() from None

@@ -13,13 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from palrp_onnx.errors import InputError
 from palrp_onnx.serving.answers import refused
 from palrp_onnx.serving.metrics import Metrics
-from palrp_onnx.serving.refusals import ClientGone, Refusal, refusal_of
+from palrp_onnx.serving.refusals import Refusal
 
 _log = logging.getLogger(__name__)
 _ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
@@ -85,33 +84,27 @@ class Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        headers, start, begun = Headers(scope=scope), time.perf_counter(), False
+        headers, start = Headers(scope=scope), time.perf_counter()
         given = headers.get("x-request-id", "")
         notes = Notes(given if _ID.fullmatch(given) else uuid.uuid4().hex)
         scope[NOTES] = notes
 
         async def sent(message: Message) -> None:
-            nonlocal begun
             if message["type"] == "http.response.start":
-                begun, notes.status = True, message["status"]
+                notes.status = message["status"]
                 MutableHeaders(scope=message)["x-request-id"] = notes.id
             async with asyncio.timeout(self._seconds):
                 await send(message)
 
         try:
             if self._keys and scope["path"] not in _OPEN and not self._knows(headers):
+                notes.code = "key"
                 needed = Refusal(401, "key", "A key is needed", {"www-authenticate": "Bearer"})
-                await self._refusal(needed, notes)(scope, receive, sent)
+                await refused(needed)(scope, receive, sent)
             else:
                 await self._app(scope, receive, sent)
-        except ClientGone:
-            notes.code = "gone"
-        except Exception as error:
-            if not isinstance(error, TimeoutError | OSError):
-                _log.error("failure", extra={"request": notes.id}, exc_info=error)
-            if begun:  # half an answer cannot be taken back
-                raise
-            await self._refusal(refusal_of(error), notes)(scope, receive, sent)
+        except (TimeoutError, OSError):  # the client does not take its answer: the server hangs up
+            notes.code = "slow"
         finally:
             self._finish(scope, notes, time.perf_counter() - start)
 
@@ -121,10 +114,6 @@ class Guard:
         given = headers.get("x-api-key") or given
         found = [hmac.compare_digest(given.encode(), key) for key in self._keys]
         return any(found)
-
-    def _refusal(self, refusal: Refusal, notes: Notes) -> Response:
-        notes.code = refusal.code
-        return refused(refusal)
 
     def _finish(self, scope: Scope, notes: Notes, seconds: float) -> None:
         self._metrics.requests.labels(notes.model, notes.verb, str(notes.status)).inc()

@@ -21,8 +21,10 @@ from palrp_onnx.serving.refusals import Refusal
 from palrp_onnx.serving.served import Result, Served, Work
 
 T = TypeVar("T")
-#: Weight of the last run in the pace that ``Retry-After`` is told from.
+#: Weight of the last request in the pace, from which the time of the next is told.
 _RECENT = 0.2
+#: Requests that would take a larger share of their time at this pace are not admitted.
+_SHARE = 0.5
 
 
 @dataclass(eq=False)
@@ -45,10 +47,11 @@ class _Job:
 
 @dataclass
 class Ticket:
-    """The rows of a request in a lane."""
+    """The rows of a request in a lane, and how many there were when it came, its own included."""
 
     lane: Lane
     rows: int = 0
+    ahead: int = 0
 
     def take(self, rows: int) -> None:
         """Have this number of rows.
@@ -59,9 +62,9 @@ class Ticket:
         limit = self.lane.served.options.max_rows
         if not 1 <= rows <= limit:
             raise Refusal(413, "limit", f"A request has 1 to {limit} rows, not {rows}")
-        self.lane.check_room(rows - self.rows)
+        self.lane.check_room(rows, self.rows)
         self.lane.count(rows - self.rows)
-        self.rows = rows
+        self.rows, self.ahead = rows, self.lane.rows
 
 
 class Lane:
@@ -71,6 +74,9 @@ class Lane:
         name: Name of the model.
         served: The opened model.
         metrics: Where numbers go.
+
+    Attributes:
+        rows: Rows that wait or run.
     """
 
     def __init__(self, name: str, served: Served, metrics: Metrics) -> None:
@@ -82,7 +88,7 @@ class Lane:
         self._reading = ThreadPoolExecutor(1, f"read-{name}") if served.overlaps else self._running
         self._jobs: list[_Job] = []
         self._filled = asyncio.Event()
-        self._rows = 0
+        self.rows = 0
         self._seconds_a_row = 0.0
         self._loop = asyncio.create_task(self._serve())
 
@@ -93,27 +99,44 @@ class Lane:
         Raises:
             Refusal: Too many wait already.
         """
-        ticket = Ticket(self)
+        ticket, start = Ticket(self), time.perf_counter()
         try:
             ticket.take(1)
             yield ticket
+            self._paced(ticket, time.perf_counter() - start)
+        except asyncio.CancelledError:  # the deadline, or the client is gone
+            seconds = time.perf_counter() - start
+            if seconds > self._seconds_a_row * ticket.ahead:
+                self._paced(ticket, seconds)
+            raise
         finally:
             self.count(-ticket.rows)
 
-    def check_room(self, rows: int) -> None:
-        """Refuse rows that there is no room for.
+    def _paced(self, ticket: Ticket, seconds: float) -> None:
+        """Learn the pace from a request: its time, and what was before it and in it."""
+        found = seconds / max(1, ticket.ahead)
+        weight = _RECENT if self._seconds_a_row else 1.0
+        self._seconds_a_row += weight * (found - self._seconds_a_row)
+
+    def check_room(self, rows: int, own: int = 0) -> None:
+        """Refuse rows that there is no room for, or no time before the deadline.
+
+        Args:
+            rows: The rows of a request.
+            own: How many of them are counted already.
 
         Raises:
-            Refusal: Too many wait already.
+            Refusal: Too many others wait already.
         """
-        if self._rows and self._rows + rows > self._options.queue:
-            seconds = max(1, ceil(self._rows * self._seconds_a_row))
-            headers = {"retry-after": str(min(seconds, ceil(self._options.timeout)))}
-            raise Refusal(429, "busy", f"{self._rows} rows wait; ask again later", headers)
+        others, whole = self.rows - own, self._options.timeout
+        seconds = others * self._seconds_a_row
+        if others and (others + rows > self._options.queue or seconds > _SHARE * whole):
+            headers = {"retry-after": str(max(1, ceil(min(seconds, whole))))}
+            raise Refusal(429, "busy", f"{others} rows wait; ask again later", headers)
 
     def count(self, rows: int) -> None:
         """Count rows that come or go."""
-        self._rows += rows
+        self.rows += rows
         self.metrics.waiting.labels(self.name).inc(rows)
 
     async def read(self, reader: Callable[[], T]) -> T:
@@ -133,7 +156,7 @@ class Lane:
 
     async def close(self) -> None:
         """Run what waits, then end the threads."""
-        while self._rows:
+        while self.rows:
             await asyncio.sleep(0.05)
         self._loop.cancel()
         await asyncio.gather(self._loop, return_exceptions=True)
@@ -172,4 +195,3 @@ class Lane:
     def _measure(self, rows: int, seconds: float) -> None:
         self.metrics.batch.labels(self.name).observe(rows)
         self.metrics.run.labels(self.name).observe(seconds)
-        self._seconds_a_row += _RECENT * (seconds / rows - self._seconds_a_row)

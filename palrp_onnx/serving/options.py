@@ -109,6 +109,13 @@ class ServingOptions(Struct, frozen=True, kw_only=True):
     api_keys: str | None = None
     log_texts: bool = False
 
+    def __post_init__(self) -> None:
+        if self.max_rows > self.queue:
+            raise UsageError(
+                f"A request of {self.max_rows} rows has no room in a queue of {self.queue}",
+                hint="Raise --queue, or lower --max-rows.",
+            )
+
     def encoded(self) -> str:
         """The options for another process."""
         return msgspec.json.encode(self).decode()

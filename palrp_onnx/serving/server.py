@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 from math import ceil
 from typing import Any
@@ -22,6 +23,9 @@ _VARIABLE = "PALRP_SERVING"
 _CONNECTIONS = 1024
 #: Seconds after which a worker that says nothing is replaced: a model may take long to open.
 _SILENT = 120
+#: Seconds after which a thread hands over Python's lock. Reading and describing would otherwise
+#: keep the event loop waiting, and with it the next run.
+_SWITCH = 5e-4
 
 
 def serve(options: ServingOptions, *, host: str, port: int, workers: int = 1) -> None:
@@ -39,6 +43,7 @@ def serve(options: ServingOptions, *, host: str, port: int, workers: int = 1) ->
     Raises:
         PalrpError: A model cannot be explained with these options.
     """
+    sys.setswitchinterval(_SWITCH)
     opened = {place.name: Served(place, options) for place in options.models}
     settings: dict[str, Any] = {
         "host": host,
@@ -66,4 +71,5 @@ def serve(options: ServingOptions, *, host: str, port: int, workers: int = 1) ->
 
 def from_environment() -> ASGIApp:
     """The application of a worker."""
+    sys.setswitchinterval(_SWITCH)
     return application(ServingOptions.decoded(os.environ[_VARIABLE]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import math
+import re
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -74,9 +75,10 @@ def decode(body: bytes, header: str | None) -> tuple[InferRequest, dict[str, Arr
     """
     length = len(body)
     if header is not None:
-        if not (header.isascii() and header.isdecimal() and int(header) <= length):
+        number = int(header) if re.fullmatch("[0-9]{1,18}", header) else -1
+        if not 0 <= number <= length:
             raise InputError(f"Inference-Header-Content-Length cannot be {header[:20]!r}")
-        length = int(header)
+        length = number
     request = from_json(body[:length], InferRequest)
     rest, found = memoryview(body)[length:], dict[str, Array | list[bytes]]()
     for each in request.inputs:

@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from palrp_onnx.model.lowering.builder import Builder, Fused, dtype_of, type_of
 from palrp_onnx.model.lowering.low_bits import few_bits, low_bits, same_bytes, stored, unpacked
-from palrp_onnx.model.lowering.quantise import dequantised
+from palrp_onnx.model.lowering.quantise import as_real, dequantised
 from palrp_onnx.model.lowering.table import lowers
 
 
@@ -29,7 +29,7 @@ def _matmul_nbits(b: Builder, node: Fused) -> Sequence[ir.Value]:
         if node.optional(3) is not None and type_of(node.input(3)) == ir.DataType.UINT8:
             raise NotImplementedError("with columns in another order, and packed zero points")
         numbers = low_bits(b, node.input(1), bits, rows, blocks * size)
-        real = b.cast_like(numbers, x)
+        real = as_real(b, numbers, x)
         whole = real if columns == blocks * size else b.slice(real, 0, columns, 1)
         parts = (b.reshape(b.cast_like(each, x), rows, blocks) for each in (scales, zeros))
         weights = _by_column(b, whole, order, *parts)

@@ -98,7 +98,7 @@ class Builder:
         """An initializer of the graph."""
         tensor.name = name or self._name()
         value = ir.Value(
-            name=tensor.name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(tensor.shape)
+            name=tensor.name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(tensor.shape.numpy())
         )
         value.const_value = tensor
         self.graph.register_initializer(value)
