@@ -35,7 +35,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 
-import httpx
+import httpx2 as httpx
 
 import palrp_onnx as px
 from palrp_onnx.record import encode

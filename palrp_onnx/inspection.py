@@ -110,15 +110,15 @@ class Usage(Struct, frozen=True, kw_only=True):
     """Forecast of the memory that an explanation takes, in bytes.
 
     ``tokens``: number of tokens, where the graph leaves that open. ``fast``, ``bounded``: peak of
-    the process with this ``--memory``. ``mapped``: bytes of both that are weights in the file,
-    which need not be free. ``free``: what this machine has. ``auto``: what that chooses; empty if
-    neither fits.
+    the process with this ``--memory``. ``apart``: bytes of both that need not be free: weights in
+    the file, and the program itself. ``free``: what this machine has. ``auto``: what that chooses;
+    empty if neither fits.
     """
 
     tokens: int
     fast: int
     bounded: int
-    mapped: int
+    apart: int
     free: int | None
     auto: str
 
@@ -224,7 +224,7 @@ def _usage(analysis: Analysis, output: str | None, tokens: int) -> Usage:
         tokens=tokens,
         fast=forecast.fast,
         bounded=forecast.bounded,
-        mapped=forecast.mapped,
+        apart=forecast.apart,
         free=free_memory(),
         auto=auto,
     )

@@ -64,13 +64,13 @@ class Forecast:
     Attributes:
         fast: Where all that the way back reads is kept.
         bounded: Where it is computed again.
-        mapped: Bytes of both that are weights in the file, which the system may drop and read
-            again.
+        apart: Bytes of both that need not be free: weights that are mapped from the file, which
+            the system may drop and read again, and the program, which runs already.
     """
 
     fast: int
     bounded: int
-    mapped: int = 0
+    apart: int = 0
 
     def choose(self, memory: Memory) -> str:
         """``fast`` or ``bounded``, as the memory of this machine, or the limit, allows.
@@ -81,15 +81,15 @@ class Forecast:
         free = memory.limit if memory.limit is not None else free_memory()
         if free is None:
             return "bounded" if memory.way == "bounded" else "fast"
-        mapped = 0 if memory.limit is not None else self.mapped
+        apart = 0 if memory.limit is not None else self.apart
         share = 1.0 if memory.limit is not None else _SHARE
         way = memory.way
         if way == "auto":
-            way = "fast" if self.fast - mapped <= share * free else "bounded"
-        if (self.fast if way == "fast" else self.bounded) - mapped > free:
+            way = "fast" if self.fast - apart <= share * free else "bounded"
+        if (self.fast if way == "fast" else self.bounded) - apart > free:
             raise ResourceError(
                 f"The explanation would take about {size_text(self.bounded)} of memory (with "
-                f"--memory fast {size_text(self.fast)}), of which {size_text(mapped)} need not be "
+                f"--memory fast {size_text(self.fast)}), of which {size_text(apart)} need not be "
                 f"free; there are {size_text(free)}",
                 hint="Explain a shorter input or fewer rows, or give more memory. "
                 "inspect --tokens N prints the forecast for N tokens.",

@@ -54,6 +54,8 @@ LEFT_OUT = {
     "layout.onnx": "has a text with boxes; tests/inputs/test_several.py reads them",
     "palrp-onnx export": "needs a model of PyTorch; tests/test_export.py runs it",
     "python models/conservation.py": "explains whole data sets, which it downloads",
+    "python models/train_planted.py": "trains fourteen models",
+    "evaluate planted": "takes inputs with known causes; tests/evaluate/test_planted.py has some",
     "python benchmarks/others.py": "reads files of other projects",
     "split ": "no command of this project",
     "palrp-onnx serve": "runs until it is ended; tests/serving/test_server.py starts it",

@@ -71,7 +71,7 @@ def test_what_is_neither_is_refused(text: str) -> None:
 def test_a_limit_chooses(monkeypatch: pytest.MonkeyPatch) -> None:
     """A limit counts what is mapped as well, and free memory does not matter to it."""
     free(monkeypatch, 1)
-    forecast = Forecast(fast=100, bounded=40, mapped=20)
+    forecast = Forecast(fast=100, bounded=40, apart=20)
     ways = [forecast.choose(Memory("auto", limit)) for limit in (100, 99, 40)]
     assert ways == ["fast", "bounded", "bounded"]
     with pytest.raises(ResourceError, match="about 0 MB") as raised:
@@ -98,7 +98,7 @@ def test_free_memory_chooses(
     there: int | None, way: str, chosen: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     free(monkeypatch, there)
-    forecast = Forecast(fast=100, bounded=40, mapped=20)
+    forecast = Forecast(fast=100, bounded=40, apart=20)
     if chosen is not None:
         assert forecast.choose(Memory(way)) == chosen
         return

@@ -11,6 +11,8 @@ from palrp_onnx.analysis.analysis import Analysis
 from palrp_onnx.analysis.layout import Axis, Source
 from palrp_onnx.types import Shape
 
+#: Bytes of an entry of unknown type, or of a text.
+_ENTRY = 4
 #: Usual number of tokens.
 _TOKENS = 512
 
@@ -40,7 +42,10 @@ def sizes_of(analysis: Analysis, shapes: Mapping[str, Shape]) -> Callable[[ir.Va
         shape = analysis.shapes.get(value, ())
         layout = layouts.get(value)
         count = prod(shape) if layout is None else prod(map(length, layout))
-        return int(count * (4 if value.dtype is None else value.dtype.itemsize))
+        kind = value.dtype
+        if kind is None or kind in (ir.DataType.UNDEFINED, ir.DataType.STRING):
+            return int(count * _ENTRY)
+        return int(count * kind.itemsize)
 
     return size
 

@@ -46,7 +46,9 @@ def compile_model(
     """The explainer of the model at ``path`` as an ONNX file, to be written to ``destination``.
 
     Weights in external data files stay there: the explainer refers to the same files, and must
-    therefore be in the model's folder. Where the model is a link, it gets copies of them.
+    therefore be in the model's folder. Where the model is a link, it gets copies of them. Weights
+    in the model's own file are copied, too, but where they are too large for a message; then the
+    explainer refers to the model's file.
 
     Args:
         path: The model.
@@ -105,10 +107,21 @@ def compile_model(
     except LaterOpsetError as error:
         model = model.at_opset(error.opset)
         compiled = _compiled(planned(model), feeds, settings)
-    for value in compiled.graph.initializers.values():
-        tensor = value.const_value
-        if isinstance(tensor, ir.ExternalTensor) and (linked or _inside(tensor, model)):
+    own = [
+        (value, tensor)
+        for value in compiled.graph.initializers.values()
+        if isinstance(tensor := value.const_value, ir.ExternalTensor)
+        and (linked or _inside(tensor, model))
+    ]
+    if sum(tensor.nbytes for _, tensor in own) < _LARGEST:
+        for value, tensor in own:
             value.const_value = ir.Tensor(tensor.numpy(), dtype=tensor.dtype, name=value.name)
+    elif linked or destination.resolve().parent != model.folder:
+        raise UsageError(
+            "The model's weights are too large for an explainer of its own, which shares them",
+            place=str(destination),
+            hint=f"Write it beside the model, into {model.folder}.",
+        )
     data: bytes = ir.serde.serialize_model(compiled).SerializeToString()
     return data
 
@@ -118,6 +131,7 @@ def _compiled(planned: Planned, feeds: Mapping[str, Array], settings: CompileSet
     rewritten = planned.analysis.model
     if rewritten.changes:
         original = Original(rewritten, planned.output)
+        original.keep = False
         exact = original.kernels_exact
         checked = rewritten if exact else with_own_products(rewritten, ())
         values = run_graph(checked, feeds, [planned.output])

@@ -21,7 +21,7 @@ from palrp_onnx.model.bodies import operands
 from palrp_onnx.model.native import rounds_inside
 from palrp_onnx.model.open import parse_model
 from palrp_onnx.prepare import Planned
-from palrp_onnx.relevance.plan import needed_values
+from palrp_onnx.relevance.plan import entries_read
 from palrp_onnx.relevance.walk import walk
 from palrp_onnx.tensor.onnx import NARROW
 from palrp_onnx.types import Shape
@@ -29,6 +29,8 @@ from palrp_onnx.types import Shape
 #: Bytes of the program, its libraries and a graph, and of the runtime's own structures for a node.
 _PROGRAM, _NODE = 180 << 20, 40 << 10
 _FLOAT = 4
+#: Memory that the runtime takes in larger and larger pieces, by what it needs.
+_ARENA = 1.25
 
 
 class Forecaster:
@@ -43,7 +45,7 @@ class Forecaster:
         self._analysis = planned.analysis
         graph = planned.analysis.model.graph
         self._nodes = list(graph)
-        self._read = set(needed_values(planned.plan, walk))
+        self._read = entries_read(planned.plan, walk)
         stored = [v for v in graph.initializers.values() if v.const_value is not None]
         self._weights = _distinct_bytes(stored)
         self._packed = self._weights if prepack else 0
@@ -64,14 +66,15 @@ class Forecaster:
         costs = Costs.of(list(self._rows(size_of)), len(self._nodes))
         work = work_of(costs)
         kept = costs.peak(find_cuts(costs))
-        fast = self._packed + costs.kept + work + max(self._largest, self._cast)
+        used = int(_ARENA * (costs.kept + work))
+        fast = self._packed + used + max(self._largest, self._cast)
         bounded = self._packed + min(kept, costs.kept) + work + max(self._largest, 2 * self._widest)
         beside = 2 * self._largest + work if self._compared else 0
         fixed = self._base + self._weights
         return Forecast(
             fast=fixed + fast + (beside + self._packed if self._compared else 0),
             bounded=fixed + max(bounded, beside, self._packed + work),
-            mapped=self._weights,
+            apart=fixed,
         )
 
     @cached_property

@@ -222,9 +222,10 @@ class _Compiler:
         """The walk; in half precision with a larger seed, so that no multiplier underflows."""
         op = self._op
         if not any(v.dtype in NARROW for v in self._analysis.content):
+            op.seed = None if self._settings.wide else seed
             return walk(op, self._plan, lambda value: value, seed, rows, by_products=True)
         scale = self._optional(SEED_SCALE, np.array([DEFAULT_SCALE], np.float32))
-        raised = op.mul(seed, op.cast_like(scale, seed))
+        op.seed = raised = op.mul(seed, op.cast_like(scale, seed))
         caught = walk(op, self._plan, lambda value: value, raised, rows, by_products=True)
         return caught.map(lambda relevance: op.div(op.wide(relevance), scale))
 

@@ -102,7 +102,8 @@ def _waits(node: ir.Node, value: ir.Value, fixed: set[ir.Node], *, bounded: bool
     """Whether an operand of a node is a weight that should be made late."""
     maker = value.producer()
     if maker is None:
-        return bounded and value.dtype in NARROW and _is_large(value) and has(node, Trait.PRODUCT)
+        multiplies = has(node, Trait.PRODUCT) or node.op_type == "FusedMatMul"
+        return bounded and value.dtype in NARROW and _is_large(value) and multiplies
     return maker in fixed and _is_large(value) and not _is_fused(node, maker)
 
 

@@ -5,6 +5,7 @@ A graph that cannot be explained is refused here, before anything runs.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -29,6 +30,7 @@ from palrp_onnx.relevance.linear_layers import added_biases, attention_layers
 from palrp_onnx.relevance.method import Method
 from palrp_onnx.rules import RuleEntry, find_rule
 from palrp_onnx.rules.refused import reason
+from palrp_onnx.tensor.language import Language
 
 T = TypeVar("T")
 
@@ -497,6 +499,14 @@ def needed_values(plan: Plan, walk: Callable[..., object]) -> list[ir.Value]:
     return list(seen)
 
 
+def entries_read(plan: Plan, walk: Callable[..., object]) -> set[ir.Value]:
+    """Forward values whose entries the walk reads, not their shapes alone."""
+    known: dict[ir.Value, object] = {}
+    recorder = _Reader()
+    walk(recorder, plan, lambda v: known.setdefault(v, object()), object(), by_products=True)
+    return {value for value, each in known.items() if id(each) in recorder.read}
+
+
 class _Recorder:
     """A language in which every operation returns a new object."""
 
@@ -518,3 +528,41 @@ class _Recorder:
         reverse: bool,
     ) -> object:
         return step(self, states, along)
+
+
+#: Parameters of operations of which the shape alone is read.
+_SHAPES = ("like", "likes", "reduced")
+
+
+class _Reader(_Recorder):
+    """The same, which notes the operands whose entries are read.
+
+    Attributes:
+        read: These operands, by identity.
+    """
+
+    def __init__(self) -> None:
+        self.read: dict[int, object] = {}
+
+    def __getattr__(self, name: str) -> Callable[..., object]:
+        names = list(inspect.signature(getattr(Language, name)).parameters)[1:]
+
+        def operation(*args: object, **kwargs: object) -> object:
+            for parameter, value in (*zip(names, args, strict=False), *kwargs.items()):
+                if parameter not in _SHAPES:
+                    several = value if isinstance(value, list | tuple) else [value]
+                    self.read.update((id(each), each) for each in several)
+            return object()
+
+        return operation
+
+    def scan(
+        self,
+        step: Callable[..., object],
+        states: Sequence[object],
+        along: Sequence[object],
+        *,
+        reverse: bool,
+    ) -> object:
+        self.read.update((id(each), each) for each in (*states, *along))
+        return super().scan(step, states, along, reverse=reverse)

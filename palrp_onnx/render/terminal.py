@@ -51,8 +51,8 @@ def _memory(usage: Usage) -> Text:
     auto = f"--memory auto is {usage.auto}" if usage.auto else "neither fits"
     return _text(
         f"memory for {usage.tokens} tokens, about: fast {size_text(usage.fast)}, bounded "
-        f"{size_text(usage.bounded)}, of which {size_text(usage.mapped)} are weights in the file, "
-        f"which need not be free{free}: {auto}"
+        f"{size_text(usage.bounded)}, of which {size_text(usage.apart)} need not be free (weights "
+        f"in the file, the program){free}: {auto}"
     )
 
 

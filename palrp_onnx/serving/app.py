@@ -217,9 +217,19 @@ class Service:
         answer: Callable[[Call], Coroutine[Any, Any, Response]],
         request: Request,
     ) -> Response:
-        """Answer before the deadline, or not at all if the client is gone."""
+        """Answer before the deadline, or not at all if the client is gone; refuse without haste."""
         _notes(request).verb = verb
         lane = self._lane(request)
+        try:
+            return await self._answered(request, lane, answer)
+        except Refusal as refusal:
+            if refusal.status == 429:
+                await asyncio.sleep(lane.pause())
+            raise
+
+    async def _answered(
+        self, request: Request, lane: Lane, answer: Callable[[Call], Coroutine[Any, Any, Response]]
+    ) -> Response:
         lane.check_room(1)
         end = asyncio.get_running_loop().time() + self._options.timeout
         body = await body_of(request, self._options.max_body, end)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from math import ceil
 from typing import TypeVar
 
-from palrp_onnx.jobs.batches import cut
+from palrp_onnx.jobs.batches import around
 from palrp_onnx.serving.metrics import Metrics
 from palrp_onnx.serving.refusals import Refusal
 from palrp_onnx.serving.served import Result, Served, Work
@@ -25,6 +25,8 @@ T = TypeVar("T")
 _RECENT = 0.2
 #: Requests that would take a larger share of their time at this pace are not admitted.
 _SHARE = 0.5
+#: Seconds from one refusal to the next where many are refused, and the longest that one is held.
+_REFUSAL, _HELD = 0.005, 2.0
 
 
 @dataclass(eq=False)
@@ -90,6 +92,7 @@ class Lane:
         self._filled = asyncio.Event()
         self.rows = 0
         self._seconds_a_row = 0.0
+        self._refusals = 0.0
         self._loop = asyncio.create_task(self._serve())
 
     @contextmanager
@@ -133,6 +136,13 @@ class Lane:
         if others and (others + rows > self._options.queue or seconds > _SHARE * whole):
             headers = {"retry-after": str(max(1, ceil(min(seconds, whole))))}
             raise Refusal(429, "busy", f"{others} rows wait; ask again later", headers)
+
+    def pause(self) -> float:
+        """Seconds to hold back a refusal: clients that ask again at once leave time for answers."""
+        now, longest = time.monotonic(), min(_HELD, self._options.timeout / 2)
+        found = min(max(0.0, self._refusals - now), longest)
+        self._refusals = now + found + _REFUSAL
+        return found
 
     def count(self, rows: int) -> None:
         """Count rows that come or go."""
@@ -184,10 +194,8 @@ class Lane:
         self._jobs = [job for job in self._jobs if not job.done.done()]
         if not self._jobs:
             return []
-        first = self._jobs[0]
-        alike = [job for job in self._jobs if job.key == first.key]
         size, tokens = self._options.batch_size, self._options.batch_tokens
-        batch = next(each for each in cut(alike, size=size, tokens=tokens) if first in each)
+        batch = around(self._jobs[0], self._jobs, size=size, tokens=tokens)
         taken = set(batch)
         self._jobs = [job for job in self._jobs if job not in taken]
         return batch

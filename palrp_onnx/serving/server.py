@@ -16,6 +16,7 @@ from palrp_onnx.serving.logs import CONFIG
 from palrp_onnx.serving.metrics import SHARED
 from palrp_onnx.serving.options import ServingOptions
 from palrp_onnx.serving.served import Served
+from palrp_onnx.serving.wire import BoundedHttp
 
 #: The options, for worker processes.
 _VARIABLE = "PALRP_SERVING"
@@ -48,6 +49,8 @@ def serve(options: ServingOptions, *, host: str, port: int, workers: int = 1) ->
     settings: dict[str, Any] = {
         "host": host,
         "port": port,
+        "http": BoundedHttp,
+        "ws": "none",
         "log_config": CONFIG,
         "access_log": False,
         "server_header": False,

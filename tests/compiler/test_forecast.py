@@ -16,8 +16,8 @@ def test_it_grows_with_tokens_where_all_is_kept() -> None:
     short, long = (
         forecast(usual_shapes(planned.analysis, tokens, samples=1)) for tokens in (64, 1024)
     )
-    assert short.mapped == long.mapped > 0
-    assert short.mapped < short.bounded <= short.fast < long.fast
+    assert short.apart == long.apart > 0
+    assert short.apart < short.bounded <= short.fast < long.fast
     assert long.bounded < long.fast
     more = Forecaster(planned, prepack=True)(usual_shapes(planned.analysis, 64, samples=1))
     assert more.fast > short.fast

@@ -13,7 +13,9 @@ from building import real
 from onnx import TensorProto, helper, numpy_helper
 
 from palrp_onnx import Explainer, Model
+from palrp_onnx.compiler.file import compile_model
 from palrp_onnx.compiler.graph import CompileSettings, compile_graph
+from palrp_onnx.errors import UsageError
 from palrp_onnx.inputs.sample import Sample
 from palrp_onnx.prepare import plan_model, shapes_of
 from palrp_onnx.record import InputFacts
@@ -154,3 +156,21 @@ def test_a_weight_in_half_precision_waits_too(tmp_path: Path) -> None:
     found, _ = compile_graph(planned, CompileSettings(memory="bounded"))
     readers = {node.op_type for node, _ in found.graph.initializers["w"].uses()}
     assert readers <= {"Reshape", "Shape"}
+
+
+def test_an_explainer_that_is_too_large_shares_the_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A message of protobuf has a largest size: weights stay in the file of the model itself."""
+    folder = saved(tmp_path).folder
+    whole = tmp_path / "whole.onnx"
+    onnx.save(onnx.load(folder / "model.onnx"), whole)
+    monkeypatch.setattr("palrp_onnx.compiler.file._LARGEST", PACKED)
+    place = tmp_path / "explainer.onnx"
+    data = compile_model(whole, place)
+    assert len(data) < PACKED
+    place.write_bytes(data)
+    alone, shared = explained(Model.open(whole)), explained(Model.open(place))
+    assert np.abs(alone["content"] - shared["content"]).max() == 0
+    with pytest.raises(UsageError, match="too large"):
+        compile_model(whole, tmp_path / "elsewhere" / "explainer.onnx")

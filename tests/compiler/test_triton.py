@@ -71,8 +71,10 @@ def test_the_definitions_accept_it(tmp_path: Path) -> None:
         "ids": [3],
         "target": [1],
         "target_against": [1],
+        "target_vector": [-1],
     }
-    assert [each.name for each in config.input if each.optional] == ["target", "target_against"]
+    optional = [each.name for each in config.input if each.optional]
+    assert optional == ["target", "target_against", "target_vector"]
     assert [each.name for each in config.output] == [each.name for each in model.graph.output]
     assert {each.name: list(each.dims) for each in config.output}["relevance_sites"] == [-1, -1]
 

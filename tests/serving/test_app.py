@@ -232,7 +232,7 @@ def test_the_loop_is_not_blocked_by_a_run(start: Any, slow: dict[str, Served]) -
     client = start(opened=slow)
 
     async def both() -> list[str]:
-        import httpx
+        import httpx2 as httpx
 
         ended: list[str] = []
         transport = httpx.ASGITransport(app=client.app)

@@ -6,11 +6,14 @@ import asyncio
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 pytest.importorskip("starlette")
+from palrp_onnx.serving import lane as lane_module
 from palrp_onnx.serving.lane import Lane
 from palrp_onnx.serving.metrics import Metrics
 from palrp_onnx.serving.options import ServingOptions
@@ -138,6 +141,21 @@ def test_what_would_come_too_late_is_refused() -> None:
             assert refusal(lane, 1).headers["retry-after"] == "8"
 
     tried(work, timeout=8.0)
+
+
+def test_refusals_are_held_back_the_longer_the_more_there_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def work(lane: Lane, _: Model) -> None:
+        monkeypatch.setattr(lane_module, "time", SimpleNamespace(monotonic=lambda: 100.0))
+        pauses = [lane.pause() for _ in range(1000)]
+        assert pauses[0] == 0
+        assert pauses[-1] == 1
+        assert all(later > earlier or later == 1 for earlier, later in pairwise(pauses[:150]))
+
+        monkeypatch.undo()
+
+    tried(work, timeout=2.0)
 
 
 def test_closing_answers_what_waits() -> None:

@@ -16,7 +16,7 @@ from committed import MODELS
 
 pytest.importorskip("ray.serve")
 pytest.importorskip("starlette")
-import httpx
+import httpx2 as httpx
 import ray
 from ray import serve
 

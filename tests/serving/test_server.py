@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -23,7 +23,7 @@ from committed import MODELS
 from palrp_onnx.cli.main import program
 
 pytest.importorskip("starlette")
-import httpx
+import httpx2 as httpx
 
 BODY = json.dumps({"instances": ["A gripping film."]}).encode()
 
@@ -119,6 +119,12 @@ def test_clients_that_send_slowly_or_never() -> None:
         with socket.create_connection(("127.0.0.1", port), 60) as broken:
             broken.sendall(b"\x00\x01 nonsense\r\n\r\n")
             assert b"400" in broken.recv(1 << 16)
+        with socket.create_connection(("127.0.0.1", port), 60) as endless, suppress(OSError):
+            endless.sendall(b"GET / HTTP/1.1\r\nx: " + b"a" * (64 << 20))
+            assert answered(endless) == b""
+        with socket.create_connection(("127.0.0.1", port), 60) as silent:
+            silent.sendall(b"GET / HT")
+            assert answered(silent) == b""  # hung up
         assert httpx.get(f"http://127.0.0.1:{port}/v2/health/ready").status_code == 200
 
 

@@ -107,7 +107,7 @@ class Builder:
     def shared(self, data: np.ndarray[Any, Any]) -> ir.Value:
         """An initializer that all nodes of the graph with the same numbers share."""
         digest = hashlib.sha256(data.tobytes()).hexdigest()
-        name = self._fresh(f"lowered/{data.dtype}{list(data.shape)}/{digest}")
+        name = f"lowered/{data.dtype}{list(data.shape)}/{digest}"
         known = self.graph.initializers.get(name)
         return self.initializer(ir.Tensor(data), name) if known is None else known
 

@@ -87,9 +87,15 @@ def same_bytes(b: Builder, value: ir.Value, dtype: ir.DataType, shape: tuple[int
         shape = tuple(rest if size == -1 else size for size in shape)
     if tensor.dtype == dtype and tuple(tensor.shape.numpy()) == shape:
         return value
-    made: ir.TensorProtocol
+    return b.initializer(seen_as(tensor, dtype, shape))
+
+
+def seen_as(
+    tensor: ir.TensorProtocol, dtype: ir.DataType, shape: tuple[int, ...]
+) -> ir.TensorProtocol:
+    """The bytes of a tensor in another type or shape; external data stay where they are."""
     if isinstance(tensor, ir.ExternalTensor):
-        made = ir.ExternalTensor(
+        return ir.ExternalTensor(
             tensor.location,
             tensor.offset,
             tensor.length,
@@ -98,10 +104,7 @@ def same_bytes(b: Builder, value: ir.Value, dtype: ir.DataType, shape: tuple[int
             name="",
             base_dir=tensor.base_dir,
         )
-    else:
-        data = np.frombuffer(tensor.tobytes(), np.uint8)
-        if dtype.bitwidth < 8:
-            made = ir.PackedTensor(data, dtype, shape=shape)
-        else:
-            made = ir.Tensor(data.view(dtype.numpy()).reshape(shape), dtype=dtype)
-    return b.initializer(made)
+    data = np.frombuffer(tensor.tobytes(), np.uint8)
+    if dtype.bitwidth < 8:
+        return ir.PackedTensor(data, dtype, shape=shape)
+    return ir.Tensor(data.view(dtype.numpy()).reshape(shape), dtype=dtype)

@@ -72,20 +72,33 @@ def lower(model: ir.Model) -> Changes:
         return Changes()
     infer_shapes(model)
     done: Counter[str] = Counter()
-    made = _Made(set(), set())
+    made, fresh = _Made(set(), set()), _fresh_names(graph)
     for node in list(graph):
         lowering = _TABLE.get((node.domain, node.op_type))
         source = node.inputs[0] if node.inputs else None
         if source is not None and _keeps_type(node, source):
-            _replace(Builder(graph, node, opset), node.outputs[0], source, made)
+            _replace(Builder(graph, node, opset, fresh), node.outputs[0], source, made)
             graph.remove(node, safe=True)
         elif lowering is None:
-            _carry_on(Builder(graph, node, opset), node, made)
-        elif _lower(Builder(graph, node, opset), Fused(node), lowering, made):
+            _carry_on(Builder(graph, node, opset, fresh), node, made)
+        elif _lower(Builder(graph, node, opset, fresh), Fused(node), lowering, made):
             graph.remove(node, safe=True)
             done[f"{node.domain}.{node.op_type}".lstrip(".")] += 1
     passes.RemoveUnusedNodesPass()(model)
     return Changes.of(done)
+
+
+def _fresh_names(graph: ir.Graph) -> Callable[[str], str]:
+    """Makes names unique: an explainer has operations of a file and what they are lowered to."""
+    taken = {*graph.initializers, *(v.name for node in graph.all_nodes() for v in node.outputs)}
+
+    def fresh(name: str) -> str:
+        while name in taken:
+            name += "'"
+        taken.add(name)
+        return name
+
+    return fresh
 
 
 class _Made(NamedTuple):
