@@ -6,13 +6,15 @@ import os
 import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnx
 
 from palrp_onnx.errors import ModelError, ResourceError, RunError
 from palrp_onnx.types import Array
+
+if TYPE_CHECKING:
+    import onnx
 
 #: Ledger sums must be exact to float32 rounding, so TF32 is off; memory grows as needed.
 _CUDA = {
@@ -158,6 +160,8 @@ def _check_memory(error: Exception) -> None:
 
 def saved_as_optimised(graph: bytes) -> onnx.ModelProto:
     """A graph as the runtime saves it after its highest level of optimisation on this machine."""
+    import onnx  # most sessions need none of it
+
     runtime = _import_runtime()
     options = runtime.SessionOptions()
     options.log_severity_level = 4
