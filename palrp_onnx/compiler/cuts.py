@@ -23,7 +23,7 @@ _ALIKE = 1.05
 _TRIED = 40
 #: A pass with fewer cuts is taken if it needs no more than this factor.
 _ENOUGH = 1.1
-#: Number of values, each as large as the largest, that are in work at any time.
+#: Number of values, each as large as the largest that is read, that are in work at any time.
 _WORK = 3
 
 
@@ -86,7 +86,7 @@ def find_cuts(costs: Costs) -> list[int]:
     most = int(inside.sum())
     tried = {int(most / 1.3**step) for step in range(_TRIED)}
     found = [_cuts(crossing, inside, bound) for bound in sorted(tried, reverse=True)]
-    work = _WORK * int(costs.size.max(initial=0))
+    work = _WORK * int(costs.size[costs.read].max(initial=0))
     peaks = [costs.peak(cuts) + work for cuts in found]
     low = _ENOUGH * min(peaks)
     return next(cuts for cuts, peak in zip(found, peaks, strict=True) if peak <= low)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import reduce
+from functools import partial, reduce
 from typing import Any
 
 import numpy as np
@@ -18,9 +18,12 @@ from numpy.typing import NDArray
 
 from palrp_onnx.analysis.lengths import follow_from_numbers
 from palrp_onnx.analysis.sizes import sizes_of
+from palrp_onnx.compiler.blocks import ROWS, put_in_blocks
 from palrp_onnx.compiler.halves import Halves
 from palrp_onnx.compiler.manifest import Aligned, Manifest
 from palrp_onnx.compiler.recompute import recompute
+from palrp_onnx.compiler.squares import ByRows, Squares
+from palrp_onnx.compiler.trial_shapes import TrialShapes
 from palrp_onnx.errors import UnsupportedError
 from palrp_onnx.model.native import OwnProducts
 from palrp_onnx.prepare import Planned
@@ -72,7 +75,8 @@ class CompileSettings:
         wide: Whether the multiplier of the whole output is an input, ``target_seed``, instead of a
             target at one of its places.
         memory: ``fast`` keeps what the way back reads of the forward pass; ``bounded`` computes it
-            again, layer by layer.
+            again, layer by layer, and attention for some queries at a time.
+        rows: Number of these queries.
     """
 
     positions: str = "relu"
@@ -81,6 +85,7 @@ class CompileSettings:
     portable: bool = False
     wide: bool = False
     memory: str = "fast"
+    rows: int = ROWS
 
 
 def compile_graph(
@@ -159,13 +164,16 @@ class _Compiler:
         source = next(v for v in self._graph.inputs if v.name == explained)
         opset = self._analysis.model.graph_opset
         lengths = [length for value in self._graph.inputs for length in value.shape or (None,)]
-        self._op = Emit(
+        self._little = settings.memory == "bounded"
+        self._squares = Squares(self._analysis, settings.rows)
+        back_end = partial(ByRows, self._squares) if self._little else Emit
+        self._op: Emit = back_end(
             self._graph,
             source,
             self._analysis.shapes,
             opset=opset,
             portable=settings.portable,
-            bounded=settings.memory == "bounded",
+            bounded=self._little,
             fixed=all(isinstance(n, int) for n in lengths) and not follow_from_numbers(self._graph),
         )
         axis = self._subject.batched.get(explained)
@@ -194,15 +202,33 @@ class _Compiler:
         manifest = self._manifest([_aligned(sinks) for sinks in gathered])
         self._op.drop_unused()
         self._own.put_back(portable=self._settings.portable, named=source_name)
+        if self._little:
+            self._squares.repeat(self._op, self._graph)
         halves = Halves(self._op, self._graph)
         halves.put()
-        if self._settings.memory == "bounded":
-            size_of = sizes_of(self._analysis, self._shapes)
-            recompute(self._op, self._graph, halves, seed, size_of)
+        if self._little:
+            self._keep_little(halves, seed)
         self._analysis.model.proto.metadata_props.update(manifest.properties())
         self._rename_reserved(self._public)
         self._rename_reserved(self._computed)
         return self._analysis.model.proto, manifest
+
+    def _keep_little(self, halves: Halves, seed: ir.Value) -> None:
+        """Compute values again, layer by layer, and attention for some queries at a time."""
+        analysis, squares = self._analysis, self._squares
+        size_of = sizes_of(analysis, self._shapes)
+        squares.origin.update(recompute(self._op, self._graph, halves, seed, size_of))
+        shapes = TrialShapes(analysis.shapes, analysis.indices)
+        shapes.update(
+            (copy, shapes[value]) for copy, value in squares.origin.items() if value in shapes
+        )
+        again = (copy for copy, value in squares.origin.items() if value in analysis.content)
+        content = {*analysis.content, *again}
+        whole = put_in_blocks(
+            self._op, self._graph, shapes, content, squares.pairs, self._settings.rows
+        )
+        import os
+        if os.environ.get("BLK"): print("SQ", len(squares._pairs), "ORIGIN", len(squares.origin), "WHOLE", [v.name for v in whole][:6], len(whole))
 
     def _walk(self, seed: ir.Value, rows: Rows[ir.Value] | None) -> Caught[ir.Value]:
         """The walk; in half precision with a larger seed, so that no multiplier underflows."""
