@@ -9,18 +9,18 @@ and values, relevance of the ledger.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from functools import reduce
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
 
 import numpy as np
 import onnx_ir as ir
 
-from palrp_onnx.analysis.dims import How
+from palrp_onnx.compiler.lengths import Lengths
 from palrp_onnx.compiler.regions import SHAPED, Region, Regions, WholeError
 from palrp_onnx.compiler.trial_shapes import TrialShapes, part_of_shape
 from palrp_onnx.model.bodies import operands
 from palrp_onnx.model.ops import Trait, has
-from palrp_onnx.tensor.onnx import NARROW, Emit
+from palrp_onnx.tensor.onnx import NARROW, Emit, held_back
 
 #: Rows that a step computes.
 ROWS = 256
@@ -52,35 +52,35 @@ def put_in_blocks(
     order = list(graph)
     shapes.follow(order)
     regions = Regions(order, shapes, content)
-    found: list[Region] = []
+    found: list[_Blocks] = []
     done: set[ir.Value] = set()
     whole: list[ir.Value] = []
     for value in (v for node in order for v in node.outputs if v.uses()):
         tried = pairs(value)
         if not tried or value in done:
             continue
-        region = _first_region(regions, value, tried)
-        if region is None:
+        blocks = _first(op, regions, value, tried, rows)
+        if blocks is None:
             whole.append(value)
         else:
-            found.append(region)
-            done.update(region.rows)
-    for region in found:
-        order = _Blocks(op, regions, region, order, rows).rewrite()
+            found.append(blocks)
+            done.update(blocks.region.rows)
+            whole += (v for v in blocks.results if v in blocks.region.columns and pairs(v))
+    for blocks in found:
+        order = blocks.rewrite(order)
     graph.remove(list(graph))
     graph.extend(_read_at_all(order))
     return whole
 
 
-def _first_region(
-    regions: Regions, value: ir.Value, tried: Sequence[tuple[int, int]]
-) -> Region | None:
+def _first(
+    op: Emit, regions: Regions, value: ir.Value, tried: Sequence[tuple[int, int]], rows: int
+) -> _Blocks | None:
+    """The blocks of a square along the first of these axes along which its rows are independent."""
     for row, column in tried:
         try:
-            return regions.around(value, row, column)
-        except WholeError as e:
-            import os
-            if os.environ.get("BLK"): print("   FAIL", value.name, row, column, e)
+            return _Blocks(op, regions, regions.around(value, row, column), rows)
+        except WholeError:
             continue
     return None
 
@@ -99,75 +99,60 @@ def _read_at_all(order: Sequence[ir.Node]) -> list[ir.Node]:
 class _Blocks:
     """One region as a loop."""
 
-    def __init__(
-        self, op: Emit, regions: Regions, region: Region, order: list[ir.Node], rows: int
-    ) -> None:
-        self._op, self._regions, self._region, self._rows = op, regions, region, rows
-        self._order = order
-        self._shapes = regions.shapes
-        place = {node: k for k, node in enumerate(order)}
-        self._all = sorted(region.needed, key=place.__getitem__)
+    def __init__(self, op: Emit, regions: Regions, region: Region, rows: int) -> None:
+        self._op, self._shapes, self.region, self._rows = op, regions.shapes, region, rows
+        self._all = regions.in_order(region.needed)
         self._nodes = [node for node in self._all if regions.of_content(node)]
-        self._first, self._last = (place[self._nodes[k]] for k in (0, -1))
-        self._lengths: dict[tuple[ir.Value, int], ir.Value] = {}
-
-    def rewrite(self) -> list[ir.Node]:
-        """Put the loop in the place of the region; the new order of the graph."""
-        self._replace_lengths()
+        self._lengths = Lengths(op, regions, region)
         own = set(self._nodes)
-        results = [v for node in self._nodes for v in node.outputs if self._leaves(v, own)]
-        known = len(self._op.made)
+        made = [v for node in self._nodes for v in node.outputs]
+        #: Values that something outside reads.
+        self.results = [v for v in made if v.is_graph_output() or _readers(v) - own - _measures(v)]
+        for value in made:
+            if value in self.results or _measures(value):
+                self._lengths.check(value)
+
+    def rewrite(self, order: list[ir.Node]) -> list[ir.Node]:
+        """Put the loop in the place of the region; the new order of the graph."""
+        op, kinds = self._op, self._shapes
+        order = self._with_lengths(order)
+        known = len(op.made)
         count, size = self._counted()
-        starts = [self._nothing(v) for v in results]
-        mark = len(self._op.made)
-        found = self._op.loop(
-            count, starts, lambda inner, number, states: self._step(inner, number, size, results, states)
-        )
-        loop = self._op.made[mark]
-        for old, new in zip(results, found, strict=True):
+        starts = [self._nothing(v) for v in self.results]
+        mark = len(op.made)
+        found = op.loop(count, starts, partial(self._step, size))
+        for old, new in zip(self.results, found, strict=True):
             new.dtype = self._carried(old)
-            self._op.declare(new, len(self._shapes[old]))
-            back = new if new.dtype == old.dtype else self._op.cast(new, self._kind(old))
-            self._shapes[new] = self._shapes[back] = self._shapes[old]
+            op.declare(new, len(kinds[old]))
+            back = new if new.dtype == _kind(old) else op.cast(new, _kind(old))
+            kinds[new] = kinds[back] = kinds[old]
             back.shape = old.shape
             _replace(old, back)
-        return self._in_order(own, self._op.made[known:mark], self._op.made[mark:], loop)
-
-    def _leaves(self, value: ir.Value, own: set[ir.Node]) -> bool:
-        return value.is_graph_output() or any(user not in own for user, _ in value.uses())
+        return self._in_order(order, op.made[known:mark], op.made[mark:])
 
     def _in_order(
-        self,
-        own: set[ir.Node],
-        before: Sequence[ir.Node],
-        loop: Sequence[ir.Node],
-        first: ir.Node,
+        self, order: Sequence[ir.Node], before: Sequence[ir.Node], loop: Sequence[ir.Node]
     ) -> list[ir.Node]:
         """What reads results of the loop comes after it."""
-        late: dict[ir.Node, None] = dict.fromkeys(loop)
-        early = []
-        for node in self._order[self._first : self._last + 1]:
+        own = set(self._nodes)
+        places = [k for k, node in enumerate(order) if node in own]
+        first, end = places[0], places[-1] + 1
+        early, late = [], dict.fromkeys(loop)
+        for node in order[first:end]:
             if node in own:
                 continue
             if any(v.producer() in late for v in operands(node)):
                 late[node] = None
             else:
                 early.append(node)
-        return [
-            *self._order[: self._first],
-            *early,
-            *before,
-            *late,
-            *self._order[self._last + 1 :],
-        ]
+        return [*order[:first], *early, *before, *late, *order[end:]]
 
     # --- one step ---------------------------------------------------------------------------------
     def _step(
         self,
+        size: ir.Value,
         op: Emit,
         number: ir.Value,
-        size: ir.Value,
-        results: Sequence[ir.Value],
         states: Sequence[ir.Value],
     ) -> list[ir.Value]:
         """The states after one more block."""
@@ -189,13 +174,16 @@ class _Blocks:
             return cut[value, axis]
 
         for node in self._all:
-            needed = self._region.needed[node]
+            needed = self.region.needed[node]
             inputs = [operand(v, needed.get(k)) for k, v in enumerate(node.inputs)]
+            if inputs[0] is not None and held_back(node) is not None:
+                made[node.outputs[0]] = inputs[0]  # other operands wait already
+                continue
             self._fit(op, node, inputs, start, count)
             made.update(zip(node.outputs, op.again(node, inputs), strict=True))
         return [
             self._after(op, old, state, made[old])
-            for old, state in zip(results, states, strict=True)
+            for old, state in zip(self.results, states, strict=True)
         ]
 
     def _fit(
@@ -207,13 +195,14 @@ class _Blocks:
         count: ir.Value,
     ) -> None:
         """Operands that name lengths, or places, as they are of a block."""
-        row = self._region.rows.get(node.outputs[0])
+        row = self.region.rows.get(node.outputs[0])
         if row is None:
             return
         rank = len(self._shapes[node.outputs[0]])
-        cut = node.op_type == "Tile" and 0 in self._region.needed[node]  # once along its rows
+        cut = node.op_type == "Tile" and 0 in self.region.needed[node]  # once along its rows
         if has(node, SHAPED) and not cut and len(inputs) > 1 and inputs[1] is not None:
-            here = op.constant(np.arange(rank) == row, bool)
+            named = self._shapes[inputs[1]][0]
+            here = op.constant(np.arange(rank - named, rank) == row, bool)
             inputs[1] = op.integers("Where", here, count, inputs[1])
         if has(node, Trait.TRIANGLE) and row >= rank - 2:
             shift = op.integers("Squeeze", start if row == rank - 2 else op.integers("Neg", start))
@@ -222,26 +211,23 @@ class _Blocks:
 
     def _after(self, op: Emit, old: ir.Value, state: ir.Value, block: ir.Value) -> ir.Value:
         rank = len(self._shapes[old])
-        if old in self._region.sums:
+        if old in self.region.sums:
             kind = self._carried(old)
             return op.node("Add", [state, op.cast(block, kind)], rank, dtype=kind)
-        axis = self._region.rows[old]
-        return op.node("Concat", [state, block], rank, axis=axis, dtype=self._kind(old))
+        axis = self.region.rows[old]
+        return op.node("Concat", [state, block], rank, axis=axis, dtype=_kind(old))
 
     # --- before the loop --------------------------------------------------------------------------
-    def _kind(self, value: ir.Value) -> ir.DataType:
-        return value.dtype or ir.DataType.FLOAT
-
     def _carried(self, value: ir.Value) -> ir.DataType:
         """Type of a state: sums of many parts are not rounded to half precision each time."""
-        kind = self._kind(value)
-        return ir.DataType.FLOAT if value in self._region.sums and kind in NARROW else kind
+        kind = _kind(value)
+        return ir.DataType.FLOAT if value in self.region.sums and kind in NARROW else kind
 
     def _counted(self) -> tuple[ir.Value, ir.Value]:
         """Number of steps, and of rows [1]."""
         op = self._op
-        value, row = next(iter(self._region.rows.items()))
-        size = self._length(value, row)
+        value, row = next(iter(self.region.rows.items()))
+        size = self._lengths.of(value, row)
         less = op.integers("Add", size, op.constant([self._rows - 1]))
         count = op.integers("Div", less, op.constant([self._rows]))
         return op.node("Squeeze", [count], 0, dtype=ir.DataType.INT64), size
@@ -249,92 +235,45 @@ class _Blocks:
     def _nothing(self, value: ir.Value) -> ir.Value:
         """The state before the first block: no rows, or a sum of zero."""
         op, rank = self._op, len(self._shapes[value])
-        row = self._region.rows.get(value)
+        row = self.region.rows.get(value)
         lengths = [
-            op.constant([0]) if axis == row else self._length(value, axis) for axis in range(rank)
+            op.constant([0]) if axis == row else self._lengths.of(value, axis)
+            for axis in range(rank)
         ]
         shape = op.integers("Concat", *lengths, axis=0) if lengths else op.constant([])
         kind = self._carried(value)
         zero = ir.tensor(np.zeros(1, kind.numpy()))
         return op.node("ConstantOfShape", [shape], rank, value=zero, dtype=kind)
 
-    def _replace_lengths(self) -> None:
-        """Lengths of values of the region, from those of its operands."""
-        for node in self._nodes:
-            for value in node.outputs:
-                for user, _ in list(value.uses()):
-                    if has(user, Trait.LENGTH):
-                        self._replace_length(value, user)
+    def _with_lengths(self, order: list[ir.Node]) -> list[ir.Node]:
+        """Nodes that read shapes of the region's values replaced by such as do not need them."""
+        op, instead = self._op, {}
+        for value, node in (
+            (v, n) for each in self._nodes for v in each.outputs for n in _measures(v)
+        ):
+            known = len(op.made)
+            lengths = self._lengths.shape(value)[slice(*part_of_shape(node))]
+            found = op.integers("Concat", *lengths, axis=0)
+            if node.op_type == "Size":
+                found = op.node("ReduceProd", [found], 0, keepdims=0, dtype=ir.DataType.INT64)
+            _replace(node.outputs[0], found)
+            instead[node] = op.made[known:]
+            self._shapes.follow(instead[node])
+            self._lengths.forget()
+        return [new for node in order for new in instead.get(node, (node,))]
 
-    def _replace_length(self, value: ir.Value, node: ir.Node) -> None:
-        op, known = self._op, len(self._op.made)
-        lengths = [self._length(value, axis) for axis in range(len(self._shapes[value]))]
-        found = op.integers("Concat", *lengths[slice(*part_of_shape(node))], axis=0)
-        if node.op_type == "Size":
-            found = op.node("ReduceProd", [found], 0, keepdims=0, dtype=ir.DataType.INT64)
-        self._shapes.follow(self._op.made[known:])
-        _replace(node.outputs[0], found)
-        place = self._order.index(node)
-        self._order[place : place + 1] = self._op.made[known:]
-        moved = len(self._op.made) - known - 1
-        self._first += moved if place < self._first else 0
-        self._last += moved if place < self._last else 0
-        self._lengths.clear()
 
-    def _length(self, value: ir.Value, axis: int) -> ir.Value:
-        """Length of an axis [1]; of the region's values, from those of its operands."""
-        key = value, axis
-        if key not in self._lengths:
-            maker = value.producer()
-            if maker is None or maker not in self._region.needed:
-                shape = self._op.integers("Shape", value)
-                found = self._op.integers("Gather", shape, self._op.constant([axis]))
-            else:
-                found = self._length_made(maker, value, axis)
-            self._lengths[key] = found
-        return self._lengths[key]
+def _readers(value: ir.Value) -> set[ir.Node]:
+    return {user for user, _ in value.uses()}
 
-    def _length_made(self, node: ir.Node, value: ir.Value, axis: int) -> ir.Value:
-        op = self._op
-        try: link = next(k for k in self._regions.links(node, value) if axis in k.results)
-        except StopIteration: raise RuntimeError(f"LLL {node} {self._regions.links(node, value)} {axis} {[self._shapes.get(v) for v in node.inputs]} {self._shapes[value]} {[self._shapes.known(v) for v in node.inputs]}")
-        pairs = [(node.inputs[i], a) for i, a in link.axes if a is not None]
-        size = self._shapes[value][axis]
-        if link.how is How.SUMMED or not pairs:
-            return op.constant([1])
-        if link.how in (How.SAME, How.NORMALISED, How.ACCUMULATED):
-            along = [(v, a) for v, a in pairs if v is not None and self._shapes[v][a] == size]
-            return reduce(
-                lambda a, b: op.integers("Max", a, b),
-                [self._length(v, a) for v, a in (along[:1] if size > 1 else along)],
-            )
-        if has(node, SHAPED):
-            return self._length_named(node, axis)
-        if link.how is How.JOINED:
-            return reduce(
-                lambda a, b: op.integers("Add", a, b),
-                [self._length(v, a) for v, a in pairs if v is not None],
-            )
-        raise WholeError(f"{node.op_type} {value.name!r}")
 
-    def _length_named(self, node: ir.Node, axis: int) -> ir.Value:
-        """A length of the shape that a node takes; −1 stands for what remains."""
-        op, shape = self._op, node.inputs[1]
-        assert shape is not None
-        source = node.inputs[0]
-        assert source is not None
-        whole = [self._length(source, k) for k in range(len(self._shapes[source]))]
-        count = reduce(lambda a, b: op.integers("Mul", a, b), whole)
-        if not node.attributes.get_int("allowzero", 0):
-            ones = [op.constant([1])] * len(self._shapes[node.outputs[0]])
-            kept = op.integers("Concat", *[*whole, *ones][: len(ones)], axis=0)
-            zero = op.flags("Equal", shape, op.constant([0]))
-            shape = op.integers("Where", zero, kept, shape)
-        given = op.integers("Gather", shape, op.constant([axis]))
-        named = op.integers("ReduceProd", shape, keepdims=1)
-        rest = op.integers("Div", count, op.integers("Neg", named))
-        unknown = op.node("Less", [given, op.constant([0])], 1, dtype=ir.DataType.BOOL)
-        return op.integers("Where", unknown, rest, given)
+def _measures(value: ir.Value) -> set[ir.Node]:
+    """Readers of the lengths of a value."""
+    return {user for user in _readers(value) if has(user, Trait.LENGTH)}
+
+
+def _kind(value: ir.Value) -> ir.DataType:
+    return value.dtype or ir.DataType.FLOAT
 
 
 def _replace(old: ir.Value, new: ir.Value) -> None:

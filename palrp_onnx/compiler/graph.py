@@ -27,6 +27,7 @@ from palrp_onnx.compiler.trial_shapes import TrialShapes
 from palrp_onnx.errors import UnsupportedError
 from palrp_onnx.model.native import OwnProducts
 from palrp_onnx.prepare import Planned
+from palrp_onnx.record import Warning_
 from palrp_onnx.relevance.ledger import entry_name, in_order
 from palrp_onnx.relevance.methods import own_method
 from palrp_onnx.relevance.single_row import Rows
@@ -199,7 +200,6 @@ class _Compiler:
             self._publish(LEDGER, self._ledger(caught.ledger))
         if self._settings.features:
             self._features(caught, gathered[0])
-        manifest = self._manifest([_aligned(sinks) for sinks in gathered])
         self._op.drop_unused()
         self._own.put_back(portable=self._settings.portable, named=source_name)
         if self._little:
@@ -208,6 +208,7 @@ class _Compiler:
         halves.put()
         if self._little:
             self._keep_little(halves, seed)
+        manifest = self._manifest([_aligned(sinks) for sinks in gathered])
         self._analysis.model.proto.metadata_props.update(manifest.properties())
         self._rename_reserved(self._public)
         self._rename_reserved(self._computed)
@@ -227,8 +228,11 @@ class _Compiler:
         whole = put_in_blocks(
             self._op, self._graph, shapes, content, squares.pairs, self._settings.rows
         )
-        import os
-        if os.environ.get("BLK"): print("SQ", len(squares._pairs), "ORIGIN", len(squares.origin), "WHOLE", [v.name for v in whole][:6], len(whole))
+        if whole:
+            first = squares.origin.get(whole[0], whole[0]).name
+            text = f"scores are kept whole, as their rows depend on each other: {first!r}"
+            faults = (*self._subject.faults, Warning_(code="whole-scores", message=text))
+            self._subject = structs.replace(self._subject, faults=faults)
 
     def _walk(self, seed: ir.Value, rows: Rows[ir.Value] | None) -> Caught[ir.Value]:
         """The walk; in half precision with a larger seed, so that no multiplier underflows."""

@@ -90,7 +90,7 @@ class Regions:
         """Whether the result of a node depends on content."""
         return any(v in self._content for v in node.outputs)
 
-    def sorted(self, nodes: Collection[ir.Node]) -> list[ir.Node]:
+    def in_order(self, nodes: Collection[ir.Node]) -> list[ir.Node]:
         """Nodes in the order of the graph."""
         return sorted(nodes, key=self._place.__getitem__)
 
@@ -209,9 +209,7 @@ class _Growth:
         found = self._all.links(node, output)
         return next((link for link in found if (index, axis) in link.axes), None)
 
-    def _row_after(
-        self, node: ir.Node, output: ir.Value, needed: Mapping[int, int]
-    ) -> int | None:
+    def _row_after(self, node: ir.Node, output: ir.Value, needed: Mapping[int, int]) -> int | None:
         """The axis of rows of a result; ``None`` where it sums over them."""
         if output in self.region.rows:
             return self.region.rows[output]
@@ -225,7 +223,8 @@ class _Growth:
         if output in self.region.columns:
             return self.region.columns[output]
         for index in needed:
-            column = self.region.columns.get(node.inputs[index])
+            value = node.inputs[index]
+            column = None if value is None else self.region.columns.get(value)
             link = None if column is None else self._link_from(node, output, index, column)
             if link is not None and link.how is not How.SUMMED and link.results:
                 return link.results[0]
@@ -238,7 +237,9 @@ class _Growth:
         return {
             index: axis
             for index, axis in pairs
-            if axis is not None and self._shapes[node.inputs[index]][axis] > 1
+            if axis is not None
+            and (value := node.inputs[index]) is not None
+            and self._shapes[value][axis] > 1
         }
 
 

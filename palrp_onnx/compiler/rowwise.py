@@ -66,8 +66,10 @@ def _by_length(node: ir.Node) -> bool:
     """Whether axes are removed, or summed over, because of their length in a run."""
     lacking = len(node.inputs) < 2 and node.op_type == "Squeeze"
     computed = len(node.inputs) > 1 and constant_axes(node) is None
-    return has(node, Trait.RANK | Trait.REDUCTION) and (lacking or computed) and (
-        "axes" not in node.attributes
+    return (
+        has(node, Trait.RANK | Trait.REDUCTION)
+        and (lacking or computed)
+        and ("axes" not in node.attributes)
     )
 
 
@@ -113,7 +115,9 @@ def rows_of(
     if link.how not in _ONE:
         return None
     lengths = [_length(node, index, axis, shapes) for index, axis in link.axes]
-    along = {i: a for (i, a), n in zip(link.axes, lengths, strict=True) if n == size and a is not None}
+    along = {
+        i: a for (i, a), n in zip(link.axes, lengths, strict=True) if n == size and a is not None
+    }
     if link.how is How.REPEATED and not {1, size}.issuperset(lengths):
         return None
     if link.how is How.REGROUPED and (not along or len(link.results) > 1 or len(link.axes) > 1):
@@ -121,8 +125,6 @@ def rows_of(
     return along
 
 
-def _length(
-    node: ir.Node, index: int, axis: int | None, shapes: Mapping[ir.Value, Shape]
-) -> int:
+def _length(node: ir.Node, index: int, axis: int | None, shapes: Mapping[ir.Value, Shape]) -> int:
     value = node.inputs[index]
     return 0 if value is None or axis is None else shapes[value][axis]

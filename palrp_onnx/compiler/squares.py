@@ -20,7 +20,6 @@ from palrp_onnx.relevance.single_row import Rows, rows_before
 from palrp_onnx.tensor.onnx import Emit
 
 
-
 class Squares:
     """The values of content with two axes of tokens, and their copies.
 
@@ -75,12 +74,11 @@ class Squares:
 
     def _moved(self, node: ir.Node, value: ir.Value) -> tuple[int, int] | None:
         """The axes of a square that an operation leaves."""
-        index = next((k for k, v in enumerate(node.inputs) if v in self._pairs), None)
-        if index is None:
-            return None
+        read = ((k, self._pairs[v]) for k, v in enumerate(node.inputs) if v and v in self._pairs)
+        index, pair = next(read, (None, ()))
         found = [
             link.results[0]
-            for axis in self._pairs[node.inputs[index]]
+            for axis in pair
             for link in self._links(node, value)
             if (index, axis) in link.axes and link.how is not How.SUMMED and len(link.results) == 1
         ]
@@ -92,7 +90,11 @@ class Squares:
         if pair is None or not has(node, ELEMENTWISE):
             return
         for value in node.inputs:
-            if value in self.analysis.content and shapes[value] == shapes[node.outputs[0]]:
+            if (
+                value
+                and value in self.analysis.content
+                and shapes[value] == shapes[node.outputs[0]]
+            ):
                 self._pairs.setdefault(value, pair)
 
     def _links(self, node: ir.Node, value: ir.Value) -> Sequence[Link]:
@@ -125,7 +127,7 @@ class Squares:
         if node is None or any(reader is not node for reader, _, _ in reads(node)):
             return value
         if value not in self._copies:
-            inputs = [self._copy(op, v) if v in self else v for v in node.inputs]
+            inputs = [self._copy(op, v) if v and v in self else v for v in node.inputs]
             for old, new in zip(node.outputs, op.again(node, inputs), strict=True):
                 new.shape = old.shape
                 self._copies[old], self.origin[new] = new, old
@@ -140,6 +142,7 @@ class ByRows(Emit):
         self.squares = squares
 
     def take_rows(self, x: ir.Value, index: ir.Value, batch: int, axis: int) -> ir.Value:
+        """Some rows of a value, one of each sample."""
         node = x.producer()
         if x not in self.squares or node is None or has(node, SHAPED):
             return super().take_rows(x, index, batch, axis)

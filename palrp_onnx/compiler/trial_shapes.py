@@ -7,6 +7,7 @@ lengths and axes, are computed beside them. What cannot be known so has no shape
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import reduce
 from math import prod
 
 import numpy as np
@@ -78,9 +79,9 @@ class TrialShapes(dict[ir.Value, Shape]):
     def _entries(self, node: ir.Node) -> Array | None:
         """Entries of an integer result of integers, or of lengths."""
         first = node.inputs[0] if node.inputs else None
-        if node.op_type == "Shape" and first in self:
+        if node.op_type == "Shape" and first is not None and first in self:
             return np.array(self[first][slice(*part_of_shape(node))], np.int64)
-        if node.op_type == "Size" and first in self:
+        if node.op_type == "Size" and first is not None and first in self:
             return np.array(prod(self[first]), np.int64)
         compute = _INTEGERS.get(node.op_type)
         arrays = [self.known(v) for v in node.inputs]
@@ -160,7 +161,9 @@ class TrialShapes(dict[ir.Value, Shape]):
             for k in range(len(first)):
                 axis = int(axes[k]) if axes is not None else k
                 step = int(steps[k]) if steps is not None else 1
-                sizes[axis] = len(range(*slice(int(first[k]), int(end[k]), step).indices(sizes[axis])))
+                sizes[axis] = len(
+                    range(*slice(int(first[k]), int(end[k]), step).indices(sizes[axis]))
+                )
             return [tuple(sizes)]
         if node.op_type == "Split":
             axis = _axis(node) % len(before[0])
@@ -175,7 +178,9 @@ class TrialShapes(dict[ir.Value, Shape]):
 
     def _joined(self, node: ir.Node, before: Sequence[Shape]) -> list[Shape]:
         axis = _axis(node) % len(before[0])
-        return [tuple(sum(b[k] for b in before) if k == axis else n for k, n in enumerate(before[0]))]
+        return [
+            tuple(sum(b[k] for b in before) if k == axis else n for k, n in enumerate(before[0]))
+        ]
 
     def _gathered(self, node: ir.Node, before: Sequence[Shape]) -> list[Shape]:
         axis = _axis(node) % len(before[0])
@@ -204,7 +209,9 @@ class TrialShapes(dict[ir.Value, Shape]):
     def _einsum(self, node: ir.Node, before: Sequence[Shape]) -> list[Shape]:
         equation = node.attributes.get_string("equation", "")
         terms, result = spell_einsum(equation, [len(b) for b in before])
-        sizes = {k: n for t, b in zip(terms, before, strict=True) for k, n in zip(t, b, strict=True)}
+        sizes = {
+            k: n for t, b in zip(terms, before, strict=True) for k, n in zip(t, b, strict=True)
+        }
         return [tuple(sizes[k] for k in result)]
 
 
@@ -285,12 +292,12 @@ _INTEGERS: dict[str, Callable[..., Array]] = {
     "Div": _quotient,
     "Mod": lambda node, a, b: a % b,
     "Neg": lambda node, a: -a,
-    "Min": lambda node, *each: np.minimum.reduce(np.broadcast_arrays(*each)),
-    "Max": lambda node, *each: np.maximum.reduce(np.broadcast_arrays(*each)),
+    "Min": lambda node, *each: reduce(np.minimum, each),
+    "Max": lambda node, *each: reduce(np.maximum, each),
     "Equal": lambda node, a, b: a == b,
     "Less": lambda node, a, b: a < b,
     "Greater": lambda node, a, b: a > b,
-    "Where": lambda node, c, a, b: np.where(c, a, b),
+    "Where": lambda node, truth, a, b: np.asarray(np.where(truth, a, b)),
     "Cast": _cast,
     "Identity": lambda node, a: a,
     "Concat": lambda node, *each: np.concatenate(each, _axis(node)),

@@ -985,6 +985,17 @@ class Emit:
         """Does nothing: there are no numbers yet."""
 
 
+def held_back(node: ir.Node) -> Value | None:
+    """The tensor that a node of :meth:`Emit.behind` lets wait; ``None`` for other nodes."""
+    tensor, shape = node.inputs[:2] if node.op_type == "Reshape" else (None, None)
+    total = None if shape is None else shape.producer()
+    if total is None or total.op_type != "Add":
+        return None
+    makers = (None if v is None else v.producer() for v in total.inputs)
+    own = any(m is not None and m.op_type == "Shape" and m.inputs[0] is tensor for m in makers)
+    return tensor if own else None
+
+
 def _static(value: Value) -> Shape | None:
     """The shape of a value, where it is known."""
     shape = value.shape
