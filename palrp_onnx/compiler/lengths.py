@@ -88,6 +88,9 @@ class Lengths:
         pairs = [] if link is None else [(node.inputs[i], a) for i, a in link.axes]
         axes = [(v, a) for v, a in pairs if v is not None and a is not None]
         size = self._shapes[value][axis]
+        moved = link is not None and len(link.results) == len(axes) == 1
+        if moved and size > 1 and self._shapes[axes[0][0]][axes[0][1]] == size:
+            return "Max", axes
         if node.op_type in _NAMED:
             source = node.inputs[0]
             assert source is not None

@@ -178,6 +178,27 @@ class _Growth:
             value = node.inputs[index]
             if value is not None and index in columns:
                 self._put(value, axis, columns[index])
+            elif value is not None:
+                self._take_reduction(value, axis)
+
+    def _take_reduction(self, value: ir.Value, row: int) -> None:
+        """Take in what sums up rows without content: their entries need not be there whole."""
+        maker = value.producer()
+        if maker is None or maker in self.region.needed or self._all.of_content(maker):
+            return
+        needed = self._needed(maker, value, row) if has(maker, Trait.REDUCTION) else None
+        source = maker.inputs[0]
+        if needed is None or source is None:
+            return
+        gone = [
+            axis
+            for link in self._all.links(maker, value)
+            for _, axis in link.axes
+            if link.how is How.SUMMED and axis is not None and self._shapes[source][axis] > 1
+        ]
+        if gone:
+            self._take(maker, needed)
+            self._put(source, needed[0], gone[0])
 
     def _put(self, value: ir.Value, row: int, column: int | None) -> None:
         """Axes of a value; a square is looked at."""

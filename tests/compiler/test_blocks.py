@@ -277,7 +277,9 @@ def test_scores_that_depend_on_each_other_stay_whole() -> None:
     inputs = feeds("none", 2, 6)
     model = opened(proto(body, inputs, weights, free=(0, 1)))
     planned = plan_model(model.at_opset(OPSET), inputs, resolve_method("pa-lrp"))
-    graph, manifest = compile_graph(planned, CompileSettings(memory="bounded", rows=2))
+    graph, manifest = compile_graph(
+        planned, CompileSettings(memory="bounded", rows=2, features=True)
+    )
     assert loops(graph) == 0
     assert [w.code for w in manifest.faults] == ["whole-scores"]
     whole = compiled(model, inputs, "fast", 2)
