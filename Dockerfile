@@ -16,13 +16,13 @@ FROM base AS gpu
 # CUDA and cuDNN come as wheels; only the driver is the host's.
 # hadolint ignore=DL3013
 RUN wheel=$(ls /wheels/*.whl) && \
-    pip install --no-cache-dir "${wheel}[gpu]" "onnxruntime-gpu[cuda,cudnn]>=1.27"
+    pip install --no-cache-dir "${wheel}[gpu,serve]" "onnxruntime-gpu[cuda,cudnn]>=1.27"
 ENV LD_LIBRARY_PATH=/usr/local/lib/python3.11/site-packages/nvidia/cu13/lib:/usr/local/lib/python3.11/site-packages/nvidia/cudnn/lib
 USER 1000
 ENTRYPOINT ["palrp-onnx"]
 
 FROM base AS cpu
 # hadolint ignore=DL3013
-RUN wheel=$(ls /wheels/*.whl) && pip install --no-cache-dir "${wheel}[cpu]" && palrp-onnx --version
+RUN wheel=$(ls /wheels/*.whl) && pip install --no-cache-dir "${wheel}[cpu,serve]" && palrp-onnx --version
 USER 1000
 ENTRYPOINT ["palrp-onnx"]

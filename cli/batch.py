@@ -163,7 +163,7 @@ _sizes = together(
 @columns_option
 @run_options
 @head_option
-@memory_option
+@memory_option("auto")
 @method_options
 @example_option
 @fail_on_option

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -20,11 +23,14 @@ from .options import (
     POSITIONS,
     MethodChoice,
     Reporting,
+    Words,
     example_option,
     grouped,
+    memory_option,
     method_options,
     model_argument,
     reporting_options,
+    words_options,
 )
 
 
@@ -38,29 +44,48 @@ from .options import (
     metavar="DIR",
     help="Write the graph to this model repository of Triton Inference Server, with or without -o.",
 )
+@click.option(
+    "--web",
+    "web",
+    type=FILE_PATH,
+    metavar="DIR",
+    help="Write a page that explains in the visitor's browser to this folder, with or without -o.",
+)
+@click.option(
+    "--web-runtime",
+    "runtime",
+    type=FILE_PATH,
+    default=Path("node_modules"),
+    show_default=True,
+    metavar="DIR",
+    help="Folder of npm with what the page runs on.",
+)
+@words_options
 @method_options
 @example_option
-@click.option(
-    "--memory",
-    type=click.Choice(["fast", "bounded"]),
-    default="fast",
-    show_default=True,
-    help="fast keeps all values of the forward pass for the way back, bounded computes them again "
-    "layer by layer.",
-)
+@memory_option("fast")
 @click.option("--portable", is_flag=True, help="Use only operations of the ONNX standard.")
+@click.option(
+    "--required-targets",
+    is_flag=True,
+    help="Give the inputs for targets no default, for runtimes that pass no input with one.",
+)
 @click.option("--no-ledger", is_flag=True, help="Leave out the ledger.")
 @click.option("--features", is_flag=True, help="Also output sinks and content by feature.")
 @reporting_options
-@grouped(choice=MethodChoice, reporting=Reporting)
+@grouped(words=Words, choice=MethodChoice, reporting=Reporting)
 def compile(
     model: Path,
     destination: Path | None,
     triton: Path | None,
+    web: Path | None,
+    runtime: Path,
+    words: Words,
     choice: MethodChoice,
     example: Path | None,
     memory: str,
     portable: bool,
+    required_targets: bool,
     no_ledger: bool,
     features: bool,
     reporting: Reporting,
@@ -76,8 +101,12 @@ def compile(
     from palrp_onnx.compiler.file import compile_model
     from palrp_onnx.compiler.graph import CompileSettings
 
-    if destination is None and triton is None:
-        raise UsageError("No output is given", hint="Give -o FILE.onnx or --triton DIR.")
+    if destination is None and triton is None and web is None:
+        raise UsageError("No output is given", hint="Give -o FILE.onnx, --triton DIR or --web DIR.")
+    if web is None and (words.tokenizer is not None or words.bind):
+        raise UsageError(
+            "Only pages read texts", hint="Give --web DIR with --tokenizer and --bind."
+        )
     if destination is not None and os.path.realpath(destination) == os.path.realpath(model):
         raise UsageError("The explainer would replace its model", place=str(destination))
     settings = CompileSettings(
@@ -85,26 +114,33 @@ def compile(
         ledger=not no_ledger,
         features=features,
         portable=portable,
+        required=required_targets,
         memory=memory,
     )
-    data = compile_model(
+    compiled = partial(
+        compile_model,
         model,
-        # A repository has copies of external data, so the explainer may be anywhere.
+        # Repositories and pages have copies of external data, so the explainer may be anywhere.
         destination or model,
         method=choice.method or DEFAULT_METHOD,
         output=choice.output,
         explain_input=choice.explain_input,
         roles=choice.roles,
-        settings=settings,
         example=example,
     )
-    files: dict[Path, Content] = {} if destination is None else {destination: data}
-    if triton is not None:
-        files |= _repository(data, model, triton)
+    files: dict[Path, Content] = {}
+    if destination is not None or triton is not None:
+        data = compiled(settings=settings)
+        files |= {} if destination is None else {destination: data}
+        files |= {} if triton is None else _repository(data, model, triton)
+    if web is not None:
+        data = compiled(settings=replace(settings, required=True))
+        files |= _in_folder(_site(data, model, runtime, words), web)
     write_files(files)
     if not reporting.quiet:
         for place in files:
-            click.echo(f"wrote {place}", err=True)
+            if web is None or web not in place.parents or place.name == "index.html":
+                click.echo(f"wrote {place}", err=True)
 
 
 def _repository(data: bytes, model: Path, folder: Path) -> dict[Path, Content]:
@@ -112,9 +148,20 @@ def _repository(data: bytes, model: Path, folder: Path) -> dict[Path, Content]:
     from palrp_onnx.compiler.triton import repository
 
     name = model.absolute().parent.name if model.stem == "model" else model.stem
+    return _in_folder(repository(data, name, model.resolve().parent), folder)
+
+
+def _site(data: bytes, model: Path, runtime: Path, words: Words) -> dict[Path, bytes | Path]:
+    from palrp_onnx.web.site import site
+
+    return site(data, model, runtime, tokenizer=words.tokenizer, bind=words.bind)
+
+
+def _in_folder(files: Mapping[Path, bytes | Path], folder: Path) -> dict[Path, Content]:
+    """Contents by their place in a folder; a path is a file to copy."""
     return {
         folder / place: content if isinstance(content, bytes) else _copy(content)
-        for place, content in repository(data, name, model.resolve().parent).items()
+        for place, content in files.items()
     }
 
 

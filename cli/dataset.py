@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from palrp_onnx.files import refusal, to_json, write_files
+from palrp_onnx.relevance.methods import BASELINES, METHODS
 
 from .options import FILE_PATH, METHOD, Words, together
 from .writing import write_stdout
@@ -44,15 +46,25 @@ def _method_texts(texts: Sequence[str]) -> tuple[str, ...]:
     return tuple(map(compared_method_text, texts))
 
 
-methods_option = click.option(
-    "--method",
-    "methods",
-    metavar=METHOD,
-    callback=lambda _ctx, _param, texts: _method_texts(texts),
-    multiple=True,
-    default=("pa-lrp", "attnlrp"),
-    show_default=True,
-    help="A method to compare, one of those below. Can be given several times.",
+def _option_of_methods(
+    default: Sequence[str] | None, text: str
+) -> Callable[[Decorated], Decorated]:
+    return click.option(
+        "--method",
+        "methods",
+        metavar=METHOD,
+        callback=lambda _ctx, _param, texts: _method_texts(texts),
+        multiple=True,
+        default=default,
+        show_default=text,
+        help="A method to compare, one of those below. Can be given several times.",
+    )
+
+
+methods_option = _option_of_methods(("pa-lrp", "attnlrp"), "pa-lrp, attnlrp")
+every_method_option = _option_of_methods(
+    (*METHODS, *(name for name, facts in BASELINES.items() if not facts.slow)),
+    "all but baselines that run the model for every unit",
 )
 report_options = together(
     click.option(
@@ -105,20 +117,24 @@ class Comparison:
 
     def on(self, model: Model, *, unknown: int | None = None) -> dict[str, ComparedMethod]:
         """The methods by name, on one model; ``unknown`` is the token that replaces others."""
+        build = self.builder(model, unknown=unknown)
+        return {name: build(name) for name in self.methods}
+
+    def builder(
+        self, model: Model, *, unknown: int | None = None
+    ) -> Callable[[str], ComparedMethod]:
+        """The name of a method → the method on one model."""
         from palrp_onnx.evaluate.baselines import compared_method
 
-        return {
-            name: compared_method(
-                name,
-                model,
-                engine=self.engine,
-                dtype=self.dtype,
-                device=self.device,
-                output=self.output,
-                unknown=unknown,
-            )
-            for name in self.methods
-        }
+        return partial(
+            compared_method,
+            model=model,
+            engine=self.engine,
+            dtype=self.dtype,
+            device=self.device,
+            output=self.output,
+            unknown=unknown,
+        )
 
 
 @dataclass(frozen=True)

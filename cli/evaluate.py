@@ -11,6 +11,7 @@ import click
 from .command import Group
 from .dataset import Report, files_in, inputs_option, report_options, samples_in
 from .evaluate_checks import randomisation, stability
+from .evaluate_choice import planted, tournament
 from .evaluate_images import pixels, segmentation
 from .evaluate_texts import perturbation
 from .options import (
@@ -36,7 +37,15 @@ if TYPE_CHECKING:
 
 @click.group(
     cls=Group,
-    commands=[perturbation, pixels, segmentation, randomisation, stability],
+    commands=[
+        perturbation,
+        pixels,
+        segmentation,
+        planted,
+        tournament,
+        randomisation,
+        stability,
+    ],
     short_help="Measure explanations over a data set.",
 )
 def evaluate() -> None:

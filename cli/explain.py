@@ -116,7 +116,7 @@ class Request:
 @words_options
 @default_run_options
 @head_option
-@memory_option
+@memory_option("auto")
 @method_options
 @click.option(
     "--tensors", type=FILE_PATH, help="Also write raw signed relevance to this .npz file."

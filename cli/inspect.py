@@ -33,6 +33,12 @@ from .writing import write_stdout
     help="Show the roles of a value and their reasons. Can be given several times.",
 )
 @click.option("--values", is_flag=True, help="List the names that --why and --output may have.")
+@click.option(
+    "--tokens",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Also forecast the memory that an explanation of N tokens takes.",
+)
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of tables.")
 @reporting_options
 @grouped(reporting=Reporting)
@@ -43,6 +49,7 @@ def inspect(
     example: Path | None,
     why: tuple[str, ...],
     values: bool,
+    tokens: int | None,
     as_json: bool,
     reporting: Reporting,
 ) -> None:
@@ -51,7 +58,7 @@ def inspect(
     from palrp_onnx.api.loaded import load
 
     loaded = load(model, output=output, roles=roles)
-    inspection = loaded.inspect(why=why, values=values, example=example)
+    inspection = loaded.inspect(why=why, values=values, example=example, tokens=tokens)
     if as_json:
         write_stdout(to_json(inspection))
         return

@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 import click
 
-from palrp_onnx.errors import PalrpError, ResourceError, UsageError
+from palrp_onnx.errors import PalrpError, ResourceError, UsageError, is_lack_of_memory
 from palrp_onnx.files import refusal
 from palrp_onnx.printable import printable
 
@@ -22,7 +22,7 @@ from .writing import close_stdout, open_closed_streams
 
 _COMMANDS = (
     *("batch", "compare", "compile", "evaluate", "explain", "export", "inspect", "report"),
-    "schema",
+    *("schema", "serve"),
 )
 _BUG = 1
 _INTERRUPTED = 130
@@ -110,6 +110,8 @@ def _keep_logs_off_the_terminal() -> None:
 def _report(failure: BaseException, state: State) -> int:
     """Report an error on stderr; returns the exit code."""
     match failure:
+        case _ if is_lack_of_memory(failure):
+            return _print_error(_out_of_memory())
         case SystemExit():
             return failure.code if isinstance(failure.code, int) else 0
         case click.exceptions.Abort() | KeyboardInterrupt():
@@ -131,18 +133,18 @@ def _report(failure: BaseException, state: State) -> int:
         case OSError(errno=int()):  # a stream, not a file
             close_stdout()
             return _print_error(refusal(failure, "stdout"))
-        case MemoryError():
-            return _print_error(
-                ResourceError(
-                    "Out of memory", hint="Use --memory bounded, a shorter input or fewer rows."
-                )
-            )
     if state.verbose:
         traceback.print_exception(failure)
     detail = printable(" ".join(str(failure).split()))
     again = "" if state.verbose else " (-v shows the traceback)"
     click.echo(f"error[bug]: {type(failure).__name__}: {detail}{again}", err=True)
     return _BUG
+
+
+def _out_of_memory() -> ResourceError:
+    return ResourceError(
+        "Out of memory", hint="Use --memory bounded, a shorter input or fewer rows."
+    )
 
 
 def _usage(failure: click.ClickException) -> UsageError:

@@ -259,14 +259,31 @@ method_options = together(
     role_option,
 )
 
-memory_option = click.option(
-    "--memory",
-    type=click.Choice(["auto", "fast", "bounded"]),
-    default="auto",
-    show_default=True,
-    help="fast keeps all values of the forward pass for the way back, bounded computes them again "
-    "layer by layer; auto is bounded where memory may not suffice otherwise.",
-)
+
+class _Memory(click.ParamType[str]):
+    """A way to use memory, or a size."""
+
+    name = "memory"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        from palrp_onnx.machine import Memory
+
+        Memory.of(value)
+        return value
+
+
+def memory_option(default: str) -> Callable[[F], F]:
+    """The option ``--memory``."""
+    return click.option(
+        "--memory",
+        type=_Memory(),
+        metavar="auto|fast|bounded|SIZE",
+        default=default,
+        show_default=True,
+        help="fast keeps all values of the forward pass for the way back, bounded computes them "
+        "again layer by layer; auto is bounded where memory may not suffice otherwise, a SIZE, as "
+        "6GB, where that would not; inspect --tokens N prints what each takes.",
+    )
 
 
 def _target_option(default: str, meaning: str) -> Callable[[F], F]:
@@ -276,9 +293,9 @@ def _target_option(default: str, meaning: str) -> Callable[[F], F]:
         show_default=meaning,
         metavar="TARGET",
         help="pred, an index, a label, a token in quotes, A-B (contrast), token:POS[:CLASS], "
-        "answer, logprob:TARGET, span:FIRST-LAST, an element I,J,…, region:CLASS[:MASK], or "
-        "dot:FILE, cos:FILE or similarity:FILE (a vector or another input); index:2 or label:2 if "
-        "the text is ambiguous.",
+        "answer, logprob:TARGET, rest:TARGET, span:FIRST-LAST, an element I,J,…, "
+        "region:CLASS[:MASK], or dot:FILE, cos:FILE or similarity:FILE (a vector or another "
+        "input); index:2 or label:2 if the text is ambiguous.",
     )
 
 

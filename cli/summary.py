@@ -65,7 +65,7 @@ def _name(target: TargetFacts) -> str:
     name = target.output + _index(target.index, target.label)
     if target.against is not None:
         name += f" - {target.output}{_index(target.against, target.against_label)}"
-    return name
+    return f"{name} - mean of the rest" if target.rest else name
 
 
 def _index(index: int | list[int] | None, label: str | None) -> str:

@@ -54,7 +54,7 @@ def written(page: str) -> str:
         "parameters": table("parameter", "what it is", "range", "methods", rows=parameters()),
         "baselines": table(
             *("`--method`", "what it is", "source"),
-            rows=((f"`{name}`", *row) for name, row in BASELINES.items()),
+            rows=((f"`{name}`", row.summary, row.source) for name, row in BASELINES.items()),
         ),
     }
     return with_tables(page, "write_methods.py", tables)

@@ -363,6 +363,7 @@ def describe_target(output: str, target: Resolved, head: Head) -> TargetFacts:
         value=target.value,
         position=target.place[0] if target.place else None,
         logprob=target.log,
+        rest=target.rest,
         head=head.kind,
         head_reason=head.why or None,
     )

@@ -6,7 +6,15 @@ be explained as asked, 5 a check failed, 6 a batch finished with failed records,
 
 from __future__ import annotations
 
+import errno
 from typing import ClassVar
+
+
+def is_lack_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out; where a file is mapped it is one of the system."""
+    return isinstance(error, MemoryError) or (
+        isinstance(error, OSError) and error.errno == errno.ENOMEM
+    )
 
 
 class PalrpError(Exception):

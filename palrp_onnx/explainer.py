@@ -18,6 +18,7 @@ from msgspec import UNSET, UnsetType, structs
 from palrp_onnx.analysis.roles import parse_roles
 from palrp_onnx.binding import BELOW_HALF, Binder, no_answer
 from palrp_onnx.clock import utc_now
+from palrp_onnx.compiler.forecast import Forecaster
 from palrp_onnx.compiler.graph import OPSET, CompileSettings, compile_graph
 from palrp_onnx.compiler.manifest import Manifest
 from palrp_onnx.describe import Describer, labels_of, prediction
@@ -40,7 +41,7 @@ from palrp_onnx.inputs.sample import Sample
 from palrp_onnx.inputs.sidecar import Declared, read_declared
 from palrp_onnx.inputs.vectors import read_mask, read_vector, vector_of
 from palrp_onnx.inputs.words import Vocabulary, usable_vocabulary
-from palrp_onnx.machine import Room
+from palrp_onnx.machine import Memory, Room
 from palrp_onnx.model.branches import has_decisions
 from palrp_onnx.model.native import with_own_products
 from palrp_onnx.model.open import Model, parse_model
@@ -66,8 +67,6 @@ from palrp_onnx.zero_maps import find_zero_maps, warning
 ENGINES = ("onnxruntime", "numpy")
 DEFAULT_POSITIONS = "relu"
 
-#: Ways to use memory.
-MEMORY = ("auto", "fast", "bounded")
 #: Axes of an output with one row a sample.
 _ONE_ROW = 2
 #: Kinds of targets that an answer may be.
@@ -113,7 +112,8 @@ class Explainer:
             keeps few and computes the others again, layer by layer, in the memory of about one
             layer; ``auto`` (default) is ``bounded`` where what is kept for the shapes of an input
             would take more than 0.6 of the free memory of the machine; on a GPU, where its memory
-            runs out.
+            runs out. A size, as in ``6GB``, is a limit of what the process may take: ``bounded``
+            is chosen where that is needed.
         once: Open quickly and in little memory, for a single explanation; otherwise explanations
             are faster.
         tokenizer: The tokenizer, a file or a folder, if it is not beside the model: it says which
@@ -156,9 +156,8 @@ class Explainer:
             raise UsageError(
                 "float64 runs in NumPy on the CPU", hint="Use --engine numpy --device cpu."
             )
-        if memory is not None and memory not in MEMORY:
-            raise UsageError(f"Unknown memory {memory!r}", hint=f"One of {', '.join(MEMORY)}.")
-        if memory == "bounded" and engine != "onnxruntime":
+        self._memory = Memory.of(memory)
+        if self._memory.way == "bounded" and engine != "onnxruntime":
             raise UsageError(
                 "The NumPy engine keeps all values of the forward pass",
                 hint="Use --engine onnxruntime for --memory bounded.",
@@ -171,7 +170,7 @@ class Explainer:
                 "positions": positions,
                 "output": output,
                 "inputs": sorted(named) or None,
-                "memory": None if memory == "auto" else memory,
+                "memory": None if self._memory.way == "auto" else memory,
             }
             other = method is not None and resolve_method(method) != self.method
             _refuse_changes(self._manifest, wanted, engine, other=other)
@@ -191,7 +190,6 @@ class Explainer:
         self._output = output
         self._explain_input = named
         self._roles = parse_roles(roles or {})
-        self._memory = memory or MEMORY[0]
         self._once = once
         self._branches: Branches | None = None
         self._opened: OrderedDict[tuple[Taken, bool], _Opened] = OrderedDict()
@@ -477,9 +475,11 @@ class Explainer:
         except RunError as error:
             raise _of_text(error, sample) from error
         except ResourceError:
-            if self.device == "cpu" or self._memory != "auto" or self._manifest is not None:
+            if self.device == "cpu" or self._memory.way != "auto" or self._manifest is not None:
                 raise
-            self._memory = "bounded"  # how much memory a GPU has left is only known afterwards
+            self._memory = Memory(
+                "bounded"
+            )  # how much memory a GPU has left is only known afterwards
             self._opened.clear()
             return self._one(sample, wanted, labels)
         fidelity = None
@@ -494,6 +494,8 @@ class Explainer:
                     each = np.broadcast_to(mask[:, :, None], outcome.output.shape)
                     unmasked = engine.subject.in_place(each)
             output = engine.subject.in_place(outcome.output)
+            if not original.knows(sample.feeds):
+                engine.close()
             found = original.check(sample.feeds, output, outcome.ledger, unmasked)
             fidelity = found if found.rewritten else None
         head = self.head(engine.subject, outcome.output.shape, labels)
@@ -654,7 +656,7 @@ class Explainer:
             self._opened[key] = self._open(feeds, self._memory, wide=key[1])
         elif not self._opened[key].fits(feeds):
             del self._opened[key]
-            self._opened[key] = self._open(feeds, "bounded", wide=key[1])
+            self._opened[key] = self._open(feeds, Memory("bounded"), wide=key[1])
         self._opened.move_to_end(key)
         while len(self._opened) > _MAX_ENGINES:
             self._opened.popitem(last=False)
@@ -669,7 +671,7 @@ class Explainer:
             self._branches = Branches(self.model)
         return self._branches.taken(feeds)
 
-    def _open(self, feeds: Feeds, memory: str, *, wide: bool) -> _Opened:
+    def _open(self, feeds: Feeds, memory: Memory, *, wide: bool) -> _Opened:
         if self._manifest is not None:
             return _Opened(self._open_explainer(self._manifest), None)
         if self._kind != "onnxruntime":
@@ -686,7 +688,9 @@ class Explainer:
         except ModelError:
             return self.model
 
-    def _planned(self, model: Model, feeds: Feeds, memory: str, *, wide: bool = False) -> _Opened:
+    def _planned(
+        self, model: Model, feeds: Feeds, memory: Memory, *, wide: bool = False
+    ) -> _Opened:
         planned = plan_model(
             model,
             feeds,
@@ -700,12 +704,15 @@ class Explainer:
         original = None
         if rewritten.changes or self.dtype == "float64":
             original = Original(rewritten, planned.output, device=self.device)
-        room = None
-        if memory == "auto" and self._kind == "onnxruntime" and self.device == "cpu":
-            room = Room(planned.kept())
-            if not room.fits(shapes_of(feeds)):
-                memory, room = "bounded", None
-        return _Opened(self._engine_of(planned, feeds, memory, wide=wide), original, room)
+        room, way = None, "bounded" if memory.way == "bounded" else "fast"
+        if self._kind == "onnxruntime" and self.device == "cpu":
+            forecast = Forecaster(planned, prepack=not self._once)
+            way = forecast(shapes_of(feeds)).choose(memory)
+            room = Room(forecast, memory, way)
+            room.fits(shapes_of(feeds))
+        if original is not None:
+            original.keep = way != "bounded"
+        return _Opened(self._engine_of(planned, feeds, way, wide=wide), original, room)
 
     def _engine_of(self, planned: Planned, feeds: Feeds, memory: str, *, wide: bool) -> Engine:
         if self._kind != "onnxruntime":
@@ -720,7 +727,7 @@ class Explainer:
                 positions=self.positions,
                 features=True,
                 wide=wide,
-                memory="bounded" if memory == "bounded" else "fast",
+                memory=memory,
             ),
             shapes_of(feeds),
         )
@@ -781,9 +788,11 @@ class Explainer:
 
     def _params(self, engine: Engine) -> dict[str, Any]:
         roles = {name: role.value for name, role in self._roles.items()}
-        found = {"positions": self.positions, **({"roles": roles} if roles else {})}
+        found: dict[str, Any] = {"positions": self.positions, **({"roles": roles} if roles else {})}
         if isinstance(engine, CompiledEngine) and engine.manifest.memory != "fast":
             found["memory"] = engine.manifest.memory
+        if self._memory.limit is not None:
+            found["memory_limit"] = self._memory.limit
         return {**found, **record_params(self.method)}
 
 

@@ -18,6 +18,7 @@ from palrp_onnx.errors import InputError
 from palrp_onnx.explanation import CONTENTS as CONTENTS_OF_ONE
 from palrp_onnx.explanation import Explanation, join_tensors, made_for, save_tensors, write
 from palrp_onnx.files import Content
+from palrp_onnx.hops import Trace, trace
 from palrp_onnx.limits import Limit
 from palrp_onnx.matrix import Matrix
 from palrp_onnx.record import decode, encode
@@ -122,6 +123,10 @@ class Generated(Explanations):
     def text(self) -> str:
         """What was produced."""
         return "".join(self.matrix.produced.text)
+
+    def trace(self, first: int, last: int, *, hops: int | None = None) -> Trace:
+        """The prompt behind a span of produced tokens: see :func:`palrp_onnx.hops.trace`."""
+        return trace(self.matrix, first, last, hops=hops)
 
     def save(self, place: str | Path) -> Path:
         """Write all to one file.

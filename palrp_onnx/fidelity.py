@@ -45,6 +45,8 @@ class Original:
         device: ``cpu`` or ``cuda[:N]``.
 
     Attributes:
+        keep: Whether sessions stay open for further inputs. If not, one after the other is opened
+            and closed, so that memory is needed for one.
         tolerance: Largest allowed difference, as a share of the output's largest magnitude.
         kernels_exact: Whether the runtime computes the file's integer products exactly.
     """
@@ -52,12 +54,16 @@ class Original:
     def __init__(self, model: Model, output: str, *, device: str = "cpu") -> None:
         self._rewritten = dict(model.lowered)
         self.kernels_exact = True
-        self._output = output
+        self._output, self._device, self.keep = output, device, True
         self.tolerance = BFLOAT if "bfloat16" in model.lowered else tolerance_of(model.graph)
         self._forward: FileForward | None = None
         self._served: FileForward | None = None
-        self._exact: RuntimeForward | None = None
+        self._exact: Model | None = None
+        self._exact_forward: RuntimeForward | None = None
         self._reason: str | UnsetType = UNSET
+        #: The last input, and the outputs for it by what computed them.
+        self._feeds: Mapping[str, Array] | None = None
+        self._outputs: dict[int, Array] = {}
         try:
             self._forward = FileForward(model, output, device=device, optimise=False, prepack=False)
             rounds = self._forward.rounds_inside
@@ -67,9 +73,13 @@ class Original:
                 self._served = self._forward.as_served()
             if kernel_nodes(model) and (rounds or not are_exact()):
                 self.kernels_exact = False
-                self._exact = RuntimeForward(model, [output], device=device)
+                self._exact = model.copy()  # before the way back is appended to the graph
         except ModelError as error:  # no kernel for an operation, or for a type
             self._reason = error.hint or error.message
+
+    def knows(self, feeds: Mapping[str, Array]) -> bool:
+        """Whether the file has run on these arrays, and no session will be opened for them."""
+        return self.keep or self._feeds is feeds
 
     def check(
         self,
@@ -91,11 +101,13 @@ class Original:
             FidelityError: The outputs differ by more than the order of sums explains; or the
                 ledger's entry ``kernel`` is large although this machine's kernels are exact.
         """
-        if self._forward is None:
+        if self.keep or self._feeds is not feeds:
+            self._feeds, self._outputs = feeds, {}
+        expected = None if self._forward is None else self._run(self._forward, feeds)
+        if expected is None:
             return Fidelity(
                 rewritten=self._rewritten, difference=None, allowed=None, unverified=self._reason
             )
-        expected = self._forward(feeds)
         if unmasked is None:
             difference, largest = compare(expected, output)
         else:
@@ -114,15 +126,39 @@ class Original:
                 place=self._place(),
                 hint="This explanation would be of another function. Please report the model.",
             )
-        served = distance(expected, self._served(feeds)) if self._served is not None else 0.0
-        exact = output if self._exact is None else self._exact(feeds)[self._output]
+        served = None if self._served is None else self._run(self._served, feeds)
+        exact = output if self._exact is None else self._exactly(self._exact, feeds)
         return Fidelity(
             rewritten=self._rewritten,
             difference=difference,
             allowed=self.tolerance * largest,
-            served=served,
+            served=0.0 if served is None else distance(expected, served),
             kernels=distance(exact, output),
         )
+
+    def _run(self, forward: FileForward, feeds: Mapping[str, Array]) -> Array | None:
+        """The output of the file; ``None`` where the runtime cannot load it."""
+        if id(forward) in self._outputs:
+            return self._outputs[id(forward)]
+        try:
+            self._outputs[id(forward)] = forward(feeds)
+        except ModelError as error:  # no kernel for an operation, or for a type
+            self._reason = error.hint or error.message
+            return None
+        finally:
+            if not self.keep:
+                forward.close()
+        return self._outputs[id(forward)]
+
+    def _exactly(self, model: Model, feeds: Mapping[str, Array]) -> Array:
+        """The output of the rewritten graph with exact products."""
+        if id(model) not in self._outputs:
+            forward = self._exact_forward or RuntimeForward(
+                model, [self._output], device=self._device
+            )
+            self._exact_forward = forward if self.keep else None
+            self._outputs[id(model)] = forward(feeds)[self._output]
+        return self._outputs[id(model)]
 
     def _place(self) -> str:
         return f"output {self._output}; rewritten: {', '.join(self._rewritten) or 'nothing'}"

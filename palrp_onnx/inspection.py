@@ -15,9 +15,12 @@ from palrp_onnx.analysis.analysis import GIVEN_EXAMPLE, Analysis
 from palrp_onnx.analysis.faults import find_faults
 from palrp_onnx.analysis.roles import parse_roles
 from palrp_onnx.analysis.sites import SinkSite, find_sites
+from palrp_onnx.analysis.sizes import usual_shapes
 from palrp_onnx.analysis.uncertain import Uncertain, find_uncertain
+from palrp_onnx.compiler.forecast import Forecaster
 from palrp_onnx.compiler.graph import OPSET
-from palrp_onnx.errors import PalrpError, UsageError
+from palrp_onnx.errors import PalrpError, ResourceError, UsageError
+from palrp_onnx.machine import Memory, free_memory
 from palrp_onnx.model.open import Model
 from palrp_onnx.model.values import is_float
 from palrp_onnx.prepare import analyse_model, choose, model_facts, plan_analysis
@@ -103,6 +106,23 @@ class Coverage(Struct, frozen=True, kw_only=True):
     unsupported: list[str]
 
 
+class Usage(Struct, frozen=True, kw_only=True):
+    """Forecast of the memory that an explanation takes, in bytes.
+
+    ``tokens``: number of tokens, where the graph leaves that open. ``fast``, ``bounded``: peak of
+    the process with this ``--memory``. ``apart``: bytes of both that need not be free: weights in
+    the file, and the program itself. ``free``: what this machine has. ``auto``: what that chooses;
+    empty if neither fits.
+    """
+
+    tokens: int
+    fast: int
+    bounded: int
+    apart: int
+    free: int | None
+    auto: str
+
+
 class Inspection(Struct, frozen=True, kw_only=True):
     """The report of ``palrp-onnx inspect``.
 
@@ -126,6 +146,7 @@ class Inspection(Struct, frozen=True, kw_only=True):
     why: list[Why] = []
     values: list[str] = []
     notes: list[str] = []
+    memory: Usage | None = None
 
     def __str__(self) -> str:
         return as_text(inspection_table(self))
@@ -142,6 +163,7 @@ def inspect(
     roles: Mapping[str, str] | None = None,
     why: Iterable[str] = (),
     values: bool = False,
+    tokens: int | None = None,
 ) -> Inspection:
     """Analyse a model without explaining an input.
 
@@ -153,6 +175,7 @@ def inspect(
         roles: Overrides of roles, by name of the value.
         why: Names of values to describe.
         values: Whether to list the names that ``why`` may have.
+        tokens: Number of tokens of a text to forecast memory for.
 
     Raises:
         ModelError: The model does not run, or no input or output can be explained.
@@ -185,6 +208,25 @@ def inspect(
         why=[_why(analysis, name) for name in why],
         values=list(_values(analysis)) if values else [],
         notes=[GIVEN_EXAMPLE] if analysis.given else [],
+        memory=None if tokens is None or refused else _usage(analysis, output, tokens),
+    )
+
+
+def _usage(analysis: Analysis, output: str | None, tokens: int) -> Usage:
+    """The forecast for one input with this number of tokens."""
+    planned = plan_analysis(analysis, method(DEFAULT_METHOD), output=output)
+    forecast = Forecaster(planned)(usual_shapes(analysis, tokens, samples=1))
+    try:
+        auto = forecast.choose(Memory())
+    except ResourceError:
+        auto = ""
+    return Usage(
+        tokens=tokens,
+        fast=forecast.fast,
+        bounded=forecast.bounded,
+        apart=forecast.apart,
+        free=free_memory(),
+        auto=auto,
     )
 
 

@@ -31,7 +31,6 @@ from palrp_onnx.analysis.patches import patch_size
 from palrp_onnx.analysis.probability import ending_of
 from palrp_onnx.analysis.roles import Overrides, Role
 from palrp_onnx.analysis.sites import SinkSite, find_sites
-from palrp_onnx.analysis.sizes import sizes_of
 from palrp_onnx.analysis.slopes import alibi_operands
 from palrp_onnx.analysis.table_rows import table_rows
 from palrp_onnx.analysis.uncertain import find_uncertain
@@ -48,9 +47,8 @@ from palrp_onnx.model.passes.written_softmax import join_softmax
 from palrp_onnx.model.signature import GraphInput, first_axes
 from palrp_onnx.record import ModelFacts, UnitKind, Warning_
 from palrp_onnx.relevance.method import Method
-from palrp_onnx.relevance.plan import Plan, make_plan, needed_values
+from palrp_onnx.relevance.plan import Plan, make_plan
 from palrp_onnx.relevance.routes import Route, Routes, bring_to_tokens, to_input
-from palrp_onnx.relevance.walk import walk
 from palrp_onnx.rewrite.answers import join_answer
 from palrp_onnx.rewrite.mixed_sums import copy_shared_sums, rewritten, separate_sums
 from palrp_onnx.rewrite.moved_lookups import move_lookups
@@ -202,16 +200,6 @@ class Planned:
     def routes(self) -> Routes:
         """Finds how tokens of sites are moved back to the explained input."""
         return Routes(self.plan, self.explained)
-
-    def kept(self) -> Callable[[Mapping[str, Shape]], int]:
-        """Bytes of the forward values that the walk reads, by the shapes of the inputs."""
-        values, analysis = needed_values(self.plan, walk), self.analysis
-
-        def total(shapes: Mapping[str, Shape]) -> int:
-            made = (v for v in values if v.producer() is not None)
-            return sum(map(sizes_of(analysis, shapes), made))
-
-        return total
 
     def to_input(
         self, op: Language[T], values: Callable[[ir.Value], T], route: Route, tokens: T

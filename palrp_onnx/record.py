@@ -118,9 +118,9 @@ class TargetFacts(Struct, frozen=True, kw_only=True, omit_defaults=True):
     scores of an answer, whose first and last token are its ``places``. ``span`` is the sum of the
     log-probabilities of the tokens at ``places``, ``region`` the sum over ``cells`` entries of the
     output, which its name describes. ``token`` is the text of the token at ``position``;
-    ``logprob``: the value is a log-probability. Positions count the tokens of the input ``along``,
-    where that is not the first. ``head`` is the kind of the output's head, with its
-    reason.
+    ``logprob``: the value is a log-probability; ``rest``: the mean of all other entries is
+    subtracted. Positions count the tokens of the input ``along``, where that is not the first.
+    ``head`` is the kind of the output's head, with its reason.
     """
 
     output: str
@@ -147,6 +147,7 @@ class TargetFacts(Struct, frozen=True, kw_only=True, omit_defaults=True):
     vector_sha256: str | None = None
     token: str | None = None
     logprob: bool = False
+    rest: bool = False
     places: list[int] | None = None
     region: str | None = None
     cells: int | None = None

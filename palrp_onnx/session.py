@@ -28,7 +28,10 @@ _SHARED = 1 << 24
 #: What the runtime says of a GPU that the machine does not have; it has no type for it.
 _NO_DEVICE = "Invalid device ID"
 #: What the runtime says where memory runs out; it has no type for it.
-_NO_MEMORY = ("Failed to allocate memory", "bad_alloc", "bad allocation", "out of memory")
+_NO_MEMORY = (
+    *("Failed to allocate memory", "bad_alloc", "bad allocation", "out of memory"),
+    "Cannot allocate memory",  # of the system, where a file is mapped
+)
 
 
 class Session:
@@ -47,6 +50,7 @@ class Session:
             before anything else, so that their results are there together.
         in_order: Whether nodes run in the order of the graph where they can, so that values are
             freed early. By default the runtime may compute what stands on weights alone first.
+        arena: Whether memory that was used once is kept for other values and further runs.
 
     Raises:
         ResourceError: No runtime is installed, or the device is not available.
@@ -64,6 +68,7 @@ class Session:
         in_order: bool = False,
         reuse: bool = True,
         layout: bool = True,
+        arena: bool = True,
     ) -> None:
         runtime = _import_runtime()
         wanted, provider = _providers(device)
@@ -78,6 +83,7 @@ class Session:
         if in_order:
             options.execution_order = runtime.ExecutionOrder.PRIORITY_BASED
         options.enable_mem_reuse = reuse
+        options.enable_cpu_mem_arena = arena
         if not prepack:
             options.add_session_config_entry("session.disable_prepacking", "1")
         options.add_session_config_entry(

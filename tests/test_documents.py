@@ -54,8 +54,17 @@ LEFT_OUT = {
     "layout.onnx": "has a text with boxes; tests/inputs/test_several.py reads them",
     "palrp-onnx export": "needs a model of PyTorch; tests/test_export.py runs it",
     "python models/conservation.py": "explains whole data sets, which it downloads",
+    "python models/train_planted.py": "trains fourteen models",
+    "evaluate planted": "takes inputs with known causes; tests/evaluate/test_planted.py has some",
     "python benchmarks/others.py": "reads files of other projects",
     "split ": "no command of this project",
+    "palrp-onnx serve": "runs until it is ended; tests/serving/test_server.py starts it",
+    "curl ": "needs a server; tests/serving asks the same",
+    "serve run": "starts a cluster; tests/serving/test_ray.py does",
+    "import tritonclient": "needs a server; tests/serving/test_v2.py speaks to one",
+    "npm install": "installs what tests/web/test_pages_explain.py needs",
+    "--web ": "needs that; tests/web/test_site.py writes pages",
+    "python -m http.server": "serves until it is stopped",
     "import ray": "starts a cluster; tests/jobs/test_ray.py does",
 }
 

@@ -64,11 +64,11 @@ def test_the_dockerfile_is_clean() -> None:
 def test_stages_of_the_dockerfile() -> None:
     found = docker_steps.stages((ROOT / "Dockerfile").read_text(encoding="utf-8"))
     assert set(found) == {"wheel", "base", "gpu", "cpu"}
-    for target, extra in (("cpu", "[cpu]"), ("gpu", "[gpu]")):
+    for target, extra in (("cpu", "[cpu,serve]"), ("gpu", "[gpu,serve]")):
         assert docker_steps.needed(found, target) == ["wheel", target]
         (step,) = (rest for word, rest in found[target] if word == "RUN")
         assert extra in step
-        assert extra.strip("[]") in PROJECT["optional-dependencies"]
+        assert set(extra.strip("[]").split(",")) <= PROJECT["optional-dependencies"].keys()
         assert found[target][-1] == ("ENTRYPOINT", '["palrp-onnx"]')
 
 

@@ -20,7 +20,7 @@ from palrp_onnx import Explainer, Limit, Model
 from palrp_onnx.clock import utc_now
 from palrp_onnx.compiler.file import compile_model
 from palrp_onnx.compiler.graph import CompileSettings
-from palrp_onnx.errors import UsageError
+from palrp_onnx.errors import UnsupportedError, UsageError
 from palrp_onnx.inputs import read_labels
 from palrp_onnx.inputs.text import TextReader
 from palrp_onnx.limits import with_checks
@@ -49,6 +49,10 @@ def adds_up(record: Attribution, tolerance: float) -> None:
         np.testing.assert_allclose(relevance.position, summed, atol=close)
 
 
+#: absLRP scales layers sample by sample; those of GPT-2 have samples and tokens in one axis.
+REFUSED = {("gpt2", "abslrp")}
+
+
 @cache
 def explained(name: str, method: str, engine: str, dtype: str) -> list[Attribution]:
     explainer = Explainer(opened(name), method=method, engine=engine, dtype=dtype)
@@ -58,6 +62,10 @@ def explained(name: str, method: str, engine: str, dtype: str) -> list[Attributi
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("name", FILES)
 def test_maps_sum_to_the_ledger_in_both_engines(name: str, method: str) -> None:
+    if (name, method) in REFUSED:
+        with pytest.raises(UnsupportedError, match="samples share their axis"):
+            explained(name, method, "numpy", "float64")
+        return
     for record in explained(name, method, "numpy", "float64"):
         adds_up(record, 1e-12)
     for record in explained(name, method, "onnxruntime", "float32"):

@@ -21,8 +21,20 @@ def sizes_of(analysis: Analysis, shapes: Mapping[str, Shape]) -> Callable[[ir.Va
     An axis of content that runs along an axis of an explained input grows with it. All other
     lengths are those of the trial run, in which a value that was not seen has no bytes.
     """
-    growth = _growth(analysis, shapes)
-    layouts, canonical = analysis.layouts.layouts, analysis.layouts.canonical
+    length, layouts = lengths_of(analysis, shapes), analysis.layouts.layouts
+
+    def size(value: ir.Value) -> int:
+        shape = analysis.shapes.get(value, ())
+        layout = layouts.get(value)
+        count = prod(shape) if layout is None else prod(map(length, layout))
+        return int(count * (4 if value.dtype is None else value.dtype.itemsize))
+
+    return size
+
+
+def lengths_of(analysis: Analysis, shapes: Mapping[str, Shape]) -> Callable[[Axis], float]:
+    """Lengths of axes of content, where inputs have these shapes: see :func:`sizes_of`."""
+    growth, canonical = _growth(analysis, shapes), analysis.layouts.canonical
 
     def length(axis: Axis) -> float:
         if not axis:
@@ -36,17 +48,20 @@ def sizes_of(analysis: Analysis, shapes: Mapping[str, Shape]) -> Callable[[ir.Va
         )
         return sum(grown)
 
-    def size(value: ir.Value) -> int:
-        shape = analysis.shapes.get(value, ())
-        layout = layouts.get(value)
-        count = prod(shape) if layout is None else prod(map(length, layout))
-        return int(count * (4 if value.dtype is None else value.dtype.itemsize))
-
-    return size
+    return length
 
 
-def usual_shapes(analysis: Analysis) -> dict[str, Shape]:
-    """Shapes of inputs as they are often: with 512 tokens where the graph leaves that open."""
+def usual_shapes(
+    analysis: Analysis, tokens: int = _TOKENS, samples: int | None = None
+) -> dict[str, Shape]:
+    """Shapes of inputs as they are often: with 512 tokens where the graph leaves that open.
+
+    Args:
+        analysis: The annotated graph.
+        tokens: Another number of tokens.
+        samples: Number of samples, where the graph leaves that open; by default as many as in the
+            trial run.
+    """
     found = {}
     for signature in analysis.model.inputs:
         known = analysis.known.get(signature.name)
@@ -60,9 +75,14 @@ def usual_shapes(analysis: Analysis) -> dict[str, Shape]:
             for a in known.units
             if known.channels is None and not isinstance(signature.shape[a], int)
         }
-        found[signature.name] = tuple(
-            _TOKENS if a in open_tokens else n for a, n in enumerate(tried)
-        )
+        sizes = [tokens if a in open_tokens else n for a, n in enumerate(tried)]
+        if (
+            samples
+            and known.batch is not None
+            and not isinstance(signature.shape[known.batch], int)
+        ):
+            sizes[known.batch] = samples
+        found[signature.name] = tuple(sizes)
     return found
 
 

@@ -16,7 +16,8 @@ _READING = Trait.DEQUANTISE | Trait.RETYPES | Trait.RESHAPE | Trait.RANK | Trait
 
 
 def _reads(node: ir.Node) -> bool:
-    return has(node, _READING) or node.op_type in ("Sub", "Mul")  # (q − zero point) · scale
+    # (q − zero point) · scale, and the numbers of few bits in every byte
+    return has(node, _READING) or node.op_type in ("Sub", "Mul", "Gather")
 
 
 def computed_weights(graph: ir.Graph) -> dict[ir.Value, Shape]:

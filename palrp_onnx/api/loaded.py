@@ -78,7 +78,8 @@ class LoadedModel:
             Tokenizer, labels and preprocessing are in its folder, or one folder up.
         tokenizer: The tokenizer, a file or a folder, if it is not there.
         device: Device of ONNX Runtime: ``cpu`` or ``cuda[:N]``.
-        memory: ``fast``, ``bounded`` or ``auto``: see :class:`palrp_onnx.Explainer`.
+        memory: ``fast``, ``bounded``, ``auto`` or a size as ``6GB``: see
+            :class:`palrp_onnx.Explainer`.
         output: Name of the explained output; by default the first that depends on the input.
         explain_input: Name of the input whose units get relevance, or several; by default all that
             the output depends on.
@@ -430,6 +431,7 @@ class LoadedModel:
         why: Iterable[str] = (),
         values: bool = False,
         example: Value | None = None,
+        tokens: int | None = None,
     ) -> Inspection:
         """What was found about the model: roles of inputs, positions, rules, and a verdict.
 
@@ -442,6 +444,7 @@ class LoadedModel:
             why: Names of values whose roles are explained.
             values: Whether to list the names of values.
             example: A valid input, if the model runs on no synthetic one.
+            tokens: Number of tokens to forecast the memory of an explanation for.
         """
         sample = None if example is None else self.read(example)
         return inspect_model(
@@ -451,6 +454,7 @@ class LoadedModel:
             roles=self.options["roles"],
             why=why,
             values=values,
+            tokens=tokens,
         )
 
     def compile(
@@ -463,6 +467,7 @@ class LoadedModel:
         ledger: bool = True,
         features: bool = False,
         portable: bool = False,
+        required_targets: bool = False,
         example: str | Path | None = None,
     ) -> Path:
         """Write the model with its explanation as one graph, which any ONNX Runtime runs.
@@ -471,10 +476,13 @@ class LoadedModel:
             place: The ``.onnx`` file to write.
             method: As for :meth:`explain`.
             positions: As for :meth:`explain`.
-            memory: ``fast``, or ``bounded``: values are computed again, layer by layer.
+            memory: ``fast``, or ``bounded``: values are computed again, layer by layer. ``auto`` or
+                a size as ``6GB`` chooses by the forecast for 512 tokens.
             ledger: Whether the graph has the ledger.
             features: Whether it has sinks and content by feature.
             portable: Whether to use only operations of the ONNX standard.
+            required_targets: Whether inputs for targets have no default, for runtimes that pass no
+                input with one.
             example: An ``.npz`` file with a valid input, if the model runs on no synthetic one.
 
         Raises:
@@ -499,12 +507,18 @@ class LoadedModel:
                 ledger=ledger,
                 features=features,
                 portable=portable,
+                required=required_targets,
                 memory=memory,
             ),
             example=None if example is None else Path(example),
         )
         write_files({path: data})
         return path
+
+    @property
+    def reader(self) -> ValueReader:
+        """What reads inputs for the graph."""
+        return self._graph.reader
 
     @property
     def tokenizer(self) -> Path:

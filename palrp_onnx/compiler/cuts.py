@@ -23,7 +23,7 @@ _ALIKE = 1.05
 _TRIED = 40
 #: A pass with fewer cuts is taken if it needs no more than this factor.
 _ENOUGH = 1.1
-#: Number of values, each as large as the largest that is read, that are in work at any time.
+#: Number of values, each as large as the largest, that are in work at any time.
 _WORK = 3
 
 
@@ -90,6 +90,11 @@ def find_cuts(costs: Costs) -> list[int]:
     peaks = [costs.peak(cuts) + work for cuts in found]
     low = _ENOUGH * min(peaks)
     return next(cuts for cuts, peak in zip(found, peaks, strict=True) if peak <= low)
+
+
+def work_of(costs: Costs) -> int:
+    """Bytes that are in work at any time."""
+    return _WORK * int(costs.size.max(initial=0))
 
 
 def _cuts(crossing: Integers, inside: Integers, bound: int) -> list[int]:

@@ -10,12 +10,14 @@ import onnx_ir as ir
 
 from palrp_onnx.analysis.roles import parse_roles
 from palrp_onnx.analysis.sizes import usual_shapes
+from palrp_onnx.compiler.forecast import Forecaster
 from palrp_onnx.compiler.graph import OPSET, CompileSettings, compile_graph, is_reserved
 from palrp_onnx.compiler.manifest import Manifest
 from palrp_onnx.errors import LaterOpsetError, UnsupportedError, UsageError
 from palrp_onnx.fidelity import Original, doubts
 from palrp_onnx.inputs import read_npz
 from palrp_onnx.inputs.past import open_for
+from palrp_onnx.machine import Memory
 from palrp_onnx.model.locate import parts_of
 from palrp_onnx.model.native import with_own_products
 from palrp_onnx.model.open import Model
@@ -115,6 +117,7 @@ def _compiled(planned: Planned, feeds: Mapping[str, Array], settings: CompileSet
     rewritten = planned.analysis.model
     if rewritten.changes:
         original = Original(rewritten, planned.output)
+        original.keep = False
         exact = original.kernels_exact
         checked = rewritten if exact else with_own_products(rewritten, ())
         values = run_graph(checked, feeds, [planned.output])
@@ -122,9 +125,12 @@ def _compiled(planned: Planned, feeds: Mapping[str, Array], settings: CompileSet
         # The error of integer kernels is a property of this machine, not of the explainer.
         lasting = tuple(w for w in doubts(fidelity) if w.code == "unverified")
         planned = replace(planned, doubts=lasting)
-    compiled, _ = compile_graph(
-        replace(planned, unverified=True), settings, usual_shapes(planned.analysis)
-    )
+    shapes = usual_shapes(planned.analysis)
+    memory = Memory.of(settings.memory)
+    if memory.way == "auto":
+        way = Forecaster(planned, prepack=True)(shapes).choose(memory)
+        settings = replace(settings, memory=way)
+    compiled, _ = compile_graph(replace(planned, unverified=True), settings, shapes)
     return compiled
 
 

@@ -20,6 +20,7 @@ from palrp_onnx.analysis.lengths import follow_from_numbers
 from palrp_onnx.analysis.sizes import sizes_of
 from palrp_onnx.compiler.blocks import ROWS, put_in_blocks
 from palrp_onnx.compiler.halves import Halves
+from palrp_onnx.compiler.late_weights import read_late
 from palrp_onnx.compiler.manifest import Aligned, Manifest
 from palrp_onnx.compiler.recompute import recompute
 from palrp_onnx.compiler.squares import ByRows, Squares
@@ -29,6 +30,7 @@ from palrp_onnx.model.native import OwnProducts
 from palrp_onnx.prepare import Planned
 from palrp_onnx.record import Warning_
 from palrp_onnx.relevance.ledger import entry_name, in_order
+from palrp_onnx.relevance.method import Ranking
 from palrp_onnx.relevance.methods import own_method
 from palrp_onnx.relevance.single_row import Rows
 from palrp_onnx.relevance.sinks import (
@@ -60,7 +62,7 @@ TARGET, AGAINST, TARGET_POSITION = "target", "target_against", "target_position"
 TARGET_VECTOR = "target_vector"
 #: The multiplier of the whole output, where the target is at several of its places.
 TARGET_SEED = "target_seed"
-#: Optional inputs that explainers add.
+#: Inputs that explainers add; they are optional unless compiled otherwise.
 OPTIONAL = (TARGET, AGAINST, TARGET_POSITION, TARGET_VECTOR, TARGET_SEED, SEED_SCALE)
 
 
@@ -75,8 +77,11 @@ class CompileSettings:
         portable: Whether only operations of the ONNX standard are used.
         wide: Whether the multiplier of the whole output is an input, ``target_seed``, instead of a
             target at one of its places.
+        required: Whether inputs of the target have no default, for bindings that pass only inputs
+            without one; callers then give the values that would be their defaults.
         memory: ``fast`` keeps what the way back reads of the forward pass; ``bounded`` computes it
             again, layer by layer, and attention for some queries at a time.
+            :func:`palrp_onnx.compiler.file.compile_model` takes ``auto`` and sizes too.
         rows: Number of these queries.
     """
 
@@ -85,6 +90,7 @@ class CompileSettings:
     features: bool = False
     portable: bool = False
     wide: bool = False
+    required: bool = False
     memory: str = "fast"
     rows: int = ROWS
 
@@ -118,6 +124,8 @@ def compile_graph(
     ``features/content`` and ``features/site/LAYER/PART`` [B, tokens, features]. The manifest names
     sites and entries. A further explained input NAME has outputs of its own,
     ``relevance_content/NAME`` and so on; the ledger is one for all.
+
+    With ``required`` none of these inputs has a default: the values above are given instead.
 
     Inputs and outputs of the model with one of these names are renamed (:func:`source_name`).
 
@@ -178,6 +186,7 @@ class _Compiler:
             fixed=all(isinstance(n, int) for n in lengths) and not follow_from_numbers(self._graph),
         )
         axis = self._subject.batched.get(explained)
+        self._required: list[str] = []
         self._inside: list[ir.Value] = []  # whether indices of the target are inside their axes
         self._op.batch = self._op.constant([1]) if axis is None else self._op.dims(source, [axis])
 
@@ -208,6 +217,7 @@ class _Compiler:
         halves.put()
         if self._little:
             self._keep_little(halves, seed)
+        read_late(self._op, self._graph, bounded=self._little)
         manifest = self._manifest([_aligned(sinks) for sinks in gathered])
         self._analysis.model.proto.metadata_props.update(manifest.properties())
         self._rename_reserved(self._public)
@@ -238,10 +248,11 @@ class _Compiler:
         """The walk; in half precision with a larger seed, so that no multiplier underflows."""
         op = self._op
         if not any(v.dtype in NARROW for v in self._analysis.content):
-            return walk(op, self._plan, lambda value: value, seed, rows)
+            op.seed = None if self._settings.wide else seed
+            return walk(op, self._plan, lambda value: value, seed, rows, by_products=True)
         scale = self._optional(SEED_SCALE, np.array([DEFAULT_SCALE], np.float32))
-        raised = op.mul(seed, op.cast_like(scale, seed))
-        caught = walk(op, self._plan, lambda value: value, raised, rows)
+        op.seed = raised = op.mul(seed, op.cast_like(scale, seed))
+        caught = walk(op, self._plan, lambda value: value, raised, rows, by_products=True)
         return caught.map(lambda relevance: op.div(op.wide(relevance), scale))
 
     def _rename_reserved(self, values: Iterable[ir.Value]) -> None:
@@ -251,13 +262,18 @@ class _Compiler:
 
     # --- the target -------------------------------------------------------------------------------
     def _input(self, name: str) -> ir.Value:
-        """An optional int64 input [B]; −1 by default."""
+        """An int64 input [B]; −1 by default."""
         value = self._optional(name, np.array([-1], np.int64))
         return self._op.integers("Expand", value, self._op.batch)
 
     def _optional(self, name: str, default: NDArray[Any]) -> ir.Value:
-        value = ir.val(name, const_value=ir.tensor(default, name=name))
-        self._graph.register_initializer(value)
+        """An input with a default, or without one if it is required."""
+        value = ir.val(name)
+        if self._settings.required:
+            self._required.append(name)
+        else:
+            value.const_value = ir.tensor(default, name=name)
+            self._graph.register_initializer(value)
         self._declare(value, [None] * default.ndim, ir.DataType.from_numpy(default.dtype))
         return value
 
@@ -492,14 +508,26 @@ class _Compiler:
 
     def _score(self, sinks: Sequence[Sink], content: ir.Value, at_units: AtUnits) -> ir.Value:
         """What the method ranks by; the sinks as one number a unit: see :func:`reduce_sinks`."""
-        op, kind = self._op, self._plan.method.map
+        op, ranking = self._op, self._plan.method.ranking
+        score = self._signed_score(sinks, content, at_units, ranking)
+        if not ranking.magnitude:
+            return score
+        sizes = op.scale(op.absolute(score), ranking.magnitude)
+        return op.add(op.scale(score, 1.0 - ranking.magnitude), sizes)
+
+    def _signed_score(
+        self, sinks: Sequence[Sink], content: ir.Value, at_units: AtUnits, ranking: Ranking
+    ) -> ir.Value:
+        op, kind = self._op, ranking.kind
         if kind == "content" or not sinks:
             return op.zeros_like(content) if kind == "position" else content
         sums: dict[object, tuple[Sink, ir.Value]] = {}
-        for sink, term in reduce_sinks(op, sinks, self._settings.positions):
+        for sink, term in reduce_sinks(op, sinks, self._settings.positions, ranking.layer_weight):
             key = sink.route and sink.route.signature
             sums[key] = sink, op.add(sums[key][1], term) if key in sums else term
         reduced = reduce(op.add, (at_units(sink, term) for sink, term in sums.values()))
+        if ranking.position_weight != 1.0:
+            reduced = op.scale(reduced, ranking.position_weight)
         return reduced if kind == "position" else op.add(content, reduced)
 
     def _entries(self, ledger: Mapping[str, ir.Value]) -> dict[str, ir.Value]:
@@ -523,6 +551,7 @@ class _Compiler:
             further_aligned=tuple(aligned[1:]),
             ledger=tuple(self._ledger_names),
             memory=self._settings.memory,
+            required=",".join(self._required),
             roles={name: role.value for name, role in self._analysis.overrides.items()},
         )
 

@@ -36,6 +36,7 @@ class Manifest(Subject, frozen=True, kw_only=True):
         ledger: Entry of every column of ``relevance_ledger``.
         roles: Roles that override those found, by value name.
         memory: ``bounded`` where forward values are computed again, or ``fast``.
+        required: Names of the inputs for targets that have no default, with commas between them.
         own: The whole method, if it does not come with the package.
     """
 
@@ -47,6 +48,7 @@ class Manifest(Subject, frozen=True, kw_only=True):
     ledger: tuple[str, ...]
     roles: dict[str, str]
     memory: str = "fast"
+    required: str = ""
     own: Method | None = None
     further_aligned: tuple[Aligned, ...] = ()
 

@@ -13,7 +13,7 @@ from palrp_onnx.analysis.dims import How, Link
 from palrp_onnx.analysis.layout import sources
 from palrp_onnx.compiler.regions import SHAPED
 from palrp_onnx.compiler.rowwise import links
-from palrp_onnx.model.bodies import reads
+from palrp_onnx.model.bodies import operands, reads
 from palrp_onnx.model.ops import ELEMENTWISE, Trait, has
 from palrp_onnx.model.values import constant
 from palrp_onnx.relevance.single_row import Rows, rows_before
@@ -110,17 +110,24 @@ class Squares:
         return bool(origins & self._free) or self.analysis.shapes[value][axis] > self._rows
 
     def repeat(self, op: Emit, graph: ir.Graph) -> None:
-        """Let the way back read copies of squares, made from what is no square, in place."""
+        """Let the way back read copies of squares, and of what is made of them, in place."""
         own, order = set(op.made), []
         for node in list(graph):
             mark = len(op.made)
             if node in own and not has(node, Trait.LENGTH):
                 for reader, index, value in list(reads(node)):
-                    if value in self:
+                    if value in self or self._is_result(value):
                         reader.replace_input_with(index, self._copy(op, value))
             order += [*op.made[mark:], node]
         graph.remove(list(graph))
         graph.extend(order)
+
+    def _is_result(self, value: ir.Value) -> bool:
+        """Whether a value of the file is computed from a square: then it is made beside a copy."""
+        node = value.producer()
+        if node is None or value not in self.analysis.content:
+            return False
+        return any(v in self for v in operands(node))
 
     def _copy(self, op: Emit, value: ir.Value) -> ir.Value:
         node = value.producer()

@@ -61,7 +61,7 @@ def repository(explainer: bytes, name: str, folder: Path) -> dict[Path, bytes | 
         Path(name, "config.pbtxt"): configuration(model, name).encode(),
         Path(name, "1", "model.onnx"): explainer,
     }
-    for location in _external(model):
+    for location in external_files(model):
         files[Path(name, "1", location)] = folder / location
     return files
 
@@ -120,7 +120,7 @@ def _is_free(value: onnx.ValueInfoProto) -> bool:
     return bool(shape) and not shape[0].dim_value
 
 
-def _external(model: onnx.ModelProto) -> Iterator[str]:
+def external_files(model: onnx.ModelProto) -> Iterator[str]:
     """Files of external weights. Compiling leaves weights in initializers alone."""
     found = {
         entry.value

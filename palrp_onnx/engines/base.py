@@ -59,6 +59,10 @@ class Engine(Protocol):
         """
         ...
 
+    def close(self) -> None:
+        """Free the memory of the session; the next call opens it again."""
+        ...
+
 
 def find_targets(
     subject: Subject, feeds: Feeds, output: Array, target: Target | Sequence[Target]

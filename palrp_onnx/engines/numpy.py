@@ -56,7 +56,7 @@ class NumpyEngine:
             planned.analysis.model, frozenset(self._names), whole=self._kind == np.float64
         )
         self._forward = self._open(self._model, self._names)
-        self._forward_given: dict[frozenset[str], Forward] = {}
+        self._forward_given: dict[tuple[frozenset[str], tuple[str, ...]], Forward] = {}
         self.providers = self._forward.providers
 
     def _everything(
@@ -79,6 +79,9 @@ class NumpyEngine:
     def output(self, feeds: Feeds) -> Array:
         """The explained output [B, …] alone."""
         return self.subject.by_sample(self.forward(feeds)[self.planned.output])
+
+    def close(self) -> None:
+        """Nothing is open."""
 
     def explain(self, feeds: Feeds, target: Target | Sequence[Target]) -> Outcome:
         """Explain one batch."""
@@ -127,14 +130,13 @@ class NumpyEngine:
             of_input = view.to_input(op, self._values_of(values), sink.route, numbers)
             return np.asarray(unit_relevance(subject, of_input, grid).sum(-1, dtype=np.float64))
 
-        kind = self.planned.plan.method.map
         return make_maps(
             op,
             content,
             sinks,
             at_units,
             positions=self._positions,
-            kind=kind,
+            ranking=self.planned.plan.method.ranking,
             grid=grid,
             nowhere=nowhere,
         )
@@ -144,14 +146,21 @@ class NumpyEngine:
         check_feeds(self.planned.analysis.model.inputs, feeds, self.subject.masks)
         return self._numbers({**feeds, **self._forward(feeds)})
 
-    def forward_from(self, names: Collection[str]) -> Callable[[Feeds], dict[str, Array]]:
-        """A forward pass that takes the values of these names in addition to the inputs."""
-        given = frozenset(names)
-        if given not in self._forward_given:
+    def forward_from(
+        self, names: Collection[str], wanted: Sequence[str] = ()
+    ) -> Callable[[Feeds], dict[str, Array]]:
+        """A forward pass that takes the values of these names in addition to the inputs.
+
+        Args:
+            names: The values that are given.
+            wanted: Names of the values that it returns; what the walk reads by default.
+        """
+        given, asked = frozenset(names), tuple(wanted)
+        if (given, asked) not in self._forward_given:
             model = with_values_fed(self._model, given)
-            rest = [name for name in self._names if name not in given]
-            self._forward_given[given] = self._open(model, rest)
-        forward = self._forward_given[given]
+            rest = [name for name in asked or self._names if name not in given]
+            self._forward_given[given, asked] = self._open(model, rest)
+        forward = self._forward_given[given, asked]
         graph = self.planned.analysis.model.graph
         made = (v for node in graph for v in node.outputs if v.name in given)
         kinds = {v.name: np.float64 if self._kind == np.float64 else _kind(v) for v in made}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,7 @@ from palrp_onnx.compiler.manifest import Aligned, Manifest
 from palrp_onnx.engines.base import Outcome, find_targets, settled
 from palrp_onnx.errors import InputError, ModelError, TargetError
 from palrp_onnx.model.native import rounds_inside
+from palrp_onnx.model.open import required
 from palrp_onnx.model.ops import Trait, has
 from palrp_onnx.model.signature import GraphInput
 from palrp_onnx.prepare import check_feeds
@@ -48,7 +50,7 @@ class CompiledEngine:
     """Runs a compiled graph, just compiled or from an explainer file.
 
     Args:
-        graph: The compiled graph; its optional inputs become required, in place.
+        graph: The compiled graph; inputs of the target become required, in place.
         manifest: Its manifest.
         inputs: Inputs of the model that was compiled.
         folder: Folder of external data.
@@ -75,11 +77,12 @@ class CompiledEngine:
         self._inputs = inputs
         self._forward = forward
         # ONNX Runtime cannot bind inputs that have a default.
-        optional = [
-            v.name or "" for v in graph.graph.inputs if v.name in OPTIONAL and v.is_initializer()
-        ]
+        without = required(graph)
+        added = (v for v in graph.graph.inputs if v.name in OPTIONAL)
+        optional = [v.name or "" for v in added if v.is_initializer() or v.name in without]
         for name in optional:
-            graph.graph.initializers.pop(name).const_value = None
+            if (value := graph.graph.initializers.pop(name, None)) is not None:
+                value.const_value = None
         self._scaled = SEED_SCALE in optional
         self._targets = [n for n in optional if n not in (SEED_SCALE, TARGET_VECTOR)]
         self._takes_vectors = TARGET_VECTOR in optional
@@ -97,16 +100,27 @@ class CompiledEngine:
         self._outputs = [n for n in outputs if n in published or n.startswith(prefixes)]
         data = ir.serde.serialize_model(graph).SerializeToString()
         prepack = prepack or rounds_inside(graph.graph)
-        self._session = Session(
+        fast = manifest.memory == "fast"
+        self._open = partial(
+            Session,
             data,
             folder,
             device=device,
             prepack=prepack,
             in_order=not _widens_weights(graph.graph),
-            reuse=manifest.memory == "fast",
-            layout=manifest.memory == "fast",
+            reuse=fast,
+            layout=fast,
+            arena=fast,
         )
         self.providers = self._session.providers
+
+    @cached_property
+    def _session(self) -> Session:
+        return self._open()
+
+    def close(self) -> None:
+        """Close the session and free its memory; the next explanation opens it again."""
+        self.__dict__.pop("_session", None)
 
     def output(self, feeds: Feeds) -> Array:
         """The explained output [B, …] alone: by the forward pass, else of an explanation."""
@@ -114,7 +128,7 @@ class CompiledEngine:
         if self._forward is not None:
             return self.manifest.by_sample(self._forward(feeds))
         given = {source_name(name): array for name, array in feeds.items()}
-        rest = {**self._default(self.manifest.samples(feeds)), **self._scales()[-1]}
+        rest = {**self._default(self.manifest.samples(feeds)), **self._scales(given)[-1]}
         values = self._session.run([self._output], {**given, **rest})
         return self.manifest.by_sample(values[self._output])
 
@@ -228,16 +242,30 @@ class CompiledEngine:
 
     def _run(self, feeds: Feeds) -> dict[str, Array]:
         """Run; in half precision again with smaller seeds if relevance overflows."""
-        for scale in self._scales():
+        for scale in self._scales(feeds):
             values = self._session.run(self._outputs, {**feeds, **scale})
             if np.isfinite(values[TOTAL]).all() and np.isfinite(values[SCORE]).all():
                 break
         return values
 
-    def _scales(self) -> list[Feeds]:
+    def _scales(self, feeds: Feeds) -> list[Feeds]:
+        """Seeds to try in half precision.
+
+        The multiplier of a token among n is of the size of 1/n, and those of its scores of 1/n². So
+        that they do not vanish, longer inputs start with a larger seed.
+        """
         if not self._scaled:
             return [{}]
-        factors = (DEFAULT_SCALE, DEFAULT_SCALE / 16, DEFAULT_SCALE / 1024)
+        samples = {source_name(name): axis for name, axis in self.manifest.batched.items()}
+        lengths = [
+            length
+            for name, array in feeds.items()
+            for axis, length in enumerate(array.shape)
+            if name in samples and axis != samples[name]
+        ]
+        doubled = max(max(lengths, default=1) // _SHORT, 1).bit_length() - 1
+        raised = DEFAULT_SCALE * 2.0 ** min(doubled, _RAISED)
+        factors = dict.fromkeys((raised, *(DEFAULT_SCALE / n for n in (1, 16, 1024))))
         return [{SEED_SCALE: np.array([factor], np.float32)} for factor in factors]
 
     def _maps(
@@ -282,22 +310,23 @@ class CompiledEngine:
         return tensors
 
 
+#: Up to how many tokens the seed of half precision is the default, and how often it is doubled.
+_SHORT, _RAISED = 128, 6
+
+
 def _widens_weights(graph: ir.Graph) -> bool:
-    """Whether large weights are dequantised or cast.
+    """Whether large weights are dequantised or cast, and wait for nothing.
 
     In the order of the graph, all of these would come first, and stay.
     """
-    return any(has(node, _WIDENING) and _is_weight(node.inputs[0]) for node in graph)
+    return any(has(node, _WIDENING) and all(map(_is_stored, node.inputs)) for node in graph)
 
 
 _WIDENING = Trait.DEQUANTISE | Trait.RETYPES
-#: Bytes of a tensor that counts as a weight.
-_LARGE = 1 << 16
 
 
-def _is_weight(value: ir.Value | None) -> bool:
-    tensor = None if value is None or not value.is_initializer() else value.const_value
-    return tensor is not None and tensor.nbytes >= _LARGE
+def _is_stored(value: ir.Value | None) -> bool:
+    return value is None or value.is_initializer()
 
 
 def target_inputs(target: Target, axes: int) -> dict[str, Array]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
 from zlib import crc32
 
 import numpy as np
@@ -14,6 +13,7 @@ from palrp_onnx.evaluate.texts import RANDOM
 from palrp_onnx.explanation import Explanation
 from palrp_onnx.inputs import Sample
 from palrp_onnx.record import TargetFacts
+from palrp_onnx.relevance.method import Ranking
 from palrp_onnx.relevance.target_parsing import parse_target
 from palrp_onnx.relevance.units import image_grid
 from palrp_onnx.types import Array
@@ -21,22 +21,23 @@ from palrp_onnx.types import Array
 Maps = dict[str, Array]
 
 
-def pixel_map(explanation: Explanation, kind: Literal["sum", "content", "position"]) -> Array:
+def pixel_map(explanation: Explanation, ranking: Ranking) -> Array:
     """One number per pixel [H, W] of the network's input, by which the method ranks.
 
     Content is summed over the channels, and the reduced position relevance of a patch is spread
-    evenly over its pixels, as in the paper's code for its tables.
+    evenly over its pixels, as in the paper's code for its tables. Where magnitudes count, the score
+    of the patch is spread.
 
     Args:
         explanation: Explanation of an image.
-        kind: What the method ranks by: :attr:`palrp_onnx.Method.map`.
+        ranking: How the method makes scores.
     """
     content: Array = explanation.tensors["pixels"][0].sum(axis=0, dtype=np.float64)
     grid = explanation.record.units.grid
-    if kind == "content" or grid is None:
+    if (ranking.kind == "content" and not ranking.magnitude) or grid is None:
         return content
     score = np.array(explanation.record.relevance.score)
-    if kind == "position":
+    if ranking.kind == "position" or ranking.magnitude:
         return spread(score, grid, content.shape)
     reduced = score - np.array(explanation.record.relevance.content)
     return content + spread(reduced, grid, content.shape)
@@ -116,7 +117,7 @@ class ComparedMaps:
             patch = method.engine(sample.feeds).subject.patch
             return facts, spread(units, image_grid(patch, size), size)
         (explanation,) = method.explain(sample, target, self._labels)
-        return explanation.record.target, pixel_map(explanation, method.method.map)
+        return explanation.record.target, pixel_map(explanation, method.method.ranking)
 
 
 def _class(facts: TargetFacts) -> int:

@@ -77,6 +77,22 @@ def evaluate_pixels(
         UsageError: An input is not a single image, or the target is not a class.
         InputError: The class of a sample is missing, or there are no samples.
     """
+    found = perturbed_images(
+        compared, samples, baseline=baseline, truth=truth, journal=journal, progress=progress
+    )
+    return {name: _pixels(each, baseline) for name, each in found.items()}
+
+
+def perturbed_images(
+    compared: ComparedMaps,
+    samples: Iterable[Sample],
+    *,
+    baseline: str = "black",
+    truth: Mapping[str, str] | None = None,
+    journal: Journal[Perturbed] | None = None,
+    progress: Progress = lambda done: None,
+) -> dict[str, list[Perturbed]]:
+    """Every perturbed image, by method: see :func:`evaluate_pixels`."""
     perturbed: dict[str, list[Perturbed]] = {name: [] for name in compared.names}
     judge = _ImageScores(compared, baseline, truth)
     for done, sample in enumerate(samples, start=1):
@@ -84,7 +100,7 @@ def evaluate_pixels(
         for name, each in perturbed.items():
             each.append(found[name])
         progress(done)
-    return {name: _pixels(each, baseline) for name, each in perturbed.items()}
+    return perturbed
 
 
 def _pixels(perturbed: list[Perturbed], baseline: str) -> Pixels:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -107,6 +107,25 @@ def recalled(
     if found is None:
         found = make()
         journal.add(found, sample, *more)
+    return found
+
+
+def recalled_together(
+    journal: Journal[Found] | None,
+    make: Callable[[Sequence[Sample]], list[dict[str, Found]]],
+    samples: Sequence[Sample],
+) -> list[dict[str, Found]]:
+    """The same of several samples; those that the journal has none of are made together."""
+    known = [None if journal is None else journal.find(sample) for sample in samples]
+    missing = [sample for sample, own in zip(samples, known, strict=True) if own is None]
+    made = iter(make(missing) if missing else [])
+    found = []
+    for sample, own in zip(samples, known, strict=True):
+        if own is None:
+            own = next(made)
+            if journal is not None:
+                journal.add(own, sample)
+        found.append(own)
     return found
 
 

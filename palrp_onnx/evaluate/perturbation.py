@@ -17,12 +17,12 @@ from palrp_onnx.errors import InputError
 from palrp_onnx.evaluate.statistics import Area, mean_interval
 from palrp_onnx.types import Array
 
-#: Token ids [rows, tokens] → logits [rows, classes] at the explained place.
-Predict = Callable[[Array], Array]
+#: Arrays by input, and places [rows] if the output has a token axis → logits [rows, classes].
+Forward = Callable[[Mapping[str, Array], Array | None], Array]
 
 #: Shares of the tokens that are inserted or removed.
 FRACTIONS = np.linspace(0.0, 1.0, 11)
-#: Rows per run of the model.
+#: Rows per run of the model, where texts do not run together.
 BATCH = 16
 
 
@@ -102,16 +102,12 @@ class Perturbation(Struct, frozen=True, kw_only=True):
     between: Area
 
 
-def perturb(
-    ids: Array, relevance: Array, index: int, predict: Predict, protocol: Protocol
-) -> Curves:
-    """Perturb one text in the order of one map.
+def perturbed_rows(ids: Array, relevance: Array, protocol: Protocol) -> Array:
+    """One text at every step of every curve, and whole: token ids [4 · 11 + 1, T].
 
     Args:
         ids: Token ids [T].
-        relevance: The map [T], signed.
-        index: The explained class.
-        predict: The model.
+        relevance: The map [T], signed. Only its order matters.
         protocol: How the text is perturbed.
 
     Raises:
@@ -129,7 +125,7 @@ def perturb(
     ascending = free[np.argsort(ranked, kind="stable")]
     blank = ids.copy()
     blank[free] = protocol.unknown
-    rows = np.concatenate(
+    return np.concatenate(
         [
             _replaced(blank, ids, descending),
             _replaced(blank, ids, ascending),
@@ -138,9 +134,6 @@ def perturb(
             ids[None],
         ]
     )
-    logits = predict(rows).astype(np.float64)
-    *parts, whole = np.split(logits, [len(FRACTIONS) * k for k in (1, 2, 3, 4)])
-    return Curves(*(_steps(part, whole[0], index, protocol) for part in parts))
 
 
 def _replaced(start: Array, end: Array, order: Array) -> Array:
@@ -152,52 +145,83 @@ def _replaced(start: Array, end: Array, order: Array) -> Array:
     return rows
 
 
-def _steps(logits: Array, whole: Array, index: int, protocol: Protocol) -> Steps:
+def measured(logits: Array, index: Array, *, classes: bool) -> Array:
+    """What curves need of every row of logits [rows, classes]: float64 [rows, numbers].
+
+    They are the softmax of the explained class, its logit, and with ``classes`` all logits, so that
+    those of a whole vocabulary need not be kept.
+    """
+    rows = np.arange(len(logits))
     powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    error = (logits - whole) ** 2
-    # Copies, because a view would keep the logits of the whole vocabulary in memory.
-    return Steps(
-        evidence=powers[:, index] / powers.sum(axis=-1),
-        error=error.sum(axis=-1) if protocol.classes else error[:, index].copy(),
-        logit=logits[:, index].copy(),
-    )
+    evidence = powers[rows, index] / powers.sum(axis=-1, dtype=np.float64)
+    own = [evidence[:, None], logits[rows, index][:, None]]
+    return np.concatenate([*own, *([logits] if classes else [])], axis=1, dtype=np.float64)
 
 
-def predictor(
-    forward: Callable[[Mapping[str, Array]], Array],
-    feeds: Mapping[str, Array],
-    name: str,
-    position: int | None,
-) -> Predict:
-    """A function for the logits of the unchanged file, for rows of tokens in place of a sample's.
+def curves_of(numbers: Array) -> Curves:
+    """The curves of one map, from what was `measured` of its rows: :func:`perturbed_rows`."""
+    *parts, whole = np.split(numbers, [len(FRACTIONS) * k for k in (1, 2, 3, 4)])
+    return Curves(*(_steps(part, whole[0]) for part in parts))
 
-    Every row is computed once: curves have equal ends, and similar maps have equal steps.
 
-    Args:
-        forward: Runs the file: :class:`palrp_onnx.runtime.forward.FileForward`.
-        feeds: The sample; its other inputs are the same for all rows.
-        name: The input that holds the tokens.
+def _steps(numbers: Array, whole: Array) -> Steps:
+    first = 2 if len(whole) > 2 else 1  # the error is over all classes, where they are known
+    error = ((numbers - whole)[:, first:] ** 2).sum(axis=-1)
+    return Steps(evidence=numbers[:, 0], error=error, logit=numbers[:, 1])
+
+
+@dataclass(frozen=True)
+class Followed:
+    """One text whose perturbed rows are to be measured.
+
+    Attributes:
+        feeds: The text; its other inputs are the same for all rows.
+        rows: Token ids [rows, T] in place of its own.
+        index: The explained class.
         position: Token position of the logits, if the output has a token axis.
     """
-    known: dict[bytes, Array] = {}
 
-    def compute(rows: Array) -> Array:
-        others = {key: np.repeat(array[:1], len(rows), axis=0) for key, array in feeds.items()}
-        logits = forward({**others, name: rows.astype(feeds[name].dtype)})
-        return logits if position is None else logits[:, position]
+    feeds: Mapping[str, Array]
+    rows: Array
+    index: int
+    position: int | None
 
-    def predict(rows: Array) -> Array:
-        keys = [row.tobytes() for row in rows]
-        new = {key: row for key, row in zip(keys, rows, strict=True) if key not in known}
-        for start in range(0, len(new), BATCH):
-            some = list(new)[start : start + BATCH]
-            # Copies, because a view would keep the logits of all positions in memory.
-            known.update(
-                zip(some, compute(np.stack([new[key] for key in some])).copy(), strict=True)
-            )
-        return np.stack([known[key] for key in keys])
 
-    return predict
+def measure_together(
+    forward: Forward, name: str, texts: Sequence[Followed], *, classes: bool, rows: int = BATCH
+) -> list[Array]:
+    """What curves need of the rows of several texts of one length: `measured`, text by text.
+
+    Every row of a text is computed once: curves have equal ends, and similar maps have equal steps.
+    Rows of different texts run together.
+
+    Args:
+        forward: The unchanged file: arrays by input, and places [rows] or ``None`` → logits.
+        name: The input that holds the tokens.
+        texts: The texts.
+        classes: Measure all classes.
+        rows: Largest number of rows per run.
+    """
+    found = [{row.tobytes(): row for row in text.rows} for text in texts]
+    waiting = [
+        (text, key, row) for text, own in zip(texts, found, strict=True) for key, row in own.items()
+    ]
+    known: dict[tuple[int, bytes], Array] = {}
+    for start in range(0, len(waiting), rows):
+        some = waiting[start : start + rows]
+        feeds = {
+            key: np.concatenate([text.feeds[key][:1] for text, _, _ in some])
+            for key in some[0][0].feeds
+        }
+        feeds[name] = np.stack([row for _, _, row in some]).astype(feeds[name].dtype)
+        places = [text.position for text, _, _ in some]
+        at = None if None in places else np.array(places)
+        logits = forward(feeds, at)
+        numbers = measured(logits, np.array([t.index for t, _, _ in some]), classes=classes)
+        known.update(
+            ((id(text), key), each) for (text, key, _), each in zip(some, numbers, strict=True)
+        )
+    return [np.stack([known[id(text), row.tobytes()] for row in text.rows]) for text in texts]
 
 
 def summarise(curves: Sequence[Curves], *, seed: int = 0) -> Perturbation:
@@ -209,21 +233,55 @@ def summarise(curves: Sequence[Curves], *, seed: int = 0) -> Perturbation:
     if not curves:
         raise InputError("There is nothing to evaluate")
 
-    def area(of: Callable[[Curves], Array]) -> Area:
-        return bootstrap(np.stack([of(c) for c in curves]), seed=seed)
-
     return Perturbation(
         samples=len(curves),
-        generation_auac=area(lambda c: c.generation.evidence),
-        generation_mse=area(lambda c: c.generation.error),
-        pruning_auac=area(lambda c: c.pruning.evidence),
-        pruning_mse=area(lambda c: c.pruning.error),
-        morf=area(lambda c: c.generation.logit),
-        lerf=area(lambda c: c.ascending.logit),
-        comprehensiveness=area(lambda c: c.removal.evidence[0] - c.removal.evidence),
-        sufficiency=area(lambda c: c.removal.evidence[0] - c.generation.evidence),
-        between=area(lambda c: c.pruning.evidence - c.removal.evidence),
+        **{
+            name: bootstrap(np.stack([each.of(own) for own in curves]), seed=seed)
+            for name, each in MEASURES.items()
+        },
     )
+
+
+@dataclass(frozen=True)
+class Measure:
+    """The area under a curve.
+
+    Attributes:
+        of: The curve of one text and one map.
+        higher: Whether high areas are good.
+    """
+
+    of: Callable[[Curves], Array]
+    higher: bool = True
+
+
+#: The areas of :class:`Perturbation`.
+MEASURES = {
+    "generation_auac": Measure(lambda c: c.generation.evidence),
+    "generation_mse": Measure(lambda c: c.generation.error, higher=False),
+    "pruning_auac": Measure(lambda c: c.pruning.evidence),
+    "pruning_mse": Measure(lambda c: c.pruning.error, higher=False),
+    "morf": Measure(lambda c: c.generation.logit),
+    "lerf": Measure(lambda c: c.ascending.logit, higher=False),
+    "comprehensiveness": Measure(lambda c: c.removal.evidence[0] - c.removal.evidence),
+    "sufficiency": Measure(lambda c: c.removal.evidence[0] - c.generation.evidence, higher=False),
+    "between": Measure(lambda c: c.pruning.evidence - c.removal.evidence),
+}
+#: The six that methods are compared by; the others follow from them, or have no scale of their own.
+COMPARED = (
+    "generation_auac",
+    "generation_mse",
+    "pruning_auac",
+    "pruning_mse",
+    "comprehensiveness",
+    "between",
+)
+
+
+def areas_of(curves: Sequence[Curves]) -> Array:
+    """The compared areas of every text [texts, measures]."""
+    steps = [[MEASURES[name].of(own) for name in COMPARED] for own in curves]
+    return np.asarray(np.trapezoid(np.array(steps), FRACTIONS, axis=-1))
 
 
 def bootstrap(curves: Array, *, seed: int = 0) -> Area:

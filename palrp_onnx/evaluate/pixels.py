@@ -143,7 +143,12 @@ def summarise(retained: Sequence[Retention], *, seed: int = 0) -> Directions:
 
 def _area(retained: Array, seed: int) -> Area:
     """Area by the trapezoidal rule under the mean of ``retained`` [images, steps]."""
-    curves = retained.astype(np.float64)
     # The area is linear in the curve: that of a set is the mean of the areas of its images.
-    areas = np.asarray(np.trapezoid(curves, dx=0.1, axis=1))
+    areas = area_of(retained)
+    curves = retained.astype(np.float64)
     return Area.of(curves, areas, interval(areas, lambda means: means, seed=seed))
+
+
+def area_of(retained: Array) -> Array:
+    """Areas [images] under ``retained`` [images, steps] by the trapezoidal rule."""
+    return np.asarray(np.trapezoid(retained.astype(np.float64), dx=0.1, axis=1))

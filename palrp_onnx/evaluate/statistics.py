@@ -51,8 +51,13 @@ def interval(
         statistic: Averages [sets, …] → one number per set.
         seed: Seed of the random sets.
     """
-    averages = np.tensordot(_weights(len(samples), np.random.default_rng(seed)), samples, axes=1)
-    return _ends(statistic(averages))
+    return _ends(statistic(resampled(samples, seed=seed)))
+
+
+def resampled(samples: Array, *, seed: int = 0) -> Array:
+    """Averages [sets, …] over sets drawn from ``samples`` [samples, …]."""
+    weights = _weights(len(samples), np.random.default_rng(seed))
+    return np.asarray(np.tensordot(weights, samples, axes=1))
 
 
 def crossed_interval(values: Array, *, seed: int = 0) -> tuple[float, float]:

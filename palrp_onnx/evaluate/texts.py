@@ -3,35 +3,42 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
+from itertools import islice
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
 from palrp_onnx.errors import InputError, UsageError
 from palrp_onnx.evaluate.baselines import ComparedMethod
-from palrp_onnx.evaluate.journal import Journal, recalled
-from palrp_onnx.evaluate.maps import in_turn
+from palrp_onnx.evaluate.journal import Journal, recalled_together
+from palrp_onnx.evaluate.maps import Maps, MapsTogether
 from palrp_onnx.evaluate.perturbation import (
+    BATCH,
     Curves,
+    Followed,
+    Forward,
     Perturbation,
     Protocol,
-    perturb,
-    predictor,
+    curves_of,
+    measure_together,
+    perturbed_rows,
     summarise,
 )
 from palrp_onnx.inputs.sample import Sample
 from palrp_onnx.inputs.tokens import load_tokenizer, piece_text
 from palrp_onnx.record import TargetFacts
 from palrp_onnx.runtime.forward import FileForward
-from palrp_onnx.types import Array
+from palrp_onnx.subject import Subject
 
 #: Whether a text counts, given its target.
 Accept = Callable[[Sample, TargetFacts], bool]
 #: Name of the random map: a permutation of the first map.
 RANDOM = "random"
+#: Number of texts of which those of one length run together.
+TOGETHER = 64
 
 
 def evaluate_perturbation(
@@ -66,14 +73,40 @@ def evaluate_perturbation(
         UsageError: An input holds several rows, or is not a text.
         InputError: No text counts.
     """
+    found = perturbation_curves(
+        methods,
+        samples,
+        protocol,
+        target=target,
+        labels=labels,
+        accept=accept,
+        journal=journal,
+        progress=progress,
+    )
+    return {name: summarise(each) for name, each in found.items()}
+
+
+def perturbation_curves(
+    methods: Mapping[str, ComparedMethod],
+    samples: Iterable[Sample],
+    protocol: Protocol,
+    *,
+    target: str = "pred",
+    labels: Mapping[int, str] | None = None,
+    accept: Accept | None = None,
+    journal: Journal[Curves] | None = None,
+    progress: Callable[[int], None] = lambda done: None,
+) -> dict[str, list[Curves]]:
+    """The curves of every text that counts, by method: see :func:`evaluate_perturbation`."""
     curves: dict[str, list[Curves]] = {name: [] for name in (*methods, RANDOM)}
     perturbed = _Perturbed(methods, protocol, target, labels, accept)
-    for done, sample in enumerate(samples, start=1):
-        found = recalled(journal, partial(perturbed, sample), sample)
-        for name, steps in found.items():
-            curves[name].append(steps)
-        progress(done)
-    return {name: summarise(each) for name, each in curves.items()}
+    done = 0
+    for some in batched(samples, TOGETHER):
+        for found in recalled_together(journal, perturbed, some):
+            for name, steps in found.items():
+                curves[name].append(steps)
+        progress(done := done + len(some))
+    return curves
 
 
 def accept_answers(answers: Mapping[str, str], tokenizer: Path) -> Accept:
@@ -102,7 +135,7 @@ def accept_answers(answers: Mapping[str, str], tokenizer: Path) -> Accept:
 
 
 class _Perturbed:
-    """Computes the curves of a text by method; none if the text does not count."""
+    """Computes the curves of texts by method; none if a text does not count."""
 
     def __init__(
         self,
@@ -115,39 +148,92 @@ class _Perturbed:
         self._accept = accept
         self._methods = methods
         self._protocol = protocol
-        self._target = target
-        self._labels = labels
+        self._maps = MapsTogether(methods, target, labels)
         self._forward: FileForward | None = None
 
-    def __call__(self, sample: Sample) -> dict[str, Curves]:
-        maps: dict[str, Array] = {}
-        for name, facts, relevance in in_turn(self._methods, sample, self._target, self._labels):
-            if not maps and self._accept is not None and not self._accept(sample, facts):
-                return {}
-            maps[name] = relevance
-        first = next(iter(self._methods.values()))
-        subject = first.engine(sample.feeds).subject
-        if self._forward is None:
-            self._forward = FileForward(first.model, subject.output, device=first.device)
-        ids = sample.feeds[subject.input]
+    def __call__(self, samples: Sequence[Sample]) -> list[dict[str, Curves]]:
+        """The curves of every text."""
+        found: list[dict[str, Curves]] = [{} for _ in samples]
+        for group in self._maps.groups(samples):
+            rows = self._rows(samples[group[0]])
+            texts = [
+                (number, *each)
+                for number, each in zip(group, self._maps([samples[k] for k in group]), strict=True)
+                if self._accept is None or self._accept(samples[number], each[0])
+            ]
+            for kind in {facts.kind == "token" for _, facts, _ in texts}:
+                same = [each for each in texts if (each[1].kind == "token") == kind]
+                curves = self._curves(samples, same, rows)
+                for (number, _, _), own in zip(same, curves, strict=True):
+                    found[number] = own
+        return found
+
+    def _curves(
+        self, samples: Sequence[Sample], texts: list[tuple[int, TargetFacts, Maps]], rows: int
+    ) -> list[dict[str, Curves]]:
+        """The curves of texts of one length and one kind of target."""
+        own = self._protocol if texts[0][1].kind != "token" else _for_language(self._protocol)
+        followed = [self._followed(samples[k], facts, maps, own) for k, facts, maps in texts]
+        _, _, names = texts[0]
+        numbers = measure_together(
+            self._logits(samples[texts[0][0]], texts[0][1]),
+            self._subject(samples[texts[0][0]]).input,
+            followed,
+            classes=own.classes,
+            rows=rows,
+        )
+        return [
+            dict(zip(names, map(curves_of, np.split(each, len(names))), strict=True))
+            for each in numbers
+        ]
+
+    def _followed(
+        self, sample: Sample, facts: TargetFacts, maps: Maps, protocol: Protocol
+    ) -> Followed:
+        name = self._subject(sample).input
+        ids = sample.feeds[name]
         if ids.dtype.kind not in "iu":
-            raise UsageError("Only tokens can be perturbed", place=f"input {subject.input}")
-        entry = facts.entry
-        if entry is None:
+            raise UsageError("Only tokens can be perturbed", place=f"input {name}")
+        if facts.entry is None:
             raise UsageError(
                 "Only evidence for a class or a token can be followed",
                 place=f"output {facts.output}",
                 hint="Its entries are not known to be classes; see id2label in config.json.",
             )
-        predict = predictor(self._forward, sample.feeds, subject.input, facts.position)
-        own = self._protocol if facts.kind != "token" else _for_language(self._protocol)
         # Seeded by the sample's name, so that leaving out a sample does not change the others.
         generator = np.random.default_rng(zlib.crc32(sample.id.encode()))
         maps[RANDOM] = generator.permutation(next(iter(maps.values())))
-        return {
-            name: perturb(ids[0], relevance, entry, predict, own)
-            for name, relevance in maps.items()
-        }
+        rows = [perturbed_rows(ids[0], relevance, protocol) for relevance in maps.values()]
+        return Followed(sample.feeds, np.concatenate(rows), facts.entry, facts.position)
+
+    def _logits(self, sample: Sample, facts: TargetFacts) -> Forward:
+        """The file itself, at the explained places if its output has any."""
+        if self._forward is None:
+            first, subject = next(iter(self._methods.values())), self._subject(sample)
+            placed = facts.position is not None
+            self._forward = FileForward(
+                first.model, subject.output, device=first.device, placed=placed
+            )
+        forward = self._forward
+        return lambda feeds, at: forward(feeds) if at is None else forward.at(feeds, at)
+
+    def _rows(self, sample: Sample) -> int:
+        """Rows per run of the file."""
+        tokens = sample.feeds[self._subject(sample).input].shape[-1]
+        return max(BATCH, self._maps.tokens // tokens) if self._maps.may_join(sample) else BATCH
+
+    def _subject(self, sample: Sample) -> Subject:
+        return next(iter(self._methods.values())).engine(sample.feeds).subject
+
+
+Item = TypeVar("Item")
+
+
+def batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    """Lists of ``size`` items, the last one shorter."""
+    rest = iter(items)
+    while some := list(islice(rest, size)):
+        yield some
 
 
 def _for_language(protocol: Protocol) -> Protocol:

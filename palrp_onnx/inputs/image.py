@@ -271,9 +271,26 @@ def _open(path: Path) -> tuple[Image.Image, list[Warning_]]:
         return ImageOps.exif_transpose(image), warnings
 
 
+def decode_image(data: bytes, *, id: str) -> Image.Image:
+    """The image of the bytes of a file, decoded, for :meth:`ImageReader.read`.
+
+    Raises:
+        InputError: They are no image in a format that is read, or one that is too large.
+    """
+    with _decoding(Path(id)):
+        image = _sized(data)
+        image.load()
+    return image
+
+
 def _checked(path: Path) -> Image.Image:
     """The image of a file, not decoded."""
-    image = Image.open(BytesIO(read_bytes(path, limit=_FILE_LIMIT)), formats=_FORMATS)
+    return _sized(read_bytes(path, limit=_FILE_LIMIT))
+
+
+def _sized(data: bytes) -> Image.Image:
+    """The image of bytes, not decoded; its size is checked."""
+    image = Image.open(BytesIO(data), formats=_FORMATS)
     check_pixels(*image.size)
     return image
 

@@ -1,7 +1,8 @@
 """Moves of an image before its pixels are numbers: resizing, cropping, padding.
 
 Every move keeps track of which part of the original image the pixels show. The sizes are those of
-the image processors of Hugging Face, rounding included.
+the image processors of Hugging Face, rounding included. The usual moves are data, for readers in
+other languages.
 """
 
 from __future__ import annotations
@@ -55,32 +56,38 @@ def too_large() -> InputError:
     return InputError(message, hint="make it smaller, or less elongated")
 
 
-def resized(sizing: Sizing, resample: Image.Resampling, gap: float | None = None) -> Move:
+@dataclass(frozen=True)
+class resized:
     """Resize, with Pillow's ``reducing_gap``."""
 
-    def move(seen: Seen) -> Seen:
+    sizing: Sizing
+    resample: Image.Resampling
+    gap: float | None = None
+
+    def __call__(self, seen: Seen) -> Seen:
+        """The moved image."""
         before = seen.image.size
-        width, height = sizing(*before)
+        width, height = self.sizing(*before)
         check_pixels(width, height)
         if not width or not height:
             raise InputError(f"{before[0]} × {before[1]} pixels are too few to be resized")
-        image = seen.image.resize((width, height), resample=resample, reducing_gap=gap)
+        image = seen.image.resize((width, height), resample=self.resample, reducing_gap=self.gap)
         across, down = seen.across * before[0] / width, seen.down * before[1] / height
         return Seen(image, seen.left, seen.top, across, down)
 
-    return move
 
-
-def cropped(sizing: Sizing) -> Move:
+@dataclass(frozen=True)
+class cropped:
     """Cut out the centre; what is beyond the image is black."""
 
-    def move(seen: Seen) -> Seen:
-        (width, height), (wide, high) = seen.image.size, sizing(*seen.image.size)
+    sizing: Sizing
+
+    def __call__(self, seen: Seen) -> Seen:
+        """The moved image."""
+        (width, height), (wide, high) = seen.image.size, self.sizing(*seen.image.size)
         check_pixels(wide, high)
         left, top = (width - wide) // 2, (height - high) // 2
         return _placed(seen, left, top, left + wide, top + high)
-
-    return move
 
 
 def padded(wide: int, high: int) -> Move:
@@ -115,19 +122,28 @@ def _placed(seen: Seen, left: int, top: int, right: int, bottom: int) -> Seen:
 
 
 # --- sizes ------------------------------------------------------------------------------------
-def sides(width: int, height: int) -> Sizing:
+@dataclass(frozen=True)
+class sides:
     """These, whatever the image."""
-    return lambda *_: (width, height)
+
+    width: int
+    height: int
+
+    def __call__(self, width: int, height: int) -> tuple[int, int]:
+        """The new sides."""
+        return self.width, self.height
 
 
-def edge(shortest: int) -> Sizing:
+@dataclass(frozen=True)
+class edge:
     """The shortest edge; the longer one is rounded down."""
 
-    def size(width: int, height: int) -> tuple[int, int]:
-        longer = int(shortest * max(width, height) / min(width, height))
-        return (shortest, longer) if width <= height else (longer, shortest)
+    shortest: int
 
-    return size
+    def __call__(self, width: int, height: int) -> tuple[int, int]:
+        """The new sides."""
+        longer = int(self.shortest * max(width, height) / min(width, height))
+        return (self.shortest, longer) if width <= height else (longer, self.shortest)
 
 
 def longest_edge(longest: int) -> Sizing:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from palrp_onnx.inputs.sample import GraphInput, Sample, TextWindow
 from palrp_onnx.inputs.signature import describe_input
 from palrp_onnx.inputs.tokenizer_checks import panics_are_errors
 from palrp_onnx.inputs.tokenizer_files import tokenizer_file
-from palrp_onnx.inputs.tokens import Encoding, encoding_units, load_tokenizer
+from palrp_onnx.inputs.tokens import Encoding, Tokenizer, encoding_units, load_tokenizer
 from palrp_onnx.inputs.truncation import Truncation, find_truncation
 from palrp_onnx.record import InputFacts, Units, Unread, Warning_
 
@@ -77,6 +77,27 @@ def lines_of(text: str) -> list[str]:
     return [line.removesuffix("\r") for line in text.split("\n") if line.strip()]
 
 
+@dataclass(frozen=True)
+class TextRules:
+    """How text becomes inputs: what `TextReader` follows.
+
+    Attributes:
+        tokenizer: The tokenizer, without truncation and padding.
+        inputs: Inputs of the graph by what they receive.
+        truncation: The largest number of tokens, and where it was found.
+        length: The number of tokens that the graph is fixed to.
+        pad: The padding token.
+        side: The side of padding.
+    """
+
+    tokenizer: Tokenizer
+    inputs: Mapping[str, Sequence[GraphInput]]
+    truncation: Truncation | None
+    length: int | None
+    pad: PadToken | None
+    side: Side
+
+
 class TextReader:
     """Turns text into the inputs of one graph. Not thread-safe.
 
@@ -126,6 +147,14 @@ class TextReader:
                 hint="Give them as the second text, one a line: --pair choices.txt",
             )
         return self._read(text, pair, id, complete)
+
+    @property
+    def rules(self) -> TextRules:
+        """How a text is read, for readers in other languages."""
+        self._tokenizer.no_truncation()
+        return TextRules(
+            self._tokenizer, self._inputs, self._truncation, self._length, self._pad, self._side
+        )
 
     @property
     def takes_choices(self) -> bool:

@@ -16,9 +16,10 @@ from palrp_onnx.errors import InputError
 from palrp_onnx.inputs.beside import beside
 from palrp_onnx.inputs.chat import render_chat
 from palrp_onnx.inputs.ids import IdReader
-from palrp_onnx.inputs.image import ImageReader
+from palrp_onnx.inputs.image import ImageReader, takes_images
 from palrp_onnx.inputs.kinds import ARRAY, IMAGE, SOUND, TABLE, TENSORS, TEXT
 from palrp_onnx.inputs.open import open_sample
+from palrp_onnx.inputs.patches import patch_inputs
 from palrp_onnx.inputs.processor import default_preprocessor
 from palrp_onnx.inputs.produced import read_both, sides
 from palrp_onnx.inputs.purposes import IDS, purposes
@@ -139,6 +140,11 @@ class ValueReader:
         found = purposes(self._both.source)
         open_ = (each for each in self._both.source if found[each.name] is None)
         return IDS in found.values() or any(map(is_integer, open_))
+
+    @property
+    def takes_image(self) -> bool:
+        """Whether an image gives something to an input of the graph."""
+        return any(map(takes_images, self._both.source)) or bool(patch_inputs(self._both.source))
 
     def _plain(self, value: Any) -> Any:
         """The value, with paths as such, and with arrays of other libraries as arrays."""

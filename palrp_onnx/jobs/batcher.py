@@ -20,6 +20,7 @@ from palrp_onnx.jobs.stacking import Padding, own_record, stack
 from palrp_onnx.prepare import make_example
 from palrp_onnx.relevance.target import Target
 from palrp_onnx.relevance.target_parsing import parse_target
+from palrp_onnx.subject import Subject
 
 #: Kinds of targets that name places, or sum over all.
 _PLACED = ("token", "element", "span", "region")
@@ -62,6 +63,11 @@ class Batcher:
         example: An ``.npz`` file with a valid input, for trial runs of models that do not run on a
             synthetic example.
 
+    Attributes:
+        batching: How samples may be put into batches.
+        subject: What is explained; ``None`` where no example could be made, so that the first
+            sample decides.
+
     Raises:
         PalrpError: The model cannot be explained with these options, whatever the sample.
     """
@@ -84,6 +90,7 @@ class Batcher:
         #: Whether entries of the output are tokens of the input, as the ends of answers are.
         self._ends = False
         self._input = ""
+        self.subject: Subject | None = None
         self.batching = self._try_batching(tokenizer, target, example)
 
     def _try_batching(self, tokenizer: Path, target: str, given: Path | None) -> Batching:
@@ -98,7 +105,7 @@ class Batcher:
             example = dict(make_example(model, arrays))
         except RoleError:
             return Batching(together=False, padding=None)
-        subject = self._explainer.engine(example).subject
+        self.subject = subject = self._explainer.engine(example).subject
         self._ends = subject.facts.tokens
         self._input = subject.input
         file = usable_tokenizer(tokenizer)

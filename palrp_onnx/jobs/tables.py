@@ -132,6 +132,7 @@ def _schema(arrow: Any) -> Any:
             vector_sha256=text,
             token=text,
             logprob=flag,
+            rest=flag,
             places=wholes,
             region=text,
             cells=whole,

@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from palrp_onnx.errors import ModelError
+from palrp_onnx.errors import ModelError, is_lack_of_memory
 from palrp_onnx.model.changes import Blank, Changes
 from palrp_onnx.model.checks import check_size, check_tensors, check_values
 from palrp_onnx.model.external_weights import read_slim
@@ -27,6 +27,8 @@ from palrp_onnx.model.sparse import make_dense
 
 MAX_FILE_BYTES = 2**31
 _CHUNK = 1 << 20
+#: Metadata of an explainer that names such inputs of it: see :func:`required`.
+REQUIRED = "palrp_onnx.required"
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class Model:
         sha256: Digest of the file, followed by its external data files in order of their names in
             the file; of an encoder and a decoder, of both files in this order.
         nodes: Number of nodes of the file as it is on disk.
-        inputs: Inputs of the plain graph.
+        inputs: Inputs of the plain graph, without those that a compiled explainer adds for targets.
         outputs: Outputs of the file.
         changes: Log of the changes between the file and ``graph``.
         proto: The plain model.
@@ -134,7 +136,7 @@ class Model:
             opset=opset,
             producer=" ".join(filter(None, (proto.producer_name, proto.producer_version))),
             nodes=nodes,
-            inputs=tuple(map(_signature, proto.graph.inputs)),
+            inputs=tuple(map(_signature, _of_model(proto))),
             outputs=outputs,
             changes=changes,
             proto=proto,
@@ -173,6 +175,16 @@ class Model:
         """The same inputs, with only the nodes that the values of these names depend on."""
         graph = ir.convenience.extract(self.graph, self.graph.inputs, names)
         return replace(self, proto=ir.Model(graph, ir_version=self.proto.ir_version))
+
+
+def _of_model(proto: ir.Model) -> list[ir.Value]:
+    added = required(proto)
+    return [value for value in proto.graph.inputs if value.name not in added]
+
+
+def required(explainer: ir.Model) -> list[str]:
+    """Inputs that a compiled explainer adds for targets, where they have no default."""
+    return explainer.metadata_props.get(REQUIRED, "").split(",")
 
 
 def parse_model(path: Path) -> ir.Model:
@@ -226,6 +238,8 @@ def _read_file(path: Path) -> tuple[ir.Model, dict[str, str]]:
     except ModelError:
         raise
     except Exception as error:  # the parser raises many kinds for a damaged file
+        if is_lack_of_memory(error):
+            raise
         with file.open("rb") as stream:
             first = stream.read(16)
         raise ModelError(

@@ -13,7 +13,7 @@ from pathlib import Path
 import onnx_ir as ir
 import onnx_ir.passes.common as common
 
-from palrp_onnx.errors import ModelError
+from palrp_onnx.errors import ModelError, is_lack_of_memory
 from palrp_onnx.model.changes import Changes
 from palrp_onnx.model.declared import infer_shapes, normalise_declared
 from palrp_onnx.model.locate import real_files
@@ -180,6 +180,8 @@ def make_plain(
         except ModelError:
             raise
         except Exception as error:  # a cycle, a dangling input, an attribute of the wrong type
+            if is_lack_of_memory(error):
+                raise
             raise ModelError(
                 "The graph is not well formed",
                 place=str(path),

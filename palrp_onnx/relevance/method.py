@@ -54,6 +54,23 @@ class Parameter:
         return f"{short(self.low)} … {short(self.high)}"
 
 
+@dataclass(frozen=True)
+class Ranking:
+    """How units get their score.
+
+    Attributes:
+        kind: Content, reduced positions, or their sum.
+        position_weight: Factor of the reduced positions.
+        layer_weight: Weight of a layer's sinks, divided by that of the layer before it.
+        magnitude: 0 for signed scores, 1 for their magnitudes; between, a weighted mean of both.
+    """
+
+    kind: MapKind
+    position_weight: float = 1.0
+    layer_weight: float = 1.0
+    magnitude: float = 0.0
+
+
 @dataclass(frozen=True, kw_only=True)
 class Method:
     """A way to explain.
@@ -128,9 +145,20 @@ class Method:
         return "gradient" in self.rules
 
     @property
+    def own_slopes(self) -> bool:
+        """Whether gates of self-gated activations are content."""
+        return "slopes" in self.rules
+
+    @property
     def numbers(self) -> dict[str, float]:
         """Every parameter with the number that is used."""
         return {**{k: each.default for k, each in self.parameters.items()}, **self.changed}
+
+    @property
+    def ranking(self) -> Ranking:
+        """How units get their score: :attr:`map`, and the parameters named like its numbers."""
+        names = ("position_weight", "layer_weight", "magnitude")
+        return Ranking(self.map, **{k: v for k, v in self.numbers.items() if k in names})
 
     def number(self, name: str) -> float:
         """The number that is used for a parameter.

@@ -18,6 +18,31 @@ _KEPT = Parameter(0.5, 0.0, 1.0, "share λ of the scores in the relevance of wha
 _EPSILON = Parameter(1e-6, 1e-7, 1.0, "stabiliser ε of every sum")
 _GAMMA = Parameter(0.05, 0.0, 1e3, "γ of products with weights")
 _GAMMA_CONV = Parameter(100.0, 0.0, 1e3, "γ of convolutions")
+_TEMPERATURE = Parameter(2.0, 0.5, 10.0, "temperature τ of the softmax's derivative in attention")
+_BASELINE = Parameter(
+    -1.0, -1.0, 1e7, "id of the token from whose embedding content is measured; −1 for zero"
+)
+_ROTATION = Parameter(0.5, 0.0, 1.0, "share of positions that multiply element by element")
+_MAGNITUDE = Parameter(0.0, 0.0, 1.0, "0 ranks by signed scores, 1 by their magnitudes")
+#: Free choices of the content part, with the usual rules as defaults.
+_OPEN = {
+    "scores": Parameter(0.5, 0.0, 1.0, "share of attention probabilities, beside values"),
+    "gate": Parameter(0.5, 0.0, 1.0, "share of the activated branch of a gated unit"),
+    "temperature": replace(_TEMPERATURE, default=1.0),
+    "gamma": replace(_GAMMA, default=0.0),
+    "gamma_conv": replace(_GAMMA_CONV, default=0.0),
+    "gamma_attention": Parameter(0.0, 0.0, 1e3, "γ of layers next to attention"),
+    "bias": Parameter(1.0, 0.0, 1.0, "share of its relevance that a bias keeps"),
+    "magnitude": _MAGNITUDE,
+}
+_GIM = {"temperature": _TEMPERATURE, "baseline": _BASELINE, "magnitude": _MAGNITUDE}
+#: Free choices of the positions' part of the score.
+_SCORE = {
+    "position_weight": Parameter(1.0, 0.0, 100.0, "weight of positions in the score"),
+    "layer_weight": Parameter(
+        1.0, 0.25, 4.0, "weight of a layer's sinks in the score, over that of the layer before"
+    ),
+}
 
 #: The methods that come with the package, by name.
 METHODS: Mapping[str, Method] = {
@@ -102,6 +127,42 @@ METHODS: Mapping[str, Method] = {
             rules=("gradient",),
         ),
         Method(
+            name="pa-lrp-open",
+            summary="pa-lrp with its free choices as parameters",
+            source="this project",
+            map="sum",
+            shares=("positions", "attention", "gates"),
+            rules=("open", "tempered"),
+            parameters={**_OPEN, "rotation": _ROTATION, **_SCORE},
+        ),
+        Method(
+            name="attnlrp-open",
+            summary="attnlrp with its free choices as parameters",
+            source="this project",
+            map="content",
+            shares=("attention", "gates"),
+            rules=("open", "tempered"),
+            parameters=_OPEN,
+        ),
+        Method(
+            name="gim",
+            summary="GIM: gradient, norms frozen, softmax's slope softened, half for each factor",
+            source="Edin et al. 2025",
+            map="content",
+            shares=("attention", "gates"),
+            rules=("slopes", "tempered"),
+            parameters=_GIM,
+        ),
+        Method(
+            name="pa-gim",
+            summary="gim with position sinks",
+            source="this project",
+            map="sum",
+            shares=("positions", "attention", "gates"),
+            rules=("slopes", "tempered"),
+            parameters={**_GIM, **_SCORE},
+        ),
+        Method(
             name="pa-lrp-gamma",
             summary="pa-lrp for images: γ-rules, nothing passes attention scores",
             source="PA-LRP (2025), tables for vision",
@@ -130,6 +191,14 @@ METHODS: Mapping[str, Method] = {
             rules=("alpha", "stopped"),
         ),
         Method(
+            name="abslrp",
+            summary="absLRP: positive contributions by the size of the output, layers rescaled",
+            source="Vukadin et al. 2024",
+            map="content",
+            shares=("attention", "gates"),
+            rules=("absolute",),
+        ),
+        Method(
             name="cp-lrp-gamma",
             summary="cp-lrp for images: γ-rules",
             source="Achtibat et al. 2024, vision transformers",
@@ -144,10 +213,17 @@ METHODS: Mapping[str, Method] = {
 
 
 class BaselineFacts(NamedTuple):
-    """A method for comparison, which computes a map without rules and ledger."""
+    """A method for comparison, which computes a map without rules and ledger.
+
+    Attributes:
+        summary: What it is, in one line.
+        source: Its paper.
+        slow: Whether it runs the model for every unit, or more often.
+    """
 
     summary: str
     source: str
+    slow: bool = False
 
 
 #: Methods for evaluations alone, by name; see :mod:`palrp_onnx.evaluate.baselines`.
@@ -158,6 +234,21 @@ BASELINES: Mapping[str, BaselineFacts] = {
         "attention weighed by its gradient", "Chefer et al. 2021 (self-attention)"
     ),
     "ig": BaselineFacts("integrated gradients, 32 steps", "Sundararajan et al. 2017"),
+    "tibav": BaselineFacts(
+        "relevance of attention, weighed by its gradient", "Chefer et al. 2021 (beyond attention)"
+    ),
+    "attention-norm": BaselineFacts(
+        "rollout of the norms of what attention moves", "Kobayashi et al. 2020", slow=True
+    ),
+    "value-zeroing": BaselineFacts(
+        "rollout of how far results turn without a token's values", "Mohebbi et al. 2023", slow=True
+    ),
+    "occlusion": BaselineFacts(
+        "the target without one unit, unit by unit", "Zeiler & Fergus 2014", slow=True
+    ),
+    "shap": BaselineFacts(
+        "Shapley values of halves of halves, by the package shap", "Lundberg & Lee 2017", slow=True
+    ),
 }
 
 

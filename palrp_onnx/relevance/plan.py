@@ -5,6 +5,7 @@ A graph that cannot be explained is refused here, before anything runs.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -16,10 +17,10 @@ import onnx_ir as ir
 from palrp_onnx.analysis.analysis import Analysis, Operand
 from palrp_onnx.analysis.axes import sample_axis
 from palrp_onnx.analysis.content import fed_values
-from palrp_onnx.analysis.inputs import from_entries
+from palrp_onnx.analysis.inputs import from_entries, table_rows
 from palrp_onnx.analysis.probability import ending_of
 from palrp_onnx.analysis.roles import Fact, Role
-from palrp_onnx.errors import TargetError, UnsupportedError
+from palrp_onnx.errors import TargetError, UnsupportedError, UsageError
 from palrp_onnx.model.lowering import REFUSED
 from palrp_onnx.model.native import kernel_nodes
 from palrp_onnx.model.ops import Trait, has
@@ -29,15 +30,16 @@ from palrp_onnx.relevance.linear_layers import added_biases, attention_layers
 from palrp_onnx.relevance.method import Method
 from palrp_onnx.rules import RuleEntry, find_rule
 from palrp_onnx.rules.refused import reason
+from palrp_onnx.tensor.language import Language
 
 T = TypeVar("T")
 
 #: Roles of operands that can receive relevance. A mask cannot: where it is zero its relevance is
 #: zero, and where it switches a score off the multiplier is zero.
 RECEIVING = frozenset((Role.CONTENT, Role.POSITION, Role.SEGMENT, Role.PARAMETER, Role.MIXED))
-#: Set of rules that stops at a softmax. It is for attention: at the softmax of a classifier's
-#: output it would leave nothing to explain.
-_STOPPED = "stopped"
+#: Sets of rules for the softmax of attention. That of a classifier's output is not one: stopped
+#: there, nothing would be left to explain.
+_OF_ATTENTION = frozenset(("stopped", "tempered"))
 _ACTIVE = frozenset((Role.CONTENT, Role.POSITION, Role.MIXED))
 
 
@@ -72,6 +74,8 @@ class Plan:
         kernels: Nodes whose results the forward pass takes from an integer kernel.
         real_masks: Masks that are added and hold any numbers of a real input. Their relevance goes
             to the ledger; that of other masks is zero.
+        self_gated: Products of two functions of one value, if both are content under this method.
+        start: Id of the token from whose embedding content is measured; ``None`` for zero.
     """
 
     analysis: Analysis
@@ -84,11 +88,39 @@ class Plan:
     biases: Mapping[ir.Node, ir.Value] = field(default_factory=dict)
     kernels: frozenset[ir.Node] = frozenset()
     real_masks: frozenset[Operand] = frozenset()
+    self_gated: frozenset[ir.Node] = frozenset()
+    start: int | None = None
 
     @cached_property
     def seen_scores(self) -> frozenset[ir.Value]:
         """Scores that the consumers of their softmax see."""
         return frozenset(self.scores_of.values())
+
+    @cached_property
+    def next_to_attention(self) -> frozenset[ir.Node]:
+        """Linear layers that make values of attention or read its result."""
+        return attention_layers(self.analysis)
+
+    def first_share(self, node: ir.Node) -> float:
+        """Share of the first of two activations in their product.
+
+        The parameters ``scores``, ``gate`` and ``rotation`` of the method are those of attention
+        probabilities, of activated branches and of positions that multiply element by element.
+        """
+        numbers, analysis = self.method.numbers, self.analysis
+        operands = (node, 0), (node, 1)
+        kinds = {
+            "scores": [o in analysis.probabilities for o in operands],
+            "gate": [is_gate(analysis, o) for o in operands],
+            "rotation": [_is_position(analysis, o) for o in operands],
+        }
+        if node.op_type != "Mul" and any(kinds["rotation"]):
+            return 0.5  # the walk counts on it: such a position need not have the axes of tokens
+        for name, (first, second) in kinds.items():
+            if first != second:
+                own = numbers.get(name, 0.5)
+                return own if first else 1.0 - own
+        return 0.5
 
     @cached_property
     def fed(self) -> set[ir.Value]:
@@ -201,6 +233,18 @@ class View(Generic[T]):
         found = self._plan.biases.get(self._node)
         return None if found is None else self._values(found)
 
+    def first_share(self) -> float:
+        """Share of the first of two activations in their product, ½ unless the method says so."""
+        return self._plan.first_share(self._node)
+
+    def next_to_attention(self) -> bool:
+        """Whether this layer makes values of attention or reads its result."""
+        return self._node in self._plan.next_to_attention
+
+    def self_gated(self) -> bool:
+        """Whether this product is an activation whose factors are functions of one value."""
+        return self._node in self._plan.self_gated
+
     def batch_axis(self) -> int:
         """The axis of the first output that runs over samples alone, counted from the right."""
         flags = self._plan.analysis.axes[self._node.outputs[0]]
@@ -262,8 +306,10 @@ def make_plan(
         raise TargetError(
             "The output does not depend on the explained input", place=f"output {output.name}"
         )
-    if method.every_path:
-        analysis = with_all_paths(analysis)
+    opened = opened_operands(analysis, method)
+    if opened:
+        content = dict.fromkeys(opened, Fact(Role.CONTENT, "depends on the explained input"))
+        analysis = replace(analysis, operands={**analysis.operands, **content})
     scaling = scaling_operands(analysis, method)
     visited = visited_nodes(analysis, output, scaling)
     ending = ending_of(output)
@@ -277,7 +323,7 @@ def make_plan(
             continue
         sets = () if node in by_default else method.rules
         if ending is not None and node is ending.node:
-            sets = tuple(each for each in sets if each != _STOPPED)
+            sets = tuple(each for each in sets if each not in _OF_ATTENTION)
         entry = find_rule(node.domain, node.op_type, analysis.model.graph_opset, sets)
         if entry is None:
             refused.append(refusal(node))
@@ -300,7 +346,34 @@ def make_plan(
         biases=added_biases(analysis),
         kernels=kernel_nodes(analysis.model),
         real_masks=_real_masks(analysis),
+        self_gated=frozenset(n for n, _ in opened if n.outputs[0] in analysis.activations),
+        start=_start(analysis, method),
     )
+
+
+def _start(analysis: Analysis, method: Method) -> int | None:
+    """The parameter ``baseline`` of the method, if it is an id.
+
+    Raises:
+        UsageError: It is no whole number, or a table of embeddings has no such row.
+        UnsupportedError: The explained input has no ids, or its embeddings are not rows of a table.
+    """
+    number = method.numbers.get("baseline", -1.0)
+    if number < 0.0:
+        return None
+    place, hint = f"method {method.text}", "Leave baseline out: embeddings are measured from zero."
+    others = [describe(n) for n in analysis.inputs.lookups if n.op_type != "Gather"]
+    if others or set(analysis.inputs.lookups.values()) != set(analysis.inputs.explained()):
+        problem = f"not a lookup in a table: {', '.join(others)}" if others else "no ids of tokens"
+        raise UnsupportedError(
+            f"A baseline token is for embeddings of tokens ({problem})", place=place, hint=hint
+        )
+    rows = min(map(table_rows, analysis.inputs.lookups))
+    if number != int(number) or number >= rows:
+        raise UsageError(
+            f"baseline = {number:g} is no token of the model", place=place, hint=f"0 … {rows - 1}."
+        )
+    return int(number)
 
 
 def _real_masks(analysis: Analysis) -> frozenset[Operand]:
@@ -329,12 +402,18 @@ def refusal(node: ir.Node) -> str:
     return f"{describe(node)} ({why})" if why else describe(node)
 
 
-def with_all_paths(analysis: Analysis) -> Analysis:
-    """The analysis with gates, statistics and normalisers that depend on content as content."""
-    content = Fact(Role.CONTENT, "depends on the explained input")
-    statistics = {o for o, fact in analysis.operands.items() if fact.role is Role.STATISTIC}
-    found = {o for o in statistics if o[0].inputs[o[1]] in analysis.content}
-    return replace(analysis, operands={**analysis.operands, **dict.fromkeys(found, content)})
+def opened_operands(analysis: Analysis, method: Method) -> frozenset[Operand]:
+    """Constant factors that are content under the method: gates, statistics and normalisers.
+
+    With derivatives of functions alone they are the factors of self-gated activations.
+    """
+    statistics = (o for o, fact in analysis.operands.items() if fact.role is Role.STATISTIC)
+    found = frozenset(o for o in statistics if o[0].inputs[o[1]] in analysis.content)
+    if method.every_path:
+        return found
+    if not method.own_slopes:
+        return frozenset()
+    return frozenset(o for o in found if o[0].outputs[0] in analysis.activations)
 
 
 def scaling_operands(analysis: Analysis, method: Method) -> frozenset[Operand]:
@@ -343,18 +422,25 @@ def scaling_operands(analysis: Analysis, method: Method) -> frozenset[Operand]:
     if "attention" not in method.shares:
         found |= analysis.probabilities
     for operand, fact in analysis.operands.items():
-        node, index = operand
         if "positions" not in method.shares and fact.role is Role.POSITION:
             found.add(operand)
-        if (
-            "gates" not in method.shares
-            and node.op_type == "Mul"
-            and node.inputs[index] in analysis.activations
-        ):
-            other = analysis.operands.get((node, 1 - index))
-            if other is not None and other.role is Role.CONTENT:
-                found.add(operand)
+        if "gates" not in method.shares and is_gate(analysis, operand):
+            found.add(operand)
     return frozenset(found)
+
+
+def _is_position(analysis: Analysis, operand: Operand) -> bool:
+    fact = analysis.operands.get(operand)
+    return fact is not None and fact.role is Role.POSITION
+
+
+def is_gate(analysis: Analysis, operand: Operand) -> bool:
+    """Whether an operand is the activated branch of a gated unit, next to content."""
+    node, index = operand
+    if node.op_type != "Mul" or node.inputs[index] not in analysis.activations:
+        return False
+    other = analysis.operands.get((node, 1 - index))
+    return other is not None and other.role is Role.CONTENT
 
 
 def role_of(analysis: Analysis, operand: Operand, scaling: frozenset[Operand]) -> Role | None:
@@ -413,6 +499,14 @@ def needed_values(plan: Plan, walk: Callable[..., object]) -> list[ir.Value]:
     return list(seen)
 
 
+def entries_read(plan: Plan, walk: Callable[..., object]) -> set[ir.Value]:
+    """Forward values whose entries the walk reads, not their shapes alone."""
+    known: dict[ir.Value, object] = {}
+    recorder = _Reader()
+    walk(recorder, plan, lambda v: known.setdefault(v, object()), object(), by_products=True)
+    return {value for value, each in known.items() if id(each) in recorder.read}
+
+
 class _Recorder:
     """A language in which every operation returns a new object."""
 
@@ -434,3 +528,41 @@ class _Recorder:
         reverse: bool,
     ) -> object:
         return step(self, states, along)
+
+
+#: Parameters of operations of which the shape alone is read.
+_SHAPES = ("like", "likes", "reduced")
+
+
+class _Reader(_Recorder):
+    """The same, which notes the operands whose entries are read.
+
+    Attributes:
+        read: These operands, by identity.
+    """
+
+    def __init__(self) -> None:
+        self.read: dict[int, object] = {}
+
+    def __getattr__(self, name: str) -> Callable[..., object]:
+        names = list(inspect.signature(getattr(Language, name)).parameters)[1:]
+
+        def operation(*args: object, **kwargs: object) -> object:
+            for parameter, value in (*zip(names, args, strict=False), *kwargs.items()):
+                if parameter not in _SHAPES:
+                    several = value if isinstance(value, list | tuple) else [value]
+                    self.read.update((id(each), each) for each in several)
+            return object()
+
+        return operation
+
+    def scan(
+        self,
+        step: Callable[..., object],
+        states: Sequence[object],
+        along: Sequence[object],
+        *,
+        reverse: bool,
+    ) -> object:
+        self.read.update((id(each), each) for each in (*states, *along))
+        return super().scan(step, states, along, reverse=reverse)

@@ -138,19 +138,24 @@ def check_reduction(how: str) -> None:
         raise UsageError(f"Unknown reduction {how!r}", hint=f"One of {known}.")
 
 
-def reduce_sinks(op: Language[T], sinks: Sequence[Sink], how: str) -> list[tuple[Sink, T]]:
+def reduce_sinks(
+    op: Language[T], sinks: Sequence[Sink], how: str, layer_weight: float = 1.0
+) -> list[tuple[Sink, T]]:
     """Terms [B, T], in units of the target, whose sum is one number for every token.
 
     Each comes with a sink that has its tokens.
 
     ``relu`` is PA-LRP, eq. 11: Σ_layers Σ_features ReLU(R); ``abs`` is Σ_layers |Σ_features R|;
     ``signed`` is Σ_layers Σ_features R; ``single-sink`` is eq. 11 with one sink for all layers,
-    Σ_features ReLU(Σ_layers R). Each sums over the parts of every kind.
+    Σ_features ReLU(Σ_layers R). Each sums over the parts of every kind. Relevance of layer l is
+    first multiplied by ``layer_weight``ˡ.
 
     Raises:
         UsageError: There is no such reduction.
     """
     check_reduction(how)
+    if layer_weight != 1.0:
+        sinks = [replace(s, relevance=op.scale(s.relevance, layer_weight**s.layer)) for s in sinks]
     if how == "single-sink":
         merged: dict[tuple[object, ...], Sink] = {}
         for sink in sinks:

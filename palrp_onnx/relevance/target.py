@@ -73,6 +73,7 @@ class Target:
             text, until it is bound to ``span``.
         end: Which end of an answer is explained alone; ``None`` for the sum of both scores.
         log: Whether the log-probability is explained instead of the entry.
+        rest: Whether the mean of all other entries is subtracted from the entry.
         link: How probabilities follow from entries, once it is bound: of ``log`` targets alone.
         span: First and last token of an answer, or of a span, until it is bound to ``entries``.
         best: The same of the best of all answers, which need not be the one that is explained.
@@ -96,6 +97,7 @@ class Target:
     at: str | None = None
     end: End | None = None
     log: bool = False
+    rest: bool = False
     link: str | None = field(default=None, compare=False)
     span: tuple[int, int] | None = None
     best: tuple[int, int] | None = field(default=None, compare=False)
@@ -107,7 +109,7 @@ class Target:
     @property
     def of_output(self) -> bool:
         """Whether the seed depends on the values of the output, or on several of its places."""
-        return self.log or self.kind in ("span", "region", "answer")
+        return self.log or self.rest or self.kind in ("span", "region", "answer")
 
     @property
     def wide(self) -> bool:
@@ -137,6 +139,7 @@ class Resolved:
         absorbed: ``value`` − Σ multiplier · output, which is not zero for log-probabilities.
         entry: The entry of the ledger that it belongs to.
         region: Of a region: its name, and its number of cells.
+        rest: Whether the mean of all other entries is subtracted.
         best: First and last token of the best of all answers, if answers are explained.
     """
 
@@ -151,12 +154,15 @@ class Resolved:
     absorbed: float = 0.0
     entry: str = "softmax"
     region: tuple[str, int] | None = None
+    rest: bool = False
     best: tuple[int, int] | None = None
 
     @property
     def log(self) -> bool:
         """Whether the value is a log-probability, or a sum of them."""
-        return self.kind == "span" or (self.direction is not None and self.kind == "index")
+        if self.kind == "span":
+            return True
+        return self.direction is not None and self.kind == "index" and not self.rest
 
     def seed(self, row: Array) -> Array:
         """The multiplier of a row of the output."""
@@ -205,6 +211,19 @@ def resolve(target: Target, row: Array, mask: Array | None) -> Resolved:
         return _product(target, scores, place)
     index = int(scores.argmax()) if target.index is None else bounded(target.index, scores.size)
     where = [((*place, index), 1.0)]
+    if target.rest:
+        direction = _against_rest(scores, index)
+        value = float(scores[index]) + _sum(scores, np.minimum(direction, 0.0))
+        return Resolved(
+            "index",
+            tuple(where),
+            value,
+            scores,
+            place,
+            predicted=target.index is None,
+            direction=direction,
+            rest=True,
+        )
     if target.log:
         value, direction, rest, entry = _logarithm(scores, index, target.link)
         return Resolved(
@@ -281,9 +300,33 @@ def _logarithm(scores: Array, index: int, link: str | None) -> tuple[float, Arra
             "The entries of the output have no log-probabilities",
             hint="Nothing says how probabilities follow from them; leave out logprob:.",
         )
-    # Entries that are switched off are −∞, and have no part in the sum.
-    rest = value - float((wide * gradient)[gradient != 0].sum())
-    return value, gradient, rest, "softmax" if link == "softmax" else "other"
+    return (
+        value,
+        gradient,
+        value - _sum(wide, gradient),
+        "softmax" if link == "softmax" else "other",
+    )
+
+
+def _sum(scores: Array, weights: Array) -> float:
+    """Σ scores ∘ weights; entries that are switched off are −∞, and have no part in the sum."""
+    used = weights != 0
+    return float((scores[used].astype(np.float64) * weights[used]).sum())
+
+
+def _against_rest(scores: Array, index: int) -> Array:
+    """1 at ``index``, −1/n at each of the n other entries that are not switched off [D].
+
+    Raises:
+        TargetError: There are no others.
+    """
+    others = np.isfinite(scores)
+    others[index] = False
+    if not others.any():
+        raise TargetError("The output has no other entries", hint="Leave out rest:.")
+    direction = others / -float(others.sum())
+    direction[index] = 1.0
+    return np.asarray(direction)
 
 
 def _span(target: Target, row: Array) -> Resolved:

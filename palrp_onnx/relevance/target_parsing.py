@@ -12,7 +12,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from palrp_onnx.errors import TargetError
 from palrp_onnx.relevance.target import End, Kind, Part, Target
@@ -42,11 +42,21 @@ _WORD = re.compile(r'(?![-0-9]+$)[^:",]+')
 _RANGE = f"(?:{_INDEX})?:(?:{_INDEX})?"
 _PARTS = re.compile(f"(?:{_INDEX}|{_RANGE})(?:,(?:{_INDEX}|{_RANGE}))*")
 _FILE = r"[^,]+\.[A-Za-z0-9]+"
+#: Prefixes of a class or a token, each with its meaning and what it changes of the target.
+_OF_ENTRY: dict[str, tuple[str, dict[str, Any]]] = {
+    "logprob": ("the log-probability of {}", {"log": True}),
+    "rest": ("{} against the mean of the rest", {"rest": True}),
+}
+#: Why they are not for a contrast of two.
+_NO_CONTRAST = {
+    "logprob": "A contrast of two log-probabilities is the contrast of the two logits",
+    "rest": "A contrast names what it is against already",
+}
 #: Kinds that are no member of a list.
 _ALONE = ("element", "region", "all", "answer", "default")
 _FORMS = (
     "pred, all, answer, an index, a label, a token in quotes, A-B, several with commas, "
-    'token:POS[:CLASS], answer:"TEXT", logprob:TARGET, span:FIRST-LAST, I,J,…, '
+    'token:POS[:CLASS], answer:"TEXT", logprob:TARGET, rest:TARGET, span:FIRST-LAST, I,J,…, '
     "region:CLASS[:MASK], dot:FILE, cos:FILE or similarity:FILE"
 )
 
@@ -86,11 +96,11 @@ def parse_targets(text: str, labels: Mapping[int, str] | None = None) -> tuple[T
     """Parse a target, or a list of them.
 
     ``pred``, ``all``, an index, a label, a token in quotes, a contrast ``A-B`` of these,
-    ``token:POS[:CLASS]`` (or ``box:``) with any of these as its class, ``logprob:`` before one,
-    ``answer``, ``answer:start``, ``answer:end`` or ``answer:"TEXT"``, ``span:FIRST-LAST``, an
-    element ``I,J,…`` or a region with ranges ``I,:,A:B``, ``region:CLASS[:MASK]``,
-    ``dot:FILE[:POS]``, ``cos:FILE[:POS]`` or ``similarity:FILE[:POS]``; all but elements also as a
-    list with commas. Numbers alone, with commas, are one element.
+    ``token:POS[:CLASS]`` (or ``box:``) with any of these as its class, ``logprob:`` or ``rest:``
+    before one, ``answer``, ``answer:start``, ``answer:end`` or ``answer:"TEXT"``,
+    ``span:FIRST-LAST``, an element ``I,J,…`` or a region with ranges ``I,:,A:B``,
+    ``region:CLASS[:MASK]``, ``dot:FILE[:POS]``, ``cos:FILE[:POS]`` or ``similarity:FILE[:POS]``;
+    all but elements also as a list with commas. Numbers alone, with commas, are one element.
     ``index:N``, ``index:pred``, ``index:all``, ``label:NAME`` and ``element:I,J,…`` have one
     reading.
 
@@ -190,8 +200,9 @@ class _Names:
             return [_keyword(text.removeprefix("index:"))]
         if match := re.fullmatch(f"(?:token|box):({_PLACE})(?::(.+))?", text, re.DOTALL):
             return self._at_token(match[1], match[2])
-        if text.startswith("logprob:"):
-            return self._logarithms(text.removeprefix("logprob:"))
+        prefix, colon, inner = text.partition(":")
+        if colon and prefix in _OF_ENTRY:
+            return self._of_entry(prefix, inner)
         if match := re.fullmatch(f"span:({_INDEX})-({_INDEX})", text):
             return [_one_form(Target("span", span=(int(match[1]), int(match[2]))), text)]
         if match := re.fullmatch(f"answer:(start|end|{_QUOTED})", text, re.DOTALL):
@@ -238,20 +249,18 @@ class _Names:
         found += [each for each, certain in contrasts if certain or not found]
         return found or ([_word(text, text)] if _WORD.fullmatch(text) else [])
 
-    def _logarithms(self, text: str) -> list[_Reading]:
-        """``logprob:`` before a class or a token."""
-        found = [] if text.startswith("logprob:") else self.single(text)
+    def _of_entry(self, prefix: str, text: str) -> list[_Reading]:
+        """``logprob:`` or ``rest:`` before a class or a token."""
+        words, changes = _OF_ENTRY[prefix]
+        found = [] if text.partition(":")[0] in _OF_ENTRY else self.single(text)
         if any(r.targets[0].kind == "contrast" for r in found):
-            raise TargetError(
-                "A contrast of two log-probabilities is the contrast of the two logits",
-                hint="Leave out logprob:.",
-            )
+            raise TargetError(_NO_CONTRAST[prefix], hint=f"Leave out {prefix}:.")
         return [
             _Reading(
-                (replace(each.targets[0], log=True),),
-                f"the log-probability of {each.words}",
-                f"logprob:{each.form}",
-                f"logprob:{each.certain}",
+                (replace(each.targets[0], **changes),),
+                words.format(each.words),
+                f"{prefix}:{each.form}",
+                f"{prefix}:{each.certain}",
             )
             for each in found
             if each.targets[0].kind in ("pred", "index", "token")

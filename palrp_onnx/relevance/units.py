@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 
 from palrp_onnx.record import Warning_
+from palrp_onnx.relevance.method import Ranking
 from palrp_onnx.relevance.sinks import Sink, reduce_sinks
 from palrp_onnx.subject import Subject
 from palrp_onnx.tensor.language import Language
@@ -48,7 +48,7 @@ def make_maps(
     at_units: Callable[[Sink, Array], Array],
     *,
     positions: str,
-    kind: Literal["sum", "content", "position"],
+    ranking: Ranking,
     grid: tuple[int, int] | None,
     nowhere: Sequence[Sink] = (),
 ) -> Maps:
@@ -60,7 +60,7 @@ def make_maps(
         sinks: The sinks.
         at_units: Brings numbers of a sink's tokens [B, T] to the units [B, units].
         positions: Reduction of sinks.
-        kind: What the method ranks by.
+        ranking: How the method makes scores.
         grid: Rows and columns, where units are patches.
         nowhere: The sinks that are on no map.
 
@@ -71,13 +71,16 @@ def make_maps(
     aligned = [s for s in sinks if s.route is not None]
     sites = tuple(_signed(s, at_units) for s in aligned)
     reduced = np.zeros_like(summed)
-    if kind != "content":
-        for sink, term in reduce_sinks(op, aligned, positions):
-            reduced += at_units(sink, term)
+    if ranking.kind != "content":
+        for sink, term in reduce_sinks(op, aligned, positions, ranking.layer_weight):
+            reduced += ranking.position_weight * at_units(sink, term)
+    score = reduced if ranking.kind == "position" else summed + reduced
+    if ranking.magnitude:
+        score = (1.0 - ranking.magnitude) * score + ranking.magnitude * np.abs(score)
     return Maps(
         content=summed,
         position=sum((s.relevance for s in sites), np.zeros_like(summed)),
-        score=reduced if kind == "position" else summed + reduced,
+        score=score,
         sites=sites,
         grid=grid,
         unaligned=tuple(s.name for s in sinks if s.route is None),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import Any, Generic, TypeVar
 
 import onnx_ir as ir
@@ -15,8 +16,9 @@ from palrp_onnx.errors import RoleError, TargetError, UnsupportedError
 from palrp_onnx.model.ops import Trait, has
 from palrp_onnx.relevance.ledger import INPUT, KERNEL
 from palrp_onnx.relevance.plan import RECEIVING, Plan, Step, View, describe, role_of
+from palrp_onnx.relevance.score_sums import NO_SUMS, ScoreSums, find_score_sums
 from palrp_onnx.relevance.single_row import Rows, RowView, picked_row, rows_before
-from palrp_onnx.rules import Shares
+from palrp_onnx.rules import Shares, softmax
 from palrp_onnx.tensor.language import Language
 
 T = TypeVar("T")
@@ -74,6 +76,8 @@ def walk(
     seed: T,
     rows: Rows[T] | None = None,
     watch: Collection[ir.Value] = (),
+    *,
+    by_products: bool = False,
 ) -> Caught[T]:
     """Propagate multipliers from the target back to every sink.
 
@@ -86,12 +90,15 @@ def walk(
         rows: The rows of the output that ``seed`` holds, if it does not hold all.
         watch: Values whose multipliers are returned, in full. A value that receives single rows has
             to be among the forward values, for its shape.
+        by_products: Whether sums over attention scores are taken from the products on either side
+            where they follow from these: :mod:`palrp_onnx.relevance.score_sums`.
 
     Raises:
         UnsupportedError: A rule does not cover this use of its operation.
         RoleError: A rule returned a wrong number of multipliers.
     """
-    return _Walk(op, plan, values, watch).run(_Sent(seed, rows))
+    score_sums = find_score_sums(plan) if by_products else NO_SUMS
+    return _Walk(op, plan, values, watch, score_sums).run(_Sent(seed, rows))
 
 
 @dataclass(frozen=True)
@@ -109,11 +116,17 @@ class _Walk(Generic[T]):
         plan: Plan,
         values: Callable[[ir.Value], T],
         watch: Collection[ir.Value],
+        score_sums: ScoreSums,
     ) -> None:
         self._op = op
         self._plan = plan
         self._values = values
         self._watch = watch
+        self._score_sums = score_sums
+        #: Softmax → Σ s ∘ m of every query, and the rows that these are.
+        self._totals: dict[ir.Node, tuple[T, Rows[T] | None]] = {}
+        #: Operands whose relevance is still to be taken from the entry of a softmax.
+        self._owed: set[Operand] = set()
         self._multipliers: dict[ir.Value, _Sent[T]] = {}
         self._caught: Caught[T] = Caught()
 
@@ -160,7 +173,7 @@ class _Walk(Generic[T]):
         use = self._use(step, sent)
         m: Any = tuple(use.sent) if step.entry.outputs == "all" else use.sent[0]
         try:
-            shares = step.entry.rule(self._op, use.view, m)
+            shares = self._shares(step, use, m)
         except NotImplementedError as error:
             raise UnsupportedError(
                 f"The rule does not cover this: {error}", place=describe(step.node)
@@ -177,9 +190,35 @@ class _Walk(Generic[T]):
             )
         if step.node in self._plan.kernels:
             self._enter_kernel(step, use, shares, absorbed)
+        self._note_sums(step, use, shares)
         for index, share in enumerate(shares):
             if share is not None:
                 self._send(step, use, index, share)
+
+    def _shares(self, step: Step, use: _Use[T], m: Any) -> Sequence[T | None] | Shares[T]:
+        """What the rule of a node sends."""
+        assert step.entry is not None
+        total, rows = self._totals.pop(step.node, (None, None))
+        if total is None or rows != use.rows:
+            return step.entry.rule(self._op, use.view, m)
+        below = self._score_sums.below.get(step.node)
+        if below is not None:
+            self._owed.add(below)
+        return softmax.with_total(self._op, use.view, m, total, rest=below is not None)
+
+    def _note_sums(self, step: Step, use: _Use[T], shares: Sequence[T | None]) -> None:
+        """Sums over attention scores that follow from a product that makes or reads them."""
+        op, node, m = self._op, step.node, use.sent[0]
+        count = float(sum(use.view.active(k) for k in range(use.view.arity)))
+        above = self._score_sums.above.get(node)
+        if above is not None and m is not None:
+            total = op.sum(op.relevance(use.view.output(), m), [-1])
+            self._totals[above] = op.scale(total, 1.0 / count), use.rows
+        for index, share in enumerate(shares):
+            value = node.inputs[index]
+            if (node, index) in self._owed and share is not None and value is not None:
+                passed = self._per_sample(op.relevance(use.view.input(index), share), value)
+                self._add("softmax", op.scale(passed, -count))
 
     def _use(self, step: Step, sent: list[_Sent[T] | None]) -> _Use[T]:
         """The node as its rule sees it: single rows if possible, else whole values."""
@@ -288,13 +327,18 @@ class _Walk(Generic[T]):
         return self._whole(_Sent(m, use.rows), node.outputs[0])
 
     def _narrowed(self, m: T, value: ir.Value, step: Step) -> T:
-        """``m`` summed along the axes that a constant is broadcast on, except the batch."""
+        """``m`` summed along the last axes that a constant is broadcast on, except the batch.
+
+        Others are left: to sum rows of numbers is slower than to multiply them.
+        """
         shape = self._plan.analysis.shapes.get(value)
         flags = self._plan.analysis.axes[step.axes_of]
         if not has(step.node, Trait.BROADCASTS) or shape is None:
             return m
-        same = (a for a in range(-len(flags), 0) if a < -len(shape) or shape[a] == 1)
-        return self._op.sum(m, [a for a in same if not flags[a] & BATCH])
+        last = range(-1, -len(flags) - 1, -1)
+        same = takewhile(lambda a: a < -len(shape) or shape[a] == 1, last)
+        axes = sorted(a for a in same if not flags[a] & BATCH)
+        return self._op.sum(self._op.wide(m), axes) if axes else m
 
     def _fit(self, m: T, like: T, value: ir.Value, node: ir.Node) -> T:
         """Undo broadcasting where the trial run showed any."""
@@ -319,10 +363,18 @@ class _Walk(Generic[T]):
 
     def _catch_lookup(self, node: ir.Node, sent: _Sent[T] | None) -> None:
         assert sent is not None
-        self._catch(self._plan.analysis.inputs.lookups[node], sent, node.outputs[0])
+        table, start = node.inputs[0], self._plan.start
+        origin = None
+        if start is not None and table is not None:
+            origin = self._op.row(self._values(table), start)
+        self._catch(self._plan.analysis.inputs.lookups[node], sent, node.outputs[0], origin)
 
-    def _catch(self, name: str, sent: _Sent[T], value: ir.Value) -> None:
+    def _catch(self, name: str, sent: _Sent[T], value: ir.Value, origin: T | None = None) -> None:
+        """Relevance of an explained input; (x − x₀) ∘ m from an origin x₀, x₀ ∘ m is ``other``."""
         x, m = self._values(value), self._whole(sent, value)
+        if origin is not None:
+            self._enter("other", self._op.relevance(origin, m), value)
+            x = self._op.sub(x, origin)
         if len(self._plan.analysis.known) > 1:  # one may be as long as another, or of length one
             m = self._op.sum_to(m, x)
         relevance = self._op.relevance(x, m)

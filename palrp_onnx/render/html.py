@@ -95,12 +95,17 @@ def page(template: str, title: str, **values: Any) -> str:
         .render(
             body=template,
             title=short(title, 200),
-            style=Markup("\n".join([_source("style.css"), _palette(), _ramps()])),
+            style=Markup(stylesheet()),
             script=Markup(script),
             digest=digest,
             **values,
         )
     )
+
+
+def stylesheet() -> str:
+    """The style of every page, with the colours of maps."""
+    return "\n".join([_source("style.css"), _palette(), _ramps()])
 
 
 def fragment(record: Attribution) -> str:

@@ -10,10 +10,11 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from palrp_onnx.machine import size_text
 from palrp_onnx.printable import printable
 
 if TYPE_CHECKING:
-    from palrp_onnx.inspection import Inspection, Why
+    from palrp_onnx.inspection import Inspection, Usage, Why
 
 
 def inspection_table(inspection: Inspection) -> RenderableType:
@@ -37,9 +38,22 @@ def inspection_table(inspection: Inspection) -> RenderableType:
         tables.append(_uncertain(inspection))
     notes = [*_rewritten(inspection), *_refused(inspection), *_faults(inspection)]
     notes += map(_text, inspection.notes)
+    if inspection.memory is not None:
+        notes.append(_memory(inspection.memory))
     if inspection.values:
         tables.append(_values(inspection))
     return Group(head, *tables, *map(_why, inspection.why), *notes, tail)
+
+
+def _memory(usage: Usage) -> Text:
+    """The forecast in one line."""
+    free = "" if usage.free is None else f"; free are {size_text(usage.free)}"
+    auto = f"--memory auto is {usage.auto}" if usage.auto else "neither fits"
+    return _text(
+        f"memory for {usage.tokens} tokens, about: fast {size_text(usage.fast)}, bounded "
+        f"{size_text(usage.bounded)}, of which {size_text(usage.apart)} need not be free (weights "
+        f"in the file, the program){free}: {auto}"
+    )
 
 
 def as_text(shown: RenderableType, width: int = 100) -> str:

@@ -20,6 +20,7 @@ def target_name(target: TargetFacts, *, last: int | None = None) -> str:
         last: The last place of the input, after which a next token needs no place.
     """
     name, log = _named(target), "log p of " if target.logprob else ""
+    name += " against the rest" if target.rest else ""
     if target.kind == "place" or _arrow(target):
         return f"{_token(target)} → {log}{name}{_chance(target)}"
     if target.head == "causal-lm" and target.kind in ("token", "contrast"):

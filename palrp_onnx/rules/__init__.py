@@ -1,13 +1,16 @@
 """How relevance passes back through one operation: one function per operation."""
 
 from palrp_onnx.rules import (
+    absolute,
     activation,
     epsilon,
     gradient,
     linear,
     lossless_softmax,
+    modified_gradient,
     movement,
     norm,
+    open_choices,
     pooling,
     products,
     recurrent,
@@ -17,6 +20,7 @@ from palrp_onnx.rules import (
     signed,
     softmax,
     sums,
+    tempered,
 )
 from palrp_onnx.rules.registry import (
     NO_PATH,
@@ -34,14 +38,17 @@ __all__ = [
     "Node",
     "RuleEntry",
     "Shares",
+    "absolute",
     "activation",
     "epsilon",
     "find_rule",
     "gradient",
     "linear",
     "lossless_softmax",
+    "modified_gradient",
     "movement",
     "norm",
+    "open_choices",
     "pooling",
     "products",
     "recurrent",
@@ -54,4 +61,5 @@ __all__ = [
     "softmax",
     "sums",
     "supported",
+    "tempered",
 ]

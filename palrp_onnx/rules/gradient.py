@@ -52,7 +52,7 @@ def _inputs(shares: Sequence[Any] | Shares[Any]) -> Sequence[Any]:
     return shares.inputs if isinstance(shares, Shares) else shares
 
 
-rule("Mul", under=SET)(_product(products.multiply))
+multiply = rule("Mul", under=SET)(_product(products.multiply))
 rule("MatMul", under=SET)(_product(products.matmul))
 rule("Einsum", under=SET)(_product(products.einsum))
 
@@ -246,11 +246,6 @@ def _elementwise(slope: Slope) -> Rule:
     return derivative
 
 
-for _name, _slope in _SLOPES.items():
-    rule(_name, under=SET)(_elementwise(_slope))
-
-
-@rule("Sqrt", under=SET)
 def square_root(op: Language[T], node: Node[T], m: T) -> Shares[T]:
     """m_x = m / 2y, and 0 at zero, where there is no derivative.
 
@@ -259,7 +254,6 @@ def square_root(op: Language[T], node: Node[T], m: T) -> Shares[T]:
     return _absorbing_rest(op, node, m, op.ratio(op.scale(m, 0.5), node.output(), 0.0))
 
 
-@rule("Pow", under=SET)
 def power(op: Language[T], node: Node[T], m: T) -> Shares[T]:
     """y = xⁿ with constant n: m_x = n m ∘ xⁿ⁻¹, and 0 at x = 0 where n < 1.
 
@@ -273,10 +267,21 @@ def power(op: Language[T], node: Node[T], m: T) -> Shares[T]:
     return _absorbing_rest(op, node, m, op.mul(m, slope))
 
 
-@rule("Cos", "Sin", under=SET)
 def circular(op: Language[T], node: Node[T], m: T) -> Shares[T]:
     """Refused: the language has no sine and cosine, and y alone does not give the derivative."""
     raise NotImplementedError("the derivative of a sine or cosine of content")
+
+
+#: The rules of element-wise functions.
+ELEMENTWISE: dict[str, Rule] = {
+    **{name: _elementwise(slope) for name, slope in _SLOPES.items()},
+    "Sqrt": square_root,
+    "Pow": power,
+    "Cos": circular,
+    "Sin": circular,
+}
+for _name, _rule in ELEMENTWISE.items():
+    rule(_name, under=SET)(_rule)
 
 
 # --- reductions and norms ------------------------------------------------------------------------

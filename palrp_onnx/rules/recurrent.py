@@ -357,7 +357,7 @@ def refused(op: Language[T], node: Node[T], m: Sequence[T | None]) -> Shares[T]:
     raise NotImplementedError("recurrent layers under this method; pa-lrp and cp-lrp cover them")
 
 
-for _set in ("alpha", "epsilon", "gamma", "gradient"):
+for _set in ("absolute", "alpha", "epsilon", "gamma", "gradient", "open", "slopes"):
     rule("GRU", "LSTM", "RNN", under=_set, outputs="all")(refused)
 
 

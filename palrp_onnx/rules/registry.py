@@ -93,6 +93,18 @@ class Node(Protocol[T_co]):
         """Bias vector that the ``Add`` directly after this node adds, if there is one."""
         ...
 
+    def first_share(self) -> float:
+        """Share of the first of two activations in their product, ½ unless the method says so."""
+        ...
+
+    def next_to_attention(self) -> bool:
+        """Whether this layer makes values of attention or reads its result."""
+        ...
+
+    def self_gated(self) -> bool:
+        """Whether this product is an activation whose factors are functions of one value."""
+        ...
+
     def batch_axis(self) -> int:
         """The axis of the output that runs over samples alone, counted from the right.
 

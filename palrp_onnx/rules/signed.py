@@ -22,7 +22,7 @@ from palrp_onnx.tensor.language import Language
 
 
 @dataclass(frozen=True)
-class _Layer(Generic[T]):
+class WeightedLayer(Generic[T]):
     """y = W x + b.
 
     Attributes:
@@ -58,11 +58,14 @@ class _Layer(Generic[T]):
         return Shares(inputs, absorbed)
 
 
-_Reader = Callable[[Language[Any], Node[Any]], _Layer[Any] | None]
+#: How the layer of a node is read; ``None`` if it has no weights.
+Reader = Callable[[Language[Any], Node[Any]], WeightedLayer[Any] | None]
 
 
 # --- the rules ------------------------------------------------------------------------------------
-def gamma_rule(op: Language[T], layer: _Layer[T], m: T, gamma: float) -> Shares[T]:
+def gamma_rule(
+    op: Language[T], layer: WeightedLayer[T], m: T, gamma: float, kept: float = 1.0
+) -> Shares[T]:
     """γ-rule for inputs of both signs: contributions with the sign of y are weighted by 1 + γ.
 
     With their weighted sum z = (1 + γ/2) y + γ/2 sign(y) ∘ (|W||x| + |b|) and s = m ∘ y / z:
@@ -71,12 +74,16 @@ def gamma_rule(op: Language[T], layer: _Layer[T], m: T, gamma: float) -> Shares[
         R_b = (1 + γ/2) b ∘ s + γ/2 |b| ∘ sign(y) ∘ s
 
     γ = 0 is the ε-rule with ε → 0, γ → ∞ the z⁺-rule where y > 0. Where y = 0 nothing is passed on.
+    Of R_b the bias keeps the share ``kept``; the rest is handed to the inputs in proportion to
+    |w x|: m_x has in addition sign(x) ∘ |W|ᵀ ((1 − kept) R_b / |W||x|).
+
     Shapes: as in the default rule of the layer. Source: Montavon et al. 2019; Andéol et al. 2021
-    for inputs and outputs of both signs. Ledger: R_b under ``bias``.
+    for inputs and outputs of both signs. Ledger: what the bias keeps
+    under ``bias``.
     """
     once, extra = 1 + gamma / 2, gamma / 2
     sizes, whole = op.absolute(layer.weights), op.absolute(layer.y)
-    reach = layer.apply(op.absolute(layer.x), sizes)
+    of_inputs = reach = layer.apply(op.absolute(layer.x), sizes)
     if layer.bias is not None:
         reach = op.add(reach, op.absolute(layer.bias))
     z = op.add(op.scale(whole, once), op.scale(reach, extra))
@@ -89,12 +96,16 @@ def gamma_rule(op: Language[T], layer: _Layer[T], m: T, gamma: float) -> Shares[
         return layer.shares(op, m, sent, {})
     taken = op.scale(op.mul(layer.bias, s), once)
     taken = op.add(taken, op.scale(op.mul(op.absolute(layer.bias), with_sign), extra))
+    if kept < 1.0:
+        handed = op.ratio(op.scale(taken, 1.0 - kept), of_inputs, 0.0)
+        extra_sent = op.mul(op.sign(layer.x), layer.adjoint(handed, sizes))
+        sent, taken = op.add(sent, extra_sent), op.sub(taken, op.mul(handed, of_inputs))
     if layer.added_bias is not None:
         taken = op.sub(taken, op.mul(m, layer.added_bias))
     return layer.shares(op, m, sent, {"bias": taken})
 
 
-def alpha_rule(op: Language[T], layer: _Layer[T], m: T) -> Shares[T]:
+def alpha_rule(op: Language[T], layer: WeightedLayer[T], m: T) -> Shares[T]:
     """α1β0-rule (z⁺-rule for inputs of both signs): positive contributions share all of R_y.
 
     With s = R_y / P and R_y = y ∘ m, bias included: m_x = W⁺ᵀ s where x > 0, W⁻ᵀ s where x < 0. The
@@ -106,14 +117,19 @@ def alpha_rule(op: Language[T], layer: _Layer[T], m: T) -> Shares[T]:
     total = layer.apply(op.relu(layer.x), positive)
     total = op.add(total, layer.apply(op.relu(op.scale(layer.x, -1.0)), negative))
     relevance = op.mul(m, layer.y)
-    s = op.ratio(relevance, total, 0.0)
-    above, below = layer.adjoint(s, positive), layer.adjoint(s, negative)
-    signed = op.mul(op.sign(layer.x), op.add(above, below))
-    sent = op.scale(op.add(op.sub(above, below), signed), 0.5)
+    sent = of_positive(op, layer, op.ratio(relevance, total, 0.0))
     absorbed = {"other": op.mul(relevance, op.winners(total, op.zeros_like(total)))}
     if layer.added_bias is not None:
         absorbed["bias"] = op.scale(op.mul(m, layer.added_bias), -1.0)
     return layer.shares(op, m, sent, absorbed)
+
+
+def of_positive(op: Language[T], layer: WeightedLayer[T], s: T) -> T:
+    """Multiplier of x by the positive contributions alone: W⁺ᵀ s where x > 0, W⁻ᵀ s where x < 0."""
+    positive, negative = op.relu(layer.weights), op.relu(op.scale(layer.weights, -1.0))
+    above, below = layer.adjoint(s, positive), layer.adjoint(s, negative)
+    signed = op.mul(op.sign(layer.x), op.add(above, below))
+    return op.scale(op.add(op.sub(above, below), signed), 0.5)
 
 
 # --- reading layers -------------------------------------------------------------------------------
@@ -125,13 +141,13 @@ def _layer(
     *,
     own: T | None = None,
     operand: int = 0,
-) -> _Layer[T]:
+) -> WeightedLayer[T]:
     """A node with weights; its bias is its ``own``, or that of a following ``Add``."""
     added = node.bias() if own is None else None
     y = node.output() if added is None else op.add(node.output(), added)
     x, weights = node.input(operand), node.input(1 - operand)
     bias = added if own is None else own
-    return _Layer(x, weights, y, bias, added, apply, adjoint, operand, node.arity)
+    return WeightedLayer(x, weights, y, bias, added, apply, adjoint, operand, node.arity)
 
 
 def _activations(node: Node[T]) -> int | None:
@@ -139,15 +155,21 @@ def _activations(node: Node[T]) -> int | None:
     return next((k for k in (0, 1) if node.active(k) and node.is_weight(1 - k)), None)
 
 
-def _matmul(op: Language[T], node: Node[T]) -> _Layer[T] | None:
+def _matmul(op: Language[T], node: Node[T]) -> WeightedLayer[T] | None:
     """x W or W x."""
     operand = _activations(node)
     if operand is None:
         return None
     if node.rank(0) < 2 or node.rank(1) < 2:
         raise NotImplementedError("weights of one axis")
-    if operand == 0:
-        return _layer(op, node, op.matmul, lambda m, w: op.matmul(m, w, transpose_b=True))
+    return (_left, _right)[operand](op, node)
+
+
+def _left(op: Language[T], node: Node[T]) -> WeightedLayer[T]:
+    return _layer(op, node, op.matmul, lambda m, w: op.matmul(m, w, transpose_b=True))
+
+
+def _right(op: Language[T], node: Node[T]) -> WeightedLayer[T]:
     return _layer(
         op,
         node,
@@ -157,7 +179,12 @@ def _matmul(op: Language[T], node: Node[T]) -> _Layer[T] | None:
     )
 
 
-def _gemm(op: Language[T], node: Node[T]) -> _Layer[T] | None:
+def sides(op: Language[T], node: Node[T]) -> tuple[WeightedLayer[T], WeightedLayer[T]]:
+    """Both factors of a matrix product, each with the other one as its weights."""
+    return _left(op, node), _right(op, node)
+
+
+def _gemm(op: Language[T], node: Node[T]) -> WeightedLayer[T] | None:
     """α A' B' + β C: C is the bias if it is a parameter, else it receives β m as by default."""
     operand = _activations(node)
     if operand is None:
@@ -185,7 +212,7 @@ def _gemm(op: Language[T], node: Node[T]) -> _Layer[T] | None:
     return replace(layer, y=op.sub(layer.y, third), third=beta)
 
 
-def _convolution(op: Language[T], node: Node[T]) -> _Layer[T] | None:
+def _convolution(op: Language[T], node: Node[T]) -> WeightedLayer[T] | None:
     """A convolution, or a transposed one: each is the other's adjoint."""
     if _activations(node) != 0:
         return None
@@ -203,7 +230,8 @@ def _convolution(op: Language[T], node: Node[T]) -> _Layer[T] | None:
 
 
 # --- the sets -------------------------------------------------------------------------------------
-_LAYERS: dict[str, tuple[_Reader, Rule, str]] = {
+#: Operation → how its layer is read, its default rule, and its parameter γ.
+LAYERS: dict[str, tuple[Reader, Rule, str]] = {
     "MatMul": (_matmul, products.matmul, "gamma"),
     "Gemm": (_gemm, linear.gemm, "gamma"),
     "Conv": (_convolution, linear.convolution, "gamma_conv"),
@@ -211,7 +239,7 @@ _LAYERS: dict[str, tuple[_Reader, Rule, str]] = {
 }
 
 
-def _register(op_type: str, read: _Reader, default: Rule, parameter: str) -> None:
+def _register(op_type: str, read: Reader, default: Rule, parameter: str) -> None:
     @rule(op_type, under="gamma")
     def gamma(op: Language[T], node: Node[T], m: T) -> Sequence[T | None] | Shares[T]:
         """:func:`gamma_rule` for layers with weights, else the default rule."""
@@ -227,7 +255,7 @@ def _register(op_type: str, read: _Reader, default: Rule, parameter: str) -> Non
         return default(op, node, m) if layer is None else alpha_rule(op, layer, m)
 
 
-for _op_type, _entry in _LAYERS.items():
+for _op_type, _entry in LAYERS.items():
     _register(_op_type, *_entry)
 
 

@@ -20,21 +20,36 @@ def softmax(op: Language[T], node: Node[T], m: T) -> Shares[T]:
 @rule("Softmax")
 def softmax_of_tail(op: Language[T], node: Node[T], m: T) -> Shares[T]:
     """As :func:`softmax`; before opset 13 it runs over all axes from ``axis`` on."""
-    return _softmax(op, node, m, _tail(node))
+    return _softmax(op, node, m, tail(node))
 
 
-def _tail(node: Node[T]) -> list[int]:
+def tail(node: Node[T]) -> list[int]:
+    """The axes that a softmax before opset 13 runs over."""
     rank = node.rank(0)
     return list(range(node.attribute("axis", 1) % rank, rank))
 
 
 def _softmax(op: Language[T], node: Node[T], m: T, axes: list[int]) -> Shares[T]:
     s = node.guarded_output()
-    relevance = op.mul(s, m)
-    total = op.sum(relevance, axes)
-    sent = op.sub(relevance, op.mul(s, total))
-    passed = op.sum(op.relevance(node.input(0), sent), axes)
-    return Shares((sent,), {"softmax": op.sub(total, passed)})
+    total = op.sum(op.mul(s, m), axes)
+    sent = op.mul(s, op.sub(m, total))
+    return Shares((sent,), {"softmax": op.sub(total, _passed(op, node, sent, axes))})
+
+
+def _passed(op: Language[T], node: Node[T], sent: T, axes: list[int]) -> T:
+    """The relevance of the scores, summed along the axes."""
+    return op.sum(op.relevance(node.input(0), sent), axes)
+
+
+def with_total(op: Language[T], node: Node[T], m: T, total: T, *, rest: bool) -> Shares[T]:
+    """:func:`softmax` along the last axis, whose total Σ s ∘ m is known.
+
+    Ledger: the constant term; with ``rest`` the total alone, from which Σ x ∘ m_x is still to be
+    taken.
+    """
+    sent = op.mul(node.guarded_output(), op.sub(m, op.cast_like(total, m)))
+    absorbed = total if rest else op.sub(total, _passed(op, node, sent, [-1]))
+    return Shares((sent,), {"softmax": absorbed})
 
 
 @rule("LogSoftmax", since=13)
@@ -50,7 +65,7 @@ def log_softmax(op: Language[T], node: Node[T], m: T) -> Shares[T]:
 @rule("LogSoftmax")
 def log_softmax_of_tail(op: Language[T], node: Node[T], m: T) -> Shares[T]:
     """As :func:`log_softmax`; before opset 13 it runs over all axes from ``axis`` on."""
-    return _log_softmax(op, node, m, _tail(node))
+    return _log_softmax(op, node, m, tail(node))
 
 
 def _log_softmax(op: Language[T], node: Node[T], m: T, axes: list[int]) -> Shares[T]:

@@ -20,8 +20,10 @@ from palrp_onnx.model.joining import parts_in
 from palrp_onnx.model.lowering import REFUSED
 from palrp_onnx.model.native import rounds_inside
 from palrp_onnx.model.open import Model, parse_model
+from palrp_onnx.model.ops import Trait, has
 from palrp_onnx.runtime import recurrent
 from palrp_onnx.runtime.integer_products import runtime_operations
+from palrp_onnx.runtime.placed import PLACE, PLACED_OPSET, read_at_places
 from palrp_onnx.session import Session, first_line
 from palrp_onnx.types import Array
 
@@ -67,6 +69,7 @@ class RuntimeForward:
                 optimise=False,
                 prepack=rounds_inside(model.graph),
                 in_order=True,
+                arena=not _dequantises(model.graph),
             )
         except ModelError as error:
             refused = [n for n in model.graph if REFUSED in n.meta]
@@ -93,12 +96,14 @@ class FileForward:
         device: ``cpu`` or ``cuda[:N]``.
         optimise: See :class:`palrp_onnx.session.Session`.
         prepack: See :class:`palrp_onnx.session.Session`; always done if the values depend on it.
+        placed: Compute the output, of one row a token, at one token of each sample, which
+            :meth:`at` names.
 
     Attributes:
         rounds_inside: Whether an operation of the file rounds activations internally.
 
     Raises:
-        ModelError: The runtime cannot load the file, or the file has no such value.
+        ModelError: The file has no such value.
     """
 
     def __init__(
@@ -109,8 +114,10 @@ class FileForward:
         device: str = "cpu",
         optimise: bool = True,
         prepack: bool = True,
+        placed: bool = False,
     ) -> None:
         self._output = output
+        self._placed = False
         self._removed = model.removed
         file = parse_model(model.path)
         if model.ends is not None:
@@ -118,7 +125,8 @@ class FileForward:
         parts = parts_in(file)
         read = {name for part in parts for name in part.inputs.values()}
         if not any(output in part.values for part in parts):
-            self._parts = [_OwnFile(file, output)]
+            self._placed = placed and (file.opset_imports.get("") or 0) >= PLACED_OPSET
+            self._parts = [_OwnFile(file, output, placed=self._placed)]
         else:
             self._parts = [
                 _OwnFile(parse_model(part.path), own, name, part.inputs)
@@ -128,34 +136,56 @@ class FileForward:
             ]
         self.rounds_inside = any(each.rounds_inside for each in self._parts)
         self._folder, self._device = model.folder, device
-        self._open(optimise=optimise, prepack=prepack)
+        self._optimise, self._prepack = optimise, prepack or self.rounds_inside
+        self._sessions: list[Session] = []
 
-    def _open(self, *, optimise: bool = True, prepack: bool = True) -> None:
-        self._sessions = [
+    def open(self) -> None:
+        """Open the sessions, which the first call does otherwise.
+
+        Raises:
+            ModelError: The runtime cannot load the file.
+        """
+        self._sessions = self._sessions or [
             Session(
                 each.data,
                 self._folder,
                 device=self._device,
-                optimise=optimise,
-                prepack=prepack or self.rounds_inside,
+                optimise=self._optimise,
+                prepack=self._prepack,
             )
             for each in self._parts
         ]
 
+    def close(self) -> None:
+        """Close the sessions and free their memory; the next call opens them again."""
+        self._sessions = []
+
     def as_served(self) -> FileForward:
         """The same file with the runtime's graph optimisation, without reading it again."""
         served = copy(self)
-        served._open()
+        served._sessions, served._optimise, served._prepack = [], True, True
         return served
 
     def __call__(self, feeds: Mapping[str, Array]) -> Array:
-        """Run once and return the output."""
+        """Run once and return the output.
+
+        Raises:
+            ModelError: The runtime cannot load the file.
+        """
+        self.open()
         samples = max((len(array) for array in feeds.values() if array.ndim), default=1)
         blanks = {blank.name: blank.array(samples) for blank in self._removed}
         values = {**feeds, **blanks}
         for part, session in zip(self._parts, self._sessions, strict=True):
             values[part.name] = session.run([part.own], part.feeds(values))[part.own]
         return values[self._output]
+
+    def at(self, feeds: Mapping[str, Array], places: Array) -> Array:
+        """The output [B, entries] at one token of each sample [B]; negative: from the end."""
+        if not self._placed:
+            output = self(feeds)
+            return np.asarray(output[np.arange(len(output)), places])
+        return self({**feeds, PLACE: places.astype(np.int64)[:, None]})
 
 
 class _OwnFile:
@@ -166,6 +196,7 @@ class _OwnFile:
         own: Name of the value in it.
         name: Name of the value for callers.
         inputs: Name of each input of the file → name of its array; the same by default.
+        placed: Whether the value is computed at one token of each sample alone.
 
     Attributes:
         data: The file with the value as an output.
@@ -181,10 +212,13 @@ class _OwnFile:
         own: str,
         name: str | None = None,
         inputs: Mapping[str, str] | None = None,
+        placed: bool = False,
     ) -> None:
         self.own, self.name = own, own if name is None else name
         self.rounds_inside = rounds_inside(file.graph)
         _expose(file.graph, own)
+        if placed:
+            self.own = read_at_places(file.graph, own)
         self.data = ir.serde.serialize_model(file).SerializeToString()
         self._inputs = inputs
         self._kinds = {v.name: v.dtype.numpy() for v in file.graph.inputs if v.dtype is not None}
@@ -363,6 +397,11 @@ def _softmax_of_tails() -> list[type]:
             return (scores - total,)
 
     return [LogSoftmax, Softmax]
+
+
+def _dequantises(graph: ir.Graph) -> bool:
+    """Whether weights are dequantised, each of which is large and needed once."""
+    return any(has(node, Trait.DEQUANTISE) for node in graph)
 
 
 def _with_outputs(model: Model, names: list[str]) -> onnx.ModelProto:

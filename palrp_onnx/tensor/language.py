@@ -350,6 +350,10 @@ class Language(Protocol[T]):
         """``m`` with zeros outside of a triangle of the last two axes."""
         ...
 
+    def row(self, table: T, index: int) -> T:
+        """One row of a table."""
+        ...
+
     # --- rows: one for each sample, at ``index`` [B] ----------------------------------------------
     def take_rows(self, x: T, index: T, batch: int, axis: int) -> T:
         """These rows of ``x`` along ``axis``, which then has length 1.

@@ -371,6 +371,9 @@ class Eager:
         return np.triu(m, k) if upper else np.tril(m, k)
 
     # --- rows -----------------------------------------------------------------------------------
+    def row(self, table: Array, index: int) -> Array:
+        return np.asarray(table[index])
+
     def take_rows(self, x: Array, index: Array, batch: int, axis: int) -> Array:
         if axis == batch:
             return self.take_rows(self._split_batch(x, axis), index, axis - 1, axis).squeeze(axis)

@@ -21,6 +21,7 @@ from palrp_onnx.tensor.language import (
     RecurrenceStep,
     Window,
 )
+from palrp_onnx.tensor.seed_rows import read_rows
 from palrp_onnx.types import Shape
 
 Value = ir.Value
@@ -42,7 +43,10 @@ class Emit:
 
     Attributes:
         made: The appended nodes.
+        seed: A multiplier that is zero at most entries of its last axis.
     """
+
+    seed: Value | None = None
 
     def __init__(
         self,
@@ -128,6 +132,15 @@ class Emit:
                 raise NotImplementedError(f"a value of unknown rank, {value.name!r}")
             self._ranks[value] = value.shape.rank()
         return self._ranks[value]
+
+    def stored(self, tensor: ir.TensorProtocol) -> Value:
+        """An initializer."""
+        name = f"{self._stem}/stored/{len(self.made)}"
+        tensor.name = name
+        value = ir.val(name, const_value=tensor)
+        self._home.register_initializer(value)
+        self._ranks[value] = tensor.shape.rank()
+        return value
 
     def constant(self, numbers: Any, dtype: Any = np.int64) -> Value:
         """An initializer; equal numbers share one."""
@@ -320,6 +333,8 @@ class Emit:
         self, a: Value, b: Value, *, transpose_a: bool = False, transpose_b: bool = False
     ) -> Value:
         rank = max(self.rank(a), self.rank(b))
+        if a is self.seed and transpose_b and (rows := read_rows(self, a, b)) is not None:
+            a, b, transpose_b = *rows, False
         if self._portable:
             left = self._swapped(a) if transpose_a else a
             right = self._swapped(b) if transpose_b else b
@@ -860,6 +875,10 @@ class Emit:
         return self.node("Trilu", [m, self.constant(k)], self.rank(m), upper=int(upper))
 
     # --- rows -----------------------------------------------------------------------------------
+    def row(self, table: Value, index: int) -> Value:
+        rank = self.rank(table) - 1
+        return self.node("Gather", [table, self.constant(index)], rank, dtype=table.dtype)
+
     def take_rows(self, x: Value, index: Value, batch: int, axis: int) -> Value:
         rank = self.rank(x)
         if axis == batch:

@@ -175,6 +175,43 @@ def test_targets_may_differ_from_row_to_row() -> None:
         assert difference <= TOLERANCE * np.abs(expected).max()
 
 
+DEFAULTS = {
+    "target": np.array([-1]),
+    "target_against": np.array([-1]),
+    "target_position": np.array([-1]),
+    "target_vector": np.zeros((1, 1), np.float32),
+}
+
+
+@pytest.mark.parametrize("name", ["bert", "llama", "vit"])
+def test_targets_without_defaults_give_the_same_maps(name: str) -> None:
+    """As bindings see it that pass no input with a default."""
+    given = sample(name)
+    plain = compiled_session(name, given)
+    model = compiled_model(name, given, required=True)
+    added = model.metadata_props["palrp_onnx.required"].split(",")
+    assert not {*added} & {*model.graph.initializers}
+    session = Compiled(model, FILES[name].parent)
+    for chosen in ({}, {"target": np.array([1, 2])}, {"target_against": np.array([0, 1])}):
+        whole = {**{each: DEFAULTS[each] for each in added}, **chosen}
+        ours, expected = session({**given.feeds, **whole}), plain({**given.feeds, **chosen})
+        for key, array in expected.items():
+            np.testing.assert_array_equal(ours[key], array, key)
+
+
+def test_a_file_without_defaults_is_explained_as_any_other(tmp_path: Path) -> None:
+    paths = [tmp_path / f"{required}.onnx" for required in (False, True)]
+    for path, required in zip(paths, (False, True), strict=True):
+        settings = CompileSettings(required=required)
+        path.write_bytes(compile_model(FILES["reviews-rope"], path, settings=settings))
+    given = sample("reviews-rope")
+    for target in ("pred", "0", "0-1"):
+        first, second = (Explainer(Model.open(path)).explain(given, target) for path in paths)
+        for ours, reference in zip(second, first, strict=True):
+            assert ours.record.relevance == reference.record.relevance
+            assert ours.record.target == reference.record.target
+
+
 def without_weights(model: ir.Model) -> onnx.ModelProto:
     """The checker reads no external data, so weights become zeros."""
     clone = model.clone()

@@ -18,7 +18,7 @@ from palrp_onnx import Explainer
 from palrp_onnx.compiler.file import compile_model
 from palrp_onnx.compiler.graph import OPSET, CompileSettings, compile_graph
 from palrp_onnx.describe import Explanation
-from palrp_onnx.errors import UsageError
+from palrp_onnx.errors import ResourceError, UsageError
 from palrp_onnx.inputs.sample import Sample
 from palrp_onnx.model.open import Model
 from palrp_onnx.prepare import plan_model, shapes_of
@@ -141,11 +141,14 @@ def test_a_compiled_explainer(tmp_path: Path) -> None:
 
 def test_memory_decides_where_nothing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     """By the shapes of the input; a larger one changes the choice."""
-    monkeypatch.setattr("palrp_onnx.machine.free_memory", lambda: 1_000_000)
+    monkeypatch.setattr("palrp_onnx.machine.free_memory", lambda: 8_000_000)
     made = Explainer(chain(9))
     feeds = [tensors({"x": real(1, 3, side, side)}) for side in (16, 160, 16)]
     found = [explained(each, made)[0].record.run.params.get("memory") for each in feeds]
     assert found == [None, "bounded", "bounded"]
+    monkeypatch.setattr("palrp_onnx.machine.free_memory", lambda: 1_000_000)
+    with pytest.raises(ResourceError, match="would take about"):
+        explained(feeds[1], Explainer(chain(9)))
     monkeypatch.setattr("palrp_onnx.machine.free_memory", lambda: None)
     assert "memory" not in explained(feeds[1], Explainer(chain(9)))[0].record.run.params
 

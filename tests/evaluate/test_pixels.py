@@ -204,7 +204,9 @@ def test_pixel_maps_add_up_to_the_record() -> None:
     explainers = {name: Explainer(model, method=name) for name in ("pa-lrp", "attnlrp", "pe-only")}
     for explainer in explainers.values():
         (explanation,) = explainer.explain(sample)
-        patches = pixel_map(explanation, explainer.method.map).reshape(8, 2, 8, 2).sum(axis=(1, 3))
+        patches = (
+            pixel_map(explanation, explainer.method.ranking).reshape(8, 2, 8, 2).sum(axis=(1, 3))
+        )
         score = np.array(explanation.record.relevance.score)
         np.testing.assert_allclose(patches.ravel(), score, atol=1e-5 * abs(score).max())
     maps, index = ComparedMaps(explainers).maps(sample, "pred")

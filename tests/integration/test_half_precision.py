@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -16,6 +18,8 @@ from onnx import numpy_helper
 from palrp_onnx import Explainer, Model
 from palrp_onnx.inputs.sample import Sample
 from palrp_onnx.record import InputFacts
+from palrp_onnx.relevance.target_parsing import parse_target
+from palrp_onnx.session import Session
 
 float16 = pytest.importorskip("onnxruntime.transformers.float16")
 
@@ -76,6 +80,30 @@ def test_sets_of_rules_in_half_precision(method: str, tmp_path: Path) -> None:
     mine, theirs = (np.array(e.record.relevance.total) for e in (ours, full))
     assert np.abs(mine - theirs).max() <= 1e-2 * np.abs(theirs).max()
     assert abs(ours.record.ledger["residual_relative"]) < 2e-3
+
+
+@pytest.mark.filterwarnings("ignore:the float32 number")
+@pytest.mark.parametrize(
+    ("samples", "tokens", "seed"), [(300, 8, 256), (1, 255, 256), (1, 256, 512), (1, 1100, 2048)]
+)
+def test_long_inputs_start_with_a_larger_seed(
+    samples: int, tokens: int, seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The multiplier of one of many tokens is small, and must not vanish."""
+    ones = np.ones((samples, tokens), np.int64)
+    feeds = {name: ones * (name != "position_ids") for name in sample("llama").feeds}
+    engine = Explainer(halved("llama", tmp_path, keep=True)).engine(feeds)
+    seeds = []
+    run = Session.run
+
+    def stored(session: Session, names: Iterable[str], given: Mapping[str, Array]) -> Any:
+        seeds.extend(given.get("seed_scale", []))
+        return run(session, names, given)
+
+    monkeypatch.setattr(Session, "run", stored)
+    ledger = engine.explain(feeds, parse_target("token:-1:0")).ledger
+    assert seeds == [seed]
+    assert np.abs(ledger["residual_relative"]).max() < 2e-2
 
 
 def narrowed(tensor: onnx.TensorProto) -> onnx.TensorProto:

@@ -35,6 +35,7 @@ from palrp_onnx.jobs.settings import Settings
 from palrp_onnx.jobs.stacking import Padding, stack
 from palrp_onnx.jobs.worker import Worker
 from palrp_onnx.record import Attribution, InputFacts, encode
+from palrp_onnx.relevance.target import Target, resolve
 from palrp_onnx.render import wording
 from palrp_onnx.render.titles import title_of
 from palrp_onnx.types import Box
@@ -199,9 +200,35 @@ def test_a_log_probability(entities: Path, engine: str) -> None:
         assert record.ledger[name] == pytest.approx(amount, abs=1e-5)
 
 
+@pytest.mark.parametrize("engine", ENGINES)
+def test_an_entry_against_the_mean_of_the_rest(entities: Path, engine: str) -> None:
+    """Its seed is 1 at the entry, −1/n at the n others: the mean of the contrasts with each."""
+    y = outputs_of(IDS, 3)
+    seed = np.zeros_like(y)
+    seed[2] = [-0.5, 1, -0.5]
+    record = one(entities, TEXT, "rest:token:2:B-LOC", engine=engine)
+    check(record, seed, y[2, 1] - (y[2, 0] + y[2, 2]) / 2, IDS)
+    assert record.target.rest and not record.target.logprob
+    assert record.target.index == 1 and record.target.against is None
+    assert "against the rest" in title_of(record)
+    single = [one(entities, TEXT, f"token:2:1-{k}", engine=engine) for k in (0, 2)]
+    mean = np.mean([each.relevance.content for each in single], axis=0)
+    np.testing.assert_allclose(record.relevance.content, mean, atol=1e-5)
+
+
+def test_entries_that_are_switched_off_are_no_rest() -> None:
+    row = np.array([1.0, -np.inf, 3.0, 5.0], np.float32)
+    found = resolve(Target("index", index=2, rest=True), row, None)
+    assert found.value == 3.0 - (1.0 + 5.0) / 2
+    np.testing.assert_array_equal(found.seed(row), [-0.5, 0, 1, -0.5])
+    with pytest.raises(TargetError, match="no other entries"):
+        resolve(Target("index", index=0, rest=True), row[:1], None)
+
+
 @pytest.mark.parametrize(
     ("target", "message", "hint"),
     [
+        ("rest:B-LOC-O", "names what it is against already", "Leave out rest"),
         ("token:1:B-PER", "no label 'B-PER'", "Labels: O, B-LOC, I-LOC"),
         ('token:"rome"', "No token is 'rome'", "1:berlin"),
         ("logprob:B-LOC-O", "contrast of two log-probabilities", "Leave out"),

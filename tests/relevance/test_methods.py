@@ -189,7 +189,7 @@ def test_parameters_that_cannot_be(numbers: tuple[float, float, float]) -> None:
 @pytest.mark.parametrize(
     ("rules", "problem"),
     [
-        (("nothing",), "No rules are registered under 'nothing'.*There are: adaptive, "),
+        (("nothing",), "No rules are registered under 'nothing'.*There are: absolute, "),
         (("adaptive", "kept"), "'kept' never decide"),
     ],
 )

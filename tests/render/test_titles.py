@@ -19,6 +19,7 @@ pytestmark = pytest.mark.quick
         ({"kind": "class", "index": 1}, "class 1"),
         ({"kind": "token", "index": 7, "position": 3}, "class 7 at token 3"),
         ({"kind": "contrast", "index": 1, "against": 0}, "class 1 rather than class 0"),
+        ({"kind": "class", "index": 1, "rest": True}, "class 1 against the rest"),
         ({"kind": "element", "index": [17]}, "element [17]"),
         ({"kind": "element", "index": [6, 29]}, "element [6, 29]"),
         ({"kind": "element", "index": []}, "the only element"),

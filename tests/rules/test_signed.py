@@ -145,7 +145,7 @@ def test_without_gamma_it_is_the_usual_rule(name: str) -> None:
             np.testing.assert_allclose(found.result.ledger[entry], amount, rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("rules", [("gamma",), ("alpha",)])
+@pytest.mark.parametrize("rules", [("gamma",), ("alpha",), ("absolute",)])
 @pytest.mark.parametrize("name", LAYERS)
 def test_the_emitted_rule_computes_the_same(name: str, rules: tuple[str, ...]) -> None:
     own = of_rules(*rules, gamma=0.5)
@@ -165,11 +165,31 @@ def test_the_emitted_rule_computes_the_same(name: str, rules: tuple[str, ...]) -
             assert ours.record.ledger[entry] == pytest.approx(amount, abs=1e-4)
 
 
+def absolute_law(contributions: Array, bias: Array, y: Array) -> Array:
+    """Positive contributions, by the magnitude of what the output has."""
+    return np.asarray(np.maximum(contributions, 0) / np.abs(y)[:, None])
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_absolute(name: str) -> None:
+    """Scaled sample by sample to as much as there was."""
+    found = layer(name, of_rules("absolute"))
+    unscaled = shared(found, absolute_law)
+    axes = tuple(range(1, unscaled.ndim))
+    arrived = np.abs(found.seed * wide(found.y)).reshape(len(unscaled), -1).sum(axis=1)
+    factor = arrived / np.abs(unscaled).sum(axis=axes)
+    expected = unscaled * factor.reshape(-1, *[1] * len(axes))
+    np.testing.assert_allclose(found.content, expected, rtol=1e-7, atol=1e-9)
+    assert found.residual < 1e-12
+    np.testing.assert_allclose(found.result.ledger["bias"], 0.0, atol=1e-9)
+
+
 def test_every_rule_is_tried() -> None:
     layers = {("", op, 1) for op in ("Conv", "ConvTranspose", "Gemm", "MatMul")}
     refused = {("", op, 1) for op in ("GRU", "LSTM", "RNN")}
     assert set(supported("gamma")) == layers | refused
-    assert set(supported("alpha")) == {*layers, ("", "Add", 1)} | refused
+    for name in ("alpha", "absolute"):
+        assert set(supported(name)) == {*layers, ("", "Add", 1)} | refused
     assert supported("stopped") == [("", "Softmax", 1)]
     entry, usual = find_rule("", "MatMul", 18, ("gamma",)), find_rule("", "MatMul", 18)
     assert entry is not None and usual is not None and entry.rule is not usual.rule
@@ -216,6 +236,40 @@ def test_two_activations_share_as_their_sums_are() -> None:
     np.testing.assert_allclose(found.content, np.concatenate(shares, axis=2), rtol=1e-9)
     close(found.content, np.concatenate([SIGNED["add_rel_x0"], SIGNED["add_rel_x1"]], 2), 1e-5)
     assert found.residual < 1e-12
+
+
+@pytest.mark.parametrize("name", ["sum", "product"])
+def test_two_activations_take_half_of_all_under_the_absolute_rule(name: str) -> None:
+    """By hand: positive contributions by |y|, each operand scaled to half."""
+    text = (
+        "y = Add(a, b)" if name == "sum" else "bt = Transpose<perm=[0, 2, 1]>(b)  y = MatMul(a, bt)"
+    )
+    found = run(f"a = Abs(x)  b = Tanh(x)  {text}", ROWS, method=of_rules("absolute"))
+    for x, y, seed, content in zip(wide(ROWS), found.y, found.seed, found.content, strict=True):
+        a, b, r = np.abs(x), np.tanh(x), seed * y
+        if name == "sum":
+            parts = [np.maximum(each, 0) * r / np.abs(y) for each in (a, b)]
+        else:
+            listed = np.maximum(a[:, None] * b[None], 0) * (r / np.abs(y))[:, :, None]
+            parts = [listed.sum(axis=1), listed.sum(axis=0)]
+        expected = sum(each * np.abs(r).sum() / np.abs(each).sum() / 2 for each in parts)
+        np.testing.assert_allclose(content, expected, rtol=1e-9, atol=1e-12)
+    assert found.residual < 1e-12
+
+
+@given(seed=st.integers(0, 1000))
+@settings(max_examples=25, deadline=None)
+def test_positive_relevance_stays_positive_and_whole_under_the_absolute_rule(seed: int) -> None:
+    body = "a = MatMul(x, w)  b = Relu(a)  c = MatMul(b, v)  d = Add(a, c)  y = MatMul(d, v)"
+    weights = {"w": real(4, 4, seed=seed), "v": real(4, 4, seed=seed + 1)}
+    model = opened(proto(body, {"x": ROWS}, weights))
+    found = walk(model, {"x": ROWS}, method=of_rules("absolute"))
+    again_ = again(found.engine, found.feeds, np.sign(found.y))
+    assert again_.content.min() >= 0.0
+    ledger = again_.result.ledger
+    np.testing.assert_allclose(ledger["content"] + ledger["other"], ledger["target"], rtol=1e-9)
+    # Half of a sum is lost where an operand contributes nothing positive to it, as a whole.
+    assert ledger["other"].min() >= -1e-9 * ledger["target"].max()
 
 
 def test_samples_that_share_an_axis_cannot_be_told_apart() -> None:

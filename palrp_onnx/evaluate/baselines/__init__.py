@@ -8,10 +8,15 @@ from functools import partial
 from palrp_onnx.describe import describe_target
 from palrp_onnx.engines import NumpyEngine
 from palrp_onnx.errors import TargetError
+from palrp_onnx.evaluate.baselines.attention_norm import attention_norm
 from palrp_onnx.evaluate.baselines.baseline_input import BaselineInput, BaselineMap
 from palrp_onnx.evaluate.baselines.chefer import chefer
 from palrp_onnx.evaluate.baselines.gradients import integrated_gradients
+from palrp_onnx.evaluate.baselines.occlusion import occlusion
+from palrp_onnx.evaluate.baselines.partition_shap import partition_shap
 from palrp_onnx.evaluate.baselines.rollout import rollout
+from palrp_onnx.evaluate.baselines.tibav import tibav
+from palrp_onnx.evaluate.baselines.value_zeroing import value_zeroing
 from palrp_onnx.explainer import Explainer
 from palrp_onnx.fidelity import Original
 from palrp_onnx.inputs.sample import Sample
@@ -19,7 +24,7 @@ from palrp_onnx.model.open import Model
 from palrp_onnx.record import TargetFacts
 from palrp_onnx.relevance.method import Method
 from palrp_onnx.relevance.method_parsing import compared_method_text
-from palrp_onnx.relevance.methods import DEFAULT_METHOD
+from palrp_onnx.relevance.methods import DEFAULT_METHOD, METHODS
 from palrp_onnx.relevance.target import Target
 from palrp_onnx.relevance.target_parsing import parse_target
 from palrp_onnx.types import Array, Feeds
@@ -29,7 +34,14 @@ BASELINES: dict[str, BaselineMap] = {
     "rollout": rollout,
     "chefer": chefer,
     "ig": integrated_gradients,
+    "tibav": tibav,
+    "attention-norm": attention_norm,
+    "value-zeroing": value_zeroing,
+    "occlusion": occlusion,
+    "shap": partition_shap,
 }
+#: Baselines that put the unknown token somewhere.
+_WITH_UNKNOWN = (integrated_gradients, occlusion, partition_shap)
 #: PA-LRP with one sink for the positions of all layers.
 SINGLE_SINK = "single-sink"
 
@@ -58,20 +70,30 @@ class Baseline:
         self.device = device
         self._map = baseline
         self._original: Original | None = None
-        self._explainer = Explainer(
-            model,
-            method="gradient-x-input",
-            engine="numpy",
-            dtype=dtype,
-            device=device,
-            output=output,
-        )
+        self._dtype, self._output = dtype, output
+        self._explainers: dict[str, Explainer] = {}
+        self._explainer = self._explainer_of(METHODS["gradient-x-input"])
 
     def engine(self, feeds: Feeds) -> NumpyEngine:
         """The opened engine; planned once, with ``feeds`` as an example."""
-        engine = self._explainer.engine(feeds)
+        return self._engine_of(METHODS["gradient-x-input"], feeds)
+
+    def _engine_of(self, method: Method, feeds: Feeds) -> NumpyEngine:
+        engine = self._explainer_of(method).engine(feeds)
         assert isinstance(engine, NumpyEngine)
         return engine
+
+    def _explainer_of(self, method: Method) -> Explainer:
+        if method.name not in self._explainers:
+            self._explainers[method.name] = Explainer(
+                self.model,
+                method=method,
+                engine="numpy",
+                dtype=self._dtype,
+                device=self.device,
+                output=self._output,
+            )
+        return self._explainers[method.name]
 
     def prepare(self, feeds: Feeds, target: Target | Sequence[Target]) -> BaselineInput:
         """Forward values and targets of an input, after the fidelity check.
@@ -80,7 +102,8 @@ class Baseline:
             FidelityError: The rewritten graph does not compute what the file computes.
         """
         engine = self.engine(feeds)
-        given = BaselineInput.of(engine, feeds, target)
+        other = partial(self._engine_of, feeds=feeds)
+        given = BaselineInput.of(engine, feeds, target, other)
         rewritten = engine.planned.analysis.model
         if rewritten.changes:
             if self._original is None:
@@ -136,7 +159,8 @@ def compared_method(
         dtype: As of :class:`palrp_onnx.Explainer`.
         device: As of :class:`palrp_onnx.Explainer`.
         output: As of :class:`palrp_onnx.Explainer`.
-        unknown: Id of the unknown token, the starting point of integrated gradients.
+        unknown: Id of the unknown token: where integrated gradients start, and what occlusion and
+            shap put in place of a token.
 
     Raises:
         UsageError: There is no such method or parameter.
@@ -144,8 +168,8 @@ def compared_method(
     name = compared_method_text(wanted) if isinstance(wanted, str) else wanted
     if isinstance(name, str) and name in BASELINES:
         baseline = BASELINES[name]
-        if baseline is integrated_gradients:
-            baseline = partial(integrated_gradients, unknown=unknown)
+        if baseline in _WITH_UNKNOWN:
+            baseline = partial(baseline, unknown=unknown)
         return Baseline(model, baseline, dtype=dtype, device=device, output=output)
     single = name == SINGLE_SINK
     return Explainer(

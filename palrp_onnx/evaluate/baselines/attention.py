@@ -19,6 +19,8 @@ class Attention:
 
     Attributes:
         probabilities: One array per layer.
+        operands: Where they enter a product.
+        tokens: T.
         slopes: ∂ target / ∂ probabilities, of the same shapes.
 
     Raises:
@@ -34,6 +36,7 @@ class Attention:
         self.probabilities = [
             self._square(v, o, given.values[v.name or ""]) for v, o in shown.items()
         ]
+        self.operands = list(shown.values())
         self.slopes = [self._square(v, o, slopes[v]) for v, o in shown.items()]
         shapes = {array.shape[2:] for array in self.probabilities}
         if len(shapes) != 1 or len(set(next(iter(shapes)))) != 1:
@@ -41,6 +44,7 @@ class Attention:
                 "Not every layer has attention between all tokens",
                 place=f"(queries, keys) {sorted(shapes)}",
             )
+        self.tokens = self.probabilities[0].shape[-1]
 
     def _square(self, value: ir.Value, operand: Operand, array: Array) -> Array:
         """[B, heads, queries, keys], whatever the order of axes in the graph."""
@@ -52,6 +56,20 @@ class Attention:
         moved = array.transpose(batch, *heads, query, key)
         size = len(self._given.seed)
         return np.asarray(moved.reshape(size, -1, *moved.shape[-2:]))
+
+    def square(self, place: int, array: Array) -> Array:
+        """Numbers of the probabilities of a layer as [B, heads, queries, keys]."""
+        return self._square(self._value(place), self.operands[place], array)
+
+    def name(self, place: int) -> str:
+        """Name of the probabilities of a layer."""
+        return self._value(place).name or ""
+
+    def _value(self, place: int) -> ir.Value:
+        node, index = self.operands[place]
+        value = node.inputs[index]
+        assert value is not None
+        return value
 
     def of_target(self, matrix: Array) -> Array:
         """The row of [B, T, T] that the target depends on, as units [B, units].

@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from palrp_onnx.engines import NumpyEngine
 from palrp_onnx.engines.base import find_targets
+from palrp_onnx.relevance.method import Method
 from palrp_onnx.relevance.routes import bring_to_tokens
 from palrp_onnx.relevance.target import Resolved, Target
 from palrp_onnx.relevance.units import grid_of, to_patches
@@ -27,6 +28,7 @@ class BaselineInput:
         values: Forward values by name.
         targets: The target of every row.
         seed: Derivative of the target with respect to the output.
+        engine_of: The engine of another method for the same model.
     """
 
     engine: NumpyEngine
@@ -34,10 +36,15 @@ class BaselineInput:
     values: Feeds
     targets: list[Resolved]
     seed: Array
+    engine_of: Callable[[Method], NumpyEngine]
 
     @classmethod
     def of(
-        cls, engine: NumpyEngine, feeds: Feeds, target: Target | Sequence[Target]
+        cls,
+        engine: NumpyEngine,
+        feeds: Feeds,
+        target: Target | Sequence[Target],
+        engine_of: Callable[[Method], NumpyEngine],
     ) -> BaselineInput:
         """Run the forward pass, and find the targets.
 
@@ -49,7 +56,7 @@ class BaselineInput:
         output = engine.subject.by_sample(values[engine.planned.output])
         targets = find_targets(engine.subject, feeds, output, target)
         seed = np.stack([t.seed(row) for t, row in zip(targets, output, strict=True)])
-        return cls(engine, feeds, values, targets, seed)
+        return cls(engine, feeds, values, targets, seed, engine_of)
 
     @property
     def explained(self) -> str:
@@ -59,6 +66,20 @@ class BaselineInput:
     def gradients(self, watch: Collection[ir.Value]) -> dict[ir.Value, Array]:
         """∂ target / ∂ value, for each of the values ``watch`` that the target depends on."""
         return self.engine.multipliers(self.values, self.seed, watch)
+
+    def values_of(self, names: Sequence[str]) -> Feeds:
+        """Forward values of these names, also of those that the walk does not read."""
+        missing = [name for name in names if name not in self.values]
+        found = self.engine.forward_from((), missing)(self.feeds) if missing else {}
+        return {name: self.values[name] if name in self.values else found[name] for name in names}
+
+    def multipliers_under(self, method: Method, names: Collection[str]) -> dict[str, Array]:
+        """Multipliers of the values of these names under another method, where there are any."""
+        engine = self.engine_of(method)
+        graph = engine.planned.analysis.model.graph
+        watch = [v for node in graph for v in node.outputs if v.name in names]
+        found = engine.multipliers(engine.forward(self.feeds), self.seed, watch)
+        return {value.name or "": array for value, array in found.items()}
 
     def grid(self) -> tuple[int, int] | None:
         """Rows and columns of the patches of an image; ``None`` if units are tokens."""

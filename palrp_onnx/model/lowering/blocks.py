@@ -8,56 +8,34 @@ import numpy as np
 import onnx_ir as ir
 
 from palrp_onnx.model.lowering.builder import Builder, Fused, dtype_of, type_of
-from palrp_onnx.model.lowering.quantise import dequantised
+from palrp_onnx.model.lowering.low_bits import few_bits, low_bits, same_bytes, stored, unpacked
+from palrp_onnx.model.lowering.quantise import as_real, dequantised
 from palrp_onnx.model.lowering.table import lowers
-from palrp_onnx.model.values import constant
-from palrp_onnx.types import Array
-
-
-def unpacked(packed: Array, bits: int) -> Array:
-    """Bytes [.., n] → numbers of ``bits`` bits [.., n · 8 / bits], the lowest bits first."""
-    if bits == 8:
-        return packed
-    shifts = np.arange(0, 8, bits, dtype=np.uint8)
-    numbers = (packed[..., None] >> shifts) & np.uint8((1 << bits) - 1)
-    return numbers.reshape(*packed.shape[:-1], -1)
-
-
-def stored(value: ir.Value | None, what: str) -> Array:
-    """The entries of a constant.
-
-    Raises:
-        NotImplementedError: The value is computed.
-    """
-    array = constant(value)
-    if array is None:
-        raise NotImplementedError(f"with {what} that are not stored")
-    return array
 
 
 @lowers("MatMulNBits")
 def _matmul_nbits(b: Builder, node: Fused) -> Sequence[ir.Value]:
-    """x Wᵀ + c with W [N, K] stored as one byte per number, dequantised block by block.
+    """x Wᵀ + c with W [N, K], dequantised block by block from the bytes of the file.
 
     ``accuracy_level`` is how exact a kernel has to be at least; this is exact. The result of a
     kernel that rounds activations is put in its place later (``model/native.py``).
     """
     bits, size = node.integer("bits", 4), node.integer("block_size")
     rows, columns = node.integer("N"), node.integer("K")
-    x = node.input(0)
-    packed = stored(node.input(1), "weights").view(np.uint8).reshape(rows, -1, size * bits // 8)
-    numbers = unpacked(packed, bits).reshape(-1, size)
-    blocks = len(numbers) // rows
-    scales = b.array(stored(node.input(2), "scales").reshape(-1).astype(dtype_of(x)))
-    zeros = b.array(_zeros(node.optional(3), bits, rows, blocks))
+    x, blocks = node.input(0), -(-columns // size)
+    scales = b.cast_like(_flat(b, node.input(2), "scales"), x)
+    zeros = _zeros(b, node.optional(3), bits, rows, blocks)
     if (order := node.optional(4)) is not None:
         if node.optional(3) is not None and type_of(node.input(3)) == ir.DataType.UINT8:
             raise NotImplementedError("with columns in another order, and packed zero points")
-        whole = b.array(numbers.reshape(rows, -1)[:, :columns])
-        parts = (b.reshape(each, rows, blocks) for each in (scales, zeros))
+        numbers = low_bits(b, node.input(1), bits, rows, blocks * size)
+        real = as_real(b, numbers, x)
+        whole = real if columns == blocks * size else b.slice(real, 0, columns, 1)
+        parts = (b.reshape(b.cast_like(each, x), rows, blocks) for each in (scales, zeros))
         weights = _by_column(b, whole, order, *parts)
     else:
-        read = dequantised(b, b.array(numbers), scales, zeros, 0)
+        numbers = low_bits(b, node.input(1), bits, rows * blocks, size)
+        read = dequantised(b, numbers, scales, zeros, 0)
         weights = b.reshape(read, rows, blocks * size)
         if columns != blocks * size:
             weights = b.slice(weights, 0, columns, 1)
@@ -65,14 +43,27 @@ def _matmul_nbits(b: Builder, node: Fused) -> Sequence[ir.Value]:
     return [b.total(product, node.optional(5))]
 
 
-def _zeros(value: ir.Value | None, bits: int, rows: int, blocks: int) -> Array:
-    """The zero point of every block [N · blocks]."""
+def _flat(b: Builder, value: ir.Value, what: str) -> ir.Value:
+    """A constant with one axis.
+
+    Raises:
+        NotImplementedError: The value is computed.
+    """
+    if value.const_value is None:
+        raise NotImplementedError(f"with {what} that are not stored")
+    return same_bytes(b, value, type_of(value), (-1,))
+
+
+def _zeros(b: Builder, value: ir.Value | None, bits: int, rows: int, blocks: int) -> ir.Value:
+    """The zero point of every block [N · blocks], of the type of the numbers or real."""
     if value is None:
-        return np.full(rows * blocks, 1 << (bits - 1), np.uint8)
-    numbers = stored(value, "zero points")
-    if numbers.dtype != np.uint8:
-        return numbers.reshape(-1)
-    return unpacked(numbers.reshape(rows, -1), bits)[:, :blocks].reshape(-1)
+        return few_bits(b, np.full(rows * blocks, 1 << (bits - 1), np.uint8), bits)
+    if type_of(value) != ir.DataType.UINT8:
+        return _flat(b, value, "zero points")
+    if blocks * bits % 8 == 0:
+        return low_bits(b, value, bits, rows * blocks)
+    numbers = unpacked(stored(value, "zero points").reshape(rows, -1), bits)
+    return few_bits(b, numbers[:, :blocks].reshape(-1), bits)
 
 
 #: The real numbers of 4-bit numbers, by ``quant_type``: FP4, and the quantiles of NF4.

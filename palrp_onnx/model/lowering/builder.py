@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -89,16 +90,26 @@ class Builder:
     # --- constants --------------------------------------------------------------------------------
     def array(self, data: np.ndarray[Any, Any], dtype: ir.DataType | None = None) -> ir.Value:
         """An initializer; an array of objects holds text."""
-        tensor: ir.TensorProtocol = (
+        return self.initializer(
             ir.Tensor(data, dtype=dtype) if data.dtype != object else _text(data)
         )
+
+    def initializer(self, tensor: ir.TensorProtocol, name: str = "") -> ir.Value:
+        """An initializer of the graph."""
+        tensor.name = name or self._name()
         value = ir.Value(
-            name=self._name(), type=ir.TensorType(tensor.dtype), shape=ir.Shape(data.shape)
+            name=tensor.name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(tensor.shape.numpy())
         )
-        tensor.name = value.name
         value.const_value = tensor
         self.graph.register_initializer(value)
         return value
+
+    def shared(self, data: np.ndarray[Any, Any]) -> ir.Value:
+        """An initializer that all nodes of the graph with the same numbers share."""
+        digest = hashlib.sha256(data.tobytes()).hexdigest()
+        name = self._fresh(f"lowered/{data.dtype}{list(data.shape)}/{digest}")
+        known = self.graph.initializers.get(name)
+        return self.initializer(ir.Tensor(data), name) if known is None else known
 
     def integers(self, *numbers: int) -> ir.Value:
         """A vector of 64-bit integers."""

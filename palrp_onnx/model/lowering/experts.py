@@ -8,8 +8,8 @@ import numpy as np
 import onnx_ir as ir
 
 from palrp_onnx.model.lowering.activations import tanh_gelu
-from palrp_onnx.model.lowering.blocks import stored, unpacked
-from palrp_onnx.model.lowering.builder import END, Builder, Fused, dtype_of, length_of
+from palrp_onnx.model.lowering.builder import END, Builder, Fused, length_of, type_of
+from palrp_onnx.model.lowering.low_bits import few_bits, low_bits, same_bytes
 from palrp_onnx.model.lowering.quantise import dequantised
 from palrp_onnx.model.lowering.table import lowers
 
@@ -44,15 +44,18 @@ def _quantised_experts(b: Builder, node: Fused) -> Sequence[ir.Value]:
 def _dequantised(b: Builder, node: Fused, index: int) -> ir.Value:
     """Weights [experts, rows, columns] from their numbers and the scales after them."""
     bits = node.integer("expert_weight_bits", 4)
-    scales = stored(node.input(index + 1), "scales")
-    if bits == 8 and scales.ndim == 3:
+    packed, scales = node.input(index).const_value, node.input(index + 1)
+    if packed is None or scales.const_value is None:
+        raise NotImplementedError("with weights or scales that are not stored")
+    if bits == 8 and scales.const_value.shape.rank() == 3:
         raise NotImplementedError("8-bit weights in blocks, which the kernel rounds once more")
-    numbers = unpacked(stored(node.input(index), "weights"), bits)
-    flat = numbers.reshape(scales.size, -1)
-    zeros = np.full(scales.size, 1 << (bits - 1), np.uint8)
-    factors = scales.reshape(-1).astype(dtype_of(node.input(0)))
-    read = dequantised(b, b.array(flat), b.array(factors), b.array(zeros), 0)
-    return b.reshape(read, *numbers.shape)
+    *outer, last = packed.shape.numpy()
+    shape, count = (*outer, last * 8 // bits), scales.const_value.size
+    numbers = low_bits(b, node.input(index), bits, count, int(np.prod(shape)) // count)
+    zeros = few_bits(b, np.full(count, 1 << (bits - 1), np.uint8), bits)
+    flat = same_bytes(b, scales, type_of(scales), (count,))
+    factors = b.cast_like(flat, node.input(0))
+    return b.reshape(dequantised(b, numbers, factors, zeros, 0), *shape)
 
 
 def _mixture(

@@ -176,16 +176,24 @@ def _has_primitive(b: Builder, q: ir.Value, scale: ir.Value, zero: ir.Value | No
 def _written_out(
     b: Builder, q: ir.Value, scale: ir.Value, zero: ir.Value | None, axis: int
 ) -> ir.Value:
-    whole = b.cast_like(q, scale)
+    whole = as_real(b, q, scale)
     if zero is not None:
         whole = b.op("Sub", whole, along(b, _real(b, zero, scale), q, axis))
     return b.op("Mul", whole, along(b, scale, q, axis))
 
 
+def as_real(b: Builder, q: ir.Value, like: ir.Value) -> ir.Value:
+    """Stored numbers as real numbers of the type of ``like``."""
+    if type_of(q).bitwidth == 8:
+        return b.cast_like(q, like)
+    # No operation but this one reads numbers of fewer bits and has an operand of more.
+    return b.op("DequantizeLinear", q, b.shared(np.ones(1, dtype_of(like))))
+
+
 def _real(b: Builder, zero: ir.Value, like: ir.Value) -> ir.Value:
     """A zero point as real numbers."""
     stored = constant(zero)
-    if stored is None:
+    if stored is None or zero.dtype == like.dtype:
         return b.cast_like(zero, like)
     return b.array(np.asarray(stored, dtype_of(like)))
 

@@ -191,6 +191,13 @@ def test_integrated_gradients_are_complete(
 def test_maps_are_the_same_in_single_precision(review: tuple[Model, Sample]) -> None:
     model, sample = review
     for name, baseline in BASELINES.items():
+        if name in (
+            "attention-norm",
+            "value-zeroing",
+            "occlusion",
+            "shap",
+        ):  # a pass for every token
+            continue
         rough, exact = (
             Baseline(model, baseline, dtype=dtype).explain(sample)[0]
             for dtype in ("float32", "float64")

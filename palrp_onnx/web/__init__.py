@@ -1,0 +1,1 @@
+"""Explanations in a browser: a compiled explainer as a page of static files."""

@@ -1,0 +1,84 @@
+"""Models that are served: their names, and files that change while they are."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from committed import MODELS
+
+pytest.importorskip("starlette")
+from palrp_onnx.errors import InputError, UsageError
+from palrp_onnx.serving.options import Place, ServingOptions, places
+from palrp_onnx.serving.refusals import Refusal
+from palrp_onnx.serving.registry import Registry
+
+
+@pytest.mark.quick
+def test_names_of_models(tmp_path: Path) -> None:
+    (tmp_path / "other.onnx").write_bytes(b"")
+    texts = [str(MODELS / "reviews-rope"), str(MODELS / "reviews-bert" / "model.onnx")]
+    texts += [str(tmp_path / "other.onnx"), f"mine={MODELS / 'reviews-rope'}"]
+    found = places(texts)
+    assert [each.name for each in found] == ["reviews-rope", "reviews-bert", "other", "mine"]
+    assert all(Path(each.path).is_absolute() for each in found)
+    for wrong in ([], [texts[0], texts[0]], [f"a b={texts[0]}"]):
+        with pytest.raises(UsageError):
+            places(wrong)
+    with pytest.raises(InputError):
+        Place.parse("missing.onnx")
+    with pytest.raises(UsageError, match="no room"):
+        ServingOptions(models=found, queue=8)
+    options = ServingOptions(models=found, loading={"bind": {"a": "ids"}}, fail_on=("truncated",))
+    assert ServingOptions.decoded(options.encoded()) == options
+
+
+async def until(what: Callable[[], bool]) -> None:
+    async with asyncio.timeout(120):
+        while not what():
+            await asyncio.sleep(0.02)
+
+
+def test_a_changed_file_is_opened_and_a_broken_one_is_not(tmp_path: Path) -> None:
+    """The digest decides; while there is nothing better, the old model answers."""
+    folder = tmp_path / "m"
+    shutil.copytree(MODELS / "digits-vit", folder)
+    options = ServingOptions(models=places([str(folder)]), reload=0.05)
+
+    def replace(data: bytes) -> None:
+        (tmp_path / "new").write_bytes(data)
+        (tmp_path / "new").replace(folder / "model.onnx")
+
+    async def run() -> None:
+        registry = Registry(options)
+        with pytest.raises(Refusal):
+            registry.lane("m")
+        await registry.start()
+        first, data = registry.lane("m"), (folder / "model.onnx").read_bytes()
+
+        def counted(outcome: str) -> float:
+            metric = registry.metrics.reloads.labels("m", outcome)
+            return float(metric._value.get())
+
+        replace(data)  # another file with the same content
+        await asyncio.sleep(0.5)
+        assert registry.lane("m") is first
+        replace(data[:-100])
+        await until(lambda: counted("failed") == 1)
+        assert registry.lane("m") is first
+        config = (folder / "config.json").read_text().replace('"0": "0"', '"0": "zero"')
+        replace(data)
+        (folder / "config.json").write_text(config)
+        await until(lambda: counted("opened") == 1)
+        second = registry.lane("m")
+        assert second.served.version != first.served.version
+        assert registry.lane("m", second.served.version) is second
+        with pytest.raises(Refusal, match=second.served.version):
+            registry.lane("m", first.served.version)
+        await registry.close()
+        assert not registry.ready
+
+    asyncio.run(run())
