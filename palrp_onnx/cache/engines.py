@@ -65,11 +65,11 @@ class Compiled(Struct, frozen=True, kw_only=True):
                 growth = (max(1, -(-n // max(b, 1))) for n, b in zip(now, before, strict=True))
                 factors.append(prod(growth))
         assert self.forecast is not None
-        fixed, more = self.forecast.mapped, max(factors) ** 2
+        fixed, more = self.forecast.apart, max(factors) ** 2
         return Forecast(
             fast=fixed + (self.forecast.fast - fixed) * more,
             bounded=fixed + (self.forecast.bounded - fixed) * more,
-            mapped=fixed,
+            apart=fixed,
         )
 
 
