@@ -220,7 +220,7 @@ def test_where_memory_may_not_suffice_the_exact_plan_decides(
 ) -> None:
     text = "A gripping film. " * 20
     px.load(REVIEWS).explain("Short.")
-    free = 340_000_000
+    free = 60_000_000
     monkeypatch.setattr("palrp_onnx.machine.free_memory", lambda: free)
     for each in ("Short.", text, text * 2):
         one = px.load(REVIEWS).read(each)
@@ -235,7 +235,7 @@ def test_bounds_grow_with_the_square_of_inputs() -> None:
         manifest=nothing,
         graph=nothing,
         untouched=None,
-        forecast=Forecast(fast=17, bounded=12, mapped=10),
+        forecast=Forecast(fast=17, bounded=12, apart=10),
         shapes=shapes,
         opset=17,
     )
