@@ -156,29 +156,41 @@ def throughput(load: Load, texts: list[str], options: argparse.Namespace) -> Non
     """Rates of the loop and of the server, in turn."""
     model = px.load(load.model)
     list(model.explain_many(texts[:32], batch_size=options.batch))
-    connections, rates, last = 3 * options.batch, [], {}
-    with load.server("--batch-size", options.batch) as (url, _):
+    connections, ratios, last = 3 * options.batch, [], {}
+    with load.server("--batch-size", options.batch) as (url, process):
         load.wrk(url, connections, 3)
         for _ in range(options.rounds):
-            loop = looped(model, texts, options)
+            loop, own = looped(model, texts, options)
+            start = processor(process)
             last = load.wrk(url, connections, options.seconds)
-            rates.append((loop, last["rate"]))
-            print(f"  loop {loop:.1f}/s, served {last['rate']:.1f}/s", flush=True)
+            served = (processor(process) - start) / max(1, last["statuses"].get("200", 0))
+            ratios.append((last["rate"] / loop, own / served))
+            print(f"  loop {loop:.1f}/s, {own * 1e3:.1f} ms of processor time a text", flush=True)
+            print(f"  served {last['rate']:.1f}/s, {served * 1e3:.1f} ms", flush=True)
         single = load.wrk(url, 1, options.seconds // 2)
-    ratio = median(served / loop for loop, served in rates)
-    print(f"throughput: {ratio:.2f} of the loop; {connections} connections {shown(last)}")
+    wall, work = (median(each) for each in zip(*ratios, strict=True))
+    print(f"throughput: {wall:.2f} of the loop, {work:.2f} by processor time")
+    print(f"{connections} connections: {shown(last)}")
     print(f"one connection: {single['rate']:.1f}/s {shown(single)}")
 
 
-def looped(model: px.LoadedModel, texts: list[str], options: argparse.Namespace) -> float:
-    """Texts a second with records as JSON, as a program has them that calls the library."""
-    start, count = time.perf_counter(), 0
+def looped(
+    model: px.LoadedModel, texts: list[str], options: argparse.Namespace
+) -> tuple[float, float]:
+    """Texts a second, and processor time a text, of a program that calls the library for JSON."""
+    start, count, begun = time.perf_counter(), 0, time.process_time()
     while time.perf_counter() - start < options.seconds:
         for found in model.explain_many(texts[:150], batch_size=options.batch):
             assert not isinstance(found, Exception)
             encode(found.record)
             count += 1
-    return count / (time.perf_counter() - start)
+    return count / (time.perf_counter() - start), (time.process_time() - begun) / count
+
+
+def processor(process: int) -> float:
+    """Seconds of processor time that a process has taken."""
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")
 
 
 def shown(found: dict) -> str:
