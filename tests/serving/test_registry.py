@@ -11,10 +11,17 @@ import pytest
 from committed import MODELS
 
 pytest.importorskip("starlette")
+from serving_options import serving
+from starlette.requests import Request
+
 from palrp_onnx.errors import InputError, UsageError
+from palrp_onnx.serving.app import Service
+from palrp_onnx.serving.guard import NOTES, Notes
+from palrp_onnx.serving.lane import Lane
 from palrp_onnx.serving.options import Place, ServingOptions, places
 from palrp_onnx.serving.refusals import Refusal
 from palrp_onnx.serving.registry import Registry
+from palrp_onnx.serving.served import Served
 
 
 @pytest.mark.quick
@@ -80,5 +87,31 @@ def test_a_changed_file_is_opened_and_a_broken_one_is_not(tmp_path: Path) -> Non
             registry.lane("m", first.served.version)
         await registry.close()
         assert not registry.ready
+
+    asyncio.run(run())
+
+
+def test_a_body_may_end_after_the_model_was_opened_again(opened: dict[str, Served]) -> None:
+    """The old model has no request left and is closed; the new one answers."""
+    name = "reviews-rope"
+
+    async def run() -> None:
+        registry = Registry(serving(name), {name: opened[name]})
+        await registry.start()
+        routes = {route.path: route for route in Service(registry).routes()}
+        old = registry.lane(name)
+
+        async def receive() -> dict[str, object]:
+            if registry.lane(name) is not old:  # the client waits for its answer
+                await asyncio.sleep(600)
+            registry._lanes[name] = Lane(name, old.served, registry.metrics)
+            await old.close()
+            return {"type": "http.request", "body": b'{"instances": ["A film."]}'}
+
+        given = {"path_params": {"name": name}, NOTES: Notes("r1")}
+        scope = {"type": "http", "method": "POST", "headers": [], **given}
+        answer = await routes["/v1/models/{name}:explain"].endpoint(Request(scope, receive))
+        assert answer.status_code == 200, answer.body
+        await registry.close()
 
     asyncio.run(run())
