@@ -43,13 +43,13 @@ async function explain(session, facts, { feeds, last }, choice) {
   for (const name of facts.required) if (name in defaults) given[name] = defaults[name];
   const wanted = [facts.output, "relevance_ledger", ...MAPS.map((name) => `relevance_${name}`)];
   const outputs = wanted.filter((name) => session.outputNames.includes(name));
-  let values;
   for (const scale of facts.required.includes("seed_scale") ? SCALES : [1]) {
     if (facts.required.includes("seed_scale")) given.seed_scale = tensor("float32", [scale], [1]);
-    values = await session.run(given, outputs);
-    if (["total", "score"].every((name) => values[`relevance_${name}`].data.every(Number.isFinite))) break;
+    const values = await session.run(given, outputs);
+    if (["total", "score"].every((name) => values[`relevance_${name}`].data.every(Number.isFinite)))
+      return told(facts, values, choice, last);
   }
-  return told(facts, values, choice, last);
+  throw new Refusal("The relevance of this input is not finite: nothing is shown.");
 }
 
 function told(facts, values, choice, last) {
