@@ -76,7 +76,7 @@ def test_a_limit_chooses(monkeypatch: pytest.MonkeyPatch) -> None:
     forecast = Forecast(fast=100, bounded=40, apart=20)
     ways = [forecast.choose(Memory("auto", limit)) for limit in (100, 99, 40)]
     assert ways == ["fast", "bounded", "bounded"]
-    with pytest.raises(ResourceError, match="about 0 MB") as raised:
+    with pytest.raises(ResourceError, match="--memory allows 0 MB") as raised:
         forecast.choose(Memory("auto", 39))
     assert raised.value.exit_code == 7
 

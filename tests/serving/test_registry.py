@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -39,6 +40,9 @@ def test_names_of_models(tmp_path: Path) -> None:
         Place.parse("missing.onnx")
     with pytest.raises(UsageError, match="no room"):
         ServingOptions(models=found, queue=8)
+    for seconds in ({"timeout": math.inf}, {"timeout": math.nan}, {"reload": math.inf}):
+        with pytest.raises(UsageError, match="number of seconds"):
+            ServingOptions(models=found, **seconds)
     options = ServingOptions(models=found, loading={"bind": {"a": "ids"}}, fail_on=("truncated",))
     assert ServingOptions.decoded(options.encoded()) == options
 
@@ -87,6 +91,24 @@ def test_a_changed_file_is_opened_and_a_broken_one_is_not(tmp_path: Path) -> Non
             registry.lane("m", first.served.version)
         await registry.close()
         assert not registry.ready
+
+    asyncio.run(run())
+
+
+def test_a_file_that_changes_before_the_start_is_opened_again(tmp_path: Path) -> None:
+    """The server opens models first, which may take long, and begins to watch them later."""
+    shutil.copytree(MODELS / "digits-vit", folder := tmp_path / "m")
+    options = ServingOptions(models=places([str(folder)]), reload=0.05)
+    opened = Served(options.models[0], options)
+    labels = folder / "config.json"
+    labels.write_text(labels.read_text().replace('"0": "0"', '"0": "zero"'))
+
+    async def run() -> None:
+        registry = Registry(options, {"m": opened})
+        await registry.start()
+        await until(lambda: registry.lane("m").served is not opened)
+        assert registry.lane("m").served.loaded.labels[0] == "zero"
+        await registry.close()
 
     asyncio.run(run())
 
