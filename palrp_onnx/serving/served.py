@@ -15,6 +15,7 @@ import numpy as np
 from palrp_onnx.api.loaded import LoadedModel
 from palrp_onnx.errors import InputError, TargetError
 from palrp_onnx.explanation import Explanation
+from palrp_onnx.inputs.beside import folders_of
 from palrp_onnx.inputs.digests import file_digests
 from palrp_onnx.inputs.sample import Sample
 from palrp_onnx.inputs.values import Value
@@ -97,9 +98,9 @@ def digest_of(model: Model, tokenizer: Path | None) -> str:
 
 
 def beside(place: Place) -> Seen:
-    """What can be seen of the files of a model and of those one folder up, without reading them."""
-    folder = Path(place.path) if Path(place.path).is_dir() else Path(place.path).parent
-    return frozenset(_stats((*_files(folder), *_files(folder.parent))))
+    """What can be seen of the files in the folders of a model, without reading them."""
+    folders = folders_of(Path(place.path))
+    return frozenset(_stats(file for folder in folders for file in _files(folder)))
 
 
 def _files(folder: Path) -> Iterable[Path]:

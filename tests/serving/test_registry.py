@@ -22,7 +22,7 @@ from palrp_onnx.serving.lane import Lane
 from palrp_onnx.serving.options import Place, ServingOptions, places
 from palrp_onnx.serving.refusals import Refusal
 from palrp_onnx.serving.registry import Registry
-from palrp_onnx.serving.served import Served
+from palrp_onnx.serving.served import Served, beside
 
 
 @pytest.mark.quick
@@ -93,6 +93,18 @@ def test_a_changed_file_is_opened_and_a_broken_one_is_not(tmp_path: Path) -> Non
         assert not registry.ready
 
     asyncio.run(run())
+
+
+def test_files_of_other_things_are_not_watched(tmp_path: Path) -> None:
+    """A log beside the folder of a model, which never rests, does not keep it from being opened."""
+    (folder := tmp_path / "m").mkdir()
+    (folder / "model.onnx").write_bytes(b"")
+    place = Place.parse(str(folder))
+    seen = beside(place)
+    (tmp_path / "server.log").write_text("a line")
+    assert beside(place) == seen
+    (tmp_path / "config.json").write_text("{}")  # now the folder above is that of the model
+    assert {Path(name).name for name, _, _ in beside(place) - seen} == {"server.log", "config.json"}
 
 
 def test_a_file_that_changes_before_the_start_is_opened_again(tmp_path: Path) -> None:
