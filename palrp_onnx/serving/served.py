@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -91,10 +91,10 @@ Work: TypeAlias = ToExplain | ToRun
 Result: TypeAlias = Explanation | dict[str, Array]
 
 
-def digest_of(model: Model, tokenizer: Path | None) -> str:
-    """Digest of the model and of the files beside it that are read with it."""
-    files = sorted(file_digests(model.path, tokenizer).items())
-    return hashlib.sha256(msgspec.json.encode([model.sha256, files])).hexdigest()
+def digest_of(model: Model, files: Mapping[str, str]) -> str:
+    """Digest of the model, and of the files beside it that are read with it."""
+    found = [model.sha256, sorted(files.items())]
+    return hashlib.sha256(msgspec.json.encode(found)).hexdigest()
 
 
 def beside(place: Place) -> Seen:
@@ -139,9 +139,11 @@ class Served:
     def __init__(self, place: Place, options: ServingOptions) -> None:
         self.options = options
         self.seen = beside(place)
+        tokenizer = options.loading.get("tokenizer")
+        self._read_with = partial(file_digests, Path(place.path), tokenizer and Path(tokenizer))
+        files = self._read_with()  # before they are read: a later change is found by its digest
         self.loaded = loaded = LoadedModel(place.path, **options.loading)
-        self._tokenizer: Path | None = loaded.options["tokenizer"]
-        self.digest = digest_of(loaded.model, self._tokenizer)
+        self.digest = digest_of(loaded.model, files)
         self.version = self.digest[:_DIGITS]
         parse_target(options.target, loaded.labels)
         self._batchers = {
@@ -176,7 +178,7 @@ class Served:
         Raises:
             PalrpError: They cannot be read.
         """
-        return digest_of(Model.open(self.loaded.path), self._tokenizer) != self.digest
+        return digest_of(Model.open(self.loaded.path), self._read_with()) != self.digest
 
     def rows(self, asked: Asked) -> list[Sample]:
         """The rows of an input.

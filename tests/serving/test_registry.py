@@ -7,6 +7,7 @@ import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from committed import MODELS
@@ -15,7 +16,9 @@ pytest.importorskip("starlette")
 from serving_options import serving
 from starlette.requests import Request
 
+from palrp_onnx.api.loaded import LoadedModel
 from palrp_onnx.errors import InputError, UsageError
+from palrp_onnx.serving import served
 from palrp_onnx.serving.app import Service
 from palrp_onnx.serving.guard import NOTES, Notes
 from palrp_onnx.serving.lane import Lane
@@ -123,6 +126,22 @@ def test_a_file_that_changes_before_the_start_is_opened_again(tmp_path: Path) ->
         await registry.close()
 
     asyncio.run(run())
+
+
+def test_a_file_that_changes_while_it_is_read_is_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(MODELS / "digits-vit", folder := tmp_path / "m")
+    options = ServingOptions(models=places([str(folder)]))
+
+    class Changing(LoadedModel):
+        def __init__(self, *given: Any, **named: Any) -> None:
+            super().__init__(*given, **named)
+            assert self.labels
+            (folder / "config.json").write_text("{}")
+
+    monkeypatch.setattr(served, "LoadedModel", Changing)
+    assert Served(options.models[0], options).changed()
 
 
 def test_a_body_may_end_after_the_model_was_opened_again(opened: dict[str, Served]) -> None:
