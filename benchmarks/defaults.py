@@ -3,6 +3,7 @@
     python benchmarks/defaults.py data FOLDER               # once: models, texts, pictures, causes
     python benchmarks/defaults.py run FOLDER RESULTS        # all parts, in processes
     python benchmarks/defaults.py tables RESULTS            # choices, and tables
+    python benchmarks/defaults.py tables RESULTS --place docs/results/defaults.json
 
     python benchmarks/defaults.py run FOLDER RESULTS --device cuda --jobs 14 --seconds 200
     python benchmarks/defaults.py run FOLDER RESULTS --only digits --samples 10 --jobs 1   # small
@@ -82,8 +83,8 @@ class Task:
         kind: ``text``, ``image``, ``planted``, ``stability``, ``agreement`` or ``randomisation``.
         methods: The compared methods, the first of which chooses the target.
         tuning: Whether there is a tuning split.
-        shards: Number of processes that share the inputs.
-        together: Methods per process; the model is large, and all run on the device.
+        together: Methods per process, which opens each once; 0: all.
+        deep: Whether all methods run on the device, as is faster for a large model.
         model: Folder of the model, if it is not that of the task.
     """
 
@@ -91,22 +92,22 @@ class Task:
     kind: str
     methods: Sequence[str]
     tuning: bool = True
-    shards: int = 1
     together: int = 0
+    deep: bool = False
     model: str = ""
 
 
 TASKS = {
-    "smollm2": Task("language model", "text", DEEP, together=3),
-    "reviews-rope": Task("texts", "text", GRID, shards=5),
-    "reviews-bert": Task("texts", "text", GRID, shards=5),
+    "smollm2": Task("language model", "text", DEEP, together=3, deep=True),
+    "reviews-rope": Task("texts", "text", GRID, together=7),
+    "reviews-bert": Task("texts", "text", GRID, together=7),
     **{
         f"reviews-{kind}-{form}": Task("", "text", FEW[:4], tuning=False)
         for kind in ("rope", "bert")
         for form in ("int8", "nbits")
     },
-    "clothes": Task("images", "image", PICTURES, shards=2),
-    "digits": Task("images", "image", PICTURES),
+    "clothes": Task("images", "image", PICTURES, together=7),
+    "digits": Task("images", "image", PICTURES, together=7),
     **{name: Task("", "planted", FEW, tuning=False) for name in PLANTED},
     **{f"{name}-vit": Task("", "planted", FEW, tuning=False) for name in ("patch", "side")},
     **{
@@ -251,7 +252,7 @@ def build(name: str, model: Any, device: str, unknown: int | None) -> Any:
 
 
 def run_part(task: Task, folder: Path, options: argparse.Namespace) -> None:
-    """Measure methods on the inputs of one shard, split after split, and write what is done."""
+    """Measure methods on the inputs, split after split, and write what is done."""
     from palrp_onnx.evaluate.tournament import applicable
     from palrp_onnx.inputs import default_tokenizer, open_sample, unknown_token
     from palrp_onnx.model.open import Model
@@ -265,7 +266,7 @@ def run_part(task: Task, folder: Path, options: argparse.Namespace) -> None:
 
     def built(name: str, model: Any = model) -> Any:
         """Explanations of small models are as fast on a core; perturbed rows run on the device."""
-        on = options.device if task.together or name == options.methods[0] else "cpu"
+        on = options.device if task.deep or name == options.methods[0] else "cpu"
         return build(name, model, on, unknown)
 
     found, refused = applicable(built, options.methods, read(first))
@@ -273,13 +274,12 @@ def run_part(task: Task, folder: Path, options: argparse.Namespace) -> None:
         print(f"{folder.name}: {name} left out ({reason})", file=sys.stderr)
     setting = Setting(folder, unknown, built, {})
     measure = MEASURED[task.kind]
-    step = 64 if task.together else SANITY.get(task.kind, 10)
+    step = 32 if task.deep else SANITY.get(task.kind, 10)
     step = step if task.kind in ("text", "randomisation") else 10
     start = time.monotonic()
     for split in options.splits if task.tuning else ["test"]:
         share = TUNED if split == "tuning" else 1.0
         files = sorted((folder / split).iterdir())[: options.samples]
-        files = files[options.shard :: options.shards]
         values: dict[str, list[Array]] = {}
         names: list[str] = []
         for begin in range(0, len(files), step):
@@ -431,20 +431,14 @@ def parts(folder: Path, options: argparse.Namespace) -> Iterator[tuple[str, list
         if not chosen or not (place / "model.onnx").exists():
             continue
         together = task.together or len(task.methods)
-        for shard in range(task.shards):
-            for start in range(0, len(task.methods), together):
-                methods = list(task.methods[start : start + together])
-                samples = min(options.samples, SANITY.get(task.kind, 10**6))
-                yield (
-                    f"{name}.{shard}.{start}",
-                    [
-                        *("part", str(place), name, "--splits", *options.splits),
-                        *("--shard", str(shard), "--shards", str(task.shards)),
-                        *("--device", options.device, "--seconds", str(options.seconds)),
-                        *("--samples", str(samples)),
-                        *("--methods", *(methods if start == 0 else [task.methods[0], *methods])),
-                    ],
-                )
+        for start in range(0, len(task.methods), together):
+            methods = list(task.methods[start : start + together])
+            samples = min(options.samples, SANITY.get(task.kind, 10**6))
+            command = ["part", str(place), name, "--splits", *options.splits]
+            command += ["--device", options.device, "--seconds", str(options.seconds)]
+            command += ["--samples", str(samples), "--methods"]
+            first = [] if start == 0 else [task.methods[0]]
+            yield f"{name}.{start}", [*command, *first, *methods]
 
 
 def run_all(folder: Path, results: Path, options: argparse.Namespace) -> None:
@@ -472,7 +466,7 @@ def gather(results: Path) -> dict[tuple[str, str], tuple[list[str], dict[str, Ar
     """All parts of a task and a split, joined: names of inputs, values by method."""
     rows: dict[tuple[str, str], dict[str, dict[str, Array]]] = {}
     for path in sorted(results.glob("*.npz")):
-        name, _, _, split, _ = path.name.split(".")
+        name, *_, split, _ = path.name.split(".")
         with np.load(path) as archive:
             ids = archive["names"].tolist()
             for method in archive.files:
@@ -539,6 +533,26 @@ def tables(results: Path) -> str:
     return "\n".join(lines) + "\n"
 
 
+def summary(results: Path) -> dict[str, Any]:
+    """Mean and ends of the 95 % interval of every measure, by task and split, and method."""
+    from palrp_onnx.evaluate.statistics import mean_interval
+
+    found = {}
+    for (name, split), (ids, values) in gather(results).items():
+        measures = MEASURES[TASKS[name].kind]
+        found[f"{name}, {split}"] = {
+            "inputs": len(ids),
+            "methods": {
+                method: {
+                    key: [round(float(n), 4) for n in (column.mean(), *mean_interval(column))]
+                    for key, column in zip(measures, own.T, strict=True)
+                }
+                for method, own in values.items()
+            },
+        }
+    return found
+
+
 def _joined(
     parts: Sequence[tuple[list[str], dict[str, Array]]],
     methods: Sequence[str],
@@ -599,8 +613,6 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=10**6)
     parser.add_argument("--only", nargs="+", default=[], help="beginnings of names of tasks")
     parser.add_argument("--splits", nargs="+", default=["tuning", "test"])
-    parser.add_argument("--shard", type=int, default=0)
-    parser.add_argument("--shards", type=int, default=1)
     parser.add_argument("--methods", nargs="+", default=[])
     parser.add_argument("--place", type=Path)
     parser.add_argument("--smollm2", type=Path, help="folder of models/smollm2.py export")
@@ -615,6 +627,8 @@ def main() -> None:
     elif options.command == "part":
         run_part(TASKS[options.results], options.folder, options)
     else:
+        if options.place is not None:
+            options.place.write_text(json.dumps(summary(options.folder), indent=1) + "\n")
         print(tables(options.folder))
 
 

@@ -34,6 +34,16 @@ LLAMA = {
     "num_key_value_heads": 4,
     "pad_token_id": 0,
 }
+#: The shape of SmolLM2-135M.
+SMOLLM2 = {
+    "vocab_size": 49152,
+    "hidden_size": 576,
+    "intermediate_size": 1536,
+    "num_hidden_layers": 30,
+    "num_attention_heads": 9,
+    "num_key_value_heads": 3,
+    "tie_word_embeddings": True,
+}
 #: Type, heads and width, which the optimiser needs.
 SHAPES = {
     "bert": ("bert", 12, 768),
@@ -46,6 +56,7 @@ MODELS: dict[str, tuple[str, str, dict[str, Any], str]] = {
     "bert": ("Bert", "ForSequenceClassification", {}, "text-classification"),
     "distilbert": ("DistilBert", "ForSequenceClassification", {}, "text-classification"),
     "llama": ("Llama", "ForSequenceClassification", LLAMA, "text-classification"),
+    "smollm2": ("Llama", "ForCausalLM", SMOLLM2, "text-generation"),
     "vit": ("ViT", "ForImageClassification", {}, "image-classification"),
 }
 

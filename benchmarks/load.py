@@ -134,7 +134,7 @@ class Load:
             yield f"{url}/v1/models/m:explain", process.pid
         finally:
             process.send_signal(signal.SIGTERM)
-            process.wait(60)
+            process.wait(120)
 
     def wrk(self, url: str, connections: int, seconds: int, timeout: int = 60) -> dict:
         """Numbers of one run of wrk."""

@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from palrp_onnx import Model
 
 #: Largest number of tokens of the exported models.
-TOKENS = 2048
+TOKENS = 8192
 
 
 def conv(path: Path, depth: int = 12, width: int = 64) -> None:
@@ -99,7 +99,7 @@ class _Net:
 
 
 def transformer(name: str) -> Callable[[Path], None]:
-    """Twelve layers of width 768, exported."""
+    """An exported model."""
 
     def build(path: Path) -> None:
         engines.MODELS[name][2]["max_position_embeddings"] = TOKENS
@@ -108,7 +108,11 @@ def transformer(name: str) -> Callable[[Path], None]:
     return build
 
 
-BUILD = {"conv": conv, "video": video, "bert": transformer("bert"), "llama": transformer("llama")}
+BUILD = {
+    "conv": conv,
+    "video": video,
+    **{name: transformer(name) for name in ("bert", "llama", "smollm2")},
+}
 
 
 def main(name: str, size: int, folder: Path) -> None:

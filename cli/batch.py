@@ -22,6 +22,7 @@ from .options import (
     Reporting,
     Run,
     Words,
+    cache_option,
     columns_option,
     example_option,
     explainer_options,
@@ -164,6 +165,7 @@ _sizes = together(
 @run_options
 @head_option
 @memory_option("auto")
+@cache_option
 @method_options
 @example_option
 @fail_on_option

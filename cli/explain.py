@@ -24,6 +24,7 @@ from .options import (
     Reporting,
     Run,
     Words,
+    cache_option,
     columns_option,
     default_run_options,
     fail_on_option,
@@ -117,6 +118,7 @@ class Request:
 @default_run_options
 @head_option
 @memory_option("auto")
+@cache_option
 @method_options
 @click.option(
     "--tensors", type=FILE_PATH, help="Also write raw signed relevance to this .npz file."
@@ -254,6 +256,10 @@ def _check_windows(request: Request) -> None:
 
 
 def _loaded(request: Request) -> LoadedModel:
+    from palrp_onnx.hashing import Digest
+    from palrp_onnx.model.locate import real_files
+
+    Digest.begin(real_files(request.model))  # it goes on during the imports
     from palrp_onnx.api.loaded import load
 
     run, choice = request.run, request.choice
@@ -281,7 +287,7 @@ def _way(request: Request) -> dict[str, Any]:
 def _sample(request: Request, model: LoadedModel) -> Sample:
     from palrp_onnx.inputs.columns import read_columns
 
-    names = [each.name for each in model.model.inputs]
+    names = [each.name for each in model.inputs]
     value, name = _value(request, names)
     sample = model.read(value, id=name, windows=request.windows, start=request.start)
     if request.columns:

@@ -18,10 +18,11 @@ from palrp_onnx.files import refusal
 from palrp_onnx.printable import printable
 
 from .command import Group
+from .late import import_late
 from .writing import close_stdout, open_closed_streams
 
 _COMMANDS = (
-    *("batch", "compare", "compile", "evaluate", "explain", "export", "inspect", "report"),
+    *("batch", "cache", "compare", "compile", "evaluate", "explain", "export", "inspect", "report"),
     *("schema", "serve"),
 )
 _BUG = 1
@@ -179,4 +180,5 @@ def program() -> None:
 
 def main() -> NoReturn:
     """Entry point of ``palrp-onnx``."""
+    import_late()
     program.main(prog_name="palrp-onnx")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, fields
@@ -284,6 +285,32 @@ def memory_option(default: str) -> Callable[[F], F]:
         "again layer by layer; auto is bounded where memory may not suffice otherwise, a SIZE, as "
         "6GB, where that would not; inspect --tokens N prints what each takes.",
     )
+
+
+def _switch_off(ctx: click.Context, _param: click.Parameter, off: bool) -> None:
+    """Switch the cache off for the command, and for processes that it starts."""
+    from palrp_onnx.cache.folder import SWITCH
+
+    if off and not ctx.resilient_parsing:
+        before = os.environ.get(SWITCH)
+        os.environ[SWITCH] = "0"
+
+        def restore() -> None:
+            if before is None:
+                os.environ.pop(SWITCH, None)
+            else:
+                os.environ[SWITCH] = before
+
+        ctx.call_on_close(restore)
+
+
+cache_option = click.option(
+    "--no-cache",
+    is_flag=True,
+    expose_value=False,
+    callback=_switch_off,
+    help="Neither take facts of the model and compiled graphs from the cache, nor keep them.",
+)
 
 
 def _target_option(default: str, meaning: str) -> Callable[[F], F]:

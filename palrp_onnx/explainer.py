@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
@@ -9,20 +10,21 @@ from copy import copy
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnx_ir as ir
 from msgspec import UNSET, UnsetType, structs
 
 from palrp_onnx.analysis.roles import parse_roles
 from palrp_onnx.binding import BELOW_HALF, Binder, no_answer
+from palrp_onnx.cache.engines import Compiled, Recall
+from palrp_onnx.cache.folder import CacheFolder
+from palrp_onnx.cache.models import StoredModel, open_model
 from palrp_onnx.clock import utc_now
-from palrp_onnx.compiler.forecast import Forecaster
-from palrp_onnx.compiler.graph import OPSET, CompileSettings, compile_graph
 from palrp_onnx.compiler.manifest import Manifest
+from palrp_onnx.compiler.runnable import Runnable
 from palrp_onnx.describe import Describer, labels_of, prediction
-from palrp_onnx.engines import CompiledEngine, Engine, NumpyEngine
+from palrp_onnx.engines import CompiledEngine, Engine
 from palrp_onnx.errors import (
     InputError,
     LaterOpsetError,
@@ -36,33 +38,32 @@ from palrp_onnx.explanation import Explanation
 from palrp_onnx.fidelity import Original
 from palrp_onnx.head import Head, check_kind, class_warnings, find_head
 from palrp_onnx.inputs.digests import file_digests
-from palrp_onnx.inputs.open import open_sample
 from palrp_onnx.inputs.sample import Sample
 from palrp_onnx.inputs.sidecar import Declared, read_declared
-from palrp_onnx.inputs.vectors import read_mask, read_vector, vector_of
 from palrp_onnx.inputs.words import Vocabulary, usable_vocabulary
 from palrp_onnx.machine import Memory, Room
-from palrp_onnx.model.branches import has_decisions
-from palrp_onnx.model.native import with_own_products
-from palrp_onnx.model.open import Model, parse_model
-from palrp_onnx.prepare import Planned, check_feeds, plan_model, shapes_of
+from palrp_onnx.model.signature import GraphInput, check_feeds, shapes_of
 from palrp_onnx.record import Prediction, Run, Warning_
 from palrp_onnx.relevance.ledger import is_open
 from palrp_onnx.relevance.method import Method
 from palrp_onnx.relevance.method_parsing import method as method_of
 from palrp_onnx.relevance.method_parsing import resolve_method
-from palrp_onnx.relevance.methods import record_params
+from palrp_onnx.relevance.methods import own_method, record_params
 from palrp_onnx.relevance.sinks import check_reduction
 from palrp_onnx.relevance.target import End, Resolved, Target, bounded, of_rows, resolve
 from palrp_onnx.relevance.target_parsing import parse_targets
-from palrp_onnx.runtime.branching import Branches, Taken
-from palrp_onnx.runtime.forward import RuntimeForward
+from palrp_onnx.runtime.saved import GraphForward, SavedGraph
 from palrp_onnx.session import runtime_version
 from palrp_onnx.subject import OutputFacts, Subject
 from palrp_onnx.types import Array, Feeds
 from palrp_onnx.version import own_version
 from palrp_onnx.windows import LongText, join_windows
 from palrp_onnx.zero_maps import find_zero_maps, warning
+
+if TYPE_CHECKING:
+    from palrp_onnx.model.open import Model
+    from palrp_onnx.prepare import Planned
+    from palrp_onnx.runtime.branching import Branches, Taken
 
 ENGINES = ("onnxruntime", "numpy")
 DEFAULT_POSITIONS = "relu"
@@ -84,10 +85,17 @@ class _Opened:
     original: Original | None
     #: Room for what the engine keeps, where another would keep less.
     room: Room | None = None
+    #: Whether it is of an entry, which only knows a bound of what is kept.
+    stored: bool = False
 
     def fits(self, feeds: Feeds) -> bool:
         """Whether there is room for what the engine keeps for these arrays."""
-        return self.room is None or self.room.fits(shapes_of(feeds))
+        try:
+            return self.room is None or self.room.fits(shapes_of(feeds))
+        except ResourceError:
+            if not self.stored:
+                raise
+            return False  # as far as a bound tells
 
 
 class Explainer:
@@ -120,6 +128,8 @@ class Explainer:
             token of the vocabulary a text is.
         head: The kind of head, where the graph and ``config.json`` say another or none: one of
             :data:`palrp_onnx.heads.HEADS`.
+        cache: Whether facts of the model and compiled graphs are kept in the user's cache, and
+            taken from there: see :mod:`palrp_onnx.cache`. Only where ``model`` is a path.
         reader: Reads further inputs that targets name, as in ``similarity:other.txt``; by default
             as :func:`palrp_onnx.inputs.open_sample` does.
 
@@ -129,7 +139,7 @@ class Explainer:
 
     def __init__(
         self,
-        model: Model | str | Path,
+        model: Model | StoredModel | str | Path,
         *,
         method: Method | str | None = None,
         positions: str | None = None,
@@ -143,6 +153,7 @@ class Explainer:
         once: bool = False,
         tokenizer: Path | None = None,
         head: str | None = None,
+        cache: bool = True,
         reader: Callable[[Path], Sample] | None = None,
     ) -> None:
         named = (explain_input,) if isinstance(explain_input, str) else tuple(explain_input or ())
@@ -162,8 +173,10 @@ class Explainer:
                 "The NumPy engine keeps all values of the forward pass",
                 hint="Use --engine onnxruntime for --memory bounded.",
             )
-        self.model = model if isinstance(model, Model) else Model.open(model)
-        self._manifest = Manifest.read(self.model.metadata)
+        if isinstance(model, str | Path):
+            model = open_model(model, CacheFolder.usual() if cache else None)
+        self._model = model
+        self._manifest = Manifest.read(model.metadata)
         if self._manifest is not None:
             self.method = self._manifest.own or method_of(self._manifest.method)
             wanted = {
@@ -197,8 +210,25 @@ class Explainer:
         self._tokenizer = tokenizer
         self._head = check_kind(head)
         self._reader = reader or self._open_sample
-        self._decides = self._manifest is None and has_decisions(self.model)
+        self._decides = self._manifest is None and _decides(model)
+        storable = isinstance(model, StoredModel) and not self._decides
+        self._recalls = storable and not _comes_from_outside(self.method)
         self._others: dict[str | None, Explainer] = {}
+
+    @property
+    def model(self) -> Model:
+        """The model with its graph, which is opened where it is not."""
+        return self._model.full if isinstance(self._model, StoredModel) else self._model
+
+    @property
+    def inputs(self) -> tuple[GraphInput, ...]:
+        """The inputs of the model, for which its graph need not be open."""
+        return self._model.inputs
+
+    @property
+    def decides(self) -> bool:
+        """Whether inputs decide about branches or loops of the model."""
+        return self._decides
 
     def explain(
         self, sample: Sample, target: str = "pred", labels: Mapping[int, str] | None = None
@@ -446,7 +476,7 @@ class Explainer:
 
     def _filled(self, sample: Sample) -> Sample | None:
         """One text or image, repeated to fill up a batch of fixed length; else ``None``."""
-        fixed = {s.name: s.shape[0] for s in self.model.inputs if s.shape and len(s.shape) > 1}
+        fixed = {s.name: s.shape[0] for s in self.inputs if s.shape and len(s.shape) > 1}
         short = {
             name: size
             for name, size in fixed.items()
@@ -541,7 +571,7 @@ class Explainer:
         Raises:
             InputError: Arrays do not fit the inputs, or an explained one is empty.
         """
-        check_feeds(self.model.inputs, sample.feeds)  # before arrays are taken apart
+        check_feeds(self.inputs, sample.feeds)  # before arrays are taken apart
         subject = self.engine(sample.feeds).subject
         subject.check_filled(sample.feeds)
         count = subject.samples(sample.feeds)
@@ -571,13 +601,15 @@ class Explainer:
 
     def _files(self) -> Declared:
         if self._declared is None:
-            self._declared = read_declared(self.model.path)
+            self._declared = read_declared(self._model.path)
         return self._declared
 
     def _with_files(self, target: Target) -> Target:
         """The target with what its file holds: a vector, a mask, or another input's embedding."""
         if target.file is None:
             return target
+        from palrp_onnx.inputs.vectors import read_mask, read_vector, vector_of
+
         path = Path(target.file)
         if target.kind == "region":
             return replace(target, cells=read_mask(path), region=path.name)
@@ -614,7 +646,9 @@ class Explainer:
         return np.asarray(row)
 
     def _open_sample(self, path: Path) -> Sample:
-        model = self.model
+        from palrp_onnx.inputs.open import open_sample
+
+        model = self._model
         return open_sample(
             path, model_path=model.path, graph_inputs=model.inputs, tokenizer=self._tokenizer
         )
@@ -655,8 +689,9 @@ class Explainer:
         if key not in self._opened:
             self._opened[key] = self._open(feeds, self._memory, wide=key[1])
         elif not self._opened[key].fits(feeds):
-            del self._opened[key]
-            self._opened[key] = self._open(feeds, Memory("bounded"), wide=key[1])
+            stored = self._opened.pop(key).stored
+            memory = self._memory if stored else Memory("bounded")
+            self._opened[key] = self._open(feeds, memory, wide=key[1], fresh=stored)
         self._opened.move_to_end(key)
         while len(self._opened) > _MAX_ENGINES:
             self._opened.popitem(last=False)
@@ -666,16 +701,23 @@ class Explainer:
         """What this input decides: branches, rounds of loops; nothing in a compiled explainer."""
         if not self._decides:
             return ()
-        check_feeds(self.model.inputs, feeds)
+        check_feeds(self.inputs, feeds)
         if self._branches is None:
+            from palrp_onnx.runtime.branching import Branches
+
             self._branches = Branches(self.model)
         return self._branches.taken(feeds)
 
-    def _open(self, feeds: Feeds, memory: Memory, *, wide: bool) -> _Opened:
+    def _open(self, feeds: Feeds, memory: Memory, *, wide: bool, fresh: bool = False) -> _Opened:
+        """Open an engine; ``fresh``: not that of an entry."""
         if self._manifest is not None:
             return _Opened(self._open_explainer(self._manifest), None)
         if self._kind != "onnxruntime":
             return self._planned(self._at_usual_opset(), feeds, memory)
+        if not fresh and (found := self._recalled(feeds, memory, wide=wide)) is not None:
+            return found
+        from palrp_onnx.compiler.graph import OPSET
+
         try:
             return self._planned(self.model.at_opset(OPSET), feeds, memory, wide=wide)
         except LaterOpsetError as error:
@@ -683,15 +725,17 @@ class Explainer:
 
     def _at_usual_opset(self) -> Model:
         """The model as it is compiled too; in its own opset where it cannot be raised."""
+        from palrp_onnx.compiler.graph import OPSET
+
         try:
             return self.model.at_opset(OPSET)
         except ModelError:
             return self.model
 
-    def _planned(
-        self, model: Model, feeds: Feeds, memory: Memory, *, wide: bool = False
-    ) -> _Opened:
-        planned = plan_model(
+    def _plan(self, model: Model, feeds: Feeds) -> Planned:
+        from palrp_onnx.prepare import plan_model
+
+        return plan_model(
             model,
             feeds,
             self.method,
@@ -700,71 +744,158 @@ class Explainer:
             roles=self._roles,
             answers=True,
         )
+
+    def _planned(
+        self, model: Model, feeds: Feeds, memory: Memory, *, wide: bool = False
+    ) -> _Opened:
+        planned = self._plan(model, feeds)
         rewritten = planned.analysis.model
         original = None
         if rewritten.changes or self.dtype == "float64":
             original = Original(rewritten, planned.output, device=self.device)
-        room, way = None, "bounded" if memory.way == "bounded" else "fast"
-        if self._kind == "onnxruntime" and self.device == "cpu":
-            forecast = Forecaster(planned, prepack=not self._once)
-            way = forecast(shapes_of(feeds)).choose(memory)
-            room = Room(forecast, memory, way)
-            room.fits(shapes_of(feeds))
-        if original is not None:
-            original.keep = way != "bounded"
-        return _Opened(self._engine_of(planned, feeds, way, wide=wide), original, room)
-
-    def _engine_of(self, planned: Planned, feeds: Feeds, memory: str, *, wide: bool) -> Engine:
         if self._kind != "onnxruntime":
-            return NumpyEngine(
+            from palrp_onnx.engines.numpy import NumpyEngine
+
+            engine = NumpyEngine(
                 planned, positions=self.positions, dtype=self.dtype, device=self.device
             )
-        # Before the relevance pass is appended to the graph.
-        forward = self._forward(planned.analysis.model.cut_to([planned.output]), planned.output)
-        graph, manifest = compile_graph(
-            planned,
-            CompileSettings(
-                positions=self.positions,
-                features=True,
-                wide=wide,
-                memory=memory,
-            ),
-            shapes_of(feeds),
+            return _Opened(engine, original)
+        from palrp_onnx.compiler.forecast import Forecaster
+
+        recall, shapes = self._recall(memory, wide=wide), shapes_of(feeds)
+        room, way, forecast = None, "bounded" if memory.way == "bounded" else "fast", None
+        if self.device == "cpu":
+            forecaster = Forecaster(planned, prepack=not self._once)
+            forecast = forecaster(shapes)
+            way = forecast.choose(memory)
+            room = Room(forecaster, memory, way)
+            room.fits(shapes)
+        if way == "bounded" and memory.way != "bounded":
+            recall = None  # for the memory that is free now
+        if original is not None:
+            original.keep = way != "bounded"
+            recall = recall if original.untouched is not None else None
+        if planned.of_this_input or rewritten.removed != model.removed:
+            recall = None
+        forward = _alone(planned)  # before the relevance pass is appended to the graph
+        graph, manifest = self._compile(planned, feeds, way, wide=wide)
+        if recall is not None:
+            compiled = Compiled(
+                manifest=manifest,
+                graph=graph,
+                untouched=None if original is None else original.untouched,
+                forecast=forecast,
+                shapes=shapes,
+                opset=model.graph_opset,
+            )
+            recall.keep(compiled, feeds)
+        return _Opened(self._compiled(graph, manifest, forward), original, room)
+
+    def _compile(
+        self, planned: Planned, feeds: Feeds, way: str, *, wide: bool
+    ) -> tuple[Runnable, Manifest]:
+        from palrp_onnx.compiler.graph import CompileSettings, compile_graph
+
+        settings = CompileSettings(
+            positions=self.positions,
+            features=True,
+            wide=wide,
+            memory=way,
         )
-        return self._compiled(graph, manifest, forward)
+        graph, manifest = compile_graph(planned, settings, shapes_of(feeds))
+        return Runnable.of(graph), manifest
 
-    def _forward(self, model: Model, output: str) -> Callable[[Feeds], Array]:
-        """Computes an output alone; opened when it is first needed."""
+    def _recalled(self, feeds: Feeds, memory: Memory, *, wide: bool) -> _Opened | None:
+        """The engine of an entry, if there is one that has room."""
+        if (recall := self._recall(memory, wide=wide)) is None:
+            return None
+        check_feeds(self.inputs, feeds)
+        found = recall.find(feeds)
+        if found is None:
+            return None
+        room, way, shapes = None, found.manifest.memory, shapes_of(feeds)
+        if found.forecast is not None:
+            try:
+                if found.at_most(shapes).choose(memory) != way:
+                    return None  # perhaps there is room: planned, it is known exactly
+            except ResourceError:
+                return None
+            room = Room(found.at_most, memory, way)
 
-        @cache
-        def opened() -> RuntimeForward:
-            return RuntimeForward(with_own_products(model, ()), [output], device=self.device)
+        def forward() -> SavedGraph:
+            """Few targets need the forward pass alone: it is planned again when one does."""
+            saved = recall.find_forward(feeds)
+            if saved is None:
+                saved = _alone(self._plan(self.model.at_opset(found.opset), feeds))()
+                recall.keep(saved, feeds)
+            return saved
 
-        return lambda feeds: opened()(feeds)[output]
+        try:
+            engine = self._compiled(found.graph, found.manifest, forward)
+            original = None
+            if found.untouched is not None:
+                model = recall.model
+                original = Original.again(
+                    found.untouched, model.removed, model.folder, device=self.device
+                )
+                original.keep = way != "bounded"
+        except ModelError:  # the runtime cannot open it
+            recall.forget(feeds)
+            return None
+        return _Opened(engine, original, room, stored=True)
+
+    def _recall(self, memory: Memory, *, wide: bool) -> Recall | None:
+        """The entries of engines with these options, where engines are stored."""
+        if not self._recalls:
+            return None
+        assert isinstance(self._model, StoredModel)
+        options = {
+            "method": self.method.text,
+            "positions": self.positions,
+            "device": self.device,
+            "output": self._output,
+            "explain_input": self._explain_input,
+            "roles": {name: role.value for name, role in self._roles.items()},
+            "memory": "bounded" if memory.way == "bounded" else "fast",
+            "once": self._once,  # the forecast depends on it
+            "wide": wide,
+        }
+        return Recall(self._model, options)
 
     def _open_explainer(self, manifest: Manifest) -> Engine:
+        from palrp_onnx.model.open import parse_model
+
         if not manifest.ledger:
             raise UsageError(
                 "The explainer was compiled without its ledger, which every record needs",
                 place=str(self.model.path),
                 hint="Compile without --no-ledger.",
             )
-        return self._compiled(parse_model(self.model.path), manifest)
+        return self._compiled(Runnable.of(parse_model(self.model.path)), manifest)
 
     def _compiled(
         self,
-        graph: ir.Model,
+        graph: Runnable,
         manifest: Manifest,
-        forward: Callable[[Feeds], Array] | None = None,
+        forward: Callable[[], SavedGraph] | None = None,
     ) -> Engine:
+        folder = self._model.folder
+
+        @cache
+        def opened() -> GraphForward:
+            """Computes the output alone; opened when it is first needed."""
+            assert forward is not None
+            return GraphForward(forward(), folder, device=self.device)
+
+        output = manifest.output
         return CompiledEngine(
             graph,
             manifest,
-            self.model.inputs,
-            folder=self.model.folder,
+            self.inputs,
+            folder=folder,
             device=self.device,
             prepack=not self._once,
-            forward=forward,
+            forward=None if forward is None else lambda feeds: opened()(feeds)[output],
         )
 
     def _run(self, engine: Engine, ms: dict[str, float]) -> Run:
@@ -784,7 +915,7 @@ class Explainer:
 
     @cached_property
     def _digests(self) -> dict[str, str]:
-        return file_digests(self.model.path, self._tokenizer)
+        return file_digests(self._model.path, self._tokenizer)
 
     def _params(self, engine: Engine) -> dict[str, Any]:
         roles = {name: role.value for name, role in self._roles.items()}
@@ -794,6 +925,30 @@ class Explainer:
         if self._memory.limit is not None:
             found["memory_limit"] = self._memory.limit
         return {**found, **record_params(self.method)}
+
+
+def _decides(model: Model | StoredModel) -> bool:
+    """Whether inputs decide about branches or loops."""
+    if isinstance(model, StoredModel):
+        return model.decides
+    from palrp_onnx.model.branches import has_decisions
+
+    return has_decisions(model)
+
+
+def _alone(planned: Planned) -> Callable[[], SavedGraph]:
+    """What makes the graph that computes the explained output alone."""
+    from palrp_onnx.model.native import with_own_products
+    from palrp_onnx.runtime.forward import saved_graph
+
+    model, output = planned.analysis.model.cut_to([planned.output]), planned.output
+    return lambda: saved_graph(with_own_products(model, ()), [output])
+
+
+def _comes_from_outside(used: Method) -> bool:
+    """Whether a method, or a rule that it can use, does not come with the package."""
+    rules = sys.modules.get("palrp_onnx.rules.registry")  # where others register theirs
+    return own_method(used) is not None or bool(rules and rules.rules_from_outside(used.rules))
 
 
 def _of_text(error: RunError, sample: Sample) -> RunError:

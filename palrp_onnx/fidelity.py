@@ -13,27 +13,76 @@ why.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import onnx_ir as ir
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET, Struct, UnsetType
 
 from palrp_onnx.errors import FidelityError, ModelError
-from palrp_onnx.model.native import kernel_nodes
-from palrp_onnx.model.open import Model
+from palrp_onnx.model.changes import Blank
 from palrp_onnx.record import Fidelity, Warning_
 from palrp_onnx.relevance.ledger import KERNEL, in_order
-from palrp_onnx.runtime.forward import FileForward, RuntimeForward
-from palrp_onnx.runtime.kernels import are_exact
+from palrp_onnx.runtime.saved import GraphForward, OwnFile, OwnFiles, SavedGraph
 from palrp_onnx.types import Array
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from palrp_onnx.model.open import Model
 
 #: Largest allowed difference, as a share of the output's largest magnitude. If activations are
 #: rounded, a sum in another order may round to the next step: a few steps of 8 bits are allowed.
 FLOAT, HALF, QUANTISED, BFLOAT = 1e-4, 1e-2, 5 / 255, 5e-2
-_HALF = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
+_HALF = ("FLOAT16", "BFLOAT16")
 #: Entries below this are switched off, as in attention masks, and do not set the scale.
 _SWITCHED_OFF = -5e3
+
+
+class Untouched(Struct, frozen=True, kw_only=True):
+    """The files of a rewritten model, unchanged, with what decides how they are compared.
+
+    Attributes:
+        output: Name of the explained output.
+        rewritten: Number of changes of each kind in the rewritten graph.
+        tolerance: Largest allowed difference, as a share of the output's largest magnitude.
+        parts: The files.
+        exact: The rewritten graph, where the runtime's products of whole numbers are not exact.
+    """
+
+    output: str
+    rewritten: dict[str, int]
+    tolerance: float
+    parts: tuple[OwnFile, ...]
+    exact: SavedGraph | None = None
+
+    @classmethod
+    def of(cls, model: Model, output: str) -> Untouched:
+        """The files of a rewritten model.
+
+        Raises:
+            ModelError: They have no such value.
+        """
+        from palrp_onnx.model.native import kernel_nodes
+        from palrp_onnx.runtime.forward import own_files, saved_graph
+        from palrp_onnx.runtime.kernels import are_exact
+
+        parts = tuple(own_files(model, output))
+        rounds = any(each.rounds_inside for each in parts)
+        tolerance = _tolerance(model)
+        inexact = kernel_nodes(model) and (rounds or not are_exact())
+        return cls(
+            output=output,
+            rewritten=dict(model.lowered),
+            tolerance=max(tolerance, QUANTISED) if rounds else tolerance,
+            parts=parts,
+            exact=saved_graph(model, [output]) if inexact else None,
+        )
+
+
+def _tolerance(model: Model) -> float:
+    return BFLOAT if "bfloat16" in model.lowered else tolerance_of(model.graph)
 
 
 class Original:
@@ -49,33 +98,68 @@ class Original:
             and closed, so that memory is needed for one.
         tolerance: Largest allowed difference, as a share of the output's largest magnitude.
         kernels_exact: Whether the runtime computes the file's integer products exactly.
+        untouched: The files; ``None`` where they cannot be run.
     """
 
+    _forward: OwnFiles | None = None
+    _served: OwnFiles | None = None
+    _exact: SavedGraph | None = None
+    _exact_forward: GraphForward | None = None
+    _reason: str | UnsetType = UNSET
+    #: The last input.
+    _feeds: Mapping[str, Array] | None = None
+    kernels_exact = keep = True
+    untouched: Untouched | None = None
+
     def __init__(self, model: Model, output: str, *, device: str = "cpu") -> None:
-        self._rewritten = dict(model.lowered)
-        self.kernels_exact = True
-        self._output, self._device, self.keep = output, device, True
-        self.tolerance = BFLOAT if "bfloat16" in model.lowered else tolerance_of(model.graph)
-        self._forward: FileForward | None = None
-        self._served: FileForward | None = None
-        self._exact: Model | None = None
-        self._exact_forward: RuntimeForward | None = None
-        self._reason: str | UnsetType = UNSET
-        #: The last input, and the outputs for it by what computed them.
-        self._feeds: Mapping[str, Array] | None = None
-        self._outputs: dict[int, Array] = {}
+        self._begin(dict(model.lowered), output)
+        self.tolerance = _tolerance(model)
         try:
-            self._forward = FileForward(model, output, device=device, optimise=False, prepack=False)
-            rounds = self._forward.rounds_inside
-            if rounds and self.tolerance < QUANTISED:
-                self.tolerance = QUANTISED
-            if self.tolerance == QUANTISED:
-                self._served = self._forward.as_served()
-            if kernel_nodes(model) and (rounds or not are_exact()):
-                self.kernels_exact = False
-                self._exact = model.copy()  # before the way back is appended to the graph
-        except ModelError as error:  # no kernel for an operation, or for a type
+            self._open(Untouched.of(model, output), model.removed, model.folder, device)
+        except ModelError as error:  # there is no such value in the file
             self._reason = error.hint or error.message
+
+    @classmethod
+    def again(
+        cls, untouched: Untouched, removed: Sequence[Blank], folder: Path, *, device: str = "cpu"
+    ) -> Original:
+        """Files that were opened before.
+
+        Args:
+            untouched: The files.
+            removed: Inputs of the files that were removed from the graph.
+            folder: Folder of the files.
+            device: ``cpu`` or ``cuda[:N]``.
+        """
+        self = cls.__new__(cls)
+        self._begin(untouched.rewritten, untouched.output)
+        self._open(untouched, removed, folder, device)
+        return self
+
+    def _begin(self, rewritten: dict[str, int], output: str) -> None:
+        self._rewritten, self._output = rewritten, output
+        #: Outputs for the last input, by what computed them.
+        self._outputs: dict[str, Array] = {}
+
+    def _open(
+        self, untouched: Untouched, removed: Sequence[Blank], folder: Path, device: str
+    ) -> None:
+        self._folder, self._device = folder, device
+        self._forward = OwnFiles(
+            untouched.parts,
+            untouched.output,
+            removed=removed,
+            folder=folder,
+            device=device,
+            optimise=False,
+            prepack=False,
+        )
+        self.tolerance = untouched.tolerance
+        if self.tolerance == QUANTISED:
+            self._served = self._forward.as_served()
+        self._exact = untouched.exact
+        self.kernels_exact = untouched.exact is None
+        self.untouched = untouched
 
     def knows(self, feeds: Mapping[str, Array]) -> bool:
         """Whether the file has run on these arrays, and no session will be opened for them."""
@@ -103,7 +187,7 @@ class Original:
         """
         if self.keep or self._feeds is not feeds:
             self._feeds, self._outputs = feeds, {}
-        expected = None if self._forward is None else self._run(self._forward, feeds)
+        expected = None if self._forward is None else self._run("file", self._forward, feeds)
         if expected is None:
             return Fidelity(
                 rewritten=self._rewritten, difference=None, allowed=None, unverified=self._reason
@@ -126,7 +210,7 @@ class Original:
                 place=self._place(),
                 hint="This explanation would be of another function. Please report the model.",
             )
-        served = None if self._served is None else self._run(self._served, feeds)
+        served = None if self._served is None else self._run("served", self._served, feeds)
         exact = output if self._exact is None else self._exactly(self._exact, feeds)
         return Fidelity(
             rewritten=self._rewritten,
@@ -136,29 +220,27 @@ class Original:
             kernels=distance(exact, output),
         )
 
-    def _run(self, forward: FileForward, feeds: Mapping[str, Array]) -> Array | None:
+    def _run(self, what: str, forward: OwnFiles, feeds: Mapping[str, Array]) -> Array | None:
         """The output of the file; ``None`` where the runtime cannot load it."""
-        if id(forward) in self._outputs:
-            return self._outputs[id(forward)]
+        if what in self._outputs:
+            return self._outputs[what]
         try:
-            self._outputs[id(forward)] = forward(feeds)
+            self._outputs[what] = forward(feeds)
         except ModelError as error:  # no kernel for an operation, or for a type
             self._reason = error.hint or error.message
             return None
         finally:
             if not self.keep:
                 forward.close()
-        return self._outputs[id(forward)]
+        return self._outputs[what]
 
-    def _exactly(self, model: Model, feeds: Mapping[str, Array]) -> Array:
+    def _exactly(self, graph: SavedGraph, feeds: Mapping[str, Array]) -> Array:
         """The output of the rewritten graph with exact products."""
-        if id(model) not in self._outputs:
-            forward = self._exact_forward or RuntimeForward(
-                model, [self._output], device=self._device
-            )
+        if "exact" not in self._outputs:
+            forward = self._exact_forward or GraphForward(graph, self._folder, device=self._device)
             self._exact_forward = forward if self.keep else None
-            self._outputs[id(model)] = forward(feeds)[self._output]
-        return self._outputs[id(model)]
+            self._outputs["exact"] = forward(feeds)[self._output]
+        return self._outputs["exact"]
 
     def _place(self) -> str:
         return f"output {self._output}; rewritten: {', '.join(self._rewritten) or 'nothing'}"
@@ -236,7 +318,7 @@ def tolerance_of(graph: ir.Graph) -> float:
     if _rounds_activations(graph):
         return QUANTISED
     values = (v for node in graph for v in node.outputs)
-    return HALF if any(v.dtype in _HALF for v in values) else FLOAT
+    return HALF if any(v.dtype and v.dtype.name in _HALF for v in values) else FLOAT
 
 
 def _kernel_share(ledger: Mapping[str, Array]) -> float:

@@ -16,9 +16,8 @@ from typing import Literal, cast
 
 import numpy as np
 
-from palrp_onnx.analysis.probability import LOG_SOFTMAX, SIGMOID, SOFTMAX
 from palrp_onnx.errors import TargetError, UsageError
-from palrp_onnx.heads import HEADS, SIGMOIDS
+from palrp_onnx.heads import HEADS, LOG_SOFTMAX, SIGMOID, SIGMOIDS, SOFTMAX
 from palrp_onnx.heads import HeadKind as Kind
 from palrp_onnx.inputs.sidecar import MULTI_LABEL, REGRESSION, SINGLE_LABEL, Declared
 from palrp_onnx.relevance.target import Resolved, Target

@@ -22,3 +22,5 @@ HeadKind = Literal[
 #: Those of which every entry has a probability of its own.
 SIGMOIDS: tuple[HeadKind, ...] = ("multi-label", "binary")
 HEADS: tuple[str, ...] = get_args(HeadKind)
+#: Operations that make probabilities of scores.
+SOFTMAX, SIGMOID, LOG_SOFTMAX = "Softmax", "Sigmoid", "LogSoftmax"

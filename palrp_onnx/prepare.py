@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TypeVar
 
-import numpy as np
 import onnx_ir as ir
 from msgspec import UNSET
 
@@ -44,7 +43,7 @@ from palrp_onnx.model.locate import parts_of
 from palrp_onnx.model.open import Model
 from palrp_onnx.model.ops import Trait, has
 from palrp_onnx.model.passes.written_softmax import join_softmax
-from palrp_onnx.model.signature import GraphInput, first_axes
+from palrp_onnx.model.signature import check_feeds, shapes_of
 from palrp_onnx.record import ModelFacts, UnitKind, Warning_
 from palrp_onnx.relevance.method import Method
 from palrp_onnx.relevance.plan import Plan, make_plan
@@ -55,7 +54,7 @@ from palrp_onnx.rewrite.moved_lookups import move_lookups
 from palrp_onnx.runtime.forward import RuntimeForward
 from palrp_onnx.subject import FurtherInput, ImageAxes, Subject
 from palrp_onnx.tensor.language import Language
-from palrp_onnx.types import Array, Feeds, Shape
+from palrp_onnx.types import Array, Feeds
 
 T = TypeVar("T")
 #: Axes of an output that holds all pairs of two kinds of samples.
@@ -116,6 +115,12 @@ class Planned:
         return bring_to_tokens(
             op, relevance, self.analysis.input_axes(self.explained), rows=self.rows
         )
+
+    @property
+    def of_this_input(self) -> bool:
+        """Whether trial runs, or lengths in them, were those of one input."""
+        form = self.analysis.form
+        return form is None or form.whole
 
     @property
     def subject(self) -> Subject:
@@ -388,38 +393,6 @@ def batched_inputs(analysis: Analysis, explained: str) -> dict[str, int]:
     return found
 
 
-def check_feeds(
-    inputs: Sequence[GraphInput], feeds: Feeds, masks: Collection[str] | None = None
-) -> None:
-    """Refuse arrays that do not fit the graph's inputs, differ in batch size or are not finite.
-
-    Args:
-        inputs: Inputs of the graph.
-        feeds: The arrays.
-        masks: Names of inputs that may hold infinity; it is not looked for where they are unknown.
-
-    Raises:
-        InputError: There is such an array, or one is missing.
-    """
-    wanted = [s.name for s in inputs]
-    missing = [name for name in wanted if name not in feeds]
-    unknown = [name for name in feeds if name not in wanted]
-    if missing or unknown:
-        problem = f"missing {missing}" if missing else f"unknown {unknown}"
-        raise InputError(
-            f"The arrays do not fit the graph's inputs: {problem}", hint=f"Inputs: {wanted}."
-        )
-    lengths = {name: len(array) for name, array in feeds.items() if array.ndim}
-    if (differ := first_axes(inputs, lengths)) is not None:
-        raise InputError(differ[0].upper() + differ[1:])
-    for name, array in feeds.items():
-        if array.dtype.kind != "f":
-            continue
-        infinite = masks is not None and name not in masks and np.isinf(array).any()
-        if infinite or np.isnan(array).any():
-            raise InputError("The input holds NaN or infinity", place=f"input {name}")
-
-
 def make_example(model: Model, given: Feeds | None = None) -> Feeds:
     """One synthetic sample that the model accepts, without masked tokens.
 
@@ -508,11 +481,6 @@ def _runs(model: Model, names: Iterable[str]) -> Callable[[Feeds], Mapping[str, 
     fed = {s.name for s in model.inputs}
     forward = RuntimeForward(model, [n for n in names if n not in fed])
     return lambda feeds: {**feeds, **forward(feeds)}
-
-
-def shapes_of(feeds: Feeds) -> dict[str, Shape]:
-    """Shapes by name."""
-    return {name: array.shape for name, array in feeds.items()}
 
 
 def _measures_batches(analysis: Analysis) -> bool:

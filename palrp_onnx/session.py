@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterable, Mapping
+from math import prod
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnx
 
 from palrp_onnx.errors import ModelError, ResourceError, RunError
 from palrp_onnx.types import Array
+
+if TYPE_CHECKING:
+    import onnx
 
 #: Ledger sums must be exact to float32 rounding, so TF32 is off; memory grows as needed.
 _CUDA = {
@@ -20,6 +23,10 @@ _CUDA = {
     "arena_extend_strategy": "kSameAsRequested",
     "cudnn_conv_algo_search": "HEURISTIC",
 }
+#: Bytes of the numbers of real types.
+_REAL = {"tensor(float16)": 2, "tensor(float)": 4, "tensor(double)": 8}
+#: Bytes of a result from which on it is not copied.
+_SHARED = 1 << 24
 #: What the runtime says of a GPU that the machine does not have; it has no type for it.
 _NO_DEVICE = "Invalid device ID"
 #: What the runtime says where memory runs out; it has no type for it.
@@ -115,13 +122,25 @@ class Session:
             for name in wanted:
                 binding.bind_output(name, self._device, self._index)
             self._session.run_with_iobinding(binding)
-            values = binding.copy_outputs_to_cpu()
+            if self._device == "cpu":
+                values = [_array(value) for value in binding.get_outputs()]
+            else:
+                values = binding.copy_outputs_to_cpu()
         except Exception as error:  # the runtime's own exception types are not public
             _check_memory(error)
             raise RunError(
                 "The model does not run on this input", hint=first_line(error)
             ) from error
         return dict(zip(wanted, values, strict=True))
+
+
+def _array(value: Any) -> Array:
+    """The numbers of a result on the CPU; large real ones are not copied, and are read-only."""
+    kind = _REAL.get(value.data_type())
+    if kind is None or prod(value.shape()) * kind < _SHARED:
+        array: Array = value.numpy()
+        return array
+    return np.from_dlpack(value)
 
 
 def _opened(runtime: Any, graph: bytes, options: Any, providers: list[Any]) -> Any:
@@ -158,6 +177,8 @@ def _check_memory(error: Exception) -> None:
 
 def saved_as_optimised(graph: bytes) -> onnx.ModelProto:
     """A graph as the runtime saves it after its highest level of optimisation on this machine."""
+    import onnx  # most sessions need none of it
+
     runtime = _import_runtime()
     options = runtime.SessionOptions()
     options.log_severity_level = 4

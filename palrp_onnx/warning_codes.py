@@ -32,6 +32,7 @@ WARNINGS: Mapping[str, str] = {
     "unaligned-site": "places of a site cannot be followed to units: it is not on the map",
     "uncertain": "the role of a value is in doubt",
     "unverified": "ONNX Runtime cannot run the file itself, so that the output was not compared",
+    "whole-scores": "memory grows with tokens², as attention could not be computed in blocks",
     "windows": "a long text was explained in windows: the target is the mean over them",
     "zero_map": "the map is zero everywhere",
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,9 @@ settings.register_profile("repeatable", deadline=None, derandomize=True, databas
 settings.load_profile("repeatable")
 # Records of two runs differ in nothing but times.
 os.environ["SOURCE_DATE_EPOCH"] = "1700000000"
+# No test reads or writes the cache of the user who runs it. Tests of the cache switch it on.
+_CACHE = tempfile.TemporaryDirectory(prefix="palrp-onnx-tests-")
+os.environ |= {"XDG_CACHE_HOME": _CACHE.name, "PALRP_ONNX_CACHE": "0"}
 # Pictures take the packaged font alone, whatever else is installed.
 os.environ["PALRP_ONNX_FONTS"] = ""
 

@@ -13,8 +13,7 @@ from building import opened, proto
 from msgspec import UNSET
 from onnx import TensorProto, helper, numpy_helper
 
-from palrp_onnx import Explainer, inspect
-from palrp_onnx import explainer as explainers
+from palrp_onnx import Explainer, inspect, prepare
 from palrp_onnx.compiler.file import compile_model
 from palrp_onnx.errors import FidelityError
 from palrp_onnx.fidelity import compare
@@ -171,7 +170,7 @@ def test_inputs_that_alternate_are_analysed_once_a_branch(
         planned.append(args)
         return plan_model(*args, **options)
 
-    monkeypatch.setattr(explainers, "plan_model", counted)
+    monkeypatch.setattr(prepare, "plan_model", counted)
     explainer = Explainer(branching(tmp_path / "model.onnx"), engine=engine)
     kind = InputFacts(kind="tensors", truncated=False)
     for tokens in (6, 9, 3, 12, 8, 10):

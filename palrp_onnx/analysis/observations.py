@@ -8,6 +8,7 @@ changes no value that depends on content only adds the values of its own nodes.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -106,13 +107,54 @@ class Observations:
 
 @dataclass(frozen=True)
 class _Runs:
-    """Values of trial runs: of one example, of another one, and of each sample alone."""
+    """Values of trial runs: of one example, of another one, and of each sample alone.
+
+    The later runs are made by a thread, while what the first one shows is followed.
+
+    Attributes:
+        values: Values of the first run.
+        form: Settings of its example; ``None`` where it is the caller's.
+        first: The example.
+        other: Another one, if there is one.
+        again: The run of it.
+        alone: Runs of each sample of the first.
+    """
 
     values: Mapping[str, Array]
-    again: Mapping[str, Array]
-    alone: Iterator[Mapping[str, Array]]
-    examples: tuple[Feeds, ...]
     form: Form | None
+    first: Feeds
+    other: Feeds | None = None
+    again: Future[Mapping[str, Array]] | None = None
+    alone: tuple[Future[Mapping[str, Array]], ...] = ()
+
+    @cached_property
+    def of_other(self) -> Mapping[str, Array]:
+        """Values of the other example; none where there is none, or where it does not run."""
+        try:
+            return {} if self.again is None else self.again.result()
+        except InputError:
+            return {}
+
+    @property
+    def of_samples(self) -> Iterator[Mapping[str, Array]]:
+        """Values of every sample alone; none from where one does not run."""
+        for each in self.alone:
+            try:
+                yield each.result()
+            except InputError:
+                return
+
+    @property
+    def examples(self) -> tuple[Feeds, ...]:
+        """The examples that run."""
+        other = () if self.other is None or not self.of_other else (self.other,)
+        return (self.first, *other)
+
+    def stop(self) -> None:
+        """Begin no further run."""
+        for each in (self.again, *self.alone):
+            if each is not None:
+                each.cancel()
 
 
 def observe(
@@ -168,6 +210,7 @@ def observe(
     known, layouts = find_batches(graph, inputs, content, lengths, indices)
     moved = {n: axes.batch for n, axes in known.items() if axes.flags and axes.batch != 0}
     if moved and runs.form is not None and not runs.form.batches and _any_free(model, moved):
+        runs.stop()
         return observe(
             model,
             run,
@@ -178,7 +221,7 @@ def observe(
             form=form,
             batches=moved,
         )
-    mixed = mixed_values(graph, layouts.layouts, runs.values, runs.alone)
+    mixed = mixed_values(graph, layouts.layouts, runs.values, runs.of_samples)
     layouts = replace(layouts, mixing={**mixed, **layouts.mixing})
     free = {v.name for v in _values(graph) if v not in content or v.is_graph_input()}
     scaling = find_scaling(graph, content)
@@ -196,7 +239,7 @@ def observe(
         scaling=scaling,
         activations=activation_values(graph, content, scaling),
         trial={name: array for name, array in runs.values.items() if name not in indexing},
-        again={name: array for name, array in runs.again.items() if name in free},
+        again={name: array for name, array in runs.of_other.items() if name in free},
         indices={name: array for name, array in indices.items() if name not in routed},
         shapes=lengths,
         examples=runs.examples,
@@ -281,12 +324,15 @@ def _trial(
             problem = error.hint or error.message
             continue
         other = _other(model, inputs, form, feeds)
-        again = _tried(values_of, other)
-        alone = _alone(model, feeds, form, values_of) if _size(values) <= _SMALL else iter(())
-        examples = (feeds, *([other] if other is not None and again else []))
-        return _Runs(values, again, alone, examples, form)
+        small = _size(values) <= _SMALL
+        alone = each_alone(model.inputs, feeds, form.batches) if small else []
+        thread = ThreadPoolExecutor(1)
+        again = None if other is None else thread.submit(values_of, other)
+        later = tuple(thread.submit(values_of, each) for each in alone)
+        thread.shutdown(wait=False)
+        return _Runs(values, form, feeds, other, again, later)
     if given is not None:
-        return _Runs(values_of(given), {}, iter(()), (given,), None)
+        return _Runs(values_of(given), None, given)
     raise none_runs(problem)
 
 
@@ -294,15 +340,6 @@ def _any_free(model: Model, names: Collection[str]) -> bool:
     """Whether an input of these names has an axis of free length."""
     dims = (d for s in model.inputs if s.name in names for d in s.shape or ())
     return any(not isinstance(d, int) for d in dims)
-
-
-def _alone(model: Model, feeds: Feeds, form: Form, run: Values) -> Iterator[Mapping[str, Array]]:
-    """Values of every sample of an example alone; none where that does not run."""
-    for each in each_alone(model.inputs, feeds, form.batches):
-        try:
-            yield run(each)
-        except InputError:
-            return
 
 
 def _other(model: Model, inputs: InputRoles, form: Form, first: Feeds) -> Feeds | None:
@@ -317,14 +354,6 @@ def _other(model: Model, inputs: InputRoles, form: Form, first: Feeds) -> Feeds 
     real = all(array.dtype.kind == "f" for array in feeds.values())
     same = all(feeds[name].shape == array.shape for name, array in first.items())
     return None if real and same else feeds
-
-
-def _tried(run: Values, feeds: Feeds | None) -> Mapping[str, Array]:
-    """Values of a run; none where there are no feeds or the run fails."""
-    try:
-        return {} if feeds is None else run(feeds)
-    except InputError:
-        return {}
 
 
 def _check_places(graph: ir.Graph, inputs: InputRoles, shapes: Mapping[ir.Value, Shape]) -> None:

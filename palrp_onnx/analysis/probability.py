@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from palrp_onnx.heads import LOG_SOFTMAX, SIGMOID, SOFTMAX
 from palrp_onnx.model.ops import ELEMENTWISE, MOVES, Trait, has, row_of
 
 _RETYPED = Trait.RETYPES | Trait.LIKE
@@ -28,7 +29,6 @@ _SEVERAL = Trait.SUM | Trait.SCALE | Trait.EXTREME
 #: What keeps a divisor away from zero.
 _BOUNDING = frozenset("Add Clip Max".split())
 _AFFINE = frozenset("Add Div Mul Sub".split())
-SOFTMAX, SIGMOID, LOG_SOFTMAX = "Softmax", "Sigmoid", "LogSoftmax"
 _ENDINGS = frozenset((SOFTMAX, SIGMOID, LOG_SOFTMAX))
 #: exp(log softmax) and log(softmax), written out.
 _INVERSE = {("Exp", LOG_SOFTMAX): SOFTMAX, ("Log", SOFTMAX): LOG_SOFTMAX}

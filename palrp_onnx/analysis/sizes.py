@@ -11,6 +11,8 @@ from palrp_onnx.analysis.analysis import Analysis
 from palrp_onnx.analysis.layout import Axis, Source
 from palrp_onnx.types import Shape
 
+#: Bytes of an entry of unknown type, or of a text.
+_ENTRY = 4
 #: Usual number of tokens.
 _TOKENS = 512
 
@@ -21,8 +23,23 @@ def sizes_of(analysis: Analysis, shapes: Mapping[str, Shape]) -> Callable[[ir.Va
     An axis of content that runs along an axis of an explained input grows with it. All other
     lengths are those of the trial run, in which a value that was not seen has no bytes.
     """
-    growth = _growth(analysis, shapes)
-    layouts, canonical = analysis.layouts.layouts, analysis.layouts.canonical
+    length, layouts = lengths_of(analysis, shapes), analysis.layouts.layouts
+
+    def size(value: ir.Value) -> int:
+        shape = analysis.shapes.get(value, ())
+        layout = layouts.get(value)
+        count = prod(shape) if layout is None else prod(map(length, layout))
+        kind = value.dtype
+        if kind is None or kind in (ir.DataType.UNDEFINED, ir.DataType.STRING):
+            return int(count * _ENTRY)
+        return int(count * kind.itemsize)
+
+    return size
+
+
+def lengths_of(analysis: Analysis, shapes: Mapping[str, Shape]) -> Callable[[Axis], float]:
+    """Lengths of axes of content, where inputs have these shapes: see :func:`sizes_of`."""
+    growth, canonical = _growth(analysis, shapes), analysis.layouts.canonical
 
     def length(axis: Axis) -> float:
         if not axis:
@@ -36,13 +53,7 @@ def sizes_of(analysis: Analysis, shapes: Mapping[str, Shape]) -> Callable[[ir.Va
         )
         return sum(grown)
 
-    def size(value: ir.Value) -> int:
-        shape = analysis.shapes.get(value, ())
-        layout = layouts.get(value)
-        count = prod(shape) if layout is None else prod(map(length, layout))
-        return int(count * (4 if value.dtype is None else value.dtype.itemsize))
-
-    return size
+    return length
 
 
 def usual_shapes(

@@ -7,32 +7,33 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import chain
 from pathlib import Path
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
-from palrp_onnx.compiler.graph import CompileSettings
+from palrp_onnx.cache.folder import CacheFolder
+from palrp_onnx.cache.models import StoredModel, open_model
 from palrp_onnx.errors import UsageError
 from palrp_onnx.explainer import DEFAULT_POSITIONS, Explainer
 from palrp_onnx.explanation import Explanation
 from palrp_onnx.explanations import Explanations, Generated
 from palrp_onnx.files import write_files
-from palrp_onnx.generation import follow, generate
-from palrp_onnx.inputs import Continuation, bind_inputs, default_tokenizer, read_labels
+from palrp_onnx.inputs.labels import read_labels
 from palrp_onnx.inputs.past import holds_past
-from palrp_onnx.inputs.produced import decoder_input
+from palrp_onnx.inputs.purposes import bind_inputs
 from palrp_onnx.inputs.sample import Sample
-from palrp_onnx.inputs.tokens import usable_tokenizer
+from palrp_onnx.inputs.tokenizer_files import default_tokenizer
 from palrp_onnx.inputs.values import Value, ValueReader
-from palrp_onnx.inspection import Inspection
-from palrp_onnx.inspection import inspect as inspect_model
-from palrp_onnx.jobs.batcher import Batcher, Task
-from palrp_onnx.matrix import matrix_of
 from palrp_onnx.model.locate import model_file
-from palrp_onnx.model.open import Model
+from palrp_onnx.model.signature import GraphInput
 from palrp_onnx.relevance.method import Method
 from palrp_onnx.relevance.methods import DEFAULT_METHOD
 from palrp_onnx.relevance.target_parsing import parse_target
+
+if TYPE_CHECKING:
+    from palrp_onnx.inspection import Inspection
+    from palrp_onnx.jobs.batcher import Batcher, Task
+    from palrp_onnx.model.open import Model
 
 #: A target as text, or the index of a class.
 Target = str | int
@@ -53,6 +54,7 @@ _OF_EXPLAINER = (
     "engine",
     "dtype",
     "once",
+    "cache",
 )
 
 
@@ -60,8 +62,13 @@ _OF_EXPLAINER = (
 class _OpenGraph:
     """A model, and what reads inputs for it."""
 
-    model: Model
+    model: Model | StoredModel
     reader: ValueReader
+
+    @property
+    def full(self) -> Model:
+        """The model with its graph."""
+        return self.model.full if isinstance(self.model, StoredModel) else self.model
 
 
 class LoadedModel:
@@ -90,6 +97,8 @@ class LoadedModel:
         engine: ``onnxruntime`` (default) or ``numpy``.
         dtype: ``float32``, or ``float64``, which runs in NumPy.
         once: Open quickly and in little memory, for a single explanation.
+        cache: Whether facts of the model and compiled graphs are kept in the user's cache, and
+            taken from there.
 
     Attributes:
         path: The file, or the folder of an encoder and a decoder.
@@ -115,6 +124,7 @@ class LoadedModel:
         engine: str | None = None,
         dtype: str = "float32",
         once: bool = False,
+        cache: bool = True,
     ) -> None:
         self.path = model_file(Path(path))
         self.options: Mapping[str, Any] = {
@@ -129,8 +139,9 @@ class LoadedModel:
             "engine": engine,
             "dtype": dtype,
             "once": once,
+            "cache": cache,
         }
-        self._graph = self._opened(Model.open(self.path))
+        self._graph = self._opened(open_model(self.path, CacheFolder.usual() if cache else None))
         self._explainers: dict[tuple[Any, ...], Explainer] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -140,10 +151,10 @@ class LoadedModel:
     def __repr__(self) -> str:
         absolute = self.path.absolute()
         name = f"{absolute.parent.name}/{absolute.name}"
-        inputs = ", ".join(each.name for each in self.model.inputs)
+        inputs = ", ".join(each.name for each in self.inputs)
         named = [self.labels[index] for index in sorted(self.labels)]
         more = f", … ({len(named)})" if len(named) > _NAMED else ""
-        outputs = [each.name for each in self.model.outputs]
+        outputs = [each.name for each in self._graph.model.outputs]
         return f"{name}: {inputs} → {', '.join((named or outputs)[:_NAMED])}{more if named else ''}"
 
     @cached_property
@@ -158,7 +169,12 @@ class LoadedModel:
     @property
     def model(self) -> Model:
         """The graph and its facts."""
-        return self._graph.model
+        return self._graph.full
+
+    @property
+    def inputs(self) -> tuple[GraphInput, ...]:
+        """The inputs of the graph."""
+        return self._graph.model.inputs
 
     @overload
     def explain(
@@ -294,6 +310,8 @@ class LoadedModel:
         """
         if batch_size < 1:
             raise UsageError(f"A batch has at least one input, not {batch_size}")
+        from palrp_onnx.jobs.batcher import Batcher
+
         wanted = target_text(target)
         parse_target(wanted, self.labels)
         batcher = Batcher(
@@ -351,6 +369,12 @@ class LoadedModel:
             UsageError: The model does not predict a next token, or the input has several rows.
             InputError: The input cannot be used.
         """
+        from palrp_onnx.generation import follow, generate
+        from palrp_onnx.inputs.continuation import Continuation
+        from palrp_onnx.inputs.produced import decoder_input
+        from palrp_onnx.inputs.tokens import usable_tokenizer
+        from palrp_onnx.matrix import matrix_of
+
         sample = self.read(value, start=start)
         explainer = self.explainer(method=method, positions=positions)
         text = Continuation(
@@ -366,7 +390,7 @@ class LoadedModel:
         for each in found:
             each.record.require_finite(place=f"sample {each.id}")
         records = [each.record for each in found]
-        matrix = matrix_of(sample.id, records, decoder_input(self.model.inputs))
+        matrix = matrix_of(sample.id, records, decoder_input(self.inputs))
         return Generated(found, matrix)
 
     def read(
@@ -410,7 +434,8 @@ class LoadedModel:
         Raises:
             UsageError: An option is unknown.
         """
-        model = self.model if sample is None else self._graph_of(sample).model
+        graph = self._graph if sample is None else self._graph_of(sample)
+        model = graph.model
         own = method if method is None or isinstance(method, str) else id(method)
         key = (model.past, own, positions, output)
         if key not in self._explainers:
@@ -446,9 +471,11 @@ class LoadedModel:
             example: A valid input, if the model runs on no synthetic one.
             tokens: Number of tokens to forecast the memory of an explanation for.
         """
+        from palrp_onnx.inspection import inspect as inspect_model
+
         sample = None if example is None else self.read(example)
         return inspect_model(
-            self.model if sample is None else self._graph_of(sample).model,
+            self.model if sample is None else self._graph_of(sample).full,
             None if sample is None else sample.feeds,
             output=output or self.options["output"],
             roles=self.options["roles"],
@@ -490,6 +517,7 @@ class LoadedModel:
             ModelError: The model cannot be explained, or not by a compiled graph.
         """
         from palrp_onnx.compiler.file import compile_model
+        from palrp_onnx.compiler.graph import CompileSettings
 
         path = Path(place)
         if path.resolve() == self.path.resolve():
@@ -525,7 +553,7 @@ class LoadedModel:
         """The place of the tokenizer, where one may be."""
         return self.options["tokenizer"] or default_tokenizer(self.path)
 
-    def _opened(self, model: Model) -> _OpenGraph:
+    def _opened(self, model: Model | StoredModel) -> _OpenGraph:
         inputs = bind_inputs(model.inputs, self.options["bind"])
         return _OpenGraph(
             model, ValueReader(self.path, inputs, tokenizer=self.options["tokenizer"])
@@ -533,7 +561,7 @@ class LoadedModel:
 
     def _graph_of(self, value: Value) -> _OpenGraph:
         """The graph for a value: with its caches, if the value fills them."""
-        caches = {blank.name for blank in self.model.removed}
+        caches = {blank.name for blank in self._graph.model.removed}
         given = value.feeds if isinstance(value, Sample) else value
         return self._with_past if caches and holds_past(given, caches) else self._graph
 
@@ -550,6 +578,8 @@ def _explained(
     batcher: Batcher, waiting: Sequence[Task | Exception]
 ) -> Iterator[Explanation | Exception]:
     """What became of tasks, in their order."""
+    from palrp_onnx.jobs.batcher import Task
+
     found = iter(batcher([each for each in waiting if isinstance(each, Task)]))
     for each in waiting:
         yield next(found) if isinstance(each, Task) else each

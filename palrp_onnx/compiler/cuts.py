@@ -86,7 +86,7 @@ def find_cuts(costs: Costs) -> list[int]:
     most = int(inside.sum())
     tried = {int(most / 1.3**step) for step in range(_TRIED)}
     found = [_cuts(crossing, inside, bound) for bound in sorted(tried, reverse=True)]
-    work = work_of(costs)
+    work = _WORK * int(costs.size[costs.read].max(initial=0))
     peaks = [costs.peak(cuts) + work for cuts in found]
     low = _ENOUGH * min(peaks)
     return next(cuts for cuts, peak in zip(found, peaks, strict=True) if peak <= low)

@@ -11,7 +11,8 @@ import onnx_ir as ir
 from palrp_onnx.analysis.roles import parse_roles
 from palrp_onnx.analysis.sizes import usual_shapes
 from palrp_onnx.compiler.forecast import Forecaster
-from palrp_onnx.compiler.graph import OPSET, CompileSettings, compile_graph, is_reserved
+from palrp_onnx.compiler.graph import OPSET, CompileSettings, compile_graph
+from palrp_onnx.compiler.interface import is_reserved
 from palrp_onnx.compiler.manifest import Manifest
 from palrp_onnx.errors import LaterOpsetError, UnsupportedError, UsageError
 from palrp_onnx.fidelity import Original, doubts

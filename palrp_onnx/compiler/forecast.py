@@ -7,15 +7,18 @@ weights of the file mapped in both.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import cached_property
 from math import prod
 
 import onnx_ir as ir
 
-from palrp_onnx.analysis.sizes import sizes_of
+from palrp_onnx.analysis.layout import Axis
+from palrp_onnx.analysis.sizes import lengths_of, sizes_of
 from palrp_onnx.analysis.stored_weights import computed_weights
+from palrp_onnx.compiler.blocks import ROWS
 from palrp_onnx.compiler.cuts import Costs, find_cuts, work_of
+from palrp_onnx.compiler.squares import Squares
 from palrp_onnx.machine import Forecast
 from palrp_onnx.model.bodies import operands
 from palrp_onnx.model.native import rounds_inside
@@ -29,6 +32,8 @@ from palrp_onnx.types import Shape
 #: Bytes of the program, its libraries and a graph, and of the runtime's own structures for a node.
 _PROGRAM, _NODE = 180 << 20, 40 << 10
 _FLOAT = 4
+#: Scores and what is computed from them that a block of queries has at a time.
+_BLOCKS = 6
 #: Memory that the runtime takes in larger and larger pieces, by what it needs.
 _ARENA = 1.25
 
@@ -45,7 +50,9 @@ class Forecaster:
         self._analysis = planned.analysis
         graph = planned.analysis.model.graph
         self._nodes = list(graph)
-        self._read = entries_read(planned.plan, walk)
+        self._read = set(entries_read(planned.plan, walk))
+        self._pairs = Squares(planned.analysis, ROWS)
+        self._squares = {v for v in planned.analysis.content if v in self._pairs}
         stored = [v for v in graph.initializers.values() if v.const_value is not None]
         self._weights = _distinct_bytes(stored)
         self._packed = self._weights if prepack else 0
@@ -63,17 +70,22 @@ class Forecaster:
     def __call__(self, shapes: Mapping[str, Shape]) -> Forecast:
         """Forecasts for inputs of these shapes."""
         size_of = sizes_of(self._analysis, shapes)
-        costs = Costs.of(list(self._rows(size_of)), len(self._nodes))
+        costs = Costs.of(list(self._rows(size_of, self._read)), len(self._nodes))
         work = work_of(costs)
-        kept = costs.peak(find_cuts(costs))
+        parts = self._in_blocks(size_of, lengths_of(self._analysis, shapes))
+        little = Costs.of(list(self._rows(parts, self._read - self._squares)), len(self._nodes))
+        blocks = _BLOCKS * max((parts(v) for v in self._squares), default=0)
+        kept, busy = little.peak(find_cuts(little)), max(work_of(little), blocks)
         used = int(_ARENA * (costs.kept + work))
         fast = self._packed + used + max(self._largest, self._cast)
-        bounded = self._packed + min(kept, costs.kept) + work + max(self._largest, 2 * self._widest)
+        bounded = (
+            self._packed + min(kept, little.kept) + busy + max(self._largest, 2 * self._widest)
+        )
         beside = 2 * self._largest + work if self._compared else 0
         fixed = self._base + self._weights
         return Forecast(
             fast=fixed + fast + (beside + self._packed if self._compared else 0),
-            bounded=fixed + max(bounded, beside, self._packed + work),
+            bounded=fixed + max(bounded, beside, self._packed + (work if self._compared else busy)),
             apart=fixed,
         )
 
@@ -86,13 +98,28 @@ class Forecaster:
                 found.update((v, index) for v in node.outputs)
         return found
 
-    def _rows(self, size_of: Callable[[ir.Value], int]) -> Iterator[tuple[int, int, int, bool]]:
+    def _in_blocks(
+        self, size_of: Callable[[ir.Value], int], length: Callable[[Axis], float]
+    ) -> Callable[[ir.Value], int]:
+        """Bytes of values, of scores those of one block of queries."""
+        layouts = self._analysis.layouts.layouts
+
+        def size(value: ir.Value) -> int:
+            pairs, layout = self._pairs.pairs(value), layouts.get(value)
+            rows = length(layout[pairs[0][0]]) if pairs and layout else 0.0
+            return int(size_of(value) * (ROWS / rows if rows > ROWS else 1.0))
+
+        return size
+
+    def _rows(
+        self, size_of: Callable[[ir.Value], int], read: Collection[ir.Value]
+    ) -> Iterator[tuple[int, int, int, bool]]:
         last = dict(self._place)
         for index, node in enumerate(self._nodes):
             last.update((v, index) for v in operands(node) if v in last)
         for value, place in self._place.items():
             if place >= 0:
-                yield place, last[value], size_of(value), value in self._read
+                yield place, last[value], size_of(value), value in read
 
 
 def _dequantised(graph: ir.Graph) -> list[ir.Value]:

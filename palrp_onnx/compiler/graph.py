@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import reduce
+from functools import partial, reduce
 from typing import Any
 
 import numpy as np
@@ -18,13 +18,35 @@ from numpy.typing import NDArray
 
 from palrp_onnx.analysis.lengths import follow_from_numbers
 from palrp_onnx.analysis.sizes import sizes_of
+from palrp_onnx.compiler.blocks import ROWS, put_in_blocks
 from palrp_onnx.compiler.halves import Halves
+from palrp_onnx.compiler.interface import (
+    AGAINST,
+    CONTENT,
+    DEFAULT_SCALE,
+    FEATURES,
+    LEDGER,
+    OFF_MAP,
+    POSITION,
+    SCORE,
+    SEED_SCALE,
+    SITES,
+    TARGET,
+    TARGET_POSITION,
+    TARGET_SEED,
+    TARGET_VECTOR,
+    TOTAL,
+    source_name,
+)
 from palrp_onnx.compiler.late_weights import read_late
 from palrp_onnx.compiler.manifest import Aligned, Manifest
 from palrp_onnx.compiler.recompute import recompute
+from palrp_onnx.compiler.squares import ByRows, Squares
+from palrp_onnx.compiler.trial_shapes import TrialShapes
 from palrp_onnx.errors import UnsupportedError
 from palrp_onnx.model.native import OwnProducts
 from palrp_onnx.prepare import Planned
+from palrp_onnx.record import Warning_
 from palrp_onnx.relevance.ledger import entry_name, in_order
 from palrp_onnx.relevance.method import Ranking
 from palrp_onnx.relevance.methods import own_method
@@ -45,21 +67,6 @@ from palrp_onnx.version import own_version
 
 #: Lowest opset of a graph that the relevance pass can be appended to.
 OPSET = 13
-CONTENT, POSITION, TOTAL = "relevance_content", "relevance_position", "relevance_total"
-SCORE = "relevance_score"
-SITES, LEDGER = "relevance_sites", "relevance_ledger"
-OFF_MAP = "relevance_off_map"
-#: Prefix of outputs with a feature axis.
-FEATURES = "features/"
-#: Factor of the seed in half precision; relevance is divided by it at the end.
-SEED_SCALE, DEFAULT_SCALE = "seed_scale", 256.0
-TARGET, AGAINST, TARGET_POSITION = "target", "target_against", "target_position"
-#: A vector that the output is multiplied with, instead of choosing one of its entries.
-TARGET_VECTOR = "target_vector"
-#: The multiplier of the whole output, where the target is at several of its places.
-TARGET_SEED = "target_seed"
-#: Inputs that explainers add; they are optional unless compiled otherwise.
-OPTIONAL = (TARGET, AGAINST, TARGET_POSITION, TARGET_VECTOR, TARGET_SEED, SEED_SCALE)
 
 
 @dataclass(frozen=True)
@@ -76,8 +83,9 @@ class CompileSettings:
         required: Whether inputs of the target have no default, for bindings that pass only inputs
             without one; callers then give the values that would be their defaults.
         memory: ``fast`` keeps what the way back reads of the forward pass; ``bounded`` computes it
-            again, layer by layer. :func:`palrp_onnx.compiler.file.compile_model` takes ``auto`` and
-            sizes too.
+            again, layer by layer, and attention for some queries at a time.
+            :func:`palrp_onnx.compiler.file.compile_model` takes ``auto`` and sizes too.
+        rows: Number of these queries.
     """
 
     positions: str = "relu"
@@ -87,6 +95,7 @@ class CompileSettings:
     wide: bool = False
     required: bool = False
     memory: str = "fast"
+    rows: int = ROWS
 
 
 def compile_graph(
@@ -167,13 +176,16 @@ class _Compiler:
         source = next(v for v in self._graph.inputs if v.name == explained)
         opset = self._analysis.model.graph_opset
         lengths = [length for value in self._graph.inputs for length in value.shape or (None,)]
-        self._op = Emit(
+        self._little = settings.memory == "bounded"
+        self._squares = Squares(self._analysis, settings.rows)
+        back_end = partial(ByRows, self._squares) if self._little else Emit
+        self._op: Emit = back_end(
             self._graph,
             source,
             self._analysis.shapes,
             opset=opset,
             portable=settings.portable,
-            bounded=settings.memory == "bounded",
+            bounded=self._little,
             fixed=all(isinstance(n, int) for n in lengths) and not follow_from_numbers(self._graph),
         )
         axis = self._subject.batched.get(explained)
@@ -200,20 +212,40 @@ class _Compiler:
             self._publish(LEDGER, self._ledger(caught.ledger))
         if self._settings.features:
             self._features(caught, gathered[0])
-        manifest = self._manifest([_aligned(sinks) for sinks in gathered])
         self._op.drop_unused()
         self._own.put_back(portable=self._settings.portable, named=source_name)
+        if self._little:
+            self._squares.repeat(self._op, self._graph)
         halves = Halves(self._op, self._graph)
         halves.put()
-        bounded = self._settings.memory == "bounded"
-        if bounded:
-            size_of = sizes_of(self._analysis, self._shapes)
-            recompute(self._op, self._graph, halves, seed, size_of)
-        read_late(self._op, self._graph, bounded=bounded)
+        if self._little:
+            self._keep_little(halves, seed)
+        read_late(self._op, self._graph, bounded=self._little)
+        manifest = self._manifest([_aligned(sinks) for sinks in gathered])
         self._analysis.model.proto.metadata_props.update(manifest.properties())
         self._rename_reserved(self._public)
         self._rename_reserved(self._computed)
         return self._analysis.model.proto, manifest
+
+    def _keep_little(self, halves: Halves, seed: ir.Value) -> None:
+        """Compute values again, layer by layer, and attention for some queries at a time."""
+        analysis, squares = self._analysis, self._squares
+        size_of = sizes_of(analysis, self._shapes)
+        squares.origin.update(recompute(self._op, self._graph, halves, seed, size_of))
+        shapes = TrialShapes(analysis.shapes, analysis.indices)
+        shapes.update(
+            (copy, shapes[value]) for copy, value in squares.origin.items() if value in shapes
+        )
+        again = (copy for copy, value in squares.origin.items() if value in analysis.content)
+        content = {*analysis.content, *again}
+        whole = put_in_blocks(
+            self._op, self._graph, shapes, content, squares.pairs, self._settings.rows
+        )
+        if whole:
+            first = squares.origin.get(whole[0], whole[0]).name
+            text = f"scores are kept whole, as their rows depend on each other: {first!r}"
+            faults = (*self._subject.faults, Warning_(code="whole-scores", message=text))
+            self._subject = structs.replace(self._subject, faults=faults)
 
     def _walk(self, seed: ir.Value, rows: Rows[ir.Value] | None) -> Caught[ir.Value]:
         """The walk; in half precision with a larger seed, so that no multiplier underflows."""
@@ -540,17 +572,3 @@ def _aligned(sinks: Sequence[Sink]) -> Aligned:
 
 #: Number of axes of an image.
 _IMAGE = 4
-
-
-_OUTPUTS = (CONTENT, POSITION, TOTAL, SCORE, SITES, OFF_MAP, LEDGER)
-
-
-def is_reserved(name: str) -> bool:
-    """Whether explainers use a name for their own inputs, outputs or values."""
-    prefixes = ("relevance/", FEATURES, *(f"{output}/" for output in _OUTPUTS))
-    return name.startswith(prefixes) or name in (*OPTIONAL, *_OUTPUTS)
-
-
-def source_name(name: str) -> str:
-    """Name in an explainer of a value of the source model: reserved names get a prefix."""
-    return f"source/{name}" if is_reserved(name) else name

@@ -15,7 +15,7 @@ ledger, sinks). No optimiser knows this zero, and all that earlier stages read i
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import onnx_ir as ir
 
@@ -32,7 +32,7 @@ _DRAWN = frozenset(
 
 def recompute(
     op: Emit, graph: ir.Graph, halves: Halves, seed: ir.Value, size_of: Callable[[ir.Value], int]
-) -> None:
+) -> Mapping[ir.Value, ir.Value]:
     """Rewrite the graph of an explanation, in place, so that it keeps little.
 
     Args:
@@ -41,6 +41,9 @@ def recompute(
         halves: Its two halves.
         seed: The multiplier of the explained output, where the way back begins.
         size_of: Bytes of the values of the file.
+
+    Returns:
+        Copy → the value that it is a copy of.
     """
     read = {v for node in halves.staged for v in operands(node)}
     rows = [
@@ -49,8 +52,11 @@ def recompute(
         if place >= 0 and not value.is_graph_output()  # others are kept in any case
     ]
     cuts = find_cuts(Costs.of(rows, len(halves.forward)))
-    if cuts:
-        _Segments(op, graph, halves, seed, cuts).rewrite()
+    if not cuts:
+        return {}
+    segments = _Segments(op, graph, halves, seed, cuts)
+    segments.rewrite()
+    return segments.origin
 
 
 class _Segments:
@@ -64,6 +70,7 @@ class _Segments:
         #: Kept value → its latest form, and the stage whose barrier that is behind.
         self._behind: dict[ir.Value, tuple[ir.Value, int]] = {v: (v, 0) for v in self._kept}
         self._copies: dict[ir.Value, ir.Value] = {}
+        self.origin: dict[ir.Value, ir.Value] = {}
 
     # --- stages -----------------------------------------------------------------------------------
     def _stage_at(self, place: int) -> int:
@@ -156,6 +163,7 @@ class _Segments:
         if self._op.known_rank(value) and self._op.rank(value):
             self._op.declare(known, self._op.rank(value))
             known = self._op.behind(known, self._zero)
+            self.origin[known] = value
         self._behind[value] = known, self._stage
         return known
 
@@ -190,7 +198,7 @@ class _Segments:
         for old, new in zip(node.outputs, copy.outputs, strict=True):
             new.type, new.shape = old.type, old.shape
             new.name = old.name and f"relevance/again/{len(self._copies)}"
-            self._copies[old] = new
+            self._copies[old], self.origin[new] = new, old
         self._graph.append(copy)
 
 

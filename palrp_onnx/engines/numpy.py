@@ -14,8 +14,9 @@ from palrp_onnx.engines.base import Outcome, find_targets, settled
 from palrp_onnx.model.feeding import with_values_fed
 from palrp_onnx.model.native import with_own_products
 from palrp_onnx.model.open import Model
+from palrp_onnx.model.signature import check_feeds
 from palrp_onnx.model.values import is_float
-from palrp_onnx.prepare import Planned, check_feeds
+from palrp_onnx.prepare import Planned
 from palrp_onnx.relevance.ledger import close_ledger, entry_name
 from palrp_onnx.relevance.plan import Plan, needed_values
 from palrp_onnx.relevance.result import RawRelevance

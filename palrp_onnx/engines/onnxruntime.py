@@ -8,16 +8,14 @@ from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
-import onnx_ir as ir
 
-from palrp_onnx.compiler.graph import (
+from palrp_onnx.compiler.interface import (
     AGAINST,
     CONTENT,
     DEFAULT_SCALE,
     FEATURES,
     LEDGER,
     OFF_MAP,
-    OPTIONAL,
     POSITION,
     SCORE,
     SEED_SCALE,
@@ -30,13 +28,10 @@ from palrp_onnx.compiler.graph import (
     source_name,
 )
 from palrp_onnx.compiler.manifest import Aligned, Manifest
+from palrp_onnx.compiler.runnable import Runnable
 from palrp_onnx.engines.base import Outcome, find_targets, settled
 from palrp_onnx.errors import InputError, ModelError, TargetError
-from palrp_onnx.model.native import rounds_inside
-from palrp_onnx.model.open import required
-from palrp_onnx.model.ops import Trait, has
-from palrp_onnx.model.signature import GraphInput
-from palrp_onnx.prepare import check_feeds
+from palrp_onnx.model.signature import GraphInput, check_feeds
 from palrp_onnx.relevance.ledger import close_ledger
 from palrp_onnx.relevance.sinks import Sink
 from palrp_onnx.relevance.target import Resolved, Target, of_rows, vector_factor
@@ -50,7 +45,7 @@ class CompiledEngine:
     """Runs a compiled graph, just compiled or from an explainer file.
 
     Args:
-        graph: The compiled graph; inputs of the target become required, in place.
+        graph: The compiled graph.
         manifest: Its manifest.
         inputs: Inputs of the model that was compiled.
         folder: Folder of external data.
@@ -63,7 +58,7 @@ class CompiledEngine:
 
     def __init__(
         self,
-        graph: ir.Model,
+        graph: Runnable,
         manifest: Manifest,
         inputs: tuple[GraphInput, ...],
         *,
@@ -76,38 +71,27 @@ class CompiledEngine:
         self.manifest = manifest
         self._inputs = inputs
         self._forward = forward
-        # ONNX Runtime cannot bind inputs that have a default.
-        without = required(graph)
-        added = (v for v in graph.graph.inputs if v.name in OPTIONAL)
-        optional = [v.name or "" for v in added if v.is_initializer() or v.name in without]
-        for name in optional:
-            if (value := graph.graph.initializers.pop(name, None)) is not None:
-                value.const_value = None
-        self._scaled = SEED_SCALE in optional
-        self._targets = [n for n in optional if n not in (SEED_SCALE, TARGET_VECTOR)]
-        self._takes_vectors = TARGET_VECTOR in optional
-        self._takes_seeds = any(v.name == TARGET_SEED for v in graph.graph.inputs)
+        self._scaled = SEED_SCALE in graph.optional
+        self._targets = [n for n in graph.optional if n not in (SEED_SCALE, TARGET_VECTOR)]
+        self._takes_vectors = TARGET_VECTOR in graph.optional
+        self._takes_seeds = TARGET_SEED in graph.inputs
         self._output = source_name(manifest.output)
-        # A file may list one value twice among its outputs.
-        outputs = dict.fromkeys(v.name or "" for v in graph.graph.outputs)
-        if SCORE not in outputs:  # before version 2.0 of records, the total was the score
+        if SCORE not in graph.outputs:  # before version 2.0 of records, the total was the score
             raise ModelError(
                 f"The explainer has no output {SCORE!r}: it is of an earlier version",
                 hint="Compile the model again.",
             )
         published = {self._output, CONTENT, POSITION, TOTAL, SCORE, SITES, OFF_MAP, LEDGER}
         prefixes = (FEATURES, *(f"{name}/" for name in published - {self._output}))
-        self._outputs = [n for n in outputs if n in published or n.startswith(prefixes)]
-        data = ir.serde.serialize_model(graph).SerializeToString()
-        prepack = prepack or rounds_inside(graph.graph)
+        self._outputs = [n for n in graph.outputs if n in published or n.startswith(prefixes)]
         fast = manifest.memory == "fast"
         self._open = partial(
             Session,
-            data,
+            graph.data,
             folder,
             device=device,
-            prepack=prepack,
-            in_order=not _widens_weights(graph.graph),
+            prepack=prepack or graph.rounds_inside,
+            in_order=not graph.widens,
             reuse=fast,
             layout=fast,
             arena=fast,
@@ -312,21 +296,6 @@ class CompiledEngine:
 
 #: Up to how many tokens the seed of half precision is the default, and how often it is doubled.
 _SHORT, _RAISED = 128, 6
-
-
-def _widens_weights(graph: ir.Graph) -> bool:
-    """Whether large weights are dequantised or cast, and wait for nothing.
-
-    In the order of the graph, all of these would come first, and stay.
-    """
-    return any(has(node, _WIDENING) and all(map(_is_stored, node.inputs)) for node in graph)
-
-
-_WIDENING = Trait.DEQUANTISE | Trait.RETYPES
-
-
-def _is_stored(value: ir.Value | None) -> bool:
-    return value is None or value.is_initializer()
 
 
 def target_inputs(target: Target, axes: int) -> dict[str, Array]:

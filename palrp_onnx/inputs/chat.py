@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from palrp_onnx.errors import InputError
-from palrp_onnx.inputs import chat_process
 from palrp_onnx.inputs.reading import read_bytes, read_optional_json
 from palrp_onnx.inputs.text import TEXT_LIMIT, decode_text
 from palrp_onnx.inputs.tokenizer_files import CONFIG, SPECIAL, read_config, token_of, tokenizer_file
@@ -99,6 +98,8 @@ def _template(tokenizer: Path) -> str:
 
 
 def _render(template: str, variables: dict[str, Any], place: str) -> str:
+    from palrp_onnx.inputs import chat_process  # jinja2 is only needed here
+
     request = json.dumps({"template": template, "variables": variables})
     try:
         done = subprocess.run(

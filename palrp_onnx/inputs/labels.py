@@ -7,7 +7,6 @@ from pathlib import Path
 from palrp_onnx.errors import InputError
 from palrp_onnx.inputs.beside import beside
 from palrp_onnx.inputs.reading import read_optional_json
-from palrp_onnx.model.maps import stored_labels
 
 
 def read_labels(model_path: Path) -> dict[int, str]:
@@ -28,6 +27,8 @@ def read_labels(model_path: Path) -> dict[int, str]:
 
 
 def _stored(model_path: Path) -> list[str]:
+    from palrp_onnx.model.maps import stored_labels  # of few models
+
     try:
         return stored_labels(model_path)
     except Exception:  # no readable model: opening it says what is wrong

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from palrp_onnx.inputs.tensors import filled
-from palrp_onnx.model.open import Model
+
+if TYPE_CHECKING:
+    from palrp_onnx.model.open import Model
 
 
 def open_for(path: Path, arrays: Path | Literal["-"] | None, *, at_least: int = 0) -> Model:
@@ -24,6 +26,8 @@ def open_for(path: Path, arrays: Path | Literal["-"] | None, *, at_least: int = 
         InputError: A file does not exist, or the arrays cannot be read.
         ModelError: The model cannot be opened.
     """
+    from palrp_onnx.model.open import Model
+
     model = Model.open(path, at_least=at_least)
     if not isinstance(arrays, Path) or arrays.suffix.lower() != ".npz":
         return model

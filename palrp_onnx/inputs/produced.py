@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
-import onnx_ir as ir
-
-from palrp_onnx.analysis.inputs import input_roles
-from palrp_onnx.analysis.produced import produced_input
 from palrp_onnx.errors import InputError, RoleError
 from palrp_onnx.inputs.beside import beside
 from palrp_onnx.inputs.conventions import assign_inputs, token_feeds
@@ -17,7 +15,14 @@ from palrp_onnx.inputs.generation import FILES, read_generation
 from palrp_onnx.inputs.purposes import IDS
 from palrp_onnx.inputs.sample import Feeds, GraphInput, Sample
 from palrp_onnx.inputs.tokens import encode_alone, id_units, load_tokenizer
+from palrp_onnx.model.signature import known_of, with_values
 from palrp_onnx.record import InputFacts
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+#: What was found of a graph; every sample that is read asks for it.
+_FOUND: WeakKeyDictionary[ir.Graph, str | None] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -52,10 +57,23 @@ def sides(graph_inputs: Sequence[GraphInput]) -> Sides:
 
 def decoder_input(graph_inputs: Sequence[GraphInput]) -> str | None:
     """Name of the input with the tokens of a decoder that reads an encoder; else ``None``."""
-    values = [each.value for each in graph_inputs if each.value is not None]
+    if (known := known_of(graph_inputs)) is not None:
+        return known.produced
+    import onnx_ir as ir
+
+    values = [each.value for each in with_values(graph_inputs) if each.value is not None]
     graph = values[0].graph if values else None
     if not isinstance(graph, ir.Graph):
         return None
+    if graph not in _FOUND:
+        _FOUND[graph] = _decoder_input(graph)
+    return _FOUND[graph]
+
+
+def _decoder_input(graph: ir.Graph) -> str | None:
+    from palrp_onnx.analysis.inputs import input_roles
+    from palrp_onnx.analysis.produced import produced_input
+
     try:
         return produced_input(graph, input_roles(graph))
     except RoleError:  # reported where the graph is explained

@@ -9,18 +9,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
+from typing import TYPE_CHECKING
 
-import onnx_ir as ir
-
-from palrp_onnx.analysis.inputs import InputRoles, input_roles, lookups, table_rows
 from palrp_onnx.analysis.roles import Role
 from palrp_onnx.errors import InputError, RoleError, UsageError
 from palrp_onnx.inputs.sample import GraphInput
 from palrp_onnx.inputs.signature import is_integer
-from palrp_onnx.inputs.visibility import keeping_entry
-from palrp_onnx.model.follow import uses_of
-from palrp_onnx.model.ops import Trait, has
-from palrp_onnx.model.values import is_float
+from palrp_onnx.model.signature import answered, with_values
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from palrp_onnx.analysis.inputs import InputRoles
 
 IDS, MASK, TYPES, POSITIONS = "ids", "mask", "types", "positions"
 #: A mask whose zeros keep tokens; an input that no real output depends on.
@@ -67,6 +67,9 @@ def purposes(graph_inputs: Sequence[GraphInput]) -> dict[str, str | None]:
     Raises:
         InputError: The name of an input contradicts what the graph does with it.
     """
+    if (known := answered(graph_inputs)) is not None:
+        return dict(known.purposes)
+    graph_inputs = with_values(graph_inputs)
     graph = _Graph(graph_inputs)
     found = {
         each.name: each.receives or NAMES.get(each.name) or graph.purpose(each)
@@ -80,6 +83,9 @@ def purposes(graph_inputs: Sequence[GraphInput]) -> dict[str, str | None]:
 
 def ids_input(graph_inputs: Sequence[GraphInput]) -> str | None:
     """Name of the input that receives token ids; ``None`` if there is no such input, or several."""
+    if (known := answered(graph_inputs)) is not None:
+        return known.ids
+    graph_inputs = with_values(graph_inputs)
     graph = _Graph(graph_inputs)
     integers = [each for each in graph_inputs if is_integer(each)]
     for receives in (graph.looks_up, lambda each: NAMES.get(each.name) == IDS, lambda _: True):
@@ -150,11 +156,17 @@ class _Graph:
 
     def _rows(self, name: str) -> int:
         """Rows of the longest table that an input indexes."""
+        from palrp_onnx.analysis.inputs import lookups, table_rows
+
         value = next(each.value for each in self._inputs if each.name == name)
         return max(map(table_rows, lookups(value)), default=0) if value is not None else 0
 
     @cached_property
     def _roles(self) -> InputRoles | None:
+        import onnx_ir as ir
+
+        from palrp_onnx.analysis.inputs import input_roles
+
         values = [each.value for each in self._inputs if each.value is not None]
         graph = values[0].graph if values else None
         if not isinstance(graph, ir.Graph):
@@ -165,6 +177,10 @@ class _Graph:
             return None
 
     def _kind_of_mask(self, name: str, value: ir.Value) -> str | None:
+        import onnx_ir as ir
+
+        from palrp_onnx.inputs.visibility import keeping_entry
+
         assert self._roles is not None and isinstance(value.graph, ir.Graph)
         roles = {each: fact.role for each, fact in self._roles.facts.items()}
         entry = keeping_entry(value.graph, roles, name)
@@ -177,6 +193,10 @@ def _is_fixed(each: GraphInput) -> bool:
 
 def _matters(value: ir.Value) -> bool:
     """Whether a real output may depend on the entries of an input, and not only on its shape."""
+
+    from palrp_onnx.model.follow import uses_of
+    from palrp_onnx.model.ops import Trait, has
+    from palrp_onnx.model.values import is_float
 
     def onward(node: ir.Node, _: int) -> Sequence[ir.Value]:
         return () if has(node, Trait.LENGTH) else node.outputs

@@ -8,13 +8,15 @@ meets looked-up ids, those of its own text are among them.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-
-import onnx_ir as ir
+from typing import TYPE_CHECKING
 
 from palrp_onnx.errors import InputError
 from palrp_onnx.inputs.purposes import IDS
 from palrp_onnx.inputs.sample import GraphInput
-from palrp_onnx.model.ops import Trait, has
+from palrp_onnx.model.signature import with_values
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
 
 
 def texts_of(
@@ -32,6 +34,7 @@ def texts_of(
     ids = [each.name for each in graph_inputs if purposes[each.name] == IDS]
     if len(ids) < 2:
         return {name: list(graph_inputs) for name in ids}
+    graph_inputs = with_values(graph_inputs)
     graph = next((each.value.graph for each in graph_inputs if each.value is not None), None)
     found: dict[str, list[GraphInput]] = {name: [] for name in ids}
     for each in graph_inputs:
@@ -50,6 +53,10 @@ def texts_of(
 
 def _met(graph: object, name: str, ids: Sequence[str]) -> set[str]:
     """The ids that an input meets at every place where it first meets any."""
+    import onnx_ir as ir
+
+    from palrp_onnx.model.ops import Trait, has
+
     if not isinstance(graph, ir.Graph):
         return set()
     reached: dict[ir.Value | None, frozenset[str]] = {}

@@ -7,7 +7,6 @@ import io
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from palrp_onnx.errors import InputError
 from palrp_onnx.inputs.reading import read_bytes
@@ -59,6 +58,8 @@ def read_mask(path: Path) -> Array:
     Raises:
         InputError: The file cannot be read, or is larger than 16 MiB.
     """
+    from PIL import Image
+
     data = read_bytes(path, limit=_LIMIT)
     if path.suffix.lower() == ".npy":
         return np.asarray(read_npy(io.BytesIO(data), len(data), str(path)) != 0)

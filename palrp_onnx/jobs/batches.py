@@ -49,3 +49,20 @@ def cut(items: Sequence[T], *, size: int, tokens: int) -> Iterator[list[T]]:
             batch.append(item)
             real += item.length
         yield batch
+
+
+def around(first: T, items: Sequence[T], *, size: int, tokens: int) -> list[T]:
+    """One batch of :func:`cut` with an item and those of its key that are nearest in length."""
+    ordered = sorted((item for item in items if item.key == first.key), key=lambda e: e.length)
+    low = next(place for place, item in enumerate(ordered) if item is first)
+    high = low + 1
+
+    def together(sides: tuple[int, int]) -> bool:
+        start, end = sides
+        if start < 0 or end > len(ordered):
+            return False
+        return len(list(cut(ordered[start:end], size=size, tokens=tokens))) == 1
+
+    while wider := [*filter(together, ((low, high + 1), (low - 1, high)))]:
+        low, high = min(wider, key=lambda e: ordered[e[1] - 1].length - ordered[e[0]].length)
+    return ordered[low:high]

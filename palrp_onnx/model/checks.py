@@ -97,7 +97,9 @@ def _check_value(value: ir.Value | None, place: str) -> None:
         raise ModelError(f"No node yields the value {value.name!r}, which is read", place=place)
 
 
-def check_tensors(model: ir.Model, own: Sequence[Path], names: Mapping[str, str]) -> list[Path]:
+def check_tensors(
+    model: ir.Model, own: Sequence[Path], names: Mapping[str, str]
+) -> dict[str, Path]:
     """Check every stored tensor against its shape and type, and find their files.
 
     Args:
@@ -106,7 +108,7 @@ def check_tensors(model: ir.Model, own: Sequence[Path], names: Mapping[str, str]
         names: Names of external data as they are written in the file, where others replace them.
 
     Returns:
-        ``own``, then the files of external data in order of name, all inside its folder.
+        The files of external data by their names, in order of these, all inside its folder.
 
     Raises:
         ModelError: Data is missing, does not match its shape, or is outside of the folder.
@@ -123,7 +125,7 @@ def check_tensors(model: ir.Model, own: Sequence[Path], names: Mapping[str, str]
                 files[names.get(location, location)] = target
         else:
             _check_data(tensor, place)
-    return [*own, *(files[name] for name in sorted(files))]
+    return {name: files[name] for name in sorted(files)}
 
 
 def _tensors(model: ir.Model) -> Iterator[tuple[str, ir.TensorProtocol]]:
@@ -170,6 +172,12 @@ def _external(tensor: ir.ExternalTensor, root: Path, place: str) -> Path:
         )
     if not there:
         raise ModelError(f"External data is missing: {location!r}", place=place)
+    if target.stat().st_nlink > 1:  # onnx-ir reads none of these
+        raise ModelError(
+            f"{target.name!r} holds weights and has hard links, which may be outside of its folder",
+            place=place,
+            hint=f"Use a copy of this file: cp {target.name} copy; mv copy {target.name}.",
+        )
     start, needed = tensor.offset or 0, _bytes(tensor, place)
     length = needed if tensor.length is None else tensor.length
     if start < 0 or length < needed or start + length > target.stat().st_size:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,7 @@ import onnx
 import onnx_ir as ir
 
 from palrp_onnx.errors import ModelError, is_lack_of_memory
+from palrp_onnx.hashing import Digest
 from palrp_onnx.model.changes import Blank, Changes
 from palrp_onnx.model.checks import check_size, check_tensors, check_values
 from palrp_onnx.model.external_weights import read_slim
@@ -26,7 +26,6 @@ from palrp_onnx.model.signature import GraphInput
 from palrp_onnx.model.sparse import make_dense
 
 MAX_FILE_BYTES = 2**31
-_CHUNK = 1 << 20
 #: Metadata of an explainer that names such inputs of it: see :func:`required`.
 REQUIRED = "palrp_onnx.required"
 
@@ -53,6 +52,7 @@ class Model:
         past: Whether inputs for cached keys and values are kept, for a decoding step.
         decided: What an input decided about the graph: see :mod:`palrp_onnx.model.branches`.
         ends: Names of the outputs that were joined to one: see :mod:`palrp_onnx.model.ends`.
+        external: Files of external data, with links resolved, by their names in the file.
     """
 
     path: Path
@@ -67,6 +67,7 @@ class Model:
     past: bool = False
     decided: tuple[int, ...] = ()
     ends: tuple[str, str] | None = None
+    external: Mapping[str, Path] = field(default_factory=dict)
 
     @property
     def lowered(self) -> Mapping[str, int]:
@@ -104,7 +105,14 @@ class Model:
         return self.proto.opset_imports.get("", 0)
 
     @classmethod
-    def open(cls, path: str | Path, *, at_least: int = 0, past: bool = False) -> Model:
+    def open(
+        cls,
+        path: str | Path,
+        *,
+        at_least: int = 0,
+        past: bool = False,
+        digest: Digest | None = None,
+    ) -> Model:
         """Open ``path`` without loading external data.
 
         Args:
@@ -112,6 +120,7 @@ class Model:
             at_least: Opset to which the graph is raised where the file has an older one.
             past: Whether inputs for cached keys and values are kept, so that a decoding step after
                 a past can be explained; by default they are removed, as if they were empty.
+            digest: The digest of the files, without external data, where it was begun before.
 
         Raises:
             InputError: The file does not exist, or the folder holds none or several.
@@ -122,9 +131,12 @@ class Model:
         for part in parts_of(path):
             if part.stat().st_size > MAX_FILE_BYTES:
                 raise ModelError("The model file is larger than 2 GiB", place=str(part))
+        own = real_files(path)
+        digest = digest or Digest.of(own)
         proto, names = _read(path)
         check_size(proto, str(path))
-        files = check_tensors(proto, real_files(path), names)
+        external = check_tensors(proto, own, names)
+        digest = Digest([*external.values()], before=digest)
         opset = proto.opset_imports.get("", proto.opset_imports.get("ai.onnx", 0))
         nodes, outputs = len(proto.graph), tuple(map(_signature, proto.graph.outputs))
         changes = Changes.of({"joined": len(parts_in(proto))})
@@ -132,7 +144,7 @@ class Model:
         check_values(proto.graph, str(path))
         return cls(
             path=path,
-            sha256=_digest(files),
+            sha256=digest.hex(),
             opset=opset,
             producer=" ".join(filter(None, (proto.producer_name, proto.producer_version))),
             nodes=nodes,
@@ -141,6 +153,7 @@ class Model:
             changes=changes,
             proto=proto,
             past=past,
+            external=external,
         )
 
     def rewritten(self, rewriting: Rewriting) -> Model:
@@ -251,15 +264,6 @@ def _read_file(path: Path) -> tuple[ir.Model, dict[str, str]]:
     if not model.graph.outputs or len(model.graph) == 0:
         raise ModelError("The model has no nodes or no outputs", place=str(path))
     return model, names
-
-
-def _digest(files: list[Path]) -> str:
-    digest = hashlib.sha256()
-    for file in files:
-        with file.open("rb") as stream:
-            while chunk := stream.read(_CHUNK):
-                digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _signature(value: ir.Value) -> GraphInput:

@@ -8,7 +8,6 @@ from dataclasses import replace
 from palrp_onnx.errors import UsageError
 from palrp_onnx.relevance.method import Method
 from palrp_onnx.relevance.methods import BASELINES, DEFAULT_METHOD, METHODS, lines_of
-from palrp_onnx.rules import rule_sets, supported
 
 #: Name of the map in random order that is in every evaluation.
 _RANDOM = "random"
@@ -118,6 +117,8 @@ def _numbers(text: str, pairs: str) -> dict[str, float]:
 
 def _check_rules(found: Method) -> None:
     """Every set of rules must be there, and be asked for something that none before it has."""
+    from palrp_onnx.rules import rule_sets, supported  # methods by name need none of it
+
     decided: dict[tuple[str, str], int] = {}
     for name in found.rules:
         # From its first opset on; rules are sorted by it, so that the last one seen is the first.

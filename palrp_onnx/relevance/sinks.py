@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
-from palrp_onnx.analysis.analysis import Operand
-from palrp_onnx.analysis.axes import TOKEN, sample_place
-from palrp_onnx.analysis.sites import SinkSite
 from palrp_onnx.errors import UsageError
-from palrp_onnx.relevance.routes import Route
 from palrp_onnx.tensor.language import Language
+
+if TYPE_CHECKING:
+    from palrp_onnx.analysis.analysis import Operand
+    from palrp_onnx.analysis.sites import SinkSite
+    from palrp_onnx.relevance.routes import Route
 
 T = TypeVar("T")
 Reduction = Literal["relu", "abs", "signed", "single-sink"]
@@ -52,7 +53,7 @@ class Sink:
 
 
 #: (site, its token axes from the right) → how its tokens are moved back to units of one input.
-Align = Callable[[SinkSite, Sequence[int]], "Route | None"]
+Align = Callable[["SinkSite", Sequence[int]], "Route | None"]
 
 
 def gather_sinks(
@@ -100,6 +101,8 @@ def _first(routes: Iterable[Route | None]) -> list[Route | None]:
 
 def _parts(op: Language[T], site: SinkSite, relevance: T) -> list[tuple[str, T, tuple[int, ...]]]:
     """(part, [B, T, F], token axes)."""
+    from palrp_onnx.analysis.axes import TOKEN, sample_place  # not for those who read results alone
+
     place = sample_place(site.axes, site.layout)
     if place.inner:
         relevance = op.samples_first(relevance, place.axis, place.inner)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from copy import copy
 from typing import Any, Protocol
 
 import numpy as np
@@ -24,7 +23,8 @@ from palrp_onnx.model.ops import Trait, has
 from palrp_onnx.runtime import recurrent
 from palrp_onnx.runtime.integer_products import runtime_operations
 from palrp_onnx.runtime.placed import PLACE, PLACED_OPSET, read_at_places
-from palrp_onnx.session import Session, first_line
+from palrp_onnx.runtime.saved import GraphForward, OwnFile, OwnFiles, SavedGraph
+from palrp_onnx.session import first_line
 from palrp_onnx.types import Array
 
 
@@ -45,8 +45,8 @@ class Forward(Protocol):
         ...
 
 
-class RuntimeForward:
-    """ONNX Runtime without graph optimisation, so that intermediate values are the file's own.
+class RuntimeForward(GraphForward):
+    """A graph in ONNX Runtime without graph optimisation: see :class:`GraphForward`.
 
     Args:
         model: The model.
@@ -59,18 +59,8 @@ class RuntimeForward:
     """
 
     def __init__(self, model: Model, names: Iterable[str], *, device: str = "cpu") -> None:
-        self._names = list(dict.fromkeys(names))
-        graph = _with_outputs(model, self._names).SerializeToString()
         try:
-            self._session = Session(
-                graph,
-                model.folder,
-                device=device,
-                optimise=False,
-                prepack=rounds_inside(model.graph),
-                in_order=True,
-                arena=not _dequantises(model.graph),
-            )
+            super().__init__(saved_graph(model, names), model.folder, device=device)
         except ModelError as error:
             refused = [n for n in model.graph if REFUSED in n.meta]
             if not refused:
@@ -80,15 +70,21 @@ class RuntimeForward:
                 place="; ".join(f"{n.op_type} {n.name!r} ({n.meta[REFUSED]})" for n in refused[:5]),
                 hint=error.hint,
             ) from error
-        self.providers = self._session.providers
-
-    def __call__(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
-        """Run once."""
-        return self._session.run(self._names, feeds)
 
 
-class FileForward:
-    """The file itself, without any rewriting, with empty caches; two files one after the other.
+def saved_graph(model: Model, names: Iterable[str]) -> SavedGraph:
+    """The graph of a model that yields the values of these names, serialised."""
+    wanted = list(dict.fromkeys(names))
+    return SavedGraph(
+        data=_with_outputs(model, wanted).SerializeToString(),
+        names=tuple(wanted),
+        prepack=rounds_inside(model.graph),
+        arena=not _dequantises(model.graph),
+    )
+
+
+class FileForward(OwnFiles):
+    """The files of a model, without any rewriting: see :class:`OwnFiles`.
 
     Args:
         model: The opened model, from whose graph inputs may have been removed.
@@ -98,9 +94,6 @@ class FileForward:
         prepack: See :class:`palrp_onnx.session.Session`; always done if the values depend on it.
         placed: Compute the output, of one row a token, at one token of each sample, which
             :meth:`at` names.
-
-    Attributes:
-        rounds_inside: Whether an operation of the file rounds activations internally.
 
     Raises:
         ModelError: The file has no such value.
@@ -116,69 +109,17 @@ class FileForward:
         prepack: bool = True,
         placed: bool = False,
     ) -> None:
-        self._output = output
-        self._placed = False
-        self._removed = model.removed
-        file = parse_model(model.path)
-        if model.ends is not None:
-            join_ends(file.graph, model.ends)
-        parts = parts_in(file)
-        read = {name for part in parts for name in part.inputs.values()}
-        if not any(output in part.values for part in parts):
-            self._placed = placed and (file.opset_imports.get("") or 0) >= PLACED_OPSET
-            self._parts = [_OwnFile(file, output, placed=self._placed)]
-        else:
-            self._parts = [
-                _OwnFile(parse_model(part.path), own, name, part.inputs)
-                for part in parts
-                for name, own in part.values.items()
-                if name == output or (name in read and output not in part.values)
-            ]
-        self.rounds_inside = any(each.rounds_inside for each in self._parts)
-        self._folder, self._device = model.folder, device
-        self._optimise, self._prepack = optimise, prepack or self.rounds_inside
-        self._sessions: list[Session] = []
-
-    def open(self) -> None:
-        """Open the sessions, which the first call does otherwise.
-
-        Raises:
-            ModelError: The runtime cannot load the file.
-        """
-        self._sessions = self._sessions or [
-            Session(
-                each.data,
-                self._folder,
-                device=self._device,
-                optimise=self._optimise,
-                prepack=self._prepack,
-            )
-            for each in self._parts
-        ]
-
-    def close(self) -> None:
-        """Close the sessions and free their memory; the next call opens them again."""
-        self._sessions = []
-
-    def as_served(self) -> FileForward:
-        """The same file with the runtime's graph optimisation, without reading it again."""
-        served = copy(self)
-        served._sessions, served._optimise, served._prepack = [], True, True
-        return served
-
-    def __call__(self, feeds: Mapping[str, Array]) -> Array:
-        """Run once and return the output.
-
-        Raises:
-            ModelError: The runtime cannot load the file.
-        """
-        self.open()
-        samples = max((len(array) for array in feeds.values() if array.ndim), default=1)
-        blanks = {blank.name: blank.array(samples) for blank in self._removed}
-        values = {**feeds, **blanks}
-        for part, session in zip(self._parts, self._sessions, strict=True):
-            values[part.name] = session.run([part.own], part.feeds(values))[part.own]
-        return values[self._output]
+        parts = own_files(model, output, placed=placed)
+        self._placed = parts[0].own != output and len(parts) == 1
+        super().__init__(
+            parts,
+            output,
+            removed=model.removed,
+            folder=model.folder,
+            device=device,
+            optimise=optimise,
+            prepack=prepack,
+        )
 
     def at(self, feeds: Mapping[str, Array], places: Array) -> Array:
         """The output [B, entries] at one token of each sample [B]; negative: from the end."""
@@ -188,49 +129,56 @@ class FileForward:
         return self({**feeds, PLACE: places.astype(np.int64)[:, None]})
 
 
-class _OwnFile:
-    """One file that computes one value.
+def own_files(model: Model, output: str, *, placed: bool = False) -> list[OwnFile]:
+    """The files of a model that compute a value, which may be inside of their graphs.
 
     Args:
-        file: The file.
-        own: Name of the value in it.
-        name: Name of the value for callers.
-        inputs: Name of each input of the file → name of its array; the same by default.
-        placed: Whether the value is computed at one token of each sample alone.
-
-    Attributes:
-        data: The file with the value as an output.
-        rounds_inside: Whether an operation of it rounds activations internally.
+        model: The opened model.
+        output: Name of the value.
+        placed: Compute it at one token of each sample alone, where one file of a late opset does.
 
     Raises:
         ModelError: There is no such value.
     """
+    file = parse_model(model.path)
+    if model.ends is not None:
+        join_ends(file.graph, model.ends)
+    parts = parts_in(file)
+    read = {name for part in parts for name in part.inputs.values()}
+    if not any(output in part.values for part in parts):
+        placed = placed and (file.opset_imports.get("") or 0) >= PLACED_OPSET
+        return [_own_file(file, output, placed=placed)]
+    return [
+        _own_file(parse_model(part.path), own, name, part.inputs)
+        for part in parts
+        for name, own in part.values.items()
+        if name == output or (name in read and output not in part.values)
+    ]
 
-    def __init__(
-        self,
-        file: ir.Model,
-        own: str,
-        name: str | None = None,
-        inputs: Mapping[str, str] | None = None,
-        placed: bool = False,
-    ) -> None:
-        self.own, self.name = own, own if name is None else name
-        self.rounds_inside = rounds_inside(file.graph)
-        _expose(file.graph, own)
-        if placed:
-            self.own = read_at_places(file.graph, own)
-        self.data = ir.serde.serialize_model(file).SerializeToString()
-        self._inputs = inputs
-        self._kinds = {v.name: v.dtype.numpy() for v in file.graph.inputs if v.dtype is not None}
 
-    def feeds(self, values: Mapping[str, Array]) -> Mapping[str, Array]:
-        """The arrays of its inputs, in the types that it takes."""
-        if self._inputs is None:
-            return values
-        return {
-            own: values[name].astype(self._kinds[own], copy=False)
-            for own, name in self._inputs.items()
-        }
+def _own_file(
+    file: ir.Model,
+    own: str,
+    name: str | None = None,
+    inputs: Mapping[str, str] | None = None,
+    *,
+    placed: bool = False,
+) -> OwnFile:
+    rounds = rounds_inside(file.graph)
+    _expose(file.graph, own)
+    read = read_at_places(file.graph, own) if placed else own
+    return OwnFile(
+        data=ir.serde.serialize_model(file).SerializeToString(),
+        own=read,
+        name=own if name is None else name,
+        inputs=None if inputs is None else dict(inputs),
+        kinds={
+            v.name or "": np.dtype(v.dtype.numpy()).name
+            for v in file.graph.inputs
+            if inputs is not None and v.dtype is not None
+        },
+        rounds_inside=rounds,
+    )
 
 
 def _expose(graph: ir.Graph, name: str) -> None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from math import ceil
 from typing import TypeVar
 
-from palrp_onnx.jobs.batches import cut
+from palrp_onnx.jobs.batches import around
 from palrp_onnx.serving.metrics import Metrics
 from palrp_onnx.serving.refusals import Refusal
 from palrp_onnx.serving.served import Result, Served, Work
@@ -198,10 +198,8 @@ class Lane:
         self._jobs = [job for job in self._jobs if not job.done.done()]
         if not self._jobs:
             return []
-        first = self._jobs[0]
-        alike = [job for job in self._jobs if job.key == first.key]
         size, tokens = self._options.batch_size, self._options.batch_tokens
-        batch = next(each for each in cut(alike, size=size, tokens=tokens) if first in each)
+        batch = around(self._jobs[0], self._jobs, size=size, tokens=tokens)
         taken = set(batch)
         self._jobs = [job for job in self._jobs if job not in taken]
         return batch

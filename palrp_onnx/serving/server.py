@@ -22,8 +22,9 @@ from palrp_onnx.serving.wire import BoundedHttp
 _VARIABLE = "PALRP_SERVING"
 #: Connections at once; more are answered with 503.
 _CONNECTIONS = 1024
-#: Seconds after which a worker that says nothing is replaced: a model may take long to open.
-_SILENT = 120
+#: Seconds after which a worker that says nothing is replaced. The parent waits as long for one that
+#: dies while it is asked, and hears no signal meanwhile.
+_SILENT = 15
 #: Seconds after which a thread hands over Python's lock. Reading and describing would otherwise
 #: keep the event loop waiting, and with it the next run.
 _SWITCH = 5e-4

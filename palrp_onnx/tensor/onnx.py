@@ -5,7 +5,7 @@ Shapes are computed when the graph runs, so that one graph serves every batch si
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from typing import Any
 
@@ -91,6 +91,23 @@ class Emit:
         self._append(made)
         self._ranks[output] = rank
         return output
+
+    def again(self, node: ir.Node, inputs: Sequence[Value | None]) -> Sequence[Value]:
+        """Append a copy of a node on other operands; its results."""
+        made = ir.Node(
+            node.domain,
+            node.op_type,
+            inputs,
+            node.attributes.values(),
+            overload=node.overload,
+            num_outputs=len(node.outputs),
+        )
+        for index, (old, new) in enumerate(zip(node.outputs, made.outputs, strict=True)):
+            new.type, new.name = old.type, old.name and f"{self._stem}/{len(self.made)}/{index}"
+            if old in self._ranks:
+                self._ranks[new] = self._ranks[old]
+        self._append(made)
+        return made.outputs
 
     def _append(self, node: ir.Node) -> None:
         self._graph.append(node)
@@ -570,6 +587,35 @@ class Emit:
         found = self._several(made, ranks, self.kind(*states))
         return found[: len(own)], found[len(own) :]
 
+    def loop(
+        self,
+        count: Value,
+        states: Sequence[Value],
+        step: Callable[[Emit, Value, Sequence[Value]], Sequence[Value]],
+    ) -> Sequence[Value]:
+        """States after ``count`` steps; a step may change their lengths.
+
+        Args:
+            count: A single integer.
+            states: The states before the first step.
+            step: Yields the states after a step, from its number and the states before it.
+        """
+        inner = self._inside()
+        number = ir.Value(name=f"{inner._stem}/number", type=ir.TensorType(ir.DataType.INT64))
+        going = ir.Value(name=f"{inner._stem}/going", type=ir.TensorType(ir.DataType.BOOL))
+        number.shape = going.shape = ir.Shape([])
+        inner._ranks.update({number: 0, going: 0})
+        own = [inner._argument(v, self.rank(v), k) for k, v in enumerate(states)]
+        after = inner._own_outputs([going, *step(inner, number, own)])
+        after[0].dtype = ir.DataType.BOOL
+        inner._graph.inputs.extend([number, going, *own])
+        inner._graph.outputs.extend(after)
+        for value in after:
+            value.shape = ir.Shape([None] * inner.rank(value))
+        body = {"body": inner._graph}
+        made = ir.node("Loop", [count, None, *states], body, num_outputs=len(states))
+        return self._several(made, [self.rank(v) for v in states], self.kind(*states))
+
     def _inside(self) -> Emit:
         """The same language, writing the body of a node; it shares initializers."""
         inner = copy(self)
@@ -589,7 +635,7 @@ class Emit:
 
     def _argument(self, like: Value, rank: int, index: int) -> Value:
         """An argument of a body."""
-        kind = self.kind(like)
+        kind = like.dtype or self.kind(like)
         value = ir.Value(name=f"{self._stem}/argument/{index}", type=ir.TensorType(kind))
         self._ranks[value] = rank
         return value
@@ -956,6 +1002,17 @@ class Emit:
 
     def check(self, a: Value, place: str) -> None:
         """Does nothing: there are no numbers yet."""
+
+
+def held_back(node: ir.Node) -> Value | None:
+    """The tensor that a node of :meth:`Emit.behind` lets wait; ``None`` for other nodes."""
+    tensor, shape = node.inputs[:2] if node.op_type == "Reshape" else (None, None)
+    total = None if shape is None else shape.producer()
+    if total is None or total.op_type != "Add":
+        return None
+    makers = (None if v is None else v.producer() for v in total.inputs)
+    own = any(m is not None and m.op_type == "Shape" and m.inputs[0] is tensor for m in makers)
+    return tensor if own else None
 
 
 def _static(value: Value) -> Shape | None:

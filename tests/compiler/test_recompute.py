@@ -61,12 +61,12 @@ def computed(model: Model, feeds: Feeds, memory: str, method: str) -> dict[str, 
     [*((name, "pa-lrp") for name in FILES), *(("llama", method) for method in sorted(METHODS))],
 )
 def test_the_same_numbers(name: str, method: str) -> None:
-    """Not one digit differs where the runtime fuses nothing; with rows, positions and padding."""
+    """Up to rounding: rows of scores are computed from rows; with positions and padding."""
     model, feeds = committed.opened(name), sample(name).feeds
     kept, again = (computed(model, feeds, way, method) for way in WAYS)
     assert kept.keys() == again.keys()
     for key, array in kept.items():
-        np.testing.assert_array_equal(again[key], array)
+        np.testing.assert_allclose(again[key], array, rtol=0, atol=1e-5 * np.abs(array).max())
     assert b"relevance/again/" in compiled(model, feeds, "bounded", method)
 
 

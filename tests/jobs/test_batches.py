@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from palrp_onnx.jobs.batches import WASTE, cut
+from palrp_onnx.jobs.batches import WASTE, around, cut
 
 pytestmark = pytest.mark.quick
 
@@ -43,3 +43,21 @@ def test_every_item_once_in_batches_that_fit(
 def test_equal_lengths_share_full_batches() -> None:
     items = [Item(number, "a", 5) for number in range(10)]
     assert [len(batch) for batch in cut(items, size=4, tokens=1000)] == [4, 4, 2]
+
+
+@given(ITEMS.filter(bool), st.integers(1, 9), st.integers(1, 900), st.integers(0))
+def test_a_batch_around_an_item_is_one_that_fits(
+    pairs: list[tuple[str, int]], size: int, tokens: int, place: int
+) -> None:
+    items = [Item(number, *pair) for number, pair in enumerate(pairs)]
+    first = items[place % len(items)]
+    batch = around(first, items, size=size, tokens=tokens)
+    assert first in batch
+    assert set(batch) <= set(items)
+    assert list(cut(batch, size=size, tokens=tokens)) == [batch]
+
+
+def test_a_batch_around_an_item_takes_the_nearest() -> None:
+    items = [Item(k, "a", length) for k, length in enumerate((100, 10, 104, 98, 50, 101))]
+    batch = around(items[0], items, size=3, tokens=10_000)
+    assert [each.length for each in batch] == [98, 100, 101]

@@ -349,7 +349,7 @@ def test_the_record_says_how_far_kernels_are_from_exact(
     """Measured where kernels of this machine are not exact."""
     case = CASES["MatMulInteger"]
     path = saved(case, tmp_path)
-    monkeypatch.setattr(fidelity, "are_exact", lambda: False)
+    monkeypatch.setattr(kernels, "are_exact", lambda: False)
     exact = mean(case, case.exact(case.x))
     for engine in ENGINES:
         found = explained(path, case.x, engine)[0].fidelity
@@ -390,14 +390,14 @@ def test_a_product_that_was_rewritten_wrongly(
     """Where kernels are exact, they cannot be what moved so much; elsewhere they may."""
     case = CASES["MatMulInteger"]
     path = saved(case, tmp_path)
-    monkeypatch.setattr(fidelity, "are_exact", lambda: True)
+    monkeypatch.setattr(kernels, "are_exact", lambda: True)
     output = onnxruntime.InferenceSession(path).run(None, {"x": case.x})[0]
     entries = {"content": np.array([1.0, 1.0]), "kernel": np.array([0.0, 0.03])}
     strict = Original(Model.open(path), "y")
     with pytest.raises(FidelityError, match="kernel"):
         strict.check({"x": case.x}, output, entries)
     strict.check({"x": case.x}, output, {**entries, "kernel": np.array([0.01, 0.0])})
-    monkeypatch.setattr(fidelity, "are_exact", lambda: False)
+    monkeypatch.setattr(kernels, "are_exact", lambda: False)
     Original(Model.open(path), "y").check({"x": case.x}, output, entries)
 
 
