@@ -18,9 +18,10 @@ SET = "tempered"
 def tempered(op: Language[T], node: Node[T], m: T) -> Shares[T]:
     """m_x = t ∘ (m − Σ t ∘ m) with t = softmax(x / τ) along ``axis``; τ is ``temperature``.
 
-    t is computed from the scores, as small probabilities are 0 in half precision. There is no factor
-    1/τ. Shapes: x, s and m have one shape. Source: GIM (Edin et al. 2025), temperature-adjusted gradients, as in
-    the authors' code. Ledger: Σ s ∘ m − Σ x ∘ m_x under ``softmax``.
+    t is computed from the scores, as small probabilities are 0 in half precision. There is no
+    factor 1/τ. Shapes: x, s and m have one shape. Source: GIM (Edin et al. 2025),
+    temperature-adjusted gradients, as in the authors' code. Ledger: Σ s ∘ m − Σ x ∘ m_x under
+    ``softmax``.
     """
     if node.parameter("temperature") == 1.0:
         return softmax.softmax(op, node, m)
