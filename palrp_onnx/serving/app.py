@@ -22,7 +22,8 @@ from palrp_onnx.limits import Limit, check_records
 from palrp_onnx.serving import v1, v2
 from palrp_onnx.serving.answers import JSON, PAGE, drawn, form_of, json_answer, refused
 from palrp_onnx.serving.deadlines import body_of, until, within
-from palrp_onnx.serving.guard import NOTES, Guard, Notes, read_keys
+from palrp_onnx.serving.door import Door
+from palrp_onnx.serving.guard import Guard, notes_of, read_keys
 from palrp_onnx.serving.lane import Lane, Ticket
 from palrp_onnx.serving.openapi import document, page
 from palrp_onnx.serving.options import ServingOptions
@@ -65,14 +66,13 @@ def application(options: ServingOptions, opened: Mapping[str, Served] | None = N
         lifespan=lifespan,
         exception_handlers={HTTPException: _not_found},
     )
-    guarded = Guard(
-        starlette,
+    return Guard(
+        Door(_traced(starlette), registry),
         metrics=registry.metrics,
         keys=read_keys(options.api_keys),
         seconds=options.timeout,
         log_texts=options.log_texts,
     )
-    return _traced(guarded)
 
 
 def _traced(app: ASGIApp) -> ASGIApp:
@@ -112,7 +112,7 @@ class Call:
             Refusal: There are none or too many, or too many wait already.
         """
         self.ticket.take(rows)
-        _notes(self.request).rows = rows
+        notes_of(self.request.scope).rows = rows
 
 
 class Service:
@@ -205,7 +205,7 @@ class Service:
     def _lane(self, request: Request) -> Lane:
         given = request.path_params
         lane = self._registry.lane(given["name"], given.get("version"))
-        _notes(request).model = lane.name
+        notes_of(request.scope).model = lane.name
         return lane
 
     # --- what is asked of a model -----------------------------------------------------------------
@@ -216,7 +216,7 @@ class Service:
         request: Request,
     ) -> Response:
         """Answer before the deadline, or not at all if the client is gone; refuse without haste."""
-        _notes(request).verb = verb
+        notes_of(request.scope).verb = verb
         lane = self._lane(request)
         try:
             return await self._answered(request, lane, answer)
@@ -228,7 +228,6 @@ class Service:
     async def _answered(
         self, request: Request, lane: Lane, answer: Callable[[Call], Coroutine[Any, Any, Response]]
     ) -> Response:
-        lane.check_room(1)
         end = asyncio.get_running_loop().time() + self._options.timeout
         body = await body_of(request, self._options.max_body, end)
 
@@ -328,7 +327,7 @@ def _endpoint(answer: Endpoint) -> Endpoint:
     """With errors as answers; the log has what is unexpected."""
 
     async def endpoint(request: Request) -> Response:
-        notes = _notes(request)
+        notes = notes_of(request.scope)
         try:
             return await answer(request)
         except ClientGone:
@@ -349,11 +348,6 @@ class _Nothing(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send nothing."""
-
-
-def _notes(request: Request) -> Notes:
-    notes: Notes = request.scope[NOTES]
-    return notes
 
 
 def _found(result: object, kind: type[T]) -> T:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import hmac
 import logging
+import random
 import re
 import time
-import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,6 +56,12 @@ class Notes:
     status: int = _GONE
 
 
+def notes_of(scope: Scope) -> Notes:
+    """What is said of a request."""
+    notes: Notes = scope[NOTES]
+    return notes
+
+
 class Guard:
     """ASGI middleware.
 
@@ -89,7 +95,7 @@ class Guard:
             return
         headers, start = Headers(scope=scope), time.perf_counter()
         given = headers.get("x-request-id", "")
-        notes = Notes(given if _ID.fullmatch(given) else uuid.uuid4().hex)
+        notes = Notes(given if _ID.fullmatch(given) else _id())
         scope[NOTES] = notes
 
         async def sent(message: Message) -> None:
@@ -136,6 +142,11 @@ class Guard:
         if notes.error is not None:
             found = traceback_of(notes.error, texts=self._log_texts)
             _log.error("failure", extra={"request": notes.id, "traceback": found})
+
+
+def _id() -> str:
+    """An id that nothing has to keep secret; the system's random numbers would cost a switch."""
+    return f"{random.getrandbits(128):032x}"
 
 
 def read_keys(file: str | None) -> list[str]:

@@ -20,8 +20,6 @@ from palrp_onnx.serving.wire import BoundedHttp
 
 #: The options, for worker processes.
 _VARIABLE = "PALRP_SERVING"
-#: Connections at once; more are answered with 503.
-_CONNECTIONS = 1024
 #: Seconds after which a worker that says nothing is replaced. The parent waits as long for one that
 #: dies while it is asked, and hears no signal meanwhile.
 _SILENT = 15
@@ -55,7 +53,6 @@ def serve(options: ServingOptions, *, host: str, port: int, workers: int = 1) ->
         "log_config": CONFIG,
         "access_log": False,
         "server_header": False,
-        "limit_concurrency": _CONNECTIONS,
         "timeout_graceful_shutdown": ceil(options.timeout) + 1,
     }
     if workers == 1:

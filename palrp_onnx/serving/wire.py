@@ -6,10 +6,24 @@ import asyncio
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from palrp_onnx.serving.answers import refused
+from palrp_onnx.serving.refusals import Refusal
+
 #: Largest number of bytes of a head; what is read at once may have the beginning of a body, too.
 _BYTES = 1 << 20
 #: Seconds within which a head is complete, and what is left of a body after the answer.
 _SECONDS = 10.0
+#: Connections at once.
+_CONNECTIONS = 1024
+#: The application of further ones.
+_FULL = refused(
+    Refusal(
+        429,
+        "busy",
+        f"There are {_CONNECTIONS} connections; ask again later",
+        {"retry-after": "1", "connection": "close"},
+    )
+)
 
 
 class BoundedHttp(HttpToolsProtocol):
@@ -20,8 +34,10 @@ class BoundedHttp(HttpToolsProtocol):
     _timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Wait for the first request."""
+        """Wait for the first request, which is refused if there are too many connections."""
         super().connection_made(transport)
+        if len(self.connections) > _CONNECTIONS:
+            self.app = _FULL
         self._wait()
 
     def data_received(self, data: bytes) -> None:

@@ -17,8 +17,9 @@ pytest.importorskip("starlette")
 from starlette.testclient import TestClient
 
 from palrp_onnx.errors import InputError, ModelError
-from palrp_onnx.serving.logs import LogLines
-from palrp_onnx.serving.refusals import concealed, refusal_of
+from palrp_onnx.serving.lane import Lane
+from palrp_onnx.serving.logs import Aside, LogLines
+from palrp_onnx.serving.refusals import Refusal, concealed, refusal_of
 from palrp_onnx.serving.served import Served
 
 EXPLAIN = "/v1/models/reviews-rope:explain"
@@ -243,7 +244,45 @@ def test_a_client_that_goes_away_is_not_answered(start: Any, slow: dict[str, Ser
 
 def test_spans_where_opentelemetry_is_installed(start: Any, opened: dict[str, Served]) -> None:
     middleware = pytest.importorskip("opentelemetry.instrumentation.asgi")
-    assert isinstance(start(opened=opened).app, middleware.OpenTelemetryMiddleware)
+    app, layers = start(opened=opened).app, set()
+    while app is not None:
+        layers.add(type(app))
+        app = getattr(app, "_app", None)
+    assert middleware.OpenTelemetryMiddleware in layers
+
+
+def test_a_full_queue_turns_away_before_anything_is_read(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only what needs room in it."""
+
+    def full(_: Lane, rows: int, own: int = 0) -> None:
+        raise Refusal(429, "busy", f"No room for {rows} beside {own}", {"retry-after": "3"})
+
+    monkeypatch.setattr(Lane, "check_room", full)
+    monkeypatch.setattr(Lane, "pause", lambda _: 0.0)
+    version = client.get("/v2/models/reviews-rope").json()["versions"][0]
+    v2 = f"/v2/models/reviews-rope/versions/{version}"
+    for path in (EXPLAIN, "/v1/models/digits-vit:predict", f"{v2}/infer", f"{v2}/explain"):
+        answer = client.post(path, content=b"nonsense", headers={"content-encoding": "gzip"})
+        assert (answer.status_code, answer.headers["retry-after"]) == (429, "3")
+        assert answer.json() == {"error": "No room for 1 beside 0", "code": "busy"}
+        assert answer.headers["x-request-id"]
+    assert client.post("/v1/models/none:explain", json=BODY).status_code == 404
+    assert client.post("/v1/models/reviews-rope:other", json=BODY).status_code == 405
+    assert client.get(v2).status_code == 200
+    found = 'palrp_requests_total{model="reviews-rope",status="429",verb="explain"} 2.0'
+    assert found in client.get("/metrics").text
+
+
+def test_lines_are_written_aside(capsys: pytest.CaptureFixture[str]) -> None:
+    handler = Aside()
+    handler.setFormatter(LogLines())
+    for name in ("one", "two"):
+        handler.handle(logging.makeLogRecord({"msg": name}))
+    handler.flush()
+    events = [json.loads(line)["event"] for line in capsys.readouterr().err.splitlines()]
+    assert events == ["one", "two"]
 
 
 def test_the_loop_is_not_blocked_by_a_run(start: Any, slow: dict[str, Served]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -171,3 +172,34 @@ def test_what_serves_is_named_where_it_is_missing(tmp_path: Path) -> None:
     code = "import palrp_onnx, palrp_onnx.cli.serve, sys; assert 'starlette' not in sys.modules"
     words[1:] = ["-c", code]
     assert subprocess.run(words, env=environment, capture_output=True).returncode == 0
+
+
+def test_connections_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One too many is told so and hung up on; there is room again when another ends."""
+    import uvicorn
+    from starlette.responses import PlainTextResponse
+
+    from palrp_onnx.serving import wire
+
+    async def statuses() -> list[int]:
+        config = uvicorn.Config(PlainTextResponse("yes"), port=0, http=wire.BoundedHttp)
+        config.load()
+        state = uvicorn.server.ServerState()
+        loop = asyncio.get_running_loop()
+        made = await loop.create_server(lambda: wire.BoundedHttp(config, state, {}), "127.0.0.1", 0)
+        url = f"http://127.0.0.1:{made.sockets[0].getsockname()[1]}"
+        found = []
+        async with httpx.AsyncClient() as first, httpx.AsyncClient() as second:
+            for client in (first, second, second, first):
+                answer = await client.get(url)
+                found.append(answer.status_code)
+                assert ("retry-after" in answer.headers) == (answer.status_code == 429)
+            await first.aclose()
+            while state.connections:
+                await asyncio.sleep(0.01)
+            found.append((await second.get(url)).status_code)
+        made.close()
+        return found
+
+    monkeypatch.setattr(wire, "_CONNECTIONS", 1)
+    assert asyncio.run(statuses()) == [200, 429, 429, 200, 200]
