@@ -210,6 +210,6 @@ def grid(heads: Sequence[str], rows: Mapping[str, Sequence[str]], corner: str = 
     """Lines of a table, one row per method."""
     width = max(map(len, (*rows, corner))) + 2
     return [
-        f"{corner:{width}}" + "".join(f"{head:>28}" for head in heads),
-        *(f"{name:{width}}" + "".join(f"{c:>28}" for c in cells) for name, cells in rows.items()),
+        f"{corner:{width}}" + "".join(f"  {head:>26}" for head in heads),
+        *(f"{name:{width}}" + "".join(f"  {c:>26}" for c in cells) for name, cells in rows.items()),
     ]

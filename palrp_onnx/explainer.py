@@ -53,7 +53,7 @@ from palrp_onnx.relevance.sinks import check_reduction
 from palrp_onnx.relevance.target import End, Resolved, Target, bounded, of_rows, resolve
 from palrp_onnx.relevance.target_parsing import parse_targets
 from palrp_onnx.runtime.saved import GraphForward, SavedGraph
-from palrp_onnx.session import runtime_version
+from palrp_onnx.session import return_memory, runtime_version
 from palrp_onnx.subject import OutputFacts, Subject
 from palrp_onnx.types import Array, Feeds
 from palrp_onnx.version import own_version
@@ -687,7 +687,9 @@ class Explainer:
         compiled = self._kind == "onnxruntime" and self._manifest is None
         key = self.decisions(feeds), wide and compiled
         if key not in self._opened:
-            self._opened[key] = self._open(feeds, self._memory, wide=key[1])
+            self._opened[key] = opened = self._open(feeds, self._memory, wide=key[1])
+            if opened.original is not None and not opened.original.keep:
+                return_memory()  # what was needed to plan and compile
         elif not self._opened[key].fits(feeds):
             stored = self._opened.pop(key).stored
             memory = self._memory if stored else Memory("bounded")

@@ -23,8 +23,8 @@ from palrp_onnx.types import Array
 class Trace:
     """Where the mass 1 of a span is after some hops.
 
-    ``prompt``, ``start`` and ``lost`` grow from hop to hop; after each, their sums and that of the
-    hop's ``between`` make 1.
+    After every hop, what all hops so far brought to ``prompt``, ``start`` and ``lost`` and what the
+    last of them left ``between`` make 1.
 
     Attributes:
         prompt: Mass that each hop brings to the units of the prompt [hops, units].

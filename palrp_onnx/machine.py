@@ -19,7 +19,7 @@ _MEMINFO = Path("/proc/meminfo")
 _GROUP = Path("/sys/fs/cgroup")
 
 
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(I?)B?", re.IGNORECASE)
+_SIZE = re.compile(r"(\d{1,18}(?:\.\d+)?)\s*([KMGT]?)(I?)B?", re.IGNORECASE | re.ASCII)
 _POWERS = ("", "K", "M", "G", "T")
 
 
@@ -87,10 +87,12 @@ class Forecast:
         if way == "auto":
             way = "fast" if self.fast - apart <= share * free else "bounded"
         if (self.fast if way == "fast" else self.bounded) - apart > free:
+            room = f", of which {size_text(apart)} need not be free; {size_text(free)} are free"
+            if memory.limit is not None:
+                room = f"; --memory allows {size_text(free)}"
             raise ResourceError(
                 f"The explanation would take about {size_text(self.bounded)} of memory (with "
-                f"--memory fast {size_text(self.fast)}), of which {size_text(apart)} need not be "
-                f"free; there are {size_text(free)}",
+                f"--memory fast {size_text(self.fast)}){room}",
                 hint="Explain a shorter input or fewer rows, or give more memory. "
                 "inspect --tokens N prints the forecast for N tokens.",
             )

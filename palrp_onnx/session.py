@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import os
+import sys
 import tempfile
 from collections.abc import Iterable, Mapping
 from math import prod
@@ -188,6 +191,14 @@ def saved_as_optimised(graph: bytes) -> onnx.ModelProto:
         options.optimized_model_filepath = str(path)
         runtime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
         return onnx.load(path)
+
+
+def return_memory() -> None:
+    """Give freed memory to the system: what is in cycles, or kept by the C library of Linux."""
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)
 
 
 def runtime_version() -> str:

@@ -8,6 +8,7 @@ weights of the file mapped in both.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import replace
 from functools import cached_property
 from math import prod
 
@@ -47,11 +48,12 @@ class Forecaster:
     """
 
     def __init__(self, planned: Planned, *, prepack: bool = False) -> None:
-        self._analysis = planned.analysis
+        # What trial runs found is large, and only needed before.
+        self._analysis = replace(planned.analysis, trial={}, again={})
         graph = planned.analysis.model.graph
         self._nodes = list(graph)
         self._read = set(entries_read(planned.plan, walk))
-        self._pairs = Squares(planned.analysis, ROWS)
+        self._pairs = Squares(self._analysis, ROWS)
         self._squares = {v for v in planned.analysis.content if v in self._pairs}
         stored = [v for v in graph.initializers.values() if v.const_value is not None]
         self._weights = _distinct_bytes(stored)

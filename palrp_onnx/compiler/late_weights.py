@@ -35,7 +35,7 @@ def read_late(op: Emit, graph: ir.Graph, *, bounded: bool) -> None:
     fixed = set(_fixed(graph))
     nodes = list(graph)
     read = {v for node in nodes if node not in fixed for v in node.inputs if v is not None}
-    computed = sum(_entries(v) for v in read if v.producer() in fixed and _is_large(v))
+    computed = sum(_entries(v) for v in read if v.producer() in fixed and is_large(v))
     if computed < _MANY and not bounded:
         return
     graph.remove(nodes)
@@ -103,8 +103,8 @@ def _waits(node: ir.Node, value: ir.Value, fixed: set[ir.Node], *, bounded: bool
     maker = value.producer()
     if maker is None:
         multiplies = has(node, Trait.PRODUCT) or node.op_type == "FusedMatMul"
-        return bounded and value.dtype in NARROW and _is_large(value) and multiplies
-    return maker in fixed and _is_large(value) and not _is_fused(node, maker)
+        return bounded and value.dtype in NARROW and is_large(value) and multiplies
+    return maker in fixed and is_large(value) and not _is_fused(node, maker)
 
 
 def _is_fused(node: ir.Node, maker: ir.Node) -> bool:
@@ -140,8 +140,9 @@ def _movable(node: ir.Node) -> list[int]:
     return [min(sizes, key=sizes.__getitem__)] if sizes else []
 
 
-def _is_large(value: ir.Value) -> bool:
-    return _entries(value) >= _LARGE
+def is_large(value: ir.Value | None) -> bool:
+    """Whether a weight has so many entries that it matters when it is computed."""
+    return value is not None and _entries(value) >= _LARGE
 
 
 def _entries(value: ir.Value) -> int:

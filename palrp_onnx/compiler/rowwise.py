@@ -64,13 +64,11 @@ def links(
 
 def _by_length(node: ir.Node) -> bool:
     """Whether axes are removed, or summed over, because of their length in a run."""
-    lacking = len(node.inputs) < 2 and node.op_type == "Squeeze"
-    computed = len(node.inputs) > 1 and constant_axes(node) is None
-    return (
-        has(node, Trait.RANK | Trait.REDUCTION)
-        and (lacking or computed)
-        and ("axes" not in node.attributes)
-    )
+    if not has(node, Trait.RANK | Trait.REDUCTION) or "axes" in node.attributes:
+        return False
+    if len(node.inputs) < 2:
+        return node.op_type == "Squeeze"
+    return constant_axes(node) is None
 
 
 def _product(node: ir.Node, before: list[Shape], after: Shape) -> tuple[Link, ...]:

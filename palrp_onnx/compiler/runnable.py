@@ -22,8 +22,8 @@ class Runnable(Struct, frozen=True, kw_only=True):
         inputs: Names of all inputs.
         outputs: Names of all outputs, each once.
         rounds_inside: Whether kernels round activations, which they only do on packed weights.
-        widens: Whether weights are dequantised or cast, and wait for nothing. In the order of the
-            graph, all of these would come first, and stay.
+        widens: Whether large weights are dequantised or cast, and wait for nothing. In the order of
+            the graph, all of these would come first, and stay.
     """
 
     data: bytes
@@ -59,11 +59,13 @@ class Runnable(Struct, frozen=True, kw_only=True):
 
 
 def _widens_weights(graph: ir.Graph) -> bool:
+    from palrp_onnx.compiler.late_weights import is_large
     from palrp_onnx.model.ops import Trait, has
 
     widening = Trait.DEQUANTISE | Trait.RETYPES
-    return any(has(node, widening) and all(map(_is_stored, node.inputs)) for node in graph)
-
-
-def _is_stored(value: ir.Value | None) -> bool:
-    return value is None or value.is_initializer()
+    return any(
+        has(node, widening)
+        and all(v is None or v.is_initializer() for v in node.inputs)
+        and is_large(node.inputs[0])
+        for node in graph
+    )

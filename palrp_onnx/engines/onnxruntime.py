@@ -36,7 +36,7 @@ from palrp_onnx.relevance.ledger import close_ledger
 from palrp_onnx.relevance.sinks import Sink
 from palrp_onnx.relevance.target import Resolved, Target, of_rows, vector_factor
 from palrp_onnx.relevance.units import Maps, grid_of, unit_relevance
-from palrp_onnx.session import Session
+from palrp_onnx.session import Session, return_memory
 from palrp_onnx.subject import Subject
 from palrp_onnx.types import Array, Feeds
 
@@ -104,7 +104,8 @@ class CompiledEngine:
 
     def close(self) -> None:
         """Close the session and free its memory; the next explanation opens it again."""
-        self.__dict__.pop("_session", None)
+        if self.__dict__.pop("_session", None) is not None:
+            return_memory()
 
     def output(self, feeds: Feeds) -> Array:
         """The explained output [B, …] alone: by the forward pass, else of an explanation."""

@@ -75,14 +75,17 @@ def choose(values: Mapping[str, Array], higher: Mapping[str, bool], *, seed: int
 
     Raises:
         UsageError: There are fewer than two methods.
-        InputError: There are no inputs.
+        InputError: There are fewer than two inputs.
     """
     names = list(values)
     if len(names) < 2:
         raise UsageError("A choice needs two methods", place=", ".join(names))
     numbers = np.stack([values[name] for name in names])  # [methods, inputs, measures]
-    if not numbers.shape[1]:
-        raise InputError("There is nothing to evaluate")
+    if numbers.shape[1] < 2:
+        raise InputError(
+            f"A choice needs two inputs, and there are {numbers.shape[1]}",
+            hint=f"One does not say what holds for others; with less than {FEW} nothing is clear.",
+        )
     signs = np.where(list(higher.values()), -1.0, 1.0)
     mean_ranks = _mean_ranks(numbers.mean(axis=1) * signs)
     sets = resampled(numbers.transpose(1, 0, 2), seed=seed) * signs  # [sets, methods, measures]

@@ -172,6 +172,12 @@ def _external(tensor: ir.ExternalTensor, root: Path, place: str) -> Path:
         )
     if not there:
         raise ModelError(f"External data is missing: {location!r}", place=place)
+    if target.stat().st_nlink > 1:  # onnx-ir reads none of these
+        raise ModelError(
+            f"{target.name!r} holds weights and has hard links, which may be outside of its folder",
+            place=place,
+            hint=f"Use a copy of this file: cp {target.name} copy; mv copy {target.name}.",
+        )
     start, needed = tensor.offset or 0, _bytes(tensor, place)
     length = needed if tensor.length is None else tensor.length
     if start < 0 or length < needed or start + length > target.stat().st_size:

@@ -125,8 +125,11 @@ def _pairs(model: Model) -> Iterator[tuple[ir.Node, ir.Value]]:
 
 
 def _names_of(node: ir.Node) -> list[str]:
-    """Names of the results that are not left out."""
-    return [v.name for v in node.outputs if v.name]
+    """Names of the results that are not left out, and of their copies, which may replace them."""
+    values = list(node.outputs)
+    for value in values:  # grows
+        values += (use.node.outputs[0] for use in value.uses() if use.node.op_type == "Identity")
+    return [v.name for v in values if v.name]
 
 
 @lru_cache(maxsize=1)
@@ -210,7 +213,7 @@ class OwnProducts:
             made.dtype = kind
         served = self._cast(made, result.dtype, before)
         zero = _input(node, own.result)
-        if zero is not None and self._known.get(node.outputs[0].name or "") is not result:
+        if zero is not None and all(self._known.get(n) is not result for n in _names_of(node)):
             served = self._without_zero_point(served, zero, before)
         self._serve(result, served)
         for old, new in zip(before.outputs[1:], others, strict=False):

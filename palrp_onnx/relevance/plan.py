@@ -359,7 +359,7 @@ def _start(analysis: Analysis, method: Method) -> int | None:
         UnsupportedError: The explained input has no ids, or its embeddings are not rows of a table.
     """
     number = method.numbers.get("baseline", -1.0)
-    if number < 0.0:
+    if number == -1.0:
         return None
     place, hint = f"method {method.text}", "Leave baseline out: embeddings are measured from zero."
     others = [describe(n) for n in analysis.inputs.lookups if n.op_type != "Gather"]
@@ -369,7 +369,7 @@ def _start(analysis: Analysis, method: Method) -> int | None:
             f"A baseline token is for embeddings of tokens ({problem})", place=place, hint=hint
         )
     rows = min(map(table_rows, analysis.inputs.lookups))
-    if number != int(number) or number >= rows:
+    if number != int(number) or not 0.0 <= number < rows:
         raise UsageError(
             f"baseline = {number:g} is no token of the model", place=place, hint=f"0 … {rows - 1}."
         )

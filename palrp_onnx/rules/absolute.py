@@ -5,8 +5,8 @@ of large contributions that cancel, thus passes on more than it has; therefore e
 scaled, sample by sample, to the relevance that it got. Each of two activations in a sum or a
 product takes half.
 
-With positive relevance at the start all relevance is positive, and its sum is kept. The scale makes
-the rules non-linear in the seed.
+From positive relevance these rules make positive relevance with the same sum. Other operations keep
+their default rules, and the softmax its share. The scale makes the rules non-linear in the seed.
 """
 
 from __future__ import annotations

@@ -18,9 +18,10 @@ SET = "tempered"
 def tempered(op: Language[T], node: Node[T], m: T) -> Shares[T]:
     """m_x = t ∘ (m − Σ t ∘ m) with t = softmax(x / τ) along ``axis``; τ is ``temperature``.
 
-    t is s^(1/τ), divided by its sum, so that masked entries stay 0. There is no factor 1/τ. Shapes:
-    x, s and m have one shape. Source: GIM (Edin et al. 2025), temperature-adjusted gradients, as in
-    the authors' code. Ledger: Σ s ∘ m − Σ x ∘ m_x under ``softmax``.
+    t is computed from the scores, as small probabilities are 0 in half precision. There is no
+    factor 1/τ. Shapes: x, s and m have one shape. Source: GIM (Edin et al. 2025),
+    temperature-adjusted gradients, as in the authors' code. Ledger: Σ s ∘ m − Σ x ∘ m_x under
+    ``softmax``.
     """
     if node.parameter("temperature") == 1.0:
         return softmax.softmax(op, node, m)
@@ -36,10 +37,12 @@ def tempered_of_tail(op: Language[T], node: Node[T], m: T) -> Shares[T]:
 
 
 def _tempered(op: Language[T], node: Node[T], m: T, axes: list[int]) -> Shares[T]:
-    s = node.guarded_output()
-    powers = op.power(op.wide(s), 1.0 / node.parameter("temperature"))
+    x, s = node.input(0), node.guarded_output()
+    # The mean score is less than log(n) below the largest, so that no power of e overflows.
+    mean = op.sum(op.relevance(x, s), axes)
+    powers = op.exp(op.scale(op.sub(op.wide(x), mean), 1.0 / node.parameter("temperature")))
     t = op.cast_like(op.ratio(powers, op.sum(powers, axes), 0.0), s)
     weighed = op.mul(t, m)
     sent = op.sub(weighed, op.mul(t, op.sum(weighed, axes)))
-    passed = op.sum(op.relevance(node.input(0), sent), axes)
+    passed = op.sum(op.relevance(x, sent), axes)
     return Shares((sent,), {"softmax": op.sub(op.sum(op.mul(s, m), axes), passed)})

@@ -24,6 +24,7 @@ from palrp_onnx.runtime import recurrent
 from palrp_onnx.runtime.integer_products import runtime_operations
 from palrp_onnx.runtime.placed import PLACE, PLACED_OPSET, read_at_places
 from palrp_onnx.runtime.saved import GraphForward, OwnFile, OwnFiles, SavedGraph
+from palrp_onnx.runtime.turned import read_turned
 from palrp_onnx.session import first_line
 from palrp_onnx.types import Array
 
@@ -75,8 +76,10 @@ class RuntimeForward(GraphForward):
 def saved_graph(model: Model, names: Iterable[str]) -> SavedGraph:
     """The graph of a model that yields the values of these names, serialised."""
     wanted = list(dict.fromkeys(names))
+    written = _with_outputs(model, wanted)
+    read_turned(model, written, wanted)
     return SavedGraph(
-        data=_with_outputs(model, wanted).SerializeToString(),
+        data=written.SerializeToString(),
         names=tuple(wanted),
         prepack=rounds_inside(model.graph),
         arena=not _dequantises(model.graph),

@@ -13,7 +13,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from palrp_onnx.model.changes import Blank
-from palrp_onnx.session import Session
+from palrp_onnx.session import Session, return_memory
 from palrp_onnx.types import Array
 
 
@@ -146,6 +146,7 @@ class OwnFiles:
     def close(self) -> None:
         """Close the sessions and free their memory; the next call opens them again."""
         self._sessions = []
+        return_memory()
 
     def as_served(self) -> OwnFiles:
         """The same files with the runtime's graph optimisation, without reading them again."""

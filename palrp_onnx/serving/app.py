@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -35,7 +34,6 @@ from palrp_onnx.serving.tensors import InferRequest, decode, encode
 from palrp_onnx.types import Array
 from palrp_onnx.version import own_version
 
-_log = logging.getLogger(__name__)
 T = TypeVar("T")
 Endpoint = Callable[[Request], Awaitable[Response]]
 _LENGTH = "inference-header-content-length"
@@ -234,8 +232,9 @@ class Service:
         body = await body_of(request, self._options.max_body, end)
 
         async def admitted() -> Response:
-            with lane.admitted() as ticket:
-                return await answer(Call(request, lane, body, ticket))
+            now = self._lane(request)  # the model may have been opened again meanwhile
+            with now.admitted() as ticket:
+                return await answer(Call(request, now, body, ticket))
 
         return await until(request, admitted(), end)
 
@@ -325,7 +324,7 @@ async def _decoded_v2(call: Call) -> tuple[InferRequest, list[Asked]]:
 
 
 def _endpoint(answer: Endpoint) -> Endpoint:
-    """With errors as answers, and the log of what is unexpected."""
+    """With errors as answers; the log has what is unexpected."""
 
     async def endpoint(request: Request) -> Response:
         notes = notes_of(request.scope)
@@ -337,7 +336,7 @@ def _endpoint(answer: Endpoint) -> Endpoint:
         except Exception as error:
             refusal = refusal_of(error)
             if refusal.code == "internal":
-                _log.error("failure", extra={"request": notes.id}, exc_info=error)
+                notes.error = error
             notes.code, notes.message = refusal.code, refusal.message
             return refused(refusal)
 

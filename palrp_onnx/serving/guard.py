@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from palrp_onnx.errors import InputError
 from palrp_onnx.serving.answers import refused
+from palrp_onnx.serving.logs import traceback_of
 from palrp_onnx.serving.metrics import Metrics
 from palrp_onnx.serving.refusals import Refusal
 
@@ -41,6 +42,7 @@ class Notes:
         rows: Number of rows.
         code: Code of the error.
         message: Message of the error.
+        error: The error, if it was not expected.
         status: Status of the answer.
     """
 
@@ -50,6 +52,7 @@ class Notes:
     rows: int = 0
     code: str | None = None
     message: str | None = None
+    error: Exception | None = None
     status: int = _GONE
 
 
@@ -67,7 +70,7 @@ class Guard:
         metrics: Where numbers go.
         keys: Keys, one of which a request has to have; none: it needs none.
         seconds: How long a client may take to receive a part of the answer.
-        log_texts: Whether the log has messages of errors.
+        log_texts: Whether the log has messages of errors, and tracebacks have theirs.
     """
 
     def __init__(
@@ -136,6 +139,9 @@ class Guard:
             "message_of_error": notes.message if self._log_texts else None,
         }
         _log.info("request", extra=said)
+        if notes.error is not None:
+            found = traceback_of(notes.error, texts=self._log_texts)
+            _log.error("failure", extra={"request": notes.id, "traceback": found})
 
 
 def _id() -> str:

@@ -183,7 +183,11 @@ class Lane:
                 continue
             start = time.perf_counter()
             works = [job.work for job in batch]
-            found = await loop.run_in_executor(self._running, self.served.run, works)
+            found: list[Result | Exception]
+            try:
+                found = await loop.run_in_executor(self._running, self.served.run, works)
+            except Exception as error:  # these fail, and those that wait still run
+                found = [error] * len(batch)
             self._measure(len(batch), time.perf_counter() - start)
             for job, result in zip(batch, found, strict=True):
                 if not job.done.done():

@@ -7,6 +7,7 @@ import logging
 import sys
 import threading
 import time
+import traceback
 from collections import deque
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -37,6 +38,18 @@ class LogLines(logging.Formatter):
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
         return msgspec.json.encode(line, enc_hook=str).decode()
+
+
+def traceback_of(error: BaseException, *, texts: bool) -> str:
+    """Where an error came from; without ``texts`` no message, which may have parts of a request."""
+    if texts:
+        return "".join(traceback.format_exception(error))
+    found: list[str] = []
+    each: BaseException | None = error
+    while each is not None:
+        found = [*traceback.format_tb(each.__traceback__), f"{type(each).__name__}\n", *found]
+        each = each.__cause__ or each.__context__
+    return "".join(found)
 
 
 class Aside(logging.Handler):

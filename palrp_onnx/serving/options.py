@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,9 @@ class ServingOptions(Struct, frozen=True, kw_only=True):
     log_texts: bool = False
 
     def __post_init__(self) -> None:
+        for name in ("timeout", "reload"):
+            if not isfinite(getattr(self, name)):
+                raise UsageError(f"--{name} is a number of seconds, not {getattr(self, name)}")
         if self.max_rows > self.queue:
             raise UsageError(
                 f"A request of {self.max_rows} rows has no room in a queue of {self.queue}",

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterator, Mapping
 
 from palrp_onnx.serving.lane import Lane
 from palrp_onnx.serving.metrics import Metrics
 from palrp_onnx.serving.options import Place, ServingOptions
 from palrp_onnx.serving.refusals import Refusal, concealed
-from palrp_onnx.serving.served import Served
+from palrp_onnx.serving.served import Seen, Served, beside
 
 _log = logging.getLogger(__name__)
-#: Name, size and time of change of every file beside a model.
-_Seen = frozenset[tuple[str, int, int]]
 
 
 class Registry:
@@ -58,13 +55,12 @@ class Registry:
         """
         loop = asyncio.get_running_loop()
         for place in self.options.models:
-            seen = beside(place)
             served = self._opened.pop(place.name, None)
             if served is None:
                 served = await loop.run_in_executor(None, Served, place, self.options)
             self._lanes[place.name] = Lane(place.name, served, self.metrics)
             if self.options.reload:
-                self._tasks.append(asyncio.create_task(self._watch(place, seen)))
+                self._tasks.append(asyncio.create_task(self._watch(place, served.seen)))
         self.ready = True
 
     async def close(self) -> None:
@@ -74,7 +70,7 @@ class Registry:
             task.cancel()
         await asyncio.gather(*self._tasks, *(lane.close() for lane in self), return_exceptions=True)
 
-    async def _watch(self, place: Place, seen: _Seen) -> None:
+    async def _watch(self, place: Place, seen: Seen) -> None:
         """Open a model again when its files have changed and rest."""
         last = seen
         while True:
@@ -100,25 +96,3 @@ class Registry:
         self.metrics.reloads.labels(place.name, "opened").inc()
         _log.info("reload", extra={"model": place.name, "version": served.version})
         await old.close()
-
-
-def beside(place: Place) -> _Seen:
-    """What can be seen of the files of a model and of those one folder up, without reading them."""
-    folder = Path(place.path) if Path(place.path).is_dir() else Path(place.path).parent
-    return frozenset(_stats((*_files(folder), *_files(folder.parent))))
-
-
-def _files(folder: Path) -> Iterable[Path]:
-    try:
-        return sorted(each for each in folder.iterdir() if each.is_file())
-    except OSError:
-        return ()
-
-
-def _stats(files: Iterable[Path]) -> Iterator[tuple[str, int, int]]:
-    for file in files:
-        try:
-            found = file.stat()
-        except OSError:  # it was removed meanwhile
-            continue
-        yield str(file), found.st_size, found.st_mtime_ns

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -15,6 +15,7 @@ import numpy as np
 from palrp_onnx.api.loaded import LoadedModel
 from palrp_onnx.errors import InputError, TargetError
 from palrp_onnx.explanation import Explanation
+from palrp_onnx.inputs.beside import folders_of
 from palrp_onnx.inputs.digests import file_digests
 from palrp_onnx.inputs.sample import Sample
 from palrp_onnx.inputs.values import Value
@@ -29,6 +30,8 @@ from palrp_onnx.serving.refusals import Refusal
 from palrp_onnx.types import Array
 
 _DIGITS = 12
+#: Name, size and time of change of every file beside a model.
+Seen: TypeAlias = frozenset[tuple[str, int, int]]
 
 
 @dataclass(frozen=True)
@@ -88,10 +91,32 @@ Work: TypeAlias = ToExplain | ToRun
 Result: TypeAlias = Explanation | dict[str, Array]
 
 
-def digest_of(model: Model, tokenizer: Path | None) -> str:
-    """Digest of the model and of the files beside it that are read with it."""
-    files = sorted(file_digests(model.path, tokenizer).items())
-    return hashlib.sha256(msgspec.json.encode([model.sha256, files])).hexdigest()
+def digest_of(model: Model, files: Mapping[str, str]) -> str:
+    """Digest of the model, and of the files beside it that are read with it."""
+    found = [model.sha256, sorted(files.items())]
+    return hashlib.sha256(msgspec.json.encode(found)).hexdigest()
+
+
+def beside(place: Place) -> Seen:
+    """What can be seen of the files in the folders of a model, without reading them."""
+    folders = folders_of(Path(place.path))
+    return frozenset(_stats(file for folder in folders for file in _files(folder)))
+
+
+def _files(folder: Path) -> Iterable[Path]:
+    try:
+        return sorted(each for each in folder.iterdir() if each.is_file())
+    except OSError:
+        return ()
+
+
+def _stats(files: Iterable[Path]) -> Iterator[tuple[str, int, int]]:
+    for file in files:
+        try:
+            found = file.stat()
+        except OSError:  # it was removed meanwhile
+            continue
+        yield str(file), found.st_size, found.st_mtime_ns
 
 
 class Served:
@@ -103,6 +128,7 @@ class Served:
 
     Attributes:
         loaded: The model.
+        seen: What :func:`beside` saw before it was opened.
         version: The first digits of :func:`digest_of`.
         overlaps: Whether one thread may read rows while another runs the model.
 
@@ -112,9 +138,12 @@ class Served:
 
     def __init__(self, place: Place, options: ServingOptions) -> None:
         self.options = options
+        self.seen = beside(place)
+        tokenizer = options.loading.get("tokenizer")
+        self._read_with = partial(file_digests, Path(place.path), tokenizer and Path(tokenizer))
+        files = self._read_with()  # before they are read: a later change is found by its digest
         self.loaded = loaded = LoadedModel(place.path, **options.loading)
-        self._tokenizer: Path | None = loaded.options["tokenizer"]
-        self.digest = digest_of(loaded.model, self._tokenizer)
+        self.digest = digest_of(loaded.model, files)
         self.version = self.digest[:_DIGITS]
         parse_target(options.target, loaded.labels)
         self._batchers = {
@@ -149,7 +178,7 @@ class Served:
         Raises:
             PalrpError: They cannot be read.
         """
-        return digest_of(Model.open(self.loaded.path), self._tokenizer) != self.digest
+        return digest_of(Model.open(self.loaded.path), self._read_with()) != self.digest
 
     def rows(self, asked: Asked) -> list[Sample]:
         """The rows of an input.

@@ -41,7 +41,7 @@ def asked_v2(
     counts = {name: len(each) for name, each in left.items() if np.ndim(each) or _is_list(each)}
     if len(set(counts.values())) > 1 and any(map(_is_list, left.values())):
         raise InputError(f"Inputs have different numbers of rows: {counts}")
-    rows = max(counts.values(), default=0)
+    rows = max(counts.values(), default=1)
     targets = _targets(target, request, rows)
     if not any(map(_is_list, left.values())):
         if len(set(targets)) > 1:
@@ -70,13 +70,17 @@ def _targets(
     given: Array | list[bytes] | None, request: InferRequest, rows: int
 ) -> list[tuple[str, ...]]:
     """The targets of every row."""
+    place = f"input {TARGET!r}"
     if given is None:
         return [texts_of_target(request.parameters.get(TARGET))] * rows
-    if len(given) != rows:
-        raise InputError(f"{len(given)} targets for {rows} rows", place=f"input {TARGET!r}")
+    if isinstance(given, np.ndarray) and given.dtype.kind not in "iu":
+        raise InputError("Targets are texts or whole numbers", place=place)
+    listed = given.ravel().tolist() if isinstance(given, np.ndarray) else given
+    if len(listed) != rows:
+        raise InputError(f"{len(listed)} targets for {rows} rows", place=place)
     return [
-        texts_of_target(text_of(each, TARGET) if isinstance(each, bytes) else int(each))
-        for each in (given if isinstance(given, list) else given.ravel())
+        texts_of_target(text_of(each, place) if isinstance(each, bytes) else each)
+        for each in listed
     ]
 
 
@@ -91,7 +95,7 @@ def _row(
         name: text_of(each, f"input {name!r}") for name, each in texts.items()
     }
     arrays = {name: each for name, each in given.items() if isinstance(each, np.ndarray)}
-    named |= {name: each[number : number + 1] for name, each in arrays.items()}
+    named |= {k: each[number : number + 1] if each.ndim else each for k, each in arrays.items()}
     return RowParts(
         text=text_of(own[TEXT], f"input {TEXT!r}") if TEXT in own else None,
         text_pair=text_of(own[PAIR], f"input {PAIR!r}") if PAIR in own else None,

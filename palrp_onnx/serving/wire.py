@@ -1,4 +1,4 @@
-"""HTTP on the wire, with limits for what comes before a request: a head has a size and a time."""
+"""HTTP on the wire, with limits for what is no request: long heads, and bodies after the answer."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from palrp_onnx.serving.refusals import Refusal
 
 #: Largest number of bytes of a head; what is read at once may have the beginning of a body, too.
 _BYTES = 1 << 20
-#: Seconds within which a head is complete.
+#: Seconds within which a head is complete, and what is left of a body after the answer.
 _SECONDS = 10.0
 #: Connections at once.
 _CONNECTIONS = 1024
@@ -27,7 +27,7 @@ _FULL = refused(
 
 
 class BoundedHttp(HttpToolsProtocol):
-    """The protocol of uvicorn, which hangs up on heads that do not end."""
+    """The protocol of uvicorn, which hangs up on what does not end."""
 
     _head = 0
     _in_body = False
@@ -59,7 +59,14 @@ class BoundedHttp(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """The body is complete; what follows is another head."""
         self._in_body = False
+        self._stop()
         super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """Nobody reads what is left of the body."""
+        if self._in_body:
+            self._wait()
+        super().on_response_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """There is nothing to wait for."""

@@ -62,5 +62,6 @@ def test_few_inputs_are_never_clear() -> None:
 def test_too_little_to_choose_from() -> None:
     with pytest.raises(UsageError):
         choose({"a": np.zeros((3, 2))}, HIGHER)
-    with pytest.raises(InputError):
-        choose({"a": np.zeros((0, 2)), "b": np.zeros((0, 2))}, HIGHER)
+    for count in (0, 1):
+        with pytest.raises(InputError, match=f"there are {count}"):
+            choose({"a": np.zeros((count, 2)), "b": np.ones((count, 2))}, HIGHER)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -90,9 +91,12 @@ def test_tournament_of_texts(texts: Path, tmp_path: Path) -> None:
 
 def test_tournament_of_images_names_what_does_not_apply(tmp_path: Path) -> None:
     folder = MODELS / "digits-vit"
-    out = tmp_path / "choice.json"
+    out, pictures = tmp_path / "choice.json", tmp_path / "pictures"
+    pictures.mkdir()
+    for name in ("a.png", "b.png"):
+        shutil.copy(folder / "sample.png", pictures / name)
     methods = ("--method", "pa-lrp", "--method", "pa-lrp-gamma", "--output", "logits")
-    run("tournament", folder / "model.onnx", "--input", folder / "sample.png", *methods, "-o", out)
+    run("tournament", folder / "model.onnx", "--input", pictures, *methods, "-o", out)
     choice = json.loads(out.read_text())["choice"]
     assert choice["higher"] == {"positive": False, "negative": True}
-    assert choice["samples"] == 1
+    assert choice["samples"] == 2

@@ -13,5 +13,6 @@ MODELS = Path(__file__).parents[2] / "models"
 def test_roles_of_inputs_are_found_once(monkeypatch: pytest.MonkeyPatch) -> None:
     model = Model.open(MODELS / "reviews-rope" / "model.onnx")
     reader = ValueReader(model.path, model.inputs)
+    assert reader.read("A gripping film.").kind == "text"
     monkeypatch.setattr("palrp_onnx.analysis.inputs.input_roles", lambda graph: pytest.fail())
-    assert reader.read("A gripping film.").kind == reader.read("So dull.").kind == "text"
+    assert reader.read("So dull.").kind == "text"

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx.parser
 import onnx_ir as ir
 import onnxruntime
 import pytest
@@ -171,3 +172,23 @@ def test_the_file_is_read_once_for_its_products(
     monkeypatch.setattr(served, "parse_model", counted)
     totals(path, "x")
     assert read == [path]
+
+
+def test_a_copied_result_is_that_of_the_file(tmp_path: Path) -> None:
+    """The plain graph leaves copies out; the last one names the output."""
+    weight = np.random.default_rng(0).integers(0, 256, (8, 1, 16), np.uint8)
+    model = onnx.parser.parse_model(
+        """<ir_version: 10, opset_import: ["" : 21, "com.microsoft" : 1]>
+        g (float[B, 32] x) => (float[B, 8] y) {
+            p = com.microsoft.MatMulNBits <N = 8, K = 32, bits = 4, block_size = 32> (x, w, s)
+            q = Identity (p)
+            y = Identity (q)
+        }"""
+    )
+    for name, array in (("w", weight), ("s", np.ones((8, 1), np.float32))):
+        model.graph.initializer.append(onnx.numpy_helper.from_array(array, name))
+    onnx.save(model, tmp_path / "model.onnx")
+    opened = Model.open(tmp_path / "model.onnx", at_least=OPSET)
+    put_back = served.with_own_products(opened, [])
+    assert [node.op_type for node in put_back.graph] == ["MatMulNBits"]
+    assert put_back.graph.outputs[0].name == "y"

@@ -119,6 +119,15 @@ def test_external_data_by_a_link_must_be_in_the_folder(tmp_path: Path) -> None:
         Model.open(linear(inner / "m.onnx", "w.bin"))
 
 
+def test_external_data_has_one_name(tmp_path: Path) -> None:
+    path = linear(tmp_path / "m.onnx", "w.bin")
+    (tmp_path / "w.bin").write_bytes(bytes(64))
+    Model.open(path)
+    (tmp_path / "other").hardlink_to(tmp_path / "w.bin")
+    with pytest.raises(ModelError, match="hard links"):
+        Model.open(path)
+
+
 def test_external_data_missing_or_short(tmp_path: Path) -> None:
     path = linear(tmp_path / "m.onnx", "w.bin")
     with pytest.raises(ModelError, match="missing"):

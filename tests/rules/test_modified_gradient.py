@@ -185,6 +185,7 @@ def test_both_engines_agree(asked: str) -> None:
     [
         (LOOKED_UP, IDS, "6", UsageError, "baseline = 6 is no token of the model"),
         (LOOKED_UP, IDS, "1.5", UsageError, "baseline = 1.5 is no token"),
+        (LOOKED_UP, IDS, "-0.5", UsageError, "baseline = -0.5 is no token"),
         (BODY, {"x": X}, "2", UnsupportedError, "no ids of tokens"),
     ],
 )

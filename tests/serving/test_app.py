@@ -158,17 +158,35 @@ def test_no_path_is_said(client: TestClient, opened: dict[str, Served]) -> None:
     assert (unexpected.status, "/srv" in unexpected.message) == (500, False)
 
 
+@pytest.mark.parametrize("log_texts", [False, True])
 def test_an_unexpected_error_is_no_traceback(
-    client: TestClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    start: Any,
+    opened: dict[str, Served],
+    log_texts: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
+    """The log has where it came from, and what it says only if messages are wanted."""
+
+    first, second = "a secret", "another one"
+
     def broken(*_: Any) -> Any:
-        raise ZeroDivisionError("secret")
+        try:
+            raise KeyError(first)
+        except KeyError as error:
+            raise ZeroDivisionError(second) from error
 
     monkeypatch.setattr(Served, "to_explain", broken)
+    client = start(opened=opened, log_texts=log_texts)
     answer = client.post(EXPLAIN, json=BODY)
     assert (answer.status_code, answer.json()["code"]) == (500, "internal")
-    assert "secret" not in answer.text
-    assert any(each.exc_info for each in caplog.records)
+    assert first not in answer.text
+    assert second not in answer.text
+    (line,) = (LogLines().format(each) for each in caplog.records if each.msg == "failure")
+    found = json.loads(line)["traceback"]
+    assert "in broken" in found
+    assert found.index("KeyError") < found.index("ZeroDivisionError")
+    assert (first in found, second in found) == (log_texts, log_texts)
 
 
 def test_what_no_route_answers(client: TestClient) -> None:

@@ -86,6 +86,25 @@ def test_what_waits_runs_in_batches_of_its_kind_and_length() -> None:
     tried(work)
 
 
+def test_a_run_that_fails_fails_alone() -> None:
+    async def work(lane: Lane, model: Model) -> None:
+        tasks = await queued(lane, [Job("a", name="0"), Job("x", name="1")])
+        model.open.set()
+        run = model.run
+
+        def broken(batch: Sequence[Job]) -> list[Any]:
+            model.run = run  # type: ignore[method-assign]
+            raise MemoryError
+
+        model.run = broken  # type: ignore[method-assign]
+        failing = asyncio.create_task(lane.results([Job("b", name="2")]))  # type: ignore[list-item]
+        found = await asyncio.gather(*tasks, failing)
+        assert sum(isinstance(each, MemoryError) for (each,) in found) == 1
+        assert await lane.results([Job("c", name="3")]) == ["3"]  # type: ignore[list-item]
+
+    tried(work)
+
+
 def test_batches_are_bounded_and_the_oldest_goes_first() -> None:
     async def work(lane: Lane, model: Model) -> None:
         tasks = await queued(lane, [Job("a", name="0"), *(Job("x", 8, str(k)) for k in range(5))])

@@ -126,6 +126,13 @@ def test_clients_that_send_slowly_or_never() -> None:
         with socket.create_connection(("127.0.0.1", port), 60) as silent:
             silent.sendall(b"GET / HT")
             assert answered(silent) == b""  # hung up
+        with socket.create_connection(("127.0.0.1", port), 60) as dripping, suppress(OSError):
+            dripping.sendall(b"GET /v2 HTTP/1.1\r\nhost: m\r\ncontent-length: 600\r\n\r\n")
+            assert dripping.recv(1 << 16).startswith(b"HTTP/1.1 200")
+            for _ in range(600):  # the body of a request that is answered
+                time.sleep(0.1)
+                dripping.sendall(b"x")
+            raise AssertionError("not hung up")
         assert httpx.get(f"http://127.0.0.1:{port}/v2/health/ready").status_code == 200
 
 

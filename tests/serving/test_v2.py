@@ -82,6 +82,34 @@ def test_targets_of_rows(client: TestClient) -> None:
     ]
 
 
+def test_targets_as_numbers(client: TestClient) -> None:
+    """One whole number a row, whatever the axes; none is cut off, and none is left over."""
+
+    def answer(targets: Any, shape: list[int], datatype: str, rows: int) -> Any:
+        given = {"name": "target", "shape": shape, "datatype": datatype, "data": targets}
+        body = {"inputs": [text(*[TEXT] * rows), given], "outputs": [{"name": "target"}]}
+        return client.post("/v2/models/reviews-rope/explain", json=body)
+
+    for shape in ([2], [2, 1]):
+        found = answer([1, 0], shape, "INT64", 2).json()
+        assert found["outputs"][0]["data"] == ["POSITIVE", "NEGATIVE"]
+    assert answer(1, [], "INT64", 1).json()["outputs"][0]["data"] == ["POSITIVE"]
+    for wrong, said in (
+        (answer([0, 0, 1, 1], [2, 2], "INT64", 2), "4 targets for 2 rows"),
+        (answer(1, [], "INT64", 2), "1 targets for 2 rows"),
+        (answer([1.7], [1], "FP32", 1), "texts or whole numbers"),
+        (answer([True], [1], "BOOL", 1), "texts or whole numbers"),
+    ):
+        assert wrong.status_code == 400
+        assert said in wrong.json()["error"]
+
+
+def test_a_number_beside_texts_is_no_unexpected_error(client: TestClient) -> None:
+    number = {"name": "attention_mask", "shape": [], "datatype": "INT64", "data": 1}
+    body = {"inputs": [text(TEXT), number]}
+    assert client.post("/v2/models/reviews-rope/explain", json=body).status_code == 400
+
+
 def ids() -> list[dict[str, Any]]:
     rows = [
         loaded("reviews-rope").read(TEXT).feeds,

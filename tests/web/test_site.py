@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from palrp_onnx.model.open import Model
 from palrp_onnx.web import runtime
 from palrp_onnx.web.images import image_facts
 from palrp_onnx.web.runtime import INSTALL, runtime_files
-from palrp_onnx.web.site import site
+from palrp_onnx.web.site import _source, site
 from palrp_onnx.web.texts import PROBES, text_facts
 
 SCRIPTS = ("page.js", "run.js", "text.js", "image.js", "draw.js")
@@ -251,3 +252,54 @@ def test_rows_of_a_fixed_length_that_cannot_be_padded(tmp_path: Path) -> None:
     fixed = [GraphInput(each.name, each.dtype, (None, 9), each.value) for each in inputs]
     with pytest.raises(UnsupportedError, match="fixed to 9 tokens"):
         text_facts(TextReader(folder, fixed))
+
+
+#: A runtime whose relevance is finite from a seed on, for ``run.js`` outside of a browser.
+STAND_IN = """
+export const env = { wasm: {} };
+export class Tensor { constructor(type, data, dims) { Object.assign(this, { type, data, dims }); } }
+const run = async (feeds) => {
+  const seed = feeds.seed_scale?.data[0] ?? 1;
+  console.log(seed);
+  const map = { data: [seed <= LARGEST ? 1 : Infinity] };
+  const maps = ["content", "position", "total", "score"].map((name) => [`relevance_${name}`, map]);
+  return { y: { data: Float32Array.of(0, 1), dims: [1, 2] }, ...Object.fromEntries(maps) };
+};
+export const InferenceSession = { create: async () => ({ outputNames: [], run }) };
+"""
+CALL = """
+import { Refusal, openModel } from "./run.js";
+const facts = { external: [], required: REQUIRED, output: "y", axes: 2, ledger: [] };
+const input = { feeds: { ids: { dims: [1, LENGTH] } }, last: 0 };
+const run = await openModel(facts);
+const choice = { target: -1, against: -1, position: -1 };
+try { console.log((await run(input, choice)).target); }
+catch (error) { console.log(error instanceof Refusal ? "refused" : error); }
+"""
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="Node.js runs the script")
+@pytest.mark.parametrize(
+    ("length", "largest", "half", "said"),
+    [
+        (255, 1e9, True, ["256", "1"]),
+        (256, 1e9, True, ["512", "1"]),
+        (1 << 20, 1e9, True, ["16384", "1"]),
+        (1100, 20, True, ["2048", "256", "16", "1"]),
+        (1100, 0, True, ["2048", "256", "16", "0.25", "refused"]),
+        (8, 0, False, ["1", "refused"]),
+    ],
+)
+def test_seeds_are_those_of_python_and_no_map_is_infinite(
+    length: int, largest: float, half: bool, said: list[str], tmp_path: Path
+) -> None:
+    (tmp_path / "vendor").mkdir()
+    stand_in = tmp_path / "vendor" / "ort.wasm.min.mjs"
+    stand_in.write_text(STAND_IN.replace("LARGEST", str(largest)))
+    (tmp_path / "package.json").write_text('{"type": "module"}')
+    (tmp_path / "run.js").write_text(_source("run.js"))
+    required = json.dumps(["seed_scale"] if half else [])
+    call = CALL.replace("REQUIRED", required).replace("LENGTH", str(length))
+    (tmp_path / "call.js").write_text(call)
+    done = subprocess.run(["node", "call.js"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.stdout.split() == said, done.stderr

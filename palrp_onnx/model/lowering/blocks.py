@@ -103,19 +103,19 @@ def _gather_block_quantized(b: Builder, node: Fused) -> Sequence[ir.Value]:
         data = unpacked(data, node.integer("bits", 4))
     numbers = np.asarray(data).astype(np.int8 if signed else np.uint8)
     ids = node.input(1)
-    zeros = node.optional(3)
+    zeros, size = node.optional(3), node.integer("block_size", 128)
     read = [b.array(numbers), node.input(2)]
     if zeros is not None:
         offsets = stored(zeros, "zero points")
         if kind == ir.DataType.UINT8:
-            offsets = unpacked(offsets, node.integer("bits", 4))
+            blocks = -(-numbers.shape[-1] // size)  # the last byte of a row may have room for more
+            offsets = unpacked(offsets, node.integer("bits", 4))[..., :blocks]
         read.append(b.array(np.asarray(offsets).astype(numbers.dtype)))
     elif kind == ir.DataType.UINT8:
         scales = stored(node.input(2), "scales")
         middle = 1 << (node.integer("bits", 4) - 1)
         read.append(b.array(np.full(scales.shape, middle, numbers.dtype)))
     found = [b.op("Gather", each, ids, axis=0) for each in read]
-    size = node.integer("block_size", 128)
     if b.opset >= 21:
         return [b.op("DequantizeLinear", *found, axis=-1, block_size=size)]
     columns = b.array(np.arange(numbers.shape[last]) // size)

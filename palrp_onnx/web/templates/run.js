@@ -11,8 +11,11 @@ const ARRAYS = {
   float32: Float32Array, float64: Float64Array, int32: Int32Array, int8: Int8Array, uint8: Uint8Array, bool: Uint8Array,
 };
 const MAPS = ["content", "position", "total", "score"];
-// In half precision relevance may overflow: then again with a smaller seed.
-const SCALES = [256, 16, 0.25];
+/** Seeds to try in half precision, as in Python: relevance vanishes in long inputs, and may overflow. */
+const seeds = (feeds) => {
+  const longest = Math.max(...Object.values(feeds).flatMap(({ dims }) => dims));
+  return [256 * 2 ** Math.min(Math.floor(Math.log2(Math.max(longest / 128, 1))), 6), 256, 16, 0.25];
+};
 
 export async function load(name, as) {
   const answer = await fetch(name);
@@ -43,13 +46,13 @@ async function explain(session, facts, { feeds, last }, choice) {
   for (const name of facts.required) if (name in defaults) given[name] = defaults[name];
   const wanted = [facts.output, "relevance_ledger", ...MAPS.map((name) => `relevance_${name}`)];
   const outputs = wanted.filter((name) => session.outputNames.includes(name));
-  let values;
-  for (const scale of facts.required.includes("seed_scale") ? SCALES : [1]) {
+  for (const scale of facts.required.includes("seed_scale") ? seeds(feeds) : [1]) {
     if (facts.required.includes("seed_scale")) given.seed_scale = tensor("float32", [scale], [1]);
-    values = await session.run(given, outputs);
-    if (["total", "score"].every((name) => values[`relevance_${name}`].data.every(Number.isFinite))) break;
+    const values = await session.run(given, outputs);
+    if (["total", "score"].every((name) => values[`relevance_${name}`].data.every(Number.isFinite)))
+      return told(facts, values, choice, last);
   }
-  return told(facts, values, choice, last);
+  throw new Refusal("The relevance of this input is not finite: nothing is shown.");
 }
 
 function told(facts, values, choice, last) {

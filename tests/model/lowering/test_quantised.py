@@ -443,6 +443,23 @@ def test_a_table_in_blocks(kind: int, opset: int, zeros: bool, tmp_path: Path) -
     compare(made, feeds, tmp_path)
 
 
+@pytest.mark.parametrize("opset", [17, 21])
+@pytest.mark.parametrize(("bits", "columns"), [(2, 32), (4, 48), (4, 40), (8, 48)])
+def test_a_table_whose_packed_zero_points_do_not_fill_their_bytes(
+    bits: int, columns: int, opset: int, tmp_path: Path
+) -> None:
+    blocks = -(-columns // 16)
+    own = {
+        "t": weights(np.uint8, 10, columns * bits // 8),
+        "s": GENERATOR.uniform(0.01, 0.02, size=(10, blocks)).astype(np.float32),
+        "k": weights(np.uint8, 10, -(-blocks * bits // 8)),
+    }
+    feeds = {"ids": np.array([[3, 9, 0], [1, 1, 5]])}
+    places = {"block_size": 16, "gather_axis": 0, "quantize_axis": 1}
+    look = ms("GatherBlockQuantized", "t ids s k", "y", bits=bits, **places)
+    compare(model([look], feeds, own, opset=opset), feeds, tmp_path)
+
+
 def test_a_mean_of_whole_numbers(tmp_path: Path) -> None:
     """The processor has no kernel for it."""
     x = GENERATOR.normal(size=(2, 5, 4)).astype(np.float32)
