@@ -22,12 +22,14 @@ from palrp_onnx.compiler.cuts import Costs, find_cuts, work_of
 from palrp_onnx.compiler.squares import Squares
 from palrp_onnx.machine import Forecast
 from palrp_onnx.model.bodies import operands
+from palrp_onnx.model.follow import values_before
 from palrp_onnx.model.native import rounds_inside
 from palrp_onnx.model.open import parse_model
 from palrp_onnx.prepare import Planned
 from palrp_onnx.relevance.plan import entries_read
 from palrp_onnx.relevance.walk import walk
 from palrp_onnx.tensor.onnx import NARROW
+from palrp_onnx.tensor.seed_rows import in_rows
 from palrp_onnx.types import Shape
 
 #: Bytes of the program, its libraries and a graph, and of the runtime's own structures for a node.
@@ -35,6 +37,9 @@ _PROGRAM, _NODE = 180 << 20, 40 << 10
 _FLOAT = 4
 #: Scores and what is computed from them that a block of queries has at a time.
 _BLOCKS = 6
+#: What a kernel of few bits packs of weights, and scales of them that stay mapped as well: such
+#: weights by their bytes in the file.
+_PACKS = 1.4
 #: Memory that the runtime takes in larger and larger pieces, by what it needs.
 _ARENA = 1.25
 
@@ -56,14 +61,19 @@ class Forecaster:
         self._pairs = Squares(self._analysis, ROWS)
         self._squares = {v for v in planned.analysis.content if v in self._pairs}
         stored = [v for v in graph.initializers.values() if v.const_value is not None]
-        self._weights = _distinct_bytes(stored)
-        self._packed = self._weights if prepack else 0
+        rows = {v for v in stored if _read_by_row(v)}
+        self._weights = _distinct_bytes([v for v in stored if v not in rows])
+        self._packed = _distinct_bytes(stored) if prepack else 0
         if planned.analysis.model.changes and rounds_inside(
             parse_model(planned.analysis.model.path).graph
         ):
-            self._packed = max(self._packed, _distinct_bytes(_dequantised(graph)))
-        computed = [_FLOAT * prod(shape) for shape in computed_weights(graph).values()]
-        self._largest = max(computed, default=0)
+            few = int(_PACKS * _distinct_bytes(_dequantised(graph)))
+            self._packed = max(self._packed, few)
+        computed = {v: _FLOAT * prod(shape) for v, shape in computed_weights(graph).items()}
+        seeded = _weights_of_seed(planned.plan.output)
+        #: Bytes of the largest weight that is computed, in runs of the file and on the way back.
+        self._whole = max(computed.values(), default=0)
+        self._largest = max((n for v, n in computed.items() if v not in seeded), default=0)
         narrow = [2 * v.const_value.nbytes for v in stored if v.dtype in NARROW and v.const_value]
         self._cast, self._widest = sum(narrow), max(narrow, default=0)
         self._compared = bool(planned.analysis.model.changes)
@@ -81,9 +91,9 @@ class Forecaster:
         used = int(_ARENA * (costs.kept + work))
         fast = self._packed + used + max(self._largest, self._cast)
         bounded = (
-            self._packed + min(kept, little.kept) + busy + max(self._largest, 2 * self._widest)
+            self._packed + min(kept, little.kept) + busy + 2 * max(self._largest, self._widest)
         )
-        beside = 2 * self._largest + work if self._compared else 0
+        beside = self._whole + work if self._compared else 0
         fixed = self._base + self._weights
         return Forecast(
             fast=fixed + fast + (beside + self._packed if self._compared else 0),
@@ -122,6 +132,23 @@ class Forecaster:
         for value, place in self._place.items():
             if place >= 0:
                 yield place, last[value], size_of(value), value in read
+
+
+def _read_by_row(value: ir.Value) -> bool:
+    """Whether a stored value is a table of which only rows are read."""
+    return not value.is_graph_output() and all(
+        use.node.op_type == "Gather"
+        and use.idx == 0
+        and use.node.attributes.get_int("axis", 0) == 0
+        for use in value.uses()
+    )
+
+
+def _weights_of_seed(output: ir.Value) -> set[ir.Value]:
+    """What computes the weights of the output layer, where a seed reads few rows of them."""
+    node = output.producer()
+    weights = node.inputs[1] if node is not None and node.op_type == "MatMul" else None
+    return set(values_before([weights])) if weights is not None and in_rows(weights) else set()
 
 
 def _dequantised(graph: ir.Graph) -> list[ir.Value]:

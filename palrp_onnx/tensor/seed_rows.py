@@ -49,6 +49,11 @@ class _Packed:
     columns: int
 
 
+def in_rows(weights: ir.Value) -> bool:
+    """Whether :func:`read_rows` reads rows of these weights [D, classes]."""
+    return _packed(weights) is not None
+
+
 def read_rows(op: Emit, seed: ir.Value, weights: ir.Value) -> tuple[ir.Value, ir.Value] | None:
     """Entries [.., n] of a seed that are not zero in any sample, and their weights [n, D].
 
