@@ -8,6 +8,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterable, Mapping
+from functools import cache
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,8 @@ _CUDA = {
 _REAL = {"tensor(float16)": 2, "tensor(float)": 4, "tensor(double)": 8}
 #: Bytes of a result from which on it is not copied.
 _SHARED = 1 << 24
+#: The C library's parameter for bytes from which on a block has pages of its own, and this size.
+_OWN_PAGES = -3, 1 << 20
 #: What the runtime says of a GPU that the machine does not have; it has no type for it.
 _NO_DEVICE = "Invalid device ID"
 #: What the runtime says where memory runs out; it has no type for it.
@@ -55,7 +58,8 @@ class Session:
             before anything else, so that their results are there together.
         in_order: Whether nodes run in the order of the graph where they can, so that values are
             freed early. By default the runtime may compute what stands on weights alone first.
-        arena: Whether memory that was used once is kept for other values and further runs.
+        arena: Whether memory that was used once is kept for other values and further runs. If not,
+            large blocks of this process go back to the system as soon as they are free.
 
     Raises:
         ResourceError: No runtime is installed, or the device is not available.
@@ -89,6 +93,8 @@ class Session:
             options.execution_order = runtime.ExecutionOrder.PRIORITY_BASED
         options.enable_mem_reuse = reuse
         options.enable_cpu_mem_arena = arena
+        if not arena:
+            _return_pages()
         if not prepack:
             options.add_session_config_entry("session.disable_prepacking", "1")
         options.add_session_config_entry(
@@ -135,6 +141,20 @@ class Session:
                 "The model does not run on this input", hint=first_line(error)
             ) from error
         return dict(zip(wanted, values, strict=True))
+
+
+@cache
+def _return_pages() -> None:
+    """Let large tensors go back to the system when they are freed, where the C library is GNU's.
+
+    By itself it keeps blocks of up to 32 MiB for later ones, which then fit between values that are
+    still in use only in part: a process may so hold several times what its values need.
+    """
+    try:
+        set_option = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):  # another system
+        return
+    set_option(*_OWN_PAGES)
 
 
 def _array(value: Any) -> Array:
