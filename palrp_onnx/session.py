@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import gc
 import os
-import sys
 import tempfile
 from collections.abc import Iterable, Mapping
 from functools import cache
@@ -150,11 +149,16 @@ def _return_pages() -> None:
     By itself it keeps blocks of up to 32 MiB for later ones, which then fit between values that are
     still in use only in part: a process may so hold several times what its values need.
     """
+    if (set_option := _of_c("mallopt")) is not None:
+        set_option(*_OWN_PAGES)
+
+
+def _of_c(name: str) -> Any | None:
+    """A function of the C library; ``None`` where it has none of this name."""
     try:
-        set_option = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError):  # another system
-        return
-    set_option(*_OWN_PAGES)
+        return getattr(ctypes.CDLL(None), name, None)
+    except (OSError, TypeError):  # another system
+        return None
 
 
 def _array(value: Any) -> Array:
@@ -216,8 +220,7 @@ def saved_as_optimised(graph: bytes) -> onnx.ModelProto:
 def return_memory() -> None:
     """Give freed memory to the system: what is in cycles, or kept by the C library of Linux."""
     gc.collect()
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
-    if trim is not None:
+    if (trim := _of_c("malloc_trim")) is not None:
         trim(0)
 
 
