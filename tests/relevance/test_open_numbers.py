@@ -6,13 +6,11 @@ from collections.abc import Mapping
 
 import numpy as np
 import pytest
-from building import Array, again, floats, ints, opened, proto, real, walk, wide
+from both_engines import check_engines
+from building import Array, again, floats, ints, opened, proto, real, walk
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from palrp_onnx import Explainer
-from palrp_onnx.inputs.sample import Sample
-from palrp_onnx.record import InputFacts
 from palrp_onnx.relevance.method import Method
 from palrp_onnx.relevance.methods import METHODS
 
@@ -83,28 +81,17 @@ def test_books_close_and_relevance_is_linear_in_the_seed(
     assert whole.residual < 1e-10
 
 
-def check_engines(asked: Method) -> None:
-    model = opened(proto(BODY, FEEDS, WEIGHTS))
-    sample = Sample("x", "tensors", FEEDS, InputFacts(kind="tensors"))
-    numpy, compiled = (
-        Explainer(model, engine=engine, method=asked).explain(sample, "1")
-        for engine in ("numpy", "onnxruntime")
-    )
-    for ours, reference in zip(compiled, numpy, strict=True):
-        assert ours.record.run.params == reference.record.run.params
-        for key, array in reference.tensors.items():
-            scale = max(np.abs(wide(array)).max(), 1e-6)
-            np.testing.assert_allclose(ours.tensors[key], array, atol=1e-4 * scale, rtol=0)
-        assert abs(ours.record.ledger["residual_relative"]) < 1e-5
-
-
 @pytest.mark.parametrize("name", OPEN)
 @pytest.mark.parametrize("place", [0.0, 1.0])
 def test_both_engines_agree_at_the_ends(name: str, place: float) -> None:
-    check_engines(at(name, dict.fromkeys(METHODS[name].parameters, place)))
+    check_engines(
+        opened(proto(BODY, FEEDS, WEIGHTS)),
+        FEEDS,
+        at(name, dict.fromkeys(METHODS[name].parameters, place)),
+    )
 
 
 @settings(max_examples=15)
 @given(asked=methods())
 def test_both_engines_agree_between(asked: Method) -> None:
-    check_engines(asked)
+    check_engines(opened(proto(BODY, FEEDS, WEIGHTS)), FEEDS, asked)

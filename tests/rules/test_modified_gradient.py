@@ -7,12 +7,11 @@ from collections.abc import Mapping
 
 import numpy as np
 import pytest
+from both_engines import check_engines
 from building import Array, Walk, floats, ints, opened, proto, real, run, walk, wide
 
 from palrp_onnx import Explainer
 from palrp_onnx.errors import PalrpError, UnsupportedError, UsageError
-from palrp_onnx.inputs.sample import Sample
-from palrp_onnx.record import InputFacts
 from palrp_onnx.relevance.method_parsing import method
 
 pytestmark = pytest.mark.quick
@@ -167,17 +166,7 @@ def test_both_engines_agree(asked: str) -> None:
         "  y = ReduceMean<keepdims = 0>(f, axis)"
     )
     model = opened(proto(body, IDS, {**WEIGHTS, "table": TABLE, "axis": ints(1)}))
-    sample = Sample("x", "tensors", IDS, InputFacts(kind="tensors"))
-    numpy, compiled = (
-        Explainer(model, engine=engine, method=asked).explain(sample, "1")
-        for engine in ("numpy", "onnxruntime")
-    )
-    for ours, reference in zip(compiled, numpy, strict=True):
-        assert ours.record.run.params == reference.record.run.params
-        for key, array in reference.tensors.items():
-            scale = max(np.abs(wide(array)).max(), 1e-6)
-            np.testing.assert_allclose(ours.tensors[key], array, atol=1e-4 * scale, rtol=0)
-        assert abs(ours.record.ledger["residual_relative"]) < 1e-5
+    check_engines(model, IDS, asked)
 
 
 @pytest.mark.parametrize(
